@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one rank refuses, all refuse, before the first collective of training."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from launch.comm import Comm
+
+T = TypeVar("T")
+
+
+class Refused(ValueError):
+    """The sentence with which all ranks leave together."""
+
+
+def agree(comm: Comm, work: Callable[[], T]) -> T:
+    """Do ``work`` on every rank; if any rank fails, raise Refused on all with one sentence.
+
+    Faults of configuration and data are ValueErrors and OSErrors.  Anything else is a bug: its
+    traceback is printed by the rank that has it, and the others leave all the same.
+    """
+    result, problem = None, None
+    try:
+        result = work()
+    except (ValueError, OSError) as error:
+        problem = str(error)
+    except Exception as error:
+        traceback.print_exc()
+        problem = f"internal fault {type(error).__name__}: {error}"
+    problems = comm.gather_json(problem)
+    found = [(rank, text) for rank, text in enumerate(problems) if text is not None]
+    if found:
+        rank, text = found[0]
+        everywhere = all(p == text for p in problems)
+        raise Refused(text if everywhere else f"rank {rank}: {text}")
+    return result  # type: ignore[return-value]
+
+
+def require_equal(comm: Comm, value: Any, what: str) -> None:
+    """Raise Refused on all ranks if they do not hold the same value (anything JSON can write)."""
+    values = comm.gather_json(value)
+    for rank, other in enumerate(values):
+        if other != values[0]:
+            raise Refused(
+                f"{what}: the ranks do not see the same, got {values[0]!r} on rank 0 and "
+                f"{other!r} on rank {rank}; give every host the same files and command"
+            )

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranks and what they tell each other: the only importer of horovod.
+
+``connect()`` joins the other ranks when the process was started by horovodrun (or any launcher
+that sets HOROVOD_RANK), and is a stand-in for one process otherwise, so that the rest of the
+project never asks which of the two it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Comm:
+    """One process that trains alone."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum over the ranks, float64, same shape.  Waits for all ranks."""
+        return np.asarray(values, dtype=np.float64)
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of all ranks, rank 0 first; shapes (n, ...) may differ in n."""
+        return rows
+
+    def gather_json(self, value: Any) -> list[Any]:
+        """Return every rank's value, by rank; anything that JSON can write."""
+        return [value]
+
+    def broadcast(self, parameters: Mapping[str, Any]) -> None:
+        """Give every rank the parameters of rank 0, in place."""
+
+    def average(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
+        """Replace each array by its mean over the ranks, in place."""
+
+    def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
+        """Return a trainer whose ``step`` averages the gradients over the ranks first."""
+        return mx.gluon.Trainer(parameters, optimizer, kvstore=None)
+
+    def close(self) -> None:
+        """Leave the other ranks."""
+
+
+class HorovodComm(Comm):
+    """One rank of several, over Horovod."""
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        # Horovod: as bytes through allgather, since MXNet arrays carry float64 but step counts
+        # and flags must come back exactly.
+        values = np.ascontiguousarray(values, dtype=np.float64)
+        return self.gather(values[None]).sum(axis=0)
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        import horovod.mxnet as hvd
+
+        rows = np.ascontiguousarray(rows)
+        flat = rows.view(np.uint8).reshape(-1)
+        counts = hvd.allgather(
+            mx.nd.array([rows.shape[0]], dtype="int64"), name="gather.rows"
+        ).asnumpy()
+        if not counts.any():
+            return rows
+        # Sync: allgather returns only when every rank has sent.  An empty share cannot be sent.
+        padded = flat if flat.size else np.zeros(1, dtype=np.uint8)
+        sent = hvd.allgather(mx.nd.array(padded, dtype="uint8"), name="gather.bytes").asnumpy()
+        row_bytes = int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.itemsize
+        parts, start = [], 0
+        for count in counts.tolist():
+            size = int(count) * row_bytes
+            parts.append(sent[start : start + size])
+            start += max(size, 1)
+        whole = np.concatenate(parts)
+        return whole.view(rows.dtype).reshape(-1, *rows.shape[1:])
+
+    def gather_json(self, value: Any) -> list[Any]:
+        text = json.dumps(value).encode()
+        lengths = self.gather(np.array([len(text)], dtype=np.int64))
+        sent = self.gather(np.frombuffer(text, dtype=np.uint8)).tobytes()
+        ends = np.cumsum(lengths)
+        return [json.loads(sent[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+
+    def broadcast(self, parameters: Mapping[str, Any]) -> None:
+        import horovod.mxnet as hvd
+
+        # Horovod: nothing is initialised lazily here, so every parameter really travels.
+        hvd.broadcast_parameters(dict(parameters), root_rank=0)
+
+    def average(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
+        import horovod.mxnet as hvd
+
+        for name in sorted(arrays):
+            hvd.allreduce_(arrays[name], average=True, name=f"average.{name}")
+
+    def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
+        import horovod.mxnet as hvd
+
+        return hvd.DistributedTrainer(parameters, optimizer)
+
+    def close(self) -> None:
+        import horovod.mxnet as hvd
+
+        hvd.shutdown()
+
+
+def connect() -> Comm:
+    """Join the ranks that a launcher started, or stand alone."""
+    if int(os.environ.get("HOROVOD_SIZE", "1")) == 1:
+        return Comm()
+    import horovod.mxnet as hvd
+
+    hvd.init()
+    return HorovodComm(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())

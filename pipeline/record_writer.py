@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write InsightFace record sets: `<name>.rec`, `<name>.idx` and `property`.
+
+A record file is a chain of dmlc RecordIO frames:
+
+    u32 magic | u32 cflag << 29 | length | payload | zeros up to a multiple of 4
+
+and a payload is an image header, then the JPEG bytes:
+
+    u32 flag | f32 label | u64 id | u64 id2 | flag times f32 label
+
+With a header record the keys are laid out as
+
+    0                      labels [id_start, id_end), no body
+    1 .. id_start - 1      images, sorted by person
+    id_start .. id_end - 1 one record per person: labels [first key, last key + 1), no body
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+MAGIC = 0xCED7230A
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+LENGTH_BITS = 29
+WHOLE, FIRST, MIDDLE, LAST = range(4)  # cflag: where a part stands in its record
+LARGEST_FLOAT_KEY = 1 << 24  # keys are stored as float32 labels: beyond this they are rounded
+
+
+def write_record_set(
+    folder: str | os.PathLike,
+    images: Iterable[tuple[int, bytes]],
+    num_classes: int,
+    image_size: tuple[int, int] = (112, 112),
+    name: str = "train",
+    header: bool = True,
+    vector_labels: bool = False,
+) -> int:
+    """Write one record set; its files appear whole or not at all.
+
+    Images are streamed: one is held at a time. `property` is renamed into place last, so a folder
+    that has it has a whole set.
+
+    Parameters
+    ----------
+    folder
+        Where the files go; made if it is missing.
+    images
+        Pairs (label, JPEG bytes), sorted by label; labels are 0 .. num_classes - 1.
+    num_classes
+        Number of people. A person without images gets an identity record with an empty range.
+    image_size
+        (height, width) in pixels, as written to `property`.
+    name
+        Stem of the .rec and the .idx.
+    header
+        Write the header record and the identity records. False: images alone, keys from 0, as
+        im2rec does.
+    vector_labels
+        Store the label as the vector [label, 1.0] (flag 2) in place of a scalar.
+
+    Returns
+    -------
+    Number of images written.
+
+    Raises
+    ------
+    ValueError
+        Labels out of order or out of range, an image that is no JPEG, no images at all.
+    OSError
+        The folder cannot be written.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the people")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{name}.rec", f"{name}.idx", "property"]
+    height, width = image_size
+    with _put_in_place_together(folder, names) as (rec, idx, prop):
+        writer = _RecordFile(rec, idx)
+        if header:
+            writer.append(0, _payload(0, [0.0, 0.0]))  # room for it; filled in at the end
+        ranges, count = _write_images(writer, images, num_classes, int(header), vector_labels)
+        if header:
+            id_start = count + 1
+            if id_start + num_classes > LARGEST_FLOAT_KEY:
+                raise ValueError(
+                    f"{folder}: a header record holds at most {LARGEST_FLOAT_KEY} keys, got "
+                    f"{id_start + num_classes}; write with header=False"
+                )
+            for person, (first, end) in enumerate(ranges):
+                key = id_start + person
+                writer.append(key, _payload(key, [first, end]))
+            writer.replace_first(_payload(0, [id_start, id_start + num_classes]))
+        prop.write(f"{num_classes},{height},{width}\n".encode())
+    return count
+
+
+def frame(payload: bytes) -> Iterator[bytes]:
+    """Yield the bytes of one RecordIO record.
+
+    A reader that has lost its place looks for the magic word at multiples of 4. So a payload that
+    holds it there is cut into parts at these places, and the word itself is left out: the reader
+    puts it back between parts.
+
+    Inputs: payload, bytes, less than 2**29 of them.
+    Outputs: chunks whose lengths sum to a multiple of 4.
+    """
+    if len(payload) >> LENGTH_BITS:
+        raise ValueError(
+            f"record: at most {(1 << LENGTH_BITS) - 1} bytes, got {len(payload)}; shrink the image"
+        )
+    start = 0
+    for cut in _aligned_magic(payload):
+        yield _frame_head(FIRST if start == 0 else MIDDLE, cut - start)
+        yield payload[start:cut]
+        start = cut + len(MAGIC_BYTES)
+    yield _frame_head(LAST if start else WHOLE, len(payload) - start)
+    yield payload[start:]
+    yield bytes(-len(payload) % 4)
+
+
+def _aligned_magic(payload: bytes) -> Iterator[int]:
+    """Yield the multiples of 4 at which the magic word stands in payload."""
+    place = payload.find(MAGIC_BYTES)
+    while place >= 0:
+        if place % 4 == 0:
+            yield place
+        place = payload.find(MAGIC_BYTES, place + 1)
+
+
+def _frame_head(cflag: int, length: int) -> bytes:
+    return struct.pack("<II", MAGIC, cflag << LENGTH_BITS | length)
+
+
+def _payload(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
+    """Return image header and body; a list of labels is stored as a vector."""
+    if isinstance(label, list):
+        head = struct.pack("<IfQQ", len(label), 0.0, key, 0)
+        return head + struct.pack(f"<{len(label)}f", *label) + jpeg
+    return struct.pack("<IfQQ", 0, label, key, 0) + jpeg
+
+
+def _write_images(
+    writer: _RecordFile,
+    images: Iterable[tuple[int, bytes]],
+    num_classes: int,
+    first_key: int,
+    vector_labels: bool,
+) -> tuple[list[tuple[int, int]], int]:
+    """Append all images; return the range of keys of each person, and the number of images."""
+    ranges = [(first_key, first_key)] * num_classes
+    key, previous = first_key, 0
+    for label, jpeg in images:
+        if not 0 <= label < num_classes:
+            raise ValueError(
+                f"image {key}: labels are 0 .. {num_classes - 1}, got {label}; number the people "
+                "without gaps or raise num_classes"
+            )
+        if label < previous:
+            raise ValueError(
+                f"image {key}: labels must not fall, got {label} after {previous}; sort by label"
+            )
+        if jpeg[:2] != b"\xff\xd8":
+            raise ValueError(
+                f"image {key}: no JPEG, got bytes beginning {bytes(jpeg[:4])!r}; encode it first"
+            )
+        writer.append(key, _payload(key, [label, 1.0] if vector_labels else label, jpeg))
+        first, end = ranges[label]
+        ranges[label] = (first if end > first else key, key + 1)
+        key, previous = key + 1, label
+    if key == first_key:
+        raise ValueError("images: at least one is needed, got none; look at the source folder")
+    return ranges, key - first_key
+
+
+class _RecordFile:
+    """Appends records to an open .rec and their places to an open .idx."""
+
+    def __init__(self, rec: BinaryIO, idx: BinaryIO) -> None:
+        self._rec, self._idx = rec, idx
+
+    def append(self, key: int, payload: bytes) -> None:
+        self._idx.write(f"{key}\t{self._rec.tell()}\n".encode())
+        self._rec.writelines(frame(payload))
+
+    def replace_first(self, payload: bytes) -> None:
+        """Write over the first record; the new payload must be as long as the old one."""
+        end = self._rec.tell()
+        self._rec.seek(0)
+        self._rec.writelines(frame(payload))
+        self._rec.seek(end)
+
+
+@contextlib.contextmanager
+def _put_in_place_together(folder: Path, names: list[str]) -> Iterator[list[BinaryIO]]:
+    """Open temporary files in folder; rename them to names, in order, if the block succeeds."""
+    temporary = [folder / f".{name}.{os.getpid()}.part" for name in names]
+    try:
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(open(path, "wb")) for path in temporary]
+            yield files
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+        # The last name vouches for the others: the old one goes before they change.
+        (folder / names[-1]).unlink(missing_ok=True)
+        for path, name in zip(temporary, names, strict=False):
+            os.replace(path, folder / name)
+        _fsync_folder(folder)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Make renames in folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a face-recognition network from record files and verify it.
+
+One rank:       python run_train.py --cfg demo.yaml
+Several ranks:  horovodrun -np 8 python run_train.py --cfg mbf_arcface.yaml data.records=FOLDER
+
+The composition root: configuration -> loader, net, head, trainer -> loop.  The only place that
+sees the whole configuration.
+"""
+
+from __future__ import annotations
+
+from launch.threads import share_cores
+
+THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
+
+import inspect  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import zlib  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from dataclasses import asdict, dataclass  # noqa: E402
+from functools import partial  # noqa: E402
+from importlib.metadata import PackageNotFoundError, version  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import mxnet as mx  # noqa: E402
+
+import pipeline.dali  # noqa: E402, F401  before Horovod is loaded: pipeline/dali.py says why
+from evaluation.evaluate import evaluate_sets, find_sets  # noqa: E402
+from evaluation.pairs import Pairs, read_pairs  # noqa: E402
+from heads import HEADS, build_head  # noqa: E402
+from launch.agree import Refused, agree, require_equal  # noqa: E402
+from launch.cli import load_config  # noqa: E402
+from launch.comm import Comm, connect  # noqa: E402
+from launch.config import Config, ConfigError, differences  # noqa: E402
+from nets import NETS, build_net  # noqa: E402
+from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader  # noqa: E402
+from pipeline.records import RecordSet, open_records  # noqa: E402
+from pipeline.sampling import Position  # noqa: E402
+from training import schedule  # noqa: E402
+from training.checkpoint import Checkpoint, open_checkpoint, save_checkpoint  # noqa: E402
+from training.log import RunLog, fail  # noqa: E402
+from training.loop import (  # noqa: E402
+    Loop,
+    Progress,
+    Stopped,
+    TrainingError,
+    peak_rss_mib,
+    reseed,
+)
+from training.run_folder import choose_run, write_config  # noqa: E402
+from training.step import build_optimizer, collect_parameters  # noqa: E402
+
+PACKAGES = ("mxnet", "nvidia-dali-cuda110", "horovod", "numpy", "tensorboardX")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads, opened and checked."""
+
+    ctx: mx.Context
+    records: RecordSet | None
+    sets: dict[str, Pairs]
+    pretrained: Checkpoint | None
+    num_classes: int
+    image_size: tuple[int, int]
+    epoch_images: int
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line; return 0, 1 (training failed), 2 (usage or data) or 143 (stopped)."""
+    comm = connect()
+    code, sentence = 0, ""
+    try:
+        train(argv, comm)
+    except Refused as error:
+        code, sentence = 2, str(error)
+    except TrainingError as error:
+        code, sentence = 2 if error.usage else 1, str(error)
+    except Stopped as error:
+        code, sentence = 143, str(error)
+    if sentence and comm.rank == 0:
+        fail(sentence)
+    # Horovod: the launcher kills the others when one leaves with a code, so rank 0 speaks first.
+    comm.gather_json("done")
+    comm.close()
+    return code
+
+
+def train(argv: Sequence[str], comm: Comm) -> None:
+    """Compose the parts and run them; every fault is raised on all ranks alike."""
+    signatures = ({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
+    config = agree(comm, lambda: load_config(argv, *signatures))
+    plain = config.to_dict()
+    inputs = agree(comm, lambda: open_inputs(config, comm))
+    require_equal(comm, [plain, fingerprint(inputs)], "configuration and data")
+    whole = config.data.batch_size * comm.size
+
+    folder, checkpoint = choose_folder(config, plain, comm)
+    state = checkpoint.state if checkpoint else {}
+    progress = Progress(**state.get("progress", {}))
+    end_images = state.get("end_images") or run_images(config, inputs.epoch_images, whole)
+    # The loader first: its worker processes fork before MXNet has threads.
+    loader = agree(comm, lambda: make_loader(config, inputs, comm, progress, folder))
+
+    reseed(config.run.seed, 0, 0)  # the same initial weights on every rank
+    net, head = agree(comm, lambda: make_blocks(config, inputs))
+    parameters = collect_parameters(net, head)
+    optimizer = build_optimizer(
+        parameters,
+        config.optim.name,
+        config.optim.lr,
+        config.optim.momentum,
+        config.optim.weight_decay,
+    )
+    trainer = comm.trainer(parameters, optimizer)
+    agree(comm, lambda: restore(checkpoint, inputs, net, head, trainer, parameters))
+    comm.broadcast(parameters)
+    reseed(config.run.seed, progress.step, comm.rank)
+
+    log = agree(comm, lambda: RunLog(folder if comm.rank == 0 else None, progress.step))
+    announce(log, config, inputs, comm, folder, progress, end_images, loader.notice)
+    meta = {
+        "net": plain["net"],
+        "head": plain["head"],
+        "num_classes": inputs.num_classes,
+        "image_size": list(inputs.image_size),
+    }
+
+    def save() -> None:
+        state = {
+            "progress": asdict(progress),
+            "end_images": end_images,
+            "ranks": comm.size,
+            "meta": meta,
+        }
+        save_checkpoint(
+            folder / "checkpoints",
+            progress.step,
+            net,
+            head,
+            trainer,
+            parameters,
+            state,
+            config.train.keep_checkpoints,
+        )
+
+    verify = partial(
+        evaluate_sets,
+        net,
+        inputs.sets,
+        config.eval.batch_size,
+        inputs.ctx,
+        image_size=inputs.image_size,
+        rank=comm.rank,
+        size=comm.size,
+        gather=comm.gather,
+    )
+    loop = Loop(
+        net,
+        head,
+        trainer,
+        loader,
+        comm,
+        log,
+        progress,
+        end_images,
+        config.data.batch_size,
+        lr=rate(config, inputs.epoch_images, end_images),
+        margin=margin(config, inputs.epoch_images, end_images),
+        save=save,
+        verify=verify if inputs.sets else None,
+        seed=config.run.seed,
+        clip_norm=config.optim.clip_norm,
+        log_every=config.train.log_every,
+        checkpoint_every=config.train.checkpoint_every,
+        verify_every=config.eval.every_steps,
+    )
+    outcome = {"status": "failed"}
+    try:
+        loop.run()
+        outcome = {"status": "finished"}
+    except Stopped:
+        outcome = {"status": "stopped"}
+        raise
+    except TrainingError as error:
+        outcome["reason"] = str(error)
+        raise
+    finally:
+        loader.close()
+        finish(log, loop, comm, outcome)
+
+
+def open_inputs(config: Config, comm: Comm) -> Inputs:
+    """Open and check everything that the configuration names."""
+    data = config.data
+    gpus = mx.context.num_gpus()
+    if config.run.device == "gpu" and comm.local_rank >= gpus:
+        raise ConfigError(
+            f"run.device: 'gpu' needs {comm.local_size} GPUs on this host, MXNet sees {gpus}; "
+            "use run.device=cpu or fewer ranks"
+        )
+    use_gpu = config.run.device != "cpu" and comm.local_rank < gpus
+    ctx = mx.gpu(comm.local_rank) if use_gpu else mx.cpu()
+    if data.decode == "mixed" and not use_gpu:
+        raise ConfigError("data.decode: 'mixed' needs a GPU, got none; use data.decode=cpu")
+    whole = data.batch_size * comm.size
+    if data.records:
+        records = open_records(data.records, config.run.dir, data.num_classes)
+        if whole > len(records):
+            raise ConfigError(
+                f"data.batch_size: {data.batch_size} x {comm.size} ranks needs {whole} images per "
+                f"step, got {len(records)} in {records.rec}; lower data.batch_size or add data"
+            )
+        num_classes, image_size, images = records.num_classes, records.image_size, len(records)
+    else:
+        if not data.num_classes:
+            raise ConfigError("data.num_classes: required for synthetic batches, got 0")
+        records, num_classes, image_size = None, data.num_classes, (112, 112)
+        images = SYNTHETIC_STEPS * whole
+    pretrained = open_checkpoint(Path(config.train.pretrained)) if config.train.pretrained else None
+    found = find_sets(config.eval.sets) if config.eval.sets else {}
+    sets = {name: read_pairs(path) for name, path in found.items()}
+    return Inputs(
+        ctx, records, sets, pretrained, num_classes, image_size, max(1, images // whole) * whole
+    )
+
+
+def fingerprint(inputs: Inputs) -> list[Any]:
+    """Return what must be equal on all ranks."""
+    records = inputs.records
+    marks = [zlib.crc32(a.tobytes()) for a in (records.keys, records.labels)] if records else []
+    pairs = {name: len(s.issame) for name, s in inputs.sets.items()}
+    return [inputs.num_classes, list(inputs.image_size), marks, pairs]
+
+
+def run_images(config: Config, epoch_images: int, whole: int) -> int:
+    """Return the images of the whole run."""
+    ends = [config.train.epochs * epoch_images, config.train.max_steps * whole]
+    return min(end for end in ends if end)
+
+
+def choose_folder(
+    config: Config, plain: dict[str, Any], comm: Comm
+) -> tuple[Path, Checkpoint | None]:
+    """Return the run folder and its checkpoint, as rank 0 finds them."""
+
+    def choose() -> list[str | None]:
+        if comm.rank:
+            return []
+        run = config.run
+        folder, checkpoint = choose_run(Path(run.dir), run.name, run.resume, plain, differences)
+        write_config(
+            folder, plain, {"versions": versions(), "commit": commit(), "ranks": comm.size}
+        )
+        return [str(folder), str(checkpoint.folder) if checkpoint else None]
+
+    folder, found = comm.gather_json(agree(comm, choose))[0]
+    return Path(folder), agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
+
+
+def make_loader(
+    config: Config, inputs: Inputs, comm: Comm, progress: Progress, folder: Path
+) -> Any:
+    """Return this rank's loader from the run's position on."""
+    data = config.data
+    decode = data.decode
+    if decode == "auto":
+        decode = "mixed" if inputs.ctx.device_type == "gpu" else "cpu"
+    return build_loader(
+        data.loader,
+        inputs.records,
+        data.batch_size,
+        position=Position(progress.epoch, progress.consumed),
+        seed=config.run.seed,
+        share=Share(comm.rank, comm.size),
+        ctx=inputs.ctx,
+        reader=data.reader,
+        decode=decode,
+        window=data.window,
+        mirror=data.mirror,
+        threads=data.threads or THREADS,
+        workers=data.workers,
+        prefetch=data.prefetch,
+        index_folder=folder / "index",
+        num_classes=inputs.num_classes,
+        image_size=inputs.image_size,
+    )
+
+
+def make_blocks(config: Config, inputs: Inputs) -> tuple[Any, Any]:
+    """Return net and head, initialised on the device and hybridized with static memory."""
+    net = build_net(config.net.name, **config.net.options)
+    head = build_head(
+        config.head.name,
+        inputs.num_classes,
+        config.net.options["embedding_size"],
+        **config.head.options,
+    )
+    for block in (net, head):
+        block.initialize(ctx=inputs.ctx)
+        block.hybridize(static_alloc=True, static_shape=True)
+    return net, head
+
+
+def restore(
+    checkpoint: Checkpoint | None,
+    inputs: Inputs,
+    net: Any,
+    head: Any,
+    trainer: Any,
+    parameters: dict[str, Any],
+) -> None:
+    """Load the checkpoint of this run, or the pretrained one of another."""
+    if checkpoint:
+        checkpoint.load_net_parameters(net, inputs.ctx)
+        checkpoint.load_head_parameters(head, inputs.ctx)
+        checkpoint.load_momentum(trainer, parameters)
+    elif inputs.pretrained:
+        inputs.pretrained.load_net_parameters(net, inputs.ctx)
+        if inputs.pretrained.head_fits(head):
+            inputs.pretrained.load_head_parameters(head, inputs.ctx)
+
+
+def rate(config: Config, epoch_images: int, end_images: int) -> Any:
+    """Return the learning rate as a function of the images used."""
+    optim = config.optim
+    return partial(
+        schedule.learning_rate,
+        schedule=optim.schedule,
+        lr=optim.lr,
+        end=end_images,
+        warmup=optim.warmup.images(epoch_images, end_images),
+        milestones=[m.images(epoch_images, end_images) for m in optim.milestones],
+        decay=optim.decay,
+        power=optim.power,
+        final_lr=optim.final_lr,
+    )
+
+
+def margin(config: Config, epoch_images: int, end_images: int) -> Any:
+    """Return the margin fraction as a function of the images used."""
+    train = config.train
+    return partial(
+        schedule.margin_fraction,
+        start=train.margin_start.images(epoch_images, end_images),
+        warmup=train.margin_warmup.images(epoch_images, end_images),
+    )
+
+
+def announce(
+    log: RunLog,
+    config: Config,
+    inputs: Inputs,
+    comm: Comm,
+    folder: Path,
+    progress: Progress,
+    end_images: int,
+    notice: str,
+) -> None:
+    """Say what runs."""
+    data, whole = config.data, config.data.batch_size * comm.size
+    images = len(inputs.records) if inputs.records else 0
+    log.say(f"run {folder}  ranks {comm.size}  device {inputs.ctx}  threads {THREADS}")
+    log.say(
+        f"data {data.records or 'synthetic'}  images {images}  people {inputs.num_classes}  "
+        f"loader {data.loader}/{data.reader}  batch {data.batch_size} x {comm.size} = {whole}"
+    )
+    if progress.step:
+        log.say(
+            f"resumed at step {progress.step}, epoch {progress.epoch}, "
+            f"{progress.consumed} images into it"
+        )
+    if inputs.pretrained and not progress.step:
+        log.say(f"starts from the weights of {inputs.pretrained.folder}")
+    if notice:
+        log.say(notice)
+
+
+def finish(log: RunLog, loop: Loop, comm: Comm, outcome: dict[str, Any]) -> None:
+    """Write summary.json and close the log."""
+    peak = max(comm.gather_json(peak_rss_mib()))
+    totals, progress = loop.totals, loop.progress
+    try:
+        log.summary(
+            {
+                **outcome,
+                "steps": progress.step,
+                "epochs": progress.epoch,
+                "ranks": comm.size,
+                "images_per_second": totals.images_per_second,
+                "data_wait_fraction": totals.data_wait_fraction,
+                "final_loss": totals.final_loss,
+                "verification": loop.verification,
+                "peak_rss_mib": peak,
+                "versions": versions(),
+            }
+        )
+        log.close()
+    except OSError as error:
+        log.say(f"summary.json cannot be written, got {error.strerror}")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def commit() -> str:
+    """Return the commit of this checkout, "unknown" outside one."""
+    root = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return "unknown"
+    return answer.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that are whole or absent, and resume to the same numbers.
+
+``step-<8 digits>/`` holds net.params, head.params and momentum.params (MXNet arrays by parameter
+name), state.json (position, counts, what the net is) and manifest.json (size and SHA-256 of the
+others, written last).  The folder is written under another name, flushed to disk and renamed.
+No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon
+
+FORMAT = 1
+_ASIDE = ".aside-"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, read or put into this net."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk; ``state`` is what ``save_checkpoint`` was given."""
+
+    folder: Path
+    state: dict[str, Any]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is needed to build the net: ``{"net": {"name", ...}, "image_size": [H, W]}``."""
+        return self.state["meta"]
+
+    def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
+        """Put the saved weights into a net; raise CheckpointError if it is another net."""
+        load_parameters(self.folder / "net.params", net, ctx, "net")
+
+    def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
+        """Put the saved weights into a head; raise CheckpointError if it is another head."""
+        load_parameters(self.folder / "head.params", head, ctx, "head")
+
+    def head_fits(self, head: gluon.Block) -> bool:
+        """Return whether the saved head has the names and shapes of this one."""
+        saved = _read_arrays(self.folder / "head.params")
+        return {k: v.shape for k, v in saved.items()} == _shapes(head)
+
+    def load_momentum(
+        self, trainer: gluon.Trainer, parameters: Mapping[str, gluon.Parameter]
+    ) -> None:
+        """Put the optimizer's momentum back, by parameter name."""
+        saved = _read_arrays(self.folder / "momentum.params")
+        places = {id(p): i for i, p in enumerate(trainer._params)}
+        updater = trainer._updaters[0]
+        for name, array in saved.items():
+            parameter = parameters[name]
+            place = places[id(parameter)]
+            updater.states[place] = array.as_in_context(parameter.list_ctx()[0])
+            updater.states_synced[place] = True
+
+
+def save_checkpoint(
+    parent: Path,
+    step: int,
+    net: gluon.Block,
+    head: gluon.Block,
+    trainer: gluon.Trainer,
+    parameters: Mapping[str, gluon.Parameter],
+    state: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write ``parent/step-<step>`` and remove all but the newest ``keep``.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written, for a full disk say; what was there before is untouched.
+    """
+    folder = parent / f"step-{step:08d}"
+    aside = parent / f"{_ASIDE}{folder.name}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        arrays = {
+            "net.params": _arrays(net),
+            "head.params": _arrays(head),
+            "momentum.params": _momentum(trainer, parameters),
+        }
+        files = {}
+        for name, content in arrays.items():
+            _write_arrays(aside / name, content)
+            files[name] = _fingerprint(aside / name)
+        _write_json(aside / "state.json", dict(state))
+        files["state.json"] = _fingerprint(aside / "state.json")
+        _write_json(aside / "manifest.json", {"format": FORMAT, "files": files})
+        _flush_folder(aside)
+        if folder.exists():  # a run that was sent back to an earlier step passes here again
+            shutil.rmtree(folder)
+        os.rename(aside, folder)
+        _flush_folder(parent)
+    except (OSError, mx.base.MXNetError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        last = latest_checkpoint(parent)
+        raise CheckpointError(
+            f"{folder}: the checkpoint cannot be written, got {reason}; the last whole one is "
+            f"{last.folder.name if last else 'none'}, make room and give the same command again"
+        ) from None
+    for old in _folders(parent)[:-keep]:
+        shutil.rmtree(old)
+    return folder
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Check a checkpoint folder against its manifest and return it.
+
+    ``folder`` may also be a run folder, or its ``checkpoints``: the newest whole one is taken.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or a file of it is missing or changed.
+    """
+    folder = Path(folder)
+    if not (folder / "manifest.json").is_file():
+        for parent in (folder / "checkpoints", folder):
+            newest = latest_checkpoint(parent)
+            if newest:
+                return newest
+        raise CheckpointError(
+            f"{folder}: no checkpoint there (no manifest.json, no step-* folder with one); give "
+            "a run folder or one of its checkpoints/step-*"
+        )
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for name, expected in manifest["files"].items():
+            if _fingerprint(folder / name) != expected:
+                raise CheckpointError(
+                    f"{folder / name}: has changed since it was saved; take " "another checkpoint"
+                )
+        return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{folder}: is no whole checkpoint, got {error}; take another"
+        ) from None
+
+
+def latest_checkpoint(parent: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a folder, None if it has none."""
+    for folder in reversed(_folders(parent)):
+        try:
+            return open_checkpoint(folder)
+        except CheckpointError:
+            continue  # an older whole one is better than none; it is named when it is used
+    return None
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Remove what a killed run left half written."""
+    for aside in parent.glob(f"{_ASIDE}*"):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what: str) -> None:
+    """Put saved arrays into a block, refusing any other block than the one that was saved."""
+    saved = _read_arrays(path)
+    expected = _shapes(block)
+    for name in sorted({*saved, *expected}):
+        if name not in saved:
+            raise CheckpointError(f"{path}: is of another {what}, it has no {name!r}; {_CURE}")
+        if name not in expected:
+            raise CheckpointError(
+                f"{path}: is of another {what}, which has {name!r} and this one has not; {_CURE}"
+            )
+        if saved[name].shape != expected[name]:
+            raise CheckpointError(
+                f"{path}: is of another {what}, {name!r} has shape {expected[name]} here, got "
+                f"{saved[name].shape}; {_CURE}"
+            )
+    for name, parameter in block._collect_params_with_prefix().items():
+        parameter._load_init(saved[name], ctx or mx.cpu())
+
+
+_CURE = "give the configuration that the checkpoint was made with"
+
+
+def _shapes(block: gluon.Block) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(p.shape) for name, p in block._collect_params_with_prefix().items()}
+
+
+def _arrays(block: gluon.Block) -> dict[str, mx.nd.NDArray]:
+    return {
+        name: p.list_data()[0].as_in_context(mx.cpu())
+        for name, p in block._collect_params_with_prefix().items()
+    }
+
+
+def _momentum(
+    trainer: gluon.Trainer, parameters: Mapping[str, gluon.Parameter]
+) -> dict[str, mx.nd.NDArray]:
+    places = {id(p): i for i, p in enumerate(trainer._params)}
+    states = trainer._updaters[0].states
+    found = {name: states.get(places[id(p)]) for name, p in parameters.items() if id(p) in places}
+    return {name: s.as_in_context(mx.cpu()) for name, s in found.items() if s is not None}
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
+    mx.nd.save(str(path), dict(arrays))
+    _flush(path)
+    # MXNet does not notice when the last part of a file does not fit on the disk.
+    try:
+        back = mx.nd.load(str(path)) if arrays else {}
+    except mx.base.MXNetError:
+        back = None
+    if back is None or any(
+        not np.array_equal(back[name].asnumpy(), array.asnumpy(), equal_nan=True)
+        for name, array in arrays.items()
+    ):
+        raise OSError(28, "No space left on device (the file came back incomplete)")
+
+
+def _read_arrays(path: Path) -> dict[str, mx.nd.NDArray]:
+    try:
+        loaded = mx.nd.load(str(path))
+    except mx.base.MXNetError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as MXNet arrays, got {str(error).splitlines()[0]}"
+        ) from None
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {
+            "bytes": os.fstat(file.fileno()).st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read()).hexdigest(),
+        }
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(p for p in parent.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run tells: plain lines from rank 0, metrics.jsonl, tensorboard and summary.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.run_folder import write_whole
+
+
+class RunLog:
+    """Writes for rank 0; on the other ranks every call does nothing.
+
+    Parameters
+    ----------
+    folder
+        The run folder; None on ranks that do not write.
+    step
+        Step that the run goes on from: later lines of metrics.jsonl are dropped.
+    """
+
+    def __init__(self, folder: Path | None, step: int = 0):
+        self._folder = folder
+        if folder is None:
+            return
+        from tensorboardX import SummaryWriter
+
+        self._path = folder / "metrics.jsonl"
+        _drop_after(self._path, step)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def say(self, text: str) -> None:
+        """Print one plain line."""
+        if self._folder is not None:
+            print(text, flush=True)
+
+    def metrics(self, values: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl and its numbers to tensorboard.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        if self._folder is None:
+            return
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+        for key, value in values.items():
+            if isinstance(value, int | float) and key not in ("step", "epoch"):
+                self._board.add_scalar(key, value, values["step"])
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Write summary.json."""
+        if self._folder is not None:
+            write_whole(self._folder / "summary.json", json.dumps(values, indent=1) + "\n")
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._folder is not None:
+            self._file.close()
+            self._board.close()
+
+
+def progress_line(values: Mapping[str, Any], end_steps: int) -> str:
+    """Return the plain line of one log interval."""
+    seconds = values["eta_s"]
+    eta = f"{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return (
+        f"step {values['step']}/{end_steps}  epoch {values['epoch']}  loss {values['loss']:.4f}  "
+        f"cosine {values['cosine']:.3f}  lr {values['lr']:.5g}  "
+        f"{values['images_per_second']:.1f} images/s  "
+        f"data wait {100 * values['data_wait_fraction']:.1f} %  ETA {eta}"
+    )
+
+
+def verification_line(name: str, result: Mapping[str, Any]) -> str:
+    """Return the plain line of one verification set."""
+    tar = result["tar_at_far_1e-3"]
+    return (
+        f"verify {name}: accuracy {result['accuracy']:.4f} +- {result['accuracy_std']:.4f}  "
+        f"TAR@FAR=1e-3 {'too few pairs' if tar is None else f'{tar:.4f}'}  "
+        f"xnorm {result['xnorm']:.2f}  pairs {result['pairs']}"
+    )
+
+
+def fail(text: str) -> None:
+    """Print the one sentence of a failed run on standard error."""
+    print(f"run_train: {text}", file=sys.stderr, flush=True)
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keep the lines up to a step: what a killed run logged after its checkpoint comes again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            break  # the killed run's last line, cut short
+    write_whole(path, "".join(kept))
+    os.sync()

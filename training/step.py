@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One forward, backward and update; nothing here waits for the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import mxnet as mx
+from mxnet import autograd, gluon
+
+NO_DECAY = ("bias", "beta", "gamma", "alpha")
+"""Ends of the names of parameters that weight decay would only shrink: biases, BatchNorm, PReLU."""
+
+
+def collect_parameters(net: gluon.Block, head: gluon.Block) -> dict[str, gluon.Parameter]:
+    """Return all parameters as ``net.<name>`` and ``head.<name>``, the names of the checkpoints."""
+    return {
+        f"{part}.{name}": parameter
+        for part, block in (("net", net), ("head", head))
+        for name, parameter in sorted(block._collect_params_with_prefix().items())
+    }
+
+
+def build_optimizer(
+    parameters: Mapping[str, gluon.Parameter],
+    name: str,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> mx.optimizer.Optimizer:
+    """Return SGD or NAG; weight decay is switched off where NO_DECAY says."""
+    for key, parameter in parameters.items():
+        if key.endswith(NO_DECAY):
+            parameter.wd_mult = 0.0
+    return mx.optimizer.create(name, learning_rate=lr, momentum=momentum, wd=weight_decay)
+
+
+def train_step(
+    net: gluon.Block,
+    head: gluon.Block,
+    trainer: gluon.Trainer,
+    image: mx.nd.NDArray,
+    label: mx.nd.NDArray,
+    margin_fraction: mx.nd.NDArray,
+    clip_norm: float = 0.0,
+    size: int = 1,
+) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+    """Run forward, backward and update on one batch of this rank.
+
+    Parameters
+    ----------
+    net, head, trainer
+        The trainer holds the parameters of both.
+    image, label
+        (B, 3, H, W) and (B,).
+    margin_fraction
+        (1,), how much of the margin is on.
+    clip_norm
+        Largest norm of all gradients together, of the mean loss over all ranks; 0 clips nothing.
+    size
+        Number of ranks.
+
+    Returns
+    -------
+    loss, cosine
+        Mean over the batch, (1,) each, still on the device.
+    """
+    batch_size = image.shape[0]
+    with autograd.record():
+        embedding = net(image)  # (B, E)
+        loss, cosine = head(embedding, label, margin_fraction)  # (B,), (B,)
+    loss.backward()
+    # Horovod: sums the gradients over the ranks (update divides); nothing for one rank.
+    trainer.allreduce_grads()
+    if clip_norm:
+        clip_gradients(trainer, clip_norm * batch_size * size)
+    trainer.update(batch_size)
+    return loss.mean(), cosine.mean()
+
+
+def clip_gradients(trainer: gluon.Trainer, limit: float) -> None:
+    """Scale all gradients down so that their common norm is at most ``limit``; no host sync."""
+    gradients = trained_gradients(trainer)
+    squares = [mx.nd.multi_sum_sq(*g, num_arrays=len(g)).sum() for g in _portions(gradients)]
+    factor = mx.nd.minimum(limit / (mx.nd.sqrt(mx.nd.add_n(*squares)) + 1e-12), 1.0)
+    for gradient in gradients:
+        gradient *= factor.reshape((1,) * gradient.ndim)
+
+
+def trained_gradients(trainer: gluon.Trainer) -> Sequence[mx.nd.NDArray]:
+    """Return the gradients that the trainer applies."""
+    return [p.list_grad()[0] for p in trainer._params if p.grad_req != "null"]
+
+
+def all_finite(arrays: Sequence[mx.nd.NDArray]) -> bool:
+    """Return whether no array holds NaN or infinity."""
+    # Sync: one number comes back per portion.
+    return all(
+        mx.nd.multi_all_finite(*some, num_arrays=len(some)).asscalar() for some in _portions(arrays)
+    )
+
+
+def _portions(arrays: Sequence[mx.nd.NDArray]) -> Iterator[Sequence[mx.nd.NDArray]]:
+    """Cut a list up: MXNet's multi_* operators keep 200 places and write beyond them unchecked."""
+    for start in range(0, len(arrays), 100):
+        yield arrays[start : start + 100]
+
+
+def first_not_finite(values: Sequence[float]) -> int | None:
+    """Return the place of the first NaN or infinity, None if there is none."""
+    return next((i for i, v in enumerate(values) if not math.isfinite(v)), None)
