@@ -14,35 +14,34 @@ from launch.threads import share_cores
 
 THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
 
-import inspect  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import zlib  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import asdict, dataclass  # noqa: E402
-from functools import partial  # noqa: E402
-from importlib.metadata import PackageNotFoundError, version  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import inspect
+import sys
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import mxnet as mx  # noqa: E402
+import mxnet as mx
 
-import pipeline.dali  # noqa: E402, F401  before Horovod is loaded: pipeline/dali.py says why
-from evaluation.evaluate import evaluate_sets, find_sets  # noqa: E402
-from evaluation.pairs import Pairs, read_pairs  # noqa: E402
-from heads import HEADS, build_head  # noqa: E402
-from launch.agree import Refused, agree, require_equal  # noqa: E402
-from launch.cli import load_config  # noqa: E402
-from launch.comm import Comm, connect  # noqa: E402
-from launch.config import Config, ConfigError, differences  # noqa: E402
-from nets import NETS, build_net  # noqa: E402
-from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader  # noqa: E402
-from pipeline.records import RecordSet, open_records  # noqa: E402
-from pipeline.sampling import Position  # noqa: E402
-from training import schedule  # noqa: E402
-from training.checkpoint import Checkpoint, open_checkpoint, save_checkpoint  # noqa: E402
-from training.log import RunLog, fail  # noqa: E402
-from training.loop import (  # noqa: E402
+import pipeline.dali  # noqa: F401  before Horovod is loaded: pipeline/dali.py says why
+from evaluation.evaluate import evaluate_sets, find_sets
+from evaluation.pairs import Pairs, read_pairs
+from heads import HEADS, build_head
+from launch.agree import Refused, agree, require_equal
+from launch.cli import load_config
+from launch.comm import Comm, connect
+from launch.config import Config, ConfigError, differences
+from launch.provenance import commit, versions
+from nets import NETS, build_net
+from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
+from pipeline.records import RecordSet, open_records
+from pipeline.sampling import Position
+from training import schedule
+from training.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from training.log import RunLog, fail
+from training.loop import (
     Loop,
     Progress,
     Stopped,
@@ -50,10 +49,8 @@ from training.loop import (  # noqa: E402
     peak_rss_mib,
     reseed,
 )
-from training.run_folder import choose_run, write_config  # noqa: E402
-from training.step import build_optimizer, collect_parameters  # noqa: E402
-
-PACKAGES = ("mxnet", "nvidia-dali-cuda110", "horovod", "numpy", "tensorboardX")
+from training.run_folder import choose_run, write_config
+from training.step import build_optimizer, collect_parameters
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,9 @@ def train(argv: Sequence[str], comm: Comm) -> None:
     folder, checkpoint = choose_folder(config, plain, comm)
     state = checkpoint.state if checkpoint else {}
     progress = Progress(**state.get("progress", {}))
-    end_images = state.get("end_images") or run_images(config, inputs.epoch_images, whole)
+    # Kept from the first start on: with another number of ranks an epoch drops another tail.
+    epoch_images = state.get("epoch_images", inputs.epoch_images)
+    end_images = state.get("end_images") or run_images(config, epoch_images, whole)
     # The loader first: its worker processes fork before MXNet has threads.
     loader = agree(comm, lambda: make_loader(config, inputs, comm, progress, folder))
 
@@ -121,7 +120,7 @@ def train(argv: Sequence[str], comm: Comm) -> None:
     reseed(config.run.seed, progress.step, comm.rank)
 
     log = agree(comm, lambda: RunLog(folder if comm.rank == 0 else None, progress.step))
-    announce(log, config, inputs, comm, folder, progress, end_images, loader.notice)
+    announce(log, config, inputs, comm, folder, progress, loader.notice)
     meta = {
         "net": plain["net"],
         "head": plain["head"],
@@ -132,6 +131,7 @@ def train(argv: Sequence[str], comm: Comm) -> None:
     def save() -> None:
         state = {
             "progress": asdict(progress),
+            "epoch_images": epoch_images,
             "end_images": end_images,
             "ranks": comm.size,
             "meta": meta,
@@ -168,8 +168,8 @@ def train(argv: Sequence[str], comm: Comm) -> None:
         progress,
         end_images,
         config.data.batch_size,
-        lr=rate(config, inputs.epoch_images, end_images),
-        margin=margin(config, inputs.epoch_images, end_images),
+        lr=rate(config, epoch_images, end_images),
+        margin=margin(config, epoch_images, end_images),
         save=save,
         verify=verify if inputs.sets else None,
         seed=config.run.seed,
@@ -178,19 +178,15 @@ def train(argv: Sequence[str], comm: Comm) -> None:
         checkpoint_every=config.train.checkpoint_every,
         verify_every=config.eval.every_steps,
     )
-    outcome = {"status": "failed"}
     try:
         loop.run()
-        outcome = {"status": "finished"}
-    except Stopped:
-        outcome = {"status": "stopped"}
-        raise
-    except TrainingError as error:
-        outcome["reason"] = str(error)
+    except (Stopped, TrainingError) as error:
+        status = "stopped" if isinstance(error, Stopped) else "failed"
+        finish(log, loop, comm, {"status": status, "reason": str(error)})
         raise
     finally:
         loader.close()
-        finish(log, loop, comm, outcome)
+    finish(log, loop, comm, {"status": "finished"})
 
 
 def open_inputs(config: Config, comm: Comm) -> Inputs:
@@ -238,7 +234,8 @@ def fingerprint(inputs: Inputs) -> list[Any]:
 
 def run_images(config: Config, epoch_images: int, whole: int) -> int:
     """Return the images of the whole run."""
-    ends = [config.train.epochs * epoch_images, config.train.max_steps * whole]
+    train = config.train
+    ends = [train.epochs * epoch_images, train.max_images, train.max_steps * whole]
     return min(end for end in ends if end)
 
 
@@ -357,7 +354,6 @@ def announce(
     comm: Comm,
     folder: Path,
     progress: Progress,
-    end_images: int,
     notice: str,
 ) -> None:
     """Say what runs."""
@@ -401,32 +397,6 @@ def finish(log: RunLog, loop: Loop, comm: Comm, outcome: dict[str, Any]) -> None
         log.close()
     except OSError as error:
         log.say(f"summary.json cannot be written, got {error.strerror}")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    found = {"python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def commit() -> str:
-    """Return the commit of this checkout, "unknown" outside one."""
-    root = Path(__file__).resolve().parent
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return "unknown"
-    return answer.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

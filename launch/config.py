@@ -62,6 +62,9 @@ class Duration:
         return f"{self.amount:g} {self.unit}" if self.amount else "0"
 
 
+NO_TIME = Duration()
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Where the run lives and what makes it repeatable."""
@@ -141,7 +144,7 @@ class OptimConfig:
     """polynomial: lr * (1 - progress) ** power."""
     final_lr: float = 0.0
     """cosine and polynomial: the rate at the end."""
-    warmup: Duration = Duration()
+    warmup: Duration = NO_TIME
     """Linear rise from 0 to ``lr``."""
     clip_norm: float = 0.0
     """Largest global norm of the averaged gradients; 0 clips nothing."""
@@ -164,14 +167,16 @@ class TrainConfig:
     """How long, and what is kept."""
 
     epochs: int = 0
-    """Passes over the set; 0 leaves the end to max_steps."""
+    """Passes over the set; 0 sets no end.  The earliest of the three ends the run."""
+    max_images: int = 0
+    """Images of all ranks together; 0 sets no end."""
     max_steps: int = 0
-    """Updates after which the run ends at the latest; 0 leaves the end to epochs."""
+    """Updates with the number of ranks that the run began with; 0 sets no end."""
     pretrained: str = ""
     """A checkpoint folder whose net (and head, where it fits) the run starts from."""
-    margin_start: Duration = Duration()
+    margin_start: Duration = NO_TIME
     """Plain (normalised) softmax until then."""
-    margin_warmup: Duration = Duration()
+    margin_warmup: Duration = NO_TIME
     """From margin_start on, the margin grows linearly over this stretch."""
     log_every: int = 20
     """Steps between two lines of the log; losses are read and ranks compared then."""
@@ -182,10 +187,10 @@ class TrainConfig:
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""
-        yield from _at_least(self, epochs=0, max_steps=0, log_every=1)
+        yield from _at_least(self, epochs=0, max_images=0, max_steps=0, log_every=1)
         yield from _at_least(self, checkpoint_every=1, keep_checkpoints=1)
-        if not self.epochs and not self.max_steps:
-            yield "epochs", "one of train.epochs and train.max_steps must be above 0, got 0 and 0"
+        if not (self.epochs or self.max_images or self.max_steps):
+            yield "epochs", "one of epochs, max_images and max_steps must be above 0, got 0 for all"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of one host:  python -m launch.local -np 2 --cfg demo.yaml [section.key=value ...]
+"""Start the ranks of one host:  python -m launch.local -np 2 --cfg NAME.yaml [overrides]
 
 Does what a user would do by hand with horovodrun: shares the cores among the ranks, shows rank 0's
 lines without horovodrun's prefixes, draws a progress bar on a terminal, and ends with the run's
@@ -27,7 +27,7 @@ _CODE = re.compile(r"^Exit code: (-?\d+)")
 # What horovodrun says of itself when a rank ends with a code; the rank has said why.
 _LAUNCHER = re.compile(
     r"^(Process \d+ exit with status code|Terminating remaining workers|Traceback \(most recent|"
-    r"RuntimeError: Horovod detected|Process name: )"
+    r"RuntimeError: Horovod detected|Process name: |Terminated$)"
 )
 
 
@@ -45,7 +45,8 @@ def main(argv: Sequence[str]) -> int:
         cwd=ROOT,
         env=environment(ranks),
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        # horovodrun says on its standard output which rank wrote where; a rank alone does not.
+        stderr=subprocess.STDOUT if ranks > 1 else None,
         text=True,
         errors="replace",
         bufsize=1,
@@ -83,23 +84,23 @@ def show(output: IO[str], ranks: int, bar: Bar | None) -> int | None:
     """Print what the ranks say; return the exit code that horovodrun reports, None if it is 0."""
     code = None
     for line in _lines(output):
+        stream = sys.stdout
         if ranks > 1:
-            prefix = _PREFIX.match(line)
-            if prefix:
+            if prefix := _PREFIX.match(line):
                 line = line[prefix.end() :]
-                if prefix[2] == "stdout" and prefix[1] != "0":
+                if prefix[2] == "stderr":
+                    stream = sys.stderr
+                elif prefix[1] != "0":
                     continue
             elif match := _CODE.match(line):
                 code = int(match[1])
                 continue
-            elif _LAUNCHER.match(line) or line.startswith("  "):
+            elif _LAUNCHER.match(line) or line.startswith("  ") or not line:
                 continue
-        if bar:
+        if bar and stream is sys.stdout:
             bar.line(line)
-        elif line.startswith("run_train: "):
-            print(line, file=sys.stderr, flush=True)
         else:
-            print(line, flush=True)
+            print(line, file=stream, flush=True)
     return code
 
 

@@ -51,7 +51,7 @@ def write_record_set(
     folder
         Where the files go; made if it is missing.
     images
-        Pairs (label, JPEG bytes), sorted by label; labels are 0 .. num_classes - 1.
+        Pairs (label, JPEG bytes); labels are 0 .. num_classes - 1, sorted if there is a header.
     num_classes
         Number of people. A person without images gets an identity record with an empty range.
     image_size
@@ -85,7 +85,7 @@ def write_record_set(
         writer = _RecordFile(rec, idx)
         if header:
             writer.append(0, _payload(0, [0.0, 0.0]))  # room for it; filled in at the end
-        ranges, count = _write_images(writer, images, num_classes, int(header), vector_labels)
+        ranges, count = _write_images(writer, images, num_classes, header, vector_labels)
         if header:
             id_start = count + 1
             if id_start + num_classes > LARGEST_FLOAT_KEY:
@@ -150,10 +150,11 @@ def _write_images(
     writer: _RecordFile,
     images: Iterable[tuple[int, bytes]],
     num_classes: int,
-    first_key: int,
+    header: bool,
     vector_labels: bool,
 ) -> tuple[list[tuple[int, int]], int]:
     """Append all images; return the range of keys of each person, and the number of images."""
+    first_key = int(header)
     ranges = [(first_key, first_key)] * num_classes
     key, previous = first_key, 0
     for label, jpeg in images:
@@ -162,7 +163,7 @@ def _write_images(
                 f"image {key}: labels are 0 .. {num_classes - 1}, got {label}; number the people "
                 "without gaps or raise num_classes"
             )
-        if label < previous:
+        if header and label < previous:
             raise ValueError(
                 f"image {key}: labels must not fall, got {label} after {previous}; sort by label"
             )

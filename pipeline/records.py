@@ -308,6 +308,8 @@ def _labels_from_identities(
     if header.flag[0] < 2 or header.body[0] > 0:
         return None, None
     begin, end = int(header.label[0]), int(header.second[0])
+    if end > 1 << 24:  # float32 does not hold the keys of larger sets exactly
+        return None, None
     images = np.flatnonzero((keys > 0) & (keys < begin))
     people = np.flatnonzero((keys >= begin) & (keys < end))
     if not len(images) or len(people) != end - begin:

@@ -343,7 +343,10 @@ class Loop:
 
     def _verify(self) -> None:
         assert self.verify is not None
-        self.verification = self.verify()
+        try:
+            self.verification = self.verify()
+        except ValueError as error:  # of the embeddings or the set, alike on all ranks
+            raise TrainingError(f"verification: {error}", usage=True) from None
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
         for name, result in self.verification.items():
             self.log.say(verification_line(name, result))

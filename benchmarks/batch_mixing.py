@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many different people a batch holds, on a set sorted by person.
+
+python benchmarks/batch_mixing.py
+
+Random access against the window reader and the expectation of a uniform permutation, on a set of
+its own or on --records.  Counts, no timing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# Scripts are started by their path: put the root of the project on the module path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import numpy as np
+
+from pipeline.loader import build_loader
+from pipeline.record_writer import write_record_set
+from pipeline.records import RecordSet, open_records
+
+PEOPLE, IMAGES = 1000, 30  # of the set made here
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--records", help="an InsightFace folder instead of the small set made here"
+    )
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--windows", type=int, nargs="+", default=[1024, 4096, 16384])
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        if not arguments.records:
+            write_record_set(scratch, _plain_images(), PEOPLE)
+        records = open_records(arguments.records or scratch, scratch)
+        rows = list(
+            _rows(records, arguments.batch_size, arguments.epochs, arguments.windows, scratch)
+        )
+    expected = rows[0]["people_per_batch"]
+    print(
+        f"{len(records)} images of {records.num_classes} people, batches of {arguments.batch_size}"
+    )
+    for row in rows:
+        row["of_uniform"] = row["people_per_batch"] / expected
+        print(f"{row['name']:32} {row['people_per_batch']:8.2f}  {row['of_uniform']:.4f}")
+    if arguments.json:
+        machine = {"platform": platform.platform(), "python": platform.python_version()}
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+
+
+def _rows(
+    records: RecordSet, batch_size: int, epochs: int, windows: list[int], scratch: str
+) -> Iterator[dict]:
+    steps = epochs * (len(records) // batch_size)
+    yield {"name": "limit uniform permutation", "people_per_batch": _expected(records, batch_size)}
+    yield {
+        "name": "ours random-access",
+        "people_per_batch": _people(records, batch_size, steps, reader="random"),
+    }
+    for window in windows:
+        people = _people(
+            records, batch_size, steps, reader="window", window=window, index_folder=scratch
+        )
+        yield {"name": f"ours window of {window}", "people_per_batch": people}
+
+
+def _people(records: RecordSet, batch_size: int, steps: int, **options) -> float:
+    loader = build_loader("dali", records, batch_size, threads=2, **options)
+    people = [len(np.unique(next(loader).label.asnumpy())) for _ in range(steps)]
+    loader.close()
+    return float(np.mean(people))
+
+
+def _expected(records: RecordSet, batch_size: int) -> float:
+    """Return the mean count in a draw without replacement: sum of 1 - C(N - n, B) / C(N, B)."""
+    total = len(records)
+    drawn = np.arange(batch_size)
+    missing = [
+        np.exp(np.log1p(-count / (total - drawn)).sum()) for count in np.bincount(records.labels)
+    ]
+    return float(np.sum(1 - np.array(missing)))
+
+
+def _plain_images() -> Iterator[tuple[int, bytes]]:
+    grey = cv2.imencode(".jpg", np.full((112, 112, 3), 127, np.uint8))[1].tobytes()
+    for person in range(PEOPLE):
+        for _ in range(IMAGES):
+            yield person, grey
+
+
+if __name__ == "__main__":
+    main()
