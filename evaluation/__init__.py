@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation of embedding networks; the names below are loaded on first use, MXNet with them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluation.evaluate import evaluate_sets
+    from evaluation.pairs import Pairs, PairsError, find_sets, read_pairs, read_sets, write_pairs
+    from evaluation.verification import verify
+
+__all__ = [
+    "Pairs",
+    "PairsError",
+    "evaluate_sets",
+    "find_sets",
+    "read_pairs",
+    "read_sets",
+    "verify",
+    "write_pairs",
+]
+
+_MODULES = {"evaluate_sets": "evaluation.evaluate", "verify": "evaluation.verification"}
+
+
+def __getattr__(name: str) -> Any:
+    # Only evaluate_sets needs MXNet, and threads are set up before that is imported.
+    if name not in __all__:
+        raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES.get(name, "evaluation.pairs")), name)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""python -m evaluation verify --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.pairs import read_sets
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, or 2 with one sentence on stderr."""
+    options = build_parser().parse_args(arguments)
+    try:
+        run_verify(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation", description="Score a trained network."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    verify = commands.add_parser("verify", help="accuracy on pairs of faces (.bin)")
+    verify.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="FOLDER",
+        help="a checkpoint, or a run folder for its newest one",
+    )
+    verify.add_argument(
+        "--sets",
+        required=True,
+        nargs="+",
+        metavar="BIN",
+        help="verification sets: .bin files, or folders of them",
+    )
+    verify.add_argument("--json", metavar="FILE", help="write the results there as well")
+    verify.add_argument("--batch-size", type=int, default=64, metavar="N")
+    verify.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="auto: the first GPU if there is one",
+    )
+    return parser
+
+
+def run_verify(options: argparse.Namespace) -> None:
+    """Read the sets, load the network, score and print."""
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size: must be at least 1, got {options.batch_size}; 64 is usual")
+    if options.json and not Path(options.json).resolve().parent.is_dir():
+        raise ValueError(
+            f"--json: its folder does not exist, got {options.json}; make the folder first"
+        )
+    # What can be wrong with little work comes first: MXNet takes seconds to import.
+    sets = read_sets(options.sets)
+
+    from evaluation.evaluate import evaluate_sets
+    from training.checkpoint import open_checkpoint
+
+    ctx = choose_device(options.device)
+    checkpoint = open_checkpoint(Path(options.checkpoint))
+    net, image_size = load_net(checkpoint, ctx)
+    results = evaluate_sets(net, sets, options.batch_size, ctx, image_size)
+    print(format_table(results))
+    if options.json:
+        report = {"checkpoint": str(checkpoint.folder), "verification": results}
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def choose_device(name: str) -> Any:
+    """Return the MXNet context for "auto", "cpu" or "gpu"."""
+    import mxnet as mx
+
+    if name == "cpu" or (name == "auto" and not mx.context.num_gpus()):
+        return mx.cpu()
+    if not mx.context.num_gpus():
+        raise ValueError("--device: there is no GPU that MXNet can use, got gpu; take cpu")
+    return mx.gpu(0)
+
+
+def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:
+    """Build the network that a checkpoint describes and load its parameters.
+
+    Outputs
+    -------
+    The hybridized network on `ctx`, and the (height, width) in pixels that it takes.
+    """
+    from nets import build_net
+
+    net = build_net(**checkpoint.meta["net"])
+    net.initialize(ctx=ctx)
+    checkpoint.load_net_parameters(net, ctx)
+    net.hybridize(static_alloc=True, static_shape=True)
+    height, width = checkpoint.meta["image_size"]
+    return net, (height, width)
+
+
+def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lay out the results of `evaluate_sets`, one line per set."""
+    fars = [key for metrics in results.values() for key in metrics if key.startswith("tar_at_far_")]
+    fars = list(dict.fromkeys(fars))
+    rows = [["set", "pairs", "accuracy", *(f"tar@far {key[11:]}" for key in fars), "xnorm"]]
+    for name, metrics in results.items():
+        accuracy = f"{metrics['accuracy']:.2%} ± {metrics['accuracy_std']:.2%}"
+        tars = ["-" if metrics[key] is None else f"{metrics[key]:.2%}" for key in fars]
+        rows.append([name, str(metrics["pairs"]), accuracy, *tars, f"{metrics['xnorm']:.2f}"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    if any(metrics[key] is None for metrics in results.values() for key in fars):
+        lines.append("-: too few pairs of different people, 10 / far are needed")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads: embedding and label in, loss per image out."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from mxnet import gluon
+
+from heads.margin_softmax import arcface, combined, cosface, normface, sphereface
+from heads.softmax import softmax
+
+__all__ = ["HEADS", "build_head"]
+
+# Name -> builder. The builder's keyword-only arguments are the schema of `head.*` in a config.
+HEADS: dict[str, Callable[..., gluon.HybridBlock]] = {
+    "softmax": softmax,
+    "normface": normface,
+    "sphereface": sphereface,
+    "cosface": cosface,
+    "arcface": arcface,
+    "combined": combined,
+}
+
+
+def build_head(name: str, num_classes: int, embedding_size: int, **kwargs) -> gluon.HybridBlock:
+    """Build a head by name; it still needs `initialize()`.
+
+    Parameters
+    ----------
+    name
+        A key of ``HEADS``.
+    num_classes, embedding_size
+        Number of classes C, length E of the embedding.
+    kwargs
+        Keyword arguments of that builder.
+
+    Returns
+    -------
+    HybridBlock
+        Called as ``loss, target_cosine = head(embedding, label, margin_fraction)``, with shapes
+        (B,), (B,) from (B, E), (B,), (1,); the last argument may be left out.
+
+    Raises
+    ------
+    ValueError
+        If the name or a keyword is unknown, or the builder refuses a value.
+    """
+    if name not in HEADS:
+        near = difflib.get_close_matches(str(name), HEADS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"head.name: unknown head {name!r}; {hint}known: {', '.join(HEADS)}")
+    builder = HEADS[name]
+    parameters = inspect.signature(builder).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for key in kwargs:
+        if key not in known:
+            raise ValueError(f"head.{key}: no setting of head {name!r}; known: {', '.join(known)}")
+    return builder(num_classes, embedding_size, **kwargs)

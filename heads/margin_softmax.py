@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Softmax cross-entropy on scaled cosines with a margin; all class centres on every rank."""
+
+import math
+
+import mxnet as mx
+from mxnet import gluon, init
+
+from heads.checks import check_count, check_flag, check_number
+from heads.margins import combined_margin
+
+# Added to a squared length before the root, so that a vector of zeros has a finite gradient.
+LENGTH_EPSILON = 1e-10
+
+
+class MarginSoftmax(gluon.HybridBlock):
+    """Cosines to all class centres, a margin on the true one, scale, softmax cross-entropy.
+
+    Parameters
+    ----------
+    num_classes
+        Number of classes C.
+    embedding_size
+        Length E of the embedding.
+    m1, m2, m3
+        Margins: factor on the angle, radians added to it, amount taken off the cosine.
+    scale
+        Factor on the cosines before the softmax.
+    easy_margin
+        See `heads.margins.additive_angle`.
+
+    Inputs
+    ------
+    embedding : (B, E) float32
+        Of any length; normalised here.
+    label : (B,) float32 or int32
+        Class of each image, 0 to C - 1.
+    margin_fraction : (1,) float32, optional
+        From 0 (normalised softmax) to 1 (the full margin, the default), for a warm-up: the true
+        class gets (1 - w) cos t + w psi. An input, so a changed value does not trace again. A
+        head called inside another hybridized block needs it given.
+
+    Outputs
+    -------
+    loss : (B,) float32
+        Not below 0 but for rounding, by some 1e-6.
+    target_cosine : (B,) float32
+        Cosine to the true class's centre without margin and scale; no gradient flows through it.
+
+    Notes
+    -----
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 4.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        m1: float = 1.0,
+        m2: float = 0.0,
+        m3: float = 0.0,
+        scale: float = 64.0,
+        easy_margin: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._num_classes = num_classes
+        self._scale = scale
+        self._margins = {"m1": m1, "m2": m2, "m3": m3, "easy_margin": easy_margin}
+        with self.name_scope():
+            self.weight = self.params.get(
+                "weight", shape=(num_classes, embedding_size), init=init.Normal(0.01)
+            )
+
+    def forward(self, embedding, label, margin_fraction=None):
+        if margin_fraction is None:
+            margin_fraction = mx.nd.ones((1,), ctx=embedding.context)
+        return super().forward(embedding, label, margin_fraction)
+
+    def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
+        cosine = F.FullyConnected(  # (B, C)
+            F.L2Normalization(embedding, mode="instance", eps=LENGTH_EPSILON),
+            F.L2Normalization(weight, mode="instance", eps=LENGTH_EPSILON),
+            num_hidden=self._num_classes,
+            no_bias=True,
+        )
+        target = F.pick(cosine, label, axis=1)  # (B,)
+        fixed = F.BlockGrad(target)
+        psi, slope = combined_margin(F, fixed, **self._margins)
+        change = F.broadcast_mul(psi - fixed, margin_fraction)
+        mask = F.one_hot(label, self._num_classes)  # (B, C)
+        change = F.BlockGrad(F.broadcast_mul(mask, F.expand_dims(change, axis=1)))
+        logits = (cosine + change) * self._scale
+        loss = -F.pick(F.log_softmax(logits, axis=1), label, axis=1)
+        # So far the true cosine has slope 1. Its logit has gradient p - 1 = expm1(-loss), and this
+        # term, whose value is exactly 0, adds what the margin's slope lacks. A slope on the
+        # (B, C) logits would cost a pass and a slow reduction over the classes.
+        lacking = F.broadcast_mul(slope - 1.0, margin_fraction) * F.expm1(-loss) * self._scale
+        return loss + F.BlockGrad(lacking) * (target - fixed), fixed
+
+
+def normface(num_classes: int, embedding_size: int, *, scale: float = 64.0) -> MarginSoftmax:
+    """Build a softmax on scaled cosines without margin.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    scale
+        Factor on the cosines, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+
+    Notes
+    -----
+    Wang et al., "NormFace", arXiv:1704.06369, equation 6.
+    """
+    return _build(num_classes, embedding_size, scale=scale)
+
+
+def sphereface(
+    num_classes: int, embedding_size: int, *, m1: float = 1.35, scale: float = 64.0
+) -> MarginSoftmax:
+    """Build a softmax with the angle to the true class multiplied by m1.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    m1
+        Factor on the angle, above 0 and at most 4.
+    scale
+        Factor on the cosines, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+
+    Notes
+    -----
+    Liu et al., "SphereFace", arXiv:1704.08063, equation 6, on normalised and scaled embeddings
+    and not annealed; see `heads.margins.multiplied_angle`.
+    """
+    return _build(num_classes, embedding_size, m1=m1, scale=scale)
+
+
+def cosface(
+    num_classes: int, embedding_size: int, *, m3: float = 0.35, scale: float = 64.0
+) -> MarginSoftmax:
+    """Build a softmax with m3 taken off the cosine to the true class.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    m3
+        Margin taken off the cosine, 0 to 1.
+    scale
+        Factor on the cosines, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+
+    Notes
+    -----
+    Wang et al., "CosFace", arXiv:1801.09414, equation 4.
+    """
+    return _build(num_classes, embedding_size, m3=m3, scale=scale)
+
+
+def arcface(
+    num_classes: int,
+    embedding_size: int,
+    *,
+    m2: float = 0.5,
+    scale: float = 64.0,
+    easy_margin: bool = False,
+) -> MarginSoftmax:
+    """Build a softmax with m2 added to the angle to the true class.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    m2
+        Margin added to the angle in radians, 0 to pi/2.
+    scale
+        Factor on the cosines, above 0.
+    easy_margin
+        Whether the margin is confined to angles below pi/2.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+
+    Notes
+    -----
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 3; see `heads.margins.additive_angle`.
+    """
+    return _build(num_classes, embedding_size, m2=m2, scale=scale, easy_margin=easy_margin)
+
+
+def combined(
+    num_classes: int,
+    embedding_size: int,
+    *,
+    m1: float = 1.0,
+    m2: float = 0.3,
+    m3: float = 0.2,
+    scale: float = 64.0,
+) -> MarginSoftmax:
+    """Build a softmax with all three margins on the true class.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    m1
+        Factor on the angle, above 0 and at most 4.
+    m2
+        Margin added to the angle in radians, 0 to pi/2.
+    m3
+        Margin taken off the cosine, 0 to 1.
+    scale
+        Factor on the cosines, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+
+    Notes
+    -----
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 4; see `heads.margins.combined_margin`.
+    """
+    return _build(num_classes, embedding_size, m1=m1, m2=m2, m3=m3, scale=scale)
+
+
+def _build(num_classes, embedding_size, *, m1=1.0, m2=0.0, m3=0.0, scale=64.0, easy_margin=False):
+    return MarginSoftmax(
+        check_count("num_classes", num_classes, 2, advice="a softmax needs two to choose from"),
+        check_count("embedding_size", embedding_size, 1, advice="give that of the net"),
+        m1=check_number("head.m1", m1, 0, 4, open_low=True, advice="1 leaves the angle as it is"),
+        m2=check_number("head.m2", m2, 0, math.pi / 2, advice="it is in radians, 0.5 is usual"),
+        m3=check_number("head.m3", m3, 0, 1, advice="0.35 is usual"),
+        scale=check_number(
+            "head.scale", scale, 0, math.inf, open_low=True, advice="30 to 64 is usual"
+        ),
+        easy_margin=check_flag("head.easy_margin", easy_margin),
+    )

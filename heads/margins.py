@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Margin functions: what replaces the cosine of the true class, and its slope.
+
+Each function takes the target cosine c = cos t, t being the angle between an embedding and the
+centre of its own class, and returns (psi, dpsi): the value that replaces c, and dpsi/dc. They are
+elementwise, take ``mx.nd`` or ``mx.sym`` as ``F``, and are meant to be called on a detached
+cosine: the caller passes dpsi on as the gradient. So the gradients of arccos and of the square
+root, infinite at c = 1 and -1, never appear.
+"""
+
+import math
+
+# Nearest to +-1 that a cosine may come before something is divided by sin t. In float32 sin t is
+# then at least 4.9e-4. A slope is multiplied by sin t again where the embedding was normalised,
+# so the clip bounds it without changing a step that can be noticed.
+COSINE_LIMIT = 1.0 - 1e-7
+
+
+def additive_cosine(F, cosine, m3):
+    """Subtract m3 from the cosine: psi = c - m3.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+    m3
+        Margin taken off the cosine.
+
+    Inputs
+    ------
+    cosine : (B,) float32
+
+    Outputs
+    -------
+    psi, dpsi : (B,) float32 each
+
+    Notes
+    -----
+    Wang et al., "CosFace", arXiv:1801.09414, equation 4.
+    """
+    return cosine - m3, F.ones_like(cosine)
+
+
+def additive_angle(F, cosine, m2, easy_margin=False):
+    """Add m2 to the angle: psi = cos(t + m2), guarded where t + m2 would pass pi.
+
+    For t > pi - m2 the cosine would rise again; there psi = c - m2 sin m2, with slope 1. At the
+    joint psi drops from -1 to -cos m2 - m2 sin m2 (by 0.117 at m2 = 0.5) and stays below.
+    With `easy_margin` the margin holds for t < pi/2 only, and psi = c beyond; there psi jumps up
+    from -sin m2 to 0 at the joint.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+    m2
+        Margin added to the angle, in radians, from 0 to pi/2.
+    easy_margin
+        Whether the margin is confined to angles below pi/2.
+
+    Inputs
+    ------
+    cosine : (B,) float32
+
+    Outputs
+    -------
+    psi, dpsi : (B,) float32 each
+
+    Notes
+    -----
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 3; the guard is that of its authors' code.
+    The slope inside is sin(t + m2) / sin t = cos m2 + (c / sin t) sin m2.
+    """
+    if m2 == 0:
+        return additive_cosine(F, cosine, 0.0)
+    cosine = F.clip(cosine, -1.0, 1.0)  # rounding may pass 1
+    inside = cosine * math.cos(m2) - _sine(F, cosine) * math.sin(m2)
+    limited = F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
+    inside_slope = math.cos(m2) + limited / _sine(F, limited) * math.sin(m2)
+    if easy_margin:
+        holds, beyond = cosine > 0.0, cosine
+    else:
+        holds, beyond = cosine > -math.cos(m2), cosine - m2 * math.sin(m2)
+    return F.where(holds, inside, beyond), F.where(holds, inside_slope, F.ones_like(cosine))
+
+
+def multiplied_angle(F, cosine, m1, m2):
+    """Multiply the angle by m1 and add m2: psi = (-1)^k cos(m1 t + m2) - 2 k.
+
+    k = floor((m1 t + m2) / pi) continues the cosine downwards past pi, so psi falls
+    monotonically and without a jump over the whole range of t.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+    m1
+        Factor on the angle.
+    m2
+        Margin added to the angle, in radians.
+
+    Inputs
+    ------
+    cosine : (B,) float32
+
+    Outputs
+    -------
+    psi, dpsi : (B,) float32 each
+
+    Notes
+    -----
+    Liu et al., "SphereFace", arXiv:1704.08063, section 3.2 for m2 = 0 and a whole m1, where k
+    is theirs. The slope is (-1)^k m1 sin(m1 t + m2) / sin t.
+    """
+    angle, fold = _fold(F, F.clip(cosine, -1.0, 1.0), m1, m2)
+    psi = _sign(fold) * F.cos(angle) - 2.0 * fold
+    # The slope is taken at the limited cosine in both factors: at t = 0 and m2 = 0 the quotient
+    # then tends to m1 * m1 instead of 0 / 0.
+    limited = F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
+    angle, fold = _fold(F, limited, m1, m2)
+    return psi, _sign(fold) * F.sin(angle) * m1 / _sine(F, limited)
+
+
+def combined_margin(F, cosine, m1=1.0, m2=0.0, m3=0.0, easy_margin=False):
+    """All three margins, psi = cos(m1 t + m2) - m3 in the form that falls for every angle.
+
+    With m1 = 1 the angle is guarded as in `additive_angle`, otherwise continued as in
+    `multiplied_angle`; m3 is subtracted in both. All margins neutral give psi = c.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+    m1, m2, m3
+        Factor on the angle, radians added to it, amount taken off the cosine.
+    easy_margin
+        See `additive_angle`; has no effect unless m1 = 1.
+
+    Inputs
+    ------
+    cosine : (B,) float32
+
+    Outputs
+    -------
+    psi, dpsi : (B,) float32 each
+
+    Notes
+    -----
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 4.
+    """
+    if m1 == 1:
+        psi, slope = additive_angle(F, cosine, m2, easy_margin)
+    else:
+        psi, slope = multiplied_angle(F, cosine, m1, m2)
+    return psi - m3, slope
+
+
+def _sine(F, cosine):
+    # (1 - c)(1 + c), not 1 - c * c: the square rounds away what is left near c = 1.
+    return F.sqrt((1.0 - cosine) * (1.0 + cosine))
+
+
+def _fold(F, cosine, m1, m2):
+    angle = F.arccos(cosine) * m1 + m2
+    return angle, F.floor(angle / math.pi)
+
+
+def _sign(fold):
+    return 1.0 - 2.0 * (fold % 2.0)

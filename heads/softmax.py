@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain softmax cross-entropy on inner products, without normalisation or margin."""
+
+from mxnet import gluon, init
+
+from heads.checks import check_count, check_flag
+
+# Added to a squared length before the root, so that the logged cosine of a zero vector is 0.
+LENGTH_EPSILON = 1e-10
+
+
+class Softmax(gluon.HybridBlock):
+    """Inner products with one weight vector per class, softmax cross-entropy.
+
+    Parameters
+    ----------
+    num_classes
+        Number of classes C.
+    embedding_size
+        Length E of the embedding.
+    use_bias
+        Whether each class has a bias, which favours frequent classes.
+
+    Inputs
+    ------
+    embedding : (B, E) float32
+    label : (B,) float32 or int32
+        Class of each image, 0 to C - 1.
+    margin_fraction : (1,) float32, optional
+        Taken so that all heads are called alike; has no effect.
+
+    Outputs
+    -------
+    loss : (B,) float32
+    target_cosine : (B,) float32
+        Cosine to the true class's weight vector; no gradient flows through it.
+    """
+
+    def __init__(
+        self, num_classes: int, embedding_size: int, use_bias: bool = False, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self._num_classes = num_classes
+        with self.name_scope():
+            self.weight = self.params.get(
+                "weight", shape=(num_classes, embedding_size), init=init.Normal(0.01)
+            )
+            if use_bias:
+                self.bias = self.params.get("bias", shape=(num_classes,), init=init.Zero())
+
+    def forward(self, embedding, label, margin_fraction=None):
+        return super().forward(embedding, label)
+
+    def hybrid_forward(self, F, embedding, label, weight, bias=None):
+        logits = F.FullyConnected(  # (B, C)
+            *((embedding, weight) if bias is None else (embedding, weight, bias)),
+            num_hidden=self._num_classes,
+            no_bias=bias is None,
+        )
+        loss = -F.pick(F.log_softmax(logits, axis=1), label, axis=1)
+        unit_embedding = F.L2Normalization(embedding, mode="instance", eps=LENGTH_EPSILON)
+        centre = F.take(weight, label)  # (B, E)
+        unit_centre = F.L2Normalization(centre, mode="instance", eps=LENGTH_EPSILON)
+        return loss, F.BlockGrad(F.sum(unit_embedding * unit_centre, axis=1))
+
+
+def softmax(num_classes: int, embedding_size: int, *, use_bias: bool = False) -> Softmax:
+    """Build a plain softmax.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    use_bias
+        Whether each class has a bias.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+    """
+    return Softmax(
+        check_count("num_classes", num_classes, 2, advice="a softmax needs two to choose from"),
+        check_count("embedding_size", embedding_size, 1, advice="give that of the net"),
+        use_bias=check_flag("head.use_bias", use_bias),
+    )

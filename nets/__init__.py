@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that turn aligned face images into embeddings."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from mxnet import gluon
+
+from nets.mobilefacenet import mobilefacenet
+
+__all__ = ["NETS", "build_net"]
+
+# Name -> builder. The builder's keyword arguments are the schema of `net.*` in a config.
+NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
+    "mobilefacenet": mobilefacenet,
+}
+
+
+def build_net(name: str, **kwargs) -> gluon.HybridBlock:
+    """Build a network by name; it still needs `initialize()`.
+
+    Parameters
+    ----------
+    name
+        A key of ``NETS``.
+    kwargs
+        Keyword arguments of that builder.
+
+    Raises
+    ------
+    ValueError
+        If the name or a keyword is unknown, or the builder refuses a value.
+    """
+    if name not in NETS:
+        near = difflib.get_close_matches(str(name), NETS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"net.name: unknown net {name!r}; {hint}known: {', '.join(NETS)}")
+    known = inspect.signature(NETS[name]).parameters
+    for key in kwargs:
+        if key not in known:
+            raise ValueError(f"net.{key}: no setting of net {name!r}; known: {', '.join(known)}")
+    return NETS[name](**kwargs)

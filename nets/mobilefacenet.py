@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MobileFaceNet: a face network of about one million parameters."""
+
+import numbers
+
+from mxnet import gluon
+from mxnet.gluon import nn
+
+from nets.blocks import ConvNormPReLU, LinearBottleneck
+from nets.embedding import GlobalDepthwiseEmbedding
+
+STEM_CHANNELS = 64
+LAST_CHANNELS = 512
+# Channels out, expanded channels of the first block (stride 2), expanded channels of the others,
+# number of others. The 1-4-6-2 form that the field trains.
+STAGES = (
+    (64, 128, 128, 4),
+    (128, 256, 256, 6),
+    (128, 512, 256, 2),
+)
+
+
+class MobileFaceNet(gluon.HybridBlock):
+    """Bottlenecks between a strided stem and a global depthwise convolution.
+
+    Parameters
+    ----------
+    width
+        Factor on every number of channels but the embedding's, each rounded to a multiple of 8.
+    embedding_size
+        Length E of the embedding.
+
+    Inputs
+    ------
+    x : (B, 3, 112, 112) float32, normalised to about -1..1
+
+    Outputs
+    -------
+    (B, E) float32, not normalised to unit length
+
+    Notes
+    -----
+    Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1. Every shape is given, so
+    `initialize()` allocates at once and nothing waits for a first batch.
+    """
+
+    def __init__(self, width: float = 1.0, embedding_size: int = 128, **kwargs) -> None:
+        super().__init__(**kwargs)
+        stem = scale_channels(STEM_CHANNELS, width)
+        last = scale_channels(LAST_CHANNELS, width)
+        with self.name_scope():
+            self.stem = ConvNormPReLU(3, stem, 3, 2, 1)
+            self.stem_depthwise = ConvNormPReLU(stem, stem, 3, 1, 1, groups=stem)
+            self.stages = nn.HybridSequential()
+            before = stem
+            for channels, expanded_first, expanded_rest, repeats in STAGES:
+                channels = scale_channels(channels, width)
+                stage = nn.HybridSequential()
+                stage.add(
+                    LinearBottleneck(before, channels, scale_channels(expanded_first, width), 2)
+                )
+                for _ in range(repeats):
+                    stage.add(
+                        LinearBottleneck(channels, channels, scale_channels(expanded_rest, width))
+                    )
+                self.stages.add(stage)
+                before = channels
+            self.last = ConvNormPReLU(before, last)
+            self.embedding = GlobalDepthwiseEmbedding(last, embedding_size)
+
+    def hybrid_forward(self, F, x):
+        x = self.stem_depthwise(self.stem(x))
+        return self.embedding(self.last(self.stages(x)))
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """Multiply a number of channels by the width and round to a multiple of 8, at least 8."""
+    return max(8, int(channels * width / 8 + 0.5) * 8)
+
+
+def mobilefacenet(width: float = 1.0, embedding_size: int = 128) -> MobileFaceNet:
+    """Build a `MobileFaceNet`.
+
+    Parameters
+    ----------
+    width
+        Factor on the numbers of channels, above 0 and at most 8.
+    embedding_size
+        Length of the embedding, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+    """
+    if isinstance(width, bool) or not isinstance(width, numbers.Real) or not 0 < width <= 8:
+        raise ValueError(
+            f"net.width: must be a number above 0 and at most 8, got {width!r}; "
+            "1.0 is the network of the paper"
+        )
+    if (
+        isinstance(embedding_size, bool)
+        or not isinstance(embedding_size, numbers.Integral)
+        or embedding_size < 1
+    ):
+        raise ValueError(
+            f"net.embedding_size: must be a whole number of at least 1, got {embedding_size!r}; "
+            "128 is the network of the paper"
+        )
+    return MobileFaceNet(width=float(width), embedding_size=int(embedding_size))

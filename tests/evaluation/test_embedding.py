@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embeddings of images and mirrors, on one rank and on several."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import mxnet as mx
+import numpy as np
+import pytest
+
+from evaluation.embedding import embed
+from evaluation.evaluate import evaluate_sets
+from evaluation.pairs import Pairs, PairsError
+
+SIZE = (6, 4)
+
+
+def make_images(count: int, seed: int = 0) -> tuple[list[bytes], np.ndarray]:
+    """Encoded images without loss, and their RGB pixels (count, H, W, 3)."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
+    return [cv2.imencode(".png", x[..., ::-1])[1].tobytes() for x in pixels], pixels
+
+
+def make_net(units: int = 5):
+    """A net with two layers that behaves otherwise in training."""
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.Dense(9, activation="tanh"), mx.gluon.nn.Dropout(0.5))
+    net.add(mx.gluon.nn.Dense(units))
+    mx.random.seed(3)
+    net.initialize(mx.init.Normal(0.1))
+    net(mx.nd.zeros((1, 3, *SIZE)))
+    return net
+
+
+class Watched:
+    """A net that notes the shapes that it sees."""
+
+    def __init__(self, net) -> None:
+        self.net = net
+        self.shapes: list[tuple[int, ...]] = []
+        self.training: list[bool] = []
+
+    def __call__(self, batch):
+        self.shapes.append(batch.shape)
+        self.training.append(mx.autograd.is_training() or mx.autograd.is_recording())
+        return self.net(batch)
+
+
+def expected(net, pixels):
+    x = ((pixels.astype(np.float32) - 127.5) / 128).transpose(0, 3, 1, 2)
+    one = net(mx.nd.array(x)).asnumpy()
+    two = net(mx.nd.array(x[..., ::-1].copy())).asnumpy()
+    norms = (np.linalg.norm(one, axis=1) + np.linalg.norm(two, axis=1)) / 2
+    return one + two, norms
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 8, 9])
+def test_sum_over_image_and_mirror(count):
+    net, (images, pixels) = make_net(), make_images(count)
+    sums, norms = embed(net, images, SIZE, batch_size=4)
+    assert sums.dtype == norms.dtype == np.float32
+    want_sums, want_norms = expected(net, pixels)
+    np.testing.assert_allclose(sums, want_sums, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(norms, want_norms, rtol=1e-5, atol=1e-6)
+
+
+def test_a_static_graph_gives_the_same_and_sees_one_shape():
+    """The batches in flight must not share their output."""
+    images, _ = make_images(23)
+    want, _ = embed(make_net(), images, SIZE, batch_size=4)
+    net = make_net()
+    net.hybridize(static_alloc=True, static_shape=True)
+    watched = Watched(net)
+    sums, _ = embed(watched, images, SIZE, batch_size=4)
+    np.testing.assert_allclose(sums, want, rtol=1e-5, atol=1e-6)
+    assert set(watched.shapes) == {(4, 3, *SIZE)}
+
+
+def test_inference_even_while_recording():
+    net, (images, _) = Watched(make_net()), make_images(3)
+    want, _ = embed(net, images, SIZE, batch_size=2)
+    with mx.autograd.record():
+        sums, _ = embed(net, images, SIZE, batch_size=2)
+    np.testing.assert_array_equal(sums, want)
+    assert not any(net.training)
+
+
+def test_pixels_and_encoded_images_mix():
+    net, (images, pixels) = make_net(), make_images(3)
+    mixed = [images[0], np.frombuffer(images[1], np.uint8), pixels[2]]
+    np.testing.assert_array_equal(embed(net, mixed, SIZE)[0], embed(net, images, SIZE)[0])
+
+
+@pytest.mark.parametrize("count, size", [(8, 2), (7, 2), (10, 3), (2, 3), (1, 4)])
+def test_parts_are_equally_long_and_interleaved(count, size):
+    net, (images, _) = make_net(), make_images(count)
+    whole, _ = embed(net, images, SIZE, batch_size=2)
+    parts = [embed(net, images, SIZE, 2, part=(rank, size))[0] for rank in range(size)]
+    assert {len(part) for part in parts} == {-(-count // size)}
+    for i in range(count):
+        np.testing.assert_allclose(parts[i % size][i // size], whole[i], rtol=1e-5, atol=1e-6)
+
+
+def test_a_bad_image_is_named():
+    net, (images, _) = make_net(), make_images(6)
+    images[3] = b"broken"
+    with pytest.raises(PairsError, match="lfw.bin: image 1 of pair 1: does not decode"):
+        embed(net, images, SIZE, where="lfw.bin")
+    sums, _ = embed(net, images, SIZE, batch_size=2, strict=False)
+    assert np.isnan(sums).all(axis=1).tolist() == [False] * 3 + [True] + [False] * 2
+
+
+def test_wrong_calls():
+    net, (images, _) = make_net(), make_images(2)
+    with pytest.raises(PairsError, match="got 0 images"):
+        embed(net, [], SIZE)
+    with pytest.raises(ValueError, match="batch_size"):
+        embed(net, images, SIZE, batch_size=0)
+    with pytest.raises(ValueError, match="rank 2, size 2"):
+        embed(net, images, SIZE, part=(2, 2))
+
+
+# -- whole sets
+
+
+def make_sets(pairs: int) -> Pairs:
+    images, _ = make_images(2 * pairs, seed=pairs)
+    return Pairs(images, np.arange(pairs) % 3 == 0, path="toy.bin")
+
+
+class Waiting(Exception):
+    """Every rank but the last stops where it would wait for the others."""
+
+
+def evaluate_on_ranks(net, sets, size):
+    """Run `size` ranks one after the other: first up to the exchange, then with its outcome."""
+    sent = {}
+
+    def send(rank):
+        def gather(rows):
+            sent[rank] = rows
+            raise Waiting
+
+        return gather
+
+    for rank in range(size):
+        with pytest.raises(Waiting):
+            evaluate_sets(net, sets, 4, None, SIZE, rank, size, send(rank))
+    together = np.concatenate([sent[rank] for rank in range(size)])
+    results = []
+    for rank in range(size):
+        try:
+            results.append(evaluate_sets(net, sets, 4, None, SIZE, rank, size, lambda _: together))
+        except ValueError as error:
+            results.append((type(error), str(error)))
+    return results
+
+
+@pytest.mark.parametrize("pairs, size", [(12, 2), (11, 2), (13, 4), (11, 3), (10, 21), (11, 5)])
+def test_ranks_agree_with_one(pairs, size):
+    net, sets = make_net(), {"toy": make_sets(pairs)}
+    alone = evaluate_sets(net, sets, 4, None, SIZE)
+    for result in evaluate_on_ranks(net, sets, size):
+        assert set(result) == {"toy"}
+        assert result["toy"]["accuracy"] == alone["toy"]["accuracy"]
+        assert result["toy"]["best_threshold"] == alone["toy"]["best_threshold"]
+        assert result["toy"]["xnorm"] == pytest.approx(alone["toy"]["xnorm"], rel=1e-6)
+        assert result["toy"]["pairs"] == pairs
+
+
+def test_xnorm_is_the_mean_over_images_and_mirrors():
+    net, pairs = make_net(), make_sets(10)
+    _, norms = embed(net, pairs.images, SIZE)
+    result = evaluate_sets(net, {"toy": pairs}, 4, None, SIZE)
+    assert result["toy"]["xnorm"] == pytest.approx(norms.mean(), rel=1e-6)
+
+
+def test_a_bad_image_stops_all_ranks_with_one_sentence():
+    net, pairs = make_net(), make_sets(11)
+    pairs.images[5] = b"broken"
+    results = evaluate_on_ranks(net, {"toy": pairs}, 3)
+    assert len(set(results)) == 1
+    kind, message = results[0]
+    assert kind is PairsError
+    assert message.startswith("toy.bin: image 1 of pair 2: does not decode")
+
+
+def test_a_diverged_net_stops_all_ranks_with_one_sentence():
+    net = make_net()
+    net[2].bias.set_data(mx.nd.array([np.nan] * 5))
+    results = evaluate_on_ranks(net, {"toy": make_sets(11)}, 2)
+    assert len(set(results)) == 1
+    assert results[0][0] is ValueError
+    assert results[0][1].startswith("toy: verify: the embedding of image 0 of pair 0")
+
+
+def test_several_sets_keep_their_names_and_order():
+    sets = {"b": make_sets(10), "a": make_sets(12)}
+    result = evaluate_sets(make_net(), sets, 4, None, SIZE)
+    assert [(name, metrics["pairs"]) for name, metrics in result.items()] == [("b", 10), ("a", 12)]
+
+
+def test_ranks_without_a_way_to_collect():
+    with pytest.raises(ValueError, match="got size 2 and no gather"):
+        evaluate_sets(make_net(), {}, rank=0, size=2)
+
+
+def test_mxnet_is_imported_only_where_it_is_needed():
+    script = (
+        "import sys, evaluation\n"
+        "from evaluation import PairsError, find_sets, read_pairs, verify\n"
+        "assert 'mxnet' not in sys.modules\n"
+        "from evaluation import evaluate_sets\n"
+        "assert 'mxnet' in sys.modules\n"
+        "assert not hasattr(evaluation, 'nothing')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

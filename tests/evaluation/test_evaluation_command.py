@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""python -m evaluation: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import mxnet as mx
+import numpy as np
+import pytest
+
+from evaluation import __main__ as command
+from evaluation.pairs import write_pairs
+from heads import build_head
+from nets import build_net
+from training.checkpoint import save_checkpoint
+from training.step import collect_parameters
+
+
+@pytest.fixture
+def sets(tmp_path) -> Path:
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, pairs in (("one", 12), ("two", 15)):
+        pixels = rng.integers(0, 256, (2 * pairs, 112, 112, 3), dtype=np.uint8)
+        images = [cv2.imencode(".png", x)[1].tobytes() for x in pixels]
+        write_pairs(folder / f"{name}.bin", images, [i % 2 == 0 for i in range(pairs)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A run folder with two checkpoints of a tiny real net, the newer one damaged."""
+    folder = tmp_path_factory.mktemp("run")
+    options = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
+    net, head = build_net(**options), build_head("softmax", 2, 8)
+    for block in (net, head):
+        block.initialize()
+    parameters = collect_parameters(net, head)
+    trainer = mx.gluon.Trainer(parameters, "sgd", kvstore=None)
+    state = {"meta": {"net": options, "image_size": [112, 112]}}
+    for step in (7, 40):
+        save_checkpoint(folder / "checkpoints", step, net, head, trainer, parameters, state, keep=2)
+    with (folder / "checkpoints" / "step-00000040" / "net.params").open("ab") as file:
+        file.write(b"x")
+    return folder
+
+
+def test_table_and_json(sets, checkpoint, tmp_path, capsys):
+    report = tmp_path / "report.json"
+    status = command.main(
+        ["verify", "--checkpoint", str(checkpoint), "--sets", str(sets), "--json", str(report)]
+        + ["--batch-size", "5", "--device", "cpu"]
+    )
+    assert status == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["set", "pairs", "accuracy", "tar@far", "1e-3", "xnorm"]
+    assert [line.split()[:2] for line in lines[1:3]] == [["one", "12"], ["two", "15"]]
+    assert "±" in lines[1]
+    assert lines[3].startswith("-: too few pairs")
+    written = json.loads(report.read_text())
+    assert list(written["verification"]) == ["one", "two"]
+    assert written["verification"]["one"]["tar_at_far_1e-3"] is None
+    # The newest whole one: step 40 does not match its manifest.
+    assert written["checkpoint"] == str(checkpoint / "checkpoints" / "step-00000007")
+
+
+def test_a_damaged_checkpoint_named_itself_is_refused(sets, checkpoint, capsys):
+    damaged = checkpoint / "checkpoints" / "step-00000040"
+    assert command.main(["verify", "--checkpoint", str(damaged), "--sets", str(sets)]) == 2
+    assert "net.params: has changed since it was saved" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"--checkpoint": "nowhere"}, "nowhere: no checkpoint there"),
+        ({"--sets": "nowhere.bin"}, "nowhere.bin: is neither a file nor a folder"),
+        ({"--batch-size": "0"}, "--batch-size: must be at least 1"),
+        ({"--json": "nowhere/report.json"}, "--json: its folder does not exist"),
+    ],
+)
+def test_mistakes_are_one_sentence(sets, checkpoint, capsys, change, problem):
+    arguments = {"--checkpoint": str(checkpoint), "--sets": str(sets), "--device": "cpu", **change}
+    status = command.main(["verify", *(word for item in arguments.items() for word in item)])
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert out == ""
+    assert err.startswith(f"error: {problem}") and err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_a_run_without_checkpoints(sets, tmp_path, capsys):
+    (tmp_path / "young" / "checkpoints").mkdir(parents=True)
+    young = str(tmp_path / "young")
+    assert command.main(["verify", "--checkpoint", young, "--sets", str(sets)]) == 2
+    assert "young: no checkpoint there" in capsys.readouterr().err
+
+
+def test_a_set_of_another_size(checkpoint, tmp_path, capsys):
+    small = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    write_pairs(tmp_path / "small.bin", [small] * 20, [i % 2 == 0 for i in range(10)])
+    arguments = ["verify", "--checkpoint", str(checkpoint), "--sets", str(tmp_path / "small.bin")]
+    assert command.main([*arguments, "--device", "cpu"]) == 2
+    assert "small.bin: image 0 of pair 0: is not 112 high and 112 wide" in capsys.readouterr().err

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks against float64 NumPy."""
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from nets.blocks import ConvNorm, LinearBottleneck, PReLU
+
+
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+@pytest.mark.parametrize("shape", [(2, 24, 9, 7), (1, 8, 1, 1), (3, 20, 14, 14)])
+def test_prelu_value_and_gradients(shape, hybridize):
+    random = np.random.RandomState(0)
+    x, upstream = random.randn(2, *shape).astype("f4")
+    alpha = random.uniform(-0.5, 1.5, shape[1]).astype("f4")  # negative and above 1 as well
+    alpha[:2] = 0.0, 1.0
+    x[0, 0] = 0.0  # the kink takes the slope of the negative side
+    block = PReLU(shape[1])
+    block.initialize()
+    block.alpha.set_data(mx.nd.array(alpha))
+    if hybridize:
+        block.hybridize(static_alloc=True, static_shape=True)
+    array = mx.nd.array(x)
+    array.attach_grad()
+    with mx.autograd.record():
+        y = block(array)
+    y.backward(mx.nd.array(upstream))
+
+    x, upstream = x.astype("f8"), upstream.astype("f8")
+    slope = np.where(x > 0, 1.0, alpha.astype("f8")[None, :, None, None])
+    np.testing.assert_allclose(y.asnumpy(), slope * x, atol=1e-6)
+    np.testing.assert_allclose(array.grad.asnumpy(), slope * upstream, atol=1e-6)
+    d_alpha = (upstream * np.minimum(x, 0)).sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(block.alpha.grad().asnumpy(), d_alpha, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(array.asnumpy(), x.astype("f4"))
+
+
+def test_prelu_starts_at_a_quarter_and_shows_bad_numbers():
+    block = PReLU(8)
+    block.initialize()
+    np.testing.assert_array_equal(block.alpha.data().asnumpy(), np.full(8, 0.25, "f4"))
+    x = mx.nd.zeros((1, 8, 2, 2))
+    x[0, 3, 0, 0] = float("nan")
+    x[0, 5, 1, 1] = float("inf")
+    y = block(x).asnumpy()
+    assert not np.isfinite(y[0, 3, 0, 0]) and not np.isfinite(y[0, 5, 1, 1])
+    assert np.isfinite(y).sum() == y.size - 2
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_convolutions_start_with_the_variance_of_their_own_fan_out(groups):
+    mx.random.seed(0)
+    block = ConvNorm(16, 256, 3, 1, 1, groups=groups)
+    block.initialize()
+    weight = block.conv.weight.data().asnumpy()
+    assert abs(weight.std() / np.sqrt(2 * groups / (9 * 256)) - 1) < 0.05
+    assert block.conv.bias is None
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(8, 1), (8, 2), (16, 1)])
+def test_bottleneck_adds_its_input_only_where_shapes_agree(channels, stride):
+    block = LinearBottleneck(8, channels, 24, stride)
+    block.initialize()
+    block.project.norm.gamma.set_data(mx.nd.zeros(channels))  # silences the branch
+    x = mx.nd.random.normal(shape=(2, 8, 6, 6))
+    y = block(x)
+    assert y.shape == (2, channels, 6 // stride, 6 // stride)
+    expected = x if (channels, stride) == (8, 1) else mx.nd.zeros_like(y)
+    np.testing.assert_allclose(y.asnumpy(), expected.asnumpy(), atol=1e-6)

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MobileFaceNet: size, work, names, training behaviour."""
+
+import inspect
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from nets import NETS, build_net
+from nets.mobilefacenet import scale_channels
+
+SMALL = {"width": 0.125, "embedding_size": 16}
+
+
+def build(seed=0, **kwargs):
+    mx.random.seed(seed)
+    net = build_net("mobilefacenet", **kwargs)
+    net.initialize()
+    return net
+
+
+def images(count=4, seed=0):
+    random = np.random.RandomState(seed)
+    return mx.nd.array(random.uniform(-1, 1, (count, 3, 112, 112)))
+
+
+def learned(net):
+    parameters = net._collect_params_with_prefix()
+    return {name: p for name, p in parameters.items() if "running" not in name}
+
+
+def train_step(net, x):
+    with mx.autograd.record():
+        y = net(x)
+        loss = (y * mx.nd.arange(y.size).reshape(y.shape) / y.size).sum()
+    loss.backward()
+    return y.asnumpy(), {
+        name: p.grad().asnumpy() for name, p in learned(net).items() if p.grad_req != "null"
+    }
+
+
+def count_macs(net):
+    """Multiply-accumulates of the convolutions and dense layers; slopes are not counted."""
+    graph = net(mx.sym.var("data"))
+    nodes = json.loads(graph.tojson())["nodes"]
+    internals = graph.get_internals()
+    _, shapes, _ = internals.infer_shape(data=(1, 3, 112, 112))
+    shape_of = dict(zip(internals.list_outputs(), shapes))
+    shape_of.update({name: p.shape for name, p in net.collect_params().items()})
+    total = 0
+    for node in nodes:
+        if node["op"] not in ("Convolution", "FullyConnected"):
+            continue
+        weight = nodes[node["inputs"][1][0]]
+        if weight["op"] != "null":  # the depthwise products inside PReLU
+            continue
+        spatial = np.prod(shape_of[node["name"] + "_output"][2:], dtype=int)
+        total += int(np.prod(shape_of[weight["name"]])) * int(spatial)
+    return total
+
+
+def test_parameters_and_work_are_those_published():
+    net = build()
+    count = sum(int(np.prod(p.shape)) for p in learned(net).values())
+    assert abs(count / 1.003e6 - 1) < 0.01
+    assert abs(count_macs(net) / 0.221e9 - 1) < 0.01
+
+
+@pytest.mark.parametrize(("size", "count"), [(16, 1), (16, 3), (100, 2)])
+def test_output_shape(size, count):
+    net = build(width=0.125, embedding_size=size)
+    y = net(images(count))
+    assert y.shape == (count, size)
+    assert y.dtype == np.float32
+    assert np.isfinite(y.asnumpy()).all()
+
+
+def test_width_multiplies_the_channels():
+    half = build(width=0.5)
+    assert half.stem.conv.weight.shape == (32, 3, 3, 3)
+    assert half.last.conv.weight.shape == (256, 64, 1, 1)
+    assert half.embedding.linear.weight.shape == (128, 256)
+    assert [scale_channels(64, w) for w in (1.0, 0.5, 0.3, 0.01, 1.3)] == [64, 32, 16, 8, 80]
+
+
+def test_every_shape_is_known_before_the_first_batch():
+    for name, parameter in build(**SMALL)._collect_params_with_prefix().items():
+        assert parameter.shape is not None and 0 not in parameter.shape, name
+        assert np.isfinite(parameter.data().asnumpy()).all(), name
+
+
+def test_hybridized_trains_and_infers_like_imperative():
+    plain, hybrid = build(**SMALL), build(**SMALL)
+    hybrid.hybridize(static_alloc=True, static_shape=True)
+    for step in range(2):  # the second changes running statistics that the first has written
+        (y, gradients), (y_hybrid, gradients_hybrid) = (
+            train_step(net, images(seed=step)) for net in (plain, hybrid)
+        )
+        np.testing.assert_allclose(y_hybrid, y, rtol=1e-4, atol=1e-4)
+        for name, gradient in gradients.items():
+            limit = 1e-3 * abs(gradient).max() + 1e-6
+            np.testing.assert_allclose(gradients_hybrid[name], gradient, atol=limit, err_msg=name)
+    before = plain(images()).asnumpy()
+    np.testing.assert_allclose(hybrid(images()).asnumpy(), before, rtol=1e-3, atol=1e-3)
+
+
+def test_training_and_inference_share_parameters_when_hybridized():
+    net = build(**SMALL)
+    net.hybridize(static_alloc=True, static_shape=True)
+    x = images()
+    before = net(x).asnumpy()
+    trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+    train_step(net, x)
+    trainer.step(4)
+    after = net(x).asnumpy()
+    assert abs(after - before).max() > 1e-4
+    # An imperative net with the same numbers gives the same: nothing stale is left in the graph.
+    fresh = build(seed=1, **SMALL)
+    for name, parameter in net._collect_params_with_prefix().items():
+        fresh._collect_params_with_prefix()[name].set_data(parameter.data())
+    np.testing.assert_allclose(fresh(x).asnumpy(), after, rtol=1e-4, atol=1e-4)
+
+
+def test_every_learned_parameter_gets_a_gradient():
+    net = build(**SMALL)
+    net.hybridize(static_alloc=True, static_shape=True)
+    _, gradients = train_step(net, images())
+    frozen = set(learned(net)) - set(gradients)
+    assert frozen == {"embedding.norm.gamma"}
+    for name, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), name
+        assert abs(gradient).max() > 0, name
+
+
+def test_embedding_norm_keeps_its_scale_and_learns_its_shift():
+    net = build(**SMALL)
+    y, gradients = train_step(net, images())
+    weights = np.arange(y.size).reshape(y.shape) / y.size
+    np.testing.assert_allclose(gradients["embedding.norm.beta"], weights.sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(y.mean(axis=0), 0.0, atol=1e-4)
+    trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1, "wd": 0.1})
+    trainer.step(1)
+    np.testing.assert_array_equal(net.embedding.norm.gamma.data().asnumpy(), 1.0)
+
+
+def test_seeds_reproduce_the_parameters():
+    first, same, other = (build(seed, **SMALL)._collect_params_with_prefix() for seed in (3, 3, 4))
+    for name in first:
+        np.testing.assert_array_equal(first[name].data().asnumpy(), same[name].data().asnumpy())
+    name = "stem.conv.weight"
+    assert (first[name].data().asnumpy() != other[name].data().asnumpy()).any()
+
+
+def test_parameter_names_are_structural_and_stable():
+    names = list(build(**SMALL)._collect_params_with_prefix())
+    assert names == list(build(**SMALL)._collect_params_with_prefix())  # no running number
+    block = [
+        f"stages.1.6.{part}"
+        for part in (
+            "expand.conv.weight",
+            "expand.norm.gamma",
+            "expand.act.alpha",
+            "depthwise.conv.weight",
+            "depthwise.norm.running_var",
+            "depthwise.act.alpha",
+            "project.conv.weight",
+            "project.norm.beta",
+        )
+    ]
+    ends = ["stem.conv.weight", "stem_depthwise.act.alpha", "last.act.alpha"]
+    tail = ["embedding.pool.conv.weight", "embedding.linear.weight", "embedding.norm.running_mean"]
+    for name in block + ends + tail:
+        assert name in names
+    assert len(names) == 283
+
+
+def test_builders_are_their_own_schema():
+    for builder in NETS.values():
+        for parameter in inspect.signature(builder).parameters.values():
+            assert parameter.annotation in (int, float, bool, str)
+            assert isinstance(parameter.default, parameter.annotation)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        (
+            "mobilefacenets",
+            {},
+            "net.name: unknown net 'mobilefacenets'; did you mean 'mobilefacenet'? known: mob",
+        ),
+        ("x", {}, "net.name: unknown net 'x'; known: mobilefacenet"),
+        ("mobilefacenet", {"depth": 3}, "net.depth: no setting of net 'mobilefacenet'; known: wi"),
+        ("mobilefacenet", {"width": 0}, "net.width: must be a number above 0 and at most 8, got 0"),
+        ("mobilefacenet", {"width": "1"}, "net.width: must be a number above 0 and at most 8, got"),
+        ("mobilefacenet", {"width": True}, "net.width: must be a number above 0 and at most 8, g"),
+        (
+            "mobilefacenet",
+            {"embedding_size": 0},
+            "net.embedding_size: must be a whole number of at least 1, got 0",
+        ),
+        (
+            "mobilefacenet",
+            {"embedding_size": 1.5},
+            "net.embedding_size: must be a whole number of at least 1, got 1.5",
+        ),
+    ],
+)
+def test_bad_settings_are_refused_in_a_sentence(name, settings, sentence):
+    with pytest.raises(ValueError) as error:
+        build_net(name, **settings)
+    assert str(error.value).startswith(sentence)
