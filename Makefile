@@ -11,7 +11,7 @@ SAMPLE := data/sample_faces
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an InsightFace folder; NP, CFG, ARGS
-	@$(RUN) -m launch.local -np $(NP) --cfg $(CFG) $(if $(DATA),'data.records=$(DATA)' 'eval.sets=[$(DATA)]' 'run.name=$(notdir $(patsubst %/,%,$(DATA)))') $(ARGS)
+	@$(RUN) -m launch.local -np $(NP) --cfg $(CFG) $(if $(DATA),'data.records=$(DATA)' 'eval.sets=[$(if $(wildcard $(DATA)/*.bin),$(DATA))]' 'run.name=$(notdir $(patsubst %/,%,$(DATA)))') $(ARGS)
 test: setup-dev ## run the tests; TESTS=tests/pipeline for a part
 	@$(RUN) -m pytest -q $(TESTS)
 lint: setup-dev ## ruff and mypy

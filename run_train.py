@@ -18,6 +18,7 @@ import inspect
 import sys
 import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
     comm = connect()
     code, sentence = 0, ""
     try:
-        train(argv, comm)
+        with ExitStack() as at_end:
+            train(argv, comm, at_end)
     except Refused as error:
         code, sentence = 2, str(error)
     except TrainingError as error:
@@ -86,13 +88,17 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def train(argv: Sequence[str], comm: Comm) -> None:
-    """Compose the parts and run them; every fault is raised on all ranks alike."""
+def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
+    """Compose the parts and run them; every fault is raised on all ranks alike.
+
+    What must be closed however it ends is given to ``at_end``.
+    """
     signatures = ({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
     config = agree(comm, lambda: load_config(argv, *signatures))
     plain = config.to_dict()
     inputs = agree(comm, lambda: open_inputs(config, comm))
-    require_equal(comm, [plain, fingerprint(inputs)], "configuration and data")
+    require_equal(comm, plain, "configuration")
+    require_equal(comm, fingerprint(inputs), "data")
     whole = config.data.batch_size * comm.size
 
     folder, checkpoint = choose_folder(config, plain, comm)
@@ -103,6 +109,7 @@ def train(argv: Sequence[str], comm: Comm) -> None:
     end_images = state.get("end_images") or run_images(config, epoch_images, whole)
     # The loader first: its worker processes fork before MXNet has threads.
     loader = agree(comm, lambda: make_loader(config, inputs, comm, progress, folder))
+    at_end.callback(loader.close)
 
     reseed(config.run.seed, 0, 0)  # the same initial weights on every rank
     net, head = agree(comm, lambda: make_blocks(config, inputs))
@@ -184,8 +191,6 @@ def train(argv: Sequence[str], comm: Comm) -> None:
         status = "stopped" if isinstance(error, Stopped) else "failed"
         finish(log, loop, comm, {"status": status, "reason": str(error)})
         raise
-    finally:
-        loader.close()
     finish(log, loop, comm, {"status": "finished"})
 
 
@@ -224,12 +229,17 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
     )
 
 
-def fingerprint(inputs: Inputs) -> list[Any]:
+def fingerprint(inputs: Inputs) -> dict[str, Any]:
     """Return what must be equal on all ranks."""
     records = inputs.records
-    marks = [zlib.crc32(a.tobytes()) for a in (records.keys, records.labels)] if records else []
-    pairs = {name: len(s.issame) for name, s in inputs.sets.items()}
-    return [inputs.num_classes, list(inputs.image_size), marks, pairs]
+    return {
+        "num_classes": inputs.num_classes,
+        "image_size": list(inputs.image_size),
+        "images": len(records) if records else 0,
+        "keys": zlib.crc32(records.keys.tobytes()) if records else 0,
+        "labels": zlib.crc32(records.labels.tobytes()) if records else 0,
+        "pairs": {name: len(pairs) for name, pairs in inputs.sets.items()},
+    }
 
 
 def run_images(config: Config, epoch_images: int, whole: int) -> int:

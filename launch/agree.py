@@ -44,7 +44,16 @@ def require_equal(comm: Comm, value: Any, what: str) -> None:
     values = comm.gather_json(value)
     for rank, other in enumerate(values):
         if other != values[0]:
+            where, here, there = _first_difference(values[0], other, what)
             raise Refused(
-                f"{what}: the ranks do not see the same, got {values[0]!r} on rank 0 and "
-                f"{other!r} on rank {rank}; give every host the same files and command"
+                f"{where}: the ranks do not see the same, got {here!r} on rank 0 and {there!r} "
+                f"on rank {rank}; give every host the same files and command"
             )
+
+
+def _first_difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any]:
+    """Return where two values differ and the two there."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        key = next(key for key in a if a[key] != b[key])
+        return _first_difference(a[key], b[key], f"{where}.{key}")
+    return where, a, b

@@ -39,7 +39,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Path, list[str]]:
         "--cfg", required=True, metavar="FILE", help="a YAML file: a path, else a name in configs/"
     )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    arguments = parser.parse_args(list(argv))
+    arguments = parser.parse_intermixed_args(list(argv))
     return find_config(arguments.cfg), arguments.overrides
 
 
@@ -48,7 +48,7 @@ def find_config(name: str) -> Path:
     for path in (Path(name), CONFIGS / name):
         if path.is_file():
             return path
-    known = ", ".join(sorted(p.name for p in CONFIGS.rglob("*.yaml")))
+    known = ", ".join(sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml")))
     raise ConfigError(f"--cfg: no such file, got {name!r}; give a path or one of configs/: {known}")
 
 
@@ -93,6 +93,7 @@ def load_config(argv: Sequence[str], nets: Signatures, heads: Signatures) -> Con
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path.name}: expected sections with key: value lines, got {raw!r}")
+    raw.pop("notes", None)  # the config.yaml of a run carries versions and commit
     raw = apply_overrides(raw, overrides)
     run = raw.setdefault("run", {}) or {}
     if isinstance(run, dict) and not run.get("name"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,9 @@ class Duration:
         return round(self.amount * scale)
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}" if self.amount else "0"
+        # Digits, not an exponent: what is written to config.yaml must be read back.
+        number = f"{self.amount:.9f}".rstrip("0").rstrip(".")
+        return f"{number} {self.unit}" if self.amount else "0"
 
 
 NO_TIME = Duration()
@@ -373,6 +376,9 @@ def _value(hint: Any, value: Any, where: str, problems: Problems) -> Any:
             return None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        problems.append(f"{where}: must be a finite number, got {value}")
+        return None
     if hint is str and isinstance(value, str):
         return _expand(value, where, problems)
     if type(value) is hint:

@@ -19,7 +19,7 @@ def share_cores() -> int:
     cores = len(os.sched_getaffinity(0))
     local_size = int(os.environ.get("HOROVOD_LOCAL_SIZE", "1"))
     threads = max(1, cores // local_size)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    own = os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     # Spinning OpenMP threads would take the core from the loader and from the other ranks.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return threads
+    return max(1, int(own)) if own.isdecimal() else threads

@@ -98,6 +98,8 @@ class Loader:
         RecordError
             If a picture of the batch is damaged; every later call raises it again.
         """
+        if self._stop.is_set():
+            raise StopIteration  # closed
         if self._failure is None:
             item = self._queue.get()
             if isinstance(item, Batch):

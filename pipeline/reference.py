@@ -29,9 +29,15 @@ class FaceDataset(gluon.data.Dataset):
         jpeg = self._reader.read(np.array([row]))[0]
         image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
         if image is None or image.shape[:2] != self._records.image_size:
-            what = "cannot be decoded" if image is None else f"is {image.shape[:2]} pixels"
+            height, width = self._records.image_size
+            what = (
+                "cannot be decoded"
+                if image is None
+                else f"is {image.shape[0]}x{image.shape[1]} pixels, not {height}x{width}"
+            )
             raise RecordError(
-                f"{self._records.rec}: the picture of key " f"{self._records.keys[row]} {what}"
+                f"{self._records.rec}: the picture of key {self._records.keys[row]} {what}; mend "
+                "the record or leave its key out of the .idx"
             )
         image = image[:, ::-1, ::-1] if mirror else image[:, :, ::-1]  # BGR to RGB
         normalised = (image.transpose(2, 0, 1).astype(np.float32) - self._mean) / self._std

@@ -112,7 +112,7 @@ def save_checkpoint(
         _flush_folder(parent)
     except (OSError, mx.base.MXNetError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or _last_line(error)
         last = latest_checkpoint(parent)
         raise CheckpointError(
             f"{folder}: the checkpoint cannot be written, got {reason}; the last whole one is "
@@ -151,7 +151,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                     f"{folder / name}: has changed since it was saved; take " "another checkpoint"
                 )
         return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
@@ -219,7 +219,12 @@ def _momentum(
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-    mx.nd.save(str(path), dict(arrays))
+    try:
+        mx.nd.save(str(path), dict(arrays))
+    except mx.base.MXNetError as error:
+        if "Write incomplete" in str(error):
+            raise OSError(28, "No space left on device (or a limit on the size of files)") from None
+        raise
     _flush(path)
     # MXNet does not notice when the last part of a file does not fit on the disk.
     try:
@@ -238,9 +243,15 @@ def _read_arrays(path: Path) -> dict[str, mx.nd.NDArray]:
         loaded = mx.nd.load(str(path))
     except mx.base.MXNetError as error:
         raise CheckpointError(
-            f"{path}: cannot be read as MXNet arrays, got {str(error).splitlines()[0]}"
+            f"{path}: cannot be read as MXNet arrays, got {_last_line(error)}"
         ) from None
     return loaded if isinstance(loaded, dict) else {}
+
+
+def _last_line(error: Exception) -> str:
+    """Return what an MXNetError says; lines like those of a Python traceback stand before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,10 @@ class RunLog:
         self._folder = folder
         if folder is None:
             return
-        from tensorboardX import SummaryWriter
-
         self._path = folder / "metrics.jsonl"
         _drop_after(self._path, step)
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = _Board(folder / "tensorboard", step)
 
     def say(self, text: str) -> None:
         """Print one plain line."""
@@ -52,9 +51,7 @@ class RunLog:
             return
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
-        for key, value in values.items():
-            if isinstance(value, int | float) and key not in ("step", "epoch"):
-                self._board.add_scalar(key, value, values["step"])
+        self._board.write(values)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Write summary.json."""
@@ -66,6 +63,38 @@ class RunLog:
         if self._folder is not None:
             self._file.close()
             self._board.close()
+
+
+class _Board:
+    """Tensorboard's event file, written at once.
+
+    tensorboardX's SummaryWriter writes in a thread of its own, which a full disk ends: after that
+    its queue fills and the caller waits for ever.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        # What a killed run wrote after its checkpoint is hidden.
+        begin = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._writer.write_event(begin)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for key, value in values.items():
+            if isinstance(value, int | float) and key not in ("step", "epoch"):
+                event = Event(wall_time=time.time(), step=values["step"])
+                event.summary.CopyFrom(scalar(key, value))
+                self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def progress_line(values: Mapping[str, Any], end_steps: int) -> str:

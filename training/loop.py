@@ -138,6 +138,7 @@ class Loop:
         self.verification: Mapping[str, Mapping[str, Any]] = {}
         self._trouble: dict[str, Any] | None = None
         self._stop_at: float | None = None
+        self._stop_agreed = False
         self._batch: Any = None
         self._saved_at = progress.step if progress.step else -1
         self._images, self._seconds, self._waited = 0, 0.0, 0.0
@@ -172,8 +173,14 @@ class Loop:
         progress, issued = self.progress, deque[mx.nd.NDArray](maxlen=3)
         weight = next(p for p in self.net.collect_params().values() if p.grad_req != "null")
         context = weight.list_ctx()[0]
+        if progress.images >= self.end_images:
+            if self.verify is not None:  # ended between the last checkpoint and its verification
+                self._verify()
+            return
         self._fetch(clock)
         self._compare()  # before the first collective of a step: is there a first batch at all?
+        if self._stop_agreed:
+            self._stop()
         self._interval = _Interval(time.perf_counter())
         while progress.images < self.end_images:
             batch = self._batch
@@ -201,6 +208,7 @@ class Loop:
             if progress.images < self.end_images:
                 self._fetch(clock)
             self._after_step()
+        self._compare()  # what went wrong after the last line
 
     def _after_step(self) -> None:
         progress = self.progress
@@ -211,6 +219,8 @@ class Loop:
         )
         if save or verify or progress.step % self.log_every == 0:
             self._write_line()
+            if self._stop_agreed:
+                self._stop()
         began = time.perf_counter()
         if save or verify:
             self._average_statistics()
@@ -240,7 +250,8 @@ class Loop:
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad) and self._trouble is None:
             step = progress.step - len(losses) + int(bad[0]) + 1
-            self._trouble = {"kind": "finite", "step": step, "got": str(losses[bad[0]])}
+            text = f"the loss of step {step} is not finite, got {losses[bad[0]]}"
+            self._trouble = {"kind": "finite", "step": step, "text": text}
         mean = float(losses.mean()) if not len(bad) else float("nan")
         rows = self._compare(mean, cosine, interval.waited / max(seconds, 1e-9))
         images = len(losses) * self.whole
@@ -279,8 +290,7 @@ class Loop:
         if rows[:, -2].any():
             troubles = self.comm.gather_json(self._trouble)
             self._leave([(r, t) for r, t in enumerate(troubles) if t is not None])
-        if rows[:, -1].any():
-            self._stop()
+        self._stop_agreed = bool(rows[:, -1].any())
         return rows[:, :-2]
 
     def _leave(self, troubles: list[tuple[int, dict[str, Any]]]) -> None:
@@ -291,9 +301,8 @@ class Loop:
             raise TrainingError(f"{where}{first['text']}", usage=True)
         saved = f"step {self._saved_at}" if self._saved_at >= 0 else "none yet"
         raise TrainingError(
-            f"{where}the loss of step {first['step']} is not finite, got {first['got']}; the last "
-            f"good checkpoint ({saved}) is kept, lower optim.lr, lengthen optim.warmup or "
-            "train.margin_warmup, or set optim.clip_norm"
+            f"{where}{first['text']}; the last good checkpoint ({saved}) is kept, lower optim.lr, "
+            "lengthen optim.warmup or train.margin_warmup, or set optim.clip_norm"
         )
 
     def _stop(self) -> None:
@@ -301,9 +310,10 @@ class Loop:
         asked = self._stop_at if self._stop_at is not None else time.perf_counter()
         left = STOP_SECONDS - (time.perf_counter() - asked)
         # Horovod: every rank must decide alike.
-        if self.comm.gather(np.array([[left]])).min() > max(1.0, 2 * step_seconds):
+        fits = self.comm.gather(np.array([[left]])).min() > max(1.0, 2 * step_seconds)
+        if fits and self._saved_at != self.progress.step:
             self._average_statistics()
-            self._checkpoint(compare=False)
+            self._checkpoint()
         raise Stopped(
             f"stopped at step {self.progress.step}, saved at step {max(self._saved_at, 0)}; the "
             "same command goes on from there"
@@ -322,12 +332,15 @@ class Loop:
             }
         )
 
-    def _checkpoint(self, compare: bool = True) -> None:
+    def _checkpoint(self) -> None:
         blocks = (self.net, self.head)
         arrays = [p.list_data()[0] for b in blocks for p in b.collect_params().values()]
         trouble = None
         if not all_finite(arrays):
-            trouble = {"kind": "finite", "step": self.progress.step, "got": "weights not finite"}
+            text = (
+                f"the weights after step {self.progress.step} are not finite, got NaN or infinity"
+            )
+            trouble = {"kind": "finite", "step": self.progress.step, "text": text}
         elif self.comm.rank == 0:
             try:
                 self.save()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small record sets that the tests read: made once, with people that a small net can tell apart."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from evaluation.pairs import write_pairs
+from pipeline.record_writer import write_record_set
+
+TINY_PEOPLE, TINY_IMAGES, TINY_PAIRS = 12, 10, 40
+
+
+def face(person: int, shot: int, size: tuple[int, int] = (112, 112)) -> bytes:
+    """Return the JPEG of one shot of a person: colours and shape are the person's.
+
+    It is smooth, so that JPEG decoders that round or scale colour planes differently agree.
+    """
+    height, width = size
+    who, how = np.random.default_rng(person), np.random.default_rng([person, shot])
+    hue = person * 0.618 % 1  # golden ratio: far from the hues before it
+    ground, skin = (np.array(colorsys.hsv_to_rgb(h % 1, 0.7, 0.85)) for h in (hue, hue + 0.4))
+    image = np.ones((height, width, 3)) * ground * 255
+    scale = np.array([width, height])
+    place = (who.uniform(0.35, 0.65, 2) + how.uniform(-0.04, 0.04, 2)) * scale
+    axes = who.uniform(0.15, 0.35, 2) * scale
+    angle = float(who.uniform(0, 180) + how.uniform(-10, 10))
+    where = tuple(int(x) for x in place)
+    cv2.ellipse(image, where, tuple(int(x) for x in axes), angle, 0, 360, (skin * 255).tolist(), -1)
+    light = np.linspace(1.0, 0.7, width)[None, :, None]  # from one side: mirrored shots differ
+    image *= how.uniform(0.85, 1.1) * light
+    image = cv2.GaussianBlur(image, (0, 0), sigmaX=4)
+    done, jpeg = cv2.imencode(
+        ".jpg", np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95]
+    )
+    assert done
+    return jpeg.tobytes()
+
+
+def faces(people: int, images: int, size: tuple[int, int] = (112, 112)) -> list[tuple[int, bytes]]:
+    """Return (label, JPEG) of ``images`` shots of each person, sorted by person."""
+    return [
+        (person, face(person, shot, size)) for person in range(people) for shot in range(images)
+    ]
+
+
+@pytest.fixture(scope="session")
+def make_face() -> Callable[..., bytes]:
+    """Return ``make_face(person, shot, size=(112, 112))`` -> JPEG bytes."""
+    return face
+
+
+@pytest.fixture(scope="session")
+def make_records(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return ``make_records(people, images, **options)`` -> a new folder with a record set.
+
+    ``options`` are those of ``write_record_set``; ``pictures`` gives other (label, JPEG) pairs.
+    """
+
+    def make(people: int, images: int, **options: Any) -> Path:
+        folder = tmp_path_factory.mktemp("records")
+        size = options.get("image_size", (112, 112))
+        pictures = options.pop("pictures", None) or faces(people, images, size)
+        write_record_set(folder, pictures, people, **options)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_records(make_records: Callable[..., Path]) -> Path:
+    """Return a folder with train.rec, train.idx, property (12 people, 120 images) and tiny.bin.
+
+    tiny.bin has 40 pairs of shots that are not among the records, every other pair of one person.
+    """
+    folder = make_records(TINY_PEOPLE, TINY_IMAGES)
+    images, issame = [], []
+    for pair in range(TINY_PAIRS):
+        person, same = pair % TINY_PEOPLE, pair % 2 == 0
+        other = person if same else (person + 1 + pair % (TINY_PEOPLE - 1)) % TINY_PEOPLE
+        assert (other == person) == same
+        images += [face(person, 100 + pair), face(other, 200 + pair)]
+        issame.append(same)
+    write_pairs(folder / "tiny.bin", images, issame)
+    return folder

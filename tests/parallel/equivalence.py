@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a tiny net without BatchNorm and save its weights.
+
+equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon
+from mxnet.gluon import nn
+
+import pipeline.dali  # noqa: F401  before Horovod is loaded
+from heads import build_head
+from launch.comm import connect
+from pipeline import build_loader
+from pipeline.loader import Share
+from pipeline.records import open_records
+from training.step import build_optimizer, collect_parameters, train_step
+
+EMBEDDING_SIZE = 16
+LR = 0.001  # class centres of length 0.04 move fast
+
+
+def build_tiny_net() -> gluon.HybridBlock:
+    net = nn.HybridSequential()
+    net.add(
+        nn.Conv2D(8, 5, strides=4, in_channels=3),
+        nn.PReLU(in_channels=8),
+        nn.Conv2D(16, 3, strides=3, in_channels=8),
+        nn.PReLU(in_channels=16),
+        nn.GlobalAvgPool2D(),
+        nn.Flatten(),
+        nn.Dense(EMBEDDING_SIZE, in_units=16),
+    )
+    return net
+
+
+def main(records: Path, batch_size: int, steps: int, clip_norm: float, out: Path) -> None:
+    comm = connect()
+    found = open_records(records, out.parent)
+    share = Share(comm.rank, comm.size)
+    loader = build_loader("dali", found, batch_size, share=share)
+    mx.random.seed(5 + comm.rank)  # the ranks begin with rank 0's weights in any case
+    net = build_tiny_net()
+    head = build_head("arcface", found.num_classes, EMBEDDING_SIZE, scale=16.0)
+    for block in (net, head):
+        block.initialize(mx.init.Xavier())
+        block.hybridize(static_alloc=True, static_shape=True)
+    parameters = collect_parameters(net, head)
+    trainer = comm.trainer(parameters, build_optimizer(parameters, "sgd", LR, 0.9, 5e-4))
+    comm.broadcast(parameters)
+    before = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
+    margin, losses = mx.nd.ones((1,)), []
+    for _ in range(steps):
+        batch = next(loader)
+        loss, _ = train_step(
+            net, head, trainer, batch.image, batch.label, margin, clip_norm, comm.size
+        )
+        losses.append(float(loss.asscalar()))
+    loader.close()
+    after = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
+    moved = max(np.abs(after[name] - before[name]).max() for name in after)
+    if comm.rank == 0:
+        np.savez(out, **after)
+        print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, moved {moved:.4f}")
+    comm.gather_json("done")
+    comm.close()
+
+
+if __name__ == "__main__":
+    main(
+        Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), Path(sys.argv[5])
+    )

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two ranks with B images each step do what one rank with 2 B does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.parallel.ranks import HERE, run
+
+pytestmark = pytest.mark.parallel
+
+STEPS = 20
+
+
+def weights(records: Path, out: Path, ranks: int, batch_size: int, clip: float) -> dict:
+    ended = run(ranks, [HERE / "equivalence.py", records, batch_size, STEPS, clip, out])
+    assert ended.code == 0, ended.everything
+    print(f"{ranks} x {batch_size}, clip_norm {clip}: {ended.stdout}")
+    # The weights went somewhere: nothing is compared that stood still.
+    assert float(re.search(r"moved ([\d.]+)", ended.stdout)[1]) > 0.01
+    with np.load(out) as file:
+        return dict(file)
+
+
+def largest_difference(a: dict, b: dict) -> float:
+    assert set(a) == set(b)
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
+
+
+def test_two_ranks_equal_one_with_the_double_batch(tiny_records, tmp_path):
+    results = {}
+    # Without BatchNorm, whose statistics are those of one rank's batch. 2.0 is below the norm of
+    # the gradients here, so it clips.
+    for clip in (0.0, 2.0):
+        one = weights(tiny_records, tmp_path / "one.npz", 1, 8, clip)
+        two = weights(tiny_records, tmp_path / "two.npz", 2, 4, clip)
+        difference = largest_difference(one, two)
+        print(f"clip_norm {clip}: largest difference of the weights {difference:.2e}")
+        assert difference <= 1e-4
+        results[clip] = one
+    assert largest_difference(results[0.0], results[2.0]) > 1e-3

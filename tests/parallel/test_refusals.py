@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot work is refused by all ranks together, with one sentence, and nothing hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.parallel.ranks import (
+    Ended,
+    Ranks,
+    read_losses,
+    resumed_at,
+    run,
+    training,
+    write_cfg,
+)
+
+pytestmark = pytest.mark.parallel
+
+
+@dataclass
+class Fault:
+    """A run that is to be refused, and the words by which its sentence is known."""
+
+    sentence: str
+    records: Path | None = None
+    sections: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+
+
+Maker = Callable[[Path, Path, Callable[..., Path]], Fault]
+
+
+def missing_rec(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    return Fault(r"nowhere: no such file", Path("/nowhere"))
+
+
+def truncated_rec(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    copy = shutil.copytree(records, folder / "records")
+    rec = copy / "train.rec"
+    os.truncate(rec, rec.stat().st_size // 2)
+    return Fault(r"train\.rec: ends before the record of key \d+ .*truncated", copy)
+
+
+def idx_of_another_rec(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    copy = shutil.copytree(records, folder / "records")
+    # As many bytes as are needed, but its records stand elsewhere.
+    other = make(12, 4)
+    shutil.copy(other / "train.idx", copy / "train.idx")
+    return Fault(r"train\.idx: no record starts at offset \d+ of train\.rec", copy)
+
+
+def undecodable_picture(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    copy = shutil.copytree(records, folder / "records")
+    key = 77
+    offsets = dict(
+        tuple(map(int, line.split("\t"))) for line in (copy / "train.idx").read_text().splitlines()
+    )
+    rec = bytearray((copy / "train.rec").read_bytes())
+    begin, end = offsets[key] + 32, offsets[key + 1]
+    rec[begin:end] = bytes(end - begin)
+    (copy / "train.rec").write_bytes(rec)
+    # Two epochs of 120 images at most, so that its turn comes.
+    sections = {"train": {"max_steps": 0, "epochs": 1, "log_every": 3, "checkpoint_every": 5}}
+    return Fault(rf"the picture of key {key} cannot be decoded; mend", copy, sections)
+
+
+def label_out_of_range(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    sentence = r"label \d+ in the record of key \d+ is out of range, got num_classes=7"
+    return Fault(sentence, overrides=["data.num_classes=7"])
+
+
+def misspelt_key(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    sentence = r"optim\.momentun: unknown key; did you mean 'momentum'\?"
+    return Fault(sentence, overrides=["optim.momentun=0.9"])
+
+
+def batch_larger_than_the_set(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    sentence = r"data\.batch_size: 121 x \d ranks needs \d+ images per step, got 120"
+    return Fault(sentence, overrides=["data.batch_size=121"])
+
+
+def malicious_bin(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    class Touch:
+        def __reduce__(self) -> tuple:
+            return os.system, (f"touch {folder / 'executed'}",)
+
+    (folder / "bad.bin").write_bytes(pickle.dumps(([Touch()], [True]), protocol=2))
+    overrides = [f"eval.sets=[{folder / 'bad.bin'}]"]
+    return Fault(r"bad\.bin: .*; take the set from a source you trust", overrides=overrides)
+
+
+def undecodable_face_in_a_bin(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    images, issame = pickle.loads((records / "tiny.bin").read_bytes())
+    images[11] = b"\xff\xd8 no picture"
+    (folder / "torn.bin").write_bytes(pickle.dumps((images, issame), protocol=2))
+    overrides = [f"eval.sets=[{folder / 'torn.bin'}]", "train.max_steps=1"]
+    return Fault(r"torn\.bin: .*does not decode as an image", overrides=overrides)
+
+
+def checkpoint_of_another_net(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    other = write_cfg(folder / "other", records, net={"width": 0.25}, train={"max_steps": 1})
+    ended = run(1, training(other))
+    assert ended.code == 0, ended.everything
+    overrides = [f"train.pretrained={folder / 'other' / 'runs' / 'tiny-001'}"]
+    return Fault(r"net\.params: is of another net, '\S+' has shape", overrides=overrides)
+
+
+def checkpoint_that_is_none(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    return Fault(r": no checkpoint there", overrides=[f"train.pretrained={folder}"])
+
+
+def file_in_the_place_of_the_run_folder(
+    folder: Path, records: Path, make: Callable[..., Path]
+) -> Fault:
+    (folder / "runs").write_text("in the way")
+    return Fault(r"runs: the run folder cannot be written, got File exists; choose another")
+
+
+FAULTS: list[Maker] = [
+    missing_rec,
+    truncated_rec,
+    idx_of_another_rec,
+    undecodable_picture,
+    label_out_of_range,
+    misspelt_key,
+    batch_larger_than_the_set,
+    malicious_bin,
+    undecodable_face_in_a_bin,
+    checkpoint_of_another_net,
+    checkpoint_that_is_none,
+    file_in_the_place_of_the_run_folder,
+]
+# On two ranks: one of the command line, one of the data, those that show up on one rank or late.
+ON_TWO = [
+    misspelt_key,
+    undecodable_picture,
+    undecodable_face_in_a_bin,
+    checkpoint_of_another_net,
+    file_in_the_place_of_the_run_folder,
+]
+
+
+def check_refusal(ended: Ended, sentence: str, code: int = 2) -> None:
+    """Check that ``sentence`` was said once by all ranks together, and nothing of a traceback."""
+    assert len(re.findall(sentence, ended.said)) == 1, ended.everything
+    assert "Traceback" not in ended.said, ended.everything
+    if ended.alone:
+        assert ended.code == code, ended.everything
+    else:
+        assert ended.code != 0, ended.everything
+        # The launcher tells the code of the rank that ended first, among its own words.
+        assert f"Exit code: {code}" in ended.launcher, ended.everything
+    told = [line for line in ended.lines if line.rank is not None and line.stream == "stderr"]
+    assert told[0].text.startswith("run_train: "), ended.everything
+
+
+@pytest.mark.parametrize(
+    "ranks, maker",
+    [*((1, maker) for maker in FAULTS), *((2, maker) for maker in ON_TWO)],
+    ids=lambda value: value if isinstance(value, int) else value.__name__,
+)
+def test_refusal(ranks, maker, tiny_records, make_records, tmp_path):
+    fault = maker(tmp_path, tiny_records, make_records)
+    cfg = write_cfg(tmp_path, fault.records or tiny_records, **fault.sections)
+    check_refusal(run(ranks, training(cfg, *fault.overrides)), fault.sentence)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_data_missing_on_one_rank_alone(tiny_records, tmp_path):
+    cfg = write_cfg(tmp_path, "${FACES}")
+    script = f'if [ "$HOROVOD_RANK" = 1 ]; then FACES=/nowhere; else FACES={tiny_records}; fi'
+    wrapper = ["sh", "-c", f'{script}; export FACES; exec "$0" "$@"']
+    ended = run(2, training(cfg), wrapper=wrapper)
+    check_refusal(ended, r"rank 1: /nowhere: no such file")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_other_data_on_one_rank(tiny_records, make_records, tmp_path):
+    # One path, other files: as on a second host that was given an older copy.
+    for rank, records in enumerate((tiny_records, make_records(12, 11))):
+        (tmp_path / f"host-{rank}").mkdir()
+        (tmp_path / f"host-{rank}" / "faces").symlink_to(records)
+    cfg = write_cfg(tmp_path, "faces")
+    wrapper = ["sh", "-c", f'cd {tmp_path}/host-$HOROVOD_RANK; exec "$0" "$@"']
+    ended = run(2, training(cfg), wrapper=wrapper)
+    sentence = r"data\.images: the ranks do not see the same, got 120 on rank 0 and 132 on rank 1"
+    check_refusal(ended, sentence)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
+    ranks, tiny_records, tmp_path
+):
+    # The warm-up begins at 0, so the first step does no harm; all later ones do.
+    cfg = write_cfg(
+        tmp_path,
+        tiny_records,
+        optim={"lr": 1e20, "warmup": "8 images"},
+        train={"max_steps": 30, "checkpoint_every": 1, "log_every": 3},
+    )
+    ended = run(ranks, training(cfg))
+    sentence = r"the loss of step (\d+) is not finite, got nan; the last good checkpoint"
+    check_refusal(ended, sentence, code=1)
+    assert ended.alone or re.search(r"rank \d: the loss", ended.said)
+    folder = tmp_path / "runs" / "tiny-001"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "failed" and "is not finite" in summary["reason"]
+    bad = int(re.search(sentence, ended.said)[1])
+    # The one before is kept and whole: the same command goes on from it, to the same end.
+    assert f"checkpoint (step {bad - 1}) is kept" in ended.said
+    again = run(ranks, training(cfg))
+    assert resumed_at(again) == bad - 1
+    check_refusal(again, sentence, code=1)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_file_that_cannot_grow_leaves_the_last_checkpoint(ranks, tiny_records, tmp_path):
+    cfg = write_cfg(
+        tmp_path,
+        tiny_records,
+        train={"max_steps": 30, "checkpoint_every": 3, "keep_checkpoints": 20},
+    )
+    folder = tmp_path / "runs" / "tiny-001"
+    with Ranks(ranks, training(cfg)) as started:
+        started.until((folder / "checkpoints" / "step-00000003").exists)
+    kept = contents(folder / "checkpoints" / "step-00000003")
+    latest = sorted(path.name for path in (folder / "checkpoints").glob("step-*"))[-1]
+
+    # Files of more than 64 KiB fail half-way, as they do on a full disk; root is no exception.
+    wrapper = ["sh", "-c", 'ulimit -f 128; exec "$0" "$@"']
+    ended = run(ranks, training(cfg), wrapper=wrapper)
+    check_refusal(ended, rf"cannot be written, got No space left .* whole one is {latest}")
+    assert contents(folder / "checkpoints" / "step-00000003") == kept
+    assert not list((folder / "checkpoints").glob(".aside-*"))
+    assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
+
+    ended = run(ranks, training(cfg))
+    assert ended.code == 0, ended.everything
+    assert resumed_at(ended) == int(latest.removeprefix("step-"))
+    assert sorted(read_losses(folder)) == list(range(1, 31))
+
+
+class SmallDisk:
+    """A folder on a file system of 2 MiB that ``fill`` fills up."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._ballast = folder / "ballast"
+
+    def fill(self) -> None:
+        with contextlib.suppress(OSError), self._ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def clear(self) -> None:
+        self._ballast.unlink()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _can_mount() -> bool:
+    """Return whether this user may mount; tried where nobody else sees it."""
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+if _can_mount():  # root outside a locked container; the test above serves everybody
+
+    @pytest.fixture
+    def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
+        yield SmallDisk(folder)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+    def test_a_full_disk_leaves_the_last_checkpoint(tiny_records, small_disk, tmp_path):
+        cfg = write_cfg(tmp_path, tiny_records, run={"dir": str(small_disk.folder)})
+        program = training(cfg, "train.max_steps=40", "train.checkpoint_every=10")
+        folder = small_disk.folder / "tiny-001"
+        with Ranks(1, program) as started:
+            started.until((folder / "checkpoints" / "step-00000010").exists)
+            small_disk.fill()
+            ended = started.wait()
+        check_refusal(ended, r"(metrics\.jsonl|the checkpoint) cannot be written, got No space")
+        kept = contents(folder / "checkpoints" / "step-00000010")
+        small_disk.clear()
+        ended = run(1, program)
+        assert ended.code == 0, ended.everything
+        assert resumed_at(ended) == 10
+        assert kept["manifest.json"] and sorted(read_losses(folder)) == list(range(1, 41))

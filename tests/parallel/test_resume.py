@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that are killed go on to the same numbers, also with another number of ranks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.parallel.kills import LONGEST_SEGMENT, half_written, kill_often
+from tests.parallel.ranks import (
+    HERE,
+    Ranks,
+    read_losses,
+    resumed_at,
+    run,
+    training,
+    write_cfg,
+)
+
+pytestmark = pytest.mark.parallel
+
+
+@pytest.mark.parametrize(
+    "ranks, moments, seed",
+    [(1, ("all, saving",), 1), (2, ("one", "all, saving"), 2)],
+    ids=["one rank", "two ranks"],
+)
+def test_after_a_kill_the_losses_are_those_of_an_undisturbed_run(
+    ranks, moments, seed, tiny_records, tmp_path
+):
+    steps = LONGEST_SEGMENT * (len(moments) + 1)
+    cfg = write_cfg(
+        tmp_path,
+        tiny_records,
+        data={"batch_size": 2},
+        train={"max_steps": steps, "checkpoint_every": 4, "keep_checkpoints": 2},
+    )
+    with Ranks(ranks, training(cfg, "run.name=undisturbed")) as undisturbed:
+        folder = tmp_path / "runs" / "undisturbed-001"
+        undisturbed.until(lambda: max(read_losses(folder), default=0) >= steps - 5)
+        reference = read_losses(folder)
+
+    folder = tmp_path / "runs" / "tiny-001"
+    kills = kill_often(cfg, folder, ranks, moments, reference, seed)
+    print(*kills, sep="\n")
+    assert len(kills) == len(moments)
+    for kill in kills:
+        assert kill.resumed_at == kill.newest_checkpoint
+        assert kill.difference <= 1e-5
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith("tiny")] == [
+        "tiny-001"
+    ]
+
+
+# 98 images with a label each: an epoch is 12 steps of 2 x 4 = 8 images, or 24 steps of 4.
+@pytest.mark.parametrize("batch_size", [8, 4], ids=["same global batch", "half of it"])
+def test_fewer_ranks_go_on_without_losing_or_doubling_an_image(batch_size, make_records, tmp_path):
+    cfg = write_cfg(
+        tmp_path,
+        make_records(98, 1),
+        train={"max_steps": 0, "epochs": 2, "checkpoint_every": 2},
+    )
+    recorder = HERE / "record_labels.py"
+    with Ranks(2, [recorder, tmp_path / "two", "--cfg", cfg]) as ranks:
+        folder = tmp_path / "runs" / "tiny-001"
+        ranks.until(lambda: max(read_losses(folder), default=0) >= 3)
+        ranks.kill_all()
+    overrides = [f"data.batch_size={batch_size}"]
+    ended = run(1, [recorder, tmp_path / "one", "--cfg", cfg, *overrides])
+    assert ended.code == 0, ended.everything
+    resumed = resumed_at(ended)
+    assert 0 < resumed < 12, ended.everything  # in mid-epoch
+
+    before = [_labels(tmp_path / "two" / f"rank-{rank}.txt")[:resumed] for rank in range(2)]
+    assert all(len(steps) == resumed for steps in before)
+    after = _labels(tmp_path / "one" / "rank-0.txt")
+    assert {len(step) for step in after} == {batch_size}
+    used = [x for rank in before for step in rank for x in step]
+    rest = (96 - len(used)) // batch_size
+    first_epoch = Counter(used + [x for step in after[:rest] for x in step])
+    second_epoch = Counter(x for step in after[rest:] for x in step)
+    for epoch in (first_epoch, second_epoch):
+        assert set(epoch.values()) == {1}  # nothing twice
+        assert len(epoch) == 96  # all but the tail that fills no batch
+    assert json.loads((folder / "summary.json").read_text())["ranks"] == 1
+
+
+def test_more_ranks_go_on_too(make_records, tmp_path):
+    cfg = write_cfg(
+        tmp_path,
+        make_records(96, 1),
+        train={"max_steps": 0, "epochs": 1, "checkpoint_every": 5},
+    )
+    recorder = HERE / "record_labels.py"
+    with Ranks(1, [recorder, tmp_path / "one", "--cfg", cfg]) as ranks:
+        folder = tmp_path / "runs" / "tiny-001"
+        ranks.until(lambda: max(read_losses(folder), default=0) >= 6)
+        ranks.kill_all()
+    ended = run(2, [recorder, tmp_path / "two", "--cfg", cfg, "data.batch_size=2"])
+    assert ended.code == 0, ended.everything
+    resumed = resumed_at(ended)
+    assert 0 < resumed < 24, ended.everything
+    steps = _labels(tmp_path / "one" / "rank-0.txt")[:resumed]
+    steps += [s for rank in range(2) for s in _labels(tmp_path / "two" / f"rank-{rank}.txt")]
+    assert Counter(x for step in steps for x in step) == Counter(range(96))
+
+
+def test_a_kill_in_the_last_verification_is_made_up_for(tiny_records, tmp_path):
+    cfg = write_cfg(
+        tmp_path,
+        tiny_records,
+        train={"max_steps": 3, "checkpoint_every": 10},
+        eval={"sets": [str(tiny_records)], "batch_size": 1},
+    )
+    folder = tmp_path / "runs" / "tiny-001"
+    with Ranks(1, training(cfg)) as ranks:
+        ranks.until((folder / "checkpoints" / "step-00000003").exists)
+        ranks.kill_all()
+    assert not (folder / "summary.json").exists()
+    ended = run(1, training(cfg))
+    assert ended.code == 0, ended.everything
+    assert resumed_at(ended) == 3
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished" and set(summary["verification"]) == {"tiny"}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_that_is_asked_to_stop_goes_on(ranks, tiny_records, tmp_path):
+    cfg = write_cfg(
+        tmp_path, tiny_records, train={"max_steps": 40, "checkpoint_every": 5}, run={"seed": 3}
+    )
+    folder = tmp_path / "runs" / "tiny-001"
+    with Ranks(ranks, training(cfg)) as started:
+        started.until(lambda: max(read_losses(folder), default=0) >= 7)
+        started.terminate()
+        ended = started.wait()
+    assert ended.code == (143 if ranks == 1 else 1), ended.everything
+    assert "Traceback" not in ended.said, ended.everything
+    stopped_at = max(read_losses(folder))
+    assert stopped_at < 40
+    saved = 5 * (stopped_at // 5)
+    # Horovod: its launcher kills 5 s after it was told to stop, which a busy machine may not meet.
+    if ranks == 1 or (folder / "summary.json").exists():
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["status"] == "stopped" and summary["steps"] == stopped_at
+        said = re.findall(r"stopped at step (\d+), saved at step (\d+); the same", ended.stderr)
+        assert len(said) == 1 and int(said[0][0]) == stopped_at, ended.everything
+        saved = int(said[0][1])
+    ended = run(ranks, training(cfg))
+    assert ended.code == 0, ended.everything
+    assert resumed_at(ended) == saved
+    assert sorted(read_losses(folder)) == list(range(1, 41))
+    assert not half_written(folder)
+    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+
+
+def _labels(path: Path) -> list[list[int]]:
+    return [[int(x) for x in line.split()] for line in path.read_text().splitlines()]

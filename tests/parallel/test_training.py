@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""run_train.py from start to end on one, two and three ranks, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.parallel.ranks import read_metrics, run, training, write_cfg
+
+pytestmark = pytest.mark.parallel
+
+SUMMARY = {
+    *("status", "steps", "epochs", "ranks", "images_per_second", "data_wait_fraction"),
+    *("final_loss", "verification", "peak_rss_mib", "versions"),
+}
+VERIFICATION = {
+    *("accuracy", "accuracy_std", "tar_at_far_1e-3", "xnorm", "pairs"),
+    "best_threshold",
+}
+LINE = {"step", "epoch", "loss", "lr", "images_per_second", "data_wait_fraction"}
+
+
+def check_summary(folder: Path, **expected: object) -> dict:
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary) == SUMMARY
+    assert {key: summary[key] for key in expected} == expected
+    assert summary["images_per_second"] > 0
+    assert 0 <= summary["data_wait_fraction"] <= 1
+    assert summary["peak_rss_mib"] > 50
+    return summary
+
+
+def check_checkpoints(folder: Path, *steps: int) -> None:
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names == [f"step-{step:08d}" for step in steps]
+    for name in names:
+        assert (folder / "checkpoints" / name / "manifest.json").is_file()
+
+
+def test_two_ranks_train_verify_and_leave_everything(tiny_records, tmp_path):
+    cfg = write_cfg(
+        tmp_path,
+        tiny_records,
+        train={"max_steps": 10, "checkpoint_every": 3, "keep_checkpoints": 2, "log_every": 2},
+        eval={"sets": [str(tiny_records)], "every_steps": 6},
+    )
+    ended = run(2, training(cfg))
+    assert ended.code == 0, ended.everything
+    assert ended.stderr == ""
+    folder = tmp_path / "runs" / "tiny-001"
+
+    summary = check_summary(folder, status="finished", steps=10, epochs=0, ranks=2)
+    assert set(summary["verification"]) == {"tiny"}
+    assert set(summary["verification"]["tiny"]) == VERIFICATION
+    assert summary["verification"]["tiny"]["pairs"] == 40
+    check_checkpoints(folder, 9, 10)
+
+    lines = read_metrics(folder)
+    training_lines = [line for line in lines if "loss" in line]
+    # A line at every second step, and before every checkpoint and verification.
+    assert [line["step"] for line in training_lines] == [2, 3, 4, 6, 8, 9, 10]
+    assert all(set(line) >= LINE for line in training_lines)
+    assert [line["images"] for line in training_lines] == [8 * x["step"] for x in training_lines]
+    verified = [line for line in lines if "verification/tiny/accuracy" in line]
+    assert [line["step"] for line in verified] == [6, 10]
+    assert summary["final_loss"] == training_lines[-1]["loss"]
+
+    assert [p.stat().st_size > 0 for p in (folder / "tensorboard").glob("events.*")] == [True]
+    kept = yaml.safe_load((folder / "config.yaml").read_text())
+    assert kept["optim"]["momentum"] == 0.9  # a default, spelt out
+    assert kept["run"]["name"] == "tiny"
+    assert kept["notes"]["ranks"] == 2 and kept["notes"]["versions"]["mxnet"] == "1.9.1"
+    # Only rank 0 speaks.
+    assert {line.rank for line in ended.lines if line.rank is not None} == {0}
+    assert len(re.findall(r"^verify tiny: accuracy", ended.stdout, re.MULTILINE)) == 2
+
+
+def test_three_ranks_go_through_an_epoch_end(make_records, tmp_path):
+    # 32 images, 6 a step: five steps an epoch, the last two images are dropped.
+    cfg = write_cfg(
+        tmp_path,
+        make_records(8, 4),
+        data={"batch_size": 2},
+        train={"max_steps": 0, "epochs": 2, "log_every": 3, "checkpoint_every": 100},
+    )
+    ended = run(3, training(cfg))
+    assert ended.code == 0, ended.everything
+    folder = tmp_path / "runs" / "tiny-001"
+    check_summary(folder, status="finished", steps=10, epochs=1, ranks=3, verification={})
+    check_checkpoints(folder, 10)
+
+
+def test_one_rank_needs_no_launcher_and_a_finished_run_is_kept(tiny_records, tmp_path):
+    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 4, "checkpoint_every": 2})
+    first, second = (tmp_path / "runs" / f"tiny-{n:03d}" for n in (1, 2))
+    ended = run(1, training(cfg))
+    assert ended.code == 0, ended.everything
+    assert ended.stderr == ""
+    check_summary(first, status="finished", steps=4, ranks=1)
+    check_checkpoints(first, 2, 4)
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+
+    # The same command again: a new run, which here starts from the weights of the first.
+    ended = run(1, training(cfg, f"train.pretrained={first}"))
+    assert ended.code == 0, ended.everything
+    check_summary(second, status="finished", steps=4, ranks=1)
+    assert "starts from the weights of" in ended.stdout and "step-00000004" in ended.stdout
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    # The same pictures in the same order; other weights, so other losses from the first step on.
+    losses = [[line["loss"] for line in read_metrics(folder)] for folder in (first, second)]
+    assert losses[0][0] != losses[1][0]

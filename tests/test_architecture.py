@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom, read from the sources; and that importing does nothing else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("launch", "pipeline", "ops", "nets", "heads", "training", "evaluation")
+OURS = (*PACKAGES, "run_train", "benchmarks", "tools", "tests")
+
+# What a package may import of ours, besides itself.
+ALLOWED = {
+    "launch": (),
+    "ops": (),
+    "evaluation": (),
+    "pipeline": ("ops",),
+    "nets": ("ops",),
+    "heads": ("ops",),
+    "training": ("launch.comm",),
+    "run_train": PACKAGES,
+    "benchmarks": PACKAGES,
+    "tools": PACKAGES,
+}
+# Files that may import more, or less, than their package.
+EXCEPTIONS = {
+    "evaluation/__main__.py": PACKAGES,  # a composition root, like run_train.py
+    "heads/partial_fc.py": ("ops", "launch.comm"),
+}
+# Pure arithmetic and plain configuration: usable where there is no mxnet.
+PURE = (
+    "pipeline/sampling.py",
+    "training/schedule.py",
+    "launch/config.py",
+    "evaluation/verification.py",
+)
+ONLY_IMPORTER = {"horovod": "launch/comm.py", "nvidia": "pipeline/dali.py"}
+
+
+def sources() -> list[Path]:
+    files = [ROOT / "run_train.py"]
+    for folder in (*PACKAGES, "benchmarks", "tools"):
+        files += sorted((ROOT / folder).rglob("*.py"))
+    return files
+
+
+def imports(source: str, place: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted name) of every import, also inside functions."""
+    package = place.rsplit("/", 1)[0].split("/") if "/" in place else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def fits(name: str, allowed: str) -> bool:
+    return name == allowed or name.startswith(allowed + ".")
+
+
+def violations(source: str, place: str) -> list[str]:
+    """Return ``<file>:<line> imports <what>; <who> may import only: <whom>`` of one file."""
+    package = place.split("/")[0].removesuffix(".py")
+    allowed = EXCEPTIONS.get(place, ALLOWED[package])
+    found = []
+    for line, name in imports(source, place):
+        top = name.split(".")[0]
+        only = ONLY_IMPORTER.get(top)
+        if only and place != only:
+            found.append(f"{place}:{line} imports {top}; only {only} may")
+        if place in PURE and top in (*OURS, "mxnet"):
+            found.append(f"{place}:{line} imports {top}; it may import neither mxnet nor ours")
+        elif place == "pipeline/dali.py" and top == "mxnet":
+            found.append(f"{place}:{line} imports mxnet; it knows DALI alone")
+        elif top in OURS and not any(fits(name, a) for a in (package, *allowed)):
+            what = ".".join(name.split(".")[:2]) if top == "launch" else top
+            listing = ", ".join(allowed) or "nothing of ours"
+            found.append(f"{place}:{line} imports {what}; {package} may import only: {listing}")
+    return found
+
+
+def test_every_import_follows_the_arrows():
+    files = sources()
+    assert {p.relative_to(ROOT).parts[0] for p in files} >= {*PACKAGES[:2], "nets", "run_train.py"}
+    found = [
+        sentence
+        for path in files
+        for sentence in violations(path.read_text(), path.relative_to(ROOT).as_posix())
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_a_wrong_import_is_named_with_its_place():
+    source = "import math\n\n\ndef late():\n    from training import step\n"
+    assert violations(source, "heads/margin_head.py") == [
+        "heads/margin_head.py:5 imports training; heads may import only: ops"
+    ]
+    assert violations("from launch.config import Config\n", "training/loop.py") == [
+        "training/loop.py:1 imports launch.config; training may import only: launch.comm"
+    ]
+    assert violations("from launch import comm\n", "training/loop.py") == []
+    assert violations("import horovod.mxnet as hvd\n", "training/loop.py") == [
+        "training/loop.py:1 imports horovod; only launch/comm.py may"
+    ]
+    assert violations("import nvidia.dali.fn\n", "pipeline/loader.py") == [
+        "pipeline/loader.py:1 imports nvidia; only pipeline/dali.py may"
+    ]
+    assert violations("from .records import RecordSet\n", "pipeline/sampling.py") == [
+        "pipeline/sampling.py:1 imports pipeline; it may import neither mxnet nor ours"
+    ]
+    assert violations("from launch.comm import Comm\n", "heads/margin_softmax.py") == [
+        "heads/margin_softmax.py:1 imports launch.comm; heads may import only: ops"
+    ]
+    assert violations("from launch.comm import Comm\n", "heads/partial_fc.py") == []
+
+
+IMPORT_ALL = """
+import importlib, signal, sys, threading
+handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+import mxnet, numpy, random
+random.seed(1), numpy.random.seed(1)
+for name in sys.argv[1:]:
+    threads = set(threading.enumerate())
+    importlib.import_module(name)
+    started = set(threading.enumerate()) - threads
+    if started:
+        print(name, "starts threads when imported:", started)
+if {s: signal.getsignal(s) for s in handlers} != handlers:
+    print("importing sets signal handlers")
+if random.random() != random.Random(1).random():
+    print("importing draws from random")
+if numpy.random.random() != numpy.random.RandomState(1).random_sample():
+    print("importing draws from numpy.random")
+if "horovod" in sys.modules:
+    print("importing loads Horovod, where one process alone needs none")
+"""
+
+
+def test_importing_does_nothing_else(tmp_path):
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sources()
+        if path.relative_to(ROOT).parts[0] in PACKAGES and path.name != "__main__.py"
+    ]
+    names.remove("launch.environment.numpy_aliases")  # its purpose is a hook set at import
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, *names],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())

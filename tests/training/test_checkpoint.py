@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: whole or absent, refused where they do not fit, resumed to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet.gluon import nn
+
+from heads import build_head
+from launch.comm import Comm
+from training.checkpoint import (
+    CheckpointError,
+    latest_checkpoint,
+    open_checkpoint,
+    remove_unfinished,
+    save_checkpoint,
+)
+from training.step import build_optimizer, collect_parameters, train_step
+
+ROOT = Path(__file__).resolve().parents[2]
+PEOPLE, EMBEDDING = 5, 4
+META = {"net": {"name": "small", "width": 1.0}, "image_size": [8, 8]}
+
+
+def build(seed, momentum=0.9, hidden=6, people=PEOPLE, name="sgd"):
+    """Return net, head, their parameters and a trainer."""
+    mx.random.seed(seed)
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(hidden, 3, strides=2, in_channels=3), nn.BatchNorm(in_channels=hidden))
+    net.add(nn.PReLU(in_channels=hidden), nn.Dense(EMBEDDING, in_units=hidden * 9))
+    head = build_head("cosface", people, EMBEDDING, scale=8.0)
+    for block in (net, head):
+        block.initialize(mx.init.Xavier())
+        block.hybridize(static_alloc=True, static_shape=True)
+    parameters = collect_parameters(net, head)
+    optimizer = build_optimizer(parameters, name, 0.1, momentum, 1e-3)
+    trainer = Comm().trainer(parameters, optimizer)
+    return SimpleNamespace(net=net, head=head, parameters=parameters, trainer=trainer)
+
+
+def train(parts, steps):
+    random = np.random.default_rng(steps)
+    for _ in range(steps):
+        image = mx.nd.array(random.normal(size=(6, 3, 8, 8)))
+        label = mx.nd.array(random.integers(0, PEOPLE, 6))
+        train_step(parts.net, parts.head, parts.trainer, image, label, mx.nd.ones((1,)))
+
+
+def save(parts, parent, step, keep=3, **state):
+    state = {"progress": {"step": step}, "meta": META, **state}
+    blocks = (parts.net, parts.head, parts.trainer, parts.parameters)
+    return save_checkpoint(parent, step, *blocks, state, keep)
+
+
+def load(checkpoint, parts):
+    checkpoint.load_net_parameters(parts.net)
+    checkpoint.load_head_parameters(parts.head)
+    checkpoint.load_momentum(parts.trainer, parts.parameters)
+
+
+def bits(parts):
+    return {name: p.data().asnumpy().tobytes() for name, p in parts.parameters.items()}
+
+
+def names(parent):
+    return sorted(path.name for path in parent.iterdir())
+
+
+@pytest.fixture
+def parts():
+    made = build(seed=1)
+    train(made, 2)
+    return made
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("sgd", 0.9), ("nag", 0.5), ("sgd", 0.0)])
+def test_resumed_run_comes_to_the_same_bits(tmp_path, name, momentum):
+    first = build(seed=1, name=name, momentum=momentum)
+    train(first, 3)
+    folder = save(first, tmp_path, 3)
+    second = build(seed=2, name=name, momentum=momentum)
+    assert bits(second) != bits(first)
+    load(open_checkpoint(folder), second)
+    assert bits(second) == bits(first)
+    train(first, 4)
+    train(second, 4)
+    assert bits(second) == bits(first)
+
+
+def test_momentum_matters(tmp_path, parts):
+    folder = save(parts, tmp_path, 2)
+    cold = build(seed=2)
+    checkpoint = open_checkpoint(folder)
+    checkpoint.load_net_parameters(cold.net)
+    checkpoint.load_head_parameters(cold.head)
+    train(parts, 1)
+    train(cold, 1)
+    assert bits(cold) != bits(parts)
+
+
+def test_state_comes_back(tmp_path, parts):
+    folder = save(parts, tmp_path, 20, ranks=2)
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.state == {"progress": {"step": 20}, "meta": META, "ranks": 2}
+    assert checkpoint.meta == META and checkpoint.folder == folder
+    assert folder == tmp_path / "step-00000020"
+
+
+def test_names_are_those_of_the_parts_and_no_pickle_is_used(tmp_path, parts, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("pickle is used")
+
+    for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    folder = save(parts, tmp_path, 2)
+    load(open_checkpoint(folder), build(seed=2))
+    assert names(folder) == [
+        "head.params",
+        "manifest.json",
+        "momentum.params",
+        "net.params",
+        "state.json",
+    ]
+    for path in folder.glob("*.json"):
+        json.loads(path.read_text())
+    arrays = {path.stem: mx.nd.load(str(path)) for path in folder.glob("*.params")}
+    assert arrays["net"].keys() == parts.net._collect_params_with_prefix().keys()
+    assert arrays["head"].keys() == {"weight"}
+    trained = {name for name, p in parts.parameters.items() if p.grad_req != "null"}
+    assert arrays["momentum"].keys() == trained
+    assert "net.1.running_mean" not in trained and "net.1.running_mean" in parts.parameters
+
+
+def test_only_the_newest_are_kept(tmp_path, parts):
+    for step in (5, 10, 15, 100):
+        save(parts, tmp_path, step, keep=2)
+    assert names(tmp_path) == ["step-00000015", "step-00000100"]
+    assert latest_checkpoint(tmp_path).state["progress"]["step"] == 100
+    save(parts, tmp_path, 101, keep=1)
+    assert names(tmp_path) == ["step-00000101"]
+
+
+def test_a_step_that_is_passed_again_is_written_again(tmp_path, parts):
+    save(parts, tmp_path, 5)
+    train(parts, 1)
+    folder = save(parts, tmp_path, 5)
+    other = build(seed=2)
+    load(open_checkpoint(folder), other)
+    assert bits(other) == bits(parts)
+    assert names(tmp_path) == ["step-00000005"]
+
+
+def test_what_is_half_written_is_no_checkpoint(tmp_path, parts):
+    folder = save(parts, tmp_path, 5)
+    aside = tmp_path / ".aside-step-00000010"
+    shutil.copytree(folder, aside)  # all its files are there, but it was not renamed
+    (tmp_path / "step-00000020").mkdir()
+    shutil.copy(folder / "net.params", tmp_path / "step-00000020")
+    assert latest_checkpoint(tmp_path).folder == folder
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == ["step-00000005", "step-00000020"]
+    assert latest_checkpoint(tmp_path).folder == folder
+
+
+@pytest.mark.parametrize("name", ["net.params", "head.params", "momentum.params", "state.json"])
+def test_a_damaged_file_is_refused_and_an_older_checkpoint_taken(tmp_path, parts, name):
+    older, newer = save(parts, tmp_path, 5), save(parts, tmp_path, 10)
+    content = bytearray((newer / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (newer / name).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(newer)
+    assert str(caught.value) == (
+        f"{newer / name}: has changed since it was saved; take another checkpoint"
+    )
+    assert latest_checkpoint(tmp_path).folder == older
+    assert open_checkpoint(tmp_path).folder == older
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}'])
+def test_a_damaged_manifest_is_refused(tmp_path, parts, text):
+    folder = save(parts, tmp_path, 5)
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match="is no whole checkpoint, got .*; take another"):
+        open_checkpoint(folder)
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_a_missing_file_is_refused(tmp_path, parts):
+    folder = save(parts, tmp_path, 5)
+    (folder / "head.params").unlink()
+    with pytest.raises(CheckpointError, match=r"is no whole checkpoint, got .*head\.params"):
+        open_checkpoint(folder)
+
+
+def test_a_run_folder_stands_for_its_newest_checkpoint(tmp_path, parts):
+    folder = save(parts, tmp_path / "run" / "checkpoints", 5)
+    for place in (folder, folder.parent, folder.parent.parent):
+        assert open_checkpoint(place).folder == folder
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path / "other")
+    assert str(caught.value) == (
+        f"{tmp_path / 'other'}: no checkpoint there (no manifest.json, no step-* folder with one); "
+        "give a run folder or one of its checkpoints/step-*"
+    )
+
+
+def refusal(act, *arguments):
+    with pytest.raises(CheckpointError) as caught:
+        act(*arguments)
+    return str(caught.value)
+
+
+CURE = "give the configuration that the checkpoint was made with"
+
+
+def test_another_net_is_refused_with_names(tmp_path, parts):
+    checkpoint = open_checkpoint(save(parts, tmp_path, 5))
+    path = checkpoint.folder / "net.params"
+    wider = build(seed=2, hidden=7)
+    before = bits(wider)
+    assert refusal(checkpoint.load_net_parameters, wider.net) == (
+        f"{path}: is of another net, '0.bias' has shape (7,) here, got (6,); {CURE}"
+    )
+    assert bits(wider) == before
+    deeper = build(seed=2).net
+    deeper.add(nn.Dense(4, in_units=4))
+    assert refusal(checkpoint.load_net_parameters, deeper) == (
+        f"{path}: is of another net, it has no '4.bias'; {CURE}"
+    )
+    shorter = nn.HybridSequential()
+    shorter.add(*(build(seed=2).net[i] for i in range(3)))
+    assert refusal(checkpoint.load_net_parameters, shorter) == (
+        f"{path}: is of another net, which has '3.bias' and this one has not; {CURE}"
+    )
+
+
+def test_a_head_for_other_people_is_refused(tmp_path, parts):
+    checkpoint = open_checkpoint(save(parts, tmp_path, 5))
+    other = build(seed=2, people=9)
+    assert checkpoint.head_fits(parts.head) and not checkpoint.head_fits(other.head)
+    assert refusal(checkpoint.load_head_parameters, other.head) == (
+        f"{checkpoint.folder / 'head.params'}: is of another head, 'weight' has shape (9, 4) here, "
+        f"got (5, 4); {CURE}"
+    )
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, parts):
+    (tmp_path / "file").write_text("")
+    parent = tmp_path / "file" / "checkpoints"
+    assert refusal(save, parts, parent, 5) == (
+        f"{parent / 'step-00000005'}: the checkpoint cannot be written, got Not a directory; the "
+        "last whole one is none, make room and give the same command again"
+    )
+
+
+FULL_DISK = """
+import resource, runpy, sys
+from pathlib import Path
+here = runpy.run_path(sys.argv[1])
+parts = here["build"](seed=1, hidden=64)
+here["train"](parts, 1)
+parent = Path(sys.argv[2])
+here["save"](parts, parent, 5)
+for limit in map(int, sys.argv[3:]):  # bytes that a file may have: as on a disk that fills up
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        here["save"](parts, parent, 10)
+    except here["CheckpointError"] as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(tmp_path, parts):
+    limits = [0, 100, 5000]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, __file__, str(tmp_path), *map(str, limits)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    sentences = done.stdout.splitlines()
+    assert len(sentences) == len(limits)
+    for sentence in sentences:
+        assert sentence.startswith(
+            f"{tmp_path / 'step-00000010'}: the checkpoint cannot be written, got "
+        )
+        assert sentence.endswith(
+            "; the last whole one is step-00000005, make room and give the same command again"
+        )
+    assert names(tmp_path) == ["step-00000005"]
+    assert latest_checkpoint(tmp_path).state["progress"]["step"] == 5

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which folder a run gets, and when it goes on in an old one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from training.run_folder import RunFolderError, choose_run, status, write_config
+
+CONFIG = {"optim": {"lr": 0.1}, "run": {"seed": 1}}
+
+
+def differences(old, new):
+    return [
+        f"{section}.{key}: {old[section][key]} -> {value}"
+        for section, values in new.items()
+        for key, value in values.items()
+        if old[section][key] != value
+    ]
+
+
+def choose(parent, config=CONFIG, resume=True, name="demo"):
+    folder, checkpoint = choose_run(parent, name, resume, config, differences)
+    return folder, checkpoint
+
+
+def write_checkpoint(folder, step=10):
+    """Write the smallest checkpoint that is whole: a manifest of one file."""
+    import hashlib
+
+    place = folder / "checkpoints" / f"step-{step:08d}"
+    place.mkdir(parents=True)
+    state = json.dumps({"progress": {"step": step}}).encode()
+    (place / "state.json").write_bytes(state)
+    mark = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
+    (place / "manifest.json").write_text(json.dumps({"format": 1, "files": {"state.json": mark}}))
+
+
+def begin(parent, status_word=None, step=10):
+    """Make a run that has one checkpoint, and a summary if it ended."""
+    folder, _ = choose(parent)
+    write_config(folder, CONFIG, {"ranks": 2})
+    if step:
+        write_checkpoint(folder, step)
+    if status_word:
+        (folder / "summary.json").write_text(json.dumps({"status": status_word}))
+    return folder
+
+
+def test_first_run_is_number_one(tmp_path):
+    parent = tmp_path / "not" / "there"
+    assert choose(parent) == (parent / "demo-001", None)
+    assert (parent / "demo-001").is_dir()
+
+
+def test_unfinished_run_goes_on(tmp_path):
+    for word in (None, "stopped", "failed"):
+        folder = begin(tmp_path / str(word), word)
+        again, checkpoint = choose(tmp_path / str(word))
+        assert again == folder
+        assert checkpoint.state["progress"]["step"] == 10
+
+
+def test_finished_run_stays_and_the_next_number_begins(tmp_path):
+    begin(tmp_path, "finished")
+    assert choose(tmp_path) == (tmp_path / "demo-002", None)
+    write_checkpoint(tmp_path / "demo-002", 5)
+    write_config(tmp_path / "demo-002", CONFIG, {})
+    folder, checkpoint = choose(tmp_path)
+    assert folder == tmp_path / "demo-002" and checkpoint.state["progress"]["step"] == 5
+
+
+def test_other_names_do_not_count(tmp_path):
+    for name in ("demo-x-004", "demo-4", "demo-005.bak", "other-007"):
+        (tmp_path / name).mkdir()
+    assert choose(tmp_path)[0] == tmp_path / "demo-001"
+    (tmp_path / "a.b-002").mkdir()
+    (tmp_path / "axb-009").mkdir()
+    assert choose(tmp_path, name="a.b", resume=False)[0] == tmp_path / "a.b-003"
+
+
+def test_numbers_go_beyond_three_digits(tmp_path):
+    for number in ("998", "999", "1000"):
+        (tmp_path / f"demo-{number}").mkdir()
+    assert choose(tmp_path, resume=False)[0] == tmp_path / "demo-1001"
+
+
+def test_a_new_run_can_be_asked_for(tmp_path):
+    begin(tmp_path)
+    assert choose(tmp_path, resume=False) == (tmp_path / "demo-002", None)
+
+
+def test_changed_configuration_is_refused_with_the_differences(tmp_path):
+    folder = begin(tmp_path)
+    changed = {"optim": {"lr": 0.2}, "run": {"seed": 3}}
+    with pytest.raises(RunFolderError) as caught:
+        choose(tmp_path, changed)
+    assert str(caught.value) == (
+        f"{folder}: the unfinished run has another configuration (optim.lr: 0.1 -> 0.2; run.seed: "
+        "1 -> 3); set it back, or begin a new run with run.resume=false"
+    )
+    assert choose(tmp_path, changed, resume=False)[0] == tmp_path / "demo-002"
+
+
+def test_a_run_without_a_checkpoint_begins_again_in_place(tmp_path):
+    folder = begin(tmp_path, step=None)
+    assert choose(tmp_path, {"optim": {"lr": 0.5}, "run": {"seed": 1}}) == (folder, None)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    folder = begin(tmp_path)
+    aside = folder / "checkpoints" / ".aside-step-00000020"
+    aside.mkdir()
+    (aside / "net.params").write_bytes(b"half")
+    assert choose(tmp_path)[1].state["progress"]["step"] == 10
+    assert not aside.exists()
+
+
+def test_configuration_that_was_lost_begins_a_new_run(tmp_path):
+    folder = begin(tmp_path)
+    (folder / "config.yaml").write_text("{ broken")
+    assert choose(tmp_path) == (tmp_path / "demo-002", None)
+
+
+def test_parent_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for parent, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "runs", "Not")):
+        with pytest.raises(RunFolderError) as caught:
+            choose(parent)
+        assert str(caught.value).startswith(
+            f"{parent}: the run folder cannot be written, got {reason}"
+        )
+        assert str(caught.value).endswith("; choose another one with run.dir=FOLDER")
+
+
+def test_config_file_holds_the_configuration_and_the_notes(tmp_path):
+    write_config(tmp_path, CONFIG, {"commit": "abc"})
+    kept = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert kept == {**CONFIG, "notes": {"commit": "abc"}}
+    assert not list(tmp_path.glob(".aside*"))
+    with pytest.raises(RunFolderError, match="cannot be written, got No such file"):
+        write_config(tmp_path / "none", CONFIG, {})
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"steps": 3}'])
+def test_status_of_a_run_without_a_good_summary(tmp_path, text):
+    if text is not None:
+        (tmp_path / "summary.json").write_text(text)
+    assert status(tmp_path) == "unfinished"

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a small face-recognition set of drawn people: training records and a verification set.
+
+    python tools/make_sample_faces.py data/sample
+
+writes train.rec, train.idx, property, sample_val.bin and made_with.json. The same seed gives the
+same bytes. The people of the verification set are not among those of the training set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the repository's root,
+# so that the script runs from anywhere
+
+import cv2
+
+from evaluation.pairs import write_pairs
+from pipeline.record_writer import write_record_set
+from tools.sample_faces_pairs import FOLDS, choose_pairs, look_number_of
+from tools.sample_faces_people import Person, draw_person
+from tools.sample_faces_renderer import render_jpeg
+
+GENERATOR_VERSION = 1  # raise it when the same arguments give other bytes
+LOOKS = 10
+RECORD_FILES = ("train.rec", "train.idx", "property")
+PAIRS_FILE = "sample_val.bin"
+ARGUMENTS_FILE = "made_with.json"
+Job = tuple[int, int, int, int]  # seed, person number, look number, image number
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0, or 2 with one sentence on stderr."""
+    options = _parse(argv)
+    arguments = {key: value for key, value in vars(options).items() if key not in _NOT_RECORDED}
+    arguments["generator_version"] = GENERATOR_VERSION
+    try:
+        _check(options)
+        if is_made(options.out, arguments):
+            print(f"{options.out}: already made with these arguments")
+            return 0
+        make(options.out, arguments, options.workers)
+    except (OSError, ValueError) as error:
+        print(f"make_sample_faces: {_sentence(error, options.out)}", file=sys.stderr)
+        return 2
+    print(
+        f"{options.out}: {options.people * options.images_per_person} images of {options.people} "
+        f"people, {options.pairs} pairs of {options.pairs_people} others"
+    )
+    return 0
+
+
+def make(out: Path, arguments: dict[str, int], workers: int) -> None:
+    """Write the whole set; ARGUMENTS_FILE comes last and vouches for the rest.
+
+    Parameters
+    ----------
+    out
+        The folder; made if it is missing.
+    arguments
+        people, images_per_person, pairs_people, pairs, seed: what the bytes depend on.
+    workers
+        Number of processes that render.
+    """
+    seed, people = arguments["seed"], arguments["people"]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / ARGUMENTS_FILE).unlink(missing_ok=True)
+
+    others = list(range(people, people + arguments["pairs_people"]))
+    look_of = {n: look_number_of(i, len(others), LOOKS) for i, n in enumerate(others)}
+    pairs = choose_pairs(others, lambda n: _person(seed, n, look_of[n]), arguments["pairs"], seed)
+    shown = [image for pair in pairs for image in (pair.first, pair.second)]
+    faces = render_all([(seed, n, look_of[n], image) for n, image in shown], workers)
+    write_pairs(out / PAIRS_FILE, list(faces), [pair.same for pair in pairs])
+
+    jobs = [
+        (seed, n, n % LOOKS, image)
+        for n in range(people)
+        for image in range(arguments["images_per_person"])
+    ]
+    labels = (number for _, number, _, _ in jobs)
+    write_record_set(out, zip(labels, render_all(jobs, workers), strict=True), people)
+    aside = out / f".{ARGUMENTS_FILE}.{os.getpid()}.part"
+    aside.write_text(json.dumps(arguments, indent=2) + "\n")
+    os.replace(aside, out / ARGUMENTS_FILE)
+
+
+def is_made(out: Path, arguments: dict[str, int]) -> bool:
+    """Return whether the folder holds a whole set made with these arguments."""
+    try:
+        recorded = json.loads((out / ARGUMENTS_FILE).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return recorded == arguments and all(
+        (out / name).is_file() for name in (*RECORD_FILES, PAIRS_FILE)
+    )
+
+
+def render_all(jobs: Iterable[Job], workers: int) -> Iterator[bytes]:
+    """Yield the JPEG of each job in order, rendered by several processes."""
+    if workers == 1:
+        yield from map(_render_job, jobs)
+        return
+    # spawn: a forked child could inherit a lock that one of OpenCV's threads holds.
+    with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
+        yield from pool.imap(_render_job, jobs, chunksize=16)
+
+
+def _render_job(job: Job) -> bytes:
+    seed, number, look_number, image = job
+    return render_jpeg(seed, number, _person(seed, number, look_number), image)
+
+
+@functools.lru_cache(maxsize=256)
+def _person(seed: int, number: int, look_number: int) -> Person:
+    return draw_person(seed, number, look_number)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise ValueError if the options cannot give a set."""
+    least = {"people": 2, "images_per_person": 1, "pairs_people": 2, "pairs": 2 * FOLDS,
+             "seed": 0, "workers": 1}  # fmt: skip
+    for key, bound in least.items():
+        if getattr(options, key) < bound:
+            flag = "--" + key.replace("_", "-")
+            raise ValueError(f"{flag}: must be at least {bound}, got {getattr(options, key)}")
+    if options.pairs % (2 * FOLDS):
+        raise ValueError(
+            f"--pairs: must be a multiple of {2 * FOLDS} ({FOLDS} folds, half like, half unlike), "
+            f"got {options.pairs}; take {options.pairs // (2 * FOLDS) * 2 * FOLDS or 2 * FOLDS}"
+        )
+
+
+def _sentence(error: Exception, out: Path) -> str:
+    if isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
+        return f"{error.filename or out}: cannot be written, got {reason!r}; choose another folder"
+    return str(error)
+
+
+_NOT_RECORDED = ("out", "workers")
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Make a small face-recognition set of drawn people.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the set")
+    parser.add_argument("--people", type=int, default=700, help="people in the training set")
+    parser.add_argument("--images-per-person", type=int, default=11, help="training images of each")
+    parser.add_argument("--pairs-people", type=int, default=100, help="people in the pairs")
+    parser.add_argument("--pairs", type=int, default=1000, help="pairs, a multiple of 20")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that render"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

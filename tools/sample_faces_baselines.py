@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure baselines without a net on the sample set: grey pixels, mean colour, whitened PCA.
+
+    python tools/sample_faces_baselines.py data/sample
+
+The set is of use only if these stay far below what a trained net reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the repository's root,
+# so that the script runs from anywhere
+
+import cv2
+import numpy as np
+
+from evaluation.pairs import PairsError, read_pairs
+
+FOLDS = 10
+SIDE = 28  # pixels: for PCA; its first 200 components are smooth, more pixels add nothing
+DIMENSIONS = (32, 64, 100, 150, 200)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the accuracy of each baseline; return 0, or 2 with one sentence on stderr."""
+    parser = argparse.ArgumentParser(description="Measure baselines on a sample set.")
+    parser.add_argument("folder", type=Path, help="what make_sample_faces.py wrote")
+    folder = parser.parse_args(argv).folder
+    try:
+        rows = measure(folder)
+    except (OSError, PairsError) as error:
+        print(f"sample_faces_baselines: {error}; make the set first", file=sys.stderr)
+        return 2
+    for name, accuracy in rows.items():
+        print(f"{name:<40} {accuracy:.3f}")
+    return 0
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Return the 10-fold accuracy of every baseline by name."""
+    pairs = read_pairs(folder / "sample_val.bin")
+    same = np.asarray(pairs.issame)
+    faces = np.stack([_decode(jpeg) for jpeg in pairs.images])
+    train, labels = read_training_images(folder)
+    rows = {
+        "cosine of grey pixels": _accuracy(_cosines(_grey(faces, 112)), same),
+        "distance of mean RGB": _accuracy(_mean_rgb_similarity(faces), same),
+    }
+    known, asked = _grey(train, SIDE), _grey(faces, SIDE)
+    middle = known.mean(0)
+    known, asked = known - middle, asked - middle
+    components = _whitened_components(known, max(DIMENSIONS))
+    for kind, within in (("whitened PCA", False), ("PCA, whitened within people", True)):
+        scores = {}
+        for dimensions in DIMENSIONS:
+            matrix = components[:, :dimensions]
+            if within:
+                matrix = matrix @ _within_whitening(known @ matrix, labels)
+            scores[dimensions] = _accuracy(_cosines(asked @ matrix), same)
+        best = max(scores, key=scores.get)
+        rows[f"{kind}, best of {len(scores)}: {best}"] = scores[best]
+    return rows
+
+
+def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
+    """Return the mean accuracy over folds, each with the threshold that is best on the others.
+
+    Inputs: similarity, (P,) float; same, (P,) bool; folds are consecutive and of equal size.
+    """
+    fold = np.arange(len(same)) * FOLDS // len(same)
+    accuracies = []
+    for test in range(FOLDS):
+        rest = fold != test
+        order = np.argsort(-similarity[rest], kind="stable")
+        ranked, truth = similarity[rest][order], same[rest][order]
+        # correct[k]: right answers when the k most alike are called the same
+        correct = np.concatenate([[0], np.cumsum(np.where(truth, 1, -1))]) + (~truth).sum()
+        k = int(correct.argmax())
+        threshold = ranked[k - 1] if k else np.inf
+        accuracies.append(np.mean((similarity[~rest] >= threshold) == same[~rest]))
+    return float(np.mean(accuracies))
+
+
+_accuracy = ten_fold_accuracy
+
+
+def read_training_images(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of train.rec, (N, 112, 112, 3) uint8 RGB, and their labels, (N,)."""
+    places = [line.split() for line in (folder / "train.idx").read_text().splitlines()]
+    data = (folder / "train.rec").read_bytes()
+    images, labels = [], []
+    for _, place in places:
+        _, lrec, flag, label = struct.unpack_from("<IIIf", data, int(place))
+        start, length = int(place) + 8, lrec & ((1 << 29) - 1)
+        # flag 0: an image with a scalar label; the records of header and people have vectors
+        if flag == 0 and lrec >> 29 == 0:
+            images.append(_decode(data[start + 24 : start + length]))
+            labels.append(int(label))
+    return np.stack(images), np.array(labels)
+
+
+def _decode(jpeg: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def _grey(faces: np.ndarray, side: int) -> np.ndarray:
+    """Return rows (N, side * side) of mean 0 and deviation 1."""
+    grey = faces.astype(np.float32).mean(-1)
+    if side != grey.shape[1]:
+        grey = np.stack([cv2.resize(g, (side, side), interpolation=cv2.INTER_AREA) for g in grey])
+    rows = grey.reshape(len(grey), -1)
+    return (rows - rows.mean(1, keepdims=True)) / (rows.std(1, keepdims=True) + 1e-6)
+
+
+def _cosines(rows: np.ndarray) -> np.ndarray:
+    """Return the cosine of each consecutive pair of rows, (2P, D) -> (P,)."""
+    rows = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
+    return (rows[0::2] * rows[1::2]).sum(1)
+
+
+def _mean_rgb_similarity(faces: np.ndarray) -> np.ndarray:
+    colour = faces.reshape(len(faces), -1, 3).mean(1)
+    return -np.linalg.norm(colour[0::2] - colour[1::2], axis=1)
+
+
+def _whitened_components(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return the first components of rows (N, D) of mean 0, for variance 1: (D, count)."""
+    values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
+    return vectors[:, ::-1][:, :count] / np.sqrt(np.maximum(values[::-1][:count], 1e-6))
+
+
+def _within_whitening(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the matrix (d, d) that whitens what varies inside one person; points are (N, d)."""
+    sums = np.zeros((labels.max() + 1, points.shape[1]))
+    np.add.at(sums, labels, points)
+    inside = points - (sums / np.maximum(np.bincount(labels), 1)[:, None])[labels]
+    values, vectors = np.linalg.eigh(inside.T @ inside / len(inside))
+    return vectors / np.sqrt(np.maximum(values, 1e-6)) @ vectors.T
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The people of the sample set: what stays the same in all images of one person.
+
+A person is a look (skin, hair colour, hair style), shared with many others, and traits, which are
+that person's own. Looks say little about who it is; the shapes of eyes, brows, nose and mouth do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+HAIR_STYLES = ("bald", "short", "parted", "fringe", "long", "curly")
+SKINS = ((240, 202, 174), (224, 178, 146), (202, 152, 116), (174, 124, 92), (148, 102, 76))
+HAIRS = ((38, 30, 28), (78, 52, 36), (140, 98, 56), (206, 170, 106))
+IRISES = ((52, 30, 20), (150, 96, 30), (60, 130, 70), (70, 140, 200), (130, 130, 140))
+LIPS = ((206, 60, 70), (150, 40, 90), (225, 120, 120), (120, 60, 44), (235, 90, 50))
+EYE_SHADOWS = (
+    None,
+    None,
+    (40, 90, 190),
+    (50, 150, 90),
+    (130, 50, 150),
+    (200, 110, 40),
+    (30, 24, 30),
+)
+EARRINGS = (
+    None,
+    None,
+    (240, 200, 60),
+    (230, 235, 240),
+    (30, 140, 160),
+    (190, 30, 60),
+    (60, 40, 140),
+)
+BROWS = (None, (24, 18, 18), (150, 70, 30), (190, 184, 176))  # None: as the hair
+BLUSHES = ((210, 60, 70), (225, 120, 60), (150, 60, 130))
+MOUSTACHES = ("none", "none", "none", "thin", "thick", "goatee", "beard")
+GLASSES_SHARE = 0.25  # of the people
+
+# Ranges of the traits: (lowest, highest). They are drawn from a beta distribution with more weight
+# at both ends than in the middle: two people then differ clearly in some of them.
+# Lengths are in face units: half the height of a head is about 1.
+TRAITS = {
+    "forehead_width": (0.58, 0.80),
+    "cheek_width": (0.68, 0.88),
+    "jaw_width": (0.46, 0.80),
+    "chin_width": (0.14, 0.42),
+    "chin_y": (0.88, 1.14),
+    "ear_size": (0.10, 0.26),
+    "eye_x": (0.27, 0.45),
+    "eye_y": (-0.18, -0.02),
+    "eye_width": (0.12, 0.23),
+    "eye_height": (0.05, 0.16),
+    "eye_slant": (-0.40, 0.40),  # radians, outer corner up when positive
+    "iris": (0.06, 0.115),
+    "lid_fold": (0.0, 1.0),  # strength
+    "eye_bag": (0.0, 1.0),  # strength
+    "earring": (0.06, 0.12),
+    "lash": (0.010, 0.040),
+    "brow_gap": (0.13, 0.27),
+    "brow_length": (0.16, 0.38),
+    "brow_thickness": (0.02, 0.12),
+    "brow_slant": (-0.45, 0.45),  # radians, outer end up when positive
+    "brow_arch": (-0.02, 0.11),
+    "brow_inner": (0.05, 0.20),
+    "nose_y": (0.18, 0.44),
+    "nose_width": (0.09, 0.27),
+    "bridge_width": (0.03, 0.11),
+    "nostril": (0.02, 0.06),
+    "mouth_drop": (0.20, 0.36),
+    "mouth_width": (0.15, 0.42),
+    "upper_lip": (0.02, 0.10),
+    "lower_lip": (0.03, 0.14),
+    "cupid": (0.0, 0.05),
+    "lip_red": (0.35, 1.0),
+    "cheek_fold": (0.0, 1.0),  # strength of the folds from nose to mouth
+    "chin_cleft": (0.0, 1.0),  # strength
+    "blush": (0.0, 0.8),  # strength
+    "freckles": (-60.0, 70.0),  # number; none when negative
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Skin, hair colour (RGB, 0 .. 255) and hair style."""
+
+    skin: np.ndarray
+    hair: np.ndarray
+    style: str
+
+
+@dataclass(frozen=True)
+class Glasses:
+    """A frame: half width and half height of a lens and thickness in face units, RGB colour."""
+
+    width: float
+    height: float
+    thickness: float
+    colour: np.ndarray
+    square: bool
+
+
+@dataclass(frozen=True)
+class Person:
+    """One identity: a look, the traits by name, and marks that are drawn where they are."""
+
+    look: Look
+    traits: dict[str, float]
+    iris_colour: tuple[int, int, int]
+    lip_colour: tuple[int, int, int]
+    eye_shadow: tuple[int, int, int] | None
+    earrings: tuple[int, int, int] | None
+    brow_colour: np.ndarray
+    blush_colour: tuple[int, int, int]
+    moustache: str
+    glasses: Glasses | None
+    moles: np.ndarray = field(repr=False)  # (M, 3): x, y, radius in face units
+    freckles: np.ndarray = field(repr=False)  # (F, 2): x, y
+
+
+def draw_person(seed: int, number: int, look_number: int) -> Person:
+    """Draw person `number`; people with the same look_number differ little in skin and hair."""
+    rng = np.random.default_rng([seed, 1, number])
+    traits = {
+        name: float(low + (high - low) * rng.beta(0.4, 0.4)) for name, (low, high) in TRAITS.items()
+    }
+    moles = rng.uniform((-0.55, -0.6, 0.016), (0.55, 0.8, 0.04), (rng.integers(0, 4), 3))
+    spots = rng.normal(0, 1, (max(0, int(traits["freckles"])), 2)) * (0.34, 0.12) + (0.0, 0.2)
+    look = _draw_look(seed, look_number, rng)
+    brow_colour = _pick(rng, BROWS)
+    return Person(
+        look=look,
+        traits=traits,
+        iris_colour=_pick(rng, IRISES),
+        lip_colour=_pick(rng, LIPS),
+        eye_shadow=_pick(rng, EYE_SHADOWS),
+        earrings=_pick(rng, EARRINGS),
+        brow_colour=look.hair * 0.7 if brow_colour is None else np.array(brow_colour),
+        blush_colour=_pick(rng, BLUSHES),
+        moustache=_pick(rng, MOUSTACHES),
+        glasses=draw_glasses(rng) if rng.random() < GLASSES_SHARE else None,
+        moles=moles,
+        freckles=spots,
+    )
+
+
+def _pick(rng: np.random.Generator, choices: tuple) -> Any:
+    return choices[rng.integers(len(choices))]
+
+
+def draw_glasses(rng: np.random.Generator) -> Glasses:
+    """Draw a frame: a person's own, or one of a stranger."""
+    return Glasses(
+        width=rng.uniform(0.20, 0.27),
+        height=rng.uniform(0.12, 0.21),
+        thickness=rng.uniform(0.02, 0.05),
+        colour=rng.uniform(10, 140, 3),
+        square=bool(rng.random() < 0.5),
+    )
+
+
+def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
+    """Draw the shared look from its own generator, then vary it a little with the person's."""
+    shared = np.random.default_rng([seed, 2, look_number])
+    skin = np.array(SKINS[look_number % len(SKINS)]) + shared.normal(0, 6, 3)
+    hair = np.array(HAIRS[shared.integers(len(HAIRS))]) + shared.normal(0, 6, 3)
+    return Look(
+        skin=np.clip(skin + rng.normal(0, 3, 3), 20, 250),
+        hair=np.clip(hair + rng.normal(0, 4, 3), 5, 250),
+        style=HAIR_STYLES[shared.integers(len(HAIR_STYLES))],
+    )
+
+
+def look_distance(one: Look, other: Look) -> float:
+    """Return how unlike two looks are: RGB distance of skin and hair, 100 for another style."""
+    colours = np.linalg.norm(one.skin - other.skin) + np.linalg.norm(one.hair - other.hair)
+    return float(colours + 100.0 * (one.style != other.style))
