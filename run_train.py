@@ -41,15 +41,10 @@ from pipeline.records import RecordSet, open_records
 from pipeline.sampling import Position
 from training import schedule
 from training.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from training.faults import Stopped, TrainingError
 from training.log import RunLog, fail
-from training.loop import (
-    Loop,
-    Progress,
-    Stopped,
-    TrainingError,
-    peak_rss_mib,
-    reseed,
-)
+from training.loop import Loop, Progress, reseed
+from training.report import announce, finish
 from training.run_folder import choose_run, write_config
 from training.step import build_optimizer, collect_parameters
 
@@ -127,7 +122,20 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     reseed(config.run.seed, progress.step, comm.rank)
 
     log = agree(comm, lambda: RunLog(folder if comm.rank == 0 else None, progress.step))
-    announce(log, config, inputs, comm, folder, progress, loader.notice)
+    announce(
+        log,
+        folder,
+        progress,
+        {"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
+        {
+            "data": config.data.records or "synthetic",
+            "images": len(inputs.records) if inputs.records else 0,
+            "people": inputs.num_classes,
+            "loader": f"{config.data.loader}/{config.data.reader}",
+            "batch": f"{config.data.batch_size} x {comm.size} = {whole}",
+        },
+        [loader.notice, pretrained_notice(inputs, progress)],
+    )
     meta = {
         "net": plain["net"],
         "head": plain["head"],
@@ -189,9 +197,9 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         loop.run()
     except (Stopped, TrainingError) as error:
         status = "stopped" if isinstance(error, Stopped) else "failed"
-        finish(log, loop, comm, {"status": status, "reason": str(error)})
+        finish(log, loop, comm, versions(), status=status, reason=str(error))
         raise
-    finish(log, loop, comm, {"status": "finished"})
+    finish(log, loop, comm, versions(), status="finished")
 
 
 def open_inputs(config: Config, comm: Comm) -> Inputs:
@@ -331,6 +339,13 @@ def restore(
             inputs.pretrained.load_head_parameters(head, inputs.ctx)
 
 
+def pretrained_notice(inputs: Inputs, progress: Progress) -> str:
+    """Return the line about the weights that a new run starts from."""
+    if not inputs.pretrained or progress.step:
+        return ""
+    return f"starts from the weights of {inputs.pretrained.folder}"
+
+
 def rate(config: Config, epoch_images: int, end_images: int) -> Any:
     """Return the learning rate as a function of the images used."""
     optim = config.optim
@@ -355,58 +370,6 @@ def margin(config: Config, epoch_images: int, end_images: int) -> Any:
         start=train.margin_start.images(epoch_images, end_images),
         warmup=train.margin_warmup.images(epoch_images, end_images),
     )
-
-
-def announce(
-    log: RunLog,
-    config: Config,
-    inputs: Inputs,
-    comm: Comm,
-    folder: Path,
-    progress: Progress,
-    notice: str,
-) -> None:
-    """Say what runs."""
-    data, whole = config.data, config.data.batch_size * comm.size
-    images = len(inputs.records) if inputs.records else 0
-    log.say(f"run {folder}  ranks {comm.size}  device {inputs.ctx}  threads {THREADS}")
-    log.say(
-        f"data {data.records or 'synthetic'}  images {images}  people {inputs.num_classes}  "
-        f"loader {data.loader}/{data.reader}  batch {data.batch_size} x {comm.size} = {whole}"
-    )
-    if progress.step:
-        log.say(
-            f"resumed at step {progress.step}, epoch {progress.epoch}, "
-            f"{progress.consumed} images into it"
-        )
-    if inputs.pretrained and not progress.step:
-        log.say(f"starts from the weights of {inputs.pretrained.folder}")
-    if notice:
-        log.say(notice)
-
-
-def finish(log: RunLog, loop: Loop, comm: Comm, outcome: dict[str, Any]) -> None:
-    """Write summary.json and close the log."""
-    peak = max(comm.gather_json(peak_rss_mib()))
-    totals, progress = loop.totals, loop.progress
-    try:
-        log.summary(
-            {
-                **outcome,
-                "steps": progress.step,
-                "epochs": progress.epoch,
-                "ranks": comm.size,
-                "images_per_second": totals.images_per_second,
-                "data_wait_fraction": totals.data_wait_fraction,
-                "final_loss": totals.final_loss,
-                "verification": loop.verification,
-                "peak_rss_mib": peak,
-                "versions": versions(),
-            }
-        )
-        log.close()
-    except OSError as error:
-        log.say(f"summary.json cannot be written, got {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,8 @@ import mxnet as mx
 import numpy as np
 
 from pipeline import sampling
-from pipeline.records import RecordError, RecordReader, RecordSet, write_image_index
+from pipeline.plans import Plan, Share, random_plans, window_plans
+from pipeline.records import RecordError, RecordReader, RecordSet
 from pipeline.sampling import Position
 
 LOADERS = ("dali", "cpu", "synthetic")
@@ -38,27 +38,6 @@ class Batch(NamedTuple):
     """(B,) float32, integers; exact up to 2**24 people."""
     after: Position
     """Where the data goes on after this batch."""
-
-
-class _Plan(NamedTuple):
-    """What a rank reads for one batch."""
-
-    rows: np.ndarray
-    mirror: np.ndarray
-    after: Position
-    jpegs: list[np.ndarray] | None = None
-
-
-@dataclass(frozen=True)
-class Share:
-    """The part of the data that one rank reads."""
-
-    rank: int = 0
-    size: int = 1
-
-    def global_batch_size(self, batch_size: int) -> int:
-        """Return the images of all ranks per step."""
-        return batch_size * self.size
 
 
 class Loader:
@@ -204,11 +183,11 @@ def build_loader(
                 f"window reader: epoch {position.epoch} begins again, the "
                 f"{position.consumed} images already used of it are read twice"
             )
-        plans = _window_plans(
+        plans = window_plans(
             records, seed, position.epoch, batch_size, share, window, Path(index_folder), mirror
         )
     else:
-        plans = _random_plans(records, seed, position, batch_size, share, mirror)
+        plans = random_plans(records, seed, position, batch_size, share, mirror)
     if name == "dali":
         device_id = ctx.device_id if ctx.device_type == "gpu" else None
         batches = _dali_batches(
@@ -236,74 +215,9 @@ def hand_over(tensor: Any, ctx: mx.Context) -> mx.nd.NDArray:
     return array
 
 
-def _random_plans(
-    records: RecordSet,
-    seed: int,
-    position: Position,
-    batch_size: int,
-    share: Share,
-    mirror: bool,
-) -> Iterator[_Plan]:
-    whole, order, epoch = share.global_batch_size(batch_size), None, -1
-    while True:
-        position = sampling.settle(position, len(records), whole)
-        if position.epoch != epoch:
-            epoch = position.epoch
-            order = sampling.epoch_order(len(records), seed, epoch)
-        rows = sampling.rank_rows(order, position.consumed, batch_size, share.rank, share.size)
-        position = sampling.advance(position, whole)
-        yield _Plan(rows, _mirror(records, rows, seed, epoch, mirror), position)
-
-
-def _window_plans(
-    records: RecordSet,
-    seed: int,
-    epoch: int,
-    batch_size: int,
-    share: Share,
-    window: int,
-    index_folder: Path,
-    mirror: bool,
-) -> Iterator[_Plan]:
-    from pipeline.dali import WindowReader
-
-    index_folder.mkdir(parents=True, exist_ok=True)
-    idx = index_folder / f"images-{share.rank}.idx"
-    write_image_index(records, idx)
-    by_offset = np.argsort(records.offsets, kind="stable")
-    sorted_offsets = records.offsets[by_offset]
-    whole = share.global_batch_size(batch_size)
-    while True:
-        # A reader per epoch: its shard and its seed come from the epoch, so an epoch that is
-        # begun again after a restart is the same.
-        reader = WindowReader(
-            records.rec,
-            idx,
-            batch_size,
-            shard_id=(share.rank + epoch) % share.size,
-            num_shards=share.size,
-            window=window,
-            seed=(seed * 1_000_003 + epoch) % 2**31,
-        )
-        for step in range(len(records) // whole):
-            jpegs, offsets = reader.read()
-            rows = by_offset[np.searchsorted(sorted_offsets, offsets)]
-            after = Position(epoch, (step + 1) * whole)
-            yield _Plan(rows, _mirror(records, rows, seed, epoch, mirror), after, jpegs)
-        epoch += 1
-
-
-def _mirror(
-    records: RecordSet, rows: np.ndarray, seed: int, epoch: int, mirror: bool
-) -> np.ndarray:
-    if not mirror:
-        return np.zeros(len(rows), dtype=bool)
-    return sampling.mirror_flags(records.keys[rows], seed, epoch)
-
-
 def _dali_batches(
     records: RecordSet,
-    plans: Iterator[_Plan],
+    plans: Iterator[Plan],
     batch_size: int,
     decode: str,
     threads: int,
@@ -315,7 +229,7 @@ def _dali_batches(
 
     graph = DecodeGraph(batch_size, decode, threads, depth, device_id)
     reader = RecordReader(records)
-    under_way: deque[_Plan] = deque()
+    under_way: deque[Plan] = deque()
     for plan in plans:
         jpegs = reader.read(plan.rows) if plan.jpegs is None else plan.jpegs
         graph.feed(jpegs, plan.mirror)
@@ -339,7 +253,7 @@ def _dali_batches(
         yield Batch(image, _labels(records, plan.rows, ctx), plan.after)
 
 
-def _faulty(records: RecordSet, reader: RecordReader, plans: list[_Plan]) -> RecordError | None:
+def _faulty(records: RecordSet, reader: RecordReader, plans: list[Plan]) -> RecordError | None:
     """Return the error that names the first damaged picture of some batches."""
     from pipeline.dali import find_faulty
 
@@ -355,12 +269,12 @@ def _faulty(records: RecordSet, reader: RecordReader, plans: list[_Plan]) -> Rec
 
 
 def _cpu_batches(
-    records: RecordSet, plans: Iterator[_Plan], workers: int, ctx: mx.Context
+    records: RecordSet, plans: Iterator[Plan], workers: int, ctx: mx.Context
 ) -> Iterator[Batch]:
     from pipeline.dali import MEAN, STD
     from pipeline.reference import reference_batches
 
-    asked: deque[_Plan] = deque()
+    asked: deque[Plan] = deque()
 
     def items() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for plan in plans:

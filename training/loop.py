@@ -9,7 +9,6 @@ last good batch until then, so that no collective is left waiting; then all leav
 
 from __future__ import annotations
 
-import resource
 import signal
 import time
 from collections import deque
@@ -23,23 +22,12 @@ from mxnet import gluon
 
 from launch.comm import Comm
 from training.clock import DeviceClock
+from training.faults import Stopped, TrainingError
 from training.log import RunLog, progress_line, verification_line
 from training.step import all_finite, train_step
 
 STOP_SECONDS = 4.0
 """horovodrun kills 5 s after SIGTERM: a checkpoint is saved on SIGTERM only if it fits this."""
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; ``usage`` tells a fault of the data or the disk from others."""
-
-    def __init__(self, text: str, usage: bool = False):
-        super().__init__(text)
-        self.usage = usage
-
-
-class Stopped(Exception):
-    """The run was asked to stop (SIGTERM or SIGINT) and has."""
 
 
 @dataclass
@@ -149,6 +137,12 @@ class Loop:
     def totals(self) -> Totals:
         """Return the sums so far."""
         return Totals(self._images, self._seconds, self._waited, self._final_loss)
+
+    @property
+    def epochs(self) -> int:
+        """Return how many epochs have been completed."""
+        left = self.loader.images_per_epoch - self.progress.consumed
+        return self.progress.epoch + (self.progress.consumed > 0 and left < self.whole)
 
     def run(self) -> None:
         """Train to the end.
@@ -371,8 +365,3 @@ def reseed(seed: int, step: int, rank: int) -> None:
     """Seed MXNet's generator from the place in the run."""
     words = np.random.SeedSequence([seed, step, rank]).generate_state(1)
     mx.random.seed(int(words[0]) & 0x7FFFFFFF)
-
-
-def peak_rss_mib() -> float:
-    """Return the largest resident memory of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

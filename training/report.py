@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first lines and the last file of a run."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.comm import Comm
+from training.log import RunLog
+from training.loop import Loop, Progress
+
+
+def announce(
+    log: RunLog,
+    folder: Path,
+    progress: Progress,
+    ranks: Mapping[str, Any],
+    data: Mapping[str, Any],
+    notices: Sequence[str],
+) -> None:
+    """Say what runs, on what, on which data; empty notices are left out."""
+    log.say(f"run {folder}  " + "  ".join(f"{key} {value}" for key, value in ranks.items()))
+    log.say("  ".join(f"{key} {value}" for key, value in data.items()))
+    if progress.step:
+        log.say(
+            f"resumed at step {progress.step}, epoch {progress.epoch}, "
+            f"{progress.consumed} images into it"
+        )
+    for notice in filter(None, notices):
+        log.say(notice)
+
+
+def finish(
+    log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str], **outcome: str
+) -> None:
+    """Write summary.json and close the log; all ranks call it together.
+
+    Parameters
+    ----------
+    versions
+        What the result depends on.
+    outcome
+        status: "finished", "stopped" or "failed"; reason: a sentence, where there is one.
+    """
+    peak_rss_mib = max(comm.gather_json(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    totals = loop.totals
+    try:
+        log.summary(
+            {
+                **outcome,
+                "steps": loop.progress.step,
+                "epochs": loop.epochs,
+                "ranks": comm.size,
+                "images_per_second": totals.images_per_second,
+                "data_wait_fraction": totals.data_wait_fraction,
+                "final_loss": totals.final_loss,
+                "verification": loop.verification,
+                "peak_rss_mib": peak_rss_mib,
+                "versions": versions,
+            }
+        )
+        log.close()
+    except OSError as error:
+        log.say(f"summary.json cannot be written, got {error.strerror}")
