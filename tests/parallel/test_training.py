@@ -91,7 +91,7 @@ def test_three_ranks_go_through_an_epoch_end(make_records, tmp_path):
     ended = run(3, training(cfg))
     assert ended.code == 0, ended.everything
     folder = tmp_path / "runs" / "tiny-001"
-    check_summary(folder, status="finished", steps=10, epochs=1, ranks=3, verification={})
+    check_summary(folder, status="finished", steps=10, epochs=2, ranks=3, verification={})
     check_checkpoints(folder, 10)
 
 
