@@ -295,8 +295,9 @@ class Loop:
             raise TrainingError(f"{where}{first['text']}", usage=True)
         saved = f"step {self._saved_at}" if self._saved_at >= 0 else "none yet"
         raise TrainingError(
-            f"{where}{first['text']}; the last good checkpoint ({saved}) is kept, lower optim.lr, "
-            "lengthen optim.warmup or train.margin_warmup, or set optim.clip_norm"
+            f"{where}{first['text']}; the last good checkpoint ({saved}) is kept, begin anew "
+            "(run.resume=false) with a lower optim.lr, a longer optim.warmup or "
+            "train.margin_warmup, or with optim.clip_norm"
         )
 
     def _stop(self) -> None:

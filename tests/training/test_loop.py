@@ -174,7 +174,8 @@ def test_loss_that_is_not_finite_names_its_step(make_loop):
         made.loop.run()
     assert str(caught.value) == (
         "the loss of step 8 is not finite, got nan; the last good checkpoint (step 5) is kept, "
-        "lower optim.lr, lengthen optim.warmup or train.margin_warmup, or set optim.clip_norm"
+        "begin anew (run.resume=false) with a lower optim.lr, a longer optim.warmup or "
+        "train.margin_warmup, or with optim.clip_norm"
     )
     assert not caught.value.usage
     assert made.progress.step == 10 and made.saved == [5]
@@ -193,8 +194,8 @@ def test_weights_that_are_not_finite_are_not_saved(make_loop):
         made.loop.run()
     assert str(caught.value) == (
         "the weights after step 4 are not finite, got NaN or infinity; the last good checkpoint "
-        "(none yet) is kept, lower optim.lr, lengthen optim.warmup or train.margin_warmup, or set "
-        "optim.clip_norm"
+        "(none yet) is kept, begin anew (run.resume=false) with a lower optim.lr, a longer "
+        "optim.warmup or train.margin_warmup, or with optim.clip_norm"
     )
     assert made.saved == []
 
