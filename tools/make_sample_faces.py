@@ -155,8 +155,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the set")
-    parser.add_argument("--people", type=int, default=700, help="people in the training set")
-    parser.add_argument("--images-per-person", type=int, default=11, help="training images of each")
+    parser.add_argument("--people", type=int, default=800, help="people in the training set")
+    parser.add_argument("--images-per-person", type=int, default=9, help="training images of each")
     parser.add_argument("--pairs-people", type=int, default=100, help="people in the pairs")
     parser.add_argument("--pairs", type=int, default=1000, help="pairs, a multiple of 20")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")

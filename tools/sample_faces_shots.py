@@ -57,9 +57,9 @@ def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
     return Shot(
         yaw=float(np.clip(normal(0, 0.12), -0.28, 0.28)),
         pitch=float(np.clip(normal(0, 0.06), -0.14, 0.14)),
-        roll=float(np.clip(normal(0, 0.07), -0.16, 0.16)),
-        scale=float(uniform(42, 49)),
-        centre=(float(56 + normal(0, 2.2)), float(58 + normal(0, 2.2))),
+        roll=float(np.clip(normal(0, 0.06), -0.14, 0.14)),
+        scale=float(uniform(43, 48)),
+        centre=(float(56 + normal(0, 1.5)), float(58 + normal(0, 1.5))),
         mirrored=bool(chance() < 0.5),
         eye_open=float(0.15 if chance() < 0.04 else uniform(0.75, 1.1)),
         gaze=(float(uniform(-0.6, 0.6)), float(uniform(-0.3, 0.3))),
