@@ -24,7 +24,7 @@ setup: ## make .venv
 	@bash launch/environment/setup.sh "$(PYTHON)"
 setup-dev: ## make .venv with what tests and lint need
 	@bash launch/environment/setup.sh "$(PYTHON)" dev
-clean: ## remove .venv, sample data and runs
-	@rm -rf .venv data runs
+clean: ## remove .venv and the sample (runs stay)
+	@rm -rf .venv $(SAMPLE)
 .PHONY: help train test lint format sample setup setup-dev clean
 .DEFAULT_GOAL := help

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many different people a batch holds, on a set sorted by person.
 
-python benchmarks/batch_mixing.py
+python tools/batch_mixing.py
 
 Random access against the window reader and the expectation of a uniform permutation, on a set of
 its own or on --records.  Counts, no timing.
