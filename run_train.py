@@ -15,7 +15,9 @@ from launch.threads import share_cores
 THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
 
 import inspect
+import os
 import sys
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -32,7 +34,7 @@ from evaluation.pairs import Pairs, read_pairs
 from heads import HEADS, build_head
 from launch.agree import Refused, agree, require_equal
 from launch.cli import load_config
-from launch.comm import Comm, connect
+from launch.comm import Comm, NoConnection, connect
 from launch.config import Config, ConfigError, differences
 from launch.provenance import commit, versions
 from nets import NETS, build_net
@@ -64,7 +66,15 @@ class Inputs:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line; return 0, 1 (training failed), 2 (usage or data) or 143 (stopped)."""
-    comm = connect()
+    try:
+        comm = connect()
+    except NoConnection as error:
+        # Horovod: the launcher kills the others when one leaves with a code, so rank 0 goes first.
+        if int(os.environ.get("HOROVOD_RANK", "0")) == 0:
+            fail(str(error))
+        else:
+            time.sleep(2)
+        return 2
     code, sentence = 0, ""
     try:
         with ExitStack() as at_end:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -114,10 +115,28 @@ class HorovodComm(Comm):
         hvd.shutdown()
 
 
+class NoConnection(ValueError):
+    """Ranks that cannot be joined: the one fault that they cannot agree on."""
+
+
 def connect() -> Comm:
-    """Join the ranks that a launcher started, or stand alone."""
+    """Join the ranks that a launcher started, or stand alone.
+
+    Raises
+    ------
+    NoConnection
+        If the name of this host is unknown to it: Gloo would end in a segmentation fault.
+    """
     if int(os.environ.get("HOROVOD_SIZE", "1")) == 1:
         return Comm()
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError as error:
+        raise NoConnection(
+            f"launch: the name of this host cannot be looked up, got {name!r} ({error.strerror}); "
+            f"add the line '127.0.1.1 {name}' to /etc/hosts"
+        ) from None
     import horovod.mxnet as hvd
 
     hvd.init()

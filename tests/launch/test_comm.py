@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import mxnet as mx
 import numpy as np
+import pytest
 
-from launch.comm import Comm, connect
+from launch.comm import Comm, NoConnection, connect
 
 
 def test_alone_without_a_launcher(monkeypatch):
@@ -46,3 +47,13 @@ def test_trainer_updates_at_once():
     trainer.allreduce_grads()
     trainer.update(4)
     assert parameter.data().asnumpy().tolist() == [0.75, 1.5]
+
+
+def test_a_host_that_does_not_know_its_name_is_refused(monkeypatch):
+    # Gloo would not survive it.
+    monkeypatch.setenv("HOROVOD_SIZE", "2")
+    monkeypatch.setattr("socket.gethostname", lambda: "no-such-host.invalid")
+    with pytest.raises(NoConnection) as caught:
+        connect()
+    assert "got 'no-such-host.invalid'" in str(caught.value)
+    assert "add the line '127.0.1.1 no-such-host.invalid' to /etc/hosts" in str(caught.value)
