@@ -27,7 +27,7 @@ _CODE = re.compile(r"^Exit code: (-?\d+)")
 # What horovodrun says of itself when a rank ends with a code; the rank has said why.
 _LAUNCHER = re.compile(
     r"^(Process \d+ exit with status code|Terminating remaining workers|Traceback \(most recent|"
-    r"RuntimeError: Horovod detected|Process name: |Terminated$)"
+    r"RuntimeError: Horovod detected|Process name: )"
 )
 
 
@@ -88,6 +88,8 @@ def show(output: IO[str], ranks: int, bar: Bar | None) -> int | None:
         if ranks > 1:
             if prefix := _PREFIX.match(line):
                 line = line[prefix.end() :]
+                if line == "Terminated":  # the shell of a rank that horovodrun ended after another
+                    continue
                 if prefix[2] == "stderr":
                     stream = sys.stderr
                 elif prefix[1] != "0":

@@ -24,6 +24,7 @@ REFUSED = """\
 [0]<stderr>:run_train: data.records: no such file
 Process 1 exit with status code 2.
 Terminating remaining workers after failure of Process 1.
+[0]<stderr>:Terminated
 Process 0 exit with status code 2.
 Traceback (most recent call last):
   File "/home/me/.venv/bin/horovodrun", line 8, in <module>
