@@ -56,4 +56,7 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
             self.norm.gamma.grad_req = "null"
 
     def hybrid_forward(self, F, x):
-        return self.norm(self.linear(self.pool(x)))
+        # Normalised as (B, E, 1, 1): MXNet keeps oneDNN's batch normalisations by shape and takes
+        # that of (B, C, 1, 1) for (B, E) where C = E, which ends in a segmentation fault.
+        embedding = F.reshape(self.linear(self.pool(x)), shape=(0, -1, 1, 1))
+        return F.flatten(self.norm(embedding))

@@ -212,3 +212,14 @@ def test_bad_settings_are_refused_in_a_sentence(name, settings, sentence):
     with pytest.raises(ValueError) as error:
         build_net(name, **settings)
     assert str(error.value).startswith(sentence)
+
+
+def test_embedding_may_be_as_long_as_the_last_layer_is_wide():
+    # MXNet took the batch normalisation of (B, C, 1, 1) for the one of (B, E) and crashed.
+    net = build_net("mobilefacenet", width=0.125, embedding_size=64)
+    net.initialize()
+    with mx.autograd.record():
+        embedding = net(mx.nd.ones((2, 3, 112, 112)))
+    embedding.backward()
+    assert net(mx.nd.ones((2, 3, 112, 112))).shape == (2, 64)
+    mx.nd.waitall()
