@@ -38,6 +38,7 @@ from launch.comm import Comm, NoConnection, connect
 from launch.config import Config, ConfigError, differences
 from launch.provenance import commit, versions
 from nets import NETS, build_net
+from pipeline.augmentation import Augmentation
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
 from pipeline.records import RecordSet, open_records
 from pipeline.sampling import Position
@@ -47,7 +48,7 @@ from training.faults import Stopped, TrainingError
 from training.log import RunLog, fail
 from training.loop import Loop, Progress, reseed
 from training.report import announce, finish
-from training.run_folder import choose_run, write_config
+from training.run_folder import choose_run, write_classes, write_config
 from training.step import build_optimizer, collect_parameters
 
 
@@ -106,7 +107,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     require_equal(comm, fingerprint(inputs), "data")
     whole = config.data.batch_size * comm.size
 
-    folder, checkpoint = choose_folder(config, plain, comm)
+    folder, checkpoint = choose_folder(config, plain, inputs, comm)
     state = checkpoint.state if checkpoint else {}
     progress = Progress(**state.get("progress", {}))
     # Kept from the first start on: with another number of ranks an epoch drops another tail.
@@ -138,7 +139,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         progress,
         {"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
         {
-            "data": config.data.records or "synthetic",
+            "data": ", ".join(config.data.records) or "synthetic",
             "images": len(inputs.records) if inputs.records else 0,
             "people": inputs.num_classes,
             "loader": f"{config.data.loader}/{config.data.reader}",
@@ -227,11 +228,13 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
         raise ConfigError("data.decode: 'mixed' needs a GPU, got none; use data.decode=cpu")
     whole = data.batch_size * comm.size
     if data.records:
-        records = open_records(data.records, config.run.dir, data.num_classes)
+        records = open_records(
+            data.records, config.run.dir, data.num_classes, data.labels, data.images_filter
+        )
         if whole > len(records):
             raise ConfigError(
                 f"data.batch_size: {data.batch_size} x {comm.size} ranks needs {whole} images per "
-                f"step, got {len(records)} in {records.rec}; lower data.batch_size or add data"
+                f"step, got {len(records)} in {records.name}; lower data.batch_size or add data"
             )
         num_classes, image_size, images = records.num_classes, records.image_size, len(records)
     else:
@@ -254,8 +257,10 @@ def fingerprint(inputs: Inputs) -> dict[str, Any]:
         "num_classes": inputs.num_classes,
         "image_size": list(inputs.image_size),
         "images": len(records) if records else 0,
-        "keys": zlib.crc32(records.keys.tobytes()) if records else 0,
-        "labels": zlib.crc32(records.labels.tobytes()) if records else 0,
+        **{
+            name: zlib.crc32(getattr(records, name)) if records else 0
+            for name in ("file", "keys", "labels")
+        },
         "pairs": {name: len(pairs) for name, pairs in inputs.sets.items()},
     }
 
@@ -268,7 +273,7 @@ def run_images(config: Config, epoch_images: int, whole: int) -> int:
 
 
 def choose_folder(
-    config: Config, plain: dict[str, Any], comm: Comm
+    config: Config, plain: dict[str, Any], inputs: Inputs, comm: Comm
 ) -> tuple[Path, Checkpoint | None]:
     """Return the run folder and its checkpoint, as rank 0 finds them."""
 
@@ -280,6 +285,9 @@ def choose_folder(
         write_config(
             folder, plain, {"versions": versions(), "commit": commit(), "ranks": comm.size}
         )
+        records = inputs.records
+        if records and records.origins is not None:
+            write_classes(folder, records.files, records.origins)
         return [str(folder), str(checkpoint.folder) if checkpoint else None]
 
     folder, found = comm.gather_json(agree(comm, choose))[0]
@@ -305,7 +313,14 @@ def make_loader(
         reader=data.reader,
         decode=decode,
         window=data.window,
-        mirror=data.mirror,
+        augmentation=Augmentation(
+            mirror=data.mirror,
+            color_jitter=data.color_jitter,
+            jpeg_quality=tuple(data.jpeg_quality) or None,
+            jpeg_probability=data.jpeg_probability,
+            cut_out=data.cut_out,
+            cut_out_probability=data.cut_out_probability,
+        ),
         threads=data.threads or THREADS,
         workers=data.workers,
         prefetch=data.prefetch,

@@ -40,7 +40,7 @@ class RunConfig:
     dir: str = "runs"
     """Parent folder of all runs."""
     seed: int = 1
-    """Seed of order, mirror, initial weights."""
+    """Seed of order, augmentation, initial weights."""
     resume: bool = True
     """Go on with an unfinished run of this name; false starts a new one."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -61,8 +61,12 @@ class RunConfig:
 class DataConfig:
     """Records and how they are read."""
 
-    records: str = ""
-    """A folder with train.rec, train.idx and property, or a .rec file."""
+    records: list[str] = field(default_factory=list)
+    """Folders with train.rec, train.idx and property, or .rec files; several are read as one."""
+    labels: Literal["stacked", "shared"] = "stacked"
+    """Several sets. stacked: of different people; shared: a label is one person in all of them."""
+    images_filter: int = 0
+    """People with fewer images are left out and the others numbered densely; 0 keeps all."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
     """dali: the pipeline; cpu: Gluon DataLoader, the baseline; synthetic: one fixed batch."""
     reader: Literal["random", "window"] = "random"
@@ -77,6 +81,16 @@ class DataConfig:
     """Images in the window reader's shuffle buffer."""
     mirror: bool = True
     """Mirror every image with probability one half."""
+    color_jitter: float = 0.0
+    """Largest relative change of brightness, contrast, saturation; 0.125 as InsightFace has it."""
+    jpeg_quality: list[int] = field(default_factory=list)
+    """[lowest, highest] quality of a second JPEG compression, [2, 20] as InsightFace has it."""
+    jpeg_probability: float = 0.5
+    """Share of the images that are compressed again where jpeg_quality is given."""
+    cut_out: int = 0
+    """Side in pixels of a grey square laid over the image; 0 for none."""
+    cut_out_probability: float = 0.5
+    """Share of the images that get a square where cut_out is given."""
     threads: int = 0
     """Decoder threads per rank; 0 shares the cores among the ranks of the host."""
     workers: int = 1
@@ -89,7 +103,27 @@ class DataConfig:
         if not self.records and self.loader != "synthetic":
             yield "records", "required: a folder with train.rec, train.idx and property, or a .rec"
         yield from _at_least(self, batch_size=1, num_classes=0, window=1)
-        yield from _at_least(self, threads=0, workers=0, prefetch=1)
+        yield from _at_least(self, threads=0, workers=0, prefetch=1, images_filter=0, cut_out=0)
+        if len(self.records) > 1 and self.num_classes:
+            yield (
+                "num_classes",
+                f"belongs to one record set, got {self.num_classes} and {len(self.records)} sets; "
+                "put it into the property file of each",
+            )
+        if len(self.records) > 1 and self.reader == "window":
+            yield (
+                "reader",
+                f"'window' reads one record set, got {len(self.records)}; make one of them with "
+                "tools/shuffle_records.py, or use data.reader=random",
+            )
+        if not 0 <= self.color_jitter < 1:
+            yield "color_jitter", f"must be in [0, 1), got {self.color_jitter}"
+        quality = self.jpeg_quality
+        if quality and not (len(quality) == 2 and 1 <= quality[0] <= quality[1] <= 100):
+            yield "jpeg_quality", f"must be [lowest, highest] within 1 to 100, got {quality}"
+        for key in ("jpeg_probability", "cut_out_probability"):
+            if not 0 <= getattr(self, key) <= 1:
+                yield key, f"must be in [0, 1], got {getattr(self, key)}"
 
 
 @dataclass(frozen=True)
@@ -330,7 +364,8 @@ def _value(hint: Any, value: Any, where: str, problems: Problems) -> Any:
     if get_origin(hint) is list:
         entries = value if isinstance(value, list) else [value]
         inner = get_args(hint)[0]
-        return [_value(inner, v, f"{where}[{i}]", problems) for i, v in enumerate(entries)]
+        named = [f"{where}[{i}]" for i in range(len(entries))] if entries is value else [where]
+        return [_value(inner, v, n, problems) for v, n in zip(entries, named, strict=True)]
     if hint is Duration:
         try:
             return Duration.parse(value)

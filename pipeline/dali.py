@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DALI graphs: the only importer of nvidia.dali; knows no mxnet.
 
-``DecodeGraph`` turns JPEG bytes and mirror flags into normalised float images, on the CPU or the
-GPU with the same code.  ``WindowReader`` runs ``fn.readers.mxnet`` and gives bytes with their
-place in the .rec, so that both ways to read share one decode graph and one mirror decision.
+``DecodeGraph`` turns JPEG bytes and the choices of augmentation into normalised float images, on
+the CPU or the GPU with the same code.  ``WindowReader`` runs ``fn.readers.mxnet`` and gives bytes
+with their place in the .rec, so that both ways to read share one decode graph and one choice.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,27 +24,57 @@ if "nvidia.dali" not in sys.modules and "horovod.mxnet" in sys.modules:
 import nvidia.dali.fn as fn
 from nvidia.dali import Pipeline, pipeline_def, types
 
+from pipeline.augmentation import (
+    CUT_OUT_VALUE,
+    NO_AUGMENTATION,
+    Augmentation,
+    Choices,
+    choose,
+    color_matrices,
+)
+
 MEAN, STD = 127.5, 128.0
 """Pixels x of 0 to 255 are delivered as (x - MEAN) / STD."""
 
 JPEG_BYTES_HINT = 16384  # of a 112x112 face at quality 95, generously
 
 
-@pipeline_def
-def _decode_graph(decode: str) -> Any:
-    """JPEG bytes and mirror flags -> float32 (3, H, W), RGB."""
-    jpeg = fn.external_source(name="jpeg", dtype=types.UINT8, ndim=1)
-    mirror = fn.external_source(name="mirror", dtype=types.INT32, ndim=0)
+@pipeline_def(enable_conditionals=True)
+def _decode_graph(decode: str, augmentation: Augmentation) -> Any:
+    """JPEG bytes and what is done to each image -> float32 (3, H, W), RGB."""
+
+    def given(name: str, dtype: Any, ndim: int) -> Any:
+        return fn.external_source(name=name, dtype=dtype, ndim=ndim)
+
     image = fn.decoders.image(
-        jpeg, device="mixed" if decode == "mixed" else "cpu", output_type=types.RGB
+        given("jpeg", types.UINT8, 1),
+        device="mixed" if decode == "mixed" else "cpu",
+        output_type=types.RGB,
     )
+    if augmentation.jpeg_quality:
+        quality = given("quality", types.INT32, 0)
+        if quality > 0:  # for each image: DALI compiles this to a split and a merge of the batch
+            image = fn.jpeg_compression_distortion(image, quality=quality)
+    if augmentation.color_jitter:
+        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # (1, 1, 3)
+        image = fn.coord_transform(image, M=given("color", types.FLOAT, 2)) + fn.coord_transform(
+            mean, M=given("color_mean", types.FLOAT, 2)
+        )
+    if augmentation.cut_out:
+        image = fn.erase(
+            image,
+            anchor=given("cut_out_anchor", types.FLOAT, 1),
+            shape=given("cut_out_shape", types.FLOAT, 1),
+            axes=[0, 1],
+            fill_value=CUT_OUT_VALUE,
+        )
     return fn.crop_mirror_normalize(
         image,
         dtype=types.FLOAT,
         output_layout="CHW",
         mean=[MEAN] * 3,
         std=[STD] * 3,
-        mirror=mirror,
+        mirror=given("mirror", types.INT32, 0),
     )
 
 
@@ -64,14 +93,24 @@ class DecodeGraph:
         Batches in the queue.
     device_id
         GPU of this rank, None without one.
+    augmentation
+        What the choices fed with the batches will be of.
     """
 
     def __init__(
-        self, batch_size: int, decode: str, threads: int, depth: int, device_id: int | None
+        self,
+        batch_size: int,
+        decode: str,
+        threads: int,
+        depth: int,
+        device_id: int | None,
+        augmentation: Augmentation,
     ):
         self._fed, self._depth = 0, depth
+        self._augmentation = augmentation
         self._pipeline: Pipeline = _decode_graph(
             decode,
+            augmentation,
             batch_size=batch_size,
             num_threads=threads,
             device_id=device_id,
@@ -79,10 +118,19 @@ class DecodeGraph:
         )
         self._pipeline.build()
 
-    def feed(self, jpegs: Sequence[np.ndarray], mirror: np.ndarray) -> None:
+    def feed(self, jpegs: Sequence[np.ndarray], choices: Choices) -> None:
         """Put a batch in; at most ``depth`` may be under way, and as many before the first take."""
-        self._pipeline.feed_input("jpeg", list(jpegs))
-        self._pipeline.feed_input("mirror", mirror.astype(np.int32))
+        inputs: dict[str, Any] = {"jpeg": list(jpegs), "mirror": choices.mirror.astype(np.int32)}
+        if self._augmentation.jpeg_quality:
+            inputs["quality"] = choices.quality
+        if self._augmentation.color_jitter:
+            inputs["color"], inputs["color_mean"] = color_matrices(choices.color)
+        if self._augmentation.cut_out:
+            anchor, shape = np.split(choices.cut_out.astype(np.float32), 2, axis=1)
+            inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI takes no strides
+            inputs["cut_out_shape"] = np.ascontiguousarray(shape)
+        for name, values in inputs.items():
+            self._pipeline.feed_input(name, values)
         self._fed += 1
         if self._fed >= self._depth:  # the first call of schedule_run starts the whole queue
             self._pipeline.schedule_run()
@@ -109,10 +157,11 @@ def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tup
 
     Decodes one by one, so it is slow and for batches that failed.
     """
-    graph = DecodeGraph(1, "cpu", 1, 1, None)
+    graph = DecodeGraph(1, "cpu", 1, 1, None, NO_AUGMENTATION)
+    plain = choose(NO_AUGMENTATION, np.zeros(1, dtype=np.int64), 0, 0, image_size)
     for i, jpeg in enumerate(jpegs):
         try:
-            graph.feed([jpeg], np.zeros(1))
+            graph.feed([jpeg], plain)
             height, width = np.array(graph.take().at(0)).shape[1:]
         except RuntimeError:
             return i, "cannot be decoded"
@@ -171,7 +220,7 @@ class WindowReader:
         jpeg, source = self._pipeline.run()
         # The reader names a sample "<path> at index <offset>".
         offsets = [
-            int(re.search(rb"(\d+)$", np.array(source.at(i)).tobytes())[1])  # type: ignore[index]
+            int(np.array(source.at(i)).tobytes().rpartition(b" at index ")[2])
             for i in range(len(source))
         ]
         return [np.array(jpeg.at(i)) for i in range(len(jpeg))], np.array(offsets, dtype=np.int64)

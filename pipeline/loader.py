@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches on the device: ``build_loader`` and the one function that hands over to MXNet.
 
-Whatever the loader, batch t of a rank holds the same images, mirrored alike, as float32 NCHW,
+Whatever the loader, batch t of a rank holds the same images, augmented alike, as float32 NCHW,
 normalised, and every batch is a new NDArray: an array that some operator still reads can not be
 overwritten.  The work runs in a thread beside the training step; decoding, copying and computing
 leave Python's lock alone.
@@ -21,8 +21,10 @@ import mxnet as mx
 import numpy as np
 
 from pipeline import sampling
+from pipeline.augmentation import Augmentation, Choices
 from pipeline.plans import Plan, Share, random_plans, window_plans
-from pipeline.records import RecordError, RecordReader, RecordSet
+from pipeline.record_reader import RecordReader
+from pipeline.records import RecordError, RecordSet
 from pipeline.sampling import Position
 
 LOADERS = ("dali", "cpu", "synthetic")
@@ -124,7 +126,7 @@ def build_loader(
     reader: str = "random",
     decode: str = "cpu",
     window: int = 16384,
-    mirror: bool = True,
+    augmentation: Augmentation = Augmentation(),
     threads: int = 1,
     workers: int = 1,
     prefetch: int = 2,
@@ -153,6 +155,8 @@ def build_loader(
         shuffle buffer of ``window`` images.
     decode
         "cpu" or "mixed" (GPU).
+    augmentation
+        What is done to the images.
     threads, workers, prefetch
         Decoder threads, worker processes (cpu loader), batches made ahead.
     index_folder
@@ -174,24 +178,36 @@ def build_loader(
     if whole > len(records):
         raise ValueError(
             f"data.batch_size: {batch_size} x {share.size} ranks needs {whole} images per step, "
-            f"got {len(records)} in {records.rec}; lower data.batch_size or add data"
+            f"got {len(records)} in {records.name}; lower data.batch_size or add data"
         )
     notice = ""
     if name == "dali" and reader == "window":
+        if len(records.files) > 1:
+            raise ValueError(
+                f"data.reader: 'window' reads one record set, got {len(records.files)}; make one "
+                "of them with tools/shuffle_records.py, or use data.reader=random"
+            )
         if position.consumed:
             notice = (
                 f"window reader: epoch {position.epoch} begins again, the "
                 f"{position.consumed} images already used of it are read twice"
             )
         plans = window_plans(
-            records, seed, position.epoch, batch_size, share, window, Path(index_folder), mirror
+            records,
+            seed,
+            position.epoch,
+            batch_size,
+            share,
+            window,
+            Path(index_folder),
+            augmentation,
         )
     else:
-        plans = random_plans(records, seed, position, batch_size, share, mirror)
+        plans = random_plans(records, seed, position, batch_size, share, augmentation)
     if name == "dali":
         device_id = ctx.device_id if ctx.device_type == "gpu" else None
         batches = _dali_batches(
-            records, plans, batch_size, decode, threads, prefetch, device_id, ctx
+            records, plans, batch_size, decode, threads, prefetch, device_id, ctx, augmentation
         )
     else:
         batches = _cpu_batches(records, plans, workers, ctx)
@@ -224,15 +240,16 @@ def _dali_batches(
     depth: int,
     device_id: int | None,
     ctx: mx.Context,
+    augmentation: Augmentation,
 ) -> Iterator[Batch]:
     from pipeline.dali import DecodeGraph
 
-    graph = DecodeGraph(batch_size, decode, threads, depth, device_id)
+    graph = DecodeGraph(batch_size, decode, threads, depth, device_id, augmentation)
     reader = RecordReader(records)
     under_way: deque[Plan] = deque()
     for plan in plans:
         jpegs = reader.read(plan.rows) if plan.jpegs is None else plan.jpegs
-        graph.feed(jpegs, plan.mirror)
+        graph.feed(jpegs, plan.choices)
         under_way.append(plan)
         if len(under_way) < depth:
             continue
@@ -244,7 +261,7 @@ def _dali_batches(
             records.image_size
         ):
             raise _faulty(records, reader, list(under_way)) or RecordError(
-                f"{records.rec}: holds pictures of several sizes, got a batch that is not all "
+                f"{records.name}: holds pictures of several sizes, got a batch that is not all "
                 f"{records.image_size}"
             )
         image = hand_over(images.as_tensor(), ctx)
@@ -263,8 +280,7 @@ def _faulty(records: RecordSet, reader: RecordReader, plans: list[Plan]) -> Reco
         return None
     place, what = found
     return RecordError(
-        f"{records.rec}: the picture of key {records.keys[rows[place]]} {what}; mend the record or "
-        "leave its key out of the .idx"
+        f"{records.picture(rows[place])} {what}; mend the record or leave its key out of the .idx"
     )
 
 
@@ -276,10 +292,10 @@ def _cpu_batches(
 
     asked: deque[Plan] = deque()
 
-    def items() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def items() -> Iterator[tuple[np.ndarray, Choices]]:
         for plan in plans:
             asked.append(plan)
-            yield plan.rows, plan.mirror
+            yield plan.rows, plan.choices
 
     # Outside the generator below: the workers must be forked now, not when the first batch is due.
     arrays = reference_batches(records, items(), workers, MEAN, STD)

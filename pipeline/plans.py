@@ -11,15 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import sampling
+from pipeline.augmentation import Augmentation, Choices, choose
 from pipeline.records import RecordSet, write_image_index
 from pipeline.sampling import Position
 
 
 class Plan(NamedTuple):
-    """What a rank reads for one batch: rows of the set, mirrored or not; their bytes if at hand."""
+    """What a rank reads for one batch: rows of the set, what is done to them, bytes if at hand."""
 
     rows: np.ndarray
-    mirror: np.ndarray
+    choices: Choices
     after: Position
     jpegs: list[np.ndarray] | None = None
 
@@ -42,7 +43,7 @@ def random_plans(
     position: Position,
     batch_size: int,
     share: Share,
-    mirror: bool,
+    augmentation: Augmentation,
 ) -> Iterator[Plan]:
     """Yield the batches of one rank from a position on, one true permutation per epoch."""
     whole, order, epoch = share.global_batch_size(batch_size), None, -1
@@ -53,7 +54,7 @@ def random_plans(
             order = sampling.epoch_order(len(records), seed, epoch)
         rows = sampling.rank_rows(order, position.consumed, batch_size, share.rank, share.size)
         position = sampling.advance(position, whole)
-        yield Plan(rows, _mirror(records, rows, seed, epoch, mirror), position)
+        yield Plan(rows, _choose(records, rows, seed, epoch, augmentation), position)
 
 
 def window_plans(
@@ -64,14 +65,19 @@ def window_plans(
     share: Share,
     window: int,
     index_folder: Path,
-    mirror: bool,
+    augmentation: Augmentation,
 ) -> Iterator[Plan]:
-    """Yield the batches of one rank from the start of an epoch on, as DALI reads its shard."""
+    """Yield the batches of one rank from the start of an epoch on, as DALI reads its shard.
+
+    ``records`` is one set: DALI's reader takes several files for one stream that was cut up, and
+    loses its place where a file begins with a picture.
+    """
     from pipeline.dali import WindowReader
 
+    (rec,) = records.files
     index_folder.mkdir(parents=True, exist_ok=True)
-    idx = index_folder / f"images-{share.rank}.idx"
-    write_image_index(records, idx)
+    index = index_folder / f"images-{share.rank}.idx"
+    write_image_index(records, index)
     by_offset = np.argsort(records.offsets, kind="stable")
     sorted_offsets = records.offsets[by_offset]
     whole = share.global_batch_size(batch_size)
@@ -79,8 +85,8 @@ def window_plans(
         # A reader per epoch: its shard and its seed come from the epoch, so an epoch that is
         # begun again after a restart is the same.
         reader = WindowReader(
-            records.rec,
-            idx,
+            rec,
+            index,
             batch_size,
             shard_id=(share.rank + epoch) % share.size,
             num_shards=share.size,
@@ -91,13 +97,11 @@ def window_plans(
             jpegs, offsets = reader.read()
             rows = by_offset[np.searchsorted(sorted_offsets, offsets)]
             after = Position(epoch, (step + 1) * whole)
-            yield Plan(rows, _mirror(records, rows, seed, epoch, mirror), after, jpegs)
+            yield Plan(rows, _choose(records, rows, seed, epoch, augmentation), after, jpegs)
         epoch += 1
 
 
-def _mirror(
-    records: RecordSet, rows: np.ndarray, seed: int, epoch: int, mirror: bool
-) -> np.ndarray:
-    if not mirror:
-        return np.zeros(len(rows), dtype=bool)
-    return sampling.mirror_flags(records.keys[rows], seed, epoch)
+def _choose(
+    records: RecordSet, rows: np.ndarray, seed: int, epoch: int, augmentation: Augmentation
+) -> Choices:
+    return choose(augmentation, records.ids(rows), seed, epoch, records.image_size)

@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 from mxnet import gluon
 
-from pipeline.records import RecordError, RecordReader, RecordSet
+from pipeline.augmentation import CUT_OUT_VALUE, Choices, color_matrices
+from pipeline.record_reader import RecordReader
+from pipeline.records import RecordError, RecordSet
 
 
 class FaceDataset(gluon.data.Dataset):
-    """Images of a record set; the item ``2 * row + mirror`` is one image, mirrored or not."""
+    """Images of a record set; an item is (row, what is done to it)."""
 
     def __init__(self, records: RecordSet, mean: float, std: float):
         self._records = records
@@ -21,11 +23,11 @@ class FaceDataset(gluon.data.Dataset):
         self._mean, self._std = mean, std
 
     def __len__(self) -> int:
-        return 2 * len(self._records)
+        return len(self._records)
 
-    def __getitem__(self, item: int) -> tuple[np.ndarray, np.float32]:
+    def __getitem__(self, item: tuple[int, Choices]) -> tuple[np.ndarray, np.float32]:
         """Return image (3, H, W) float32 and label."""
-        row, mirror = divmod(int(item), 2)
+        row, choices = item
         jpeg = self._reader.read(np.array([row]))[0]
         image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
         if image is None or image.shape[:2] != self._records.image_size:
@@ -36,23 +38,39 @@ class FaceDataset(gluon.data.Dataset):
                 else f"is {image.shape[0]}x{image.shape[1]} pixels, not {height}x{width}"
             )
             raise RecordError(
-                f"{self._records.rec}: the picture of key {self._records.keys[row]} {what}; mend "
-                "the record or leave its key out of the .idx"
+                f"{self._records.picture(row)} {what}; mend the record or leave its key out of "
+                "the .idx"
             )
-        image = image[:, ::-1, ::-1] if mirror else image[:, :, ::-1]  # BGR to RGB
+        image = augment(image, choices)[:, :, ::-1]  # BGR to RGB
         normalised = (image.transpose(2, 0, 1).astype(np.float32) - self._mean) / self._std
         return normalised, np.float32(self._records.labels[row])
 
 
-class RowSampler(gluon.data.Sampler):
-    """Batches of dataset items without end, from an iterator over (rows, mirror) of one rank."""
+def augment(image: np.ndarray, choices: Choices) -> np.ndarray:
+    """Carry out the choices for one image (H, W, 3), BGR; return uint8, float32 after a jitter."""
+    if choices.quality:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(choices.quality)]
+        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+    if (choices.color != 1).any():
+        ((matrix,), (of_mean,)) = color_matrices(choices.color[None])
+        pixels = image[:, :, ::-1].astype(np.float32)
+        pixels = pixels @ matrix.T + of_mean @ pixels.mean((0, 1))
+        image = pixels[:, :, ::-1]
+    top, left, height, width = choices.cut_out
+    if height and width:
+        image[top : top + height, left : left + width] = CUT_OUT_VALUE
+    return image[:, ::-1] if choices.mirror else image
 
-    def __init__(self, batches: Iterator[tuple[np.ndarray, np.ndarray]]):
+
+class RowSampler(gluon.data.Sampler):
+    """Batches of dataset items without end, from an iterator over (rows, choices) of one rank."""
+
+    def __init__(self, batches: Iterator[tuple[np.ndarray, Choices]]):
         self._batches = batches
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for rows, mirror in self._batches:
-            yield (2 * rows + mirror).tolist()
+    def __iter__(self) -> Iterator[list[tuple[int, Choices]]]:
+        for rows, choices in self._batches:
+            yield list(zip(rows.tolist(), choices.each(), strict=True))
 
     def __len__(self) -> int:
         raise TypeError("the batches of training have no end")
@@ -60,12 +78,12 @@ class RowSampler(gluon.data.Sampler):
 
 def reference_batches(
     records: RecordSet,
-    batches: Iterator[tuple[np.ndarray, np.ndarray]],
+    batches: Iterator[tuple[np.ndarray, Choices]],
     workers: int,
     mean: float,
     std: float,
 ) -> Iterator[tuple]:
-    """Yield (image (B, 3, H, W), label (B,)) NDArrays for (rows, mirror) pairs.
+    """Yield (image (B, 3, H, W), label (B,)) NDArrays for (rows, choices) pairs.
 
     Workers are forked here, so call this before MXNet or DALI start threads.
     """

@@ -47,16 +47,18 @@ def rank_rows(
     return batch[rank * batch_size : (rank + 1) * batch_size]
 
 
-def mirror_flags(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Return which images are mirrored in an epoch, bool, the shape of ``keys``.
+def uniform(ids: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
+    """Return a number in [0, 1) for each image in an epoch, float64, the shape of ``ids``.
 
-    A function of (seed, epoch, key) alone, so that readers, rank counts and resumed runs agree:
-    the top bit of a 64-bit mix (the finaliser of SplitMix64; Steele, Lea and Flood, "Fast
-    splittable pseudorandom number generators", OOPSLA 2014).
+    A function of (seed, epoch, id, stream) alone, so that readers, rank counts and resumed runs
+    agree: 53 bits of a 64-bit mix (the finaliser of SplitMix64; Steele, Lea and Flood, "Fast
+    splittable pseudorandom number generators", OOPSLA 2014).  ``stream`` tells apart what is
+    drawn for one image.
     """
     with np.errstate(over="ignore"):
-        stream = _mix(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(epoch))
-        return (_mix(keys.astype(np.uint64) ^ stream) >> np.uint64(63)).astype(bool)
+        place = np.uint64(epoch) + (np.uint64(stream) << np.uint64(32))
+        key = _mix(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + place)
+        return (_mix(ids.astype(np.uint64) ^ key) >> np.uint64(11)) * 2.0**-53
 
 
 def _mix(x: Any) -> Any:

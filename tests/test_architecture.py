@@ -34,12 +34,17 @@ EXCEPTIONS = {
 # Pure arithmetic and plain configuration: usable where there is no mxnet.
 PURE = (
     "pipeline/sampling.py",
+    "pipeline/augmentation.py",
+    "pipeline/classes.py",
     "training/schedule.py",
     "launch/config.py",
     "launch/duration.py",
     "evaluation/verification.py",
 )
-PURE_PARTS = {("launch/config.py", "launch.duration")}  # pure itself
+PURE_PARTS = {  # pure themselves
+    ("launch/config.py", "launch.duration"),
+    ("pipeline/augmentation.py", "pipeline.sampling"),
+}
 ONLY_IMPORTER = {"horovod": "launch/comm.py", "nvidia": "pipeline/dali.py"}
 
 

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from evaluation.pairs import write_pairs
+from pipeline.record_reader import RecordReader
 from pipeline.record_writer import write_record_set
-from pipeline.records import RecordReader, RecordSet, open_records
+from pipeline.records import RecordSet, open_records
 
 FOLDS = 10
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,27 @@ def choose_run(
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
     """Write config.yaml: the resolved configuration, then versions and commit."""
-    text = yaml.safe_dump({**config, "notes": dict(notes)}, sort_keys=False)
+    _write(folder, "config.yaml", yaml.safe_dump({**config, "notes": dict(notes)}, sort_keys=False))
+
+
+def write_classes(folder: Path, files: Sequence[Path], origins: Any) -> None:
+    """Write classes.json: which person each class is, where labels were stacked or renumbered.
+
+    Parameters
+    ----------
+    files
+        The .rec files.
+    origins
+        int64 (C, 2): place in ``files`` (-1: the sets share their labels) and label there.
+    """
+    record, label = origins.T.tolist()
+    names = [str(file) for file in files]
+    _write(folder, "classes.json", json.dumps({"records": names, "record": record, "label": label}))
+
+
+def _write(folder: Path, name: str, text: str) -> None:
     try:
-        write_whole(folder / "config.yaml", text)
+        write_whole(folder / name, text)
     except OSError as error:
         raise RunFolderError(
             f"{folder}: the run folder cannot be written, got {error.strerror}; choose another "

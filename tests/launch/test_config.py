@@ -129,6 +129,29 @@ def test_resolved_configuration_is_read_back_the_same():
             "data.records: required: a folder with train.rec, train.idx and property, or a .rec",
         ),
         ({"data": {"batch_size": 0}}, "data.batch_size: must be at least 1, got 0"),
+        (
+            {"data": {"records": ["a", "b"], "num_classes": 5}},
+            "data.num_classes: belongs to one record set, got 5 and 2 sets; put it into the "
+            "property file of each",
+        ),
+        (
+            {"data": {"records": ["a", "b"], "num_classes": 0, "reader": "window"}},
+            "data.reader: 'window' reads one record set, got 2; make one of them with "
+            "tools/shuffle_records.py, or use data.reader=random",
+        ),
+        ({"data": {"color_jitter": 1.0}}, "data.color_jitter: must be in [0, 1), got 1.0"),
+        *(
+            (
+                {"data": {"jpeg_quality": value}},
+                f"data.jpeg_quality: must be [lowest, highest] within 1 to 100, got {value}",
+            )
+            for value in ([20, 2], [0, 5], [50], [10, 101])
+        ),
+        (
+            {"data": {"cut_out_probability": 1.5}},
+            "data.cut_out_probability: must be in [0, 1], got 1.5",
+        ),
+        ({"data": {"images_filter": -1}}, "data.images_filter: must be at least 0, got -1"),
         ({"optim": {"lr": 0}}, "optim.lr: must be above 0, got 0.0"),
         ({"optim": {"momentum": 1.0}}, "optim.momentum: must be in [0, 1), got 1.0"),
         ({"run": {"seed": -1}}, "run.seed: must be in 0 to 2147483647, got -1"),
@@ -177,7 +200,7 @@ def test_environment_variables(monkeypatch):
     monkeypatch.setenv("FACES", "/faces")
     monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
     config = build(data={"records": "${FACES}/ms1m"}, eval={"sets": "${FACES}/lfw.bin"})
-    assert config.data.records == "/faces/ms1m"
+    assert config.data.records == ["/faces/ms1m"]
     assert config.eval.sets == ["/faces/lfw.bin"]
     assert problems(data={"records": "${NO_SUCH_FOLDER}/x"}) == [
         "data.records: the environment variable NO_SUCH_FOLDER is not set, got "

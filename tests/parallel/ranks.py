@@ -212,14 +212,26 @@ def training(cfg: Path, *overrides: str) -> list[str | Path]:
     return [ROOT / "run_train.py", "--cfg", cfg, *overrides]
 
 
-def write_cfg(folder: Path, records: Path | str, **sections: Mapping[str, Any]) -> Path:
+AUGMENTED = {
+    "color_jitter": 0.125,
+    "jpeg_quality": [2, 20],
+    "cut_out": 40,
+    "images_filter": 2,
+}
+"""Everything that is done to images and people at once, for the data section."""
+
+
+def write_cfg(
+    folder: Path, records: Path | str | Sequence[Path], **sections: Mapping[str, Any]
+) -> Path:
     """Write folder/tiny.yaml: a small net, every loss logged, runs in folder/runs; return it.
 
     ``sections`` changes it: ``train={"max_steps": 8}``.
     """
+    sets = [records] if isinstance(records, Path | str) else records
     config: dict[str, dict[str, Any]] = {
         "run": {"dir": str(folder / "runs"), "device": "cpu"},
-        "data": {"records": str(records), "batch_size": 4},
+        "data": {"records": [str(path) for path in sets], "batch_size": 4},
         "net": {"name": "mobilefacenet", "width": 0.125, "embedding_size": 16},
         "head": {"name": "arcface", "scale": 16.0, "m2": 0.2},
         "optim": {"lr": 0.02},

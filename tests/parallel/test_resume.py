@@ -12,6 +12,7 @@ import pytest
 
 from tests.parallel.kills import LONGEST_SEGMENT, half_written, kill_often
 from tests.parallel.ranks import (
+    AUGMENTED,
     HERE,
     Ranks,
     read_losses,
@@ -24,19 +25,31 @@ from tests.parallel.ranks import (
 pytestmark = pytest.mark.parallel
 
 
+@pytest.fixture(scope="session")
+def two_sets(make_records, make_face):
+    """Return two sets: 30 people x 2 images, and 17 people x 2 and five with a single one."""
+    second = [(p, make_face(100 + p, i)) for p in range(22) for i in range(2 if p % 5 else 1)]
+    assert len(second) == 39  # p = 0, 5, 10, 15, 20 have one image
+    return [make_records(30, 2), make_records(22, 2, pictures=second)]
+
+
 @pytest.mark.parametrize(
-    "ranks, moments, seed",
-    [(1, ("all, saving",), 1), (2, ("one", "all, saving"), 2)],
-    ids=["one rank", "two ranks"],
+    "ranks, moments, seed, augmented",
+    [
+        (1, ("all, saving",), 1, False),
+        (2, ("one", "all, saving"), 2, False),
+        (2, ("all",), 3, True),
+    ],
+    ids=["one rank", "two ranks", "two ranks, two sets, augmented"],
 )
 def test_after_a_kill_the_losses_are_those_of_an_undisturbed_run(
-    ranks, moments, seed, tiny_records, tmp_path
+    ranks, moments, seed, augmented, tiny_records, two_sets, tmp_path
 ):
     steps = LONGEST_SEGMENT * (len(moments) + 1)
     cfg = write_cfg(
         tmp_path,
-        tiny_records,
-        data={"batch_size": 2},
+        two_sets if augmented else tiny_records,
+        data={"batch_size": 2, **(AUGMENTED if augmented else {})},
         train={"max_steps": steps, "checkpoint_every": 4, "keep_checkpoints": 2},
     )
     with Ranks(ranks, training(cfg, "run.name=undisturbed")) as undisturbed:
@@ -87,6 +100,36 @@ def test_fewer_ranks_go_on_without_losing_or_doubling_an_image(batch_size, make_
         assert set(epoch.values()) == {1}  # nothing twice
         assert len(epoch) == 96  # all but the tail that fills no batch
     assert json.loads((folder / "summary.json").read_text())["ranks"] == 1
+
+
+def test_two_sets_augmented_and_filtered_lose_and_double_no_image(two_sets, tmp_path):
+    # 30 and 17 people with two images each are left: 94 images, and an epoch is 11 steps of 8.
+    cfg = write_cfg(
+        tmp_path,
+        two_sets,
+        data=AUGMENTED,
+        train={"max_steps": 0, "epochs": 1, "checkpoint_every": 2},
+    )
+    recorder = HERE / "record_labels.py"
+    with Ranks(2, [recorder, tmp_path / "two", "--cfg", cfg]) as ranks:
+        folder = tmp_path / "runs" / "tiny-001"
+        ranks.until(lambda: max(read_losses(folder), default=0) >= 5)
+        ranks.kill_all()
+    ended = run(1, [recorder, tmp_path / "one", "--cfg", cfg, "data.batch_size=8"])
+    assert ended.code == 0, ended.everything
+    resumed = resumed_at(ended)
+    assert 0 < resumed < 11, ended.everything
+    steps = _labels(tmp_path / "one" / "rank-0.txt")
+    steps += [
+        s for rank in range(2) for s in _labels(tmp_path / "two" / f"rank-{rank}.txt")[:resumed]
+    ]
+    counts = Counter(x for step in steps for x in step)
+    assert set(counts) <= set(range(47)) and max(counts.values()) == 2
+    assert sum(counts.values()) == 88  # all but the tail that fills no batch
+    classes = json.loads((folder / "classes.json").read_text())
+    assert classes["records"] == [str(path / "train.rec") for path in two_sets]
+    assert classes["record"] == [0] * 30 + [1] * 17
+    assert classes["label"] == [*range(30), *(p for p in range(22) if p % 5)]
 
 
 def test_more_ranks_go_on_too(make_records, tmp_path):

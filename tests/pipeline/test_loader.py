@@ -17,14 +17,20 @@ import numpy as np
 import pytest
 
 from pipeline import build_loader
+from pipeline.augmentation import Augmentation, choose
 from pipeline.loader import SYNTHETIC_STEPS, Share
-from pipeline.records import RecordError, RecordReader, open_records
-from pipeline.sampling import Position, epoch_order, mirror_flags, rank_rows
+from pipeline.record_reader import RecordReader
+from pipeline.records import RecordError, open_records
+from pipeline.sampling import Position, epoch_order, rank_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE, IMAGES = 13, 10  # 130 images: no multiple of any batch used here
 LOADERS = (("dali", {}), ("cpu", {"workers": 0}))
 JOIN_SECONDS = 60
+
+
+def mirrored(keys, seed, epoch):
+    return choose(Augmentation(), keys, seed, epoch, (112, 112)).mirror
 
 
 @contextlib.contextmanager
@@ -99,7 +105,7 @@ def test_batches_are_what_sampling_says(numbers, name, options):
         order = epoch_order(len(numbers), seed, epoch)
         for step in range(steps):
             rows = rank_rows(order, step * batch_size * size, batch_size, rank, size)
-            flags = mirror_flags(numbers.keys[rows], seed, epoch)
+            flags = mirrored(numbers.keys[rows], seed, epoch)
             expected += list(zip(rows.tolist(), flags.tolist()))
             positions.append(Position(epoch, (step + 1) * batch_size * size))
     assert found == expected
@@ -108,7 +114,7 @@ def test_batches_are_what_sampling_says(numbers, name, options):
 
 
 def test_values_are_the_pixels_less_the_mean_over_the_deviation(faces):
-    images, _, _ = take(2, "dali", faces, 16, mirror=False)
+    images, _, _ = take(2, "dali", faces, 16, augmentation=Augmentation(mirror=False))
     rows = epoch_order(len(faces), 1, 0)[:32]
     jpegs = RecordReader(faces).read(rows)
     pixels = np.stack([cv2.imdecode(j, cv2.IMREAD_COLOR)[:, :, ::-1] for j in jpegs])
@@ -159,7 +165,7 @@ def test_window_reader_covers_an_epoch(numbers, tmp_path, size, window):
             )
             found = seen_numbers(images, labels)
             keys = numbers.keys[[row for row, _ in found]]
-            assert [m for _, m in found] == mirror_flags(keys, seed, epoch).tolist()
+            assert [m for _, m in found] == mirrored(keys, seed, epoch).tolist()
             assert after[-1] == Position(epoch, steps * batch_size * size)
             rows += [row for row, _ in found]
         assert len(set(rows)) == len(rows)
@@ -237,7 +243,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(damaged, tmp_path, name, opti
             with pytest.raises(RecordError) as caught:
                 list(islice(loader, 5))
             assert str(caught.value) == (
-                f"{records.rec}: the picture of key 7 cannot be decoded; mend the record or leave "
+                f"{records.name}: the picture of key 7 cannot be decoded; mend the record or leave "
                 "its key out of the .idx"
             )
 
@@ -250,7 +256,7 @@ def test_a_picture_of_another_size_is_named(damaged, make_face, name, options, b
         with pytest.raises(RecordError) as caught:
             list(islice(loader, 20))
     assert str(caught.value) == (
-        f"{records.rec}: the picture of key 3 is 112x96 pixels, not 112x112; mend the record or "
+        f"{records.name}: the picture of key 3 is 112x96 pixels, not 112x112; mend the record or "
         "leave its key out of the .idx"
     )
 
@@ -260,7 +266,7 @@ def test_a_batch_larger_than_the_set_is_refused(faces, name):
     with pytest.raises(ValueError) as caught:
         build_loader(name, faces, 50, share=Share(0, 3), workers=0)
     assert str(caught.value) == (
-        f"data.batch_size: 50 x 3 ranks needs 150 images per step, got 130 in {faces.rec}; lower "
+        f"data.batch_size: 50 x 3 ranks needs 150 images per step, got 130 in {faces.name}; lower "
         "data.batch_size or add data"
     )
     with loading(name, faces, 130, workers=0) as loader:  # the whole set at once is fine
@@ -352,8 +358,8 @@ def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess
 
 
 def test_worker_processes_make_the_same_batches(faces, damaged, tmp_path):
-    bad = damaged(7, NO_JPEG).rec
-    done = run_program(WORKERS, faces.rec, bad, tmp_path)
+    bad = damaged(7, NO_JPEG).files[0]
+    done = run_program(WORKERS, faces.files[0], bad, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         f"{bad}: the picture of key 7 cannot be decoded; mend the record or leave its key out of "

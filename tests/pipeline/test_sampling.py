@@ -10,9 +10,9 @@ from pipeline.sampling import (
     Position,
     advance,
     epoch_order,
-    mirror_flags,
     rank_rows,
     settle,
+    uniform,
 )
 
 
@@ -83,28 +83,37 @@ def test_settling_and_advancing():
     assert advance(Position(2, 90), 10) == Position(2, 100)
 
 
-def test_mirror_is_a_function_of_seed_epoch_and_key_alone():
-    keys = np.arange(1, 20001, dtype=np.int64)
-    flags = mirror_flags(keys, seed=5, epoch=7)
-    assert flags.dtype == bool and flags.shape == keys.shape
-    assert (flags == mirror_flags(keys, seed=5, epoch=7)).all()
-    shuffled = np.random.default_rng(0).permutation(len(keys))
-    assert (mirror_flags(keys[shuffled], 5, 7) == flags[shuffled]).all()
-    assert [bool(mirror_flags(keys[i : i + 1], 5, 7)[0]) for i in range(50)] == flags[:50].tolist()
+def test_numbers_are_functions_of_seed_epoch_id_and_stream_alone():
+    ids = np.arange(1, 20001, dtype=np.int64)
+    numbers = uniform(ids, 5, 7, 2)
+    assert numbers.dtype == np.float64 and numbers.shape == ids.shape
+    assert (numbers == uniform(ids, 5, 7, 2)).all()
+    shuffled = np.random.default_rng(0).permutation(len(ids))
+    assert (uniform(ids[shuffled], 5, 7, 2) == numbers[shuffled]).all()
+    assert [uniform(ids[i : i + 1], 5, 7, 2)[0] for i in range(50)] == numbers[:50].tolist()
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (1, 0), (1, 1), (2**31 - 1, 300)])
-def test_about_half_are_mirrored_and_neighbours_are_independent(seed, epoch):
-    keys = np.arange(20000, dtype=np.int64)
-    flags = mirror_flags(keys, seed, epoch)
-    assert abs(flags.mean() - 0.5) < 0.02  # six standard deviations
-    assert abs((flags[1:] == flags[:-1]).mean() - 0.5) < 0.02
-    for other in (mirror_flags(keys, seed, epoch + 1), mirror_flags(keys, seed + 1, epoch)):
-        assert abs((flags == other).mean() - 0.5) < 0.02
+@pytest.mark.parametrize("stream", [0, 3])
+def test_numbers_are_uniform_and_unrelated(seed, epoch, stream):
+    ids = np.arange(20000, dtype=np.int64)
+    numbers = uniform(ids, seed, epoch, stream)
+    assert 0 <= numbers.min() and numbers.max() < 1
+    counts = np.bincount((numbers * 20).astype(int), minlength=20)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 60  # chi-squared, 19 degrees: mean 19
+    second_file = ids + (1 << 40)
+    for other in (
+        np.roll(numbers, 1),
+        uniform(ids, seed, epoch + 1, stream),
+        uniform(ids, seed + 1, epoch, stream),
+        uniform(ids, seed, epoch, stream + 1),
+        uniform(second_file, seed, epoch, stream),
+    ):
+        assert abs(np.corrcoef(numbers, other)[0, 1]) < 0.04  # more than five deviations
 
 
-def test_mirror_is_the_same_for_all_time():
-    flags = mirror_flags(np.arange(1, 33, dtype=np.int64), seed=1, epoch=0)
+def test_numbers_are_the_same_for_all_time():
+    flags = uniform(np.arange(1, 33, dtype=np.int64), 1, 0, 0) >= 0.5
     assert "".join("01"[int(flag)] for flag in flags) == MIRROR_OF_32
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from evaluation.pairs import read_pairs
-from pipeline.records import RecordReader, open_records
+from pipeline.record_reader import RecordReader
+from pipeline.records import open_records
 from tools import batch_mixing, hold_out_people, shuffle_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,7 @@ def images(folder: Path) -> list[tuple[int, bytes]]:
 
 
 def test_a_shuffled_set_holds_the_same_images_in_another_order(tiny_records, tmp_path):
-    assert shuffle_records.shuffle(tiny_records, tmp_path, seed=3) == 120
+    assert shuffle_records.shuffle([tiny_records], tmp_path, seed=3) == 120
     before, after = images(tiny_records), images(tmp_path)
     assert Counter(before) == Counter(after)
     assert before != after
@@ -36,9 +37,26 @@ def test_a_shuffled_set_holds_the_same_images_in_another_order(tiny_records, tmp
     assert (tmp_path / "property").read_text().startswith("12,112,112")
 
 
+@pytest.mark.parametrize(("labels", "people"), [("stacked", 15), ("shared", 12)])
+def test_several_sets_are_shuffled_into_one(tiny_records, make_records, tmp_path, labels, people):
+    other = make_records(3, 4)
+    count = shuffle_records.shuffle([tiny_records, other], tmp_path, seed=3, labels=labels)
+    first, second, after = images(tiny_records), images(other), images(tmp_path)
+    begin = 12 if labels == "stacked" else 0
+    assert count == 132
+    assert Counter(after) == Counter(first) + Counter((begin + n, jpeg) for n, jpeg in second)
+    assert (tmp_path / "property").read_text().startswith(f"{people},112,112")
+    assert (tmp_path / "classes.json").exists() == (labels == "stacked")
+    if labels == "stacked":
+        classes = json.loads((tmp_path / "classes.json").read_text())
+        assert classes["records"] == [str(f / "train.rec") for f in (tiny_records, other)]
+        assert classes["record"] == [0] * 12 + [1] * 3
+        assert classes["label"] == [*range(12), *range(3)]
+
+
 def test_a_set_is_not_shuffled_onto_itself(tiny_records):
     with pytest.raises(ValueError, match="is the folder of the set itself"):
-        shuffle_records.shuffle(tiny_records, tiny_records, seed=1)
+        shuffle_records.shuffle([tiny_records], tiny_records, seed=1)
 
 
 def test_people_held_out_are_not_trained_on(make_records, tmp_path):

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which class is which person: labels of several sets as one, and people with too few images.
+
+Pure arithmetic on labels.  ``origins`` (C, 2) int64 says of each class which set (its place in the
+list, SHARED for all) and which label there it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SHARED = -1
+
+
+def origins_of(place: int, num_classes: int) -> np.ndarray:
+    """Return the origins of a set whose classes are its labels, int64 (num_classes, 2)."""
+    return np.stack([np.full(num_classes, place), np.arange(num_classes)], axis=1)
+
+
+def stack(
+    labels: Sequence[np.ndarray], num_classes: Sequence[int]
+) -> tuple[np.ndarray, int, np.ndarray]:
+    """Return labels, number of classes and origins of sets that hold different people.
+
+    The classes of a set begin where those of the one before end.
+    """
+    begins = np.concatenate([[0], np.cumsum(num_classes)])
+    stacked = [part + begin for part, begin in zip(labels, begins[:-1].tolist(), strict=True)]
+    origins = [origins_of(place, count) for place, count in enumerate(num_classes)]
+    return np.concatenate(stacked).astype(np.int32), int(begins[-1]), np.concatenate(origins)
+
+
+def share(
+    labels: Sequence[np.ndarray], num_classes: Sequence[int]
+) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """Return labels and number of classes of sets in which a label is the same person."""
+    return np.concatenate(labels), max(num_classes), None
+
+
+def renumber(
+    labels: np.ndarray, num_classes: int, images_filter: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Leave people with fewer than ``images_filter`` images out and number the others densely.
+
+    Returns
+    -------
+    rows : (M,) int64
+        What stays of the labels.
+    labels : (M,) int32
+        Their new labels, in the order of the old ones.
+    kept : (K,) int64
+        The old label of each new one.
+
+    Notes
+    -----
+    InsightFace's option of this name (``data_images_filter``) leaves the labels as they were, so
+    the class matrix keeps a row for everyone left out.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    kept = np.flatnonzero(counts >= images_filter)
+    new = np.full(num_classes, -1, dtype=np.int32)
+    new[kept] = np.arange(len(kept), dtype=np.int32)
+    rows = np.flatnonzero(new[labels] >= 0)
+    return rows, new[labels[rows]], kept

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sheet of augmented pictures shows what the columns say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = 6
+
+
+def show(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "tools" / "show_augmentation.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_columns_are_the_kinds_of_augmentation(tiny_records, tmp_path):
+    out = tmp_path / "sheet.png"
+    done = show(tiny_records, out, "--images", IMAGES)
+    assert done.returncode == 0, done.stderr
+    sheet = cv2.imread(str(out)).astype(int)
+    assert sheet.shape == (16 + IMAGES * 112, 6 * 112, 3)
+    plain, mirror, color, jpeg, cut_out, every = np.split(sheet[16:], 6, axis=1)
+    rows = [slice(112 * i, 112 * i + 112) for i in range(IMAGES)]
+    mirrored = [bool((mirror[r] == plain[r][:, ::-1]).all()) for r in rows]
+    assert all(flag or (mirror[r] == plain[r]).all() for flag, r in zip(mirrored, rows))
+    assert len(set(mirrored)) == 2
+    for r in rows:
+        squares = (cut_out[r] == 128).all(axis=2)
+        assert 20 * 20 <= squares.sum() <= 40 * 40
+        assert (cut_out[r][~squares] == plain[r][~squares]).all()
+    assert 1 < np.abs(color - plain).mean() < 40
+    assert 1 < np.abs(jpeg - plain).mean() < 40
+    assert np.abs(every - plain).mean() > 1
+
+
+def test_faults_are_one_sentence(tiny_records, tmp_path):
+    done = show(tiny_records, tmp_path / "no_folder" / "sheet.png")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"show_augmentation: {tmp_path}/no_folder/sheet.png: cannot be written; name a .png in a "
+        "folder that is there\n"
+    )

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Show what augmentation does to pictures:  python tools/show_augmentation.py RECORDS OUT.png
+
+One row per picture, as the network gets it (cut off at 0 and 255 to be shown): as it is, then each
+kind of augmentation alone with InsightFace's settings, then all together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+# Scripts are started by their path: put the root of the project on the module path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import numpy as np
+
+from pipeline import build_loader
+from pipeline.augmentation import NO_AUGMENTATION, Augmentation
+from pipeline.dali import MEAN, STD
+from pipeline.records import RecordSet, open_records
+
+ALWAYS = {"jpeg_probability": 1.0, "cut_out_probability": 1.0}
+COLUMNS = {
+    "as it is": NO_AUGMENTATION,
+    "mirror": Augmentation(),
+    "color_jitter": replace(NO_AUGMENTATION, color_jitter=0.125),
+    "jpeg_quality": replace(NO_AUGMENTATION, jpeg_quality=(2, 20), **ALWAYS),
+    "cut_out": replace(NO_AUGMENTATION, cut_out=40, **ALWAYS),
+    "all": Augmentation(color_jitter=0.125, jpeg_quality=(2, 20), cut_out=40),
+}
+TITLE_PIXELS = 16
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("records", type=Path, nargs="+", help="folders with train.rec, or .rec")
+    parser.add_argument("out", type=Path, help="the PNG to write")
+    parser.add_argument("--images", type=int, default=8, help="rows (8)")
+    parser.add_argument("--seed", type=int, default=1, help="of order and augmentation (1)")
+    arguments = parser.parse_args()
+    try:
+        if not arguments.out.parent.is_dir() or arguments.out.suffix != ".png":
+            raise ValueError(
+                f"{arguments.out}: cannot be written; name a .png in a folder that is there"
+            )
+        with tempfile.TemporaryDirectory() as scratch:
+            records = open_records(arguments.records, scratch)
+            sheet = contact_sheet(records, arguments.images, arguments.seed)
+        arguments.out.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+    except (ValueError, OSError) as error:
+        print(f"show_augmentation: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def contact_sheet(records: RecordSet, images: int, seed: int) -> np.ndarray:
+    """Return the sheet, uint8 BGR."""
+    columns = []
+    for title, augmentation in COLUMNS.items():
+        loader = build_loader("dali", records, images, seed=seed, augmentation=augmentation)
+        pixels = next(loader).image.asnumpy() * STD + MEAN  # (B, 3, H, W)
+        loader.close()
+        pixels = np.clip(pixels.round(), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        head = np.full((TITLE_PIXELS, pixels.shape[2], 3), 255, dtype=np.uint8)
+        cv2.putText(head, title, (2, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        columns.append(np.concatenate([head, *pixels[..., ::-1]]))
+    return np.concatenate(columns, axis=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
