@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hollow set of the benchmark is a record set, and the figures are of what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.record_index import write_hollow_set
+from pipeline.records import open_records
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "record_index.py"
+
+
+def test_the_hollow_set_opens_without_a_scan(tmp_path):
+    write_hollow_set(tmp_path, images=1003, people=10)
+    records = open_records(tmp_path, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()  # the identity records gave the labels
+    assert len(records) == 1003 and records.num_classes == 10
+    assert np.bincount(records.labels).tolist() == [101] * 3 + [100] * 7
+    assert (np.diff(records.labels) >= 0).all()
+
+
+def test_rows_name_what_was_opened(tiny_records, tmp_path):
+    arguments = ["--images", "500", "--people", "7", "--repeat", "2", "--open", tiny_records]
+    command = [sys.executable, SCRIPT, *arguments, "--json", tmp_path / "rows.json"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["images"] for row in rows] == [500, 500, 120, 120]
+    assert [row["name"].split(", ")[1] for row in rows] == ["first time", "again"] * 2
+    assert all(row["spread"][0] <= row["milliseconds"] <= row["spread"][1] for row in rows)
