@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from mxnet import gluon
 
+from nets.iresnet import iresnet18, iresnet34, iresnet50, iresnet100
 from nets.mobilefacenet import mobilefacenet
 
 __all__ = ["NETS", "build_net"]
@@ -14,6 +15,10 @@ __all__ = ["NETS", "build_net"]
 # Name -> builder. The builder's keyword arguments are the schema of `net.*` in a config.
 NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "mobilefacenet": mobilefacenet,
+    "iresnet18": iresnet18,
+    "iresnet34": iresnet34,
+    "iresnet50": iresnet50,
+    "iresnet100": iresnet100,
 }
 
 

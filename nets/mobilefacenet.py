@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """MobileFaceNet: a face network of about one million parameters."""
 
-import numbers
-
 from mxnet import gluon
 from mxnet.gluon import nn
 
 from nets.blocks import ConvNormPReLU, LinearBottleneck
+from nets.checks import check_embedding_size, check_width
 from nets.embedding import GlobalDepthwiseEmbedding
 
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
+PAPER_EMBEDDING_SIZE = 128
 # Channels out, expanded channels of the first block (stride 2), expanded channels of the others,
 # number of others. The 1-4-6-2 form that the field trains.
 STAGES = (
@@ -44,7 +44,9 @@ class MobileFaceNet(gluon.HybridBlock):
     `initialize()` allocates at once and nothing waits for a first batch.
     """
 
-    def __init__(self, width: float = 1.0, embedding_size: int = 128, **kwargs) -> None:
+    def __init__(
+        self, width: float = 1.0, embedding_size: int = PAPER_EMBEDDING_SIZE, **kwargs
+    ) -> None:
         super().__init__(**kwargs)
         stem = scale_channels(STEM_CHANNELS, width)
         last = scale_channels(LAST_CHANNELS, width)
@@ -78,7 +80,7 @@ def scale_channels(channels: int, width: float) -> int:
     return max(8, int(channels * width / 8 + 0.5) * 8)
 
 
-def mobilefacenet(width: float = 1.0, embedding_size: int = 128) -> MobileFaceNet:
+def mobilefacenet(width: float = 1.0, embedding_size: int = PAPER_EMBEDDING_SIZE) -> MobileFaceNet:
     """Build a `MobileFaceNet`.
 
     Parameters
@@ -93,18 +95,7 @@ def mobilefacenet(width: float = 1.0, embedding_size: int = 128) -> MobileFaceNe
     ValueError
         If a value is out of range or of the wrong type.
     """
-    if isinstance(width, bool) or not isinstance(width, numbers.Real) or not 0 < width <= 8:
-        raise ValueError(
-            f"net.width: must be a number above 0 and at most 8, got {width!r}; "
-            "1.0 is the network of the paper"
-        )
-    if (
-        isinstance(embedding_size, bool)
-        or not isinstance(embedding_size, numbers.Integral)
-        or embedding_size < 1
-    ):
-        raise ValueError(
-            f"net.embedding_size: must be a whole number of at least 1, got {embedding_size!r}; "
-            "128 is the network of the paper"
-        )
-    return MobileFaceNet(width=float(width), embedding_size=int(embedding_size))
+    return MobileFaceNet(
+        width=check_width(width),
+        embedding_size=check_embedding_size(embedding_size, PAPER_EMBEDDING_SIZE),
+    )

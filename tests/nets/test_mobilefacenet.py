@@ -2,7 +2,6 @@
 """MobileFaceNet: size, work, names, training behaviour."""
 
 import inspect
-import json
 
 import mxnet as mx
 import numpy as np
@@ -10,6 +9,8 @@ import pytest
 
 from nets import NETS, build_net
 from nets.mobilefacenet import scale_channels
+from tests.nets.steps import images, learned, train_step
+from tools.net_size import measure
 
 SMALL = {"width": 0.125, "embedding_size": 16}
 
@@ -21,51 +22,10 @@ def build(seed=0, **kwargs):
     return net
 
 
-def images(count=4, seed=0):
-    random = np.random.RandomState(seed)
-    return mx.nd.array(random.uniform(-1, 1, (count, 3, 112, 112)))
-
-
-def learned(net):
-    parameters = net._collect_params_with_prefix()
-    return {name: p for name, p in parameters.items() if "running" not in name}
-
-
-def train_step(net, x):
-    with mx.autograd.record():
-        y = net(x)
-        loss = (y * mx.nd.arange(y.size).reshape(y.shape) / y.size).sum()
-    loss.backward()
-    return y.asnumpy(), {
-        name: p.grad().asnumpy() for name, p in learned(net).items() if p.grad_req != "null"
-    }
-
-
-def count_macs(net):
-    """Multiply-accumulates of the convolutions and dense layers; slopes are not counted."""
-    graph = net(mx.sym.var("data"))
-    nodes = json.loads(graph.tojson())["nodes"]
-    internals = graph.get_internals()
-    _, shapes, _ = internals.infer_shape(data=(1, 3, 112, 112))
-    shape_of = dict(zip(internals.list_outputs(), shapes))
-    shape_of.update({name: p.shape for name, p in net.collect_params().items()})
-    total = 0
-    for node in nodes:
-        if node["op"] not in ("Convolution", "FullyConnected"):
-            continue
-        weight = nodes[node["inputs"][1][0]]
-        if weight["op"] != "null":  # the depthwise products inside PReLU
-            continue
-        spatial = np.prod(shape_of[node["name"] + "_output"][2:], dtype=int)
-        total += int(np.prod(shape_of[weight["name"]])) * int(spatial)
-    return total
-
-
 def test_parameters_and_work_are_those_published():
-    net = build()
-    count = sum(int(np.prod(p.shape)) for p in learned(net).values())
-    assert abs(count / 1.003e6 - 1) < 0.01
-    assert abs(count_macs(net) / 0.221e9 - 1) < 0.01
+    size = measure(build_net("mobilefacenet"))
+    assert abs(size.parameters / 1.003e6 - 1) < 0.01
+    assert abs(size.macs / 0.221e9 - 1) < 0.01
 
 
 @pytest.mark.parametrize(("size", "count"), [(16, 1), (16, 3), (100, 2)])

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IResNet: the residual networks of the ArcFace paper, 24 to 65 million parameters."""
+
+from collections.abc import Sequence
+
+from mxnet import gluon
+from mxnet.gluon import nn
+
+from nets.blocks import BN_EPSILON, BN_MOMENTUM, ConvNorm, ConvNormPReLU
+from nets.checks import check_dropout, check_embedding_size
+from nets.embedding import DenseEmbedding
+
+STEM_CHANNELS = 64
+STAGE_CHANNELS = (64, 128, 256, 512)
+# Depth -> units per stage.
+UNITS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 14, 3),
+    100: (3, 13, 30, 3),
+}
+PAPER_EMBEDDING_SIZE = 512
+
+
+class IRUnit(gluon.HybridBlock):
+    """Residual unit: BN, 3x3, BN, PReLU, 3x3, BN, plus the shortcut; nothing after the sum.
+
+    Parameters
+    ----------
+    in_channels, channels
+        Channels in and out.
+    stride
+        Of the second convolution and of the shortcut.
+    project
+        Whether the shortcut is a 1x1 convolution with batch normalisation, not the input itself.
+
+    Inputs
+    ------
+    x : (B, in_channels, H, W) float32
+
+    Outputs
+    -------
+    (B, channels, ceil(H / stride), ceil(W / stride)) float32
+
+    Notes
+    -----
+    The improved residual unit ("IR" in LResNet-E-IR) of Deng et al., "ArcFace", arXiv:1801.07698,
+    network settings of version 1. Batch normalisation before the first and after the last
+    convolution and no activation after the sum come from Han et al., "Deep Pyramidal Residual
+    Networks", arXiv:1610.02915.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        project: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.norm = nn.BatchNorm(
+                momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=in_channels
+            )
+            self.first = ConvNormPReLU(in_channels, channels, 3, 1, 1)
+            self.second = ConvNorm(channels, channels, 3, stride, 1)
+            self.shortcut = ConvNorm(in_channels, channels, 1, stride) if project else None
+
+    def hybrid_forward(self, F, x):
+        y = self.second(self.first(self.norm(x)))
+        return F.elemwise_add(y, self.shortcut(x) if self.shortcut is not None else x)
+
+
+class IResNet(gluon.HybridBlock):
+    """Stem at full resolution, four stages of `IRUnit` that halve it each, dense embedding.
+
+    Parameters
+    ----------
+    units
+        Number of units of each stage.
+    embedding_size
+        Length E of the embedding.
+    dropout
+        Share of the last feature map that is dropped in training.
+    channels
+        Channels of each stage, the first one's also of the stem. Other than those of the paper in
+        small nets for tests only.
+    image_size
+        Height and width of the input in pixels, a multiple of 16; the last layer depends on it.
+
+    Inputs
+    ------
+    x : (B, 3, image_size, image_size) float32, normalised to about -1..1
+
+    Outputs
+    -------
+    (B, E) float32, not normalised to unit length
+
+    Notes
+    -----
+    LResNet-E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1: "L" for
+    the first convolution, 3x3 with stride 1 and no pooling, so that 112x112 pixels end as 7x7; "E"
+    for the last layers (`nets.embedding.DenseEmbedding`). Residual learning and the variance that
+    the convolutions start with: He et al., arXiv:1512.03385 and arXiv:1502.01852. Every shape is
+    given, so `initialize()` allocates at once and nothing waits for a first batch.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int],
+        embedding_size: int = PAPER_EMBEDDING_SIZE,
+        dropout: float = 0.0,
+        channels: Sequence[int] = STAGE_CHANNELS,
+        image_size: int = 112,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        before = channels[0]
+        with self.name_scope():
+            self.stem = ConvNormPReLU(3, before, 3, 1, 1)
+            self.stages = nn.HybridSequential()
+            for repeats, after in zip(units, channels, strict=True):
+                stage = nn.HybridSequential()
+                stage.add(IRUnit(before, after, 2, project=True))
+                for _ in range(repeats - 1):
+                    stage.add(IRUnit(after, after))
+                self.stages.add(stage)
+                before = after
+            feature_size = image_size // 2 ** len(channels)
+            self.embedding = DenseEmbedding(before, embedding_size, feature_size, dropout)
+
+    def hybrid_forward(self, F, x):
+        return self.embedding(self.stages(self.stem(x)))
+
+
+def iresnet18(embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+    """Build an `IResNet` of 18 layers; see `build`."""
+    return build(18, embedding_size, dropout)
+
+
+def iresnet34(embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+    """Build an `IResNet` of 34 layers; see `build`."""
+    return build(34, embedding_size, dropout)
+
+
+def iresnet50(embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+    """Build an `IResNet` of 50 layers; see `build`."""
+    return build(50, embedding_size, dropout)
+
+
+def iresnet100(embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+    """Build an `IResNet` of 100 layers; see `build`."""
+    return build(100, embedding_size, dropout)
+
+
+def build(depth: int, embedding_size: int, dropout: float) -> IResNet:
+    """Build an `IResNet` of a depth in ``UNITS``.
+
+    Parameters
+    ----------
+    depth
+        Number of layers, as the field counts them.
+    embedding_size
+        Length of the embedding, at least 1.
+    dropout
+        From 0 to below 1. The MXNet networks of the paper drop 0.4, InsightFace's later training
+        script 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+    """
+    return IResNet(
+        UNITS[depth],
+        check_embedding_size(embedding_size, PAPER_EMBEDDING_SIZE),
+        check_dropout(dropout),
+    )
