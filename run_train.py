@@ -70,8 +70,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         comm = connect()
     except NoConnection as error:
-        # Horovod: the launcher kills the others when one leaves with a code, so rank 0 goes first.
-        if int(os.environ.get("HOROVOD_RANK", "0")) == 0:
+        # Horovod: the launcher kills the others when one leaves with a code, so one of each host
+        # goes first: it may be the name of one host alone.
+        if int(os.environ.get("HOROVOD_LOCAL_RANK", "0")) == 0:
             fail(str(error))
         else:
             time.sleep(2)

@@ -8,6 +8,7 @@ project never asks which of the two it is.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import socket
@@ -125,19 +126,41 @@ def connect() -> Comm:
     Raises
     ------
     NoConnection
-        If the name of this host is unknown to it: Gloo would end in a segmentation fault.
+        If the name of this host leads nowhere, or nowhere that other hosts reach: Gloo would end
+        in a crash.
     """
     if int(os.environ.get("HOROVOD_SIZE", "1")) == 1:
         return Comm()
-    name = socket.gethostname()
-    try:
-        socket.getaddrinfo(name, None)
-    except OSError as error:
-        raise NoConnection(
-            f"launch: the name of this host cannot be looked up, got {name!r} ({error.strerror}); "
-            f"add the line '127.0.1.1 {name}' to /etc/hosts"
-        ) from None
+    _check_name(socket.gethostname(), _hosts_are_several())
     import horovod.mxnet as hvd
 
     hvd.init()
     return HorovodComm(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
+
+
+def _hosts_are_several() -> bool:
+    """Whether ranks of other hosts have to reach this one."""
+    size = os.environ.get("HOROVOD_SIZE", "1")
+    local_size = os.environ.get("HOROVOD_LOCAL_SIZE", size)
+    # A launcher that all ranks find at a loopback address is on the same host as they are.
+    server = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "")
+    return int(size) > int(local_size) and not server.startswith("127.")
+
+
+def _check_name(name: str, several_hosts: bool) -> None:
+    # Horovod: 0.28 gives the interface to its first Gloo device alone; those of its process sets,
+    # also of the one with all ranks, bind to the address that the name of the host stands for.
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        address = "ADDRESS (the one that the other hosts reach)" if several_hosts else "127.0.1.1"
+        raise NoConnection(
+            f"launch: the name of this host cannot be looked up, got {name!r} ({error.strerror}); "
+            f"add the line '{address} {name}' to /etc/hosts"
+        ) from None
+    address = str(found[0][4][0])
+    if several_hosts and ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        raise NoConnection(
+            f"launch: the name of this host must stand for an address that the other hosts reach, "
+            f"got {address} for {name!r}; put that address in front of {name} in its /etc/hosts"
+        )

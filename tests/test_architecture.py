@@ -45,7 +45,13 @@ PURE_PARTS = {  # pure themselves
     ("launch/config.py", "launch.duration"),
     ("pipeline/augmentation.py", "pipeline.sampling"),
 }
-ONLY_IMPORTER = {"horovod": "launch/comm.py", "nvidia": "pipeline/dali.py"}
+# The longest name that fits counts. horovod.runner starts ranks and is never loaded in one: it
+# belongs to the launcher's process, where neither mxnet nor a collective may be.
+ONLY_IMPORTER = {
+    "horovod": "launch/comm.py",
+    "horovod.runner": "launch/rendezvous.py",
+    "nvidia": "pipeline/dali.py",
+}
 
 
 def sources() -> list[Path]:
@@ -82,9 +88,9 @@ def violations(source: str, place: str) -> list[str]:
     found = []
     for line, name in imports(source, place):
         top = name.split(".")[0]
-        only = ONLY_IMPORTER.get(top)
-        if only and place != only:
-            found.append(f"{place}:{line} imports {top}; only {only} may")
+        named = max((n for n in ONLY_IMPORTER if fits(name, n)), key=len, default=None)
+        if named and place != ONLY_IMPORTER[named]:
+            found.append(f"{place}:{line} imports {named}; only {ONLY_IMPORTER[named]} may")
         if place in PURE and top in (*OURS, "mxnet") and not is_pure_part(place, name):
             found.append(f"{place}:{line} imports {top}; it may import neither mxnet nor ours")
         elif place == "pipeline/dali.py" and top == "mxnet":
@@ -118,6 +124,14 @@ def test_a_wrong_import_is_named_with_its_place():
     assert violations("from launch import comm\n", "training/loop.py") == []
     assert violations("import horovod.mxnet as hvd\n", "training/loop.py") == [
         "training/loop.py:1 imports horovod; only launch/comm.py may"
+    ]
+    server = "from horovod.runner.http.http_server import RendezvousServer\n"
+    assert violations(server, "launch/rendezvous.py") == []
+    assert violations(server, "launch/comm.py") == [
+        "launch/comm.py:1 imports horovod.runner; only launch/rendezvous.py may"
+    ]
+    assert violations("import horovod.mxnet\n", "launch/rendezvous.py") == [
+        "launch/rendezvous.py:1 imports horovod; only launch/comm.py may"
     ]
     assert violations("import nvidia.dali.fn\n", "pipeline/loader.py") == [
         "pipeline/loader.py:1 imports nvidia; only pipeline/dali.py may"

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in of one process that trains alone."""
+"""The stand-in of one process that trains alone, and names of hosts that Horovod cannot use."""
 
 from __future__ import annotations
+
+import socket
+import sys
 
 import mxnet as mx
 import numpy as np
@@ -57,3 +60,42 @@ def test_a_host_that_does_not_know_its_name_is_refused(monkeypatch):
         connect()
     assert "got 'no-such-host.invalid'" in str(caught.value)
     assert "add the line '127.0.1.1 no-such-host.invalid' to /etc/hosts" in str(caught.value)
+
+
+def name_stands_for(address, monkeypatch):
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))]
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu1")
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+
+
+@pytest.mark.parametrize("address", ["127.0.1.1", "127.0.0.1", "::1"])
+def test_several_hosts_refuse_a_name_that_no_other_host_reaches(address, monkeypatch):
+    # Horovod's process sets bind to it, whatever the interface; Gloo would abort.
+    name_stands_for(address, monkeypatch)
+    monkeypatch.setenv("HOROVOD_SIZE", "4")
+    monkeypatch.setenv("HOROVOD_LOCAL_SIZE", "2")
+    monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", "10.0.0.1")
+    with pytest.raises(NoConnection) as caught:
+        connect()
+    assert str(caught.value) == (
+        "launch: the name of this host must stand for an address that the other hosts reach, "
+        f"got {address} for 'gpu1'; put that address in front of gpu1 in its /etc/hosts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "local_size", "server"),
+    [
+        ("10.0.0.1", "2", "10.0.0.1"),  # as it should be
+        ("127.0.1.1", "4", "10.0.0.1"),  # one host alone
+        ("127.0.1.1", "2", "127.0.0.1"),  # "hosts" that are one
+    ],
+)
+def test_a_name_that_serves_is_not_refused(address, local_size, server, monkeypatch):
+    name_stands_for(address, monkeypatch)
+    monkeypatch.setenv("HOROVOD_SIZE", "4")
+    monkeypatch.setenv("HOROVOD_LOCAL_SIZE", local_size)
+    monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", server)
+    monkeypatch.setitem(sys.modules, "horovod.mxnet", None)  # importing it is as far as it goes
+    with pytest.raises(ImportError):
+        connect()

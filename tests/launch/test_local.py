@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher of one host: what it starts, shows and returns."""
+"""The launcher of one host: what it starts and with which environment."""
 
 from __future__ import annotations
 
-import io
 import os
-import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,25 +12,6 @@ import pytest
 from launch import local
 
 ROOT = Path(__file__).resolve().parents[2]
-
-# What horovodrun prints when both ranks end with code 2.
-REFUSED = """\
-[0]<stdout>:run runs/demo-001  ranks 2  device cpu(0)  threads 1
-[1]<stdout>:a line of rank 1
-[1]<stderr>:a warning of rank 1
-[0]<stderr>:run_train: data.records: no such file
-Process 1 exit with status code 2.
-Terminating remaining workers after failure of Process 1.
-[0]<stderr>:Terminated
-Process 0 exit with status code 2.
-Traceback (most recent call last):
-  File "/home/me/.venv/bin/horovodrun", line 8, in <module>
-    sys.exit(run_commandline())
-RuntimeError: Horovod detected that one or more processes exited with non-zero status, thus causing
-the job to be terminated. The first process to do so was:
-Process name: 1
-Exit code: 2
-""".replace("causing\nthe", "causing the")
 
 
 @pytest.mark.parametrize(
@@ -78,74 +56,12 @@ def test_environment_shares_the_cores(monkeypatch):
     assert local.environment(4)["OMP_NUM_THREADS"] == "7"
 
 
-def test_output_of_several_ranks_becomes_that_of_one(capsys):
-    assert local.show(io.StringIO(REFUSED), 2, None) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "run runs/demo-001  ranks 2  device cpu(0)  threads 1\n"
-    assert shown.err == "a warning of rank 1\nrun_train: data.records: no such file\n"
-
-
-def test_output_of_a_good_run_has_no_code(capsys):
-    good = "[0]<stdout>:step 1/2  loss 3\n[1]<stdout>:step 1/2  loss 3\n[0]<stdout>:done\n"
-    assert local.show(io.StringIO(good), 2, None) is None
-    assert capsys.readouterr().out == "step 1/2  loss 3\ndone\n"
-
-
-def test_output_of_one_rank_is_shown_as_it_is(capsys):
-    text = "  indented\n\n[0]<stdout>:not a prefix here\nExit code: 3\n"
-    assert local.show(io.StringIO(text), 1, None) is None
-    assert capsys.readouterr().out == text
-
-
-@pytest.fixture
-def same_signals():
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize(
-    ("output", "status", "code"),
-    [
-        (REFUSED, 1, 2),
-        (REFUSED.replace("Exit code: 2", "Exit code: 143"), 1, 143),
-        ("[0]<stdout>:done\n", 0, 0),
-        ("", 7, 7),
-    ],
-    ids=["refused", "stopped", "good", "launcher fails"],
-)
-def test_exit_code_is_that_of_the_ranks(output, status, code, monkeypatch, capfd, same_signals):
-    program = f"import sys; sys.stdout.write({output!r}); sys.exit({status})"
-    monkeypatch.setattr(local, "command", lambda ranks, rest: [sys.executable, "-c", program])
-    assert local.main(["-np", "2", "--cfg", "a.yaml"]) == code
-
-
-def test_a_killed_rank_gives_the_code_of_its_signal(monkeypatch, same_signals):
-    program = "import os; os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(local, "command", lambda ranks, rest: [sys.executable, "-c", program])
-    assert local.main(["--cfg", "a.yaml"]) == 128 + 9
-
-
-def test_bar_follows_the_metrics(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "ROOT", tmp_path)
-    metrics = tmp_path / "runs" / "demo-001" / "metrics.jsonl"
-    metrics.parent.mkdir(parents=True)
-    stream = io.StringIO()
-    bar = local.Bar(stream)
-    bar.line("step 1/40  before there is a bar")
-    bar.line("run runs/demo-001  ranks 2  device cpu(0)  threads 1")
-    bar.line("step 10/40  epoch 0  loss 3.0000")
-    bar.line("verify tiny: accuracy 0.9")
-    metrics.write_text(
-        '{"step": 10, "loss": 3.0, "images_per_second": 99.6, "data_wait_fraction": 0.25}\n'
-        '{"step": 20, "loss": 2.5, "images_per_second": 99.6, "data_wait_fraction": 0.25}\n'
-    )
-    deadline = time.monotonic() + 60
-    while "images/s" not in stream.getvalue() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    bar.close()
-    text = stream.getvalue()
-    assert "step 1/40  before there is a bar" in text and "verify tiny: accuracy 0.9" in text
-    assert "step 10/40" not in text
-    assert "20/40" in text and "loss 2.500, 100 images/s, data wait 25 %" in text
+@pytest.mark.parametrize(("ranks", "reader"), [(1, "Reader"), (2, "HorovodrunReader")])
+def test_ranks_are_read_as_their_launcher_writes(ranks, reader, monkeypatch):
+    started = []
+    monkeypatch.setattr(local, "supervise", lambda *given: started.append(given) or 7)
+    assert local.main(["-np", str(ranks), "--cfg", "a.yaml"]) == 7
+    command, environment, how = started[0]
+    assert command == local.command(ranks, ["--cfg", "a.yaml"])
+    assert environment["PYTHONUNBUFFERED"] == "1"
+    assert type(how).__name__ == reader
