@@ -52,7 +52,7 @@ class SrunReader(Reader):
             return
         # srun would answer SIGTERM with SIGKILL to the ranks; this reaches them as SIGTERM.
         self._asked = True
-        subprocess.Popen(["scancel", "--signal=TERM", self._job])
+        subprocess.Popen(["scancel", "--quiet", "--signal=TERM", self._job])
 
 
 def main(argv: Sequence[str]) -> int:

@@ -134,6 +134,6 @@ def test_ranks_are_asked_to_stop_before_srun_is(tmp_path, monkeypatch):
     reader = SrunReader("7")
     reader.stop(Srun())
     assert started[0].wait() == 0
-    assert (tmp_path / "asked").read_text() == "--signal=TERM 7\n" and sent == []
+    assert (tmp_path / "asked").read_text() == "--quiet --signal=TERM 7\n" and sent == []
     reader.stop(Srun())  # asked twice: no time to save
     assert sent == [signal.SIGTERM] and len(started) == 1

@@ -21,10 +21,10 @@ STEPS = 5
 
 def slurm_job(folder: Path, tasks_per_node: tuple[int, ...]) -> dict[str, str]:
     """Return the environment of a job on nodes node0, node1, ..., with srun and scancel in it."""
-    tasks = folder / "tasks"
+    tasks, asked = folder / "tasks", "--quiet --signal=TERM 7"
     scripts = {
         "srun": f"exec {shlex.join([sys.executable, str(HERE / 'fake_srun.py')])} \"$@\"",
-        "scancel": f'[ "$*" = "--signal=TERM 7" ] && kill -TERM $(cat {shlex.quote(str(tasks))})',
+        "scancel": f'[ "$*" = "{asked}" ] && kill -TERM $(cat {shlex.quote(str(tasks))})',
     }
     (folder / "bin").mkdir()
     for name, line in scripts.items():
