@@ -92,8 +92,6 @@ def test_only_the_first_unit_of_a_stage_strides_and_projects():
 
 @pytest.mark.parametrize(("size", "image_size"), [(16, 32), (5, 48), (16, 16)])
 def test_output_shape(size, image_size):
-    # The last is as long as the map before it is wide, on 1x1 pixels: MXNet's batch normalisations
-    # of (B, C) and (B, C, 1, 1) are not told apart (nets/embedding.py).
     net = build(embedding_size=size, image_size=image_size)
     net.hybridize(static_alloc=True, static_shape=True)
     x = images(3, size=image_size)
