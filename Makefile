@@ -1,11 +1,14 @@
 # `make train` and `make test` do all the set-up; nothing else has to be called first.
 PYTHON ?=
-NP ?= 2
+# The GPU environment where it is complete and a driver can be loaded; VENV=.venv overrides.
+GPUS := $(shell [ -e .venv-gpu/.stamp-horovod ] && .venv-gpu/bin/python -m launch.gpu)
+VENV ?= $(if $(GPUS),.venv-gpu,.venv)
+NP ?= $(or $(if $(filter %-gpu,$(VENV)),$(filter-out 0,$(GPUS))),2)
 CFG ?= demo.yaml
 DATA ?=
 TESTS ?= tests
 ARGS ?=
-RUN := .venv/bin/python
+RUN := $(VENV)/bin/python
 SAMPLE := data/sample_faces
 
 help: ## list the targets
@@ -15,16 +18,18 @@ train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an Insig
 test: setup-dev ## run the tests; TESTS=tests/pipeline for a part
 	@$(RUN) -m pytest -q $(TESTS)
 lint: setup-dev ## ruff and mypy
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 format: setup-dev ## let ruff rewrite the sources
-	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 sample: setup ## render the sample faces
 	@$(RUN) tools/make_sample_faces.py $(SAMPLE)
+gpu: ## make .venv-gpu and test it; train and test use it where there is a driver
+	@bash launch/environment/setup.sh .venv-gpu "$(PYTHON)" gpu && .venv-gpu/bin/python -m launch.environment.gpu_check
 setup: ## make .venv
-	@bash launch/environment/setup.sh "$(PYTHON)"
+	@bash launch/environment/setup.sh $(VENV) "$(PYTHON)"
 setup-dev: ## make .venv with what tests and lint need
-	@bash launch/environment/setup.sh "$(PYTHON)" dev
-clean: ## remove .venv and the sample (runs stay)
-	@rm -rf .venv $(SAMPLE)
-.PHONY: help train test lint format sample setup setup-dev clean
+	@bash launch/environment/setup.sh $(VENV) "$(PYTHON)" dev
+clean: ## remove .venv, .venv-gpu and the sample (runs stay)
+	@rm -rf .venv .venv-gpu $(SAMPLE)
+.PHONY: help train test lint format sample gpu setup setup-dev clean
 .DEFAULT_GOAL := help

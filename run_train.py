@@ -36,6 +36,7 @@ from launch.agree import Refused, agree, require_equal
 from launch.cli import load_config
 from launch.comm import Comm, NoConnection, connect
 from launch.config import Config, ConfigError, differences
+from launch.gpu import require_code
 from launch.provenance import commit, versions
 from nets import NETS, build_net
 from pipeline.augmentation import Augmentation
@@ -146,7 +147,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             "loader": f"{config.data.loader}/{config.data.reader}",
             "batch": f"{config.data.batch_size} x {comm.size} = {whole}",
         },
-        [loader.notice, pretrained_notice(inputs, progress)],
+        [loader.notice, pretrained_notice(inputs, progress), comm.notice(inputs.ctx)],
     )
     meta = {
         "net": plain["net"],
@@ -217,13 +218,16 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
 def open_inputs(config: Config, comm: Comm) -> Inputs:
     """Open and check everything that the configuration names."""
     data = config.data
-    gpus = mx.context.num_gpus()
-    if config.run.device == "gpu" and comm.local_rank >= gpus:
+    gpus = mx.context.num_gpus() if config.run.device != "cpu" else 0
+    if config.run.device == "gpu" and comm.local_size > gpus:
         raise ConfigError(
             f"run.device: 'gpu' needs {comm.local_size} GPUs on this host, MXNet sees {gpus}; "
             "use run.device=cpu or fewer ranks"
         )
-    use_gpu = config.run.device != "cpu" and comm.local_rank < gpus
+    # Horovod: all ranks of a host take one kind of device; theirs differ in what they can exchange.
+    use_gpu = config.run.device != "cpu" and comm.local_size <= gpus
+    if use_gpu:
+        require_code(comm.local_rank)
     ctx = mx.gpu(comm.local_rank) if use_gpu else mx.cpu()
     if data.decode == "mixed" and not use_gpu:
         raise ConfigError("data.decode: 'mixed' needs a GPU, got none; use data.decode=cpu")
@@ -255,6 +259,7 @@ def fingerprint(inputs: Inputs) -> dict[str, Any]:
     """Return what must be equal on all ranks."""
     records = inputs.records
     return {
+        "device": inputs.ctx.device_type,
         "num_classes": inputs.num_classes,
         "image_size": list(inputs.image_size),
         "images": len(records) if records else 0,

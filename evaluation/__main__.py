@@ -87,6 +87,10 @@ def choose_device(name: str) -> Any:
         return mx.cpu()
     if not mx.context.num_gpus():
         raise ValueError("--device: there is no GPU that MXNet can use, got gpu; take cpu")
+
+    from launch.gpu import require_code
+
+    require_code(0)
     return mx.gpu(0)
 
 

@@ -3,7 +3,8 @@
 
 ``connect()`` joins the other ranks when the process was started by horovodrun (or any launcher
 that sets HOROVOD_RANK), and is a stand-in for one process otherwise, so that the rest of the
-project never asks which of the two it is.
+project never asks which of the two it is.  Nor does it ask how arrays of a GPU travel: by NCCL if
+Horovod was built with it, else through the host's memory (``through_host``).
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import mxnet as mx
 import numpy as np
+
+from launch.host_memory import Arrays, HostTrainer, in_host_memory
+
+Named = Mapping[str, mx.nd.NDArray]
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class Comm:
     def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
         """Return a trainer whose ``step`` averages the gradients over the ranks first."""
         return mx.gluon.Trainer(parameters, optimizer, kvstore=None)
+
+    def notice(self, ctx: mx.Context) -> str:
+        """Return what the user should know of the way arrays of this device travel, or ""."""
+        return ""
 
     def close(self) -> None:
         """Leave the other ranks."""
@@ -97,23 +107,67 @@ class HorovodComm(Comm):
         import horovod.mxnet as hvd
 
         # Horovod: nothing is initialised lazily here, so every parameter really travels.
-        hvd.broadcast_parameters(dict(parameters), root_rank=0)
+        arrays = {
+            n: p.data() if isinstance(p, mx.gluon.Parameter) else p for n, p in parameters.items()
+        }
+        with _within_reach(arrays) as reached:
+            hvd.broadcast_parameters(dict(reached), root_rank=0)
 
-    def average(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
+    def average(self, arrays: Named) -> None:
         import horovod.mxnet as hvd
 
-        for name in sorted(arrays):
-            hvd.allreduce_(arrays[name], average=True, name=f"average.{name}")
+        with _within_reach(arrays) as reached:
+            for name in sorted(reached):
+                hvd.allreduce_(reached[name], average=True, name=f"average.{name}")
 
     def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
         import horovod.mxnet as hvd
 
-        return hvd.DistributedTrainer(parameters, optimizer)
+        if through_host(next(iter(parameters.values())).list_ctx()[0]):
+
+            def sum_in_place(arrays: Arrays) -> None:
+                hvd.grouped_allreduce_(arrays, average=False, name="gradients")
+
+            return HostTrainer(parameters, optimizer, self.size, sum_in_place)
+        trainer = hvd.DistributedTrainer(parameters, optimizer)
+        if not trainer._average_in_framework:
+            # Horovod: with NCCL from 2.10 on it averages while it sums.  Clipping (training/step.py)
+            # counts on sums that ``update`` divides, as they come in every other case.
+            trainer._average_in_framework, trainer._postscale_factor = True, 1.0
+            trainer._scale /= self.size
+        return trainer
+
+    def notice(self, ctx: mx.Context) -> str:
+        if not through_host(ctx):
+            return ""
+        return (
+            "gradients travel through the host's memory, since Horovod was built without NCCL; "
+            "docs/gpu.md says how to build it with NCCL"
+        )
 
     def close(self) -> None:
         import horovod.mxnet as hvd
 
         hvd.shutdown()
+
+
+def nccl_release() -> str:
+    """Return the release of NCCL that Horovod was built with, such as "2.21.5", "" without one."""
+    import horovod.mxnet as hvd
+
+    code = int(hvd.nccl_built())  # 2.9 and later: major * 10000 + minor * 100 + patch
+    return f"{code // 10000}.{code // 100 % 100}.{code % 100}" if code else ""
+
+
+def through_host(ctx: mx.Context) -> bool:
+    """Return whether arrays of this device reach the other ranks through the host's memory."""
+    return ctx.device_type == "gpu" and not nccl_release()
+
+
+def _within_reach(arrays: Named) -> AbstractContextManager[Named]:
+    """Give the arrays, all of one device, where Horovod can take them and put results back."""
+    ctx = next(iter(arrays.values())).context if arrays else mx.cpu()
+    return in_host_memory(arrays) if through_host(ctx) else nullcontext(arrays)
 
 
 class NoConnection(ValueError):

@@ -15,11 +15,17 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
+        found[package] = _version(package) or "absent"
+    if gpu_wheel := _version("mxnet-cu112"):  # the same MXNet, packed for CUDA
+        found["mxnet"] = found["mxnet-cu112"] = gpu_wheel
     return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def commit() -> str:

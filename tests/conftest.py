@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import colorsys
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,18 @@ def tiny_records(make_records: Callable[..., Path]) -> Path:
         issame.append(same)
     write_pairs(folder / "tiny.bin", images, issame)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return ``make_driver(*capabilities)`` -> an NVIDIA driver with one GPU for each, as 90."""
+
+    def make(*capabilities: int) -> Path:
+        library = tmp_path_factory.mktemp("driver") / "libfakecuda.so"
+        given = f"-DCAPABILITIES={','.join(map(str, capabilities))}"
+        source = Path(__file__).with_name("launch") / "fake_driver.c"
+        command = ["g++", "-x", "c", "-shared", "-fPIC", given, "-o", library, source]
+        subprocess.run(command, check=True)
+        return library
+
+    return make

@@ -19,8 +19,8 @@ class MxnetImportHook:
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
         """Set the aliases when ``name`` is mxnet, then leave the search to the others."""
+        # It stays in the list: the import that walks through it would miss the hook after this one.
         if name == "mxnet":
-            sys.meta_path.remove(cls)
             if sys.version_info >= (3, 12):
                 import setuptools  # noqa: F401  mxnet imports distutils, which setuptools brings
             import numpy
