@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a tiny net without BatchNorm and save its weights.
 
-equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT
+equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT [WAY]
+
+WAY is how the gradients travel: "straight", or "host": through the host's memory, where cpu(1)
+stands for a GPU, or "averaged": straight, by a Horovod that says it has an NCCL that averages.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from mxnet.gluon import nn
 
 import pipeline.dali  # noqa: F401  before Horovod is loaded
 from heads import build_head
+from launch import comm as communication
 from launch.comm import connect
+from launch.host_memory import HostTrainer
 from pipeline import build_loader
 from pipeline.loader import Share
 from pipeline.records import open_records
@@ -42,8 +47,23 @@ def build_tiny_net() -> gluon.HybridBlock:
     return net
 
 
-def main(records: Path, batch_size: int, steps: int, clip_norm: float, out: Path) -> None:
+def choose_way(way: str) -> mx.Context:
+    """Make the gradients travel this way; return where the net lies."""
+    if way == "host":
+        communication.through_host = lambda ctx: ctx == mx.cpu(1)
+        return mx.cpu(1)
+    if way == "averaged":
+        import horovod.mxnet as hvd
+
+        hvd.nccl_built = lambda: 22105
+    return mx.cpu()
+
+
+def main(
+    records: Path, batch_size: int, steps: int, clip_norm: float, out: Path, way: str = "straight"
+) -> None:
     comm = connect()
+    ctx = choose_way(way)
     found = open_records(records, out.parent)
     share = Share(comm.rank, comm.size)
     loader = build_loader("dali", found, batch_size, share=share)
@@ -51,18 +71,18 @@ def main(records: Path, batch_size: int, steps: int, clip_norm: float, out: Path
     net = build_tiny_net()
     head = build_head("arcface", found.num_classes, EMBEDDING_SIZE, scale=16.0)
     for block in (net, head):
-        block.initialize(mx.init.Xavier())
+        block.initialize(mx.init.Xavier(), ctx=ctx)
         block.hybridize(static_alloc=True, static_shape=True)
     parameters = collect_parameters(net, head)
     trainer = comm.trainer(parameters, build_optimizer(parameters, "sgd", LR, 0.9, 5e-4))
+    assert isinstance(trainer, HostTrainer) == (way == "host")
     comm.broadcast(parameters)
     before = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
-    margin, losses = mx.nd.ones((1,)), []
+    margin, losses = mx.nd.ones((1,), ctx=ctx), []
     for _ in range(steps):
         batch = next(loader)
-        loss, _ = train_step(
-            net, head, trainer, batch.image, batch.label, margin, clip_norm, comm.size
-        )
+        image, label = (array.as_in_context(ctx) for array in (batch.image, batch.label))
+        loss, _ = train_step(net, head, trainer, image, label, margin, clip_norm, comm.size)
         losses.append(float(loss.asscalar()))
     loader.close()
     after = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
@@ -75,6 +95,5 @@ def main(records: Path, batch_size: int, steps: int, clip_norm: float, out: Path
 
 
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), Path(sys.argv[5])
-    )
+    records, batch_size, steps, clip_norm, out, *way = sys.argv[1:]
+    main(Path(records), int(batch_size), int(steps), float(clip_norm), Path(out), *way)

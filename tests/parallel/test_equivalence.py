@@ -16,10 +16,12 @@ pytestmark = pytest.mark.parallel
 STEPS = 20
 
 
-def weights(records: Path, out: Path, ranks: int, batch_size: int, clip: float) -> dict:
-    ended = run(ranks, [HERE / "equivalence.py", records, batch_size, STEPS, clip, out])
+def weights(
+    records: Path, out: Path, ranks: int, batch_size: int, clip: float, way: str = "straight"
+) -> dict:
+    ended = run(ranks, [HERE / "equivalence.py", records, batch_size, STEPS, clip, out, way])
     assert ended.code == 0, ended.everything
-    print(f"{ranks} x {batch_size}, clip_norm {clip}: {ended.stdout}")
+    print(f"{ranks} x {batch_size}, clip_norm {clip}, {way}: {ended.stdout}")
     # The weights went somewhere: nothing is compared that stood still.
     assert float(re.search(r"moved ([\d.]+)", ended.stdout)[1]) > 0.01
     with np.load(out) as file:
@@ -43,3 +45,11 @@ def test_two_ranks_equal_one_with_the_double_batch(tiny_records, tmp_path):
         assert difference <= 1e-4
         results[clip] = one
     assert largest_difference(results[0.0], results[2.0]) > 1e-3
+
+
+@pytest.mark.parametrize("way", ["host", "averaged"])
+def test_the_way_of_the_gradients_changes_nothing(way, tiny_records, tmp_path):
+    # Clipping shows whether sums or means arrive.
+    straight = weights(tiny_records, tmp_path / "straight.npz", 2, 4, 2.0)
+    other = weights(tiny_records, tmp_path / f"{way}.npz", 2, 4, 2.0, way)
+    assert largest_difference(straight, other) <= 1e-6

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run run_train.py where MXNet comes from the wheel and there are GPUs that it cannot use.
+
+fake_gpus.py DRIVER GPUS ARGUMENTS-OF-RUN_TRAIN...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import mxnet as mx
+
+import launch.gpu
+import run_train
+
+if __name__ == "__main__":
+    driver, gpus, *arguments = sys.argv[1:]
+    mx.context.num_gpus = lambda: int(gpus)
+    launch.gpu.DRIVER = driver
+    launch.gpu.version = {"mxnet-cu112": "1.9.1"}.__getitem__
+    sys.exit(run_train.main(arguments))
