@@ -131,8 +131,8 @@ class HorovodComm(Comm):
             return HostTrainer(parameters, optimizer, self.size, sum_in_place)
         trainer = hvd.DistributedTrainer(parameters, optimizer)
         if not trainer._average_in_framework:
-            # Horovod: with NCCL from 2.10 on it averages while it sums.  Clipping (training/step.py)
-            # counts on sums that ``update`` divides, as they come in every other case.
+            # Horovod: with NCCL from 2.10 on it would average while it sums.  Clipping counts on
+            # sums that ``update`` divides (training/step.py), as they come in every other case.
             trainer._average_in_framework, trainer._postscale_factor = True, 1.0
             trainer._scale /= self.size
         return trainer

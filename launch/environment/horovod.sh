@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Builds Horovod for the MXNet of $venv; a part of setup.sh, which sources it.
+# Builds Horovod for the MXNet of $venv, whose full path is $home; setup.sh sources it.
 #
 # With NCCL where MXNet is the one for GPUs and a CUDA 11 compiler is at hand, else for the host's
 # memory alone.  Which it became is asked of Horovod itself at run time (launch/comm.py).
@@ -19,13 +19,14 @@ find_cuda_11() {
         found="$nvcc, which is of CUDA ${release:-?}"
         case $release in 11.*) ;; *) continue ;; esac
         for cxx in ${CXX:-} g++ g++-11 g++-10 g++-9; do
-            if command -v "$cxx" >/dev/null &&
+            # With its folder: nvcc may silently take another one for a bare name.
+            if cxx=$(command -v "$cxx") &&
                 "$nvcc" -ccbin "$cxx" -c -o "$scratch/try.o" "$scratch/try.cu" >/dev/null 2>&1; then
                 cuda_home=$(dirname "$(dirname "$nvcc")") cuda_cxx=$cxx
                 break 2
             fi
         done
-        found="$nvcc, but no C++ compiler that it takes (g++-11 or older)"
+        found="$nvcc, which compiles with neither g++ nor g++-11, 10 or 9"
     done
     rm -rf "$scratch"
     [ -n "$cuda_home" ] ||
@@ -42,7 +43,7 @@ build_horovod() {
         mkdir -p "$venv/nccl"
         ln -sfn "$nccl/include" "$venv/nccl/include"
         mkdir -p "$venv/nccl/lib" && ln -sfn "$nccl/lib/libnccl.so.2" "$venv/nccl/lib/libnccl.so"
-        build+=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=shared HOROVOD_NCCL_HOME="$PWD/$venv/nccl"
+        build+=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=shared HOROVOD_NCCL_HOME="$home/nccl"
             HOROVOD_CUDA_HOME="$cuda_home" CUDAToolkit_ROOT="$cuda_home" CXX="$cuda_cxx"
             HOROVOD_BUILD_CUDA_CC_LIST=50,60,70,80,86 # what MXNet's wheel has
             # pip would take the wheel that it has built and kept for the other kind.
@@ -54,11 +55,11 @@ build_horovod() {
             # CPU has the same headers and the same layout of what Horovod touches.
             awk '/^[a-z]/ { take = /^mxnet==/ } take' requirements/cpu.txt >"$venv/mxnet-cpu.txt"
             pip install --quiet --no-deps --require-hashes --target "$venv/mxnet-cpu" -r "$venv/mxnet-cpu.txt"
-            build+=(PYTHONPATH="$PWD/$venv/mxnet-cpu")
+            build+=(PYTHONPATH="$home/mxnet-cpu")
         fi
     fi
     # pip unpacks and builds under TMPDIR; cmake and make come from PATH, the wheel's cmake first.
-    if ! env PATH="$PWD/$venv/bin:${cuda_home:+$cuda_home/bin:}$PATH" MAKEFLAGS="-j$(nproc)" \
+    if ! env PATH="$home/bin:${cuda_home:+$cuda_home/bin:}$PATH" MAKEFLAGS="-j$(nproc)" \
         HOROVOD_WITH_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
         HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 "${build[@]}" \
         "$venv/bin/python" -m pip --disable-pip-version-check install --no-build-isolation --no-deps \

@@ -69,6 +69,7 @@ if [ ! -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv"
     echo "$version" >"$venv/.stamp-python"
 fi
+home=$(cd "$venv" && pwd)
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 if [ $lock = gpu ]; then
@@ -76,7 +77,7 @@ if [ $lock = gpu ]; then
     mkdir -p "$venv/stand-in"
     g++ -x c -shared -fPIC -O1 -o "$venv/stand-in/libcuda.so.1" launch/environment/stand_in_driver.c
     "$python" -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null ||
-        export LD_LIBRARY_PATH="$PWD/$venv/stand-in${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+        export LD_LIBRARY_PATH="$home/stand-in${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
 
 if ! done_already run "$run_sum"; then

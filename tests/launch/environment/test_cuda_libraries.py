@@ -120,7 +120,7 @@ def import_mxnet(site: Path, *before: Path) -> subprocess.CompletedProcess[str]:
 
 
 def compile_libraries(site: Path, cuda_libraries: object) -> None:
-    """Make a driver and the wheels' libraries, with their names inside, as the linker knows them."""
+    """Make a driver and the wheels' libraries, with the names inside that the linker goes by."""
     source = site / "empty.c"
     source.write_text("int loaded;\n")
     paths = [(site / "nvidia" / w / "lib" / name) for w, name in cuda_libraries.LIBRARIES]
