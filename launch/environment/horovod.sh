@@ -15,7 +15,7 @@ find_cuda_11() {
     echo '#include <functional>' >"$scratch/try.cu" # what an nvcc fails on if the compiler is too new
     for nvcc in ${CUDA_HOME:+"$CUDA_HOME/bin/nvcc"} "$(command -v nvcc || true)" /usr/local/cuda-11*/bin/nvcc; do
         [ -x "$nvcc" ] || continue
-        release=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+        release=$({ "$nvcc" --version || true; } | sed -n 's/.*release \([0-9.]*\).*/\1/p')
         found="$nvcc, which is of CUDA ${release:-?}"
         case $release in 11.*) ;; *) continue ;; esac
         for cxx in ${CXX:-} g++ g++-11 g++-10 g++-9; do
