@@ -44,7 +44,7 @@ class RunConfig:
     resume: bool = True
     """Go on with an unfinished run of this name; false starts a new one."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: a GPU per rank where MXNet sees one, the CPU otherwise."""
+    """auto: a GPU for each rank if the host has enough of them, else the CPU for all."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""
