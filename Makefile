@@ -12,9 +12,9 @@ RUN := $(VENV)/bin/python
 SAMPLE := data/sample_faces
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an InsightFace folder; NP, CFG, ARGS
-	@$(RUN) -m launch.local -np $(NP) --cfg $(CFG) $(if $(DATA),'data.records=$(DATA)' 'eval.sets=[$(if $(wildcard $(DATA)/*.bin),$(DATA))]' 'run.name=$(notdir $(patsubst %/,%,$(DATA)))') $(ARGS)
+	@exec $(RUN) -m launch.local -np $(NP) --cfg $(CFG) $(if $(DATA),'data.records=$(DATA)' 'eval.sets=[$(if $(wildcard $(DATA)/*.bin),$(DATA))]' 'run.name=$(notdir $(patsubst %/,%,$(DATA)))') $(ARGS)
 test: setup-dev ## run the tests; TESTS=tests/pipeline for a part
 	@$(RUN) -m pytest -q $(TESTS)
 lint: setup-dev ## ruff and mypy
@@ -25,11 +25,15 @@ sample: setup ## render the sample faces
 	@$(RUN) tools/make_sample_faces.py $(SAMPLE)
 gpu: ## make .venv-gpu and test it; train and test use it where there is a driver
 	@bash launch/environment/setup.sh .venv-gpu "$(PYTHON)" gpu && .venv-gpu/bin/python -m launch.environment.gpu_check
+docker-check: setup-dev ## read the Dockerfiles, resolve what the images install
+	@bash docker/check.sh
+image-cpu: ## build the CPU image and run it (root; buildah and debootstrap, no daemon)
+	@bash docker/image_check.sh
 setup: ## make .venv
 	@bash launch/environment/setup.sh $(VENV) "$(PYTHON)"
 setup-dev: ## make .venv with what tests and lint need
 	@bash launch/environment/setup.sh $(VENV) "$(PYTHON)" dev
 clean: ## remove .venv, .venv-gpu and the sample (runs stay)
 	@rm -rf .venv .venv-gpu $(SAMPLE)
-.PHONY: help train test lint format sample gpu setup setup-dev clean
+.PHONY: help train test lint format sample gpu docker-check image-cpu setup setup-dev clean
 .DEFAULT_GOAL := help

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +30,12 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str:
-    """Return the commit of this checkout, "unknown" outside one."""
+    """Return the commit of this checkout, "unknown" outside one.
+
+    Images hold no history; the one that they were built from stands in SOURCE_COMMIT.
+    """
+    if named := os.environ.get("SOURCE_COMMIT"):
+        return named
     root = Path(__file__).resolve().parents[1]
     try:
         answer = subprocess.run(

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Print a lock file as another Python reads it:  lock_for.py 3.10 requirements/cpu.txt
+
+pip resolves for another Python when asked, but judges the markers of a lock by its own.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.markers import Marker
+
+
+def entries(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (requirement, marker or "", lines of hashes) of a lock; comments are left out."""
+    joined = re.sub(r"\s*#.*", "", text).replace("\\\n", " ")
+    for line in joined.splitlines():
+        if line.strip():
+            named, *hashes = line.split(" --hash=")
+            requirement, _, marker = named.partition(";")
+            yield (
+                requirement.strip(),
+                marker.strip(),
+                "".join(f" --hash={h.strip()}" for h in hashes),
+            )
+
+
+def lock_for(version: str, text: str) -> str:
+    """Return the entries of a lock that hold for a Python such as "3.10", without markers."""
+    environment = {"python_version": version, "python_full_version": f"{version}.0"}
+    return "".join(
+        f"{requirement}{hashes}\n"
+        for requirement, marker, hashes in entries(text)
+        if not marker or Marker(marker).evaluate(environment)
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(lock_for(sys.argv[1], Path(sys.argv[2]).read_text()))
