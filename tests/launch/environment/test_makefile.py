@@ -32,7 +32,7 @@ def started(tmp_path):
             check=True,
         )
         (found,) = [text for text in done.stdout.splitlines() if "launch.local" in text]
-        return found
+        return found.removeprefix("exec ")
 
     return line
 
