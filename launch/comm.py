@@ -9,6 +9,7 @@ Horovod was built with it, else through the host's memory (``through_host``).
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import json
 import os
@@ -186,10 +187,25 @@ def connect() -> Comm:
     if int(os.environ.get("HOROVOD_SIZE", "1")) == 1:
         return Comm()
     _check_name(socket.gethostname(), _hosts_are_several())
-    import horovod.mxnet as hvd
-
+    hvd = _load_horovod()
     hvd.init()
     return HorovodComm(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
+
+
+def _load_horovod() -> Any:
+    """Import Horovod for MXNet without showing its libraries to the whole process.
+
+    Horovod asks for RTLD_GLOBAL, which plugins of MPI need and Gloo does not.  With it libmxnet is
+    seen by every library that is loaded later, and its copies of libjpeg, zlib and of templates
+    of the standard library, of another ABI, are taken in the place of their own.
+    """
+    asked = ctypes.RTLD_GLOBAL
+    ctypes.RTLD_GLOBAL = ctypes.RTLD_LOCAL
+    try:
+        import horovod.mxnet as hvd
+    finally:
+        ctypes.RTLD_GLOBAL = asked
+    return hvd
 
 
 def _hosts_are_several() -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.parallel.ranks import read_metrics, run, training, write_cfg
+from tests.parallel.ranks import HERE, read_metrics, run, training, write_cfg
 
 pytestmark = pytest.mark.parallel
 
@@ -114,3 +114,9 @@ def test_one_rank_needs_no_launcher_and_a_finished_run_is_kept(tiny_records, tmp
     # The same pictures in the same order; other weights, so other losses from the first step on.
     losses = [[line["loss"] for line in read_metrics(folder)] for folder in (first, second)]
     assert losses[0][0] != losses[1][0]
+
+
+def test_libraries_of_mxnet_are_not_seen_by_the_whole_process():
+    ended = run(2, [HERE / "visible.py"])
+    assert ended.code == 0, ended.everything
+    assert ended.stdout.splitlines() == ["sum 3, seen False"] * 2, ended.everything

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rank of a test: is libmxnet seen by the whole process once the ranks are connected?"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from launch.comm import connect
+
+comm = connect()
+total = comm.sum(np.array([1.0 + comm.rank]))
+print(f"sum {total[0]:g}, seen {hasattr(ctypes.CDLL(None), 'MXGetVersion')}", flush=True)
+comm.gather_json("done")
+comm.close()
