@@ -28,6 +28,7 @@ from typing import Any
 
 import mxnet as mx
 
+import ops
 import pipeline.dali  # noqa: F401  before Horovod is loaded: pipeline/dali.py says why
 from evaluation.evaluate import evaluate_sets, find_sets
 from evaluation.pairs import Pairs, read_pairs
@@ -120,6 +121,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     at_end.callback(loader.close)
 
     reseed(config.run.seed, 0, 0)  # the same initial weights on every rank
+    operators = agree(comm, lambda: ops.use(config.run.operators, inputs.ctx.device_type))
     net, head = agree(comm, lambda: make_blocks(config, inputs))
     parameters = collect_parameters(net, head)
     optimizer = build_optimizer(
@@ -147,7 +149,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             "loader": f"{config.data.loader}/{config.data.reader}",
             "batch": f"{config.data.batch_size} x {comm.size} = {whole}",
         },
-        [loader.notice, pretrained_notice(inputs, progress), comm.notice(inputs.ctx)],
+        [operators, loader.notice, pretrained_notice(inputs, progress), comm.notice(inputs.ctx)],
     )
     meta = {
         "net": plain["net"],

@@ -6,6 +6,7 @@ import math
 import mxnet as mx
 from mxnet import gluon, init
 
+import ops
 from heads.checks import check_count, check_flag, check_number
 from heads.margins import combined_margin
 
@@ -78,9 +79,11 @@ class MarginSoftmax(gluon.HybridBlock):
         return super().forward(embedding, label, margin_fraction)
 
     def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
+        if ops.fused():
+            return self._fused(F, embedding, label, margin_fraction, weight)
         cosine = F.FullyConnected(  # (B, C)
-            F.L2Normalization(embedding, mode="instance", eps=LENGTH_EPSILON),
-            F.L2Normalization(weight, mode="instance", eps=LENGTH_EPSILON),
+            _normalised(F, embedding),
+            _normalised(F, weight),
             num_hidden=self._num_classes,
             no_bias=True,
         )
@@ -97,6 +100,21 @@ class MarginSoftmax(gluon.HybridBlock):
         # (B, C) logits would cost a pass and a slow reduction over the classes.
         lacking = F.broadcast_mul(slope - 1.0, margin_fraction) * F.expm1(-loss) * self._scale
         return loss + F.BlockGrad(lacking) * (target - fixed), fixed
+
+    def _fused(self, F, embedding, label, margin_fraction, weight):
+        ops.refuse_add("head", self.weight)
+        label = F.cast(label, dtype="float32")  # exact up to 2**24 classes
+        centre = F.take(F.BlockGrad(weight), label, mode="clip")  # (B, E)
+        cosine = F.sum(_normalised(F, F.BlockGrad(embedding)) * _normalised(F, centre), axis=1)
+        psi, slope = combined_margin(F, cosine, **self._margins)
+        psi = cosine + F.broadcast_mul(psi - cosine, margin_fraction)
+        slope = 1.0 + F.broadcast_mul(slope - 1.0, margin_fraction)
+        loss, _, _ = F.face_margin_softmax(embedding, weight, label, psi, slope, scale=self._scale)
+        return loss, F.BlockGrad(cosine)
+
+
+def _normalised(F, rows):
+    return F.L2Normalization(rows, mode="instance", eps=LENGTH_EPSILON)
 
 
 def normface(num_classes: int, embedding_size: int, *, scale: float = 64.0) -> MarginSoftmax:

@@ -45,6 +45,8 @@ class RunConfig:
     """Go on with an unfinished run of this name; false starts a new one."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: a GPU for each rank if the host has enough of them, else the CPU for all."""
+    operators: Literal["auto", "native", "plain"] = "plain"
+    """native: the fused operators of ops/, CPU alone; plain: Gluon's; auto: native if built."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""

@@ -3,22 +3,27 @@
 
 import math
 
+import mxnet as mx
 from mxnet import gluon, init
 from mxnet.gluon import nn
+
+import ops
 
 # Gluon's and PyTorch's default (the older MXNet face networks differ: 2e-5, 1e-3), so weights
 # move between the two unchanged. It is also the least that cuDNN 8's batch normalisation takes.
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
+STATISTICS = {"epsilon": BN_EPSILON, "momentum": BN_MOMENTUM}
 
 
 class PReLU(gluon.HybridBlock):
     """Rectifier with one learned slope per channel: y = max(x, 0) + alpha * min(x, 0).
 
-    Written as ``alpha * x + (1 - alpha) * relu(x)``, where both products are depthwise 1x1
-    convolutions. oneDNN vectorises those, their weight gradients, the rectifier and the sum, and
-    keeps its blocked memory layout from the convolution before to the one after. The built-in
-    ``LeakyReLU(act_type="prelu")`` is neither vectorised nor blocked on CPU.
+    In training one fused operator. Else written as ``alpha * x + (1 - alpha) * relu(x)``, where
+    both products are depthwise 1x1 convolutions. oneDNN vectorises those, their weight gradients,
+    the rectifier and the sum, and keeps its blocked memory layout from the convolution before to
+    the one after. The built-in ``LeakyReLU(act_type="prelu")`` is neither vectorised nor blocked
+    on CPU.
 
     Parameters
     ----------
@@ -45,6 +50,9 @@ class PReLU(gluon.HybridBlock):
             self.alpha = self.params.get("alpha", shape=(channels,), init=init.Constant(0.25))
 
     def hybrid_forward(self, F, x, alpha):
+        if ops.fused_training():
+            ops.refuse_add("PReLU", self.alpha)
+            return F.face_prelu(x, alpha)
         linear = self._scale_channels(F, x, alpha)
         rectified = self._scale_channels(F, F.Activation(x, act_type="relu"), 1 - alpha)
         return F.elemwise_add(linear, rectified)
@@ -59,6 +67,39 @@ class PReLU(gluon.HybridBlock):
             num_group=self._channels,
             no_bias=True,
         )
+
+
+class BatchNorm(nn.BatchNorm):
+    """`mxnet.gluon.nn.BatchNorm` over channels, in training with a fused operator.
+
+    Parameters
+    ----------
+    channels
+        Number of channels C of the input.
+
+    Inputs
+    ------
+    x : (B, C, H, W) float32
+
+    Outputs
+    -------
+    (B, C, H, W) float32
+
+    Notes
+    -----
+    Ioffe and Szegedy, "Batch Normalization", arXiv:1502.03167, algorithms 1 and 2.
+    """
+
+    def __init__(self, channels: int, **kwargs) -> None:
+        super().__init__(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=channels, **kwargs)
+
+    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        if not ops.fused_training():
+            return super().hybrid_forward(F, x, gamma, beta, running_mean, running_var)
+        ops.refuse_add("BatchNorm", self.gamma, self.beta)
+        return F.face_batch_norm(
+            x, gamma, beta, running_mean, running_var, prelu=False, **STATISTICS
+        )[0]
 
 
 class ConvNorm(gluon.HybridBlock):
@@ -107,10 +148,20 @@ class ConvNorm(gluon.HybridBlock):
                 in_channels=in_channels,
                 weight_initializer=init.Normal(math.sqrt(2.0 / fan_out)),
             )
-            self.norm = nn.BatchNorm(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=channels)
+            self.norm = BatchNorm(channels)
+        self._stride = stride
+        shape = (kernel, stride, padding)
+        self._pointwise = shape == (1, 1, 0) and groups == 1
+        self._depthwise = kernel == 3 and padding == 1 and groups == in_channels == channels
 
     def hybrid_forward(self, F, x):
-        return self.norm(self.conv(x))
+        return self.norm(self._convolve(F, x))
+
+    def _convolve(self, F, x):
+        if self._pointwise and ops.fused_training():
+            ops.refuse_add("convolution", self.conv.weight)
+            return F.face_pointwise(x, _values(F, x, self.conv.weight))
+        return self.conv(x)
 
 
 class ConvNormPReLU(ConvNorm):
@@ -122,7 +173,17 @@ class ConvNormPReLU(ConvNorm):
             self.act = PReLU(channels)
 
     def hybrid_forward(self, F, x):
-        return self.act(super().hybrid_forward(F, x))
+        if not ops.fused_training():
+            return self.act(super().hybrid_forward(F, x))
+        norm, slope = self.norm, self.act.alpha
+        ops.refuse_add("convolution and PReLU", self.conv.weight, norm.gamma, norm.beta, slope)
+        values = [norm.gamma, norm.beta, norm.running_mean, norm.running_var, slope]
+        if self._depthwise:
+            values = [_values(F, x, p) for p in (self.conv.weight, *values)]
+            return F.face_depthwise_norm(x, *values, stride=self._stride, **STATISTICS)[0]
+        y = self._convolve(F, x)
+        values = [_values(F, x, p) for p in values]
+        return F.face_batch_norm(y, *values, prelu=True, **STATISTICS)[0]
 
 
 class LinearBottleneck(gluon.HybridBlock):
@@ -164,3 +225,8 @@ class LinearBottleneck(gluon.HybridBlock):
     def hybrid_forward(self, F, x):
         y = self.project(self.depthwise(self.expand(x)))
         return F.elemwise_add(x, y) if self._residual else y
+
+
+def _values(F, x, parameter: gluon.Parameter):
+    """Return the values of a child block's parameter, as ``hybrid_forward`` gets its own."""
+    return parameter.var() if F is mx.sym else parameter.data(x.context)

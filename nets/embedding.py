@@ -6,7 +6,7 @@ import math
 from mxnet import gluon, init
 from mxnet.gluon import nn
 
-from nets.blocks import BN_EPSILON, BN_MOMENTUM, ConvNorm
+from nets.blocks import BN_EPSILON, BN_MOMENTUM, BatchNorm, ConvNorm
 
 
 class GlobalDepthwiseEmbedding(gluon.HybridBlock):
@@ -88,9 +88,7 @@ class DenseEmbedding(gluon.HybridBlock):
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
-            self.feature_norm = nn.BatchNorm(
-                momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=in_channels
-            )
+            self.feature_norm = BatchNorm(in_channels)
             self.dropout = nn.Dropout(dropout)
             self.linear = _linear(in_channels * feature_size * feature_size, embedding_size)
             self.norm = _fixed_scale_norm(embedding_size)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from mxnet import gluon
 from mxnet.gluon import nn
 
-from nets.blocks import BN_EPSILON, BN_MOMENTUM, ConvNorm, ConvNormPReLU
+import ops
+from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU
 from nets.checks import check_dropout, check_embedding_size
 from nets.embedding import DenseEmbedding
 
@@ -60,9 +61,7 @@ class IRUnit(gluon.HybridBlock):
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
-            self.norm = nn.BatchNorm(
-                momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=in_channels
-            )
+            self.norm = BatchNorm(in_channels)
             self.first = ConvNormPReLU(in_channels, channels, 3, 1, 1)
             self.second = ConvNorm(channels, channels, 3, stride, 1)
             self.shortcut = ConvNorm(in_channels, channels, 1, stride) if project else None
@@ -72,7 +71,7 @@ class IRUnit(gluon.HybridBlock):
         return F.elemwise_add(y, self.shortcut(x) if self.shortcut is not None else x)
 
 
-class IResNet(gluon.HybridBlock):
+class IResNet(ops.TwoGraphs):
     """Stem at full resolution, four stages of `IRUnit` that halve it each, dense embedding.
 
     Parameters

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """MobileFaceNet: a face network of about one million parameters."""
 
-from mxnet import gluon
 from mxnet.gluon import nn
 
+import ops
 from nets.blocks import ConvNormPReLU, LinearBottleneck
 from nets.checks import check_embedding_size, check_width
 from nets.embedding import GlobalDepthwiseEmbedding
@@ -20,7 +20,7 @@ STAGES = (
 )
 
 
-class MobileFaceNet(gluon.HybridBlock):
+class MobileFaceNet(ops.TwoGraphs):
     """Bottlenecks between a strided stem and a global depthwise convolution.
 
     Parameters

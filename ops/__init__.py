@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fused operators for MXNet on the CPU, and the one place that chooses whether they are used.
+
+Every operator has a plain-Gluon twin in the block that uses it: the same parameters, the same
+numbers up to rounding.  ``use`` chooses, before a network is called for the first time; until then
+it is the plain form.  ``fused`` tells the blocks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from mxnet import autograd, gluon, library
+
+from ops import build
+
+CHOICES = ("auto", "native", "plain")
+_native = False
+_loaded = False  # MXNet takes a library once
+
+
+class OperatorError(ValueError):
+    """The operators cannot be used as asked."""
+
+
+def use(choice: str, device: str = "cpu") -> str:
+    """Choose the operators; return the sentence that the log should carry.
+
+    Parameters
+    ----------
+    choice
+        "native": the fused operators, or an error; "plain": Gluon's own; "auto": native where
+        they can be had.
+    device
+        Type of the device that computes; the operators are for "cpu".
+
+    Raises
+    ------
+    OperatorError
+        If native operators are asked for and cannot be had.
+    """
+    global _native, _loaded
+    if choice not in CHOICES:
+        raise OperatorError(f"run.operators: must be one of {', '.join(CHOICES)}, got {choice!r}")
+    _native = False
+    if choice == "plain":
+        return ""
+    if device != "cpu":
+        if choice == "native":
+            raise OperatorError(
+                f"run.operators: 'native' operators are for the CPU, got device {device!r}; use "
+                "run.operators=auto"
+            )
+        return ""
+    try:
+        path = build.compile_library()
+        if not _loaded:
+            library.load(str(path), verbose=False)
+            _loaded = True
+    except build.BuildError as error:
+        if choice == "native":
+            raise OperatorError(str(error)) from None
+        return f"operators plain, which is slower: {error}"
+    _native = True
+    level = ctypes.CDLL(str(path)).face_ops_level
+    level.restype = ctypes.c_char_p
+    return f"operators native ({level().decode()})"
+
+
+def fused() -> bool:
+    """Return whether the operators are used that work in training and inference alike."""
+    return _native
+
+
+def fused_training() -> bool:
+    """Return whether the operators of training are used: in a graph of training, where native."""
+    return autograd.is_training() and fused()
+
+
+def refuse_add(where: str, *parameters: gluon.Parameter) -> None:
+    """Raise OperatorError if a gradient is to be added to what is there.
+
+    MXNet does not tell its external operators, so that the sum would be wrong without a word.
+    """
+    for parameter in parameters:
+        if parameter.grad_req == "add":
+            raise OperatorError(
+                f"{where}: the fused operators cannot add to a gradient, got grad_req='add' of "
+                f"{parameter.name}; use grad_req='write' or run.operators=plain"
+            )
+
+
+class TwoGraphs(gluon.HybridBlock):
+    """A hybrid block with one graph for training and one for inference, over the same parameters.
+
+    A hybridized block is traced once, and whether it is in training is frozen then; the operators
+    of training must not be met in inference.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._graphs: dict[bool, tuple] = {}
+
+    def _call_cached_op(self, *args: Any) -> Any:
+        training = autograd.is_training()
+        self._switch(training)
+        out = super()._call_cached_op(*args)
+        self._graphs[training] = self._traced()
+        return out
+
+    def _switch(self, training: bool) -> None:
+        empty = ((), None, [], None, None)
+        (
+            self._cached_graph,
+            self._cached_op,
+            self._cached_op_args,
+            self._in_format,
+            self._out_format,
+        ) = self._graphs.get(training, empty)
+
+    def _traced(self) -> tuple:
+        return (
+            self._cached_graph,
+            self._cached_op,
+            self._cached_op_args,
+            self._in_format,
+            self._out_format,
+        )
+
+    def _clear_cached_op(self) -> None:
+        super()._clear_cached_op()
+        self._graphs = {}
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Export the graph of inference, which holds none of our operators."""
+        self._switch(False)
+        return super().export(*args, **kwargs)

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// PReLU and batch normalisation with or without PReLU behind it, on (N, C, plane) arrays.
+//
+// Batch normalisation takes one channel at a time through all its passes, so that what the first
+// pass has read is still in the cache for the next.
+//
+// Included by level.cc, into the namespace of a level.
+#pragma once
+
+// f(vector, place) on the whole vectors of a plane, g(value, place) on what is left.
+template <typename T, typename F, typename G>
+INLINE void over(int64_t n, F f, G g) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) f(i);
+  for (; i < n; ++i) g(i);
+}
+
+// PReLU of a vector or a single value.
+template <typename T, typename V>
+INLINE V rectified(V z, T slope) {
+  return z > 0 ? z : z * slope;
+}
+
+template <typename T>
+void prelu_forward(const Planes& size, int threads, const T* x, const T* slope, T* y) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t plane = 0; plane < size.N * size.C; ++plane) {
+    const T a = slope[plane % size.C];
+    const T* from = x + plane * size.P;
+    T* to = y + plane * size.P;
+    over<T>(
+        size.P, [&](int64_t i) { at(to + i) = rectified<T>(at(from + i), a); },
+        [&](int64_t i) { to[i] = rectified<T>(from[i], a); });
+  }
+}
+
+template <typename T>
+void prelu_backward(const Planes& size, int threads, const T* x, const T* slope, const T* dy, T* dx,
+                    T* dslope) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int k = 0; k < threads; ++k) {
+    const Range channels = share(size.C, k, threads);
+    for (int64_t c = channels.begin; c < channels.end; ++c) dslope[c] = 0;
+    for (int64_t n = 0; n < size.N; ++n)
+      for (int64_t c = channels.begin; c < channels.end; ++c) {
+        const int64_t plane = (n * size.C + c) * size.P;
+        const T *from = x + plane, *gradient = dy + plane;
+        const T a = slope[c];
+        T* to = dx + plane;
+        Vector<T> sum{};
+        T rest = 0;
+        over<T>(
+            size.P,
+            [&](int64_t i) {
+              const Vector<T> v = at(from + i), g = at(gradient + i);
+              at(to + i) = v > 0 ? g : g * a;
+              sum += v > 0 ? Vector<T>{} : g * v;
+            },
+            [&](int64_t i) {
+              to[i] = from[i] > 0 ? gradient[i] : gradient[i] * a;
+              rest += from[i] > 0 ? 0 : gradient[i] * from[i];
+            });
+        dslope[c] += sum_of<T>(sum) + rest;
+      }
+  }
+}
+
+// Mean and variance of a channel (divided by the count), put together from its planes (Chan,
+// Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances").
+template <typename T>
+INLINE void moments(const Planes& size, const T* x, int64_t c, double* mean, double* variance) {
+  double all = 0, squares = 0;
+  const double P = double(size.P);
+  for (int64_t n = 0; n < size.N; ++n) {
+    const T* from = x + (n * size.C + c) * size.P;
+    Vector<T> sum{};
+    T rest = 0;
+    over<T>(size.P, [&](int64_t i) { sum += at(from + i); }, [&](int64_t i) { rest += from[i]; });
+    const T here = (sum_of<T>(sum) + rest) / T(size.P);
+    Vector<T> deviations{};
+    rest = 0;
+    over<T>(
+        size.P,
+        [&](int64_t i) {
+          const Vector<T> d = at(from + i) - here;
+          deviations += d * d;
+        },
+        [&](int64_t i) { rest += (from[i] - here) * (from[i] - here); });
+    const double away = double(here) - all;
+    all += away / double(n + 1);
+    squares += double(sum_of<T>(deviations) + rest) + away * away * P * double(n) / double(n + 1);
+  }
+  *mean = all;
+  *variance = squares / (P * double(size.N));
+}
+
+// y = PReLU(factor x + shift); without `slope` no PReLU.
+template <typename T>
+INLINE void normalise_plane(int64_t P, const T* x, T factor, T shift, const T* slope, T* y) {
+  if (slope) {
+    const T a = *slope;
+    over<T>(
+        P, [&](int64_t i) { at(y + i) = rectified<T>(at(x + i) * factor + shift, a); },
+        [&](int64_t i) { y[i] = rectified<T>(x[i] * factor + shift, a); });
+  } else {
+    over<T>(
+        P, [&](int64_t i) { at(y + i) = at(x + i) * factor + shift; },
+        [&](int64_t i) { y[i] = x[i] * factor + shift; });
+  }
+}
+
+// The gradients of one channel of N images; the planes of x, dy and dx begin so far apart.
+template <typename T>
+INLINE void norm_backward_channel(int64_t N, int64_t P, T gamma, T beta, const T* slope, T mean,
+                                  T inverse, const T* x, int64_t x_apart, const T* dy,
+                                  int64_t dy_apart, T* dx, int64_t dx_apart, T* dgamma, T* dbeta,
+                                  T* dslope) {
+  const T factor = gamma * inverse, shift = beta - mean * factor;
+  const T a = slope ? *slope : T(1);
+  double along = 0, through = 0, slopes = 0;  // sums of dz (x - mean), dz, dy min(z, 0)
+  for (int64_t n = 0; n < N; ++n) {
+    const T *from = x + n * x_apart, *gradient = dy + n * dy_apart;
+    Vector<T> sum{}, product{}, negative{};
+    T s = 0, p = 0, m = 0;
+    over<T>(
+        P,
+        [&](int64_t i) {
+          const Vector<T> v = at(from + i), g = at(gradient + i), z = v * factor + shift;
+          const Vector<T> d = z > 0 ? g : g * a;
+          sum += d;
+          product += d * (v - mean);
+          negative += z > 0 ? Vector<T>{} : g * z;
+        },
+        [&](int64_t i) {
+          const T v = from[i], g = gradient[i], z = v * factor + shift;
+          const T d = z > 0 ? g : g * a;
+          s += d;
+          p += d * (v - mean);
+          m += z > 0 ? 0 : g * z;
+        });
+    through += sum_of<T>(sum) + s;
+    along += sum_of<T>(product) + p;
+    slopes += sum_of<T>(negative) + m;
+  }
+  *dbeta = T(through);
+  *dgamma = T(along) * inverse;
+  if (dslope) *dslope = T(slopes);
+  const double count = double(N) * double(P);
+  const T less = T(through / count);
+  const T turn = T(along / count) * inverse * inverse;
+  for (int64_t n = 0; n < N; ++n) {
+    const T *from = x + n * x_apart, *gradient = dy + n * dy_apart;
+    T* to = dx + n * dx_apart;
+    over<T>(
+        P,
+        [&](int64_t i) {
+          const Vector<T> v = at(from + i), g = at(gradient + i), z = v * factor + shift;
+          const Vector<T> d = z > 0 ? g : g * a;
+          at(to + i) = (d - less - (v - mean) * turn) * factor;
+        },
+        [&](int64_t i) {
+          const T v = from[i], g = gradient[i], z = v * factor + shift;
+          const T d = z > 0 ? g : g * a;
+          to[i] = (d - less - (v - mean) * turn) * factor;
+        });
+  }
+}
+
+template <typename T>
+void batch_norm_forward(const Planes& size, int threads, const BatchNorm<T>& in, bool training,
+                        T momentum, T* y, T* mean, T* inverse, T* running_mean,
+                        T* running_variance) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int k = 0; k < threads; ++k) {
+    const Range channels = share(size.C, k, threads);
+    for (int64_t c = channels.begin; c < channels.end; ++c) {
+      double centre = running_mean[c], variance = running_variance[c];
+      if (training) {
+        moments(size, in.x, c, &centre, &variance);
+        running_mean[c] = momentum * running_mean[c] + (1 - momentum) * T(centre);
+        running_variance[c] = momentum * running_variance[c] + (1 - momentum) * T(variance);
+      }
+      mean[c] = T(centre);
+      inverse[c] = T(1 / __builtin_sqrt(variance + double(in.epsilon)));
+      const T factor = in.gamma[c] * inverse[c];
+      const T shift = in.beta[c] - mean[c] * factor;
+      for (int64_t n = 0; n < size.N; ++n) {
+        const int64_t plane = (n * size.C + c) * size.P;
+        normalise_plane<T>(size.P, in.x + plane, factor, shift, in.slope ? in.slope + c : nullptr,
+                           y + plane);
+      }
+    }
+  }
+}
+
+// Training only. dslope may be null, as in.slope then is.
+template <typename T>
+void batch_norm_backward(const Planes& size, int threads, const BatchNorm<T>& in, const T* mean,
+                         const T* inverse, const T* dy, T* dx, T* dgamma, T* dbeta, T* dslope) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int k = 0; k < threads; ++k) {
+    const Range channels = share(size.C, k, threads);
+    const int64_t apart = size.C * size.P;
+    for (int64_t c = channels.begin; c < channels.end; ++c)
+      norm_backward_channel<T>(size.N, size.P, in.gamma[c], in.beta[c],
+                               in.slope ? in.slope + c : nullptr, mean[c], inverse[c],
+                               in.x + c * size.P, apart, dy + c * size.P, apart, dx + c * size.P,
+                               apart, dgamma + c, dbeta + c, dslope ? dslope + c : nullptr);
+  }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the operators compute, as one table of functions for each level of instructions.
+#pragma once
+#include <cstdint>
+
+namespace face {
+
+// Inputs of the margin softmax: B rows, D dimensions, C classes.
+template <typename T>
+struct MarginSoftmax {
+  int64_t B, D, C;
+  const T* embedding;  // (B, D)
+  const T* centres;    // (C, D)
+  const T* label;      // (B,) whole numbers; -1: the target is not among these classes
+  const T* psi;        // (B,) what stands in the place of the target's cosine
+  const T* slope;      // (B,) d psi / d cosine; read backward only
+  T scale;
+};
+
+template <typename T>
+struct MarginSoftmaxKernels {
+  // Bytes of working memory, aligned to 64 bytes, that forward and backward need.
+  int64_t (*bytes)(int64_t B, int64_t D, int threads);
+  void (*forward)(const MarginSoftmax<T>& in, int threads, char* memory, T* loss, T* maximum,
+                  T* total);
+  void (*backward)(const MarginSoftmax<T>& in, int threads, char* memory, const T* maximum,
+                   const T* total, const T* loss_gradient, T* embedding_gradient,
+                   T* centres_gradient);
+};
+
+// N images, C channels, P pixels of a plane.
+struct Planes {
+  int64_t N, C, P;
+};
+
+template <typename T>
+struct BatchNorm {
+  const T* x;
+  const T* gamma;  // (C,)
+  const T* beta;   // (C,)
+  const T* slope;  // (C,) of the PReLU behind it, null for none
+  T epsilon;
+};
+
+template <typename T>
+struct ActivationKernels {
+  void (*prelu_forward)(const Planes& size, int threads, const T* x, const T* slope, T* y);
+  void (*prelu_backward)(const Planes& size, int threads, const T* x, const T* slope, const T* dy,
+                         T* dx, T* dslope);
+  void (*batch_norm_forward)(const Planes& size, int threads, const BatchNorm<T>& in, bool training,
+                             T momentum, T* y, T* mean, T* inverse, T* running_mean,
+                             T* running_variance);
+  void (*batch_norm_backward)(const Planes& size, int threads, const BatchNorm<T>& in,
+                              const T* mean, const T* inverse, const T* dy, T* dx, T* dgamma,
+                              T* dbeta, T* dslope);
+};
+
+// A 1x1 convolution of N images with P pixels from `inputs` to `outputs` channels.
+struct Pointwise {
+  int64_t N, inputs, outputs, P;
+};
+
+template <typename T>
+struct PointwiseKernels {
+  int64_t (*bytes)(const Pointwise& size, int threads);
+  void (*forward)(const Pointwise& size, int threads, char* memory, const T* x, const T* weight,
+                  T* y);
+  void (*backward)(const Pointwise& size, int threads, char* memory, const T* x, const T* weight,
+                   const T* dy, T* dx, T* dweight);
+};
+
+// A depthwise 3x3 convolution with padding 1 of N images with C channels of H x W pixels.
+struct Depthwise {
+  int64_t N, C, H, W, step;
+};
+
+template <typename T>
+struct DepthwiseKernels {
+  int64_t (*bytes)(const Depthwise& size, int threads);
+  void (*forward)(const Depthwise& size, int threads, char* memory, const BatchNorm<T>& in,
+                  const T* weight, T momentum, T* y, T* mean, T* inverse, T* running_mean,
+                  T* running_variance);
+  void (*backward)(const Depthwise& size, int threads, char* memory, const BatchNorm<T>& in,
+                   const T* weight, const T* mean, const T* inverse, const T* dy, T* dx, T* dweight,
+                   T* dgamma, T* dbeta, T* dslope);
+};
+
+struct Kernels {
+  const char* level;
+  MarginSoftmaxKernels<float> margin_softmax_float;
+  MarginSoftmaxKernels<double> margin_softmax_double;
+  ActivationKernels<float> activation_float;
+  ActivationKernels<double> activation_double;
+  PointwiseKernels<float> pointwise_float;
+  PointwiseKernels<double> pointwise_double;
+  DepthwiseKernels<float> depthwise_float;
+  DepthwiseKernels<double> depthwise_double;
+};
+
+// The best level that this machine has, or a lower one named by FACE_OPS_LEVEL.
+const Kernels& kernels();
+
+}  // namespace face

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// All kernels for one level of instructions: compiled once for each, with LEVEL naming it.
+#include <math.h>
+#include <stdint.h>
+
+#include "kernels.h"
+
+namespace face {
+namespace LEVEL {
+
+constexpr int kMostThreads = 256;
+constexpr double kLowest = -1e30;  // below every logit
+
+struct Range {
+  int64_t begin, end;
+};
+// The part of `count` things that thread k of n does: the same at every call, so that sums come
+// out the same.
+inline Range share(int64_t count, int k, int n) { return {count * k / n, count * (k + 1) / n}; }
+
+#include "vector.h"
+// in this order
+#include "margin_softmax.h"
+#include "activation.h"
+#include "pointwise.h"
+#include "depthwise.h"
+
+extern const Kernels table;
+const Kernels table = {
+#define NAME(level) NAME_(level)
+#define NAME_(level) #level
+    NAME(LEVEL),
+    {margin_softmax_bytes<float>, margin_softmax_forward<float>, margin_softmax_backward<float>},
+    {margin_softmax_bytes<double>, margin_softmax_forward<double>, margin_softmax_backward<double>},
+    {prelu_forward<float>, prelu_backward<float>, batch_norm_forward<float>,
+     batch_norm_backward<float>},
+    {prelu_forward<double>, prelu_backward<double>, batch_norm_forward<double>,
+     batch_norm_backward<double>},
+    {pointwise_bytes<float>, pointwise_forward<float>, pointwise_backward<float>},
+    {pointwise_bytes<double>, pointwise_forward<double>, pointwise_backward<double>},
+    {depthwise_bytes<float>, depthwise_forward<float>, depthwise_backward<float>},
+    {depthwise_bytes<double>, depthwise_forward<double>, depthwise_backward<double>},
+};
+
+}  // namespace LEVEL
+}  // namespace face

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who uses the operators: training, not inference or exports; nobody without a compiler."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+import ops
+from nets import build_net
+from ops.build import LEVELS, library
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def small_net(seed=1):
+    mx.random.seed(seed)
+    net = build_net("mobilefacenet", width=0.125, embedding_size=16)
+    net.initialize()
+    return net
+
+
+def train(net, steps=4, batch=6):
+    images = mx.nd.array(np.random.default_rng(0).normal(size=(batch, 3, 112, 112)))
+    target = mx.nd.array(np.random.default_rng(1).normal(size=(batch, 16)))
+    trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.002}, kvstore=None)
+    losses = []
+    for _ in range(steps):
+        with mx.autograd.record():
+            loss = ((net(images) - target) ** 2).mean()
+        loss.backward()
+        trainer.step(1)
+        losses.append(loss.asscalar())
+    return images, losses
+
+
+def test_training_and_inference_have_graphs_of_their_own():
+    net, plain = small_net(), small_net()
+    net.hybridize(static_alloc=True, static_shape=True)
+    images, _ = train(net)
+    inferred = net(images).asnumpy()
+    train(net, steps=1)  # back to training, then to inference again
+    assert not np.allclose(net(images).asnumpy(), inferred, atol=1e-6)
+    symbols = {mode: graphs[0][1].tojson() for mode, graphs in net._graphs.items()}
+    assert "face_batch_norm" in symbols[True] and "face_depthwise_norm" in symbols[True]
+    assert "face_" not in symbols[False]
+    # Inference is what a network that has never seen an operator computes from these weights.
+    for name, parameter in net._collect_params_with_prefix().items():
+        plain._collect_params_with_prefix()[name].set_data(parameter.data())
+    assert (plain(images).asnumpy() == net(images).asnumpy()).all()
+
+
+def test_exports_hold_no_operator_of_ours(tmp_path):
+    net = small_net()
+    net.hybridize()
+    images, _ = train(net)
+    expected = net(images).asnumpy()
+    train(net, steps=1)
+    net.export(str(tmp_path / "net"))
+    graph = json.loads((tmp_path / "net-symbol.json").read_text())
+    assert {node["op"] for node in graph["nodes"]} & {"Convolution", "BatchNorm"}
+    assert not [node["op"] for node in graph["nodes"] if "face" in node["op"]]
+    loaded = mx.gluon.SymbolBlock.imports(
+        str(tmp_path / "net-symbol.json"), ["data"], str(tmp_path / "net-0000.params")
+    )
+    assert loaded(images).shape == expected.shape
+
+
+PLAIN_AND_NATIVE = """
+import sys
+import numpy as np
+import ops
+from tests.ops.test_choice import small_net, train
+said = ops.use(sys.argv[1])
+net = small_net()
+net.hybridize(static_alloc=True, static_shape=True)
+images, losses = train(net, steps=6)
+np.savez(sys.argv[2], losses=losses, y=net(images).asnumpy())
+print(said)
+"""
+
+
+def results(tmp_path, choice, **environment):
+    out = tmp_path / f"{choice}-{len(list(tmp_path.iterdir()))}.npz"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PLAIN_AND_NATIVE, choice, str(out)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as found:
+        return done.stdout.strip(), found["losses"], found["y"]
+
+
+def test_every_level_and_the_plain_form_train_alike(tmp_path):
+    said, losses, y = results(tmp_path, "plain")
+    assert said == ""
+    assert losses[-1] < losses[0]
+    used = set()
+    for level in LEVELS:
+        said, other, other_y = results(tmp_path, "native", FACE_OPS_LEVEL=level)
+        used.add(said)
+        assert np.abs(other - losses).max() < 1e-3 * losses.max()
+        assert np.abs(other_y - y).max() < 1e-2 * np.abs(y).max()
+    assert "operators native (baseline)" in used
+
+
+def test_gradients_of_a_net_are_nearer_to_double_precision_than_the_plain_ones():
+    images = np.random.default_rng(2).normal(size=(8, 3, 112, 112))
+    weights = np.random.default_rng(3).normal(size=(8, 16))
+    net = small_net()
+
+    def gradients(choice, dtype):
+        ops.use(choice)
+        net.cast(dtype)
+        with mx.autograd.record():
+            embedding = net(mx.nd.array(images, dtype=dtype))
+            total = (embedding * mx.nd.array(weights, dtype=dtype)).sum()
+        total.backward()
+        found = net._collect_params_with_prefix().items()
+        return np.concatenate(
+            [p.grad().asnumpy().ravel() for _, p in found if p.grad_req != "null"]
+        ).astype(np.float64)
+
+    true = gradients("native", "float64")  # held to 1e-9 in test_layers.py
+    native, plain = (
+        np.linalg.norm(gradients(choice, "float32") - true) / np.linalg.norm(true)
+        for choice in ("native", "plain")
+    )
+    assert native < 1e-2 and native < plain
+
+
+def test_adding_to_gradients_is_refused():
+    net = small_net()
+    net.collect_params().setattr("grad_req", "add")
+    with pytest.raises(ValueError, match="cannot add to a gradient, got grad_req='add' of mobile"):
+        train(net)
+
+
+def test_a_choice_that_is_none_is_refused():
+    with pytest.raises(ValueError) as caught:
+        ops.use("fast")
+    assert str(caught.value) == ("run.operators: must be one of auto, native, plain, got 'fast'")
+
+
+NO_COMPILER = """
+import sys
+from pathlib import Path
+import ops
+from ops import build
+build.library = lambda: Path(sys.argv[1]) / "none.so"
+print(ops.use("auto"))
+print(ops.fused())
+try:
+    ops.use("native")
+except ops.OperatorError as error:
+    print(error)
+try:
+    ops.use("native", "gpu")
+except ops.OperatorError as error:
+    print(error)
+print(repr(ops.use("auto", "gpu")), ops.fused())
+"""
+
+
+def test_without_a_compiler_the_blocks_are_plain(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NO_COMPILER, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CXX": "no-such-compiler"},
+        capture_output=True,
+        text=True,
+    )
+    why = (
+        "ops: no C++ compiler found, got 'no-such-compiler'; install it (apt-get install g++) and "
+        "call python ops/build.py"
+    )
+    assert done.stdout.splitlines() == [
+        f"operators plain, which is slower: {why}",
+        "False",
+        why,
+        "run.operators: 'native' operators are for the CPU, got device 'gpu'; use "
+        "run.operators=auto",
+        "'' False",
+    ], done.stderr
+
+
+def test_levels_share_no_code(tmp_path):
+    """A function of the library's own headers, kept once for all levels, could be the wrong one."""
+    found = subprocess.run(
+        ["nm", "-C", str(library())], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    weak = [line for line in found if re.search(r" [WVu] ", line) and "face::" in line]
+    levels = [re.search(r"face::(\w+)::\w+", line)[1] for line in weak]
+    assert set(levels) == set(LEVELS)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fused margin softmax against NumPy in float64: losses, gradients, borders, faults."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from heads import build_head
+
+EPSILON = 1e-10
+
+
+def reference(x, w, label, psi, slope, scale, gradient):
+    """Return loss, maximum, total, d x and d w of the rows' losses times ``gradient``."""
+    x, w, psi, slope, gradient = (a.astype(np.float64) for a in (x, w, psi, slope, gradient))
+    inverse_x = 1 / np.sqrt((x * x).sum(1) + EPSILON)
+    inverse_w = 1 / np.sqrt((w * w).sum(1) + EPSILON)
+    x_hat, w_hat = x * inverse_x[:, None], w * inverse_w[:, None]
+    logits = scale * x_hat @ w_hat.T
+    here = np.flatnonzero(label >= 0)
+    target = label[here].astype(int)
+    logits[here, target] = scale * psi[here]
+    top = logits.max(1)
+    powers = np.exp(logits - top[:, None])
+    total = powers.sum(1)
+    loss = top + np.log(total) - np.where(label >= 0, scale * psi, 0)
+    p = powers / total[:, None]
+    d = scale * p
+    d[here, target] = scale * (p[here, target] - 1) * slope[here]
+    d *= gradient[:, None]
+    dx_hat, dw_hat = d @ w_hat, d.T @ x_hat
+    dx = inverse_x[:, None] * (dx_hat - (dx_hat * x_hat).sum(1)[:, None] * x_hat)
+    dw = inverse_w[:, None] * (dw_hat - (dw_hat * w_hat).sum(1)[:, None] * w_hat)
+    return loss, top, total, dx, dw
+
+
+def operator(x, w, label, psi, slope, scale, gradient):
+    arrays = [mx.nd.array(a, dtype=a.dtype) for a in (x, w, label, psi, slope)]
+    for array in arrays[:2]:
+        array.attach_grad()
+    with mx.autograd.record():
+        loss, top, total = mx.nd.face_margin_softmax(*arrays, scale=scale)
+    loss.backward(mx.nd.array(gradient, dtype=gradient.dtype))
+    found = (loss, top, total, arrays[0].grad, arrays[1].grad)
+    return [a.asnumpy() for a in found]
+
+
+def case(rows, dims, classes, dtype, seed=0, elsewhere=True):
+    generator = np.random.default_rng(seed)
+    x, w = generator.normal(size=(rows, dims)), generator.normal(size=(classes, dims))
+    label = generator.integers(-1 if elsewhere else 0, classes, rows)
+    psi, slope = generator.uniform(-1, 1, rows), generator.uniform(0.5, 2, rows)
+    gradient = generator.uniform(0.1, 1, rows)
+    return [a.astype(dtype) for a in (x, w, label, psi, slope)], gradient.astype(dtype)
+
+
+SIZES = [  # odd sizes, one row, one class, borders of tiles (96) and of panels (8 to 32)
+    *((1, 1, 1), (1, 7, 1), (3, 5, 7), (33, 130, 97), (64, 512, 96), (5, 16, 193), (130, 64, 5)),
+    *((32, 32, 95), (31, 33, 1000), (128, 128, 1000)),
+]
+
+
+@pytest.mark.parametrize("scale", [1.0, 64.0, 256.0])
+@pytest.mark.parametrize("size", SIZES)
+def test_in_double_precision_it_is_the_definition(size, scale):
+    inputs, gradient = case(*size, np.float64)
+    found = operator(*inputs, scale, gradient)
+    expected = reference(*inputs, scale, gradient)
+    for ours, true in zip(found, expected, strict=True):
+        assert np.abs(ours - true).max() <= 1e-9 * max(1, np.abs(true).max())
+
+
+@pytest.mark.parametrize("scale", [30.0, 64.0])
+@pytest.mark.parametrize("size", [s for s in SIZES if s[2] > 1])
+def test_in_single_precision_it_is_near(size, scale):
+    inputs, gradient = case(*size, np.float32)
+    found = operator(*inputs, scale, gradient)
+    expected = reference(*inputs, scale, gradient)
+    for ours, true in zip(found, expected, strict=True):
+        assert np.abs(ours - true).max() <= 1e-5 * max(1, np.abs(true).max())
+
+
+def at_angles(degrees, dims=64, classes=50, seed=1):
+    """Return embeddings at given angles to the centre of their class."""
+    generator = np.random.default_rng(seed)
+    w = generator.normal(size=(classes, dims))
+    label = generator.integers(0, classes, len(degrees))
+    centre = w[label] / np.linalg.norm(w[label], axis=1, keepdims=True)
+    aside = generator.normal(size=(len(degrees), dims))
+    aside -= (aside * centre).sum(1, keepdims=True) * centre
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    t = np.radians(degrees)[:, None]
+    x = (np.cos(t) * centre + np.sin(t) * aside) * generator.uniform(0.1, 30, (len(degrees), 1))
+    return x.astype(np.float32), w.astype(np.float32), label.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "tolerance"),
+    [(np.linspace(10, 170, 81), 1e-5), (np.array([0, 0.01, 1, 5, 175, 179, 179.99, 180]), 1e-3)],
+    ids=["10 to 170", "outside"],
+)
+@pytest.mark.parametrize("margin", [{"m2": 0.5}, {"m3": 0.35}, {"m1": 1.35}])
+@pytest.mark.parametrize("scale", [30.0, 256.0])
+def test_gradients_of_heads_at_all_angles(degrees, tolerance, margin, scale):
+    x, w, label = at_angles(degrees)
+    name = {"m2": "arcface", "m3": "cosface", "m1": "sphereface"}[next(iter(margin))]
+    head = build_head(name, len(w), x.shape[1], scale=scale, **margin)
+    head.initialize()
+    head.weight.set_data(mx.nd.array(w))
+    embedding = mx.nd.array(x)
+    embedding.attach_grad()
+    with mx.autograd.record():
+        loss, cosine = head(embedding, mx.nd.array(label))
+    loss.backward()
+    # psi and its slope as the head takes them, from the float32 cosine; the rest in float64.
+    from heads.margins import combined_margin
+
+    values = {"m1": 1.0, "m2": 0.0, "m3": 0.0, **margin}
+    psi, slope = (a.asnumpy() for a in combined_margin(mx.nd, cosine, **values, easy_margin=False))
+    ones = np.ones(len(x), dtype=np.float32)
+    true_loss, _, _, dx, dw = reference(x, w, label, psi, slope, scale, ones)
+    assert np.abs(loss.asnumpy() - true_loss).max() <= 1e-5 * max(1, np.abs(true_loss).max())
+    # Long embeddings have small gradients: each row on its own scale.
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    ours = embedding.grad.asnumpy() * lengths
+    assert np.isfinite(ours).all()
+    assert np.abs(ours - dx * lengths).max() <= tolerance * np.abs(dx * lengths).max()
+    assert np.abs(head.weight.grad().asnumpy() - dw).max() <= tolerance * np.abs(dw).max()
+
+
+def test_a_class_far_below_the_others_does_not_underflow():
+    # The target at cosine -1, all other classes at 1: a constant shift by `scale` would lose it.
+    x = np.array([[1.0, 0.0]], dtype=np.float32)
+    w = np.array([[-1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], dtype=np.float32)
+    label, psi = np.zeros(1, np.float32), np.array([-1.0], np.float32)
+    ones = np.ones(1, np.float32)
+    loss, top, total, _, _ = operator(x, w, label, psi, ones, 256.0, ones)
+    assert loss[0] == pytest.approx(512 + np.log(2), rel=1e-6)
+    assert top[0] == pytest.approx(256) and total[0] == pytest.approx(2)
+    # And the other way round: all classes at -1.
+    loss, top, total, dx, _ = operator(x, -np.abs(w), label, -ones, ones, 256.0, ones)
+    assert loss[0] == pytest.approx(np.log(3), rel=1e-5)
+    assert np.isfinite(dx).all()
+
+
+def test_a_row_whose_target_is_elsewhere_gives_the_sum_over_these_classes():
+    (x, w, label, psi, slope), gradient = case(9, 20, 300, np.float64, elsewhere=False)
+    # Two shards of the classes, put together as ranks would do it.
+    parts = [(0, 130), (130, 300)]
+    losses, tops, totals = [], [], []
+    for begin, end in parts:
+        here = (label >= begin) & (label < end)
+        mine = np.where(here, label - begin, -1)
+        _, top, total, _, _ = operator(x, w[begin:end], mine, psi, slope, 64.0, gradient)
+        tops.append(top)
+        totals.append(total)
+        losses.append(here)
+    top = np.maximum(*tops)
+    total = sum(t * np.exp(m - top) for t, m in zip(totals, tops))
+    whole, _, _, _, _ = reference(x, w, label, psi, slope, 64.0, gradient)
+    assert np.abs(top + np.log(total) - 64.0 * psi - whole).max() < 1e-10
+
+
+@pytest.mark.parametrize("label", [-2.0, 7.0, 0.5, float("nan")])
+def test_a_label_out_of_range_is_refused(label):
+    (x, w, labels, psi, slope), gradient = case(3, 4, 7, np.float32)
+    labels[1] = label
+    with pytest.raises(mx.base.MXNetError, match="of row 1 is none of the 7 classes; labels are"):
+        operator(x, w, labels, psi, slope, 64.0, gradient)
+
+
+def test_hybridized_it_is_the_same():
+    x, w, label = at_angles(np.linspace(5, 175, 40))
+    results = []
+    for hybridize in (False, True):
+        head = build_head("arcface", len(w), x.shape[1], m2=0.5)
+        head.initialize()
+        head.weight.set_data(mx.nd.array(w))
+        if hybridize:
+            head.hybridize(static_alloc=True, static_shape=True)
+        embedding = mx.nd.array(x)
+        embedding.attach_grad()
+        for _ in range(3):
+            with mx.autograd.record():
+                loss, cosine = head(embedding, mx.nd.array(label), mx.nd.array([0.7]))
+            loss.backward()
+        arrays = (loss, cosine, embedding.grad, head.weight.grad())
+        results.append([a.asnumpy() for a in arrays])
+    for eager, traced in zip(*results, strict=True):
+        assert (eager == traced).all()
+
+
+def test_adding_to_a_gradient_is_refused():
+    head = build_head("cosface", 5, 4)
+    head.initialize()
+    head.collect_params().setattr("grad_req", "add")
+    with pytest.raises(ValueError, match=r"^head: the fused operators cannot add to a gradient, "):
+        with mx.autograd.record():
+            head(mx.nd.ones((2, 4)), mx.nd.zeros((2,)))
+
+
+def test_gradients_of_two_uses_of_one_embedding_are_added():
+    x, w, label = at_angles(np.linspace(20, 160, 8))
+    heads = [build_head("arcface", len(w), x.shape[1], m2=m2) for m2 in (0.1, 0.5)]
+    for head in heads:
+        head.initialize()
+        head.weight.set_data(mx.nd.array(w))
+    gradients = []
+    for used in ([0], [1], [0, 1]):
+        embedding = mx.nd.array(x)
+        embedding.attach_grad()
+        with mx.autograd.record():
+            kept = embedding * 1.0
+            total = sum(heads[i](kept, mx.nd.array(label))[0] for i in used)
+        total.backward()
+        gradients.append(embedding.grad.asnumpy())
+    assert (
+        np.abs(gradients[0] + gradients[1] - gradients[2]).max() < 1e-6 * np.abs(gradients[2]).max()
+    )

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training with the native operators: the loss of the plain ones, and the same after a resume."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops.build import BuildError, compile_library
+from tests.parallel.ranks import Ranks, read_losses, resumed_at, run, training, write_cfg
+
+pytestmark = pytest.mark.parallel
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    try:
+        compile_library()
+    except BuildError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_native_operators_begin_as_the_plain_ones(ranks, tiny_records, tmp_path):
+    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 2}, data={"batch_size": 8})
+    losses = {}
+    for choice in ("plain", "native"):
+        ended = run(ranks, training(cfg, f"run.operators={choice}", f"run.name={choice}"))
+        assert ended.code == 0, ended.everything
+        assert ("operators native" in ended.stdout) == (choice == "native"), ended.everything
+        losses[choice] = read_losses(tmp_path / "runs" / f"{choice}-001")
+    # From the second step on this net, which is small and untrained, magnifies how the plain
+    # operators round: tests/ops/test_choice.py compares the gradients.
+    assert losses["native"][1] == pytest.approx(losses["plain"][1], rel=1e-5)
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_losses(tiny_records, tmp_path):
+    cfg = write_cfg(
+        tmp_path,
+        tiny_records,
+        run={"operators": "native"},
+        train={"max_steps": 30, "checkpoint_every": 3},
+    )
+    whole = run(2, training(cfg, "run.name=whole"))
+    assert whole.code == 0, whole.everything
+    folder = tmp_path / "runs" / "part-001"
+    with Ranks(2, training(cfg, "run.name=part")) as ranks:
+        ranks.until(lambda: max(read_losses(folder), default=0) >= 5)
+        ranks.kill_all()
+    ended = run(2, training(cfg, "run.name=part"))
+    assert ended.code == 0, ended.everything
+    assert 0 < resumed_at(ended) < 30, ended.everything
+    assert read_losses(folder) == read_losses(tmp_path / "runs" / "whole-001")
