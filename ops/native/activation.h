@@ -166,24 +166,29 @@ INLINE void norm_backward_channel(int64_t N, int64_t P, T gamma, T beta, const T
   }
 }
 
+// Statistics of one channel whose first plane is x + c * P: mean, 1 / deviation, and the running
+// ones moved on.
 template <typename T>
-void batch_norm_forward(const Planes& size, int threads, const BatchNorm<T>& in, bool training,
-                        T momentum, T* y, T* mean, T* inverse, T* running_mean,
-                        T* running_variance) {
+INLINE void statistics(const Planes& size, const T* x, int64_t c, T epsilon, T momentum, T* mean,
+                       T* inverse, T* running_mean, T* running_variance) {
+  double centre, variance;
+  moments(size, x, c, &centre, &variance);
+  *running_mean = momentum * *running_mean + (1 - momentum) * T(centre);
+  *running_variance = momentum * *running_variance + (1 - momentum) * T(variance);
+  *mean = T(centre);
+  *inverse = T(1 / __builtin_sqrt(variance + double(epsilon)));
+}
+
+template <typename T>
+void batch_norm_forward(const Planes& size, int threads, const BatchNorm<T>& in, T momentum, T* y,
+                        T* mean, T* inverse, T* running_mean, T* running_variance) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < threads; ++k) {
     const Range channels = share(size.C, k, threads);
     for (int64_t c = channels.begin; c < channels.end; ++c) {
-      double centre = running_mean[c], variance = running_variance[c];
-      if (training) {
-        moments(size, in.x, c, &centre, &variance);
-        running_mean[c] = momentum * running_mean[c] + (1 - momentum) * T(centre);
-        running_variance[c] = momentum * running_variance[c] + (1 - momentum) * T(variance);
-      }
-      mean[c] = T(centre);
-      inverse[c] = T(1 / __builtin_sqrt(variance + double(in.epsilon)));
-      const T factor = in.gamma[c] * inverse[c];
-      const T shift = in.beta[c] - mean[c] * factor;
+      statistics<T>(size, in.x, c, in.epsilon, momentum, mean + c, inverse + c, running_mean + c,
+                    running_variance + c);
+      const T factor = in.gamma[c] * inverse[c], shift = in.beta[c] - mean[c] * factor;
       for (int64_t n = 0; n < size.N; ++n) {
         const int64_t plane = (n * size.C + c) * size.P;
         normalise_plane<T>(size.P, in.x + plane, factor, shift, in.slope ? in.slope + c : nullptr,
@@ -193,7 +198,7 @@ void batch_norm_forward(const Planes& size, int threads, const BatchNorm<T>& in,
   }
 }
 
-// Training only. dslope may be null, as in.slope then is.
+// dslope may be null, as in.slope then is.
 template <typename T>
 void batch_norm_backward(const Planes& size, int threads, const BatchNorm<T>& in, const T* mean,
                          const T* inverse, const T* dy, T* dx, T* dgamma, T* dbeta, T* dslope) {

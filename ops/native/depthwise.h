@@ -119,12 +119,8 @@ void depthwise_forward(const Depthwise& size, int threads, char* working, const 
     for (int64_t c = channels.begin; c < channels.end; ++c) {
       T* z = zs[k];
       convolve_channel<T>(size, padded, in.x, c, weight, planes[k], wholes[k], z);
-      double centre, variance;
-      moments(one, z, 0, &centre, &variance);
-      running_mean[c] = momentum * running_mean[c] + (1 - momentum) * T(centre);
-      running_variance[c] = momentum * running_variance[c] + (1 - momentum) * T(variance);
-      mean[c] = T(centre);
-      inverse[c] = T(1 / __builtin_sqrt(variance + double(in.epsilon)));
+      statistics<T>(one, z, 0, in.epsilon, momentum, mean + c, inverse + c, running_mean + c,
+                    running_variance + c);
       const T factor = in.gamma[c] * inverse[c], shift = in.beta[c] - mean[c] * factor;
       for (int64_t n = 0; n < size.N; ++n)
         normalise_plane<T>(one.P, z + n * one.P, factor, shift, in.slope + c,

@@ -5,6 +5,8 @@
 
 namespace face {
 
+constexpr int kMostThreads = 256;
+
 // Inputs of the margin softmax: B rows, D dimensions, C classes.
 template <typename T>
 struct MarginSoftmax {
@@ -47,9 +49,8 @@ struct ActivationKernels {
   void (*prelu_forward)(const Planes& size, int threads, const T* x, const T* slope, T* y);
   void (*prelu_backward)(const Planes& size, int threads, const T* x, const T* slope, const T* dy,
                          T* dx, T* dslope);
-  void (*batch_norm_forward)(const Planes& size, int threads, const BatchNorm<T>& in, bool training,
-                             T momentum, T* y, T* mean, T* inverse, T* running_mean,
-                             T* running_variance);
+  void (*batch_norm_forward)(const Planes& size, int threads, const BatchNorm<T>& in, T momentum,
+                             T* y, T* mean, T* inverse, T* running_mean, T* running_variance);
   void (*batch_norm_backward)(const Planes& size, int threads, const BatchNorm<T>& in,
                               const T* mean, const T* inverse, const T* dy, T* dx, T* dgamma,
                               T* dbeta, T* dslope);

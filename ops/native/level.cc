@@ -8,7 +8,6 @@
 namespace face {
 namespace LEVEL {
 
-constexpr int kMostThreads = 256;
 constexpr double kLowest = -1e30;  // below every logit
 
 struct Range {

@@ -18,11 +18,9 @@ using Attributes = std::unordered_map<std::string, std::string>;
 using Shapes = std::vector<std::vector<unsigned int>>;
 using Tensors = std::vector<MXTensor>;
 
-constexpr int kMostThreads = 256;
-
 int threads() {
   const int n = omp_get_max_threads();  // 0 in MXNet's workers where OMP_NUM_THREADS is 1
-  return n < 1 ? 1 : n < kMostThreads ? n : kMostThreads;
+  return n < 1 ? 1 : n < face::kMostThreads ? n : face::kMostThreads;
 }
 
 double number(const Attributes& attributes, const char* name) {
@@ -233,7 +231,7 @@ template <typename T>
 MXReturnValue batch_norm_forward(const Attributes& attributes, Tensors* in, Tensors* out,
                                  const OpResource&) {
   activation(T()).batch_norm_forward(
-      planes((*in)[kX]), threads(), batch_norm_inputs<T>(attributes, in, 0), true,
+      planes((*in)[kX]), threads(), batch_norm_inputs<T>(attributes, in, 0),
       static_cast<T>(number(attributes, "momentum")), (*out)[0].data<T>(), (*out)[1].data<T>(),
       (*out)[2].data<T>(), (*in)[kRunningMean].data<T>(), (*in)[kRunningVariance].data<T>());
   return MX_SUCCESS;

@@ -23,6 +23,7 @@ from tests.parallel.ranks import (
 )
 
 pytestmark = pytest.mark.parallel
+RECORDER = HERE / "record_labels.py"
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +78,9 @@ def test_fewer_ranks_go_on_without_losing_or_doubling_an_image(batch_size, make_
         make_records(98, 1),
         train={"max_steps": 0, "epochs": 2, "checkpoint_every": 2},
     )
-    recorder = HERE / "record_labels.py"
-    with Ranks(2, [recorder, tmp_path / "two", "--cfg", cfg]) as ranks:
-        folder = tmp_path / "runs" / "tiny-001"
-        ranks.until(lambda: max(read_losses(folder), default=0) >= 3)
-        ranks.kill_all()
+    folder = _killed(2, tmp_path, "two", cfg, after=3)
     overrides = [f"data.batch_size={batch_size}"]
-    ended = run(1, [recorder, tmp_path / "one", "--cfg", cfg, *overrides])
+    ended = run(1, [RECORDER, tmp_path / "one", "--cfg", cfg, *overrides])
     assert ended.code == 0, ended.everything
     resumed = resumed_at(ended)
     assert 0 < resumed < 12, ended.everything  # in mid-epoch
@@ -110,12 +107,8 @@ def test_two_sets_augmented_and_filtered_lose_and_double_no_image(two_sets, tmp_
         data=AUGMENTED,
         train={"max_steps": 0, "epochs": 1, "checkpoint_every": 2},
     )
-    recorder = HERE / "record_labels.py"
-    with Ranks(2, [recorder, tmp_path / "two", "--cfg", cfg]) as ranks:
-        folder = tmp_path / "runs" / "tiny-001"
-        ranks.until(lambda: max(read_losses(folder), default=0) >= 5)
-        ranks.kill_all()
-    ended = run(1, [recorder, tmp_path / "one", "--cfg", cfg, "data.batch_size=8"])
+    folder = _killed(2, tmp_path, "two", cfg, after=5)
+    ended = run(1, [RECORDER, tmp_path / "one", "--cfg", cfg, "data.batch_size=8"])
     assert ended.code == 0, ended.everything
     resumed = resumed_at(ended)
     assert 0 < resumed < 11, ended.everything
@@ -138,12 +131,8 @@ def test_more_ranks_go_on_too(make_records, tmp_path):
         make_records(96, 1),
         train={"max_steps": 0, "epochs": 1, "checkpoint_every": 5},
     )
-    recorder = HERE / "record_labels.py"
-    with Ranks(1, [recorder, tmp_path / "one", "--cfg", cfg]) as ranks:
-        folder = tmp_path / "runs" / "tiny-001"
-        ranks.until(lambda: max(read_losses(folder), default=0) >= 6)
-        ranks.kill_all()
-    ended = run(2, [recorder, tmp_path / "two", "--cfg", cfg, "data.batch_size=2"])
+    _killed(1, tmp_path, "one", cfg, after=6)
+    ended = run(2, [RECORDER, tmp_path / "two", "--cfg", cfg, "data.batch_size=2"])
     assert ended.code == 0, ended.everything
     resumed = resumed_at(ended)
     assert 0 < resumed < 24, ended.everything
@@ -199,6 +188,15 @@ def test_a_run_that_is_asked_to_stop_goes_on(ranks, tiny_records, tmp_path):
     assert sorted(read_losses(folder)) == list(range(1, 41))
     assert not half_written(folder)
     assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+
+
+def _killed(ranks: int, tmp_path: Path, records: str, cfg: Path, after: int) -> Path:
+    """Kill a run of tiny.yaml after some steps; return its folder. Labels go to ``records``."""
+    folder = tmp_path / "runs" / "tiny-001"
+    with Ranks(ranks, [RECORDER, tmp_path / records, "--cfg", cfg]) as started:
+        started.until(lambda: max(read_losses(folder), default=0) >= after)
+        started.kill_all()
+    return folder
 
 
 def _labels(path: Path) -> list[list[int]]:
