@@ -15,6 +15,9 @@ COPY Makefile ./
 COPY requirements requirements
 COPY launch launch
 RUN PIP_NO_CACHE_DIR=1 make gpu
+# With nvcc of this base also those for GPUs; the stand-in lets MXNet be imported without a driver.
+COPY ops ops
+RUN LD_LIBRARY_PATH=/train/.venv-gpu/stand-in:${LD_LIBRARY_PATH} .venv-gpu/bin/python -m ops
 
 FROM ${RUN_BASE} AS system
 # --no-upgrade: what the base brings stays as it is.  libgomp1, libquadmath0: of MXNet.  ssh:

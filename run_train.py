@@ -233,6 +233,12 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
     ctx = mx.gpu(comm.local_rank) if use_gpu else mx.cpu()
     if data.decode == "mixed" and not use_gpu:
         raise ConfigError("data.decode: 'mixed' needs a GPU, got none; use data.decode=cpu")
+    if config.optim.fused_centres and comm.size > 1:
+        # Horovod: the step inside the operator would go past the average over the ranks.
+        raise ConfigError(
+            f"optim.fused_centres: is for one rank, got {comm.size} ranks with all centres on "
+            "each; set it to false"
+        )
     whole = data.batch_size * comm.size
     if data.records:
         records = open_records(
@@ -347,6 +353,13 @@ def make_blocks(config: Config, inputs: Inputs) -> tuple[Any, Any]:
         config.net.options["embedding_size"],
         **config.head.options,
     )
+    if config.optim.fused_centres:
+        if not hasattr(head, "fuse_update"):
+            raise ConfigError(
+                f"optim.fused_centres: is for heads of class centres, got {config.head.name!r}; "
+                "set it to false"
+            )
+        head.fuse_update(config.optim.momentum, config.optim.weight_decay)
     for block in (net, head):
         block.initialize(ctx=inputs.ctx)
         block.hybridize(static_alloc=True, static_shape=True)
@@ -365,7 +378,7 @@ def restore(
     if checkpoint:
         checkpoint.load_net_parameters(net, inputs.ctx)
         checkpoint.load_head_parameters(head, inputs.ctx)
-        checkpoint.load_momentum(trainer, parameters)
+        checkpoint.load_momentum(trainer, parameters, head)
     elif inputs.pretrained:
         inputs.pretrained.load_net_parameters(net, inputs.ctx)
         if inputs.pretrained.head_fits(head):

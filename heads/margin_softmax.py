@@ -68,6 +68,9 @@ class MarginSoftmax(gluon.HybridBlock):
         self._num_classes = num_classes
         self._scale = scale
         self._margins = {"m1": m1, "m2": m2, "m3": m3, "easy_margin": easy_margin}
+        self._step: dict[str, float] = {}  # of a head that updates its own centres
+        self._velocity: mx.nd.NDArray | None = None
+        self._forward: list[mx.nd.NDArray] = []  # what the update needs of it
         with self.name_scope():
             self.weight = self.params.get(
                 "weight", shape=(num_classes, embedding_size), init=init.Normal(0.01)
@@ -76,7 +79,10 @@ class MarginSoftmax(gluon.HybridBlock):
     def forward(self, embedding, label, margin_fraction=None):
         if margin_fraction is None:
             margin_fraction = mx.nd.ones((1,), ctx=embedding.context)
-        return super().forward(embedding, label, margin_fraction)
+        out = super().forward(embedding, label, margin_fraction)
+        if self._step and isinstance(embedding, mx.nd.NDArray):
+            self._forward = out[2:]
+        return out[0], out[1]
 
     def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
         if ops.fused():
@@ -90,27 +96,100 @@ class MarginSoftmax(gluon.HybridBlock):
         target = F.pick(cosine, label, axis=1)  # (B,)
         fixed = F.BlockGrad(target)
         psi, slope = combined_margin(F, fixed, **self._margins)
-        change = F.broadcast_mul(psi - fixed, margin_fraction)
-        mask = F.one_hot(label, self._num_classes)  # (B, C)
-        change = F.BlockGrad(F.broadcast_mul(mask, F.expand_dims(change, axis=1)))
-        logits = (cosine + change) * self._scale
-        loss = -F.pick(F.log_softmax(logits, axis=1), label, axis=1)
-        # So far the true cosine has slope 1. Its logit has gradient p - 1 = expm1(-loss), and this
-        # term, whose value is exactly 0, adds what the margin's slope lacks. A slope on the
-        # (B, C) logits would cost a pass and a slow reduction over the classes.
-        lacking = F.broadcast_mul(slope - 1.0, margin_fraction) * F.expm1(-loss) * self._scale
-        return loss + F.BlockGrad(lacking) * (target - fixed), fixed
+        psi = fixed + F.broadcast_mul(psi - fixed, margin_fraction)
+        slope = 1.0 + F.broadcast_mul(slope - 1.0, margin_fraction)
+        # psi takes the place of the true cosine, and its slope goes with it: the bracket is 0.
+        psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
+        place = F.contrib.arange_like(label).astype("int32") * self._num_classes
+        place = place + F.clip(label, 0, self._num_classes - 1).astype("int32")
+        logits = F.contrib.index_copy(F.reshape(cosine, shape=(-1,)), place, psi) * self._scale
+        logits = F.reshape_like(logits, cosine)
+        return -F.pick(F.log_softmax(logits, axis=1), label, axis=1), fixed
 
     def _fused(self, F, embedding, label, margin_fraction, weight):
         ops.refuse_add("head", self.weight)
         label = F.cast(label, dtype="float32")  # exact up to 2**24 classes
         centre = F.take(F.BlockGrad(weight), label, mode="clip")  # (B, E)
-        cosine = F.sum(_normalised(F, F.BlockGrad(embedding)) * _normalised(F, centre), axis=1)
+        fixed = F.BlockGrad(embedding)
+        cosine = F.sum(_normalised(F, fixed) * _normalised(F, centre), axis=1)
         psi, slope = combined_margin(F, cosine, **self._margins)
         psi = cosine + F.broadcast_mul(psi - cosine, margin_fraction)
         slope = 1.0 + F.broadcast_mul(slope - 1.0, margin_fraction)
-        loss, _, _ = F.face_margin_softmax(embedding, weight, label, psi, slope, scale=self._scale)
-        return loss, F.BlockGrad(cosine)
+        if not self._step:
+            inputs = embedding, weight, label, psi, slope
+            loss = F.face_margin_softmax(*inputs, scale=self._scale)[0]
+            return loss, F.BlockGrad(cosine)
+        # Without a gradient of the centres, which would be an array as large as they are. The term
+        # behind the loss is 0 and carries the embedding's gradient.
+        inputs = fixed, F.BlockGrad(weight), label, psi, slope
+        out = F.face_margin_softmax(*inputs, scale=self._scale)
+        loss, here, maximum, total, pull, share = (F.BlockGrad(array) for array in out)
+        loss = loss + F.sum((embedding - fixed) * pull, axis=1)
+        kept = (fixed, label, psi, slope, here, maximum, total, share)
+        return (loss, F.BlockGrad(cosine), *(F.BlockGrad(array) for array in kept))
+
+    def fuse_update(self, momentum: float, weight_decay: float) -> None:
+        """Let the class centres be updated by `update`, without an array of their gradients.
+
+        For one rank only: the step does not pass through a trainer, nor through what averages,
+        clips or checks gradients there. The centres' ``grad_req`` becomes "null".
+
+        Parameters
+        ----------
+        momentum, weight_decay
+            Of SGD: v = momentum v - rate (gradient + weight_decay w), w = w + v.
+
+        Raises
+        ------
+        OperatorError
+            If the fused operators are not in use.
+        """
+        if not ops.fused():
+            raise ops.OperatorError(
+                "optim.fused_centres: needs the fused operators, got plain ones; use "
+                "run.operators=native, which says what is missing"
+            )
+        self._step = {"momentum": momentum, "weight_decay": weight_decay}
+        self.weight.grad_req = "null"
+        self._clear_cached_op()
+
+    @property
+    def momentum(self) -> dict[str, mx.nd.NDArray]:
+        """Return the momentum of a head that updates its own centres, by parameter; else {}."""
+        if self._step and self._velocity is None:
+            centres = self.weight.list_data()[0]
+            self._velocity = mx.nd.zeros(centres.shape, centres.context, dtype=centres.dtype)
+        return {"weight": self._velocity} if self._step else {}
+
+    def update(self, rate: mx.nd.NDArray) -> None:
+        """Move the class centres by one step of SGD for the mean loss of the last forward pass.
+
+        Called once for each forward pass, after the backward pass.
+
+        Inputs
+        ------
+        rate : (1,) float32
+            Learning rate.
+
+        Raises
+        ------
+        RuntimeError
+            If there has been no forward pass since the last update.
+        """
+        if not self._forward:
+            raise RuntimeError("head.update: there was no forward pass to update for")
+        embedding, label, *rest = self._forward
+        self._forward = []
+        mx.nd.face_margin_softmax_update(
+            embedding,
+            self.weight.list_data()[0],
+            label,
+            *rest,
+            self.momentum["weight"],
+            rate,
+            scale=self._scale,
+            **self._step,
+        )
 
 
 def _normalised(F, rows):

@@ -28,8 +28,8 @@ class RunConfig:
     """Go on with an unfinished run of this name; false starts a new one."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: a GPU for each rank if the host has enough of them, else the CPU for all."""
-    operators: Literal["auto", "native", "plain"] = "plain"
-    """native: the fused operators of ops/, CPU alone; plain: Gluon's; auto: native if built."""
+    operators: Literal["auto", "native", "plain"] = "auto"
+    """native: the fused operators of ops/; plain: Gluon's; auto: native where they can be had."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""
@@ -133,6 +133,8 @@ class OptimConfig:
     """Linear rise from 0 to ``lr``."""
     clip_norm: float = 0.0
     """Largest global norm of the averaged gradients; 0 clips nothing."""
+    fused_centres: bool = False
+    """SGD on the class centres within the operator, without an array of gradients; one rank."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""
@@ -143,6 +145,12 @@ class OptimConfig:
         if not 0 < self.decay <= 1:
             yield "decay", f"must be in (0, 1], got {self.decay}"
         yield from _at_least(self, weight_decay=0, power=0, final_lr=0, clip_norm=0)
+        if self.fused_centres and (self.name != "sgd" or self.clip_norm):
+            yield (
+                "fused_centres",
+                f"goes with optim.name=sgd and optim.clip_norm=0, got {self.name!r} and "
+                f"{self.clip_norm}; set it to false",
+            )
         if self.milestones and self.schedule != "step":
             yield "milestones", f"belong to schedule 'step', got schedule {self.schedule!r}"
 

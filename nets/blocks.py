@@ -29,6 +29,8 @@ class PReLU(gluon.HybridBlock):
     ----------
     channels
         Number of channels C of the input.
+    fused
+        See `ConvNorm`.
 
     Inputs
     ------
@@ -43,14 +45,15 @@ class PReLU(gluon.HybridBlock):
     He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1; slopes start at 0.25.
     """
 
-    def __init__(self, channels: int, **kwargs) -> None:
+    def __init__(self, channels: int, fused: bool = True, **kwargs) -> None:
         super().__init__(**kwargs)
         self._channels = channels
+        self._fused = fused
         with self.name_scope():
             self.alpha = self.params.get("alpha", shape=(channels,), init=init.Constant(0.25))
 
     def hybrid_forward(self, F, x, alpha):
-        if ops.fused_training():
+        if self._fused and ops.fused_training():
             ops.refuse_add("PReLU", self.alpha)
             return F.face_prelu(x, alpha)
         linear = self._scale_channels(F, x, alpha)
@@ -76,6 +79,8 @@ class BatchNorm(nn.BatchNorm):
     ----------
     channels
         Number of channels C of the input.
+    fused
+        See `ConvNorm`.
 
     Inputs
     ------
@@ -90,11 +95,12 @@ class BatchNorm(nn.BatchNorm):
     Ioffe and Szegedy, "Batch Normalization", arXiv:1502.03167, algorithms 1 and 2.
     """
 
-    def __init__(self, channels: int, **kwargs) -> None:
+    def __init__(self, channels: int, fused: bool = True, **kwargs) -> None:
         super().__init__(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=channels, **kwargs)
+        self._fused = fused
 
     def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
-        if not ops.fused_training():
+        if not (self._fused and ops.fused_training()):
             return super().hybrid_forward(F, x, gamma, beta, running_mean, running_var)
         ops.refuse_add("BatchNorm", self.gamma, self.beta)
         return F.face_batch_norm(
@@ -113,6 +119,10 @@ class ConvNorm(gluon.HybridBlock):
         In pixels.
     groups
         Number of convolution groups; ``groups=in_channels=channels`` is depthwise.
+    fused
+        Whether training takes the fused operators where they can be had. They get and give arrays
+        in the plain order of (B, C, H, W); between dense convolutions, which oneDNN computes in
+        blocks of channels, the copies from one order to the other cost more than is won.
 
     Inputs
     ------
@@ -131,6 +141,7 @@ class ConvNorm(gluon.HybridBlock):
         stride: int = 1,
         padding: int = 0,
         groups: int = 1,
+        fused: bool = True,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -148,7 +159,8 @@ class ConvNorm(gluon.HybridBlock):
                 in_channels=in_channels,
                 weight_initializer=init.Normal(math.sqrt(2.0 / fan_out)),
             )
-            self.norm = BatchNorm(channels)
+            self.norm = BatchNorm(channels, fused)
+        self._fused = fused
         self._stride = stride
         shape = (kernel, stride, padding)
         self._pointwise = shape == (1, 1, 0) and groups == 1
@@ -158,7 +170,7 @@ class ConvNorm(gluon.HybridBlock):
         return self.norm(self._convolve(F, x))
 
     def _convolve(self, F, x):
-        if self._pointwise and ops.fused_training():
+        if self._pointwise and self._fused and ops.fused_convolutions():
             ops.refuse_add("convolution", self.conv.weight)
             return F.face_pointwise(x, _values(F, x, self.conv.weight))
         return self.conv(x)
@@ -170,15 +182,15 @@ class ConvNormPReLU(ConvNorm):
     def __init__(self, in_channels: int, channels: int, *args, **kwargs) -> None:
         super().__init__(in_channels, channels, *args, **kwargs)
         with self.name_scope():
-            self.act = PReLU(channels)
+            self.act = PReLU(channels, self._fused)
 
     def hybrid_forward(self, F, x):
-        if not ops.fused_training():
+        if not (self._fused and ops.fused_training()):
             return self.act(super().hybrid_forward(F, x))
         norm, slope = self.norm, self.act.alpha
         ops.refuse_add("convolution and PReLU", self.conv.weight, norm.gamma, norm.beta, slope)
         values = [norm.gamma, norm.beta, norm.running_mean, norm.running_var, slope]
-        if self._depthwise:
+        if self._depthwise and ops.fused_convolutions():
             values = [_values(F, x, p) for p in (self.conv.weight, *values)]
             return F.face_depthwise_norm(x, *values, stride=self._stride, **STATISTICS)[0]
         y = self._convolve(F, x)

@@ -21,6 +21,8 @@ UNITS = {
     100: (3, 13, 30, 3),
 }
 PAPER_EMBEDDING_SIZE = 512
+FUSED = False
+"""Dense convolutions all through; `nets.blocks.ConvNorm` says why they stay with oneDNN."""
 
 
 class IRUnit(gluon.HybridBlock):
@@ -61,10 +63,12 @@ class IRUnit(gluon.HybridBlock):
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
-            self.norm = BatchNorm(in_channels)
-            self.first = ConvNormPReLU(in_channels, channels, 3, 1, 1)
-            self.second = ConvNorm(channels, channels, 3, stride, 1)
-            self.shortcut = ConvNorm(in_channels, channels, 1, stride) if project else None
+            self.norm = BatchNorm(in_channels, FUSED)
+            self.first = ConvNormPReLU(in_channels, channels, 3, 1, 1, fused=FUSED)
+            self.second = ConvNorm(channels, channels, 3, stride, 1, fused=FUSED)
+            self.shortcut = (
+                ConvNorm(in_channels, channels, 1, stride, fused=FUSED) if project else None
+            )
 
     def hybrid_forward(self, F, x):
         y = self.second(self.first(self.norm(x)))
@@ -117,7 +121,7 @@ class IResNet(ops.TwoGraphs):
         super().__init__(**kwargs)
         before = channels[0]
         with self.name_scope():
-            self.stem = ConvNormPReLU(3, before, 3, 1, 1)
+            self.stem = ConvNormPReLU(3, before, 3, 1, 1, fused=FUSED)
             self.stages = nn.HybridSequential()
             for repeats, after in zip(units, channels, strict=True):
                 stage = nn.HybridSequential()

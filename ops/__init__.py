@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused operators for MXNet on the CPU, and the one place that chooses whether they are used.
+"""Fused operators for MXNet, and the one place that chooses whether they are used.
 
 Every operator has a plain-Gluon twin in the block that uses it: the same parameters, the same
 numbers up to rounding.  ``use`` chooses, before a network is called for the first time; until then
@@ -16,7 +16,7 @@ from mxnet import autograd, gluon, library
 from ops import build
 
 CHOICES = ("auto", "native", "plain")
-_native = False
+_device = ""  # type of the device whose fused operators are used; "" for the plain form
 _loaded = False  # MXNet takes a library once
 
 
@@ -31,30 +31,26 @@ def use(choice: str, device: str = "cpu") -> str:
     ----------
     choice
         "native": the fused operators, or an error; "plain": Gluon's own; "auto": native where
-        they can be had.
+        they can be had, on the CPU alone as long as those for GPUs have not run on one.
     device
-        Type of the device that computes; the operators are for "cpu".
+        Type of the device that computes, "cpu" or "gpu".
 
     Raises
     ------
     OperatorError
         If native operators are asked for and cannot be had.
     """
-    global _native, _loaded
+    global _device, _loaded
     if choice not in CHOICES:
         raise OperatorError(f"run.operators: must be one of {', '.join(CHOICES)}, got {choice!r}")
-    _native = False
-    if choice == "plain":
-        return ""
-    if device != "cpu":
-        if choice == "native":
-            raise OperatorError(
-                f"run.operators: 'native' operators are for the CPU, got device {device!r}; use "
-                "run.operators=auto"
-            )
+    _device = ""
+    if choice == "plain" or (choice == "auto" and device != "cpu"):
         return ""
     try:
         path = build.compile_library()
+        compiled = ctypes.CDLL(str(path))
+        if device == "gpu":
+            _require_gpu(compiled)
         if not _loaded:
             library.load(str(path), verbose=False)
             _loaded = True
@@ -62,20 +58,38 @@ def use(choice: str, device: str = "cpu") -> str:
         if choice == "native":
             raise OperatorError(str(error)) from None
         return f"operators plain, which is slower: {error}"
-    _native = True
-    level = ctypes.CDLL(str(path)).face_ops_level
-    level.restype = ctypes.c_char_p
-    return f"operators native ({level().decode()})"
+    _device = device
+    compiled.face_ops_level.restype = ctypes.c_char_p
+    level = "gpu" if device == "gpu" else compiled.face_ops_level().decode()
+    return f"operators native ({level})"
+
+
+def _require_gpu(compiled: ctypes.CDLL) -> None:
+    """Raise OperatorError if the library has no operators for this host's GPUs."""
+    if not hasattr(compiled, "face_ops_gpu_fault"):
+        raise OperatorError(
+            "run.operators: the operators for GPUs are not in the library, got MXNet without CUDA "
+            "or no nvcc when it was compiled; use run.operators=plain"
+        )
+    compiled.face_ops_gpu_fault.restype = ctypes.c_char_p
+    fault = compiled.face_ops_gpu_fault()
+    if fault:
+        raise OperatorError(f"run.operators: {fault.decode()}; use run.operators=plain")
 
 
 def fused() -> bool:
     """Return whether the operators are used that work in training and inference alike."""
-    return _native
+    return bool(_device)
 
 
 def fused_training() -> bool:
     """Return whether the operators of training are used: in a graph of training, where native."""
     return autograd.is_training() and fused()
+
+
+def fused_convolutions() -> bool:
+    """Return whether the convolutions of training are used, which the CPU alone has."""
+    return fused_training() and _device == "cpu"
 
 
 def refuse_add(where: str, *parameters: gluon.Parameter) -> None:

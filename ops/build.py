@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile the operators:  python ops/build.py
+"""Compile the operators:  python -m ops    (set-up does it; after a change: when first used)
 
 The library lies in the environment's own folder (``sys.prefix``/lib/face_ops), named by a checksum
 of its sources, the compiler's options and MXNet's version, so that it is built again when one of
 them changes and belongs to the environment it was built for.  Every level of instructions is in it;
-which one is used is decided where it runs (ops/native/dispatch.cc).
+which one is used is decided where it runs (ops/native/dispatch.cc).  Where MXNet is the one for
+CUDA and there is an nvcc, the operators for GPUs are in it too.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,9 +18,13 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
+
+import mxnet as mx
+
+from ops.native.gpu import nvcc
 
 NATIVE = Path(__file__).parent / "native"
 LEVELS = {
@@ -48,9 +54,10 @@ class BuildError(RuntimeError):
 def library() -> Path:
     """Return where the library of these sources lies, or would lie."""
     digest = hashlib.sha256()
-    for source in sorted(NATIVE.iterdir()):
+    toolkit = _toolkit()
+    for source in sorted([*NATIVE.glob("*.*"), *((NATIVE / "gpu").glob("*.*") if toolkit else ())]):
         digest.update(source.name.encode() + source.read_bytes())
-    digest.update(repr((LEVELS, OPTIONS, _mxnet_version())).encode())
+    digest.update(repr((LEVELS, OPTIONS, _mxnet(), toolkit)).encode())
     return Path(sys.prefix) / "lib" / "face_ops" / f"{digest.hexdigest()[:16]}.so"
 
 
@@ -69,14 +76,18 @@ def compile_library() -> Path:
     if compiler is None:
         raise BuildError(
             f"ops: no C++ compiler found, got {os.environ.get('CXX', 'g++')!r}; install it "
-            "(apt-get install g++) and call python ops/build.py"
+            "(apt-get install g++) and call python -m ops"
         )
-    mxnet = Path(find_spec("mxnet").origin).parent  # type: ignore[union-attr,arg-type]
+    mxnet = Path(mx.__file__).parent
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-            _compile(compiler, mxnet, Path(scratch))
-            os.replace(Path(scratch) / "ops.so", place)
+        with open(place.parent / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several ranks start at once: one of them compiles
+            if place.is_file():
+                return place
+            with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+                _compile(compiler, mxnet, Path(scratch))
+                os.replace(Path(scratch) / "ops.so", place)
     except OSError as error:
         raise BuildError(f"ops: {place.parent} cannot be written, got {error.strerror}") from None
     for old in place.parent.glob("*.so"):
@@ -93,9 +104,13 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
     }
     jobs |= {
         "dispatch": [str(NATIVE / "dispatch.cc")],
-        "operators": [*include, str(NATIVE / "operators.cc")],
         "lib_api": [*include, "-w", str(mxnet / "src" / "lib_api.cc")],
     }
+    toolkit = _toolkit()
+    if toolkit:
+        include.append("-DFACE_GPU")
+    for source in (NATIVE / "library.cc", *sorted(NATIVE.glob("*_op.cc"))):
+        jobs[source.stem] = [*include, str(source)]
 
     def run(arguments: list[str]) -> None:
         done = subprocess.run([compiler, *OPTIONS, *arguments], capture_output=True, text=True)
@@ -113,22 +128,31 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
         list(pool.map(run, commands))
     # -Bsymbolic: Horovod loads libmxnet for the whole process to see, whose templates of the
     # standard library are of another ABI; the ones in here must be taken.
-    linking = ["-shared", "-Wl,-Bsymbolic"]
-    run([*linking, "-o", str(scratch / "ops.so"), *map(str, objects)])
+    if toolkit is None:
+        run(["-shared", "-Wl,-Bsymbolic", "-o", str(scratch / "ops.so"), *map(str, objects)])
+        return
+    try:
+        objects += nvcc.compile_objects(toolkit, list(nvcc.SOURCES), scratch, os.cpu_count() or 1)
+        nvcc.link(toolkit, objects, scratch / "ops.so")
+    except nvcc.ToolkitError as error:
+        raise BuildError(str(error)) from None
 
 
-def _mxnet_version() -> str:
+def _mxnet() -> tuple[str, str]:
     for name in ("mxnet", "mxnet-cu112"):
         try:
-            return version(name)
+            return name, version(name)
         except PackageNotFoundError:
             continue
-    return "unknown"
+    return "of the image", mx.__version__
 
 
-if __name__ == "__main__":
+@cache
+def _toolkit() -> nvcc.Toolkit | None:
+    """Return the nvcc for an MXNet with CUDA; None where one of the two is missing."""
+    if not mx.runtime.Features().is_enabled("CUDA"):
+        return None
     try:
-        print(compile_library())
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        return nvcc.find()
+    except nvcc.ToolkitError:
+        return None

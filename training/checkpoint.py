@@ -57,13 +57,17 @@ class Checkpoint:
         return {k: v.shape for k, v in saved.items()} == _shapes(head)
 
     def load_momentum(
-        self, trainer: gluon.Trainer, parameters: Mapping[str, gluon.Parameter]
+        self, trainer: gluon.Trainer, parameters: Mapping[str, gluon.Parameter], head: gluon.Block
     ) -> None:
         """Put the optimizer's momentum back, by parameter name."""
         saved = _read_arrays(self.folder / "momentum.params")
         places = {id(p): i for i, p in enumerate(trainer._params)}
         updater = trainer._updaters[0]
+        own = _momentum_of_head(head)
         for name, array in saved.items():
+            if name in own:
+                own[name][:] = array
+                continue
             parameter = parameters[name]
             place = places[id(parameter)]
             updater.states[place] = array.as_in_context(parameter.list_ctx()[0])
@@ -96,7 +100,7 @@ def save_checkpoint(
         arrays = {
             "net.params": _arrays(net),
             "head.params": _arrays(head),
-            "momentum.params": _momentum(trainer, parameters),
+            "momentum.params": {**_momentum(trainer, parameters), **_momentum_of_head(head)},
         }
         files = {}
         for name, content in arrays.items():
@@ -216,6 +220,11 @@ def _momentum(
     states = trainer._updaters[0].states
     found = {name: states.get(places[id(p)]) for name, p in parameters.items() if id(p) in places}
     return {name: s.as_in_context(mx.cpu()) for name, s in found.items() if s is not None}
+
+
+def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
+    """Return what a head that updates its own class centres keeps."""
+    return {f"head.{name}": array for name, array in getattr(head, "momentum", {}).items()}
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:

@@ -51,7 +51,8 @@ def train_step(
     Parameters
     ----------
     net, head, trainer
-        The trainer holds the parameters of both.
+        The trainer holds the parameters of both; a head that updates its own class centres is
+        told the trainer's rate.
     image, label
         (B, 3, H, W) and (B,).
     margin_fraction
@@ -76,6 +77,8 @@ def train_step(
     if clip_norm:
         clip_gradients(trainer, clip_norm * batch_size * size)
     trainer.update(batch_size)
+    if getattr(head, "momentum", None):  # it updates its own class centres
+        head.update(mx.nd.array([trainer.learning_rate], ctx=image.context))
     return loss.mean(), cosine.mean()
 
 

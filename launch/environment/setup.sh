@@ -44,11 +44,13 @@ esac
 run_sum=$(sum_of requirements/$lock.txt "${hooks[@]}" <(echo "$version"))
 horovod_sum=$(sum_of requirements/horovod.txt requirements/$lock.txt <(echo "$version"))
 dev_sum=$(sum_of requirements/dev.txt <(echo "$version"))
+# The images make the environment before they have the operators' sources.
+ops_sum=$(find ops -name '*.py' -o -path '*native*' -type f 2>/dev/null | LC_ALL=C sort | xargs -r cat | sum_of - <(echo "$version"))
 if [ "$stage" = gpu ]; then
     find_cuda_11
     [ -z "$cuda_home" ] || [ -e "$venv/.stamp-nccl" ] || rm -f "$venv/.stamp-horovod"
 fi
-if done_already run "$run_sum" && done_already horovod "$horovod_sum" &&
+if done_already run "$run_sum" && done_already horovod "$horovod_sum" && done_already ops "$ops_sum" &&
     { [ "$stage" != dev ] || done_already dev "$dev_sum"; }; then
     exit 0
 fi
@@ -97,6 +99,12 @@ if ! done_already horovod "$horovod_sum"; then
     [ $lock = cpu ] || [ "$stage" = gpu ] || find_cuda_11
     build_horovod
     echo "$horovod_sum" >"$venv/.stamp-horovod"
+fi
+
+if [ -f ops/build.py ] && ! done_already ops "$ops_sum"; then
+    say "compiling the fused operators (half a minute)"
+    # Without them everything runs in its plain form, which is slower and says so.
+    "$venv/bin/python" -m ops >/dev/null && echo "$ops_sum" >"$venv/.stamp-ops"
 fi
 
 if [ "$stage" = dev ] && ! done_already dev "$dev_sum"; then

@@ -15,19 +15,47 @@ struct MarginSoftmax {
   const T* centres;    // (C, D)
   const T* label;      // (B,) whole numbers; -1: the target is not among these classes
   const T* psi;        // (B,) what stands in the place of the target's cosine
-  const T* slope;      // (B,) d psi / d cosine; read backward only
+  const T* slope;      // (B,) d psi / d cosine
   T scale;
+};
+
+// What its forward gives.
+template <typename T>
+struct MarginSoftmaxResults {
+  T* loss;     // (B,)
+  T* cosine;   // (B,) the target's, without margin; 0 where it is not among these classes
+  T* maximum;  // (B,) largest logit
+  T* total;    // (B,) sum of exp(logit - maximum)
+  T* pull;     // (B, D) gradient of each row's loss for its embedding
+  T* share;    // (C,) bound of (sum_b p_bj) / |w_j|; beyond all bounds for a class that is a target
+};
+
+// What backward takes of it.
+template <typename T>
+struct MarginSoftmaxState {
+  const T *cosine, *maximum, *total, *share;
+};
+
+// One step of SGD with momentum on the centres, in place.
+template <typename T>
+struct CentreStep {
+  T rate, momentum, decay;
+  T* centres;   // (C, D)
+  T* velocity;  // (C, D)
 };
 
 template <typename T>
 struct MarginSoftmaxKernels {
-  // Bytes of working memory, aligned to 64 bytes, that forward and backward need.
-  int64_t (*bytes)(int64_t B, int64_t D, int threads);
-  void (*forward)(const MarginSoftmax<T>& in, int threads, char* memory, T* loss, T* maximum,
-                  T* total);
-  void (*backward)(const MarginSoftmax<T>& in, int threads, char* memory, const T* maximum,
-                   const T* total, const T* loss_gradient, T* embedding_gradient,
+  // Bytes of working memory, aligned to 64 bytes, that each of the others needs.
+  int64_t (*bytes)(int64_t B, int64_t D, int64_t C, int threads);
+  void (*forward)(const MarginSoftmax<T>& in, int threads, char* memory,
+                  const MarginSoftmaxResults<T>& out);
+  void (*backward)(const MarginSoftmax<T>& in, int threads, char* memory,
+                   const MarginSoftmaxState<T>& state, const T* loss_gradient,
                    T* centres_gradient);
+  // For the mean of the losses.
+  void (*update)(const MarginSoftmax<T>& in, int threads, char* memory,
+                 const MarginSoftmaxState<T>& state, const CentreStep<T>& step);
 };
 
 // N images, C channels, P pixels of a plane.

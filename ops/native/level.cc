@@ -19,7 +19,10 @@ inline Range share(int64_t count, int k, int n) { return {count * k / n, count *
 
 #include "vector.h"
 // in this order
+#include "memory.h"
 #include "margin_softmax.h"
+#include "margin_softmax_forward.h"
+#include "margin_softmax_backward.h"
 #include "activation.h"
 #include "pointwise.h"
 #include "depthwise.h"
@@ -29,8 +32,10 @@ const Kernels table = {
 #define NAME(level) NAME_(level)
 #define NAME_(level) #level
     NAME(LEVEL),
-    {margin_softmax_bytes<float>, margin_softmax_forward<float>, margin_softmax_backward<float>},
-    {margin_softmax_bytes<double>, margin_softmax_forward<double>, margin_softmax_backward<double>},
+    {margin_softmax_bytes<float>, margin_softmax_forward<float>, margin_softmax_backward<float>,
+     margin_softmax_update<float>},
+    {margin_softmax_bytes<double>, margin_softmax_forward<double>, margin_softmax_backward<double>,
+     margin_softmax_update<double>},
     {prelu_forward<float>, prelu_backward<float>, batch_norm_forward<float>,
      batch_norm_backward<float>},
     {prelu_forward<double>, prelu_backward<double>, batch_norm_forward<double>,

@@ -51,6 +51,21 @@ INLINE Vector<T> larger(Vector<T> a, Vector<T> b) {
   return a > b ? a : b;
 }
 
+template <typename T>
+T sum_of(Vector<T> v) {
+  T sum = 0;
+  for (int i = 0; i < kLanes<T>; ++i) sum += v[i];
+  return sum;
+}
+
+// Whether a comparison holds in any lane.
+template <typename T>
+INLINE bool any(Bits<T> holds) {
+  typename Lanes<T>::Integer found = 0;
+  for (int i = 0; i < kLanes<T>; ++i) found |= holds[i];
+  return found;
+}
+
 // exp(x) for x <= 0: 2^n e^r, |r| <= ln 2 / 2; 0 below the smallest normal number.
 INLINE Vector<float> exponential(Vector<float> x) {
   const Vector<float> zero{};

@@ -7,6 +7,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+import ops
 from heads import build_head
 
 EPSILON = 1e-10
@@ -41,7 +42,7 @@ def operator(x, w, label, psi, slope, scale, gradient):
     for array in arrays[:2]:
         array.attach_grad()
     with mx.autograd.record():
-        loss, top, total = mx.nd.face_margin_softmax(*arrays, scale=scale)
+        loss, _, top, total, _, _ = mx.nd.face_margin_softmax(*arrays, scale=scale)
     loss.backward(mx.nd.array(gradient, dtype=gradient.dtype))
     found = (loss, top, total, arrays[0].grad, arrays[1].grad)
     return [a.asnumpy() for a in found]
@@ -219,3 +220,125 @@ def test_gradients_of_two_uses_of_one_embedding_are_added():
     assert (
         np.abs(gradients[0] + gradients[1] - gradients[2]).max() < 1e-6 * np.abs(gradients[2]).max()
     )
+
+
+def test_forward_gives_the_cosine_and_the_gradient_of_the_embedding():
+    (x, w, label, psi, slope), gradient = case(33, 20, 300, np.float64)
+    arrays = [mx.nd.array(a, dtype=a.dtype) for a in (x, w, label, psi, slope)]
+    _, cosine, _, _, pull, share = (
+        a.asnumpy() for a in mx.nd.face_margin_softmax(*arrays, scale=64.0)
+    )
+    lengths = np.linalg.norm(x, axis=1), np.linalg.norm(w, axis=1)
+    all_cosines = (x @ w.T) / lengths[0][:, None] / lengths[1]
+    here = label >= 0
+    expected = np.where(here, all_cosines[np.arange(33), label.astype(int)], 0)
+    assert np.abs(cosine - expected).max() < 1e-9
+    *_, dx, _ = reference(x, w, label, psi, slope, 64.0, np.ones(33))
+    assert np.abs(pull - dx).max() <= 1e-9 * np.abs(dx).max()
+    logits = 64.0 * all_cosines
+    logits[here, label[here].astype(int)] = 64.0 * psi[here]
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    assert (share >= p.sum(0) / lengths[1] * (1 - 1e-9)).all()
+    assert (share[np.unique(label[here]).astype(int)] > 1e200).all()
+
+
+def learned(hard, rows=64, dims=32, classes=5000, seed=4):
+    """Return embeddings near the centres of their classes but for a few, as late in training."""
+    generator = np.random.default_rng(seed)
+    degrees = np.where(np.arange(rows) < hard, 75, generator.uniform(5, 20, rows))
+    x, w, label = at_angles(degrees, dims, classes, seed)
+    psi = np.cos(np.radians(degrees) + 0.5).astype(np.float32)
+    return x, w, label, psi, np.ones(rows, np.float32)
+
+
+@pytest.mark.parametrize(("hard", "least", "most"), [(3, 0.3, 1), (64, 0, 0.3)])
+def test_classes_are_passed_over_where_they_would_get_a_millionth_of_the_largest_gradient(
+    hard, least, most
+):
+    inputs = learned(hard)
+    gradient = np.full(64, 1 / 64, dtype=np.float32)
+    *_, dw = operator(*inputs, 64.0, gradient)
+    *_, true = reference(*inputs, 64.0, gradient)
+    passed_over = (dw == 0).all(1)
+    assert least <= passed_over.mean() <= most
+    assert np.abs(true[passed_over]).max(initial=0) <= 1e-6 * np.abs(true).max()
+    # What single precision does to the others: a logit of 64 is 4e-6 off.
+    assert np.abs(dw - true).max() <= 1e-5 * np.abs(true).max()
+
+
+def test_where_a_row_is_not_a_number_no_class_is_passed_over():
+    x, w, label, psi, slope = learned(3)
+    x[10, 5] = np.nan
+    loss, _, _, dx, dw = operator(x, w, label, psi, slope, 64.0, np.ones(64, np.float32))
+    assert np.isnan(loss[10]) and np.isnan(dx[10]).all() and np.isfinite(np.delete(loss, 10)).all()
+    assert np.isnan(dw).any(1).all()
+
+
+def steps_of_head(fuse, hybridize, native=True, steps=4):
+    """Return losses, embeddings' gradients, centres and momentum of a few steps of SGD."""
+    ops.use("native" if native else "plain")
+    generator = np.random.default_rng(7)
+    head = build_head("arcface", 700, 24, m2=0.5)
+    if fuse:
+        head.fuse_update(0.9, 5e-4)
+    head.initialize()
+    head.weight.set_data(mx.nd.array(generator.normal(size=(700, 24))))
+    if hybridize:
+        head.hybridize(static_alloc=True, static_shape=True)
+    trainer = mx.gluon.Trainer(
+        head.collect_params(), "sgd", {"learning_rate": 0.5, "momentum": 0.9, "wd": 5e-4}, None
+    )
+    found = []
+    for step in range(steps):
+        rate = 0.5 / (step + 1)
+        trainer.set_learning_rate(rate)
+        embedding = mx.nd.array(generator.normal(size=(20, 24)))
+        embedding.attach_grad()
+        with mx.autograd.record():
+            loss, cosine = head(embedding, mx.nd.array(generator.integers(0, 700, 20)))
+        loss.backward()
+        trainer.update(20)
+        if fuse:
+            head.update(mx.nd.array([rate]))
+        found += [loss, cosine, embedding.grad]
+    momentum = head.momentum["weight"] if fuse else trainer._updaters[0].states[0]
+    return [a.asnumpy() for a in (*found, head.weight.data(), momentum)]
+
+
+@pytest.mark.parametrize("hybridize", [False, True])
+@pytest.mark.parametrize("native", [False, True], ids=["plain", "native"])
+def test_the_fused_update_is_the_trainers(hybridize, native):
+    ours = steps_of_head(True, hybridize)
+    for mine, theirs in zip(ours, steps_of_head(False, hybridize, native), strict=True):
+        assert np.abs(mine - theirs).max() <= 1e-5 * max(1e-3, np.abs(theirs).max())
+
+
+def test_the_fused_update_has_no_gradient_array_and_asks_for_a_forward_pass():
+    head = build_head("cosface", 30, 8)
+    head.fuse_update(0.9, 0.0)
+    head.initialize()
+    assert head.weight.grad_req == "null" and head.momentum["weight"].shape == (30, 8)
+    with pytest.raises(RuntimeError, match="no forward pass"):
+        head.update(mx.nd.array([0.1]))
+    assert build_head("cosface", 30, 8).momentum == {}
+    ops.use("plain")
+    with pytest.raises(ValueError, match=r"^optim.fused_centres: needs the fused operators"):
+        build_head("cosface", 30, 8).fuse_update(0.9, 0.0)
+
+
+def test_the_update_in_double_precision_is_the_definition():
+    (x, w, label, psi, slope), _ = case(9, 20, 300, np.float64)
+    velocity = np.random.default_rng(5).normal(size=w.shape)
+    arrays = [mx.nd.array(a, dtype=a.dtype) for a in (x, w, label, psi, slope)]
+    centres, moved = arrays[1], mx.nd.array(velocity, dtype=np.float64)
+    out = mx.nd.face_margin_softmax(*arrays, scale=64.0)
+    kept = (out[1], out[2], out[3], out[5])
+    rate = mx.nd.array([0.3], dtype=np.float64)
+    mx.nd.face_margin_softmax_update(
+        *arrays, *kept, moved, rate, scale=64.0, momentum=0.9, weight_decay=5e-4
+    ).wait_to_read()
+    *_, dw = reference(x, w, label, psi, slope, 64.0, np.full(9, 1 / 9))
+    expected = 0.9 * velocity - 0.3 * (dw + 5e-4 * w)
+    assert np.abs(moved.asnumpy() - expected).max() < 1e-9
+    assert np.abs(centres.asnumpy() - (w + expected)).max() < 1e-9

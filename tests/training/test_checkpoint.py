@@ -66,7 +66,7 @@ def save(parts, parent, step, keep=3, **state):
 def load(checkpoint, parts):
     checkpoint.load_net_parameters(parts.net)
     checkpoint.load_head_parameters(parts.head)
-    checkpoint.load_momentum(parts.trainer, parts.parameters)
+    checkpoint.load_momentum(parts.trainer, parts.parameters, parts.head)
 
 
 def bits(parts):

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators for GPUs, held against NumPy and timed:  python benchmarks/gpu_operators.py
+
+Needs an NVIDIA GPU, CuPy and nvcc; neither MXNet nor the rest of the project.  First every operator
+is compared with its definition in float64.  Then forward, backward and the step on the class
+centres are timed beside the same in plain CuPy, which keeps the matrix of logits, and beside the
+matrix products alone; PReLU and batch normalisation beside a copy.  Candidates take turns, the
+medians of ``--repeat`` rounds are printed with the fastest and the slowest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Not as parts of ``ops``, whose import needs MXNet.
+SOURCES = Path(__file__).resolve().parents[1] / "ops" / "native" / "gpu"
+sys.path.insert(0, str(SOURCES))
+
+import agreement
+import harness
+import numpy as np
+import nvcc
+
+HEADS = [(128, 512, 10_572), (128, 512, 85_742), (512, 512, 85_742), (128, 512, 360_232)]
+LAYERS = [(128, 64, 112 * 112), (128, 128, 28 * 28), (128, 512, 7 * 7)]
+SCALE, EPSILON, MOMENTUM = agreement.SCALE, agreement.EPSILON, agreement.MOMENTUM
+
+
+class Absent(RuntimeError):
+    """Something that the benchmark needs is not there."""
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--check", type=_sizes, default=agreement.HEADS, help="BxExC,... that are held to float64"
+    )
+    parser.add_argument("--heads", type=_sizes, default=HEADS, help="BxExC,... to time")
+    parser.add_argument("--layers", type=_sizes, default=LAYERS, help="NxCxP,... to time")
+    parser.add_argument("--repeat", type=int, default=15, help="rounds (15)")
+    parser.add_argument("--library", type=Path, help="a compiled library; else nvcc makes one")
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    arguments = parser.parse_args()
+    try:
+        cupy = _cupy()
+        with tempfile.TemporaryDirectory() as scratch:
+            library = arguments.library or compile_library(Path(scratch))
+            stream = cupy.cuda.Stream(non_blocking=True)
+            with stream:
+                ours = harness.Harness(library, cupy.empty, lambda a: a.data.ptr, stream.ptr)
+                if fault := ours.fault():
+                    raise Absent(f"this GPU cannot be used: {fault}")
+                return run(cupy, ours, stream, arguments)
+    except (Absent, nvcc.ToolkitError) as error:
+        print(f"gpu_operators: {error}", file=sys.stderr)
+        return 2
+
+
+def run(cupy: Any, ours: harness.Harness, stream: Any, arguments: argparse.Namespace) -> int:
+    """Check, time, print; return the exit code."""
+    device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    print(device)
+    wrong = 0
+    arrays = agreement.Arrays(cupy.asarray, cupy.asnumpy)
+    for result in agreement.compare(ours, arrays, arguments.check):
+        wrong += not result.right()
+        said = "right" if result.right() else "WRONG"
+        print(f"{said}  {result.dtype}  {result.name:42} off by {result.error:.1e}")
+    rows = []
+    for sizes, candidates in ((arguments.heads, heads), (arguments.layers, layers)):
+        for size in sizes:
+            named = candidates(cupy, ours, *size)
+            rows += measure(cupy, named, "x".join(map(str, size)), stream, arguments.repeat)
+    if arguments.json:
+        machine = {"device": device, "python": sys.version.split()[0]}
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    if wrong:
+        print(f"gpu_operators: {wrong} results are wrong", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def compile_library(folder: Path) -> Path:
+    """Return the library that nvcc makes of the sources in a folder."""
+    toolkit = nvcc.find()
+    print(f"compiling with {toolkit.nvcc} of CUDA {'.'.join(map(str, toolkit.release))}")
+    objects = nvcc.compile_objects(toolkit, [*nvcc.SOURCES, SOURCES / "harness.cc"], folder, 4)
+    nvcc.link(toolkit, objects, folder / "operators.so")
+    return folder / "operators.so"
+
+
+def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str, Callable]:
+    """Return what is timed for a softmax of this size."""
+    inputs = [cupy.asarray(a) for a in agreement.head_case(B, E, C)]
+    x, w, label, psi, slope = inputs
+    gradient = cupy.asarray(np.full(B, 1 / B, np.float32))
+    velocity, rate = cupy.asarray(np.zeros((C, E), np.float32)), gradient[:1] * 0
+    results = ours.margin_softmax(inputs, SCALE)
+    row, target = cupy.asarray(np.arange(B)), label.astype("int64")
+
+    def plain(backward: bool) -> Any:
+        inverse_x = 1 / cupy.sqrt((x * x).sum(1, keepdims=True) + 1e-10)
+        inverse_w = 1 / cupy.sqrt((w * w).sum(1, keepdims=True) + 1e-10)
+        unit_x, unit_w = x * inverse_x, w * inverse_w
+        logits = unit_x @ unit_w.T * np.float32(SCALE)
+        logits[row, target] = psi * np.float32(SCALE)
+        p = cupy.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        loss = -cupy.log(p[row, target])
+        if not backward:
+            return loss
+        p[row, target] = (p[row, target] - 1) * slope
+        p *= gradient[:, None] * np.float32(SCALE)
+        dx, dw = p @ unit_w, p.T @ unit_x
+        dx = inverse_x * (dx - (dx * unit_x).sum(1, keepdims=True) * unit_x)
+        return dx, inverse_w * (dw - (dw * unit_w).sum(1, keepdims=True) * unit_w)
+
+    numbers = (0.9, 0.0, 1 / B)
+    step = (inputs, results, velocity, rate, numbers, SCALE)
+    scores = x @ w.T
+    return {
+        "ours softmax forward": lambda: ours.margin_softmax(inputs, SCALE),
+        "ours softmax backward": lambda: ours.margin_softmax_gradients(
+            inputs, results, gradient, SCALE
+        ),
+        "ours softmax step": lambda: ours.margin_softmax_step(*step),
+        "cupy softmax forward": lambda: plain(False),
+        "cupy softmax forward and backward": lambda: plain(True),
+        "limit softmax products, forward": lambda: (x @ w.T, scores @ w),
+        "limit softmax products, backward": lambda: (x @ w.T, scores.T @ x),
+    }
+
+
+def layers(cupy: Any, ours: harness.Harness, N: int, C: int, P: int) -> dict[str, Callable]:
+    """Return what is timed for activations of this size."""
+    generator = np.random.default_rng(0)
+    x, dy = (cupy.asarray(generator.standard_normal((N, C, P), np.float32)) for _ in range(2))
+    ones, slope = (cupy.asarray(np.full(C, v, np.float32)) for v in (1, 0.25))
+    inputs, running = [x, ones, slope, slope], [ones * 0, ones * 1]
+    _, mean, inverse = ours.batch_norm(inputs, running, EPSILON, MOMENTUM)
+    return {
+        "ours prelu forward": lambda: ours.prelu(x, slope),
+        "ours prelu backward": lambda: ours.prelu_gradients(x, slope, dy),
+        "ours batch norm, prelu forward": lambda: ours.batch_norm(
+            inputs, running, EPSILON, MOMENTUM
+        ),
+        "ours batch norm, prelu backward": lambda: ours.batch_norm_gradients(
+            inputs, mean, inverse, dy, EPSILON
+        ),
+        "limit copy": lambda: x.copy(),
+    }
+
+
+def measure(
+    cupy: Any, named: dict[str, Callable], size: str, stream: Any, repeat: int
+) -> list[dict]:
+    """Time the candidates in turns; print and return their rows."""
+    pool = cupy.get_default_memory_pool()
+    times: dict[str, list[float]] = {name: [] for name in named}
+    peaks = {}
+    for name, compute in named.items():  # to warm up, and for the memory
+        stream.synchronize()
+        pool.free_all_blocks()
+        before = pool.used_bytes()
+        compute()
+        stream.synchronize()
+        peaks[name] = (pool.total_bytes() - before) / 2**20
+    for _ in range(repeat):
+        for name, compute in named.items():
+            start, end = cupy.cuda.Event(), cupy.cuda.Event()
+            start.record(stream)
+            compute()
+            end.record(stream)
+            end.synchronize()
+            times[name].append(cupy.cuda.get_elapsed_time(start, end))
+    rows = []
+    for name, found in times.items():
+        row = {"name": f"{name} {size}", "milliseconds": statistics.median(found)}
+        row |= {"spread": [min(found), max(found)], "peak_mib": peaks[name]}
+        rows.append(row)
+        low, high = row["spread"]
+        print(
+            f"{row['name']:52} {row['milliseconds']:9.3f} ms ({low:.3f} to {high:.3f}) "
+            f"{row['peak_mib']:8.0f} MiB"
+        )
+    return rows
+
+
+def _sizes(text: str) -> list[tuple[int, ...]]:
+    sizes = [tuple(int(side) for side in size.split("x")) for size in text.split(",")]
+    if any(len(size) != 3 or min(size) < 1 for size in sizes):
+        raise argparse.ArgumentTypeError("sizes have three sides of 1 or more, as 128x512x10572")
+    return sizes
+
+
+def _cupy() -> Any:
+    try:
+        import cupy
+
+        if not cupy.cuda.runtime.getDeviceCount():
+            raise Absent("an NVIDIA GPU is needed, found none")
+    except Absent:
+        raise
+    except Exception as error:  # of the driver too, whose classes CuPy alone has
+        raise Absent(
+            f"an NVIDIA GPU with its driver and CuPy are needed, got: {error}; with a GPU install "
+            "cupy-cuda11x, 12x or 13x"
+        ) from None
+    return cupy
+
+
+if __name__ == "__main__":
+    sys.exit(main())

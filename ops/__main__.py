@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compile the operators and say where they lie:  python -m ops"""
+
+import sys
+
+from ops.build import BuildError, compile_library
+
+if __name__ == "__main__":
+    try:
+        print(compile_library())
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

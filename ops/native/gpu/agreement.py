@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the operators of a device are from their definitions in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+if __package__:
+    from . import harness, reference
+else:  # benchmarks put this folder on the path, since `ops` needs MXNet
+    import harness
+    import reference
+
+SCALE, EPSILON, MOMENTUM = 64.0, 1e-5, 0.9
+TOLERANCES = {np.float32: 1e-5, np.float64: 1e-9}  # of the largest value
+HEADS = [(33, 130, 1000), (128, 512, 9000)]  # rows, dimensions, classes
+LAYERS = [(3, 5, 49), (8, 16, 28 * 28)]
+
+
+class Agreement(NamedTuple):
+    """One result against its definition."""
+
+    name: str
+    dtype: str
+    error: float  # the largest difference, against the largest value or 1
+    tolerance: float
+
+    def right(self) -> bool:
+        """Return whether the error is within the tolerance."""
+        return self.error <= self.tolerance
+
+
+class Arrays(NamedTuple):
+    """How arrays come to the device and back."""
+
+    to_device: Callable[[np.ndarray], Any]
+    to_host: Callable[[Any], np.ndarray]
+
+
+def head_case(rows: int, dims: int, classes: int) -> list[np.ndarray]:
+    """Return embedding, centres, label, psi and slope in float32."""
+    generator = np.random.default_rng(0)
+    x, w = (generator.standard_normal((n, dims), np.float32) for n in (rows, classes))
+    label = generator.integers(0, classes, rows)
+    angles = generator.uniform(-1, 1, rows), generator.uniform(0.5, 2, rows)
+    return [x, w, *(a.astype(np.float32) for a in (label, *angles))]
+
+
+def compare(
+    ours: harness.Harness, arrays: Arrays, heads: list = HEADS, layers: list = LAYERS
+) -> Iterator[Agreement]:
+    """Yield the agreement of every result of every operator."""
+    for dtype, tolerance in TOLERANCES.items():
+        found: list[tuple[str, Any, np.ndarray]] = []
+        for size in heads:
+            for chunk in (0, size[2] // 3 + 1):
+                found += _head(ours, arrays, dtype, size, chunk)
+        for size in layers:
+            found += _layer(ours, arrays, dtype, size)
+        for name, array, true in found:
+            error = np.abs(arrays.to_host(array) - true).max() / max(1.0, np.abs(true).max())
+            yield Agreement(name, np.dtype(dtype).name, float(error), tolerance)
+
+
+def _head(
+    ours: harness.Harness, arrays: Arrays, dtype: Any, size: tuple[int, int, int], chunk: int
+) -> Iterator[tuple[str, Any, np.ndarray]]:
+    values = [a.astype(dtype) for a in head_case(*size)]
+    values[2][::5] = -1  # some targets are elsewhere
+    rows, name = size[0], f"softmax {'x'.join(map(str, size))}{f' by {chunk}' if chunk else ''}"
+    gradient = np.random.default_rng(1).uniform(0.1, 1, rows).astype(dtype)
+    true = reference.margin_softmax(*values, SCALE, gradient)
+    inputs = [arrays.to_device(a) for a in values]
+    results = ours.margin_softmax(inputs, SCALE, chunk)
+    for field in results._fields[:5]:
+        yield f"{name} {field}", getattr(results, field), getattr(true, field)
+    dx, dw = ours.margin_softmax_gradients(
+        inputs, results, arrays.to_device(gradient), SCALE, chunk
+    )
+    yield f"{name} d embedding", dx, true.embedding_gradient
+    yield f"{name} d centres", dw, true.centres_gradient
+    momentum, decay, each = 0.9, 5e-4, 1 / rows
+    even = reference.margin_softmax(*values, SCALE, np.full(rows, each))
+    start = np.ones_like(values[1])
+    w, v = reference.step(values[1], start, even.centres_gradient, 0.1, momentum, decay)
+    velocity, rate = arrays.to_device(start), arrays.to_device(np.array([0.1], dtype))
+    numbers = (momentum, decay, each)
+    ours.margin_softmax_step(inputs, results, velocity, rate, numbers, SCALE, chunk)
+    yield f"{name} step, centres", inputs[1], w
+    yield f"{name} step, velocity", velocity, v
+
+
+def _layer(
+    ours: harness.Harness, arrays: Arrays, dtype: Any, size: tuple[int, int, int]
+) -> Iterator[tuple[str, Any, np.ndarray]]:
+    generator, channels, name = np.random.default_rng(2), size[1], "x".join(map(str, size))
+    x, dy, gamma, beta, slope = (
+        generator.uniform(0.2, 1.5, shape).astype(dtype)
+        for shape in (size, size, channels, channels, channels)
+    )
+    x[1] -= 2  # both sides of the kink, and nothing so near it that rounding decides
+    on_x, on_dy, on_slope = (arrays.to_device(a) for a in (x, dy, slope))
+    for field, array, true in zip(
+        ("y", "d x", "d slope"),
+        (ours.prelu(on_x, on_slope), *ours.prelu_gradients(on_x, on_slope, on_dy)),
+        reference.prelu(x, slope, dy),
+        strict=True,
+    ):
+        yield f"prelu {name} {field}", array, true
+    beta += 0.01
+    running = np.zeros(channels, dtype), np.ones(channels, dtype)
+    inputs = [on_x, arrays.to_device(gamma), arrays.to_device(beta), None]
+    true = reference.batch_norm(x, gamma, beta, None, running, EPSILON, MOMENTUM, dy)
+    moved = [arrays.to_device(a) for a in running]
+    out = ours.batch_norm(inputs, moved, EPSILON, MOMENTUM)
+    gradients = ours.batch_norm_gradients(inputs, *out[1:], on_dy, EPSILON)
+    for field, array, theirs in zip(true._fields, (*out, *moved, *gradients), true):  # noqa: B905
+        yield f"batch norm {name} {field}", array, theirs

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operators for ctypes: `width` is the size of a value in bytes (4: float, 8: double), arrays
+// are device pointers, in the order of the structures in gpu.h. Not part of MXNet's library: tests
+// and benchmarks/gpu_operators.py link it.
+#include "gpu.h"
+
+using namespace face::gpu;  // NOLINT: this file is about nothing else
+
+namespace {
+
+using Arrays = void* const*;
+
+template <typename T>
+T* at(Arrays arrays, int i) {
+  return static_cast<T*>(arrays[i]);
+}
+
+// embedding, centres, label, psi, slope
+template <typename T>
+MarginSoftmax<T> inputs(const int64_t* size, Arrays a, double scale) {
+  return {size[0],      size[1],      size[2],      at<T>(a, 0), at<T>(a, 1),
+          at<T>(a, 2), at<T>(a, 3), at<T>(a, 4), T(scale)};
+}
+
+// loss, cosine, maximum, total, pull, share
+template <typename T>
+MarginSoftmaxResult<T> result(Arrays a) {
+  return {at<T>(a, 0), at<T>(a, 1), at<T>(a, 2), at<T>(a, 3), at<T>(a, 4), at<T>(a, 5)};
+}
+
+// x, gamma, beta, slope
+template <typename T>
+BatchNorm<T> norm(Arrays a, double epsilon) {
+  return {at<T>(a, 0), at<T>(a, 1), at<T>(a, 2), at<T>(a, 3), T(epsilon)};
+}
+
+Planes planes(const int64_t* size) { return {size[0], size[1], size[2]}; }
+Stream on(void* stream) { return static_cast<Stream>(stream); }
+
+}  // namespace
+
+// f<float> or f<double> of the arguments.
+#define BY_WIDTH(f, ...) (width == 8 ? f<double>(__VA_ARGS__) : f<float>(__VA_ARGS__))
+
+namespace {
+
+template <typename T>
+const char* forward(const int64_t* size, Arrays in, Arrays out, double scale, void* memory,
+                    void* stream, int64_t chunk) {
+  return margin_softmax_forward(inputs<T>(size, in, scale), result<T>(out), memory, on(stream),
+                                chunk);
+}
+
+// out: d embedding, d centres
+template <typename T>
+const char* backward(const int64_t* size, Arrays in, Arrays results, void* gradient, Arrays out,
+                     double scale, void* memory, void* stream, int64_t chunk) {
+  return margin_softmax_backward(inputs<T>(size, in, scale), result<T>(results),
+                                 static_cast<const T*>(gradient), at<T>(out, 0), at<T>(out, 1),
+                                 memory, on(stream), chunk);
+}
+
+// step: centres, velocity, rate; numbers: momentum, weight decay, gradient
+template <typename T>
+const char* update(const int64_t* size, Arrays in, Arrays results, Arrays step,
+                   const double* numbers, double scale, void* memory, void* stream,
+                   int64_t chunk) {
+  const Step<T> change{at<T>(step, 0), at<T>(step, 1), at<T>(step, 2),
+                       T(numbers[0]),  T(numbers[1]),  T(numbers[2])};
+  return margin_softmax_update(inputs<T>(size, in, scale), result<T>(results), change, memory,
+                               on(stream), chunk);
+}
+
+// arrays: x, slope, y
+template <typename T>
+const char* prelu(const int64_t* size, Arrays a, void* stream) {
+  return prelu_forward<T>(planes(size), at<T>(a, 0), at<T>(a, 1), at<T>(a, 2), on(stream));
+}
+
+// arrays: x, slope, dy, dx, dslope
+template <typename T>
+const char* prelu_gradient(const int64_t* size, Arrays a, void* memory, void* stream) {
+  return prelu_backward<T>(planes(size), at<T>(a, 0), at<T>(a, 1), at<T>(a, 2), at<T>(a, 3),
+                           at<T>(a, 4), memory, on(stream));
+}
+
+// out: y, mean, inverse, running mean, running variance
+template <typename T>
+const char* batch_norm(const int64_t* size, Arrays in, double epsilon, double momentum, Arrays out,
+                       void* memory, void* stream) {
+  return batch_norm_forward<T>(planes(size), norm<T>(in, epsilon), T(momentum), at<T>(out, 0),
+                               at<T>(out, 1), at<T>(out, 2), at<T>(out, 3), at<T>(out, 4), memory,
+                               on(stream));
+}
+
+// given: mean, inverse, dy; out: dx, dgamma, dbeta, dslope
+template <typename T>
+const char* batch_norm_gradient(const int64_t* size, Arrays in, double epsilon, Arrays given,
+                                Arrays out, void* memory, void* stream) {
+  return batch_norm_backward<T>(planes(size), norm<T>(in, epsilon), at<T>(given, 0),
+                                at<T>(given, 1), at<T>(given, 2), at<T>(out, 0), at<T>(out, 1),
+                                at<T>(out, 2), at<T>(out, 3), memory, on(stream));
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* face_gpu_fault() { return fault(); }
+
+int64_t face_gpu_margin_softmax_bytes(int width, const int64_t* size, int update, int64_t chunk) {
+  return BY_WIDTH(margin_softmax_bytes, size[0], size[1], size[2], update != 0, chunk);
+}
+
+const char* face_gpu_margin_softmax_forward(int width, const int64_t* size, Arrays in, Arrays out,
+                                            double scale, void* memory, void* stream,
+                                            int64_t chunk) {
+  return BY_WIDTH(forward, size, in, out, scale, memory, stream, chunk);
+}
+
+const char* face_gpu_margin_softmax_backward(int width, const int64_t* size, Arrays in,
+                                             Arrays results, void* gradient, Arrays out,
+                                             double scale, void* memory, void* stream,
+                                             int64_t chunk) {
+  return BY_WIDTH(backward, size, in, results, gradient, out, scale, memory, stream, chunk);
+}
+
+const char* face_gpu_margin_softmax_update(int width, const int64_t* size, Arrays in,
+                                           Arrays results, Arrays step, const double* numbers,
+                                           double scale, void* memory, void* stream,
+                                           int64_t chunk) {
+  return BY_WIDTH(update, size, in, results, step, numbers, scale, memory, stream, chunk);
+}
+
+int64_t face_gpu_activation_bytes(int width, const int64_t* size) {
+  return BY_WIDTH(activation_bytes, planes(size));
+}
+
+const char* face_gpu_prelu_forward(int width, const int64_t* size, Arrays arrays, void* stream) {
+  return BY_WIDTH(prelu, size, arrays, stream);
+}
+
+const char* face_gpu_prelu_backward(int width, const int64_t* size, Arrays arrays, void* memory,
+                                    void* stream) {
+  return BY_WIDTH(prelu_gradient, size, arrays, memory, stream);
+}
+
+const char* face_gpu_batch_norm_forward(int width, const int64_t* size, Arrays in, double epsilon,
+                                        double momentum, Arrays out, void* memory, void* stream) {
+  return BY_WIDTH(batch_norm, size, in, epsilon, momentum, out, memory, stream);
+}
+
+const char* face_gpu_batch_norm_backward(int width, const int64_t* size, Arrays in, double epsilon,
+                                         Arrays given, Arrays out, void* memory, void* stream) {
+  return BY_WIDTH(batch_norm_gradient, size, in, epsilon, given, out, memory, stream);
+}
+
+const char* face_gpu_fill(int width, void* array, int64_t count, double value, void* stream) {
+  return width == 8 ? fill(static_cast<double*>(array), count, value, on(stream))
+                    : fill(static_cast<float*>(array), count, float(value), on(stream));
+}
+
+}  // extern "C"

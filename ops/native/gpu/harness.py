@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators of a library with harness.cc in it, for arrays of CuPy or of an emulated device."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Array = Any  # of CuPy, or of NumPy for an emulated device
+
+
+class HarnessError(RuntimeError):
+    """An operator could not be put on the stream; the message says why."""
+
+
+class Results(NamedTuple):
+    """What the margin softmax gives, in the order of MarginSoftmaxResult in gpu.h."""
+
+    loss: Array
+    cosine: Array
+    maximum: Array
+    total: Array
+    pull: Array
+    share: Array
+
+
+class Harness:
+    """The operators, each a function of arrays on the device that makes its own outputs.
+
+    Parameters
+    ----------
+    library
+        A shared library of the sources of this folder.
+    empty
+        ``empty(shape, dtype)`` makes an array on the device; bytes are asked for as "uint8".
+    pointer
+        ``pointer(array)`` is its address there.
+    stream
+        The CUDA stream that all work is put on.
+    """
+
+    def __init__(
+        self,
+        library: Path,
+        empty: Callable[[tuple[int, ...], Any], Array],
+        pointer: Callable[[Array], int],
+        stream: int = 0,
+    ) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._empty, self._pointer = empty, pointer
+        self._stream = ctypes.c_void_p(stream)
+
+    def fault(self) -> str | None:
+        """Return why the device cannot be used, or None."""
+        function = self._library.face_gpu_fault
+        function.restype = ctypes.c_char_p
+        said = function()
+        return said.decode() if said else None
+
+    def margin_softmax_bytes(
+        self, width: int, sides: tuple[int, int, int], update: bool, chunk: int = 0
+    ) -> int:
+        """Return the working memory for B rows, E dimensions and C classes of so wide values."""
+        function = self._library.face_gpu_margin_softmax_bytes
+        function.restype = ctypes.c_int64
+        return function(width, _size(*sides), int(update), _long(chunk))
+
+    def margin_softmax(self, inputs: list[Array], scale: float, chunk: int = 0) -> Results:
+        """Return what forward gives for embedding, centres, label, psi and slope."""
+        (rows, dims), classes = inputs[0].shape, len(inputs[1])
+        shapes = [(rows,)] * 4 + [(rows, dims), (classes,)]
+        out = Results(*(self._empty(shape, inputs[0].dtype) for shape in shapes))
+        size = _size(rows, dims, classes)
+        memory = self._memory("margin_softmax_bytes", inputs[0], size, 0, _long(chunk))
+        self._call(
+            *("margin_softmax_forward", inputs[0], size, self._list(inputs), self._list(out)),
+            *(ctypes.c_double(scale), memory, self._stream, _long(chunk)),
+        )
+        return out
+
+    def margin_softmax_gradients(
+        self,
+        inputs: list[Array],
+        results: Results,
+        gradient: Array,
+        scale: float,
+        chunk: int = 0,
+    ) -> tuple[Array, Array]:
+        """Return the gradients of embedding and centres; ``results.loss`` may be None."""
+        out = [self._empty(array.shape, array.dtype) for array in inputs[:2]]
+        size = _size(*inputs[0].shape, len(inputs[1]))
+        memory = self._memory("margin_softmax_bytes", inputs[0], size, 0, _long(chunk))
+        self._call(
+            *("margin_softmax_backward", inputs[0], size, self._list(inputs), self._list(results)),
+            *(self._at(gradient), self._list(out), ctypes.c_double(scale), memory, self._stream),
+            _long(chunk),
+        )
+        return out[0], out[1]
+
+    def margin_softmax_step(
+        self,
+        inputs: list[Array],
+        results: Results,
+        velocity: Array,
+        rate: Array,
+        numbers: tuple[float, float, float],
+        scale: float,
+        chunk: int = 0,
+    ) -> None:
+        """Move centres and velocity; numbers: momentum, weight decay, gradient of each loss."""
+        size = _size(*inputs[0].shape, len(inputs[1]))
+        memory = self._memory("margin_softmax_bytes", inputs[0], size, 1, _long(chunk))
+        self._call(
+            *("margin_softmax_update", inputs[0], size, self._list(inputs), self._list(results)),
+            *(self._list([inputs[1], velocity, rate]), (ctypes.c_double * 3)(*numbers)),
+            *(ctypes.c_double(scale), memory, self._stream, _long(chunk)),
+        )
+
+    def prelu(self, x: Array, slope: Array) -> Array:
+        """Return PReLU of x (N, C, P)."""
+        y = self._empty(x.shape, x.dtype)
+        self._call("prelu_forward", x, _size(*x.shape), self._list([x, slope, y]), self._stream)
+        return y
+
+    def prelu_gradients(self, x: Array, slope: Array, dy: Array) -> tuple[Array, Array]:
+        """Return d x and d slope."""
+        dx, dslope = (self._empty(a.shape, a.dtype) for a in (x, slope))
+        size = _size(*x.shape)
+        memory = self._memory("activation_bytes", x, size)
+        arrays = self._list([x, slope, dy, dx, dslope])
+        self._call("prelu_backward", x, size, arrays, memory, self._stream)
+        return dx, dslope
+
+    def batch_norm(
+        self, inputs: list[Array], running: list[Array], epsilon: float, momentum: float
+    ) -> tuple[Array, Array, Array]:
+        """Return y, mean and inverse for x, gamma, beta and slope or None; move ``running``."""
+        x, gamma = inputs[:2]
+        out = [self._empty(a.shape, x.dtype) for a in (x, gamma, gamma)]
+        size = _size(*x.shape)
+        memory = self._memory("activation_bytes", x, size)
+        self._call(
+            *("batch_norm_forward", x, size, self._list(inputs), ctypes.c_double(epsilon)),
+            *(ctypes.c_double(momentum), self._list([*out, *running]), memory, self._stream),
+        )
+        return out[0], out[1], out[2]
+
+    def batch_norm_gradients(
+        self, inputs: list[Array], mean: Array, inverse: Array, dy: Array, epsilon: float
+    ) -> list[Array]:
+        """Return d x, d gamma, d beta and, where there is a slope, its gradient."""
+        arrays = [array for array in inputs if array is not None]
+        out = [self._empty(array.shape, array.dtype) for array in arrays]
+        given = self._list([mean, inverse, dy])
+        x, size = inputs[0], _size(*inputs[0].shape)
+        memory = self._memory("activation_bytes", x, size)
+        self._call(
+            *("batch_norm_backward", x, size, self._list(inputs), ctypes.c_double(epsilon), given),
+            *(self._list([*out, None][:4]), memory, self._stream),
+        )
+        return out
+
+    def fill(self, array: Array, value: float) -> None:
+        """Set all values of an array."""
+        where, count = self._at(array), _long(array.size)
+        self._call("fill", array, where, count, ctypes.c_double(value), self._stream)
+
+    def _at(self, array: Array | None) -> ctypes.c_void_p:
+        return ctypes.c_void_p(None if array is None else self._pointer(array))
+
+    def _list(self, arrays: Any) -> Any:
+        return (ctypes.c_void_p * len(arrays))(*(self._at(array).value for array in arrays))
+
+    def _memory(self, name: str, like: Array, *arguments: Any) -> ctypes.c_void_p:
+        function = getattr(self._library, f"face_gpu_{name}")
+        function.restype = ctypes.c_int64
+        self._kept = self._empty((function(like.dtype.itemsize, *arguments),), "uint8")
+        return self._at(self._kept)
+
+    def _call(self, name: str, like: Array, *arguments: Any) -> None:
+        function = getattr(self._library, f"face_gpu_{name}")
+        function.restype = ctypes.c_char_p
+        said = function(like.dtype.itemsize, *arguments)
+        if said:
+            raise HarnessError(f"{name}: {said.decode()}")
+
+
+def _long(value: int) -> ctypes.c_int64:
+    return ctypes.c_int64(value)
+
+
+def _size(*sides: int) -> Any:
+    return (ctypes.c_int64 * 3)(*sides)

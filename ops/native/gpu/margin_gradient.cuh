@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of the margin softmax, backward and for the step on the class centres.
+//
+// The scores of a chunk are computed again and turned into g(b, j) = d loss / d cosine(b, j):
+//
+//   g(b, j) = scale p(b, j) gradient_b, for the target scale (p - 1) slope_b gradient_b
+//   d w_j = (u_j - (u_j . w^_j) w^_j) / |w_j| with u_j = sum_b g(b, j) x^_b, the second product
+#pragma once
+#include "margin_softmax.cuh"
+
+namespace face {
+namespace gpu {
+
+// What a row of scores is turned into gradients with.
+template <typename T>
+struct Rows {
+  T* unit;     // (B, E) x^
+  T* factor;   // (B,) scale gradient_b / total_b
+  T* target;   // (B,) g of the target
+};
+
+// A warp for each row. `gradient` may be null: it is `each` for all rows then. Unless null,
+// d embedding is the pull of forward times the gradient.
+template <typename T>
+__global__ void begin_gradient(MarginSoftmax<T> in, MarginSoftmaxResult<T> result,
+                               const T* gradient, T each, Rows<T> rows, T* embedding_gradient) {
+  const int64_t b = warp_index();
+  if (b >= in.B) return;
+  const T* x = in.embedding + b * in.E;
+  const T length = inverse_length(x, in.E), g = gradient ? gradient[b] : each;
+  const int64_t target = target_of(in, b);
+  // A row without a class moves nothing, whatever its embedding is: 0 times NaN would.
+  for (int64_t d = lane(); d < in.E; d += kWarp) {
+    rows.unit[b * in.E + d] = target == kNoClass ? T(0) : x[d] * length;
+    if (embedding_gradient) {
+      const T pull = target == kNoClass ? T(0) : g * result.pull[b * in.E + d];
+      embedding_gradient[b * in.E + d] = pull;
+    }
+  }
+  if (lane() > 0) return;
+  const T total = result.total[b], logit = in.scale * in.psi[b];
+  rows.factor[b] = target == kNoClass ? T(0) : g * in.scale / total;
+  T less = 0;  // p - 1
+  if (target >= 0)
+    less = result.loss ? expm1(-result.loss[b]) : power(logit - result.maximum[b]) / total - 1;
+  rows.target[b] = target >= 0 ? g * in.scale * in.slope[b] * less : T(0);
+}
+
+// Blocks as in row_maxima: scores to gradients of the cosines.
+template <typename T>
+__global__ void score_gradients(MarginSoftmax<T> in, const T* maximum, Rows<T> rows,
+                                Scores<T> scores) {
+  const int64_t b = blockIdx.x / scores.segments;
+  T* row = scores.values + b * scores.stride;
+  const T top = maximum[b], factor = rows.factor[b], at_target = rows.target[b];
+  over_columns(scores, target_of(in, b), [&](int64_t j, bool is_target) {
+    const T logit = in.scale * scores.inverse[j] * row[j];
+    row[j] = is_target ? at_target : factor == 0 ? T(0) : power(logit - top) * factor;
+  });
+}
+
+// A warp for each class: f(place, d w there) with the sum of pulled rows u (n, E) of a chunk.
+template <typename T, typename F>
+__device__ void over_class(const T* centre, const T* pulled, T inverse, int64_t E, F f) {
+  T along = 0;
+  for (int64_t d = lane(); d < E; d += kWarp) along += pulled[d] * centre[d];
+  along = warp_sum(along) * inverse * inverse;
+  for (int64_t d = lane(); d < E; d += kWarp) f(d, inverse * (pulled[d] - along * centre[d]));
+}
+
+// u to the gradients of a chunk of classes, in place.
+template <typename T>
+__global__ void class_gradients(const T* centres, const T* inverse, int64_t n, int64_t E,
+                                T* gradients) {
+  const int64_t j = warp_index();
+  if (j >= n) return;
+  T* own = gradients + j * E;
+  over_class(centres + j * E, own, inverse[j], E, [&](int64_t d, T value) { own[d] = value; });
+}
+
+// The step itself, for the classes of a chunk from `first` on.
+template <typename T>
+__global__ void class_steps(Step<T> step, int64_t first, const T* inverse, int64_t n, int64_t E,
+                            const T* pulled) {
+  const int64_t j = warp_index();
+  if (j >= n) return;
+  T *centre = step.centres + (first + j) * E, *velocity = step.velocity + (first + j) * E;
+  const T rate = *step.rate;
+  over_class(centre, pulled + j * E, inverse[j], E, [&](int64_t d, T gradient) {
+    const T change =
+        step.momentum * velocity[d] - rate * (gradient + step.weight_decay * centre[d]);
+    velocity[d] = change;
+    centre[d] += change;
+  });
+}
+
+}  // namespace gpu
+}  // namespace face

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of the margin softmax, forward. With x^ = x / sqrt(|x|^2 + 1e-10), w^ likewise:
+//
+//   logit(b, j) = scale x^_b . w^_j, but logit(b, y_b) = scale psi_b
+//   loss_b = log sum_j exp logit(b, j) - scale psi_b
+//
+// Classes are walked over in chunks. A chunk's scores x^_b . w_j are a matrix product; these
+// kernels turn them into weights exp(logit - maximum) / |w_j|, whose product with the centres, the
+// second one, is added to the gradient of the embedding. As in FlashAttention (Dao et al., arXiv:
+// 2205.14135) what was added so far shrinks when a row's maximum rises.
+//
+// The target stands apart: the maximum begins with its logit, and `rest` is the sum over all other
+// classes, so that 1 - p = rest / total keeps its digits where p is near 1.
+#pragma once
+#include "reduce.cuh"
+
+namespace face {
+namespace gpu {
+
+constexpr double kLengthEpsilon = 1e-10;  // under the root of a squared length, as in heads/
+constexpr double kLowest = -1e30;         // below every logit
+constexpr int64_t kSegment = 8 * kThreads;  // columns of a row of scores that one block takes
+constexpr int64_t kElsewhere = -1, kNoClass = -2;
+
+__device__ inline float power(float x) { return expf(x); }
+__device__ inline double power(double x) { return exp(x); }
+
+// Class of the target of row b, kElsewhere, or kNoClass where the label is none.
+template <typename T>
+__device__ int64_t target_of(const MarginSoftmax<T>& in, int64_t b) {
+  const T label = in.label[b];
+  if (!(label >= T(-1) && label <= T(in.C))) return kNoClass;
+  const int64_t j = int64_t(label);
+  return T(j) == label && j < in.C ? j : kNoClass;
+}
+
+// 1 / sqrt(|x|^2 + epsilon), by a warp.
+template <typename T>
+__device__ T inverse_length(const T* x, int64_t n) {
+  T squares = 0;
+  for (int64_t i = lane(); i < n; i += kWarp) squares += x[i] * x[i];
+  return T(1) / sqrt(warp_sum(squares) + T(kLengthEpsilon));
+}
+
+// A chunk of scores (B, stride), of which the first n columns are the classes from `first` on.
+template <typename T>
+struct Scores {
+  T* values;
+  int64_t stride, first, n;
+  const T* inverse;   // (n,) 1 / |w_j|
+  int64_t segments;   // of a row: blocks are B * segments
+};
+
+// f(column, whether it is the target) for this thread's columns of its block's part of a row.
+template <typename T, typename F>
+__device__ void over_columns(const Scores<T>& scores, int64_t target, F f) {
+  const int64_t begin = blockIdx.x % scores.segments * kSegment;
+  const int64_t end = begin + kSegment < scores.n ? begin + kSegment : scores.n;
+  for (int64_t j = begin + threadIdx.x; j < end; j += kThreads) f(j, j == target - scores.first);
+}
+
+// A warp for each row: x^, 1 / |x|, and what the sums begin with.
+template <typename T>
+__global__ void begin_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, T* unit, T* inverse,
+                           T* rest) {
+  const int64_t b = warp_index();
+  if (b >= in.B) return;
+  const T* x = in.embedding + b * in.E;
+  const T factor = inverse_length(x, in.E);
+  for (int64_t d = lane(); d < in.E; d += kWarp) {
+    unit[b * in.E + d] = x[d] * factor;
+    out.pull[b * in.E + d] = 0;
+  }
+  if (lane() > 0) return;
+  const int64_t target = target_of(in, b);
+  inverse[b] = factor;
+  rest[b] = 0;
+  out.cosine[b] = target == kNoClass ? T(NAN) : T(0);
+  out.maximum[b] = target >= 0 ? in.scale * in.psi[b] : T(kLowest);
+}
+
+// A warp for each class of a chunk: 1 / |w_j|, and a share beyond all bounds, unless null.
+template <typename T>
+__global__ void class_lengths(const T* centres, int64_t n, int64_t E, T* inverse, T* share) {
+  const int64_t j = warp_index();
+  if (j >= n) return;
+  const T factor = inverse_length(centres + j * E, E);
+  if (lane() > 0) return;
+  inverse[j] = factor;
+  if (share) share[j] = T(-kLowest);
+}
+
+// maxima (B, segments): the largest logit of each part of a row, targets left out.
+template <typename T>
+__global__ void row_maxima(MarginSoftmax<T> in, Scores<T> scores, T* maxima) {
+  const int64_t b = blockIdx.x / scores.segments;
+  const T* row = scores.values + b * scores.stride;
+  T top = T(kLowest);
+  over_columns(scores, target_of(in, b), [&](int64_t j, bool is_target) {
+    if (!is_target) top = Largest()(top, in.scale * scores.inverse[j] * row[j]);
+  });
+  top = join_block(top, Largest());
+  if (threadIdx.x == 0) maxima[blockIdx.x] = top;
+}
+
+template <typename T>
+__device__ T new_maximum(T before, const T* maxima, int64_t segments) {
+  for (int64_t i = 0; i < segments; ++i) before = Largest()(before, maxima[i]);
+  return before;
+}
+
+// Scores to weights, 0 for the target; sums (B, segments) of exp(logit - maximum) without it.
+template <typename T>
+__global__ void row_weights(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, Scores<T> scores,
+                            const T* maxima, T* sums) {
+  const int64_t b = blockIdx.x / scores.segments;
+  T* row = scores.values + b * scores.stride;
+  const T top = new_maximum(out.maximum[b], maxima + b * scores.segments, scores.segments);
+  T sum = 0;
+  over_columns(scores, target_of(in, b), [&](int64_t j, bool is_target) {
+    const T inverse = scores.inverse[j];
+    T weight = 0;
+    if (is_target) {
+      out.cosine[b] = inverse * row[j];
+    } else {
+      weight = power(in.scale * inverse * row[j] - top);
+      sum += weight;
+    }
+    row[j] = weight * inverse;
+  });
+  sum = join_block(sum, Sum());
+  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+// A block for each row: the chunk's sums join those before it, at the new maximum.
+template <typename T>
+__global__ void join_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, int64_t segments,
+                          const T* maxima, const T* sums, T* rest) {
+  const int64_t b = blockIdx.x;
+  const T before = out.maximum[b];
+  const T top = new_maximum(before, maxima + b * segments, segments);
+  const T factor = power(before - top);
+  __syncthreads();  // all have read the maximum
+  if (factor != 1)
+    for (int64_t d = threadIdx.x; d < in.E; d += kThreads) out.pull[b * in.E + d] *= factor;
+  if (threadIdx.x > 0) return;
+  T sum = rest[b] * factor;
+  for (int64_t i = 0; i < segments; ++i) sum += sums[b * segments + i];
+  rest[b] = sum;
+  out.maximum[b] = top;
+}
+
+// A warp for each row: the loss, and the sum of weighted centres made a gradient of the embedding.
+template <typename T>
+__global__ void end_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, const T* unit,
+                         const T* inverse, const T* rest) {
+  const int64_t b = warp_index();
+  if (b >= in.B) return;
+  const int64_t target = target_of(in, b);
+  const bool here = target >= 0;
+  const T logit = in.scale * in.psi[b], top = out.maximum[b];
+  const T total = rest[b] + (here ? power(logit - top) : T(0));
+  if (lane() == 0) {
+    out.total[b] = total;
+    // The difference first: both are large where the sum's logarithm is small.
+    const T rise = here ? top - logit : top;
+    const T loss = here && rise == 0 ? log1p(rest[b]) : rise + log(total);
+    out.loss[b] = target == kNoClass ? T(NAN) : loss;
+  }
+  // d loss / d x^ = scale (sum_j p_j w^_j without the target - slope (1 - p) w^_target)
+  const T* centre = in.centres + (here ? target * in.E : 0);
+  const T length = inverse_length(centre, in.E);
+  const T turn = here ? in.slope[b] * (rest[b] / total) * length : T(0);
+  T* pull = out.pull + b * in.E;
+  const T* x = unit + b * in.E;
+  T along = 0;
+  for (int64_t d = lane(); d < in.E; d += kWarp) {
+    pull[d] = in.scale * (pull[d] / total - turn * centre[d]);
+    along += pull[d] * x[d];
+  }
+  along = warp_sum(along);
+  for (int64_t d = lane(); d < in.E; d += kWarp)
+    pull[d] = target == kNoClass ? T(0) : inverse[b] * (pull[d] - along * x[d]);
+}
+
+}  // namespace gpu
+}  // namespace face

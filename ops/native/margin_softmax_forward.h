@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Margin softmax, forward: losses, and the gradients of the embeddings (margin_softmax.h says how).
+//
+// Included by level.cc, into the namespace of a level.
+#pragma once
+
+// Forward of the classes of one tile for all rows, on what a thread keeps of the tiles before.
+template <typename T>
+struct Running {
+  T* top;      // (rows) largest logit so far
+  T* sum;      // (rows) of exp(logit - top)
+  T* weighted; // (D, rows) of exp(logit - top) slope w / |w|, slope for the target alone
+  T* s;        // (kTile, rows) scores of the tile
+  T* inverse;  // (kTile) 1 / |w|
+};
+
+template <typename T>
+INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
+                         const T* packed, int64_t rows, int64_t first, int64_t n,
+                         const Running<T>& run) {
+  const int64_t D = in.D;
+  T *s = run.s, *inverse = run.inverse;
+  const T* w = in.centres + first * D;
+  scores(w, n, D, packed, rows, s, inverse);
+  for (int64_t j = 0; j < n; ++j) {
+    const T factor = in.scale * inverse[j];
+    for (int64_t b = 0; b < rows; b += kLanes<T>) at(s + j * rows + b) *= factor;
+  }
+  int64_t targets[kTile] = {};
+  for (int64_t b = 0; b < in.B; ++b) {
+    const int64_t j = target_in(in.label, b, first, n);
+    if (j < 0) continue;
+    out.cosine[b] = s[j * rows + b] / in.scale;
+    s[j * rows + b] = in.scale * in.psi[b];
+    ++targets[j];
+  }
+  Vector<T> shares[kTile] = {};
+  for (int64_t b = 0; b < rows; b += kLanes<T>) {
+    const Vector<T> before = at(run.top + b);
+    Vector<T> top = before;
+    for (int64_t j = 0; j < n; ++j) top = larger<T>(top, at(s + j * rows + b));
+    if (any<T>(top > before)) {
+      const Vector<T> down = exponential(before - top);
+      at(run.top + b) = top;
+      at(run.sum + b) *= down;
+      for (int64_t d = 0; d < D; ++d) at(run.weighted + d * rows + b) *= down;
+    }
+    Vector<T> sum = at(run.sum + b);
+    for (int64_t j = 0; j < n; ++j) {
+      const Vector<T> e = exponential(at(s + j * rows + b) - top);
+      at(s + j * rows + b) = e;
+      sum += e;
+    }
+    at(run.sum + b) = sum;
+    // The sum still grows, so these probabilities are bounds. Rows behind the last one have none.
+    Vector<T> part = T(1) / sum;
+    for (int64_t l = in.B - b; l < kLanes<T>; ++l)
+      if (l >= 0) part[l] = 0;
+    for (int64_t j = 0; j < n; ++j) shares[j] += at(s + j * rows + b) * part;
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    out.share[first + j] = targets[j] ? kAlways<T> : sum_of<T>(shares[j]) * inverse[j];
+    for (int64_t b = 0; b < rows; b += kLanes<T>) at(s + j * rows + b) *= inverse[j];
+  }
+  for (int64_t b = 0; b < in.B; ++b) {
+    const int64_t j = target_in(in.label, b, first, n);
+    if (j >= 0) s[j * rows + b] *= in.slope[b];
+  }
+  for (int64_t b = 0; b < rows; b += kPanel<T>)
+    product<T>(D, n, w, 1, D, s + b, rows, run.weighted + b, rows, true);
+}
+
+// Loss and gradient of one row, from what all threads have summed up.
+template <typename T>
+INLINE void finish_row(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
+                       const Running<T>* runs, int threads, int64_t rows, T inverse, int64_t b) {
+  const int64_t D = in.D;
+  T top = T(kLowest), sum = 0;
+  for (int k = 0; k < threads; ++k) top = runs[k].top[b] > top ? runs[k].top[b] : top;
+  for (int k = 0; k < threads; ++k) sum += runs[k].sum[b] * T(exp(runs[k].top[b] - top));
+  out.maximum[b] = top;
+  out.total[b] = sum;
+  const bool here = in.label[b] >= 0;
+  // The difference first: both are large where the sum's logarithm is small.
+  out.loss[b] = (here ? top - in.scale * in.psi[b] : top) + T(log(sum));
+  T* pull = out.pull + b * D;
+  const T* x = in.embedding + b * D;
+  for (int64_t d = 0; d < D; ++d) pull[d] = 0;
+  for (int k = 0; k < threads; ++k) {
+    const T factor = T(exp(runs[k].top[b] - top)) * in.scale / sum;
+    for (int64_t d = 0; d < D; ++d) pull[d] += factor * runs[k].weighted[d * rows + b];
+  }
+  if (here) {
+    const T* w = in.centres + int64_t(in.label[b]) * D;
+    const T factor = in.scale * in.slope[b] * inverse_length(w, D);
+    for (int64_t d = 0; d < D; ++d) pull[d] -= factor * w[d];
+  } else {
+    out.cosine[b] = 0;
+  }
+  T along = 0;
+  for (int64_t d = 0; d < D; ++d) along += pull[d] * x[d] * inverse;
+  for (int64_t d = 0; d < D; ++d) pull[d] = inverse * (pull[d] - along * x[d] * inverse);
+}
+
+template <typename T>
+void margin_softmax_forward(const MarginSoftmax<T>& in, int threads, char* working,
+                            const MarginSoftmaxResults<T>& out) {
+  const int64_t B = in.B, D = in.D, rows = round_up(B, kPanel<T>);
+  Memory memory{working};
+  T* inverse = memory.take<T>(rows);
+  T* packed = memory.take<T>(rows * D);
+  for (int64_t b = 0; b < B; ++b) inverse[b] = inverse_length(in.embedding + b * D, D);
+  pack(in, inverse, packed);
+  Running<T> runs[kMostThreads];
+  for (int k = 0; k < threads; ++k) {
+    runs[k] = {memory.take<T>(rows), memory.take<T>(rows), memory.take<T>(rows * D),
+               memory.take<T>(kTile * rows), memory.take<T>(kTile)};
+    for (int64_t b = 0; b < rows; ++b) runs[k].top[b] = T(kLowest);
+  }
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int k = 0; k < threads; ++k) {
+    const Range part = share(round_up(in.C, kTile) / kTile, k, threads);
+    for (int64_t tile = part.begin; tile < part.end; ++tile) {
+      const int64_t first = tile * kTile, n = in.C - first < kTile ? in.C - first : kTile;
+      forward_tile<T>(in, out, packed, rows, first, n, runs[k]);
+    }
+  }
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int k = 0; k < threads; ++k) {
+    const Range part = share(B, k, threads);
+    for (int64_t b = part.begin; b < part.end; ++b)
+      finish_row<T>(in, out, runs, threads, rows, inverse[b], b);
+  }
+}

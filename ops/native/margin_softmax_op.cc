@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// The margin softmax: embedding (B, E), class centres (C, E), label, psi and its slope (B,).
+#include "operators.h"
+#ifdef FACE_GPU
+#include "gpu/mxnet_operators.h"
+#endif
+
+namespace {
+
+enum { kEmbedding, kCentres, kLabel, kPsi, kSlope, kInputs };
+enum { kLoss, kCosine, kMaximum, kTotal, kPull, kShare, kOutputs };
+using Sizes = std::vector<unsigned int>;
+
+const face::MarginSoftmaxKernels<float>& of(float) { return face::kernels().margin_softmax_float; }
+const face::MarginSoftmaxKernels<double>& of(double) {
+  return face::kernels().margin_softmax_double;
+}
+
+MXReturnValue margin_softmax_attributes(const Attributes& attributes, int* inputs, int* outputs) {
+  if (!attributes.count("scale")) return fail("face_margin_softmax: scale is required");
+  *inputs = kInputs;
+  *outputs = kOutputs;
+  return MX_SUCCESS;
+}
+
+MXReturnValue margin_softmax_shapes(const Attributes&, Shapes* in, Shapes* out) {
+  const auto& embedding = (*in)[kEmbedding];
+  const auto& centres = (*in)[kCentres];
+  if (embedding.size() != 2 || centres.size() != 2 || embedding[1] != centres[1])
+    return fail("face_margin_softmax: embedding must be (B, E) and class centres (C, E)");
+  const Sizes rows = {embedding[0]};
+  for (int i : {kLabel, kPsi, kSlope}) {
+    if ((*in)[i].empty()) (*in)[i] = rows;
+    if ((*in)[i] != rows)
+      return fail("face_margin_softmax: label, psi and slope must be (B,)");
+  }
+  for (int i : {kLoss, kCosine, kMaximum, kTotal}) (*out)[i] = rows;
+  (*out)[kPull] = embedding;
+  (*out)[kShare] = {centres[0]};
+  return MX_SUCCESS;
+}
+
+template <typename T>
+face::MarginSoftmax<T> margin_softmax_inputs(const Attributes& attributes, MXTensor* tensors) {
+  return {tensors[kEmbedding].shape[0], tensors[kEmbedding].shape[1], tensors[kCentres].shape[0],
+          tensors[kEmbedding].data<T>(), tensors[kCentres].data<T>(), tensors[kLabel].data<T>(),
+          tensors[kPsi].data<T>(), tensors[kSlope].data<T>(),
+          static_cast<T>(number(attributes, "scale"))};
+}
+
+template <typename T>
+MXReturnValue margin_softmax_forward(const Attributes& attributes, Tensors* in, Tensors* out,
+                                     const OpResource& resource) {
+  const auto inputs = margin_softmax_inputs<T>(attributes, in->data());
+  for (int64_t b = 0; b < inputs.B; ++b) {
+    const T label = inputs.label[b];
+    if (!(label >= -1 && label < inputs.C) || label != std::floor(label))
+      return fail("head: label " + std::to_string(label) + " of row " + std::to_string(b) +
+                  " is none of the " + std::to_string(inputs.C) +
+                  " classes; labels are 0 to C - 1, or -1 for a target elsewhere");
+  }
+  const int n = threads();
+  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, inputs.C, n));
+  MXTensor* to = out->data();
+  of(T()).forward(inputs, n, memory,
+                  {to[kLoss].data<T>(), to[kCosine].data<T>(), to[kMaximum].data<T>(),
+                   to[kTotal].data<T>(), to[kPull].data<T>(), to[kShare].data<T>()});
+  return MX_SUCCESS;
+}
+
+// Gets the gradients of the outputs, the inputs, the outputs. Only the loss has a gradient.
+template <typename T>
+MXReturnValue margin_softmax_backward(const Attributes& attributes, Tensors* in, Tensors* out,
+                                      const OpResource& resource) {
+  const auto inputs = margin_softmax_inputs<T>(attributes, in->data() + kOutputs);
+  MXTensor* results = in->data() + kOutputs + kInputs;
+  const T *gradient = (*in)[kLoss].data<T>(), *pull = results[kPull].data<T>();
+  const int n = threads();
+  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, inputs.C, n));
+  of(T()).backward(inputs, n, memory,
+                   {results[kCosine].data<T>(), results[kMaximum].data<T>(),
+                    results[kTotal].data<T>(), results[kShare].data<T>()},
+                   gradient, (*out)[kCentres].data<T>());
+  T* embedding_gradient = (*out)[kEmbedding].data<T>();
+  for (int64_t i = 0; i < inputs.B * inputs.D; ++i)
+    embedding_gradient[i] = gradient[i / inputs.D] * pull[i];
+  for (int i : {kLabel, kPsi, kSlope})
+    for (int64_t b = 0; b < inputs.B; ++b) (*out)[i].data<T>()[b] = 0;
+  return MX_SUCCESS;
+}
+
+REGISTER_OP(face_margin_softmax)
+    .setForward(by_type<margin_softmax_forward<float>, margin_softmax_forward<double>>, "cpu")
+    .setBackward(by_type<margin_softmax_backward<float>, margin_softmax_backward<double>>, "cpu")
+#ifdef FACE_GPU
+    .setForward(by_type<on_gpu::margin_softmax_forward<float>, on_gpu::margin_softmax_forward<double>>, "gpu")
+    .setBackward(by_type<on_gpu::margin_softmax_backward<float>, on_gpu::margin_softmax_backward<double>>, "gpu")
+#endif
+    .setParseAttrs(margin_softmax_attributes)
+    .setInferType(same_type)
+    .setInferShape(margin_softmax_shapes);
+
+// ---- The step of the centres that stands in the place of their gradient: behind the inputs come
+// four outputs of the forward, the velocity (C, E) and the rate (1,). Changes centres and velocity.
+
+enum { kStepCosine = kInputs, kStepMaximum, kStepTotal, kStepShare, kVelocity, kRate, kStepInputs };
+
+MXReturnValue update_attributes(const Attributes& attributes, int* inputs, int* outputs) {
+  for (const char* name : {"scale", "momentum", "weight_decay"})
+    if (!attributes.count(name))
+      return fail(std::string("face_margin_softmax_update: ") + name + " is required");
+  *inputs = kStepInputs;
+  *outputs = 1;
+  return MX_SUCCESS;
+}
+
+MXReturnValue update_shapes(const Attributes& attributes, Shapes* in, Shapes* out) {
+  Shapes first(in->begin(), in->begin() + kInputs), results(kOutputs);
+  const MXReturnValue found = margin_softmax_shapes(attributes, &first, &results);
+  if (found != MX_SUCCESS) return found;
+  const Shapes expected = {results[kCosine], results[kMaximum], results[kTotal],
+                           results[kShare],  first[kCentres],   {1}};
+  for (int i = kInputs; i < kStepInputs; ++i)
+    if ((*in)[i] != expected[i - kInputs])
+      return fail("face_margin_softmax_update: cosine, maximum and total must be (B,), share (C,), "
+                  "velocity (C, E), rate (1,)");
+  (*out)[0] = {1};
+  return MX_SUCCESS;
+}
+
+MXReturnValue update_mutates(const Attributes&, std::vector<int>* inputs) {
+  *inputs = {kCentres, kVelocity};
+  return MX_SUCCESS;
+}
+
+template <typename T>
+MXReturnValue update(const Attributes& attributes, Tensors* in, Tensors* out,
+                     const OpResource& resource) {
+  MXTensor* tensors = in->data();
+  const auto inputs = margin_softmax_inputs<T>(attributes, tensors);
+  const int n = threads();
+  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, inputs.C, n));
+  const T rate = tensors[kRate].data<T>()[0];
+  of(T()).update(inputs, n, memory,
+                 {tensors[kStepCosine].data<T>(), tensors[kStepMaximum].data<T>(),
+                  tensors[kStepTotal].data<T>(), tensors[kStepShare].data<T>()},
+                 {rate, static_cast<T>(number(attributes, "momentum")),
+                  static_cast<T>(number(attributes, "weight_decay")),
+                  tensors[kCentres].data<T>(), tensors[kVelocity].data<T>()});
+  (*out)[0].data<T>()[0] = rate;
+  return MX_SUCCESS;
+}
+
+REGISTER_OP(face_margin_softmax_update)
+    .setForward(by_type<update<float>, update<double>>, "cpu")
+#ifdef FACE_GPU
+    .setForward(
+        by_type<on_gpu::margin_softmax_update<float>, on_gpu::margin_softmax_update<double>>, "gpu")
+#endif
+    .setParseAttrs(update_attributes)
+    .setInferType(same_type)
+    .setInferShape(update_shapes)
+    .setMutateInputs(update_mutates);
+
+}  // namespace

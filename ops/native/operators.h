@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the operators share as MXNet sees them: shapes, types, working memory, threads.
+#pragma once
+#include <omp.h>
+
+#include <cmath>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels.h"
+#include "lib_api.h"
+
+using namespace mxnet::ext;  // NOLINT: the registration macros need it
+
+using Attributes = std::unordered_map<std::string, std::string>;
+using Shapes = std::vector<std::vector<unsigned int>>;
+using Tensors = std::vector<MXTensor>;
+
+inline int threads() {
+  const int n = omp_get_max_threads();  // 0 in MXNet's workers where OMP_NUM_THREADS is 1
+  return n < 1 ? 1 : n < face::kMostThreads ? n : face::kMostThreads;
+}
+
+inline double number(const Attributes& attributes, const char* name) {
+  return std::stod(attributes.at(name));
+}
+
+inline MXReturnValue fail(const std::string& sentence) {
+  MX_ERROR_MSG << sentence;
+  return MX_FAIL;
+}
+
+// One real type for all inputs and outputs.
+inline MXReturnValue same_type(const Attributes&, std::vector<int>* in, std::vector<int>* out) {
+  const int type = (*in)[0];
+  if (type != kFloat32 && type != kFloat64)
+    return fail("inputs must be float32 or float64; cast them");
+  for (int& other : *in) {
+    if (other != -1 && other != type) return fail("inputs must be of one type; cast them");
+    other = type;
+  }
+  for (int& other : *out) other = type;
+  return MX_SUCCESS;
+}
+
+// Working memory that MXNet lends, at a cache line; -1 bytes too many for its int.
+inline char* lend(const OpResource& resource, int64_t bytes) {
+  char* memory = static_cast<char*>(resource.alloc_cpu(static_cast<int>(bytes + 64)));
+  return memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64;
+}
+
+template <fcomp_t single, fcomp_t twice>
+MXReturnValue by_type(const Attributes& attributes, Tensors* in, Tensors* out,
+                      const OpResource& resource) {
+  return ((*in)[0].dtype == kFloat64 ? twice : single)(attributes, in, out, resource);
+}
+
+inline face::Planes planes(const MXTensor& x) {
+  face::Planes size{x.shape[0], x.shape[1], 1};
+  for (size_t i = 2; i < x.shape.size(); ++i) size.P *= x.shape[i];
+  return size;
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// CUDA for one thread of the CPU, as far as ops/native/gpu uses it: its kernels compile as plain
+// C++ and run here, every thread of a block with a stack of its own.
+//
+// A thread runs until it comes to a barrier (__syncthreads, or a shuffle for its warp), then the
+// next one does. Whoever is late, leaves early or waits at another barrier ends the program with a
+// sentence, where a GPU would hang or go wrong. In which order threads and blocks run can be
+// chosen: a kernel without a barrier that it needs gives other results then.
+#pragma once
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "gpu.h"
+
+#define __global__
+#define __device__
+#define __shared__ static  // one block runs at a time
+
+enum cudaError_t { cudaSuccess };
+struct cudaFuncAttributes {};
+template <typename F>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, F) {
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return ""; }
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+struct EmulatedIndex {
+  unsigned x;
+};
+inline EmulatedIndex threadIdx, blockIdx;
+
+namespace emulation {
+
+constexpr int kWarp = 32, kMostThreads = 1024, kStack = 64 << 10;
+
+enum class State { kReady, kAtBlock, kAtWarp, kDone };
+enum class Order { kForward, kBackward, kShuffled };
+
+struct Fiber {
+  ucontext_t context;
+  jmp_buf jump;
+  std::unique_ptr<char[]> stack;
+  State state = State::kDone;
+  int line = 0;  // of the barrier that it waits at
+};
+
+[[noreturn]] inline void stop(const char* sentence) {
+  std::fprintf(stderr, "emulation: %s, block %u thread %u\n", sentence, blockIdx.x, threadIdx.x);
+  std::abort();
+}
+
+inline Fiber fibers[kMostThreads];
+inline jmp_buf scheduler;
+inline ucontext_t start;
+inline std::function<void()> body;
+inline Order order = Order::kForward;
+inline void* stream = nullptr;  // the only one that work may be put on
+inline long long launches = 0;
+
+// Gives the processor back until the scheduler jumps here again. setjmp and longjmp change stacks
+// without a system call, which swapcontext makes two of.
+inline void wait(State state, int line = 0) {
+  Fiber& own = fibers[threadIdx.x];
+  own.state = state;
+  own.line = line;
+  if (!_setjmp(own.jump)) _longjmp(scheduler, 1);
+}
+
+inline void fiber_main() {
+  for (;;) {
+    body();
+    wait(State::kDone);
+  }
+}
+
+inline void resume(unsigned thread) {
+  Fiber& fiber = fibers[thread];
+  threadIdx.x = thread;
+  if (_setjmp(scheduler)) return;
+  if (fiber.stack) _longjmp(fiber.jump, 1);
+  fiber.stack.reset(new char[kStack]);
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStack;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, fiber_main, 0);
+  setcontext(&fiber.context);
+}
+
+// Lets fibers [begin, end) go on if all of them wait for each other at one barrier.
+inline bool release(int begin, int end, State barrier) {
+  for (int i = begin; i < end; ++i)
+    if (fibers[i].state != barrier || fibers[i].line != fibers[begin].line) return false;
+  for (int i = begin; i < end; ++i) fibers[i].state = State::kReady;
+  return true;
+}
+
+inline std::vector<unsigned> sequence(unsigned count) {
+  static std::mt19937 generator(1);
+  std::vector<unsigned> found(count);
+  for (unsigned i = 0; i < count; ++i) found[i] = order == Order::kBackward ? count - 1 - i : i;
+  if (order == Order::kShuffled) std::shuffle(found.begin(), found.end(), generator);
+  return found;
+}
+
+inline void run_block(int threads, const std::vector<unsigned>& turns) {
+  for (int i = 0; i < threads; ++i) fibers[i].state = State::kReady;
+  for (;;) {
+    for (unsigned i : turns)
+      if (fibers[i].state == State::kReady) resume(i);
+    bool released = release(0, threads, State::kAtBlock);
+    for (int i = 0; i < threads; i += kWarp) released |= release(i, i + kWarp, State::kAtWarp);
+    if (released) continue;
+    for (int i = 0; i < threads; ++i)
+      if (fibers[i].state != State::kDone) stop("a barrier that not all threads come to");
+    return;
+  }
+}
+
+}  // namespace emulation
+
+inline void emulated_barrier(int line) { emulation::wait(emulation::State::kAtBlock, line); }
+#define __syncthreads() emulated_barrier(__LINE__)
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int distance) {
+  if (mask != 0xffffffffu) emulation::stop("a shuffle of a part of a warp");
+  static T slots[emulation::kMostThreads];
+  const unsigned own = threadIdx.x;
+  slots[own] = value;
+  emulation::wait(emulation::State::kAtWarp);
+  const T theirs = slots[own ^ unsigned(distance)];
+  emulation::wait(emulation::State::kAtWarp);
+  return theirs;
+}
+
+namespace face {
+namespace gpu {
+
+template <typename... P, typename... A>
+void launch(void (*kernel)(P...), int64_t blocks, int threads, Stream stream, A... arguments) {
+  if (stream != emulation::stream) emulation::stop("a launch on another stream");
+  if (blocks < 1 || blocks > INT32_MAX || threads < 1 || threads > emulation::kMostThreads ||
+      threads % emulation::kWarp)
+    emulation::stop("a launch that CUDA refuses or that has half a warp");
+  ++emulation::launches;
+  emulation::body = [&] { kernel(static_cast<P>(arguments)...); };
+  for (unsigned block : emulation::sequence(unsigned(blocks))) {
+    blockIdx.x = block;
+    emulation::run_block(threads, emulation::sequence(unsigned(threads)));
+  }
+}
+
+}  // namespace gpu
+}  // namespace face

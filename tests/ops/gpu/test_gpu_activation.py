@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PReLU and batch normalisation for GPUs on an emulated one against NumPy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ops.native.gpu import reference
+
+EPSILON, MOMENTUM = 1e-5, 0.9
+# (N, C, P): planes of one pixel, without and with whole packs, several parts of a channel.
+SHAPES = [(1, 1, 1), (4, 3, 1), (2, 5, 49), (3, 4, 196), (7, 2, 13), (5, 2, 9001), (9, 1, 3136)]
+PRECISIONS = [(np.float64, 1e-9), (np.float32, 1e-5)]
+
+
+def near(ours, true, tolerance):
+    """Assert that differences are small against the largest value."""
+    assert ours.shape == true.shape
+    assert np.abs(ours - true).max() <= tolerance * max(1.0, np.abs(true).max())
+
+
+def away_from_zero(x):
+    """Return x without values so near 0 that rounding decides on which side of it they fall."""
+    return np.where(np.abs(x) < 1e-3, 1e-3, x)
+
+
+@pytest.mark.parametrize("misaligned", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_prelu(device, orders, shape, dtype, tolerance, misaligned):
+    device.misaligned = misaligned
+    generator = np.random.default_rng(0)
+    x, dy = away_from_zero(generator.normal(size=shape)), generator.normal(size=shape)
+    slope = generator.uniform(-0.3, 0.6, shape[1])
+    on = [device.array(a, dtype) for a in (x, slope, dy)]
+    found = orders(
+        lambda: [device.operators.prelu(*on[:2]), *device.operators.prelu_gradients(*on)]
+    )
+    for ours, true in zip(found, reference.prelu(x, slope, dy)):
+        near(ours, true, tolerance)
+
+
+@pytest.mark.parametrize("with_prelu", [False, True])
+@pytest.mark.parametrize("misaligned", [False, True])
+@pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_batch_norm(device, orders, shape, with_prelu, dtype, tolerance, misaligned):
+    device.misaligned = misaligned
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=shape) * 3 + 5  # far from 0: sums of squares would cancel
+    x[0, 0, 0] += 300  # the first value far from the others: so would differences from it
+    gamma, beta, slope = (
+        generator.uniform(0.5, 2, shape[1]),
+        generator.normal(size=shape[1]),
+        generator.uniform(-0.3, 0.6, shape[1]) if with_prelu else None,
+    )
+    running = generator.normal(size=shape[1]), generator.uniform(0.5, 2, shape[1])
+    dy = generator.normal(size=shape)
+    inputs = [None if a is None else device.array(a, dtype) for a in (x, gamma, beta, slope)]
+    # In the arrays' own precision: on which side of the kink a value falls must not be rounded.
+    wide = [None if a is None else a.astype(np.float64) for a in inputs]
+    true = reference.batch_norm(*wide, running, EPSILON, MOMENTUM, dy)
+    # Nor may the gradient meet a value that float32 puts on the other side.
+    dy[np.abs(true.y) < 1e-4] = 0
+    true = reference.batch_norm(*wide, running, EPSILON, MOMENTUM, dy)
+    gradient = device.array(dy, dtype)
+
+    def compute():
+        moved = [device.array(a, dtype) for a in running]
+        y, mean, inverse = device.operators.batch_norm(inputs, moved, EPSILON, MOMENTUM)
+        gradients = device.operators.batch_norm_gradients(inputs, mean, inverse, gradient, EPSILON)
+        return [y, mean, inverse, *moved, *gradients]
+
+    for ours, theirs in zip(orders(compute), true):
+        near(ours, theirs, tolerance)
+
+
+def test_a_constant_channel_has_no_variance(device):
+    x = np.full((3, 2, 20), 1e4, np.float32)
+    ones = device.array(np.ones(2, np.float32))
+    inputs = [device.array(x), ones, device.array(np.zeros(2, np.float32)), None]
+    running = [device.array(np.zeros(2, np.float32)) for _ in range(2)]
+    y, mean, inverse = device.operators.batch_norm(inputs, running, EPSILON, MOMENTUM)
+    assert (mean == 1e4).all() and np.allclose(inverse, EPSILON**-0.5)
+    assert (y == 0).all() and (running[1] == 0).all()
+
+
+@pytest.mark.parametrize("outlier", [0, 1e3])
+def test_a_mean_far_above_the_deviation(device, outlier):
+    x = np.random.default_rng(3).normal(size=(4, 2, 900)) * 0.1 + 100
+    x[0, :, 0] += outlier  # the first value, from which differences are taken
+    x = x.astype(np.float32)
+    inputs = [device.array(x), *(device.array(np.ones(2, np.float32)) for _ in range(2)), None]
+    running = [device.array(np.zeros(2, np.float32)) for _ in range(2)]
+    y, mean, inverse = device.operators.batch_norm(inputs, running, EPSILON, MOMENTUM)
+    zeros = np.zeros(2)
+    true = reference.batch_norm(
+        x, np.ones(2), np.ones(2), None, (zeros, zeros), EPSILON, MOMENTUM, x
+    )
+    for ours, theirs in zip((y, mean, inverse, *running), true):
+        assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+
+
+def test_a_value_that_is_not_finite_is_not_hidden(device):
+    x = np.random.default_rng(0).normal(size=(3, 2, 20)).astype(np.float32)
+    x[1, 0, 3] = np.nan
+    ones = device.array(np.ones(2, np.float32))
+    inputs = [device.array(x), ones, device.array(np.zeros(2, np.float32)), None]
+    running = [device.array(np.zeros(2, np.float32)) for _ in range(2)]
+    y, _, _ = device.operators.batch_norm(inputs, running, EPSILON, MOMENTUM)
+    assert np.isnan(y[:, 0]).all() and np.isfinite(y[:, 1]).all()
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 1000])
+def test_fill(device, count):
+    array = device.empty((count,), np.float32)
+    device.operators.fill(array, 3.5)
+    assert (array == 3.5).all()
+
+
+def test_the_device_can_be_used(device):
+    assert device.operators.fault() is None
