@@ -21,6 +21,8 @@ lint: setup-dev ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 format: setup-dev ## let ruff rewrite the sources
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+bench: setup ## time heads, steps and operators against their rivals; ARGS=--quick, TORCH_PYTHON=python
+	@$(RUN) benchmarks/operator_step.py $(ARGS) && $(RUN) benchmarks/head_step.py $(ARGS) && $(RUN) benchmarks/train_step.py $(ARGS)
 sample: setup ## render the sample faces
 	@$(RUN) tools/make_sample_faces.py $(SAMPLE)
 gpu: ## make .venv-gpu and test it; train and test use it where there is a driver
@@ -35,5 +37,5 @@ setup-dev: ## make .venv with what tests and lint need
 	@bash launch/environment/setup.sh $(VENV) "$(PYTHON)" dev
 clean: ## remove .venv, .venv-gpu and the sample (runs stay)
 	@rm -rf .venv .venv-gpu $(SAMPLE)
-.PHONY: help train test lint format sample gpu docker-check image-cpu setup setup-dev clean
+.PHONY: help train test lint format bench sample gpu docker-check image-cpu setup setup-dev clean
 .DEFAULT_GOAL := help

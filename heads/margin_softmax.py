@@ -109,7 +109,8 @@ class MarginSoftmax(gluon.HybridBlock):
     def _fused(self, F, embedding, label, margin_fraction, weight):
         ops.refuse_add("head", self.weight)
         label = F.cast(label, dtype="float32")  # exact up to 2**24 classes
-        centre = F.take(F.BlockGrad(weight), label, mode="clip")  # (B, E)
+        # Not take(BlockGrad(weight)): that would copy all centres.
+        centre = F.BlockGrad(F.take(weight, label, mode="clip"))  # (B, E)
         fixed = F.BlockGrad(embedding)
         cosine = F.sum(_normalised(F, fixed) * _normalised(F, centre), axis=1)
         psi, slope = combined_margin(F, cosine, **self._margins)
@@ -121,7 +122,7 @@ class MarginSoftmax(gluon.HybridBlock):
             return loss, F.BlockGrad(cosine)
         # Without a gradient of the centres, which would be an array as large as they are. The term
         # behind the loss is 0 and carries the embedding's gradient.
-        inputs = fixed, F.BlockGrad(weight), label, psi, slope
+        inputs = fixed, weight, label, psi, slope
         out = F.face_margin_softmax(*inputs, scale=self._scale)
         loss, here, maximum, total, pull, share = (F.BlockGrad(array) for array in out)
         loss = loss + F.sum((embedding - fixed) * pull, axis=1)

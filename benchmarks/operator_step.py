@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long single operators take:  python benchmarks/operator_step.py [--torch PYTHON]
+
+Forward and backward of PReLU with a slope per channel, and of batch normalisation followed by it,
+on a feature map of MobileFaceNet's first layers: ours (``face_prelu``, ``face_batch_norm``),
+Gluon's own blocks, PyTorch's.  All get the same numbers; the gradients of the slopes must be equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# Scripts are started by their path: put the root of the project on the module path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import report
+from benchmarks.process import Rival
+
+MXNET, TORCH = "benchmarks.mxnet_steps", "benchmarks.torch_steps"
+OPERATORS = ("prelu", "batch_norm_prelu")
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    report.add_options(parser)
+    parser.add_argument(
+        "--shape", type=int, nargs=4, default=[64, 64, 56, 56], help="B C H W (64 64 56 56)"
+    )
+    arguments = parser.parse_args()
+    groups = [group(operator, arguments.shape) for operator in OPERATORS]
+    shape = "x".join(map(str, arguments.shape))
+    return report.run(f"operators on {shape}: forward, backward", groups, arguments)
+
+
+def group(operator: str, shape: list[int]) -> list[Rival]:
+    """Return the rivals of one operator."""
+    settings = {"what": "operator", "operator": operator, "shape": shape}
+    rivals = [
+        Rival(f"{kind} {operator}", MXNET, {"kind": kind, **settings}, same_value=True)
+        for kind in ("ours", "gluon")
+    ]
+    return [*rivals, Rival(f"torch {operator}", TORCH, settings, "torch", same_value=True)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

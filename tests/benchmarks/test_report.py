@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options, table and JSON of the benchmarks, with rivals that compute nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from benchmarks import chart, report, rivals
+from benchmarks.process import Rival
+
+ECHO = "tests.benchmarks.echo_steps"
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    report.add_options(parser)
+    return parser.parse_args([*words, "--rounds", "2"])
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    monkeypatch.setattr(rivals, "install", lambda: "no network")
+    monkeypatch.setattr(report, "compile_operators", lambda: None)
+    monkeypatch.delenv("TORCH_PYTHON", raising=False)
+
+
+def test_table_and_json_hold_the_same_rows(tmp_path, capsys):
+    groups = [
+        [Rival("ours a", ECHO, {"mark": True}), Rival("limit a", ECHO, {})],
+        [Rival("ours b", ECHO, {}, images=4), Rival("gluonfr b", ECHO, {}, "gluonfr")],
+    ]
+    path = tmp_path / "new" / "rows.json"
+    assert report.run("title", groups, options("--json", str(path))) == 0
+    found = json.loads(path.read_text())
+    assert [row["name"] for row in found["rows"]] == ["ours a", "limit a", "ours b"]
+    assert found["left_out"] == ["gluonfr: no network"]
+    assert found["machine"]["cores"] >= 1 and found["machine"]["memory_mib"] > 0
+    assert found["machine"]["cpu"] and found["machine"]["versions"]["echo"] == "1.2.3"
+    out = capsys.readouterr().out
+    assert "left out: gluonfr: no network" in out
+    tables = out.split("first look")[1:]
+    assert "ms but update" in tables[0] and "images/s" not in tables[0]
+    assert "ms but update" not in tables[1] and "images/s" in tables[1]
+
+
+def test_failures_of_ours_are_the_exit_status(capsys):
+    group = [Rival("ours", ECHO, {"dies": "out of ink"}), Rival("peer", ECHO, {})]
+    assert report.run("title", [group], options()) == 1
+    captured = capsys.readouterr()
+    assert "failed: ours: its process ended: out of ink" in captured.err
+    assert "peer" in captured.out
+
+
+def test_rivals_that_cannot_be_had_are_left_out_with_one_sentence_each():
+    groups = [
+        [Rival("ours", ECHO, {}), Rival("torch", ECHO, {}, "torch")],
+        [Rival("torch 2", ECHO, {}, "torch"), Rival("gluonfr", ECHO, {}, "gluonfr")],
+    ]
+    chosen, left_out = report.choose(groups, "", "")
+    assert [[rival.name for rival in group] for group in chosen] == [["ours"]]
+    assert len(left_out) == 2 and "--torch" in left_out[0] and "no network" in left_out[1]
+
+
+def test_pytorch_is_run_by_its_own_interpreter():
+    groups = [[Rival("ours", ECHO, {}), Rival("torch", ECHO, {}, "torch")]]
+    ((ours, torch),), left_out = report.choose(groups, "", "/elsewhere/python")
+    assert torch.python == "/elsewhere/python" != ours.python
+    assert left_out == []
+
+
+def test_only_what_is_asked_for_is_needed():
+    groups = [[Rival("ours", ECHO, {}), Rival("gluonfr", ECHO, {}, "gluonfr")]]
+    chosen, left_out = report.choose(groups, "^ours", "")
+    assert [rival.name for rival in chosen[0]] == ["ours"] and left_out == []
+
+
+def test_a_chart_that_cannot_be_drawn_says_why(tmp_path):
+    assert chart.draw([], "title", tmp_path / "chart.png") == "no chart: no network"
+
+
+def test_a_lock_that_cannot_be_installed_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real install
+    lock = tmp_path / "lock.txt"
+    lock.write_text("no-such-package-of-ours==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    why = rivals.install(tmp_path / "folder", lock)
+    assert why.startswith("pip could not install requirements/lock.txt: ERROR")
+    assert [path.name for path in tmp_path.iterdir()] == ["lock.txt"]
+
+
+def test_an_installed_lock_is_not_installed_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.undo()
+    lock = tmp_path / "lock.txt"
+    lock.write_text("# nothing\n")
+    assert rivals.install(tmp_path / "folder", lock) == ""
+    assert "installing" in capsys.readouterr().out
+    assert rivals.install(tmp_path / "folder", lock) == ""
+    assert capsys.readouterr().out == ""
