@@ -4,6 +4,7 @@
 import math
 
 import mxnet as mx
+import numpy as np
 from mxnet import gluon, init
 
 import ops
@@ -67,6 +68,7 @@ class MarginSoftmax(gluon.HybridBlock):
         super().__init__(**kwargs)
         self._num_classes = num_classes
         self._scale = scale
+        self._dtype = "float32"
         self._margins = {"m1": m1, "m2": m2, "m3": m3, "easy_margin": easy_margin}
         self._step: dict[str, float] = {}  # of a head that updates its own centres
         self._velocity: mx.nd.NDArray | None = None
@@ -76,9 +78,13 @@ class MarginSoftmax(gluon.HybridBlock):
                 "weight", shape=(num_classes, embedding_size), init=init.Normal(0.01)
             )
 
+    def cast(self, dtype):
+        super().cast(dtype)
+        self._dtype = np.dtype(dtype).name
+
     def forward(self, embedding, label, margin_fraction=None):
         if margin_fraction is None:
-            margin_fraction = mx.nd.ones((1,), ctx=embedding.context)
+            margin_fraction = mx.nd.ones((1,), ctx=embedding.context, dtype=self._dtype)
         out = super().forward(embedding, label, margin_fraction)
         if self._step and isinstance(embedding, mx.nd.NDArray):
             self._forward = out[2:]
@@ -108,7 +114,7 @@ class MarginSoftmax(gluon.HybridBlock):
 
     def _fused(self, F, embedding, label, margin_fraction, weight):
         ops.refuse_add("head", self.weight)
-        label = F.cast(label, dtype="float32")  # exact up to 2**24 classes
+        label = F.cast(label, dtype=self._dtype)  # exact up to 2**24 classes
         # Not take(BlockGrad(weight)): that would copy all centres.
         centre = F.BlockGrad(F.take(weight, label, mode="clip"))  # (B, E)
         fixed = F.BlockGrad(embedding)

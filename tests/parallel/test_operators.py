@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mxnet as mx
 import pytest
 
 from ops.build import BuildError, compile_library
@@ -33,20 +34,38 @@ def test_native_operators_begin_as_the_plain_ones(ranks, tiny_records, tmp_path)
     assert losses["native"][1] == pytest.approx(losses["plain"][1], rel=1e-5)
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_losses(tiny_records, tmp_path):
+@pytest.mark.parametrize(("ranks", "fused_centres"), [(2, False), (1, True)])
+def test_a_run_that_was_killed_goes_on_to_the_same_losses(
+    ranks, fused_centres, tiny_records, tmp_path
+):
     cfg = write_cfg(
         tmp_path,
         tiny_records,
         run={"operators": "native"},
+        optim={"lr": 0.02, "fused_centres": fused_centres},
         train={"max_steps": 30, "checkpoint_every": 3},
     )
-    whole = run(2, training(cfg, "run.name=whole"))
+    whole = run(ranks, training(cfg, "run.name=whole"))
     assert whole.code == 0, whole.everything
     folder = tmp_path / "runs" / "part-001"
-    with Ranks(2, training(cfg, "run.name=part")) as ranks:
-        ranks.until(lambda: max(read_losses(folder), default=0) >= 5)
-        ranks.kill_all()
-    ended = run(2, training(cfg, "run.name=part"))
+    with Ranks(ranks, training(cfg, "run.name=part")) as started:
+        started.until(lambda: max(read_losses(folder), default=0) >= 5)
+        started.kill_all()
+    ended = run(ranks, training(cfg, "run.name=part"))
     assert ended.code == 0, ended.everything
     assert 0 < resumed_at(ended) < 30, ended.everything
     assert read_losses(folder) == read_losses(tmp_path / "runs" / "whole-001")
+    if fused_centres:
+        saved = mx.nd.load(str(folder / "checkpoints" / "step-00000030" / "momentum.params"))
+        assert float(saved["head.weight"].abs().max().asscalar()) > 0
+        # By name, so it is the trainer's momentum too.
+        other = run(
+            1, training(cfg, "run.name=trainer", "optim.fused_centres=false", "train.max_steps=3")
+        )
+        assert other.code == 0, other.everything
+        theirs = mx.nd.load(
+            str(tmp_path / "runs/trainer-001/checkpoints/step-00000003/momentum.params")
+        )
+        assert {name: a.shape for name, a in theirs.items()} == {
+            name: a.shape for name, a in saved.items()
+        }

@@ -122,6 +122,18 @@ def checkpoint_that_is_none(folder: Path, records: Path, make: Callable[..., Pat
     return Fault(r": no checkpoint there", overrides=[f"train.pretrained={folder}"])
 
 
+def fused_centres_on_two_ranks(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    overrides = ["optim.fused_centres=true"]
+    return Fault(r"optim\.fused_centres: is for one rank, got 2 ranks", overrides=overrides)
+
+
+def fused_centres_without_operators(
+    folder: Path, records: Path, make: Callable[..., Path]
+) -> Fault:
+    overrides = ["optim.fused_centres=true", "run.operators=plain"]
+    return Fault(r"optim\.fused_centres: needs the fused operators, got", overrides=overrides)
+
+
 def file_in_the_place_of_the_run_folder(
     folder: Path, records: Path, make: Callable[..., Path]
 ) -> Fault:
@@ -141,6 +153,7 @@ FAULTS: list[Maker] = [
     undecodable_face_in_a_bin,
     checkpoint_of_another_net,
     checkpoint_that_is_none,
+    fused_centres_without_operators,
     file_in_the_place_of_the_run_folder,
 ]
 # On two ranks: one of the command line, one of the data, those that show up on one rank or late.
@@ -149,6 +162,7 @@ ON_TWO = [
     undecodable_picture,
     undecodable_face_in_a_bin,
     checkpoint_of_another_net,
+    fused_centres_on_two_ranks,
     file_in_the_place_of_the_run_folder,
 ]
 
