@@ -334,6 +334,8 @@ def make_loader(
             jpeg_probability=data.jpeg_probability,
             cut_out=data.cut_out,
             cut_out_probability=data.cut_out_probability,
+            shift=data.shift,
+            grey=data.grey,
         ),
         threads=data.threads or THREADS,
         workers=data.workers,

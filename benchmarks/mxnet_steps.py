@@ -183,12 +183,24 @@ def operator_step(kind: str, operator: str, shape: list[int]) -> Work:
 
 
 def warm() -> None:
-    """Load MXNet with its share of the cores, start its threads."""
+    """Load MXNet with its share of the cores and the operators, start the threads."""
     share_cores()
     import mxnet as mx
 
+    from heads import build_head
+
+    mxnet_blocks.use_operators("ours")
+    head = build_head("arcface", 10, 16)  # so small that it hides no memory of the step
+    head.initialize()
+    head.hybridize(static_alloc=True, static_shape=True)
+    trainer = _trainer(head.collect_params())
+    with mx.autograd.record():
+        loss, _ = head(mx.nd.random.normal(shape=(8, 16)), mx.nd.zeros((8,)))
+    loss.backward()
+    trainer.step(8)
     some = mx.nd.ones((512, 512))
     mx.nd.dot(some, some).wait_to_read()
+    mx.nd.waitall()
 
 
 def _trainer(parameters: Any) -> Any:

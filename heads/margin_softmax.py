@@ -126,14 +126,12 @@ class MarginSoftmax(gluon.HybridBlock):
             inputs = embedding, weight, label, psi, slope
             loss = F.face_margin_softmax(*inputs, scale=self._scale)[0]
             return loss, F.BlockGrad(cosine)
-        # Without a gradient of the centres, which would be an array as large as they are. The term
-        # behind the loss is 0 and carries the embedding's gradient.
-        inputs = fixed, weight, label, psi, slope
-        out = F.face_margin_softmax(*inputs, scale=self._scale)
-        loss, here, maximum, total, pull, share = (F.BlockGrad(array) for array in out)
-        loss = loss + F.sum((embedding - fixed) * pull, axis=1)
-        kept = (fixed, label, psi, slope, here, maximum, total, share)
-        return (loss, F.BlockGrad(cosine), *(F.BlockGrad(array) for array in kept))
+        # The centres have no gradient here, which would be an array as large as they are. The term
+        # behind the loss is 0 and carries the embedding's.
+        out = F.face_margin_softmax(fixed, weight, label, psi, slope, scale=self._scale)
+        loss, here, maximum, total, pull, share = out
+        loss = loss + F.sum((embedding - fixed) * F.BlockGrad(pull), axis=1)
+        return loss, F.BlockGrad(cosine), fixed, label, psi, slope, here, maximum, total, share
 
     def fuse_update(self, momentum: float, weight_decay: float) -> None:
         """Let the class centres be updated by `update`, without an array of their gradients.

@@ -76,6 +76,10 @@ class DataConfig:
     """Side in pixels of a grey square laid over the image; 0 for none."""
     cut_out_probability: float = 0.5
     """Share of the images that get a square where cut_out is given."""
+    shift: int = 0
+    """Most pixels by which an image is moved, down or up and right or left; 0 for none."""
+    grey: float = 0.0
+    """Share of the images that lose their colours."""
     threads: int = 0
     """Decoder threads per rank; 0 shares the cores among the ranks of the host."""
     workers: int = 1
@@ -88,7 +92,9 @@ class DataConfig:
         if not self.records and self.loader != "synthetic":
             yield "records", "required: a folder with train.rec, train.idx and property, or a .rec"
         yield from _at_least(self, batch_size=1, num_classes=0, window=1)
-        yield from _at_least(self, threads=0, workers=0, prefetch=1, images_filter=0, cut_out=0)
+        yield from _at_least(
+            self, threads=0, workers=0, prefetch=1, images_filter=0, cut_out=0, shift=0
+        )
         if len(self.records) > 1 and self.num_classes:
             yield (
                 "num_classes",
@@ -106,7 +112,7 @@ class DataConfig:
         quality = self.jpeg_quality
         if quality and not (len(quality) == 2 and 1 <= quality[0] <= quality[1] <= 100):
             yield "jpeg_quality", f"must be [lowest, highest] within 1 to 100, got {quality}"
-        for key in ("jpeg_probability", "cut_out_probability"):
+        for key in ("jpeg_probability", "cut_out_probability", "grey"):
             if not 0 <= getattr(self, key) <= 1:
                 yield key, f"must be in [0, 1], got {getattr(self, key)}"
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each image is changed: mirror, JPEG quality, colour jitter, cut-out, as InsightFace has them.
+"""How each image is changed: mirror, JPEG quality, colour jitter, cut-out, as InsightFace has them;
+shift and grey, for small sets.
 
 Every choice is a function of (seed, epoch, id of the image), so that loaders, readers, numbers of
 ranks and resumed runs agree on it; the loaders only carry it out, in this order: decode, JPEG
-again, colours, cut-out, mirror, normalise.
+again, colours, shift, cut-out, mirror, normalise.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from pipeline.sampling import uniform
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of R, G, B in the brightness of a pixel (ITU-R BT.601)."""
 CUT_OUT_VALUE = 128
+"""Of the square, and of what a shift leaves empty."""
 
 # Every choice draws from a stream of its own, so that one can be switched on without moving the
 # others.  Mirror has stream 0.
 _MIRROR, _BRIGHTNESS, _CONTRAST, _SATURATION, _JPEG, _QUALITY, _CUT_OUT, _TOP, _LEFT = range(9)
+_DOWN, _RIGHT, _GREY = range(9, 12)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Augmentation:
         Side in pixels of a grey square laid over the image; 0 for none.
     cut_out_probability
         Share of the images that get one.
+    shift
+        Most pixels by which an image is moved down or up, and right or left; 0 for none.
+    grey
+        Share of the images that lose their colours.
     """
 
     mirror: bool = True
@@ -51,6 +58,13 @@ class Augmentation:
     jpeg_probability: float = 0.5
     cut_out: int = 0
     cut_out_probability: float = 0.5
+    shift: int = 0
+    grey: float = 0.0
+
+    @property
+    def colors(self) -> bool:
+        """Return whether any colour is changed."""
+        return bool(self.color_jitter or self.grey)
 
 
 NO_AUGMENTATION = Augmentation(mirror=False)
@@ -62,11 +76,14 @@ class Choices(NamedTuple):
     mirror: np.ndarray
     """(B,) bool."""
     color: np.ndarray
-    """(B, 3) float32: factors of brightness, contrast, saturation; 1 leaves as it is."""
+    """(B, 3) float32: factors of brightness, contrast, saturation; 1 leaves as it is, a saturation
+    of 0 makes grey."""
     quality: np.ndarray
     """(B,) int32: JPEG quality; 0 leaves as it is."""
     cut_out: np.ndarray
     """(B, 4) int32: top, left, height, width in pixels before mirroring; 0 x 0 for none."""
+    shift: np.ndarray
+    """(B, 2) int32: pixels down and right, before mirroring."""
 
     def each(self) -> Iterator[Choices]:
         """Yield the choices for one image after the other."""
@@ -106,6 +123,8 @@ def choose(
     if augmentation.color_jitter:
         for place, stream in enumerate((_BRIGHTNESS, _CONTRAST, _SATURATION)):
             color[:, place] = 1 + augmentation.color_jitter * (2 * draw(stream) - 1)
+    if augmentation.grey:
+        color[draw(_GREY) < augmentation.grey, 2] = 0
     quality = np.zeros(count, dtype=np.int32)
     if augmentation.jpeg_quality:
         low, high = augmentation.jpeg_quality
@@ -120,7 +139,12 @@ def choose(
         chosen = draw(_CUT_OUT) < augmentation.cut_out_probability
         cut_out[chosen] = np.concatenate([begin, end - begin], axis=1)[chosen]
     mirror = draw(_MIRROR) >= 0.5 if augmentation.mirror else np.zeros(count, dtype=bool)
-    return Choices(mirror, color, quality, cut_out)
+    shift = np.zeros((count, 2), dtype=np.int32)
+    if augmentation.shift:
+        reach = augmentation.shift
+        for place, stream in enumerate((_DOWN, _RIGHT)):
+            shift[:, place] = (draw(stream) * (2 * reach + 1)).astype(np.int32) - reach
+    return Choices(mirror, color, quality, cut_out, shift)
 
 
 def color_matrices(color: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -64,10 +64,19 @@ def _decode_graph(decode: str, augmentation: Augmentation) -> Any:
         quality = given("quality", types.INT32, 0)
         if quality > 0:  # for each image: DALI compiles this to a split and a merge of the batch
             image = fn.jpeg_compression_distortion(image, quality=quality)
-    if augmentation.color_jitter:
+    if augmentation.colors:
         mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # (1, 1, 3)
         image = fn.coord_transform(image, M=given("color", types.FLOAT, 2)) + fn.coord_transform(
             mean, M=given("color_mean", types.FLOAT, 2)
+        )
+    if augmentation.shift:
+        image = fn.slice(
+            image,
+            start=given("shift_start", types.INT32, 1),
+            rel_shape=[1.0, 1.0],
+            axes=[0, 1],
+            out_of_bounds_policy="pad",
+            fill_values=CUT_OUT_VALUE,
         )
     if augmentation.cut_out:
         image = fn.erase(
@@ -132,8 +141,10 @@ class DecodeGraph:
         inputs: dict[str, Any] = {"jpeg": list(jpegs), "mirror": choices.mirror.astype(np.int32)}
         if self._augmentation.jpeg_quality:
             inputs["quality"] = choices.quality
-        if self._augmentation.color_jitter:
+        if self._augmentation.colors:
             inputs["color"], inputs["color_mean"] = color_matrices(choices.color)
+        if self._augmentation.shift:
+            inputs["shift_start"] = -choices.shift
         if self._augmentation.cut_out:
             anchor, shape = np.split(choices.cut_out.astype(np.float32), 2, axis=1)
             inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI takes no strides

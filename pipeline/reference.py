@@ -56,10 +56,22 @@ def augment(image: np.ndarray, choices: Choices) -> np.ndarray:
         pixels = image[:, :, ::-1].astype(np.float32)
         pixels = pixels @ matrix.T + of_mean @ pixels.mean((0, 1))
         image = pixels[:, :, ::-1]
+    if choices.shift.any():
+        image = _shifted(image, *choices.shift)
     top, left, height, width = choices.cut_out
     if height and width:
         image[top : top + height, left : left + width] = CUT_OUT_VALUE
     return image[:, ::-1] if choices.mirror else image
+
+
+def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Move an image (H, W, 3); what is left empty is grey."""
+    height, width = image.shape[:2]
+    moved = np.full_like(image, CUT_OUT_VALUE)
+    moved[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = image[
+        max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)
+    ]
+    return moved
 
 
 class RowSampler(gluon.data.Sampler):

@@ -31,6 +31,8 @@ COLUMNS = {
     "color_jitter": replace(NO_AUGMENTATION, color_jitter=0.125),
     "jpeg_quality": replace(NO_AUGMENTATION, jpeg_quality=(2, 20), **ALWAYS),
     "cut_out": replace(NO_AUGMENTATION, cut_out=40, **ALWAYS),
+    "shift": replace(NO_AUGMENTATION, shift=8),
+    "grey": replace(NO_AUGMENTATION, grey=1.0),
     "all": Augmentation(color_jitter=0.125, jpeg_quality=(2, 20), cut_out=40),
 }
 TITLE_PIXELS = 16

@@ -47,7 +47,7 @@ struct CentreStep {
 template <typename T>
 struct MarginSoftmaxKernels {
   // Bytes of working memory, aligned to 64 bytes, that each of the others needs.
-  int64_t (*bytes)(int64_t B, int64_t D, int64_t C, int threads);
+  int64_t (*bytes)(int64_t B, int64_t D, int threads);
   void (*forward)(const MarginSoftmax<T>& in, int threads, char* memory,
                   const MarginSoftmaxResults<T>& out);
   void (*backward)(const MarginSoftmax<T>& in, int threads, char* memory,

@@ -28,15 +28,14 @@ template <typename T>
 constexpr T kNegligible = sizeof(T) == 4 ? T(5e-7) : T(1e-14);
 
 template <typename T>
-int64_t margin_softmax_bytes(int64_t B, int64_t D, int64_t C, int threads) {
+int64_t margin_softmax_bytes(int64_t B, int64_t D, int threads) {
   const int64_t rows = round_up(B, kPanel<T>), dims = round_up(D, kPanel<T>);
   // Packed rows twice, five arrays by row; for each thread scores, gradients, the centres of a tile
   // and their gradients, three arrays by class or row, the embedding's gradient. 64 for each
   // alignment.
   const int64_t shared = rows * dims * 2 + rows * 5;
   const int64_t each = kTile * (2 * rows + 2 * dims + 2) + rows * (dims + 3);
-  const int64_t list = round_up(C * int64_t(sizeof(int32_t)), 64);
-  return (shared + each * threads) * int64_t(sizeof(T)) + list + 64 * (8 + 8 * int64_t(threads));
+  return (shared + each * threads) * int64_t(sizeof(T)) + 64 * (8 + 8 * int64_t(threads));
 }
 
 template <typename T>

@@ -40,7 +40,6 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
   T* factor = memory.take<T>(rows);
   T* packed = memory.take<T>(rows * D);
   T* by_dims = memory.take<T>(dims * B);  // [panel][b][d within the panel]
-  int32_t* kept = memory.take<int32_t>(in.C);
   for (int64_t b = 0; b < B; ++b) inverse[b] = inverse_length(in.embedding + b * D, D);
   pack(in, inverse, packed);
   T largest = 0, most = 0;
@@ -56,57 +55,62 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
   }
   // A gradient below this part of the largest one is taken for 0. Not where anything is NaN.
   const T least = kNegligible<T> * largest;
-  int64_t count = 0;
-  for (int64_t j = 0; j < in.C; ++j)
-    if (!(state.share[j] * most <= least)) kept[count++] = int32_t(j);
   Tile<T> tiles[kMostThreads];
   for (int k = 0; k < threads; ++k)
     tiles[k] = {memory.take<T>(kTile * rows), memory.take<T>(kTile * rows), memory.take<T>(kTile),
                 memory.take<T>(kTile), memory.take<T>(kTile * dims), memory.take<T>(kTile * D)};
+  // The gradients of n classes, in rising order.
+  const auto compute = [&](const Tile<T>& tile, const int32_t* classes, int64_t n) {
+    T *s = tile.s, *g = tile.g, *inv = tile.inverse;
+    const T* w = in.centres + int64_t(classes[0]) * D;
+    if (classes[n - 1] - classes[0] != n - 1) {
+      for (int64_t j = 0; j < n; ++j)
+        __builtin_memcpy(tile.gathered + j * D, in.centres + int64_t(classes[j]) * D,
+                         D * sizeof(T));
+      w = tile.gathered;
+    }
+    scores(w, n, D, packed, rows, s, inv);
+    for (int64_t j = 0; j < n; ++j) {
+      const T f = in.scale * inv[j];
+      for (int64_t b = 0; b < rows; b += kLanes<T>)
+        at(g + j * rows + b) = exponential(at(s + j * rows + b) * f - at(top + b)) * at(factor + b);
+    }
+    for (int64_t b = 0; b < B; ++b) {
+      const int64_t j = place_of(in.label[b], classes, n);
+      if (j < 0) continue;
+      const T p = T(exp(in.scale * in.psi[b] - state.maximum[b])) / state.total[b];
+      g[j * rows + b] = loss_gradient[b] * in.scale * in.slope[b] * (p - 1);
+    }
+    for (int64_t j = 0; j < n; ++j) {
+      Vector<T> sum{};
+      for (int64_t b = 0; b < rows; b += kLanes<T>) {
+        at(g + j * rows + b) *= inv[j];
+        sum += at(g + j * rows + b) * at(s + j * rows + b);
+      }
+      tile.along[j] = sum_of<T>(sum) * inv[j] * inv[j];
+    }
+    for (int64_t d = 0; d < dims; d += kPanel<T>)
+      product<T>(n, B, g, rows, 1, by_dims + d * B, kPanel<T>, tile.gradient + d, dims, false);
+    for (int64_t j = 0; j < n; ++j)
+      row(int64_t(classes[j]), tile.gradient + j * dims, tile.along[j]);
+  };
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < threads; ++k) {
-    T *s = tiles[k].s, *g = tiles[k].g, *inv = tiles[k].inverse;
-    const Range part = share(round_up(count, kTile) / kTile, k, threads);
-    for (int64_t tile = part.begin; tile < part.end; ++tile) {
-      const int64_t n = count - tile * kTile < kTile ? count - tile * kTile : kTile;
-      const int32_t* classes = kept + tile * kTile;
-      const T* w = in.centres + int64_t(classes[0]) * D;
-      if (classes[n - 1] - classes[0] != n - 1) {
-        for (int64_t j = 0; j < n; ++j)
-          __builtin_memcpy(tiles[k].gathered + j * D, in.centres + int64_t(classes[j]) * D,
-                           D * sizeof(T));
-        w = tiles[k].gathered;
+    const Range part = share(in.C, k, threads);
+    int32_t classes[kTile];
+    int64_t n = 0;
+    for (int64_t j = part.begin; j < part.end; ++j) {
+      if (state.share[j] * most <= least) {
+        none(j);
+        continue;
       }
-      scores(w, n, D, packed, rows, s, inv);
-      for (int64_t j = 0; j < n; ++j) {
-        const T f = in.scale * inv[j];
-        for (int64_t b = 0; b < rows; b += kLanes<T>)
-          at(g + j * rows + b) =
-              exponential(at(s + j * rows + b) * f - at(top + b)) * at(factor + b);
+      classes[n++] = int32_t(j);
+      if (n == kTile) {
+        compute(tiles[k], classes, n);
+        n = 0;
       }
-      for (int64_t b = 0; b < B; ++b) {
-        const int64_t j = place_of(in.label[b], classes, n);
-        if (j < 0) continue;
-        const T p = T(exp(in.scale * in.psi[b] - state.maximum[b])) / state.total[b];
-        g[j * rows + b] = loss_gradient[b] * in.scale * in.slope[b] * (p - 1);
-      }
-      for (int64_t j = 0; j < n; ++j) {
-        Vector<T> sum{};
-        for (int64_t b = 0; b < rows; b += kLanes<T>) {
-          at(g + j * rows + b) *= inv[j];
-          sum += at(g + j * rows + b) * at(s + j * rows + b);
-        }
-        tiles[k].along[j] = sum_of<T>(sum) * inv[j] * inv[j];
-      }
-      for (int64_t d = 0; d < dims; d += kPanel<T>)
-        product<T>(n, B, g, rows, 1, by_dims + d * B, kPanel<T>, tiles[k].gradient + d, dims,
-                   false);
-      for (int64_t j = 0; j < n; ++j)
-        row(int64_t(classes[j]), tiles[k].gradient + j * dims, tiles[k].along[j]);
     }
-    const Range all = share(in.C, k, threads);
-    for (int64_t j = all.begin; j < all.end; ++j)
-      if (state.share[j] * most <= least) none(j);
+    if (n) compute(tiles[k], classes, n);
   }
 }
 

@@ -60,7 +60,7 @@ MXReturnValue margin_softmax_forward(const Attributes& attributes, Tensors* in, 
                   " classes; labels are 0 to C - 1, or -1 for a target elsewhere");
   }
   const int n = threads();
-  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, inputs.C, n));
+  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, n));
   MXTensor* to = out->data();
   of(T()).forward(inputs, n, memory,
                   {to[kLoss].data<T>(), to[kCosine].data<T>(), to[kMaximum].data<T>(),
@@ -76,7 +76,7 @@ MXReturnValue margin_softmax_backward(const Attributes& attributes, Tensors* in,
   MXTensor* results = in->data() + kOutputs + kInputs;
   const T *gradient = (*in)[kLoss].data<T>(), *pull = results[kPull].data<T>();
   const int n = threads();
-  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, inputs.C, n));
+  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, n));
   of(T()).backward(inputs, n, memory,
                    {results[kCosine].data<T>(), results[kMaximum].data<T>(),
                     results[kTotal].data<T>(), results[kShare].data<T>()},
@@ -139,7 +139,7 @@ MXReturnValue update(const Attributes& attributes, Tensors* in, Tensors* out,
   MXTensor* tensors = in->data();
   const auto inputs = margin_softmax_inputs<T>(attributes, tensors);
   const int n = threads();
-  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, inputs.C, n));
+  char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, n));
   const T rate = tensors[kRate].data<T>()[0];
   of(T()).update(inputs, n, memory,
                  {tensors[kStepCosine].data<T>(), tensors[kStepMaximum].data<T>(),

@@ -44,7 +44,7 @@ inline MXReturnValue same_type(const Attributes&, std::vector<int>* in, std::vec
   return MX_SUCCESS;
 }
 
-// Working memory that MXNet lends, at a cache line; -1 bytes too many for its int.
+// Working memory that MXNet lends, from a cache line on.
 inline char* lend(const OpResource& resource, int64_t bytes) {
   char* memory = static_cast<char*>(resource.alloc_cpu(static_cast<int>(bytes + 64)));
   return memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64;

@@ -27,12 +27,14 @@ from pipeline.sampling import Position
 
 IDS = np.arange(20000, dtype=np.int64)
 SIZE = (112, 112)
-ALL = Augmentation(color_jitter=0.125, jpeg_quality=(2, 20), cut_out=40)
+ALL = Augmentation(color_jitter=0.125, jpeg_quality=(2, 20), cut_out=40, shift=6, grey=0.1)
 ONE_BY_ONE = {
     "mirror": Augmentation(),
     "color_jitter": replace(NO_AUGMENTATION, color_jitter=0.4),
     "jpeg_quality": replace(NO_AUGMENTATION, jpeg_quality=(2, 20)),
     "cut_out": replace(NO_AUGMENTATION, cut_out=40),
+    "shift": replace(NO_AUGMENTATION, shift=6),
+    "grey": replace(NO_AUGMENTATION, grey=0.5),
     "all": ALL,
 }
 
@@ -40,12 +42,18 @@ ONE_BY_ONE = {
 def test_nothing_is_done_unless_asked_for():
     choices = choose(NO_AUGMENTATION, IDS, 1, 0, SIZE)
     assert not choices.mirror.any() and not choices.quality.any() and not choices.cut_out.any()
-    assert (choices.color == 1).all()
+    assert (choices.color == 1).all() and not choices.shift.any()
 
 
 def test_choices_follow_their_distributions():
     choices = choose(ALL, IDS, 3, 5, SIZE)
     assert abs(choices.mirror.mean() - 0.5) < 0.02
+    grey = choices.color[:, 2] == 0
+    assert abs(grey.mean() - 0.1) < 0.01
+    counts = np.stack([np.bincount(along + 6, minlength=13) for along in choices.shift.T])
+    assert counts.shape == (2, 13) and np.abs(counts / len(IDS) - 1 / 13).max() < 0.008
+    assert abs(np.corrcoef(choices.shift.T)[0, 1]) < 0.04
+    choices = choose(replace(ALL, grey=0.0), IDS, 3, 5, SIZE)
     assert np.abs(choices.color - 1).max() <= 0.125
     assert np.abs(choices.color.mean(axis=0) - 1).max() < 0.003
     assert np.abs(choices.color.std(axis=0) - 0.125 / 3**0.5).max() < 0.002
@@ -91,6 +99,10 @@ def test_choices_are_functions_of_seed_epoch_and_id_and_move_no_other():
         if name not in ("all", "color_jitter"):
             alone = choose(augmentation, IDS, 3, 5, SIZE)
             field = {"jpeg_quality": "quality"}.get(name, name)
+            if name == "grey":
+                # Half of the images here: those of the tenth are among them.
+                assert (alone.color[choices.color[:, 2] == 0, 2] == 0).all()
+                continue
             assert (getattr(alone, field) == getattr(choices, field)).all()
 
 
@@ -123,7 +135,9 @@ def test_one_matrix_is_the_three_jitters_in_any_order(order):
 
 def test_the_reference_does_each_thing_to_the_picture():
     image = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
-    plain = Choices(np.False_, np.ones(3, np.float32), np.int32(0), np.zeros(4, np.int32))
+    plain = Choices(
+        np.False_, np.ones(3, np.float32), np.int32(0), *(np.zeros(n, np.int32) for n in (4, 2))
+    )
     assert (augment(image.copy(), plain) == image).all()
     assert (augment(image.copy(), plain._replace(mirror=np.True_)) == image[:, ::-1]).all()
     square = plain._replace(cut_out=np.array([100, 3, 12, 20]), mirror=np.True_)
@@ -137,6 +151,9 @@ def test_the_reference_does_each_thing_to_the_picture():
     grey = augment(image.copy(), plain._replace(color=np.array([1, 1, 0], np.float32)))
     expected = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     assert np.abs(grey - expected[:, :, None]).max() < 1.01
+    moved = augment(image.copy(), plain._replace(shift=np.array([3, -5], np.int32)))
+    assert (moved[3:, :-5] == image[:-3, 5:]).all()
+    assert (moved[:3] == 128).all() and (moved[:, -5:] == 128).all()
     coarse = augment(image.copy(), plain._replace(quality=np.int32(5))).astype(int)
     assert 10 < np.abs(coarse - image).mean() < 100
 
@@ -172,9 +189,9 @@ def test_dali_does_what_the_reference_does(sets, name):
     plain, _, _ = batches("dali", sets, count, NO_AUGMENTATION)
     changed = np.abs(ours - plain).mean((1, 2, 3)) * 128 > 2.0
     # So that doing nothing, or the same to all, would not pass.
-    share = {"all": 0.9, "color_jitter": 0.8}.get(name, 0.3)
+    share = {"all": 0.9, "color_jitter": 0.8, "shift": 0.9}.get(name, 0.3)
     assert changed.mean() > share
-    assert name in ("all", "color_jitter") or changed.mean() < 0.7
+    assert name in ("all", "color_jitter", "shift") or changed.mean() < 0.7
 
 
 def test_readers_and_ranks_agree_on_what_is_done(make_records, tmp_path):

@@ -24,8 +24,8 @@ def test_the_columns_are_the_kinds_of_augmentation(tiny_records, tmp_path):
     done = show(tiny_records, out, "--images", IMAGES)
     assert done.returncode == 0, done.stderr
     sheet = cv2.imread(str(out)).astype(int)
-    assert sheet.shape == (16 + IMAGES * 112, 6 * 112, 3)
-    plain, mirror, color, jpeg, cut_out, every = np.split(sheet[16:], 6, axis=1)
+    assert sheet.shape == (16 + IMAGES * 112, 8 * 112, 3)
+    plain, mirror, color, jpeg, cut_out, shift, grey, every = np.split(sheet[16:], 8, axis=1)
     rows = [slice(112 * i, 112 * i + 112) for i in range(IMAGES)]
     mirrored = [bool((mirror[r] == plain[r][:, ::-1]).all()) for r in rows]
     assert all(flag or (mirror[r] == plain[r]).all() for flag, r in zip(mirrored, rows))
@@ -36,6 +36,9 @@ def test_the_columns_are_the_kinds_of_augmentation(tiny_records, tmp_path):
         assert (cut_out[r][~squares] == plain[r][~squares]).all()
     assert 1 < np.abs(color - plain).mean() < 40
     assert 1 < np.abs(jpeg - plain).mean() < 40
+    assert np.abs(shift - plain).mean() > 1
+    # Grey but for what a JPEG and its colours at half size round.
+    assert np.abs(grey - grey.mean(axis=2, keepdims=True)).max() < 2
     assert np.abs(every - plain).mean() > 1
 
 
