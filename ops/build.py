@@ -52,13 +52,18 @@ class BuildError(RuntimeError):
 
 
 def library() -> Path:
-    """Return where the library of these sources lies, or would lie."""
+    """Return where the library of these sources lies, or would lie; "-gpu": with those for GPUs.
+
+    One that has them is taken where there is no nvcc too: it was compiled for this environment,
+    when an image was made say.
+    """
     digest = hashlib.sha256()
-    toolkit = _toolkit()
-    for source in sorted([*NATIVE.glob("*.*"), *((NATIVE / "gpu").glob("*.*") if toolkit else ())]):
+    for source in sorted([*NATIVE.glob("*.*"), *(NATIVE / "gpu").glob("*.*")]):
         digest.update(source.name.encode() + source.read_bytes())
-    digest.update(repr((LEVELS, OPTIONS, _mxnet(), toolkit)).encode())
-    return Path(sys.prefix) / "lib" / "face_ops" / f"{digest.hexdigest()[:16]}.so"
+    digest.update(repr((LEVELS, OPTIONS, _mxnet())).encode())
+    name = Path(sys.prefix) / "lib" / "face_ops" / digest.hexdigest()[:16]
+    with_gpu = name.with_name(f"{name.name}-gpu.so")
+    return with_gpu if with_gpu.is_file() or _toolkit() else name.with_suffix(".so")
 
 
 def compile_library() -> Path:

@@ -58,6 +58,7 @@ MXReturnValue depthwise_forward(const Attributes& attributes, Tensors* in, Tenso
   const face::Depthwise size = depthwise_size(attributes, (*in)[kDX]);
   const int n = threads();
   char* memory = lend(resource, depthwise(T()).bytes(size, n));
+  if (!memory) return too_large();
   depthwise(T()).forward(size, n, memory, depthwise_inputs<T>(attributes, in, 0),
                          (*in)[kDWeight].data<T>(),
                          static_cast<T>(number(attributes, "momentum")), (*out)[0].data<T>(),
@@ -73,6 +74,7 @@ MXReturnValue depthwise_backward(const Attributes& attributes, Tensors* in, Tens
   const face::Depthwise size = depthwise_size(attributes, (*in)[3 + kDX]);
   const int n = threads();
   char* memory = lend(resource, depthwise(T()).bytes(size, n));
+  if (!memory) return too_large();
   depthwise(T()).backward(size, n, memory, depthwise_inputs<T>(attributes, in, 3),
                           (*in)[3 + kDWeight].data<T>(), (*in)[11].data<T>(),
                           (*in)[12].data<T>(), (*in)[0].data<T>(), (*out)[kDX].data<T>(),

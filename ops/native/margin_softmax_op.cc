@@ -61,6 +61,7 @@ MXReturnValue margin_softmax_forward(const Attributes& attributes, Tensors* in, 
   }
   const int n = threads();
   char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, n));
+  if (!memory) return too_large();
   MXTensor* to = out->data();
   of(T()).forward(inputs, n, memory,
                   {to[kLoss].data<T>(), to[kCosine].data<T>(), to[kMaximum].data<T>(),
@@ -77,6 +78,7 @@ MXReturnValue margin_softmax_backward(const Attributes& attributes, Tensors* in,
   const T *gradient = (*in)[kLoss].data<T>(), *pull = results[kPull].data<T>();
   const int n = threads();
   char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, n));
+  if (!memory) return too_large();
   of(T()).backward(inputs, n, memory,
                    {results[kCosine].data<T>(), results[kMaximum].data<T>(),
                     results[kTotal].data<T>(), results[kShare].data<T>()},
@@ -140,6 +142,7 @@ MXReturnValue update(const Attributes& attributes, Tensors* in, Tensors* out,
   const auto inputs = margin_softmax_inputs<T>(attributes, tensors);
   const int n = threads();
   char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, n));
+  if (!memory) return too_large();
   const T rate = tensors[kRate].data<T>()[0];
   of(T()).update(inputs, n, memory,
                  {tensors[kStepCosine].data<T>(), tensors[kStepMaximum].data<T>(),

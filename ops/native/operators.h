@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -44,10 +45,16 @@ inline MXReturnValue same_type(const Attributes&, std::vector<int>* in, std::vec
   return MX_SUCCESS;
 }
 
-// Working memory that MXNet lends, from a cache line on.
+// Working memory that MXNet lends, from a cache line on; null if it is more than MXNet can count.
 inline char* lend(const OpResource& resource, int64_t bytes) {
+  if (bytes > std::numeric_limits<int>::max() - 64) return nullptr;
   char* memory = static_cast<char*>(resource.alloc_cpu(static_cast<int>(bytes + 64)));
   return memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64;
+}
+
+inline MXReturnValue too_large() {
+  return fail("an operator needs more than 2 GiB of working memory; lower data.batch_size, or the "
+              "threads by OMP_NUM_THREADS");
 }
 
 template <fcomp_t single, fcomp_t twice>

@@ -33,6 +33,7 @@ MXReturnValue pointwise_forward(const Attributes&, Tensors* in, Tensors* out,
   const face::Pointwise size = pointwise_size((*in)[0], (*in)[1]);
   const int n = threads();
   char* memory = lend(resource, pointwise(T()).bytes(size, n));
+  if (!memory) return too_large();
   pointwise(T()).forward(size, n, memory, (*in)[0].data<T>(), (*in)[1].data<T>(),
                          (*out)[0].data<T>());
   return MX_SUCCESS;
@@ -45,6 +46,7 @@ MXReturnValue pointwise_backward(const Attributes&, Tensors* in, Tensors* out,
   const face::Pointwise size = pointwise_size((*in)[1], (*in)[2]);
   const int n = threads();
   char* memory = lend(resource, pointwise(T()).bytes(size, n));
+  if (!memory) return too_large();
   pointwise(T()).backward(size, n, memory, (*in)[1].data<T>(), (*in)[2].data<T>(),
                           (*in)[0].data<T>(), (*out)[0].data<T>(), (*out)[1].data<T>());
   return MX_SUCCESS;

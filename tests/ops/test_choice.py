@@ -197,6 +197,19 @@ def test_without_a_compiler_the_blocks_are_plain(tmp_path):
     ], done.stderr
 
 
+def test_a_library_with_operators_for_gpus_is_found_without_nvcc(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    plain = library()
+    assert plain.parent == tmp_path / "lib" / "face_ops" and plain.suffix == ".so"
+    monkeypatch.setattr("ops.build._toolkit", lambda: ("nvcc", (11, 8), "g++"))
+    with_gpu = library()
+    assert with_gpu.name == f"{plain.stem}-gpu.so"
+    with_gpu.parent.mkdir(parents=True)
+    with_gpu.touch()
+    monkeypatch.setattr("ops.build._toolkit", lambda: None)
+    assert library() == with_gpu
+
+
 def test_levels_share_no_code(tmp_path):
     """A function of the library's own headers, kept once for all levels, could be the wrong one."""
     found = subprocess.run(
