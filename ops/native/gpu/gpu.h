@@ -9,55 +9,40 @@
 #pragma once
 #include <cstdint>
 
+#include "../kernels.h"
+
 struct CUstream_st;  // cudaStream_t is a pointer to it
 
 namespace face {
 namespace gpu {
 
 using Stream = CUstream_st*;
+using face::MarginSoftmax;
+using face::MarginSoftmaxResults;
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kMostBytes = 32 << 20;  // working memory, unless one row and class need more
 
-// Inputs of the margin softmax: B rows, E dimensions, C classes. See margin_softmax.cuh.
-template <typename T>
-struct MarginSoftmax {
-  int64_t B, E, C;
-  const T* embedding;  // (B, E)
-  const T* centres;    // (C, E)
-  const T* label;      // (B,) whole numbers; -1: the target is not among these classes
-  const T* psi;        // (B,) what stands in the place of the target's cosine
-  const T* slope;      // (B,) d psi / d cosine
-  T scale;
-};
-
-// What forward gives; backward and update read maximum and total, backward pull and loss too.
+// The margin softmax takes and gives what the CPU's does (kernels.h; margin_softmax.cuh says how).
+// Backward and update read maximum and total, backward pull and loss too; `share` may be null and
+// leaves no class out.
 //
 // A label that is none of -1 to C - 1 cannot be refused without waiting for the device: its row's
 // loss and cosine are NaN, which ends a training, and it moves neither embedding nor centres.
-template <typename T>
-struct MarginSoftmaxResult {
-  T* loss;     // (B,)
-  T* cosine;   // (B,) of the target, 0 for label -1
-  T* maximum;  // (B,) of the logits
-  T* total;    // (B,) sum of exp(logit - maximum) over these classes
-  T* pull;     // (B, E) d loss_b / d embedding_b
-  T* share;    // (C,) that no class is left out for, as the CPU's backward does; may be null
-};
 
 // Classes walked over at a time are chosen where `chunk` is 0. `update` is for the last function.
 template <typename T>
 int64_t margin_softmax_bytes(int64_t B, int64_t E, int64_t C, bool update, int64_t chunk = 0);
 
 template <typename T>
-const char* margin_softmax_forward(const MarginSoftmax<T>& in, const MarginSoftmaxResult<T>& out,
+const char* margin_softmax_forward(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
                                    void* memory, Stream stream, int64_t chunk = 0);
 
 // `gradient` (B,) is that of the losses. `result.loss` may be null: it makes p - 1 exact where p
 // is near 1.
 template <typename T>
 const char* margin_softmax_backward(const MarginSoftmax<T>& in,
-                                    const MarginSoftmaxResult<T>& result, const T* gradient,
+                                    const MarginSoftmaxResults<T>& result, const T* gradient,
                                     T* embedding_gradient, T* centres_gradient, void* memory,
                                     Stream stream, int64_t chunk = 0);
 
@@ -74,7 +59,7 @@ struct Step {
 
 // Reads maximum, total and, unless null, loss of `result`.
 template <typename T>
-const char* margin_softmax_update(const MarginSoftmax<T>& in, const MarginSoftmaxResult<T>& result,
+const char* margin_softmax_update(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& result,
                                   const Step<T>& step, void* memory, Stream stream,
                                   int64_t chunk = 0);
 

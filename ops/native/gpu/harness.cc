@@ -24,7 +24,7 @@ MarginSoftmax<T> inputs(const int64_t* size, Arrays a, double scale) {
 
 // loss, cosine, maximum, total, pull, share
 template <typename T>
-MarginSoftmaxResult<T> result(Arrays a) {
+MarginSoftmaxResults<T> result(Arrays a) {
   return {at<T>(a, 0), at<T>(a, 1), at<T>(a, 2), at<T>(a, 3), at<T>(a, 4), at<T>(a, 5)};
 }
 

@@ -22,19 +22,19 @@ struct Rows {
 // A warp for each row. `gradient` may be null: it is `each` for all rows then. Unless null,
 // d embedding is the pull of forward times the gradient.
 template <typename T>
-__global__ void begin_gradient(MarginSoftmax<T> in, MarginSoftmaxResult<T> result,
+__global__ void begin_gradient(MarginSoftmax<T> in, MarginSoftmaxResults<T> result,
                                const T* gradient, T each, Rows<T> rows, T* embedding_gradient) {
   const int64_t b = warp_index();
   if (b >= in.B) return;
-  const T* x = in.embedding + b * in.E;
-  const T length = inverse_length(x, in.E), g = gradient ? gradient[b] : each;
+  const T* x = in.embedding + b * in.D;
+  const T length = inverse_length(x, in.D), g = gradient ? gradient[b] : each;
   const int64_t target = target_of(in, b);
   // A row without a class moves nothing, whatever its embedding is: 0 times NaN would.
-  for (int64_t d = lane(); d < in.E; d += kWarp) {
-    rows.unit[b * in.E + d] = target == kNoClass ? T(0) : x[d] * length;
+  for (int64_t d = lane(); d < in.D; d += kWarp) {
+    rows.unit[b * in.D + d] = target == kNoClass ? T(0) : x[d] * length;
     if (embedding_gradient) {
-      const T pull = target == kNoClass ? T(0) : g * result.pull[b * in.E + d];
-      embedding_gradient[b * in.E + d] = pull;
+      const T pull = target == kNoClass ? T(0) : g * result.pull[b * in.D + d];
+      embedding_gradient[b * in.D + d] = pull;
     }
   }
   if (lane() > 0) return;

@@ -51,10 +51,10 @@ const char* over_chunks(const MarginSoftmax<T>& in, const Working<T>& working, i
                         T* share, Stream stream, F f) {
   for (int64_t first = 0; first < in.C; first += chunk) {
     const int64_t n = in.C - first < chunk ? in.C - first : chunk;
-    const T* centres = in.centres + first * in.E;
-    launch(class_lengths<T>, divide_up(n, kWarps), kThreads, stream, centres, n, in.E,
+    const T* centres = in.centres + first * in.D;
+    launch(class_lengths<T>, divide_up(n, kWarps), kThreads, stream, centres, n, in.D,
            working.inverse, share ? share + first : nullptr);
-    const Matrix rows{in.B, in.E, in.E, false}, classes{in.E, n, in.E, true};
+    const Matrix rows{in.B, in.D, in.D, false}, classes{in.D, n, in.D, true};
     if (const char* why = product(working.blas, stream, working.rows.unit, rows, centres, classes,
                                   T(0), working.scores, working.stride))
       return why;
@@ -67,14 +67,14 @@ const char* over_chunks(const MarginSoftmax<T>& in, const Working<T>& working, i
 
 // Gradients of the cosines of a chunk, and their product with the rows: (n, E).
 template <typename T>
-const char* pull_classes(const MarginSoftmax<T>& in, const MarginSoftmaxResult<T>& result,
+const char* pull_classes(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& result,
                          const Working<T>& working, const Scores<T>& scores, Stream stream,
                          T* pulled) {
   launch(score_gradients<T>, in.B * scores.segments, kThreads, stream, in, result.maximum,
          working.rows, scores);
-  const Matrix classes{scores.n, in.B, scores.stride, true}, rows{in.B, in.E, in.E, false};
+  const Matrix classes{scores.n, in.B, scores.stride, true}, rows{in.B, in.D, in.D, false};
   return product(working.blas, stream, scores.values, classes, working.rows.unit, rows, T(0),
-                 pulled, in.E);
+                 pulled, in.D);
 }
 
 }  // namespace
@@ -85,10 +85,10 @@ int64_t margin_softmax_bytes(int64_t B, int64_t E, int64_t C, bool update, int64
 }
 
 template <typename T>
-const char* margin_softmax_forward(const MarginSoftmax<T>& in, const MarginSoftmaxResult<T>& out,
+const char* margin_softmax_forward(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
                                    void* memory, Stream stream, int64_t chunk) {
-  chunk = chosen<T>(in.B, in.E, in.C, false, chunk);
-  const Working<T> working(memory, in.B, in.E, false, chunk);
+  chunk = chosen<T>(in.B, in.D, in.C, false, chunk);
+  const Working<T> working(memory, in.B, in.D, false, chunk);
   T *inverse = working.rows.factor, *rest = working.rows.target;
   launch(begin_rows<T>, divide_up(in.B, kWarps), kThreads, stream, in, out, working.rows.unit,
          inverse, rest);
@@ -101,9 +101,9 @@ const char* margin_softmax_forward(const MarginSoftmax<T>& in, const MarginSoftm
         launch(join_rows<T>, in.B, kThreads, stream, in, out, scores.segments, working.maxima,
                working.sums, rest);
         const Matrix weights{in.B, scores.n, scores.stride, false};
-        const Matrix classes{scores.n, in.E, in.E, false};
+        const Matrix classes{scores.n, in.D, in.D, false};
         return product(working.blas, stream, scores.values, weights, centres, classes, T(1),
-                       out.pull, in.E);
+                       out.pull, in.D);
       });
   if (why) return why;
   launch(end_rows<T>, divide_up(in.B, kWarps), kThreads, stream, in, out, working.rows.unit,
@@ -113,32 +113,32 @@ const char* margin_softmax_forward(const MarginSoftmax<T>& in, const MarginSoftm
 
 template <typename T>
 const char* margin_softmax_backward(const MarginSoftmax<T>& in,
-                                    const MarginSoftmaxResult<T>& result, const T* gradient,
+                                    const MarginSoftmaxResults<T>& result, const T* gradient,
                                     T* embedding_gradient, T* centres_gradient, void* memory,
                                     Stream stream, int64_t chunk) {
-  chunk = chosen<T>(in.B, in.E, in.C, false, chunk);
-  const Working<T> working(memory, in.B, in.E, false, chunk);
+  chunk = chosen<T>(in.B, in.D, in.C, false, chunk);
+  const Working<T> working(memory, in.B, in.D, false, chunk);
   launch(begin_gradient<T>, divide_up(in.B, kWarps), kThreads, stream, in, result, gradient, T(0),
          working.rows, embedding_gradient);
   return over_chunks(
       in, working, chunk, static_cast<T*>(nullptr), stream,
       [&](const Scores<T>& scores, const T* centres) -> const char* {
-        T* gradients = centres_gradient + scores.first * in.E;
+        T* gradients = centres_gradient + scores.first * in.D;
         if (const char* why = pull_classes(in, result, working, scores, stream, gradients))
           return why;
         launch(class_gradients<T>, divide_up(scores.n, kWarps), kThreads, stream, centres,
-               scores.inverse, scores.n, in.E, gradients);
+               scores.inverse, scores.n, in.D, gradients);
         return nullptr;
       });
 }
 
 // A chunk's scores, and all that comes of them, are of its old centres: no other chunk reads them.
 template <typename T>
-const char* margin_softmax_update(const MarginSoftmax<T>& in, const MarginSoftmaxResult<T>& result,
+const char* margin_softmax_update(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& result,
                                   const Step<T>& step, void* memory, Stream stream,
                                   int64_t chunk) {
-  chunk = chosen<T>(in.B, in.E, in.C, true, chunk);
-  const Working<T> working(memory, in.B, in.E, true, chunk);
+  chunk = chosen<T>(in.B, in.D, in.C, true, chunk);
+  const Working<T> working(memory, in.B, in.D, true, chunk);
   launch(begin_gradient<T>, divide_up(in.B, kWarps), kThreads, stream, in, result,
          static_cast<const T*>(nullptr), step.gradient, working.rows, static_cast<T*>(nullptr));
   return over_chunks(
@@ -147,7 +147,7 @@ const char* margin_softmax_update(const MarginSoftmax<T>& in, const MarginSoftma
         if (const char* why = pull_classes(in, result, working, scores, stream, working.pulled))
           return why;
         launch(class_steps<T>, divide_up(scores.n, kWarps), kThreads, stream, step, scores.first,
-               scores.inverse, scores.n, in.E, working.pulled);
+               scores.inverse, scores.n, in.D, working.pulled);
         return nullptr;
       });
 }
@@ -155,12 +155,12 @@ const char* margin_softmax_update(const MarginSoftmax<T>& in, const MarginSoftma
 #define FACE_INSTANTIATE(T)                                                                      \
   template int64_t margin_softmax_bytes<T>(int64_t, int64_t, int64_t, bool, int64_t);            \
   template const char* margin_softmax_forward<T>(                                                \
-      const MarginSoftmax<T>&, const MarginSoftmaxResult<T>&, void*, Stream, int64_t);           \
+      const MarginSoftmax<T>&, const MarginSoftmaxResults<T>&, void*, Stream, int64_t);           \
   template const char* margin_softmax_backward<T>(const MarginSoftmax<T>&,                       \
-                                                  const MarginSoftmaxResult<T>&, const T*, T*,   \
+                                                  const MarginSoftmaxResults<T>&, const T*, T*,   \
                                                   T*, void*, Stream, int64_t);                   \
   template const char* margin_softmax_update<T>(const MarginSoftmax<T>&,                         \
-                                                const MarginSoftmaxResult<T>&, const Step<T>&,   \
+                                                const MarginSoftmaxResults<T>&, const Step<T>&,   \
                                                 void*, Stream, int64_t);
 FACE_INSTANTIATE(float)
 FACE_INSTANTIATE(double)

@@ -61,15 +61,15 @@ __device__ void over_columns(const Scores<T>& scores, int64_t target, F f) {
 
 // A warp for each row: x^, 1 / |x|, and what the sums begin with.
 template <typename T>
-__global__ void begin_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, T* unit, T* inverse,
+__global__ void begin_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, T* unit, T* inverse,
                            T* rest) {
   const int64_t b = warp_index();
   if (b >= in.B) return;
-  const T* x = in.embedding + b * in.E;
-  const T factor = inverse_length(x, in.E);
-  for (int64_t d = lane(); d < in.E; d += kWarp) {
-    unit[b * in.E + d] = x[d] * factor;
-    out.pull[b * in.E + d] = 0;
+  const T* x = in.embedding + b * in.D;
+  const T factor = inverse_length(x, in.D);
+  for (int64_t d = lane(); d < in.D; d += kWarp) {
+    unit[b * in.D + d] = x[d] * factor;
+    out.pull[b * in.D + d] = 0;
   }
   if (lane() > 0) return;
   const int64_t target = target_of(in, b);
@@ -111,7 +111,7 @@ __device__ T new_maximum(T before, const T* maxima, int64_t segments) {
 
 // Scores to weights, 0 for the target; sums (B, segments) of exp(logit - maximum) without it.
 template <typename T>
-__global__ void row_weights(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, Scores<T> scores,
+__global__ void row_weights(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, Scores<T> scores,
                             const T* maxima, T* sums) {
   const int64_t b = blockIdx.x / scores.segments;
   T* row = scores.values + b * scores.stride;
@@ -134,7 +134,7 @@ __global__ void row_weights(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, Sco
 
 // A block for each row: the chunk's sums join those before it, at the new maximum.
 template <typename T>
-__global__ void join_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, int64_t segments,
+__global__ void join_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, int64_t segments,
                           const T* maxima, const T* sums, T* rest) {
   const int64_t b = blockIdx.x;
   const T before = out.maximum[b];
@@ -142,7 +142,7 @@ __global__ void join_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, int64
   const T factor = power(before - top);
   __syncthreads();  // all have read the maximum
   if (factor != 1)
-    for (int64_t d = threadIdx.x; d < in.E; d += kThreads) out.pull[b * in.E + d] *= factor;
+    for (int64_t d = threadIdx.x; d < in.D; d += kThreads) out.pull[b * in.D + d] *= factor;
   if (threadIdx.x > 0) return;
   T sum = rest[b] * factor;
   for (int64_t i = 0; i < segments; ++i) sum += sums[b * segments + i];
@@ -152,7 +152,7 @@ __global__ void join_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, int64
 
 // A warp for each row: the loss, and the sum of weighted centres made a gradient of the embedding.
 template <typename T>
-__global__ void end_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, const T* unit,
+__global__ void end_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, const T* unit,
                          const T* inverse, const T* rest) {
   const int64_t b = warp_index();
   if (b >= in.B) return;
@@ -168,18 +168,18 @@ __global__ void end_rows(MarginSoftmax<T> in, MarginSoftmaxResult<T> out, const 
     out.loss[b] = target == kNoClass ? T(NAN) : loss;
   }
   // d loss / d x^ = scale (sum_j p_j w^_j without the target - slope (1 - p) w^_target)
-  const T* centre = in.centres + (here ? target * in.E : 0);
-  const T length = inverse_length(centre, in.E);
+  const T* centre = in.centres + (here ? target * in.D : 0);
+  const T length = inverse_length(centre, in.D);
   const T turn = here ? in.slope[b] * (rest[b] / total) * length : T(0);
-  T* pull = out.pull + b * in.E;
-  const T* x = unit + b * in.E;
+  T* pull = out.pull + b * in.D;
+  const T* x = unit + b * in.D;
   T along = 0;
-  for (int64_t d = lane(); d < in.E; d += kWarp) {
+  for (int64_t d = lane(); d < in.D; d += kWarp) {
     pull[d] = in.scale * (pull[d] / total - turn * centre[d]);
     along += pull[d] * x[d];
   }
   along = warp_sum(along);
-  for (int64_t d = lane(); d < in.E; d += kWarp)
+  for (int64_t d = lane(); d < in.D; d += kWarp)
     pull[d] = target == kNoClass ? T(0) : inverse[b] * (pull[d] - along * x[d]);
 }
 

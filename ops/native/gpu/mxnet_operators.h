@@ -42,14 +42,14 @@ gpu::MarginSoftmax<T> head_inputs(const Attributes& attributes, MXTensor* t) {
 }
 
 template <typename T>
-gpu::MarginSoftmaxResult<T> head_results(MXTensor* t) {
+gpu::MarginSoftmaxResults<T> head_results(MXTensor* t) {
   return {data<T>(t[0]), data<T>(t[1]), data<T>(t[2]),
           data<T>(t[3]), data<T>(t[4]), data<T>(t[5])};
 }
 
 template <typename T>
 void* lend_head(const OpResource& resource, const gpu::MarginSoftmax<T>& in, bool update) {
-  return lend(resource, gpu::margin_softmax_bytes<T>(in.B, in.E, in.C, update));
+  return lend(resource, gpu::margin_softmax_bytes<T>(in.B, in.D, in.C, update));
 }
 
 template <typename T>
@@ -82,7 +82,7 @@ MXReturnValue margin_softmax_update(const Attributes& attributes, Tensors* in, T
                                     const OpResource& resource) {
   MXTensor* more = in->data() + kHeadInputs;
   const auto inputs = head_inputs<T>(attributes, in->data());
-  gpu::MarginSoftmaxResult<T> results{};
+  gpu::MarginSoftmaxResults<T> results{};
   results.maximum = data<T>(more[1]);
   results.total = data<T>(more[2]);
   const gpu::Step<T> step{data<T>((*in)[1]),
