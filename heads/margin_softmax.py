@@ -101,9 +101,7 @@ class MarginSoftmax(gluon.HybridBlock):
         )
         target = F.pick(cosine, label, axis=1)  # (B,)
         fixed = F.BlockGrad(target)
-        psi, slope = combined_margin(F, fixed, **self._margins)
-        psi = fixed + F.broadcast_mul(psi - fixed, margin_fraction)
-        slope = 1.0 + F.broadcast_mul(slope - 1.0, margin_fraction)
+        psi, slope = self._margin(F, fixed, margin_fraction)
         # psi takes the place of the true cosine, and its slope goes with it: the bracket is 0.
         psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
         place = F.contrib.arange_like(label).astype("int32") * self._num_classes
@@ -119,9 +117,7 @@ class MarginSoftmax(gluon.HybridBlock):
         centre = F.BlockGrad(F.take(weight, label, mode="clip"))  # (B, E)
         fixed = F.BlockGrad(embedding)
         cosine = F.sum(_normalised(F, fixed) * _normalised(F, centre), axis=1)
-        psi, slope = combined_margin(F, cosine, **self._margins)
-        psi = cosine + F.broadcast_mul(psi - cosine, margin_fraction)
-        slope = 1.0 + F.broadcast_mul(slope - 1.0, margin_fraction)
+        psi, slope = self._margin(F, cosine, margin_fraction)
         if not self._step:
             inputs = embedding, weight, label, psi, slope
             loss = F.face_margin_softmax(*inputs, scale=self._scale)[0]
@@ -132,6 +128,12 @@ class MarginSoftmax(gluon.HybridBlock):
         loss, here, maximum, total, pull, share = out
         loss = loss + F.sum((embedding - fixed) * F.BlockGrad(pull), axis=1)
         return loss, F.BlockGrad(cosine), fixed, label, psi, slope, here, maximum, total, share
+
+    def _margin(self, F, cosine, fraction):
+        """Return psi and its slope with this share of the margin, (B,) each."""
+        psi, slope = combined_margin(F, cosine, **self._margins)
+        psi = cosine + F.broadcast_mul(psi - cosine, fraction)
+        return psi, 1.0 + F.broadcast_mul(slope - 1.0, fraction)
 
     def fuse_update(self, momentum: float, weight_decay: float) -> None:
         """Let the class centres be updated by `update`, without an array of their gradients.

@@ -4,12 +4,18 @@
 // Included by level.cc, into the namespace of a level.
 #pragma once
 
+template <typename T>
+INLINE T target_probability(const MarginSoftmax<T>& in, const MarginSoftmaxState<T>& state,
+                            int64_t b) {
+  return T(exp(in.scale * in.psi[b] - state.maximum[b])) / state.total[b];
+}
+
 // Length that the pull of a row's own class has in the gradient of its centre, before the scale.
 template <typename T>
 INLINE T target_pull(const MarginSoftmax<T>& in, const MarginSoftmaxState<T>& state,
                      const T* loss_gradient, int64_t b) {
   if (in.label[b] < 0) return 0;
-  const T p = T(exp(in.scale * in.psi[b] - state.maximum[b])) / state.total[b];
+  const T p = target_probability<T>(in, state, b);
   const T cosine = state.cosine[b];
   const T sine = T(__builtin_sqrt(cosine * cosine < 1 ? 1 - cosine * cosine : 0));
   const T pull = loss_gradient[b] * (p - 1) * in.slope[b] * sine;
@@ -78,7 +84,7 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
     for (int64_t b = 0; b < B; ++b) {
       const int64_t j = place_of(in.label[b], classes, n);
       if (j < 0) continue;
-      const T p = T(exp(in.scale * in.psi[b] - state.maximum[b])) / state.total[b];
+      const T p = target_probability<T>(in, state, b);
       g[j * rows + b] = loss_gradient[b] * in.scale * in.slope[b] * (p - 1);
     }
     for (int64_t j = 0; j < n; ++j) {

@@ -17,8 +17,10 @@ namespace face {
 namespace gpu {
 
 using Stream = CUstream_st*;
+using face::BatchNorm;
 using face::MarginSoftmax;
 using face::MarginSoftmaxResults;
+using face::Planes;
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kMostBytes = 32 << 20;  // working memory, unless one row and class need more
@@ -63,11 +65,6 @@ const char* margin_softmax_update(const MarginSoftmax<T>& in, const MarginSoftma
                                   const Step<T>& step, void* memory, Stream stream,
                                   int64_t chunk = 0);
 
-// Arrays (N, C, P): N images, C channels, P pixels of a plane.
-struct Planes {
-  int64_t N, C, P;
-};
-
 // Working memory of prelu_backward and of both functions of batch normalisation.
 template <typename T>
 int64_t activation_bytes(const Planes& size);
@@ -78,15 +75,6 @@ const char* prelu_forward(const Planes& size, const T* x, const T* slope, T* y, 
 template <typename T>
 const char* prelu_backward(const Planes& size, const T* x, const T* slope, const T* dy, T* dx,
                            T* dslope, void* memory, Stream stream);
-
-template <typename T>
-struct BatchNorm {
-  const T* x;
-  const T* gamma;  // (C,)
-  const T* beta;   // (C,)
-  const T* slope;  // (C,) of the PReLU behind it, null for none
-  T epsilon;
-};
 
 // Of training: `inverse` is 1 / sqrt(variance + epsilon); the running statistics move on by
 // 1 - momentum, with the variance divided by the count, as Gluon's BatchNorm does.

@@ -31,7 +31,7 @@ T* data(MXTensor& tensor) {
   return tensor.data<T>();
 }
 
-// ---- margin softmax: embedding, centres, label, psi, slope; gives what MarginSoftmaxResult holds
+// ---- margin softmax: embedding, centres, label, psi, slope; gives what MarginSoftmaxResults holds
 
 constexpr int kHeadInputs = 5, kHeadOutputs = 6;
 
@@ -100,11 +100,6 @@ MXReturnValue margin_softmax_update(const Attributes& attributes, Tensors* in, T
 
 // ---- PReLU: x, slope; batch normalisation: x, gamma, beta, running mean and variance, slope
 
-inline gpu::Planes sides(const MXTensor& x) {
-  const face::Planes size = planes(x);
-  return {size.N, size.C, size.P};
-}
-
 template <typename T>
 void* lend_sums(const OpResource& resource, const gpu::Planes& size) {
   return lend(resource, gpu::activation_bytes<T>(size));
@@ -114,7 +109,7 @@ template <typename T>
 MXReturnValue prelu_forward(const Attributes&, Tensors* in, Tensors* out,
                             const OpResource& resource) {
   return done("face_prelu",
-              gpu::prelu_forward<T>(sides((*in)[0]), data<T>((*in)[0]), data<T>((*in)[1]),
+              gpu::prelu_forward<T>(planes((*in)[0]), data<T>((*in)[0]), data<T>((*in)[1]),
                                     data<T>((*out)[0]), stream(resource)));
 }
 
@@ -122,7 +117,7 @@ MXReturnValue prelu_forward(const Attributes&, Tensors* in, Tensors* out,
 template <typename T>
 MXReturnValue prelu_backward(const Attributes&, Tensors* in, Tensors* out,
                              const OpResource& resource) {
-  const gpu::Planes size = sides((*in)[1]);
+  const gpu::Planes size = planes((*in)[1]);
   return done("face_prelu",
               gpu::prelu_backward<T>(size, data<T>((*in)[1]), data<T>((*in)[2]),
                                      data<T>((*in)[0]), data<T>((*out)[0]), data<T>((*out)[1]),
@@ -139,7 +134,7 @@ gpu::BatchNorm<T> norm_inputs(const Attributes& attributes, MXTensor* t) {
 template <typename T>
 MXReturnValue batch_norm_forward(const Attributes& attributes, Tensors* in, Tensors* out,
                                  const OpResource& resource) {
-  const gpu::Planes size = sides((*in)[0]);
+  const gpu::Planes size = planes((*in)[0]);
   return done("face_batch_norm",
               gpu::batch_norm_forward<T>(
                   size, norm_inputs<T>(attributes, in->data()),
@@ -152,7 +147,7 @@ MXReturnValue batch_norm_forward(const Attributes& attributes, Tensors* in, Tens
 template <typename T>
 MXReturnValue batch_norm_backward(const Attributes& attributes, Tensors* in, Tensors* out,
                                   const OpResource& resource) {
-  const gpu::Planes size = sides((*in)[3]);
+  const gpu::Planes size = planes((*in)[3]);
   const auto inputs = norm_inputs<T>(attributes, in->data() + 3);
   MXTensor* results = in->data() + 3 + out->size();
   const char* fault = gpu::batch_norm_backward<T>(
