@@ -10,9 +10,11 @@ sees the whole configuration.
 
 from __future__ import annotations
 
+from launch.memory import keep_memory
 from launch.threads import share_cores
 
 THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
+keep_memory()  # before there are threads
 
 import inspect
 import os
@@ -41,6 +43,7 @@ from launch.gpu import require_code
 from launch.provenance import commit, versions
 from nets import NETS, build_net
 from pipeline.augmentation import Augmentation
+from pipeline.decoded_cache import DecodedCache
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
 from pipeline.records import RecordSet, open_records
 from pipeline.sampling import Position
@@ -116,12 +119,12 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     # Kept from the first start on: with another number of ranks an epoch drops another tail.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
     end_images = state.get("end_images") or run_images(config, epoch_images, whole)
+    operators = agree(comm, lambda: ops.use(config.run.operators, inputs.ctx.device_type))
     # The loader first: its worker processes fork before MXNet has threads.
     loader = agree(comm, lambda: make_loader(config, inputs, comm, progress, folder))
     at_end.callback(loader.close)
 
     reseed(config.run.seed, 0, 0)  # the same initial weights on every rank
-    operators = agree(comm, lambda: ops.use(config.run.operators, inputs.ctx.device_type))
     net, head = agree(comm, lambda: make_blocks(config, inputs))
     parameters = collect_parameters(net, head)
     optimizer = build_optimizer(
@@ -316,6 +319,9 @@ def make_loader(
     decode = data.decode
     if decode == "auto":
         decode = "mixed" if inputs.ctx.device_type == "gpu" else "cpu"
+    cache = None
+    if data.decoded_cache_mib and inputs.records:
+        cache = DecodedCache(inputs.records, data.decoded_cache_mib)
     return build_loader(
         data.loader,
         inputs.records,
@@ -341,6 +347,7 @@ def make_loader(
         workers=data.workers,
         prefetch=data.prefetch,
         index_folder=folder / "index",
+        cache=cache,
         num_classes=inputs.num_classes,
         image_size=inputs.image_size,
     )

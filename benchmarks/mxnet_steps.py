@@ -147,7 +147,7 @@ def train_step(
 
     state = sum(4 * _size(p) * (1 if p.grad_req == "null" else 3) for p in parameters)
     trained = sum(_size(p) for p in parameters if "running_" not in p.name)
-    return Work(step, state, trained, _versions(), lambda steps: _profile(step, steps))
+    return Work(step, state, trained, _versions(), profile=lambda steps: _profile(step, steps))
 
 
 def operator_step(kind: str, operator: str, shape: list[int]) -> Work:

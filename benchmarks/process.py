@@ -35,7 +35,7 @@ class Rival:
     settings
         Keywords for its ``build``.
     needs
-        "gluonfr" or "torch": left out where that cannot be had.
+        "gluonfr", "simplejpeg" or "torch": left out where that cannot be had.
     python
         Interpreter; another one for PyTorch.
     images
@@ -43,6 +43,9 @@ class Rival:
     same_value, same_size
         Whether the first step's number, and the number of parameters, must be those of the other
         rivals of the group that say so.
+    steady
+        Whether single steps say nothing, because work is done ahead in bursts: a turn counts as
+        the mean of its steps.
     environment
         Variables of the process.
     """
@@ -55,6 +58,7 @@ class Rival:
     images: int = 0
     same_value: bool = False
     same_size: bool = False
+    steady: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
 

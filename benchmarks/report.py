@@ -33,6 +33,13 @@ COLUMNS = (  # heading, key, form
     ("x ours", "times_ours", "{:.2f}"),
     ("x but update", "times_ours_without_update", "{:.2f}"),
 )
+RATE_COLUMNS = (
+    ("images/s", "images_per_second", "{:,.0f}"),
+    ("quartiles", "images_per_second_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),
+    ("peak MiB", "peak_mib", "{:,.0f}"),
+    ("turns", "steps", "{}"),
+    ("ours is", "times_ours", "{:.2f} times"),
+)
 LEGEND = (
     "extra: peak over weights, gradients and momentum; x ours: so many times the time of ours"
     " (the first row)"
@@ -54,8 +61,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, help=f"for the whole run ({SECONDS:.0f})")
 
 
-def run(title: str, groups: Sequence[Sequence[Rival]], arguments: argparse.Namespace) -> int:
+def run(
+    title: str,
+    groups: Sequence[Sequence[Rival]],
+    arguments: argparse.Namespace,
+    limits: Sequence[str] = (),
+    rates: bool = False,
+) -> int:
     """Time the groups one after the other, print and write what the options ask for.
+
+    Parameters
+    ----------
+    limits
+        Names of ceilings that every row is also given as a share of.
+    rates
+        Show images per second in the place of milliseconds.
 
     Returns
     -------
@@ -84,11 +104,15 @@ def run(title: str, groups: Sequence[Sequence[Rival]], arguments: argparse.Names
             )
         )
         _progress("")
-        print("\n" + "\n".join(table(races[-1].rows, width)))
+        compare(races[-1].rows, limits)
+        shown = RATE_COLUMNS if rates else COLUMNS
+        shown += tuple((f"of {name}", f"of {name}", "{:.2f}") for name in limits)
+        print("\n" + "\n".join(table(races[-1].rows, width, shown)))
         for sentence in races[-1].left_out:
             print(f"left out: {sentence}")
         sys.stdout.flush()
-    print(f"\n{LEGEND}")
+    if not rates:
+        print(f"\n{LEGEND}")
     failed = [sentence for race in races for sentence in race.failed]
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)
@@ -103,7 +127,7 @@ def run(title: str, groups: Sequence[Sequence[Rival]], arguments: argparse.Names
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.plot:
         filled = [race.rows for race in races if race.rows]
-        print(chart.draw(filled, title, arguments.plot) or f"chart: {arguments.plot}")
+        print(chart.draw(filled, title, arguments.plot, rates) or f"chart: {arguments.plot}")
     return 1 if failed else 0
 
 
@@ -116,8 +140,9 @@ def choose(
     missing = {}
     if "torch" in needed and not torch:
         missing["torch"] = "torch: no interpreter with PyTorch; give one: --torch PYTHON"
-    if "gluonfr" in needed and (why := rivals.install()):
-        missing["gluonfr"] = f"gluonfr: {why}"
+    here = needed & {"gluonfr", "simplejpeg"}
+    if here and (why := rivals.install()):
+        missing |= {name: f"{name}: {why}" for name in here}
     chosen = [
         [
             replace(rival, python=torch) if rival.needs == "torch" else rival
@@ -145,9 +170,24 @@ def compile_operators() -> None:
         raise SystemExit((done.stderr.strip() or "ops.use failed").splitlines()[-1])
 
 
-def table(rows: Sequence[dict[str, Any]], width: int) -> list[str]:
+def compare(rows: Sequence[dict[str, Any]], limits: Sequence[str]) -> None:
+    """Give every row its rate with its spread, and what share of each limit that is."""
+    found = {row["name"]: row["milliseconds"] for row in rows}
+    for row in rows:
+        if "images_per_second" in row:
+            images = row["images_per_second"] * row["milliseconds"]
+            low, high = row["spread"]
+            row["images_per_second_spread"] = [images / high, images / low]
+        for name in limits:
+            if name in found:
+                row[f"of {name}"] = found[name] / row["milliseconds"]
+
+
+def table(
+    rows: Sequence[dict[str, Any]], width: int, shown: Sequence[tuple[str, str, str]] = COLUMNS
+) -> list[str]:
     """Return the lines of the table; columns that no row has are left out."""
-    columns = [column for column in COLUMNS if any(column[1] in row for row in rows)]
+    columns = [column for column in shown if any(column[1] in row for row in rows)]
     cells = [[heading for heading, _, _ in columns]]
     for row in rows:
         cells.append([form.format(row[key]) if key in row else "" for _, key, form in columns])
@@ -162,6 +202,8 @@ def table(rows: Sequence[dict[str, Any]], width: int) -> list[str]:
 
 def first_look(row: dict[str, Any], width: int) -> str:
     """Return the line of a row of which one step was timed."""
+    if "images_per_second" in row:
+        return f"{row['name']:{width}}  {row['images_per_second']:10,.1f} images/s"
     return f"{row['name']:{width}}  {row['milliseconds']:10,.1f} ms"
 
 

@@ -39,7 +39,8 @@ class Result:
     def turn(self, steps: int, untimed: int = 1) -> None:
         """Let the rival do steps and take down how long they took."""
         answer = self.process.ask(steps=steps, untimed=untimed)
-        self.seconds += answer["seconds"]
+        seconds = answer["seconds"]
+        self.seconds += [statistics.fmean(seconds)] if self.rival.steady else seconds
         self.without_update += answer["seconds_without_update"]
         if not self.rounds:
             self.value = answer["value"]

@@ -41,6 +41,8 @@ class Work:
         Number of trained values.
     versions
         Of the libraries that compute.
+    begin
+        Called before the steps of each request, whose time it is not part of.
     profile
         Does the given number of steps; returns the milliseconds that each operator took.
     """
@@ -49,6 +51,7 @@ class Work:
     state_bytes: int
     parameters: int
     versions: dict[str, str]
+    begin: Callable[[], None] = lambda: None
     profile: Callable[[int], dict[str, float]] | None = None
 
 
@@ -83,6 +86,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
         if "profile" in request:
             _send(answers, profile=work.profile(request["profile"]) if work.profile else {})
             continue
+        work.begin()
         # After the other rivals' turns nothing of this one is in the caches.
         for _ in range(request.get("untimed", 0)):
             timed(work)

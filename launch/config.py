@@ -70,6 +70,7 @@ class Config:
 # What may differ between a run and its resumption: it does not change the weights.
 FREE_ON_RESUME = {
     *("run.name", "run.dir", "run.resume", "data.threads", "data.workers", "data.prefetch"),
+    "data.decoded_cache_mib",
     *("data.batch_size", "train.log_every", "train.keep_checkpoints", "eval.batch_size"),
 }
 

@@ -80,6 +80,8 @@ class DataConfig:
     """Most pixels by which an image is moved, down or up and right or left; 0 for none."""
     grey: float = 0.0
     """Share of the images that lose their colours."""
+    decoded_cache_mib: int = 0
+    """Memory of the host, for all its ranks, that may hold the decoded images; 0 decodes anew."""
     threads: int = 0
     """Decoder threads per rank; 0 shares the cores among the ranks of the host."""
     workers: int = 1
@@ -92,9 +94,8 @@ class DataConfig:
         if not self.records and self.loader != "synthetic":
             yield "records", "required: a folder with train.rec, train.idx and property, or a .rec"
         yield from _at_least(self, batch_size=1, num_classes=0, window=1)
-        yield from _at_least(
-            self, threads=0, workers=0, prefetch=1, images_filter=0, cut_out=0, shift=0
-        )
+        yield from _at_least(self, threads=0, workers=0, prefetch=1, images_filter=0)
+        yield from _at_least(self, cut_out=0, shift=0, decoded_cache_mib=0)
         if len(self.records) > 1 and self.num_classes:
             yield (
                 "num_classes",
@@ -106,6 +107,12 @@ class DataConfig:
                 "reader",
                 f"'window' reads one record set, got {len(self.records)}; make one of them with "
                 "tools/shuffle_records.py, or use data.reader=random",
+            )
+        if self.decoded_cache_mib and (self.loader, self.reader) != ("dali", "random"):
+            yield (
+                "decoded_cache_mib",
+                "is for data.loader=dali with data.reader=random, got "
+                f"{self.loader} with {self.reader}; set it to 0",
             )
         if not 0 <= self.color_jitter < 1:
             yield "color_jitter", f"must be in [0, 1), got {self.color_jitter}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused operators for MXNet, and the one place that chooses whether they are used.
+"""Fused operators for MXNet and for loaders, and the one place that chooses whether they are used.
 
 Every operator has a plain-Gluon twin in the block that uses it: the same parameters, the same
 numbers up to rounding.  ``use`` chooses, before a network is called for the first time; until then
@@ -14,10 +14,12 @@ from typing import Any
 from mxnet import autograd, gluon, library
 
 from ops import build
+from ops.feed import Feed
 
 CHOICES = ("auto", "native", "plain")
 _device = ""  # type of the device whose fused operators are used; "" for the plain form
 _loaded = False  # MXNet takes a library once
+_feed: Feed | None = None  # the loaders' functions, which work on the CPU whatever computes
 
 
 class OperatorError(ValueError):
@@ -40,15 +42,18 @@ def use(choice: str, device: str = "cpu") -> str:
     OperatorError
         If native operators are asked for and cannot be had.
     """
-    global _device, _loaded
+    global _device, _loaded, _feed
     if choice not in CHOICES:
         raise OperatorError(f"run.operators: must be one of {', '.join(CHOICES)}, got {choice!r}")
-    _device = ""
-    if choice == "plain" or (choice == "auto" and device != "cpu"):
+    _device, _feed = "", None
+    if choice == "plain":
         return ""
     try:
         path = build.compile_library()
         compiled = ctypes.CDLL(str(path))
+        _feed = Feed(compiled)
+        if choice == "auto" and device != "cpu":
+            return ""
         if device == "gpu":
             _require_gpu(compiled)
         if not _loaded:
@@ -57,6 +62,8 @@ def use(choice: str, device: str = "cpu") -> str:
     except build.BuildError as error:
         if choice == "native":
             raise OperatorError(str(error)) from None
+        if device != "cpu":
+            return ""  # plain in any case
         return f"operators plain, which is slower: {error}"
     _device = device
     compiled.face_ops_level.restype = ctypes.c_char_p
@@ -75,6 +82,11 @@ def _require_gpu(compiled: ctypes.CDLL) -> None:
     fault = compiled.face_ops_gpu_fault()
     if fault:
         raise OperatorError(f"run.operators: {fault.decode()}; use run.operators=plain")
+
+
+def feed() -> Feed | None:
+    """Return the functions that loaders call for whole batches; None for the plain form."""
+    return _feed
 
 
 def fused() -> bool:

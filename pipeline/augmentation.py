@@ -66,6 +66,11 @@ class Augmentation:
         """Return whether any colour is changed."""
         return bool(self.color_jitter or self.grey)
 
+    @property
+    def changes_pixels(self) -> bool:
+        """Return whether anything but mirroring is done."""
+        return bool(self.colors or self.jpeg_quality or self.shift or self.cut_out)
+
 
 NO_AUGMENTATION = Augmentation(mirror=False)
 

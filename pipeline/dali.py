@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DALI graphs: the only importer of nvidia.dali; knows no mxnet.
 
-``DecodeGraph`` turns JPEG bytes and the choices of augmentation into normalised float images, on
-the CPU or the GPU with the same code.  ``WindowReader`` runs ``fn.readers.mxnet`` and gives bytes
-with their place in the .rec, so that both ways to read share one decode graph and one choice.
+``DecodeGraph`` turns JPEG bytes and the choices of augmentation into images, on the CPU or the GPU
+with the same code.  ``WindowReader`` runs ``fn.readers.mxnet`` and gives bytes or pixels with their
+place in the .rec, so that both ways to read share one choice.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,32 @@ from pipeline.augmentation import (
 MEAN, STD = 127.5, 128.0
 """Pixels x of 0 to 255 are delivered as (x - MEAN) / STD."""
 
-JPEG_BYTES_HINT = 16384  # of a 112x112 face at quality 95, generously
+READ_DEPTH = 2  # batches that the window reader has under way
 
 
 @pipeline_def(enable_conditionals=True)
-def _decode_graph(decode: str, augmentation: Augmentation) -> Any:
-    """JPEG bytes and what is done to each image -> float32 (3, H, W), RGB."""
+def _decode_graph(
+    source: str, decode: str, finish: str, augmentation: Augmentation, copy: bool
+) -> Any:
+    """JPEG bytes or pixels, and what is done to each image -> RGB.
 
-    def given(name: str, dtype: Any, ndim: int) -> Any:
-        return fn.external_source(name=name, dtype=dtype, ndim=ndim)
+    float32 (3, H, W), normalised, where ``finish`` is "float"; uint8 (H, W, 3), neither mirrored
+    nor normalised, where it is "bytes".
+    """
 
-    image = fn.decoders.image(
-        given("jpeg", types.UINT8, 1),
-        device="mixed" if decode == "mixed" else "cpu",
-        output_type=types.RGB,
-    )
+    def given(name: str, dtype: Any, ndim: int, **options: Any) -> Any:
+        return fn.external_source(name=name, dtype=dtype, ndim=ndim, **options)
+
+    if source == "pixels":
+        image = given("image", types.UINT8, 3, layout="HWC", no_copy=not copy)
+        if decode == "mixed":
+            image = image.gpu()
+    else:
+        image = fn.decoders.image(
+            given("image", types.UINT8, 1, no_copy=not copy),
+            device="mixed" if decode == "mixed" else "cpu",
+            output_type=types.RGB,
+        )
     if augmentation.jpeg_quality:
         quality = given("quality", types.INT32, 0)
         if quality > 0:  # for each image: DALI compiles this to a split and a merge of the batch
@@ -86,6 +98,8 @@ def _decode_graph(decode: str, augmentation: Augmentation) -> Any:
             axes=[0, 1],
             fill_value=CUT_OUT_VALUE,
         )
+    if finish == "bytes":
+        return image
     return fn.crop_mirror_normalize(
         image,
         dtype=types.FLOAT,
@@ -97,12 +111,12 @@ def _decode_graph(decode: str, augmentation: Augmentation) -> Any:
 
 
 class DecodeGraph:
-    """A queue of batches on their way from JPEG bytes to normalised images.
+    """A queue of batches on their way from JPEG bytes to images.
 
     Parameters
     ----------
     batch_size
-        Images per batch B.
+        Most images per batch.
     decode
         "cpu", or "mixed" for GPUs.
     threads
@@ -113,6 +127,12 @@ class DecodeGraph:
         GPU of this rank, None without one.
     augmentation
         What the choices fed with the batches will be of.
+    source
+        "jpeg": batches of JPEG bytes; "pixels": of decoded images.
+    finish
+        "float": normalised planes; "bytes": pixels, for whoever mirrors and normalises them.
+    copy
+        Whether what is fed may change right afterwards; else DALI reads it where it lies.
     """
 
     def __init__(
@@ -123,12 +143,19 @@ class DecodeGraph:
         depth: int,
         device_id: int | None,
         augmentation: Augmentation,
+        source: str = "jpeg",
+        finish: str = "float",
+        copy: bool = False,
     ):
-        self._fed, self._depth = 0, depth
+        self._fed, self._depth, self._finish = 0, depth, finish
         self._augmentation = augmentation
+        self._held: deque[Any] = deque()  # images that DALI may still read where they lie
         self._pipeline: Pipeline = _decode_graph(
+            source,
             decode,
+            finish,
             augmentation,
+            copy,
             batch_size=batch_size,
             num_threads=threads,
             device_id=device_id,
@@ -136,9 +163,32 @@ class DecodeGraph:
         )
         self._pipeline.build()
 
-    def feed(self, jpegs: Sequence[np.ndarray], choices: Choices) -> None:
-        """Put a batch in; at most ``depth`` may be under way, and as many before the first take."""
-        inputs: dict[str, Any] = {"jpeg": list(jpegs), "mirror": choices.mirror.astype(np.int32)}
+    def feed(self, images: Any, choices: Choices | None) -> None:
+        """Put a batch in; at most ``depth`` may be under way, and as many before the first take.
+
+        Parameters
+        ----------
+        images
+            JPEG bytes: a list of uint8 (n,), an array (B, S) with something behind the end of
+            each, or a DALI tensor list.  Or pixels, (B, H, W, 3).  They may not change before the
+            batch is released, unless they are copied.
+        choices
+            What is done to each; None where nothing is.
+        """
+        inputs: dict[str, Any] = {"image": images}
+        if choices is not None:
+            inputs |= self._inputs(choices)
+        for name, values in inputs.items():
+            self._pipeline.feed_input(name, values)
+        self._held.append(inputs["image"])
+        self._fed += 1
+        if self._fed >= self._depth:  # the first call of schedule_run starts the whole queue
+            self._pipeline.schedule_run()
+
+    def _inputs(self, choices: Choices) -> dict[str, Any]:
+        inputs: dict[str, Any] = {}
+        if self._finish == "float":
+            inputs["mirror"] = choices.mirror.astype(np.int32)
         if self._augmentation.jpeg_quality:
             inputs["quality"] = choices.quality
         if self._augmentation.colors:
@@ -149,11 +199,7 @@ class DecodeGraph:
             anchor, shape = np.split(choices.cut_out.astype(np.float32), 2, axis=1)
             inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI takes no strides
             inputs["cut_out_shape"] = np.ascontiguousarray(shape)
-        for name, values in inputs.items():
-            self._pipeline.feed_input(name, values)
-        self._fed += 1
-        if self._fed >= self._depth:  # the first call of schedule_run starts the whole queue
-            self._pipeline.schedule_run()
+        return inputs
 
     def take(self) -> Any:
         """Wait for the oldest batch; return its images, a DALI tensor list.
@@ -170,6 +216,7 @@ class DecodeGraph:
     def release(self) -> None:
         """Give the images of the last ``take`` back."""
         self._pipeline.release_outputs()
+        self._held.popleft()
 
 
 def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tuple[int, str] | None:
@@ -201,15 +248,20 @@ def _window_graph(rec: str, idx: str, shard_id: int, num_shards: int, window: in
         num_shards=num_shards,
         random_shuffle=window > 1,
         initial_fill=window,
-        tensor_init_bytes=JPEG_BYTES_HINT,
+        tensor_init_bytes=1,  # what it reads stays in the mapped file
     )
-    return jpeg, fn.get_property(jpeg, key="source_info")
+    return jpeg, fn.pad(fn.get_property(jpeg, key="source_info"), fill_value=0)
 
 
 class WindowReader:
     """Sequential scan of one shard with a shuffle buffer, ``fn.readers.mxnet``.
 
     The mixing is that of a window: a set sorted by person comes out nearly sorted by person.
+
+    Parameters
+    ----------
+    batches
+        How often ``take`` will be called.
     """
 
     def __init__(
@@ -221,7 +273,9 @@ class WindowReader:
         num_shards: int,
         window: int,
         seed: int,
+        batches: int,
     ):
+        self._left = batches - READ_DEPTH
         self._pipeline: Pipeline = _window_graph(
             str(rec),
             str(idx),
@@ -232,15 +286,58 @@ class WindowReader:
             num_threads=1,
             device_id=None,
             seed=seed,
+            prefetch_queue_depth=READ_DEPTH,
         )
         self._pipeline.build()
+        self._pipeline.schedule_run()
 
-    def read(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return the JPEG bytes of the next batch and their offsets in the .rec, int64 (B,)."""
-        jpeg, source = self._pipeline.run()
-        # The reader names a sample "<path> at index <offset>".
-        offsets = [
-            int(np.array(source.at(i)).tobytes().rpartition(b" at index ")[2])
-            for i in range(len(source))
-        ]
-        return [np.array(jpeg.at(i)) for i in range(len(jpeg))], np.array(offsets, dtype=np.int64)
+    def take(self) -> tuple[Any, np.ndarray]:
+        """Return the JPEG bytes of the next batch, a DALI tensor list, and their offsets, (B,).
+
+        The bytes stay valid until ``release``; the offsets are int64, those in the .rec.
+        """
+        jpegs, source = self._pipeline.share_outputs()
+        # The reader names a sample "<path> at index <offset>"; zeros follow.
+        return jpegs, _last_numbers(np.array(source.as_tensor()))
+
+    def release(self) -> None:
+        """Give the bytes of the last ``take`` back; have one more batch read if any is left."""
+        self._pipeline.release_outputs()
+        if self._left > 0:
+            self._pipeline.schedule_run()
+        self._left -= 1
+
+
+@pipeline_def
+def _ceiling_graph(rec: str, idx: str) -> Any:
+    jpeg, _ = fn.readers.mxnet(path=[rec], index_path=[idx], random_shuffle=True)
+    return fn.decoders.image(jpeg, output_type=types.RGB)
+
+
+def decoded_alone(rec: Path, idx: Path, batch_size: int, threads: int) -> Iterator[None]:
+    """Read and decode batches and do nothing with them: what no loader on DALI can exceed."""
+    pipe: Pipeline = _ceiling_graph(
+        str(rec), str(idx), batch_size=batch_size, num_threads=threads, device_id=None
+    )
+    pipe.build()
+    pipe.schedule_run()
+    while True:
+        pipe.share_outputs()
+        yield
+        pipe.release_outputs()
+        pipe.schedule_run()
+
+
+def _last_numbers(text: np.ndarray) -> np.ndarray:
+    """Return the numbers that lines (B, n) of characters end in, int64 (B,); zeros may follow."""
+    size = (text != 0).sum(axis=1)
+    number, scale = np.zeros(len(text), dtype=np.int64), 1
+    rows, more = np.arange(len(text)), np.ones(len(text), dtype=bool)
+    for back in range(1, int(size.max()) + 1):
+        digit = text[rows, np.maximum(size - back, 0)].astype(np.int64) - ord("0")
+        more &= (digit >= 0) & (digit <= 9)
+        if not more.any():
+            break
+        number[more] += digit[more] * scale
+        scale *= 10
+    return number

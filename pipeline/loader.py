@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches on the device: ``build_loader`` and the one function that hands over to MXNet.
+"""Batches on the device: ``build_loader``.
 
 Whatever the loader, batch t of a rank holds the same images, augmented alike, as float32 NCHW,
 normalised, and every batch is a new NDArray: an array that some operator still reads can not be
@@ -9,22 +9,25 @@ leave Python's lock alone.
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
 
+from ops import feed
 from pipeline import sampling
 from pipeline.augmentation import Augmentation, Choices
-from pipeline.plans import Plan, Share, random_plans, window_plans
-from pipeline.record_reader import RecordReader
-from pipeline.records import RecordError, RecordSet
+from pipeline.decoded_cache import DecodedCache
+from pipeline.hand_over import Normaliser, labels_to
+from pipeline.plans import Group, Plan, Share, random_groups, random_plans, window_groups
+from pipeline.record_reader import Memory, RecordReader
+from pipeline.records import RecordSet
 from pipeline.sampling import Position
 
 LOADERS = ("dali", "cpu", "synthetic")
@@ -56,7 +59,11 @@ class Loader:
     """
 
     def __init__(
-        self, batches: Iterator[Batch], images_per_epoch: int, prefetch: int, notice: str = ""
+        self,
+        batches: Generator[Batch, None, None],
+        images_per_epoch: int,
+        prefetch: int,
+        notice: str = "",
     ):
         self.images_per_epoch = images_per_epoch
         self.notice = notice
@@ -102,7 +109,8 @@ class Loader:
             for batch in batches:
                 self._put(batch)
                 if self._stop.is_set():
-                    return
+                    break
+            batches.close()
         except BaseException as error:
             self._put(error)
 
@@ -131,6 +139,7 @@ def build_loader(
     workers: int = 1,
     prefetch: int = 2,
     index_folder: str | Path = ".",
+    cache: DecodedCache | None = None,
     num_classes: int = 0,
     image_size: tuple[int, int] = (112, 112),
 ) -> Loader:
@@ -161,6 +170,9 @@ def build_loader(
         Decoder threads, worker processes (cpu loader), batches made ahead.
     index_folder
         Where the window reader's image-only index is written.
+    cache
+        Where decoded pictures are kept, for the "dali" loader with the "random" reader; closed
+        with the loader.
     num_classes, image_size
         Of the synthetic batch when there are no records.
 
@@ -180,7 +192,7 @@ def build_loader(
             f"data.batch_size: {batch_size} x {share.size} ranks needs {whole} images per step, "
             f"got {len(records)} in {records.name}; lower data.batch_size or add data"
         )
-    notice = ""
+    notice, scan = "", None
     if name == "dali" and reader == "window":
         if len(records.files) > 1:
             raise ValueError(
@@ -192,7 +204,8 @@ def build_loader(
                 f"window reader: epoch {position.epoch} begins again, the "
                 f"{position.consumed} images already used of it are read twice"
             )
-        plans = window_plans(
+        scan = partial(
+            window_groups,
             records,
             seed,
             position.epoch,
@@ -202,91 +215,106 @@ def build_loader(
             Path(index_folder),
             augmentation,
         )
-    else:
-        plans = random_plans(records, seed, position, batch_size, share, augmentation)
+    plans = random_plans(records, seed, position, batch_size, share, augmentation)
     if name == "dali":
-        device_id = ctx.device_id if ctx.device_type == "gpu" else None
         batches = _dali_batches(
-            records, plans, batch_size, decode, threads, prefetch, device_id, ctx, augmentation
+            *(records, plans, scan, batch_size, decode, threads, prefetch, ctx, augmentation),
+            cache,
         )
     else:
         batches = _cpu_batches(records, plans, workers, ctx)
     return Loader(batches, len(records), prefetch, notice)
 
 
-def hand_over(tensor: Any, ctx: mx.Context) -> mx.nd.NDArray:
-    """Copy a dense DALI tensor (CPU or GPU) to a new NDArray of the same shape, float32."""
-    array = mx.nd.empty(tuple(tensor.shape()), ctx=ctx)
-    if hasattr(tensor, "copy_to_host"):  # a GPU tensor, in the memory of the same GPU
-        pointer = ctypes.c_void_p()
-        mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
-        # Blocking: MXNet does not know the stream that DALI would copy on.
-        tensor.copy_to_external(pointer, non_blocking=False)
-        return array
-    source = ctypes.c_void_p(tensor.data_ptr())
-    # Sync: returns when the copy is done; Python's lock is released meanwhile.
-    mx.base.check_call(
-        mx.base._LIB.MXNDArraySyncCopyFromCPU(array.handle, source, ctypes.c_size_t(array.size))
-    )
-    return array
-
-
 def _dali_batches(
     records: RecordSet,
     plans: Iterator[Plan],
+    scan: Callable[[int], Iterator[Group]] | None,
     batch_size: int,
     decode: str,
     threads: int,
     depth: int,
-    device_id: int | None,
     ctx: mx.Context,
     augmentation: Augmentation,
-) -> Iterator[Batch]:
-    from pipeline.dali import DecodeGraph
+    cache: DecodedCache | None,
+) -> Generator[Batch, None, None]:
+    """Yield the batches of a rank as DALI decodes them.
 
-    graph = DecodeGraph(batch_size, decode, threads, depth, device_id, augmentation)
-    reader = RecordReader(records)
-    under_way: deque[Plan] = deque()
-    for plan in plans:
-        jpegs = reader.read(plan.rows) if plan.jpegs is None else plan.jpegs
-        graph.feed(jpegs, plan.choices)
-        under_way.append(plan)
-        if len(under_way) < depth:
-            continue
-        try:
-            images = graph.take()
-        except RuntimeError as error:
-            raise _faulty(records, reader, list(under_way)) or error from None
-        if not images.is_dense_tensor() or tuple(images.as_tensor().shape()[2:]) != tuple(
-            records.image_size
-        ):
-            raise _faulty(records, reader, list(under_way)) or RecordError(
-                f"{records.name}: holds pictures of several sizes, got a batch that is not all "
-                f"{records.image_size}"
-            )
-        image = hand_over(images.as_tensor(), ctx)
-        graph.release()
-        plan = under_way.popleft()
-        yield Batch(image, _labels(records, plan.rows, ctx), plan.after)
+    Parameters
+    ----------
+    plans
+        What is read by random access.
+    scan
+        Where DALI reads instead: gives its groups of so many batches.
+    """
+    from pipeline import decoding
+    from pipeline.dali import MEAN, STD, DecodeGraph
 
+    on_cpu = ctx.device_type == decode == "cpu"
+    compiled = feed() if on_cpu else None
+    reader = RecordReader(records, None if scan else compiled)
+    together = decoding.together(batch_size)
+    filler = None
+    if cache is not None:
+        most = together * batch_size
+        filler = decoding.CacheFiller(records, cache, reader, most, threads)
+    # Whether mirroring and normalising is left to the way into MXNet.
+    colors = augmentation.colors if cache is None else augmentation.changes_pixels
+    fast = compiled is not None and not colors
+    if not fast:
+        together = 1
 
-def _faulty(records: RecordSet, reader: RecordReader, plans: list[Plan]) -> RecordError | None:
-    """Return the error that names the first damaged picture of some batches."""
-    from pipeline.dali import find_faulty
+    memory = Memory(depth)
 
-    rows = np.concatenate([plan.rows for plan in plans])
-    found = find_faulty(reader.read(rows), records.image_size)
-    if found is None:
-        return None
-    place, what = found
-    return RecordError(
-        f"{records.picture(rows[place])} {what}; mend the record or leave its key out of the .idx"
-    )
+    def images_of(rows: np.ndarray) -> Any:
+        if filler is None:
+            return reader.gather(rows, memory)
+        if fast:
+            return None
+        filler.fill(rows)
+        return filler.cache.pictures[rows]
+
+    def ask(rows: np.ndarray) -> None:
+        reader.read_ahead(rows if cache is None else cache.missing(rows))
+
+    groups = scan(together) if scan else random_groups(plans, together, images_of, ask)
+    graph = None
+    if not fast or filler is None:
+        graph = DecodeGraph(
+            together * batch_size,
+            decode,
+            threads,
+            depth,
+            ctx.device_id if ctx.device_type == "gpu" else None,
+            augmentation,
+            source="jpeg" if filler is None else "pixels",
+            finish="bytes" if fast else "float",
+            copy=scan is not None,
+        )
+    if not fast or compiled is None:
+        assert graph is not None
+        finished = decoding.graph_batches(records, groups, graph, depth, reader, ctx)
+    else:
+        size = records.image_size
+        # DALI's threads have the cores where there is something to decode.
+        normaliser = Normaliser(compiled, size, MEAN, STD, ctx, threads if filler else 1)
+        if filler is not None:
+            finished = decoding.cached(groups, filler, normaliser)
+        else:
+            assert graph is not None
+            finished = decoding.decoded(records, groups, graph, depth, normaliser, reader)
+    try:
+        for image, plan in finished:
+            yield Batch(image, labels_to(records.labels[plan.rows], ctx), plan.after)
+    finally:
+        finished.close()
+        if cache is not None:
+            cache.close()
 
 
 def _cpu_batches(
     records: RecordSet, plans: Iterator[Plan], workers: int, ctx: mx.Context
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     from pipeline.dali import MEAN, STD
     from pipeline.reference import reference_batches
 
@@ -300,15 +328,11 @@ def _cpu_batches(
     # Outside the generator below: the workers must be forked now, not when the first batch is due.
     arrays = reference_batches(records, items(), workers, MEAN, STD)
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Generator[Batch, None, None]:
         for image, label in arrays:
             yield Batch(image.as_in_context(ctx), label.as_in_context(ctx), asked.popleft().after)
 
     return batches()
-
-
-def _labels(records: RecordSet, rows: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
-    return mx.nd.array(records.labels[rows], ctx=ctx, dtype="float32")
 
 
 def _synthetic(
@@ -333,7 +357,7 @@ def _synthetic(
         for a in synthetic_batch(batch_size, num_classes, image_size, seed + share.rank)
     )
 
-    def batches(position: Position = position) -> Iterator[Batch]:
+    def batches(position: Position = position) -> Generator[Batch, None, None]:
         while True:
             position = sampling.advance(sampling.settle(position, images, whole), whole)
             yield Batch(image, label, position)

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,14 +17,31 @@ from pipeline.augmentation import Augmentation, Choices, choose
 from pipeline.records import RecordSet, write_image_index
 from pipeline.sampling import Position
 
+READ_AHEAD = 2
+"""Groups whose records are asked for before they are read."""
+EARLY_GROUPS = 4
+"""So many groups before the end of an epoch the window reader of the next one is started."""
+
 
 class Plan(NamedTuple):
-    """What a rank reads for one batch: rows of the set, what is done to them, bytes if at hand."""
+    """What a rank reads for one batch: rows of the set and what is done to them."""
 
     rows: np.ndarray
     choices: Choices
     after: Position
-    jpegs: list[np.ndarray] | None = None
+
+
+class Group(NamedTuple):
+    """Batches that are decoded in one go: ``rows`` and ``choices`` of all their images.
+
+    At the end of an epoch the window reader has read more than its batches need.
+    """
+
+    plans: Sequence[Plan]
+    rows: np.ndarray
+    choices: Choices
+    images: Any
+    """JPEG bytes or pixels in a form that ``DecodeGraph.feed`` takes."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,34 @@ def random_plans(
         yield Plan(rows, _choose(records, rows, seed, epoch, augmentation), position)
 
 
-def window_plans(
+def random_groups(
+    plans: Iterator[Plan],
+    together: int,
+    images_of: Callable[[np.ndarray], Any],
+    ask: Callable[[np.ndarray], None] = lambda rows: None,
+) -> Iterator[Group]:
+    """Yield plans in groups of ``together`` batches, with their images.
+
+    Parameters
+    ----------
+    images_of
+        Gives the images of rows.
+    ask
+        Called with the rows of groups that will soon be wanted, to have them read ahead.
+    """
+    waiting: deque[tuple[list[Plan], np.ndarray]] = deque()
+    while True:
+        while len(waiting) <= READ_AHEAD:
+            group = list(islice(plans, together))
+            rows = np.concatenate([plan.rows for plan in group])
+            ask(rows)
+            waiting.append((group, rows))
+        group, rows = waiting.popleft()
+        choices = Choices(*map(np.concatenate, zip(*(p.choices for p in group), strict=True)))
+        yield Group(group, rows, choices, images_of(rows))
+
+
+def window_groups(
     records: RecordSet,
     seed: int,
     epoch: int,
@@ -66,11 +112,13 @@ def window_plans(
     window: int,
     index_folder: Path,
     augmentation: Augmentation,
-) -> Iterator[Plan]:
+    together: int,
+) -> Iterator[Group]:
     """Yield the batches of one rank from the start of an epoch on, as DALI reads its shard.
 
-    ``records`` is one set: DALI's reader takes several files for one stream that was cut up, and
-    loses its place where a file begins with a picture.
+    The images of a group are valid until the next one is asked for.  ``records`` is one set:
+    DALI's reader takes several files for one stream that was cut up, and loses its place where a
+    file begins with a picture.
     """
     from pipeline.dali import WindowReader
 
@@ -81,24 +129,40 @@ def window_plans(
     by_offset = np.argsort(records.offsets, kind="stable")
     sorted_offsets = records.offsets[by_offset]
     whole = share.global_batch_size(batch_size)
-    while True:
-        # A reader per epoch: its shard and its seed come from the epoch, so an epoch that is
-        # begun again after a restart is the same.
-        reader = WindowReader(
+    steps = len(records) // whole
+    groups = -(-steps // together)
+
+    # A reader per epoch: its shard and its seed come from the epoch, so an epoch that is begun
+    # again after a restart is the same.
+    def begin(epoch: int) -> Any:
+        return WindowReader(
             rec,
             index,
-            batch_size,
+            batch_size * together,
             shard_id=(share.rank + epoch) % share.size,
             num_shards=share.size,
             window=window,
             seed=(seed * 1_000_003 + epoch) % 2**31,
+            batches=groups,
         )
-        for step in range(len(records) // whole):
-            jpegs, offsets = reader.read()
+
+    reader = begin(epoch)
+    while True:
+        following = None
+        for group in range(groups):
+            if group == max(0, groups - EARLY_GROUPS):
+                following = begin(epoch + 1)  # fills its window meanwhile
+            images, offsets = reader.take()
             rows = by_offset[np.searchsorted(sorted_offsets, offsets)]
-            after = Position(epoch, (step + 1) * whole)
-            yield Plan(rows, _choose(records, rows, seed, epoch, augmentation), after, jpegs)
-        epoch += 1
+            choices = _choose(records, rows, seed, epoch, augmentation)
+            plans = []
+            for step in range(group * together, min((group + 1) * together, steps)):
+                here = slice(len(plans) * batch_size, (len(plans) + 1) * batch_size)
+                after = Position(epoch, (step + 1) * whole)
+                plans.append(Plan(rows[here], Choices(*(c[here] for c in choices)), after))
+            yield Group(plans, rows, choices, images)
+            reader.release()
+        epoch, reader = epoch + 1, following
 
 
 def _choose(

@@ -114,8 +114,18 @@ struct DepthwiseKernels {
                    T* dgamma, T* dbeta, T* dslope);
 };
 
+// N pictures of H x W pixels, three colours side by side, at some rows of an array of pictures.
+struct Pictures {
+  int64_t N, H, W;
+  const uint8_t* pixels;
+  const int64_t* rows;    // (N,)
+  const uint8_t* mirror;  // (N,) 1: left and right change places
+  float factor, offset;   // y = x * factor + offset
+};
+
 struct Kernels {
   const char* level;
+  void (*normalise)(const Pictures& in, float* y);  // (N, 3, H, W)
   MarginSoftmaxKernels<float> margin_softmax_float;
   MarginSoftmaxKernels<double> margin_softmax_double;
   ActivationKernels<float> activation_float;

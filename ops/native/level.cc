@@ -2,6 +2,9 @@
 // All kernels for one level of instructions: compiled once for each, with LEVEL naming it.
 #include <math.h>
 #include <stdint.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "kernels.h"
 
@@ -26,12 +29,14 @@ inline Range share(int64_t count, int k, int n) { return {count * k / n, count *
 #include "activation.h"
 #include "pointwise.h"
 #include "depthwise.h"
+#include "images.h"
 
 extern const Kernels table;
 const Kernels table = {
 #define NAME(level) NAME_(level)
 #define NAME_(level) #level
     NAME(LEVEL),
+    normalise,
     {margin_softmax_bytes<float>, margin_softmax_forward<float>, margin_softmax_backward<float>,
      margin_softmax_update<float>},
     {margin_softmax_bytes<double>, margin_softmax_forward<double>, margin_softmax_backward<double>,

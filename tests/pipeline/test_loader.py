@@ -16,8 +16,10 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+import ops
 from pipeline import build_loader
 from pipeline.augmentation import Augmentation, choose
+from pipeline.decoded_cache import DecodedCache
 from pipeline.loader import SYNTHETIC_STEPS, Share
 from pipeline.record_reader import RecordReader
 from pipeline.records import RecordError, open_records
@@ -25,7 +27,16 @@ from pipeline.sampling import Position, epoch_order, rank_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE, IMAGES = 13, 10  # 130 images: no multiple of any batch used here
-LOADERS = (("dali", {}), ("cpu", {"workers": 0}))
+# Each way that batches are made; "operators" and "cached" are for ``loading`` below.
+DALI = {
+    "plain": {"operators": "plain"},
+    "native": {"operators": "native"},
+    "cached": {"operators": "native", "cached": True},
+    "cached plain": {"operators": "plain", "cached": True},
+}
+WINDOW = [DALI["plain"], DALI["native"]]
+LOADERS = (*(("dali", options) for options in DALI.values()), ("cpu", {"workers": 0}))
+LOADER_NAMES = [*DALI, "cpu"]
 JOIN_SECONDS = 60
 
 
@@ -34,7 +45,10 @@ def mirrored(keys, seed, epoch):
 
 
 @contextlib.contextmanager
-def loading(name, records, batch_size, **options):
+def loading(name, records, batch_size, operators="native", cached=False, **options):
+    ops.use(operators)
+    if cached:
+        options["cache"] = DecodedCache(records, 100)
     loader = build_loader(name, records, batch_size, **options)
     try:
         yield loader
@@ -92,7 +106,7 @@ def seen_numbers(images, labels):
     return found
 
 
-@pytest.mark.parametrize(("name", "options"), LOADERS, ids=["dali", "cpu"])
+@pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 def test_batches_are_what_sampling_says(numbers, name, options):
     batch_size, rank, size, seed = 8, 1, 2, 5
     share, count = Share(rank, size), 10
@@ -123,9 +137,10 @@ def test_values_are_the_pixels_less_the_mean_over_the_deviation(faces):
     assert np.abs(images.reshape(32, 3, 112, 112) - expected).mean() < 1.5 / 128
 
 
-def test_dali_equals_the_reference(faces):
+@pytest.mark.parametrize("way", DALI.values(), ids=DALI)
+def test_dali_equals_the_reference(faces, way):
     batches = 10  # into the second epoch
-    ours, our_labels, our_places = take(batches, "dali", faces, 16, threads=2, prefetch=3)
+    ours, our_labels, our_places = take(batches, "dali", faces, 16, threads=2, prefetch=3, **way)
     theirs, their_labels, their_places = take(batches, "cpu", faces, 16, workers=0)
     assert (our_labels == their_labels).all()
     assert our_places == their_places
@@ -135,7 +150,7 @@ def test_dali_equals_the_reference(faces):
     assert flipped.min() > 3 / 255  # so a wrong mirror could not hide
 
 
-@pytest.mark.parametrize(("name", "options"), LOADERS, ids=["dali", "cpu"])
+@pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 @pytest.mark.parametrize("skipped", [3, 8, 11])
 def test_from_a_position_on_batches_are_the_tail(faces, name, options, skipped):
     images, labels, after = take(14, name, faces, 16, **options)
@@ -146,9 +161,10 @@ def test_from_a_position_on_batches_are_the_tail(faces, name, options, skipped):
     assert tail[2] == after[skipped:]
 
 
+@pytest.mark.parametrize("way", WINDOW, ids=["plain", "native"])
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("window", [1, 40, 1000])
-def test_window_reader_covers_an_epoch(numbers, tmp_path, size, window):
+def test_window_reader_covers_an_epoch(numbers, tmp_path, way, size, window):
     batch_size, seed = 4, 9
     steps = len(numbers) // (batch_size * size)
     for epoch in (0, 1):
@@ -162,6 +178,7 @@ def test_window_reader_covers_an_epoch(numbers, tmp_path, size, window):
                 reader="window",
                 window=window,
                 index_folder=tmp_path,
+                **way,
             )
             found = seen_numbers(images, labels)
             keys = numbers.keys[[row for row, _ in found]]
@@ -173,8 +190,9 @@ def test_window_reader_covers_an_epoch(numbers, tmp_path, size, window):
         assert window > 1 or size > 1 or rows == sorted(rows)
 
 
-def test_window_reader_goes_on_to_other_orders(numbers, tmp_path):
-    options = {"reader": "window", "window": 50, "index_folder": tmp_path}
+@pytest.mark.parametrize("way", WINDOW, ids=["plain", "native"])
+def test_window_reader_goes_on_to_other_orders(numbers, tmp_path, way):
+    options = {**way, "reader": "window", "window": 50, "index_folder": tmp_path}
     images, labels, after = take(64, "dali", numbers, 4, **options)
     epochs = [
         [row for row, _ in seen_numbers(images[part], labels[part])]
@@ -186,8 +204,9 @@ def test_window_reader_goes_on_to_other_orders(numbers, tmp_path):
     assert (again[0] == images[32:]).all()
 
 
-def test_window_reader_begins_the_epoch_again_and_says_so(numbers, tmp_path):
-    options = {"reader": "window", "window": 50, "index_folder": tmp_path}
+@pytest.mark.parametrize("way", WINDOW, ids=["plain", "native"])
+def test_window_reader_begins_the_epoch_again_and_says_so(numbers, tmp_path, way):
+    options = {**way, "reader": "window", "window": 50, "index_folder": tmp_path}
     whole = take(3, "dali", numbers, 4, position=Position(2, 0), **options)
     with loading("dali", numbers, 4, position=Position(2, 60), **options) as loader:
         assert loader.notice == (
@@ -205,7 +224,7 @@ def test_no_notice_where_nothing_is_read_twice(numbers, tmp_path):
             assert loader.notice == ""
 
 
-@pytest.mark.parametrize(("name", "options"), LOADERS, ids=["dali", "cpu"])
+@pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 def test_batches_that_are_kept_stay_what_they_were(faces, name, options):
     with loading(name, faces, 16, prefetch=2, **options) as loader:
         kept = list(islice(loader, 5))
@@ -234,9 +253,11 @@ def damaged(make_records, make_face, tmp_path_factory):
 NO_JPEG = b"\xff\xd8" + bytes(range(200))
 
 
-@pytest.mark.parametrize(("name", "options"), LOADERS, ids=["dali", "cpu"])
+@pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 @pytest.mark.parametrize("reader", ["random", "window"])
 def test_a_picture_that_cannot_be_decoded_is_named(damaged, tmp_path, name, options, reader):
+    if reader == "window" and "cached" in options:
+        return  # there is no such loader
     records = damaged(7, NO_JPEG)
     with loading(name, records, 4, reader=reader, index_folder=tmp_path, **options) as loader:
         for _ in range(2):  # the second call says it again and does not hang
@@ -248,7 +269,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(damaged, tmp_path, name, opti
             )
 
 
-@pytest.mark.parametrize(("name", "options"), LOADERS, ids=["dali", "cpu"])
+@pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_picture_of_another_size_is_named(damaged, make_face, name, options, batch_size):
     records = damaged(3, make_face(2, 0, (112, 96)))
@@ -278,20 +299,22 @@ def test_an_unknown_loader_is_refused(faces):
         build_loader("torch", faces, 4)
 
 
-@pytest.mark.parametrize(("name", "options"), [*LOADERS, ("synthetic", {})])
+@pytest.mark.parametrize(
+    ("name", "options"), [*LOADERS, ("synthetic", {})], ids=[*LOADER_NAMES, "synthetic"]
+)
 @pytest.mark.parametrize("taken", [0, 2])
 def test_closing_ends_the_thread_though_nobody_takes_its_batches(faces, name, options, taken):
     before = set(threading.enumerate())
-    loader = build_loader(name, faces, 16, **options)
-    list(islice(loader, taken))
-    (thread,) = {t for t in threading.enumerate() if t.name == "loader"} - before
-    assert thread.is_alive()  # it waits for room in its queue
-    closing = threading.Thread(target=loader.close)
-    closing.start()
-    closing.join(JOIN_SECONDS)
-    thread.join(JOIN_SECONDS)
-    assert not closing.is_alive() and not thread.is_alive()
-    loader.close()  # once more does no harm
+    with loading(name, faces, 16, **options) as loader:
+        list(islice(loader, taken))
+        (thread,) = {t for t in threading.enumerate() if t.name == "loader"} - before
+        assert thread.is_alive()  # it waits for room in its queue
+        closing = threading.Thread(target=loader.close)
+        closing.start()
+        closing.join(JOIN_SECONDS)
+        thread.join(JOIN_SECONDS)
+        assert not closing.is_alive() and not thread.is_alive()
+    # closed once more: that does no harm
 
 
 def test_synthetic_batches_are_one_batch_that_moves_on(faces):

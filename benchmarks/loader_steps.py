@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loaders that run on MXNet, ours and others, as the other end of benchmarks/loader_throughput.py.
+
+All give the same: float32 (B, 3, 112, 112), x of 0 to 255 as (x - 127.5) / 128, RGB, mirrored by
+chance, in random order, in an MXNet array that can be read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks import rivals
+from benchmarks.process import CORES
+from benchmarks.worker import LeftOut, Work, serve
+from launch.memory import keep_memory
+from launch.threads import share_cores
+
+MEAN, STD = 127.5, 128.0
+AHEAD = 16  # batches that are made ahead at most, by loaders without workers
+WINDOW_SHARE = 16  # of the set are in the window, as 16,384 are of 262,144: it is filled each epoch
+CONVERTED = 4096  # decoded images that the conversion alone goes through
+
+
+def build(
+    kind: str,
+    records: str,
+    pictures: str,
+    scratch: str,
+    batch: int,
+    batches: int,
+    workers: int = 0,
+    cold: bool = False,
+) -> Work:
+    """Build a loader.
+
+    Parameters
+    ----------
+    kind
+        "random", "window" or "cache" (ours), "transforms" or "cv2" (Gluon DataLoader), "iterator"
+        (ImageRecordIter), "synthetic"; "raw", "dali", "convert" (ceilings).
+    records, pictures, scratch
+        Folder of the record set, a .rec of it whose .idx lists pictures alone, which is all that
+        others can read, and a folder to write to.
+    batch, batches
+        Images of a batch, batches of a step.
+    workers
+        Of a DataLoader, or threads.
+    cold
+        Before each request drop what the system keeps of the set's file, and begin the loader anew.
+    """
+    source, at = SOURCES[kind], Path(pictures if kind in ALONE else records)
+    if not cold:
+        stream = chain.from_iterable(_endless(source, at, scratch, batch, workers))
+        return Work(
+            lambda _: _read(stream, batches),
+            *(0, 0, _versions()),
+            begin=lambda: _drain(stream, kind, workers),
+        )
+    running: list[Iterator[Any]] = []
+
+    def begin() -> None:
+        for old in running:
+            old.close()  # type: ignore[attr-defined]
+        running[:] = [_dropped_first(source, at, scratch, batch, workers)]
+
+    return Work(lambda _: _read(running[0], batches), 0, 0, _versions(), begin=begin)
+
+
+def _read(stream: Iterator[Any], count: int) -> float:
+    """Take batches, and wait until each can be read; return a number of the last one."""
+    for image in islice(stream, count):
+        if hasattr(image, "wait_to_read"):
+            image.wait_to_read()
+    return 0.0
+
+
+def _drain(stream: Iterator[Any], kind: str, workers: int) -> None:
+    """Take what was made ahead while others had their turns; a DataLoader's workers do two each."""
+    _read(stream, 2 * workers if kind in ("transforms", "cv2") else AHEAD)
+
+
+def _endless(source: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Iterator[Any]]:
+    while True:
+        yield source(*arguments)
+
+
+def _dropped_first(
+    source: Callable[..., Iterator[Any]], records: Path, *rest: Any
+) -> Iterator[Any]:
+    for rec in records.glob("*.rec"):
+        with open(rec, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    yield from source(records, *rest)
+
+
+def _ours(records: Path, scratch: str, batch: int, **options: Any) -> Iterator[Any]:
+    from pipeline import build_loader
+    from pipeline.records import open_records
+
+    opened = open_records(records, scratch)
+    if "share" in options:
+        options["window"] = max(1, len(opened) // options.pop("share"))
+    if options.pop("cached", False):
+        from pipeline.decoded_cache import DecodedCache
+
+        options["cache"] = DecodedCache(opened, 1 << 20)
+    loader = build_loader(
+        *("dali", opened, batch), threads=CORES, index_folder=Path(scratch) / "index", **options
+    )
+    try:
+        if "cache" in options:  # nobody is timed while it is filled
+            _read((b.image for b in loader), len(opened) // batch + 1)
+        for item in loader:
+            yield item.image
+    finally:
+        loader.close()
+
+
+def _random(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    return _ours(records, scratch, batch, reader="random")
+
+
+def _window(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    return _ours(records, scratch, batch, reader="window", share=WINDOW_SHARE)
+
+
+def _cache(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    return _ours(records, scratch, batch, cached=True)
+
+
+def _synthetic(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    from pipeline import build_loader
+    from pipeline.records import open_records
+
+    loader = build_loader("synthetic", open_records(records, scratch), batch)
+    return (item.image for item in loader)
+
+
+def _transforms(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield an epoch of Gluon's own classes, as its tutorials put them together."""
+    from mxnet import gluon
+    from mxnet.gluon.data.vision import ImageRecordDataset, transforms
+
+    steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # 0 to 1
+    steps.append(transforms.Normalize(MEAN / 255, STD / 255))
+    data = ImageRecordDataset(str(rec))
+    data = data.transform_first(transforms.Compose(steps))
+    loader = gluon.data.DataLoader(
+        data, batch, shuffle=True, last_batch="discard", num_workers=workers
+    )
+    return (image for image, _ in loader)
+
+
+def _cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield an epoch of a Gluon DataLoader whose dataset decodes with OpenCV, in NumPy."""
+    from mxnet import gluon
+
+    from benchmarks.record_dataset import RecordDataset
+
+    data = RecordDataset(str(rec), MEAN, STD)
+    loader = gluon.data.DataLoader(
+        data, batch, shuffle=True, last_batch="discard", num_workers=workers
+    )
+    return (image for image, _ in loader)
+
+
+def _iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield an epoch of MXNet's iterator in C++."""
+    import mxnet as mx
+
+    found = mx.io.ImageRecordIter(
+        path_imgrec=str(rec),
+        path_imgidx=str(rec.with_suffix(".idx")),
+        data_shape=(3, 112, 112),
+        batch_size=batch,
+        shuffle=True,
+        rand_mirror=True,
+        preprocess_threads=workers,
+        **{f"mean_{colour}": MEAN for colour in "rgb"},
+        **{f"std_{colour}": STD for colour in "rgb"},
+    )
+    return (item.data[0] for item in found)
+
+
+def _raw(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield an epoch of nothing but libjpeg-turbo, on all cores: bytes that nobody converts."""
+    import numpy as np
+
+    rivals.use_folder()
+    try:
+        import simplejpeg
+    except ImportError as error:
+        raise LeftOut(f"no simplejpeg: {error}") from None
+
+    from pipeline.record_reader import RecordReader
+    from pipeline.records import open_records
+
+    opened = open_records(records, scratch)
+    jpegs = [jpeg.tobytes() for jpeg in RecordReader(opened).read(np.arange(len(opened)))]
+
+    def decode(part: list[bytes]) -> None:
+        for jpeg in part:
+            simplejpeg.decode_jpeg(jpeg)  # without Python's lock
+
+    with ThreadPoolExecutor(CORES) as pool:
+        while True:
+            for start in range(0, len(jpegs) - batch + 1, batch):
+                these = jpegs[start : start + batch]
+                list(pool.map(decode, [these[core::CORES] for core in range(CORES)]))
+                yield None
+
+
+def _dali(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield what DALI's reader and decoder alone can do: bytes in DALI's memory."""
+    from pipeline.dali import decoded_alone
+
+    many = max(1, round(512 / batch))  # batches in one go, as ours decodes
+    for _ in decoded_alone(rec, rec.with_suffix(".idx"), many * batch, CORES):
+        yield from range(many)
+
+
+def _convert(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield the conversion alone, on all cores: pictures in memory to arrays that are there."""
+    import mxnet as mx
+    import numpy as np
+
+    import ops
+    from pipeline.hand_over import Normaliser
+
+    feed = ops.feed()
+    if feed is None:
+        raise LeftOut("the operators are not compiled")
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (CONVERTED, 112, 112, 3), dtype=np.uint8)
+    normalise = Normaliser(feed, (112, 112), MEAN, STD, mx.cpu(), CORES)
+    while True:
+        rows, mirror = random.integers(0, CONVERTED, batch), random.random(batch) < 0.5
+        yield normalise(pixels.ctypes.data, rows, mirror)
+
+
+SOURCES: dict[str, Callable[[Path, str, int, int], Iterator[Any]]] = {
+    "random": _random,
+    "window": _window,
+    "cache": _cache,
+    "synthetic": _synthetic,
+    "transforms": _transforms,
+    "cv2": _cv2,
+    "iterator": _iterator,
+    "raw": _raw,
+    "dali": _dali,
+    "convert": _convert,
+}
+ALONE = ("transforms", "cv2", "iterator", "dali")
+
+
+def _versions() -> dict[str, str]:
+    from launch.provenance import versions
+
+    return {k: v for k, v in versions().items() if k != "python"}
+
+
+def warm() -> None:
+    """Load what a training run loads, as it does."""
+    share_cores()
+    keep_memory()
+    import mxnet  # noqa: F401
+
+    import ops
+    import pipeline.dali  # noqa: F401
+
+    ops.use("auto")
+
+
+if __name__ == "__main__":
+    serve(build, warm)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a loader calls for whole batches: pictures to normalised planes, records out of a file.
+
+Thin over ops/native/feed.cc.  Nothing here holds Python's lock while it works, so several threads
+can work on parts of one batch.  ``feed`` of the package says whether it can be had.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+__all__ = ["Feed"]
+
+_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_SIGNATURES = {
+    "face_picture_bytes": (_INT, [_POINTER, _INT, _POINTER, _INT, _POINTER]),
+    "face_gather": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _INT]),
+    "face_read_ahead": (None, [_POINTER, _INT, _POINTER, _INT, _INT]),
+    "face_read_randomly": (None, [_POINTER, _INT]),
+    "face_large_pages": (None, [_POINTER, _INT]),
+    "face_normalise": (
+        None,
+        [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT, _POINTER],
+    ),
+}
+
+
+class Feed:
+    """The functions of a compiled library of operators.
+
+    Parameters
+    ----------
+    library
+        The library, loaded.
+    """
+
+    def __init__(self, library: ctypes.CDLL):
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+            setattr(self, f"_{name.removeprefix('face_')}", function)
+
+    def picture_bytes(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return the bytes of the pictures of some records, and whether the disk was waited for.
+
+        Parameters
+        ----------
+        data
+            Bytes of a .rec, uint8 (n,), mapped.
+        offsets
+            Where the records begin, int64 (B,).
+
+        Outputs
+        -------
+        int64 (B,): -1 where no whole record stands, -2 for a record in parts.
+        """
+        offsets = np.ascontiguousarray(offsets, dtype=np.int64)
+        sizes = np.empty(len(offsets), dtype=np.int64)
+        fetched = self._picture_bytes(
+            data.ctypes.data, data.size, offsets.ctypes.data, len(offsets), sizes.ctypes.data
+        )
+        return sizes, fetched > 0
+
+    def gather(
+        self,
+        data: np.ndarray,
+        offsets: np.ndarray,
+        sizes: np.ndarray,
+        rows: np.ndarray,
+        places: np.ndarray,
+    ) -> None:
+        """Copy the pictures of whole records to rows of an array, and end each with a marker.
+
+        Parameters
+        ----------
+        data, offsets, sizes
+            As ``picture_bytes`` takes and gives them; no size is negative.
+        rows
+            uint8 (N, S) with S above the largest size by two at least.
+        places
+            Which row each picture goes to, int64 (B,); the whole row is written.
+        """
+        offsets = np.ascontiguousarray(offsets, dtype=np.int64)
+        places = np.ascontiguousarray(places, dtype=np.int64)
+        if rows.strides[1] != 1 or rows.shape[1] < sizes.max() + 2 or places.max() >= len(rows):
+            raise ValueError(f"feed.gather: {sizes.max() + 2} bytes a row, got {rows.shape}")
+        self._gather(
+            *(data.ctypes.data, offsets.ctypes.data, sizes.ctypes.data, places.ctypes.data),
+            *(len(offsets), rows.ctypes.data, rows.strides[0]),
+        )
+
+    def read_ahead(self, data: np.ndarray, offsets: np.ndarray, size: int) -> None:
+        """Ask the system to fetch ``size`` bytes from each of some places of a mapped file."""
+        offsets = np.ascontiguousarray(offsets, dtype=np.int64)
+        self._read_ahead(data.ctypes.data, data.size, offsets.ctypes.data, len(offsets), size)
+
+    def read_randomly(self, data: np.ndarray) -> None:
+        """Tell the system that a mapped file is read here and there, not from begin to end."""
+        self._read_randomly(data.ctypes.data, data.size)
+
+    def large_pages(self, address: int, size: int) -> None:
+        """Ask for large pages in ``size`` bytes of memory that nobody has written to yet."""
+        self._large_pages(address, size)
+
+    def normalise(
+        self,
+        pixels: int,
+        rows: np.ndarray,
+        mirror: np.ndarray,
+        image_size: tuple[int, int],
+        mean: float,
+        std: float,
+        out: int,
+    ) -> None:
+        """Write (x - mean) / std of some pictures, as planes, mirrored where it says so.
+
+        Parameters
+        ----------
+        pixels
+            Address of pictures, uint8 (N, H, W, 3).
+        rows
+            Which of them, int64 (B,).
+        mirror
+            bool (B,).
+        image_size
+            (H, W) in pixels.
+        out
+            Address of the result, float32 (B, 3, H, W); faster where it is a multiple of 32.
+        """
+        rows = np.ascontiguousarray(rows, dtype=np.int64)
+        mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
+        if len(rows) != len(mirror):
+            raise ValueError(f"feed.normalise: {len(rows)} rows, got {len(mirror)} mirrors")
+        self._normalise(
+            *(pixels, rows.ctypes.data, mirror.ctypes.data, len(rows), *image_size),
+            *(1 / std, -mean / std, out),
+        )

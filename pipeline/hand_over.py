@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From decoded pictures to MXNet: every batch is a new NDArray.
+
+An array that some operator still reads can therefore not be overwritten, however long a batch is
+kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from ops.feed import Feed
+
+__all__ = ["Normaliser", "hand_over", "labels_to"]
+
+
+def hand_over(tensor: Any, ctx: mx.Context) -> mx.nd.NDArray:
+    """Copy a dense DALI tensor (CPU or GPU) to a new NDArray of the same shape, float32."""
+    array = mx.nd.empty(tuple(tensor.shape()), ctx=ctx)
+    if hasattr(tensor, "copy_to_host"):  # a GPU tensor, in the memory of the same GPU
+        # Blocking: MXNet does not know the stream that DALI would copy on.
+        tensor.copy_to_external(ctypes.c_void_p(_address(array)), non_blocking=False)
+        return array
+    source = ctypes.c_void_p(tensor.data_ptr())
+    # Sync: returns when the copy is done; Python's lock is released meanwhile.
+    mx.base.check_call(
+        mx.base._LIB.MXNDArraySyncCopyFromCPU(array.handle, source, ctypes.c_size_t(array.size))
+    )
+    return array
+
+
+def labels_to(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
+    """Return labels (B,) as a new float32 NDArray."""
+    values = labels.astype(np.float32)
+    if ctx.device_type != "cpu":
+        return mx.nd.array(values, ctx=ctx, dtype="float32")
+    # Nobody else knows of the array yet; through its engine MXNet takes ten times as long.
+    array = mx.nd.empty(values.shape, ctx=ctx)
+    ctypes.memmove(_address(array), values.ctypes.data, values.nbytes)
+    return array
+
+
+class Normaliser:
+    """Pictures as bytes to NDArrays on the CPU: mirrored, normalised, as planes, in one pass.
+
+    Parameters
+    ----------
+    feed
+        The compiled functions.
+    image_size
+        (H, W) in pixels.
+    mean, std
+        Pixels x of 0 to 255 become (x - mean) / std.
+    ctx
+        A device of the type "cpu".
+    threads
+        Threads that share a batch.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        image_size: tuple[int, int],
+        mean: float,
+        std: float,
+        ctx: mx.Context,
+        threads: int = 1,
+    ):
+        self._feed, self._image_size, self._ctx = feed, image_size, ctx
+        self._mean, self._std, self._threads = mean, std, threads
+        # Threads of Python, not OpenMP's, which would go on spinning after each batch.
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def __call__(self, pixels: int, rows: np.ndarray, mirror: np.ndarray) -> mx.nd.NDArray:
+        """Return the pictures at some rows, float32 (B, 3, H, W).
+
+        Parameters
+        ----------
+        pixels
+            Address of pictures, uint8 (N, H, W, 3).
+        rows
+            int64 (B,).
+        mirror
+            bool (B,).
+        """
+        height, width = self._image_size
+        array = mx.nd.empty((len(rows), 3, height, width), ctx=self._ctx)
+        out = _address(array)
+        image_bytes = 4 * 3 * height * width
+        self._feed.large_pages(out, image_bytes * len(rows))
+
+        def part(places: np.ndarray) -> None:
+            self._feed.normalise(
+                pixels,
+                rows[places],
+                mirror[places],
+                self._image_size,
+                self._mean,
+                self._std,
+                out + image_bytes * int(places[0]),
+            )
+
+        parts = np.array_split(np.arange(len(rows)), min(self._threads, len(rows)))
+        _each(self._pool, part, parts)
+        return array
+
+
+def _each(pool: ThreadPoolExecutor | None, work: Any, parts: Sequence[np.ndarray]) -> None:
+    if pool is None:
+        for one in parts:
+            work(one)
+    else:
+        list(pool.map(work, parts))
+
+
+def _address(array: mx.nd.NDArray) -> int:
+    pointer = ctypes.c_void_p()
+    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+    return int(pointer.value or 0)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What loaders call for whole batches, against NumPy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ops
+from ops.build import LEVELS
+from pipeline.record_file import map_rec
+from pipeline.record_reader import Memory, RecordReader
+from pipeline.records import RecordError, open_records
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = [(1, 1), (3, 15), (2, 16), (5, 17), (112, 112), (7, 40)]
+MEAN, STD = 127.5, 128.0
+
+
+@pytest.fixture
+def feed():
+    ops.use("native")
+    found = ops.feed()
+    assert found is not None
+    return found
+
+
+def normalised(feed, pictures, rows, mirror, shift=0):
+    """Return what the kernel makes of pictures (N, H, W, 3), in an array that begins anywhere."""
+    size = pictures.shape[1:3]
+    shape = (len(rows), 3, *size)
+    memory = np.full(np.prod(shape) + 32, np.nan, dtype=np.float32)
+    begin = -memory.ctypes.data // 4 % 16 + shift  # a multiple of 64 bytes, and `shift` values
+    out = memory[begin : begin + np.prod(shape)]
+    address = pictures.ctypes.data
+    feed.normalise(address, rows, mirror, size, MEAN, STD, out.ctypes.data)
+    rest = np.delete(memory, np.arange(begin, begin + np.prod(shape)))
+    assert np.isnan(rest).all()  # nothing beside it
+    return out.reshape(shape)
+
+
+def expected(pictures, rows, mirror):
+    chosen = pictures[rows].astype(np.float64)
+    chosen[mirror] = chosen[mirror][:, :, ::-1]
+    return ((chosen - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shift", [0, 1, 8])
+def test_planes_are_the_pixels_mirrored_and_normalised(feed, size, shift):
+    random = np.random.default_rng(size)
+    pictures = random.integers(0, 256, (9, *size, 3), dtype=np.uint8)
+    rows, mirror = random.integers(0, 9, 13), random.random(13) < 0.5
+    found = normalised(feed, pictures, rows, mirror, shift)
+    assert (found == expected(pictures, rows, mirror)).all()
+
+
+LEVEL = """
+import sys
+import numpy as np
+import ops
+from tests.ops.test_feed import SIZES, expected, normalised
+print(ops.use("native"))
+random = np.random.default_rng(0)
+for size in SIZES:
+    pictures = random.integers(0, 256, (5, *size, 3), dtype=np.uint8)
+    rows, mirror = random.integers(0, 5, 8), random.random(8) < 0.5
+    found = normalised(ops.feed(), pictures, rows, mirror)
+    assert (found == expected(pictures, rows, mirror)).all()
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_of_instructions_gives_the_same(level):
+    with open("/proc/cpuinfo") as lines:
+        flags = next(line for line in lines if line.startswith("flags")).split()
+    if {"avx512": "avx512vl", "avx2": "avx2", "baseline": "sse2"}[level] not in flags:
+        pytest.skip(f"this processor has no {level}")
+    environment = {**os.environ, "FACE_OPS_LEVEL": level, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LEVEL],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"operators native ({level})\n"
+
+
+def test_gathered_pictures_are_the_read_ones_with_an_end_behind_them(feed, make_records, tmp_path):
+    folders = [make_records(4, 3, vector_labels=True), make_records(3, 2, header=False)]
+    records = open_records(folders, tmp_path)
+    reader, plain = RecordReader(records, feed), RecordReader(records)
+    rows = np.random.default_rng(0).permutation(len(records))
+    memory = Memory(1)
+    memory.take(20, 3000)[:] = 0xAB  # what an earlier batch has left
+    memory.take(20, 3000)[:] = 0xAB
+    gathered, read = reader.gather(rows, memory), plain.read(rows)
+    assert gathered.shape == (len(rows), max(map(len, read)) + 2)
+    for row, picture in zip(gathered, read, strict=True):
+        assert (row[: len(picture)] == picture).all()
+        assert row[len(picture) :].tolist() == [0xFF, 0xD9] + [0] * (len(row) - len(picture) - 2)
+
+
+def test_a_record_that_is_not_there_is_named_and_nothing_is_read_beyond_the_file(
+    feed, make_records, tmp_path
+):
+    records = open_records(make_records(3, 2), tmp_path)
+    data = map_rec(records.files[0])
+    offsets = np.array([records.offsets[0], 4, -1, len(data) - 4, 10 * len(data)])
+    sizes, _ = feed.picture_bytes(data, offsets)
+    assert sizes[0] == len(RecordReader(records).read(np.arange(1))[0])
+    assert sizes[1:].tolist() == [-1] * 4
+    feed.read_ahead(data, offsets, 10_000)  # is no more than advice
+    records.offsets[2] += 4
+    with pytest.raises(RecordError, match=r"holds no whole record at the place of key 3"):
+        RecordReader(records, feed).gather(np.arange(4), Memory(1))
+
+
+def test_records_in_parts_and_giants_are_read_one_by_one(feed, make_records, make_face, tmp_path):
+    magic = (0xCED7230A).to_bytes(4, "little")
+    whole = make_face(0, 0)
+    parted = whole[:400] + magic * 2 + whole[400:]
+    giant = whole + bytes(2_000_000)
+    for odd in (parted, giant):
+        pictures = [(0, whole), (0, odd), (0, whole)] + [(0, whole)] * 30
+        records = open_records(make_records(1, 3, pictures=pictures), tmp_path)
+        rows = np.arange(len(records))
+        found = RecordReader(records, feed).gather(rows, Memory(1))
+        assert isinstance(found, list)
+        assert [picture.tobytes() for picture in found] == [jpeg for _, jpeg in pictures]
+
+
+def test_pictures_that_were_cut_off_fare_as_without_the_end_behind_them(feed, make_face):
+    from pipeline.augmentation import Augmentation
+    from pipeline.dali import DecodeGraph
+
+    whole = np.frombuffer(make_face(1, 1), dtype=np.uint8)
+    for cut in (len(whole) - 2, len(whole) * 2 // 3, len(whole) // 2, 300, 20):
+        outcomes = []
+        for padded in (False, True):
+            jpeg = whole[:cut]
+            if padded:
+                jpeg = np.r_[jpeg, [0xFF, 0xD9], np.zeros(500)].astype(np.uint8)[None]
+            graph = DecodeGraph(1, "cpu", 1, 1, None, Augmentation(mirror=False), finish="bytes")
+            try:
+                graph.feed(jpeg if padded else [jpeg], None)
+                outcomes.append(np.array(graph.take().at(0))[:8])  # above every cut
+            except RuntimeError:
+                outcomes.append(np.zeros(0))  # refused
+        assert np.array_equal(*outcomes), cut
