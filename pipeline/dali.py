@@ -310,7 +310,9 @@ class WindowReader:
 
 @pipeline_def
 def _ceiling_graph(rec: str, idx: str) -> Any:
-    jpeg, _ = fn.readers.mxnet(path=[rec], index_path=[idx], random_shuffle=True)
+    jpeg, _ = fn.readers.mxnet(
+        path=[rec], index_path=[idx], random_shuffle=True, tensor_init_bytes=16384
+    )
     return fn.decoders.image(jpeg, output_type=types.RGB)
 
 

@@ -38,7 +38,9 @@ def build(
         time.sleep(0.001)
         return value
 
-    return Work(step, len(kept), parameters, {"echo": "1.2.3"}, profile=lambda steps: {"op": float(steps)})
+    return Work(
+        step, len(kept), parameters, {"echo": "1.2.3"}, profile=lambda steps: {"op": float(steps)}
+    )
 
 
 if __name__ == "__main__":
