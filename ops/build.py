@@ -109,7 +109,7 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
     }
     jobs |= {
         "dispatch": [str(NATIVE / "dispatch.cc")],
-        "feed": [str(NATIVE / "feed.cc")],
+        "feed": [*include, str(NATIVE / "feed.cc")],
         "lib_api": [*include, "-w", str(mxnet / "src" / "lib_api.cc")],
     }
     toolkit = _toolkit()

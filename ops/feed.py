@@ -19,7 +19,7 @@ _SIGNATURES = {
     "face_gather": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _INT]),
     "face_read_ahead": (None, [_POINTER, _INT, _POINTER, _INT, _INT]),
     "face_read_randomly": (None, [_POINTER, _INT]),
-    "face_large_pages": (None, [_POINTER, _INT]),
+    "face_lend_array": (_POINTER, [_INT, _INT, _INT, _INT]),
     "face_normalise": (
         None,
         [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT, _POINTER],
@@ -100,9 +100,20 @@ class Feed:
         """Tell the system that a mapped file is read here and there, not from begin to end."""
         self._read_randomly(data.ctypes.data, data.size)
 
-    def large_pages(self, address: int, size: int) -> None:
-        """Ask for large pages in ``size`` bytes of memory that nobody has written to yet."""
-        self._large_pages(address, size)
+    def lend_array(self, shape: tuple[int, int, int, int]) -> int:
+        """Return the address of a DLManagedTensor, float32, of memory that will be used again.
+
+        It begins with the address of the values, which are not initialised.
+
+        Raises
+        ------
+        MemoryError
+            If there is none.
+        """
+        lent = self._lend_array(*shape)
+        if not lent:
+            raise MemoryError(f"no memory for an array of {shape}")
+        return int(lent)
 
     def normalise(
         self,
@@ -127,7 +138,8 @@ class Feed:
         image_size
             (H, W) in pixels.
         out
-            Address of the result, float32 (B, 3, H, W); faster where it is a multiple of 32.
+            Address of the result, float32 (B, 3, H, W); faster where it
+            is a multiple of 32.
         """
         rows = np.ascontiguousarray(rows, dtype=np.int64)
         mirror = np.ascontiguousarray(mirror, dtype=np.uint8)

@@ -46,13 +46,11 @@ from pipeline.augmentation import (
 MEAN, STD = 127.5, 128.0
 """Pixels x of 0 to 255 are delivered as (x - MEAN) / STD."""
 
-READ_DEPTH = 2  # batches that the window reader has under way
+READ_DEPTH = 2  # batches that the window reader has under way, beside those that are held
 
 
 @pipeline_def(enable_conditionals=True)
-def _decode_graph(
-    source: str, decode: str, finish: str, augmentation: Augmentation, copy: bool
-) -> Any:
+def _decode_graph(source: str, decode: str, finish: str, augmentation: Augmentation) -> Any:
     """JPEG bytes or pixels, and what is done to each image -> RGB.
 
     float32 (3, H, W), normalised, where ``finish`` is "float"; uint8 (H, W, 3), neither mirrored
@@ -63,12 +61,12 @@ def _decode_graph(
         return fn.external_source(name=name, dtype=dtype, ndim=ndim, **options)
 
     if source == "pixels":
-        image = given("image", types.UINT8, 3, layout="HWC", no_copy=not copy)
+        image = given("image", types.UINT8, 3, layout="HWC", no_copy=True)
         if decode == "mixed":
             image = image.gpu()
     else:
         image = fn.decoders.image(
-            given("image", types.UINT8, 1, no_copy=not copy),
+            given("image", types.UINT8, 1, no_copy=True),
             device="mixed" if decode == "mixed" else "cpu",
             output_type=types.RGB,
         )
@@ -131,8 +129,6 @@ class DecodeGraph:
         "jpeg": batches of JPEG bytes; "pixels": of decoded images.
     finish
         "float": normalised planes; "bytes": pixels, for whoever mirrors and normalises them.
-    copy
-        Whether what is fed may change right afterwards; else DALI reads it where it lies.
     """
 
     def __init__(
@@ -145,7 +141,6 @@ class DecodeGraph:
         augmentation: Augmentation,
         source: str = "jpeg",
         finish: str = "float",
-        copy: bool = False,
     ):
         self._fed, self._depth, self._finish = 0, depth, finish
         self._augmentation = augmentation
@@ -155,7 +150,6 @@ class DecodeGraph:
             decode,
             finish,
             augmentation,
-            copy,
             batch_size=batch_size,
             num_threads=threads,
             device_id=device_id,
@@ -171,7 +165,7 @@ class DecodeGraph:
         images
             JPEG bytes: a list of uint8 (n,), an array (B, S) with something behind the end of
             each, or a DALI tensor list.  Or pixels, (B, H, W, 3).  They may not change before the
-            batch is released, unless they are copied.
+            batch is released.
         choices
             What is done to each; None where nothing is.
         """
@@ -262,6 +256,8 @@ class WindowReader:
     ----------
     batches
         How often ``take`` will be called.
+    depth
+        Batches that may be held before one is released.
     """
 
     def __init__(
@@ -274,8 +270,10 @@ class WindowReader:
         window: int,
         seed: int,
         batches: int,
+        depth: int,
     ):
-        self._left = batches - READ_DEPTH
+        depth += READ_DEPTH
+        self._left = batches - depth
         self._pipeline: Pipeline = _window_graph(
             str(rec),
             str(idx),
@@ -286,7 +284,7 @@ class WindowReader:
             num_threads=1,
             device_id=None,
             seed=seed,
-            prefetch_queue_depth=READ_DEPTH,
+            prefetch_queue_depth=depth,
         )
         self._pipeline.build()
         self._pipeline.schedule_run()
@@ -294,14 +292,14 @@ class WindowReader:
     def take(self) -> tuple[Any, np.ndarray]:
         """Return the JPEG bytes of the next batch, a DALI tensor list, and their offsets, (B,).
 
-        The bytes stay valid until ``release``; the offsets are int64, those in the .rec.
+        The bytes stay valid until they are released; the offsets are int64, those in the .rec.
         """
         jpegs, source = self._pipeline.share_outputs()
         # The reader names a sample "<path> at index <offset>"; zeros follow.
         return jpegs, _last_numbers(np.array(source.as_tensor()))
 
     def release(self) -> None:
-        """Give the bytes of the last ``take`` back; have one more batch read if any is left."""
+        """Give the oldest bytes back; have one more batch read if any is left."""
         self._pipeline.release_outputs()
         if self._left > 0:
             self._pipeline.schedule_run()

@@ -63,6 +63,7 @@ def decoded(
         group = under_way.popleft()
         yield from _finished(group, pixels.data_ptr(), np.arange(len(group.rows)), normaliser)
         graph.release()
+        group.release()
 
 
 def cached(groups: Iterator[Group], filler: CacheFiller, normaliser: Normaliser) -> Finished:
@@ -98,8 +99,10 @@ def graph_batches(
         if len(under_way) < depth:
             continue
         image = hand_over(_take(records, reader, graph, under_way), ctx)
+        group = under_way.popleft()
         graph.release()
-        yield image, under_way.popleft().plans[0]
+        group.release()
+        yield image, group.plans[0]
 
 
 def _finished(group: Group, address: int, rows: np.ndarray, normaliser: Normaliser) -> Finished:

@@ -90,10 +90,8 @@ class Normaliser:
             bool (B,).
         """
         height, width = self._image_size
-        array = mx.nd.empty((len(rows), 3, height, width), ctx=self._ctx)
-        out = _address(array)
+        array, out = _lent(self._feed, (len(rows), 3, height, width), self._ctx)
         image_bytes = 4 * 3 * height * width
-        self._feed.large_pages(out, image_bytes * len(rows))
 
         def part(places: np.ndarray) -> None:
             self._feed.normalise(
@@ -117,6 +115,26 @@ def _each(pool: ThreadPoolExecutor | None, work: Any, parts: Sequence[np.ndarray
             work(one)
     else:
         list(pool.map(work, parts))
+
+
+def _lent(
+    feed: Feed, shape: tuple[int, int, int, int], ctx: mx.Context
+) -> tuple[mx.nd.NDArray, int]:
+    """Return a new array and the address of its values, in memory that is used again.
+
+    MXNet tells when nobody refers to the array any more, a graph that waits for backward included.
+    """
+    if ctx.device_id:  # which DLPack's arrays do not know for CPUs
+        array = mx.nd.empty(shape, ctx=ctx)
+        return array, _address(array)
+    lent = feed.lend_array(shape)
+    handle = mx.base.NDArrayHandle()
+    mx.base.check_call(
+        mx.base._LIB.MXNDArrayFromDLPackEx(
+            ctypes.c_void_p(lent), ctypes.c_bool(False), ctypes.byref(handle)
+        )
+    )
+    return mx.nd.NDArray(handle), int(ctypes.c_void_p.from_address(lent).value or 0)
 
 
 def _address(array: mx.nd.NDArray) -> int:

@@ -229,7 +229,7 @@ def build_loader(
 def _dali_batches(
     records: RecordSet,
     plans: Iterator[Plan],
-    scan: Callable[[int], Iterator[Group]] | None,
+    scan: Callable[[int, int], Iterator[Group]] | None,
     batch_size: int,
     decode: str,
     threads: int,
@@ -245,7 +245,7 @@ def _dali_batches(
     plans
         What is read by random access.
     scan
-        Where DALI reads instead: gives its groups of so many batches.
+        Where DALI reads instead: gives its groups of so many batches, of which so many are held.
     """
     from pipeline import decoding
     from pipeline.dali import MEAN, STD, DecodeGraph
@@ -277,7 +277,7 @@ def _dali_batches(
     def ask(rows: np.ndarray) -> None:
         reader.read_ahead(rows if cache is None else cache.missing(rows))
 
-    groups = scan(together) if scan else random_groups(plans, together, images_of, ask)
+    groups = scan(together, depth) if scan else random_groups(plans, together, images_of, ask)
     graph = None
     if not fast or filler is None:
         graph = DecodeGraph(
@@ -289,7 +289,6 @@ def _dali_batches(
             augmentation,
             source="jpeg" if filler is None else "pixels",
             finish="bytes" if fast else "float",
-            copy=scan is not None,
         )
     if not fast or compiled is None:
         assert graph is not None

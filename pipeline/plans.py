@@ -42,6 +42,8 @@ class Group(NamedTuple):
     choices: Choices
     images: Any
     """JPEG bytes or pixels in a form that ``DecodeGraph.feed`` takes."""
+    release: Callable[[], None] = lambda: None
+    """To be called, in the order of the groups, when the images are not needed any more."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,13 @@ def window_groups(
     index_folder: Path,
     augmentation: Augmentation,
     together: int,
+    depth: int,
 ) -> Iterator[Group]:
     """Yield the batches of one rank from the start of an epoch on, as DALI reads its shard.
 
-    The images of a group are valid until the next one is asked for.  ``records`` is one set:
-    DALI's reader takes several files for one stream that was cut up, and loses its place where a
-    file begins with a picture.
+    At most ``depth`` groups may be held before one is released.  ``records`` is one set: DALI's
+    reader takes several files for one stream that was cut up, and loses its place where a file
+    begins with a picture.
     """
     from pipeline.dali import WindowReader
 
@@ -144,6 +147,7 @@ def window_groups(
             window=window,
             seed=(seed * 1_000_003 + epoch) % 2**31,
             batches=groups,
+            depth=depth,
         )
 
     reader = begin(epoch)
@@ -160,8 +164,7 @@ def window_groups(
                 here = slice(len(plans) * batch_size, (len(plans) + 1) * batch_size)
                 after = Position(epoch, (step + 1) * whole)
                 plans.append(Plan(rows[here], Choices(*(c[here] for c in choices)), after))
-            yield Group(plans, rows, choices, images)
-            reader.release()
+            yield Group(plans, rows, choices, images, reader.release)
         epoch, reader = epoch + 1, following
 
 

@@ -7,7 +7,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <mutex>
+#include <vector>
 
+#include "dlpack/dlpack.h"
 #include "kernels.h"
 
 namespace {
@@ -39,6 +42,67 @@ void advise(const void* begin, int64_t bytes, int64_t page, int advice) {
   const auto first = reinterpret_cast<uintptr_t>(begin);
   const uintptr_t start = first / page * page;
   madvise(reinterpret_cast<void*>(start), first + bytes - start, advice);
+}
+
+// Memory that is lent.  MXNet has no pool for the CPU: malloc would give it back to the system each
+// time, and fetching and clearing its pages again costs more than filling it.
+struct Block {
+  DLManagedTensor tensor;
+  int64_t shape[4];
+  void* memory;
+  size_t bytes;  // mapped
+};
+
+constexpr size_t kLargePage = size_t(1) << 21;
+constexpr size_t kMostFree = 8;
+
+struct Free {
+  std::mutex mutex;
+  std::vector<Block*> blocks;  // the last one was used last, and is in the caches still
+};
+Free& unused() {
+  static Free* all = new Free;  // never destroyed: arrays may be given back after main has returned
+  return *all;
+}
+
+void unmap(Block* block) {
+  munmap(block->memory, block->bytes);
+  delete block;
+}
+
+Block* take(size_t bytes) {
+  bytes = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+  {
+    Free& all = unused();
+    const std::lock_guard<std::mutex> lock(all.mutex);
+    for (size_t i = all.blocks.size(); i-- > 0;)
+      if (all.blocks[i]->bytes == bytes) {
+        Block* block = all.blocks[i];
+        all.blocks.erase(all.blocks.begin() + i);
+        return block;
+      }
+  }
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  madvise(memory, bytes, MADV_HUGEPAGE);
+  Block* block = new Block{};
+  block->memory = memory;
+  block->bytes = bytes;
+  return block;
+}
+
+void give_back(Block* block) {
+  Block* oldest = nullptr;
+  {
+    Free& all = unused();
+    const std::lock_guard<std::mutex> lock(all.mutex);
+    all.blocks.push_back(block);
+    if (all.blocks.size() > kMostFree) {
+      oldest = all.blocks.front();
+      all.blocks.erase(all.blocks.begin());
+    }
+  }
+  if (oldest) unmap(oldest);
 }
 
 }  // namespace
@@ -85,14 +149,27 @@ extern "C" void face_read_randomly(const uint8_t* data, int64_t size) {
   advise(data, size, sysconf(_SC_PAGESIZE), MADV_RANDOM);
 }
 
-// Asks for large pages in an array that nobody has written to yet: a tenth of the time is spent on
-// small ones otherwise.
-extern "C" void face_large_pages(void* memory, int64_t bytes) {
-  constexpr uintptr_t kLarge = 1 << 21;
-  const auto begin = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = (begin + kLarge - 1) / kLarge * kLarge;
-  const uintptr_t last = (begin + bytes) / kLarge * kLarge;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+// An array of float32 (N, C, H, W), not initialised, as DLPack hands it over: for
+// MXNDArrayFromDLPackEx.  Its memory is used again once nobody refers to the array any more, MXNet's
+// engine and the graph of autograd included.  Null where there is no memory.
+extern "C" DLManagedTensor* face_lend_array(int64_t N, int64_t C, int64_t H, int64_t W) {
+  Block* block = take(N * C * H * W * sizeof(float));
+  if (!block) return nullptr;
+  const int64_t shape[] = {N, C, H, W};
+  std::memcpy(block->shape, shape, sizeof shape);
+  DLTensor& tensor = block->tensor.dl_tensor;
+  tensor.data = block->memory;
+  tensor.ctx = {kDLCPU, 0};
+  tensor.ndim = 4;
+  tensor.dtype = {kDLFloat, 32, 1};
+  tensor.shape = block->shape;
+  tensor.strides = nullptr;
+  tensor.byte_offset = 0;
+  block->tensor.manager_ctx = block;
+  block->tensor.deleter = [](DLManagedTensor* lent) {
+    give_back(static_cast<Block*>(lent->manager_ctx));
+  };
+  return &block->tensor;
 }
 
 // y (N, 3, H, W) = x * factor + offset for the pictures x (H, W, 3) at some rows of `pixels`.
