@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import mxnet as mx
 import numpy as np
 import pytest
 
 import ops
 from ops.build import LEVELS
+from pipeline.hand_over import Normaliser
 from pipeline.record_file import map_rec
 from pipeline.record_reader import Memory, RecordReader
 from pipeline.records import RecordError, open_records
@@ -155,3 +158,36 @@ def test_pictures_that_were_cut_off_fare_as_without_the_end_behind_them(feed, ma
             except RuntimeError:
                 outcomes.append(np.zeros(0))  # refused
         assert np.array_equal(*outcomes), cut
+
+
+def test_memory_of_an_array_is_used_again_when_nothing_refers_to_it(feed):
+    normalise = Normaliser(feed, (32, 32), MEAN, STD, mx.cpu(), threads=2)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+
+    def batch(first):
+        rows = (first + np.arange(4)) % 8
+        return normalise(pictures.ctypes.data, rows, np.zeros(4, dtype=bool))
+
+    def address(array):
+        pointer = ctypes.c_void_p()
+        mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+        return pointer.value
+
+    weight = mx.nd.ones((4, 3, 32, 32))
+    weight.attach_grad()
+    array = batch(0)
+    place, values = address(array), array.asnumpy()
+    with mx.autograd.record():
+        product = (weight * array).sum()
+    del array  # the graph, which needs it for backward, refers to it still
+    others = [batch(n) for n in range(1, 5)]
+    assert place not in [address(other) for other in others]
+    product.backward()
+    assert (weight.grad.asnumpy() == values).all()
+    del product
+    mx.nd.waitall()
+    assert place in [address(other) for other in [batch(n) for n in range(8)]]
+    for n, other in enumerate(others, start=1):
+        assert (
+            other.asnumpy() == expected(pictures, (n + np.arange(4)) % 8, np.zeros(4, bool))
+        ).all()
