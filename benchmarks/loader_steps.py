@@ -207,21 +207,29 @@ def _raw(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]
         for jpeg in part:
             simplejpeg.decode_jpeg(jpeg)  # without Python's lock
 
+    many = _many(batch) * batch
     with ThreadPoolExecutor(CORES) as pool:
         while True:
-            for start in range(0, len(jpegs) - batch + 1, batch):
-                these = jpegs[start : start + batch]
+            for start in range(0, len(jpegs) - many + 1, many):
+                these = jpegs[start : start + many]
                 list(pool.map(decode, [these[core::CORES] for core in range(CORES)]))
-                yield None
+                yield from range(many // batch)
 
 
 def _dali(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Yield what DALI's reader and decoder alone can do: bytes in DALI's memory."""
     from pipeline.dali import decoded_alone
 
-    many = max(1, round(512 / batch))  # batches in one go, as ours decodes
+    many = _many(batch)
     for _ in decoded_alone(rec, rec.with_suffix(".idx"), many * batch, CORES):
         yield from range(many)
+
+
+def _many(batch: int) -> int:
+    """Return how many batches the ceilings do in one go: as many as ours."""
+    from pipeline.decoding import together
+
+    return together(batch)
 
 
 def _convert(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
