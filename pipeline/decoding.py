@@ -53,17 +53,8 @@ def decoded(
     reader
         To find a damaged picture.
     """
-    under_way: deque[Group] = deque()
-    for group in groups:
-        graph.feed(group.images, group.choices)
-        under_way.append(group._replace(images=None))
-        if len(under_way) < depth:
-            continue
-        pixels = _take(records, reader, graph, under_way)
-        group = under_way.popleft()
+    for group, pixels in _taken(records, groups, graph, depth, reader):
         yield from _finished(group, pixels.data_ptr(), np.arange(len(group.rows)), normaliser)
-        graph.release()
-        group.release()
 
 
 def cached(groups: Iterator[Group], filler: CacheFiller, normaliser: Normaliser) -> Finished:
@@ -92,17 +83,29 @@ def graph_batches(
     depth
         Batches in the graph.
     """
+    for group, images in _taken(records, groups, graph, depth, reader):
+        yield hand_over(images, ctx), group.plans[0]
+
+
+def _taken(
+    records: RecordSet,
+    groups: Iterator[Group],
+    graph: DecodeGraph,
+    depth: int,
+    reader: RecordReader,
+) -> Iterator[tuple[Group, Any]]:
+    """Feed a graph with groups; yield each with what came of it, valid until the next one."""
     under_way: deque[Group] = deque()
     for group in groups:
         graph.feed(group.images, group.choices)
         under_way.append(group._replace(images=None))
         if len(under_way) < depth:
             continue
-        image = hand_over(_take(records, reader, graph, under_way), ctx)
+        tensor = _take(records, reader, graph, under_way)
         group = under_way.popleft()
+        yield group, tensor
         graph.release()
         group.release()
-        yield image, group.plans[0]
 
 
 def _finished(group: Group, address: int, rows: np.ndarray, normaliser: Normaliser) -> Finished:
