@@ -143,26 +143,24 @@ def _synthetic(records: Path, scratch: str, batch: int, workers: int) -> Iterato
 
 def _transforms(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Yield an epoch of Gluon's own classes, as its tutorials put them together."""
-    from mxnet import gluon
     from mxnet.gluon.data.vision import ImageRecordDataset, transforms
 
     steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # 0 to 1
     steps.append(transforms.Normalize(MEAN / 255, STD / 255))
     data = ImageRecordDataset(str(rec))
-    data = data.transform_first(transforms.Compose(steps))
-    loader = gluon.data.DataLoader(
-        data, batch, shuffle=True, last_batch="discard", num_workers=workers
-    )
-    return (image for image, _ in loader)
+    return _data_loader(data.transform_first(transforms.Compose(steps)), batch, workers)
 
 
 def _cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Yield an epoch of a Gluon DataLoader whose dataset decodes with OpenCV, in NumPy."""
-    from mxnet import gluon
-
     from benchmarks.record_dataset import RecordDataset
 
-    data = RecordDataset(str(rec), MEAN, STD)
+    return _data_loader(RecordDataset(str(rec), MEAN, STD), batch, workers)
+
+
+def _data_loader(data: Any, batch: int, workers: int) -> Iterator[Any]:
+    from mxnet import gluon
+
     loader = gluon.data.DataLoader(
         data, batch, shuffle=True, last_batch="discard", num_workers=workers
     )

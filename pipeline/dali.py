@@ -39,7 +39,6 @@ from pipeline.augmentation import (
     NO_AUGMENTATION,
     Augmentation,
     Choices,
-    choose,
     color_matrices,
 )
 
@@ -218,12 +217,11 @@ def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tup
 
     Decodes one by one, so it is slow and for batches that failed.
     """
-    graph = DecodeGraph(1, "cpu", 1, 1, None, NO_AUGMENTATION)
-    plain = choose(NO_AUGMENTATION, np.zeros(1, dtype=np.int64), 0, 0, image_size)
+    graph = DecodeGraph(1, "cpu", 1, 1, None, NO_AUGMENTATION, finish="bytes")
     for i, jpeg in enumerate(jpegs):
         try:
-            graph.feed([jpeg], plain)
-            height, width = np.array(graph.take().at(0)).shape[1:]
+            graph.feed([jpeg], None)
+            height, width = np.array(graph.take().at(0)).shape[:2]
         except RuntimeError:
             return i, "cannot be decoded"
         graph.release()

@@ -101,7 +101,7 @@ def _taken(
         under_way.append(group._replace(images=None))
         if len(under_way) < depth:
             continue
-        tensor = _take(records, reader, graph, under_way)
+        tensor = _take(records, reader, graph, [one.rows for one in under_way])
         group = under_way.popleft()
         yield group, tensor
         graph.release()
@@ -166,14 +166,14 @@ def _take(
     records: RecordSet,
     reader: RecordReader,
     graph: DecodeGraph,
-    under_way: Sequence[Group | np.ndarray],
+    under_way: Sequence[np.ndarray],
 ) -> Any:
     """Return the oldest batch of a graph as a dense tensor; name the damaged picture if it fails.
 
     Parameters
     ----------
     under_way
-        All that is in the graph: groups, or rows.
+        Rows of each batch in the graph.
     """
     fault, images = None, None
     try:
@@ -185,7 +185,7 @@ def _take(
         shape = tuple(tensor.shape())
         if (shape[1:3] if shape[-1] == 3 else shape[2:]) == tuple(records.image_size):
             return tensor
-    rows = np.concatenate([one.rows if isinstance(one, Group) else one for one in under_way])
+    rows = np.concatenate(under_way)
     found = find_faulty(reader.read(rows), records.image_size)
     if found is not None:
         place, what = found

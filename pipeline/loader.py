@@ -104,7 +104,7 @@ class Loader:
             except queue.Empty:
                 continue
 
-    def _work(self, batches: Iterator[Batch]) -> None:
+    def _work(self, batches: Generator[Batch, None, None]) -> None:
         try:
             for batch in batches:
                 self._put(batch)

@@ -27,7 +27,7 @@ from heads import build_head
 from nets import build_net
 from pipeline import build_loader
 from pipeline.records import open_records
-from tests.ops.test_curves import batch_norm
+from tests.ops.test_curves import batch_norm, in_double_precision
 from training.schedule import learning_rate, margin_fraction
 
 BATCH, EPOCHS = 64, 6
@@ -42,13 +42,7 @@ def curve(choice: str, folder: Path, steps: int) -> np.ndarray:
     mx.random.seed(1)
     net = build_net("mobilefacenet", width=0.5, embedding_size=128)
     head = build_head("arcface", records.num_classes, 128, m2=0.2, scale=24.0)
-    for block in (net, head):
-        block.initialize()
-        block.cast("float64")
-        block.hybridize()
-    parameters = {**net.collect_params(), **head.collect_params()}
-    settings = {"learning_rate": 0.1, "momentum": 0.9, "wd": 5e-4}
-    trainer = mx.gluon.Trainer(parameters, "sgd", settings, kvstore=None)
+    trainer = in_double_precision(net, head, 0.1)
     loader = build_loader("dali", records, BATCH)
     losses: list[float] = []
     for batch in islice(loader, steps):

@@ -45,19 +45,24 @@ def small_net():
     return net
 
 
+def in_double_precision(net, head, rate):
+    """Prepare net and head for training in double precision; return the trainer."""
+    for block in (net, head):
+        block.initialize()
+        block.cast("float64")
+        block.hybridize()
+    parameters = {**net.collect_params(), **head.collect_params()}
+    settings = {"learning_rate": rate, "momentum": 0.9, "wd": 5e-4}
+    return mx.gluon.Trainer(parameters, "sgd", settings, kvstore=None)
+
+
 def curve(choice):
     """Return the losses of some steps of a small net with an ArcFace head, in double precision."""
     ops.use(choice)
     mx.random.seed(3)
     net = small_net()
     head = build_head("arcface", 20, 16, m2=0.2, scale=24.0)
-    for block in (net, head):
-        block.initialize()
-        block.cast("float64")
-        block.hybridize()
-    parameters = {**net.collect_params(), **head.collect_params()}
-    settings = {"learning_rate": 0.002, "momentum": 0.9, "wd": 5e-4}
-    trainer = mx.gluon.Trainer(parameters, "sgd", settings, kvstore=None)
+    trainer = in_double_precision(net, head, 0.002)
     generator = np.random.default_rng(4)
     people = generator.normal(size=(20, 3, 28, 28))
     margin = mx.nd.ones((1,), dtype="float64")
