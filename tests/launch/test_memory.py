@@ -9,22 +9,23 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PIECE = 4704  # pages of one array
 PROGRAM = """
 import resource
 from launch.memory import keep_memory
 print(keep_memory())
 import mxnet as mx
 
-def faults():
+def faults(arrays):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     held = []
-    for _ in range(8):
+    for _ in range(arrays):
         held = [*held, mx.nd.ones((128, 3, 112, 112))][-2:]
         held[-1].wait_to_read()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-faults()
-print(faults())
+faults(8)
+print(faults(400))
 """
 
 
@@ -43,9 +44,11 @@ def run(**variables):
 
 def test_arrays_take_the_memory_of_freed_ones():
     kept, faults = run()
-    assert kept == "True" and faults < 1000  # one array has 4,704 pages
+    # Not none: glibc cuts aligned pieces out of larger ones, and a piece whose cuttings are in use
+    # is too small for the next array.  There is an end to it: some seven for each size of cutting.
+    assert kept == "True" and faults < 40 * PIECE
 
 
 def test_the_users_own_settings_win():
-    kept, _ = run(MALLOC_ARENA_MAX="2")
-    assert kept == "False"
+    kept, faults = run(MALLOC_MMAP_THRESHOLD_="1000000")
+    assert kept == "False" and faults > 390 * PIECE  # each array anew

@@ -366,8 +366,9 @@ loader.close()
 
 def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess:
     """Run a program of its own: workers are forked before MXNet or DALI have threads."""
+    watch = "import faulthandler; faulthandler.dump_traceback_later(200, exit=True)\n"
     return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        [sys.executable, "-c", watch + program, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
