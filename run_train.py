@@ -333,6 +333,7 @@ def make_loader(
         reader=data.reader,
         decode=decode,
         window=data.window,
+        block=data.block,
         augmentation=Augmentation(
             mirror=data.mirror,
             color_jitter=data.color_jitter,

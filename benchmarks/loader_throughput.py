@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Scripts are started by their path: put the root of the project on the module path.
@@ -35,17 +37,30 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
     parser.add_argument("--cold", action="store_true", help="ours alone, from the disk")
     arguments = parser.parse_args()
-    records = arguments.records or record_set.made_set()
-    with tempfile.TemporaryDirectory() as scratch:
-        pictures = Path(scratch) / "pictures.rec"
-        opened = open_records(records, scratch)
-        write_image_index(opened, pictures.with_suffix(".idx"))
-        pictures.symlink_to(opened.files[0].resolve())
+    with prepared(arguments.records) as (records, pictures):
         rivals = group(records, pictures, arguments.batch, arguments.cold)
         if arguments.quick:
             rivals = [rival for rival in rivals if rival.settings.get("workers", 0) in (0, CORES)]
         limits = () if arguments.cold else (RAW, DALI, CONVERT)
         return report.run("loaders", [rivals], arguments, limits, rates=True)
+
+
+@contextmanager
+def prepared(given: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Yield a record set and a .rec of it, in a scratch folder, whose .idx lists pictures alone.
+
+    Parameters
+    ----------
+    given
+        The set; made in data/loader_bench, if need be, where there is none.
+    """
+    records = given or record_set.made_set()
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = Path(scratch) / "pictures.rec"
+        opened = open_records(records, scratch)
+        write_image_index(opened, pictures.with_suffix(".idx"))
+        pictures.symlink_to(opened.files[0].resolve())
+        yield records, pictures
 
 
 def group(records: Path, pictures: Path, batch: int, cold: bool = False) -> list[Rival]:
@@ -67,6 +82,7 @@ def group(records: Path, pictures: Path, batch: int, cold: bool = False) -> list
         return Rival(name, MXNET, settings, needs, images=batch * batches, steady=True)
 
     ours = [row("ours random-access", "random"), row("ours window", "window")]
+    ours.append(row("ours blocks", "blocks"))
     if cold:
         return ours
     workers = [0, *(n for n in (1, 2, 4, 8, 16, 32) if n < CORES), CORES]

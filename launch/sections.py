@@ -54,8 +54,9 @@ class DataConfig:
     """People with fewer images are left out and the others numbered densely; 0 keeps all."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
     """dali: the pipeline; cpu: Gluon DataLoader, the baseline; synthetic: one fixed batch."""
-    reader: Literal["random", "window"] = "random"
-    """random: a true permutation per epoch; window: sequential scan, for sets shuffled on disk."""
+    reader: Literal["random", "blocks", "window"] = "random"
+    """random: a true permutation per epoch; blocks: for disks that are slow to seek; window:
+    sequential scan, for sets shuffled on disk."""
     decode: Literal["auto", "cpu", "mixed"] = "auto"
     """Where DALI decodes; auto: mixed on a GPU, cpu otherwise."""
     batch_size: int = 128
@@ -63,7 +64,9 @@ class DataConfig:
     num_classes: int = 0
     """Number of people; 0 takes it from the property file or the labels."""
     window: int = 16384
-    """Images in the window reader's shuffle buffer."""
+    """Images that the blocks reader mixes; those in the window reader's shuffle buffer."""
+    block: int = 128
+    """Consecutive images that the blocks reader reads together."""
     mirror: bool = True
     """Mirror every image with probability one half."""
     color_jitter: float = 0.0
@@ -93,7 +96,7 @@ class DataConfig:
         """Yield (field, problem)."""
         if not self.records and self.loader != "synthetic":
             yield "records", "required: a folder with train.rec, train.idx and property, or a .rec"
-        yield from _at_least(self, batch_size=1, num_classes=0, window=1)
+        yield from _at_least(self, batch_size=1, num_classes=0, window=1, block=1)
         yield from _at_least(self, threads=0, workers=0, prefetch=1, images_filter=0)
         yield from _at_least(self, cut_out=0, shift=0, decoded_cache_mib=0)
         if len(self.records) > 1 and self.num_classes:
@@ -108,10 +111,12 @@ class DataConfig:
                 f"'window' reads one record set, got {len(self.records)}; make one of them with "
                 "tools/shuffle_records.py, or use data.reader=random",
             )
-        if self.decoded_cache_mib and (self.loader, self.reader) != ("dali", "random"):
+        if self.reader == "window" and self.loader == "cpu":
+            yield "reader", "'window' is of data.loader=dali, got cpu; use data.reader=random"
+        if self.decoded_cache_mib and (self.loader != "dali" or self.reader == "window"):
             yield (
                 "decoded_cache_mib",
-                "is for data.loader=dali with data.reader=random, got "
+                "is for data.loader=dali with data.reader=random or blocks, got "
                 f"{self.loader} with {self.reader}; set it to 0",
             )
         if not 0 <= self.color_jitter < 1:

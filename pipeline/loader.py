@@ -25,7 +25,7 @@ from pipeline import sampling
 from pipeline.augmentation import Augmentation, Choices
 from pipeline.decoded_cache import DecodedCache
 from pipeline.hand_over import Normaliser, labels_to
-from pipeline.plans import Group, Plan, Share, random_groups, random_plans, window_groups
+from pipeline.plans import Blocks, Group, Plan, Share, grouped, planned, window_groups
 from pipeline.record_reader import Memory, RecordReader
 from pipeline.records import RecordSet
 from pipeline.sampling import Position
@@ -134,6 +134,7 @@ def build_loader(
     reader: str = "random",
     decode: str = "cpu",
     window: int = 16384,
+    block: int = 128,
     augmentation: Augmentation = Augmentation(),
     threads: int = 1,
     workers: int = 1,
@@ -160,7 +161,8 @@ def build_loader(
     ctx
         Device of the batches; the CPU by default.
     reader
-        "random": one true permutation per epoch; "window": DALI's sequential reader with a
+        "random": one true permutation per epoch; "blocks": ``block`` consecutive images stay
+        together, and ``window`` images are mixed; "window": DALI's sequential reader with a
         shuffle buffer of ``window`` images.
     decode
         "cpu" or "mixed" (GPU).
@@ -171,8 +173,8 @@ def build_loader(
     index_folder
         Where the window reader's image-only index is written.
     cache
-        Where decoded pictures are kept, for the "dali" loader with the "random" reader; closed
-        with the loader.
+        Where decoded pictures are kept, for the "dali" loader with the "random" or "blocks" reader;
+        closed with the loader.
     num_classes, image_size
         Of the synthetic batch when there are no records.
 
@@ -215,11 +217,15 @@ def build_loader(
             Path(index_folder),
             augmentation,
         )
-    plans = random_plans(records, seed, position, batch_size, share, augmentation)
+    blocks = Blocks(records, seed, block, window) if reader == "blocks" else None
+    order_of = blocks.order if blocks else partial(sampling.epoch_order, len(records), seed)
+    plans = planned(records, seed, position, batch_size, share, augmentation, order_of)
     if name == "dali":
+        begin = sampling.settle(position, len(records), whole)
+        ahead = partial(blocks.ahead, begin) if blocks else None
         batches = _dali_batches(
             *(records, plans, scan, batch_size, decode, threads, prefetch, ctx, augmentation),
-            cache,
+            *(cache, ahead),
         )
     else:
         batches = _cpu_batches(records, plans, workers, ctx)
@@ -237,6 +243,7 @@ def _dali_batches(
     ctx: mx.Context,
     augmentation: Augmentation,
     cache: DecodedCache | None,
+    ahead: Callable[[Callable[[np.ndarray], None]], Callable[[np.ndarray, Position], None]] | None,
 ) -> Generator[Batch, None, None]:
     """Yield the batches of a rank as DALI decodes them.
 
@@ -246,62 +253,54 @@ def _dali_batches(
         What is read by random access.
     scan
         Where DALI reads instead: gives its groups of so many batches, of which so many are held.
+    ahead
+        Where others than the next rows are read ahead: turns what has rows read into what is told
+        how far the plans are.
     """
     from pipeline import decoding
     from pipeline.dali import MEAN, STD, DecodeGraph
 
-    on_cpu = ctx.device_type == decode == "cpu"
-    compiled = feed() if on_cpu else None
+    compiled = feed() if ctx.device_type == decode == "cpu" else None
     reader = RecordReader(records, None if scan else compiled)
-    together = decoding.together(batch_size)
+    memory = Memory(depth)
+    many = decoding.together(batch_size)
     filler = None
     if cache is not None:
-        most = together * batch_size
-        filler = decoding.CacheFiller(records, cache, reader, most, threads)
-    # Whether mirroring and normalising is left to the way into MXNet.
-    colors = augmentation.colors if cache is None else augmentation.changes_pixels
-    fast = compiled is not None and not colors
-    if not fast:
-        together = 1
+        filler = decoding.CacheFiller(records, cache, reader, many * batch_size, threads)
 
-    memory = Memory(depth)
+    def read_ahead(rows: np.ndarray) -> None:
+        reader.read_ahead(rows if cache is None else cache.missing(rows))
 
-    def images_of(rows: np.ndarray) -> Any:
-        if filler is None:
-            return reader.gather(rows, memory)
-        if fast:
-            return None
+    ask = ahead(read_ahead) if ahead else lambda rows, after: read_ahead(rows)
+
+    def groups(together: int, images_of: Callable[[np.ndarray], Any]) -> Iterator[Group]:
+        return scan(together, depth) if scan else grouped(plans, together, images_of, ask)
+
+    def gathered(rows: np.ndarray) -> Any:
+        return reader.gather(rows, memory)
+
+    def kept(rows: np.ndarray) -> np.ndarray:
+        assert filler is not None
         filler.fill(rows)
         return filler.cache.pictures[rows]
 
-    def ask(rows: np.ndarray) -> None:
-        reader.read_ahead(rows if cache is None else cache.missing(rows))
-
-    groups = scan(together, depth) if scan else random_groups(plans, together, images_of, ask)
-    graph = None
-    if not fast or filler is None:
+    size = records.image_size
+    if filler is not None and compiled is not None and not augmentation.changes_pixels:
+        normaliser = Normaliser(compiled, size, MEAN, STD, ctx, threads)
+        finished = decoding.cached(groups(many, lambda rows: None), filler, normaliser)
+    elif filler is None and compiled is not None and not augmentation.colors:
         graph = DecodeGraph(
-            together * batch_size,
-            decode,
-            threads,
-            depth,
-            ctx.device_id if ctx.device_type == "gpu" else None,
-            augmentation,
-            source="jpeg" if filler is None else "pixels",
-            finish="bytes" if fast else "float",
+            *(many * batch_size, decode, threads, depth, None, augmentation), finish="bytes"
         )
-    if not fast or compiled is None:
-        assert graph is not None
-        finished = decoding.graph_batches(records, groups, graph, depth, reader, ctx)
+        # DALI's threads have the cores.
+        normaliser = Normaliser(compiled, size, MEAN, STD, ctx, 1)
+        found = groups(many, gathered)
+        finished = decoding.decoded(records, found, graph, depth, normaliser, reader)
     else:
-        size = records.image_size
-        # DALI's threads have the cores where there is something to decode.
-        normaliser = Normaliser(compiled, size, MEAN, STD, ctx, threads if filler else 1)
-        if filler is not None:
-            finished = decoding.cached(groups, filler, normaliser)
-        else:
-            assert graph is not None
-            finished = decoding.decoded(records, groups, graph, depth, normaliser, reader)
+        device_id = ctx.device_id if ctx.device_type == "gpu" else None
+        source, images_of = ("jpeg", gathered) if filler is None else ("pixels", kept)
+        graph = DecodeGraph(batch_size, decode, threads, depth, device_id, augmentation, source)
+        finished = decoding.graph_batches(records, groups(1, images_of), graph, depth, reader, ctx)
     try:
         for image, plan in finished:
             yield Batch(image, labels_to(records.labels[plan.rows], ctx), plan.after)

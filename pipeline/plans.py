@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each rank reads, batch by batch: random access and the window reader."""
+"""What each rank reads, batch by batch: random access, blocks and the window reader."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,31 +58,101 @@ class Share:
         return batch_size * self.size
 
 
-def random_plans(
+def planned(
     records: RecordSet,
     seed: int,
     position: Position,
     batch_size: int,
     share: Share,
     augmentation: Augmentation,
+    order_of: Callable[[int], np.ndarray],
 ) -> Iterator[Plan]:
-    """Yield the batches of one rank from a position on, one true permutation per epoch."""
+    """Yield the batches of one rank from a position on.
+
+    Parameters
+    ----------
+    order_of
+        Gives the order of an epoch: rows of all images (N,), each once.
+    """
     whole, order, epoch = share.global_batch_size(batch_size), None, -1
     while True:
         position = sampling.settle(position, len(records), whole)
         if position.epoch != epoch:
+            order = None  # its memory is taken by the next one
             epoch = position.epoch
-            order = sampling.epoch_order(len(records), seed, epoch)
+            order = order_of(epoch)
+        assert order is not None
         rows = sampling.rank_rows(order, position.consumed, batch_size, share.rank, share.size)
         position = sampling.advance(position, whole)
         yield Plan(rows, _choose(records, rows, seed, epoch, augmentation), position)
 
 
-def random_groups(
+class Blocks:
+    """Blocks of consecutive records in random order, their images mixed within a window.
+
+    For disks that are slow to seek: it reads a block in one go.
+
+    Parameters
+    ----------
+    block, window
+        Images of a block, and images that are mixed.
+    """
+
+    def __init__(self, records: RecordSet, seed: int, block: int, window: int):
+        self._count, self._seed, self._block, self._window = len(records), seed, block, window
+        self._places = records.in_file_order()
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the order of an epoch: rows of all images (N,), each once."""
+        places = sampling.block_order(self._count, self._seed, epoch, self._block, self._window)
+        return self._rows(places)
+
+    def ahead(
+        self, position: Position, read_ahead: Callable[[np.ndarray], None]
+    ) -> Callable[[np.ndarray, Position], None]:
+        """Return what ``grouped`` is to call to have blocks read before they are mixed.
+
+        Parameters
+        ----------
+        position
+            Where reading begins.
+        read_ahead
+            Called with the rows of blocks, each block once, a window before they are due.
+        """
+        blocks = self._blocks(position)
+        due, places = next(blocks)
+
+        def ask(rows: np.ndarray, after: Position) -> None:
+            nonlocal due, places
+            found: list[np.ndarray] = []
+            while due < after.epoch * self._count + after.consumed + self._window:
+                found.append(places)
+                due, places = next(blocks)
+            if found:
+                read_ahead(self._rows(np.concatenate(found)))
+
+        return ask
+
+    def _blocks(self, position: Position) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (images of this and earlier epochs before it, its places) for each block."""
+        first = position.consumed // self._window * self._window
+        for epoch in count(position.epoch):
+            firsts, sizes = sampling.shuffled_blocks(self._count, self._seed, epoch, self._block)
+            ends = np.cumsum(sizes)
+            for place, size, end in zip(firsts, sizes, ends, strict=True):
+                if end > first:
+                    yield epoch * self._count + int(end - size), np.arange(place, place + size)
+            first = 0
+
+    def _rows(self, places: np.ndarray) -> np.ndarray:
+        return places if self._places is None else self._places[places]
+
+
+def grouped(
     plans: Iterator[Plan],
     together: int,
     images_of: Callable[[np.ndarray], Any],
-    ask: Callable[[np.ndarray], None] = lambda rows: None,
+    ask: Callable[[np.ndarray, Position], None] = lambda rows, after: None,
 ) -> Iterator[Group]:
     """Yield plans in groups of ``together`` batches, with their images.
 
@@ -91,14 +161,15 @@ def random_groups(
     images_of
         Gives the images of rows.
     ask
-        Called with the rows of groups that will soon be wanted, to have them read ahead.
+        Called with the rows of groups that will soon be wanted and where the data goes on after
+        them, to have records read ahead.
     """
     waiting: deque[tuple[list[Plan], np.ndarray]] = deque()
     while True:
         while len(waiting) <= READ_AHEAD:
             group = list(islice(plans, together))
             rows = np.concatenate([plan.rows for plan in group])
-            ask(rows)
+            ask(rows, group[-1].after)
             waiting.append((group, rows))
         group, rows = waiting.popleft()
         choices = Choices(*map(np.concatenate, zip(*(p.choices for p in group), strict=True)))

@@ -68,6 +68,13 @@ class RecordSet:
         """Return a number for each row that no other picture has; in one set it is the key."""
         return self.keys[rows] + (self.file[rows].astype(np.int64) << _FILE_BITS)
 
+    def in_file_order(self) -> np.ndarray | None:
+        """Return the rows in the order of their records, (N,); None where that is 0, 1, 2, ..."""
+        same_file, later = self.file[1:] == self.file[:-1], self.offsets[1:] > self.offsets[:-1]
+        if (later | ~same_file).all():
+            return None
+        return np.lexsort((self.offsets, self.file))
+
     def picture(self, row: int) -> str:
         """Return the words that name a picture in a message."""
         return f"{self.files[self.file[row]]}: the picture of key {self.keys[row]}"
@@ -200,11 +207,10 @@ def _pictures(rec: Path, idx: Path, scan_folder: Path) -> tuple[np.ndarray, np.n
     """Return keys, offsets and labels of the pictures, as kept by an earlier call or parsed."""
     marks = [(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in (rec, idx)]
     mark = hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
-    kept = scan_folder / f"index-{mark}.npy"
+    kept = scan_folder / f"pictures-{mark}.npy"
     if kept.is_file():
         try:
-            keys, offsets, labels = np.load(kept, allow_pickle=False)
-            return keys.astype(np.int64), offsets.astype(np.int64), labels
+            return _kept(kept)
         except (ValueError, OSError, EOFError):
             kept.unlink(missing_ok=True)  # half written by a crash of the host: parse again
     keys, offsets = read_index(idx)
@@ -217,12 +223,14 @@ def _pictures(rec: Path, idx: Path, scan_folder: Path) -> tuple[np.ndarray, np.n
     if not len(images):
         raise RecordError(f"{rec}: holds no picture, got {len(keys)} records without one")
     if scanned or len(keys) >= LARGE:
-        _keep(kept, np.stack([keys[images], offsets[images], labels]))
+        _keep(kept, keys[images], offsets[images], labels)
+        return _kept(kept)
     return keys[images], offsets[images], labels
 
 
-def _keep(path: Path, table: np.ndarray) -> None:
-    """Write float64 (3, N); keys and offsets are whole numbers below 2**53."""
+def _keep(path: Path, keys: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> None:
+    """Write keys, offsets and float64 labels, all 8 bytes wide, as int64 (3, N)."""
+    table = np.stack([keys, offsets, labels.astype(np.float64).view(np.int64)])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{os.uname().nodename}-{os.getpid()}-{path.name}")
@@ -230,6 +238,12 @@ def _keep(path: Path, table: np.ndarray) -> None:
         os.replace(aside, path)
     except OSError as error:
         raise RecordError(f"{path.parent}: cannot be written, got {error.strerror}") from None
+
+
+def _kept(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return keys, offsets and labels as maps of the file: the ranks of a host share them."""
+    keys, offsets, labels = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    return keys, offsets, labels.view(np.float64)
 
 
 def _measure(records: RecordSet) -> RecordSet:

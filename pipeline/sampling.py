@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+CELL = 1 << 16  # places that are shuffled in one go: they stay in the processor's cache
+
 
 class Position(NamedTuple):
     """A place in the data: ``consumed`` images of ``epoch`` (by all ranks) have been used."""
@@ -22,9 +24,48 @@ class Position(NamedTuple):
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of an epoch: a permutation of ``range(num_images)``, int64 (N,)."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    return generator.permutation(num_images)
+    """Return the order of an epoch: a permutation of ``range(num_images)``, int32 or int64 (N,).
+
+    Every order is as likely as every other.  Large sets are dealt into cells at random first, and
+    each cell is shuffled: a shuffle of the whole waits for memory at every step (Sandelius, "A
+    simple randomization procedure", 1962).
+    """
+    generator = _generator(seed, epoch)
+    cells = num_images // CELL + 1
+    if cells == 1:
+        return generator.permutation(num_images)
+    cell = generator.integers(0, cells, num_images, dtype=np.uint8 if cells <= 256 else np.uint16)
+    order = np.argsort(cell, kind="stable").astype(np.int32 if num_images < 2**31 else np.int64)
+    ends = np.cumsum(np.bincount(cell, minlength=cells))
+    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+        generator.shuffle(order[begin:end])
+    return order
+
+
+def shuffled_blocks(
+    num_images: int, seed: int, epoch: int, block: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order of an epoch's blocks: (first place, images) of each, int64.
+
+    All hold ``block`` images but the one at the end of the set.
+    """
+    firsts = _generator(seed, epoch).permutation(-(-num_images // block)) * block
+    return firsts, np.minimum(block, num_images - firsts)
+
+
+def block_order(num_images: int, seed: int, epoch: int, block: int, window: int) -> np.ndarray:
+    """Return the order of an epoch that a disk can follow: a permutation, int64 (N,).
+
+    Blocks of consecutive images are shuffled; of what they hold one after the other, each
+    ``window`` images are shuffled again.  An image so comes at most ``window`` places before or
+    after its block does.
+    """
+    firsts, sizes = shuffled_blocks(num_images, seed, epoch, block)
+    order = np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(num_images)
+    generator = _generator(seed, epoch, stream=1)
+    for begin in range(0, num_images, window):
+        generator.shuffle(order[begin : begin + window])
+    return order
 
 
 def settle(position: Position, num_images: int, global_batch_size: int) -> Position:
@@ -42,9 +83,9 @@ def advance(position: Position, global_batch_size: int) -> Position:
 def rank_rows(
     order: np.ndarray, consumed: int, batch_size: int, rank: int, size: int
 ) -> np.ndarray:
-    """Return the rows that one rank reads of the next global batch, (batch_size,)."""
+    """Return the rows that one rank reads of the next global batch, int64 (batch_size,)."""
     batch = order[consumed : consumed + batch_size * size]
-    return batch[rank * batch_size : (rank + 1) * batch_size]
+    return batch[rank * batch_size : (rank + 1) * batch_size].astype(np.int64)
 
 
 def uniform(ids: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
@@ -59,6 +100,10 @@ def uniform(ids: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
         place = np.uint64(epoch) + (np.uint64(stream) << np.uint64(32))
         key = _mix(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + place)
         return (_mix(ids.astype(np.uint64) ^ key) >> np.uint64(11)) * 2.0**-53
+
+
+def _generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, stream]))
 
 
 def _mix(x: Any) -> Any:

@@ -3,8 +3,8 @@
 
 python tools/batch_mixing.py
 
-Random access against the window reader and the expectation of a uniform permutation, on a set of
-its own or on --records.  Counts, no timing.
+Random access against blocks, the window reader and the expectation of a uniform permutation, on a
+set of its own or on --records.  Counts, no timing.
 """
 
 from __future__ import annotations
@@ -70,10 +70,11 @@ def _rows(
         "people_per_batch": _people(records, batch_size, steps, reader="random"),
     }
     for window in windows:
-        people = _people(
-            records, batch_size, steps, reader="window", window=window, index_folder=scratch
-        )
-        yield {"name": f"ours window of {window}", "people_per_batch": people}
+        for reader in ("blocks", "window"):
+            people = _people(
+                records, batch_size, steps, reader=reader, window=window, index_folder=scratch
+            )
+            yield {"name": f"ours {reader} of {window}", "people_per_batch": people}
 
 
 def _people(records: RecordSet, batch_size: int, steps: int, **options) -> float:

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <mutex>
@@ -136,10 +137,15 @@ extern "C" void face_gather(const uint8_t* data, const int64_t* offsets, const i
 extern "C" void face_read_ahead(const uint8_t* data, int64_t size, const int64_t* offsets,
                                 int64_t count, int64_t bytes) {
   const int64_t page = sysconf(_SC_PAGESIZE);
+  const auto end_of = [&](int64_t i) { return std::min(size, offsets[i] + bytes); };
   for (int64_t i = 0; i < count; ++i) {
     if (offsets[i] < 0 || offsets[i] >= size) continue;
-    const int64_t left = size - offsets[i];
-    advise(data + offsets[i], bytes < left ? bytes : left, page, MADV_WILLNEED);
+    const int64_t begin = offsets[i];
+    int64_t end = end_of(i);
+    // Records that follow each other are one piece.
+    for (; i + 1 < count && offsets[i + 1] >= begin && offsets[i + 1] <= end; ++i)
+      end = std::max(end, end_of(i + 1));
+    advise(data + begin, end - begin, page, MADV_WILLNEED);
   }
 }
 

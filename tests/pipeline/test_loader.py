@@ -23,7 +23,7 @@ from pipeline.decoded_cache import DecodedCache
 from pipeline.loader import SYNTHETIC_STEPS, Share
 from pipeline.record_reader import RecordReader
 from pipeline.records import RecordError, open_records
-from pipeline.sampling import Position, epoch_order, rank_rows
+from pipeline.sampling import Position, block_order, epoch_order, rank_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE, IMAGES = 13, 10  # 130 images: no multiple of any batch used here
@@ -34,6 +34,8 @@ DALI = {
     "cached": {"operators": "native", "cached": True},
     "cached plain": {"operators": "plain", "cached": True},
 }
+BLOCKS = {"reader": "blocks", "block": 8, "window": 40}
+READERS = pytest.mark.parametrize("reader", [{}, BLOCKS], ids=["random", "blocks"])
 WINDOW = [DALI["plain"], DALI["native"]]
 LOADERS = (*(("dali", options) for options in DALI.values()), ("cpu", {"workers": 0}))
 LOADER_NAMES = [*DALI, "cpu"]
@@ -107,16 +109,21 @@ def seen_numbers(images, labels):
 
 
 @pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
-def test_batches_are_what_sampling_says(numbers, name, options):
+@READERS
+def test_batches_are_what_sampling_says(numbers, name, options, reader):
     batch_size, rank, size, seed = 8, 1, 2, 5
     share, count = Share(rank, size), 10
     images, labels, after = take(
-        count, name, numbers, batch_size, share=share, seed=seed, **options
+        count, name, numbers, batch_size, share=share, seed=seed, **options, **reader
     )
     found = seen_numbers(images, labels)
     expected, positions = [], []
     for epoch, steps in ((0, 8), (1, 2)):
-        order = epoch_order(len(numbers), seed, epoch)
+        order = (
+            block_order(len(numbers), seed, epoch, 8, 40)
+            if reader
+            else epoch_order(len(numbers), seed, epoch)
+        )
         for step in range(steps):
             rows = rank_rows(order, step * batch_size * size, batch_size, rank, size)
             flags = mirrored(numbers.keys[rows], seed, epoch)
@@ -151,8 +158,10 @@ def test_dali_equals_the_reference(faces, way):
 
 
 @pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
+@READERS
 @pytest.mark.parametrize("skipped", [3, 8, 11])
-def test_from_a_position_on_batches_are_the_tail(faces, name, options, skipped):
+def test_from_a_position_on_batches_are_the_tail(faces, name, options, reader, skipped):
+    options = options | reader
     images, labels, after = take(14, name, faces, 16, **options)
     position = after[skipped - 1]
     tail = take(14 - skipped, name, faces, 16, position=position, **options)

@@ -138,7 +138,7 @@ def test_scanned_labels_are_kept_by_size_and_time(make_records, pictures, scans)
     true = open_records(folder, scans).labels.tolist()
     (kept,) = scans.iterdir()
     table = np.load(kept)
-    table[2, 0] = 3
+    table[2].view(np.float64)[0] = 3
     np.save(kept, table)
     assert open_records(folder, scans).labels.tolist() == [3, *true[1:]]  # not scanned again
 

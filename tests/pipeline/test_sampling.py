@@ -6,12 +6,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline import sampling
 from pipeline.sampling import (
     Position,
     advance,
+    block_order,
     epoch_order,
     rank_rows,
     settle,
+    shuffled_blocks,
     uniform,
 )
 
@@ -39,9 +42,58 @@ def test_order_is_a_permutation_of_seed_and_epoch():
         assert (order == epoch_order(1000, seed, epoch)).mean() < 0.05
 
 
-def test_order_is_the_same_for_all_time():
+def test_order_is_the_same_for_all_time(monkeypatch):
     # Checkpoints hold a place in this order: another order would read images twice.
     assert epoch_order(8, seed=1, epoch=0).tolist() == ORDER_OF_8
+    assert block_order(8, seed=1, epoch=0, block=2, window=4).tolist() == BLOCKS_OF_8
+    monkeypatch.setattr(sampling, "CELL", 4)
+    assert epoch_order(8, seed=1, epoch=0).tolist() == CELLS_OF_8
+
+
+@pytest.mark.parametrize("num_images", [65_535, 65_536, 300_000])
+def test_large_sets_are_shuffled_as_a_whole(num_images):
+    order = epoch_order(num_images, seed=3, epoch=2)
+    assert order.shape == (num_images,) and (np.bincount(order) == 1).all()
+    again = epoch_order(num_images, 3, 2)
+    assert (order == again).all() and order is not again
+    # Every stretch of the order comes from everywhere: chi-squared, 99 degrees of freedom.
+    for part in np.array_split(order, 7):
+        expected = len(part) / 100
+        counts = np.bincount(part * 100 // num_images, minlength=100)
+        assert ((counts - expected) ** 2 / expected).sum() < 190
+    assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.02
+
+
+def test_small_sets_dealt_into_cells_come_in_every_order(monkeypatch):
+    monkeypatch.setattr(sampling, "CELL", 2)
+    orders = [tuple(epoch_order(4, seed, 0).tolist()) for seed in range(4800)]
+    counts = np.array([orders.count(order) for order in set(orders)])
+    assert len(counts) == 24
+    assert ((counts - 200) ** 2 / 200).sum() < 58  # chi-squared, 23 degrees: mean 23
+
+
+@pytest.mark.parametrize(("num_images", "block", "window"), [(1000, 8, 100), (1003, 10, 64)])
+def test_blocks_stay_together_up_to_the_window(num_images, block, window):
+    order = block_order(num_images, 3, 2, block, window)
+    assert sorted(order) == list(range(num_images))
+    assert (order == block_order(num_images, 3, 2, block, window)).all()
+    firsts, sizes = shuffled_blocks(num_images, 3, 2, block)
+    scan = np.concatenate([np.arange(f, f + s) for f, s in zip(firsts, sizes)])
+    for begin in range(0, num_images, window):
+        part = slice(begin, begin + window)
+        assert set(order[part]) == set(scan[part])
+        assert (order[part] != scan[part]).mean() > 0.9
+    assert (np.diff(firsts) != block).mean() > 0.9
+    assert (order == block_order(num_images, 3, 3, block, window)).mean() < 0.05
+
+
+def test_a_window_over_the_whole_set_leaves_nothing_of_the_blocks():
+    places = [block_order(64, seed, 0, 16, 64).tolist().index(1) for seed in range(1, 3000)]
+    after_its_neighbour = [
+        block_order(64, seed, 0, 16, 64).tolist().index(2) - place
+        for seed, place in zip(range(1, 3000), places)
+    ]
+    assert abs(np.mean(np.array(after_its_neighbour) == 1) - 1 / 64) < 0.01
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -118,5 +170,7 @@ def test_numbers_are_the_same_for_all_time():
 
 
 # Computed once; written out so that a change of the arithmetic is noticed.
+BLOCKS_OF_8 = [1, 2, 0, 3, 4, 5, 6, 7]
+CELLS_OF_8 = [7, 5, 1, 2, 3, 4, 0, 6]
 ORDER_OF_8 = [0, 5, 4, 1, 2, 6, 3, 7]
 MIRROR_OF_32 = "10001100000100000000100111000110"
