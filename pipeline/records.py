@@ -241,9 +241,11 @@ def _keep(path: Path, keys: np.ndarray, offsets: np.ndarray, labels: np.ndarray)
 
 
 def _kept(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return keys, offsets and labels as maps of the file: the ranks of a host share them."""
-    keys, offsets, labels = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    return keys, offsets, labels.view(np.float64)
+    """Return keys and offsets as maps of the file, which the ranks of a host share, and labels."""
+    table = np.load(path, mmap_mode="r", allow_pickle=False)
+    keys, offsets, _ = np.asarray(table)
+    begin = table.offset + 2 * keys.nbytes
+    return keys, offsets, np.fromfile(path, np.float64, len(keys), offset=begin)
 
 
 def _measure(records: RecordSet) -> RecordSet:

@@ -30,6 +30,8 @@ def test_rows_name_what_was_opened(tiny_records, tmp_path):
     command = [sys.executable, SCRIPT, *arguments, "--json", tmp_path / "rows.json"]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert [row["images"] for row in rows] == [500, 500, 120, 120]
-    assert [row["name"].split(", ")[1] for row in rows] == ["first time", "again"] * 2
+    assert [row["images"] for row in rows] == [500] * 4 + [120] * 4
+    whats = ["opening, first time", "opening, again", "order of random", "order of blocks"]
+    assert [row["name"].split(", ", 1)[1] for row in rows] == 2 * whats
+    assert [row["name"].split(" ")[1] for row in rows[:4]] == ["synthetic,"] * 4
     assert all(row["spread"][0] <= row["milliseconds"] <= row["spread"][1] for row in rows)
