@@ -34,6 +34,9 @@ def test_native_operators_begin_as_the_plain_ones(ranks, tiny_records, tmp_path)
     assert losses["native"][1] == pytest.approx(losses["plain"][1], rel=1e-5)
 
 
+BLOCKS_OUT_OF_MEMORY = {"reader": "blocks", "block": 8, "window": 30, "decoded_cache_mib": 5}
+
+
 @pytest.mark.parametrize(("ranks", "fused_centres"), [(2, False), (1, True)])
 def test_a_run_that_was_killed_goes_on_to_the_same_losses(
     ranks, fused_centres, tiny_records, tmp_path
@@ -41,6 +44,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_losses(
     cfg = write_cfg(
         tmp_path,
         tiny_records,
+        data={} if ranks == 1 else BLOCKS_OUT_OF_MEMORY,
         run={"operators": "native"},
         optim={"lr": 0.02, "fused_centres": fused_centres},
         train={"max_steps": 30, "checkpoint_every": 3},

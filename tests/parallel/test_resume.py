@@ -71,11 +71,18 @@ def test_after_a_kill_the_losses_are_those_of_an_undisturbed_run(
 
 
 # 98 images with a label each: an epoch is 12 steps of 2 x 4 = 8 images, or 24 steps of 4.
-@pytest.mark.parametrize("batch_size", [8, 4], ids=["same global batch", "half of it"])
-def test_fewer_ranks_go_on_without_losing_or_doubling_an_image(batch_size, make_records, tmp_path):
+@pytest.mark.parametrize(
+    ("batch_size", "data"),
+    [(8, {"decoded_cache_mib": 8}), (4, {"reader": "blocks", "block": 8, "window": 30})],
+    ids=["same global batch, decoded cache", "half of it, blocks"],
+)
+def test_fewer_ranks_go_on_without_losing_or_doubling_an_image(
+    batch_size, data, make_records, tmp_path
+):
     cfg = write_cfg(
         tmp_path,
         make_records(98, 1),
+        data=data,
         train={"max_steps": 0, "epochs": 2, "checkpoint_every": 2},
     )
     folder = _killed(2, tmp_path, "two", cfg, after=3)
