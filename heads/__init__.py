@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from mxnet import gluon
 
+from heads.image_margins import Reduce, adaface, alone, elasticface, magface
 from heads.margin_softmax import arcface, combined, cosface, normface, sphereface
 from heads.softmax import softmax
 
@@ -20,10 +21,15 @@ HEADS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "cosface": cosface,
     "arcface": arcface,
     "combined": combined,
+    "adaface": adaface,
+    "magface": magface,
+    "elasticface": elasticface,
 }
 
 
-def build_head(name: str, num_classes: int, embedding_size: int, **kwargs) -> gluon.HybridBlock:
+def build_head(
+    name: str, num_classes: int, embedding_size: int, reduce: Reduce = alone, **kwargs
+) -> gluon.HybridBlock:
     """Build a head by name; it still needs `initialize()`.
 
     Parameters
@@ -32,6 +38,9 @@ def build_head(name: str, num_classes: int, embedding_size: int, **kwargs) -> gl
         A key of ``HEADS``.
     num_classes, embedding_size
         Number of classes C, length E of the embedding.
+    reduce
+        Replaces named arrays by their means over the ranks, in place; for heads that keep
+        statistics over the batch.
     kwargs
         Keyword arguments of that builder.
 
@@ -51,9 +60,10 @@ def build_head(name: str, num_classes: int, embedding_size: int, **kwargs) -> gl
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"head.name: unknown head {name!r}; {hint}known: {', '.join(HEADS)}")
     builder = HEADS[name]
-    parameters = inspect.signature(builder).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    parameters = inspect.signature(builder).parameters
+    known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in kwargs:
         if key not in known:
             raise ValueError(f"head.{key}: no setting of head {name!r}; known: {', '.join(known)}")
-    return builder(num_classes, embedding_size, **kwargs)
+    ranks = {"reduce": reduce} if "reduce" in parameters else {}
+    return builder(num_classes, embedding_size, **ranks, **kwargs)

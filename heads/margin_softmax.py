@@ -90,9 +90,9 @@ class MarginSoftmax(gluon.HybridBlock):
             self._forward = out[2:]
         return out[0], out[1]
 
-    def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
+    def hybrid_forward(self, F, embedding, label, margin_fraction, weight, **state):
         if ops.fused():
-            return self._fused(F, embedding, label, margin_fraction, weight)
+            return self._fused(F, embedding, label, margin_fraction, weight, state)
         cosine = F.FullyConnected(  # (B, C)
             _normalised(F, embedding),
             _normalised(F, weight),
@@ -101,7 +101,7 @@ class MarginSoftmax(gluon.HybridBlock):
         )
         target = F.pick(cosine, label, axis=1)  # (B,)
         fixed = F.BlockGrad(target)
-        psi, slope = self._margin(F, fixed, margin_fraction)
+        psi, slope = self._margin(F, fixed, margin_fraction, embedding, state)
         # psi takes the place of the true cosine, and its slope goes with it: the bracket is 0.
         psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
         place = F.contrib.arange_like(label).astype("int32") * self._num_classes
@@ -110,14 +110,14 @@ class MarginSoftmax(gluon.HybridBlock):
         logits = F.reshape_like(logits, cosine)
         return -F.pick(F.log_softmax(logits, axis=1), label, axis=1), fixed
 
-    def _fused(self, F, embedding, label, margin_fraction, weight):
+    def _fused(self, F, embedding, label, margin_fraction, weight, state):
         ops.refuse_add("head", self.weight)
         label = F.cast(label, dtype=self._dtype)  # exact up to 2**24 classes
         # Not take(BlockGrad(weight)): that would copy all centres.
         centre = F.BlockGrad(F.take(weight, label, mode="clip"))  # (B, E)
         fixed = F.BlockGrad(embedding)
         cosine = F.sum(_normalised(F, fixed) * _normalised(F, centre), axis=1)
-        psi, slope = self._margin(F, cosine, margin_fraction)
+        psi, slope = self._margin(F, cosine, margin_fraction, fixed, state)
         if not self._step:
             inputs = embedding, weight, label, psi, slope
             loss = F.face_margin_softmax(*inputs, scale=self._scale)[0]
@@ -129,11 +129,21 @@ class MarginSoftmax(gluon.HybridBlock):
         loss = loss + F.sum((embedding - fixed) * F.BlockGrad(pull), axis=1)
         return loss, F.BlockGrad(cosine), fixed, label, psi, slope, here, maximum, total, share
 
-    def _margin(self, F, cosine, fraction):
+    def _margin(self, F, cosine, fraction, embedding, state):
         """Return psi and its slope with this share of the margin, (B,) each."""
-        psi, slope = combined_margin(F, cosine, **self._margins)
+        psi, slope = self._full_margin(F, cosine, F.BlockGrad(embedding), **state)
         psi = cosine + F.broadcast_mul(psi - cosine, fraction)
         return psi, 1.0 + F.broadcast_mul(slope - 1.0, fraction)
+
+    def _full_margin(self, F, cosine, embedding):
+        """Return psi and its slope, (B,) each; others than this class have margins by image.
+
+        Inputs
+        ------
+        cosine, embedding : (B,), (B, E)
+            No gradient flows through them.
+        """
+        return combined_margin(F, cosine, **self._margins)
 
     def fuse_update(self, momentum: float, weight_decay: float) -> None:
         """Let the class centres be updated by `update`, without an array of their gradients.
@@ -347,15 +357,32 @@ def combined(
     return _build(num_classes, embedding_size, m1=m1, m2=m2, m3=m3, scale=scale)
 
 
+def check_size(num_classes: int, embedding_size: int, scale: float) -> dict[str, float]:
+    """Return what all heads of scaled cosines take, as keyword arguments.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+    """
+    return {
+        "num_classes": check_count(
+            "num_classes", num_classes, 2, advice="a softmax needs two to choose from"
+        ),
+        "embedding_size": check_count(
+            "embedding_size", embedding_size, 1, advice="give that of the net"
+        ),
+        "scale": check_number(
+            "head.scale", scale, 0, math.inf, open_low=True, advice="30 to 64 is usual"
+        ),
+    }
+
+
 def _build(num_classes, embedding_size, *, m1=1.0, m2=0.0, m3=0.0, scale=64.0, easy_margin=False):
     return MarginSoftmax(
-        check_count("num_classes", num_classes, 2, advice="a softmax needs two to choose from"),
-        check_count("embedding_size", embedding_size, 1, advice="give that of the net"),
+        **check_size(num_classes, embedding_size, scale),
         m1=check_number("head.m1", m1, 0, 4, open_low=True, advice="1 leaves the angle as it is"),
         m2=check_number("head.m2", m2, 0, math.pi / 2, advice="it is in radians, 0.5 is usual"),
         m3=check_number("head.m3", m3, 0, 1, advice="0.35 is usual"),
-        scale=check_number(
-            "head.scale", scale, 0, math.inf, open_low=True, advice="30 to 64 is usual"
-        ),
         easy_margin=check_flag("head.easy_margin", easy_margin),
     )

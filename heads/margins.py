@@ -14,6 +14,8 @@ import math
 # then at least 4.9e-4. A slope is multiplied by sin t again where the embedding was normalised,
 # so the clip bounds it without changing a step that can be noticed.
 COSINE_LIMIT = 1.0 - 1e-7
+# Nearest to 0 and pi, in radians, that an angle is moved; its authors' value in AdaFace.
+ANGLE_LIMIT = 1e-3
 
 
 def additive_cosine(F, cosine, m3):
@@ -74,14 +76,79 @@ def additive_angle(F, cosine, m2, easy_margin=False):
     if m2 == 0:
         return additive_cosine(F, cosine, 0.0)
     cosine = F.clip(cosine, -1.0, 1.0)  # rounding may pass 1
-    inside = cosine * math.cos(m2) - _sine(F, cosine) * math.sin(m2)
-    limited = F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
-    inside_slope = math.cos(m2) + limited / _sine(F, limited) * math.sin(m2)
+    inside, inside_slope = _added(F, cosine, math.cos(m2), math.sin(m2))
     if easy_margin:
         holds, beyond = cosine > 0.0, cosine
     else:
         holds, beyond = cosine > -math.cos(m2), cosine - m2 * math.sin(m2)
     return F.where(holds, inside, beyond), F.where(holds, inside_slope, F.ones_like(cosine))
+
+
+def additive_angles(F, cosine, m2):
+    """Add to each angle a margin of its own: psi = cos(t + m2), guarded as in `additive_angle`.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+
+    Inputs
+    ------
+    cosine : (B,) float32
+    m2 : (B,) float32
+        Margins in radians, from 0 to pi/2.
+
+    Outputs
+    -------
+    psi, dpsi : (B,) float32 each
+    by_margin : (B,) float32
+        Slope of psi towards the margin: -sin(t + m2), beyond the guard -(sin m2 + m2 cos m2).
+    """
+    cosine = F.clip(cosine, -1.0, 1.0)
+    cos_m, sin_m = F.cos(m2), F.sin(m2)
+    inside, inside_slope = _added(F, cosine, cos_m, sin_m)
+    inside_by_margin = -(_sine(F, cosine) * cos_m + cosine * sin_m)
+    holds = cosine > -cos_m
+    return (
+        F.where(holds, inside, cosine - m2 * sin_m),
+        F.where(holds, inside_slope, F.ones_like(cosine)),
+        F.where(holds, inside_by_margin, -(sin_m + m2 * cos_m)),
+    )
+
+
+def adaptive_angle(F, cosine, quality, m):
+    """Move the angle and the cosine by margins that depend on the quality of the image.
+
+    psi = cos(t - m q) - m (1 + q): for q = -1 ArcFace's margin m on the angle, for q = 0
+    CosFace's on the cosine, for q = 1 a negative one on the angle and twice m on the cosine.
+    The angle t - m q is kept within ANGLE_LIMIT of 0 and pi, where the slope is 0.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+    m
+        Margin.
+
+    Inputs
+    ------
+    cosine : (B,) float32
+    quality : (B,) float32
+        From -1 to 1.
+
+    Outputs
+    -------
+    psi, dpsi : (B,) float32 each
+
+    Notes
+    -----
+    Kim et al., "AdaFace", arXiv:2204.00964, equations 13 to 15.
+    """
+    cosine = F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
+    angle = F.arccos(cosine) - m * quality
+    kept = F.clip(angle, ANGLE_LIMIT, math.pi - ANGLE_LIMIT)
+    slope = F.where(kept == angle, F.sin(angle) / _sine(F, cosine), F.zeros_like(cosine))
+    return F.cos(kept) - m * (1.0 + quality), slope
 
 
 def multiplied_angle(F, cosine, m1, m2):
@@ -158,6 +225,13 @@ def combined_margin(F, cosine, m1=1.0, m2=0.0, m3=0.0, easy_margin=False):
 def _sine(F, cosine):
     # (1 - c)(1 + c), not 1 - c * c: the square rounds away what is left near c = 1.
     return F.sqrt((1.0 - cosine) * (1.0 + cosine))
+
+
+def _added(F, cosine, cos_m, sin_m):
+    """Return cos(t + m) and its slope towards the cosine."""
+    limited = F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
+    slope = cos_m + limited / _sine(F, limited) * sin_m
+    return cosine * cos_m - _sine(F, cosine) * sin_m, slope
 
 
 def _fold(F, cosine, m1, m2):

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Margins that differ from image to image: AdaFace, MagFace, ElasticFace.
+
+All of them change the target's cosine alone, so they ride the fused operator.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import mxnet as mx
+from mxnet import autograd, gluon
+
+from heads.checks import check_flag, check_number
+from heads.margin_softmax import LENGTH_EPSILON, MarginSoftmax, check_size
+from heads.margins import adaptive_angle, additive_angles
+
+Reduce = Callable[[Mapping[str, mx.nd.NDArray]], None]
+"""Replaces each array by its mean over the ranks, in place."""
+
+LEAST_LENGTH, MOST_LENGTH = 1e-3, 100.0  # AdaFace looks at lengths within these bounds
+
+
+def alone(arrays: Mapping[str, mx.nd.NDArray]) -> None:
+    """Leave arrays as they are: the mean over one rank."""
+
+
+def _length(F, embedding):
+    return F.sqrt(F.sum(F.square(embedding), axis=1) + LENGTH_EPSILON)  # (B,)
+
+
+class AdaFace(MarginSoftmax):
+    """Margins by the quality of the image, for which the length of its embedding stands.
+
+    The margin of `heads.margins.adaptive_angle` with the quality q = h (|x| - mean) / std, cut to
+    [-1, 1], by the running mean and deviation of the lengths.  No gradient flows through q.
+
+    Parameters
+    ----------
+    m
+        Margin.
+    h
+        Share of the deviation: with 0.333, q is within [-1, 1] for two thirds of the images.
+    momentum
+        Share of the newest batch in the running mean and deviation.
+    reduce
+        Averages over the ranks what is learnt from a batch.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        m: float,
+        h: float,
+        momentum: float,
+        scale: float,
+        reduce: Reduce = alone,
+        **kwargs,
+    ) -> None:
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+        self._m, self._h, self._momentum, self._reduce = m, h, momentum, reduce
+        with self.name_scope():
+            self.lengths = self.params.get(  # running mean, deviation; its authors' first values
+                "lengths",
+                shape=(2,),
+                init=mx.init.Constant(mx.nd.array([20.0, 100.0])),
+                grad_req="null",
+                differentiable=False,
+            )
+
+    def forward(self, embedding, label, margin_fraction=None):
+        if autograd.is_training() and isinstance(embedding, mx.nd.NDArray):
+            with autograd.pause():
+                self._observe(embedding)
+        return super().forward(embedding, label, margin_fraction)
+
+    def _observe(self, embedding: mx.nd.NDArray) -> None:
+        """Move the running mean and deviation towards those of a batch of all ranks."""
+        running = self.lengths.list_data()[0]
+        mean = running[:1]
+        length = mx.nd.clip(_length(mx.nd, embedding), LEAST_LENGTH, MOST_LENGTH)
+        # About the running mean, the same on every rank: squares of lengths would round it away.
+        apart = mx.nd.broadcast_sub(length, mean)
+        moments = mx.nd.stack(apart.mean(), (apart * apart).mean()).reshape((2,))
+        self._reduce({"head.lengths": moments})
+        first, second = moments[:1], moments[1:]
+        deviation = mx.nd.sqrt(mx.nd.maximum(second - first * first, 0.0))
+        batch = mx.nd.concat(mean + first, deviation, dim=0)
+        running[:] = running + self._momentum * (batch - running)
+
+    def _full_margin(self, F, cosine, embedding, lengths):
+        mean = F.slice_axis(lengths, axis=0, begin=0, end=1)
+        deviation = F.slice_axis(lengths, axis=0, begin=1, end=2)
+        length = F.clip(_length(F, embedding), LEAST_LENGTH, MOST_LENGTH)
+        quality = F.broadcast_div(F.broadcast_sub(length, mean), deviation + 1e-3) * self._h
+        return adaptive_angle(F, cosine, F.clip(quality, -1.0, 1.0), self._m)
+
+
+class MagFace(MarginSoftmax):
+    """A margin on the angle that grows with the length of the embedding, and a pull on the length.
+
+    loss = cross-entropy with the margin m(a) + length_weight g(a), where a is |x| cut to [low, high],
+    m(a) rises linearly from least to most, and g(a) = a / high^2 + 1 / a falls up to a = high.
+    Gradients flow through a in both.
+
+    Parameters
+    ----------
+    low, high
+        Lengths between which the margin grows.
+    least, most
+        Margins in radians at these.
+    length_weight
+        Of g.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        low: float,
+        high: float,
+        least: float,
+        most: float,
+        length_weight: float,
+        scale: float,
+        **kwargs,
+    ) -> None:
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+        self._low, self._high, self._least = low, high, least
+        self._growth, self._length_weight = (most - least) / (high - low), length_weight
+
+    def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
+        loss, cosine, *rest = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
+        length = F.clip(_length(F, embedding), self._low, self._high)
+        margin = self._margin_of(length)
+        _, _, by_margin = additive_angles(F, cosine, F.BlockGrad(margin))
+        # d loss / d psi = scale (p - 1), and p = exp(-loss) of the cross-entropy.  The bracket is
+        # 0 and carries the gradient on to the length.
+        pull = self._scale * (F.exp(-loss) - 1.0) * F.broadcast_mul(by_margin, margin_fraction)
+        loss = loss + F.BlockGrad(pull) * (margin - F.BlockGrad(margin))
+        loss = loss + self._length_weight * (length / self._high**2 + 1.0 / length)
+        return loss, cosine, *rest
+
+    def _full_margin(self, F, cosine, embedding):
+        length = F.clip(_length(F, embedding), self._low, self._high)
+        return additive_angles(F, cosine, self._margin_of(length))[:2]
+
+    def _margin_of(self, length):
+        return self._least + self._growth * (length - self._low)
+
+
+class ElasticFace(MarginSoftmax):
+    """ArcFace with a margin that is drawn anew for each image, from N(m2, sigma).
+
+    Parameters
+    ----------
+    m2
+        Mean of the margins in radians.
+    sigma
+        Their deviation; they are cut to [0, pi/2].
+    plus
+        Whether the drawn margins are dealt out by the cosine: the largest to the image furthest
+        from the centre of its class.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        m2: float,
+        sigma: float,
+        plus: bool,
+        scale: float,
+        **kwargs,
+    ) -> None:
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+        self._m2, self._sigma, self._plus = m2, sigma, plus
+
+    def _full_margin(self, F, cosine, embedding):
+        margins = self._m2 + self._sigma * F.random.normal_like(cosine)
+        margins = F.clip(margins, 0.0, math.pi / 2)
+        if self._plus:
+            place = F.argsort(F.argsort(cosine, axis=0, is_ascend=False), axis=0)  # 0: nearest
+            margins = F.take(F.sort(F.BlockGrad(margins), axis=0), place)
+        return additive_angles(F, cosine, margins)[:2]
+
+
+def adaface(
+    num_classes: int,
+    embedding_size: int,
+    reduce: Reduce = alone,
+    *,
+    m: float = 0.4,
+    h: float = 0.333,
+    momentum: float = 0.01,
+    scale: float = 64.0,
+) -> AdaFace:
+    """Build a softmax whose margin depends on the quality of the image.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    reduce
+        Averages over the ranks what is learnt from a batch.
+    m
+        Margin, 0 to 1.
+    h
+        Share of the deviation of the lengths, above 0.
+    momentum
+        Share of the newest batch in their running mean and deviation, above 0 and at most 1.
+    scale
+        Factor on the cosines, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+
+    Notes
+    -----
+    Kim et al., "AdaFace", arXiv:2204.00964, equations 13 to 15. The deviation of a batch is that
+    of its images, without the correction for a sample, so that a batch may be a single image.
+    """
+    return AdaFace(
+        **check_size(num_classes, embedding_size, scale),
+        m=check_number("head.m", m, 0, 1, advice="0.4 is usual"),
+        h=check_number("head.h", h, 0, math.inf, open_low=True, advice="0.333 is usual"),
+        momentum=check_number(
+            "head.momentum", momentum, 0, 1, open_low=True, advice="0.01 is usual"
+        ),
+        reduce=reduce,
+    )
+
+
+def magface(
+    num_classes: int,
+    embedding_size: int,
+    *,
+    low: float = 10.0,
+    high: float = 110.0,
+    least: float = 0.45,
+    most: float = 0.8,
+    length_weight: float = 35.0,
+    scale: float = 64.0,
+) -> MagFace:
+    """Build a softmax whose margin grows with the length of the embedding.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    low, high
+        Lengths between which the margin grows, above 0.
+    least, most
+        Margins at these in radians, 0 to pi/2.
+    length_weight
+        Of the pull on the length, from 0.
+    scale
+        Factor on the cosines, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type, or a pair is not in order.
+
+    Notes
+    -----
+    Meng et al., "MagFace", arXiv:2103.06627, equation 3 and section 3.3, with ArcFace's guard.
+    """
+    size = check_size(num_classes, embedding_size, scale)
+    low = check_number("head.low", low, 0, math.inf, open_low=True, advice="10 is usual")
+    high = check_number("head.high", high, low, math.inf, open_low=True, advice="110 is usual")
+    least = check_number("head.least", least, 0, math.pi / 2, advice="0.45 is usual")
+    most = check_number("head.most", most, least, math.pi / 2, advice="0.8 is usual")
+    length_weight = check_number(
+        "head.length_weight", length_weight, 0, math.inf, advice="35 is usual"
+    )
+    return MagFace(**size, low=low, high=high, least=least, most=most, length_weight=length_weight)
+
+
+def elasticface(
+    num_classes: int,
+    embedding_size: int,
+    *,
+    m2: float = 0.5,
+    sigma: float = 0.0125,
+    plus: bool = False,
+    scale: float = 64.0,
+) -> ElasticFace:
+    """Build a softmax with a random margin added to the angle to the true class.
+
+    Parameters
+    ----------
+    num_classes, embedding_size
+        Number of classes, length of the embedding.
+    m2
+        Mean of the margins in radians, 0 to pi/2.
+    sigma
+        Their deviation, from 0.
+    plus
+        Whether images further from the centre of their class get the larger ones.
+    scale
+        Factor on the cosines, above 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+
+    Notes
+    -----
+    Boutros et al., "ElasticFace", arXiv:2109.09416, equation 6 (ElasticFace-Arc), section 3.3 for
+    `plus`.
+    """
+    return ElasticFace(
+        **check_size(num_classes, embedding_size, scale),
+        m2=check_number("head.m2", m2, 0, math.pi / 2, advice="it is in radians, 0.5 is usual"),
+        sigma=check_number("head.sigma", sigma, 0, math.inf, advice="0.0125 is usual"),
+        plus=check_flag("head.plus", plus),
+    )
