@@ -43,6 +43,7 @@ from launch.gpu import require_code
 from launch.provenance import commit, versions
 from nets import NETS, build_net
 from pipeline.augmentation import Augmentation
+from pipeline.decode_choice import fastest_path
 from pipeline.decoded_cache import DecodedCache
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
 from pipeline.records import RecordSet, open_records
@@ -121,11 +122,11 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     end_images = state.get("end_images") or run_images(config, epoch_images, whole)
     operators = agree(comm, lambda: ops.use(config.run.operators, inputs.ctx.device_type))
     # The loader first: its worker processes fork before MXNet has threads.
-    loader = agree(comm, lambda: make_loader(config, inputs, comm, progress, folder))
+    loader, decode, told = agree(comm, lambda: make_loader(config, inputs, comm, progress, folder))
     at_end.callback(loader.close)
 
     reseed(config.run.seed, 0, 0)  # the same initial weights on every rank
-    net, head = agree(comm, lambda: make_blocks(config, inputs))
+    net, head = agree(comm, lambda: make_blocks(config, inputs, comm))
     parameters = collect_parameters(net, head)
     optimizer = build_optimizer(
         parameters,
@@ -152,8 +153,9 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             "loader": f"{config.data.loader}/{config.data.reader}",
             "batch": f"{config.data.batch_size} x {comm.size} = {whole}",
         },
-        [operators, loader.notice, pretrained_notice(inputs, progress), comm.notice(inputs.ctx)],
+        [operators, *told, pretrained_notice(inputs, progress), comm.notice(inputs.ctx)],
     )
+    depends_on = {**versions(), "decode": decode}
     meta = {
         "net": plain["net"],
         "head": plain["head"],
@@ -215,9 +217,9 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         loop.run()
     except (Stopped, TrainingError) as error:
         status = "stopped" if isinstance(error, Stopped) else "failed"
-        finish(log, loop, comm, versions(), status=status, reason=str(error))
+        finish(log, loop, comm, depends_on, status=status, reason=str(error))
         raise
-    finish(log, loop, comm, versions(), status="finished")
+    finish(log, loop, comm, depends_on, status="finished")
 
 
 def open_inputs(config: Config, comm: Comm) -> Inputs:
@@ -234,8 +236,9 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
     if use_gpu:
         require_code(comm.local_rank)
     ctx = mx.gpu(comm.local_rank) if use_gpu else mx.cpu()
-    if data.decode == "mixed" and not use_gpu:
-        raise ConfigError("data.decode: 'mixed' needs a GPU, got none; use data.decode=cpu")
+    decode = data.decode
+    if decode not in ("auto", "cpu") and not use_gpu:
+        raise ConfigError(f"data.decode: {decode!r} needs a GPU, got none; use data.decode=cpu")
     if config.optim.fused_centres and comm.size > 1:
         # Horovod: the step inside the operator would go past the average over the ranks.
         raise ConfigError(
@@ -313,16 +316,32 @@ def choose_folder(
 
 def make_loader(
     config: Config, inputs: Inputs, comm: Comm, progress: Progress, folder: Path
-) -> Any:
-    """Return this rank's loader from the run's position on."""
-    data = config.data
-    decode = data.decode
-    if decode == "auto":
-        decode = "mixed" if inputs.ctx.device_type == "gpu" else "cpu"
+) -> tuple[Any, str, list[str]]:
+    """Return this rank's loader from the run's position on, how it decodes, and notices."""
+    data, threads = config.data, config.data.threads or THREADS
+    augmentation = Augmentation(
+        mirror=data.mirror,
+        color_jitter=data.color_jitter,
+        jpeg_quality=tuple(data.jpeg_quality) or None,
+        jpeg_probability=data.jpeg_probability,
+        cut_out=data.cut_out,
+        cut_out_probability=data.cut_out_probability,
+        shift=data.shift,
+        grey=data.grey,
+    )
+    decode, measured = data.decode, ""
+    if decode == "auto" and data.loader == "dali" and not data.decoded_cache_mib:
+        gpu = inputs.ctx.device_id if inputs.ctx.device_type == "gpu" else None
+        # Horovod: it gathers, so nothing before it may fail on one rank alone.
+        decode, measured = fastest_path(
+            inputs.records, data.batch_size, threads, gpu, augmentation, comm.gather
+        )
+    elif decode == "auto":
+        decode = "cpu"  # as the cpu loader does, and what fills the cache
     cache = None
     if data.decoded_cache_mib and inputs.records:
         cache = DecodedCache(inputs.records, data.decoded_cache_mib)
-    return build_loader(
+    loader = build_loader(
         data.loader,
         inputs.records,
         data.batch_size,
@@ -334,17 +353,8 @@ def make_loader(
         decode=decode,
         window=data.window,
         block=data.block,
-        augmentation=Augmentation(
-            mirror=data.mirror,
-            color_jitter=data.color_jitter,
-            jpeg_quality=tuple(data.jpeg_quality) or None,
-            jpeg_probability=data.jpeg_probability,
-            cut_out=data.cut_out,
-            cut_out_probability=data.cut_out_probability,
-            shift=data.shift,
-            grey=data.grey,
-        ),
-        threads=data.threads or THREADS,
+        augmentation=augmentation,
+        threads=threads,
         workers=data.workers,
         prefetch=data.prefetch,
         index_folder=folder / "index",
@@ -352,15 +362,17 @@ def make_loader(
         num_classes=inputs.num_classes,
         image_size=inputs.image_size,
     )
+    return loader, decode, [measured, loader.notice]
 
 
-def make_blocks(config: Config, inputs: Inputs) -> tuple[Any, Any]:
+def make_blocks(config: Config, inputs: Inputs, comm: Comm) -> tuple[Any, Any]:
     """Return net and head, initialised on the device and hybridized with static memory."""
     net = build_net(config.net.name, **config.net.options)
     head = build_head(
         config.head.name,
         inputs.num_classes,
         config.net.options["embedding_size"],
+        comm.average,
         **config.head.options,
     )
     if config.optim.fused_centres:

@@ -97,10 +97,15 @@ def group(records: Path, pictures: Path, batch: int, cold: bool = False) -> list
         row(DALI, "dali"),
         row(CONVERT, "convert"),
     ]
-    for n in workers:
-        settings = {"pictures": str(pictures), "batch": batch, "batches": batches, "workers": n}
-        name = f"torch dataloader cv2 workers={n}"
-        rows.append(Rival(name, TORCH, settings, "torch", images=batch * batches, steady=True))
+    for name, kind, many in (
+        ("torch dataloader cv2 workers", "dataloader", workers),
+        ("ffcv threads", "ffcv", workers[1:]),
+    ):
+        for n in many:
+            settings = {"kind": kind, "pictures": str(pictures), "batch": batch, "workers": n}
+            settings["batches"] = batches
+            images = batch * batches
+            rows.append(Rival(f"{name}={n}", TORCH, settings, "torch", images=images, steady=True))
     return rows
 
 

@@ -36,17 +36,21 @@ class RecordDataset:
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.float32]:
-        """Return image and label."""
+    def pixels(self, i: int) -> tuple[np.ndarray, float]:
+        """Return picture i, uint8 (H, W, 3), RGB, and its label."""
         offset = self._offsets[i]
         _, length = _FRAME.unpack_from(self._data, offset)
         flag, label, _, _ = _HEADER.unpack_from(self._data, offset + _FRAME.size)
         begin = offset + _FRAME.size + _HEADER.size + 4 * flag
         jpeg = self._data[begin : offset + _FRAME.size + length]
-        image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        return cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1], label
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.float32]:
+        """Return image and label."""
+        image, label = self.pixels(i)
         if np.random.rand() < 0.5:
             image = image[:, ::-1]
-        planes = image[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)
+        planes = image.transpose(2, 0, 1).astype(np.float32)
         planes -= self._mean
         planes /= self._std
         return planes, np.float32(label)

@@ -1,45 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's DataLoader over the same records: the other end of benchmarks/loader_throughput.py."""
+"""Loaders of PyTorch's world over the same records: the other end of loader_throughput.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from benchmarks.worker import LeftOut, Work, serve
 
 MEAN, STD = 127.5, 128.0
+QUALITY = 95  # of the pictures in FFCV's file, as in ours
 
 
-def build(pictures: str, batch: int, batches: int, workers: int) -> Work:
-    """Build a DataLoader whose dataset decodes with OpenCV.
+def build(kind: str, pictures: str, batch: int, batches: int, workers: int) -> Work:
+    """Build a loader.
 
     Parameters
     ----------
+    kind
+        "dataloader" (DataLoader, OpenCV) or "ffcv".
     pictures
         A .rec whose .idx lists pictures alone.
     batch, batches
         Images of a batch, batches of a step.
     workers
-        Worker processes.
+        Worker processes, or threads.
     """
-    import torch
-
     try:
         import cv2
+        import torch
 
         from benchmarks.record_dataset import RecordDataset
     except ImportError as error:
         raise LeftOut(f"the environment with PyTorch has no OpenCV: {error}") from None
-    loader = torch.utils.data.DataLoader(
-        RecordDataset(pictures, MEAN, STD),  # type: ignore[arg-type]
-        batch,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+    versions = {"torch": torch.__version__, "opencv of torch": cv2.__version__}
+    data = RecordDataset(pictures, MEAN, STD)
+    loader = KINDS[kind](data, Path(pictures), batch, workers, versions)
 
     def epochs() -> Iterator[Any]:
         while True:
@@ -49,15 +49,88 @@ def build(pictures: str, batch: int, batches: int, workers: int) -> Work:
 
     def read(count: int) -> float:
         for image, _ in islice(stream, count):
-            assert image.dtype == torch.float32
+            assert image.dtype == torch.float32 and image.shape[1] == 3
         return 0.0
 
-    versions = {"torch": torch.__version__, "opencv of torch": cv2.__version__}
-
     def begin() -> None:
-        read(2 * workers)  # which were made ahead while others had their turns
+        read(4 * workers)  # which were made ahead while others had their turns
 
     return Work(lambda _: read(batches), 0, 0, versions, begin=begin)
+
+
+def _data_loader(
+    data: Any, pictures: Path, batch: int, workers: int, versions: dict[str, str]
+) -> Iterable[Any]:
+    import torch
+
+    return torch.utils.data.DataLoader(
+        data,
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def _ffcv(
+    data: Any, pictures: Path, batch: int, workers: int, versions: dict[str, str]
+) -> Iterable[Any]:
+    """Return FFCV's loader over a file of its own, with the same pictures compressed once more."""
+    try:
+        import numpy as np
+        from ffcv.fields import IntField, RGBImageField
+        from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+        from ffcv.loader import Loader, OrderOption
+        from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
+        from ffcv.writer import DatasetWriter
+    except ImportError as error:
+        raise LeftOut(f"the environment with PyTorch has no FFCV: {error}") from None
+    from importlib.metadata import version
+
+    versions["ffcv"] = version("ffcv")
+    own = pictures.with_suffix(".beton")
+    if not own.exists():
+        fields = {"image": RGBImageField("jpg", jpeg_quality=QUALITY), "label": IntField()}
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # its bar
+            DatasetWriter(str(own), fields, num_workers=-1).from_indexed_dataset(_Bytes(data))
+    mean, std = np.full(3, MEAN), np.full(3, STD)
+    pipelines = {
+        "image": [
+            SimpleRGBImageDecoder(),
+            RandomHorizontalFlip(),
+            NormalizeImage(mean, std, np.float32),
+            ToTensor(),
+            ToTorchImage(channels_last=False),
+        ],
+        "label": [IntDecoder(), ToTensor()],
+    }
+    return Loader(
+        str(own),
+        batch,
+        num_workers=workers,
+        order=OrderOption.RANDOM,
+        drop_last=True,
+        os_cache=True,
+        pipelines=pipelines,
+    )
+
+
+class _Bytes:
+    """The pictures as uint8 (H, W, 3), for FFCV's writer."""
+
+    def __init__(self, data: Any):
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        pixels, label = self._data.pixels(i)
+        return pixels, int(label)
+
+
+KINDS: dict[str, Callable[..., Iterable[Any]]] = {"dataloader": _data_loader, "ffcv": _ffcv}
 
 
 def warm() -> None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import mxnet as mx
-from mxnet import autograd, gluon
+from mxnet import autograd
 
 from heads.checks import check_flag, check_number
 from heads.margin_softmax import LENGTH_EPSILON, MarginSoftmax, check_size
@@ -99,9 +99,9 @@ class AdaFace(MarginSoftmax):
 class MagFace(MarginSoftmax):
     """A margin on the angle that grows with the length of the embedding, and a pull on the length.
 
-    loss = cross-entropy with the margin m(a) + length_weight g(a), where a is |x| cut to [low, high],
-    m(a) rises linearly from least to most, and g(a) = a / high^2 + 1 / a falls up to a = high.
-    Gradients flow through a in both.
+    loss = cross-entropy with the margin m(a) + length_weight g(a), where a is |x| cut to
+    [low, high], m(a) rises linearly from least to most, and g(a) = a / high^2 + 1 / a falls up to
+    a = high.  Gradients flow through a in both.
 
     Parameters
     ----------

@@ -57,8 +57,11 @@ class DataConfig:
     reader: Literal["random", "blocks", "window"] = "random"
     """random: a true permutation per epoch; blocks: for disks that are slow to seek; window:
     sequential scan, for sets shuffled on disk."""
-    decode: Literal["auto", "cpu", "mixed"] = "auto"
-    """Where DALI decodes; auto: mixed on a GPU, cpu otherwise."""
+    decode: Literal["auto", "cpu", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman"] = (
+        "auto"
+    )
+    """How DALI decodes; auto: with a GPU, measures for a few seconds at the start and takes the
+    fastest; cpu otherwise."""
     batch_size: int = 128
     """Images per rank and step."""
     num_classes: int = 0

@@ -27,7 +27,7 @@ if "nvidia.dali" not in sys.modules and "horovod.mxnet" in sys.modules:
 # tests pass on it.
 with warnings.catch_warnings(record=True) as _caught:
     import nvidia.dali.fn as fn
-    from nvidia.dali import Pipeline, pipeline_def, types
+    from nvidia.dali import Pipeline, backend, pipeline_def, types
 for _warning in _caught:
     if not str(_warning.message).startswith("DALI support for Python"):
         warnings.showwarning(
@@ -41,6 +41,7 @@ from pipeline.augmentation import (
     Choices,
     color_matrices,
 )
+from pipeline.decode_paths import PATHS
 
 MEAN, STD = 127.5, 128.0
 """Pixels x of 0 to 255 are delivered as (x - MEAN) / STD."""
@@ -49,11 +50,13 @@ READ_DEPTH = 2  # batches that the window reader has under way, beside those tha
 
 
 @pipeline_def(enable_conditionals=True)
-def _decode_graph(source: str, decode: str, finish: str, augmentation: Augmentation) -> Any:
+def _decode_graph(
+    source: str, decode: str, finish: str, augmentation: Augmentation, to_gpu: bool
+) -> Any:
     """JPEG bytes or pixels, and what is done to each image -> RGB.
 
     float32 (3, H, W), normalised, where ``finish`` is "float"; uint8 (H, W, 3), neither mirrored
-    nor normalised, where it is "bytes".
+    nor normalised, where it is "bytes".  ``to_gpu`` brings what the CPU has decoded to the GPU.
     """
 
     def given(name: str, dtype: Any, ndim: int, **options: Any) -> Any:
@@ -61,14 +64,22 @@ def _decode_graph(source: str, decode: str, finish: str, augmentation: Augmentat
 
     if source == "pixels":
         image = given("image", types.UINT8, 3, layout="HWC", no_copy=True)
-        if decode == "mixed":
-            image = image.gpu()
     else:
+        path, options = PATHS[decode], {}
+        if path.device == "mixed":
+            options["hw_decoder_load"] = path.hw_decoder_load
+            options["hybrid_huffman_threshold"] = path.hybrid_huffman_threshold
         image = fn.decoders.image(
             given("image", types.UINT8, 1, no_copy=True),
-            device="mixed" if decode == "mixed" else "cpu",
+            device=path.device,
             output_type=types.RGB,
+            **options,
         )
+    if to_gpu and image.device == "cpu":
+        # Before anything is done to it: a change of colours, like the normalisation, makes float32
+        # of it, four times the bytes.  The GPU has all operators that follow, a second compression
+        # too, and the cores are free to decode.
+        image = image.gpu()
     if augmentation.jpeg_quality:
         quality = given("quality", types.INT32, 0)
         if quality > 0:  # for each image: DALI compiles this to a split and a merge of the batch
@@ -115,13 +126,13 @@ class DecodeGraph:
     batch_size
         Most images per batch.
     decode
-        "cpu", or "mixed" for GPUs.
+        Name in PATHS: "cpu", or one of those that need a GPU.
     threads
         Worker threads.
     depth
         Batches in the queue.
     device_id
-        GPU of this rank, None without one.
+        GPU of this rank, where planes end in any case; None without one.
     augmentation
         What the choices fed with the batches will be of.
     source
@@ -149,12 +160,17 @@ class DecodeGraph:
             decode,
             finish,
             augmentation,
+            to_gpu=device_id is not None and finish == "float",
             batch_size=batch_size,
             num_threads=threads,
             device_id=device_id,
             prefetch_queue_depth=depth,
         )
         self._pipeline.build()
+
+    def __del__(self) -> None:
+        # Its threads first: they read what is held until they have ended.
+        self.__dict__.pop("_pipeline", None)
 
     def feed(self, images: Any, choices: Choices | None) -> None:
         """Put a batch in; at most ``depth`` may be under way, and as many before the first take.
@@ -197,7 +213,8 @@ class DecodeGraph:
     def take(self) -> Any:
         """Wait for the oldest batch; return its images, a DALI tensor list.
 
-        It stays valid until ``release``.
+        It stays valid until ``release``.  On a GPU it is finished: DALI waits for the event after
+        the batch's last kernel.
 
         Raises
         ------
@@ -210,6 +227,11 @@ class DecodeGraph:
         """Give the images of the last ``take`` back."""
         self._pipeline.release_outputs()
         self._held.popleft()
+
+
+def release_memory() -> None:
+    """Give back to the GPU what DALI keeps of graphs that are gone."""
+    backend.ReleaseUnusedMemory()
 
 
 def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tuple[int, str] | None:

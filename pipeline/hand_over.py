@@ -23,7 +23,8 @@ __all__ = ["Normaliser", "hand_over", "labels_to"]
 def hand_over(tensor: Any, ctx: mx.Context) -> mx.nd.NDArray:
     """Copy a dense DALI tensor (CPU or GPU) to a new NDArray of the same shape, float32."""
     array = mx.nd.empty(tuple(tensor.shape()), ctx=ctx)
-    if hasattr(tensor, "copy_to_host"):  # a GPU tensor, in the memory of the same GPU
+    # Only DALI's tensors of GPUs have it; this one is in the memory of the same GPU.
+    if hasattr(type(tensor), "__cuda_array_interface__"):
         # Blocking: MXNet does not know the stream that DALI would copy on.
         tensor.copy_to_external(ctypes.c_void_p(_address(array)), non_blocking=False)
         return array

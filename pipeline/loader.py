@@ -165,7 +165,7 @@ def build_loader(
         together, and ``window`` images are mixed; "window": DALI's sequential reader with a
         shuffle buffer of ``window`` images.
     decode
-        "cpu" or "mixed" (GPU).
+        Name in `pipeline.decode_paths.PATHS`; all but "cpu" need a GPU.
     augmentation
         What is done to the images.
     threads, workers, prefetch

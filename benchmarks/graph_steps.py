@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our decode graph alone, as the other end of benchmarks/decode_grid.py; needs no mxnet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.worker import Work, serve
+
+AHEAD = 4  # batches, two of which were made while others had their turns
+
+
+def build(
+    records: str,
+    scratch: str,
+    path: str,
+    threads: int,
+    device_id: int | None,
+    batch: int,
+    batches: int,
+) -> Work:
+    """Build a graph, warmed up, whose batches are float32 NCHW, mirrored and normalised.
+
+    Parameters
+    ----------
+    records, scratch
+        Folder of the record set, and one to write to.
+    path, threads
+        Name in pipeline.decode_paths.PATHS, decoder threads.
+    device_id
+        GPU on which the batches end; None for the memory of the CPU.
+    batch, batches
+        Images of a batch, batches of a step.
+    """
+    from launch.provenance import versions
+    from pipeline.augmentation import Augmentation
+    from pipeline.decode_choice import Probe
+    from pipeline.records import open_records
+
+    opened = open_records(records, scratch)
+    probe = Probe(opened, path, batch, threads, device_id, Augmentation())
+
+    def turns(count: int) -> float:
+        for _ in range(count):
+            probe.turn()
+        return 0.0
+
+    def step(mark: Callable[[], None]) -> float:
+        return turns(batches)
+
+    def begin() -> None:
+        turns(AHEAD)
+
+    return Work(step, 0, 0, {k: v for k, v in versions().items() if k != "python"}, begin=begin)
+
+
+def warm() -> None:
+    """Load what decodes."""
+    import pipeline.dali  # noqa: F401
+
+
+if __name__ == "__main__":
+    serve(build, warm)

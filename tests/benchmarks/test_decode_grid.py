@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grid of ways to decode from end to end on a tiny set, and the best of it in the race."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import decode_grid
+from pipeline.records import open_records
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "decode_grid.py"
+
+
+def test_grid_and_race(tiny_records, tmp_path):
+    path = tmp_path / "found" / "rows.json"
+    words = ["--records", tiny_records, "--batches", 16, 32, "--threads", 1, "--rounds", 1]
+    words += ["--seconds", 2, "--json", path]
+    done = subprocess.run(
+        [sys.executable, *map(str, (SCRIPT, *words))], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(path.read_text())
+    grid = [row for row in found["rows"] if "raced" not in row]
+    if "no GPU" in found["device"]:
+        assert sorted(row["name"] for row in grid) == [
+            f"ours cpu threads=1 B={batch}" for batch in (16, 32)
+        ]
+    rates = [row["images_per_second"] for row in grid]
+    assert rates == sorted(rates, reverse=True) and rates[-1] > 0
+    for row in grid:
+        low, high = row["images_per_second_spread"]
+        assert low <= row["images_per_second"] <= high
+    # Whoever the time was up for is named.
+    raced = [row["name"] for row in found["rows"] if "raced" in row]
+    assert raced[0] == grid[0]["name"]
+    assert found["rows"][len(grid)]["times_ours"] == 1
+    left = [sentence for sentence in found["left_out"] if sentence.startswith("gluon dataloader")]
+    workers = decode_grid.up_to(min(16, decode_grid.CORES), decode_grid.THREADS, False)
+    assert len(raced) - 1 + len(left) == len(workers)
+
+
+def test_what_cannot_decode_is_left_out(tiny_records, tmp_path, monkeypatch):
+    probe = decode_grid.Probe
+
+    def only_cpu(records, path, *rest):
+        if path != "cpu":
+            raise RuntimeError("no\n such  decoder")
+        return probe(records, path, *rest)
+
+    monkeypatch.setattr(decode_grid, "Probe", only_cpu)
+    monkeypatch.setattr(decode_grid, "LEAST_S", 0.05)
+    records = open_records(tiny_records, tmp_path)
+    cells = [("mixed", 1, 8), ("cpu", 1, 8)]
+    rows, left_out = decode_grid.grid(records, cells, None, 0.1)
+    assert [row["name"] for row in rows] == ["ours cpu threads=1 B=8"]
+    assert left_out == ["ours mixed threads=1 B=8: no such decoder"]
+
+
+def test_numbers_up_to_the_cores():
+    assert decode_grid.up_to(6, (1, 2, 4, 8), False) == [1, 2, 4]
+    assert decode_grid.up_to(6, (1, 2, 4, 8), True) == [1, 4]
+    assert decode_grid.up_to(1, (1, 2), True) == [1]

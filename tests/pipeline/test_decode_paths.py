@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which way to decode is taken, and that DALI knows what each is asked for; no GPU is needed."""
+
+from __future__ import annotations
+
+import threading
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+
+from launch.sections import DataConfig
+from pipeline import dali, decode_choice
+from pipeline.augmentation import Augmentation
+from pipeline.decode_choice import fastest_path, measure
+from pipeline.decode_paths import PATHS, choose
+from pipeline.records import open_records
+
+ALL = Augmentation(color_jitter=0.1, jpeg_quality=(2, 20), cut_out=9, shift=3, grey=0.1)
+JOIN_SECONDS = 20
+# Operators that change images; choices are numbers, which stay on the CPU.
+CHANGES = ("JpegCompressionDistortion", "Mean", "CoordTransform", "Slice", "Erase")
+CHANGES = (*CHANGES, "CropMirrorNormalize")
+
+
+@pytest.fixture(scope="module")
+def records(tiny_records, tmp_path_factory):
+    return open_records(tiny_records, tmp_path_factory.mktemp("scan"))
+
+
+def test_the_configuration_has_every_path():
+    assert get_args(get_type_hints(DataConfig)["decode"]) == ("auto", *PATHS)
+
+
+@pytest.mark.parametrize(
+    ("rates_of_ranks", "name"),
+    [
+        ([[9, 5, 7]], "a"),
+        ([[9, 5, 7], [1, 5, 4]], "b"),  # a step waits for the slowest rank
+        ([[0, 5, 9], [9, 5, 0]], "b"),  # that some rank cannot take
+        ([[3, 4, 4]], "b"),
+        ([[0, 0, 0.1]], "c"),
+    ],
+)
+def test_the_path_whose_slowest_rank_is_fastest(rates_of_ranks, name):
+    assert choose(np.array(rates_of_ranks), "abc") == name
+
+
+@pytest.mark.parametrize("rates_of_ranks", [[[0, 0]], [[5, 0], [0, 5]]])
+def test_no_path_that_every_rank_can_take(rates_of_ranks):
+    with pytest.raises(
+        ValueError, match=r"^data\.decode: .* got 0 images/s for each of a, b; with"
+    ):
+        choose(np.array(rates_of_ranks), "ab")
+
+
+def test_without_a_gpu_nothing_is_measured():
+    name, sentence = fastest_path(None, 8, 1, None, Augmentation(), None)
+    assert (name, sentence) == ("cpu", "decode: cpu (the only way without a GPU)")
+
+
+class Ranks:
+    """Ranks as threads, whose ``gather`` waits for all."""
+
+    def __init__(self, size: int):
+        self._barrier = threading.Barrier(size, timeout=JOIN_SECONDS)
+        self._rows = [np.zeros(0)] * size
+        self.results: list = [None] * size
+
+    def run(self) -> list:
+        def work(rank: int) -> None:
+            try:
+                self.results[rank] = fastest_path(
+                    None, 8, 1, rank, Augmentation(), lambda rows: self._gather(rank, rows), 0.5
+                )
+            except Exception as error:
+                self.results[rank] = error
+
+        threads = [threading.Thread(target=work, args=[r]) for r in range(len(self.results))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(JOIN_SECONDS)
+        return self.results
+
+    def _gather(self, rank: int, rows: np.ndarray) -> np.ndarray:
+        self._rows[rank] = rows
+        self._barrier.wait()
+        whole = np.concatenate(self._rows)
+        self._barrier.wait()
+        return whole
+
+
+def fake_measure(rates, under_way=None):
+    """Return a ``measure`` by tables: rates[path][rank], or what it raises."""
+
+    def fake(records, path, batch_size, threads, device_id, augmentation, seconds, ready):
+        assert (batch_size, threads, seconds) == (8, 1, 0.5)
+        ready()
+        if under_way is not None:
+            under_way.append(path)
+        rate = rates[path][device_id]
+        if isinstance(rate, Exception):
+            raise rate
+        return rate
+
+    return fake
+
+
+def test_all_ranks_take_the_same_path(monkeypatch):
+    rates = {
+        "cpu": [9_800.0, 9_790, 10_400],
+        "mixed": [41_000, 41_030, 52_000],
+        "mixed_cuda": [99_000, 99_000, 0.0],
+        "mixed_hardware": [70_000, 61_234, 65_000],
+        "mixed_gpu_huffman": [0.0, 0.0, 0.0],
+    }
+    under_way: list[str] = []
+    monkeypatch.setattr(decode_choice, "measure", fake_measure(rates, under_way))
+    results = Ranks(3).run()
+    sentence = (
+        "decode: mixed_hardware, 61,200 images/s on the slowest of 3 ranks (cpu 9,800, "
+        "mixed 41,000, mixed_cuda 0, mixed_gpu_huffman 0)"
+    )
+    assert results == [("mixed_hardware", sentence)] * 3
+    assert under_way == [path for path in PATHS for _ in range(3)]  # each on all at once
+
+
+def test_one_rank_says_here(monkeypatch):
+    monkeypatch.setattr(decode_choice, "measure", fake_measure({path: [100.0] for path in PATHS}))
+    ((name, sentence),) = Ranks(1).run()
+    assert name == "cpu" and sentence.startswith("decode: cpu, 100 images/s here (mixed 100, ")
+
+
+def test_a_fault_of_one_rank_leaves_no_other_waiting(monkeypatch):
+    rates = {path: [100.0, 100.0] for path in PATHS} | {"mixed": [OSError("disk"), 100.0]}
+    monkeypatch.setattr(decode_choice, "measure", fake_measure(rates))
+    first, second = Ranks(2).run()
+    assert str(first) == "disk" and second[0] == "cpu"
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), ALL], ids=["mirror", "all"])
+def test_a_rate_is_measured_on_the_cpu(records, augmentation):
+    readies: list[int] = []
+    rate = measure(records, "cpu", 48, 1, None, augmentation, 0.05, lambda: readies.append(1))
+    assert rate > 0 and readies == [1]
+
+
+def test_what_cannot_be_decoded_has_no_rate(records, monkeypatch):
+    class Failing:
+        def __init__(self, *arguments):
+            raise RuntimeError("no CUDA device")
+
+    readies: list[int] = []
+    monkeypatch.setattr(decode_choice, "DecodeGraph", Failing)
+    assert measure(records, "mixed", 8, 1, 0, ALL, 0.05, lambda: readies.append(1)) == 0.0
+    assert readies == [1]
+
+
+def traced(decode, device_id, source="jpeg", finish="float"):
+    """Return what the decoder of a graph is asked for, and {operator: device}; builds nothing."""
+    asked: list[dict] = []
+    decoder = dali.fn.decoders.image
+
+    def image(data, **options):
+        asked.append(options)
+        return decoder(data, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dali.fn.decoders, "image", image)
+        pipe = dali._decode_graph(
+            *(source, decode, finish, ALL),
+            to_gpu=device_id is not None and finish == "float",
+            **{"batch_size": 4, "num_threads": 1, "device_id": device_id},
+        )
+        # DALI refuses arguments that the schema of the operator does not have.
+        pipe._build_graph()
+    nodes = {op.name.strip("_").rsplit("_", 1)[0]: op.outputs[0].device for op in pipe._ops}
+    return asked, nodes
+
+
+@pytest.mark.parametrize("decode", [name for name in PATHS if name != "cpu"])
+def test_graphs_of_paths_on_the_gpu(decode):
+    asked, nodes = traced(decode, 0)
+    (options,) = asked
+    path = PATHS[decode]
+    assert options["device"] == "mixed"
+    assert options["hw_decoder_load"] == path.hw_decoder_load
+    assert options["hybrid_huffman_threshold"] == path.hybrid_huffman_threshold
+    assert {nodes[name] for name in ("Image", *CHANGES)} == {"gpu"}
+
+
+@pytest.mark.parametrize("source", ["jpeg", "pixels"])
+def test_what_the_cpu_decodes_goes_to_the_gpu_as_bytes(source):
+    asked, nodes = traced("cpu", 0, source)
+    assert [options["device"] for options in asked] == ["cpu"] * (source == "jpeg")
+    assert nodes.get("Image", "cpu") == "cpu"
+    assert {nodes[name] for name in CHANGES} == {"gpu"}
+
+
+@pytest.mark.parametrize("finish", ["float", "bytes"])
+def test_without_a_gpu_everything_is_on_the_cpu(finish):
+    asked, nodes = traced("cpu", None, finish=finish)
+    assert [sorted(options) for options in asked] == [["device", "output_type"]]
+    assert set(nodes.values()) == {"cpu"}
+
+
+def test_tensors_of_gpus_are_told_from_those_of_the_cpu():
+    told = "__cuda_array_interface__"  # by which hand_over knows them
+    assert hasattr(dali.backend.TensorGPU, told) and not hasattr(dali.backend.TensorCPU, told)
