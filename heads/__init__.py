@@ -9,13 +9,14 @@ from mxnet import gluon
 
 from heads.image_margins import Reduce, adaface, alone, elasticface, magface
 from heads.margin_softmax import arcface, combined, cosface, normface, sphereface
-from heads.softmax import softmax
+from heads.softmax import l2_softmax, softmax
 
 __all__ = ["HEADS", "build_head"]
 
 # Name -> builder. The builder's keyword-only arguments are the schema of `head.*` in a config.
 HEADS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "softmax": softmax,
+    "l2_softmax": l2_softmax,
     "normface": normface,
     "sphereface": sphereface,
     "cosface": cosface,

@@ -14,6 +14,7 @@ CLASSES, SIZE, BATCH = 7, 5, 12
 CASES = {
     "softmax": ("softmax", {}, None, 1.0),
     "softmax bias": ("softmax", {"use_bias": True}, None, 1.0),
+    "l2_softmax": ("l2_softmax", {"scale": 6.0, "use_bias": True}, None, 6.0),
     "normface": ("normface", {"scale": 16.0}, (1, 0, 0), 16.0),
     "sphereface": ("sphereface", {"m1": 1.35, "scale": 20.0}, (1.35, 0, 0), 20.0),
     "cosface": ("cosface", {"m3": 0.35, "scale": 24.0}, (1, 0, 0.35), 24.0),
@@ -58,7 +59,8 @@ def oracle(case, embedding, weight, label, fraction=1.0, bias=None):
     rows = np.arange(len(label))
     target = cosine[rows, label]
     if margins is None:
-        logits = embedding @ weight.T + (0 if bias is None else bias)
+        scaled = embedding if scale == 1 else unit * scale
+        logits = scaled @ weight.T + (0 if bias is None else bias)
     else:
         easy = settings.get("easy_margin", False)
         psi = np.array([margin(c, margins, easy) for c in target])
@@ -307,7 +309,8 @@ def test_class_centres_start_small_random_and_reproducible(name):
     ("name", "settings", "sentence"),
     [
         ("arcfase", {}, "head.name: unknown head 'arcfase'; did you mean 'arcface'? known: softm"),
-        ("zzz", {}, "head.name: unknown head 'zzz'; known: softmax, normface"),
+        ("zzz", {}, "head.name: unknown head 'zzz'; known: softmax, l2_softmax, normface"),
+        ("l2_softmax", {"scale": 1.0}, "head.scale: must be a number from 3.807, got 1.0; below"),
         ("cosface", {"m2": 0.5}, "head.m2: no setting of head 'cosface'; known: m3, scale"),
         ("arcface", {"m2": 2.0}, "head.m2: must be a number from 0 up to 1.5708, got 2.0; it is"),
         ("arcface", {"m2": "0.5"}, "head.m2: must be a number from 0 up to 1.5708, got '0.5'"),
