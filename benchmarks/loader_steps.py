@@ -41,8 +41,8 @@ def build(
     Parameters
     ----------
     kind
-        "random", "window" or "cache" (ours), "transforms" or "cv2" (Gluon DataLoader), "iterator"
-        (ImageRecordIter), "synthetic"; "raw", "dali", "convert" (ceilings).
+        "random", "blocks", "window" or "cache" (ours), "transforms" or "cv2" (Gluon DataLoader),
+        "iterator" (ImageRecordIter), "synthetic"; "raw", "dali", "convert" (ceilings).
     records, pictures, scratch
         Folder of the record set, a .rec of it whose .idx lists pictures alone, which is all that
         others can read, and a folder to write to.
@@ -58,7 +58,7 @@ def build(
         stream = chain.from_iterable(_endless(source, at, scratch, batch, workers))
         return Work(
             lambda _: _read(stream, batches),
-            *(0, 0, _versions()),
+            *(0, 0, versions()),
             begin=lambda: _drain(stream, kind, workers),
         )
     running: list[Iterator[Any]] = []
@@ -68,7 +68,7 @@ def build(
             old.close()  # type: ignore[attr-defined]
         running[:] = [_dropped_first(source, at, scratch, batch, workers)]
 
-    return Work(lambda _: _read(running[0], batches), 0, 0, _versions(), begin=begin)
+    return Work(lambda _: _read(running[0], batches), 0, 0, versions(), begin=begin)
 
 
 def _read(stream: Iterator[Any], count: int) -> float:
@@ -129,6 +129,10 @@ def _window(records: Path, scratch: str, batch: int, workers: int) -> Iterator[A
     return _ours(records, scratch, batch, reader="window", share=WINDOW_SHARE)
 
 
+def _blocks(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    return _ours(records, scratch, batch, reader="blocks", share=WINDOW_SHARE)
+
+
 def _cache(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     return _ours(records, scratch, batch, cached=True)
 
@@ -142,7 +146,7 @@ def _synthetic(records: Path, scratch: str, batch: int, workers: int) -> Iterato
 
 
 def _transforms(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield an epoch of Gluon's own classes, as its tutorials put them together."""
+    """Yield epochs of Gluon's own classes, as its tutorials put them together."""
     from mxnet.gluon.data.vision import ImageRecordDataset, transforms
 
     steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # 0 to 1
@@ -152,7 +156,7 @@ def _transforms(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def _cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield an epoch of a Gluon DataLoader whose dataset decodes with OpenCV, in NumPy."""
+    """Yield epochs of a Gluon DataLoader whose dataset decodes with OpenCV, in NumPy."""
     from benchmarks.record_dataset import RecordDataset
 
     return _data_loader(RecordDataset(str(rec), MEAN, STD), batch, workers)
@@ -164,11 +168,13 @@ def _data_loader(data: Any, batch: int, workers: int) -> Iterator[Any]:
     loader = gluon.data.DataLoader(
         data, batch, shuffle=True, last_batch="discard", num_workers=workers
     )
-    return (image for image, _ in loader)
+    while True:  # the workers stay, as they do in a training script
+        for image, _ in loader:
+            yield image
 
 
 def _iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield an epoch of MXNet's iterator in C++."""
+    """Yield epochs of MXNet's iterator in C++."""
     import mxnet as mx
 
     found = mx.io.ImageRecordIter(
@@ -182,7 +188,10 @@ def _iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any
         **{f"mean_{colour}": MEAN for colour in "rgb"},
         **{f"std_{colour}": STD for colour in "rgb"},
     )
-    return (item.data[0] for item in found)
+    while True:
+        for item in found:
+            yield item.data[0]
+        found.reset()
 
 
 def _raw(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
@@ -251,6 +260,7 @@ def _convert(records: Path, scratch: str, batch: int, workers: int) -> Iterator[
 
 SOURCES: dict[str, Callable[[Path, str, int, int], Iterator[Any]]] = {
     "random": _random,
+    "blocks": _blocks,
     "window": _window,
     "cache": _cache,
     "synthetic": _synthetic,
@@ -264,10 +274,11 @@ SOURCES: dict[str, Callable[[Path, str, int, int], Iterator[Any]]] = {
 ALONE = ("transforms", "cv2", "iterator", "dali")
 
 
-def _versions() -> dict[str, str]:
-    from launch.provenance import versions
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that a training run uses."""
+    from launch import provenance
 
-    return {k: v for k, v in versions().items() if k != "python"}
+    return {k: v for k, v in provenance.versions().items() if k != "python"}
 
 
 def warm() -> None:

@@ -122,22 +122,11 @@ def train_step(
             mx.nd.waitall()
             return float(loss.asnumpy().mean())
     else:
-        from heads import build_head
-        from nets import build_net
         from training import step as training
 
         mxnet_blocks.use_operators(kind)
-        network = build_net(net, **options)
-        head = build_head("arcface", num_classes, options["embedding_size"])
-        for block in (network, head):
-            block.initialize()
-            block.hybridize(static_alloc=True, static_shape=True)
-        named = training.collect_parameters(network, head)
-        parameters = list(named.values())
-        optimizer = training.build_optimizer(
-            named, "sgd", inputs.LR, inputs.MOMENTUM, inputs.WEIGHT_DECAY
-        )
-        trainer = mx.gluon.Trainer(parameters, optimizer, kvstore=None)
+        network, head, trainer = our_blocks(net, options, num_classes)
+        parameters = trainer._params
         fraction = mx.nd.ones((1,))
 
         def step(mark: Callable[[], None]) -> float:
@@ -145,9 +134,35 @@ def train_step(
             mx.nd.waitall()
             return float(loss.asnumpy()[0])
 
+    return Work(
+        *(step, *sizes(parameters), _versions()), profile=lambda steps: _profile(step, steps)
+    )
+
+
+def our_blocks(net: str, options: dict[str, Any], num_classes: int) -> tuple[Any, Any, Any]:
+    """Build network, ArcFace head and the trainer of both; parameters as of `train_step`."""
+    from mxnet import gluon
+
+    from heads import build_head
+    from nets import build_net
+    from training import step as training
+
+    network = build_net(net, **options)
+    head = build_head("arcface", num_classes, options["embedding_size"])
+    for block in (network, head):
+        block.initialize()
+        block.hybridize(static_alloc=True, static_shape=True)
+    named = training.collect_parameters(network, head)
+    optimizer = training.build_optimizer(
+        named, "sgd", inputs.LR, inputs.MOMENTUM, inputs.WEIGHT_DECAY
+    )
+    return network, head, gluon.Trainer(list(named.values()), optimizer, kvstore=None)
+
+
+def sizes(parameters: Any) -> tuple[int, int]:
+    """Return the bytes of weights, gradients and momentum, and the number of trained values."""
     state = sum(4 * _size(p) * (1 if p.grad_req == "null" else 3) for p in parameters)
-    trained = sum(_size(p) for p in parameters if "running_" not in p.name)
-    return Work(step, state, trained, _versions(), profile=lambda steps: _profile(step, steps))
+    return state, sum(_size(p) for p in parameters if "running_" not in p.name)
 
 
 def operator_step(kind: str, operator: str, shape: list[int]) -> Work:

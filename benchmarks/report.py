@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import chart, rivals, timing
 from benchmarks.process import CORES, Rival
 from benchmarks.rivals import ROOT
-from benchmarks.timing import Race
+from benchmarks.timing import Race, Result
 
 SECONDS, QUICK_SECONDS = 390.0, 40.0
 COLUMNS = (  # heading, key, form
@@ -67,6 +67,8 @@ def run(
     arguments: argparse.Namespace,
     limits: Sequence[str] = (),
     rates: bool = False,
+    columns: Sequence[tuple[str, str, str]] = (),
+    result_of: Callable[..., Result] = Result,
 ) -> int:
     """Time the groups one after the other, print and write what the options ask for.
 
@@ -76,6 +78,10 @@ def run(
         Names of ceilings that every row is also given as a share of.
     rates
         Show images per second in the place of milliseconds.
+    columns
+        Of the table, as COLUMNS has them, in the place of the usual ones.
+    result_of
+        What measures a rival: see `timing.race`.
 
     Returns
     -------
@@ -99,13 +105,14 @@ def run(
                 group,
                 (end - time.monotonic()) * share,
                 rounds=arguments.rounds,
+                result_of=result_of,
                 show=lambda row: _show(first_look(row, width)),
                 progress=_progress,
             )
         )
         _progress("")
         compare(races[-1].rows, limits)
-        shown = RATE_COLUMNS if rates else COLUMNS
+        shown = tuple(columns) or (RATE_COLUMNS if rates else COLUMNS)
         shown += tuple((f"of {name}", f"of {name}", "{:.2f}") for name in limits)
         print("\n" + "\n".join(table(races[-1].rows, width, shown)))
         for sentence in races[-1].left_out:

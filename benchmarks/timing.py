@@ -35,9 +35,33 @@ class Result:
     value: float = 0.0
     peak_mib: float = 0.0
     extra_mib: float = 0.0
+    progress: Callable[[str], None] = lambda text: None
 
-    def turn(self, steps: int, untimed: int = 1) -> None:
-        """Let the rival do steps and take down how long they took."""
+    @property
+    def expected(self) -> float:
+        """Return the seconds that a step takes."""
+        return statistics.median(self.seconds)
+
+    @property
+    def untimed(self) -> int:
+        """Return the steps before the timed ones: a long step runs through the caches anyway."""
+        return 1 if self.expected < TURN_S / 2 else 0
+
+    @property
+    def needed_s(self) -> float:
+        """Return the seconds that must be left for a later turn."""
+        return (1 + self.untimed) * self.expected
+
+    def first_turn(self) -> None:
+        """Let the rival do what its row can be shown after."""
+        self.turn(steps=1)
+
+    def later_turn(self) -> None:
+        """Let the rival do what it does in a round."""
+        self.turn(min(MAX_STEPS, max(1, round(TURN_S / self.expected))), self.untimed)
+
+    def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
+        """Let the rival do steps and take down how long they took; return its answer."""
         answer = self.process.ask(steps=steps, untimed=untimed)
         seconds = answer["seconds"]
         self.seconds += [statistics.fmean(seconds)] if self.rival.steady else seconds
@@ -46,6 +70,7 @@ class Result:
             self.value = answer["value"]
         self.rounds += 1
         self.peak_mib, self.extra_mib = answer["peak_mib"], answer["extra_mib"]
+        return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
         """Return the row of the JSON; ``ours`` is what it is compared with."""
@@ -82,6 +107,7 @@ def race(
     seconds: float,
     *,
     rounds: int = ROUNDS,
+    result_of: Callable[..., Result] = Result,
     show: Callable[[dict[str, Any]], None] = lambda row: None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Race:
@@ -97,6 +123,8 @@ def race(
         before a process is started.
     rounds
         At most as many.
+    result_of
+        Makes a `Result`, or what measures otherwise, of a rival, its process and ``progress=``.
     show
         Called with each row as soon as there is one, after the first turn.
     progress
@@ -121,8 +149,8 @@ def race(
                 if "left_out" in process.hello:
                     found.left_out.append(f"{rival.name}: {process.hello['left_out']}")
                     continue
-                result = Result(rival, process)
-                result.turn(steps=1)
+                result = result_of(rival, process, progress=progress)
+                result.first_turn()
             except WorkerError as error:
                 lost(rival, str(error))
                 continue
@@ -132,14 +160,11 @@ def race(
         found.failed += disagreements(results)
         for number in range(1, rounds):
             for result in rotated(list(results), number):
-                expected = statistics.median(result.seconds)
-                # A long step runs through the caches anyway.
-                untimed = 1 if expected < TURN_S / 2 else 0
-                if time.monotonic() + (1 + untimed) * expected > end:
+                if time.monotonic() + result.needed_s > end:
                     continue
                 progress(f"round {number + 1} of {rounds}: {result.rival.name}")
                 try:
-                    result.turn(min(MAX_STEPS, max(1, round(TURN_S / expected))), untimed)
+                    result.later_turn()
                 except WorkerError as error:
                     results.remove(result)
                     lost(result.rival, str(error))
@@ -150,10 +175,14 @@ def race(
 
 def summarise(seconds: Sequence[float]) -> tuple[float, list[float]]:
     """Return the median and the quartiles, in milliseconds."""
-    milliseconds = [1000 * value for value in seconds]
-    if len(milliseconds) == 1:
-        return milliseconds[0], milliseconds * 2
-    low, median, high = statistics.quantiles(milliseconds, n=4, method="inclusive")
+    return quartiles([1000 * value for value in seconds])
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, list[float]]:
+    """Return the median, and the first and the third quartile."""
+    if len(values) == 1:
+        return values[0], [values[0]] * 2
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return median, [low, high]
 
 

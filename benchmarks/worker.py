@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import sys
 import time
@@ -45,6 +46,9 @@ class Work:
         Called before the steps of each request, whose time it is not part of.
     profile
         Does the given number of steps; returns the milliseconds that each operator took.
+    end
+        Called after the steps of each request, whose time it is not part of; what it returns is
+        part of the answer.
     """
 
     step: Callable[[Callable[[], None]], float]
@@ -53,6 +57,7 @@ class Work:
     versions: dict[str, str]
     begin: Callable[[], None] = lambda: None
     profile: Callable[[int], dict[str, float]] | None = None
+    end: Callable[[], dict[str, float]] = dict
 
 
 def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
@@ -87,19 +92,46 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
             _send(answers, profile=work.profile(request["profile"]) if work.profile else {})
             continue
         work.begin()
+        interval = request.get("interval", 0.0)
         # After the other rivals' turns nothing of this one is in the caches.
-        for _ in range(request.get("untimed", 0)):
-            timed(work)
-        times = [timed(work) for _ in range(request["steps"])]
+        repeat(work, request.get("untimed", 0), interval)
+        start = time.perf_counter()
+        times = repeat(work, request["steps"], interval, request.get("most_s", math.inf))
+        elapsed = time.perf_counter() - start
+        more = work.end()
         peak = read_mib("VmHWM")
         _send(
             answers,
             seconds=[whole for whole, _, _ in times],
             seconds_without_update=[part for _, part, _ in times if part is not None],
+            elapsed=elapsed,
             value=times[-1][2],
             peak_mib=max(peak, before),
             extra_mib=peak - base - work.state_bytes / MIB,
+            **more,
         )
+
+
+def repeat(
+    work: Work, count: int, interval: float = 0.0, most_s: float = math.inf
+) -> list[tuple[float, float | None, float]]:
+    """Do steps; return what `timed` does of each.
+
+    Parameters
+    ----------
+    interval
+        Seconds to sleep after each step: what a device computes with that which the step gave.
+    most_s
+        Once the steps have taken more seconds than these, without the sleeping, no other is begun.
+    """
+    times: list[tuple[float, float | None, float]] = []
+    taken = 0.0
+    while len(times) < count and taken <= most_s:
+        times.append(timed(work))
+        taken += times[-1][0]
+        if interval and taken <= most_s:
+            time.sleep(interval)
+    return times
 
 
 def timed(work: Work) -> tuple[float, float | None, float]:

@@ -92,7 +92,7 @@ class DataConfig:
     """Decoder threads per rank; 0 shares the cores among the ranks of the host."""
     workers: int = 1
     """Worker processes of the cpu loader; 0 decodes in the loader's own thread."""
-    prefetch: int = 2
+    prefetch: int = 4
     """Batches made ahead."""
 
     def check(self) -> Iterator[tuple[str, str]]:

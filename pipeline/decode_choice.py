@@ -22,7 +22,7 @@ from pipeline.records import RecordSet
 
 SECONDS = 1.0
 SAMPLE = 512  # pictures that are decoded again and again
-DEPTH = 2  # batches in the graph, as `data.prefetch` has them
+DEPTH = 2  # batches in the graph, as the loader has them
 
 
 class Probe:

@@ -9,7 +9,6 @@ leave Python's lock alone.
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -22,6 +21,7 @@ import numpy as np
 
 from ops import feed
 from pipeline import sampling
+from pipeline.ahead import Ahead
 from pipeline.augmentation import Augmentation, Choices
 from pipeline.decoded_cache import DecodedCache
 from pipeline.hand_over import Normaliser, labels_to
@@ -31,6 +31,7 @@ from pipeline.records import RecordSet
 from pipeline.sampling import Position
 
 LOADERS = ("dali", "cpu", "synthetic")
+DEPTH = 2  # batches, or groups of them, that DALI has under way
 SYNTHETIC_STEPS = 1000  # steps that an epoch of the synthetic loader lasts without records
 
 
@@ -67,8 +68,7 @@ class Loader:
     ):
         self.images_per_epoch = images_per_epoch
         self.notice = notice
-        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=max(1, prefetch - 1))
-        self._stop = threading.Event()
+        self._ahead: Ahead[Batch | BaseException] = Ahead(prefetch)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(
             target=self._work, args=(batches,), name="loader", daemon=True
@@ -86,10 +86,8 @@ class Loader:
         RecordError
             If a picture of the batch is damaged; every later call raises it again.
         """
-        if self._stop.is_set():
-            raise StopIteration  # closed
         if self._failure is None:
-            item = self._queue.get()
+            item = self._ahead.take()
             if isinstance(item, Batch):
                 return item
             self._failure = item
@@ -97,30 +95,18 @@ class Loader:
 
     def close(self) -> None:
         """Stop the thread; at most one batch is finished for nothing."""
-        self._stop.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
+        self._ahead.close()
+        self._failure = StopIteration()
+        self._thread.join()
 
     def _work(self, batches: Generator[Batch, None, None]) -> None:
         try:
             for batch in batches:
-                self._put(batch)
-                if self._stop.is_set():
+                if not self._ahead.put(batch):
                     break
             batches.close()
         except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: Batch | BaseException) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
+            self._ahead.put(error)
 
 
 def build_loader(
@@ -138,7 +124,7 @@ def build_loader(
     augmentation: Augmentation = Augmentation(),
     threads: int = 1,
     workers: int = 1,
-    prefetch: int = 2,
+    prefetch: int = 4,
     index_folder: str | Path = ".",
     cache: DecodedCache | None = None,
     num_classes: int = 0,
@@ -224,7 +210,7 @@ def build_loader(
         begin = sampling.settle(position, len(records), whole)
         ahead = partial(blocks.ahead, begin) if blocks else None
         batches = _dali_batches(
-            *(records, plans, scan, batch_size, decode, threads, prefetch, ctx, augmentation),
+            *(records, plans, scan, batch_size, decode, threads, DEPTH, ctx, augmentation),
             *(cache, ahead),
         )
     else:

@@ -25,7 +25,7 @@ def run(script: str, path: Path, *words: object) -> tuple[list[dict], str]:
     command += ["--only", WITHOUT, *words]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    if not TORCH:
+    if not TORCH and "--only" not in words:
         assert "left out: torch: no interpreter with PyTorch" in done.stdout
     return json.loads(path.read_text())["rows"], done.stdout
 

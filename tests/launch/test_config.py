@@ -238,7 +238,7 @@ def test_differences_between_a_run_and_its_resumption():
     old = build(optim={"warmup": "5 %"}).to_dict()
     new = build(
         run={"dir": "elsewhere", "name": "other"},
-        data={"threads": 3, "workers": 2, "prefetch": 4},
+        data={"threads": 3, "workers": 2, "prefetch": 7},
         train={"log_every": 7},
     ).to_dict()
     assert differences(old, old) == []

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast a device may be that a loader keeps fed:  python benchmarks/feed_rate.py
+
+A stub of a device takes a batch, sleeps as long as it would compute, and takes the next one.  The
+feed rate is the highest rate at which it waits less than 3 % of its time, found by bisection; it
+is compared with what the loader gives where batches are taken as fast as they come.  Meanwhile
+``--load`` cores are kept busy with matrix products, as the host's own part of training does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+# Scripts are started by their path: put the root of the project on the module path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import loader_throughput, report
+from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
+from benchmarks.process import CORES, Rival, WorkerError
+from benchmarks.timing import Result, quartiles
+
+GROUP = 16  # batches: ours makes them in groups, of which whole ones are to be measured
+PROBE_S, QUICK_PROBE_S = 1.0, 0.4
+QUICK_PRECISION = 0.05
+SETTLE = 0.25  # of a probe goes before it: what was made ahead was used up, and is made again
+LEAST = 3  # batches of a probe
+SECONDS, QUICK_SECONDS = 440.0, 34.0  # of a whole run, if not told otherwise
+TURNS_SHARE = 0.65  # of the time is for the first turn of all rows, if need be; the rest, starts
+ROW_PROBES = 25  # for as many as these, and a start, there must be time for each row
+NOT_FED = ("transforms", "synthetic", "raw", "dali", "convert")  # kinds that have no row here
+SLOWER = ("window", "blocks", "cache", "ffcv")  # kinds that --quick leaves out
+COLUMNS = (
+    ("images/s", "images_per_second", "{:,.0f}"),
+    ("quartiles", "images_per_second_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),
+    ("own rate", "own_images_per_second", "{:,.0f}"),
+    ("quartiles", "own_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),
+    ("of own", "of_own", "{:.2f}"),
+    ("quartiles", "of_own_spread", "{0[0]:.2f} to {0[1]:.2f}"),
+    ("waiting", "waiting", "{:.1%}"),
+    ("rounds", "rounds", "{}"),
+    ("probes", "probes", "{}"),
+    ("cut short", "cut_short", "{}"),
+    ("ours is", "times_ours", "{:.2f} times"),
+)
+# Single-threaded products of matrices until the process that started it is gone.
+BUSY = """
+import os, sys
+import numpy
+first, second, out = (numpy.ones((512, 512), numpy.float32) for _ in range(3))
+while os.getppid() == int(sys.argv[1]):
+    numpy.dot(first, second, out=out)
+"""
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    report.add_options(parser)
+    parser.add_argument("--records", type=Path, help="a record set of your own")
+    parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
+    parser.add_argument("--load", type=int, default=1, help="cores kept busy meanwhile (1)")
+    parser.add_argument(
+        "--probe-s", type=float, help=f"seconds of a probe ({PROBE_S}, less if rows are many)"
+    )
+    arguments = parser.parse_args()
+    arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
+    with loader_throughput.prepared(arguments.records) as (records, pictures):
+        rivals = group(records, pictures, arguments.batch, arguments.quick)
+        chosen, _ = report.choose([rivals], arguments.only, arguments.torch)
+        row_s = arguments.seconds / max(1, sum(map(len, chosen)))
+        probe_s = QUICK_PROBE_S if arguments.quick else PROBE_S
+        probe_s = max(QUICK_PROBE_S, min(probe_s, row_s / ROW_PROBES))
+        result_of = partial(
+            FeedResult,
+            probe_s=arguments.probe_s or probe_s,
+            precision=QUICK_PRECISION if arguments.quick else PRECISION,
+            turn_most_s=TURNS_SHARE * row_s,
+            load=arguments.load,
+        )
+        title = f"feed rates beside {arguments.load} busy cores"
+        with busy_cores(arguments.load):
+            return report.run(title, [rivals], arguments, (), True, COLUMNS, result_of)
+
+
+def group(records: Path, pictures: Path, batch: int, quick: bool = False) -> list[Rival]:
+    """Return the loaders, ours by random access first; their steps are single batches.
+
+    Parameters
+    ----------
+    records, pictures
+        As of `loader_throughput.group`.
+    batch
+        Images of a batch.
+    quick
+        Only the rows without which the others mean nothing.
+    """
+    rivals = [
+        replace(rival, settings=rival.settings | {"batches": 1}, images=batch)
+        for rival in loader_throughput.group(records, pictures, batch)
+        if rival.settings.get("kind") not in (NOT_FED + SLOWER if quick else NOT_FED)
+    ]
+    if quick:  # a loader that makes nothing ahead is the slowest to measure
+        ours = [rival for rival in rivals if rival.name.startswith("ours")]
+        rivals = ours + [r for r in rivals[len(ours) :] if r.settings["workers"] == CORES]
+    return rivals
+
+
+@contextmanager
+def busy_cores(count: int) -> Iterator[None]:
+    """Keep some cores busy with float32 matrix products, each by a process of one thread.
+
+    Raises
+    ------
+    SystemExit
+        If one of them ended early: what was measured beside it means something else then.
+    """
+    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    command = [sys.executable, "-c", BUSY, str(os.getpid())]
+    running = [subprocess.Popen(command, env={**os.environ, **threads}) for _ in range(count)]
+    try:
+        yield
+        if any(process.poll() is not None for process in running):
+            raise SystemExit("a process that kept a core busy has ended")
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+@dataclass
+class FeedResult(Result):
+    """What was measured of a loader so far; `seconds` are those from batch to batch at feed rate.
+
+    Parameters
+    ----------
+    probe_s
+        Seconds of a probe; it is longer where LEAST batches take longer.
+    precision
+        Of the interval between batches, as a share of it.
+    turn_most_s
+        Seconds after which a turn does without this precision.
+    load
+        Cores that were kept busy, for the row.
+    """
+
+    probe_s: float = PROBE_S
+    precision: float = PRECISION
+    turn_most_s: float = math.inf
+    load: int = 0
+    own: list[float] = field(default_factory=list)
+    best: list[Probe] = field(default_factory=list)
+    probes: int = 0
+    cut_short: int = 0  # turns
+    batch_s: float = 0.0  # as fast as they come
+    turn_s: float = 0.0
+
+    @property
+    def needed_s(self) -> float:
+        """Return the seconds that must be left for a later turn: those of the last one."""
+        return self.turn_s
+
+    def first_turn(self) -> None:
+        """Measure own rate and feed rate for the first time."""
+        self.batch_s = self._take(GROUP).batch_s
+        self._both()
+
+    def later_turn(self) -> None:
+        """Measure both again."""
+        self._both()
+
+    def row(self, ours: Result | None = None) -> dict[str, Any]:
+        """Return the row of the JSON."""
+        batch = self.rival.images
+        own = [batch / seconds for seconds in self.own]
+        shares = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
+        row = super().row(ours) | {"load": self.load, "probes": self.probes}
+        row["cut_short"] = self.cut_short
+        row["own_images_per_second"], row["own_spread"] = quartiles(own)
+        row["of_own"], row["of_own_spread"] = quartiles(shares)
+        row["waiting"] = statistics.median(found.share for found in self.best)
+        return row
+
+    def _both(self) -> None:
+        """Find the feed rate, and the own rate before and after."""
+        start = time.monotonic()
+        before = self._own()
+        guess = (1 - SHARE) * before  # the best that there could be
+        if self.best:
+            guess = statistics.median(found.interval for found in self.best)
+
+        def late() -> bool:
+            return time.monotonic() > start + self.turn_most_s
+
+        best = search(self._probe, guess, self.precision, late)
+        self.cut_short += late()
+        if best is None:
+            slowest = self.rival.images / (SPAN * guess)
+            raise WorkerError(f"waits {SHARE:.0%} of the time even at {slowest:,.1f} images/s")
+        self.best.append(best)
+        self.own.append((before + self._own()) / 2)
+        self.seconds.append(best.batch_s)
+        self.rounds += 1
+        self.turn_s = time.monotonic() - start
+
+    def _own(self) -> float:
+        """Return the seconds per batch where batches are taken as fast as they come."""
+        groups = self.probe_s / 2 / (GROUP * self.batch_s)
+        self.batch_s = self._take(GROUP * max(1, round(groups))).batch_s
+        return self.batch_s
+
+    def _probe(self, interval: float) -> Probe:
+        self.probes += 1
+        rate = self.rival.images / interval
+        self.progress(f"{self.rival.name}: probe {self.probes}, {rate:,.0f} images/s")
+        batches = max(LEAST, math.ceil(self.probe_s / max(interval, self.batch_s)))
+        return self._take(batches, math.ceil(SETTLE * batches), interval)
+
+    def _take(self, batches: int, untimed: int = 0, interval: float = 0.0) -> Probe:
+        """Let the device take batches; it stops where it has waited too long already."""
+        request = {"steps": batches, "untimed": untimed, "interval": interval}
+        if interval:
+            request["most_s"] = SHARE / (1 - SHARE) * batches * interval
+        answer = self.process.ask(**request)
+        self.peak_mib, self.extra_mib = answer["peak_mib"], answer["extra_mib"]
+        seconds = answer["seconds"]
+        return Probe(interval, sum(seconds), answer["elapsed"], len(seconds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a loader costs training on the CPU:  python benchmarks/step_throughput.py
+
+Forward, backward and update of network and ArcFace head, on one fixed batch, which is the ceiling,
+and on the batches that our loader or a Gluon DataLoader makes meanwhile, on the same cores.  Both
+give the same pictures in the same order, and the losses must agree.  One network is so small that
+its steps are as short as a CPU allows, the other is MobileFaceNet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Scripts are started by their path: put the root of the project on the module path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import record_set, report, timing
+from benchmarks.process import CORES, Rival
+from benchmarks.timing import Result
+
+FED = "benchmarks.fed_steps"
+NETS = {"mobilefacenet-0.0625": 0.0625, "mobilefacenet": 1.0}  # name in a row: width
+EMBEDDING = 128
+TURN_S = 4.0  # of steps: so that what a loader makes in bursts is spread over them
+COLUMNS = (
+    *report.RATE_COLUMNS[:2],
+    ("waiting", "waiting", "{:.1%}"),
+    ("of synthetic", "of_synthetic", "{:.2f}"),
+    ("peak MiB", "peak_mib", "{:,.0f}"),
+    ("turns", "steps", "{}"),
+)
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    report.add_options(parser)
+    parser.add_argument("--records", type=Path, help="a record set of your own")
+    parser.add_argument("--batch", type=int, default=64, help="images of a step (64)")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="which ones")
+    arguments = parser.parse_args()
+    nets = arguments.nets[:1] if arguments.quick else arguments.nets
+    records = arguments.records or record_set.made_set()
+    with tempfile.TemporaryDirectory() as scratch:
+        groups = [group(records, Path(scratch), net, arguments.batch) for net in nets]
+        title = "training step on a loader's batches"
+        return report.run(title, groups, arguments, (), True, COLUMNS, FedResult)
+
+
+def group(records: Path, scratch: Path, net: str, batch: int) -> list[Rival]:
+    """Return the loaders that feed one network, the fixed batch first.
+
+    Parameters
+    ----------
+    records, scratch
+        Folder of the record set, and one to write to.
+    net
+        A name of NETS.
+    batch
+        Images of a step.
+    """
+
+    def row(name: str, loader: str, workers: int = 0) -> Rival:
+        settings = {"loader": loader, "workers": workers, "net": "mobilefacenet", "batch": batch}
+        settings |= {"options": {"embedding_size": EMBEDDING, "width": NETS[net]}}
+        settings |= {"records": str(records), "scratch": str(scratch)}
+        same = loader != "synthetic"
+        return Rival(
+            *(f"{name} {net} B={batch}", FED, settings),
+            images=batch,
+            same_value=same,
+            same_size=True,
+            steady=True,
+        )
+
+    return [
+        row("ours synthetic", "synthetic"),
+        row("ours random-access", "dali"),
+        *(row(f"gluon dataloader cv2 workers={n}", "cpu", n) for n in (0, CORES)),
+    ]
+
+
+@dataclass
+class FedResult(Result):
+    """What was measured of training on a loader so far."""
+
+    waits: list[float] = field(default_factory=list)
+
+    @property
+    def needed_s(self) -> float:
+        """Return the seconds that must be left for a later turn."""
+        return max(TURN_S, self.expected)
+
+    def later_turn(self) -> None:
+        """Let it do steps for some seconds."""
+        self.turn(min(timing.MAX_STEPS, max(1, round(TURN_S / self.expected))), 0)
+
+    def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
+        """Take down how much of the time was spent waiting, too."""
+        answer = super().turn(steps, untimed)
+        self.waits.append(answer["waited"] / answer["elapsed"])
+        return answer
+
+    def row(self, ours: Result | None = None) -> dict[str, Any]:
+        """Return the row of the JSON; ours is what has the fixed batch, if it takes part."""
+        row = super().row(ours) | {"waiting": statistics.median(self.waits)}
+        if ours and ours.rival.settings["loader"] == "synthetic":
+            row["of_synthetic"] = 1 / row["times_ours"]
+        return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The feed rate of loaders whose speed is known is found; both scripts run from end to end."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import worker
+from benchmarks.feed_rate import FeedResult, group
+from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
+from benchmarks.process import CORES, Process, Rival
+from benchmarks.step_throughput import FedResult
+from tests.benchmarks.test_steps import names, run
+
+BATCH_S, BATCHES = 0.02, 20
+
+
+def nothing_ahead(interval: float) -> float:
+    return BATCH_S
+
+
+def ahead(interval: float) -> float:
+    return max(0.0, BATCH_S - interval)
+
+
+def partly_ahead(interval: float) -> float:
+    return max(BATCH_S / 5, BATCH_S - interval)
+
+
+def always(interval: float) -> float:
+    return BATCH_S + interval / 2
+
+
+class Stub:
+    """Takes batches from a loader with a known wait for each; keeps the probes."""
+
+    def __init__(self, wait):
+        self.wait, self.seen = wait, []
+
+    def __call__(self, interval: float) -> Probe:
+        waited = self.wait(interval)
+        found = Probe(interval, BATCHES * waited, BATCHES * (waited + interval), BATCHES)
+        self.seen.append(found)
+        return found
+
+
+def test_the_share_that_is_waited():
+    found = Probe(interval=0.09, waited=0.1, elapsed=1.0, batches=10)
+    assert found.share == 0.1 and found.batch_s == 0.1
+
+
+@pytest.mark.parametrize("first", [0.5, 1 - SHARE, 1.0, 3.0, 40.0])
+@pytest.mark.parametrize(
+    "wait, interval",
+    [
+        (ahead, (1 - SHARE) * BATCH_S),
+        (nothing_ahead, BATCH_S * (1 - SHARE) / SHARE),
+        (partly_ahead, BATCH_S / 5 * (1 - SHARE) / SHARE),
+    ],
+)
+def test_the_shortest_interval_is_found(wait, interval, first):
+    stub = Stub(wait)
+    found = search(stub, first * BATCH_S)
+    assert found in stub.seen and found.share < SHARE
+    assert interval * (1 - 1e-9) <= found.interval <= interval * (1 + PRECISION)
+    assert len(stub.seen) <= 20
+
+
+def test_nothing_ahead_is_found_at_once():
+    stub = Stub(nothing_ahead)
+    search(stub, BATCH_S)
+    assert len(stub.seen) <= 4
+
+
+def test_a_coarser_search_takes_fewer_probes():
+    fine, coarse = Stub(partly_ahead), Stub(partly_ahead)
+    best, rough = search(fine, BATCH_S), search(coarse, BATCH_S, precision=0.2)
+    assert len(coarse.seen) < len(fine.seen)
+    assert best.interval / 1.2 <= rough.interval <= best.interval * 1.2
+
+
+def test_a_late_search_is_content_with_what_passed():
+    stub = Stub(partly_ahead)
+    found = search(stub, BATCH_S, late=lambda: True)
+    assert found is stub.seen[-1] and found.share < SHARE
+
+
+def test_a_loader_that_always_waits_has_no_feed_rate():
+    stub = Stub(always)
+    assert search(stub, BATCH_S) is None
+    assert max(probe.interval for probe in stub.seen) == SPAN * BATCH_S
+
+
+def test_a_search_ends_where_nobody_ever_waits():
+    assert search(Stub(lambda interval: 0.0), BATCH_S).interval < 2 * BATCH_S / SPAN
+
+
+def test_what_a_neighbour_failed_is_tried_again():
+    def noisy(interval: float) -> float:
+        failed = len(stub.seen) in (0, 3)  # the first one, and one that is far from close
+        return interval if failed else ahead(interval)
+
+    stub = Stub(noisy)
+    found = search(stub, (1 - SHARE) * BATCH_S)
+    assert found.interval <= (1 - SHARE) * BATCH_S * (1 + PRECISION)
+
+
+class Clock:
+    """Time that passes only where something is said to take it."""
+
+    def __init__(self):
+        self.now, self.slept = 0.0, []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+
+
+def test_the_device_sleeps_between_steps_and_gives_up_early(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(worker, "time", clock)
+
+    def step(update) -> float:
+        clock.now += 0.25
+        return 1.0
+
+    work = worker.Work(step, 0, 0, {})
+    assert worker.repeat(work, 2) == [(0.25, None, 1.0)] * 2
+    assert clock.slept == []
+    assert worker.repeat(work, 3, interval=2.0) == [(0.25, None, 1.0)] * 3
+    assert clock.slept == [2.0] * 3 and clock.now == 7.25
+    assert len(worker.repeat(work, 5, interval=1.0, most_s=0.5)) == 3
+    assert clock.slept == [2.0] * 3 + [1.0] * 2
+
+
+def test_a_worker_tells_how_long_it_took_with_the_sleeping():
+    with Process(Rival("ours", "tests.benchmarks.echo_steps", {})) as process:
+        answer = process.ask(steps=3, interval=0.01)
+        assert len(answer["seconds"]) == 3 and answer["elapsed"] >= sum(answer["seconds"]) + 0.03
+        assert len(process.ask(steps=3, interval=0.01, most_s=0.0)["seconds"]) == 1
+
+
+def test_rows_of_feed_rates_compare_rounds_with_themselves():
+    result = FeedResult(Rival("ours", "", {}, images=8), hollow(), load=2)
+    for own, batch_s in ((0.010, 0.020), (0.020, 0.025), (0.030, 0.030)):
+        result.own.append(own)
+        result.seconds.append(batch_s)
+        result.best.append(Probe(0.9 * batch_s, 0.02, 1.0, 1))
+    row = result.row(result)
+    assert row["images_per_second"] == pytest.approx(8 / 0.025)
+    assert row["own_images_per_second"] == pytest.approx(8 / 0.020)
+    assert row["of_own"] == pytest.approx(0.8)
+    assert row["of_own_spread"] == pytest.approx([0.65, 0.9])
+    assert (row["times_ours"], row["waiting"], row["load"]) == (1, 0.02, 2)
+
+
+def test_rows_of_training_are_shares_of_the_fixed_batch():
+    fixed, fed = (
+        FedResult(Rival(loader, "", {"loader": loader}, images=8), hollow())
+        for loader in ("synthetic", "cpu")
+    )
+    fixed.seconds, fixed.waits = [0.1], [0.0]
+    fed.seconds, fed.waits = [0.4, 0.5, 0.6], [0.1, 0.3, 0.2]
+    row = fed.row(fixed)
+    assert row["of_synthetic"] == pytest.approx(0.2) and row["waiting"] == 0.2
+    assert "of_synthetic" not in fixed.row(fed)
+
+
+def hollow() -> Process:
+    process = object.__new__(Process)
+    process.hello = {"parameters": 0}
+    return process
+
+
+def test_every_kind_of_loader_has_a_row(tmp_path):
+    found = [rival.name for rival in group(tmp_path, tmp_path / "pictures.rec", 4)]
+    assert found[0] == "ours random-access"
+    for name in ("ours window", "ours decoded-cache", f"imagerecorditer threads={CORES}"):
+        assert name in found
+    for n in (0, CORES):
+        assert f"gluon dataloader cv2 workers={n}" in found
+        assert f"torch dataloader cv2 workers={n}" in found
+    assert not [n for n in found if n.startswith(("limit", "synthetic", "gluon dataloader tr"))]
+
+
+def test_feed_rates_of_a_small_set(tiny_records, tmp_path):
+    words = ["--records", tiny_records, "--batch", 4, "--probe-s", 0.02, "--seconds", 8]
+    rows, out = run("feed_rate", tmp_path / "rows.json", *words, "--only", "ours random")
+    assert names(rows) == ["ours random-access"]
+    (row,) = rows
+    assert row["waiting"] < SHARE and row["load"] == 1 and row["probes"] >= 1
+    share = row["images_per_second"] / row["own_images_per_second"]
+    assert row["of_own"] == pytest.approx(share) and row["times_ours"] == 1
+    assert "ours is" in out and "own rate" in out
+
+
+def test_training_on_a_small_set(tiny_records, tmp_path):
+    words = ["--records", tiny_records, "--batch", 4, "--nets", "mobilefacenet-0.0625"]
+    words += ["--only", f"random-access|workers={CORES}"]
+    rows, _ = run("step_throughput", tmp_path / "rows.json", *words)
+    kinds = ("ours random-access", f"gluon dataloader cv2 workers={CORES}")
+    assert names(rows) == [f"{kind} mobilefacenet-0.0625 B=4" for kind in kinds]
+    assert all(0 <= row["waiting"] <= 1 for row in rows)
+    # The same weights and the same pictures: only the decoders differ, by rounding.
+    ours, gluon = (row["value"] for row in rows)
+    assert ours == pytest.approx(gluon, rel=1e-3)
