@@ -107,5 +107,6 @@ def test_random_access_mixes_as_a_permutation_does(tiny_records, tmp_path, monke
     batch_mixing.main()
     rows = {row["name"]: row["of_uniform"] for row in json.loads(report.read_text())["rows"]}
     assert rows["ours random-access"] > 0.97  # 140 batches: the mean has a spread of its own
-    assert rows["ours window of 2"] < rows["ours window of 60"] < 1.02
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    for reader in ("blocks", "window"):
+        assert rows[f"ours {reader} of 2"] < rows[f"ours {reader} of 60"] < 1.02
+    assert len(capsys.readouterr().out.splitlines()) == 7
