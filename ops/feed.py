@@ -22,7 +22,7 @@ _SIGNATURES = {
     "face_lend_array": (_POINTER, [_INT, _INT, _INT, _INT]),
     "face_normalise": (
         None,
-        [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT, _POINTER],
+        [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT, _POINTER, _INT],
     ),
 }
 
@@ -124,6 +124,7 @@ class Feed:
         mean: float,
         std: float,
         out: int,
+        threads: int = 1,
     ) -> None:
         """Write (x - mean) / std of some pictures, as planes, mirrored where it says so.
 
@@ -140,6 +141,8 @@ class Feed:
         out
             Address of the result, float32 (B, 3, H, W); faster where it
             is a multiple of 32.
+        threads
+            That share the pictures.
         """
         rows = np.ascontiguousarray(rows, dtype=np.int64)
         mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
@@ -147,5 +150,5 @@ class Feed:
             raise ValueError(f"feed.normalise: {len(rows)} rows, got {len(mirror)} mirrors")
         self._normalise(
             *(pixels, rows.ctypes.data, mirror.ctypes.data, len(rows), *image_size),
-            *(1 / std, -mean / std, out),
+            *(1 / std, -mean / std, out, threads),
         )

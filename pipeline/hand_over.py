@@ -8,8 +8,6 @@ kept.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mxnet as mx
@@ -75,8 +73,6 @@ class Normaliser:
     ):
         self._feed, self._image_size, self._ctx = feed, image_size, ctx
         self._mean, self._std, self._threads = mean, std, threads
-        # Threads of Python, not OpenMP's, which would go on spinning after each batch.
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def __call__(self, pixels: int, rows: np.ndarray, mirror: np.ndarray) -> mx.nd.NDArray:
         """Return the pictures at some rows, float32 (B, 3, H, W).
@@ -92,30 +88,10 @@ class Normaliser:
         """
         height, width = self._image_size
         array, out = _lent(self._feed, (len(rows), 3, height, width), self._ctx)
-        image_bytes = 4 * 3 * height * width
-
-        def part(places: np.ndarray) -> None:
-            self._feed.normalise(
-                pixels,
-                rows[places],
-                mirror[places],
-                self._image_size,
-                self._mean,
-                self._std,
-                out + image_bytes * int(places[0]),
-            )
-
-        parts = np.array_split(np.arange(len(rows)), min(self._threads, len(rows)))
-        _each(self._pool, part, parts)
+        self._feed.normalise(
+            *(pixels, rows, mirror, self._image_size, self._mean, self._std, out, self._threads)
+        )
         return array
-
-
-def _each(pool: ThreadPoolExecutor | None, work: Any, parts: Sequence[np.ndarray]) -> None:
-    if pool is None:
-        for one in parts:
-            work(one)
-    else:
-        list(pool.map(work, parts))
 
 
 def _lent(

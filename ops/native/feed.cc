@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 #include <mutex>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #include "dlpack/dlpack.h"
@@ -54,6 +56,7 @@ struct Block {
   size_t bytes;  // mapped
 };
 
+constexpr int64_t kLeastOfThread = 16;  // pictures: starting a thread costs as much as two
 constexpr size_t kLargePage = size_t(1) << 21;
 constexpr size_t kMostFree = 8;
 
@@ -178,9 +181,29 @@ extern "C" DLManagedTensor* face_lend_array(int64_t N, int64_t C, int64_t H, int
   return &block->tensor;
 }
 
-// y (N, 3, H, W) = x * factor + offset for the pictures x (H, W, 3) at some rows of `pixels`.
+// y (N, 3, H, W) = x * factor + offset for the pictures x (H, W, 3) at some rows of `pixels`, shared
+// among threads that end with it: those of OpenMP would go on spinning, and those of Python wait for
+// its lock.
 extern "C" void face_normalise(const uint8_t* pixels, const int64_t* rows, const uint8_t* mirror,
                                int64_t N, int64_t H, int64_t W, float factor, float offset,
-                               float* y) {
-  face::kernels().normalise({N, H, W, pixels, rows, mirror, factor, offset}, y);
+                               float* y, int64_t threads) {
+  const auto part = [=](int64_t begin, int64_t end) {
+    face::kernels().normalise(
+        {end - begin, H, W, pixels, rows + begin, mirror + begin, factor, offset},
+        y + begin * 3 * H * W);
+  };
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, N / kLeastOfThread));
+  std::vector<std::thread> others;
+  int64_t begin = 0;
+  for (int64_t i = 1; i < parts; ++i) {
+    const int64_t end = N * i / parts;
+    try {
+      others.emplace_back(part, begin, end);
+    } catch (const std::system_error&) {  // no thread to be had
+      break;
+    }
+    begin = end;
+  }
+  part(begin, N);
+  for (std::thread& other : others) other.join();
 }
