@@ -9,6 +9,7 @@ leave Python's lock alone.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -74,6 +75,7 @@ class Loader:
             target=self._work, args=(batches,), name="loader", daemon=True
         )
         self._thread.start()
+        atexit.register(self.close)  # before DALI's own end, which aborts where threads still use it
 
     def __iter__(self) -> Loader:
         return self
@@ -98,6 +100,7 @@ class Loader:
         self._ahead.close()
         self._failure = StopIteration()
         self._thread.join()
+        atexit.unregister(self.close)
 
     def _work(self, batches: Generator[Batch, None, None]) -> None:
         try:
