@@ -7,9 +7,13 @@ chance, in random order, in an MXNet array that can be read.
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from launch.threads import share_cores
 MEAN, STD = 127.5, 128.0
 AHEAD = 16  # batches that are made ahead at most, by loaders without workers
 WINDOW_SHARE = 16  # of the set are in the window, as 16,384 are of 262,144: it is filled each epoch
+MOST_IN_MEMORY = 0.02  # of a file that was dropped
 CONVERTED = 4096  # decoded images that the conversion alone goes through
 
 
@@ -64,11 +69,19 @@ def build(
     running: list[Iterator[Any]] = []
 
     def begin() -> None:
-        for old in running:
-            old.close()  # type: ignore[attr-defined]
-        running[:] = [_dropped_first(source, at, scratch, batch, workers)]
+        running.append(_dropped_first(source, at, scratch, batch, workers))
 
-    return Work(lambda _: _read(running[0], batches), 0, 0, versions(), begin=begin)
+    def end() -> dict[str, float]:
+        running.pop().close()  # type: ignore[attr-defined]
+        gc.collect()  # no map of the file is left, or the next one cannot drop it
+        return {}
+
+    read = partial(_read_of, running, batches)
+    return Work(read, 0, 0, versions(), begin=begin, end=end)
+
+
+def _read_of(running: list[Iterator[Any]], batches: int, mark: Callable[[], None]) -> float:
+    return _read(running[0], batches)
 
 
 def _read(stream: Iterator[Any], count: int) -> float:
@@ -94,8 +107,25 @@ def _dropped_first(
 ) -> Iterator[Any]:
     for rec in records.glob("*.rec"):
         with open(rec, "rb") as file:
+            os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if (share := in_memory(rec)) > MOST_IN_MEMORY:
+            raise RuntimeError(f"{share:.0%} of {rec.name} stay in memory: somebody maps it")
     yield from source(records, *rest)
+
+
+def in_memory(path: Path) -> float:
+    """Return the share of a file's pages that the system holds in memory."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as data:
+        held = (ctypes.c_ubyte * -(-len(data) // mmap.PAGESIZE))()
+        address = ctypes.addressof(begin := ctypes.c_char.from_buffer(data))
+        failed = ctypes.CDLL(None, use_errno=True).mincore(
+            ctypes.c_void_p(address), ctypes.c_size_t(len(data)), held
+        )
+        del begin  # or the map cannot be closed
+        if failed:
+            raise OSError(ctypes.get_errno(), "mincore")
+        return sum(page & 1 for page in held) / len(held)
 
 
 def _ours(records: Path, scratch: str, batch: int, **options: Any) -> Iterator[Any]:

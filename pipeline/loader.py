@@ -75,7 +75,7 @@ class Loader:
             target=self._work, args=(batches,), name="loader", daemon=True
         )
         self._thread.start()
-        atexit.register(self.close)  # before DALI's own end, which aborts where threads still use it
+        atexit.register(self.close)  # before DALI's own end, which aborts where it is still used
 
     def __iter__(self) -> Loader:
         return self
