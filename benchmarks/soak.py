@@ -31,7 +31,7 @@ from pipeline.decoded_cache import FOLDER, PREFIX
 KINDS = ("random", "blocks", "window", "cache")
 STEADY = 0.02  # largest change of resident memory, as a share
 WARM_UP = 1 / 6  # of the time, after which memory must be steady
-SAMPLE_S = 1.0
+SAMPLE_S, FILL_S = 1.0, 3.0
 MIB = 1 << 20
 
 
@@ -70,6 +70,8 @@ def main() -> int:
 def watched(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
     """Take batches for some seconds; return how many images and how memory changed."""
     next(loader).wait_to_read()
+    # As many batches as ever lie in memory at once, as where a step takes longer than a batch.
+    time.sleep(FILL_S)
     begin = shown = time.monotonic()
     samples: list[tuple[float, float]] = []  # (seconds since the start, resident bytes)
     images = reported = 0
