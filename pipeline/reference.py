@@ -13,6 +13,8 @@ from pipeline.augmentation import CUT_OUT_VALUE, Choices, color_matrices
 from pipeline.record_reader import RecordReader
 from pipeline.records import RecordError, RecordSet
 
+LAST_BATCH_S = 30.0  # how long a worker may take over the last batch
+
 
 class FaceDataset(gluon.data.Dataset):
     """Images of a record set; an item is (row, what is done to it)."""
@@ -103,4 +105,26 @@ def reference_batches(
     loader = gluon.data.DataLoader(
         FaceDataset(records, mean, std), batch_sampler=RowSampler(batches), num_workers=workers
     )
+    if workers:
+        let_workers_finish(loader)
     return iter(loader)
+
+
+def let_workers_finish(loader: gluon.data.DataLoader) -> None:
+    """Have the worker processes of a Gluon DataLoader end by themselves when it goes.
+
+    MXNet 1.9.1 kills them; one that is killed while it sends its batch keeps the lock of the queue,
+    and the end of the pool waits for that lock for ever.
+    """
+    pool = loader._worker_pool
+
+    def terminate() -> None:
+        under_way = list(pool._cache.values())
+        for result in under_way:
+            result.wait(LAST_BATCH_S)
+        if all(result.ready() for result in under_way):  # else somebody has killed a worker
+            pool.close()
+            pool.join()
+        type(pool).terminate(pool)
+
+    pool.terminate = terminate
