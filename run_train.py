@@ -372,7 +372,7 @@ def make_blocks(config: Config, inputs: Inputs, comm: Comm) -> tuple[Any, Any]:
         config.head.name,
         inputs.num_classes,
         config.net.options["embedding_size"],
-        comm.average,
+        comm.reduce,
         **config.head.options,
     )
     if config.optim.fused_centres:

@@ -18,8 +18,9 @@ from launch.threads import share_cores
 
 
 def build(what: str, **settings: Any) -> Work:
-    """Build a step: "head", "train" or "operator"."""
-    return {"head": head_step, "train": train_step, "operator": operator_step}[what](**settings)
+    """Build a step: "head", "loss", "train" or "operator"."""
+    steps = {"head": head_step, "loss": loss_step, "train": train_step, "operator": operator_step}
+    return steps[what](**settings)
 
 
 def head_step(kind: str, num_classes: int, embedding_size: int, batch: int) -> Work:
@@ -85,6 +86,49 @@ def head_step(kind: str, num_classes: int, embedding_size: int, batch: int) -> W
     copies = 2 if fused else 3  # weights and momentum, and gradients
     size = num_classes * embedding_size
     return Work(step, 4 * size * copies, size, _versions())
+
+
+def loss_step(
+    name: str, options: dict[str, Any], num_classes: int, embedding_size: int, batch: int
+) -> Work:
+    """Build forward, backward and update of one of our heads alone, as run_train.py uses it.
+
+    Parameters
+    ----------
+    name, options
+        Name in heads.HEADS and keywords.
+    num_classes, embedding_size, batch
+        C, E, B; four images of each person in the batch.
+    """
+    import mxnet as mx
+    from mxnet import autograd
+
+    from heads import build_head
+
+    mxnet_blocks.use_operators("ours")
+    embedding = mx.nd.array(inputs.embeddings(batch, embedding_size))
+    embedding.attach_grad()
+    label = mx.nd.array(inputs.labels(batch, num_classes)[: batch // 4].repeat(4))
+    fraction = mx.nd.ones((1,))
+    mx.random.seed(0)
+    head = build_head(name, num_classes, embedding_size, **options)
+    head.initialize()
+    head.hybridize(static_alloc=True, static_shape=True)
+    parameters = list(head.collect_params().values())
+    trainer = _trainer(head.collect_params()) if parameters else None
+
+    def step(mark: Callable[[], None]) -> float:
+        with autograd.record():
+            loss, _ = head(embedding, label, fraction)
+        loss.backward()
+        mx.nd.waitall()
+        mark()
+        if trainer:
+            trainer.step(batch)
+            mx.nd.waitall()
+        return float(loss.asnumpy().mean())
+
+    return Work(step, *sizes(parameters), _versions())
 
 
 def train_step(

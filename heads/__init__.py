@@ -7,9 +7,21 @@ from collections.abc import Callable
 
 from mxnet import gluon
 
-from heads.image_margins import Reduce, adaface, alone, elasticface, magface
+from heads.a_softmax import a_softmax
+from heads.adacos import adacos
+from heads.batch_distances import marginal, range_loss
+from heads.center import center, git
+from heads.center_angles import inter, intra
+from heads.coco import coco
+from heads.column_margins import circle, curricularface, sv_softmax
+from heads.image_margins import adaface, elasticface, magface
+from heads.lgm import lgm
 from heads.margin_softmax import arcface, combined, cosface, normface, sphereface
+from heads.metric import angular_triplet, contrastive, mps, n_pair, triplet
+from heads.ring import ring
 from heads.softmax import l2_softmax, softmax
+from heads.statistics import Reduce, alone
+from heads.sub_centers import sub_center_arcface
 
 __all__ = ["HEADS", "build_head"]
 
@@ -25,6 +37,26 @@ HEADS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "adaface": adaface,
     "magface": magface,
     "elasticface": elasticface,
+    "a_softmax": a_softmax,
+    "sv_softmax": sv_softmax,
+    "sub_center_arcface": sub_center_arcface,
+    "curricularface": curricularface,
+    "adacos": adacos,
+    "circle": circle,
+    "coco": coco,
+    "lgm": lgm,
+    "center": center,
+    "git": git,
+    "ring": ring,
+    "range": range_loss,
+    "marginal": marginal,
+    "intra": intra,
+    "inter": inter,
+    "contrastive": contrastive,
+    "triplet": triplet,
+    "angular_triplet": angular_triplet,
+    "n_pair": n_pair,
+    "mps": mps,
 }
 
 
@@ -40,8 +72,8 @@ def build_head(
     num_classes, embedding_size
         Number of classes C, length E of the embedding.
     reduce
-        Replaces named arrays by their means over the ranks, in place; for heads that keep
-        statistics over the batch.
+        Computes a statistic of the rows of all ranks (`heads.statistics.Reduce`), for heads that
+        keep statistics over the batch.
     kwargs
         Keyword arguments of that builder.
 

@@ -5,27 +5,21 @@ All of them change the target's cosine alone, so they ride the fused operator.
 """
 
 import math
-from collections.abc import Callable, Mapping
 
 import mxnet as mx
 from mxnet import autograd
 
 from heads.checks import check_flag, check_number
-from heads.margin_softmax import LENGTH_EPSILON, MarginSoftmax, check_size
+from heads.cross_entropy import length, through_psi
+from heads.margin_softmax import MarginSoftmax, check_size
 from heads.margins import adaptive_angle, additive_angles
-
-Reduce = Callable[[Mapping[str, mx.nd.NDArray]], None]
-"""Replaces each array by its mean over the ranks, in place."""
+from heads.statistics import Reduce, alone
 
 LEAST_LENGTH, MOST_LENGTH = 1e-3, 100.0  # AdaFace looks at lengths within these bounds
 
 
-def alone(arrays: Mapping[str, mx.nd.NDArray]) -> None:
-    """Leave arrays as they are: the mean over one rank."""
-
-
-def _length(F, embedding):
-    return F.sqrt(F.sum(F.square(embedding), axis=1) + LENGTH_EPSILON)  # (B,)
+def _cut_length(F, embedding):
+    return F.clip(length(F, embedding), LEAST_LENGTH, MOST_LENGTH)
 
 
 class AdaFace(MarginSoftmax):
@@ -43,7 +37,7 @@ class AdaFace(MarginSoftmax):
     momentum
         Share of the newest batch in the running mean and deviation.
     reduce
-        Averages over the ranks what is learnt from a batch.
+        See `heads.statistics.Reduce`.
     """
 
     def __init__(
@@ -78,21 +72,22 @@ class AdaFace(MarginSoftmax):
         """Move the running mean and deviation towards those of a batch of all ranks."""
         running = self.lengths.list_data()[0]
         mean = running[:1]
-        length = mx.nd.clip(_length(mx.nd, embedding), LEAST_LENGTH, MOST_LENGTH)
-        # About the running mean, the same on every rank: squares of lengths would round it away.
-        apart = mx.nd.broadcast_sub(length, mean)
-        moments = mx.nd.stack(apart.mean(), (apart * apart).mean()).reshape((2,))
-        self._reduce({"head.lengths": moments})
-        first, second = moments[:1], moments[1:]
-        deviation = mx.nd.sqrt(mx.nd.maximum(second - first * first, 0.0))
-        batch = mx.nd.concat(mean + first, deviation, dim=0)
+
+        def moments(lengths: mx.nd.NDArray) -> mx.nd.NDArray:
+            # About the running mean: squares of the lengths themselves would round it away.
+            apart = mx.nd.broadcast_sub(lengths, mean)
+            first = apart.mean()
+            deviation = mx.nd.sqrt(mx.nd.maximum((apart * apart).mean() - first * first, 0.0))
+            return mx.nd.concat(mean + first, deviation, dim=0)
+
+        batch = self._reduce(_cut_length(mx.nd, embedding), moments)
         running[:] = running + self._momentum * (batch - running)
 
     def _full_margin(self, F, cosine, embedding, lengths):
         mean = F.slice_axis(lengths, axis=0, begin=0, end=1)
         deviation = F.slice_axis(lengths, axis=0, begin=1, end=2)
-        length = F.clip(_length(F, embedding), LEAST_LENGTH, MOST_LENGTH)
-        quality = F.broadcast_div(F.broadcast_sub(length, mean), deviation + 1e-3) * self._h
+        apart = F.broadcast_sub(_cut_length(F, embedding), mean)
+        quality = F.broadcast_div(apart, deviation + 1e-3) * self._h
         return adaptive_angle(F, cosine, F.clip(quality, -1.0, 1.0), self._m)
 
 
@@ -131,22 +126,20 @@ class MagFace(MarginSoftmax):
 
     def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
         loss, cosine, *rest = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
-        length = F.clip(_length(F, embedding), self._low, self._high)
-        margin = self._margin_of(length)
+        a = F.clip(length(F, embedding), self._low, self._high)
+        margin = self._margin_of(a)
         _, _, by_margin = additive_angles(F, cosine, F.BlockGrad(margin))
-        # d loss / d psi = scale (p - 1), and p = exp(-loss) of the cross-entropy.  The bracket is
-        # 0 and carries the gradient on to the length.
-        pull = self._scale * (F.exp(-loss) - 1.0) * F.broadcast_mul(by_margin, margin_fraction)
-        loss = loss + F.BlockGrad(pull) * (margin - F.BlockGrad(margin))
-        loss = loss + self._length_weight * (length / self._high**2 + 1.0 / length)
+        slope = F.BlockGrad(F.broadcast_mul(by_margin, margin_fraction))
+        loss = through_psi(F, loss, slope * margin, self._scale)
+        loss = loss + self._length_weight * (a / self._high**2 + 1.0 / a)
         return loss, cosine, *rest
 
     def _full_margin(self, F, cosine, embedding):
-        length = F.clip(_length(F, embedding), self._low, self._high)
-        return additive_angles(F, cosine, self._margin_of(length))[:2]
+        a = F.clip(length(F, embedding), self._low, self._high)
+        return additive_angles(F, cosine, self._margin_of(a))[:2]
 
-    def _margin_of(self, length):
-        return self._least + self._growth * (length - self._low)
+    def _margin_of(self, a):
+        return self._least + self._growth * (a - self._low)
 
 
 class ElasticFace(MarginSoftmax):
@@ -202,7 +195,7 @@ def adaface(
     num_classes, embedding_size
         Number of classes, length of the embedding.
     reduce
-        Averages over the ranks what is learnt from a batch.
+        See `heads.statistics.Reduce`.
     m
         Margin, 0 to 1.
     h

@@ -2,6 +2,8 @@
 """Softmax cross-entropy on scaled cosines with a margin; all class centres on every rank."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import mxnet as mx
 import numpy as np
@@ -9,10 +11,8 @@ from mxnet import gluon, init
 
 import ops
 from heads.checks import check_count, check_flag, check_number
+from heads.cross_entropy import Form, cross_entropy, normalised
 from heads.margins import combined_margin
-
-# Added to a squared length before the root, so that a vector of zeros has a finite gradient.
-LENGTH_EPSILON = 1e-10
 
 
 class MarginSoftmax(gluon.HybridBlock):
@@ -30,6 +30,8 @@ class MarginSoftmax(gluon.HybridBlock):
         Factor on the cosines before the softmax.
     easy_margin
         See `heads.margins.additive_angle`.
+    sub_centers
+        Centres of each class K: the nearest one counts. They lie side by side in ``weight``.
 
     Inputs
     ------
@@ -63,9 +65,11 @@ class MarginSoftmax(gluon.HybridBlock):
         m3: float = 0.0,
         scale: float = 64.0,
         easy_margin: bool = False,
+        sub_centers: int = 1,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        self._group = sub_centers
         self._num_classes = num_classes
         self._scale = scale
         self._dtype = "float32"
@@ -75,7 +79,7 @@ class MarginSoftmax(gluon.HybridBlock):
         self._forward: list[mx.nd.NDArray] = []  # what the update needs of it
         with self.name_scope():
             self.weight = self.params.get(
-                "weight", shape=(num_classes, embedding_size), init=init.Normal(0.01)
+                "weight", shape=(num_classes * sub_centers, embedding_size), init=init.Normal(0.01)
             )
 
     def cast(self, dtype):
@@ -91,43 +95,31 @@ class MarginSoftmax(gluon.HybridBlock):
         return out[0], out[1]
 
     def hybrid_forward(self, F, embedding, label, margin_fraction, weight, **state):
-        if ops.fused():
-            return self._fused(F, embedding, label, margin_fraction, weight, state)
-        cosine = F.FullyConnected(  # (B, C)
-            _normalised(F, embedding),
-            _normalised(F, weight),
-            num_hidden=self._num_classes,
-            no_bias=True,
-        )
-        target = F.pick(cosine, label, axis=1)  # (B,)
-        fixed = F.BlockGrad(target)
-        psi, slope = self._margin(F, fixed, margin_fraction, embedding, state)
-        # psi takes the place of the true cosine, and its slope goes with it: the bracket is 0.
-        psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
-        place = F.contrib.arange_like(label).astype("int32") * self._num_classes
-        place = place + F.clip(label, 0, self._num_classes - 1).astype("int32")
-        logits = F.contrib.index_copy(F.reshape(cosine, shape=(-1,)), place, psi) * self._scale
-        logits = F.reshape_like(logits, cosine)
-        return -F.pick(F.log_softmax(logits, axis=1), label, axis=1), fixed
-
-    def _fused(self, F, embedding, label, margin_fraction, weight, state):
-        ops.refuse_add("head", self.weight)
-        label = F.cast(label, dtype=self._dtype)  # exact up to 2**24 classes
-        # Not take(BlockGrad(weight)): that would copy all centres.
-        centre = F.BlockGrad(F.take(weight, label, mode="clip"))  # (B, E)
-        fixed = F.BlockGrad(embedding)
-        cosine = F.sum(_normalised(F, fixed) * _normalised(F, centre), axis=1)
-        psi, slope = self._margin(F, cosine, margin_fraction, fixed, state)
         if not self._step:
-            inputs = embedding, weight, label, psi, slope
-            loss = F.face_margin_softmax(*inputs, scale=self._scale)[0]
-            return loss, F.BlockGrad(cosine)
+            if ops.fused():
+                ops.refuse_add("head", self.weight)
+            fixed = F.BlockGrad(embedding)
+            return cross_entropy(
+                F,
+                embedding,
+                weight,
+                label,
+                self._num_classes,
+                Form(self._scale, group=self._group),
+                lambda cosine: self._margin(F, cosine, margin_fraction, fixed, state),
+                self._columns and partial(self._columns, F, margin_fraction, **state),
+                dtype=self._dtype,
+            )
         # The centres have no gradient here, which would be an array as large as they are. The term
         # behind the loss is 0 and carries the embedding's.
+        label = F.cast(label, dtype=self._dtype)
+        centre, fixed = F.take(weight, label, mode="clip"), F.BlockGrad(embedding)
+        cosine = F.BlockGrad(F.sum(normalised(F, fixed) * normalised(F, centre), axis=1))
+        psi, slope = self._margin(F, cosine, margin_fraction, fixed, state)
         out = F.face_margin_softmax(fixed, weight, label, psi, slope, scale=self._scale)
         loss, here, maximum, total, pull, share = out
         loss = loss + F.sum((embedding - fixed) * F.BlockGrad(pull), axis=1)
-        return loss, F.BlockGrad(cosine), fixed, label, psi, slope, here, maximum, total, share
+        return loss, cosine, fixed, label, psi, slope, here, maximum, total, share
 
     def _margin(self, F, cosine, fraction, embedding, state):
         """Return psi and its slope with this share of the margin, (B,) each."""
@@ -145,6 +137,11 @@ class MarginSoftmax(gluon.HybridBlock):
         """
         return combined_margin(F, cosine, **self._margins)
 
+    _columns: Callable[..., tuple] | None = None
+    """``_columns(F, fraction, psi, **state)``: see ``columns`` of `cross_entropy`."""
+
+    _may_step = True  # whether all else is as `update` takes it
+
     def fuse_update(self, momentum: float, weight_decay: float) -> None:
         """Let the class centres be updated by `update`, without an array of their gradients.
 
@@ -159,8 +156,13 @@ class MarginSoftmax(gluon.HybridBlock):
         Raises
         ------
         OperatorError
-            If the fused operators are not in use.
+            If the fused operators are not in use, or the head does not permit it.
         """
+        if self._columns or self._group > 1 or not self._may_step:
+            raise ops.OperatorError(
+                "optim.fused_centres: is for heads that change the true class's cosine alone, got "
+                f"{type(self).__name__}; set it to false"
+            )
         if not ops.fused():
             raise ops.OperatorError(
                 "optim.fused_centres: needs the fused operators, got plain ones; use "
@@ -207,10 +209,6 @@ class MarginSoftmax(gluon.HybridBlock):
             scale=self._scale,
             **self._step,
         )
-
-
-def _normalised(F, rows):
-    return F.L2Normalization(rows, mode="instance", eps=LENGTH_EPSILON)
 
 
 def normface(num_classes: int, embedding_size: int, *, scale: float = 64.0) -> MarginSoftmax:
@@ -378,11 +376,28 @@ def check_size(num_classes: int, embedding_size: int, scale: float) -> dict[str,
     }
 
 
-def _build(num_classes, embedding_size, *, m1=1.0, m2=0.0, m3=0.0, scale=64.0, easy_margin=False):
+def check_margins(**margins: float) -> dict[str, float]:
+    """Return margins m1, m2, m3, those that are given, as keyword arguments.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+    """
+    checks = {
+        "m1": dict(high=4, open_low=True, advice="1 leaves the angle as it is"),
+        "m2": dict(high=math.pi / 2, advice="it is in radians, 0.5 is usual"),
+        "m3": dict(high=1, advice="0.35 is usual"),
+    }
+    return {
+        name: check_number(f"head.{name}", value, 0, **checks[name])
+        for name, value in margins.items()
+    }
+
+
+def _build(num_classes, embedding_size, *, scale, easy_margin=False, **margins):
     return MarginSoftmax(
         **check_size(num_classes, embedding_size, scale),
-        m1=check_number("head.m1", m1, 0, 4, open_low=True, advice="1 leaves the angle as it is"),
-        m2=check_number("head.m2", m2, 0, math.pi / 2, advice="it is in radians, 0.5 is usual"),
-        m3=check_number("head.m3", m3, 0, 1, advice="0.35 is usual"),
+        **check_margins(**margins),
         easy_margin=check_flag("head.easy_margin", easy_margin),
     )

@@ -3,12 +3,12 @@
 
 import math
 
+import numpy as np
 from mxnet import gluon, init
 
 from heads.checks import check_count, check_flag, check_number
+from heads.cross_entropy import Form, cross_entropy, normalised
 
-# Added to a squared length before the root, so that the logged cosine of a zero vector is 0.
-LENGTH_EPSILON = 1e-10
 PROBABILITY = 0.9  # that a class must be able to reach
 
 
@@ -50,7 +50,7 @@ class Softmax(gluon.HybridBlock):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self._num_classes, self._scale = num_classes, scale
+        self._num_classes, self._scale, self._dtype = num_classes, scale, "float32"
         with self.name_scope():
             self.weight = self.params.get(
                 "weight", shape=(num_classes, embedding_size), init=init.Normal(0.01)
@@ -58,21 +58,34 @@ class Softmax(gluon.HybridBlock):
             if use_bias:
                 self.bias = self.params.get("bias", shape=(num_classes,), init=init.Zero())
 
+    def cast(self, dtype):
+        super().cast(dtype)
+        self._dtype = np.dtype(dtype).name
+
     def forward(self, embedding, label, margin_fraction=None):
         return super().forward(embedding, label)
 
-    def hybrid_forward(self, F, embedding, label, weight, bias=None):
-        unit_embedding = F.L2Normalization(embedding, mode="instance", eps=LENGTH_EPSILON)
-        rows = unit_embedding * self._scale if self._scale else embedding
-        logits = F.FullyConnected(  # (B, C)
-            *((rows, weight) if bias is None else (rows, weight, bias)),
-            num_hidden=self._num_classes,
-            no_bias=bias is None,
+    def hybrid_forward(self, F, embedding, label, weight, bias=None, **state):
+        unit = normalised(F, embedding)
+        loss, _ = cross_entropy(
+            F,
+            unit * self._scale if self._scale else embedding,
+            weight,
+            label,
+            self._num_classes,
+            Form(unit_rows=False, unit_columns=False),
+            bias=bias,
+            dtype=self._dtype,
         )
-        loss = -F.pick(F.log_softmax(logits, axis=1), label, axis=1)
-        centre = F.take(weight, label)  # (B, E)
-        unit_centre = F.L2Normalization(centre, mode="instance", eps=LENGTH_EPSILON)
-        return loss, F.BlockGrad(F.sum(unit_embedding * unit_centre, axis=1))
+        beside = self._beside(F, embedding, label, **state)
+        if beside is not None:
+            loss = F.broadcast_add(loss, beside)
+        centre = F.BlockGrad(F.take(weight, label, mode="clip"))  # (B, E)
+        return loss, F.BlockGrad(F.sum(unit * normalised(F, centre), axis=1))
+
+    def _beside(self, F, embedding, label):
+        """Return what a joint loss adds to the cross-entropy, (B,) or (1,)."""
+        return None
 
 
 def softmax(num_classes: int, embedding_size: int, *, use_bias: bool = False) -> Softmax:
@@ -90,7 +103,7 @@ def softmax(num_classes: int, embedding_size: int, *, use_bias: bool = False) ->
     ValueError
         If a value is out of range or of the wrong type.
     """
-    return Softmax(**_checked(num_classes, embedding_size, use_bias))
+    return Softmax(**check_classes(num_classes, embedding_size, use_bias))
 
 
 def l2_softmax(
@@ -118,7 +131,7 @@ def l2_softmax(
     Ranjan et al., "L2-constrained Softmax Loss", arXiv:1703.09507, equations 3 and 7: the bound is
     log(p (C - 2) / (1 - p)).
     """
-    checked = _checked(num_classes, embedding_size, use_bias)
+    checked = check_classes(num_classes, embedding_size, use_bias)
     least = math.log(max(PROBABILITY * (checked["num_classes"] - 2) / (1 - PROBABILITY), 2.0))
     advice = f"below {least:.3g} no class of {num_classes} reaches a probability of {PROBABILITY}"
     if scale:
@@ -128,7 +141,14 @@ def l2_softmax(
     return Softmax(**checked, scale=scale)
 
 
-def _checked(num_classes, embedding_size, use_bias):
+def check_classes(num_classes: int, embedding_size: int, use_bias: bool) -> dict:
+    """Return what all heads of inner products take, as keyword arguments.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or of the wrong type.
+    """
     return {
         "num_classes": check_count(
             "num_classes", num_classes, 2, advice="a softmax needs two to choose from"

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import ctypes
 import ipaddress
+import itertools
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mxnet as mx
@@ -25,6 +26,7 @@ import numpy as np
 from launch.host_memory import Arrays, HostTrainer, in_host_memory
 
 Named = Mapping[str, mx.nd.NDArray]
+Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,16 @@ class Comm:
     def average(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
         """Replace each array by its mean over the ranks, in place."""
 
+    def reduce(self, rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
+        """Return ``by`` of the rows of all ranks, rank 0 first; does not wait for them.
+
+        Parameters
+        ----------
+        rows
+            (n, ...) of real numbers, with the same n on every rank.
+        """
+        return by(rows)
+
     def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
         """Return a trainer whose ``step`` averages the gradients over the ranks first."""
         return mx.gluon.Trainer(parameters, optimizer, kvstore=None)
@@ -66,8 +78,11 @@ class Comm:
         """Leave the other ranks."""
 
 
+@dataclass(frozen=True)
 class HorovodComm(Comm):
     """One rank of several, over Horovod."""
+
+    _reductions: Iterator[int] = field(default_factory=itertools.count, compare=False)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         # Horovod: as bytes through allgather, since MXNet arrays carry float64 but step counts
@@ -120,6 +135,18 @@ class HorovodComm(Comm):
         with _within_reach(arrays) as reached:
             for name in sorted(reached):
                 hvd.allreduce_(reached[name], average=True, name=f"average.{name}")
+
+    def reduce(self, rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
+        import horovod.mxnet as hvd
+
+        # Horovod: not allgather, which waits for every rank; here all shapes are known.
+        every = mx.nd.zeros((self.size, *rows.shape), rows.context, rows.dtype)
+        every[self.rank] = rows
+        # A name must not be under way twice, and the host is up to two steps ahead.
+        name = f"reduce.{next(self._reductions) % 8}"
+        with _within_reach({name: every}) as reached:
+            hvd.allreduce_(reached[name], average=False, name=name)
+        return by(every.reshape((-1, *rows.shape[1:])))
 
     def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
         import horovod.mxnet as hvd

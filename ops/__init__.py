@@ -94,6 +94,11 @@ def fused() -> bool:
     return bool(_device)
 
 
+def fused_scores() -> bool:
+    """Return whether the margin softmax of any scores is used, which the CPU alone has."""
+    return _device == "cpu"
+
+
 def fused_training() -> bool:
     """Return whether the operators of training are used: in a graph of training, where native."""
     return autograd.is_training() and fused()

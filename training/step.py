@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import mxnet as mx
 from mxnet import autograd, gluon
 
-NO_DECAY = ("bias", "beta", "gamma", "alpha")
-"""Ends of the names of parameters that weight decay would only shrink: biases, BatchNorm, PReLU."""
+NO_DECAY = ("bias", "beta", "gamma", "alpha", "radius")
+"""Ends of the names of parameters that weight decay would only shrink: biases, BatchNorm, PReLU,
+Ring loss."""
 
 
 def collect_parameters(net: gluon.Block, head: gluon.Block) -> dict[str, gluon.Parameter]:

@@ -7,6 +7,15 @@ namespace face {
 
 constexpr int kMostThreads = 256;
 
+// What stands in the place of a score c of a class that is not the target, where losses reweigh
+// these: (square c + linear) c + constant, with the slope slope_linear c + slope_constant, where c
+// is above the row's threshold; elsewhere `rest` times c.
+template <typename T>
+struct Columns {
+  const T* threshold;  // (B,); null: c stands as it is
+  T square, linear, constant, slope_linear, slope_constant, rest;
+};
+
 // Inputs of the margin softmax: B rows, D dimensions, C classes.
 template <typename T>
 struct MarginSoftmax {
@@ -17,6 +26,12 @@ struct MarginSoftmax {
   const T* psi;        // (B,) what stands in the place of the target's cosine
   const T* slope;      // (B,) d psi / d cosine
   T scale;
+  bool unit_rows = true, unit_columns = true;  // whether they are normalised: else inner products
+  int64_t group = 1;  // centres of one class, side by side; the nearest one counts. The label is
+                      // that one's row for the target
+  Columns<T> columns{};
+  bool squares = false;  // whether |w|^2 / 2 is taken off the inner products: what distances need
+  bool pulls = true;  // whether forward gives the gradients of the rows; else zeros
 };
 
 // What its forward gives.
@@ -27,7 +42,8 @@ struct MarginSoftmaxResults {
   T* maximum;  // (B,) largest logit
   T* total;    // (B,) sum of exp(logit - maximum)
   T* pull;     // (B, D) gradient of each row's loss for its embedding
-  T* share;    // (C,) bound of (sum_b p_bj) / |w_j|; beyond all bounds for a class that is a target
+  T* share;    // (C,) bound of the length of the sum of p_bj x_b, over |w_j| if that is normalised;
+               // beyond all bounds for a class that is a target
 };
 
 // What backward takes of it.

@@ -13,6 +13,11 @@
 //   g(b, j) = scale p(b, j) loss_gradient_b, for the target scale (p - 1) slope_b loss_gradient_b
 //   d w_j = (sum_b g x_b / |x_b| - (sum_b g cosine) w_j / |w_j|) / |w_j|, and x likewise
 //
+// Either side may be left as it is: its length is 1 in all of that, and the second term of its
+// gradient falls away.  Of inner products |w_j|^2 / 2 may be taken off (`squares`), which makes them
+// distances up to |x_b|^2 / 2; d w_j is then sum_b g (x_b - w_j).  `columns` reweighs the scores of the other classes (g then has their slope),
+// `group` takes the nearest of several centres.
+//
 // A class that no row of the batch gives a probability worth naming has no gradient worth
 // computing. Forward leaves a bound for each class (`share`), and backward passes over it.
 //
@@ -30,12 +35,12 @@ constexpr T kNegligible = sizeof(T) == 4 ? T(5e-7) : T(1e-14);
 template <typename T>
 int64_t margin_softmax_bytes(int64_t B, int64_t D, int threads) {
   const int64_t rows = round_up(B, kPanel<T>), dims = round_up(D, kPanel<T>);
-  // Packed rows twice, five arrays by row; for each thread scores, gradients, the centres of a tile
-  // and their gradients, three arrays by class or row, the embedding's gradient. 64 for each
-  // alignment.
+  // Packed rows twice, five arrays by row; for each thread scores, gradients, slopes, the centres
+  // of a tile and their gradients, three arrays by class or row, the embedding's gradient. 64 for
+  // each alignment.
   const int64_t shared = rows * dims * 2 + rows * 5;
-  const int64_t each = kTile * (2 * rows + 2 * dims + 2) + rows * (dims + 3);
-  return (shared + each * threads) * int64_t(sizeof(T)) + 64 * (8 + 8 * int64_t(threads));
+  const int64_t each = kTile * (3 * rows + 2 * dims + 2) + rows * (dims + 3);
+  return (shared + each * threads) * int64_t(sizeof(T)) + 64 * (8 + 9 * int64_t(threads));
 }
 
 template <typename T>
@@ -46,6 +51,18 @@ T inverse_length(const T* x, int64_t n) {
   T sum = sum_of<T>(squares);
   for (; i < n; ++i) sum += x[i] * x[i];
   return 1 / T(__builtin_sqrt(sum + kLengthEpsilon));
+}
+
+// What a side is multiplied by before the product.
+template <typename T>
+INLINE T factor_of(bool unit, const T* x, int64_t n) {
+  return unit ? inverse_length(x, n) : T(1);
+}
+
+// Classes of a tile: whole groups of centres.
+template <typename T>
+INLINE int64_t tile_of(const MarginSoftmax<T>& in) {
+  return kTile - kTile % in.group;
 }
 
 // Row of the target of b within a tile of n classes from `first` on, or -1.
@@ -81,9 +98,58 @@ void pack(const MarginSoftmax<T>& in, const T* inverse, T* out) {
 
 // s(j, b) = w_j . x_b / |x_b| for n classes, and 1 / |w_j|.
 template <typename T>
-INLINE void scores(const T* w, int64_t n, int64_t D, const T* packed, int64_t rows, T* s,
-                   T* inverse) {
-  for (int64_t j = 0; j < n; ++j) inverse[j] = inverse_length(w + j * D, D);
+INLINE void scores(const MarginSoftmax<T>& in, const T* w, int64_t n, const T* packed, int64_t rows,
+                   T* s, T* inverse) {
+  const int64_t D = in.D;
+  for (int64_t j = 0; j < n; ++j) inverse[j] = factor_of(in.unit_columns, w + j * D, D);
   for (int64_t b = 0; b < rows; b += kPanel<T>)
     product<T>(n, D, w, D, 1, packed + b * D, kPanel<T>, s + b, rows, false);
+  for (int64_t j = 0; j < n && in.squares; ++j) {
+    const T length = 1 / inverse_length(w + j * D, D);
+    for (int64_t b = 0; b < rows; b += kLanes<T>) at(s + j * rows + b) -= length * length / 2;
+  }
+}
+
+// Changes logits s(j, b) as the row's threshold says, and gives the slopes.
+template <typename T>
+INLINE void reweigh(const MarginSoftmax<T>& in, const T* threshold, int64_t n, int64_t rows, T* s,
+                    T* slopes) {
+  const Columns<T>& to = in.columns;
+  for (int64_t b = 0; b < rows; b += kLanes<T>) {
+    const Vector<T> limit = at(threshold + b), rest = to.rest - Vector<T>{};
+    for (int64_t j = 0; j < n; ++j) {
+      const Vector<T> c = at(s + j * rows + b) / in.scale;
+      const Bits<T> hard = c > limit;
+      const Vector<T> value = (to.square * c + to.linear) * c + to.constant;
+      const Vector<T> slope = to.slope_linear * c + to.slope_constant;
+      at(s + j * rows + b) = in.scale * (hard ? value : rest * c);
+      at(slopes + j * rows + b) = hard ? slope : rest;
+    }
+  }
+}
+
+// Leaves the logit of the nearest centre of each class alone, of the target's class that of the
+// label: what is left of the others is 0 after the exponential.
+template <typename T>
+INLINE void nearest(const MarginSoftmax<T>& in, int64_t first, int64_t n, int64_t rows, T* s) {
+  const Vector<T> none = T(kLowest) - Vector<T>{};
+  for (int64_t j = 0; j < n; j += in.group)
+    for (int64_t b = 0; b < rows; b += kLanes<T>) {
+      Vector<T> top = at(s + j * rows + b);
+      int64_t place[kLanes<T>] = {};
+      for (int64_t k = 1; k < in.group; ++k) {
+        const Vector<T> one = at(s + (j + k) * rows + b);
+        for (int l = 0; l < kLanes<T>; ++l)
+          if (one[l] > top[l]) place[l] = k;
+        top = larger<T>(top, one);
+      }
+      for (int l = 0; l < kLanes<T> && b + l < in.B; ++l) {
+        const int64_t target = target_in(in.label, b + l, first + j, in.group);
+        if (target >= 0) place[l] = target;
+      }
+      for (int64_t k = 0; k < in.group; ++k) {
+        Vector<T>& one = at(s + (j + k) * rows + b);
+        for (int l = 0; l < kLanes<T>; ++l) one[l] = place[l] == k ? one[l] : none[l];
+      }
+    }
 }

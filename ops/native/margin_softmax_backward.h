@@ -16,16 +16,19 @@ INLINE T target_pull(const MarginSoftmax<T>& in, const MarginSoftmaxState<T>& st
                      const T* loss_gradient, int64_t b) {
   if (in.label[b] < 0) return 0;
   const T p = target_probability<T>(in, state, b);
-  const T cosine = state.cosine[b];
+  const T length = in.unit_rows ? T(1) : 1 / inverse_length(in.embedding + b * in.D, in.D);
+  const T pull = __builtin_fabs(loss_gradient[b] * (p - 1) * in.slope[b] * length);
+  if (!in.unit_columns) return pull;
+  const T cosine = state.cosine[b] / length;
   const T sine = T(__builtin_sqrt(cosine * cosine < 1 ? 1 - cosine * cosine : 0));
-  const T pull = loss_gradient[b] * (p - 1) * in.slope[b] * sine;
-  return __builtin_fabs(pull) * inverse_length(in.centres + int64_t(in.label[b]) * in.D, in.D);
+  return pull * sine * inverse_length(in.centres + int64_t(in.label[b]) * in.D, in.D);
 }
 
 // The gradient of a tile of classes, whose centres are the rows of w.
 template <typename T>
 struct Tile {
   T *s, *g;      // (kTile, rows)
+  T *slopes;     // (kTile, rows) where columns are reweighed, else null
   T *inverse;    // (kTile)
   T *along;      // (kTile) (sum_b g cosine) / |w|^2
   T *gradient;   // (kTile, dims) sum_b g x_b / (|x_b| |w|)
@@ -44,9 +47,14 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
   T* inverse = memory.take<T>(rows);
   T* top = memory.take<T>(rows);
   T* factor = memory.take<T>(rows);
+  T* threshold = memory.take<T>(rows);
+  const bool changed = in.columns.threshold;
   T* packed = memory.take<T>(rows * D);
   T* by_dims = memory.take<T>(dims * B);  // [panel][b][d within the panel]
-  for (int64_t b = 0; b < B; ++b) inverse[b] = inverse_length(in.embedding + b * D, D);
+  for (int64_t b = 0; b < B; ++b) {
+    inverse[b] = factor_of(in.unit_rows, in.embedding + b * D, D);
+    if (changed) threshold[b] = in.columns.threshold[b];
+  }
   pack(in, inverse, packed);
   T largest = 0, most = 0;
   for (int64_t b = 0; b < B; ++b) {
@@ -63,8 +71,10 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
   const T least = kNegligible<T> * largest;
   Tile<T> tiles[kMostThreads];
   for (int k = 0; k < threads; ++k)
-    tiles[k] = {memory.take<T>(kTile * rows), memory.take<T>(kTile * rows), memory.take<T>(kTile),
-                memory.take<T>(kTile), memory.take<T>(kTile * dims), memory.take<T>(kTile * D)};
+    tiles[k] = {memory.take<T>(kTile * rows), memory.take<T>(kTile * rows),
+                changed ? memory.take<T>(kTile * rows) : nullptr,
+                memory.take<T>(kTile), memory.take<T>(kTile), memory.take<T>(kTile * dims),
+                memory.take<T>(kTile * D)};
   // The gradients of n classes, in rising order.
   const auto compute = [&](const Tile<T>& tile, const int32_t* classes, int64_t n) {
     T *s = tile.s, *g = tile.g, *inv = tile.inverse;
@@ -75,12 +85,20 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
                          D * sizeof(T));
       w = tile.gathered;
     }
-    scores(w, n, D, packed, rows, s, inv);
+    scores(in, w, n, packed, rows, s, inv);
     for (int64_t j = 0; j < n; ++j) {
       const T f = in.scale * inv[j];
       for (int64_t b = 0; b < rows; b += kLanes<T>)
-        at(g + j * rows + b) = exponential(at(s + j * rows + b) * f - at(top + b)) * at(factor + b);
+        at(g + j * rows + b) = at(s + j * rows + b) * f;
     }
+    if (changed) reweigh(in, threshold, n, rows, g, tile.slopes);
+    if (in.group > 1) nearest(in, int64_t(classes[0]), n, rows, g);  // none is passed over
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t b = 0; b < rows; b += kLanes<T>) {
+        Vector<T> p = exponential(at(g + j * rows + b) - at(top + b)) * at(factor + b);
+        if (changed) p *= at(tile.slopes + j * rows + b);
+        at(g + j * rows + b) = p;
+      }
     for (int64_t b = 0; b < B; ++b) {
       const int64_t j = place_of(in.label[b], classes, n);
       if (j < 0) continue;
@@ -91,9 +109,9 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
       Vector<T> sum{};
       for (int64_t b = 0; b < rows; b += kLanes<T>) {
         at(g + j * rows + b) *= inv[j];
-        sum += at(g + j * rows + b) * at(s + j * rows + b);
+        sum += in.squares ? at(g + j * rows + b) : at(g + j * rows + b) * at(s + j * rows + b);
       }
-      tile.along[j] = sum_of<T>(sum) * inv[j] * inv[j];
+      tile.along[j] = in.unit_columns || in.squares ? sum_of<T>(sum) * inv[j] * inv[j] : T(0);
     }
     for (int64_t d = 0; d < dims; d += kPanel<T>)
       product<T>(n, B, g, rows, 1, by_dims + d * B, kPanel<T>, tile.gradient + d, dims, false);
@@ -102,16 +120,16 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
   };
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < threads; ++k) {
-    const Range part = share(in.C, k, threads);
+    const Range groups = share(in.C / in.group, k, threads);
     int32_t classes[kTile];
     int64_t n = 0;
-    for (int64_t j = part.begin; j < part.end; ++j) {
-      if (state.share[j] * most <= least) {
+    for (int64_t j = groups.begin * in.group; j < groups.end * in.group; ++j) {
+      if (in.group == 1 && state.share[j] * most <= least) {
         none(j);
         continue;
       }
       classes[n++] = int32_t(j);
-      if (n == kTile) {
+      if (n == tile_of(in)) {
         compute(tiles[k], classes, n);
         n = 0;
       }

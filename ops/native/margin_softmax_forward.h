@@ -11,27 +11,44 @@ struct Running {
   T* sum;      // (rows) of exp(logit - top)
   T* weighted; // (D, rows) of exp(logit - top) slope w / |w|, slope for the target alone
   T* s;        // (kTile, rows) scores of the tile
+  T* slopes;   // (kTile, rows) of what stands in their place
   T* inverse;  // (kTile) 1 / |w|
+};
+
+// What all threads read of the rows.
+template <typename T>
+struct Rows {
+  T* packed;     // see pack
+  T* inverse;    // (rows) what each was multiplied by
+  T* length;     // (rows) that it has then; 0 behind the last one
+  T* threshold;  // (rows) see Columns
 };
 
 template <typename T>
 INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
-                         const T* packed, int64_t rows, int64_t first, int64_t n,
+                         const Rows<T>& row, int64_t rows, int64_t first, int64_t n,
                          const Running<T>& run) {
   const int64_t D = in.D;
-  T *s = run.s, *inverse = run.inverse;
+  const bool changed = in.columns.threshold;
+  T *s = run.s, *inverse = run.inverse, *slopes = run.slopes;
   const T* w = in.centres + first * D;
-  scores(w, n, D, packed, rows, s, inverse);
+  scores(in, w, n, row.packed, rows, s, inverse);
   for (int64_t j = 0; j < n; ++j) {
     const T factor = in.scale * inverse[j];
     for (int64_t b = 0; b < rows; b += kLanes<T>) at(s + j * rows + b) *= factor;
   }
+  for (int64_t b = 0; b < in.B; ++b) {
+    const int64_t j = target_in(in.label, b, first, n);
+    if (j >= 0) out.cosine[b] = s[j * rows + b] / in.scale;
+  }
+  if (changed) reweigh(in, row.threshold, n, rows, s, slopes);
+  if (in.group > 1) nearest(in, first, n, rows, s);
   int64_t targets[kTile] = {};
   for (int64_t b = 0; b < in.B; ++b) {
     const int64_t j = target_in(in.label, b, first, n);
     if (j < 0) continue;
-    out.cosine[b] = s[j * rows + b] / in.scale;
     s[j * rows + b] = in.scale * in.psi[b];
+    if (changed) slopes[j * rows + b] = in.slope[b];
     ++targets[j];
   }
   Vector<T> shares[kTile] = {};
@@ -43,7 +60,7 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
       const Vector<T> down = exponential(before - top);
       at(run.top + b) = top;
       at(run.sum + b) *= down;
-      for (int64_t d = 0; d < D; ++d) at(run.weighted + d * rows + b) *= down;
+      for (int64_t d = 0; d < D && in.pulls; ++d) at(run.weighted + d * rows + b) *= down;
     }
     Vector<T> sum = at(run.sum + b);
     for (int64_t j = 0; j < n; ++j) {
@@ -53,20 +70,27 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
     }
     at(run.sum + b) = sum;
     // The sum still grows, so these probabilities are bounds. Rows behind the last one have none.
-    Vector<T> part = T(1) / sum;
-    for (int64_t l = in.B - b; l < kLanes<T>; ++l)
-      if (l >= 0) part[l] = 0;
-    for (int64_t j = 0; j < n; ++j) shares[j] += at(s + j * rows + b) * part;
+    const Vector<T> part = at(row.length + b) / sum;
+    if (changed)
+      for (int64_t j = 0; j < n; ++j) {
+        const Vector<T> slope = at(slopes + j * rows + b);
+        shares[j] += at(s + j * rows + b) * larger<T>(slope, -slope) * part;
+      }
+    else
+      for (int64_t j = 0; j < n; ++j) shares[j] += at(s + j * rows + b) * part;
   }
   for (int64_t j = 0; j < n; ++j) {
-    out.share[first + j] = targets[j] ? kAlways<T> : sum_of<T>(shares[j]) * inverse[j];
+    out.share[first + j] = targets[j] || in.squares ? kAlways<T> : sum_of<T>(shares[j]) * inverse[j];
     for (int64_t b = 0; b < rows; b += kLanes<T>) at(s + j * rows + b) *= inverse[j];
+    if (changed)
+      for (int64_t b = 0; b < rows; b += kLanes<T>)
+        at(s + j * rows + b) *= at(slopes + j * rows + b);
   }
-  for (int64_t b = 0; b < in.B; ++b) {
+  for (int64_t b = 0; b < in.B && !changed; ++b) {
     const int64_t j = target_in(in.label, b, first, n);
     if (j >= 0) s[j * rows + b] *= in.slope[b];
   }
-  for (int64_t b = 0; b < rows; b += kPanel<T>)
+  for (int64_t b = 0; b < rows && in.pulls; b += kPanel<T>)
     product<T>(D, n, w, 1, D, s + b, rows, run.weighted + b, rows, true);
 }
 
@@ -86,19 +110,19 @@ INLINE void finish_row(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>
   T* pull = out.pull + b * D;
   const T* x = in.embedding + b * D;
   for (int64_t d = 0; d < D; ++d) pull[d] = 0;
+  if (!here) out.cosine[b] = 0;
+  if (!in.pulls) return;
   for (int k = 0; k < threads; ++k) {
     const T factor = T(exp(runs[k].top[b] - top)) * in.scale / sum;
     for (int64_t d = 0; d < D; ++d) pull[d] += factor * runs[k].weighted[d * rows + b];
   }
   if (here) {
     const T* w = in.centres + int64_t(in.label[b]) * D;
-    const T factor = in.scale * in.slope[b] * inverse_length(w, D);
+    const T factor = in.scale * in.slope[b] * factor_of(in.unit_columns, w, D);
     for (int64_t d = 0; d < D; ++d) pull[d] -= factor * w[d];
-  } else {
-    out.cosine[b] = 0;
   }
   T along = 0;
-  for (int64_t d = 0; d < D; ++d) along += pull[d] * x[d] * inverse;
+  for (int64_t d = 0; d < D && in.unit_rows; ++d) along += pull[d] * x[d] * inverse;
   for (int64_t d = 0; d < D; ++d) pull[d] = inverse * (pull[d] - along * x[d] * inverse);
 }
 
@@ -107,28 +131,35 @@ void margin_softmax_forward(const MarginSoftmax<T>& in, int threads, char* worki
                             const MarginSoftmaxResults<T>& out) {
   const int64_t B = in.B, D = in.D, rows = round_up(B, kPanel<T>);
   Memory memory{working};
-  T* inverse = memory.take<T>(rows);
-  T* packed = memory.take<T>(rows * D);
-  for (int64_t b = 0; b < B; ++b) inverse[b] = inverse_length(in.embedding + b * D, D);
-  pack(in, inverse, packed);
+  Rows<T> row = {memory.take<T>(rows * D), memory.take<T>(rows), memory.take<T>(rows),
+                 memory.take<T>(rows)};
+  for (int64_t b = 0; b < rows; ++b) row.length[b] = row.threshold[b] = 0;
+  for (int64_t b = 0; b < B; ++b) {
+    const T* x = in.embedding + b * D;
+    row.inverse[b] = factor_of(in.unit_rows, x, D);
+    row.length[b] = in.unit_rows ? T(1) : 1 / inverse_length(x, D);
+    if (in.columns.threshold) row.threshold[b] = in.columns.threshold[b];
+  }
+  pack(in, row.inverse, row.packed);
   Running<T> runs[kMostThreads];
   for (int k = 0; k < threads; ++k) {
     runs[k] = {memory.take<T>(rows), memory.take<T>(rows), memory.take<T>(rows * D),
-               memory.take<T>(kTile * rows), memory.take<T>(kTile)};
+               memory.take<T>(kTile * rows), memory.take<T>(kTile * rows), memory.take<T>(kTile)};
     for (int64_t b = 0; b < rows; ++b) runs[k].top[b] = T(kLowest);
   }
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < threads; ++k) {
-    const Range part = share(round_up(in.C, kTile) / kTile, k, threads);
+    const int64_t size = tile_of(in);
+    const Range part = share(round_up(in.C, size) / size, k, threads);
     for (int64_t tile = part.begin; tile < part.end; ++tile) {
-      const int64_t first = tile * kTile, n = in.C - first < kTile ? in.C - first : kTile;
-      forward_tile<T>(in, out, packed, rows, first, n, runs[k]);
+      const int64_t first = tile * size, n = in.C - first < size ? in.C - first : size;
+      forward_tile<T>(in, out, row, rows, first, n, runs[k]);
     }
   }
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < threads; ++k) {
     const Range part = share(B, k, threads);
     for (int64_t b = part.begin; b < part.end; ++b)
-      finish_row<T>(in, out, runs, threads, rows, inverse[b], b);
+      finish_row<T>(in, out, runs, threads, rows, row.inverse[b], b);
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The margin softmax: embedding (B, E), class centres (C, E), label, psi and its slope (B,).
+// The margin softmax: embedding (B, E), class centres (C, E), label, psi and its slope (B,), and
+// with columns=1 the threshold (B,) and six numbers that reweigh the other classes.
 #include "operators.h"
 #ifdef FACE_GPU
 #include "gpu/mxnet_operators.h"
@@ -8,6 +9,7 @@
 namespace {
 
 enum { kEmbedding, kCentres, kLabel, kPsi, kSlope, kInputs };
+enum { kThreshold = kInputs, kColumns, kAllInputs };
 enum { kLoss, kCosine, kMaximum, kTotal, kPull, kShare, kOutputs };
 using Sizes = std::vector<unsigned int>;
 
@@ -16,14 +18,22 @@ const face::MarginSoftmaxKernels<double>& of(double) {
   return face::kernels().margin_softmax_double;
 }
 
+int64_t whole(const Attributes& attributes, const char* name, int64_t otherwise) {
+  return attributes.count(name) ? std::stoll(attributes.at(name)) : otherwise;
+}
+
+bool reweighed(const Attributes& attributes) { return whole(attributes, "columns", 0); }
+
 MXReturnValue margin_softmax_attributes(const Attributes& attributes, int* inputs, int* outputs) {
   if (!attributes.count("scale")) return fail("face_margin_softmax: scale is required");
-  *inputs = kInputs;
+  const int64_t group = whole(attributes, "group", 1);
+  if (group < 1 || group > 96) return fail("face_margin_softmax: group must be 1 to 96");
+  *inputs = reweighed(attributes) ? kAllInputs : kInputs;
   *outputs = kOutputs;
   return MX_SUCCESS;
 }
 
-MXReturnValue margin_softmax_shapes(const Attributes&, Shapes* in, Shapes* out) {
+MXReturnValue margin_softmax_shapes(const Attributes& attributes, Shapes* in, Shapes* out) {
   const auto& embedding = (*in)[kEmbedding];
   const auto& centres = (*in)[kCentres];
   if (embedding.size() != 2 || centres.size() != 2 || embedding[1] != centres[1])
@@ -34,6 +44,12 @@ MXReturnValue margin_softmax_shapes(const Attributes&, Shapes* in, Shapes* out) 
     if ((*in)[i] != rows)
       return fail("face_margin_softmax: label, psi and slope must be (B,)");
   }
+  if (centres[0] % whole(attributes, "group", 1))
+    return fail("face_margin_softmax: class centres must be whole groups");
+  if (in->size() > kColumns) {
+    (*in)[kThreshold] = rows;
+    (*in)[kColumns] = {6};
+  }
   for (int i : {kLoss, kCosine, kMaximum, kTotal}) (*out)[i] = rows;
   (*out)[kPull] = embedding;
   (*out)[kShare] = {centres[0]};
@@ -42,10 +58,21 @@ MXReturnValue margin_softmax_shapes(const Attributes&, Shapes* in, Shapes* out) 
 
 template <typename T>
 face::MarginSoftmax<T> margin_softmax_inputs(const Attributes& attributes, MXTensor* tensors) {
-  return {tensors[kEmbedding].shape[0], tensors[kEmbedding].shape[1], tensors[kCentres].shape[0],
-          tensors[kEmbedding].data<T>(), tensors[kCentres].data<T>(), tensors[kLabel].data<T>(),
-          tensors[kPsi].data<T>(), tensors[kSlope].data<T>(),
-          static_cast<T>(number(attributes, "scale"))};
+  face::MarginSoftmax<T> in = {
+      tensors[kEmbedding].shape[0], tensors[kEmbedding].shape[1], tensors[kCentres].shape[0],
+      tensors[kEmbedding].data<T>(), tensors[kCentres].data<T>(), tensors[kLabel].data<T>(),
+      tensors[kPsi].data<T>(), tensors[kSlope].data<T>(),
+      static_cast<T>(number(attributes, "scale"))};
+  in.unit_rows = whole(attributes, "unit_rows", 1);
+  in.unit_columns = whole(attributes, "unit_columns", 1);
+  in.group = whole(attributes, "group", 1);
+  in.squares = whole(attributes, "squares", 0);
+  in.pulls = whole(attributes, "pulls", 1);
+  if (reweighed(attributes)) {
+    const T* to = tensors[kColumns].data<T>();
+    in.columns = {tensors[kThreshold].data<T>(), to[0], to[1], to[2], to[3], to[4], to[5]};
+  }
+  return in;
 }
 
 template <typename T>
@@ -74,7 +101,8 @@ template <typename T>
 MXReturnValue margin_softmax_backward(const Attributes& attributes, Tensors* in, Tensors* out,
                                       const OpResource& resource) {
   const auto inputs = margin_softmax_inputs<T>(attributes, in->data() + kOutputs);
-  MXTensor* results = in->data() + kOutputs + kInputs;
+  const int given = reweighed(attributes) ? kAllInputs : kInputs;
+  MXTensor* results = in->data() + kOutputs + given;
   const T *gradient = (*in)[kLoss].data<T>(), *pull = results[kPull].data<T>();
   const int n = threads();
   char* memory = lend(resource, of(T()).bytes(inputs.B, inputs.D, n));
@@ -86,8 +114,8 @@ MXReturnValue margin_softmax_backward(const Attributes& attributes, Tensors* in,
   T* embedding_gradient = (*out)[kEmbedding].data<T>();
   for (int64_t i = 0; i < inputs.B * inputs.D; ++i)
     embedding_gradient[i] = gradient[i / inputs.D] * pull[i];
-  for (int i : {kLabel, kPsi, kSlope})
-    for (int64_t b = 0; b < inputs.B; ++b) (*out)[i].data<T>()[b] = 0;
+  for (int i = kLabel; i < given; ++i)
+    for (int64_t n = 0; n < (*out)[i].shape[0]; ++n) (*out)[i].data<T>()[n] = 0;
   return MX_SUCCESS;
 }
 

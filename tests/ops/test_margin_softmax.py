@@ -57,6 +57,88 @@ def case(rows, dims, classes, dtype, seed=0, elsewhere=True):
     return [a.astype(dtype) for a in (x, w, label, psi, slope)], gradient.astype(dtype)
 
 
+def forms(x, w, label, psi, slope, gradient, scale, form, threshold):
+    """Return loss, d x and d w of the other forms: as ``reference``, from the definition."""
+    rows, columns, group, numbers, squares = form
+    inverse_x = 1 / np.sqrt((x * x).sum(1) + EPSILON) if rows else np.ones(len(x))
+    inverse_w = 1 / np.sqrt((w * w).sum(1) + EPSILON) if columns else np.ones(len(w))
+    x_hat, w_hat = x * inverse_x[:, None], w * inverse_w[:, None]
+    score = x_hat @ w_hat.T - (0.5 * (w * w).sum(1) if squares else 0)
+    value, d = score.copy(), np.ones_like(score)
+    if numbers is not None:
+        hard = score > threshold[:, None]
+        value = np.where(
+            hard, (numbers[0] * score + numbers[1]) * score + numbers[2], numbers[5] * score
+        )
+        d = np.where(hard, numbers[3] * score + numbers[4], numbers[5])
+    for b in range(len(x)):
+        y = int(label[b])
+        for first in range(0, len(w), group):
+            own = first <= y < first + group
+            kept = y if own else first + np.argmax(value[b, first : first + group])
+            for j in range(first, first + group):
+                if j != kept:
+                    value[b, j] = -np.inf
+        if y >= 0:
+            value[b, y], d[b, y] = psi[b], slope[b]
+    logits = scale * value
+    top = logits.max(1)
+    total = np.exp(logits - top[:, None]).sum(1)
+    loss = top + np.log(total) - np.where(label >= 0, scale * psi, 0)
+    g = np.exp(logits - top[:, None]) / total[:, None]
+    here = np.flatnonzero(label >= 0)
+    g[here, label[here].astype(int)] -= 1
+    g *= scale * d * gradient[:, None]
+    dx, dw = g @ w_hat * inverse_x[:, None], g.T @ x_hat * inverse_w[:, None]
+    if rows:
+        dx -= (dx * x_hat).sum(1)[:, None] * x_hat
+    if columns:
+        dw -= (dw * w_hat).sum(1)[:, None] * w_hat
+    if squares:
+        dw -= g.sum(0)[:, None] * w
+    return loss, dx, dw
+
+
+FORMS = {  # normalised rows, normalised columns, centres of a class, six numbers, squares
+    "distances": (False, False, 1, None, True),
+    "inner products": (False, False, 1, None, False),
+    "unscaled rows": (False, True, 1, None, False),
+    "unscaled columns": (True, False, 1, None, False),
+    "three centres": (True, True, 3, None, False),
+    "five centres of inner products": (False, False, 5, None, False),
+    "hard columns": (True, True, 1, (0.7, 1.2, 0.3, 1.4, 1.2, 1.0), False),
+    "hard columns, others nothing": (True, True, 1, (1.0, 0.0, -0.06, 1.0, 0.25, 0.0), False),
+    "all at once": (False, False, 2, (0.1, 1.2, 0.3, 0.2, 1.2, 0.5), False),
+}
+
+
+@pytest.mark.parametrize("size", [(1, 7, 1), (5, 16, 193), (33, 130, 97), (31, 33, 600)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("form", FORMS)
+def test_other_forms_are_their_definition(form, dtype, size):
+    rows, columns, group, numbers, squares = FORMS[form]
+    (x, w, label, psi, slope), gradient = case(size[0], size[1], size[2] * group, dtype, seed=2)
+    x, w, scale = x * dtype(0.4), w * dtype(0.4), 4.0
+    settings = {"scale": scale, "unit_rows": int(rows), "unit_columns": int(columns)}
+    settings |= {"group": group, "squares": int(squares), "columns": int(numbers is not None)}
+    threshold = np.random.default_rng(3).uniform(-0.5, 0.5, size[0]).astype(dtype)
+    arrays = [mx.nd.array(a, dtype=dtype) for a in (x, w, label, psi, slope)]
+    if numbers:
+        arrays += [mx.nd.array(a, dtype=dtype) for a in (threshold, numbers)]
+    for array in arrays[:2]:
+        array.attach_grad()
+    with mx.autograd.record():
+        loss = mx.nd.face_margin_softmax(*arrays, **settings)[0]
+    loss.backward(mx.nd.array(gradient, dtype=dtype))
+    double = (a.astype(np.float64) for a in (x, w, label, psi, slope, gradient))
+    expected = forms(*double, scale, FORMS[form], threshold)
+    limit = 1e-9 if dtype == np.float64 else 1e-5
+    for ours, true in zip((loss, arrays[0].grad, arrays[1].grad), expected, strict=True):
+        assert np.abs(ours.asnumpy() - true).max() <= limit * max(1, np.abs(true).max())
+    without = mx.nd.face_margin_softmax(*arrays, **settings, pulls=0)
+    np.testing.assert_array_equal(without[0].asnumpy(), loss.asnumpy())
+
+
 SIZES = [  # odd sizes, one row, one class, borders of tiles (96) and of panels (8 to 32)
     *((1, 1, 1), (1, 7, 1), (3, 5, 7), (33, 130, 97), (64, 512, 96), (5, 16, 193), (130, 64, 5)),
     *((32, 32, 95), (31, 33, 1000), (128, 128, 1000)),

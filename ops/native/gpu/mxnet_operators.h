@@ -55,6 +55,9 @@ void* lend_head(const OpResource& resource, const gpu::MarginSoftmax<T>& in, boo
 template <typename T>
 MXReturnValue margin_softmax_forward(const Attributes& attributes, Tensors* in, Tensors* out,
                                      const OpResource& resource) {
+  for (const char* name : {"unit_rows", "unit_columns", "group", "columns", "squares", "pulls"})
+    if (attributes.count(name))
+      return fail(std::string("face_margin_softmax: ") + name + " is for the CPU alone");
   const auto inputs = head_inputs<T>(attributes, in->data());
   return done("face_margin_softmax",
               gpu::margin_softmax_forward<T>(inputs, head_results<T>(out->data()),

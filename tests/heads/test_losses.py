@@ -1,0 +1,610 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every loss against its float64 oracle (tests/heads/oracles.py), and the edges."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import math
+import threading
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+import ops
+from heads import HEADS, build_head
+from tests.heads import oracles
+from tests.heads.oracles import AFTER, BEFORE, LOSSES, PAIRS, Point
+from tests.heads.test_heads import numeric_gradient
+
+CLASSES, SIZE, BATCH = 7, 5, 12
+# People of 4, 3, 3 images and two of one; both ends of the labels; classes 2 and 4 have no image.
+LABEL = np.array([0, 0, 0, 0, 6, 6, 6, 3, 3, 3, 1, 5])
+MAGFACE = {"low": 2.0, "high": 8.0, "least": 0.2, "most": 0.7, "length_weight": 3.0}
+# The scales are smaller than the defaults, so that all classes count.
+CASES = {
+    "softmax": {},
+    "softmax bias": {"use_bias": True},
+    "l2_softmax": {"scale": 6.0},
+    "l2_softmax bias": {"use_bias": True},
+    "normface": {"scale": 16.0},
+    "sphereface": {"scale": 16.0},
+    "sphereface 3": {"m1": 3.0, "scale": 8.0},
+    "a_softmax": {},
+    "a_softmax 1": {"m1": 1},
+    "a_softmax 2": {"m1": 2, "lambda_min": 1.0},
+    "a_softmax 3": {"m1": 3, "lambda_min": 0.5},
+    "cosface": {"scale": 16.0},
+    "arcface": {"scale": 16.0},
+    "arcface easy": {"scale": 16.0, "easy_margin": True},
+    "combined": {"scale": 16.0},
+    "combined folded": {"m1": 1.2, "m2": 0.4, "m3": 0.1, "scale": 8.0},
+    "sv_softmax": {"scale": 16.0},
+    "sv_softmax arc": {"t": 1.3, "m2": 0.4, "m3": 0.0, "scale": 16.0},
+    "sv_softmax folded": {"m1": 1.2, "m3": 0.1, "scale": 8.0},
+    "sub_center_arcface": {"scale": 16.0},
+    "sub_center_arcface 2": {"sub_centers": 2, "scale": 16.0, "easy_margin": True},
+    "curricularface": {"scale": 16.0},
+    "curricularface quick": {"momentum": 0.25, "m2": 0.3, "scale": 16.0},
+    "adacos": {},
+    "adacos near": {},  # a median below 45 degrees
+    "adaface": {"scale": 16.0},
+    "adaface quick": {"momentum": 0.5, "m": 0.3, "h": 0.5, "scale": 16.0},
+    "magface": {**MAGFACE, "scale": 16.0},
+    "elasticface": {"sigma": 0.0, "scale": 16.0},
+    "circle": {"scale": 16.0},
+    "circle as it comes": {},
+    "intra": {"scale": 16.0},
+    "inter": {"scale": 16.0, "inter_weight": 2.0},
+    "coco": {},
+    "center": {"center_weight": 0.1},
+    "center bias": {"use_bias": True, "center_rate": 0.1},
+    "git": {"center_weight": 0.1, "git_weight": 2.0},
+    "git bias": {"use_bias": True},
+    "ring": {"ring_weight": 0.5},
+    "ring bias": {"use_bias": True},
+    "lgm": {},
+    "lgm strong": {"alpha": 0.5, "likelihood_weight": 1.0},
+    "range": {"intra_weight": 0.1, "inter_weight": 0.05, "margin": 200.0},
+    "range of three": {"intra_weight": 0.1, "largest": 3, "margin": 0.1, "use_bias": True},
+    "marginal": {},
+    "marginal bias": {"use_bias": True, "theta": 1.0, "xi": 0.5, "marginal_weight": 2.0},
+    "contrastive": {},
+    "contrastive wide": {"margin": 1.6},
+    "triplet": {},
+    "triplet hard": {"mining": "hard", "margin": 0.8},
+    "triplet blocks": {"mining": "blocks", "margin": 0.5},
+    "angular_triplet": {},
+    "angular_triplet hard": {"mining": "hard"},
+    "angular_triplet blocks": {"mining": "blocks"},
+    "n_pair": {},
+    "mps": {},
+    "mps wide": {"margin": 1.5},
+}
+STATISTICS = [case for case in CASES if case.split()[0] in BEFORE | AFTER]
+WITH_CENTRES = [case for case in CASES if case.split()[0] not in PAIRS]
+LEARNT = ("x", "weight", "bias", "radius")  # in this order
+
+
+@pytest.fixture(params=["plain", "native"], autouse=True)
+def operators(request):
+    ops.use(request.param)
+    yield
+    ops.use("plain")
+
+
+def name_of(case):
+    return case.split()[0]
+
+
+def rows_of(case):
+    """Number of rows of the class matrix."""
+    if name_of(case) == "sub_center_arcface":
+        return CLASSES * CASES[case].get("sub_centers", 3)
+    return CLASSES
+
+
+def at_angles(weight, angles, lengths, random):
+    """Embeddings at these angles from these centres (B, E)."""
+    centre = weight / np.linalg.norm(weight, axis=1, keepdims=True)
+    side = random.randn(*weight.shape)
+    side -= (side * centre).sum(1, keepdims=True) * centre
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    return lengths[:, None] * (np.cos(angles)[:, None] * centre + np.sin(angles)[:, None] * side)
+
+
+def single(point):
+    """Round to float32: what that cannot hold is no error of the head."""
+    for key, value in vars(point).items():
+        if value is not None:
+            setattr(point, key, np.asarray(value).astype("f4").astype("f8"))
+    return point
+
+
+def inputs(case, seed=0, x=None, label=LABEL):
+    """A point for the case: angles of 4 to 174 degrees, lengths of 1 to 10; faces for pairs."""
+    name, random = name_of(case), np.random.RandomState(seed)
+    weight = random.randn(rows_of(case), SIZE) * 0.3
+    if name in PAIRS:  # people that overlap, as in training
+        faces = random.randn(CLASSES, SIZE)
+        embedding = 0.8 * (faces[label] + 0.7 * random.randn(len(label), SIZE))
+        return single(Point(embedding if x is None else x))
+    own = weight[label * (rows_of(case) // CLASSES)]
+    farthest = 60 if case == "adacos near" else 174
+    angles = np.radians(np.linspace(4, farthest, len(label)))[random.permutation(len(label))]
+    lengths = np.linspace(1, 10, len(label))[random.permutation(len(label))]
+    point = Point(at_angles(own, angles, lengths, random) if x is None else x, weight)
+    if CASES[case].get("use_bias"):
+        point.bias = np.linspace(-1, 1, CLASSES)
+    if name == "ring":
+        point.radius = np.array([4.0])
+    if name in ("center", "git"):
+        point.centers = random.randn(CLASSES, SIZE)
+    if name == "curricularface":
+        point.t = np.array([0.3])
+    if name == "adacos":
+        point.scale = np.array([5.0])
+    if name == "adaface":
+        point.lengths = np.array([5.0, 2.0])
+    return single(point)
+
+
+def build(case, point, hybridize=False, **options):
+    head = build_head(name_of(case), CLASSES, SIZE, **options, **CASES[case])
+    head.initialize()
+    fill(head, point)
+    if hybridize:
+        head.hybridize(static_alloc=True, static_shape=True)
+    return head
+
+
+def fill(head, point):
+    found = head._collect_params_with_prefix()
+    wanted = {k: v for k, v in vars(point).items() if v is not None and k != "x"}
+    assert set(found) == set(wanted)
+    for key, value in wanted.items():
+        found[key].set_data(mx.nd.array(value))
+
+
+def states(head):
+    return {
+        key: parameter.data().asnumpy()
+        for key, parameter in head._collect_params_with_prefix().items()
+        if parameter.grad_req == "null"
+    }
+
+
+def run(head, point, label, fraction=None, upstream=None):
+    """One step of training; {"loss", "cosine", and the gradients}."""
+    x = mx.nd.array(point.x)
+    x.attach_grad()
+    more = () if fraction is None else (mx.nd.array([fraction]),)
+    with mx.autograd.record():
+        loss, cosine = head(x, mx.nd.array(label), *more)
+    loss.backward(None if upstream is None else mx.nd.array(upstream))
+    found = {"loss": loss.asnumpy(), "cosine": cosine.asnumpy(), "x": x.grad.asnumpy()}
+    for key, parameter in head._collect_params_with_prefix().items():
+        if parameter.grad_req != "null":
+            found[key] = parameter.grad().asnumpy()
+    assert found["loss"].shape == found["cosine"].shape == label.shape
+    return found
+
+
+def in_training(case, point, label):
+    """The point with the state that the loss of a training step uses."""
+    point = copy.deepcopy(point)
+    if name_of(case) in BEFORE:
+        vars(point).update(BEFORE[name_of(case)](point, label, **CASES[case]))
+    return point
+
+
+def loss_of(case, point, label, fraction=1.0, held=None, training=True):
+    if training:
+        point = in_training(case, point, label)
+    return LOSSES[name_of(case)](point, held or point, label, fraction, **CASES[case])
+
+
+@functools.cache
+def expected_gradients(case, fraction):
+    """Of the losses weighted by ``weights``, with respect to all that is learnt."""
+    point = in_training(case, inputs(case), LABEL)
+    held, upstream = copy.deepcopy(point), weights()
+
+    def total():
+        return upstream @ loss_of(case, point, LABEL, fraction, held, training=False)
+
+    arrays = {key: getattr(point, key) for key in LEARNT}
+    return {k: numeric_gradient(total, a) for k, a in arrays.items() if a is not None}
+
+
+def weights():
+    return np.linspace(0.5, 1.5, BATCH).astype("f4").astype("f8")
+
+
+def finite(found):
+    return all(np.isfinite(array).all() for array in found.values())
+
+
+def test_every_head_has_an_oracle():
+    assert set(HEADS) == set(LOSSES) == {name_of(case) for case in CASES}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_settings_and_their_defaults(name):
+    def settings(function):
+        found = inspect.signature(function).parameters.values()
+        return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
+
+    assert settings(HEADS[name]) == settings(LOSSES[name])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_states_begin_as_the_papers_have_them(name):
+    head = build_head(name, CLASSES, SIZE)
+    head.initialize()
+    found, expected = states(head), oracles.first_state(name, CLASSES, SIZE)
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [None, 0.5], ids=["whole", "half the margin"])
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+@pytest.mark.parametrize("case", CASES)
+def test_value_gradients_and_states(case, hybridize, fraction):
+    point, w = inputs(case), 1.0 if fraction is None else fraction
+    head = build(case, point, hybridize)
+    found = run(head, point, LABEL, fraction, weights())
+    expected = loss_of(case, point, LABEL, w)
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-5, atol=1e-5)
+    if "blocks" not in case:
+        cosine = oracles.target_cosine(name_of(case), point, LABEL, **CASES[case])
+        np.testing.assert_allclose(found["cosine"], cosine, atol=1e-6)
+    gradients = expected_gradients(case, w)
+    assert set(found) == {"loss", "cosine", *gradients}
+    for key, array in gradients.items():
+        limit = 2e-4 * abs(array).max()
+        np.testing.assert_allclose(found[key], array, rtol=1e-3, atol=limit, err_msg=key)
+    update = {**BEFORE, **AFTER}.get(name_of(case))
+    if update:
+        for key, value in update(point, LABEL, **CASES[case]).items():
+            np.testing.assert_allclose(states(head)[key], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+@pytest.mark.parametrize("case", STATISTICS)
+def test_states_stay_out_of_training(case, hybridize):
+    point = inputs(case)
+    head = build(case, point, hybridize)
+    for _ in range(2):
+        loss, _ = head(mx.nd.array(point.x), mx.nd.array(LABEL))
+        expected = loss_of(case, point, LABEL, training=False)
+        np.testing.assert_allclose(loss.asnumpy(), expected, rtol=1e-5, atol=1e-5)
+        for key, value in states(head).items():
+            np.testing.assert_array_equal(value, getattr(point, key).astype("f4"))
+    found = run(head, point, LABEL)["loss"]  # and move in it afterwards
+    np.testing.assert_allclose(found, loss_of(case, point, LABEL), rtol=1e-5, atol=1e-5)
+
+
+@functools.cache
+def every_degree(case):
+    label, random = np.arange(180) % CLASSES, np.random.RandomState(1)
+    point = inputs(case)
+    own = point.weight[label * (rows_of(case) // CLASSES)]
+    point.x = at_angles(own, np.radians(np.arange(180)) + 1e-3, np.full(180, 3.0), random)
+    point = single(point)
+    return point, label, loss_of(case, point, label)
+
+
+@pytest.mark.parametrize("case", WITH_CENTRES)
+def test_value_at_every_degree(case):
+    point, label, expected = every_degree(case)
+    found = run(build(case, point), point, label)
+    # arccos turns an error of 1e-7 in a cosine near 1 into one of 1e-7 / sin t in the angle
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4, atol=5e-3)
+    np.testing.assert_allclose(found["loss"][5:175], expected[5:175], rtol=1e-5, atol=2e-4)
+    cosine = oracles.target_cosine(name_of(case), point, label, **CASES[case])
+    np.testing.assert_allclose(found["cosine"], cosine, atol=1e-6)
+    assert finite(found)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.split()[0] in PAIRS])
+def test_pairs_at_every_tenth_degree(case):
+    label, random = np.array([0, 0, 6]), np.random.RandomState(2)
+    for degree in range(0, 180, 10):
+        x = random.randn(3, SIZE)
+        x[1] = at_angles(x[:1], np.radians([degree + 0.1]), np.array([2.0]), random)[0]
+        point = single(Point(x))
+        found = run(build(case, point), point, label)
+        expected = loss_of(case, point, label)
+        np.testing.assert_allclose(found["loss"], expected, rtol=2e-5, atol=2e-4)
+        assert finite(found)
+
+
+@pytest.mark.parametrize("case", WITH_CENTRES)
+def test_exactly_on_the_centre_and_opposite(case):
+    point = inputs(case)
+    side = np.where(np.arange(BATCH) % 2, 3.0, -3.0)
+    point.x = point.weight[LABEL * (rows_of(case) // CLASSES)] * side[:, None]
+    point = single(point)
+    found = run(build(case, point), point, LABEL)
+    np.testing.assert_allclose(found["loss"], loss_of(case, point, LABEL), rtol=1e-4, atol=1e-2)
+    assert finite(found)
+    # The slopes near +-1 are large, but the normalisation cancels them.
+    assert abs(found["x"]).max() < 10 * max(CASES[case].get("scale", 64.0), 4)
+
+
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+@pytest.mark.parametrize("case", CASES)
+def test_equal_and_opposite_images(case, hybridize):
+    point = inputs(case)
+    point.x[1], point.x[2], point.x[4], point.x[7] = (
+        point.x[0],  # the same person twice
+        -point.x[0],  # and opposite
+        point.x[0],  # two people alike
+        -point.x[0],
+    )
+    assert finite(run(build(case, point, hybridize), point, LABEL))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hybridized_equals_imperative_through_changing_fractions(case):
+    heads = [build(case, inputs(case), hybridize) for hybridize in (False, True)]
+    for step, fraction in enumerate((None, 0.0, 0.5, 1.0, None)):
+        point = inputs(case, seed=step)
+        for head in heads:
+            fill(head, point)
+        plain, hybrid = (run(head, point, LABEL, fraction) for head in heads)
+        for key in plain:
+            np.testing.assert_allclose(hybrid[key], plain[key], rtol=1e-5, atol=2e-6, err_msg=key)
+        for key, value in states(heads[0]).items():
+            np.testing.assert_allclose(states(heads[1])[key], value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+@pytest.mark.parametrize("case", [case for case in CASES if "blocks" not in case])
+def test_one_image_at_both_ends_of_the_labels(case, hybridize):
+    for label in (np.array([0]), np.array([CLASSES - 1])):
+        point = inputs(case, label=label)
+        found = run(build(case, point, hybridize), point, label.astype("i4"))
+        expected = loss_of(case, point, label)
+        np.testing.assert_allclose(found["loss"], expected, rtol=1e-5, atol=1e-5)
+        assert finite(found)
+
+
+@pytest.mark.parametrize("case", WITH_CENTRES)
+def test_equal_opposite_and_empty_class_centres(case):
+    point = inputs(case)
+    point.weight[1], point.weight[2], point.weight[-1] = point.weight[0], -point.weight[0], 0
+    assert finite(run(build(case, point), point, LABEL))
+
+
+@pytest.mark.parametrize("label", [np.zeros(BATCH, "i8"), np.arange(CLASSES), LABEL[:9]], ids=len)
+@pytest.mark.parametrize("case", CASES)
+def test_one_person_strangers_and_a_smaller_batch(case, label):
+    head = build(case, inputs(case), hybridize=True)
+    for seed, at in enumerate((LABEL, label, LABEL)):
+        if "blocks" in case:
+            at = at[: len(at) // 3 * 3]
+        point = inputs(case, seed, label=at)
+        fill(head, point)
+        found = run(head, point, at)
+        np.testing.assert_allclose(found["loss"], loss_of(case, point, at), rtol=1e-5, atol=1e-5)
+        assert finite(found)
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1e-3, 10.0], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_embeddings_of_little_and_great_length(case, factor):
+    # Lengths are sqrt(sum of squares + 1e-10): it shows in the smallest ones.
+    point = inputs(case)
+    point.x *= factor
+    point = single(point)
+    found, expected = run(build(case, point), point, LABEL), loss_of(case, point, LABEL)
+    np.testing.assert_allclose(found["loss"], expected, rtol=2e-5, atol=2e-5)
+    assert finite(found)
+
+
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+@pytest.mark.parametrize("case", CASES)
+def test_embeddings_of_no_length(case, hybridize):
+    point = inputs(case)
+    for none in ([0], [0, 1, 7], range(BATCH)):
+        point.x[none] = 0.0
+        found = run(build(case, point, hybridize), point, LABEL)
+        assert finite(found)
+        np.testing.assert_allclose(found["loss"], loss_of(case, point, LABEL), rtol=1e-4, atol=1e-3)
+
+
+# name, settings without margin, parent, its settings
+PARENTS = [
+    ("l2_softmax", {"scale": 6.0, "use_bias": False}, "l2_softmax", {"scale": 6.0}),
+    ("sphereface", {"m1": 1.0}, "normface", {}),
+    ("cosface", {"m3": 0.0}, "normface", {}),
+    ("arcface", {"m2": 0.0}, "normface", {}),
+    ("combined", {"m1": 1.0, "m2": 0.0, "m3": 0.0}, "normface", {}),
+    ("combined", {"m1": 1.0, "m2": 0.3, "m3": 0.0}, "arcface", {"m2": 0.3}),
+    ("sv_softmax", {"t": 1.0, "m3": 0.0}, "normface", {}),
+    ("sv_softmax", {"t": 1.0, "m3": 0.2}, "cosface", {"m3": 0.2}),
+    ("sub_center_arcface", {"sub_centers": 1, "m2": 0.5}, "arcface", {}),
+    ("sub_center_arcface", {"sub_centers": 1, "m2": 0.0}, "normface", {}),
+    ("adaface", {"m": 0.0}, "normface", {}),
+    ("magface", {**MAGFACE, "least": 0.5, "most": 0.5, "length_weight": 0.0}, "arcface", {}),
+    ("elasticface", {"sigma": 0.0}, "arcface", {}),
+    ("elasticface", {"m2": 0.0, "sigma": 0.0}, "normface", {}),
+    ("intra", {"intra_weight": 0.0}, "arcface", {}),
+    ("inter", {"inter_weight": 0.0}, "arcface", {}),
+    ("coco", {"scale": 16.0}, "normface", {"scale": 16.0}),
+    ("center", {"center_weight": 0.0}, "softmax", {}),
+    ("git", {"git_weight": 0.0}, "center", {}),
+    ("ring", {"ring_weight": 0.0}, "softmax", {}),
+    ("range", {"intra_weight": 0.0, "inter_weight": 0.0}, "softmax", {}),
+    ("marginal", {"marginal_weight": 0.0}, "softmax", {}),
+]
+SCALED = ("contrastive", "triplet", "angular_triplet", "mps")  # a margin of their own, times it
+WITHOUT = {  # what a margin fraction of 0 leaves: name -> settings, parent, its settings
+    "sphereface": ({}, "normface", {}),
+    "a_softmax": ({}, "a_softmax", {"m1": 1}),
+    "cosface": ({}, "normface", {}),
+    "arcface": ({}, "normface", {}),
+    "combined": ({}, "normface", {}),
+    "sv_softmax": ({}, "normface", {}),
+    "sub_center_arcface": ({"sub_centers": 1}, "normface", {}),
+    "curricularface": ({}, "normface", {}),
+    "adaface": ({}, "normface", {}),
+    "magface": ({**MAGFACE, "length_weight": 0.0}, "normface", {}),
+    "elasticface": ({}, "normface", {}),
+    "intra": ({}, "intra", {"m2": 0.0}),
+    "inter": ({}, "inter", {"m2": 0.0}),
+    "lgm": ({}, "lgm", {"alpha": 0.0}),
+}
+
+
+def step_of(name, settings, point, fraction=None):
+    head = build_head(name, CLASSES, SIZE, **settings)
+    head.initialize()
+    found = head._collect_params_with_prefix()
+    found["weight"].set_data(mx.nd.array(point.weight))
+    return run(head, point, LABEL, fraction)
+
+
+def equal(ours, parent):
+    for key in ("loss", "cosine", "x", "weight"):
+        limit = 2e-6 * max(1, abs(parent[key]).max())
+        np.testing.assert_allclose(ours[key], parent[key], rtol=1e-5, atol=limit, err_msg=key)
+
+
+@pytest.mark.parametrize(("name", "settings", "parent", "theirs"), PARENTS)
+def test_no_margin_is_the_parent(name, settings, parent, theirs):
+    point = inputs("normface")
+    equal(step_of(name, settings, point), step_of(parent, theirs, point))
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_fraction_of_0_is_the_parent(name):
+    settings, parent, theirs = WITHOUT[name]
+    point = inputs("normface")
+    equal(step_of(name, settings, point, 0.0), step_of(parent, theirs, point))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if name_of(c) not in (*WITHOUT, *SCALED)])
+def test_heads_without_a_margin_ignore_the_fraction(case):
+    point = inputs(case)
+    whole, none = (run(build(case, point), point, LABEL, fraction) for fraction in (None, 0.0))
+    for key, array in whole.items():
+        np.testing.assert_array_equal(none[key], array)
+
+
+def test_parents_that_are_not_named_so():
+    point = inputs("normface")
+    # a_softmax of m1 = 1 is the softmax of centres of length 1.
+    units = Point(point.x, oracles.unit(point.weight))
+    ours, parent = step_of("a_softmax", {"m1": 1}, point), step_of("softmax", {}, units)
+    for key in ("loss", "cosine", "x"):
+        np.testing.assert_allclose(ours[key], parent[key], rtol=2e-5, atol=1e-5)
+    # lgm of alpha = 0 is the softmax with the bias -|w|^2 / 2.
+    ours = step_of("lgm", {"alpha": 0.0, "likelihood_weight": 0.0}, point)
+    biased = copy.copy(point)
+    biased.bias = -(point.weight**2).sum(1) / 2
+    expected = oracles.softmax(biased, biased, LABEL, 1.0)
+    np.testing.assert_allclose(ours["loss"], expected, rtol=2e-5, atol=1e-5)
+    # adacos out of training is normface with its scale.
+    head = build("adacos", inputs("adacos"))
+    loss, _ = head(mx.nd.array(point.x), mx.nd.array(LABEL))
+    fixed = build_head("normface", CLASSES, SIZE, scale=5.0)
+    fixed.initialize()
+    fixed.weight.set_data(head.weight.data())
+    parent, _ = fixed(mx.nd.array(point.x), mx.nd.array(LABEL))
+    np.testing.assert_allclose(loss.asnumpy(), parent.asnumpy(), rtol=1e-5, atol=1e-5)
+
+
+class Ranks:
+    """Two ranks as threads: ``reduce`` joins the rows of both, as a collective does."""
+
+    def __init__(self):
+        self.rows, self.barrier = [None, None], threading.Barrier(2, timeout=30)
+
+    def reduce_of(self, rank):
+        def reduce(rows, by):
+            self.rows[rank] = rows
+            self.barrier.wait()
+            joined = mx.nd.concat(*self.rows, dim=0)
+            self.barrier.wait()  # both have read
+            return by(joined)
+
+        return reduce
+
+    def run(self, work):
+        """[work(0), work(1)], at the same time."""
+        found = [None, None]
+
+        def one(rank):
+            try:
+                found[rank] = work(rank)
+            except BaseException as error:
+                found[rank] = error
+                self.barrier.abort()
+
+        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for result in found:
+            if isinstance(result, BaseException) and not isinstance(
+                result, threading.BrokenBarrierError
+            ):
+                raise result
+        return found
+
+
+HALVES = (slice(0, BATCH // 2), slice(BATCH // 2, BATCH))
+SHUFFLED = np.random.RandomState(4).permutation(LABEL)  # both ranks have images of a person
+
+
+def half(point, part):
+    point = copy.copy(point)
+    point.x = point.x[part]
+    return point
+
+
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+@pytest.mark.parametrize("case", STATISTICS)
+def test_two_ranks_keep_the_statistics_of_one(case, hybridize):
+    ranks, point = Ranks(), inputs(case, label=SHUFFLED)
+    whole = build(case, point, hybridize)
+    parts = [build(case, point, hybridize, reduce=ranks.reduce_of(rank)) for rank in range(2)]
+    for step in range(3):
+        point.x = inputs(case, seed=step, label=SHUFFLED).x
+        one = run(whole, point, SHUFFLED)
+        two = ranks.run(lambda r: run(parts[r], half(point, HALVES[r]), SHUFFLED[HALVES[r]]))
+        used = in_training(case, point, SHUFFLED)
+        for part, found in zip(HALVES, two):
+            expected = loss_of(case, half(used, part), SHUFFLED[part], training=False)
+            np.testing.assert_allclose(found["loss"], expected, rtol=1e-5, atol=1e-5)
+        if name_of(case) != "git":  # whose pairs of images are those of a rank
+            for key in ("loss", "x"):
+                joined = np.concatenate([found[key] for found in two])
+                np.testing.assert_allclose(joined, one[key], rtol=1e-4, atol=1e-5)
+            total = two[0]["weight"] + two[1]["weight"]
+            np.testing.assert_allclose(total, one["weight"], rtol=1e-4, atol=1e-4)
+        update = {**BEFORE, **AFTER}[name_of(case)]
+        vars(point).update(update(point, SHUFFLED, **CASES[case]))
+        for head in (whole, *parts):
+            for key, value in states(head).items():
+                np.testing.assert_allclose(value, getattr(point, key), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in STATISTICS])
+def test_other_losses_are_the_mean_of_the_ranks(case):
+    def never(rows, by):
+        raise AssertionError("these losses keep no statistics")
+
+    point, means = inputs(case, label=SHUFFLED), []
+    for part in HALVES:
+        rank = half(point, part)
+        means.append(run(build(case, rank, reduce=never), rank, SHUFFLED[part])["loss"].mean())
+    expected = np.mean([loss_of(case, half(point, p), SHUFFLED[p]).mean() for p in HALVES])
+    assert math.isclose(np.mean(means), expected, rel_tol=1e-5, abs_tol=1e-6)

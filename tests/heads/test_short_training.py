@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every loss trains a tiny net on drawn faces; at ten times the rate too, or stops and says so."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import cv2
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet.gluon import nn
+
+import ops
+from heads import HEADS, build_head
+from launch.comm import Comm
+from pipeline.loader import Batch
+from training.log import RunLog
+from training.loop import Loop, Progress, TrainingError, reseed
+from training.step import build_optimizer, collect_parameters
+
+PEOPLE, IMAGES, SHOTS, SIZE, EMBEDDING, STEPS = 6, 4, 8, 28, 16, 40
+LR = 0.02
+SENTENCE = (
+    r"(the loss of step \d+ is|the weights after step \d+ are) not finite, got .*lower optim.lr"
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(make_face):
+    """All shots of all people, normalised (PEOPLE, SHOTS, 1, SIZE, SIZE)."""
+
+    def picture(person, shot):
+        jpeg = np.frombuffer(make_face(person, shot), np.uint8)
+        grey = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)  # hues alone would be too easy
+        small = cv2.resize(grey, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        noise = np.random.RandomState(100 * person + shot).randn(SIZE, SIZE)
+        return (small[None] - 127.5) / 128 + 0.2 * noise
+
+    found = [[picture(p, s) for s in range(SHOTS)] for p in range(PEOPLE)]
+    return np.array(found, "f4")
+
+
+class PeopleTimesImages:
+    """Endless batches of all people, some shots of each."""
+
+    images_per_epoch = PEOPLE * SHOTS
+
+    def __init__(self, pictures, blocks):
+        self.pictures, self.blocks = pictures, blocks
+        self.random = np.random.RandomState(0)
+
+    def __next__(self):
+        label = np.arange(PEOPLE).repeat(IMAGES)
+        if self.blocks:  # anchors, positives, negatives
+            label = np.concatenate([np.arange(PEOPLE), np.arange(PEOPLE), np.arange(PEOPLE) - 1])
+            label %= PEOPLE
+        shots = np.stack([self.random.permutation(SHOTS) for _ in range(PEOPLE)])
+        nth = [(label[:i] == y).sum() for i, y in enumerate(label)]
+        images = self.pictures[label, shots[label, nth]]
+        return Batch(mx.nd.array(images), mx.nd.array(label), (0, 0))
+
+
+def train(name, pictures, folder, lr, **settings):
+    """The losses of the steps; the weights are finite, or TrainingError was raised."""
+    reseed(1, 0, 0)
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(8, 3, strides=2, in_channels=1), nn.BatchNorm(in_channels=8), nn.PReLU())
+    net.add(nn.Conv2D(16, 3, strides=2, in_channels=8), nn.BatchNorm(in_channels=16), nn.PReLU())
+    net.add(nn.Flatten(), nn.Dense(EMBEDDING, in_units=16 * 6 * 6, use_bias=False))
+    net.add(nn.BatchNorm(in_channels=EMBEDDING, scale=False))
+    net.initialize(mx.init.MSRAPrelu())
+    head = build_head(name, PEOPLE, EMBEDDING, **settings)
+    head.initialize()
+    for block in (net, head):
+        block.hybridize(static_alloc=True, static_shape=True)
+    parameters = collect_parameters(net, head)
+    source = PeopleTimesImages(pictures, settings.get("mining") == "blocks")
+    size = len(next(source).label)
+    optimizer = build_optimizer(parameters, "sgd", lr, 0.9, 5e-4)
+    loop = Loop(
+        *(net, head, Comm().trainer(parameters, optimizer), source, Comm(), RunLog(folder)),
+        Progress(),
+        end_images=STEPS * size,
+        batch_size=size,
+        lr=lambda images: lr,
+        margin=lambda images: 1.0,
+        save=lambda: None,
+        verify=None,
+        seed=1,
+        log_every=1,
+    )
+    loop.run()
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    for parameter in parameters.values():
+        assert np.isfinite(parameter.data().asnumpy()).all()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert len(losses) == STEPS
+    return np.array(losses)
+
+
+CASES = {name: (name, {}) for name in HEADS} | {
+    "triplet hard": ("triplet", {"mining": "hard"}),
+    "triplet blocks": ("triplet", {"mining": "blocks"}),
+    "angular_triplet hard": ("angular_triplet", {"mining": "hard"}),
+    "angular_triplet blocks": ("angular_triplet", {"mining": "blocks"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def native_operators():
+    ops.use("auto")
+    yield
+    ops.use("plain")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_loss_falls_at_the_defaults(case, pictures, tmp_path):
+    name, settings = CASES[case]
+    losses = train(name, pictures, tmp_path, LR, **settings)
+    assert np.isfinite(losses).all()
+    assert losses[-10:].mean() < losses[:10].mean()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ten_times_the_rate_trains_or_says_so(case, pictures, tmp_path):
+    name, settings = CASES[case]
+    try:
+        losses = train(name, pictures, tmp_path, 10 * LR, **settings)
+    except TrainingError as error:
+        assert re.search(SENTENCE, str(error))
+    else:
+        assert np.isfinite(losses).all()
+
+
+def test_a_rate_that_is_far_too_high_is_not_silent(pictures, tmp_path):
+    with pytest.raises(TrainingError, match=SENTENCE):
+        train("softmax", pictures, tmp_path, 1e30)
