@@ -35,6 +35,7 @@ import pipeline.dali  # noqa: F401  before Horovod is loaded: pipeline/dali.py s
 from evaluation.evaluate import evaluate_sets, find_sets
 from evaluation.pairs import Pairs, read_pairs
 from heads import HEADS, build_head
+from heads.metric import check_batches
 from launch.agree import Refused, agree, require_equal
 from launch.cli import load_config
 from launch.comm import Comm, NoConnection, connect
@@ -46,9 +47,11 @@ from pipeline.augmentation import Augmentation
 from pipeline.decode_choice import fastest_path
 from pipeline.decoded_cache import DecodedCache
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
+from pipeline.plans import epoch_images
 from pipeline.records import RecordSet, open_records
 from pipeline.sampling import Position
 from training import schedule
+from training.bag import Bags
 from training.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from training.faults import Stopped, TrainingError
 from training.log import RunLog, fail
@@ -141,6 +144,18 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     reseed(config.run.seed, progress.step, comm.rank)
 
     log = agree(comm, lambda: RunLog(folder if comm.rank == 0 else None, progress.step))
+    if config.data.bag:
+        loader = Bags(
+            loader,
+            net,
+            comm,
+            config.data.bag,
+            config.data.batch_size,
+            alpha=config.head.options["margin"],
+            seed=config.run.seed,
+            begin=Position(progress.epoch, progress.consumed),
+            say=log.say,
+        )
     announce(
         log,
         folder,
@@ -246,16 +261,15 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
             "each; set it to false"
         )
     whole = data.batch_size * comm.size
+    if data.loader != "synthetic":
+        mining = config.head.options.get("mining", "")
+        check_batches(config.head.name, mining, data.images_per_person, data.bag)
     if data.records:
         records = open_records(
             data.records, config.run.dir, data.num_classes, data.labels, data.images_filter
         )
-        if whole > len(records):
-            raise ConfigError(
-                f"data.batch_size: {data.batch_size} x {comm.size} ranks needs {whole} images per "
-                f"step, got {len(records)} in {records.name}; lower data.batch_size or add data"
-            )
-        num_classes, image_size, images = records.num_classes, records.image_size, len(records)
+        images = epoch_images(records, data.batch_size, comm.size, data.images_per_person)
+        num_classes, image_size = records.num_classes, records.image_size
     else:
         if not data.num_classes:
             raise ConfigError("data.num_classes: required for synthetic batches, got 0")
@@ -353,6 +367,7 @@ def make_loader(
         decode=decode,
         window=data.window,
         block=data.block,
+        images_per_person=data.images_per_person,
         augmentation=augmentation,
         threads=threads,
         workers=data.workers,

@@ -7,11 +7,13 @@ import mxnet as mx
 from mxnet import autograd
 
 import ops
+from heads.checks import check_count
 from heads.cross_entropy import Form, cross_entropy, normalised
 from heads.margin_softmax import MarginSoftmax, check_size
-from heads.statistics import Reduce, alone
+from heads.statistics import Reduce, Traced, alone
 
 NOWHERE = -1000.0  # cosine of a class that is to be left out of a sum
+LEAST_SCALE = 1e-3  # with few classes, all of them opposite, the logarithm would fall below 0
 
 
 class AdaCos(MarginSoftmax):
@@ -23,8 +25,8 @@ class AdaCos(MarginSoftmax):
         self, num_classes: int, embedding_size: int, reduce: Reduce = alone, **kwargs
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=1.0, **kwargs)
-        self._reduce = reduce
-        first = math.sqrt(2.0) * math.log(max(num_classes - 1, 2))
+        self._reduce, self._found = reduce, Traced(self._rows)
+        first = math.sqrt(2.0) * math.log(num_classes - 1)
         with self.name_scope():
             self.scale = self.params.get(
                 "scale",
@@ -42,41 +44,40 @@ class AdaCos(MarginSoftmax):
 
     def _observe(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
         """Set the scale for a batch of all ranks."""
-        scale, weight = self.scale.list_data()[0], self.weight.list_data()[0]
-        unit = normalised(mx.nd, embedding)
-        rows = mx.nd.broadcast_mul(unit, scale.reshape((1, 1)))
-        centre = normalised(mx.nd, mx.nd.take(weight, label, mode="clip"))
-        cosine = mx.nd.clip((unit * centre).sum(axis=1), -1.0, 1.0)
-        found = mx.nd.stack(self._others(rows, weight, label), mx.nd.arccos(cosine), axis=1)
+        scale = self.scale.list_data()[0]
+        found = self._found(embedding, label, self.weight.list_data()[0], scale)
 
         def fitting(rows: mx.nd.NDArray) -> mx.nd.NDArray:
-            top = rows[:, 0].max()
-            mean = mx.nd.log(mx.nd.exp(rows[:, 0] - top).mean()) + top
-            angles, middle = mx.nd.sort(rows[:, 1], axis=0), (len(rows) - 1) // 2
+            others, angles = rows[:, 0], mx.nd.sort(rows[:, 1], axis=0)
+            top, middle = others.max(), (len(rows) - 1) // 2
+            mean = mx.nd.log(mx.nd.exp(others - top).mean()) + top
             median = angles[middle : middle + 2 - len(rows) % 2].mean()
-            return mean / mx.nd.cos(mx.nd.minimum(median, math.pi / 4))
+            scale = mean / mx.nd.cos(mx.nd.minimum(median, math.pi / 4))
+            return mx.nd.maximum(scale, LEAST_SCALE)
 
         scale[:] = self._reduce(found, fitting)
 
-    def _others(
-        self, rows: mx.nd.NDArray, weight: mx.nd.NDArray, label: mx.nd.NDArray
-    ) -> mx.nd.NDArray:
-        """Return the logarithm of the sum over the other classes of exp(scale cos t), (B,)."""
-        left_out = mx.nd.full(label.shape, NOWHERE, ctx=rows.context, dtype=rows.dtype)
+    def _rows(self, F, embedding, label, weight, scale):
+        """Return for each image log sum exp(scale cos t) over the other classes, and its angle."""
+        unit = normalised(F, embedding)
+        rows = F.broadcast_mul(unit, F.reshape(scale, shape=(1, 1)))
+        centre = normalised(F, F.take(weight, label, mode="clip"))
+        angle = F.arccos(F.clip(F.sum(unit * centre, axis=1), -1.0, 1.0))
         if ops.fused_scores():
-            _, _, top, total, _, _ = mx.nd.face_margin_softmax(
-                *(rows, weight, label.astype(rows.dtype), left_out, left_out),
-                scale=1.0,
-                unit_rows=0,
-                pulls=0,
+            label = F.cast(label, dtype=self._dtype)
+            left_out = F.ones_like(angle) * NOWHERE
+            _, _, top, total, _, _ = F.face_margin_softmax(
+                rows, weight, label, left_out, left_out, scale=1.0, unit_rows=0, pulls=0
             )
-            return mx.nd.log(total) + top
-        logits = mx.nd.dot(rows, normalised(mx.nd, weight), transpose_b=True)
-        own = mx.nd.one_hot(label, self._num_classes, dtype=rows.dtype)
-        logits = mx.nd.where(own, mx.nd.ones_like(logits) * NOWHERE, logits)
-        top = logits.max(axis=1)
-        powers = mx.nd.exp(mx.nd.broadcast_sub(logits, top.reshape((-1, 1))))
-        return mx.nd.log(powers.sum(axis=1)) + top
+            return F.stack(F.log(total) + top, angle, axis=1)
+        logits = F.FullyConnected(
+            rows, normalised(F, weight), num_hidden=self._num_classes, no_bias=True
+        )
+        own = F.one_hot(label, self._num_classes)
+        logits = F.where(own, F.ones_like(logits) * NOWHERE, logits)
+        top = F.max(logits, axis=1, keepdims=True)
+        total = F.sum(F.exp(F.broadcast_sub(logits, top)), axis=1)
+        return F.stack(F.log(total) + F.reshape(top, shape=(-1,)), angle, axis=1)
 
     def hybrid_forward(self, F, embedding, label, margin_fraction, weight, scale):
         unit = normalised(F, embedding)
@@ -114,8 +115,10 @@ def adacos(num_classes: int, embedding_size: int, reduce: Reduce = alone) -> Ada
 
     Notes
     -----
-    Zhang et al., "AdaCos", arXiv:1905.00292, equations 12 to 15. A margin fraction has no effect.
+    Zhang et al., "AdaCos", arXiv:1905.00292, equations 12 to 15, kept above 0. It goes over the
+    classes twice, for the scale and for the loss. A margin fraction has no effect.
     """
     size = check_size(num_classes, embedding_size, 1.0)
     del size["scale"]
+    check_count("num_classes", num_classes, 3, advice="the scale of adacos goes by the others")
     return AdaCos(**size, reduce=reduce)

@@ -13,13 +13,22 @@ from heads.checks import check_flag, check_number
 from heads.cross_entropy import length, through_psi
 from heads.margin_softmax import MarginSoftmax, check_size
 from heads.margins import adaptive_angle, additive_angles
-from heads.statistics import Reduce, alone
+from heads.statistics import Reduce, Traced, alone
 
 LEAST_LENGTH, MOST_LENGTH = 1e-3, 100.0  # AdaFace looks at lengths within these bounds
 
 
 def _cut_length(F, embedding):
     return F.clip(length(F, embedding), LEAST_LENGTH, MOST_LENGTH)
+
+
+def _mean_and_deviation(F, lengths, running):
+    # About the running mean: squares of the lengths themselves would round it away.
+    mean = F.slice_axis(running, axis=0, begin=0, end=1)
+    apart = F.broadcast_sub(lengths, mean)
+    first = F.mean(apart, axis=0, keepdims=True)
+    second = F.mean(F.square(apart), axis=0, keepdims=True)
+    return F.concat(mean + first, F.sqrt(F.relu(second - F.square(first))), dim=0)
 
 
 class AdaFace(MarginSoftmax):
@@ -53,6 +62,7 @@ class AdaFace(MarginSoftmax):
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self._m, self._h, self._momentum, self._reduce = m, h, momentum, reduce
+        self._lengths_of, self._moments = Traced(_cut_length), Traced(_mean_and_deviation)
         with self.name_scope():
             self.lengths = self.params.get(  # running mean, deviation; its authors' first values
                 "lengths",
@@ -71,16 +81,8 @@ class AdaFace(MarginSoftmax):
     def _observe(self, embedding: mx.nd.NDArray) -> None:
         """Move the running mean and deviation towards those of a batch of all ranks."""
         running = self.lengths.list_data()[0]
-        mean = running[:1]
-
-        def moments(lengths: mx.nd.NDArray) -> mx.nd.NDArray:
-            # About the running mean: squares of the lengths themselves would round it away.
-            apart = mx.nd.broadcast_sub(lengths, mean)
-            first = apart.mean()
-            deviation = mx.nd.sqrt(mx.nd.maximum((apart * apart).mean() - first * first, 0.0))
-            return mx.nd.concat(mean + first, deviation, dim=0)
-
-        batch = self._reduce(_cut_length(mx.nd, embedding), moments)
+        lengths = self._lengths_of(embedding)
+        batch = self._reduce(lengths, lambda rows: self._moments(rows, running))
         running[:] = running + self._momentum * (batch - running)
 
     def _full_margin(self, F, cosine, embedding, lengths):

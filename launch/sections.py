@@ -70,6 +70,12 @@ class DataConfig:
     """Images that the blocks reader mixes; those in the window reader's shuffle buffer."""
     block: int = 128
     """Consecutive images that the blocks reader reads together."""
+    images_per_person: int = 0
+    """Batches of groups of so many images of one person, for losses on pairs; an epoch then shows
+    every person once.  0: images in random order."""
+    bag: int = 0
+    """Images of a rank, so grouped, among which triplets are chosen before they are trained on;
+    7200 as InsightFace has it.  0 for none."""
     mirror: bool = True
     """Mirror every image with probability one half."""
     color_jitter: float = 0.0
@@ -122,6 +128,7 @@ class DataConfig:
                 "is for data.loader=dali with data.reader=random or blocks, got "
                 f"{self.loader} with {self.reader}; set it to 0",
             )
+        yield from self._check_people()
         if not 0 <= self.color_jitter < 1:
             yield "color_jitter", f"must be in [0, 1), got {self.color_jitter}"
         quality = self.jpeg_quality
@@ -130,6 +137,39 @@ class DataConfig:
         for key in ("jpeg_probability", "cut_out_probability", "grey"):
             if not 0 <= getattr(self, key) <= 1:
                 yield key, f"must be in [0, 1], got {getattr(self, key)}"
+
+    def _check_people(self) -> Iterator[tuple[str, str]]:
+        each = self.images_per_person
+        if each == 1 or each < 0:
+            yield "images_per_person", f"must be 0 (off) or at least 2, got {each}; 4 is usual"
+        elif each and self.batch_size % each:
+            yield (
+                "images_per_person",
+                f"must divide data.batch_size, got {each} and {self.batch_size}; use a "
+                f"data.batch_size of {-(-self.batch_size // each) * each}",
+            )
+        if each and self.reader != "random":
+            yield (
+                "images_per_person",
+                f"needs access to any image, got data.reader={self.reader}; use data.reader=random",
+            )
+        if each and self.loader == "synthetic":
+            yield (
+                "images_per_person",
+                f"is for records, got {each} with data.loader=synthetic; set it to 0",
+            )
+        if not self.bag:
+            return
+        if self.bag < 0 or self.bag % self.batch_size:
+            yield "bag", f"must be a multiple of data.batch_size, got {self.bag}; 7200 is usual"
+        if self.batch_size % 3:
+            yield (
+                "bag",
+                f"needs a data.batch_size of whole triplets, got {self.batch_size}; use "
+                f"{self.batch_size * 3} or another multiple of 3",
+            )
+        if not each:
+            yield "bag", "needs data.images_per_person, got 0; 5 is usual"
 
 
 @dataclass(frozen=True)

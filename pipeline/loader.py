@@ -26,7 +26,17 @@ from pipeline.ahead import Ahead
 from pipeline.augmentation import Augmentation, Choices
 from pipeline.decoded_cache import DecodedCache
 from pipeline.hand_over import Normaliser, labels_to
-from pipeline.plans import Blocks, Group, Plan, Share, grouped, planned, window_groups
+from pipeline.plans import (
+    Blocks,
+    Group,
+    People,
+    Plan,
+    Share,
+    epoch_images,
+    grouped,
+    planned,
+    window_groups,
+)
 from pipeline.record_reader import Memory, RecordReader
 from pipeline.records import RecordSet
 from pipeline.sampling import Position
@@ -55,7 +65,7 @@ class Loader:
     batches
         Iterator over Batch; runs in a thread of its own.
     images_per_epoch
-        Number of images N of the set.
+        Number of images that an epoch goes through: those of the set, or of groups of people.
     notice
         A sentence that the log should carry, empty if there is none.
     """
@@ -124,6 +134,7 @@ def build_loader(
     decode: str = "cpu",
     window: int = 16384,
     block: int = 128,
+    images_per_person: int = 0,
     augmentation: Augmentation = Augmentation(),
     threads: int = 1,
     workers: int = 1,
@@ -153,6 +164,9 @@ def build_loader(
         "random": one true permutation per epoch; "blocks": ``block`` consecutive images stay
         together, and ``window`` images are mixed; "window": DALI's sequential reader with a
         shuffle buffer of ``window`` images.
+    images_per_person
+        Batches are made of groups of so many images of one person, with the "random" reader; an
+        epoch then shows every person once.  0 for none.
     decode
         Name in `pipeline.decode_paths.PATHS`; all but "cpu" need a GPU.
     augmentation
@@ -170,7 +184,7 @@ def build_loader(
     Raises
     ------
     ValueError
-        If a name is unknown or the global batch is larger than the set.
+        If a name is unknown or the global batch is larger than an epoch.
     """
     ctx = ctx or mx.cpu()
     if name == "synthetic":
@@ -178,11 +192,7 @@ def build_loader(
     if name not in LOADERS or records is None:
         raise ValueError(f"data.loader: must be one of {', '.join(LOADERS)}, got {name!r}")
     whole = share.global_batch_size(batch_size)
-    if whole > len(records):
-        raise ValueError(
-            f"data.batch_size: {batch_size} x {share.size} ranks needs {whole} images per step, "
-            f"got {len(records)} in {records.name}; lower data.batch_size or add data"
-        )
+    images = epoch_images(records, batch_size, share.size, images_per_person)
     notice, scan = "", None
     if name == "dali" and reader == "window":
         if len(records.files) > 1:
@@ -207,10 +217,14 @@ def build_loader(
             augmentation,
         )
     blocks = Blocks(records, seed, block, window) if reader == "blocks" else None
-    order_of = blocks.order if blocks else partial(sampling.epoch_order, len(records), seed)
-    plans = planned(records, seed, position, batch_size, share, augmentation, order_of)
+    order_of: Callable[[int], np.ndarray] = partial(sampling.epoch_order, len(records), seed)
+    if blocks:
+        order_of = blocks.order
+    elif images_per_person:
+        order_of = People(records.labels, seed, images_per_person).order
+    plans = planned(records, seed, position, batch_size, share, augmentation, order_of, images)
     if name == "dali":
-        begin = sampling.settle(position, len(records), whole)
+        begin = sampling.settle(position, images, whole)
         ahead = partial(blocks.ahead, begin) if blocks else None
         batches = _dali_batches(
             *(records, plans, scan, batch_size, decode, threads, DEPTH, ctx, augmentation),
@@ -218,7 +232,7 @@ def build_loader(
         )
     else:
         batches = _cpu_batches(records, plans, workers, ctx)
-    return Loader(batches, len(records), prefetch, notice)
+    return Loader(batches, images, prefetch, notice)
 
 
 def _dali_batches(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each rank reads, batch by batch: random access, blocks and the window reader."""
+"""What each rank reads, batch by batch: random access, blocks, people and the window reader."""
 
 from __future__ import annotations
 
@@ -58,6 +58,33 @@ class Share:
         return batch_size * self.size
 
 
+def epoch_images(records: RecordSet, batch_size: int, size: int, images_per_person: int = 0) -> int:
+    """Return the images that an epoch goes through: those of the set, or of groups of people.
+
+    Parameters
+    ----------
+    batch_size, size
+        Images per rank and step, number of ranks.
+    images_per_person
+        Images of each person's group; 0 for no groups.
+
+    Raises
+    ------
+    ValueError
+        If they do not fill one step.
+    """
+    images, found = len(records), f"{len(records)}"
+    if images_per_person:
+        people = len(np.unique(records.labels))
+        images, found = people * images_per_person, f"{people} people x {images_per_person} images"
+    if batch_size * size > images:
+        raise ValueError(
+            f"data.batch_size: {batch_size} x {size} ranks needs {batch_size * size} images per "
+            f"step, got {found} in {records.name}; lower data.batch_size or add data"
+        )
+    return images
+
+
 def planned(
     records: RecordSet,
     seed: int,
@@ -66,17 +93,21 @@ def planned(
     share: Share,
     augmentation: Augmentation,
     order_of: Callable[[int], np.ndarray],
+    images_per_epoch: int = 0,
 ) -> Iterator[Plan]:
     """Yield the batches of one rank from a position on.
 
     Parameters
     ----------
     order_of
-        Gives the order of an epoch: rows of all images (N,), each once.
+        Gives the order of an epoch: rows of images (images_per_epoch,).
+    images_per_epoch
+        Its length; 0 for that of the set.
     """
     whole, order, epoch = share.global_batch_size(batch_size), None, -1
+    images = images_per_epoch or len(records)
     while True:
-        position = sampling.settle(position, len(records), whole)
+        position = sampling.settle(position, images, whole)
         if position.epoch != epoch:
             order = None  # its memory is taken by the next one
             epoch = position.epoch
@@ -146,6 +177,29 @@ class Blocks:
 
     def _rows(self, places: np.ndarray) -> np.ndarray:
         return places if self._places is None else self._places[places]
+
+
+class People:
+    """Groups of images of one person each: batches that show people more than once.
+
+    Parameters
+    ----------
+    labels
+        Person of each row of a set.
+    images_per_person
+        Images of a group.
+    """
+
+    def __init__(self, labels: np.ndarray, seed: int, images_per_person: int):
+        self._seed, self._images_per_person = seed, images_per_person
+        self._rows = np.argsort(labels, kind="stable")  # person by person
+        counts = np.bincount(labels)
+        self._counts = counts[counts > 0]
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the order of an epoch: rows of images, group after group."""
+        each = self._images_per_person
+        return self._rows[sampling.people_order(self._counts, self._seed, epoch, each)]
 
 
 def grouped(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CELL = 1 << 16  # places that are shuffled in one go: they stay in the processor's cache
+OF_PERSON = 1 << 16  # stream of `uniform` for the images of a person; augmentation's are below
 
 
 class Position(NamedTuple):
@@ -68,6 +69,30 @@ def block_order(num_images: int, seed: int, epoch: int, block: int, window: int)
     return order
 
 
+def people_order(counts: np.ndarray, seed: int, epoch: int, images_per_person: int) -> np.ndarray:
+    """Return the order of an epoch in groups of images of one person each, int64, flat.
+
+    Every person comes once, in random order, with that many images.  A person's images are
+    shuffled and gone through in a circle, group after group and epoch after epoch; they are
+    shuffled anew where a group ends with the circle.  So no group has an image twice that need not,
+    and none of a person's images is ever used more than once more often than another.
+
+    Parameters
+    ----------
+    counts
+        Images of each person (people,), each at least 1; images are numbered person by person.
+    """
+    rounds = counts // np.gcd(counts, images_per_person)  # epochs until the circle is closed
+    turn, within = np.divmod(epoch, rounds)
+    person = np.repeat(np.arange(len(counts)), counts)
+    drawn = uniform(np.arange(len(person)), seed, turn[person], OF_PERSON)
+    shuffled = np.argsort(person + drawn)  # each person's images, in the place of that person's
+    first = np.cumsum(counts) - counts
+    place = (within * images_per_person)[:, None] + np.arange(images_per_person)
+    groups = shuffled[first[:, None] + place % counts[:, None]]
+    return groups[epoch_order(len(counts), seed, epoch)].reshape(-1)
+
+
 def settle(position: Position, num_images: int, global_batch_size: int) -> Position:
     """Return the position of the next whole batch: this one, or the start of the next epoch."""
     if position.consumed + global_batch_size <= num_images:
@@ -88,16 +113,16 @@ def rank_rows(
     return batch[rank * batch_size : (rank + 1) * batch_size].astype(np.int64)
 
 
-def uniform(ids: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
+def uniform(ids: np.ndarray, seed: int, epoch: int | np.ndarray, stream: int) -> np.ndarray:
     """Return a number in [0, 1) for each image in an epoch, float64, the shape of ``ids``.
 
     A function of (seed, epoch, id, stream) alone, so that readers, rank counts and resumed runs
     agree: 53 bits of a 64-bit mix (the finaliser of SplitMix64; Steele, Lea and Flood, "Fast
     splittable pseudorandom number generators", OOPSLA 2014).  ``stream`` tells apart what is
-    drawn for one image.
+    drawn for one image.  Each id may have an epoch of its own.
     """
     with np.errstate(over="ignore"):
-        place = np.uint64(epoch) + (np.uint64(stream) << np.uint64(32))
+        place = np.asarray(epoch).astype(np.uint64) + (np.uint64(stream) << np.uint64(32))
         key = _mix(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + place)
         return (_mix(ids.astype(np.uint64) ^ key) >> np.uint64(11)) * 2.0**-53
 

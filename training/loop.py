@@ -225,13 +225,17 @@ class Loop:
         self._interval.paused += time.perf_counter() - began
 
     def _fetch(self, clock: DeviceClock) -> None:
-        """Get the next batch; on trouble keep the last good one."""
+        """Get the next batch; on trouble with that keep the last good one."""
         asked = time.perf_counter()
-        if self._trouble is None:
+        # Horovod: a rank whose disk is full goes on asking: bags ask all ranks (training/bag.py).
+        if self._trouble is None or self._trouble["kind"] == "disk":
             try:
                 self._batch = next(self.loader)
             except (ValueError, OSError) as error:
                 self._trouble = {"kind": "data", "text": str(error)}
+            except FloatingPointError as error:
+                step = self.progress.step
+                self._trouble = {"kind": "finite", "step": step, "text": str(error)}
         self._interval.waited += clock.starved(asked, time.perf_counter())
 
     def _write_line(self) -> None:

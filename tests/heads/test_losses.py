@@ -608,3 +608,16 @@ def test_other_losses_are_the_mean_of_the_ranks(case):
         means.append(run(build(case, rank, reduce=never), rank, SHUFFLED[part])["loss"].mean())
     expected = np.mean([loss_of(case, half(point, p), SHUFFLED[p]).mean() for p in HALVES])
     assert math.isclose(np.mean(means), expected, rel_tol=1e-5, abs_tol=1e-6)
+
+
+def test_adacos_keeps_its_scale_above_0():
+    with pytest.raises(ValueError, match="num_classes: must be a whole number of at least 3, got"):
+        build_head("adacos", 2, 4)
+    head = build_head("adacos", 3, 2)
+    head.initialize()
+    head.weight.set_data(mx.nd.array([[1, 0], [-1, 0], [-1, 0]]))
+    for _ in range(2):  # all other centres are opposite
+        with mx.autograd.record():
+            loss, cosine = head(mx.nd.array([[3, 0]]), mx.nd.array([0]))
+        assert head.scale.data().asscalar() > 0
+        assert np.isfinite([loss.asscalar(), cosine.asscalar()]).all()

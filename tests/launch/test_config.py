@@ -151,6 +151,43 @@ def test_resolved_configuration_is_read_back_the_same():
             {"data": {"cut_out_probability": 1.5}},
             "data.cut_out_probability: must be in [0, 1], got 1.5",
         ),
+        *(
+            (
+                {"data": {"loader": "dali", "records": ["a"], "batch_size": 30, **data}},
+                f"data.{sentence}",
+            )
+            for data, sentence in (
+                (
+                    {"images_per_person": 1},
+                    "images_per_person: must be 0 (off) or at least 2, got 1; 4 is usual",
+                ),
+                (
+                    {"images_per_person": 4},
+                    "images_per_person: must divide data.batch_size, got 4 and 30; use a "
+                    "data.batch_size of 32",
+                ),
+                (
+                    {"images_per_person": 5, "reader": "blocks"},
+                    "images_per_person: needs access to any image, got data.reader=blocks; use "
+                    "data.reader=random",
+                ),
+                (
+                    {"images_per_person": 5, "loader": "synthetic"},
+                    "images_per_person: is for records, got 5 with data.loader=synthetic; set it "
+                    "to 0",
+                ),
+                ({"bag": 60}, "bag: needs data.images_per_person, got 0; 5 is usual"),
+                (
+                    {"images_per_person": 5, "bag": 100},
+                    "bag: must be a multiple of data.batch_size, got 100; 7200 is usual",
+                ),
+                (
+                    {"images_per_person": 5, "bag": 100, "batch_size": 10},
+                    "bag: needs a data.batch_size of whole triplets, got 10; use 30 or another "
+                    "multiple of 3",
+                ),
+            )
+        ),
         ({"data": {"images_filter": -1}}, "data.images_filter: must be at least 0, got -1"),
         ({"optim": {"lr": 0}}, "optim.lr: must be above 0, got 0.0"),
         ({"optim": {"momentum": 1.0}}, "optim.momentum: must be in [0, 1), got 1.0"),

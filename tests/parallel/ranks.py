@@ -226,7 +226,7 @@ def write_cfg(
 ) -> Path:
     """Write folder/tiny.yaml: a small net, every loss logged, runs in folder/runs; return it.
 
-    ``sections`` changes it: ``train={"max_steps": 8}``.
+    ``sections`` changes it: ``train={"max_steps": 8}``; a head with a name replaces the other.
     """
     sets = [records] if isinstance(records, Path | str) else records
     config: dict[str, dict[str, Any]] = {
@@ -238,7 +238,8 @@ def write_cfg(
         "train": {"max_steps": 6, "log_every": 1, "checkpoint_every": 3},
     }
     for name, values in sections.items():
-        config[name] = {**config.get(name, {}), **values}
+        kept = {} if name == "head" and "name" in values else config.get(name, {})
+        config[name] = {**kept, **values}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))

@@ -21,6 +21,7 @@ from pipeline import build_loader
 from pipeline.augmentation import Augmentation, choose
 from pipeline.decoded_cache import DecodedCache
 from pipeline.loader import SYNTHETIC_STEPS, Share
+from pipeline.plans import People
 from pipeline.record_reader import RecordReader
 from pipeline.records import RecordError, open_records
 from pipeline.sampling import Position, block_order, epoch_order, rank_rows
@@ -132,6 +133,24 @@ def test_batches_are_what_sampling_says(numbers, name, options, reader):
     assert found == expected
     assert after == positions
     assert {mirrored for _, mirrored in found} == {True, False}
+
+
+@pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
+def test_batches_of_people_are_what_sampling_says(numbers, name, options):
+    # 13 people, in a set with identity records: an epoch is 3 steps of 2 ranks x 2 people.
+    options = options | {"images_per_person": 4, "seed": 5}
+    with loading(name, numbers, 8, **options) as loader:
+        assert loader.images_per_epoch == 52
+    ranks = [take(4, name, numbers, 8, share=Share(rank, 2), **options) for rank in range(2)]
+    rows = np.array([[row for row, _ in seen_numbers(i, labels)] for i, labels, _ in ranks])
+    rows = rows.reshape(2, 4, 8).swapaxes(0, 1).reshape(4, 16)
+    order = People(numbers.labels, 5, 4).order
+    assert (rows[:3].reshape(-1) == order(0)[:48]).all() and (rows[3] == order(1)[:16]).all()
+    after = ranks[0][2]
+    assert after == ranks[1][2] == [*(Position(0, 16 * i) for i in (1, 2, 3)), Position(1, 16)]
+    tail = take(2, name, numbers, 8, position=after[1], **options)
+    found = [row for row, _ in seen_numbers(*tail[:2])]
+    assert found == [*order(0)[32:48]]  # one rank goes on where two were
 
 
 def test_values_are_the_pixels_less_the_mean_over_the_deviation(faces):

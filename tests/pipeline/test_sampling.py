@@ -12,6 +12,7 @@ from pipeline.sampling import (
     advance,
     block_order,
     epoch_order,
+    people_order,
     rank_rows,
     settle,
     shuffled_blocks,
@@ -96,6 +97,51 @@ def test_a_window_over_the_whole_set_leaves_nothing_of_the_blocks():
     assert abs(np.mean(np.array(after_its_neighbour) == 1) - 1 / 64) < 0.01
 
 
+COUNTS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 12, 40, 3, 4])  # images of each person
+
+
+@pytest.mark.parametrize("each", [2, 3, 4, 5])
+def test_groups_show_every_person_once_and_images_evenly(each):
+    person = np.repeat(np.arange(len(COUNTS)), COUNTS)
+    used = np.zeros(len(person), int)
+    orders = set()
+    for epoch in range(60):
+        groups = people_order(COUNTS, 3, epoch, each).reshape(-1, each)
+        assert (groups.reshape(-1) == people_order(COUNTS, 3, epoch, each)).all()
+        whose = person[groups]
+        assert (whose == whose[:, :1]).all()
+        assert sorted(whose[:, 0]) == list(range(len(COUNTS)))
+        orders.add(tuple(whose[:, 0]))
+        different = [len(set(group)) for group in groups]
+        assert different == np.minimum(COUNTS[whose[:, 0]], each).tolist()
+        np.add.at(used, groups.reshape(-1), 1)
+        for p in range(len(COUNTS)):
+            assert np.ptp(used[person == p]) <= 1
+    assert len(orders) == 60 and used[person == 9].min() == 60 * each // 40
+    assert (people_order(COUNTS, 3, 0, each) != people_order(COUNTS, 4, 0, each)).any()
+
+
+def test_a_person_with_many_images_shows_them_in_many_company():
+    # Were the circle the same for all time, an image would meet none but its neighbours.
+    counts = np.array([8])
+    met = {
+        frozenset((int(a), int(b)))
+        for epoch in range(200)
+        for group in [people_order(counts, 1, epoch, 4)]
+        for a in group
+        for b in group
+        if a < b
+    }
+    assert len(met) == 8 * 7 // 2
+
+
+def test_groups_are_the_same_for_all_time():
+    # Checkpoints hold a place in this order.
+    counts = np.array([3, 1, 4])
+    assert people_order(counts, 1, 0, 2).tolist() == PEOPLE_OF_3
+    assert people_order(counts, 1, 5, 2).tolist() == PEOPLE_OF_3_LATER
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("num_images", [48, 50, 53])
 def test_an_epoch_covers_each_image_once_up_to_the_tail(num_images, size):
@@ -174,3 +220,5 @@ BLOCKS_OF_8 = [1, 2, 0, 3, 4, 5, 6, 7]
 CELLS_OF_8 = [7, 5, 1, 2, 3, 4, 0, 6]
 ORDER_OF_8 = [0, 5, 4, 1, 2, 6, 3, 7]
 MIRROR_OF_32 = "10001100000100000000100111000110"
+PEOPLE_OF_3 = [0, 1, 3, 3, 7, 6]
+PEOPLE_OF_3_LATER = [3, 3, 5, 7, 0, 2]

@@ -219,6 +219,18 @@ def test_trouble_with_data_leaves_at_the_next_comparison(make_loop, error, tmp_p
     assert [line["step"] for line in metrics(tmp_path)] == [5]
 
 
+def test_embeddings_that_are_not_finite_keep_the_checkpoint(make_loop):
+    def act(number):
+        if number == 7:  # a bag that is chosen from
+            raise FloatingPointError("the embeddings of a bag are not finite, got NaN or infinity")
+
+    made = make_loop(Source(act), 30, log_every=5, checkpoint_every=5)
+    sentence = r"^the embeddings of a bag .*; the last good checkpoint \(step 5\) is kept"
+    with pytest.raises(TrainingError, match=sentence) as caught:
+        made.loop.run()
+    assert not caught.value.usage and made.saved == [5]
+
+
 def test_no_first_batch_no_step(make_loop):
     def act(number):
         raise ValueError("train.rec: nothing there")

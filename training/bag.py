@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triplets out of bags: many images are embedded, semi-hard triplets chosen, and those trained on.
+
+``Bags`` stands in the place of the loader.  It takes its batches, of groups of people, fills a bag
+with them, and gives batches of anchors, positives and negatives, a third each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon
+
+from launch.comm import Comm
+
+EMPTY_BAGS = 20
+"""So many bags in a row without triplets for a batch end the run."""
+ROWS = 512  # anchors whose distances to a whole bag are held at a time
+
+
+class Batch(NamedTuple):
+    """One batch of one rank: B / 3 anchors, then their positives, then their negatives."""
+
+    image: mx.nd.NDArray
+    """(B, 3, H, W) float32 on the device."""
+    label: mx.nd.NDArray
+    """(B,) float32."""
+    after: Any
+    """Where the data goes on: within a bag its beginning, since it is chosen from anew then."""
+
+
+class Bags:
+    """Iterate over batches of triplets without end.
+
+    Parameters
+    ----------
+    loader
+        Gives batches of groups of people, with ``image``, ``label`` and ``after``.
+    net
+        Embeds the images of a bag, in inference mode.
+    comm
+        All ranks take as many batches from a bag as the one with the fewest triplets has.
+    bag
+        Images of a bag on this rank, a multiple of ``batch_size``.
+    batch_size
+        Images per batch, a multiple of 3.
+    alpha
+        Semi-hard are negatives that are farther than the positive, but by less than this, in
+        squared distance.
+    seed
+        With the position and the rank it says which negatives are taken, in which order.
+    begin
+        Position that the loader begins at.
+    say
+        Takes a line for the log.
+
+    Notes
+    -----
+    Of Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2; the bag is InsightFace's.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        net: gluon.HybridBlock,
+        comm: Comm,
+        bag: int,
+        batch_size: int,
+        alpha: float,
+        seed: int,
+        begin: Any,
+        say: Callable[[str], None],
+    ):
+        self.images_per_epoch = loader.images_per_epoch
+        self._loader, self._net, self._comm, self._say = loader, net, comm, say
+        self._bag, self._batch_size, self._alpha, self._seed = bag, batch_size, alpha, seed
+        self._begin = begin
+        self._images: mx.nd.NDArray | None = None
+        self._labels = np.empty(0)
+        self._batches = self._endless()
+
+    def __iter__(self) -> Bags:
+        return self
+
+    def __next__(self) -> Batch:
+        """Return the next batch; between bags it waits for the other ranks.
+
+        Raises
+        ------
+        ValueError
+            If a picture is damaged on this rank, or too few triplets are found.
+        FloatingPointError
+            If the embeddings are not finite.
+        """
+        return next(self._batches)
+
+    def _endless(self) -> Iterator[Batch]:
+        empty = 0
+        while True:
+            triplets, end, trouble = self._next_bag()
+            # Horovod: a rank in trouble takes part, so that the others learn of it.
+            fits = -1 if trouble else len(triplets) * 3 // self._batch_size
+            steps = int(self._comm.gather(np.array([[fits]])).min())
+            if trouble:
+                raise trouble
+            if steps < 0:
+                yield from self._until_all_leave()
+            if steps:
+                empty = 0
+                self._say(
+                    f"bag at epoch {self._begin[0]}, image {self._begin[1]}: {len(triplets)} "
+                    f"triplets of {self._bag} images, {steps} steps"
+                )
+            else:
+                empty += 1
+            if empty == EMPTY_BAGS:
+                raise ValueError(
+                    f"data.bag: {empty} bags in a row gave too few triplets for a batch, got "
+                    f"{len(triplets)} of {self._bag} images; nobody is left within head.margin="
+                    f"{self._alpha:g}, raise it, enlarge data.bag, or end the training here"
+                )
+            third = self._batch_size // 3
+            for step in range(steps):
+                rows = triplets[step * third : (step + 1) * third].T.reshape(-1)
+                yield self._batch(rows, end if step == steps - 1 else self._begin)
+            self._begin = end
+
+    def _next_bag(self) -> tuple[np.ndarray, Any, Exception | None]:
+        """Return triplets (T, 3), where the data goes on after the bag, and what went wrong."""
+        try:
+            embedding, end = self._fill()
+            generator = np.random.default_rng([self._seed, *self._begin, self._comm.rank])
+            chosen = choose_triplets(embedding, self._labels, self._alpha, generator)
+            return generator.permutation(chosen), end, None
+        except (ValueError, OSError, FloatingPointError) as error:
+            return np.empty((0, 3), np.int64), self._begin, error
+
+    def _fill(self) -> tuple[np.ndarray, Any]:
+        """Put new images into the bag; return their embeddings (n, E) and the place after them."""
+        labels, embeddings = [], []
+        for first in range(0, self._bag, self._batch_size):
+            batch = next(self._loader)
+            if self._images is None:
+                shape = (self._bag, *batch.image.shape[1:])
+                self._images = mx.nd.empty(shape, ctx=batch.image.context)
+            self._images[first : first + self._batch_size] = batch.image
+            # Sync: the next forward pass writes to the same place.
+            embeddings.append(self._net(batch.image).asnumpy())
+            labels.append(batch.label.asnumpy())
+        self._labels = np.concatenate(labels)
+        embedding = np.concatenate(embeddings)
+        if not np.isfinite(embedding).all():
+            raise FloatingPointError("the embeddings of a bag are not finite, got NaN or infinity")
+        lengths = np.sqrt((embedding**2).sum(axis=1, keepdims=True) + 1e-10)
+        return embedding / lengths, batch.after
+
+    def _batch(self, rows: np.ndarray, after: Any) -> Batch:
+        assert self._images is not None
+        ctx = self._images.context
+        image = mx.nd.take(self._images, mx.nd.array(rows, ctx=ctx, dtype="int32"))
+        return Batch(image, mx.nd.array(self._labels[rows], ctx=ctx), after)
+
+    def _until_all_leave(self) -> Iterator[Batch]:
+        """Give any batch, without asking the other ranks: one of them has stopped asking."""
+        while True:
+            yield self._batch(np.arange(self._batch_size), self._begin)
+
+
+def choose_triplets(
+    embedding: np.ndarray, label: np.ndarray, alpha: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Return (anchor, positive, negative) for each pair of images of one person: int64 (T, 3).
+
+    The anchor is the earlier of the two.  The negative is one of those with
+    d(a, p) < d(a, n) < d(a, p) + alpha, each as likely as another; a pair without any is left out.
+
+    Parameters
+    ----------
+    embedding
+        (n, E), of length 1; distances are squared.
+    label
+        (n,), person of each.
+    alpha
+        Width of the range of negatives.
+    generator
+        Draws the negatives.
+    """
+    found = []
+    squares = (embedding**2).sum(axis=1)
+    for first in range(0, len(label), ROWS):
+        rows = slice(first, first + ROWS)
+        product = embedding[rows] @ embedding.T
+        distances = squares[rows, None] + squares - 2 * product
+        for anchor, distance in enumerate(distances, first):
+            same = label == label[anchor]
+            positives = np.flatnonzero(same[anchor + 1 :]) + anchor + 1
+            if not len(positives):
+                continue
+            others = np.flatnonzero(~same)
+            far = distance[others]
+            for positive in positives:
+                near = distance[positive]
+                within = others[(far > near) & (far < near + alpha)]
+                if len(within):
+                    negative = within[generator.integers(len(within))]
+                    found.append((anchor, positive, negative))
+    return np.array(found, dtype=np.int64).reshape(-1, 3)
