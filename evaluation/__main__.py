@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m evaluation verify --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]"""
+"""python -m evaluation verify --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]
+python -m evaluation compare --base FOLDER --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, or 2 with one sentence on stderr."""
     options = build_parser().parse_args(arguments)
     try:
-        run_verify(options)
+        {"verify": run_verify, "compare": run_compare}[options.command](options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -31,38 +33,49 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     verify = commands.add_parser("verify", help="accuracy on pairs of faces (.bin)")
-    verify.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="FOLDER",
-        help="a checkpoint, or a run folder for its newest one",
+    compare = commands.add_parser(
+        "compare", help="accuracy beside that of another network, with bounds over people"
     )
-    verify.add_argument(
-        "--sets",
-        required=True,
-        nargs="+",
-        metavar="BIN",
-        help="verification sets: .bin files, or folders of them",
+    compare.add_argument(
+        "--base", required=True, metavar="FOLDER", help="checkpoint or run to compare with"
     )
-    verify.add_argument("--json", metavar="FILE", help="write the results there as well")
-    verify.add_argument("--batch-size", type=int, default=64, metavar="N")
-    verify.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="auto: the first GPU if there is one",
-    )
+    for command in (verify, compare):
+        command.add_argument(
+            "--checkpoint",
+            required=True,
+            metavar="FOLDER",
+            help="a checkpoint, or a run folder for its newest one",
+        )
+        command.add_argument(
+            "--sets",
+            required=True,
+            nargs="+",
+            metavar="BIN",
+            help="verification sets: .bin files, or folders of them",
+        )
+        command.add_argument("--json", metavar="FILE", help="write the results there as well")
+        command.add_argument("--batch-size", type=int, default=64, metavar="N")
+        command.add_argument(
+            "--device",
+            choices=("auto", "cpu", "gpu"),
+            default="auto",
+            help="auto: the first GPU if there is one",
+        )
     return parser
 
 
-def run_verify(options: argparse.Namespace) -> None:
-    """Read the sets, load the network, score and print."""
+def _check(options: argparse.Namespace) -> None:
     if options.batch_size < 1:
         raise ValueError(f"--batch-size: must be at least 1, got {options.batch_size}; 64 is usual")
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise ValueError(
             f"--json: its folder does not exist, got {options.json}; make the folder first"
         )
+
+
+def run_verify(options: argparse.Namespace) -> None:
+    """Read the sets, load the network, score and print."""
+    _check(options)
     # What can be wrong with little work comes first: MXNet takes seconds to import.
     sets = read_sets(options.sets)
 
@@ -77,6 +90,41 @@ def run_verify(options: argparse.Namespace) -> None:
     if options.json:
         report = {"checkpoint": str(checkpoint.folder), "verification": results}
         Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    """Score two networks on the same sets; print by how much they differ, and how surely."""
+    _check(options)
+    sets = read_sets(options.sets)
+
+    from evaluation.bootstrap import paired_difference, people_of, right_pairs
+    from evaluation.embedding import embed
+    from training.checkpoint import open_checkpoint
+
+    ctx = choose_device(options.device)
+    checkpoints = [open_checkpoint(Path(f)) for f in (options.base, options.checkpoint)]
+    nets = [load_net(checkpoint, ctx) for checkpoint in checkpoints]
+    results = {}
+    for name, pairs in sets.items():
+        base, other = (
+            right_pairs(
+                embed(net, pairs.images, size, options.batch_size, ctx, where=pairs.path)[0],
+                pairs.issame,
+            )
+            for net, size in nets
+        )
+        found = paired_difference(base, other, people_of(pairs))
+        print(
+            f"{name}: {base.mean():.2%} -> {other.mean():.2%}, difference "
+            f"{100 * found.difference:+.2f} points, 95 % of draws over {found.people} people "
+            f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+        )
+        accuracies = {"base": float(base.mean()), "accuracy": float(other.mean())}
+        results[name] = accuracies | found._asdict()
+    if options.json:
+        report = {"base": str(checkpoints[0].folder), "checkpoint": str(checkpoints[1].folder)}
+        text = json.dumps(report | {"comparison": results}, indent=2) + "\n"
+        Path(options.json).write_text(text, encoding="utf-8")
 
 
 def choose_device(name: str) -> Any:

@@ -106,3 +106,19 @@ def test_a_set_of_another_size(checkpoint, tmp_path, capsys):
     arguments = ["verify", "--checkpoint", str(checkpoint), "--sets", str(tmp_path / "small.bin")]
     assert command.main([*arguments, "--device", "cpu"]) == 2
     assert "small.bin: image 0 of pair 0: is not 112 high and 112 wide" in capsys.readouterr().err
+
+
+def test_compare_with_itself(sets, checkpoint, tmp_path, capsys):
+    report = tmp_path / "report.json"
+    status = command.main(
+        ["compare", "--base", str(checkpoint), "--checkpoint", str(checkpoint)]
+        + ["--sets", str(sets), "--json", str(report), "--device", "cpu"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0 and len(lines) == 2
+    assert lines[0].startswith("one: ") and "difference +0.00 points, 95 % of draws" in lines[0]
+    found = json.loads(report.read_text())["comparison"]["two"]
+    assert found["base"] == found["accuracy"] and found["low"] == found["high"] == 0
+    arguments = ["compare", "--base", str(tmp_path), "--checkpoint", str(checkpoint)]
+    assert command.main([*arguments, "--sets", str(sets)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
