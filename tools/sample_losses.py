@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a small net with each loss on the sample faces:  python tools/sample_losses.py OUT
+
+One short run of run_train.py for each loss, all alike but for what a loss needs (SETTINGS), and a
+table of their accuracies on the sample's pairs: whether each one learns, not which is best, which
+takes larger sets and longer runs to tell.  `make sample` renders the faces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# Scripts are started by their path: put the root of the project on the module path.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import yaml
+
+SAMPLE = ROOT / "data" / "sample_faces"
+ANGLE = {"m2": 0.2, "scale": 24.0}  # margins of 0.5 at scale 64 are for many more people
+PEOPLE = {"data": {"images_per_person": 4}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "normface": {"head": {"scale": 24.0}},
+    "sphereface": {"head": {"m1": 1.2, "scale": 24.0}},
+    "cosface": {"head": {"m3": 0.15, "scale": 24.0}},
+    "arcface": {"head": ANGLE},
+    "combined": {"head": {"m2": 0.1, "m3": 0.1, "scale": 24.0}},
+    "adaface": {"head": {"m": 0.2, "scale": 24.0}},
+    "magface": {"head": {"least": 0.1, "most": 0.3, "length_weight": 5.0, "scale": 24.0}},
+    "elasticface": {"head": ANGLE},
+    "sv_softmax": {"head": {"t": 1.1, "m3": 0.15, "scale": 24.0}},
+    "sub_center_arcface": {"head": ANGLE},
+    "curricularface": {"head": ANGLE},
+    "circle": {"head": {"scale": 64.0}},
+    "intra": {"head": ANGLE},
+    "inter": {"head": ANGLE},
+    **{name: PEOPLE for name in ("range", "marginal", "contrastive", "triplet")},
+    **{name: PEOPLE for name in ("angular_triplet", "n_pair", "mps")},
+}
+# Each epoch of batches of people shows four images of each person: as many images in more epochs.
+BASE: dict[str, dict[str, Any]] = {
+    "data": {"records": str(SAMPLE), "batch_size": 64},
+    "net": {"name": "mobilefacenet", "width": 0.25, "embedding_size": 128},
+    "optim": {"lr": 0.1, "schedule": "cosine", "warmup": "10 %"},
+    "train": {"log_every": 10, "checkpoint_every": 1000, "margin_warmup": "30 %"},
+    "eval": {"sets": [str(SAMPLE)], "every_steps": 0},
+}
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    from heads import HEADS
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path, help="folder for runs and losses.json")
+    parser.add_argument("--only", nargs="+", choices=HEADS, default=list(HEADS), metavar="LOSS")
+    parser.add_argument("--steps", type=int, default=200, help="steps of 64 images (200)")
+    arguments = parser.parse_args()
+    if not SAMPLE.is_dir():
+        print(
+            "sample_losses: no sample faces, got no data/sample_faces; make sample", file=sys.stderr
+        )
+        return 2
+    found: dict[str, Any] = {}
+    for name in arguments.only:
+        found[name] = train(name, arguments.out, arguments.steps)
+        print(
+            f"{name:20} {found[name]['accuracy']:.3f}  loss {found[name]['final_loss']:.3f}",
+            flush=True,
+        )
+    report = json.dumps({"steps": arguments.steps, "losses": found}, indent=2)
+    (arguments.out / "losses.json").write_text(report + "\n")
+    return 0
+
+
+def train(name: str, out: Path, steps: int) -> dict[str, float]:
+    """Train with one loss in a process of its own; return accuracy and last loss."""
+    config = {section: dict(values) for section, values in BASE.items()}
+    config["train"]["max_steps"] = steps
+    config["train"]["epochs"] = 1000
+    config["run"] = {"dir": str(out), "name": name, "resume": False}
+    for section, values in SETTINGS.get(name, {}).items():
+        config.setdefault(section, {}).update(values)
+    config.setdefault("head", {})["name"] = name
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [sys.executable, str(ROOT / "run_train.py"), "--cfg", str(path)]
+    with (out / f"{name}.log").open("w") as log:
+        done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        last = (out / f"{name}.log").read_text().splitlines()[-1:]
+        raise SystemExit(f"sample_losses: {name} ended with {done.returncode}: {''.join(last)}")
+    (folder,) = out.glob(f"{name}*/summary.json")
+    summary = json.loads(folder.read_text())
+    (verification,) = summary["verification"].values()
+    return {"accuracy": verification["accuracy"], "final_loss": summary["final_loss"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
