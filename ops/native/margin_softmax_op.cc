@@ -9,7 +9,7 @@
 namespace {
 
 enum { kEmbedding, kCentres, kLabel, kPsi, kSlope, kInputs };
-enum { kThreshold = kInputs, kColumns, kAllInputs };
+constexpr int kThreshold = kInputs, kColumns = kThreshold + 1;
 enum { kLoss, kCosine, kMaximum, kTotal, kPull, kShare, kOutputs };
 using Sizes = std::vector<unsigned int>;
 
@@ -24,11 +24,13 @@ int64_t whole(const Attributes& attributes, const char* name, int64_t otherwise)
 
 bool reweighed(const Attributes& attributes) { return whole(attributes, "columns", 0); }
 
+int inputs_of(const Attributes& attributes) { return kInputs + (reweighed(attributes) ? 2 : 0); }
+
 MXReturnValue margin_softmax_attributes(const Attributes& attributes, int* inputs, int* outputs) {
   if (!attributes.count("scale")) return fail("face_margin_softmax: scale is required");
   const int64_t group = whole(attributes, "group", 1);
   if (group < 1 || group > 96) return fail("face_margin_softmax: group must be 1 to 96");
-  *inputs = reweighed(attributes) ? kAllInputs : kInputs;
+  *inputs = inputs_of(attributes);
   *outputs = kOutputs;
   return MX_SUCCESS;
 }
@@ -101,7 +103,7 @@ template <typename T>
 MXReturnValue margin_softmax_backward(const Attributes& attributes, Tensors* in, Tensors* out,
                                       const OpResource& resource) {
   const auto inputs = margin_softmax_inputs<T>(attributes, in->data() + kOutputs);
-  const int given = reweighed(attributes) ? kAllInputs : kInputs;
+  const int given = inputs_of(attributes);
   MXTensor* results = in->data() + kOutputs + given;
   const T *gradient = (*in)[kLoss].data<T>(), *pull = results[kPull].data<T>();
   const int n = threads();
