@@ -10,7 +10,7 @@ import ops
 from heads.checks import check_count
 from heads.cross_entropy import Form, cross_entropy, normalised
 from heads.margin_softmax import MarginSoftmax, check_size
-from heads.statistics import Reduce, Traced, alone
+from heads.statistics import Reduce, Traced, alone, state
 
 NOWHERE = -1000.0  # cosine of a class that is to be left out of a sum
 LEAST_SCALE = 1e-3  # with few classes, all of them opposite, the logarithm would fall below 0
@@ -27,14 +27,7 @@ class AdaCos(MarginSoftmax):
         super().__init__(num_classes, embedding_size, scale=1.0, **kwargs)
         self._reduce, self._found = reduce, Traced(self._rows)
         first = math.sqrt(2.0) * math.log(num_classes - 1)
-        with self.name_scope():
-            self.scale = self.params.get(
-                "scale",
-                shape=(1,),
-                init=mx.init.Constant(first),
-                grad_req="null",
-                differentiable=False,
-            )
+        self.scale = state(self, "scale", (1,), mx.init.Constant(first))
 
     def forward(self, embedding, label, margin_fraction=None):
         if autograd.is_training() and isinstance(embedding, mx.nd.NDArray):

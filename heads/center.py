@@ -9,7 +9,7 @@ from mxnet import autograd
 from heads.checks import check_number
 from heads.mining import pairs
 from heads.softmax import Softmax, check_classes
-from heads.statistics import Reduce, Traced, alone
+from heads.statistics import Reduce, Traced, alone, state
 
 
 class Center(Softmax):
@@ -39,14 +39,8 @@ class Center(Softmax):
         self._center_weight, self._git_weight = center_weight, git_weight
         self._center_rate, self._reduce = center_rate, reduce
         self._moved = Traced(self._moved_centers)
-        with self.name_scope():
-            self.centers = self.params.get(
-                "centers",
-                shape=(num_classes, embedding_size),
-                init=mx.init.Zero(),
-                grad_req="null",
-                differentiable=False,
-            )
+        shape = (num_classes, embedding_size)
+        self.centers = state(self, "centers", shape, mx.init.Zero())
 
     def forward(self, embedding, label, margin_fraction=None):
         out = super().forward(embedding, label)

@@ -11,7 +11,7 @@ from mxnet import autograd
 from heads.checks import check_number
 from heads.cross_entropy import normalised
 from heads.margin_softmax import MarginSoftmax, check_margins, check_size
-from heads.statistics import Reduce, alone
+from heads.statistics import Reduce, alone, state
 
 
 def _six(F, fraction, *numbers):
@@ -50,10 +50,7 @@ class CurricularFace(MarginSoftmax):
     ) -> None:
         super().__init__(num_classes, embedding_size, m2=m2, scale=scale, **kwargs)
         self._momentum, self._reduce = momentum, reduce
-        with self.name_scope():
-            self.t = self.params.get(
-                "t", shape=(1,), init=mx.init.Zero(), grad_req="null", differentiable=False
-            )
+        self.t = state(self, "t", (1,), mx.init.Zero())
 
     def forward(self, embedding, label, margin_fraction=None):
         if autograd.is_training() and isinstance(embedding, mx.nd.NDArray):

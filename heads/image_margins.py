@@ -13,7 +13,7 @@ from heads.checks import check_flag, check_number
 from heads.cross_entropy import length, through_psi
 from heads.margin_softmax import MarginSoftmax, check_size
 from heads.margins import adaptive_angle, additive_angles
-from heads.statistics import Reduce, Traced, alone
+from heads.statistics import Reduce, Traced, alone, state
 
 LEAST_LENGTH, MOST_LENGTH = 1e-3, 100.0  # AdaFace looks at lengths within these bounds
 
@@ -63,14 +63,9 @@ class AdaFace(MarginSoftmax):
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self._m, self._h, self._momentum, self._reduce = m, h, momentum, reduce
         self._lengths_of, self._moments = Traced(_cut_length), Traced(_mean_and_deviation)
-        with self.name_scope():
-            self.lengths = self.params.get(  # running mean, deviation; its authors' first values
-                "lengths",
-                shape=(2,),
-                init=mx.init.Constant(mx.nd.array([20.0, 100.0])),
-                grad_req="null",
-                differentiable=False,
-            )
+        # Running mean and deviation; its authors' first values.
+        first = mx.init.Constant(mx.nd.array([20.0, 100.0]))
+        self.lengths = state(self, "lengths", (2,), first)
 
     def forward(self, embedding, label, margin_fraction=None):
         if autograd.is_training() and isinstance(embedding, mx.nd.NDArray):

@@ -12,6 +12,14 @@ Reduce = Callable[[mx.nd.NDArray, Statistic], mx.nd.NDArray]
 """``reduce(rows, by)`` returns ``by`` of the rows (B, ...) of all ranks, rank 0 first."""
 
 
+def state(
+    head: gluon.HybridBlock, name: str, shape: tuple[int, ...], init: mx.init.Initializer
+) -> gluon.Parameter:
+    """Give a head a parameter that it learns without a gradient; it is part of checkpoints."""
+    with head.name_scope():
+        return head.params.get(name, shape=shape, init=init, grad_req="null", differentiable=False)
+
+
 class Traced(gluon.HybridBlock):
     """A function of arrays, traced once: called outside a head's own graph it costs one call.
 
