@@ -86,19 +86,26 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
       w = tile.gathered;
     }
     scores(in, w, n, packed, rows, s, inv);
-    for (int64_t j = 0; j < n; ++j) {
-      const T f = in.scale * inv[j];
-      for (int64_t b = 0; b < rows; b += kLanes<T>)
-        at(g + j * rows + b) = at(s + j * rows + b) * f;
-    }
-    if (changed) reweigh(in, threshold, n, rows, g, tile.slopes);
-    if (in.group > 1) nearest(in, int64_t(classes[0]), n, rows, g);  // none is passed over
-    for (int64_t j = 0; j < n; ++j)
-      for (int64_t b = 0; b < rows; b += kLanes<T>) {
-        Vector<T> p = exponential(at(g + j * rows + b) - at(top + b)) * at(factor + b);
-        if (changed) p *= at(tile.slopes + j * rows + b);
-        at(g + j * rows + b) = p;
+    if (!changed && in.group == 1) {
+      for (int64_t j = 0; j < n; ++j) {
+        const T f = in.scale * inv[j];
+        for (int64_t b = 0; b < rows; b += kLanes<T>)
+          at(g + j * rows + b) =
+              exponential(at(s + j * rows + b) * f - at(top + b)) * at(factor + b);
       }
+    } else {
+      for (int64_t j = 0; j < n; ++j)
+        for (int64_t b = 0; b < rows; b += kLanes<T>)
+          at(g + j * rows + b) = at(s + j * rows + b) * (in.scale * inv[j]);
+      if (changed) reweigh(in, threshold, n, rows, g, tile.slopes);
+      if (in.group > 1) nearest(in, int64_t(classes[0]), n, rows, g);  // none is passed over
+      for (int64_t j = 0; j < n; ++j)
+        for (int64_t b = 0; b < rows; b += kLanes<T>) {
+          Vector<T> p = exponential(at(g + j * rows + b) - at(top + b)) * at(factor + b);
+          if (changed) p *= at(tile.slopes + j * rows + b);
+          at(g + j * rows + b) = p;
+        }
+    }
     for (int64_t b = 0; b < B; ++b) {
       const int64_t j = place_of(in.label[b], classes, n);
       if (j < 0) continue;
@@ -109,7 +116,10 @@ INLINE void centre_gradients(const MarginSoftmax<T>& in, int threads, char* work
       Vector<T> sum{};
       for (int64_t b = 0; b < rows; b += kLanes<T>) {
         at(g + j * rows + b) *= inv[j];
-        sum += in.squares ? at(g + j * rows + b) : at(g + j * rows + b) * at(s + j * rows + b);
+        if (in.squares)
+          sum += at(g + j * rows + b);
+        else
+          sum += at(g + j * rows + b) * at(s + j * rows + b);
       }
       tile.along[j] = in.unit_columns || in.squares ? sum_of<T>(sum) * inv[j] * inv[j] : T(0);
     }
