@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw two-dimensional embeddings of digits: a panel for training, one for testing."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+PANEL, TITLE, GAP = 560, 60, 12  # pixels
+SIZE = (2 * PANEL + GAP, TITLE + PANEL)  # width, height of a picture
+POINTS = 10_000  # drawn per panel at most
+SHIFT = 4  # bits of a pixel that OpenCV places circles by
+INSIDE = 0.999  # share of the points that the window holds at least, on each side
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+INK, PAPER, GREY = (40, 40, 40), (255, 255, 255), (205, 205, 205)
+BINS = 720  # of the circle
+
+
+def draw(
+    title: str,
+    subtitle: str,
+    halves: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    circle: bool,
+    seed: int,
+) -> bytes:
+    """Return the PNG of one loss.
+
+    Parameters
+    ----------
+    title, subtitle
+        Lines above the panels, ASCII.
+    halves
+        Caption, embeddings (N, 2) and labels (N,) of the left and the right panel.
+    circle
+        Show directions alone: points on a circle, stacked outwards where many share one.
+    seed
+        Of the choice of points, where there are too many, and of the order they are drawn in.
+    """
+    chosen = []
+    for caption, embeddings, labels in halves:
+        order = np.random.default_rng(seed).permutation(len(labels))[:POINTS]
+        points, labels = embeddings[order], labels[order]
+        chosen.append((caption, stack_on_circle(points, labels) if circle else points, labels))
+    middle, half = _window(np.concatenate([points for _, points, _ in chosen]))
+    picture = np.full((SIZE[1], SIZE[0], 3), 255, np.uint8)
+    cv2.putText(picture, title, (10, 26), FONT, 0.8, INK, 2, cv2.LINE_AA)
+    cv2.putText(picture, subtitle, (10, 50), FONT, 0.45, INK, 1, cv2.LINE_AA)
+    for place, (caption, points, labels) in enumerate(chosen):
+        left = place * (PANEL + GAP)
+        panel = picture[TITLE:, left : left + PANEL]
+        # One scale for x and y and for both panels, y upwards.
+        pixels = (points - middle) * [1, -1] / half * (PANEL / 2 - 8) + PANEL / 2
+        zero = (-middle) * [1, -1] / half * (PANEL / 2 - 8) + PANEL / 2
+        panel[:] = _panel(caption, pixels, labels, zero)
+    done, png = cv2.imencode(".png", picture)
+    assert done
+    return png.tobytes()
+
+
+def colours() -> list[tuple[int, int, int]]:
+    """Return ten colours as BGR; neighbours differ in lightness too."""
+    found = []
+    for n in range(10):
+        red, green, blue = colorsys.hls_to_rgb(n / 10, 0.42 if n % 2 else 0.6, 0.75)
+        found.append((round(255 * blue), round(255 * green), round(255 * red)))
+    return found
+
+
+def stack_on_circle(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return points of the unit circle, moved outwards one upon the other where many would lie.
+
+    Within one direction those of a class lie together, so that a mixture shows as layers.
+    """
+    angle = np.arctan2(points[:, 1], points[:, 0])
+    bins = np.floor((angle / (2 * np.pi) + 0.5) * BINS).astype(int) % BINS
+    order = np.lexsort((labels, bins))
+    first = np.searchsorted(bins[order], bins[order])
+    height = np.empty(len(points))
+    height[order] = np.arange(len(points)) - first
+    radius = 1 + 0.5 * height / max(1.0, height.max())
+    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _window(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the middle and half the side of the square that is shown: few outliers are not."""
+    low = np.quantile(points, 1 - INSIDE, axis=0)
+    high = np.quantile(points, INSIDE, axis=0)
+    return (low + high) / 2, float(max((high - low).max() / 2 * 1.08, 1e-6))
+
+
+def _panel(caption: str, pixels: np.ndarray, labels: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    panel = np.full((PANEL, PANEL, 3), 255, np.uint8)
+    x, y = (int(v) for v in np.clip(zero, -PANEL, 2 * PANEL))
+    cv2.line(panel, (x - 9, y), (x + 9, y), GREY, 1, cv2.LINE_AA)
+    cv2.line(panel, (x, y - 9), (x, y + 9), GREY, 1, cv2.LINE_AA)
+    palette = colours()
+    inside = ((pixels > -PANEL) & (pixels < 2 * PANEL)).all(axis=1)
+    places = np.rint(pixels * 2**SHIFT)
+    for (x, y), label in zip(places[inside].astype(int).tolist(), labels[inside], strict=True):
+        cv2.circle(panel, (x, y), int(1.4 * 2**SHIFT), palette[label], -1, cv2.LINE_AA, SHIFT)
+    for label in np.unique(labels):
+        _digit(panel, str(label), np.median(pixels[labels == label], axis=0))
+    cv2.putText(panel, caption, (10, PANEL - 12), FONT, 0.55, INK, 1, cv2.LINE_AA)
+    cv2.rectangle(panel, (0, 0), (PANEL - 1, PANEL - 1), GREY, 1)
+    return panel
+
+
+def _digit(panel: np.ndarray, text: str, middle: np.ndarray) -> None:
+    """Write a digit that can be read on any colour."""
+    (width, height), _ = cv2.getTextSize(text, FONT, 0.8, 2)
+    place = (round(middle[0] - width / 2), round(middle[1] + height / 2))
+    cv2.putText(panel, text, place, FONT, 0.8, PAPER, 6, cv2.LINE_AA)
+    cv2.putText(panel, text, place, FONT, 0.8, INK, 2, cv2.LINE_AA)

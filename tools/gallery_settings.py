@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the gallery trains with each loss: the table of settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the gallery trains with one loss."""
+
+    head: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the head."""
+    rule: str = "cosine"
+    """How a class is found for the accuracy, see `tools.gallery_training.classify`."""
+    lr: float = 0.1
+    epochs: float = 10
+    batch: int = 256
+    warmup: float = 0.1
+    """Share of the run over which the rate rises."""
+    clip_norm: float = 2.0
+    centre_length: float = 0.0
+    """Length of class centres that begin evenly around a circle; 0: where the head puts them."""
+    by_person: bool = False
+    """Equally many images of each digit in a batch, for losses on pairs."""
+    circle: bool = False
+    """The picture shows embeddings brought to unit length."""
+
+
+LOSSES = {
+    "softmax": Setting(rule="product"),
+    "l2_softmax": Setting({"scale": 10.0}, rule="product"),
+    "normface": Setting({"scale": 10.0}),
+    "sphereface": Setting({"m1": 1.2, "scale": 10.0}),
+    "cosface": Setting({"m3": 0.1, "scale": 10.0}),
+    "arcface": Setting({"m2": 0.1, "scale": 10.0}),
+    "combined": Setting({"m1": 1.05, "m2": 0.05, "m3": 0.05, "scale": 10.0}),
+    "a_softmax": Setting({"m1": 2}),
+    "sv_softmax": Setting({"t": 1.1, "m3": 0.1, "scale": 10.0}),
+    "sub_center_arcface": Setting({"sub_centers": 2, "m2": 0.1, "scale": 10.0}),
+    "curricularface": Setting({"m2": 0.1, "scale": 10.0}),
+    "adacos": Setting(),
+    "adaface": Setting({"m": 0.1, "scale": 10.0}),
+    "magface": Setting(
+        {"low": 1.0, "high": 30.0, "least": 0.05, "most": 0.15, "length_weight": 5.0, "scale": 10.0}
+    ),
+    "elasticface": Setting({"m2": 0.1, "scale": 10.0}),
+    "circle": Setting({"m": 0.6, "scale": 20.0}),
+    "intra": Setting({"m2": 0.1, "scale": 10.0}),
+    "inter": Setting({"m2": 0.1, "scale": 10.0}),
+    "center": Setting({"center_weight": 0.1}, rule="product"),
+    "git": Setting({"center_weight": 0.1, "git_weight": 0.1}, rule="product"),
+    "ring": Setting({"ring_weight": 0.1, "radius": 10.0}, rule="product"),
+    "range": Setting({"intra_weight": 1e-3, "inter_weight": 1e-3, "margin": 100.0}, rule="product"),
+    "lgm": Setting(rule="distance"),
+    "coco": Setting(),
+    "marginal": Setting({"theta": 0.2, "xi": 0.1}, rule="product"),
+    "contrastive": Setting({"margin": 0.6}, rule="mean cosine", by_person=True, batch=250, circle=True),
+    "triplet": Setting({"margin": 0.1}, rule="mean cosine", by_person=True, batch=250, circle=True),
+    "angular_triplet": Setting({"margin": 0.2}, rule="mean cosine", by_person=True, batch=250, circle=True),
+    "n_pair": Setting(rule="mean cosine", by_person=True, batch=250),
+    "mps": Setting({"margin": 0.1}, rule="mean cosine", by_person=True, batch=250, circle=True),
+}
