@@ -24,7 +24,7 @@ CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 MARGIN_FROM, MARGIN_RISE = 0.2, 0.3  # shares of the run before the margin, and until all of it
 AROUND = (1, 8, 3, 5, 0, 6, 4, 9, 7, 2)  # digits that look alike are neighbours
-MOST_SHIFT = 2  # pixels
+MOST_SHIFT = 1
 TRAIN_SHOWN = 20_000  # images of the training set that are embedded at the end
 EMBED_BATCH = 500
 
@@ -215,7 +215,7 @@ def _person_batches(
 
 
 def shift(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return images (B, 28, 28), each moved by up to MOST_SHIFT pixels, black where it came from."""
+    """Return images (B, 28, 28), each moved by up to MOST_SHIFT pixels; what is left is black."""
     side, most = images.shape[1], MOST_SHIFT
     padded = np.pad(images, ((0, 0), (most, most), (most, most)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2))
