@@ -81,6 +81,8 @@ LOSSES = {
     "contrastive": Setting({"margin": 0.6}, **PAIRS),
     "triplet": Setting({"margin": 0.1}, **PAIRS),
     "angular_triplet": Setting({"margin": 0.2}, **PAIRS),
-    "n_pair": Setting(**{**PAIRS, "circle": False}),
-    "mps": Setting({"margin": 0.1}, **PAIRS),
+    "n_pair": Setting(
+        {"length_weight": 2e-4}, **{**PAIRS, "circle": False, "batch": 40, "lr": 0.03, "epochs": 4}
+    ),
+    "mps": Setting({"margin": 0.1}, **{**PAIRS, "epochs": 2}),  # collapses: docs/gallery.md
 }

@@ -5,7 +5,7 @@ equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT [WAY]
 
 WAY is how the gradients travel: "straight", or "host": through the host's memory, where cpu(1)
 stands for a GPU, or "averaged": straight, by a Horovod that says it has an NCCL that averages, or
-"native": straight, computed by the fused operators, with a head that keeps statistics.
+"native" or "center": straight, by the fused operators, with a head that keeps statistics.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from pipeline.records import open_records
 from training.step import build_optimizer, collect_parameters, train_step
 
 EMBEDDING_SIZE = 16
-HEAD_OF = {"native": ("adaface", {"momentum": 0.3})}
+HEAD_OF = {
+    "native": ("adaface", {"momentum": 0.3, "scale": 16.0}),
+    "center": ("center", {"center_weight": 1.0}),
+}
 LR = 0.001  # class centres of length 0.04 move fast
 
 
@@ -60,7 +63,7 @@ def choose_way(way: str) -> mx.Context:
         import horovod.mxnet as hvd
 
         hvd.nccl_built = lambda: 22105
-    if way == "native":
+    if way in ("native", "center"):
         ops.use("native")
     return mx.cpu()
 
@@ -75,9 +78,9 @@ def main(
     loader = build_loader("dali", found, batch_size, share=share)
     mx.random.seed(5 + comm.rank)  # the ranks begin with rank 0's weights in any case
     net = build_tiny_net()
-    name, settings = HEAD_OF.get(way, ("arcface", {}))
+    name, settings = HEAD_OF.get(way, ("arcface", {"scale": 16.0}))
     size = found.num_classes, EMBEDDING_SIZE
-    head = build_head(name, *size, comm.average, scale=16.0, **settings)
+    head = build_head(name, *size, comm.reduce, **settings)
     for block in (net, head):
         block.initialize(mx.init.Xavier(), ctx=ctx)
         block.hybridize(static_alloc=True, static_shape=True)

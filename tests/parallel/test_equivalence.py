@@ -40,6 +40,13 @@ def test_two_ranks_with_the_fused_operators_equal_one(tiny_records, tmp_path):
     assert abs(one["head.lengths"] - [20, 100]).min() > 10  # what AdaFace learns of a batch
 
 
+def test_the_centres_of_two_ranks_follow_the_images_of_both(tiny_records, tmp_path):
+    one = weights(tiny_records, tmp_path / "one.npz", 1, 8, 0.0, "center")
+    two = weights(tiny_records, tmp_path / "two.npz", 2, 4, 0.0, "center")
+    assert largest_difference(one, two) <= 1e-4
+    assert abs(one["head.centers"]).max() > 0.01
+
+
 def test_two_ranks_equal_one_with_the_double_batch(tiny_records, tmp_path):
     results = {}
     # Without BatchNorm, whose statistics are those of one rank's batch. 2.0 is below the norm of
