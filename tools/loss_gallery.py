@@ -39,7 +39,7 @@ from tools.gallery_settings import LOSSES
 from tools.gallery_training import GalleryError, train
 
 DRAWN = (20_000, 2_000)  # digits for training and test, where there is no MNIST
-QUICK_DRAWN, QUICK_EPOCHS = (4_000, 1_000), 3.0
+QUICK_DRAWN, QUICK_EPOCHS = (4_000, 1_000), 12.0
 TITLE = "Losses in two dimensions"
 
 
