@@ -139,7 +139,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         config.optim.weight_decay,
     )
     trainer = comm.trainer(parameters, optimizer)
-    agree(comm, lambda: restore(checkpoint, inputs, net, head, trainer, parameters))
+    begun = agree(comm, lambda: restore(checkpoint, inputs, net, head, trainer, parameters))
     comm.broadcast(parameters)
     reseed(config.run.seed, progress.step, comm.rank)
 
@@ -152,6 +152,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             config.data.bag,
             config.data.batch_size,
             alpha=config.head.options["margin"],
+            angular=config.head.name == "angular_triplet",
             seed=config.run.seed,
             begin=Position(progress.epoch, progress.consumed),
             say=log.say,
@@ -168,7 +169,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             "loader": f"{config.data.loader}/{config.data.reader}",
             "batch": f"{config.data.batch_size} x {comm.size} = {whole}",
         },
-        [operators, *told, pretrained_notice(inputs, progress), comm.notice(inputs.ctx)],
+        [operators, *told, begun, comm.notice(inputs.ctx)],
     )
     depends_on = {**versions(), "decode": decode}
     meta = {
@@ -261,9 +262,14 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
             "each; set it to false"
         )
     whole = data.batch_size * comm.size
-    if data.loader != "synthetic":
-        mining = config.head.options.get("mining", "")
-        check_batches(config.head.name, mining, data.images_per_person, data.bag)
+    mining = config.head.options.get("mining", "")
+    groups = data.images_per_person > 0 or data.loader == "synthetic"
+    check_batches(config.head.name, mining, groups, data.bag)
+    if data.bag and (config.train.margin_start.amount or config.train.margin_warmup.amount):
+        raise ConfigError(
+            "data.bag: chooses triplets by the whole margin, got one that rises during training; "
+            "leave train.margin_start and train.margin_warmup out"
+        )
     if data.records:
         records = open_records(
             data.records, config.run.dir, data.num_classes, data.labels, data.images_filter
@@ -410,23 +416,19 @@ def restore(
     head: Any,
     trainer: Any,
     parameters: dict[str, Any],
-) -> None:
-    """Load the checkpoint of this run, or the pretrained one of another."""
+) -> str:
+    """Load the checkpoint of this run, or the pretrained one of another; return what to say."""
     if checkpoint:
         checkpoint.load_net_parameters(net, inputs.ctx)
         checkpoint.load_head_parameters(head, inputs.ctx)
         checkpoint.load_momentum(trainer, parameters, head)
     elif inputs.pretrained:
         inputs.pretrained.load_net_parameters(net, inputs.ctx)
-        if inputs.pretrained.head_fits(head):
-            inputs.pretrained.load_head_parameters(head, inputs.ctx)
-
-
-def pretrained_notice(inputs: Inputs, progress: Progress) -> str:
-    """Return the line about the weights that a new run starts from."""
-    if not inputs.pretrained or progress.step:
-        return ""
-    return f"starts from the weights of {inputs.pretrained.folder}"
+        taken = inputs.pretrained.load_what_fits(head, inputs.ctx)
+        missing = sorted({*head._collect_params_with_prefix()} - {*taken})
+        anew = f"; new in the head: {', '.join(missing)}" if missing else ""
+        return f"starts from the weights of {inputs.pretrained.folder}{anew}"
+    return ""
 
 
 def rate(config: Config, epoch_images: int, end_images: int) -> Any:

@@ -10,6 +10,8 @@ from heads.margin_softmax import MarginSoftmax, check_size
 def coco(num_classes: int, embedding_size: int, *, scale: float = 0.0) -> MarginSoftmax:
     """Build a softmax on scaled cosines to the centroids of the classes.
 
+    -log softmax_y of the logits scale cos t_j, t_j being the angle to the centroid of class j.
+
     Parameters
     ----------
     num_classes, embedding_size

@@ -187,6 +187,10 @@ def adaface(
 ) -> AdaFace:
     """Build a softmax whose margin depends on the quality of the image.
 
+    -log softmax_y of the logits scale cos t_j, that of the true class y
+    scale (cos(t_y - m q) - m q - m), where q = h (length of the embedding - running mean of them) /
+    running deviation, cut to -1 to 1.
+
     Parameters
     ----------
     num_classes, embedding_size
@@ -236,6 +240,10 @@ def magface(
 ) -> MagFace:
     """Build a softmax whose margin grows with the length of the embedding.
 
+    -log softmax_y of the logits scale cos t_j, that of the true class y scale cos(t_y + m(a)), plus
+    length_weight (a / high^2 + 1 / a), where a is the length of the embedding, brought to low to
+    high, and m(a) grows from least to most between these.
+
     Parameters
     ----------
     num_classes, embedding_size
@@ -274,11 +282,14 @@ def elasticface(
     embedding_size: int,
     *,
     m2: float = 0.5,
-    sigma: float = 0.0125,
+    sigma: float = 0.05,
     plus: bool = False,
     scale: float = 64.0,
 ) -> ElasticFace:
     """Build a softmax with a random margin added to the angle to the true class.
+
+    -log softmax of the logits scale cos t_j, that of the true class scale cos(t + e), where e is
+    drawn for each image from a normal distribution of mean m2 and deviation sigma.
 
     Parameters
     ----------
@@ -287,7 +298,7 @@ def elasticface(
     m2
         Mean of the margins in radians, 0 to pi/2.
     sigma
-        Their deviation, from 0.
+        Their deviation in radians, from 0; the authors have 0.05, and 0.0175 with `plus`.
     plus
         Whether images further from the centre of their class get the larger ones.
     scale
@@ -306,6 +317,6 @@ def elasticface(
     return ElasticFace(
         **check_size(num_classes, embedding_size, scale),
         m2=check_number("head.m2", m2, 0, math.pi / 2, advice="it is in radians, 0.5 is usual"),
-        sigma=check_number("head.sigma", sigma, 0, math.inf, advice="0.0125 is usual"),
+        sigma=check_number("head.sigma", sigma, 0, math.inf, advice="0.05 is usual"),
         plus=check_flag("head.plus", plus),
     )

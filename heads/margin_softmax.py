@@ -214,6 +214,9 @@ class MarginSoftmax(gluon.HybridBlock):
 def normface(num_classes: int, embedding_size: int, *, scale: float = 64.0) -> MarginSoftmax:
     """Build a softmax on scaled cosines without margin.
 
+    -log softmax_y of the logits scale cos t_j, t_j being the angle between the embedding and the
+    centre of class j, y the true class.
+
     Parameters
     ----------
     num_classes, embedding_size
@@ -237,6 +240,9 @@ def sphereface(
     num_classes: int, embedding_size: int, *, m1: float = 1.35, scale: float = 64.0
 ) -> MarginSoftmax:
     """Build a softmax with the angle to the true class multiplied by m1.
+
+    -log softmax_y of the logits scale cos t_j, that of the true class y
+    scale ((-1)^k cos(m1 t_y) - 2 k), k = floor(m1 t_y / pi).
 
     Parameters
     ----------
@@ -264,6 +270,8 @@ def cosface(
     num_classes: int, embedding_size: int, *, m3: float = 0.35, scale: float = 64.0
 ) -> MarginSoftmax:
     """Build a softmax with m3 taken off the cosine to the true class.
+
+    -log softmax_y of the logits scale cos t_j, that of the true class y scale (cos t_y - m3).
 
     Parameters
     ----------
@@ -295,6 +303,9 @@ def arcface(
     easy_margin: bool = False,
 ) -> MarginSoftmax:
     """Build a softmax with m2 added to the angle to the true class.
+
+    -log softmax_y of the logits scale cos t_j, that of the true class y scale cos(t_y + m2);
+    where t_y > pi - m2 it is scale (cos t_y - m2 sin m2).
 
     Parameters
     ----------
@@ -329,6 +340,10 @@ def combined(
     scale: float = 64.0,
 ) -> MarginSoftmax:
     """Build a softmax with all three margins on the true class.
+
+    -log softmax_y of the logits scale cos t_j, that of the true class y
+    scale ((-1)^k cos(m1 t_y + m2) - 2 k - m3), k = floor((m1 t_y + m2) / pi); with m1 = 1
+    scale (cos(t_y + m2) - m3), with `arcface`'s line where t_y > pi - m2.
 
     Parameters
     ----------

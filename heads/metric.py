@@ -16,8 +16,8 @@ from heads.margins import COSINE_LIMIT
 from heads.mining import hardest, mean_over, only, pairs, semi_hard
 
 MINING = ("semi_hard", "hard", "blocks")
-PAIRED = ("contrastive", "triplet", "angular_triplet", "n_pair", "mps", "range")
-"""Heads that learn nothing from a batch without two images of one person."""
+PAIRED = ("contrastive", "triplet", "angular_triplet", "n_pair", "mps", "range", "marginal")
+"""Heads that compare images of one person."""
 NOWHERE = -1e30  # its exponential is 0
 
 
@@ -158,7 +158,7 @@ class NPair(PairLoss):
 
 
 class MaxMarginPairs(PairLoss):
-    """Ask each positive to be nearer than the nearest image of anybody else, by a margin.
+    """Ask a pair to be nearer than the nearest image of anybody else to either, by a margin.
 
     See `mps`, which builds it.
     """
@@ -166,7 +166,8 @@ class MaxMarginPairs(PairLoss):
     def _loss(self, F, embedding, unit, cosine, margin, positive, negative):
         nearest = F.argmax(only(F, F.BlockGrad(cosine), negative, -2.0), axis=1)
         rival = F.expand_dims(F.pick(cosine, nearest, axis=1), axis=1)  # (B, 1)
-        short = F.relu(F.broadcast_add(F.broadcast_sub(rival, cosine), margin))
+        rival = F.broadcast_maximum(rival, F.transpose(rival))  # of either image of a pair
+        short = F.relu(F.broadcast_add(rival - cosine, margin))
         return mean_over(F, short, positive) * F.max(negative, axis=1)
 
 
@@ -306,10 +307,11 @@ def n_pair(num_classes: int, embedding_size: int, *, length_weight: float = 0.00
 
 
 def mps(num_classes: int, embedding_size: int, *, margin: float = 0.5) -> MaxMarginPairs:
-    """Build a loss on each positive pair and the nearest image of anybody else.
+    """Build a loss on each positive pair and the image of anybody else that is nearest to it.
 
-    For anchor i the mean over its positives p of max(0, max over the images n of other people of
-    cos(i, n) - cos(i, p) + margin); 0 without positives or without other people.
+    For anchor i the mean over its positives p of max(0, c - cos(i, p) + margin), where c is the
+    largest of cos(i, n) and cos(p, n) over the images n of other people; 0 without positives or
+    without other people.
 
     Parameters
     ----------
@@ -325,29 +327,32 @@ def mps(num_classes: int, embedding_size: int, *, margin: float = 0.5) -> MaxMar
 
     Notes
     -----
-    Shi and Jain, "DocFace", arXiv:1805.02283, equation 1 (max-margin pairwise score).
+    Shi and Jain, "DocFace", arXiv:1805.02283, equation 1 (max-margin pairwise score), with
+    everybody's images in the place of one pair of each person.
     """
     return MaxMarginPairs(
         check_number("head.margin", margin, 0, 2, open_low=True, advice="0.5 is usual")
     )
 
 
-def check_batches(name: str, mining: str, images_per_person: int, bag: int) -> None:
+def check_batches(name: str, mining: str, groups: bool, bag: int) -> None:
     """Check that the batches hold what a head looks for in them.
 
     Parameters
     ----------
     name, mining
         Of the head; "" if it has no mining.
-    images_per_person, bag
-        Settings of the data.
+    groups
+        Whether the batches hold images of one person by design: `data.images_per_person`.
+    bag
+        Setting of the data.
 
     Raises
     ------
     ValueError
         If it would find no pair, or triplets are chosen twice or not at all.
     """
-    if name in PAIRED and not images_per_person:
+    if name in PAIRED and not groups:
         raise ValueError(
             f"head.name: {name!r} compares images of one person, got data.images_per_person=0; set "
             "it to 4, say, with a data.batch_size that it divides"

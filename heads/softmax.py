@@ -91,6 +91,9 @@ class Softmax(gluon.HybridBlock):
 def softmax(num_classes: int, embedding_size: int, *, use_bias: bool = False) -> Softmax:
     """Build a plain softmax.
 
+    -log softmax_y of the logits w_j . x + b_j, of the embedding x and the vector w_j and bias b_j
+    of class j, y being the true class; b is 0 without `use_bias`.
+
     Parameters
     ----------
     num_classes, embedding_size
@@ -102,6 +105,11 @@ def softmax(num_classes: int, embedding_size: int, *, use_bias: bool = False) ->
     ------
     ValueError
         If a value is out of range or of the wrong type.
+
+    Notes
+    -----
+    Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs", 1990; as
+    the softmax loss it is equation 1 of Deng et al., "ArcFace", arXiv:1801.07698.
     """
     return Softmax(**check_classes(num_classes, embedding_size, use_bias))
 
@@ -110,6 +118,8 @@ def l2_softmax(
     num_classes: int, embedding_size: int, *, scale: float = 0.0, use_bias: bool = False
 ) -> Softmax:
     """Build a softmax on embeddings of one length, with class vectors of any.
+
+    -log softmax_y of the logits scale w_j . x / |x| + b_j.
 
     Parameters
     ----------

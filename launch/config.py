@@ -165,7 +165,8 @@ def _choice(section: str, raw: dict[str, Any], known: Signatures, problems: Prob
             f"{section}.name: must be one of the known names, got {name!r}" + _hint(name, known)
         )
         return None
-    parameters = {p.name: p for p in known[name].parameters.values() if p.default is not p.empty}
+    # What stands before the `*` is not for users: the code that builds the head gives it.
+    parameters = {p.name: p for p in known[name].parameters.values() if p.kind is p.KEYWORD_ONLY}
     options = {key: p.default for key, p in parameters.items()}
     for key, value in raw.items():
         if key not in parameters:

@@ -12,7 +12,7 @@ from nets.mobilefacenet import mobilefacenet
 
 __all__ = ["NETS", "build_net"]
 
-# Name -> builder. The builder's keyword arguments are the schema of `net.*` in a config.
+# Name -> builder. The builder's keyword-only arguments are the schema of `net.*` in a config.
 NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "mobilefacenet": mobilefacenet,
     "iresnet18": iresnet18,

@@ -137,22 +137,22 @@ class IResNet(ops.TwoGraphs):
         return self.embedding(self.stages(self.stem(x)))
 
 
-def iresnet18(embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+def iresnet18(*, embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
     """Build an `IResNet` of 18 layers; see `build`."""
     return build(18, embedding_size, dropout)
 
 
-def iresnet34(embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+def iresnet34(*, embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
     """Build an `IResNet` of 34 layers; see `build`."""
     return build(34, embedding_size, dropout)
 
 
-def iresnet50(embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+def iresnet50(*, embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
     """Build an `IResNet` of 50 layers; see `build`."""
     return build(50, embedding_size, dropout)
 
 
-def iresnet100(embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+def iresnet100(*, embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
     """Build an `IResNet` of 100 layers; see `build`."""
     return build(100, embedding_size, dropout)
 

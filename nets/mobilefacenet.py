@@ -80,7 +80,9 @@ def scale_channels(channels: int, width: float) -> int:
     return max(8, int(channels * width / 8 + 0.5) * 8)
 
 
-def mobilefacenet(width: float = 1.0, embedding_size: int = PAPER_EMBEDDING_SIZE) -> MobileFaceNet:
+def mobilefacenet(
+    *, width: float = 1.0, embedding_size: int = PAPER_EMBEDDING_SIZE
+) -> MobileFaceNet:
     """Build a `MobileFaceNet`.
 
     Parameters

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from heads import HEADS, build_head
-from heads.metric import PAIRED
 from launch.cli import load_config
+from launch.config import build_config, read_yaml
 from nets import NETS, build_net
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -30,6 +32,11 @@ def overrides(path: Path) -> list[str]:
     return re.findall(r"(?<=\s)[a-z]+\.[a-z_]+=\S+", " ".join(opening(path)))
 
 
+def over_ranks(rows, statistic):
+    """Stand for the ranks, as run_train does."""
+    return statistic(rows)
+
+
 def test_there_are_configurations():
     assert "demo.yaml" in {path.name for path in FILES}
 
@@ -42,11 +49,27 @@ def test_configuration_loads_and_builds(path, monkeypatch, tmp_path):
     net = build_net(config.net.name, **config.net.options)
     assert net.collect_params()
     size = config.net.options["embedding_size"]
-    head = build_head(config.head.name, 10, size, **config.head.options)
+    head = build_head(config.head.name, 10, size, over_ranks, **config.head.options)
     # Losses on pairs learn nothing of their own.
     shapes = [p.shape for p in head.collect_params().values()]
     centres = 10 * config.head.options.get("sub_centers", 1)
-    assert config.head.name in PAIRED or (centres, size) in shapes
+    assert not shapes or (centres, size) in shapes
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_loss_is_chosen_by_its_name(name):
+    raw = read_yaml(CONFIGS / "demo.yaml")
+    raw["head"] = {"name": name}
+    config = build_config(raw, *SIGNATURES, where="demo.yaml")
+    schema = inspect.signature(HEADS[name]).parameters.values()
+    assert set(config.head.options) == {p.name for p in schema if p.kind is p.KEYWORD_ONLY}
+    # What all ranks compare, and the run keeps.
+    assert json.loads(json.dumps(config.to_dict()))["head"] == {
+        "name": name,
+        **config.head.options,
+    }
+    assert yaml.safe_load(yaml.safe_dump(config.to_dict())) == config.to_dict()
+    build_head(name, 10, 4, over_ranks, **config.head.options)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONFIGS).as_posix())

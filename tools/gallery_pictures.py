@@ -17,6 +17,8 @@ INSIDE = 0.999  # share of the points that the window holds at least, on each si
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER, GREY = (40, 40, 40), (255, 255, 255), (205, 205, 205)
 BINS = 720  # of the circle
+COLUMNS, SMALL, NAME = 6, 196, 20  # of the sheet; pixels of a picture, and of its name
+QUALITY = 75  # of the sheet's JPEG
 
 
 def draw(
@@ -58,6 +60,29 @@ def draw(
     done, png = cv2.imencode(".png", picture)
     assert done
     return png.tobytes()
+
+
+def sheet(pictures: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return a JPEG of many losses side by side.
+
+    Parameters
+    ----------
+    pictures
+        Name and PNG, as `draw` returns it, of each loss; its right panel is shown.
+    """
+    columns = min(COLUMNS, len(pictures))
+    rows = -(-len(pictures) // columns)
+    whole = np.full((rows * (NAME + SMALL), columns * SMALL, 3), 255, np.uint8)
+    for place, (name, png) in enumerate(pictures):
+        picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+        panel = picture[TITLE:, -PANEL:]
+        top, left = place // columns * (NAME + SMALL), place % columns * SMALL
+        cv2.putText(whole, name, (left + 4, top + 15), FONT, 0.42, INK, 1, cv2.LINE_AA)
+        small = cv2.resize(panel, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+        whole[top + NAME : top + NAME + SMALL, left : left + SMALL] = small
+    done, jpeg = cv2.imencode(".jpg", whole, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    assert done
+    return jpeg.tobytes()
 
 
 def colours() -> list[tuple[int, int, int]]:

@@ -4,7 +4,8 @@
 python tools/loss_gallery.py --mnist FOLDER --out FOLDER [--only LOSS ...]
 
 Trains a small net to two dimensions with each loss and writes OUT/<loss>.png, where training and
-test images lie in the plane, and OUT/index.html with all of them and their test accuracy.
+test images lie in the plane, OUT/index.html with all of them and their test accuracy, and
+OUT/sheet.jpg with the test images of all losses in one small picture.
 Without --mnist the digits are drawn here.  Settings: tools/gallery_settings.py; docs/gallery.md.
 """
 
@@ -34,7 +35,7 @@ import ops
 from heads import HEADS
 from tools.digits import Digits, draw_digits, read_mnist
 from tools.gallery_page import Row, page, write_settings
-from tools.gallery_pictures import SIZE, draw
+from tools.gallery_pictures import SIZE, draw, sheet
 from tools.gallery_settings import LOSSES
 from tools.gallery_training import GalleryError, train
 
@@ -129,6 +130,7 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
     if said:
         print(said)
     rows: list[Row] = []
+    pictures: list[tuple[str, bytes]] = []
     for number, name in enumerate(names, 1):
         began = time.perf_counter()
         setting = LOSSES[name]
@@ -141,6 +143,7 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
         settings = write_settings(name, setting.head)
         picture = draw(name, settings, halves, setting.circle, arguments.seed)
         write_whole(arguments.out / f"{name}.png", picture)
+        pictures.append((name, picture))
         row = Row(
             name=name,
             picture=f"{name}.png",
@@ -160,6 +163,7 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
             f"{row.images_per_second:8,.0f} images/s",
             flush=True,
         )
+    write_whole(arguments.out / "sheet.jpg", sheet(pictures))
     print(f"{arguments.out / 'index.html'}: {len(rows)} losses")
     if arguments.json:
         machine = {

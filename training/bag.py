@@ -47,9 +47,9 @@ class Bags:
         Images of a bag on this rank, a multiple of ``batch_size``.
     batch_size
         Images per batch, a multiple of 3.
-    alpha
-        Semi-hard are negatives that are farther than the positive, but by less than this, in
-        squared distance.
+    alpha, angular
+        Semi-hard are negatives that are farther than the positive, but by less than alpha: in
+        squared distance or, if angular, as an angle in radians.
     seed
         With the position and the rank it says which negatives are taken, in which order.
     begin
@@ -70,13 +70,15 @@ class Bags:
         bag: int,
         batch_size: int,
         alpha: float,
+        angular: bool,
         seed: int,
         begin: Any,
         say: Callable[[str], None],
     ):
         self.images_per_epoch = loader.images_per_epoch
         self._loader, self._net, self._comm, self._say = loader, net, comm, say
-        self._bag, self._batch_size, self._alpha, self._seed = bag, batch_size, alpha, seed
+        self._bag, self._batch_size, self._seed = bag, batch_size, seed
+        self._alpha, self._angular = alpha, angular
         self._begin = begin
         self._images: mx.nd.NDArray | None = None
         self._labels = np.empty(0)
@@ -133,7 +135,8 @@ class Bags:
         try:
             embedding, end = self._fill()
             generator = np.random.default_rng([self._seed, *self._begin, self._comm.rank])
-            chosen = choose_triplets(embedding, self._labels, self._alpha, generator)
+            near = self._alpha, self._angular
+            chosen = choose_triplets(embedding, self._labels, *near, generator)
             return generator.permutation(chosen), end, None
         except (ValueError, OSError, FloatingPointError) as error:
             return np.empty((0, 3), np.int64), self._begin, error
@@ -170,7 +173,11 @@ class Bags:
 
 
 def choose_triplets(
-    embedding: np.ndarray, label: np.ndarray, alpha: float, generator: np.random.Generator
+    embedding: np.ndarray,
+    label: np.ndarray,
+    alpha: float,
+    angular: bool,
+    generator: np.random.Generator,
 ) -> np.ndarray:
     """Return (anchor, positive, negative) for each pair of images of one person: int64 (T, 3).
 
@@ -180,11 +187,11 @@ def choose_triplets(
     Parameters
     ----------
     embedding
-        (n, E), of length 1; distances are squared.
+        (n, E), of length 1.
     label
         (n,), person of each.
-    alpha
-        Width of the range of negatives.
+    alpha, angular
+        Width of the range of negatives; whether distances are angles in radians, else squared.
     generator
         Draws the negatives.
     """
@@ -193,7 +200,11 @@ def choose_triplets(
     for first in range(0, len(label), ROWS):
         rows = slice(first, first + ROWS)
         product = embedding[rows] @ embedding.T
-        distances = squares[rows, None] + squares - 2 * product
+        distances = (
+            np.arccos(np.clip(product, -1, 1))
+            if angular
+            else squares[rows, None] + squares - 2 * product
+        )
         for anchor, distance in enumerate(distances, first):
             same = label == label[anchor]
             positives = np.flatnonzero(same[anchor + 1 :]) + anchor + 1

@@ -51,10 +51,17 @@ class Checkpoint:
         """Put the saved weights into a head; raise CheckpointError if it is another head."""
         load_parameters(self.folder / "head.params", head, ctx, "head")
 
-    def head_fits(self, head: gluon.Block) -> bool:
-        """Return whether the saved head has the names and shapes of this one."""
+    def load_what_fits(self, head: gluon.Block, ctx: mx.Context | None = None) -> list[str]:
+        """Put what has the same name and shape into another head; return its names.
+
+        The class centres of one loss are so those that another begins with.
+        """
         saved = _read_arrays(self.folder / "head.params")
-        return {k: v.shape for k, v in saved.items()} == _shapes(head)
+        own = head._collect_params_with_prefix()
+        fit = [n for n, shape in _shapes(head).items() if n in saved and saved[n].shape == shape]
+        for name in fit:
+            own[name]._load_init(saved[name], ctx or mx.cpu())
+        return fit
 
     def load_momentum(
         self, trainer: gluon.Trainer, parameters: Mapping[str, gluon.Parameter], head: gluon.Block

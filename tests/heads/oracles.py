@@ -210,7 +210,7 @@ def magface(
     return loss + length_weight * (a / high**2 + 1 / a)
 
 
-def elasticface(now, held, label, w, *, m2=0.5, sigma=0.0125, plus=False, scale=64.0):
+def elasticface(now, held, label, w, *, m2=0.5, sigma=0.05, plus=False, scale=64.0):
     assert sigma == 0, "with a deviation the margins are drawn: see test_image_margins.py"
     return arcface(now, held, label, w, m2=m2, scale=scale)
 
@@ -406,8 +406,9 @@ def mps(now, held, label, w, *, margin=0.5):
     for i in range(len(label)):
         positives, negatives = positives_of(i, label), negatives_of(i, label)
         if positives and negatives:
-            worst = max(c[i, n] for n in negatives)
-            losses[i] = np.mean([max(0, worst - c[i, p] + w * margin) for p in positives])
+            worst = {k: max(c[k, n] for n in negatives) for k in (i, *positives)}
+            short = [max(worst[i], worst[p]) - c[i, p] + w * margin for p in positives]
+            losses[i] = np.mean(np.maximum(0, short))
     return losses
 
 

@@ -55,8 +55,10 @@ def oracle(case, x, label, fraction=1.0):
                 total = sum(math.exp(x[i] @ x[n] - x[i] @ x[p]) for n in negatives)
                 terms.append(math.log(1 + total) + settings["length_weight"] * (x[i] ** 2).sum())
         elif name == "mps" and negatives:
-            rival = max(unit[i] @ unit[n] for n in negatives)
-            terms = [max(0, rival - unit[i] @ unit[p] + margin) for p in positives]
+            rival = {k: max(unit[k] @ unit[n] for n in negatives) for k in (i, *positives)}
+            terms = [
+                max(0, max(rival[i], rival[p]) - unit[i] @ unit[p] + margin) for p in positives
+            ]
         elif settings.get("mining") == "blocks":
             third = count // 3
             if i < third:
@@ -214,19 +216,45 @@ def test_refusals(name, settings, sentence):
 @pytest.mark.parametrize(
     ("name", "choice", "data", "sentence"),
     [
-        ("arcface", "", (0, 0), ""),
-        ("mps", "", (2, 0), ""),
-        ("triplet", "blocks", (5, 7200), ""),
-        ("range", "", (0, 0), "head.name: 'range' compares images of one person, got data.images"),
-        ("triplet", "hard", (0, 0), "head.name: 'triplet' compares images of one person, got data"),
+        ("arcface", "", (False, 0), ""),
+        ("mps", "", (True, 0), ""),
+        ("triplet", "blocks", (True, 7200), ""),
+        (
+            "range",
+            "",
+            (False, 0),
+            "head.name: 'range' compares images of one person",
+        ),
+        (
+            "marginal",
+            "",
+            (False, 0),
+            "head.name: 'marginal' compares images of one person",
+        ),
+        (
+            "triplet",
+            "hard",
+            (False, 0),
+            "head.name: 'triplet' compares images of one person",
+        ),
         (
             "triplet",
             "blocks",
-            (5, 0),
+            (True, 0),
             "head.mining: 'blocks' takes triplets chosen from a bag, got",
         ),
-        ("triplet", "hard", (5, 60), "data.bag: chooses the triplets of a head with head.mining="),
-        ("arcface", "", (5, 60), "data.bag: chooses the triplets of a head with head.mining=block"),
+        (
+            "triplet",
+            "hard",
+            (True, 60),
+            "data.bag: chooses the triplets of a head",
+        ),
+        (
+            "arcface",
+            "",
+            (True, 60),
+            "data.bag: chooses the triplets of a head",
+        ),
     ],
 )
 def test_batches_without_pairs_are_refused(name, choice, data, sentence):

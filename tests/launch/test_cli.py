@@ -12,7 +12,7 @@ from launch.cli import apply_overrides, find_config, load_config, parse_argument
 from launch.config import ConfigError
 
 
-def net(width: float = 1.0, embedding_size: int = 128):
+def net(*, width: float = 1.0, embedding_size: int = 128):
     """A net."""
 
 

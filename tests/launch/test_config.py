@@ -18,7 +18,7 @@ from launch.config import (
 )
 
 
-def small(width: float = 1.0, embedding_size: int = 128):
+def small(*, width: float = 1.0, embedding_size: int = 128):
     """A net."""
 
 

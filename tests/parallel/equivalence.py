@@ -5,7 +5,7 @@ equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT [WAY]
 
 WAY is how the gradients travel: "straight", or "host": through the host's memory, where cpu(1)
 stands for a GPU, or "averaged": straight, by a Horovod that says it has an NCCL that averages, or
-"native" or "center": straight, by the fused operators, with a head that keeps statistics.
+"native", "center" or "adacos": straight, by the fused operators, with a head that keeps statistics.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ EMBEDDING_SIZE = 16
 HEAD_OF = {
     "native": ("adaface", {"momentum": 0.3, "scale": 16.0}),
     "center": ("center", {"center_weight": 1.0}),
+    "adacos": ("adacos", {}),
 }
 LR = 0.001  # class centres of length 0.04 move fast
 
@@ -63,7 +64,7 @@ def choose_way(way: str) -> mx.Context:
         import horovod.mxnet as hvd
 
         hvd.nccl_built = lambda: 22105
-    if way in ("native", "center"):
+    if way in HEAD_OF:
         ops.use("native")
     return mx.cpu()
 

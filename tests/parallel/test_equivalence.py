@@ -47,6 +47,12 @@ def test_the_centres_of_two_ranks_follow_the_images_of_both(tiny_records, tmp_pa
     assert abs(one["head.centers"]).max() > 0.01
 
 
+def test_the_scale_of_two_ranks_follows_the_images_of_both(tiny_records, tmp_path):
+    one = weights(tiny_records, tmp_path / "one.npz", 1, 8, 0.0, "adacos")
+    two = weights(tiny_records, tmp_path / "two.npz", 2, 4, 0.0, "adacos")
+    assert largest_difference(one, two) <= 1e-4
+
+
 def test_two_ranks_equal_one_with_the_double_batch(tiny_records, tmp_path):
     results = {}
     # Without BatchNorm, whose statistics are those of one rank's batch. 2.0 is below the norm of

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import mxnet as mx
 import pytest
 import yaml
 
@@ -93,6 +94,19 @@ def test_three_ranks_go_through_an_epoch_end(make_records, tmp_path):
     folder = tmp_path / "runs" / "tiny-001"
     check_summary(folder, status="finished", steps=10, epochs=2, ranks=3, verification={})
     check_checkpoints(folder, 10)
+
+
+@pytest.mark.parametrize("name", ["adaface", "curricularface", "adacos", "center", "git"])
+def test_statistics_of_all_ranks_are_part_of_a_run(tiny_records, tmp_path, name):
+    cfg = write_cfg(
+        tmp_path, tiny_records, head={"name": name}, train={"max_steps": 3, "checkpoint_every": 3}
+    )
+    ended = run(2, training(cfg))
+    assert ended.code == 0, ended.everything
+    folder = tmp_path / "runs" / "tiny-001"
+    check_summary(folder, status="finished", steps=3, ranks=2)
+    kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
+    assert len(kept) > 1  # the state beside the weights
 
 
 def test_one_rank_needs_no_launcher_and_a_finished_run_is_kept(tiny_records, tmp_path):

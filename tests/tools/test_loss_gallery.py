@@ -21,7 +21,18 @@ from heads import HEADS, build_head
 from tools import loss_gallery
 from tools.digits import draw_digits, read_mnist
 from tools.gallery_page import RULES
-from tools.gallery_pictures import PANEL, SIZE, TITLE, colours, draw, stack_on_circle
+from tools.gallery_pictures import (
+    COLUMNS,
+    NAME,
+    PANEL,
+    SIZE,
+    SMALL,
+    TITLE,
+    colours,
+    draw,
+    sheet,
+    stack_on_circle,
+)
 from tools.gallery_settings import LOSSES
 from tools.gallery_training import _person_batches, classify
 
@@ -50,6 +61,7 @@ def test_two_losses_tell_the_digits_apart(made):
         "arcface.png",
         "index.html",
         "rows.json",
+        "sheet.jpg",
         "triplet.png",
     ]
     rows = json.loads((out / "rows.json").read_text())["rows"]
@@ -212,6 +224,23 @@ def test_batches_of_people_hold_equally_many_of_each():
     seen = np.bincount(np.concatenate(batches), minlength=500)
     for n in range(10):  # every image of a digit as often as the others, but for the last round
         assert np.ptp(seen[labels == n]) <= 1
+
+
+def test_the_sheet_shows_the_right_panel_of_each():
+    red, blue = np.array([0, 0, 255], np.uint8), np.array([255, 0, 0], np.uint8)
+    pictures = []
+    for number in range(8):
+        picture = np.full((SIZE[1], SIZE[0], 3), 255, np.uint8)
+        picture[TITLE:, :PANEL] = red
+        picture[TITLE:, -PANEL:] = blue if number % 2 else 0
+        pictures.append((f"loss {number}", cv2.imencode(".png", picture)[1].tobytes()))
+    whole = cv2.imdecode(np.frombuffer(sheet(pictures), np.uint8), cv2.IMREAD_COLOR)
+    assert whole.shape == (2 * (NAME + SMALL), COLUMNS * SMALL, 3)
+    for number in range(8):
+        row, column = divmod(number, COLUMNS)
+        pixel = whole[row * (NAME + SMALL) + NAME + SMALL // 2, column * SMALL + SMALL // 2]
+        assert np.abs(pixel.astype(int) - (blue if number % 2 else 0)).max() < 12
+    assert whole[-SMALL // 2, -SMALL // 2].min() > 240  # no ninth loss
 
 
 def test_points_that_share_a_direction_are_stacked():

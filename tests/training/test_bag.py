@@ -21,9 +21,11 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def allowed(embedding, label, alpha):
+def allowed(embedding, label, alpha, angular):
     """Return the negatives that each pair may have, found one by one."""
     d = ((embedding[:, None] - embedding[None]) ** 2).sum(-1)
+    if angular:
+        d = 2 * np.arcsin(np.sqrt(d) / 2)
     count = range(len(label))
     pairs = [(a, p) for a in count for p in count if a < p and label[a] == label[p]]
     return {
@@ -32,16 +34,17 @@ def allowed(embedding, label, alpha):
     }
 
 
-def test_every_pair_gets_one_of_the_semi_hard_negatives_at_random():
+@pytest.mark.parametrize("angular", [False, True])
+def test_every_pair_gets_one_of_the_semi_hard_negatives_at_random(angular):
     random = np.random.default_rng(0)
     label = random.permutation(np.repeat(np.arange(6), 4))
     embedding = unit(np.eye(6)[label] + 0.4 * random.standard_normal((24, 6)))
-    semi_hard = allowed(embedding, label, ALPHA)
+    semi_hard = allowed(embedding, label, ALPHA, angular)
     assert not all(semi_hard.values()) and any(len(n) > 2 for n in semi_hard.values())
     taken = {pair: set() for pair in semi_hard}
     for seed in range(60):
-        triplets = choose_triplets(embedding, label, ALPHA, np.random.default_rng(seed))
-        again = choose_triplets(embedding, label, ALPHA, np.random.default_rng(seed))
+        triplets = choose_triplets(embedding, label, ALPHA, angular, np.random.default_rng(seed))
+        again = choose_triplets(embedding, label, ALPHA, angular, np.random.default_rng(seed))
         assert (triplets == again).all()
         assert [(a, p) for a, p, _ in triplets] == [pair for pair, n in semi_hard.items() if n]
         for a, p, n in triplets.tolist():
@@ -51,7 +54,7 @@ def test_every_pair_gets_one_of_the_semi_hard_negatives_at_random():
 
 def test_nobody_twice_gives_no_triplets():
     embedding = unit(np.random.default_rng(0).standard_normal((5, 3)))
-    found = choose_triplets(embedding, np.arange(5), 4.0, np.random.default_rng(0))
+    found = choose_triplets(embedding, np.arange(5), 4.0, False, np.random.default_rng(0))
     assert found.shape == (0, 3) and found.dtype == np.int64
 
 
@@ -90,7 +93,7 @@ def bags(loader=None, comm=Comm(), begin=Position(), said=None, alpha=ALPHA):
         loader or People(),
         lambda image: image.flatten(),
         comm,
-        *(BAG, SIZE, alpha, 3, begin),
+        *(BAG, SIZE, alpha, False, 3, begin),
         say=[].append if said is None else said.append,
     )
 
@@ -109,7 +112,7 @@ def test_batches_are_anchors_positives_and_negatives_until_the_bag_is_used_up():
     chosen = [next(People(first=i)) for i in range(4)]
     embedding = unit(np.concatenate([b.image.asnumpy().reshape(SIZE, 4) for b in chosen]))
     label = np.concatenate([b.label.asnumpy() for b in chosen])
-    semi_hard, used = allowed(embedding, label, ALPHA), set()
+    semi_hard, used = allowed(embedding, label, ALPHA, False), set()
     for batch in inside:
         images = unit(batch.image.asnumpy().reshape(SIZE, 4))
         rows = [int(np.abs(embedding - image).sum(1).argmin()) for image in images]

@@ -249,7 +249,7 @@ def test_another_net_is_refused_with_names(tmp_path, parts):
 def test_a_head_for_other_people_is_refused(tmp_path, parts):
     checkpoint = open_checkpoint(save(parts, tmp_path, 5))
     other = build(seed=2, people=9)
-    assert checkpoint.head_fits(parts.head) and not checkpoint.head_fits(other.head)
+    assert checkpoint.load_what_fits(other.head) == []
     assert refusal(checkpoint.load_head_parameters, other.head) == (
         f"{checkpoint.folder / 'head.params'}: is of another head, 'weight' has shape (9, 4) here, "
         f"got (5, 4); {CURE}"
