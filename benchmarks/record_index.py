@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a full-size record set costs a rank:  python benchmarks/record_index.py [--images 40000000]
+"""What a full-size record set costs a rank:  python benchmarks/record_index.py
 
 Makes a set of the size of MS1M-ArcFace (5,822,653 images of 85,742 people, with header and identity
-records; the pictures are 16 bytes of nothing, so that the .rec is small) in a scratch folder and
-opens it as run_train.py does: for the first time, when the index is parsed and kept, and again.
-Then makes the orders of epochs and visits every image, as the loader does.  Each opening is a rank:
-all must find the same order.  ``--open`` also opens a set of your own.
+records; the pictures are 16 bytes of nothing, so that the .rec is small) and one of 40 million in a
+scratch folder (3 GB) and opens each as run_train.py does: for the first time, when the index is
+parsed and kept, and again.  Then makes the orders of two epochs and visits every image, as the
+loader does, and writes the window reader's index.  Each opening is a rank: all must find the same
+order.  ``--open`` also opens a set of your own.
+
+Memory is what a process has grown by since its imports.  As in a run, freed memory stays with the
+process (launch/memory.py).  "resident" is what it holds in its second epoch: "private" is its own,
+"shared" are pages of mapped files, which the ranks of a host have once.  "peak" is the most it ever
+held, both together.
 """
 
 from __future__ import annotations
@@ -24,100 +30,139 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-PEOPLE, IMAGES = 85_742, 5_822_653
+from pipeline.records import RecordSet, write_image_index
+
+PEOPLE, IMAGES = 85_742, [5_822_653, 40_000_000]
 BODY_BYTES = 16
 MAGIC = 0xCED7230A
+MEMORY = ("resident_mib", "private_mib", "shared_mib", "peak_mib")
 
 # Each opening in a process of its own, as a run has it: nothing is in its memory.
 OPEN = """
-import hashlib, json, sys, time
-sys.path.insert(0, sys.argv[1])
+import sys
+_, root, path, kept, what = sys.argv
+sys.path.insert(0, root)
+from launch.memory import keep_memory
+keeps = keep_memory()  # as run_train.py does first
+
+import hashlib, json, time
+from pathlib import Path
 import numpy as np
 from pipeline import plans, sampling
 from pipeline.augmentation import Augmentation, choose
+from pipeline.index_files import image_index
 from pipeline.records import open_records
 
 def memory():
-    with open("/proc/self/smaps_rollup") as lines:
-        found = {line.split(":")[0]: int(line.split()[1]) for line in lines if "kB" in line}
-    return np.array([found["Rss"], found["Anonymous"]]) / 1024
+    with open("/proc/self/status") as lines:
+        found = {line.split(":")[0]: int(line.split()[1]) for line in lines if " kB" in line}
+    return np.array([found[name] for name in ("VmRSS", "RssAnon", "RssFile", "VmHWM")]) / 1024
 
 def timed(what, *arguments):
     start = time.perf_counter()
     value = what(*arguments)
     return value, time.perf_counter() - start
 
+def visit(order):
+    for begin in range(0, len(order), 4096):
+        rows = sampling.rank_rows(order, begin, 4096, 0, 1)
+        choose(Augmentation(), records.ids(rows), 1, 1, (112, 112))
+        records.offsets[rows], records.labels[rows]
+
 sampling.epoch_order(100, 1, 0)
+Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins here
 before = memory()
-records, opened = timed(open_records, sys.argv[2], sys.argv[3])
-order, _ = timed(sampling.epoch_order, len(records), 1, 0)
-digest = hashlib.sha256(order[:: max(1, len(order) // 10**6)].tobytes()).hexdigest()
-del order
-order, random = timed(sampling.epoch_order, len(records), 1, 1)
-for rows in np.array_split(order, -(-len(order) // 4096)):
-    rows = rows.astype(np.int64)
-    choose(Augmentation(), records.ids(rows), 1, 1, (112, 112))
-    records.offsets[rows], records.labels[rows]
-mib, own = memory() - before
-del order
-order, blocks = timed(plans.Blocks(records, 1, 128, 16384).order, 1)
-print(json.dumps({
-    "open": opened, "random": random, "blocks": blocks, "mib": mib, "own_mib": own,
-    "digest": digest, "images": len(records),
-}))
+before[3] = before[0]
+records, opened = timed(open_records, path, kept)
+found = {"open": opened, "images": len(records), "keeps": keeps, "digest": ""}
+if what == "index":
+    _, found["seconds"] = timed(image_index, records, Path(kept))
+else:
+    order_of = (lambda epoch: sampling.epoch_order(len(records), 1, epoch))
+    if what == "blocks":
+        order_of = plans.Blocks(records, 1, 128, 16384).order
+    order = order_of(0)
+    found["digest"] = hashlib.sha256(order[:: max(1, len(order) // 10**6)].tobytes()).hexdigest()
+    visit(order[: 2**18])
+    order = None  # as `plans.planned` has it
+    order, found["seconds"] = timed(order_of, 1)
+    visit(order)
+found["memory"] = (memory() - before).tolist()
+print(json.dumps(found))
 """
 
 
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--images", type=int, nargs="+", default=IMAGES)
     parser.add_argument("--people", type=int, default=PEOPLE)
-    parser.add_argument("--repeat", type=int, default=5, help="openings after the first one (5)")
+    parser.add_argument("--repeat", type=int, default=3, help="openings after the first one (3)")
     parser.add_argument("--open", type=Path, help="a record set of your own, opened as well")
     parser.add_argument("--json", type=Path, help="write the rows here")
     arguments = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / "set"
-        made.mkdir()
-        write_hollow_set(made, arguments.images, arguments.people)
-        for path in [made, *([arguments.open] if arguments.open else [])]:
-            kept = Path(scratch) / f"kept-{len(rows)}"
-            first, *again = (_open(path, kept) for _ in range(arguments.repeat + 1))
-            if len({found["digest"] for found in [first, *again]}) > 1:
-                print("failed: the ranks found different orders", file=sys.stderr)
-                return 1
-            name = "synthetic" if path == made else str(path)
-            rows += [
-                _row(f"ours {name}, opening, first time", first["images"], [first["open"]]),
-                _row(f"ours {name}, opening, again", first["images"], [f["open"] for f in again]),
-            ]
-            for what in ("random", "blocks"):
-                times = [found[what] for found in [first, *again]]
-                rows.append(_row(f"ours {name}, order of {what}", first["images"], times))
-            for what in ("mib", "own_mib"):
-                rows[-2][what] = statistics.median(found[what] for found in again)
-            for row in rows[-4:]:
-                memory = "mib" in row and (
-                    f"  {row['mib']:.0f} MiB a rank, {row['own_mib']:.0f} of them its own"
-                )
-                print(
-                    f"{row['name']:36} {row['images']:10,} images  {row['milliseconds']:7.0f} ms "
-                    f"({row['spread'][0]:.0f} to {row['spread'][1]:.0f}){memory or ''}"
-                )
+    for images in arguments.images:
+        with tempfile.TemporaryDirectory() as scratch:
+            made = Path(scratch) / "set"
+            made.mkdir()
+            write_hollow_set(made, images, arguments.people)
+            rows += measure("synthetic", made, Path(scratch) / "kept", arguments.repeat)
+    if arguments.open:
+        with tempfile.TemporaryDirectory() as scratch:
+            name = str(arguments.open)
+            rows += measure(name, arguments.open, Path(scratch), arguments.repeat)
     if arguments.json:
         machine = {"platform": platform.platform(), "python": platform.python_version()}
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     return 0
 
 
-def _row(name: str, images: int, seconds: list[float]) -> dict:
+def measure(name: str, path: Path, kept: Path, repeat: int) -> list[dict]:
+    """Return the rows of one set, and print them.
+
+    Raises
+    ------
+    SystemExit
+        If the openings found different orders.
+    """
+    first = _open(path, kept, "random")
+    again = {
+        what: [_open(path, kept, what) for _ in range(repeat)] for what in ("random", "blocks")
+    }
+    index = _open(path, kept, "index")
+    for what, found in {**again, "random": [first, *again["random"]]}.items():
+        if len({one["digest"] for one in found}) > 1:
+            raise SystemExit(f"{path}: the ranks found different orders of {what}")
+    rows = [
+        _row(f"ours {name}, opening, first time", [first], "open"),
+        _row(f"ours {name}, opening, again", again["random"] + again["blocks"], "open"),
+        _row(f"ours {name}, order of random", again["random"], "seconds"),
+        _row(f"ours {name}, order of blocks", again["blocks"], "seconds"),
+        _row(f"ours {name}, window index, once", [index], "seconds"),
+    ]
+    for row in rows:
+        print(
+            f"{row['name']:46} {row['images']:10,} images  {row['milliseconds']:6.0f} ms "
+            f"({row['spread'][0]:.0f} to {row['spread'][1]:.0f})  {row['resident_mib']:5.0f} MiB "
+            f"a rank ({row['private_mib']:.0f} private, {row['shared_mib']:.0f} shared), "
+            f"peak {row['peak_mib']:.0f}",
+            flush=True,
+        )
+    return rows
+
+
+def _row(name: str, found: list[dict], timed: str) -> dict:
+    seconds = [one[timed] for one in found]
     return {
         "name": name,
-        "images": images,
+        "images": found[0]["images"],
         "milliseconds": 1000 * statistics.median(seconds),
         "spread": [1000 * min(seconds), 1000 * max(seconds)],
+        **dict(
+            zip(MEMORY, np.median([one["memory"] for one in found], axis=0).tolist(), strict=True)
+        ),
+        "memory_is_kept": found[0]["keeps"],
     }
 
 
@@ -144,14 +189,23 @@ def write_hollow_set(folder: Path, images: int, people: int) -> None:
     pairs = np.concatenate([[[images + 1, total]], np.stack([ends - counts, ends], axis=1)])
     table["rest"][bare, :8] = pairs.astype("<f4").view("u1").reshape(-1, 8)
     table.tofile(folder / "train.rec")
-    offsets = np.arange(total) * record.itemsize
-    np.savetxt(folder / "train.idx", np.stack([np.arange(total), offsets], 1), "%d", "\t")
+    places = np.arange(total)
+    everything = RecordSet(
+        files=(folder / "train.rec",),
+        file=np.zeros(total, np.int16),
+        keys=places,
+        offsets=places * record.itemsize,
+        labels=np.zeros(total, np.int32),
+        num_classes=people,
+        image_size=(112, 112),
+    )
+    write_image_index(everything, folder / "train.idx")
     (folder / "property").write_text(f"{people},112,112\n")
 
 
-def _open(path: Path, kept: Path) -> dict:
+def _open(path: Path, kept: Path, what: str) -> dict:
     root = str(Path(__file__).resolve().parents[1])
-    command = [sys.executable, "-c", OPEN, root, str(path), str(kept)]
+    command = [sys.executable, "-c", OPEN, root, str(path), str(kept), what]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 

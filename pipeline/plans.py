@@ -14,7 +14,8 @@ import numpy as np
 
 from pipeline import sampling
 from pipeline.augmentation import Augmentation, Choices, choose
-from pipeline.records import RecordSet, write_image_index
+from pipeline.index_files import image_index
+from pipeline.records import RecordSet
 from pipeline.sampling import Position
 
 READ_AHEAD = 2
@@ -251,11 +252,9 @@ def window_groups(
     from pipeline.dali import WindowReader
 
     (rec,) = records.files
-    index_folder.mkdir(parents=True, exist_ok=True)
-    index = index_folder / f"images-{share.rank}.idx"
-    write_image_index(records, index)
-    by_offset = np.argsort(records.offsets, kind="stable")
-    sorted_offsets = records.offsets[by_offset]
+    index = image_index(records, index_folder)
+    in_file_order = records.in_file_order()
+    offsets_in_order = records.offsets if in_file_order is None else records.offsets[in_file_order]
     whole = share.global_batch_size(batch_size)
     steps = len(records) // whole
     groups = -(-steps // together)
@@ -282,7 +281,9 @@ def window_groups(
             if group == max(0, groups - EARLY_GROUPS):
                 following = begin(epoch + 1)  # fills its window meanwhile
             images, offsets = reader.take()
-            rows = by_offset[np.searchsorted(sorted_offsets, offsets)]
+            rows = np.searchsorted(offsets_in_order, offsets)
+            if in_file_order is not None:
+                rows = in_file_order[rows]
             choices = _choose(records, rows, seed, epoch, augmentation)
             plans = []
             for step in range(group * together, min((group + 1) * together, steps)):

@@ -12,7 +12,6 @@ the index rows of pictures are kept.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import classes
+from pipeline.index_files import (
+    give_back,
+    keep_columns,
+    kept_columns,
+    narrow,
+    parts,
+    write_image_index,
+)
 from pipeline.record_file import (
     RecordError,
     check_index,
@@ -33,6 +40,7 @@ from pipeline.record_labels import labels_from_identities, labels_from_scan
 __all__ = ["RecordError", "RecordSet", "open_records", "write_image_index"]
 
 LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
+_KEPT_FORM = 2  # of the kept index; files of another form are passed over
 _FILE_BITS = 40  # an id is the key, and from here on the place of the file
 
 
@@ -40,11 +48,11 @@ _FILE_BITS = 40  # an id is the key, and from here on the place of the file
 class RecordSet:
     """The pictures of one record set or of several, set by set in the order of their keys.
 
-    Row i of the arrays is one picture: ``keys`` (N,) int64, its key in its .idx; ``offsets`` (N,)
-    int64, its place in its .rec in bytes; ``labels`` (N,) int32, its person; ``file`` (N,) int16,
-    which of ``files`` it stands in.  ``origins`` (num_classes, 2) int64 says which person each
-    class is, as (place in ``files``, label there), where labels were stacked or renumbered; the
-    place is -1 where the sets share their labels.
+    Row i of the arrays is one picture: ``keys`` (N,) int32 or int64, its key in its .idx;
+    ``offsets`` (N,) int64, its place in its .rec in bytes; ``labels`` (N,) int32, its person;
+    ``file`` (N,) int16, which of ``files`` it stands in.  ``origins`` (num_classes, 2) int64 says
+    which person each class is, as (place in ``files``, label there), where labels were stacked or
+    renumbered; the place is -1 where the sets share their labels.
     """
 
     files: tuple[Path, ...]
@@ -70,10 +78,12 @@ class RecordSet:
 
     def in_file_order(self) -> np.ndarray | None:
         """Return the rows in the order of their records, (N,); None where that is 0, 1, 2, ..."""
-        same_file, later = self.file[1:] == self.file[:-1], self.offsets[1:] > self.offsets[:-1]
-        if (later | ~same_file).all():
-            return None
-        return np.lexsort((self.offsets, self.file))
+        for part in parts(len(self)):
+            part = slice(part.start, part.stop + 1)
+            file, offsets = self.file[part], self.offsets[part]
+            if not ((offsets[1:] > offsets[:-1]) | (file[1:] != file[:-1])).all():
+                return np.lexsort((self.offsets, self.file))
+        return None
 
     def picture(self, row: int) -> str:
         """Return the words that name a picture in a message."""
@@ -119,21 +129,13 @@ def open_records(
     return _leave_out(records, images_filter) if images_filter else records
 
 
-def write_image_index(records: RecordSet, path: Path) -> None:
-    """Write an .idx that lists the pictures alone, for readers that decode every line of it."""
-    lines = [f"{k}\t{o}\n" for k, o in zip(records.keys, records.offsets, strict=True)]
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text("".join(lines))
-    os.replace(aside, path)
-
-
 def _open(path: Path, scan_folder: Path, num_classes: int) -> RecordSet:
     rec, idx = find_files(path)
     keys, offsets, labels = _pictures(rec, idx, scan_folder)
     property_classes, image_size = read_property(rec.with_name("property"))
     num_classes = num_classes or property_classes or int(labels.max()) + 1
-    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(bad):
+    if not (labels.min() >= 0 and labels.max() < num_classes):  # so that NaN is found as well
+        bad = np.flatnonzero(~((labels >= 0) & (labels < num_classes)))
         raise RecordError(
             f"{rec}: label {labels[bad[0]]:g} in the record of key {keys[bad[0]]} is out of range, "
             f"got num_classes={num_classes}; labels must be 0..{num_classes - 1}"
@@ -143,7 +145,7 @@ def _open(path: Path, scan_folder: Path, num_classes: int) -> RecordSet:
         file=np.zeros(len(keys), dtype=np.int16),
         keys=keys,
         offsets=offsets,
-        labels=labels.astype(np.int32),
+        labels=labels.astype(np.int32, copy=False),
         num_classes=num_classes,
         image_size=image_size or (0, 0),
     )
@@ -206,13 +208,29 @@ def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
 def _pictures(rec: Path, idx: Path, scan_folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return keys, offsets and labels of the pictures, as kept by an earlier call or parsed."""
     marks = [(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in (rec, idx)]
-    mark = hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
+    mark = hashlib.sha256(repr((_KEPT_FORM, marks)).encode()).hexdigest()[:16]
     kept = scan_folder / f"pictures-{mark}.npy"
     if kept.is_file():
         try:
-            return _kept(kept)
+            return _read_kept(kept)
         except (ValueError, OSError, EOFError):
             kept.unlink(missing_ok=True)  # half written by a crash of the host: parse again
+    keys, offsets, labels, scanned = _parse(rec, idx)
+    if not scanned and len(keys) < LARGE:
+        return keys, offsets, labels
+    keep_columns(kept, offsets, narrow(keys), narrow(labels))
+    del keys, offsets, labels
+    give_back()
+    return _read_kept(kept)
+
+
+def _read_kept(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    offsets, keys, labels = kept_columns(path, 3)
+    return keys, offsets, labels
+
+
+def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Return keys, offsets and labels of the pictures, and whether the .rec had to be scanned."""
     keys, offsets = read_index(idx)
     data = map_rec(rec)
     check_index(rec, idx, data, keys, offsets)
@@ -222,30 +240,7 @@ def _pictures(rec: Path, idx: Path, scan_folder: Path) -> tuple[np.ndarray, np.n
         images, labels = labels_from_scan(data, rec, keys, offsets, images)
     if not len(images):
         raise RecordError(f"{rec}: holds no picture, got {len(keys)} records without one")
-    if scanned or len(keys) >= LARGE:
-        _keep(kept, keys[images], offsets[images], labels)
-        return _kept(kept)
-    return keys[images], offsets[images], labels
-
-
-def _keep(path: Path, keys: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> None:
-    """Write keys, offsets and float64 labels, all 8 bytes wide, as int64 (3, N)."""
-    table = np.stack([keys, offsets, labels.astype(np.float64).view(np.int64)])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{os.uname().nodename}-{os.getpid()}-{path.name}")
-        np.save(aside, table)
-        os.replace(aside, path)
-    except OSError as error:
-        raise RecordError(f"{path.parent}: cannot be written, got {error.strerror}") from None
-
-
-def _kept(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return keys and offsets as maps of the file, which the ranks of a host share, and labels."""
-    table = np.load(path, mmap_mode="r", allow_pickle=False)
-    keys, offsets, _ = np.asarray(table)
-    begin = table.offset + 2 * keys.nbytes
-    return keys, offsets, np.fromfile(path, np.float64, len(keys), offset=begin)
+    return keys[images], offsets[images], labels, scanned
 
 
 def _measure(records: RecordSet) -> RecordSet:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CELL = 1 << 16  # places that are shuffled in one go: they stay in the processor's cache
+PIECE = 1 << 17  # images that are dealt in one go: what that takes beside the order is small
 OF_PERSON = 1 << 16  # stream of `uniform` for the images of a person; augmentation's are below
 
 
@@ -35,9 +36,10 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     cells = num_images // CELL + 1
     if cells == 1:
         return generator.permutation(num_images)
+    # Before all else, so that it finds the place of the order before it: a run keeps freed memory.
+    order = np.empty(num_images, dtype=_place(num_images))
     cell = generator.integers(0, cells, num_images, dtype=np.uint8 if cells <= 256 else np.uint16)
-    order = np.argsort(cell, kind="stable").astype(np.int32 if num_images < 2**31 else np.int64)
-    ends = np.cumsum(np.bincount(cell, minlength=cells))
+    ends = _deal(cell, cells, order)
     for begin, end in zip([0, *ends[:-1]], ends, strict=True):
         generator.shuffle(order[begin:end])
     return order
@@ -55,14 +57,20 @@ def shuffled_blocks(
 
 
 def block_order(num_images: int, seed: int, epoch: int, block: int, window: int) -> np.ndarray:
-    """Return the order of an epoch that a disk can follow: a permutation, int64 (N,).
+    """Return the order of an epoch that a disk can follow: a permutation, int32 or int64 (N,).
 
     Blocks of consecutive images are shuffled; of what they hold one after the other, each
     ``window`` images are shuffled again.  An image so comes at most ``window`` places before or
     after its block does.
     """
-    firsts, sizes = shuffled_blocks(num_images, seed, epoch, block)
-    order = np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(num_images)
+    order = np.empty(num_images, dtype=_place(num_images))
+    firsts, _ = shuffled_blocks(num_images, seed, epoch, block)
+    filled, together = 0, -(-PIECE // block)
+    for begin in range(0, len(firsts), together):
+        rows = (firsts[begin : begin + together, None] + np.arange(block)).reshape(-1)
+        rows = rows[rows < num_images]  # the last block may hold fewer
+        order[filled : filled + len(rows)] = rows
+        filled += len(rows)
     generator = _generator(seed, epoch, stream=1)
     for begin in range(0, num_images, window):
         generator.shuffle(order[begin : begin + window])
@@ -129,6 +137,31 @@ def uniform(ids: np.ndarray, seed: int, epoch: int | np.ndarray, stream: int) ->
 
 def _generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, stream]))
+
+
+def _place(num_images: int) -> type[np.signedinteger[Any]]:
+    return np.int32 if num_images < 2**31 else np.int64
+
+
+def _deal(cell: np.ndarray, cells: int, order: np.ndarray) -> np.ndarray:
+    """Fill ``order`` with places, cell after cell, rising in each; return the ends (cells,).
+
+    As ``order[:] = np.argsort(cell, kind="stable")``, in pieces: that needs 8 bytes per image.
+    """
+    pieces = [slice(begin, begin + PIECE) for begin in range(0, len(cell), PIECE)]
+    counts = np.zeros(cells, dtype=np.int64)
+    for piece in pieces:
+        counts += np.bincount(cell[piece], minlength=cells)
+    ends = np.cumsum(counts)
+    free = ends - counts  # of each cell, where the next image goes
+    for piece in pieces:
+        dealt = np.argsort(cell[piece], kind="stable")
+        counts = np.bincount(cell[piece], minlength=cells)
+        before = np.cumsum(counts) - counts
+        to = np.repeat(free - before, counts) + np.arange(len(dealt))
+        order[to] = dealt + piece.start
+        free += counts
+    return ends
 
 
 def _mix(x: Any) -> Any:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.record_index import write_hollow_set
 from pipeline.records import open_records
@@ -26,12 +28,18 @@ def test_the_hollow_set_opens_without_a_scan(tmp_path):
 
 
 def test_rows_name_what_was_opened(tiny_records, tmp_path):
-    arguments = ["--images", "500", "--people", "7", "--repeat", "2", "--open", tiny_records]
+    arguments = ["--images", "500", "300", "--people", "7", "--repeat", "1", "--open", tiny_records]
     command = [sys.executable, SCRIPT, *arguments, "--json", tmp_path / "rows.json"]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert [row["images"] for row in rows] == [500] * 4 + [120] * 4
+    assert [row["images"] for row in rows] == [500] * 5 + [300] * 5 + [120] * 5
     whats = ["opening, first time", "opening, again", "order of random", "order of blocks"]
-    assert [row["name"].split(", ", 1)[1] for row in rows] == 2 * whats
-    assert [row["name"].split(" ")[1] for row in rows[:4]] == ["synthetic,"] * 4
+    whats.append("window index, once")
+    assert [row["name"].split(", ", 1)[1] for row in rows] == 3 * whats
+    assert [row["name"].split(" ")[1] for row in rows[:10]] == ["synthetic,"] * 10
+    assert {row["memory_is_kept"] for row in rows} == {"MALLOC_" not in " ".join(os.environ)}
+    for row in rows:
+        parts = row["private_mib"] + row["shared_mib"]
+        assert row["resident_mib"] == pytest.approx(parts, abs=0.1)
+        assert row["peak_mib"] >= row["resident_mib"] - 1
     assert all(row["spread"][0] <= row["milliseconds"] <= row["spread"][1] for row in rows)

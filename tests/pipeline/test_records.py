@@ -48,6 +48,15 @@ def patch(path: Path, offset: int, content: bytes) -> None:
         file.write(content)
 
 
+def columns_of(kept: Path) -> list[np.ndarray]:
+    with kept.open("rb") as file:
+        return [np.load(file) for _ in range(3)]
+
+
+def disk_is_full(*arguments):
+    raise OSError(28, "No space left on device")
+
+
 def read_all(records) -> list[bytes]:
     return [a.tobytes() for a in RecordReader(records).read(np.arange(len(records)))]
 
@@ -137,9 +146,12 @@ def test_scanned_labels_are_kept_by_size_and_time(make_records, pictures, scans)
     rec = folder / "train.rec"
     true = open_records(folder, scans).labels.tolist()
     (kept,) = scans.iterdir()
-    table = np.load(kept)
-    table[2].view(np.float64)[0] = 3
-    np.save(kept, table)
+    offsets, keys, labels = columns_of(kept)
+    assert (offsets.dtype, keys.dtype, labels.dtype) == (np.int64, np.int32, np.int32)
+    labels[0] = 3
+    with kept.open("wb") as file:
+        for column in (offsets, keys, labels):
+            np.save(file, column)
     assert open_records(folder, scans).labels.tolist() == [3, *true[1:]]  # not scanned again
 
     stat = rec.stat()
@@ -168,7 +180,36 @@ def test_scan_folder_that_cannot_be_written(make_records, pictures, tmp_path):
     folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
     (tmp_path / "file").write_text("")
     scans = tmp_path / "file" / "scans"
-    assert refusal(folder, scans) == f"{scans}: cannot be written, got Not a directory"
+    assert refusal(folder, scans) == (
+        f"{scans}: cannot be written, got Not a directory; make room or choose another run.dir"
+    )
+
+
+def test_a_full_disk_leaves_nothing_of_a_scan(make_records, pictures, scans, monkeypatch):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    monkeypatch.setattr(os, "fsync", disk_is_full)
+    assert refusal(folder, scans) == (
+        f"{scans}: cannot be written, got No space left on device; make room or choose another "
+        "run.dir"
+    )
+    assert not list(scans.iterdir())
+
+
+def test_what_is_kept_is_mapped_and_narrow_where_it_can_be(make_records, pictures, scans):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    records = open_records(folder, scans)
+    for column in (records.keys, records.offsets, records.labels):
+        assert not column.flags.owndata and not column.flags.writeable
+        assert type(column) is np.ndarray and column.flags.c_contiguous
+    assert records.keys.dtype == np.int32
+    assert records.ids(np.arange(3)).dtype == np.int64
+    # Keys that no 32 bits hold.
+    index = index_of(folder)
+    far = {key + 2**35: offset for key, offset in index.items()}
+    (folder / "train.idx").write_text("".join(f"{k}\t{o}\n" for k, o in far.items()))
+    for records in (open_records(folder, scans), open_records(folder, scans)):
+        assert records.keys.dtype == np.int64 and records.keys.tolist() == sorted(far)
+        assert records.labels.tolist() == [label for label, _ in pictures]
 
 
 @pytest.mark.parametrize(
@@ -341,6 +382,16 @@ def test_label_out_of_range(folder, scans, label):
         f"{folder}/train.rec: label {label:g} in the record of key 1 is out of range, got "
         "num_classes=4; labels must be 0..3"
     )
+
+
+def test_label_that_is_no_number(make_records, pictures, scans):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    patch(folder / "train.rec", index_of(folder)[2] + 12, struct.pack("<f", float("nan")))
+    for _ in range(2):
+        assert refusal(folder, scans) == (
+            f"{folder}/train.rec: label nan in the record of key 2 is out of range, got "
+            "num_classes=4; labels must be 0..3"
+        )
 
 
 def test_set_without_a_picture(folder, scans):

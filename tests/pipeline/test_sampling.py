@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import zlib
+
 import numpy as np
 import pytest
 
@@ -49,6 +52,39 @@ def test_order_is_the_same_for_all_time(monkeypatch):
     assert block_order(8, seed=1, epoch=0, block=2, window=4).tolist() == BLOCKS_OF_8
     monkeypatch.setattr(sampling, "CELL", 4)
     assert epoch_order(8, seed=1, epoch=0).tolist() == CELLS_OF_8
+    monkeypatch.setattr(sampling, "CELL", 64)  # 469 cells: their numbers take two bytes
+    assert sum_of(epoch_order(30_000, seed=2, epoch=3)) == SUM_OF_MANY_CELLS
+
+
+@pytest.mark.parametrize("num_images", [65_536, 300_000, 5_822_653])
+def test_large_orders_are_the_same_for_all_time(num_images):
+    orders = (epoch_order(num_images, 1, 0), epoch_order(num_images, 7, 2))
+    blocks = block_order(num_images, 1, 2, 128, 16384)
+    assert [sum_of(order) for order in (*orders, blocks)] == SUMS[num_images]
+
+
+@pytest.mark.parametrize(("piece", "cells"), [(7, 5), (64, 300), (1000, 2), (4096, 300)])
+def test_dealing_is_a_stable_sort(monkeypatch, piece, cells):
+    monkeypatch.setattr(sampling, "PIECE", piece)
+    cell = np.random.default_rng(piece).integers(0, cells, 1000, dtype=np.uint16)
+    order = np.empty(1000, np.int32)
+    ends = sampling._deal(cell, cells, order)
+    assert (order == np.argsort(cell, kind="stable")).all()
+    assert (ends == np.cumsum(np.bincount(cell, minlength=cells))).all()
+
+
+@pytest.mark.parametrize(
+    "order_of", [epoch_order, lambda *which: block_order(*which, block=128, window=16384)]
+)
+def test_an_order_takes_little_beside_itself(order_of):
+    # In a run, freed memory stays with the process: what an order takes once is never given back.
+    count = 2_000_000
+    tracemalloc.start()
+    order = order_of(count, 1, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert order.dtype == np.int32 and order.nbytes == 4 * count
+    assert peak < order.nbytes + count + 8 * 2**20  # the cell of each image is a byte
 
 
 @pytest.mark.parametrize("num_images", [65_535, 65_536, 300_000])
@@ -215,6 +251,10 @@ def test_numbers_are_the_same_for_all_time():
     assert "".join("01"[int(flag)] for flag in flags) == MIRROR_OF_32
 
 
+def sum_of(order: np.ndarray) -> int:
+    return zlib.crc32(order.astype(np.int32))
+
+
 # Computed once; written out so that a change of the arithmetic is noticed.
 BLOCKS_OF_8 = [1, 2, 0, 3, 4, 5, 6, 7]
 CELLS_OF_8 = [7, 5, 1, 2, 3, 4, 0, 6]
@@ -222,3 +262,10 @@ ORDER_OF_8 = [0, 5, 4, 1, 2, 6, 3, 7]
 MIRROR_OF_32 = "10001100000100000000100111000110"
 PEOPLE_OF_3 = [0, 1, 3, 3, 7, 6]
 PEOPLE_OF_3_LATER = [3, 3, 5, 7, 0, 2]
+SUM_OF_MANY_CELLS = 3783246326
+# Orders of (seed, epoch) (1, 0) and (7, 2), and of blocks.
+SUMS = {
+    65_536: [2532887283, 1875562571, 2472793141],
+    300_000: [506405697, 1403566225, 1009169048],
+    5_822_653: [827238153, 771882719, 2252919589],
+}
