@@ -13,7 +13,9 @@ from heads.margin_softmax import MarginSoftmax, check_size
 from heads.statistics import Reduce, Traced, alone, state
 
 NOWHERE = -1000.0  # cosine of a class that is to be left out of a sum
-LEAST_SCALE = 1e-3  # with few classes, all of them opposite, the logarithm would fall below 0
+# With few classes, all of them opposite, the logarithm would fall below 0; where classes crowd, as
+# in two dimensions, the scale would grow with itself for ever.
+LEAST_SCALE, MOST_SCALE = 1e-3, 1e3
 
 
 class AdaCos(MarginSoftmax):
@@ -46,7 +48,7 @@ class AdaCos(MarginSoftmax):
             mean = mx.nd.log(mx.nd.exp(others - top).mean()) + top
             median = angles[middle : middle + 2 - len(rows) % 2].mean()
             scale = mean / mx.nd.cos(mx.nd.minimum(median, math.pi / 4))
-            return mx.nd.maximum(scale, LEAST_SCALE)
+            return mx.nd.clip(scale, LEAST_SCALE, MOST_SCALE)
 
         scale[:] = self._reduce(found, fitting)
 
@@ -108,8 +110,8 @@ def adacos(num_classes: int, embedding_size: int, reduce: Reduce = alone) -> Ada
 
     Notes
     -----
-    Zhang et al., "AdaCos", arXiv:1905.00292, equations 12 to 15, kept above 0. It goes over the
-    classes twice, for the scale and for the loss. A margin fraction has no effect.
+    Zhang et al., "AdaCos", arXiv:1905.00292, equations 12 to 15, kept from 0.001 to 1000. It goes
+    over the classes twice, for the scale and for the loss. A margin fraction has no effect.
     """
     size = check_size(num_classes, embedding_size, 1.0)
     del size["scale"]

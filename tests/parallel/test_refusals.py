@@ -134,6 +134,15 @@ def fused_centres_without_operators(
     return Fault(r"optim\.fused_centres: needs the fused operators, got", overrides=overrides)
 
 
+def bag_with_a_margin_that_rises(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    sections = {
+        "data": {"batch_size": 6, "images_per_person": 3, "bag": 18},
+        "head": {"name": "triplet", "mining": "blocks"},
+        "train": {"margin_warmup": "10 %"},
+    }
+    return Fault(r"data\.bag: chooses triplets by the whole margin, got", sections=sections)
+
+
 def file_in_the_place_of_the_run_folder(
     folder: Path, records: Path, make: Callable[..., Path]
 ) -> Fault:
@@ -154,6 +163,7 @@ FAULTS: list[Maker] = [
     checkpoint_of_another_net,
     checkpoint_that_is_none,
     fused_centres_without_operators,
+    bag_with_a_margin_that_rises,
     file_in_the_place_of_the_run_folder,
 ]
 # On two ranks: one of the command line, one of the data, those that show up on one rank or late.
