@@ -45,7 +45,7 @@ from launch.provenance import commit, versions
 from nets import NETS, build_net
 from pipeline.augmentation import Augmentation
 from pipeline.decode_choice import fastest_path
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decoded_cache import DecodedCache, remove_left_caches
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
 from pipeline.plans import epoch_images
 from pipeline.records import RecordSet, open_records
@@ -115,6 +115,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     inputs = agree(comm, lambda: open_inputs(config, comm))
     require_equal(comm, plain, "configuration")
     require_equal(comm, fingerprint(inputs), "data")
+    free_memory(config, inputs, comm)
     whole = config.data.batch_size * comm.size
 
     folder, checkpoint = choose_folder(config, plain, inputs, comm)
@@ -287,6 +288,15 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
     return Inputs(
         ctx, records, sets, pretrained, num_classes, image_size, max(1, images // whole) * whole
     )
+
+
+def free_memory(config: Config, inputs: Inputs, comm: Comm) -> None:
+    """Remove decoded pictures that killed runs have left on the hosts, and say so."""
+    mib = config.data.decoded_cache_mib
+    freed = agree(comm, lambda: remove_left_caches(inputs.records, mib))
+    freed = sum(comm.gather_json(freed))
+    if freed and comm.rank == 0:  # at once: the run may be refused before it has a log
+        print(f"removed {-(-freed >> 20)} MiB of decoded pictures, left by killed runs", flush=True)
 
 
 def fingerprint(inputs: Inputs) -> dict[str, Any]:

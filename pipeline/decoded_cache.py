@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoded pictures in memory that the ranks of a host share.
 
-A file in the host's shared memory, named by the set it is of: pictures as uint8 (N, H, W, 3), and a
-mark for each that is there.  Whichever rank first wants a picture decodes it; two that do so at
-once write the same bytes.  The mark is written after the picture, so that one that was left half
-written by a rank that died is decoded again.  The last rank to leave removes the file; what a run
-that was killed has left is removed by the next one, or used if it is of the same set.
+A file in the host's shared memory, named by the set it is of and by the decoder: pictures as uint8
+(N, H, W, 3), and a mark for each that is there.  Whichever rank first wants a picture decodes it;
+two that do so at once write the same bytes.  The mark is written after the picture, so that one
+that was left half written by a rank that died is decoded again.  The last rank to leave removes the
+file; what a run that was killed has left is removed by the next one, with a cache or without, or
+used if it is of the same set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -17,13 +19,14 @@ import mmap
 import os
 import stat
 import weakref
+from importlib.metadata import distributions
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.records import RecordSet
 
-__all__ = ["CacheError", "DecodedCache"]
+__all__ = ["CacheError", "DecodedCache", "remove_left_caches"]
 
 FOLDER = Path("/dev/shm")
 PREFIX = "face-decoded-"
@@ -53,15 +56,14 @@ class DecodedCache:
     """
 
     def __init__(self, records: RecordSet, budget_mib: int, folder: Path = FOLDER):
+        remove_left_caches(records, budget_mib, folder)
         height, width = records.image_size
-        count, picture = len(records), height * width * 3
-        total = count * picture + count
+        count, picture, total = len(records), height * width * 3, _size(records)
         if total > budget_mib * MIB:
             raise CacheError(
                 f"data.decoded_cache_mib: the pictures of {records.name} need "
                 f"{-(-total // MIB)} MiB decoded, got {budget_mib}; raise it, or set it to 0"
             )
-        _sweep(folder, keep=_name(records))
         path = folder / _name(records)
         try:
             file = _open(path, total)
@@ -98,9 +100,34 @@ class DecodedCache:
         self._leave()
 
 
+def remove_left_caches(records: RecordSet | None, budget_mib: int, folder: Path = FOLDER) -> int:
+    """Remove the caches of this user that no process holds; return the bytes that they took.
+
+    That of ``records`` stays if the pictures fit into ``budget_mib``: it will be used again.
+    """
+    left = list(folder.glob(f"{PREFIX}{os.getuid()}-*"))
+    if left and records and _size(records) <= budget_mib * MIB:
+        keep = _name(records)
+        left = [path for path in left if path.name != keep]
+    freed = 0
+    for path in left:
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours
+            freed += _leave(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW))
+    return freed
+
+
+def _size(records: RecordSet) -> int:
+    """Return the bytes of a set's cache: its pictures, and a mark for each."""
+    height, width = records.image_size
+    return len(records) * (height * width * 3 + 1)
+
+
 def _name(records: RecordSet) -> str:
-    """Return the name of a set's cache: of this user, this set and this selection of its rows."""
-    digest = hashlib.sha256()
+    """Return the name of a set's cache: of this user, this set, this selection of its rows.
+
+    The decoder counts too: another version of DALI may give other pixels.
+    """
+    digest = hashlib.sha256(repr(_decoder()).encode())
     for rec in records.files:
         state = rec.stat()
         digest.update(repr((str(rec.resolve()), state.st_size, state.st_mtime_ns)).encode())
@@ -108,6 +135,12 @@ def _name(records: RecordSet) -> str:
         digest.update(np.ascontiguousarray(table))
     digest.update(repr(tuple(records.image_size)).encode())
     return f"{PREFIX}{os.getuid()}-{digest.hexdigest()[:16]}"
+
+
+def _decoder() -> list[tuple[str, str]]:
+    """Return name and version of the installed DALI: its packages are named by the CUDA version."""
+    found = ((d.metadata["Name"] or "", d.version) for d in distributions())
+    return sorted({(name, version) for name, version in found if name.startswith("nvidia-dali")})
 
 
 def _open(path: Path, size: int) -> int:
@@ -129,29 +162,23 @@ def _open(path: Path, size: int) -> int:
         os.close(file)  # removed between the two calls: make another
 
 
-def _sweep(folder: Path, keep: str) -> None:
-    """Remove the caches of this user that no process holds, but for one."""
-    for path in folder.glob(f"{PREFIX}{os.getuid()}-*"):
-        if path.name == keep:
-            continue
-        try:
-            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:
-            continue  # gone meanwhile, or not ours
-        _leave(path, file)
+def _leave(path: Path, file: int) -> int:
+    """Let go of a cache and close its file; return the bytes that this freed."""
+    try:
+        return _remove_unused(path, file)
+    finally:
+        os.close(file)
 
 
-def _leave(path: Path, file: int) -> None:
-    _remove_unused(path, file)
-    os.close(file)
-
-
-def _remove_unused(path: Path, file: int) -> None:
-    """Let go of a cache, and remove it unless another process holds it."""
+def _remove_unused(path: Path, file: int) -> int:
+    """Let go of a cache, and remove it unless another process holds it; return the bytes freed."""
     fcntl.flock(file, fcntl.LOCK_UN)  # or two that leave at once would each see the other
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return
-    if os.fstat(file).st_nlink:
-        path.unlink(missing_ok=True)
+        return 0
+    state = os.fstat(file)
+    if not state.st_nlink:
+        return 0  # by another process, between the two calls
+    path.unlink(missing_ok=True)
+    return state.st_size

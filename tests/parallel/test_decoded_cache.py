@@ -3,38 +3,140 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.decoded_cache import FOLDER, PREFIX
-from tests.parallel.ranks import read_losses, run, training, write_cfg
+from pipeline.record_reader import RecordReader
+from pipeline.records import open_records
+from tests.parallel.ranks import ROOT, Ranks, read_losses, resumed_at, run, training, write_cfg
 
 pytestmark = pytest.mark.parallel
+STEPS = 40
+# run_train.py with caches in a folder of its own: every run of this user clears the host's.
+ELSEWHERE = f"""
+import sys
+from functools import partial
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+import run_train
+folder = Path(__file__).parent / "memory"
+run_train.DecodedCache = partial(run_train.DecodedCache, folder=folder)
+run_train.remove_left_caches = partial(run_train.remove_left_caches, folder=folder)
+sys.exit(run_train.main(sys.argv[1:]))
+"""
 
 
-def caches() -> set[Path]:
-    return set(FOLDER.glob(f"{PREFIX}{os.getuid()}-*"))
+def caches(folder: Path = FOLDER) -> set[Path]:
+    return set(folder.glob(f"{PREFIX}{os.getuid()}-*"))
 
 
-def test_two_ranks_share_what_is_decoded(tiny_records, tmp_path):
-    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 12}, data={"batch_size": 8})
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Return the folder of caches, and a function that puts a program of its own before ``--cfg``.
+
+    The folder begins with what a run of another set has left.
+    """
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    (memory / f"{PREFIX}{os.getuid()}-another").write_bytes(bytes(3 << 20))
+    program = tmp_path / "train_elsewhere.py"
+    program.write_text(ELSEWHERE)
+    return memory, lambda cfg, *overrides: [program, *training(cfg, *overrides)[1:]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_records, tmp_path_factory):
+    """Return the losses of two ranks without a cache, and the sections of their configuration."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    sections = {
+        "train": {"max_steps": STEPS, "checkpoint_every": 4},
+        "data": {"batch_size": 8},
+    }
+    ended = run(2, training(write_cfg(folder, tiny_records, **sections)))
+    assert ended.code == 0, ended.everything
+    return read_losses(folder / "runs" / "tiny-001"), sections
+
+
+def test_two_ranks_share_what_is_decoded(tiny_records, undisturbed, tmp_path):
+    losses, sections = undisturbed
+    cfg = write_cfg(tmp_path, tiny_records, **sections)
     left = caches()
-    for name, mib in (("decoded", 0), ("cached", 5)):
-        ended = run(2, training(cfg, f"data.decoded_cache_mib={mib}", f"run.name={name}"))
-        assert ended.code == 0, ended.everything
-        assert caches() <= left
-    found = [read_losses(tmp_path / "runs" / f"{name}-001") for name in ("decoded", "cached")]
-    assert found[0] == found[1] and len(found[0]) > 1
+    ended = run(2, training(cfg, "data.decoded_cache_mib=5"))
+    assert ended.code == 0, ended.everything
+    assert caches() <= left
+    assert read_losses(tmp_path / "runs" / "tiny-001") == losses and len(losses) == STEPS
 
 
-def test_two_ranks_refuse_a_set_that_does_not_fit(tiny_records, tmp_path):
+@pytest.mark.parametrize("mib", [5, 0], ids=["then with a cache", "then without"])
+@pytest.mark.parametrize("victims", ["one", "all"])
+def test_after_a_kill_the_next_run_uses_the_memory_or_frees_it(
+    victims, mib, tiny_records, undisturbed, elsewhere, tmp_path
+):
+    losses, sections = undisturbed
+    memory, program = elsewhere
+    cfg = write_cfg(tmp_path, tiny_records, **sections)
+    folder = tmp_path / "runs" / "tiny-001"
+    with Ranks(2, program(cfg, "data.decoded_cache_mib=5")) as started:
+        started.until(lambda: max(read_losses(folder), default=0) >= 9)
+        (left,) = caches(memory)
+        inode = left.stat().st_ino
+        for pid in list(started.pids().values())[: 1 if victims == "one" else 2]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if victims == "all":
+            started.kill_all()
+            assert caches(memory) == {left}
+        else:
+            ended = started.wait()
+            assert ended.code != 0, ended.everything
+            assert "removed 3 MiB of decoded pictures" in ended.stdout
+    if caches(memory):
+        assert is_right(left, tiny_records) > 16
+
+    found = caches(memory)  # of one that was killed, the other may have removed it
+    with Ranks(2, program(cfg, f"data.decoded_cache_mib={mib}")) as again:
+        again.until(lambda: max(read_losses(folder), default=0) >= 20)
+        now = {path: path.stat().st_ino for path in caches(memory)}
+        ended = again.wait()
+    assert ended.code == 0, ended.everything
+    assert resumed_at(ended) >= 8
+    if mib:
+        assert set(now) == {left} and (not found or now[left] == inode)
+    else:
+        assert not now
+        assert ended.stdout.count("removed 5 MiB of decoded pictures") == len(found)
+    assert caches(memory) == set()
+    assert read_losses(folder) == pytest.approx(losses, abs=1e-5)
+
+
+def test_two_ranks_refuse_a_set_that_does_not_fit(tiny_records, elsewhere, tmp_path):
+    memory, program = elsewhere
     cfg = write_cfg(tmp_path, tiny_records, data={"batch_size": 8})
-    ended = run(2, training(cfg, "data.decoded_cache_mib=1"))
+    ended = run(2, program(cfg, "data.decoded_cache_mib=1"))
     assert ended.code != 0
     assert (
         f"data.decoded_cache_mib: the pictures of {tiny_records / 'train.rec'} need 5 MiB decoded, "
         "got 1; raise it, or set it to 0"
     ) in ended.said, ended.everything
     assert "Traceback" not in ended.stderr
+    assert ended.stdout.count("removed 3 MiB of decoded pictures, left by killed runs") == 1
+    assert caches(memory) == set()
+
+
+def is_right(path: Path, folder: Path) -> int:
+    """Compare the pictures in a cache with the set's own; return how many are there."""
+    records = open_records(folder, folder)
+    content = np.fromfile(path, dtype=np.uint8)
+    pictures, there = np.split(content, [-len(records)])
+    rows = np.flatnonzero(there)
+    for row, jpeg in zip(rows, RecordReader(records).read(rows), strict=True):
+        expected = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1]
+        assert (pictures.reshape(len(records), *expected.shape)[row] == expected).all()
+    return len(rows)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.decoded_cache import CacheError, DecodedCache
+from pipeline import decoded_cache
+from pipeline.decoded_cache import CacheError, DecodedCache, remove_left_caches
 from pipeline.records import open_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,8 +41,7 @@ def test_pictures_are_there_for_whoever_opens_the_set(records, tmp_path):
     first.close()  # once more does no harm
 
 
-def test_what_a_killed_process_has_left_is_used_or_removed(records, make_records, tmp_path):
-    program = """
+KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
@@ -50,11 +51,21 @@ cache = DecodedCache(open_records(sys.argv[1], sys.argv[2]), 10, Path(sys.argv[2
 cache.store(np.array([2]), np.full((1, 112, 112, 3), 7, np.uint8))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    command = [sys.executable, "-c", program, str(records.files[0]), str(tmp_path)]
+PICTURES_BYTES = 20 * (112 * 112 * 3 + 1)
+
+
+def leave(records, folder):
+    """Have a process with a cache of the set killed; return what it left."""
+    command = [sys.executable, "-c", KILLED, str(records.files[0]), str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
-    left = caches(tmp_path)
+    left = caches(folder)
     assert len(left) == 1
+    return left
+
+
+def test_what_a_killed_process_has_left_is_used_or_removed(records, make_records, tmp_path):
+    left = leave(records, tmp_path)
     again = DecodedCache(records, 10, tmp_path)
     assert again.missing(np.arange(4)).tolist() == [0, 1, 3] and (again.pictures[2] == 7).all()
     other = open_records(make_records(5, 4), tmp_path / "scan")
@@ -62,10 +73,56 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert len(caches(tmp_path)) == 2  # in use: it stays
     again.close()
     held.close()
-    subprocess.run(command, cwd=ROOT, capture_output=True)
-    assert caches(tmp_path) == left
+    assert leave(records, tmp_path) == left
     DecodedCache(other, 10, tmp_path).close()
     assert caches(tmp_path) == []
+
+
+def test_what_is_left_is_removed_without_a_cache_too(records, make_records, tmp_path):
+    left = leave(records, tmp_path)
+    other = open_records(make_records(5, 4), tmp_path / "scan")
+    assert remove_left_caches(records, 10, tmp_path) == 0 and caches(tmp_path) == left
+    held = DecodedCache(records, 10, tmp_path)
+    for nobody in (None, records, other):
+        assert remove_left_caches(nobody, 0, tmp_path) == 0 and caches(tmp_path) == left
+    held.close()
+    for wanted, mib in ((None, 0), (None, 10), (records, 0), (other, 10)):
+        leave(records, tmp_path)
+        assert remove_left_caches(wanted, mib, tmp_path) == PICTURES_BYTES
+        assert caches(tmp_path) == []
+        assert remove_left_caches(wanted, mib, tmp_path) == 0
+    leave(records, tmp_path)
+    with pytest.raises(CacheError, match="got 0; raise it"):
+        DecodedCache(records, 0, tmp_path)
+    assert caches(tmp_path) == []
+
+
+def test_one_of_two_that_remove_at_once_counts_it(records, tmp_path):
+    leave(records, tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        freed = pool.map(lambda _: remove_left_caches(None, 0, tmp_path), range(8))
+    assert sum(freed) == PICTURES_BYTES and caches(tmp_path) == []
+
+
+def test_what_cannot_be_removed_stops_nobody(records, tmp_path):
+    leave(records, tmp_path)
+    here = tmp_path / caches(tmp_path)[0]
+    (tmp_path / "elsewhere").write_text("mine")
+    here.with_name(f"{here.name}-link").symlink_to(tmp_path / "elsewhere")
+    here.with_name(f"{here.name}-folder").mkdir()
+    assert remove_left_caches(None, 0, tmp_path) == PICTURES_BYTES
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+    assert remove_left_caches(None, 0, tmp_path / "nowhere") == 0
+
+
+def test_another_decoder_has_another_cache(records, tmp_path, monkeypatch):
+    assert [name for name, _ in decoded_cache._decoder()] == ["nvidia-dali-cuda110"]
+    first = DecodedCache(records, 10, tmp_path)
+    monkeypatch.setattr(decoded_cache, "_decoder", lambda: [("nvidia-dali-cuda110", "1.35.0")])
+    second = DecodedCache(records, 10, tmp_path)
+    assert len(caches(tmp_path)) == 2
+    first.close()
+    second.close()
 
 
 def test_a_process_that_ends_without_closing_removes_it(records, tmp_path):

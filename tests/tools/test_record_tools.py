@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from evaluation.pairs import read_pairs
 from pipeline.record_reader import RecordReader
+from pipeline.record_writer import MAGIC, write_record_set
 from pipeline.records import open_records
 from tools import batch_mixing, hold_out_people, shuffle_records
 
@@ -57,6 +59,165 @@ def test_several_sets_are_shuffled_into_one(tiny_records, make_records, tmp_path
 def test_a_set_is_not_shuffled_onto_itself(tiny_records):
     with pytest.raises(ValueError, match="is the folder of the set itself"):
         shuffle_records.shuffle([tiny_records], tiny_records, seed=1)
+
+
+@pytest.fixture(scope="module")
+def uneven_sets(tiny_records, make_records, make_face):
+    """Return two sets: one with a header, one without whose pictures differ in size and parts."""
+    pictures = []
+    for shot in range(40):
+        jpeg = make_face(50 + shot % 3, shot)
+        # After the end of the image: the magic number of records, which cuts them into parts.
+        tail = struct.pack("<I", MAGIC) * (shot % 5) + bytes(100 * shot)
+        pictures.append((shot % 3, jpeg + bytes(-len(jpeg) % 4) + tail))
+    return [tiny_records, make_records(3, 0, pictures=pictures, header=False)]
+
+
+def in_todays_order(sources: list[Path], folder: Path, seed: int) -> None:
+    """Write what random access gives in the order of the seed."""
+    records = open_records(sources, folder.with_name("scan"))
+    order = np.random.default_rng(seed).permutation(len(records))
+    jpegs = RecordReader(records).read(order)
+    pairs = [(int(records.labels[r]), j.tobytes()) for r, j in zip(order, jpegs, strict=True)]
+    write_record_set(folder, pairs, records.num_classes, records.image_size, header=False)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("memory_bytes", [1 << 30, 100_000, 60_000, 1])
+def test_any_memory_gives_the_same_bytes(uneven_sets, tmp_path, monkeypatch, memory_bytes):
+    for several, sources in enumerate((uneven_sets[:1], uneven_sets[1:], uneven_sets)):
+        out, expected = tmp_path / f"out-{several}", tmp_path / f"expected-{several}"
+        in_todays_order(sources, expected, seed=5)
+        dealt: set[str] = set()
+        take_back = shuffle_records._take_back
+
+        def counted(path, buffer, dealt=dealt, take_back=take_back):
+            dealt.add(path.name)
+            assert len(buffer) <= max(memory_bytes, 80_000)
+            take_back(path, buffer)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shuffle_records, "_take_back", counted)
+            said = []
+            shuffle_records.shuffle(
+                sources,
+                out,
+                seed=5,
+                memory_bytes=memory_bytes,
+                progress=lambda *words, said=said: said.append(words),
+            )
+        made = files(out)
+        assert (made.pop("classes.json", None) is not None) == (len(sources) > 1)
+        assert made == files(expected)
+        assert len(dealt) == 0 if memory_bytes == 1 << 30 else len(dealt) > 1
+        if memory_bytes == 1:
+            assert len(dealt) > 5
+        assert {what for what, _, _ in said} == {"read", "written"}
+        assert all(0 <= done <= count for _, done, count in said)
+
+
+def test_buckets_are_of_equal_rows_and_fit(tmp_path):
+    generator = np.random.default_rng(0)
+    for count in (1, 2, 7, 1000):
+        sizes = generator.integers(1, 100, count)
+        for most in (400, 1000, 10**6):
+            cuts = shuffle_records._equal_cuts(sizes, most)
+            rows = np.diff(cuts)
+            assert (rows[:-1] == rows[0]).all() and 0 < rows[-1] <= rows[0]
+            for found in (cuts, shuffle_records._cuts(sizes, most)):
+                assert found[0] == 0 and found[-1] == count and (np.diff(found) > 0).all()
+                assert np.add.reduceat(sizes, found[:-1]).max() <= most
+                if most >= sizes.sum():
+                    assert len(found) == 2
+
+
+def test_a_large_set_leaves_no_index_beside_the_new_one(tiny_records, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.records.LARGE", 10)
+    shuffle_records.shuffle([tiny_records], tmp_path, seed=3)
+    assert sorted(files(tmp_path)) == ["property", "train.idx", "train.rec"]
+
+
+def test_a_set_that_did_not_belong_together_loses_its_classes(tiny_records, tmp_path):
+    (tmp_path / "classes.json").write_text("{}")  # of several sets that were shuffled here before
+    shuffle_records.shuffle([tiny_records], tmp_path, seed=3)
+    assert not (tmp_path / "classes.json").exists()
+
+
+def test_a_shuffle_that_fails_leaves_nothing(make_records, tmp_path, monkeypatch):
+    source, out = make_records(5, 6), tmp_path / "out"
+    take_back = shuffle_records._take_back
+
+    def full(path, buffer):
+        if path.name == "2":
+            raise OSError(28, "No space left on device")
+        take_back(path, buffer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shuffle_records, "_take_back", full)
+        with pytest.raises(OSError, match="No space left"):
+            shuffle_records.shuffle([source, make_records(3, 2)], out, seed=1, memory_bytes=1)
+    assert files(out) == {}
+    records = open_records(source, tmp_path)
+    with open(source / "train.rec", "r+b") as file:
+        file.seek(int(records.offsets[20]))
+        file.write(b"spoilt")
+    monkeypatch.setattr("pipeline.records.check_index", lambda *_: None)  # it draws samples
+    with pytest.raises(ValueError, match="holds no whole record at the place of key 21"):
+        shuffle_records.shuffle([source], out, seed=1, memory_bytes=1)
+    assert files(out) == {}
+
+
+def test_a_shuffle_that_is_told_to_stop_leaves_nothing(tiny_records, tmp_path):
+    program = """
+import os, signal, sys
+from tools import shuffle_records
+def stopped(path, buffer):
+    os.kill(os.getpid(), signal.SIGTERM)
+shuffle_records._take_back, shuffle_records.MIB = stopped, 20_000
+sys.exit(shuffle_records.main())
+"""
+    command = [sys.executable, "-c", program, str(tiny_records), str(tmp_path), "--memory-mib", "1"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 143 and not ended.stderr, ended.stderr
+    assert files(tmp_path) == {}
+
+
+def test_room_on_the_disk_is_asked_for_first(tiny_records, tmp_path, monkeypatch, capsys):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100_000))
+    monkeypatch.setattr(sys, "argv", ["x", str(tiny_records), str(tmp_path)])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert shuffle_records.main() == 2
+    assert capsys.readouterr().err == (
+        f"shuffle_records: {tmp_path}: the shuffled set needs 1 MiB of disk, got 0 MiB free; make "
+        "room or choose another OUT\n"
+    )
+    assert files(tmp_path) == {}
+
+
+def test_no_memory_is_refused(tiny_records, tmp_path):
+    with pytest.raises(ValueError, match="--memory-mib: must be at least 1, got 0"):
+        shuffle_records.shuffle([tiny_records], tmp_path, seed=1, memory_bytes=0)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_one_line_on_a_terminal_and_one_a_minute_elsewhere(
+    terminal, monkeypatch, capsys
+):
+    clock = iter(range(0, 10_000, 30))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = shuffle_records._Progress()
+    for done in (1000, 2000):
+        progress("read", done, 2000)
+    progress.clear()
+    said = capsys.readouterr().err
+    lines = ["read 1,000 of 2,000 images", "read 2,000 of 2,000 images", ""]
+    clear = "\r\x1b[K"
+    assert said == (clear + clear.join(lines) if terminal else lines[1] + "\n")
 
 
 def test_people_held_out_are_not_trained_on(make_records, tmp_path):
