@@ -15,10 +15,9 @@ __all__ = ["Feed"]
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
-    "face_picture_bytes": (_INT, [_POINTER, _INT, _POINTER, _INT, _POINTER]),
-    "face_gather": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _INT]),
-    "face_read_ahead": (None, [_POINTER, _INT, _POINTER, _INT, _INT]),
-    "face_read_randomly": (None, [_POINTER, _INT]),
+    "face_picture_bytes": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER]),
+    "face_gather": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _INT]),
+    "face_read_ahead": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "face_lend_array": (_POINTER, [_INT, _INT, _INT, _INT]),
     "face_normalise": (
         None,
@@ -42,8 +41,8 @@ class Feed:
             function.restype, function.argtypes = result, arguments
             setattr(self, f"_{name.removeprefix('face_')}", function)
 
-    def picture_bytes(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Return the bytes of the pictures of some records, and whether the disk was waited for.
+    def picture_bytes(self, data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Return the bytes of the pictures of some records.
 
         Parameters
         ----------
@@ -58,10 +57,10 @@ class Feed:
         """
         offsets = np.ascontiguousarray(offsets, dtype=np.int64)
         sizes = np.empty(len(offsets), dtype=np.int64)
-        fetched = self._picture_bytes(
+        self._picture_bytes(
             data.ctypes.data, data.size, offsets.ctypes.data, len(offsets), sizes.ctypes.data
         )
-        return sizes, fetched > 0
+        return sizes
 
     def gather(
         self,
@@ -70,8 +69,10 @@ class Feed:
         sizes: np.ndarray,
         rows: np.ndarray,
         places: np.ndarray,
-    ) -> None:
+    ) -> int:
         """Copy the pictures of whole records to rows of an array, and end each with a marker.
+
+        Return how many are JPEGs that do not end with one themselves, zeros aside.
 
         Parameters
         ----------
@@ -86,19 +87,23 @@ class Feed:
         places = np.ascontiguousarray(places, dtype=np.int64)
         if rows.strides[1] != 1 or rows.shape[1] < sizes.max() + 2 or places.max() >= len(rows):
             raise ValueError(f"feed.gather: {sizes.max() + 2} bytes a row, got {rows.shape}")
-        self._gather(
+        unended = self._gather(
             *(data.ctypes.data, offsets.ctypes.data, sizes.ctypes.data, places.ctypes.data),
             *(len(offsets), rows.ctypes.data, rows.strides[0]),
         )
+        return int(unended)
 
-    def read_ahead(self, data: np.ndarray, offsets: np.ndarray, size: int) -> None:
-        """Ask the system to fetch ``size`` bytes from each of some places of a mapped file."""
+    def read_ahead(self, data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
+        """Ask the system to fetch whole pages of a mapped file.
+
+        Parameters
+        ----------
+        offsets, sizes
+            Where pages begin, a multiple of their size, and how many bytes from there, int64 (n,).
+        """
         offsets = np.ascontiguousarray(offsets, dtype=np.int64)
-        self._read_ahead(data.ctypes.data, data.size, offsets.ctypes.data, len(offsets), size)
-
-    def read_randomly(self, data: np.ndarray) -> None:
-        """Tell the system that a mapped file is read here and there, not from begin to end."""
-        self._read_randomly(data.ctypes.data, data.size)
+        sizes = np.ascontiguousarray(sizes, dtype=np.int64)
+        self._read_ahead(data.ctypes.data, offsets.ctypes.data, sizes.ctypes.data, len(offsets))
 
     def lend_array(self, shape: tuple[int, int, int, int]) -> int:
         """Return the address of a DLManagedTensor, float32, of memory that will be used again.

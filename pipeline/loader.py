@@ -264,7 +264,7 @@ def _dali_batches(
     from pipeline.dali import MEAN, STD, DecodeGraph
 
     compiled = feed() if ctx.device_type == decode == "cpu" else None
-    reader = RecordReader(records, None if scan else compiled)
+    reader = RecordReader(records, feed())  # which work on the CPU whatever computes
     memory = Memory(depth)
     many = decoding.together(batch_size)
     filler = None
@@ -277,10 +277,17 @@ def _dali_batches(
     ask = ahead(read_ahead) if ahead else lambda rows, after: read_ahead(rows)
 
     def groups(together: int, images_of: Callable[[np.ndarray], Any]) -> Iterator[Group]:
-        return scan(together, depth) if scan else grouped(plans, together, images_of, ask)
+        return scanned(together) if scan else grouped(plans, together, images_of, ask)
+
+    def scanned(together: int) -> Iterator[Group]:
+        assert scan is not None
+        for group in scan(together, depth):
+            reader.check(group.rows)
+            yield group
 
     def gathered(rows: np.ndarray) -> Any:
-        return reader.gather(rows, memory)
+        # The array for the CPU's decoder alone: those on GPUs have not been tried on it.
+        return reader.gather(rows, memory if decode == "cpu" else None)
 
     def kept(rows: np.ndarray) -> np.ndarray:
         assert filler is not None

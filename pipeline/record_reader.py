@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import mmap
+import os
+import re
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +20,93 @@ from pipeline.records import RecordSet
 if TYPE_CHECKING:
     from ops.feed import Feed  # which brings MXNet
 
-AHEAD_AGAIN = 64  # calls after the last wait for the disk that are read ahead for
+SAMPLE = 16  # records of a call to ``read_ahead`` whose pages are looked for
+ASK_AGAIN = 64  # calls that ask for their records after the last one that found pages missing
 LARGEST_OVER_MEAN = 16
+ASKED_OVER_MEAN = 4  # a longer gap between two records is taken for one that was left out
+END_OF_IMAGE = b"\xff\xd9"
+# A marker but for fill bytes, stuffed zeros and restarts, which stand among the codes.
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_ALONE = (0x01, 0xD8)  # markers without a length
+
+
+def has_end(picture: np.ndarray) -> bool:
+    """Return whether a JPEG has an end-of-image marker: without one it was cut off.
+
+    Something may follow it.  Pictures of other formats are their decoder's business.
+    """
+    if picture[-2:].tobytes() == END_OF_IMAGE:
+        return True
+    data = picture.tobytes()
+    if data[:2] != b"\xff\xd8" or data.rstrip(b"\0").endswith(END_OF_IMAGE):
+        return True
+    at = 2
+    while found := _MARKER.search(data, at):  # not inside a segment: a thumbnail ends as well
+        code, at = found[1][0], found.end()
+        if code == END_OF_IMAGE[1]:
+            return True
+        if code not in _ALONE:
+            at += int.from_bytes(data[at : at + 2], "big")
+    return False
+
+
+@functools.cache
+def _system() -> ctypes.CDLL:
+    system = ctypes.CDLL(None)
+    system.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+    system.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return system
+
+
+def pages_of(
+    data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (offsets, sizes) of the whole pages that hold some pieces of a mapped file.
+
+    Pieces that follow each other become one.
+    """
+    begin = offsets // mmap.PAGESIZE * mmap.PAGESIZE
+    end = np.minimum(offsets + sizes, data.size)
+    begin, end = begin[begin < end], end[begin < end]
+    if not len(begin):
+        return begin, end
+    apart = np.ones(len(begin), dtype=bool)
+    apart[1:] = (begin[1:] < begin[:-1]) | (begin[1:] > end[:-1])
+    first = np.flatnonzero(apart)
+    return begin[first], np.maximum.reduceat(end, first) - begin[first]
+
+
+def advise(data: np.ndarray, begin: np.ndarray, size: np.ndarray, advice: int) -> None:
+    """Tell the system what whole pages of a mapped file will be used for."""
+    address = data.ctypes.data
+    for where, count in zip(begin.tolist(), size.tolist(), strict=True):
+        _system().madvise(address + where, count, advice)
+
+
+def all_in_memory(data: np.ndarray, begin: np.ndarray, size: np.ndarray) -> bool:
+    """Return whether the system holds some whole pages of a mapped file; False if it fails to tell.
+
+    Without fetching any.
+    """
+    pages = -(-size // mmap.PAGESIZE)
+    held = np.zeros(int(pages.sum()), dtype=np.uint8)
+    address, out = data.ctypes.data, held.ctypes.data
+    for where, count, n in zip(begin.tolist(), size.tolist(), pages.tolist(), strict=True):
+        if _system().mincore(address + where, count, out):
+            return False
+        out += n
+    return bool((held & 1).all())
+
+
+def tells(path: Path) -> bool:
+    """Return whether the system tells this process which pages of a file it holds.
+
+    Of a file of others, which it could not write, it says that it holds all of them.
+    """
+    try:
+        return path.stat().st_uid == os.geteuid() or os.access(path, os.W_OK)
+    except OSError:
+        return False
 
 
 class Memory:
@@ -41,17 +132,18 @@ class RecordReader:
     Parameters
     ----------
     feed
-        The compiled functions, which ``gather`` and ``read_ahead`` use.
+        The compiled functions, with which ``gather`` makes arrays and ``read_ahead`` is faster.
     """
 
     def __init__(self, records: RecordSet, feed: Feed | None = None):
         self._records, self._feed = records, feed
         self._data = [map_rec(rec) for rec in records.files]
-        self._mean = sum(data.size for data in self._data) // len(records)
-        self._ahead = AHEAD_AGAIN  # calls that are still read ahead for
-        if feed is not None:
-            for data in self._data:
-                feed.read_randomly(data)
+        self._tells = [tells(rec) for rec in records.files]
+        # Bytes and number of the pictures that were read, for their mean.  The first one stands for
+        # the files, whose share per picture is too much where the set leaves records out.
+        self._bytes, self._count = sum(data.size for data in self._data) // len(records), 1
+        self._asking = 0  # calls of read_ahead that will still ask
+        self._in_file_order: bool | None = None  # not known before anything is read ahead
 
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return the JPEG bytes of the rows, each a uint8 array (n,).
@@ -74,7 +166,9 @@ class RecordReader:
                 pictures[i] = picture
         return pictures
 
-    def gather(self, rows: np.ndarray, memory: Memory) -> np.ndarray | list[np.ndarray]:
+    def gather(
+        self, rows: np.ndarray, memory: Memory | None = None
+    ) -> np.ndarray | list[np.ndarray]:
         """Return the JPEG bytes of the rows as one array, uint8 (B, S).
 
         Each picture is followed by an end-of-image marker and zeros, which decoders pass over.
@@ -85,39 +179,110 @@ class RecordReader:
         Parameters
         ----------
         memory
-            Where the array comes from.
+            Where the array comes from; None for a list in any case.
 
         Raises
         ------
         RecordError
-            If no whole record starts at the offset of a row.
+            If no whole record starts at the offset of a row, or a picture was cut off.
         """
-        if self._feed is None:
-            return self.read(rows)
-        offsets = self._records.offsets[rows]
-        sizes = np.empty(len(rows), dtype=np.int64)
-        groups = self._by_file(rows)
-        for file, places in groups:
-            sizes[places], waited = self._feed.picture_bytes(self._data[file], offsets[places])
-            self._ahead = AHEAD_AGAIN if waited else max(0, self._ahead - 1)
-        longest = int(sizes.max())
-        if sizes.min() < 0 or longest > LARGEST_OVER_MEAN * max(sizes.mean(), 4096):
-            return self.read(rows)
-        array = memory.take(len(rows), longest + 2)
-        for file, places in groups:
-            self._feed.gather(self._data[file], offsets[places], sizes[places], array, places)
-        return array
+        found = None if memory is None else self._gathered(rows, memory)
+        if found is None:
+            pictures = self.read(rows)
+            self._refuse_cut_off(rows, pictures)
+            self._learn(sum(map(len, pictures)), len(rows))
+            return pictures
+        return found
+
+    def check(self, rows: np.ndarray) -> None:
+        """Raise RecordError if ``gather`` would, for rows that somebody else reads."""
+        self._refuse_cut_off(rows, self.read(rows))
 
     def read_ahead(self, rows: np.ndarray) -> None:
         """Have the records of rows that will be wanted soon fetched from the disk.
 
-        Does nothing once everything that is wanted has been in memory for a while.
+        A sample says whether they are in memory; nothing is asked for once all of it has been there
+        for a while.  From the first call on the system takes the files to be read here and there: a
+        page that is missing is fetched alone.
         """
-        if self._feed is None or not self._ahead or not len(rows):
+        if self._in_file_order is None:
+            offsets = self._records.offsets
+            falls = np.count_nonzero(offsets[1:] <= offsets[:-1])
+            self._in_file_order = falls < len(self._data)  # one where each further file begins
+            for data in self._data:
+                advise(data, np.array([0]), np.array([data.size]), mmap.MADV_RANDOM)
+        if not len(rows):
             return
+        if self._some_missing(rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]):
+            self._asking = ASK_AGAIN
+        if not self._asking:
+            return
+        self._asking -= 1
+        for file, begin, size in self._pages(rows):
+            if self._feed is None:
+                advise(self._data[file], begin, size, mmap.MADV_WILLNEED)
+            else:
+                self._feed.read_ahead(self._data[file], begin, size)
+
+    def _gathered(self, rows: np.ndarray, memory: Memory) -> np.ndarray | None:
+        """Return what ``gather`` does; None where a list is needed."""
+        if self._feed is None:
+            return None
         offsets = self._records.offsets[rows]
-        for file, places in self._by_file(rows):
-            self._feed.read_ahead(self._data[file], offsets[places], 2 * self._mean)
+        sizes = np.empty(len(rows), dtype=np.int64)
+        groups = self._by_file(rows)
+        for file, places in groups:
+            sizes[places] = self._feed.picture_bytes(self._data[file], offsets[places])
+        longest = int(sizes.max())
+        if sizes.min() < 0 or longest > LARGEST_OVER_MEAN * max(sizes.mean(), 4096):
+            return None
+        array, without_end = memory.take(len(rows), longest + 2), 0
+        for file, places in groups:
+            without_end += self._feed.gather(
+                *(self._data[file], offsets[places], sizes[places], array, places)
+            )
+        if without_end:
+            pictures = [row[:size] for row, size in zip(array, sizes.tolist(), strict=True)]
+            self._refuse_cut_off(rows, pictures)
+        self._learn(int(sizes.sum()), len(rows))
+        return array
+
+    def _refuse_cut_off(self, rows: np.ndarray, pictures: list[np.ndarray]) -> None:
+        """Raise RecordError for a JPEG without its end.
+
+        Decoders make up what is missing, each in its way, and few of them say so.
+        """
+        for row, picture in zip(rows.tolist(), pictures, strict=True):
+            if not has_end(picture):
+                raise RecordError(
+                    f"{self._records.picture(row)} cannot be decoded; mend the record or leave its "
+                    "key out of the .idx"
+                )
+
+    def _learn(self, size: int, count: int) -> None:
+        self._bytes += size
+        self._count += count
+
+    def _some_missing(self, rows: np.ndarray) -> bool:
+        """Return whether records of some rows are not in memory, as far as it can be told."""
+        return not all(
+            self._tells[file] and all_in_memory(self._data[file], begin, size)
+            for file, begin, size in self._pages(rows)
+        )
+
+    def _pages(self, rows: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """Return (file, offsets, sizes) of the pages that hold the records of some rows."""
+        offsets = self._records.offsets[rows]
+        mean = self._bytes // self._count
+        sizes = np.full(len(rows), 2 * mean)
+        if self._in_file_order:  # a record ends where the next one begins
+            following = np.minimum(rows + 1, len(self._records) - 1)
+            gaps = self._records.offsets[following] - offsets
+            sizes = np.where(gaps > 0, np.minimum(gaps, ASKED_OVER_MEAN * mean), sizes)
+        return [
+            (file, *pages_of(self._data[file], offsets[places], sizes[places]))
+            for file, places in self._by_file(rows)
+        ]
 
     def _by_file(self, rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Return (file, places in ``rows`` of its pictures) for each file that is read."""

@@ -2,8 +2,6 @@
 // What a loader calls for whole batches: records out of a mapped file, and pictures into an array.
 // Called through ctypes, without Python's lock; knows no MXNet.
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -40,11 +38,11 @@ int64_t picture_bytes(const uint8_t* data, int64_t size, int64_t offset) {
   return bytes > 0 && offset + 8 + int64_t(length) <= size ? bytes : kNotWhole;
 }
 
-// Calls advise for the whole pages of a piece of memory.
-void advise(const void* begin, int64_t bytes, int64_t page, int advice) {
-  const auto first = reinterpret_cast<uintptr_t>(begin);
-  const uintptr_t start = first / page * page;
-  madvise(reinterpret_cast<void*>(start), first + bytes - start, advice);
+// Whether a picture is a JPEG and has no end-of-image marker at its end, zeros aside.
+bool without_end(const uint8_t* picture, int64_t bytes) {
+  if (bytes < 2 || picture[0] != 0xFF || picture[1] != 0xD8) return false;
+  while (bytes > 2 && picture[bytes - 1] == 0) --bytes;
+  return picture[bytes - 2] != 0xFF || picture[bytes - 1] != 0xD9;
 }
 
 // Memory that is lent.  MXNet has no pool for the CPU: malloc would give it back to the system each
@@ -112,50 +110,34 @@ void give_back(Block* block) {
 }  // namespace
 
 // Bytes of the pictures of some records: -1 where no whole record stands, -2 for one in parts.
-// Returns how many pages had to be fetched from the disk for it.
-extern "C" int64_t face_picture_bytes(const uint8_t* data, int64_t size, const int64_t* offsets,
-                                      int64_t count, int64_t* bytes) {
-  rusage before, after;
-  getrusage(RUSAGE_THREAD, &before);
+extern "C" void face_picture_bytes(const uint8_t* data, int64_t size, const int64_t* offsets,
+                                   int64_t count, int64_t* bytes) {
   for (int64_t i = 0; i < count; ++i) bytes[i] = picture_bytes(data, size, offsets[i]);
-  getrusage(RUSAGE_THREAD, &after);
-  return after.ru_majflt - before.ru_majflt;
 }
 
 // The pictures of whole records, each at the start of the row of `stride` bytes that `places` names;
 // a row is longer than its picture by two at least: an end-of-image marker and zeros follow.
-extern "C" void face_gather(const uint8_t* data, const int64_t* offsets, const int64_t* bytes,
-                            const int64_t* places, int64_t count, uint8_t* rows, int64_t stride) {
+// Returns how many of them had no such marker at their own end.
+extern "C" int64_t face_gather(const uint8_t* data, const int64_t* offsets, const int64_t* bytes,
+                               const int64_t* places, int64_t count, uint8_t* rows,
+                               int64_t stride) {
+  int64_t unended = 0;
   for (int64_t i = 0; i < count; ++i) {
     const uint8_t* record = data + offsets[i];
     uint8_t* row = rows + places[i] * stride;
     std::memcpy(row, record + front(record), bytes[i]);
+    unended += without_end(row, bytes[i]);
     row[bytes[i]] = 0xFF;
     row[bytes[i] + 1] = 0xD9;
     std::memset(row + bytes[i] + 2, 0, stride - bytes[i] - 2);
   }
+  return unended;
 }
 
-// Asks the system to fetch `bytes` from each of some places, and does not wait for it.
-extern "C" void face_read_ahead(const uint8_t* data, int64_t size, const int64_t* offsets,
-                                int64_t count, int64_t bytes) {
-  const int64_t page = sysconf(_SC_PAGESIZE);
-  const auto end_of = [&](int64_t i) { return std::min(size, offsets[i] + bytes); };
-  for (int64_t i = 0; i < count; ++i) {
-    if (offsets[i] < 0 || offsets[i] >= size) continue;
-    const int64_t begin = offsets[i];
-    int64_t end = end_of(i);
-    // Records that follow each other are one piece.
-    for (; i + 1 < count && offsets[i + 1] >= begin && offsets[i + 1] <= end; ++i)
-      end = std::max(end, end_of(i + 1));
-    advise(data + begin, end - begin, page, MADV_WILLNEED);
-  }
-}
-
-// Tells the system that a mapped file is read here and there: a page that is missing is fetched
-// alone.
-extern "C" void face_read_randomly(const uint8_t* data, int64_t size) {
-  advise(data, size, sysconf(_SC_PAGESIZE), MADV_RANDOM);
+// Asks the system to fetch whole pages of a mapped file, and does not wait for them.
+extern "C" void face_read_ahead(uint8_t* data, const int64_t* offsets, const int64_t* bytes,
+                                int64_t count) {
+  for (int64_t i = 0; i < count; ++i) madvise(data + offsets[i], bytes[i], MADV_WILLNEED);
 }
 
 // An array of float32 (N, C, H, W), not initialised, as DLPack hands it over: for

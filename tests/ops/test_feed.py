@@ -117,10 +117,9 @@ def test_a_record_that_is_not_there_is_named_and_nothing_is_read_beyond_the_file
     records = open_records(make_records(3, 2), tmp_path)
     data = map_rec(records.files[0])
     offsets = np.array([records.offsets[0], 4, -1, len(data) - 4, 10 * len(data)])
-    sizes, _ = feed.picture_bytes(data, offsets)
+    sizes = feed.picture_bytes(data, offsets)
     assert sizes[0] == len(RecordReader(records).read(np.arange(1))[0])
     assert sizes[1:].tolist() == [-1] * 4
-    feed.read_ahead(data, offsets, 10_000)  # is no more than advice
     records.offsets[2] += 4
     with pytest.raises(RecordError, match=r"holds no whole record at the place of key 3"):
         RecordReader(records, feed).gather(np.arange(4), Memory(1))
@@ -140,24 +139,47 @@ def test_records_in_parts_and_giants_are_read_one_by_one(feed, make_records, mak
         assert [picture.tobytes() for picture in found] == [jpeg for _, jpeg in pictures]
 
 
-def test_pictures_that_were_cut_off_fare_as_without_the_end_behind_them(feed, make_face):
-    from pipeline.augmentation import Augmentation
+def decoded(jpegs):
+    from pipeline.augmentation import NO_AUGMENTATION
     from pipeline.dali import DecodeGraph
 
-    whole = np.frombuffer(make_face(1, 1), dtype=np.uint8)
-    for cut in (len(whole) - 2, len(whole) * 2 // 3, len(whole) // 2, 300, 20):
-        outcomes = []
-        for padded in (False, True):
-            jpeg = whole[:cut]
-            if padded:
-                jpeg = np.r_[jpeg, [0xFF, 0xD9], np.zeros(500)].astype(np.uint8)[None]
-            graph = DecodeGraph(1, "cpu", 1, 1, None, Augmentation(mirror=False), finish="bytes")
-            try:
-                graph.feed(jpeg if padded else [jpeg], None)
-                outcomes.append(np.array(graph.take().at(0))[:8])  # above every cut
-            except RuntimeError:
-                outcomes.append(np.zeros(0))  # refused
-        assert np.array_equal(*outcomes), cut
+    graph = DecodeGraph(len(jpegs), "cpu", 1, 1, None, NO_AUGMENTATION, finish="bytes")
+    graph.feed(jpegs, None)
+    return np.array(graph.take().as_tensor())
+
+
+def test_what_follows_a_picture_changes_no_pixel(feed, make_records, make_face, tmp_path):
+    face = make_face(1, 1)
+    kinds = [face, face + bytes(3), face + b"\xff" * 5, face + b"taken by me\n", make_face(0, 0)]
+    pictures = [(0, jpeg) for jpeg in kinds]
+    records = open_records(make_records(1, 5, pictures=pictures), tmp_path)
+    reader, rows = RecordReader(records, feed), np.arange(5)
+    array, each = reader.gather(rows, Memory(1)), reader.gather(rows)
+    assert isinstance(array, np.ndarray) and isinstance(each, list)
+    found = decoded(array)
+    assert (found == decoded(each)).all()
+    assert (found[:4] == found[0]).all()
+
+
+@pytest.mark.parametrize("part", [1, 0.6, 0.1])
+@pytest.mark.parametrize("behind", [b"", bytes(500), b"\xff\xd8 what else"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_pictures_that_were_cut_off_are_refused(
+    feed, make_records, make_face, tmp_path, part, behind, compiled
+):
+    face = make_face(1, 1)
+    cut = face[: int((len(face) - 2) * part)] + behind
+    pictures = [(0, jpeg) for jpeg in (face, face, cut, face)]
+    records = open_records(make_records(1, 4, pictures=pictures), tmp_path)
+    reader = RecordReader(records, feed if compiled else None)
+    with pytest.raises(RecordError) as caught:
+        reader.gather(np.arange(3, -1, -1), Memory(1))
+    assert str(caught.value) == (
+        f"{records.name}: the picture of key 3 cannot be decoded; mend the record or leave its key "
+        "out of the .idx"
+    )
+    assert len(reader.gather(np.array([0, 1, 3]), Memory(1))) == 3
+    assert reader.read(np.array([2]))[0].tobytes() == cut  # as it is
 
 
 def test_memory_of_an_array_is_used_again_when_nothing_refers_to_it(feed):

@@ -279,14 +279,26 @@ def damaged(make_records, make_face, tmp_path_factory):
 
 
 NO_JPEG = b"\xff\xd8" + bytes(range(200))
+# What becomes of a good picture.  One that was cut off is a picture to some decoders, which make up
+# what is missing, each in its way.
+DAMAGES = {
+    "noise": lambda jpeg: NO_JPEG,
+    "noise with an end": lambda jpeg: NO_JPEG + b"\xff\xd9",
+    "cut off": lambda jpeg: jpeg[: len(jpeg) * 6 // 10],
+    "zeros from the middle on": lambda jpeg: jpeg[: len(jpeg) // 2].ljust(len(jpeg), b"\0"),
+    "without an end": lambda jpeg: jpeg[:-2],
+}
 
 
 @pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 @pytest.mark.parametrize("reader", ["random", "window"])
-def test_a_picture_that_cannot_be_decoded_is_named(damaged, tmp_path, name, options, reader):
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_picture_that_cannot_be_decoded_is_named(
+    damaged, make_face, tmp_path, name, options, reader, damage
+):
     if reader == "window" and "cached" in options:
         return  # there is no such loader
-    records = damaged(7, NO_JPEG)
+    records = damaged(7, damage(make_face(6, 0)))
     with loading(name, records, 4, reader=reader, index_folder=tmp_path, **options) as loader:
         for _ in range(2):  # the second call says it again and does not hang
             with pytest.raises(RecordError) as caught:
@@ -369,6 +381,31 @@ def test_batches_lie_on_the_device_that_was_asked_for(faces):
     with loading("dali", faces, 4, ctx=mx.cpu(1)) as loader:
         batch = next(loader)
         assert batch.image.context == batch.label.context == mx.cpu(1)
+
+
+@pytest.mark.parametrize("operators", ["native", "plain"])
+def test_records_are_read_ahead_for_devices_other_than_the_cpu(faces, monkeypatch, operators):
+    asked, kinds = [], set()
+    gather, read_ahead = RecordReader.gather, RecordReader.read_ahead
+
+    def seen_gather(self, rows, memory=None):
+        found = gather(self, rows, memory)
+        kinds.add(type(found))
+        return found
+
+    def seen_read_ahead(self, rows):
+        asked.append(rows)
+        read_ahead(self, rows)
+
+    monkeypatch.setattr(RecordReader, "gather", seen_gather)
+    monkeypatch.setattr(RecordReader, "read_ahead", seen_read_ahead)
+    ctx = mx.Context("cpu_shared", 0)  # there is no GPU; to the loader this is one
+    images, labels, _ = take(3, "dali", faces, 16, ctx=ctx, operators=operators)
+    assert kinds == {np.ndarray if operators == "native" else list}
+    order = epoch_order(len(faces), 1, 0)
+    assert (np.concatenate(asked)[:80] == order[:80]).all()  # two batches further
+    expected = take(3, "dali", faces, 16, operators="plain")
+    assert (images == expected[0]).all() and (labels == expected[1]).all()
 
 
 # One loader per process, as in training: a second one would fork while the first one's threads are
