@@ -56,7 +56,8 @@ def main() -> int:
     arguments = parser.parse_args()
     seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     device_id = 0 if count_gpus() else None
-    with loader_throughput.prepared(arguments.records) as (folder, pictures):
+    smallest = min(arguments.batches or BATCHES)
+    with loader_throughput.prepared(arguments.records, smallest) as (folder, pictures, batch):
         cells = list(
             product(
                 ["cpu"] if device_id is None else PATHS,
@@ -71,7 +72,7 @@ def main() -> int:
             return 1
         width = max(len(row["name"]) for row in rows)
         print("\n" + "\n".join(report.table(rows, width, COLUMNS)))
-        rivals = group(folder, pictures, rows[0], device_id, min(b for _, _, b in cells))
+        rivals = group(folder, pictures, rows[0], device_id, batch)
         print(
             f"\n{rows[0]['name']}, the best of them, and Gluon's DataLoader in turns:", flush=True
         )

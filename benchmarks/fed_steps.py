@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from benchmarks.loader_steps import AHEAD, versions, warm
+from benchmarks.loader_steps import AHEAD, cv2_data_loader, versions, warm
 from benchmarks.mxnet_steps import our_blocks, sizes
 from benchmarks.process import CORES
 from benchmarks.worker import Work, serve
@@ -25,6 +26,7 @@ def build(
     loader: str,
     workers: int,
     records: str,
+    pictures: str,
     scratch: str,
     net: str,
     options: dict[str, Any],
@@ -35,9 +37,11 @@ def build(
     Parameters
     ----------
     loader, workers
-        Name and worker processes for `pipeline.build_loader`.
-    records, scratch
-        Folder of the record set, and one to write to.
+        Name and worker processes for `pipeline.build_loader`; or "gluon": the Gluon DataLoader that
+        `loader_steps` has as "cv2".
+    records, pictures, scratch
+        Folder of the record set, a .rec of it whose .idx lists pictures alone, and a folder to
+        write to.
     net, options
         Name in nets.NETS and keywords.
     batch
@@ -52,7 +56,10 @@ def build(
 
     opened = open_records(records, scratch)
     # The loader first: its worker processes fork before MXNet has threads.
-    batches = build_loader(loader, opened, batch, seed=SEED, threads=CORES, workers=workers)
+    if loader == "gluon":
+        batches = cv2_data_loader(Path(pictures), batch, workers)
+    else:
+        batches = build_loader(loader, opened, batch, seed=SEED, threads=CORES, workers=workers)
     mx.random.seed(SEED)  # the same initial weights for all
     network, head, trainer = our_blocks(net, options, opened.num_classes)
     fraction, clock = mx.nd.ones((1,)), DeviceClock()
@@ -63,7 +70,9 @@ def build(
     def step(mark: Callable[[], None]) -> float:
         nonlocal waited
         asked = time.perf_counter()
-        image, label, _ = next(batches)
+        image, label = next(batches)[:2]
+        if loader == "gluon":  # a worker's batch lies in memory that is shared with it
+            image, label = image.as_in_context(mx.cpu()), label.as_in_context(mx.cpu())
         waited += clock.starved(asked, time.perf_counter())
         loss, _ = train_step(network, head, trainer, image, label, fraction)
         clock.step(weight.data())

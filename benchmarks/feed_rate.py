@@ -3,8 +3,10 @@
 
 A stub of a device takes a batch, sleeps as long as it would compute, and takes the next one.  The
 feed rate is the highest rate at which it waits less than 3 % of its time, found by bisection; it
-is compared with what the loader gives where batches are taken as fast as they come.  Meanwhile
-``--load`` cores are kept busy with matrix products, as the host's own part of training does.
+is compared with what the loader gives, just before and after, where batches are taken as fast as
+they come.  Meanwhile ``--load`` cores are kept busy with matrix products, as the host's own part of
+training does.  Loaders without workers have no row: they make a batch when they are asked for it,
+and so feed 3 % of their own rate.
 """
 
 from __future__ import annotations
@@ -36,9 +38,12 @@ PROBE_S, QUICK_PROBE_S = 1.0, 0.4
 QUICK_PRECISION = 0.05
 SETTLE = 0.25  # of a probe goes before it: what was made ahead was used up, and is made again
 LEAST = 3  # batches of a probe
-SECONDS, QUICK_SECONDS = 440.0, 34.0  # of a whole run, if not told otherwise
-TURNS_SHARE = 0.65  # of the time is for the first turn of all rows, if need be; the rest, starts
+OWN_SHARE = 0.3  # of a probe's time is for the own rate, before it and after it
+SECONDS, QUICK_SECONDS = 560.0, 34.0  # of a whole run, if not told otherwise
+LEAST_ROUNDS, QUICK_ROUNDS = 3, 1  # that there is time for
+TURNS_SHARE = 0.65  # of the time is for so many turns of all rows, if need be; the rest, starts
 ROW_PROBES = 25  # for as many as these, and a start, there must be time for each row
+NOISE = 1.03  # nobody feeds more than it gives: where it seems so, the machine changed meanwhile
 NOT_FED = ("transforms", "synthetic", "raw", "dali", "convert")  # kinds that have no row here
 SLOWER = ("window", "blocks", "cache", "ffcv")  # kinds that --quick leaves out
 COLUMNS = (
@@ -53,6 +58,7 @@ COLUMNS = (
     ("probes", "probes", "{}"),
     ("cut short", "cut_short", "{}"),
     ("ours is", "times_ours", "{:.2f} times"),
+    ("", "note", "{}"),
 )
 # Single-threaded products of matrices until the process that started it is gone.
 BUSY = """
@@ -76,17 +82,18 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
-    with loader_throughput.prepared(arguments.records) as (records, pictures):
-        rivals = group(records, pictures, arguments.batch, arguments.quick)
+    with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
+        rivals = group(*files, batch, arguments.quick)
         chosen, _ = report.choose([rivals], arguments.only, arguments.torch)
         row_s = arguments.seconds / max(1, sum(map(len, chosen)))
         probe_s = QUICK_PROBE_S if arguments.quick else PROBE_S
         probe_s = max(QUICK_PROBE_S, min(probe_s, row_s / ROW_PROBES))
+        rounds = min(arguments.rounds, QUICK_ROUNDS if arguments.quick else LEAST_ROUNDS)
         result_of = partial(
             FeedResult,
             probe_s=arguments.probe_s or probe_s,
             precision=QUICK_PRECISION if arguments.quick else PRECISION,
-            turn_most_s=TURNS_SHARE * row_s,
+            turn_most_s=TURNS_SHARE * row_s / rounds,
             load=arguments.load,
         )
         title = f"feed rates beside {arguments.load} busy cores"
@@ -99,22 +106,26 @@ def group(records: Path, pictures: Path, batch: int, quick: bool = False) -> lis
 
     Parameters
     ----------
-    records, pictures
-        As of `loader_throughput.group`.
-    batch
-        Images of a batch.
+    records, pictures, batch
+        As `loader_throughput.prepared` yields them.
     quick
         Only the rows without which the others mean nothing.
     """
     rivals = [
         replace(rival, settings=rival.settings | {"batches": 1}, images=batch)
         for rival in loader_throughput.group(records, pictures, batch)
-        if rival.settings.get("kind") not in (NOT_FED + SLOWER if quick else NOT_FED)
+        if rival.settings["kind"] not in (NOT_FED + SLOWER if quick else NOT_FED)
     ]
-    if quick:  # a loader that makes nothing ahead is the slowest to measure
-        ours = [rival for rival in rivals if rival.name.startswith("ours")]
-        rivals = ours + [r for r in rivals[len(ours) :] if r.settings["workers"] == CORES]
-    return rivals
+
+    def has_row(rival: Rival) -> bool:
+        workers = rival.settings["workers"]
+        # MXNet's iterator does with more threads what it does with one.
+        as_many_as_cores = quick or rival.settings["kind"] == "iterator"
+        return rival.name.startswith("ours") or (
+            workers == CORES if as_many_as_cores else workers > 0
+        )
+
+    return [rival for rival in rivals if has_row(rival)]
 
 
 @contextmanager
@@ -190,33 +201,44 @@ class FeedResult(Result):
         row["own_images_per_second"], row["own_spread"] = quartiles(own)
         row["of_own"], row["of_own_spread"] = quartiles(shares)
         row["waiting"] = statistics.median(found.share for found in self.best)
+        row["noise"] = row["of_own"] > NOISE
+        if row["noise"]:
+            row["note"] = f"noise: fed {row['of_own'] - 1:.0%} more than it gives"
         return row
 
     def _both(self) -> None:
-        """Find the feed rate, and the own rate before and after."""
+        """Find the feed rate, and the own rate next to the probe that found it."""
         start = time.monotonic()
-        before = self._own()
-        guess = (1 - SHARE) * before  # the best that there could be
+        own, tried = [self._own()], list[Probe]()
+        of_own = 1 - SHARE  # the best that there could be, in batches' time
         if self.best:
-            guess = statistics.median(found.interval for found in self.best)
+            pairs = zip(self.best, self.own, strict=True)
+            of_own = statistics.median(best.interval / own_s for best, own_s in pairs)
+
+        def probe(interval: float) -> Probe:
+            tried.append(self._probe(interval))
+            own.append(self._own())
+            return tried[-1]
 
         def late() -> bool:
             return time.monotonic() > start + self.turn_most_s
 
-        best = search(self._probe, guess, self.precision, late)
+        guess = of_own * own[0]
+        best = search(probe, guess, self.precision, late)
         self.cut_short += late()
         if best is None:
             slowest = self.rival.images / (SPAN * guess)
             raise WorkerError(f"waits {SHARE:.0%} of the time even at {slowest:,.1f} images/s")
+        place = tried.index(best)
         self.best.append(best)
-        self.own.append((before + self._own()) / 2)
+        self.own.append((own[place] + own[place + 1]) / 2)
         self.seconds.append(best.batch_s)
         self.rounds += 1
         self.turn_s = time.monotonic() - start
 
     def _own(self) -> float:
         """Return the seconds per batch where batches are taken as fast as they come."""
-        groups = self.probe_s / 2 / (GROUP * self.batch_s)
+        groups = OWN_SHARE * self.probe_s / (GROUP * self.batch_s)
         self.batch_s = self._take(GROUP * max(1, round(groups))).batch_s
         return self.batch_s
 

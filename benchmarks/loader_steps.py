@@ -13,10 +13,11 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import rivals
 from benchmarks.process import CORES
@@ -24,11 +25,17 @@ from benchmarks.worker import LeftOut, Work, serve
 from launch.memory import keep_memory
 from launch.threads import share_cores
 
+if TYPE_CHECKING:
+    from pipeline.records import RecordSet
+
 MEAN, STD = 127.5, 128.0
 AHEAD = 16  # batches that are made ahead at most, by loaders without workers
-WINDOW_SHARE = 16  # of the set are in the window, as 16,384 are of 262,144: it is filled each epoch
+# Images that are mixed: as many as data.window says, or a sixteenth of the set, as 16,384 are of
+# 262,144: the window reader fills its window each epoch.
+WINDOW, WINDOW_SHARE = 16_384, 16
+KEPT = 20_000  # images at most of what is held in memory: JPEGs, decoded pictures
 MOST_IN_MEMORY = 0.02  # of a file that was dropped
-CONVERTED = 4096  # decoded images that the conversion alone goes through
+MIB = 1 << 20
 
 
 def build(
@@ -47,41 +54,58 @@ def build(
     ----------
     kind
         "random", "blocks", "window" or "cache" (ours), "transforms" or "cv2" (Gluon DataLoader),
-        "iterator" (ImageRecordIter), "synthetic"; "raw", "dali", "convert" (ceilings).
+        "iterator" (ImageRecordIter), "iterators" (several of them, each with a part of the set),
+        "synthetic"; "raw", "dali", "convert" (ceilings).
     records, pictures, scratch
         Folder of the record set, a .rec of it whose .idx lists pictures alone, which is all that
         others can read, and a folder to write to.
     batch, batches
         Images of a batch, batches of a step.
     workers
-        Of a DataLoader, or threads.
+        Of a DataLoader, or threads, or iterators.
     cold
-        Before each request drop what the system keeps of the set's file, and begin the loader anew.
+        Before each request drop what the system keeps of the set's file, and begin the loader anew:
+        its start is part of the request's first step.
     """
     source, at = SOURCES[kind], Path(pictures if kind in ALONE else records)
-    if not cold:
-        stream = chain.from_iterable(_endless(source, at, scratch, batch, workers))
-        return Work(
-            lambda _: _read(stream, batches),
-            *(0, 0, versions()),
-            begin=lambda: _drain(stream, kind, workers),
-        )
+    if cold:
+        return _from_disk(source, at, scratch, batch, batches, workers)
+    stream = source(at, scratch, batch, workers)
+    # Now: what cannot take part here says so with its first batch.
+    stream = chain([next(stream)], stream)
+    return Work(
+        lambda _: _read(stream, batches),
+        *(0, 0, versions()),
+        begin=lambda: _drain(stream, kind, workers),
+    )
+
+
+def _from_disk(
+    source: Callable[..., Iterator[Any]],
+    at: Path,
+    scratch: str,
+    batch: int,
+    batches: int,
+    workers: int,
+) -> Work:
     running: list[Iterator[Any]] = []
+    files = _opened(at, scratch).files  # once and now: reading index and labels reads the file, too
+    before = 0.0
 
     def begin() -> None:
-        running.append(_dropped_first(source, at, scratch, batch, workers))
+        nonlocal before
+        for rec in files:
+            _drop(rec)
+        before = from_disk_mib()
+        running.append(source(at, scratch, batch, workers))
 
     def end() -> dict[str, float]:
+        found = from_disk_mib() - before
         running.pop().close()  # type: ignore[attr-defined]
         gc.collect()  # no map of the file is left, or the next one cannot drop it
-        return {}
+        return {"disk_mib": found}
 
-    read = partial(_read_of, running, batches)
-    return Work(read, 0, 0, versions(), begin=begin, end=end)
-
-
-def _read_of(running: list[Iterator[Any]], batches: int, mark: Callable[[], None]) -> float:
-    return _read(running[0], batches)
+    return Work(lambda _: _read(running[0], batches), 0, 0, versions(), begin=begin, end=end)
 
 
 def _read(stream: Iterator[Any], count: int) -> float:
@@ -94,24 +118,52 @@ def _read(stream: Iterator[Any], count: int) -> float:
 
 def _drain(stream: Iterator[Any], kind: str, workers: int) -> None:
     """Take what was made ahead while others had their turns; a DataLoader's workers do two each."""
-    _read(stream, 2 * workers if kind in ("transforms", "cv2") else AHEAD)
+    ahead = {"transforms": 2 * workers, "cv2": 2 * workers, "iterators": 6 * workers}
+    _read(stream, ahead.get(kind, AHEAD))
 
 
-def _endless(source: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Iterator[Any]]:
-    while True:
-        yield source(*arguments)
+def _drop(rec: Path) -> None:
+    """Drop what the system keeps of a file in memory.
+
+    Raises
+    ------
+    RuntimeError
+        If it keeps it nevertheless.
+    """
+    with open(rec, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if (share := in_memory(rec)) > MOST_IN_MEMORY:
+        raise RuntimeError(f"{share:.0%} of {rec.name} stay in memory: somebody maps it")
 
 
-def _dropped_first(
-    source: Callable[..., Iterator[Any]], records: Path, *rest: Any
-) -> Iterator[Any]:
-    for rec in records.glob("*.rec"):
-        with open(rec, "rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if (share := in_memory(rec)) > MOST_IN_MEMORY:
-            raise RuntimeError(f"{share:.0%} of {rec.name} stay in memory: somebody maps it")
-    yield from source(records, *rest)
+def from_disk_mib() -> float:
+    """Return the MiB that this process had fetched from disks so far."""
+    with open("/proc/self/io") as lines:
+        (fetched,) = (int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+    return fetched / MIB
+
+
+@cache
+def _opened(path: Path, scratch: str) -> RecordSet:
+    """Open a set; its parsed index is kept in the folder, which the parent may have done before."""
+    from pipeline.records import open_records
+
+    return open_records(path, scratch)
+
+
+def few_of(records: RecordSet, most: int = KEPT) -> RecordSet:
+    """Return the set, or so many pictures from all over it."""
+    import numpy as np
+
+    if len(records) <= most:
+        return records
+    rows = np.linspace(0, len(records) - 1, most).astype(np.int64)
+    tables = {name: getattr(records, name)[rows] for name in ("file", "keys", "offsets", "labels")}
+    return replace(records, **tables)
+
+
+_IN_MEMORY = bytes(page & 1 for page in range(256))  # mincore's other bits mean nothing
 
 
 def in_memory(path: Path) -> float:
@@ -125,20 +177,22 @@ def in_memory(path: Path) -> float:
         del begin  # or the map cannot be closed
         if failed:
             raise OSError(ctypes.get_errno(), "mincore")
-        return sum(page & 1 for page in held) / len(held)
+        return bytes(held).translate(_IN_MEMORY).count(1) / len(held)
 
 
 def _ours(records: Path, scratch: str, batch: int, **options: Any) -> Iterator[Any]:
     from pipeline import build_loader
-    from pipeline.records import open_records
+    from pipeline.decoded_cache import CacheError, DecodedCache
 
-    opened = open_records(records, scratch)
-    if "share" in options:
-        options["window"] = max(1, len(opened) // options.pop("share"))
+    opened = _opened(records, scratch)
+    if options["reader"] != "random":
+        options["window"] = min(WINDOW, max(1, len(opened) // WINDOW_SHARE))
     if options.pop("cached", False):
-        from pipeline.decoded_cache import DecodedCache
-
-        options["cache"] = DecodedCache(opened, 1 << 20)
+        opened = few_of(opened)
+        try:
+            options["cache"] = DecodedCache(opened, 1 << 20)
+        except CacheError as error:
+            raise LeftOut(str(error)) from None
     loader = build_loader(
         *("dali", opened, batch), threads=CORES, index_folder=Path(scratch) / "index", **options
     )
@@ -156,22 +210,22 @@ def _random(records: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def _window(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    return _ours(records, scratch, batch, reader="window", share=WINDOW_SHARE)
+    return _ours(records, scratch, batch, reader="window")
 
 
 def _blocks(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    return _ours(records, scratch, batch, reader="blocks", share=WINDOW_SHARE)
+    return _ours(records, scratch, batch, reader="blocks")
 
 
 def _cache(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    return _ours(records, scratch, batch, cached=True)
+    """Yield batches out of the decoded cache: of KEPT pictures, where the set has more."""
+    return _ours(records, scratch, batch, reader="random", cached=True)
 
 
 def _synthetic(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     from pipeline import build_loader
-    from pipeline.records import open_records
 
-    loader = build_loader("synthetic", open_records(records, scratch), batch)
+    loader = build_loader("synthetic", _opened(records, scratch), batch)
     return (item.image for item in loader)
 
 
@@ -181,40 +235,74 @@ def _transforms(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
     steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # 0 to 1
     steps.append(transforms.Normalize(MEAN / 255, STD / 255))
-    data = ImageRecordDataset(str(rec))
-    return _data_loader(data.transform_first(transforms.Compose(steps)), batch, workers)
+    data = ImageRecordDataset(str(rec)).transform_first(transforms.Compose(steps))
+    return (image for image, _ in _data_loader(data, batch, workers))
 
 
 def _cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Yield epochs of a Gluon DataLoader whose dataset decodes with OpenCV, in NumPy."""
+    return (image for image, _ in cv2_data_loader(rec, batch, workers))
+
+
+def cv2_data_loader(rec: Path, batch: int, workers: int) -> Iterator[tuple[Any, Any]]:
+    """Return (image, label) of `_cv2` without end; the workers are forked now."""
     from benchmarks.record_dataset import RecordDataset
 
     return _data_loader(RecordDataset(str(rec), MEAN, STD), batch, workers)
 
 
-def _data_loader(data: Any, batch: int, workers: int) -> Iterator[Any]:
+def _data_loader(data: Any, batch: int, workers: int) -> Iterator[tuple[Any, Any]]:
     from mxnet import gluon
 
     loader = gluon.data.DataLoader(
         data, batch, shuffle=True, last_batch="discard", num_workers=workers
     )
-    while True:  # the workers stay, as they do in a training script
-        for image, _ in loader:
-            yield image
+
+    def epochs() -> Iterator[tuple[Any, Any]]:
+        while True:  # the workers stay, as they do in a training script
+            yield from loader
+
+    return epochs()
 
 
 def _iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Yield epochs of MXNet's iterator in C++."""
+    return _record_iter(rec, batch, workers)
+
+
+def _iterators(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield batches of several of MXNet's iterators in turns, each with a part of the set.
+
+    Each has a thread of its own, so that they use the cores that ``preprocess_threads`` does not:
+    MXNet 1.9.1 takes it for max(cores / 2 - 1, 1) where it is more.
+    """
+    from benchmarks.record_dataset import RecordDataset
+
+    images = len(RecordDataset(str(rec), MEAN, STD))
+    if images // workers < batch:
+        raise LeftOut(f"{images} images in {workers} parts are no batch of {batch} each")
+    parts = [_record_iter(rec, batch, 1, num_parts=workers, part_index=i) for i in range(workers)]
+    while True:
+        for part in parts:
+            yield next(part)
+
+
+def _record_iter(rec: Path, batch: int, threads: int, **part: int) -> Iterator[Any]:
     import mxnet as mx
 
+    from benchmarks.record_dataset import RecordDataset, ends_with_picture
+
+    rec = ends_with_picture(rec, KEPT)
+    height, width = RecordDataset(str(rec), MEAN, STD).pixels(0)[0].shape[:2]
     found = mx.io.ImageRecordIter(
         path_imgrec=str(rec),
         path_imgidx=str(rec.with_suffix(".idx")),
-        data_shape=(3, 112, 112),
+        data_shape=(3, height, width),
         batch_size=batch,
         shuffle=True,
         rand_mirror=True,
-        preprocess_threads=workers,
+        preprocess_threads=threads,
+        **part,
         **{f"mean_{colour}": MEAN for colour in "rgb"},
         **{f"std_{colour}": STD for colour in "rgb"},
     )
@@ -225,7 +313,10 @@ def _iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any
 
 
 def _raw(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield an epoch of nothing but libjpeg-turbo, on all cores: bytes that nobody converts."""
+    """Yield what libjpeg-turbo alone can do on all cores, bytes that nobody converts.
+
+    It goes through the JPEGs of KEPT pictures, which are in memory.
+    """
     import numpy as np
 
     rivals.use_folder()
@@ -235,16 +326,15 @@ def _raw(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]
         raise LeftOut(f"no simplejpeg: {error}") from None
 
     from pipeline.record_reader import RecordReader
-    from pipeline.records import open_records
 
-    opened = open_records(records, scratch)
-    jpegs = [jpeg.tobytes() for jpeg in RecordReader(opened).read(np.arange(len(opened)))]
+    few, many = few_of(_opened(records, scratch)), _many(batch) * batch
+    jpegs = [jpeg.tobytes() for jpeg in RecordReader(few).read(np.arange(len(few)))]
+    jpegs *= -(-many // len(jpegs))  # a small set, so often that there is a group
 
     def decode(part: list[bytes]) -> None:
         for jpeg in part:
             simplejpeg.decode_jpeg(jpeg)  # without Python's lock
 
-    many = _many(batch) * batch
     with ThreadPoolExecutor(CORES) as pool:
         while True:
             for start in range(0, len(jpegs) - many + 1, many):
@@ -270,7 +360,7 @@ def _many(batch: int) -> int:
 
 
 def _convert(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield the conversion alone, on all cores: pictures in memory to arrays that are there."""
+    """Yield the conversion alone, on all cores: as many pictures in memory as the cache holds."""
     import mxnet as mx
     import numpy as np
 
@@ -280,11 +370,11 @@ def _convert(records: Path, scratch: str, batch: int, workers: int) -> Iterator[
     feed = ops.feed()
     if feed is None:
         raise LeftOut("the operators are not compiled")
-    random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (CONVERTED, 112, 112, 3), dtype=np.uint8)
-    normalise = Normaliser(feed, (112, 112), MEAN, STD, mx.cpu(), CORES)
+    random, few = np.random.default_rng(0), few_of(_opened(records, scratch))
+    pixels = random.integers(0, 256, (len(few), *few.image_size, 3), dtype=np.uint8)
+    normalise = Normaliser(feed, few.image_size, MEAN, STD, mx.cpu(), CORES)
     while True:
-        rows, mirror = random.integers(0, CONVERTED, batch), random.random(batch) < 0.5
+        rows, mirror = random.integers(0, len(few), batch), random.random(batch) < 0.5
         yield normalise(pixels.ctypes.data, rows, mirror)
 
 
@@ -297,11 +387,12 @@ SOURCES: dict[str, Callable[[Path, str, int, int], Iterator[Any]]] = {
     "transforms": _transforms,
     "cv2": _cv2,
     "iterator": _iterator,
+    "iterators": _iterators,
     "raw": _raw,
     "dali": _dali,
     "convert": _convert,
 }
-ALONE = ("transforms", "cv2", "iterator", "dali")
+ALONE = ("transforms", "cv2", "iterator", "iterators", "dali")  # read a .rec of pictures alone
 
 
 def versions() -> dict[str, str]:

@@ -6,13 +6,17 @@ NumPy and OpenCV alone, so that it serves Gluon and PyTorch alike.
 
 from __future__ import annotations
 
+import os
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+LENGTH = (1 << 29) - 1  # the bits of it; those above say whether a record has several parts
 _FRAME = struct.Struct("<II")  # magic number, length
 _HEADER = struct.Struct("<IfQQ")  # flag, label, two ids
+_LABEL = struct.Struct("<f")  # if flag is not 0, so many of them follow: the first one counts
 
 
 class RecordDataset:
@@ -27,8 +31,8 @@ class RecordDataset:
     """
 
     def __init__(self, rec: str, mean: float, std: float):
-        with open(rec.removesuffix("rec") + "idx") as lines:
-            self._offsets = [int(line.split()[1]) for line in lines]
+        # An array: worker processes would copy the pages of a list when they count references.
+        self._offsets = _offsets(Path(rec))
         self._data = np.memmap(rec, dtype=np.uint8, mode="r")
         self._mean, self._std = np.float32(mean), np.float32(std)
         cv2.setNumThreads(0)
@@ -38,10 +42,13 @@ class RecordDataset:
 
     def pixels(self, i: int) -> tuple[np.ndarray, float]:
         """Return picture i, uint8 (H, W, 3), RGB, and its label."""
-        offset = self._offsets[i]
+        offset = int(self._offsets[i])
         _, length = _FRAME.unpack_from(self._data, offset)
         flag, label, _, _ = _HEADER.unpack_from(self._data, offset + _FRAME.size)
-        begin = offset + _FRAME.size + _HEADER.size + 4 * flag
+        begin = offset + _FRAME.size + _HEADER.size
+        if flag:
+            (label,) = _LABEL.unpack_from(self._data, begin)
+        begin += _LABEL.size * flag
         jpeg = self._data[begin : offset + _FRAME.size + length]
         return cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1], label
 
@@ -54,3 +61,42 @@ class RecordDataset:
         planes -= self._mean
         planes /= self._std
         return planes, np.float32(label)
+
+
+def ends_with_picture(rec: Path, most: int) -> Path:
+    """Return a .rec, with an .idx beside it, whose last record is a picture.
+
+    MXNet's ImageRecordIter takes a record for all bytes up to the next one of the .idx, or to the
+    end: the identity records of InsightFace's sets stop it.  Where others follow the last picture,
+    the first pictures are copied to a file of their own.
+
+    Parameters
+    ----------
+    rec
+        The .rec; the .idx beside it lists pictures alone.
+    most
+        Pictures that are copied, at most.
+    """
+    offsets = np.sort(_offsets(rec))
+    data = np.memmap(rec, dtype=np.uint8, mode="r")
+
+    def end_of(offset: int) -> int:
+        _, length = _FRAME.unpack_from(data, offset)
+        return offset + _FRAME.size + ((length & LENGTH) + 3) // 4 * 4
+
+    if end_of(int(offsets[-1])) >= len(data):
+        return rec
+    copy = rec.with_name("ends_with_picture.rec")
+    if not copy.exists():
+        offsets = offsets[:most]
+        lines = (f"{key}\t{offset - offsets[0]}\n" for key, offset in enumerate(offsets))
+        copy.with_suffix(".idx").write_text("".join(lines))
+        aside = copy.with_suffix(".aside")
+        data[offsets[0] : end_of(int(offsets[-1]))].tofile(aside)
+        os.replace(aside, copy)
+    return copy
+
+
+def _offsets(rec: Path) -> np.ndarray:
+    with open(rec.with_suffix(".idx")) as lines:
+        return np.fromiter((int(line.split()[1]) for line in lines), np.int64)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,10 @@ import numpy as np
 from pipeline.record_file import read_property
 from pipeline.record_writer import write_record_set
 
-FOLDER = Path(__file__).resolve().parents[1] / "data" / "loader_bench"
+DATA = Path(__file__).resolve().parents[1] / "data"
+FOLDER, REPEATED = DATA / "loader_bench", DATA / "loader_bench_repeated"
 IMAGES, PER_PERSON, SIDE, QUALITY = 20_000, 20, 112, 95
+TIMES = 4  # each picture of the set that is read from the disk
 BYTES = 8_200  # of a 112x112 face at quality 95, as measured on InsightFace's sets
 
 
@@ -28,6 +32,33 @@ def made_set(folder: Path = FOLDER, images: int = IMAGES) -> Path:
         pictures = ((i // PER_PERSON, jpeg) for i, jpeg in enumerate(_pictures(images)))
         # Without header and identity records, which not every rival can read.
         write_record_set(folder, pictures, classes, (SIDE, SIDE), header=False)
+    return folder
+
+
+def repeated_set(of: Path, folder: Path = REPEATED, times: int = TIMES) -> Path:
+    """Return the folder of a set with all records of another several times, made if need be.
+
+    On the disk they are different ones: as many bytes as of so many pictures (some 650 MB).
+
+    Parameters
+    ----------
+    of
+        Folder of the other set, as `made_set` makes it.
+    """
+    if (folder / "property").exists():
+        return folder
+    rec, idx = (of / name for name in ("train.rec", "train.idx"))
+    keys, offsets = np.loadtxt(idx, dtype=np.int64, ndmin=2).T
+    data, count = rec.read_bytes(), int(keys.max()) + 1
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "train.rec", "wb") as file, open(folder / "train.idx", "w") as lines:
+        for time in range(times):
+            file.write(data)
+            again = zip(keys + time * count, offsets + time * len(data), strict=True)
+            lines.writelines(f"{key}\t{offset}\n" for key, offset in again)
+        file.flush()
+        os.fsync(file.fileno())
+    shutil.copy(of / "property", folder / "property")  # last: it says that the others are whole
     return folder
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a loader can run for days:  python benchmarks/soak.py [--minutes 30] [--kind random]
+"""Whether loaders can run for days:  python benchmarks/soak.py [--minutes 30] [--kind random ...]
 
 Loads without pause and watches resident memory, file descriptors and threads; then starts loaders
 and stops them at random moments.  Exit status 1 if memory still changes by more than 2 % after the
-first sixth of the time, or if anything is left over.
+first sixth of the time, if there are more descriptors or threads at the end than after it, or if
+anything is left over.  Several kinds come one after the other, each in a process of its own and for
+as long.
 """
 
 from __future__ import annotations
@@ -12,96 +14,183 @@ import argparse
 import json
 import os
 import random
+import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import record_set, report
+from benchmarks import loader_throughput, report
 from benchmarks.loader_steps import SOURCES, warm
+from benchmarks.rivals import ROOT
 from pipeline.decoded_cache import FOLDER, PREFIX
 
 KINDS = ("random", "blocks", "window", "cache")
 STEADY = 0.02  # largest change of resident memory, as a share
-WARM_UP = 1 / 6  # of the time, after which memory must be steady
+WARM_UP = 1 / 6  # of the time, after which nothing may grow
 SAMPLE_S, FILL_S = 1.0, 3.0
 MIB = 1 << 20
+
+
+class Sample(NamedTuple):
+    """What this process held at some moment."""
+
+    at: float
+    """Seconds since the start."""
+    resident: int
+    """Bytes in memory, mapped files included."""
+    descriptors: int
+    threads: int
 
 
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=30.0, help="of loading (30)")
-    parser.add_argument("--kind", choices=KINDS, default="random", help="of loader (random)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of loading, each kind (30)")
+    parser.add_argument(
+        "--kind", nargs="+", choices=(*KINDS, "all"), default=["random"], help="of loader (random)"
+    )
     parser.add_argument("--stops", type=int, default=30, help="loaders that are stopped (30)")
     parser.add_argument("--records", type=Path, help="a record set of your own")
     parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    records = arguments.records or record_set.made_set()
-    warm()
+    kinds = KINDS if "all" in arguments.kind else tuple(dict.fromkeys(arguments.kind))
+    if len(kinds) > 1:
+        rows, status = one_by_one(kinds, arguments)
+    else:
+        rows = [soaked(kinds[0], arguments)]
+        status = report_of(rows[0])
+    if arguments.json:
+        found = {"machine": report.machine({}), "rows": rows}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    return status
+
+
+def one_by_one(
+    kinds: Sequence[str], arguments: argparse.Namespace
+) -> tuple[list[dict[str, Any]], int]:
+    """Soak kinds in processes of their own; return their rows and the exit status of all."""
+    rows, status = [], 0
     with tempfile.TemporaryDirectory() as scratch:
+        found = Path(scratch) / "rows.json"
+        for kind in kinds:
+            found.unlink(missing_ok=True)
+            words: list[Any] = ["--kind", kind, "--json", found, "--minutes", arguments.minutes]
+            words += ["--stops", arguments.stops, "--batch", arguments.batch]
+            words += ["--records", arguments.records.resolve()] if arguments.records else []
+            command = [sys.executable, __file__, *map(str, words)]
+            status = max(status, abs(subprocess.run(command, cwd=ROOT).returncode))
+            if found.exists():
+                rows += json.loads(found.read_text())["rows"]
+    return rows, status
+
+
+def soaked(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Load with a kind of loader, stop it often; return the row of the JSON."""
+    warm()
+    with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
+        records, pictures = files
 
         def started() -> Iterator[Any]:
-            return SOURCES[arguments.kind](records, scratch, arguments.batch, 0)
+            return SOURCES[kind](records, str(pictures.parent), batch, 0)
 
-        row = watched(started(), arguments.batch, 60 * arguments.minutes)
+        row = {"name": f"ours {kind}"} | watched(started(), batch, 60 * arguments.minutes)
         row |= stopped(started, arguments.stops)
-    row = {"name": f"ours {arguments.kind}", **row}
+    return row | {"failures": failures(row)}
+
+
+def report_of(row: dict[str, Any]) -> int:
+    """Print a row; return the exit status."""
     print(
         f"{row['name']}: {row['images']:,} images; after the first sixth of the time resident "
         f"memory {row['lowest_mib']:.1f} to {row['highest_mib']:.1f} MiB, a change of "
-        f"{100 * row['change']:.2f} %; {row['stops']} loaders stopped, slowest "
-        f"{row['slowest_stop_s']:.2f} s; left over: {row['left_over'] or 'nothing'}"
+        f"{100 * row['change']:.2f} %; {row['descriptors_warm']} descriptors then, "
+        f"{row['descriptors_end']} at the end, {row['threads_warm']} and {row['threads_end']} "
+        f"threads; {row['stops']} loaders stopped, slowest {row['slowest_stop_s']:.2f} s; "
+        f"left over: {row['left_over'] or 'nothing'}"
     )
-    if arguments.json:
-        found = {"machine": report.machine({}), "rows": [row]}
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 1 if row["change"] > STEADY or row["left_over"] else 0
+    for sentence in row["failures"]:
+        print(f"failed: {row['name']}: {sentence}", file=sys.stderr)
+    return 1 if row["failures"] else 0
+
+
+def failures(row: dict[str, Any]) -> list[str]:
+    """Return a sentence for all that a loader which runs for days must not do."""
+    found = []
+    if row["change"] > STEADY:
+        found.append(
+            f"resident memory changes by {100 * row['change']:.2f} % after the warm-up, of which "
+            f"{100 * STEADY:.0f} % are allowed"
+        )
+    for what in ("descriptors", "threads"):
+        warm, end = row[f"{what}_warm"], row[f"{what}_end"]
+        if end > warm:
+            found.append(f"{what} grow, from {warm} after the warm-up to {end} at the end")
+    if row["left_over"]:
+        found.append(f"stopped loaders leave {row['left_over']}")
+    return found
 
 
 def watched(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
-    """Take batches for some seconds; return how many images and how memory changed."""
+    """Take batches for some seconds; return how many images and what changed meanwhile."""
     next(loader).wait_to_read()
     # As many batches as ever lie in memory at once, as where a step takes longer than a batch.
     time.sleep(FILL_S)
     begin = shown = time.monotonic()
-    samples: list[tuple[float, float]] = []  # (seconds since the start, resident bytes)
+    samples: list[Sample] = []
     images = reported = 0
     while (now := time.monotonic()) - begin < seconds:
         for image in islice(loader, 8):
             image.wait_to_read()
             images += batch
-        if not samples or now - begin > samples[-1][0] + SAMPLE_S:
-            samples.append((now - begin, resident()))
+        if not samples or now - begin > samples[-1].at + SAMPLE_S:
+            held = _held()
+            samples.append(Sample(now - begin, resident(), held["descriptors"], held["threads"]))
         if now - shown >= min(60.0, seconds / 5):
+            last = samples[-1]
             print(
-                f"{(now - begin) / 60:5.1f} min  {samples[-1][1] / MIB:8.1f} MiB  "
-                f"{len(os.listdir('/proc/self/fd'))} descriptors  {threading.active_count()} "
-                f"threads of Python  {(images - reported) / (now - shown):8.0f} images/s",
+                f"{(now - begin) / 60:5.1f} min  {last.resident / MIB:8.1f} MiB  "
+                f"{last.descriptors} descriptors  {last.threads} threads  "
+                f"{(images - reported) / (now - shown):8.0f} images/s",
                 flush=True,
             )
             shown, reported = now, images
     loader.close()  # type: ignore[attr-defined]
-    late = [size for at, size in samples if at >= WARM_UP * seconds]
+    return {"minutes": seconds / 60, "images": images} | changes(samples, seconds)
+
+
+def changes(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
+    """Return what changed after the warm-up, as entries of the row.
+
+    Of descriptors and threads it is the fewest in the time after the warm-up and in the end, each
+    as long as the warm-up: some come and go, as those of a reader that an epoch has for itself,
+    and those that are left over are in the fewest.
+    """
+    late = [sample for sample in samples if sample.at >= WARM_UP * seconds] or list(samples)
+    warm = [sample for sample in late if sample.at < 2 * WARM_UP * seconds] or late[:1]
+    end = [sample for sample in late if sample.at >= (1 - WARM_UP) * seconds] or late[-1:]
+    sizes = [sample.resident for sample in late]
     return {
-        "minutes": seconds / 60,
-        "images": images,
-        "lowest_mib": min(late) / MIB,
-        "highest_mib": max(late) / MIB,
-        "change": max(late) / min(late) - 1,
-        "every_minute_mib": [round(size / MIB, 1) for _, size in samples[::60]],
+        "lowest_mib": min(sizes) / MIB,
+        "highest_mib": max(sizes) / MIB,
+        "change": max(sizes) / min(sizes) - 1,
+        "descriptors_warm": min(sample.descriptors for sample in warm),
+        "descriptors_end": min(sample.descriptors for sample in end),
+        "threads_warm": min(sample.threads for sample in warm),
+        "threads_end": min(sample.threads for sample in end),
+        "every_minute_mib": [round(sample.resident / MIB, 1) for sample in samples[::60]],
     }
 
 
-def stopped(started: Any, count: int) -> dict[str, Any]:
+def stopped(started: Callable[[], Iterator[Any]], count: int) -> dict[str, Any]:
     """Start loaders and stop them at random moments; return how long it took, what was left."""
     moments, slowest = random.Random(0), 0.0
     before = None
@@ -111,7 +200,7 @@ def stopped(started: Any, count: int) -> dict[str, Any]:
             image.wait_to_read()
         time.sleep(moments.random() * 0.2)
         begin = time.monotonic()
-        loader.close()
+        loader.close()  # type: ignore[attr-defined]
         slowest = max(slowest, time.monotonic() - begin)
         if not number:
             before = _held()  # what the first one opens for good, as libraries do, is no leak

@@ -2,9 +2,10 @@
 """What a loader costs training on the CPU:  python benchmarks/step_throughput.py
 
 Forward, backward and update of network and ArcFace head, on one fixed batch, which is the ceiling,
-and on the batches that our loader or a Gluon DataLoader makes meanwhile, on the same cores.  Both
-give the same pictures in the same order, and the losses must agree.  One network is so small that
-its steps are as short as a CPU allows, the other is MobileFaceNet.
+and on the batches that our loaders or a Gluon DataLoader make meanwhile, on the same cores.  Ours,
+DALI's and the one without it (``data.loader=cpu``), give the same pictures in the same order, and
+their losses must agree; the Gluon DataLoader is that of loader_throughput.py and has its own order.
+One network is so small that its steps are as short as a CPU allows, the other is MobileFaceNet.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import record_set, report, timing
+from benchmarks import loader_throughput, report, timing
 from benchmarks.process import CORES, Rival
 from benchmarks.timing import Result
 
@@ -46,31 +46,29 @@ def main() -> int:
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="which ones")
     arguments = parser.parse_args()
     nets = arguments.nets[:1] if arguments.quick else arguments.nets
-    records = arguments.records or record_set.made_set()
-    with tempfile.TemporaryDirectory() as scratch:
-        groups = [group(records, Path(scratch), net, arguments.batch) for net in nets]
+    with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
+        groups = [group(*files, net, batch) for net in nets]
         title = "training step on a loader's batches"
         return report.run(title, groups, arguments, (), True, COLUMNS, FedResult)
 
 
-def group(records: Path, scratch: Path, net: str, batch: int) -> list[Rival]:
+def group(records: Path, pictures: Path, net: str, batch: int) -> list[Rival]:
     """Return the loaders that feed one network, the fixed batch first.
 
     Parameters
     ----------
-    records, scratch
-        Folder of the record set, and one to write to.
+    records, pictures, batch
+        As `loader_throughput.prepared` yields them.
     net
         A name of NETS.
-    batch
-        Images of a step.
     """
 
     def row(name: str, loader: str, workers: int = 0) -> Rival:
         settings = {"loader": loader, "workers": workers, "net": "mobilefacenet", "batch": batch}
         settings |= {"options": {"embedding_size": EMBEDDING, "width": NETS[net]}}
-        settings |= {"records": str(records), "scratch": str(scratch)}
-        same = loader != "synthetic"
+        settings |= {"records": str(records), "pictures": str(pictures)}
+        settings |= {"scratch": str(pictures.parent)}
+        same = loader in ("dali", "cpu")
         return Rival(
             *(f"{name} {net} B={batch}", FED, settings),
             images=batch,
@@ -82,7 +80,8 @@ def group(records: Path, scratch: Path, net: str, batch: int) -> list[Rival]:
     return [
         row("ours synthetic", "synthetic"),
         row("ours random-access", "dali"),
-        *(row(f"gluon dataloader cv2 workers={n}", "cpu", n) for n in (0, CORES)),
+        row(f"ours cpu loader workers={CORES}", "cpu", CORES),
+        *(row(f"gluon dataloader cv2 workers={n}", "gluon", n) for n in (0, CORES)),
     ]
 
 
