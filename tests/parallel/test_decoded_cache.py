@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.decoded_cache import FOLDER, PREFIX
+from pipeline.decoded_cache import FOLDER, PREFIX, _name
 from pipeline.record_reader import RecordReader
 from pipeline.records import open_records
 from tests.parallel.ranks import ROOT, Ranks, read_losses, resumed_at, run, training, write_cfg
@@ -33,7 +33,7 @@ sys.exit(run_train.main(sys.argv[1:]))
 """
 
 
-def caches(folder: Path = FOLDER) -> set[Path]:
+def caches(folder: Path) -> set[Path]:
     return set(folder.glob(f"{PREFIX}{os.getuid()}-*"))
 
 
@@ -67,11 +67,15 @@ def undisturbed(tiny_records, tmp_path_factory):
 def test_two_ranks_share_what_is_decoded(tiny_records, undisturbed, tmp_path):
     losses, sections = undisturbed
     cfg = write_cfg(tmp_path, tiny_records, **sections)
-    left = caches()
-    ended = run(2, training(cfg, "data.decoded_cache_mib=5"))
+    cache = FOLDER / _name(open_records(tiny_records, tiny_records))  # of nobody else on this host
+    folder = tmp_path / "runs" / "tiny-001"
+    with Ranks(2, training(cfg, "data.decoded_cache_mib=5")) as started:
+        started.until(lambda: read_losses(folder))
+        assert cache.exists()
+        ended = started.wait()
     assert ended.code == 0, ended.everything
-    assert caches() <= left
-    assert read_losses(tmp_path / "runs" / "tiny-001") == losses and len(losses) == STEPS
+    assert not cache.exists()
+    assert read_losses(folder) == losses and len(losses) == STEPS
 
 
 @pytest.mark.parametrize("mib", [5, 0], ids=["then with a cache", "then without"])
