@@ -23,7 +23,7 @@ from pipeline.record_file import RecordError
 if TYPE_CHECKING:
     from pipeline.records import RecordSet  # which imports this module
 
-LINES = 1 << 16  # rows that are worked on in one go
+LINES = 1 << 14  # rows that are worked on in one go
 
 
 def parts(count: int) -> list[slice]:
