@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import mmap
-import os
-import re
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.jpeg import has_end
+from pipeline.pages import advise, all_in_memory, pages_of, tells
 from pipeline.record_file import MAGIC, RecordError, map_rec, read_headers
 from pipeline.records import RecordSet
 
@@ -24,89 +21,6 @@ SAMPLE = 16  # records of a call to ``read_ahead`` whose pages are looked for
 ASK_AGAIN = 64  # calls that ask for their records after the last one that found pages missing
 LARGEST_OVER_MEAN = 16
 ASKED_OVER_MEAN = 4  # a longer gap between two records is taken for one that was left out
-END_OF_IMAGE = b"\xff\xd9"
-# A marker but for fill bytes, stuffed zeros and restarts, which stand among the codes.
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_ALONE = (0x01, 0xD8)  # markers without a length
-
-
-def has_end(picture: np.ndarray) -> bool:
-    """Return whether a JPEG has an end-of-image marker: without one it was cut off.
-
-    Something may follow it.  Pictures of other formats are their decoder's business.
-    """
-    if picture[-2:].tobytes() == END_OF_IMAGE:
-        return True
-    data = picture.tobytes()
-    if data[:2] != b"\xff\xd8" or data.rstrip(b"\0").endswith(END_OF_IMAGE):
-        return True
-    at = 2
-    while found := _MARKER.search(data, at):  # not inside a segment: a thumbnail ends as well
-        code, at = found[1][0], found.end()
-        if code == END_OF_IMAGE[1]:
-            return True
-        if code not in _ALONE:
-            at += int.from_bytes(data[at : at + 2], "big")
-    return False
-
-
-@functools.cache
-def _system() -> ctypes.CDLL:
-    system = ctypes.CDLL(None)
-    system.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    system.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return system
-
-
-def pages_of(
-    data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (offsets, sizes) of the whole pages that hold some pieces of a mapped file.
-
-    Pieces that follow each other become one.
-    """
-    begin = offsets // mmap.PAGESIZE * mmap.PAGESIZE
-    end = np.minimum(offsets + sizes, data.size)
-    begin, end = begin[begin < end], end[begin < end]
-    if not len(begin):
-        return begin, end
-    apart = np.ones(len(begin), dtype=bool)
-    apart[1:] = (begin[1:] < begin[:-1]) | (begin[1:] > end[:-1])
-    first = np.flatnonzero(apart)
-    return begin[first], np.maximum.reduceat(end, first) - begin[first]
-
-
-def advise(data: np.ndarray, begin: np.ndarray, size: np.ndarray, advice: int) -> None:
-    """Tell the system what whole pages of a mapped file will be used for."""
-    address = data.ctypes.data
-    for where, count in zip(begin.tolist(), size.tolist(), strict=True):
-        _system().madvise(address + where, count, advice)
-
-
-def all_in_memory(data: np.ndarray, begin: np.ndarray, size: np.ndarray) -> bool:
-    """Return whether the system holds some whole pages of a mapped file; False if it fails to tell.
-
-    Without fetching any.
-    """
-    pages = -(-size // mmap.PAGESIZE)
-    held = np.zeros(int(pages.sum()), dtype=np.uint8)
-    address, out = data.ctypes.data, held.ctypes.data
-    for where, count, n in zip(begin.tolist(), size.tolist(), pages.tolist(), strict=True):
-        if _system().mincore(address + where, count, out):
-            return False
-        out += n
-    return bool((held & 1).all())
-
-
-def tells(path: Path) -> bool:
-    """Return whether the system tells this process which pages of a file it holds.
-
-    Of a file of others, which it could not write, it says that it holds all of them.
-    """
-    try:
-        return path.stat().st_uid == os.geteuid() or os.access(path, os.W_OK)
-    except OSError:
-        return False
 
 
 class Memory:

@@ -10,6 +10,7 @@ import numpy as np
 from mxnet import gluon
 
 from pipeline.augmentation import CUT_OUT_VALUE, Choices, color_matrices
+from pipeline.jpeg import has_end
 from pipeline.record_reader import RecordReader
 from pipeline.records import RecordError, RecordSet
 
@@ -31,7 +32,8 @@ class FaceDataset(gluon.data.Dataset):
         """Return image (3, H, W) float32 and label."""
         row, choices = item
         jpeg = self._reader.read(np.array([row]))[0]
-        image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        # OpenCV decodes a picture that has lost its end alone.
+        image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR) if has_end(jpeg) else None
         if image is None or image.shape[:2] != self._records.image_size:
             height, width = self._records.image_size
             what = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read ahead, and when; and pictures without an end."""
+"""What is read ahead, and when."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ import mmap
 import os
 import time
 
-import cv2
 import numpy as np
 import pytest
 
 import ops
 from pipeline import record_reader
+from pipeline.pages import all_in_memory, pages_of
 from pipeline.record_file import map_rec
-from pipeline.record_reader import (
-    ASK_AGAIN,
-    ASKED_OVER_MEAN,
-    RecordReader,
-    all_in_memory,
-    has_end,
-    pages_of,
-)
+from pipeline.record_reader import ASK_AGAIN, ASKED_OVER_MEAN, RecordReader
 from pipeline.records import open_records
 
 PAGE = mmap.PAGESIZE
@@ -178,21 +171,6 @@ def test_every_file_is_asked_for_its_own(system, make_records, tmp_path):
     assert system.calls == 2 and system.random == 2
 
 
-def test_pages_are_whole_together_and_inside_the_file():
-    data = np.zeros(20 * PAGE + 5, dtype=np.uint8)
-
-    def found(*pieces):
-        offsets, sizes = np.array(pieces, dtype=np.int64).reshape(-1, 2).T
-        return [tuple(piece) for piece in np.stack(pages_of(data, offsets, sizes), 1).tolist()]
-
-    assert found() == []
-    assert found((5, 10)) == [(0, 15)]
-    assert found((PAGE + 1, PAGE), (2 * PAGE + 1, 7)) == [(PAGE, PAGE + 8)]
-    assert found((9 * PAGE, 9), (3 * PAGE, 4)) == [(9 * PAGE, 9), (3 * PAGE, 4)]
-    assert found((20 * PAGE + 1, 9999)) == [(20 * PAGE, 5)]
-    assert found((0, 1), (50 * PAGE, 7), (4 * PAGE, 2)) == [(0, 1), (4 * PAGE, 2)]
-
-
 @pytest.mark.parametrize("operators", ["native", "plain"])
 def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, operators):
     ops.use(operators)
@@ -220,20 +198,3 @@ def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, ope
     assert not held(np.array([99])) and not held(
         np.array([25])
     )  # others were not fetched with them
-
-
-def test_a_picture_has_an_end_or_was_cut_off(make_face):
-    face = make_face(0, 0)
-    image = cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR)
-    progressive = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
-    restarts = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_RST_INTERVAL, 3])[1].tobytes()
-    small = b"\xff\xe1" + (2 + len(face)).to_bytes(2, "big") + face
-    with_thumbnail = face[:2] + small + face[2:]
-    for jpeg in (face, progressive, restarts, with_thumbnail):
-        for behind in (b"", bytes(7), b"\n", b"\xff\xff", face[:300]):
-            assert has_end(np.frombuffer(jpeg + behind, np.uint8))
-        for cut in (2, 3, 20, len(jpeg) // 2, len(jpeg) - 2, len(jpeg) - 1):
-            for behind in (b"", bytes(7), b"\n"):
-                assert not has_end(np.frombuffer(jpeg[:cut] + behind, np.uint8)), cut
-    for other in (b"\x89PNG\r\n", b"\xff", b"GIF89a"):
-        assert has_end(np.frombuffer(other, np.uint8))  # nothing is said about it
