@@ -35,6 +35,7 @@ KINDS = ("random", "blocks", "window", "cache")
 STEADY = 0.02  # largest change of resident memory, as a share
 WARM_UP = 1 / 6  # of the time, after which nothing may grow
 SAMPLE_S, FILL_S = 1.0, 3.0
+ENDING_S = 2.0  # after which nothing that a stopped loader had may be there
 MIB = 1 << 20
 
 
@@ -204,8 +205,12 @@ def stopped(started: Callable[[], Iterator[Any]], count: int) -> dict[str, Any]:
         slowest = max(slowest, time.monotonic() - begin)
         if not number:
             before = _held()  # what the first one opens for good, as libraries do, is no leak
-    after = _held()
     assert before is not None
+    # A thread that has been joined is still listed for a moment.
+    after, end = _held(), time.monotonic() + ENDING_S
+    while time.monotonic() < end and any(after[what] > before[what] for what in before):
+        time.sleep(0.05)
+        after = _held()
     left = [f"{after[what] - before[what]} {what}" for what in before if after[what] > before[what]]
     return {"stops": count, "slowest_stop_s": slowest, "left_over": ", ".join(left)}
 
