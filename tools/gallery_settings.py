@@ -51,7 +51,7 @@ LOSSES = {
     "sv_softmax": Setting({"t": 1.1, "m3": 0.1, "scale": 30.0}, **AROUND, epochs=5),
     "sub_center_arcface": Setting({"sub_centers": 2, "m2": 0.1, "scale": 30.0}, epochs=5),
     "curricularface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
-    "adacos": Setting(**AROUND, epochs=5),
+    "adacos": Setting(**AROUND, epochs=5),  # its scale runs away: docs/gallery.md
     "adaface": Setting({"m": 0.1, "scale": 30.0}, **AROUND, epochs=5),
     "magface": Setting(
         {
@@ -65,8 +65,8 @@ LOSSES = {
         **AROUND,
         epochs=5,
     ),
-    "elasticface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
-    "circle": Setting({"m": 0.6, "scale": 20.0}, **AROUND, epochs=5),
+    "elasticface": Setting({"m2": 0.1, "sigma": 0.02, "scale": 30.0}, **AROUND, epochs=5),
+    "circle": Setting({"m": 0.65, "scale": 80.0}, **AROUND, lr=0.02, warmup=0.2, epochs=5),
     "intra": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
     "inter": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
     "center": Setting({"center_weight": 1.0}, **AROUND, rule="product"),
@@ -78,7 +78,7 @@ LOSSES = {
     "lgm": Setting(rule="distance"),
     "coco": Setting(**AROUND, epochs=5),
     "marginal": Setting({"theta": 0.2, "xi": 0.1}, rule="product", epochs=5),
-    "contrastive": Setting({"margin": 0.6}, **PAIRS),
+    "contrastive": Setting({"margin": 0.9}, **PAIRS),
     "triplet": Setting({"margin": 0.1}, **PAIRS),
     "angular_triplet": Setting({"margin": 0.2}, **PAIRS),
     "n_pair": Setting(
