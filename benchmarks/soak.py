@@ -142,9 +142,11 @@ def failures(row: dict[str, Any]) -> list[str]:
 
 def watched(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
     """Take batches for some seconds; return how many images and what changed meanwhile."""
-    next(loader).wait_to_read()
-    # As many batches as ever lie in memory at once, as where a step takes longer than a batch.
+    # As many batches as ever lie in memory at once: the one that was taken, the one before it, which
+    # the loop below still names then, and all that are made ahead meanwhile.
+    taken = list(islice(loader, 2))
     time.sleep(FILL_S)
+    del taken
     begin = shown = time.monotonic()
     samples: list[Sample] = []
     images = reported = 0
