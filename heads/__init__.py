@@ -14,9 +14,9 @@ from heads.center import center, git
 from heads.center_angles import inter, intra
 from heads.coco import coco
 from heads.column_margins import circle, curricularface, sv_softmax
+from heads.constant_margins import arcface, combined, cosface, normface, sphereface
 from heads.image_margins import adaface, elasticface, magface
 from heads.lgm import lgm
-from heads.margin_softmax import arcface, combined, cosface, normface, sphereface
 from heads.metric import angular_triplet, contrastive, mps, n_pair, triplet
 from heads.ring import ring
 from heads.softmax import l2_softmax, softmax
