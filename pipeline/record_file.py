@@ -9,6 +9,7 @@ to 4 bytes.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 MAGIC = 0xCED7230A
 _HEADER_BYTES = 40  # magic, length, IRHeader (24), two float labels
 _CHUNK = 1 << 16  # records whose headers are gathered at a time
+_PIECE = 1 << 22  # bytes of an .idx that are parsed at a time
 
 
 class RecordError(ValueError):
@@ -74,27 +76,51 @@ def map_rec(rec: Path) -> np.ndarray:
 
 def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return keys and offsets of an .idx by key, int64 (n,) each."""
-    try:
-        text = idx.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            table = np.fromstring(text, dtype=np.int64, sep=" ")
-    except OSError as error:
-        raise RecordError(f"{idx}: cannot be read, got {error.strerror}") from None
-    except (ValueError, DeprecationWarning):
-        table = np.empty(0, dtype=np.int64)
-    if not len(table) or len(table) != 2 * len(text.splitlines()):
-        raise RecordError(
-            f"{idx}: expected lines of key, tab, offset, got {text[:40]!r}...; it is damaged or "
-            "no index, make or copy it again"
-        )
-    table = table.reshape(-1, 2)
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    keys = np.ascontiguousarray(table[:, 0])
-    twice = np.flatnonzero(np.diff(keys) == 0)
+    parts: tuple[list[np.ndarray], ...] = ([np.empty(0, np.int64)], [np.empty(0, np.int64)])
+    for text in _lines(idx):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                table = np.fromstring(text, dtype=np.int64, sep=" ")
+        except (ValueError, DeprecationWarning):
+            table = np.empty(0, dtype=np.int64)
+        if len(table) != 2 * (text.count(b"\n") + (not text.endswith(b"\n"))):
+            raise _no_index(idx, text)
+        for part, column in zip(parts, table.reshape(-1, 2).T, strict=True):
+            part.append(column.copy())
+    keys, offsets = (_joined(part) for part in parts)
+    if not len(keys):
+        raise _no_index(idx, b"")
+    if (keys[1:] <= keys[:-1]).any():
+        order = np.argsort(keys, kind="stable")
+        keys, offsets = keys[order], offsets[order]
+    twice = np.flatnonzero(keys[1:] == keys[:-1])
     if len(twice):
         raise RecordError(f"{idx}: key {keys[twice[0]]} stands twice; make the index again")
-    return keys, np.ascontiguousarray(table[:, 1])
+    return keys, offsets
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield a file in pieces of whole lines."""
+    try:
+        with path.open("rb") as file:
+            while text := file.read(_PIECE):
+                yield text + file.readline()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read, got {error.strerror}") from None
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
+
+
+def _no_index(idx: Path, text: bytes) -> RecordError:
+    return RecordError(
+        f"{idx}: expected lines of key, tab, offset, got {text[:40]!r}...; it is damaged or no "
+        "index, make or copy it again"
+    )
 
 
 def check_index(

@@ -240,7 +240,10 @@ def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, bo
         images, labels = labels_from_scan(data, rec, keys, offsets, images)
     if not len(images):
         raise RecordError(f"{rec}: holds no picture, got {len(keys)} records without one")
-    return keys[images], offsets[images], labels, scanned
+    rows: np.ndarray | slice = images
+    if images[-1] - images[0] == len(images) - 1:  # one after the other: no copy of millions
+        rows = slice(int(images[0]), int(images[-1]) + 1)
+    return keys[rows], offsets[rows], labels, scanned
 
 
 def _measure(records: RecordSet) -> RecordSet:
