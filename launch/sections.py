@@ -227,7 +227,7 @@ class TrainConfig:
     max_steps: int = 0
     """Updates with the number of ranks that the run began with; 0 sets no end."""
     pretrained: str = ""
-    """A checkpoint folder whose net (and head, where it fits) the run starts from."""
+    """A checkpoint folder that the run starts from: its net, and what fits of its head."""
     margin_start: Duration = NO_TIME
     """Plain (normalised) softmax until then."""
     margin_warmup: Duration = NO_TIME
