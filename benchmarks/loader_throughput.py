@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import record_set, report
 from benchmarks.process import CORES, Rival
 from benchmarks.timing import Result
-from pipeline.records import open_records, write_image_index
+from pipeline.index_files import write_image_index
+from pipeline.records import open_records
 
 OURS = {"ours random-access": "random", "ours window": "window", "ours blocks": "blocks"}
 MXNET, TORCH = "benchmarks.loader_steps", "benchmarks.torch_loader_steps"

@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from pipeline.records import RecordSet, write_image_index
+from pipeline.index_files import write_image_index
+from pipeline.records import RecordSet
 
 PEOPLE, IMAGES = 85_742, [5_822_653, 40_000_000]
 BODY_BYTES = 16

@@ -120,9 +120,7 @@ class RecordReader:
         page that is missing is fetched alone.
         """
         if self._in_file_order is None:
-            offsets = self._records.offsets
-            falls = np.count_nonzero(offsets[1:] <= offsets[:-1])
-            self._in_file_order = falls < len(self._data)  # one where each further file begins
+            self._in_file_order = self._records.is_in_file_order()
             for data in self._data:
                 advise(data, np.array([0]), np.array([data.size]), mmap.MADV_RANDOM)
         if not len(rows):

@@ -25,7 +25,6 @@ from pipeline.index_files import (
     kept_columns,
     narrow,
     parts,
-    write_image_index,
 )
 from pipeline.record_file import (
     RecordError,
@@ -37,7 +36,7 @@ from pipeline.record_file import (
 )
 from pipeline.record_labels import labels_from_identities, labels_from_scan
 
-__all__ = ["RecordError", "RecordSet", "open_records", "write_image_index"]
+__all__ = ["RecordError", "RecordSet", "open_records"]
 
 LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
 _KEPT_FORM = 2  # of the kept index; files of another form are passed over
@@ -76,14 +75,18 @@ class RecordSet:
         """Return a number for each row that no other picture has; in one set it is the key."""
         return self.keys[rows] + (self.file[rows].astype(np.int64) << _FILE_BITS)
 
-    def in_file_order(self) -> np.ndarray | None:
-        """Return the rows in the order of their records, (N,); None where that is 0, 1, 2, ..."""
+    def is_in_file_order(self) -> bool:
+        """Return whether the rows are in the order of their records, set by set."""
         for part in parts(len(self)):
             part = slice(part.start, part.stop + 1)
             file, offsets = self.file[part], self.offsets[part]
             if not ((offsets[1:] > offsets[:-1]) | (file[1:] != file[:-1])).all():
-                return np.lexsort((self.offsets, self.file))
-        return None
+                return False
+        return True
+
+    def in_file_order(self) -> np.ndarray | None:
+        """Return the rows in the order of their records, (N,); None where that is 0, 1, 2, ..."""
+        return None if self.is_in_file_order() else np.lexsort((self.offsets, self.file))
 
     def picture(self, row: int) -> str:
         """Return the words that name a picture in a message."""

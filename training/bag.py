@@ -135,8 +135,7 @@ class Bags:
         try:
             embedding, end = self._fill()
             generator = np.random.default_rng([self._seed, *self._begin, self._comm.rank])
-            near = self._alpha, self._angular
-            chosen = choose_triplets(embedding, self._labels, *near, generator)
+            chosen = choose_triplets(embedding, self._labels, self._alpha, self._angular, generator)
             return generator.permutation(chosen), end, None
         except (ValueError, OSError, FloatingPointError) as error:
             return np.empty((0, 3), np.int64), self._begin, error

@@ -18,8 +18,9 @@ from benchmarks.process import CORES
 from benchmarks.record_dataset import RecordDataset, ends_with_picture
 from benchmarks.worker import LeftOut
 from pipeline.decoded_cache import CacheError
+from pipeline.index_files import write_image_index
 from pipeline.record_writer import write_record_set
-from pipeline.records import open_records, write_image_index
+from pipeline.records import open_records
 from tests.benchmarks.test_steps import FOLDER, GLUONFR, names, run
 
 FEW = 50

@@ -12,9 +12,10 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from pipeline.index_files import write_image_index
 from pipeline.record_reader import RecordReader
 from pipeline.record_writer import MAGIC_BYTES
-from pipeline.records import RecordError, open_records, write_image_index
+from pipeline.records import RecordError, open_records
 
 PEOPLE, IMAGES = 4, 3
 
