@@ -254,8 +254,8 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
         require_code(comm.local_rank)
     ctx = mx.gpu(comm.local_rank) if use_gpu else mx.cpu()
     decode = data.decode
-    if decode not in ("auto", "cpu") and not use_gpu:
-        raise ConfigError(f"data.decode: {decode!r} needs a GPU, got none; use data.decode=cpu")
+    if decode not in ("auto", "cpu", "native") and not use_gpu:
+        raise ConfigError(f"data.decode: {decode!r} needs a GPU, got none; use data.decode=auto")
     if config.optim.fused_centres and comm.size > 1:
         # Horovod: the step inside the operator would go past the average over the ranks.
         raise ConfigError(
@@ -364,10 +364,17 @@ def make_loader(
         gpu = inputs.ctx.device_id if inputs.ctx.device_type == "gpu" else None
         # Horovod: it gathers, so nothing before it may fail on one rank alone.
         decode, measured = fastest_path(
-            inputs.records, data.batch_size, threads, gpu, augmentation, comm.gather
+            *(inputs.records, data.batch_size, threads, gpu, augmentation, comm.gather),
+            feed=ops.feed(),
         )
     elif decode == "auto":
-        decode = "cpu"  # as the cpu loader does, and what fills the cache
+        # What fills the cache; the cpu loader decodes with OpenCV.
+        decode = "native" if data.decoded_cache_mib and ops.feed() else "cpu"
+    elif decode == "native" and not ops.feed():
+        raise ConfigError(
+            "data.decode: 'native' needs the compiled operators, got none; use data.decode=auto, "
+            "or install g++ and leave run.operators at auto"
+        )
     cache = None
     if data.decoded_cache_mib and inputs.records:
         cache = DecodedCache(inputs.records, data.decoded_cache_mib)

@@ -57,11 +57,12 @@ class DataConfig:
     reader: Literal["random", "blocks", "window"] = "random"
     """random: a true permutation per epoch; blocks: for disks that are slow to seek; window:
     sequential scan, for sets shuffled on disk."""
-    decode: Literal["auto", "cpu", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman"] = (
-        "auto"
-    )
-    """How DALI decodes; auto: with a GPU, measures for a few seconds at the start and takes the
-    fastest; cpu otherwise."""
+    decode: Literal[
+        "auto", "cpu", "native", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman"
+    ] = "auto"
+    """cpu: DALI; native: the compiled decoder, which gives the same pixels; mixed and following:
+    DALI on GPUs; auto: with a GPU, measures for a few seconds at the start and takes the fastest;
+    otherwise native, where the operators are compiled."""
     batch_size: int = 128
     """Images per rank and step."""
     num_classes: int = 0

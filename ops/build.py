@@ -29,10 +29,10 @@ from ops.native.gpu import nvcc
 NATIVE = Path(__file__).parent / "native"
 LEVELS = {
     "avx512": [
-        *("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma"),
+        *("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mbmi2"),
         "-mprefer-vector-width=512",
     ],
-    "avx2": ["-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma", "-mbmi2"],
     "baseline": [],
 }
 # Nothing that lets sums be taken in another order: a level gives the same numbers every time.
@@ -109,6 +109,7 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
     }
     jobs |= {
         "dispatch": [str(NATIVE / "dispatch.cc")],
+        "decoder": [str(NATIVE / "decoder.cc")],
         "feed": [*include, str(NATIVE / "feed.cc")],
         "lib_api": [*include, "-w", str(mxnet / "src" / "lib_api.cc")],
     }

@@ -11,12 +11,15 @@ import ctypes
 
 import numpy as np
 
+from ops.jpeg_decoder import JpegDecoder
+
 __all__ = ["Feed"]
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
-    "face_picture_bytes": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER]),
-    "face_gather": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _INT]),
+    "face_find_pictures": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]),
+    "face_gather": (_INT, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
+    "face_window_order": (None, [_INT, _INT, _INT, _INT, _POINTER]),
     "face_read_ahead": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "face_lend_array": (_POINTER, [_INT, _INT, _INT, _INT]),
     "face_normalise": (
@@ -36,13 +39,18 @@ class Feed:
     """
 
     def __init__(self, library: ctypes.CDLL):
+        self._library = library
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
             setattr(self, f"_{name.removeprefix('face_')}", function)
 
-    def picture_bytes(self, data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Return the bytes of the pictures of some records.
+    def decoder(self, threads: int) -> JpegDecoder:
+        """Return a decoder of JPEGs with threads of its own."""
+        return JpegDecoder(self._library, threads)
+
+    def find_pictures(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the addresses and the bytes of the pictures of some records.
 
         Parameters
         ----------
@@ -53,45 +61,55 @@ class Feed:
 
         Outputs
         -------
-        int64 (B,): -1 where no whole record stands, -2 for a record in parts.
+        int64 (B,) and (B,): of bytes -1 where no whole record stands, -2 for a record in parts.
         """
         offsets = np.ascontiguousarray(offsets, dtype=np.int64)
-        sizes = np.empty(len(offsets), dtype=np.int64)
-        self._picture_bytes(
-            data.ctypes.data, data.size, offsets.ctypes.data, len(offsets), sizes.ctypes.data
+        addresses, sizes = np.empty_like(offsets), np.empty_like(offsets)
+        self._find_pictures(
+            *(data.ctypes.data, data.size, offsets.ctypes.data, len(offsets)),
+            *(addresses.ctypes.data, sizes.ctypes.data),
         )
-        return sizes
+        return addresses, sizes
 
-    def gather(
-        self,
-        data: np.ndarray,
-        offsets: np.ndarray,
-        sizes: np.ndarray,
-        rows: np.ndarray,
-        places: np.ndarray,
-    ) -> int:
-        """Copy the pictures of whole records to rows of an array, and end each with a marker.
+    def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
+        """Copy pictures to the rows of an array, and end each with a marker.
 
         Return how many are JPEGs that do not end with one themselves, zeros aside.
 
         Parameters
         ----------
-        data, offsets, sizes
-            As ``picture_bytes`` takes and gives them; no size is negative.
+        addresses, sizes
+            As ``find_pictures`` gives them, int64 (B,) and contiguous; no size is negative.
         rows
-            uint8 (N, S) with S above the largest size by two at least.
-        places
-            Which row each picture goes to, int64 (B,); the whole row is written.
+            uint8 (B, S) with S above the largest size by two at least.
         """
-        offsets = np.ascontiguousarray(offsets, dtype=np.int64)
-        places = np.ascontiguousarray(places, dtype=np.int64)
-        if rows.strides[1] != 1 or rows.shape[1] < sizes.max() + 2 or places.max() >= len(rows):
+        if rows.strides[1] != 1 or rows.shape[1] < sizes.max() + 2 or len(rows) != len(sizes):
             raise ValueError(f"feed.gather: {sizes.max() + 2} bytes a row, got {rows.shape}")
         unended = self._gather(
-            *(data.ctypes.data, offsets.ctypes.data, sizes.ctypes.data, places.ctypes.data),
-            *(len(offsets), rows.ctypes.data, rows.strides[0]),
+            *(addresses.ctypes.data, sizes.ctypes.data, len(sizes), rows.ctypes.data),
+            rows.strides[0],
         )
         return int(unended)
+
+    def window_order(self, count: int, taken: int, window: int, seed: int) -> np.ndarray:
+        """Return the order in which ``fn.readers.mxnet`` of DALI reads a shard, int32 (taken,).
+
+        Parameters
+        ----------
+        count, taken
+            Records of the shard, and how many of them are wanted.
+        window, seed
+            The reader's ``initial_fill`` and ``seed``; a window of 1 is no shuffling.
+
+        Outputs
+        -------
+        Places in the shard, each at most once.
+        """
+        if not 0 <= taken <= count < 1 << 31 or window < 1:
+            raise ValueError(f"feed.window_order: got {taken} of {count}, window {window}")
+        order = np.empty(count, dtype=np.int32)
+        self._window_order(count, taken, window, seed, order.ctypes.data)
+        return order[:taken]
 
     def read_ahead(self, data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
         """Ask the system to fetch whole pages of a mapped file.

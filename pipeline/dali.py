@@ -253,7 +253,9 @@ def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tup
 
 
 @pipeline_def
-def _window_graph(rec: str, idx: str, shard_id: int, num_shards: int, window: int) -> Any:
+def _window_graph(
+    rec: str, idx: str, shard_id: int, num_shards: int, window: int, reader_seed: int
+) -> Any:
     jpeg, _ = fn.readers.mxnet(
         path=[rec],
         index_path=[idx],
@@ -262,6 +264,7 @@ def _window_graph(rec: str, idx: str, shard_id: int, num_shards: int, window: in
         num_shards=num_shards,
         random_shuffle=window > 1,
         initial_fill=window,
+        seed=reader_seed,  # not one that DALI draws from the graph's: ops.feed knows this one
         tensor_init_bytes=1,  # what it reads stays in the mapped file
     )
     return jpeg, fn.pad(fn.get_property(jpeg, key="source_info"), fill_value=0)
@@ -300,10 +303,10 @@ class WindowReader:
             shard_id,
             num_shards,
             window,
+            seed,
             batch_size=batch_size,
             num_threads=1,
             device_id=None,
-            seed=seed,
             prefetch_queue_depth=depth,
         )
         self._pipeline.build()

@@ -8,8 +8,10 @@ rule says it.  Knows no mxnet.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,12 +19,37 @@ from pipeline.augmentation import Augmentation, Choices, choose
 from pipeline.dali import DecodeGraph, release_memory
 from pipeline.decode_paths import PATHS
 from pipeline.decode_paths import choose as choose_path
-from pipeline.record_reader import RecordReader
+from pipeline.record_reader import Memory, RecordReader
 from pipeline.records import RecordSet
+
+if TYPE_CHECKING:
+    from ops.feed import Feed  # which brings MXNet
+    from ops.jpeg_decoder import Decoding, JpegDecoder
 
 SECONDS = 1.0
 SAMPLE = 512  # pictures that are decoded again and again
 DEPTH = 2  # batches in the graph, as the loader has them
+TRIED = 64  # pictures that say whether the compiled decoder is of use
+LEFT_MOST = 0.5  # of them, that it may leave to DALI
+
+
+class Bytes:
+    """JPEG bytes in memory."""
+
+    def __init__(self, jpegs: list[np.ndarray]):
+        self.jpegs = jpegs
+        self.addresses = np.array([jpeg.ctypes.data for jpeg in jpegs])
+        self.sizes = np.array([jpeg.size for jpeg in jpegs])
+
+
+def sample(records: RecordSet, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return random rows of a set and copies of their pictures.
+
+    Horovod: the same rows on all ranks, in the order of the file, so that a slow disk is asked for
+    few of them.  Nothing that is timed later waits for it.
+    """
+    rows = np.sort(np.random.default_rng(0).integers(0, len(records), count))
+    return rows, [jpeg.copy() for jpeg in RecordReader(records).read(rows)]
 
 
 class Probe:
@@ -40,11 +67,13 @@ class Probe:
         GPU on which the batches end; None for the memory of the CPU.
     augmentation
         What is done to the images.
+    feed
+        The compiled functions, for the path "native".
 
     Raises
     ------
     RuntimeError
-        If DALI cannot decode in this way here.
+        If it cannot be decoded in this way here.
     """
 
     def __init__(
@@ -55,22 +84,44 @@ class Probe:
         threads: int,
         device_id: int | None,
         augmentation: Augmentation,
+        feed: Feed | None = None,
     ):
         count = max(2, -(-SAMPLE // batch_size))
-        # Horovod: the same rows on all ranks, in the order of the file, so that a slow disk is
-        # asked for few of them.
-        rows = np.sort(np.random.default_rng(0).integers(0, len(records), count * batch_size))
-        # Copies: nothing that is timed waits for the disk.
-        jpegs = [jpeg.copy() for jpeg in RecordReader(records).read(rows)]
+        rows, jpegs = sample(records, count * batch_size)
         choices = choose(augmentation, records.ids(rows), 0, 0, records.image_size)
         parts = [slice(k * batch_size, (k + 1) * batch_size) for k in range(count)]
-        self._batch_size = batch_size
-        self._batches = cycle([(jpegs[p], Choices(*(c[p] for c in choices))) for p in parts])
-        self._graph = DecodeGraph(batch_size, path, threads, DEPTH, device_id, augmentation)
+        self._batch_size, self._size = batch_size, records.image_size
+        self._batches = cycle([(Bytes(jpegs[p]), Choices(*(c[p] for c in choices))) for p in parts])
+        self._decoder: JpegDecoder | None = None
+        if path == "native":
+            if feed is None:
+                raise RuntimeError("no compiled functions")
+            self._decoder, self._memory = feed.decoder(threads), Memory(DEPTH + 2)
+            self._under_way: deque[tuple[Decoding, np.ndarray, Choices]] = deque()
+        self._graph = DecodeGraph(
+            *(batch_size, path, threads, DEPTH, device_id, augmentation),
+            "jpeg" if self._decoder is None else "pixels",
+        )
         for _ in range(DEPTH):
-            self._graph.feed(*next(self._batches))
+            self._graph.feed(*self._next())
         for _ in range(count + DEPTH):  # memory has grown to what the largest batch needs
             self.turn()
+
+    def _next(self) -> tuple[Any, Choices]:
+        """Return the next batch as the graph takes it; a compiled decoder works on another one."""
+        if self._decoder is None:
+            batch, choices = next(self._batches)
+            return batch.jpegs, choices
+        while len(self._under_way) < 2:
+            batch, choices = next(self._batches)
+            shape = (self._batch_size, *self._size, 3)
+            out = self._memory.take(self._batch_size, shape[1] * shape[2] * 3).reshape(shape)
+            started = self._decoder.to_pixels(batch.addresses, batch.sizes, self._size, out)
+            self._under_way.append((started, out, choices))
+        started, out, choices = self._under_way.popleft()
+        if len(self._decoder.wait(started)) > LEFT_MOST * self._batch_size:
+            raise RuntimeError("most pictures are not of its kind")
+        return out, choices
 
     def rate(self, seconds: float) -> float:
         """Return the images/s over some seconds.
@@ -91,7 +142,7 @@ class Probe:
         # event that is recorded after the last kernel of the batch.
         self._graph.take()
         self._graph.release()
-        self._graph.feed(*next(self._batches))
+        self._graph.feed(*self._next())
 
 
 def measure(
@@ -103,12 +154,13 @@ def measure(
     augmentation: Augmentation,
     seconds: float,
     ready: Callable[[], object] = lambda: None,
+    feed: Feed | None = None,
 ) -> float:
     """Return the images/s of a path; 0.0 where DALI cannot take it on this machine.
 
     Parameters
     ----------
-    records, path, batch_size, threads, device_id, augmentation
+    records, path, batch_size, threads, device_id, augmentation, feed
         As `Probe` has them.
     seconds
         How long is measured, after the warm-up.
@@ -116,7 +168,7 @@ def measure(
         Called once, between warm-up and measurement, also when the warm-up failed.
     """
     try:
-        probe = Probe(records, path, batch_size, threads, device_id, augmentation)
+        probe = Probe(records, path, batch_size, threads, device_id, augmentation, feed)
     except RuntimeError:
         return 0.0
     finally:
@@ -135,11 +187,13 @@ def fastest_path(
     augmentation: Augmentation,
     gather: Callable[[np.ndarray], np.ndarray],
     seconds: float = SECONDS,
+    feed: Feed | None = None,
 ) -> tuple[str, str]:
     """Return the name of the path that the run should take, and a sentence for the log.
 
     All ranks call it together and get the same.  They share cores and disk, so each path is
-    measured on all of them at the same time.  Without a GPU nothing is measured.
+    measured on all of them at the same time.  Without a GPU nothing is measured: the compiled
+    decoder is taken where there is one and pictures are of its kind.
 
     Parameters
     ----------
@@ -151,6 +205,8 @@ def fastest_path(
         Returns the rows of all ranks, by rank; waits for all of them.
     seconds
         How long each path is measured.
+    feed
+        The compiled functions, if there are any.
 
     Raises
     ------
@@ -158,7 +214,7 @@ def fastest_path(
         If there is no path that every rank can take.
     """
     if device_id is None:
-        return "cpu", "decode: cpu (the only way without a GPU)"
+        return _without_gpu(records, gather, feed)
     fault: Exception | None = None
     columns = []
     for path in PATHS:
@@ -167,6 +223,7 @@ def fastest_path(
             rate = measure(
                 *(records, path, batch_size, threads, device_id, augmentation, seconds),
                 ready=lambda: gather(np.zeros(1)),
+                feed=feed,
             )
         except Exception as error:
             # Horovod: whatever happens here, the other ranks wait for this one in every gather.
@@ -178,6 +235,39 @@ def fastest_path(
     rates_of_ranks = np.stack(columns, axis=1)
     name = choose_path(rates_of_ranks)
     return name, _sentence(name, rates_of_ranks)
+
+
+def _without_gpu(
+    records: RecordSet, gather: Callable[[np.ndarray], np.ndarray], feed: Feed | None
+) -> tuple[str, str]:
+    fault: Exception | None = None
+    left = TRIED
+    try:
+        left = TRIED if feed is None else _left(records, feed)
+    except Exception as error:
+        fault = error  # Horovod: the other ranks wait in the gather
+    compiled, most = gather(np.array([[feed is not None, left]])).T
+    if fault is not None:
+        raise fault
+    if not compiled.all():
+        return "cpu", "decode: cpu, no compiled functions"
+    if most.max() > LEFT_MOST * TRIED:
+        return "cpu", (
+            f"decode: cpu, {most.max():.0f} of {TRIED} pictures are none for the compiled decoder"
+        )
+    return "native", "decode: native"
+
+
+def _left(records: RecordSet, feed: Feed) -> int:
+    """Return how many of TRIED pictures the compiled decoder leaves to DALI."""
+    _, jpegs = sample(records, TRIED)
+    batch, out = Bytes(jpegs), np.empty((TRIED, *records.image_size, 3), np.uint8)
+    decoder = feed.decoder(1)
+    try:
+        started = decoder.to_pixels(batch.addresses, batch.sizes, records.image_size, out)
+        return len(decoder.wait(started))
+    finally:
+        decoder.close()
 
 
 def _sentence(name: str, rates_of_ranks: np.ndarray) -> str:

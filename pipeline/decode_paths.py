@@ -29,6 +29,8 @@ class DecodePath(NamedTuple):
 
 PATHS = {
     "cpu": DecodePath("cpu"),
+    # The compiled decoder, on the CPU; DALI takes its pixels, and the pictures that it leaves.
+    "native": DecodePath("cpu"),
     "mixed": DecodePath("mixed"),
     "mixed_cuda": DecodePath("mixed", hw_decoder_load=0.0),
     "mixed_hardware": DecodePath("mixed", hw_decoder_load=1.0),

@@ -1,30 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From groups of batches to images on the device, through DALI: the fast way and the general one.
+"""From groups of batches to images on the device.
 
-The fast way has DALI decode to bytes and ``Normaliser`` do the rest in one pass: on the CPU, with
-the compiled functions of ``ops.feed``, where no colours are changed (``decoded``), or from pictures
-that were decoded before (``cached``).  The general way, ``graph_batches``, has DALI do everything.
+``straight``: the compiled decoder writes normalised planes; on the CPU, where nothing else is done
+to the pixels.  ``cached``: from pictures that were decoded before.  ``decoded``: DALI decodes to
+bytes, or changes pixels, and ``Normaliser`` does the rest in one pass; on the CPU, with the
+compiled functions, where no colours are changed.  ``graph_batches``, the general way: DALI does
+everything.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 
-from pipeline.augmentation import NO_AUGMENTATION
-from pipeline.dali import DecodeGraph, find_faulty
+from pipeline.dali import DecodeGraph
 from pipeline.decoded_cache import DecodedCache
 from pipeline.hand_over import Normaliser, hand_over
+from pipeline.picture_decoder import PictureDecoder, Started, take_dense
 from pipeline.plans import Group, Plan
 from pipeline.record_reader import Memory, RecordReader
-from pipeline.records import RecordError, RecordSet
+from pipeline.records import RecordSet
 
 DECODE_BATCH = 512
-"""Images that DALI decodes in one go, as near as whole batches come: that spreads its own cost."""
+"""Images that are planned, and that DALI decodes, in one go, as near as whole batches come: that
+spreads the cost of a call."""
+UNDER_WAY = 256
+"""Images that the compiled decoder has to do at least, while others are waited for."""
 
 Finished = Generator[tuple[mx.nd.NDArray, Plan], None, None]
 
@@ -32,6 +37,46 @@ Finished = Generator[tuple[mx.nd.NDArray, Plan], None, None]
 def together(batch_size: int) -> int:
     """Return how many batches are decoded in one go."""
     return max(1, round(DECODE_BATCH / batch_size))
+
+
+def straight(
+    groups: Iterator[Group], decoder: PictureDecoder, batch_size: int, ctx: mx.Context
+) -> Finished:
+    """Yield batches that the compiled decoder writes where MXNet finds them."""
+    depth = max(2, -(-UNDER_WAY // batch_size))
+    under_way: deque[tuple[Plan, Started]] = deque()
+    for group in groups:
+        group.release()  # rows are all that is wanted of it
+        for plan in group.plans:
+            under_way.append((plan, decoder.start_planes(plan.rows, plan.choices.mirror, ctx)))
+            if len(under_way) > depth:
+                plan, started = under_way.popleft()
+                yield decoder.planes(started), plan
+
+
+def with_pixels(
+    groups: Iterator[Group], decoder: PictureDecoder, image_size: tuple[int, int], kept: int
+) -> Iterator[Group]:
+    """Yield groups with their pixels for images; one is decoded while another is used.
+
+    Parameters
+    ----------
+    image_size
+        (H, W) in pixels.
+    kept
+        Groups whose pixels stay as they are after their own.
+    """
+    memory = Memory(kept + 2)
+    under_way: deque[tuple[Group, Started]] = deque()
+    for group in groups:
+        group.release()  # rows are all that is wanted of it
+        group = group._replace(images=None, release=lambda: None)
+        count, size = len(group.rows), 3 * image_size[0] * image_size[1]
+        out = memory.take(count, size).reshape(count, *image_size, 3)
+        under_way.append((group, decoder.start_pixels(group.rows, out)))
+        if len(under_way) > 1:
+            group, started = under_way.popleft()
+            yield group._replace(images=decoder.pixels(started))
 
 
 def decoded(
@@ -42,7 +87,7 @@ def decoded(
     normaliser: Normaliser,
     reader: RecordReader,
 ) -> Finished:
-    """Yield batches that DALI decodes and ``normaliser`` finishes.
+    """Yield batches that DALI decodes, or changes, and ``normaliser`` finishes.
 
     Parameters
     ----------
@@ -57,11 +102,29 @@ def decoded(
         yield from _finished(group, pixels.data_ptr(), np.arange(len(group.rows)), normaliser)
 
 
-def cached(groups: Iterator[Group], filler: CacheFiller, normaliser: Normaliser) -> Finished:
+def fill(cache: DecodedCache, rows: np.ndarray, decoder: PictureDecoder, memory: Memory) -> None:
+    """Have the pictures of some rows in the cache.
+
+    Raises
+    ------
+    RecordError
+        If one cannot be decoded or has another size.
+    """
+    missing = cache.missing(rows)
+    if len(missing):
+        shape = (len(missing), *cache.pictures.shape[1:])
+        out = memory.take(len(missing), cache.pictures[0].size).reshape(shape)
+        cache.store(missing, decoder.pixels(decoder.start_pixels(missing, out)))
+
+
+def cached(
+    groups: Iterator[Group], cache: DecodedCache, decoder: PictureDecoder, normaliser: Normaliser
+) -> Finished:
     """Yield batches out of memory, decoded there when first wanted."""
+    memory = Memory(0)
     for group in groups:
-        filler.fill(group.rows)
-        yield from _finished(group, filler.cache.address, group.rows, normaliser)
+        fill(cache, group.rows, decoder, memory)
+        yield from _finished(group, cache.address, group.rows, normaliser)
 
 
 def graph_batches(
@@ -101,7 +164,7 @@ def _taken(
         under_way.append(group._replace(images=None))
         if len(under_way) < depth:
             continue
-        tensor = _take(records, reader, graph, [one.rows for one in under_way])
+        tensor = take_dense(records, reader, graph, [one.rows for one in under_way])
         group = under_way.popleft()
         yield group, tensor
         graph.release()
@@ -114,86 +177,3 @@ def _finished(group: Group, address: int, rows: np.ndarray, normaliser: Normalis
         end = begin + len(plan.rows)
         yield normaliser(address, rows[begin:end], plan.choices.mirror), plan
         begin = end
-
-
-class CacheFiller:
-    """Decodes pictures into the cache.
-
-    Parameters
-    ----------
-    most
-        Pictures that are asked for at once.
-    threads
-        Decoder threads.
-    """
-
-    def __init__(
-        self,
-        records: RecordSet,
-        cache: DecodedCache,
-        reader: RecordReader,
-        most: int,
-        threads: int,
-    ):
-        self.cache = cache
-        self._records, self._reader, self._memory = records, reader, Memory(1)
-        self._most, self._threads = most, threads
-        self._graph: DecodeGraph | None = None
-
-    def fill(self, rows: np.ndarray) -> None:
-        """Have the pictures of some rows in the cache.
-
-        Raises
-        ------
-        RecordError
-            If one cannot be decoded or has another size.
-        """
-        missing = self.cache.missing(rows)
-        if not len(missing):
-            return
-        if self._graph is None:
-            self._graph = DecodeGraph(
-                *(self._most, "cpu", self._threads, 1, None, NO_AUGMENTATION), finish="bytes"
-            )
-        jpegs = self._reader.gather(missing, self._memory)
-        self._graph.feed(jpegs, None)
-        tensor = _take(self._records, self._reader, self._graph, [missing])
-        self.cache.store(missing, np.array(tensor, copy=False))
-        self._graph.release()
-
-
-def _take(
-    records: RecordSet,
-    reader: RecordReader,
-    graph: DecodeGraph,
-    under_way: Sequence[np.ndarray],
-) -> Any:
-    """Return the oldest batch of a graph as a dense tensor; name the damaged picture if it fails.
-
-    Parameters
-    ----------
-    under_way
-        Rows of each batch in the graph.
-    """
-    fault, images = None, None
-    try:
-        images = graph.take()
-    except RuntimeError as error:
-        fault = error
-    if images is not None and images.is_dense_tensor():
-        tensor = images.as_tensor()
-        shape = tuple(tensor.shape())
-        if (shape[1:3] if shape[-1] == 3 else shape[2:]) == tuple(records.image_size):
-            return tensor
-    rows = np.concatenate(under_way)
-    found = find_faulty(reader.read(rows), records.image_size)
-    if found is not None:
-        place, what = found
-        raise RecordError(
-            f"{records.picture(rows[place])} {what}; mend the record or leave its key out of the "
-            ".idx"
-        ) from None
-    raise fault or RecordError(
-        f"{records.name}: holds pictures of several sizes, got a batch that is not all "
-        f"{records.image_size}"
-    )

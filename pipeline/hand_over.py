@@ -15,7 +15,7 @@ import numpy as np
 
 from ops.feed import Feed
 
-__all__ = ["Normaliser", "hand_over", "labels_to"]
+__all__ = ["Normaliser", "hand_over", "labels_to", "lend"]
 
 
 def hand_over(tensor: Any, ctx: mx.Context) -> mx.nd.NDArray:
@@ -87,17 +87,17 @@ class Normaliser:
             bool (B,).
         """
         height, width = self._image_size
-        array, out = _lent(self._feed, (len(rows), 3, height, width), self._ctx)
+        array, out = lend(self._feed, (len(rows), 3, height, width), self._ctx)
         self._feed.normalise(
             *(pixels, rows, mirror, self._image_size, self._mean, self._std, out, self._threads)
         )
         return array
 
 
-def _lent(
+def lend(
     feed: Feed, shape: tuple[int, int, int, int], ctx: mx.Context
 ) -> tuple[mx.nd.NDArray, int]:
-    """Return a new array and the address of its values, in memory that is used again.
+    """Return a new float32 array and the address of its values, in memory that is used again.
 
     MXNet tells when nobody refers to the array any more, a graph that waits for backward included.
     """

@@ -15,34 +15,24 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mxnet as mx
 import numpy as np
 
 from ops import feed
+from ops.feed import Feed
 from pipeline import sampling
 from pipeline.ahead import Ahead
 from pipeline.augmentation import Augmentation, Choices
 from pipeline.decoded_cache import DecodedCache
-from pipeline.hand_over import Normaliser, labels_to
-from pipeline.plans import (
-    Blocks,
-    Group,
-    People,
-    Plan,
-    Share,
-    epoch_images,
-    grouped,
-    planned,
-    window_groups,
-)
-from pipeline.record_reader import Memory, RecordReader
+from pipeline.hand_over import labels_to
+from pipeline.plans import Blocks, People, Plan, Share, epoch_images, planned
 from pipeline.records import RecordSet
 from pipeline.sampling import Position
+from pipeline.window_reader import Scan
 
 LOADERS = ("dali", "cpu", "synthetic")
-DEPTH = 2  # batches, or groups of them, that DALI has under way
 SYNTHETIC_STEPS = 1000  # steps that an epoch of the synthetic loader lasts without records
 
 
@@ -131,7 +121,7 @@ def build_loader(
     share: Share = Share(),
     ctx: mx.Context | None = None,
     reader: str = "random",
-    decode: str = "cpu",
+    decode: str | None = None,
     window: int = 16384,
     block: int = 128,
     images_per_person: int = 0,
@@ -168,7 +158,8 @@ def build_loader(
         Batches are made of groups of so many images of one person, with the "random" reader; an
         epoch then shows every person once.  0 for none.
     decode
-        Name in `pipeline.decode_paths.PATHS`; all but "cpu" need a GPU.
+        Name in `pipeline.decode_paths.PATHS`; by default "native" where its compiled functions are
+        in use, else "cpu".  All others need a GPU.
     augmentation
         What is done to the images.
     threads, workers, prefetch
@@ -193,7 +184,7 @@ def build_loader(
         raise ValueError(f"data.loader: must be one of {', '.join(LOADERS)}, got {name!r}")
     whole = share.global_batch_size(batch_size)
     images = epoch_images(records, batch_size, share.size, images_per_person)
-    notice, scan = "", None
+    notice = ""
     if name == "dali" and reader == "window":
         if len(records.files) > 1:
             raise ValueError(
@@ -205,17 +196,6 @@ def build_loader(
                 f"window reader: epoch {position.epoch} begins again, the "
                 f"{position.consumed} images already used of it are read twice"
             )
-        scan = partial(
-            window_groups,
-            records,
-            seed,
-            position.epoch,
-            batch_size,
-            share,
-            window,
-            Path(index_folder),
-            augmentation,
-        )
     blocks = Blocks(records, seed, block, window) if reader == "blocks" else None
     order_of: Callable[[int], np.ndarray] = partial(sampling.epoch_order, len(records), seed)
     if blocks:
@@ -224,11 +204,17 @@ def build_loader(
         order_of = People(records.labels, seed, images_per_person).order
     plans = planned(records, seed, position, batch_size, share, augmentation, order_of, images)
     if name == "dali":
+        compiled = feed()
+        decode = decode or ("native" if compiled else "cpu")
+        if decode == "native" and not compiled:
+            raise ValueError(
+                "data.decode: 'native' needs the compiled operators, got none; use data.decode=cpu"
+            )
+        scan = Scan(records, seed, share, window) if reader == "window" else None
         begin = sampling.settle(position, images, whole)
-        ahead = partial(blocks.ahead, begin) if blocks else None
         batches = _dali_batches(
-            *(records, plans, scan, batch_size, decode, threads, DEPTH, ctx, augmentation),
-            *(cache, ahead),
+            *(records, plans, begin, blocks, scan, Path(index_folder), batch_size),
+            *(decode, threads, ctx, augmentation, cache, compiled),
         )
     else:
         batches = _cpu_batches(records, plans, workers, ctx)
@@ -238,86 +224,29 @@ def build_loader(
 def _dali_batches(
     records: RecordSet,
     plans: Iterator[Plan],
-    scan: Callable[[int, int], Iterator[Group]] | None,
+    begin: Position,
+    blocks: Blocks | None,
+    scan: Scan | None,
+    index_folder: Path,
     batch_size: int,
     decode: str,
     threads: int,
-    depth: int,
     ctx: mx.Context,
     augmentation: Augmentation,
     cache: DecodedCache | None,
-    ahead: Callable[[Callable[[np.ndarray], None]], Callable[[np.ndarray, Position], None]] | None,
+    compiled: Feed | None,
 ) -> Generator[Batch, None, None]:
-    """Yield the batches of a rank as DALI decodes them.
+    from pipeline.ways import images  # which brings DALI
 
-    Parameters
-    ----------
-    plans
-        What is read by random access.
-    scan
-        Where DALI reads instead: gives its groups of so many batches, of which so many are held.
-    ahead
-        Where others than the next rows are read ahead: turns what has rows read into what is told
-        how far the plans are.
-    """
-    from pipeline import decoding
-    from pipeline.dali import MEAN, STD, DecodeGraph
-
-    compiled = feed() if ctx.device_type == decode == "cpu" else None
-    reader = RecordReader(records, feed())  # which work on the CPU whatever computes
-    memory = Memory(depth)
-    many = decoding.together(batch_size)
-    filler = None
-    if cache is not None:
-        filler = decoding.CacheFiller(records, cache, reader, many * batch_size, threads)
-
-    def read_ahead(rows: np.ndarray) -> None:
-        reader.read_ahead(rows if cache is None else cache.missing(rows))
-
-    ask = ahead(read_ahead) if ahead else lambda rows, after: read_ahead(rows)
-
-    def groups(together: int, images_of: Callable[[np.ndarray], Any]) -> Iterator[Group]:
-        return scanned(together) if scan else grouped(plans, together, images_of, ask)
-
-    def scanned(together: int) -> Iterator[Group]:
-        assert scan is not None
-        for group in scan(together, depth):
-            reader.check(group.rows)
-            yield group
-
-    def gathered(rows: np.ndarray) -> Any:
-        # The array for the CPU's decoder alone: those on GPUs have not been tried on it.
-        return reader.gather(rows, memory if decode == "cpu" else None)
-
-    def kept(rows: np.ndarray) -> np.ndarray:
-        assert filler is not None
-        filler.fill(rows)
-        return filler.cache.pictures[rows]
-
-    size = records.image_size
-    if filler is not None and compiled is not None and not augmentation.changes_pixels:
-        normaliser = Normaliser(compiled, size, MEAN, STD, ctx, threads)
-        finished = decoding.cached(groups(many, lambda rows: None), filler, normaliser)
-    elif filler is None and compiled is not None and not augmentation.colors:
-        graph = DecodeGraph(
-            *(many * batch_size, decode, threads, depth, None, augmentation), finish="bytes"
-        )
-        # DALI's threads have the cores.
-        normaliser = Normaliser(compiled, size, MEAN, STD, ctx, 1)
-        found = groups(many, gathered)
-        finished = decoding.decoded(records, found, graph, depth, normaliser, reader)
-    else:
-        device_id = ctx.device_id if ctx.device_type == "gpu" else None
-        source, images_of = ("jpeg", gathered) if filler is None else ("pixels", kept)
-        graph = DecodeGraph(batch_size, decode, threads, depth, device_id, augmentation, source)
-        finished = decoding.graph_batches(records, groups(1, images_of), graph, depth, reader, ctx)
+    finished = images(
+        *(plans, begin, blocks, scan, index_folder, records, batch_size),
+        *(decode, threads, ctx, augmentation, cache, compiled),
+    )
     try:
         for image, plan in finished:
             yield Batch(image, labels_to(records.labels[plan.rows], ctx), plan.after)
     finally:
         finished.close()
-        if cache is not None:
-            cache.close()
 
 
 def _cpu_batches(

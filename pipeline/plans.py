@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each rank reads, batch by batch: random access, blocks, people and the window reader."""
+"""What each rank reads, batch by batch: random access, blocks and people; windows beside it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline import sampling
 from pipeline.augmentation import Augmentation, Choices, choose
-from pipeline.index_files import image_index
 from pipeline.records import RecordSet
 from pipeline.sampling import Position
 
 READ_AHEAD = 2
 """Groups whose records are asked for before they are read."""
-EARLY_GROUPS = 4
-"""So many groups before the end of an epoch the window reader of the next one is started."""
 
 
 class Plan(NamedTuple):
@@ -116,7 +112,7 @@ def planned(
         assert order is not None
         rows = sampling.rank_rows(order, position.consumed, batch_size, share.rank, share.size)
         position = sampling.advance(position, whole)
-        yield Plan(rows, _choose(records, rows, seed, epoch, augmentation), position)
+        yield Plan(rows, choices_of(records, rows, seed, epoch, augmentation), position)
 
 
 class Blocks:
@@ -231,70 +227,8 @@ def grouped(
         yield Group(group, rows, choices, images_of(rows))
 
 
-def window_groups(
-    records: RecordSet,
-    seed: int,
-    epoch: int,
-    batch_size: int,
-    share: Share,
-    window: int,
-    index_folder: Path,
-    augmentation: Augmentation,
-    together: int,
-    depth: int,
-) -> Iterator[Group]:
-    """Yield the batches of one rank from the start of an epoch on, as DALI reads its shard.
-
-    At most ``depth`` groups may be held before one is released.  ``records`` is one set: DALI's
-    reader takes several files for one stream that was cut up, and loses its place where a file
-    begins with a picture.
-    """
-    from pipeline.dali import WindowReader
-
-    (rec,) = records.files
-    index = image_index(records, index_folder)
-    in_file_order = records.in_file_order()
-    offsets_in_order = records.offsets if in_file_order is None else records.offsets[in_file_order]
-    whole = share.global_batch_size(batch_size)
-    steps = len(records) // whole
-    groups = -(-steps // together)
-
-    # A reader per epoch: its shard and its seed come from the epoch, so an epoch that is begun
-    # again after a restart is the same.
-    def begin(epoch: int) -> Any:
-        return WindowReader(
-            rec,
-            index,
-            batch_size * together,
-            shard_id=(share.rank + epoch) % share.size,
-            num_shards=share.size,
-            window=window,
-            seed=(seed * 1_000_003 + epoch) % 2**31,
-            batches=groups,
-            depth=depth,
-        )
-
-    reader = begin(epoch)
-    while True:
-        following = None
-        for group in range(groups):
-            if group == max(0, groups - EARLY_GROUPS):
-                following = begin(epoch + 1)  # fills its window meanwhile
-            images, offsets = reader.take()
-            rows = np.searchsorted(offsets_in_order, offsets)
-            if in_file_order is not None:
-                rows = in_file_order[rows]
-            choices = _choose(records, rows, seed, epoch, augmentation)
-            plans = []
-            for step in range(group * together, min((group + 1) * together, steps)):
-                here = slice(len(plans) * batch_size, (len(plans) + 1) * batch_size)
-                after = Position(epoch, (step + 1) * whole)
-                plans.append(Plan(rows[here], Choices(*(c[here] for c in choices)), after))
-            yield Group(plans, rows, choices, images, reader.release)
-        epoch, reader = epoch + 1, following
-
-
-def _choose(
+def choices_of(
     records: RecordSet, rows: np.ndarray, seed: int, epoch: int, augmentation: Augmentation
 ) -> Choices:
+    """Return what is done to the images of some rows."""
     return choose(augmentation, records.ids(rows), seed, epoch, records.image_size)

@@ -136,27 +136,35 @@ class RecordReader:
             else:
                 self._feed.read_ahead(self._data[file], begin, size)
 
+    def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in memory the pictures of rows begin and their bytes, int64 (B,) and (B,).
+
+        With the compiled functions only.  0 bytes where no whole record stands, and for a record in
+        parts: ``read`` tells them apart.
+        """
+        assert self._feed is not None
+        offsets = self._records.offsets[rows]
+        addresses, sizes = np.empty((2, len(rows)), dtype=np.int64)
+        for file, places in self._by_file(rows):
+            addresses[places], sizes[places] = self._feed.find_pictures(
+                self._data[file], offsets[places]
+            )
+        np.maximum(sizes, 0, out=sizes)
+        self._learn(int(sizes.sum()), int(np.count_nonzero(sizes)))
+        return addresses, sizes
+
     def _gathered(self, rows: np.ndarray, memory: Memory) -> np.ndarray | None:
         """Return what ``gather`` does; None where a list is needed."""
         if self._feed is None:
             return None
-        offsets = self._records.offsets[rows]
-        sizes = np.empty(len(rows), dtype=np.int64)
-        groups = self._by_file(rows)
-        for file, places in groups:
-            sizes[places] = self._feed.picture_bytes(self._data[file], offsets[places])
+        addresses, sizes = self.find(rows)
         longest = int(sizes.max())
-        if sizes.min() < 0 or longest > LARGEST_OVER_MEAN * max(sizes.mean(), 4096):
+        if not sizes.min() or longest > LARGEST_OVER_MEAN * max(sizes.mean(), 4096):
             return None
-        array, without_end = memory.take(len(rows), longest + 2), 0
-        for file, places in groups:
-            without_end += self._feed.gather(
-                *(self._data[file], offsets[places], sizes[places], array, places)
-            )
-        if without_end:
+        array = memory.take(len(rows), longest + 2)
+        if self._feed.gather(addresses, sizes, array):
             pictures = [row[:size] for row, size in zip(array, sizes.tolist(), strict=True)]
             self._refuse_cut_off(rows, pictures)
-        self._learn(int(sizes.sum()), len(rows))
         return array
 
     def _refuse_cut_off(self, rows: np.ndarray, pictures: list[np.ndarray]) -> None:

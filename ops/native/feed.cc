@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 #include <mutex>
+#include <numeric>
+#include <random>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -109,29 +111,44 @@ void give_back(Block* block) {
 
 }  // namespace
 
-// Bytes of the pictures of some records: -1 where no whole record stands, -2 for one in parts.
-extern "C" void face_picture_bytes(const uint8_t* data, int64_t size, const int64_t* offsets,
-                                   int64_t count, int64_t* bytes) {
-  for (int64_t i = 0; i < count; ++i) bytes[i] = picture_bytes(data, size, offsets[i]);
+// Where the pictures of some records begin in memory and their bytes: -1 where no whole record stands,
+// -2 for one in parts.
+extern "C" void face_find_pictures(const uint8_t* data, int64_t size, const int64_t* offsets,
+                                   int64_t count, const uint8_t** pictures, int64_t* bytes) {
+  for (int64_t i = 0; i < count; ++i) {
+    bytes[i] = picture_bytes(data, size, offsets[i]);
+    pictures[i] = bytes[i] < 0 ? nullptr : data + offsets[i] + front(data + offsets[i]);
+  }
 }
 
-// The pictures of whole records, each at the start of the row of `stride` bytes that `places` names;
-// a row is longer than its picture by two at least: an end-of-image marker and zeros follow.
-// Returns how many of them had no such marker at their own end.
-extern "C" int64_t face_gather(const uint8_t* data, const int64_t* offsets, const int64_t* bytes,
-                               const int64_t* places, int64_t count, uint8_t* rows,
-                               int64_t stride) {
+// Pictures to the start of rows of `stride` bytes, which are longer by two at least: an end-of-image
+// marker and zeros follow.  Returns how many of them had no such marker at their own end.
+extern "C" int64_t face_gather(const uint8_t* const* pictures, const int64_t* bytes, int64_t count,
+                               uint8_t* rows, int64_t stride) {
   int64_t unended = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const uint8_t* record = data + offsets[i];
-    uint8_t* row = rows + places[i] * stride;
-    std::memcpy(row, record + front(record), bytes[i]);
-    unended += without_end(row, bytes[i]);
-    row[bytes[i]] = 0xFF;
-    row[bytes[i] + 1] = 0xD9;
-    std::memset(row + bytes[i] + 2, 0, stride - bytes[i] - 2);
+  for (int64_t i = 0; i < count; ++i, rows += stride) {
+    std::memcpy(rows, pictures[i], bytes[i]);
+    unended += without_end(rows, bytes[i]);
+    rows[bytes[i]] = 0xFF;
+    rows[bytes[i] + 1] = 0xD9;
+    std::memset(rows + bytes[i] + 2, 0, stride - bytes[i] - 2);
   }
   return unended;
+}
+
+// The order in which DALI's readers (1.34, dali/operators/reader/loader/loader.h) give the `count`
+// records of a shard with random_shuffle, initial_fill and seed: the next of the first `window` that
+// are left, drawn by the same generator, so that it is the same order.
+// order (count,): the first `taken` are those that come first.
+extern "C" void face_window_order(int64_t count, int64_t taken, int64_t window, int64_t seed,
+                                  int32_t* order) {
+  std::seed_seq sequence({seed});
+  std::default_random_engine engine(sequence);
+  std::iota(order, order + count, 0);
+  for (int64_t i = 0; i < taken; ++i) {
+    const int64_t end = std::min(i + window, count);
+    std::swap(order[i], order[i + std::uniform_int_distribution<>(0, int(end - i) - 1)(engine)]);
+  }
 }
 
 // Asks the system to fetch whole pages of a mapped file, and does not wait for them.

@@ -139,9 +139,29 @@ struct Pictures {
   float factor, offset;   // y = x * factor + offset
 };
 
+// N JPEG pictures of H x W pixels, none longer than `most` bytes.
+struct Jpegs {
+  int64_t N, H, W, most;
+  const uint8_t* const* data;  // (N,)
+  const int64_t* bytes;        // (N,)
+  const uint8_t* mirror;       // (N,) as above, for planes
+  float factor, offset;
+  float* planes;    // (N, 3, H, W); null for pixels
+  uint8_t* pixels;  // (N, H, W, 3)
+};
+
+struct JpegKernels {
+  // Bytes of working memory, aligned to 64 bytes, which is begun once.
+  int64_t (*bytes)(int64_t W, int64_t most);
+  void (*begin)(char* memory);
+  // left (N,): 1 for a picture that is left to a decoder for all JPEGs.
+  void (*decode)(const Jpegs& in, char* memory, uint8_t* left);
+};
+
 struct Kernels {
   const char* level;
   void (*normalise)(const Pictures& in, float* y);  // (N, 3, H, W)
+  JpegKernels jpeg;  // null where there are no vectors of integers
   MarginSoftmaxKernels<float> margin_softmax_float;
   MarginSoftmaxKernels<double> margin_softmax_double;
   ActivationKernels<float> activation_float;

@@ -2,8 +2,11 @@
 // All kernels for one level of instructions: compiled once for each, with LEVEL naming it.
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 #include "kernels.h"
@@ -30,6 +33,10 @@ inline Range share(int64_t count, int k, int n) { return {count * k / n, count *
 #include "pointwise.h"
 #include "depthwise.h"
 #include "images.h"
+#include "jpeg_huffman.h"
+#include "jpeg_idct.h"
+#include "jpeg_colour.h"
+#include "jpeg.h"
 
 extern const Kernels table;
 const Kernels table = {
@@ -37,6 +44,11 @@ const Kernels table = {
 #define NAME_(level) #level
     NAME(LEVEL),
     normalise,
+#if defined(__SSE2__)
+    {jpeg_bytes, jpeg_begin, jpeg_decode},
+#else
+    {nullptr, nullptr, nullptr},
+#endif
     {margin_softmax_bytes<float>, margin_softmax_forward<float>, margin_softmax_backward<float>,
      margin_softmax_update<float>},
     {margin_softmax_bytes<double>, margin_softmax_forward<double>, margin_softmax_backward<double>,

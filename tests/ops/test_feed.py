@@ -117,12 +117,15 @@ def test_a_record_that_is_not_there_is_named_and_nothing_is_read_beyond_the_file
     records = open_records(make_records(3, 2), tmp_path)
     data = map_rec(records.files[0])
     offsets = np.array([records.offsets[0], 4, -1, len(data) - 4, 10 * len(data)])
-    sizes = feed.picture_bytes(data, offsets)
-    assert sizes[0] == len(RecordReader(records).read(np.arange(1))[0])
-    assert sizes[1:].tolist() == [-1] * 4
+    addresses, sizes = feed.find_pictures(data, offsets)
+    (picture,) = RecordReader(records).read(np.arange(1))
+    assert ctypes.string_at(int(addresses[0]), int(sizes[0])) == picture.tobytes()
+    assert sizes[1:].tolist() == [-1] * 4 and not addresses[1:].any()
     records.offsets[2] += 4
+    reader = RecordReader(records, feed)
     with pytest.raises(RecordError, match=r"holds no whole record at the place of key 3"):
-        RecordReader(records, feed).gather(np.arange(4), Memory(1))
+        reader.gather(np.arange(4), Memory(1))
+    assert (reader.find(np.arange(4))[1] > 0).tolist() == [True, True, False, True]
 
 
 def test_records_in_parts_and_giants_are_read_one_by_one(feed, make_records, make_face, tmp_path):

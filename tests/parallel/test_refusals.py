@@ -134,6 +134,20 @@ def fused_centres_without_operators(
     return Fault(r"optim\.fused_centres: needs the fused operators, got", overrides=overrides)
 
 
+def native_decoder_without_operators(
+    folder: Path, records: Path, make: Callable[..., Path]
+) -> Fault:
+    overrides = ["data.decode=native", "run.operators=plain"]
+    return Fault(
+        r"data\.decode: 'native' needs the compiled operators, got none", overrides=overrides
+    )
+
+
+def decoder_of_gpus_without_one(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    overrides = ["data.decode=mixed", "run.device=cpu"]
+    return Fault(r"data\.decode: 'mixed' needs a GPU, got none", overrides=overrides)
+
+
 def bag_with_a_margin_that_rises(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     sections = {
         "data": {"batch_size": 6, "images_per_person": 3, "bag": 18},
@@ -163,6 +177,8 @@ FAULTS: list[Maker] = [
     checkpoint_of_another_net,
     checkpoint_that_is_none,
     fused_centres_without_operators,
+    native_decoder_without_operators,
+    decoder_of_gpus_without_one,
     bag_with_a_margin_that_rises,
     file_in_the_place_of_the_run_folder,
 ]
@@ -172,6 +188,7 @@ ON_TWO = [
     undecodable_picture,
     undecodable_face_in_a_bin,
     checkpoint_of_another_net,
+    native_decoder_without_operators,
     fused_centres_on_two_ranks,
     file_in_the_place_of_the_run_folder,
 ]

@@ -6,9 +6,11 @@ from __future__ import annotations
 import threading
 from typing import get_args, get_type_hints
 
+import cv2
 import numpy as np
 import pytest
 
+import ops
 from launch.sections import DataConfig
 from pipeline import dali, decode_choice
 from pipeline.augmentation import Augmentation
@@ -54,9 +56,43 @@ def test_no_path_that_every_rank_can_take(rates_of_ranks):
         choose(np.array(rates_of_ranks), "ab")
 
 
-def test_without_a_gpu_nothing_is_measured():
-    name, sentence = fastest_path(None, 8, 1, None, Augmentation(), None)
-    assert (name, sentence) == ("cpu", "decode: cpu (the only way without a GPU)")
+@pytest.mark.parametrize(
+    ("compiled", "kind", "told"),
+    [
+        (True, "baseline", ("native", "decode: native")),
+        (False, "baseline", ("cpu", "decode: cpu, no compiled functions")),
+        (
+            True,
+            "progressive",
+            ("cpu", "decode: cpu, 64 of 64 pictures are none for the compiled decoder"),
+        ),
+    ],
+)
+def test_without_a_gpu_nothing_is_measured(make_records, tmp_path, compiled, kind, told):
+    progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, int(kind == "progressive")]
+    picture = cv2.imencode(".jpg", np.full((112, 112, 3), 99, np.uint8), progressive)[1].tobytes()
+    folder = make_records(2, 4, pictures=[(label, picture) for label in (0, 0, 1, 1)])
+    found = open_records(folder, tmp_path)
+    ops.use("native")
+    feed = ops.feed() if compiled else None
+    assert fastest_path(found, 8, 1, None, Augmentation(), lambda r: r, feed=feed) == told
+    # Horovod: one rank that cannot is enough.
+    others = np.array([[True, 0], [False, 64]])
+    everybody = lambda rows: np.concatenate([rows, others])  # noqa: E731
+    name, _ = fastest_path(found, 8, 1, None, Augmentation(), everybody, feed=feed)
+    assert name == "cpu"
+
+
+def test_a_fault_without_a_gpu_leaves_no_other_waiting(records, monkeypatch):
+    ops.use("native")
+    monkeypatch.setattr(decode_choice, "_left", lambda *_: 1 / 0)
+    gathered: list[np.ndarray] = []
+    with pytest.raises(ZeroDivisionError):
+        fastest_path(
+            *(records, 8, 1, None, Augmentation(), lambda rows: gathered.append(rows) or rows),
+            feed=ops.feed(),
+        )
+    assert len(gathered) == 1
 
 
 class Ranks:
@@ -94,7 +130,7 @@ class Ranks:
 def fake_measure(rates, under_way=None):
     """Return a ``measure`` by tables: rates[path][rank], or what it raises."""
 
-    def fake(records, path, batch_size, threads, device_id, augmentation, seconds, ready):
+    def fake(records, path, batch_size, threads, device_id, augmentation, seconds, ready, feed):
         assert (batch_size, threads, seconds) == (8, 1, 0.5)
         ready()
         if under_way is not None:
@@ -110,6 +146,7 @@ def fake_measure(rates, under_way=None):
 def test_all_ranks_take_the_same_path(monkeypatch):
     rates = {
         "cpu": [9_800.0, 9_790, 10_400],
+        "native": [19_800.0, 19_790, 20_400],
         "mixed": [41_000, 41_030, 52_000],
         "mixed_cuda": [99_000, 99_000, 0.0],
         "mixed_hardware": [70_000, 61_234, 65_000],
@@ -120,7 +157,7 @@ def test_all_ranks_take_the_same_path(monkeypatch):
     results = Ranks(3).run()
     sentence = (
         "decode: mixed_hardware, 61,200 images/s on the slowest of 3 ranks (cpu 9,800, "
-        "mixed 41,000, mixed_cuda 0, mixed_gpu_huffman 0)"
+        "native 19,800, mixed 41,000, mixed_cuda 0, mixed_gpu_huffman 0)"
     )
     assert results == [("mixed_hardware", sentence)] * 3
     assert under_way == [path for path in PATHS for _ in range(3)]  # each on all at once
@@ -129,7 +166,7 @@ def test_all_ranks_take_the_same_path(monkeypatch):
 def test_one_rank_says_here(monkeypatch):
     monkeypatch.setattr(decode_choice, "measure", fake_measure({path: [100.0] for path in PATHS}))
     ((name, sentence),) = Ranks(1).run()
-    assert name == "cpu" and sentence.startswith("decode: cpu, 100 images/s here (mixed 100, ")
+    assert name == "cpu" and sentence.startswith("decode: cpu, 100 images/s here (native 100, ")
 
 
 def test_a_fault_of_one_rank_leaves_no_other_waiting(monkeypatch):
@@ -140,10 +177,19 @@ def test_a_fault_of_one_rank_leaves_no_other_waiting(monkeypatch):
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), ALL], ids=["mirror", "all"])
-def test_a_rate_is_measured_on_the_cpu(records, augmentation):
+@pytest.mark.parametrize("path", ["cpu", "native"])
+def test_a_rate_is_measured_on_the_cpu(records, augmentation, path):
+    ops.use("native")
     readies: list[int] = []
-    rate = measure(records, "cpu", 48, 1, None, augmentation, 0.05, lambda: readies.append(1))
+    rate = measure(
+        *(records, path, 48, 1, None, augmentation, 0.05, lambda: readies.append(1)),
+        feed=ops.feed(),
+    )
     assert rate > 0 and readies == [1]
+
+
+def test_without_compiled_functions_their_decoder_has_no_rate(records):
+    assert measure(records, "native", 8, 1, None, Augmentation(), 0.05) == 0.0
 
 
 def test_what_cannot_be_decoded_has_no_rate(records, monkeypatch):
@@ -179,7 +225,7 @@ def traced(decode, device_id, source="jpeg", finish="float"):
     return asked, nodes
 
 
-@pytest.mark.parametrize("decode", [name for name in PATHS if name != "cpu"])
+@pytest.mark.parametrize("decode", [name for name in PATHS if name.startswith("mixed")])
 def test_graphs_of_paths_on_the_gpu(decode):
     asked, nodes = traced(decode, 0)
     (options,) = asked

@@ -31,13 +31,15 @@ PEOPLE, IMAGES = 13, 10  # 130 images: no multiple of any batch used here
 # Each way that batches are made; "operators" and "cached" are for ``loading`` below.
 DALI = {
     "plain": {"operators": "plain"},
+    "dali": {"operators": "native", "decode": "cpu"},
     "native": {"operators": "native"},
     "cached": {"operators": "native", "cached": True},
+    "cached dali": {"operators": "native", "cached": True, "decode": "cpu"},
     "cached plain": {"operators": "plain", "cached": True},
 }
 BLOCKS = {"reader": "blocks", "block": 8, "window": 40}
 READERS = pytest.mark.parametrize("reader", [{}, BLOCKS], ids=["random", "blocks"])
-WINDOW = [DALI["plain"], DALI["native"]]
+WINDOW = [DALI["plain"], DALI["dali"], DALI["native"]]
 LOADERS = (*(("dali", options) for options in DALI.values()), ("cpu", {"workers": 0}))
 LOADER_NAMES = [*DALI, "cpu"]
 JOIN_SECONDS = 60
@@ -189,7 +191,7 @@ def test_from_a_position_on_batches_are_the_tail(faces, name, options, reader, s
     assert tail[2] == after[skipped:]
 
 
-@pytest.mark.parametrize("way", WINDOW, ids=["plain", "native"])
+@pytest.mark.parametrize("way", WINDOW, ids=["plain", "dali", "native"])
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("window", [1, 40, 1000])
 def test_window_reader_covers_an_epoch(numbers, tmp_path, way, size, window):
@@ -218,7 +220,7 @@ def test_window_reader_covers_an_epoch(numbers, tmp_path, way, size, window):
         assert window > 1 or size > 1 or rows == sorted(rows)
 
 
-@pytest.mark.parametrize("way", WINDOW, ids=["plain", "native"])
+@pytest.mark.parametrize("way", WINDOW, ids=["plain", "dali", "native"])
 def test_window_reader_goes_on_to_other_orders(numbers, tmp_path, way):
     options = {**way, "reader": "window", "window": 50, "index_folder": tmp_path}
     images, labels, after = take(64, "dali", numbers, 4, **options)
@@ -232,7 +234,7 @@ def test_window_reader_goes_on_to_other_orders(numbers, tmp_path, way):
     assert (again[0] == images[32:]).all()
 
 
-@pytest.mark.parametrize("way", WINDOW, ids=["plain", "native"])
+@pytest.mark.parametrize("way", WINDOW, ids=["plain", "dali", "native"])
 def test_window_reader_begins_the_epoch_again_and_says_so(numbers, tmp_path, way):
     options = {**way, "reader": "window", "window": 50, "index_folder": tmp_path}
     whole = take(3, "dali", numbers, 4, position=Position(2, 0), **options)
@@ -400,7 +402,7 @@ def test_records_are_read_ahead_for_devices_other_than_the_cpu(faces, monkeypatc
     monkeypatch.setattr(RecordReader, "gather", seen_gather)
     monkeypatch.setattr(RecordReader, "read_ahead", seen_read_ahead)
     ctx = mx.Context("cpu_shared", 0)  # there is no GPU; to the loader this is one
-    images, labels, _ = take(3, "dali", faces, 16, ctx=ctx, operators=operators)
+    images, labels, _ = take(3, "dali", faces, 16, ctx=ctx, operators=operators, decode="cpu")
     assert kinds == {np.ndarray if operators == "native" else list}
     order = epoch_order(len(faces), 1, 0)
     assert (np.concatenate(asked)[:80] == order[:80]).all()  # two batches further

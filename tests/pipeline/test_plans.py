@@ -6,7 +6,6 @@ And the batches of groups of people: whole groups on every rank, from any place 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from pipeline import sampling
 from pipeline.augmentation import Augmentation
-from pipeline.plans import Blocks, People, Share, epoch_images, grouped, planned, window_groups
+from pipeline.plans import Blocks, People, Share, epoch_images, grouped, planned
 from pipeline.records import RecordSet
 from pipeline.sampling import Position
 
@@ -81,40 +80,6 @@ def test_what_is_asked_for_lies_together_in_the_file():
         2,
         3,
     ]
-
-
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_window_reader_finds_the_rows_of_its_offsets_in_one_index_for_all(
-    tmp_path, monkeypatch, shuffled
-):
-    random, indices = np.random.default_rng(0), []
-    offsets = np.arange(40) * 100
-    one = made(random.permutation(offsets) if shuffled else offsets)
-    records = replace(one, files=one.files[:1])
-
-    class Reader:
-        def __init__(self, rec, index, batch_size, shard_id, num_shards, **options):
-            indices.append(index)
-            self._shard = offsets.reshape(num_shards, -1)[shard_id]
-
-        def take(self):
-            taken, self._shard = self._shard[:5], self._shard[5:]
-            return None, taken
-
-        def release(self):
-            pass
-
-    monkeypatch.setattr("pipeline.dali.WindowReader", Reader)
-    seen = []
-    for rank in range(2):
-        groups = window_groups(
-            *(records, SEED, 0, 5, Share(rank, 2), 1, tmp_path / "index", Augmentation(), 1, 2)
-        )
-        seen += [group.plans[0].rows for group in islice(groups, 4)]
-    assert (records.offsets[np.concatenate(seen)] == offsets).all()
-    (index,) = set(indices)
-    lines = [f"{k}\t{o}" for k, o in zip(records.keys, records.offsets)]
-    assert index.read_text().splitlines() == lines
 
 
 def of_people() -> RecordSet:

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JPEGs to pixels or normalised planes, in threads of its own: thin over ops/native/decoder.cc.
+
+It takes what face sets are made of, sequential Huffman-coded JPEGs of 8 bits (ITU-T T.81), grey or
+YCbCr with luma sampled once or twice each way, and gives the pixels of libjpeg-turbo to the last
+bit.  Whatever else there is, and every stream with something odd in it, it leaves to others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Decoding", "JpegDecoder"]
+
+_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_SIGNATURES = {
+    "face_decoder": (_POINTER, [_INT]),
+    "face_decoder_end": (None, [_POINTER]),
+    "face_decoder_start": (
+        _POINTER,
+        [
+            *(_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT),
+            *(_POINTER, _POINTER, _POINTER),
+        ],
+    ),
+    "face_decoder_wait": (None, [_POINTER, _POINTER]),
+}
+
+
+class Decoding(NamedTuple):
+    """Pictures that are being decoded."""
+
+    job: int
+    left: np.ndarray
+    """(B,) uint8, 1 for those that are left to others; not before they are waited for."""
+
+
+class JpegDecoder:
+    """Decodes jobs of pictures, one after the other, each with all its threads.
+
+    Parameters
+    ----------
+    library
+        The compiled library.
+    threads
+        How many.
+
+    Raises
+    ------
+    MemoryError
+        If the system has no thread for it.
+    """
+
+    def __init__(self, library: ctypes.CDLL, threads: int):
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        self._start, self._wait = library.face_decoder_start, library.face_decoder_wait
+        # By job, what its threads read and write; whoever has started it may be gone.
+        self._held: dict[int, tuple[Any, ...]] = {}
+        self._decoder = library.face_decoder(threads)
+        if not self._decoder:
+            raise MemoryError(f"no thread to decode with, got none of {threads}")
+        self._end = weakref.finalize(
+            self, _end, library.face_decoder_end, self._decoder, self._held
+        )
+
+    def to_pixels(
+        self, addresses: np.ndarray, sizes: np.ndarray, image_size: tuple[int, int], out: np.ndarray
+    ) -> Decoding:
+        """Start to decode pictures to ``out``, uint8 (B, H, W, 3), contiguous.
+
+        Parameters
+        ----------
+        addresses, sizes
+            Of pictures in memory, int64 (B,) and (B,); one without bytes is left to others.
+        image_size
+            (H, W) in pixels; a picture of another size is left to others.
+        """
+        if out.shape != (len(sizes), *image_size, 3) or not out.flags.c_contiguous:
+            raise ValueError(f"decoder: wants (B, H, W, 3), got {out.shape}")
+        return self._started(
+            *(addresses, sizes, image_size, None, 0.0, 0.0, None, out.ctypes.data, out)
+        )
+
+    def to_planes(
+        self,
+        addresses: np.ndarray,
+        sizes: np.ndarray,
+        image_size: tuple[int, int],
+        mirror: np.ndarray,
+        mean: float,
+        std: float,
+        out: int,
+        holder: Any,
+    ) -> Decoding:
+        """Start to decode pictures to (x - mean) / std, as planes, mirrored where it says so.
+
+        Parameters
+        ----------
+        addresses, sizes, image_size
+            As above.
+        mirror
+            bool (B,).
+        out
+            Address of the result, float32 (B, 3, H, W); faster where it is a multiple of 32.
+        holder
+            What holds the result's memory.
+        """
+        mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
+        if len(mirror) != len(sizes):
+            raise ValueError(f"decoder: {len(sizes)} pictures, got {len(mirror)} mirrors")
+        return self._started(
+            *(addresses, sizes, image_size, mirror, 1 / std, -mean / std, out, None, holder)
+        )
+
+    def _started(
+        self,
+        addresses: np.ndarray,
+        sizes: np.ndarray,
+        image_size: tuple[int, int],
+        mirror: np.ndarray | None,
+        factor: float,
+        offset: float,
+        planes: int | None,
+        pixels: int | None,
+        holder: Any,
+    ) -> Decoding:
+        addresses = np.ascontiguousarray(addresses, dtype=np.int64)
+        sizes = np.ascontiguousarray(sizes, dtype=np.int64)
+        left = np.empty(len(sizes), dtype=np.uint8)
+        job = self._start(
+            *(self._decoder, addresses.ctypes.data, sizes.ctypes.data),
+            *(None if mirror is None else mirror.ctypes.data, len(sizes), *image_size),
+            *(factor, offset, planes, pixels, left.ctypes.data),
+        )
+        self._held[job] = (addresses, sizes, mirror, left, holder)
+        return Decoding(job, left)
+
+    def wait(self, decoding: Decoding) -> np.ndarray:
+        """Wait for pictures; return the places of those that are left to others, int64 (n,).
+
+        To be called once for each job.
+        """
+        self._wait(self._decoder, decoding.job)
+        del self._held[decoding.job]
+        return np.flatnonzero(decoding.left)
+
+    def close(self) -> None:
+        """End the threads; jobs that were not waited for are dropped."""
+        self._end()
+
+
+def _end(end: Callable[[int], None], decoder: int, held: dict[int, tuple[Any, ...]]) -> None:
+    end(decoder)
+    held.clear()  # now that nobody reads or writes it

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled decoder: the pixels of libjpeg-turbo, or none.
+
+OpenCV and DALI both decode with libjpeg-turbo.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import ops
+from ops.build import LEVELS
+from pipeline.augmentation import NO_AUGMENTATION
+from pipeline.dali import MEAN, STD, DecodeGraph
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLINGS = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    "4:4:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+}
+# Multiples of a MCU and not, smaller than one, wider than any vector, of planes not aligned.
+SIZES = [(112, 112), (1, 5), (8, 8), (9, 6), (16, 17), (113, 111), (40, 200), (3, 650), (130, 24)]
+MUTATIONS = 4000
+LEFT, TAKEN = "left", "taken"
+
+
+def picture(size, kind, seed=0):
+    """Return a picture: noise, a smooth one, or black and white edges, which ring beyond both."""
+    random = np.random.default_rng(seed)
+    height, width = size
+    if kind == "noise":
+        return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if kind == "edges":
+        return (random.random((height, width, 3)) < 0.5).astype(np.uint8) * 255
+    y, x = np.mgrid[:height, :width] / 25
+    waves = [np.sin(x * (1 + c) + random.random()) * np.cos(y * (2 - c / 2)) for c in range(3)]
+    return (127 + 120 * np.stack(waves, -1) + random.normal(0, 2, (height, width, 3))).clip(0, 255)
+
+
+def encode(image, quality=95, sampling="4:2:0", **options):
+    named = {"progressive": cv2.IMWRITE_JPEG_PROGRESSIVE, "optimize": cv2.IMWRITE_JPEG_OPTIMIZE}
+    named["restart"] = cv2.IMWRITE_JPEG_RST_INTERVAL
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS.get(sampling, sampling)]
+    for name, value in options.items():
+        flags += [named[name], int(value)]
+    done, jpeg = cv2.imencode(".jpg", image.astype(np.uint8), flags)
+    assert done
+    return jpeg.tobytes()
+
+
+def libjpeg(jpeg):
+    """Return the pixels (H, W, 3) that OpenCV gives, None for none."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    found = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flags) if jpeg else None
+    return None if found is None else found[:, :, ::-1]
+
+
+def by_dali(jpegs):
+    graph = DecodeGraph(len(jpegs), "cpu", 1, 1, None, NO_AUGMENTATION, finish="bytes")
+    graph.feed([np.frombuffer(jpeg, np.uint8) for jpeg in jpegs], None)
+    return np.array(graph.take().as_tensor())
+
+
+def placed(jpegs):
+    """Return arrays that end where nothing may be read any more is unknown, addresses and sizes."""
+    arrays = [np.frombuffer(jpeg, np.uint8) for jpeg in jpegs]
+    addresses = np.array([array.ctypes.data if array.size else 0 for array in arrays])
+    return arrays, addresses, np.array([array.size for array in arrays])
+
+
+def decoded(jpegs, size, threads=1):
+    """Return pixels (N, H, W, 3), 77 where none were written, and the places of those left."""
+    decoder = ops.feed().decoder(threads)
+    _held, addresses, sizes = placed(jpegs)
+    out = np.full((len(jpegs), *size, 3), 77, np.uint8)
+    left = decoder.wait(decoder.to_pixels(addresses, sizes, size, out))
+    decoder.close()
+    return out, left.tolist()
+
+
+def planes_of(jpegs, size, mirror, shift=0, threads=1):
+    """Return planes (N, 3, H, W), in an array that begins so many values behind 64 bytes."""
+    decoder = ops.feed().decoder(threads)
+    _held, addresses, sizes = placed(jpegs)
+    shape = (len(jpegs), 3, *size)
+    memory = np.full(np.prod(shape) + 32, np.nan, dtype=np.float32)
+    begin = -memory.ctypes.data // 4 % 16 + shift
+    out = memory[begin : begin + np.prod(shape)]
+    started = decoder.to_planes(addresses, sizes, size, mirror, MEAN, STD, out.ctypes.data, memory)
+    assert not len(decoder.wait(started))
+    decoder.close()
+    rest = np.delete(memory, np.arange(begin, begin + np.prod(shape)))
+    assert np.isnan(rest).all()  # nothing beside it
+    return out.reshape(shape)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("size", SIZES)
+def test_pixels_are_those_of_libjpeg_turbo(size, sampling):
+    jpegs = [
+        encode(picture(size, kind, seed), quality, sampling)
+        for seed, kind in enumerate(("noise", "edges", "smooth"))
+        for quality in (1, 30, 75, 95, 100)
+    ]
+    found, left = decoded(jpegs, size)
+    assert not left
+    for pixels, jpeg in zip(found, jpegs, strict=True):
+        assert (pixels == libjpeg(jpeg)).all()
+    assert (found == by_dali(jpegs)).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shift", [0, 1, 8])
+def test_planes_are_the_pixels_mirrored_and_normalised(size, shift):
+    jpegs = [encode(picture(size, "smooth", seed)) for seed in range(6)]
+    mirror = np.array([False, True] * 3)
+    pixels = np.stack([libjpeg(jpeg) for jpeg in jpegs]).astype(np.float64)
+    pixels[mirror] = pixels[mirror][:, :, ::-1]
+    expected = ((pixels - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
+    assert (planes_of(jpegs, size, mirror, shift) == expected).all()
+
+
+@pytest.mark.parametrize("options", [{"restart": 1}, {"restart": 5}, {"optimize": True}])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_restarts_and_tables_of_their_own(options, sampling):
+    size = (113, 111)
+    jpegs = [encode(picture(size, "smooth", s), 90, sampling, **options) for s in range(3)]
+    # The tables of the last picture are not those of the next.
+    jpegs = [j for jpeg in jpegs for j in (jpeg, encode(picture(size, "noise"), 50, sampling))]
+    found, left = decoded(jpegs, size)
+    assert not left
+    for pixels, jpeg in zip(found, jpegs, strict=True):
+        assert (pixels == libjpeg(jpeg)).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_grey_pictures(size):
+    jpegs = [encode(picture(size, kind)[:, :, 0], 80) for kind in ("noise", "smooth")]
+    found, left = decoded(jpegs, size)
+    assert not left
+    assert (found == np.stack([libjpeg(jpeg) for jpeg in jpegs])).all()
+    assert (found == by_dali(jpegs)).all()
+
+
+def segments(jpeg):
+    """Return [(marker, place, length with the marker)] up to the scan."""
+    at, found = 2, []
+    while True:
+        length = 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        found.append((jpeg[at + 1], at, length))
+        if jpeg[at + 1] == 0xDA:
+            return found
+        at += length
+
+
+def segment_of(jpeg, marker):
+    return next(found for found in segments(jpeg) if found[0] == marker)
+
+
+def inserted(jpeg, marker, payload, at=2):
+    return (
+        jpeg[:at]
+        + bytes([0xFF, marker])
+        + (len(payload) + 2).to_bytes(2, "big")
+        + payload
+        + (jpeg[at:])
+    )
+
+
+def without(jpeg, marker):
+    _, at, length = segment_of(jpeg, marker)
+    return jpeg[:at] + jpeg[at + length :]
+
+
+def changed(jpeg, marker, place, value):
+    """Return a JPEG with another byte at some place of a segment's payload."""
+    _, at, _ = segment_of(jpeg, marker)
+    return jpeg[: at + 4 + place] + bytes([value]) + jpeg[at + 5 + place :]
+
+
+ADOBE = b"Adobe" + bytes([0, 100, 0, 0, 0, 0])
+KINDS = {
+    "as it comes": (lambda j: j, TAKEN),
+    "Exif, turned": (
+        lambda j: inserted(
+            j, 0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+        ),
+        TAKEN,
+    ),
+    "comment": (lambda j: inserted(j, 0xFE, b"\xff\xd9\xff\xda"), TAKEN),
+    "filled markers": (lambda j: j[:2] + b"\xff\xff\xff" + j[2:], TAKEN),
+    "something behind": (lambda j: j + b"\xff\xd8 what else", TAKEN),
+    "zeros behind": (lambda j: j + bytes(100), TAKEN),
+    "no JFIF": (lambda j: without(j, 0xE0), TAKEN),
+    "Adobe's YCbCr": (lambda j: inserted(without(j, 0xE0), 0xEE, ADOBE + b"\1"), TAKEN),
+    "Adobe's RGB": (lambda j: inserted(without(j, 0xE0), 0xEE, ADOBE + b"\0"), LEFT),
+    "named R, G, B": (
+        lambda j: (
+            lambda k: changed(
+                *(changed(changed(k, 0xC0, 6, ord("R")), 0xC0, 9, ord("G")), 0xC0, 12, ord("B"))
+            )
+        )(changed(*(changed(changed(without(j, 0xE0), 0xDA, 1, 82), 0xDA, 3, 71), 0xDA, 5, 66))),
+        LEFT,
+    ),
+    "extended": (lambda j: j.replace(b"\xff\xc0", b"\xff\xc1", 1), TAKEN),
+    "progressive": (lambda j: encode(libjpeg(j), progressive=True), LEFT),
+    "4:1:1": (lambda j: encode(libjpeg(j), sampling=0x411111), LEFT),
+    "other size": (lambda j: encode(libjpeg(j)[:-1]), LEFT),
+    "PNG": (lambda j: cv2.imencode(".png", libjpeg(j))[1].tobytes(), LEFT),
+    "no end": (lambda j: j[:-2], LEFT),
+    "half an end": (lambda j: j[:-1], LEFT),
+    "cut off": (lambda j: j[: len(j) // 2], LEFT),
+    "cut off in front": (lambda j: j[:100], LEFT),
+    "a byte too many": (lambda j: j[:-2] + b"\0" + j[-2:], LEFT),
+    "codes missing": (lambda j: j[: len(j) // 2] + b"\xff\xd9", LEFT),
+    "a second scan": (lambda j: j[:-2] + j[segment_of(j, 0xDA)[1] :], LEFT),
+    "no frame": (lambda j: without(j, 0xC0), LEFT),
+    "no tables": (lambda j: without(j, 0xC4), LEFT),
+    "no quantisation": (lambda j: without(j, 0xDB), LEFT),
+    "restarts that do not come": (lambda j: inserted(j, 0xDD, b"\0\2"), LEFT),
+    "12 bits": (lambda j: changed(j, 0xC0, 0, 12), LEFT),
+    "16-bit quantisation": (lambda j: changed(j, 0xDB, 0, 0x10), LEFT),
+    "zeros": (lambda j: bytes(len(j)), LEFT),
+    "two bytes": (lambda j: j[:2], LEFT),
+    "nothing": (lambda j: b"", LEFT),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_taken_and_what_is_left(name):
+    make, outcome = KINDS[name]
+    face = encode(picture((112, 112), "smooth"))
+    jpeg = make(face)
+    found, left = decoded([face, jpeg, face], (112, 112))
+    assert left == ([1] if outcome == LEFT else [])
+    assert (found[[0, 2]] == libjpeg(face)).all()  # neighbours are not touched
+    if outcome == TAKEN:
+        assert (found[1] == libjpeg(jpeg)).all()
+        assert (found[1] == by_dali([jpeg])[0]).all()
+
+
+def test_a_damaged_picture_is_left_or_decoded_as_libjpeg_turbo_does():
+    random, size = np.random.default_rng(3), (40, 48)
+    originals = [
+        encode(picture(size, "smooth"), 80, sampling, **options)
+        for sampling in SAMPLINGS
+        for options in ({}, {"restart": 2}, {"optimize": True})
+    ]
+    damaged = []
+    for number in range(MUTATIONS):
+        jpeg = bytearray(originals[number % len(originals)])
+        for _ in range(random.integers(1, 4)):
+            jpeg[random.integers(2, len(jpeg))] = random.choice([0, 255, random.integers(256)])
+        if number % 7 == 0:
+            del jpeg[random.integers(2, len(jpeg)) :]
+        damaged.append(bytes(jpeg))
+    found, left = decoded(damaged, size, threads=2)
+    taken = sorted(set(range(MUTATIONS)) - set(left))
+    assert len(taken) > MUTATIONS / 20 and len(left) > MUTATIONS / 20
+    for i in taken:
+        assert (found[i] == libjpeg(damaged[i])).all(), i
+
+
+LEVEL = """
+import numpy as np
+import ops
+from tests.ops.test_jpeg_decoder import *
+print(ops.use("native"))
+for size in SIZES:
+    for sampling in SAMPLINGS:
+        test_pixels_are_those_of_libjpeg_turbo(size, sampling)
+    test_planes_are_the_pixels_mirrored_and_normalised(size, 0)
+    test_grey_pictures(size)
+test_a_damaged_picture_is_left_or_decoded_as_libjpeg_turbo_does()
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_of_instructions_gives_the_same(level):
+    with open("/proc/cpuinfo") as lines:
+        flags = next(line for line in lines if line.startswith("flags")).split()
+    if {"avx512": "avx512vl", "avx2": "avx2", "baseline": "sse2"}[level] not in flags:
+        pytest.skip(f"this processor has no {level}")
+    environment = {**os.environ, "FACE_OPS_LEVEL": level, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LEVEL],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"operators native ({level})\n"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_jobs_at_once(threads):
+    size = (16, 24)
+    jobs = [[encode(picture(size, "smooth", 10 * k + i)) for i in range(k)] for k in range(12)]
+    decoder, under_way = ops.feed().decoder(threads), []
+    for jpegs in jobs:
+        held, addresses, sizes = placed(jpegs)
+        out = np.zeros((len(jpegs), *size, 3), np.uint8)
+        under_way.append((decoder.to_pixels(addresses, sizes, size, out), out, held))
+    order = np.random.default_rng(threads).permutation(len(jobs))  # waited for in any order
+    for k in order:
+        started, out, _ = under_way[k]
+        assert not len(decoder.wait(started))
+        for pixels, jpeg in zip(out, jobs[k], strict=True):
+            assert (pixels == libjpeg(jpeg)).all()
+    decoder.close()
+
+
+def count_threads():
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_threads_end_in_the_middle_of_their_work(forgotten):
+    size, before = (112, 112), count_threads()
+    _held, addresses, sizes = placed([encode(picture(size, "noise", i)) for i in range(4)] * 500)
+    decoder = ops.feed().decoder(2)
+    assert count_threads() == before + 2
+    for _ in range(2):
+        decoder.to_pixels(addresses, sizes, size, np.empty((2000, *size, 3), np.uint8))
+    if not forgotten:
+        decoder.close()
+    del decoder
+    gc.collect()
+    assert count_threads() == before
+
+
+def test_a_fork_does_not_wait_for_threads_that_it_has_not():
+    decoder = ops.feed().decoder(1)
+    child = os.fork()
+    if not child:
+        decoder.close()
+        os._exit(7)
+    watch = threading.Timer(20, os.kill, [child, 9])
+    watch.start()
+    _, status = os.waitpid(child, 0)
+    watch.cancel()
+    assert os.waitstatus_to_exitcode(status) == 7
+    decoder.close()
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    decoder = ops.feed().decoder(1)
+    _held, addresses, sizes = placed([encode(picture((8, 8), "noise"))] * 2)
+    with pytest.raises(ValueError, match=r"wants \(B, H, W, 3\), got \(1, 8, 8, 3\)"):
+        decoder.to_pixels(addresses, sizes, (8, 8), np.empty((1, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="2 pictures, got 1 mirrors"):
+        decoder.to_planes(addresses, sizes, (8, 8), np.zeros(1, bool), MEAN, STD, 0, None)
+    decoder.close()
