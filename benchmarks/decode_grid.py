@@ -3,9 +3,9 @@
 
 Every path of ``data.decode`` with several numbers of threads and sizes of batches, each for a few
 seconds, from JPEG bytes in memory to a DALI tensor on the GPU: float32 NCHW, mirrored, normalised.
-Without a GPU the path ``cpu`` alone, which ends in the memory of the CPU.  Then the best of them
-takes turns with Gluon's DataLoader over OpenCV, which reads the same set and ends in an MXNet array
-on the CPU; only that part needs mxnet.
+Without a GPU the paths ``cpu`` and ``native`` alone, which then end in the memory of the CPU.  Then
+the best of them takes turns with Gluon's DataLoader over OpenCV, which reads the same set and ends
+in an MXNet array on the CPU; only that part and ``native`` need mxnet.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import chart, loader_throughput, report, timing
+from benchmarks import chart, graph_steps, loader_throughput, report, timing
 from benchmarks.process import CORES, Rival
 from launch.gpu import Driver
 from launch.provenance import versions
@@ -60,7 +60,7 @@ def main() -> int:
     with loader_throughput.prepared(arguments.records, smallest) as (folder, pictures, batch):
         cells = list(
             product(
-                ["cpu"] if device_id is None else PATHS,
+                ["cpu", "native"] if device_id is None else PATHS,
                 arguments.threads or up_to(CORES, THREADS, arguments.quick),
                 arguments.batches or (BATCHES[0::2] if arguments.quick else BATCHES),
             )
@@ -114,7 +114,7 @@ def count_gpus() -> int:
 def device(device_id: int | None) -> str:
     """Return where the batches end."""
     if device_id is None:
-        return "no GPU: the path cpu alone, which ends in the memory of the CPU"
+        return "no GPU: paths that end in the memory of the CPU"
     return str(Driver().gpu(device_id))
 
 
@@ -143,12 +143,12 @@ def grid(
     """
     end = time.monotonic() + seconds
     rows: list[dict[str, Any]] = []
-    left_out = []
+    left_out, feed = [], graph_steps.compiled()
     for number, (path, threads, batch) in enumerate(cells):
         name = f"ours {path} threads={threads} B={batch}"
         begun = time.monotonic()
         try:
-            probe = Probe(records, path, batch, threads, device_id, Augmentation())
+            probe = Probe(records, path, batch, threads, device_id, Augmentation(), feed)
             left = (end - begun) / (len(cells) - number) - (time.monotonic() - begun)
             window = min(MOST_S, max(LEAST_S, left)) / WINDOWS
             rates = [probe.rate(window) for _ in range(WINDOWS)]

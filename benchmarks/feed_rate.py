@@ -44,8 +44,15 @@ LEAST_ROUNDS, QUICK_ROUNDS = 3, 1  # that there is time for
 TURNS_SHARE = 0.65  # of the time is for so many turns of all rows, if need be; the rest, starts
 ROW_PROBES = 25  # for as many as these, and a start, there must be time for each row
 NOISE = 1.03  # nobody feeds more than it gives: where it seems so, the machine changed meanwhile
-NOT_FED = ("transforms", "synthetic", "raw", "dali", "convert")  # kinds that have no row here
-SLOWER = ("window", "blocks", "cache", "ffcv")  # kinds that --quick leaves out
+NOT_FED = (
+    "transforms",
+    "synthetic",
+    "raw",
+    "dali",
+    "native",
+    "convert",
+)  # kinds that have no row here
+SLOWER = ("random-dali", "window", "blocks", "cache", "ffcv")  # kinds that --quick leaves out
 COLUMNS = (
     ("images/s", "images_per_second", "{:,.0f}"),
     ("quartiles", "images_per_second_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),

@@ -1,13 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our decode graph alone, as the other end of benchmarks/decode_grid.py; needs no mxnet."""
+"""Our decode graph alone, as the other end of benchmarks/decode_grid.py.
+
+The path ``native`` alone needs mxnet.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from benchmarks.worker import Work, serve
 
+if TYPE_CHECKING:
+    from ops.feed import Feed
+
 AHEAD = 4  # batches, two of which were made while others had their turns
+
+
+def compiled() -> Feed | None:
+    """Return the compiled functions of loaders, None where they cannot be had."""
+    try:
+        import ops
+    except ImportError:  # no mxnet
+        return None
+    ops.use("auto")
+    return ops.feed()
 
 
 def build(
@@ -38,7 +55,7 @@ def build(
     from pipeline.records import open_records
 
     opened = open_records(records, scratch)
-    probe = Probe(opened, path, batch, threads, device_id, Augmentation())
+    probe = Probe(opened, path, batch, threads, device_id, Augmentation(), compiled())
 
     def turns(count: int) -> float:
         for _ in range(count):

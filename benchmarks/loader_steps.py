@@ -53,9 +53,9 @@ def build(
     Parameters
     ----------
     kind
-        "random", "blocks", "window" or "cache" (ours), "transforms" or "cv2" (Gluon DataLoader),
-        "iterator" (ImageRecordIter), "iterators" (several of them, each with a part of the set),
-        "synthetic"; "raw", "dali", "convert" (ceilings).
+        "random", "random-dali" (DALI decodes), "blocks", "window" or "cache" (ours), "transforms"
+        or "cv2" (Gluon DataLoader), "iterator" (ImageRecordIter), "iterators" (several of them,
+        each with a part of the set), "synthetic"; "raw", "dali", "native", "convert" (ceilings).
     records, pictures, scratch
         Folder of the record set, a .rec of it whose .idx lists pictures alone, which is all that
         others can read, and a folder to write to.
@@ -209,6 +209,10 @@ def _random(records: Path, scratch: str, batch: int, workers: int) -> Iterator[A
     return _ours(records, scratch, batch, reader="random")
 
 
+def _random_dali(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    return _ours(records, scratch, batch, reader="random", decode="cpu")
+
+
 def _window(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     return _ours(records, scratch, batch, reader="window")
 
@@ -312,24 +316,29 @@ def _record_iter(rec: Path, batch: int, threads: int, **part: int) -> Iterator[A
         found.reset()
 
 
+def _jpegs(few: RecordSet, least: int) -> list[bytes]:
+    """Return the pictures of a set, in memory; a small set so often that there are enough."""
+    import numpy as np
+
+    from pipeline.record_reader import RecordReader
+
+    jpegs = [jpeg.tobytes() for jpeg in RecordReader(few).read(np.arange(len(few)))]
+    return jpegs * -(-least // len(jpegs))
+
+
 def _raw(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Yield what libjpeg-turbo alone can do on all cores, bytes that nobody converts.
 
     It goes through the JPEGs of KEPT pictures, which are in memory.
     """
-    import numpy as np
-
     rivals.use_folder()
     try:
         import simplejpeg
     except ImportError as error:
         raise LeftOut(f"no simplejpeg: {error}") from None
 
-    from pipeline.record_reader import RecordReader
-
-    few, many = few_of(_opened(records, scratch)), _many(batch) * batch
-    jpegs = [jpeg.tobytes() for jpeg in RecordReader(few).read(np.arange(len(few)))]
-    jpegs *= -(-many // len(jpegs))  # a small set, so often that there is a group
+    many = _many(batch) * batch
+    jpegs = _jpegs(few_of(_opened(records, scratch)), many)
 
     def decode(part: list[bytes]) -> None:
         for jpeg in part:
@@ -350,6 +359,33 @@ def _dali(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     many = _many(batch)
     for _ in decoded_alone(rec, rec.with_suffix(".idx"), many * batch, CORES):
         yield from range(many)
+
+
+def _native(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield what our decoder alone can do: normalised planes, of the JPEGs of KEPT pictures."""
+    import numpy as np
+
+    import ops
+
+    feed = ops.feed()
+    if feed is None:
+        raise LeftOut("the operators are not compiled")
+    few, many = few_of(_opened(records, scratch)), _many(batch) * batch
+    held = [np.frombuffer(jpeg, np.uint8) for jpeg in _jpegs(few, many)]
+    addresses = np.array([jpeg.ctypes.data for jpeg in held])
+    sizes = np.array([jpeg.size for jpeg in held])
+    out = np.empty((many, 3, *few.image_size), np.float32)
+    mirror = np.random.default_rng(0).random(many) < 0.5
+    decoder = feed.decoder(CORES)
+    while True:
+        for start in range(0, len(held) - many + 1, many):
+            part, planes = slice(start, start + many), out.ctypes.data
+            started = decoder.to_planes(
+                *(addresses[part], sizes[part], few.image_size, mirror, MEAN, STD, planes, out)
+            )
+            if len(decoder.wait(started)):
+                raise LeftOut("there are pictures that it leaves to DALI")
+            yield from range(many // batch)
 
 
 def _many(batch: int) -> int:
@@ -380,6 +416,7 @@ def _convert(records: Path, scratch: str, batch: int, workers: int) -> Iterator[
 
 SOURCES: dict[str, Callable[[Path, str, int, int], Iterator[Any]]] = {
     "random": _random,
+    "random-dali": _random_dali,
     "blocks": _blocks,
     "window": _window,
     "cache": _cache,
@@ -390,6 +427,7 @@ SOURCES: dict[str, Callable[[Path, str, int, int], Iterator[Any]]] = {
     "iterators": _iterators,
     "raw": _raw,
     "dali": _dali,
+    "native": _native,
     "convert": _convert,
 }
 ALONE = ("transforms", "cv2", "iterator", "iterators", "dali")  # read a .rec of pictures alone

@@ -3,8 +3,9 @@
 
 Everyone reads the same record set (made in data/loader_bench if there is none, or ``--records``)
 and gives the same: normalised, mirrored float32 NCHW in an array of its framework that can be read.
-Ceilings: libjpeg-turbo alone, DALI's decoder alone, our conversion alone.  ``--cold`` times ours on
-a file that is not in memory: each turn drops it, starts the loader and goes through an epoch.
+Limits: libjpeg-turbo alone, DALI's decoder alone, our decoder alone, our conversion alone.
+``--cold`` times ours on a file that is not in memory: each turn drops it, starts the loader and
+goes through an epoch.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pipeline.records import open_records
 OURS = {"ours random-access": "random", "ours window": "window", "ours blocks": "blocks"}
 MXNET, TORCH = "benchmarks.loader_steps", "benchmarks.torch_loader_steps"
 RAW, DALI, CONVERT = "limit raw-decode", "limit dali-decode", "limit convert"
+NATIVE = "limit native-decode"
 STEP_IMAGES = 512
 # Of a turn from the disk, at most: an epoch of a set that is not larger.  Nothing is read twice in
 # it, and the start of the loader is part of it: that of a run is a smaller one.
@@ -57,7 +59,7 @@ def main() -> int:
         rivals = group(records, pictures, batch)
         if arguments.quick:
             rivals = [rival for rival in rivals if rival.settings.get("workers", 0) in (0, CORES)]
-        return report.run("loaders", [rivals], arguments, (RAW, DALI, CONVERT), rates=True)
+        return report.run("loaders", [rivals], arguments, (RAW, DALI, NATIVE, CONVERT), rates=True)
 
 
 @contextmanager
@@ -111,6 +113,7 @@ def group(records: Path, pictures: Path, batch: int) -> list[Rival]:
     workers = [0, *(n for n in (1, 2, 4, 8, 16, 32) if n < CORES), CORES]
     rows = [
         *ours,
+        row("ours random-access dali", "random-dali"),
         row("ours decoded-cache", "cache"),
         *(row(f"gluon dataloader transforms workers={n}", "transforms", n) for n in workers),
         *(row(f"gluon dataloader cv2 workers={n}", "cv2", n) for n in workers),
@@ -119,6 +122,7 @@ def group(records: Path, pictures: Path, batch: int) -> list[Rival]:
         row("synthetic", "synthetic"),
         row(RAW, "raw", needs="simplejpeg"),
         row(DALI, "dali"),
+        row(NATIVE, "native"),
         row(CONVERT, "convert"),
     ]
     for name, kind, many in (

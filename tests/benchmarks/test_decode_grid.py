@@ -26,7 +26,7 @@ def test_grid_and_race(tiny_records, tmp_path):
     grid = [row for row in found["rows"] if "raced" not in row]
     if "no GPU" in found["device"]:
         assert sorted(row["name"] for row in grid) == [
-            f"ours cpu threads=1 B={batch}" for batch in (16, 32)
+            f"ours {path} threads=1 B={batch}" for path in ("cpu", "native") for batch in (16, 32)
         ]
     rates = [row["images_per_second"] for row in grid]
     assert rates == sorted(rates, reverse=True) and rates[-1] > 0
