@@ -9,13 +9,17 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks.rivals import ROOT
 
 ANSWER_S = 240  # as long as a process may take to be built or to do a turn
 CORES = len(os.sched_getaffinity(0))
+GLANCE_S = 0.03  # without computing: it rests; the system counts hundredths of a second
+REST_S = 2.0  # after which it is taken for one that never rests
 
 
 class WorkerError(RuntimeError):
@@ -106,6 +110,19 @@ class Process:
             raise WorkerError(self._last_words("ended")) from None
         return self._answer()
 
+    def come_to_rest(self) -> None:
+        """Wait until the process and its children have made what they make ahead.
+
+        They would take the cores from whoever has the next turn.
+        """
+        end, before = time.monotonic() + REST_S, -1.0
+        while time.monotonic() < end:
+            now = cpu_seconds(self._process.pid)
+            if now == before:
+                return
+            before = now
+            time.sleep(GLANCE_S)
+
     def _answer(self) -> dict[str, Any]:
         stdout = self._process.stdout
         if not select.select([stdout], [], [], ANSWER_S)[0]:
@@ -121,3 +138,19 @@ class Process:
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
         return f"its process {what}: {lines[-1][:300] if lines else 'without a word'}"
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process and those that it started have taken, 0 if it ended."""
+    try:
+        # "pid (name) state ...": the name may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = [
+            int(child)
+            for listed in Path(f"/proc/{pid}/task").glob("*/children")
+            for child in listed.read_text().split()
+        ]
+    except OSError:
+        return 0.0
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(cpu_seconds, children))

@@ -60,6 +60,11 @@ class Result:
         """Let the rival do what it does in a round."""
         self.turn(min(MAX_STEPS, max(1, round(TURN_S / self.expected))), self.untimed)
 
+    def rest(self) -> None:
+        """Wait until nothing is done ahead, which would be in the way of whoever comes next."""
+        if self.rival.steady:
+            self.process.come_to_rest()
+
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
         """Let the rival do steps and take down how long they took; return its answer."""
         answer = self.process.ask(steps=steps, untimed=untimed)
@@ -151,6 +156,7 @@ def race(
                     continue
                 result = result_of(rival, process, progress=progress)
                 result.first_turn()
+                result.rest()
             except WorkerError as error:
                 lost(rival, str(error))
                 continue
@@ -165,6 +171,7 @@ def race(
                 progress(f"round {number + 1} of {rounds}: {result.rival.name}")
                 try:
                     result.later_turn()
+                    result.rest()
                 except WorkerError as error:
                     results.remove(result)
                     lost(result.rival, str(error))

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -118,3 +122,43 @@ def test_a_silent_process_is_ended(monkeypatch):
 def test_a_profile_is_asked_for_by_steps():
     with Process(echo("ours")) as running:
         assert running.ask(profile=3)["profile"] == {"op": 3.0}
+
+
+BUSY = """
+import subprocess, sys, time
+end = time.monotonic() + float(sys.argv[1])
+work = f"import time\\nwhile time.monotonic() < {end}: pass"
+child = subprocess.Popen([sys.executable, "-c", work])
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_is_waited_for_until_it_and_its_children_rest(monkeypatch):
+    resting = object.__new__(Process)
+    with subprocess.Popen([sys.executable, "-c", BUSY, "0.7"], stdout=subprocess.PIPE) as busy:
+        resting._process, begun = busy, time.monotonic()
+        busy.stdout.readline()
+        resting.come_to_rest()
+        assert time.monotonic() - begun > 0.5
+        assert process.cpu_seconds(busy.pid) > 0.2
+        busy.kill()
+    assert process.cpu_seconds(busy.pid) == 0
+
+
+def test_whoever_never_rests_is_not_waited_for_long(monkeypatch):
+    monkeypatch.setattr(process, "REST_S", 0.1)
+    resting = object.__new__(Process)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        resting._process = busy
+        resting.come_to_rest()
+        assert busy.poll() is None
+        busy.kill()
+
+
+def test_those_that_work_ahead_rest_after_each_turn(monkeypatch):
+    rested = []
+    monkeypatch.setattr(Process, "come_to_rest", lambda self: rested.append(self))
+    steady = replace(echo("ours"), steady=True)
+    race([steady, echo("peer")], 60, rounds=2)
+    assert len(rested) == 2 and len(set(rested)) == 1
