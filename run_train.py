@@ -360,21 +360,17 @@ def make_loader(
         grey=data.grey,
     )
     decode, measured = data.decode, ""
-    if decode == "auto" and data.loader == "dali" and not data.decoded_cache_mib:
-        gpu = inputs.ctx.device_id if inputs.ctx.device_type == "gpu" else None
+    if decode == "auto" and data.loader == "dali":
+        # The CPU fills the cache.
+        on_gpu = inputs.ctx.device_type == "gpu" and not data.decoded_cache_mib
+        gpu = inputs.ctx.device_id if on_gpu else None
         # Horovod: it gathers, so nothing before it may fail on one rank alone.
         decode, measured = fastest_path(
             *(inputs.records, data.batch_size, threads, gpu, augmentation, comm.gather),
             feed=ops.feed(),
         )
     elif decode == "auto":
-        # What fills the cache; the cpu loader decodes with OpenCV.
-        decode = "native" if data.decoded_cache_mib and ops.feed() else "cpu"
-    elif decode == "native" and not ops.feed():
-        raise ConfigError(
-            "data.decode: 'native' needs the compiled operators, got none; use data.decode=auto, "
-            "or install g++ and leave run.operators at auto"
-        )
+        decode = "cpu"
     cache = None
     if data.decoded_cache_mib and inputs.records:
         cache = DecodedCache(inputs.records, data.decoded_cache_mib)

@@ -152,6 +152,7 @@ def grid(
             left = (end - begun) / (len(cells) - number) - (time.monotonic() - begun)
             window = min(MOST_S, max(LEAST_S, left)) / WINDOWS
             rates = [probe.rate(window) for _ in range(WINDOWS)]
+            probe.close()
             del probe  # closes the graph
         except RuntimeError as error:
             said = " ".join(str(error).split()[:30])

@@ -381,7 +381,17 @@ def _native(records: Path, scratch: str, batch: int, workers: int) -> Iterator[A
         for start in range(0, len(held) - many + 1, many):
             part, planes = slice(start, start + many), out.ctypes.data
             started = decoder.to_planes(
-                *(addresses[part], sizes[part], few.image_size, mirror, MEAN, STD, planes, out)
+                *(
+                    addresses[part],
+                    sizes[part],
+                    few.image_size,
+                    mirror,
+                    MEAN,
+                    STD,
+                    planes,
+                    held,
+                    out,
+                )
             )
             if len(decoder.wait(started)):
                 raise LeftOut("there are pictures that it leaves to DALI")

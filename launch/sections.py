@@ -62,7 +62,7 @@ class DataConfig:
     ] = "auto"
     """cpu: DALI; native: the compiled decoder, which gives the same pixels; mixed and following:
     DALI on GPUs; auto: with a GPU, measures for a few seconds at the start and takes the fastest;
-    otherwise native, where the operators are compiled."""
+    otherwise native, where the operators are compiled and most pictures are of its kind."""
     batch_size: int = 128
     """Images per rank and step."""
     num_classes: int = 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,14 +29,14 @@ _SIGNATURES = {
             *(_POINTER, _POINTER, _POINTER),
         ],
     ),
-    "face_decoder_wait": (None, [_POINTER, _POINTER]),
+    "face_decoder_wait": (_INT, [_POINTER, _POINTER]),
 }
 
 
 class Decoding(NamedTuple):
     """Pictures that are being decoded."""
 
-    job: int
+    number: int
     left: np.ndarray
     """(B,) uint8, 1 for those that are left to others; not before they are waited for."""
 
@@ -52,7 +53,7 @@ class JpegDecoder:
 
     Raises
     ------
-    MemoryError
+    OSError
         If the system has no thread for it.
     """
 
@@ -61,17 +62,28 @@ class JpegDecoder:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self._start, self._wait = library.face_decoder_start, library.face_decoder_wait
-        # By job, what its threads read and write; whoever has started it may be gone.
-        self._held: dict[int, tuple[Any, ...]] = {}
+        # Jobs by number, with what the threads read and write: whoever has started one may be gone.
+        self._jobs: dict[int, list[Any]] = {}
+        self._numbers = count()
         self._decoder = library.face_decoder(threads)
         if not self._decoder:
-            raise MemoryError(f"no thread to decode with, got none of {threads}")
+            raise OSError(
+                f"data.threads: the system gives no thread to decode with, got 0 of {threads}; "
+                "raise its limit on processes"
+            )
         self._end = weakref.finalize(
-            self, _end, library.face_decoder_end, self._decoder, self._held
+            self, _end, library.face_decoder_end, self._decoder, self._jobs
         )
+        # At the end of the process whoever has it closes it: a thread may be waiting for it.
+        self._end.atexit = False
 
     def to_pixels(
-        self, addresses: np.ndarray, sizes: np.ndarray, image_size: tuple[int, int], out: np.ndarray
+        self,
+        addresses: np.ndarray,
+        sizes: np.ndarray,
+        image_size: tuple[int, int],
+        out: np.ndarray,
+        source: Any,
     ) -> Decoding:
         """Start to decode pictures to ``out``, uint8 (B, H, W, 3), contiguous.
 
@@ -81,11 +93,15 @@ class JpegDecoder:
             Of pictures in memory, int64 (B,) and (B,); one without bytes is left to others.
         image_size
             (H, W) in pixels; a picture of another size is left to others.
+        source
+            What holds the pictures' memory.
         """
-        if out.shape != (len(sizes), *image_size, 3) or not out.flags.c_contiguous:
-            raise ValueError(f"decoder: wants (B, H, W, 3), got {out.shape}")
+        if out.shape != (len(sizes), *image_size, 3) or out.dtype != np.uint8:
+            raise ValueError(f"decoder: wants uint8 (B, H, W, 3), got {out.dtype} {out.shape}")
+        if not (out.flags.c_contiguous and out.flags.writeable):
+            raise ValueError("decoder: wants an array that is contiguous and may be written")
         return self._started(
-            *(addresses, sizes, image_size, None, 0.0, 0.0, None, out.ctypes.data, out)
+            *(addresses, sizes, image_size, None, 0.0, 0.0, None, out.ctypes.data, (source, out))
         )
 
     def to_planes(
@@ -97,13 +113,14 @@ class JpegDecoder:
         mean: float,
         std: float,
         out: int,
+        source: Any,
         holder: Any,
     ) -> Decoding:
         """Start to decode pictures to (x - mean) / std, as planes, mirrored where it says so.
 
         Parameters
         ----------
-        addresses, sizes, image_size
+        addresses, sizes, image_size, source
             As above.
         mirror
             bool (B,).
@@ -116,7 +133,8 @@ class JpegDecoder:
         if len(mirror) != len(sizes):
             raise ValueError(f"decoder: {len(sizes)} pictures, got {len(mirror)} mirrors")
         return self._started(
-            *(addresses, sizes, image_size, mirror, 1 / std, -mean / std, out, None, holder)
+            *(addresses, sizes, image_size, mirror, 1 / std, -mean / std, out, None),
+            (source, holder),
         )
 
     def _started(
@@ -129,33 +147,49 @@ class JpegDecoder:
         offset: float,
         planes: int | None,
         pixels: int | None,
-        holder: Any,
+        held: Any,
     ) -> Decoding:
+        if len(addresses) != len(sizes):
+            raise ValueError(f"decoder: {len(sizes)} pictures, got {len(addresses)} addresses")
         addresses = np.ascontiguousarray(addresses, dtype=np.int64)
         sizes = np.ascontiguousarray(sizes, dtype=np.int64)
         left = np.empty(len(sizes), dtype=np.uint8)
-        job = self._start(
-            *(self._decoder, addresses.ctypes.data, sizes.ctypes.data),
-            *(None if mirror is None else mirror.ctypes.data, len(sizes), *image_size),
-            *(factor, offset, planes, pixels, left.ctypes.data),
-        )
-        self._held[job] = (addresses, sizes, mirror, left, holder)
-        return Decoding(job, left)
+        number = next(self._numbers)
+        entry = self._jobs[number] = [0, addresses, sizes, mirror, left, held]
+        if self._end.alive:
+            entry[0] = self._start(
+                *(self._decoder, addresses.ctypes.data, sizes.ctypes.data),
+                *(None if mirror is None else mirror.ctypes.data, len(sizes), *image_size),
+                *(factor, offset, planes, pixels, left.ctypes.data),
+            )
+        if not entry[0]:
+            raise RuntimeError("decoder: is closed, or was made before this process was forked")
+        return Decoding(number, left)
 
     def wait(self, decoding: Decoding) -> np.ndarray:
         """Wait for pictures; return the places of those that are left to others, int64 (n,).
 
-        To be called once for each job.
+        Raises
+        ------
+        KeyError
+            If they were waited for before, or the decoder is closed.
+        RuntimeError
+            If it is closed meanwhile.
         """
-        self._wait(self._decoder, decoding.job)
-        del self._held[decoding.job]
+        job = self._jobs.pop(decoding.number)
+        if not self._wait(self._decoder, job[0]):
+            self._jobs[decoding.number] = job
+            raise RuntimeError("decoder: was closed before the pictures were decoded")
         return np.flatnonzero(decoding.left)
 
     def close(self) -> None:
         """End the threads; jobs that were not waited for are dropped."""
-        self._end()
+        ending = self._end.detach()  # a call does nothing once the process has begun to end
+        if ending:
+            _, end, arguments, _ = ending
+            end(*arguments)
 
 
-def _end(end: Callable[[int], None], decoder: int, held: dict[int, tuple[Any, ...]]) -> None:
+def _end(end: Callable[[int], None], decoder: int, jobs: dict[int, list[Any]]) -> None:
     end(decoder)
-    held.clear()  # now that nobody reads or writes it
+    jobs.clear()  # now that nobody reads or writes what they hold

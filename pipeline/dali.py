@@ -2,7 +2,7 @@
 """The DALI graphs: the only importer of nvidia.dali; knows no mxnet.
 
 ``DecodeGraph`` turns JPEG bytes and the choices of augmentation into images, on the CPU or the GPU
-with the same code.  ``WindowReader`` runs ``fn.readers.mxnet`` and gives bytes or pixels with their
+with the same code.  ``WindowReader`` runs ``fn.readers.mxnet`` and gives bytes with their
 place in the .rec, so that both ways to read share one choice.
 """
 
@@ -126,7 +126,7 @@ class DecodeGraph:
     batch_size
         Most images per batch.
     decode
-        Name in PATHS: "cpu", or one of those that need a GPU.
+        Name in PATHS; only those that need a GPU differ.
     threads
         Worker threads.
     depth

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ways from JPEG bytes to pixels, and which of them is taken where their rates are known.
 
-All but ``cpu`` need a GPU.  DALI's decoder for GPUs, "mixed", gives a share of each batch to the
-JPEG hardware that some GPUs have (A100, H100); of the others the CPU decodes the Huffman codes and
-the GPU the rest, unless a picture has more pixels than a threshold.
+All but ``cpu`` and ``native`` need a GPU.  DALI's decoder for GPUs, "mixed", gives a share of each
+batch to the JPEG hardware that some GPUs have (A100, H100); of the others the CPU decodes the
+Huffman codes and the GPU the rest, unless a picture has more pixels than a threshold.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def _size(records: RecordSet) -> int:
 def _name(records: RecordSet) -> str:
     """Return the name of a set's cache: of this user, this set, this selection of its rows.
 
-    The decoder counts too: another version of DALI may give other pixels.
+    The decoder counts too: another version of DALI may give other pixels.  Ours gives the same.
     """
     digest = hashlib.sha256(repr(_decoder()).encode())
     for rec in records.files:

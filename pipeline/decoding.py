@@ -30,6 +30,8 @@ DECODE_BATCH = 512
 spreads the cost of a call."""
 UNDER_WAY = 256
 """Images that the compiled decoder has to do at least, while others are waited for."""
+MOST_BATCHES = 16
+"""That are under way at once: the memory of each is two large pages at least."""
 
 Finished = Generator[tuple[mx.nd.NDArray, Plan], None, None]
 
@@ -43,10 +45,9 @@ def straight(
     groups: Iterator[Group], decoder: PictureDecoder, batch_size: int, ctx: mx.Context
 ) -> Finished:
     """Yield batches that the compiled decoder writes where MXNet finds them."""
-    depth = max(2, -(-UNDER_WAY // batch_size))
+    depth = min(MOST_BATCHES, max(2, -(-UNDER_WAY // batch_size)))
     under_way: deque[tuple[Plan, Started]] = deque()
     for group in groups:
-        group.release()  # rows are all that is wanted of it
         for plan in group.plans:
             under_way.append((plan, decoder.start_planes(plan.rows, plan.choices.mirror, ctx)))
             if len(under_way) > depth:
@@ -66,11 +67,9 @@ def with_pixels(
     kept
         Groups whose pixels stay as they are after their own.
     """
-    memory = Memory(kept + 2)
+    memory = Memory(kept + 1)  # and the one that is decoded meanwhile
     under_way: deque[tuple[Group, Started]] = deque()
     for group in groups:
-        group.release()  # rows are all that is wanted of it
-        group = group._replace(images=None, release=lambda: None)
         count, size = len(group.rows), 3 * image_size[0] * image_size[1]
         out = memory.take(count, size).reshape(count, *image_size, 3)
         under_way.append((group, decoder.start_pixels(group.rows, out)))

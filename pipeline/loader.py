@@ -152,8 +152,8 @@ def build_loader(
         Device of the batches; the CPU by default.
     reader
         "random": one true permutation per epoch; "blocks": ``block`` consecutive images stay
-        together, and ``window`` images are mixed; "window": DALI's sequential reader with a
-        shuffle buffer of ``window`` images.
+        together, and ``window`` images are mixed; "window": the order of DALI's sequential reader
+        with a shuffle buffer of ``window`` images.
     images_per_person
         Batches are made of groups of so many images of one person, with the "random" reader; an
         epoch then shows every person once.  0 for none.
@@ -165,7 +165,7 @@ def build_loader(
     threads, workers, prefetch
         Decoder threads, worker processes (cpu loader), batches made ahead.
     index_folder
-        Where the window reader's image-only index is written.
+        Where the image-only index for DALI's window reader is written, where it reads.
     cache
         Where decoded pictures are kept, for the "dali" loader with the "random" or "blocks" reader;
         closed with the loader.
@@ -184,6 +184,7 @@ def build_loader(
         raise ValueError(f"data.loader: must be one of {', '.join(LOADERS)}, got {name!r}")
     whole = share.global_batch_size(batch_size)
     images = epoch_images(records, batch_size, share.size, images_per_person)
+    begin = sampling.settle(position, images, whole)
     notice = ""
     if name == "dali" and reader == "window":
         if len(records.files) > 1:
@@ -191,10 +192,12 @@ def build_loader(
                 f"data.reader: 'window' reads one record set, got {len(records.files)}; make one "
                 "of them with tools/shuffle_records.py, or use data.reader=random"
             )
-        if position.consumed:
+        if cache is not None:
+            raise ValueError("data.decoded_cache_mib: is not for data.reader=window, got a cache")
+        if begin.consumed:
             notice = (
-                f"window reader: epoch {position.epoch} begins again, the "
-                f"{position.consumed} images already used of it are read twice"
+                f"window reader: epoch {begin.epoch} begins again, the "
+                f"{begin.consumed} images already used of it are read twice"
             )
     blocks = Blocks(records, seed, block, window) if reader == "blocks" else None
     order_of: Callable[[int], np.ndarray] = partial(sampling.epoch_order, len(records), seed)
@@ -208,10 +211,10 @@ def build_loader(
         decode = decode or ("native" if compiled else "cpu")
         if decode == "native" and not compiled:
             raise ValueError(
-                "data.decode: 'native' needs the compiled operators, got none; use data.decode=cpu"
+                "data.decode: 'native' needs the compiled operators, got none; use "
+                "data.decode=cpu, or install g++ and leave run.operators at auto"
             )
         scan = Scan(records, seed, share, window) if reader == "window" else None
-        begin = sampling.settle(position, images, whole)
         batches = _dali_batches(
             *(records, plans, begin, blocks, scan, Path(index_folder), batch_size),
             *(decode, threads, ctx, augmentation, cache, compiled),

@@ -18,7 +18,7 @@ from ops.jpeg_decoder import Decoding
 from pipeline.augmentation import NO_AUGMENTATION
 from pipeline.dali import MEAN, STD, DecodeGraph, find_faulty
 from pipeline.hand_over import lend
-from pipeline.record_reader import RecordReader
+from pipeline.record_reader import Memory, RecordReader
 from pipeline.records import RecordError, RecordSet
 
 
@@ -62,13 +62,14 @@ class PictureDecoder:
         self._most, self._threads, self._feed = most, threads, feed
         self._decoder = None if feed is None else feed.decoder(threads)
         self._graph: DecodeGraph | None = None
+        self._memory = Memory(1)
 
     def start_pixels(self, rows: np.ndarray, out: np.ndarray) -> Started:
         """Have the pictures of rows decoded to ``out``, uint8 (B, H, W, 3), contiguous."""
         decoding = None
         if self._decoder is not None:
             found = self._reader.find(rows)
-            decoding = self._decoder.to_pixels(*found, self._records.image_size, out)
+            decoding = self._decoder.to_pixels(*found, self._records.image_size, out, self._reader)
         return Started(rows, decoding, out)
 
     def start_planes(self, rows: np.ndarray, mirror: np.ndarray, ctx: mx.Context) -> Started:
@@ -86,7 +87,9 @@ class PictureDecoder:
         assert self._decoder is not None and self._feed is not None
         planes, address = lend(self._feed, (len(rows), 3, *self._records.image_size), ctx)
         found, size = self._reader.find(rows), self._records.image_size
-        decoding = self._decoder.to_planes(*found, size, mirror, MEAN, STD, address, planes)
+        decoding = self._decoder.to_planes(
+            *(*found, size, mirror, MEAN, STD, address, self._reader, planes)
+        )
         return Started(rows, decoding, np.empty(0, np.uint8), planes, address, mirror)
 
     def pixels(self, started: Started) -> np.ndarray:
@@ -129,7 +132,7 @@ class PictureDecoder:
     def _finish(self, started: Started, left: np.ndarray) -> None:
         """Fill the places of planes whose pictures DALI decodes."""
         assert self._feed is not None and started.mirror is not None
-        pixels = np.ascontiguousarray(self._by_dali(started.rows[left]))
+        pixels = self._by_dali(started.rows[left])
         size = self._records.image_size
         picture = 3 * size[0] * size[1] * np.dtype(np.float32).itemsize
         run_ends = np.flatnonzero(np.diff(left, append=-1) != 1) + 1
@@ -143,12 +146,12 @@ class PictureDecoder:
             )
 
     def _by_dali(self, rows: np.ndarray) -> np.ndarray:
-        """Return the pixels of rows, uint8 (n, H, W, 3), valid until the next call."""
+        """Return the pixels of rows, uint8 (n, H, W, 3)."""
         if self._graph is None:
             self._graph = DecodeGraph(
                 *(self._most, "cpu", self._threads, 1, None, NO_AUGMENTATION), finish="bytes"
             )
-        self._graph.feed(self._reader.gather(rows), None)
+        self._graph.feed(self._reader.gather(rows, self._memory), None)
         tensor = take_dense(self._records, self._reader, self._graph, [rows])
         pixels = np.array(tensor)
         self._graph.release()

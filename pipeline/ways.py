@@ -8,6 +8,7 @@ By what decodes, where the batch is to lie, what is done to the pixels, and whet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Source:
     compiled
         The compiled functions, if there are any.
     decoder
-        What decodes to pixels, if it is not DALI's graph.
+        What decodes to pixels, if it is not the graph that changes them.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class Source:
         self._ask: Callable[[np.ndarray, Position], None] = lambda rows, _: self._read_ahead(rows)
         if blocks is not None:
             self._ask = blocks.ahead(begin, self._read_ahead)
-        elif scan is not None and compiled is not None and decode == "native":
+        elif scan is not None and decode == "native":
+            assert compiled is not None
             self._plans = window_plans(scan, begin.epoch, batch_size, augmentation, compiled)
             self._ask = scan.ahead(begin.epoch, self._read_ahead)
         elif scan is not None:
@@ -130,10 +132,35 @@ def images(
     cache: DecodedCache | None,
     compiled: Feed | None,
 ) -> decoding.Finished:
-    """Yield the images of a rank's batches and what they are of; close the cache in the end.
+    """Yield the images of a rank's batches and what they are of; close all that it has in the end.
 
     Parameters as `Source` and `pipeline.loader.build_loader` have them.
     """
+    with ExitStack() as stack:
+        if cache is not None:
+            stack.callback(cache.close)
+        yield from _chosen(
+            *(plans, begin, blocks, scan, index_folder, records, batch_size, decode),
+            *(threads, ctx, augmentation, cache, compiled, stack),
+        )
+
+
+def _chosen(
+    plans: Iterator[Plan],
+    begin: Position,
+    blocks: Blocks | None,
+    scan: Scan | None,
+    index_folder: Path,
+    records: RecordSet,
+    batch_size: int,
+    decode: str,
+    threads: int,
+    ctx: mx.Context,
+    augmentation: Augmentation,
+    cache: DecodedCache | None,
+    compiled: Feed | None,
+    stack: ExitStack,
+) -> decoding.Finished:
     native, changed = decode == "native", augmentation.changes_pixels
     reader, many = RecordReader(records, compiled), decoding.together(batch_size)
     decoder = None
@@ -141,6 +168,7 @@ def images(
         decoder = PictureDecoder(
             *(records, reader, many * batch_size, threads), compiled if native else None
         )
+        stack.callback(decoder.close)
     source = Source(
         *(plans, begin, blocks, scan, index_folder, records, reader, batch_size),
         *(decode, augmentation, cache, compiled, decoder),
@@ -166,11 +194,5 @@ def images(
         device_id = ctx.device_id if ctx.device_type == "gpu" else None
         graph = DecodeGraph(batch_size, device_id=device_id, **options)
         finished = decoding.graph_batches(records, with_images(1), graph, DEPTH, reader, ctx)
-    try:
-        yield from finished
-    finally:
-        finished.close()
-        if decoder is not None:
-            decoder.close()
-        if cache is not None:
-            cache.close()
+    stack.callback(finished.close)  # before what it uses
+    return finished

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <deque>
 #include <mutex>
+#include <set>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -19,6 +20,9 @@
 namespace {
 
 constexpr int64_t kPart = 8;  // pictures that a thread takes at a time
+// Bytes of a picture, beside 16 for each pixel, which is more than codes can take: longer ones are
+// left, so that no thread needs memory for a giant.
+constexpr int64_t kMostFront = 1 << 18;
 
 struct Job {
   face::Jpegs pictures;
@@ -74,26 +78,40 @@ class Decoder {
 
   bool works() const { return !threads_.empty(); }
 
+  // False in a fork, which has none of the threads, and whose mutex may be locked for ever.
+  bool here() const { return getpid() == process_; }
+
   void start(Job* job) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    all_.insert(job);
     if (job->pictures.N) jobs_.push_back(job);
     wanted_.notify_all();
   }
 
-  void wait(const Job* job) {
+  // Forgets the job; false if it was dropped.
+  bool wait(Job* job) {
     std::unique_lock<std::mutex> lock(mutex_);
-    finished_.wait(lock, [&] { return job->done == job->pictures.N; });
+    ++waiting_;
+    finished_.wait(lock, [&] { return ending_ || job->done == job->pictures.N; });
+    const bool done = job->done == job->pictures.N;
+    if (done) {
+      all_.erase(job);
+      delete job;
+    }
+    if (--waiting_ == 0) finished_.notify_all();
+    return done;
   }
 
   // Ends; what is not begun is dropped.
   void end() {
-    if (getpid() != process_) return;  // a fork, which has none of the threads
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      ending_ = true;
-      wanted_.notify_all();
-    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    ending_ = true;
+    wanted_.notify_all();
+    finished_.notify_all();
+    finished_.wait(lock, [&] { return waiting_ == 0; });
+    lock.unlock();
     for (std::thread& thread : threads_) thread.join();
+    for (Job* job : all_) delete job;
     delete this;
   }
 
@@ -128,7 +146,9 @@ class Decoder {
   const pid_t process_;
   std::mutex mutex_;
   std::condition_variable wanted_, finished_;
-  std::deque<Job*> jobs_;
+  std::deque<Job*> jobs_;  // that have pictures which nobody has begun
+  std::set<Job*> all_;     // that were not waited for
+  int64_t waiting_ = 0;
   bool ending_ = false;
   std::vector<std::thread> threads_;
 };
@@ -143,23 +163,27 @@ extern "C" Decoder* face_decoder(int64_t threads) {
   return nullptr;
 }
 
-extern "C" void face_decoder_end(Decoder* decoder) { decoder->end(); }
+extern "C" void face_decoder_end(Decoder* decoder) {
+  if (decoder->here()) decoder->end();
+}
 
 // Has JPEG pictures of H x W pixels decoded: to planes (N, 3, H, W) of x * factor + offset, or where
 // `planes` is null to pixels (N, H, W, 3).  left (N,): 1 for those that are left to a decoder for all
-// JPEGs, whose part of the result is undefined.  All arrays stay until the job was waited for.
+// JPEGs, whose part of the result is undefined.  All arrays stay until the job was waited for.  Null
+// in a fork.
 extern "C" Job* face_decoder_start(Decoder* decoder, const uint8_t* const* data,
                                    const int64_t* bytes, const uint8_t* mirror, int64_t N,
                                    int64_t H, int64_t W, float factor, float offset, float* planes,
                                    uint8_t* pixels, uint8_t* left) {
-  const int64_t most = N ? std::max<int64_t>(*std::max_element(bytes, bytes + N), 0) : 0;
+  if (!decoder->here()) return nullptr;
+  const int64_t longest = N ? std::max<int64_t>(*std::max_element(bytes, bytes + N), 0) : 0;
+  const int64_t most = std::min(longest, 16 * H * W + kMostFront);
   Job* job = new Job{{N, H, W, most, data, bytes, mirror, factor, offset, planes, pixels}, left};
   decoder->start(job);
   return job;
 }
 
-// Waits for a job and forgets it.
-extern "C" void face_decoder_wait(Decoder* decoder, Job* job) {
-  decoder->wait(job);
-  delete job;
+// Waits for a job and forgets it; 0 where the decoder ends first, and in a fork.
+extern "C" int64_t face_decoder_wait(Decoder* decoder, Job* job) {
+  return decoder->here() && decoder->wait(job);
 }

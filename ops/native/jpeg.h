@@ -3,9 +3,9 @@
 // transformed, coloured and written while it is in the first cache.
 //
 // Takes what face sets are made of: sequential Huffman-coded JPEGs of 8 bits, grey or YCbCr with
-// luma sampled once or twice each way, five pixels wide at least, all colours in one scan, whole.  Everything else, and every
+// luma sampled once or twice each way, all colours in one scan, whole.  Everything else, and every
 // stream with something odd in it, is left to a decoder for all JPEGs.  The pixels are those of
-// libjpeg-turbo as it comes (JDCT_ISLOW, fancy upsampling), to the last bit.
+// libjpeg-turbo as it comes (JDCT_ISLOW, fancy upsampling; 4:4:0 as since 2.1), to the last bit.
 //
 // Included by level.cc, into the namespace of a level.
 #pragma once
@@ -32,6 +32,8 @@ inline int be16(const uint8_t* p) { return p[0] << 8 | p[1]; }
 // What stands in front of the codes.  Returns where these begin; 0 where it is not of the kind.
 inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, int64_t H,
                           int64_t W) {
+  constexpr int64_t kMostPixels = 65500;  // across and down, of libjpeg
+  if (H < 1 || W < 1 || H > kMostPixels || W > kMostPixels) return 0;
   if (size < 4 || data[0] != 0xFF || data[1] != 0xD8) return 0;
   bool quant_there[4] = {}, table_there[2][2] = {}, frame = false, jfif = false, adobe = false;
   int transform = 0;
@@ -66,9 +68,10 @@ inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, i
         uint8_t* source = state.sources[kind][identifier];
         bool& built = state.built[kind][identifier];
         if (!built || __builtin_memcmp(source, in + 1, 16 + symbols)) {
-          built = build(state.tables[kind][identifier], in + 1, in + 17, kind == 0);
+          built = false;
+          __builtin_memcpy(source, in + 1, 16 + symbols);  // once: a mapped file may change
+          built = build(state.tables[kind][identifier], source, source + 16, kind == 0);
           if (!built) return 0;
-          __builtin_memcpy(source, in + 1, 16 + symbols);
         }
         table_there[kind][identifier] = true;
         in += 17 + symbols;
@@ -105,14 +108,16 @@ inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, i
     }
   }
   JpegComponent* c = state.components;
+  for (int i = 0; i < state.count; ++i)
+    if (c[i].h < 1 || c[i].h > 4 || c[i].v < 1 || c[i].v > 4) return 0;
   if (state.count == 1) {
     c[0].h = c[0].v = 1;  // alone in its scan, its blocks come row by row
     return at;
   }
   const bool numbered = c[0].id == 1 && c[1].id == 2 && c[2].id == 3;
   if (!(jfif || (adobe ? transform == 1 : numbered))) return 0;
-  if (W < 5) return 0;  // where libjpeg leaves the triangle out
-  if (c[0].h < 1 || c[0].h > 2 || c[0].v < 1 || c[0].v > 2) return 0;
+  if (c[0].h > 2 || c[0].v > 2) return 0;
+  if (c[0].h == 2 && W < 5) return 0;  // where libjpeg leaves the triangle out
   for (int i = 1; i < 3; ++i)
     if (c[i].h != 1 || c[i].v != 1) return 0;
   return at;
@@ -213,25 +218,29 @@ INLINE void write_rows(const JpegMemory& memory, const Jpegs& in, int64_t top, i
   }
 }
 
-// The blocks of a row of MCUs to samples, of which `across` stand in a row of chroma.
-inline void transform_row(const JpegMemory& memory, int64_t row, int64_t mcus, int64_t across) {
+// The blocks of a row of MCUs to samples, of which `across` stand in a row of chroma; false where
+// there are numbers beyond those of pictures.
+inline bool transform_row(const JpegMemory& memory, int64_t row, int64_t mcus, int64_t across) {
   for (int i = 0; i < memory.state->count; ++i) {
     const JpegComponent& component = memory.state->components[i];
     const int64_t count = mcus * component.h * component.v, stride = memory.stride;
     const int16_t* quant = memory.state->quant[component.quant];
     uint8_t* samples = sample_row(memory, i, row * 8 * component.v);
     const int h = component.h, v = component.v;
-    for (int64_t first = 0; first < count; first += kBlocksTogether)
-      idct(memory.blocks[i] + first * kBlock, quant, stride, [&](int k) __attribute__((always_inline)) {
+    for (int64_t first = 0; first < count; first += kBlocksTogether) {
+      const auto place = [&](int k) __attribute__((always_inline)) {
         const int64_t block = first + k, mcu = block / (h * v), inside = block % (h * v);
         return samples + (inside / h) * 8 * stride + (mcu * h + inside % h) * 8;
-      });
+      };
+      if (!idct(memory.blocks[i] + first * kBlock, quant, stride, place)) return false;
+    }
     for (int line = 0; i && line < 8; ++line) {  // for the triangle
       uint8_t* const begin = samples + line * stride;
       begin[-1] = begin[0];
       begin[across] = begin[across - 1];
     }
   }
+  return true;
 }
 
 // One picture; false where it is left to others.
@@ -246,6 +255,9 @@ inline bool decode_picture(const JpegMemory& memory, const Jpegs& in, const uint
   const bool around = planes && reinterpret_cast<uintptr_t>(planes) % 32 == 0 && in.W % 8 == 0;
   const int64_t interval = state.restart_interval ? state.restart_interval : rows * mcus;
   const int lumas = c[0].h * c[0].v;
+  for (int i = 0; i < state.count; ++i)  // those that only fill the last vector
+    __builtin_memset(memory.blocks[i] + mcus * c[i].h * c[i].v * kBlock, 0,
+                     (kBlocksTogether - 1) * kBlock * sizeof(int16_t));
   int64_t until_restart = 0, bytes = 0, written = 0;
   int restarts = 0;
   int32_t last_dc[3] = {};
@@ -274,13 +286,13 @@ inline bool decode_picture(const JpegMemory& memory, const Jpegs& in, const uint
         for (int k = 0; k < here; ++k, block += kBlock) {
           if (!read_block(bits, dc, ac, last_dc[i], block)) return false;
           if (bits.taken(memory.codes) > 8 * bytes) return false;
-          // Of a picture at most 1024; at 8192 the forms of libjpeg begin to differ.
+          // Of a picture at most 1024, and so it cannot grow beyond its type.
           const int32_t mean = last_dc[i] * state.quant[c[i].quant][0];
           if (mean > 8191 || mean < -8191) return false;
         }
       }
     }
-    transform_row(memory, row, mcus, (in.W + c[0].h - 1) / c[0].h);
+    if (!transform_row(memory, row, mcus, (in.W + c[0].h - 1) / c[0].h)) return false;
     // The last row of pixels wants the chroma below it.
     const int64_t end = row + 1 == rows ? in.H : (row + 1) * 8 * c[0].v - (c[0].v == 2);
     if (mirror)
@@ -294,6 +306,8 @@ inline bool decode_picture(const JpegMemory& memory, const Jpegs& in, const uint
   return 8 * bytes - bits.taken(memory.codes) < 8 && data[at + 1] == 0xD9;
 }
 
+constexpr int64_t kFetched = 1 << 16;  // bytes at most: no more than a part of the second cache
+
 inline void jpeg_begin(char* memory) {
   JpegState& state = *JpegMemory(memory, 0, 0).state;
   __builtin_memset(state.built, 0, sizeof state.built);
@@ -304,13 +318,14 @@ inline void jpeg_decode(const Jpegs& in, char* memory, uint8_t* left) {
   const int64_t size = 3 * in.H * in.W;
   // Pictures lie anywhere in the file: the next one is fetched from memory while this one is decoded.
   const auto fetch = [&](int64_t n) __attribute__((always_inline)) {
-    if (n < in.N)
-      for (int64_t at = 0; at < in.bytes[n]; at += 64) __builtin_prefetch(in.data[n] + at, 0, 2);
+    if (n == in.N) return;
+    const int64_t bytes = in.bytes[n] < kFetched ? in.bytes[n] : kFetched;
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(in.data[n] + at, 0, 2);
   };
   fetch(0);
   for (int64_t n = 0; n < in.N; ++n) {
     fetch(n + 1);
-    left[n] = !decode_picture(here, in, in.data[n], in.bytes[n], in.mirror && in.mirror[n],
+    left[n] = in.bytes[n] > in.most || !decode_picture(here, in, in.data[n], in.bytes[n], in.mirror && in.mirror[n],
                               in.planes ? in.planes + n * size : nullptr,
                               in.pixels ? in.pixels + n * size : nullptr);
   }

@@ -15,8 +15,8 @@ struct HuffmanTable {
   uint32_t first[1 << kBits];  // by the next bits
   // Longer codes, by their number of bits: all below `limit`, as the next 16 bits, and where the
   // entry of the first one lies, less its code.
-  uint32_t limit[kMostBits + 2];
-  int32_t place[kMostBits + 2];
+  uint32_t limit[kMostBits + 1];
+  int32_t place[kMostBits + 1];
   uint32_t entries[256];
 };
 
@@ -29,7 +29,7 @@ inline bool build(HuffmanTable& table, const uint8_t* counts, const uint8_t* sym
   for (int bits = 1; bits <= HuffmanTable::kMostBits; ++bits) {
     table.place[bits] = place - int32_t(code);
     for (int i = 0; i < counts[bits - 1]; ++i, ++place, ++code) {
-      if (code >= (1u << bits) || place >= 256) return false;
+      if (code >= (1u << bits) || place >= 256) return false;  // also if memory changes meanwhile
       const uint32_t number = dc ? symbols[place] : symbols[place] & 15;
       const uint32_t run = dc ? 0 : symbols[place] >> 4;
       if (number > (dc ? 11u : 10u)) return false;
@@ -43,6 +43,7 @@ inline bool build(HuffmanTable& table, const uint8_t* counts, const uint8_t* sym
         for (uint32_t k = 0; k < (1u << free); ++k) table.first[(code << free) + k] = entry;
       }
     }
+    if (code >= (1u << bits)) return false;  // no code may be all ones
     table.limit[bits] = code << (HuffmanTable::kMostBits - bits);
     code <<= 1;
   }
@@ -51,7 +52,7 @@ inline bool build(HuffmanTable& table, const uint8_t* counts, const uint8_t* sym
 
 // The bits of a segment of codes without stuffed bytes; at least kSlack bytes may be read behind it.
 struct BitReader {
-  static constexpr int kSlack = 512;  // a block has less than 64 * 26 bits, and 8 bytes are read
+  static constexpr int kSlack = 512;  // a block has 27 + 63 * 26 bits at most, and 8 bytes are read
   uint64_t window = 0;  // the next bits from the highest one on
   uint32_t left = 0;    // of them, those that count
   const uint8_t* next;

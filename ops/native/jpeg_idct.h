@@ -27,6 +27,16 @@ INLINE Lanes16 sub16(Lanes16 a, Lanes16 b) { return OF_WIDTH(sub_epi16)(a, b); }
 INLINE Lanes16 add32(Lanes16 a, Lanes16 b) { return OF_WIDTH(add_epi32)(a, b); }
 INLINE Lanes16 sub32(Lanes16 a, Lanes16 b) { return OF_WIDTH(sub_epi32)(a, b); }
 
+INLINE bool same(Lanes16 a, Lanes16 b) {
+#if defined(__AVX512BW__)
+  return _mm512_cmpneq_epi16_mask(a, b) == 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_epi8(_mm256_cmpeq_epi16(a, b)) == -1;
+#else
+  return _mm_movemask_epi8(_mm_cmpeq_epi16(a, b)) == 0xFFFF;
+#endif
+}
+
 // Numbers of 32 bits, for the lower and the upper four columns of each block.
 struct Wide {
   Lanes16 low, high;
@@ -132,9 +142,10 @@ INLINE __m128i of_block(Lanes16 all, int i) {
   return parts[i];
 }
 
-// The samples of kBlocksTogether blocks; `place(i)` says where the first one of block i goes.
+// The samples of kBlocksTogether blocks; `place(i)` says where the first one of block i goes.  False
+// where a number is so large that the forms of libjpeg differ: eight times that of any picture.
 template <typename Place>
-INLINE void idct(const int16_t* blocks, const int16_t* quant, int64_t stride, const Place& place) {
+INLINE bool idct(const int16_t* blocks, const int16_t* quant, int64_t stride, const Place& place) {
   Lanes16 rows[8];
   for (int i = 0; i < 8; ++i) {
     const __m128i factors = _mm_loadu_si128(reinterpret_cast<const __m128i*>(quant + 8 * i));
@@ -147,6 +158,9 @@ INLINE void idct(const int16_t* blocks, const int16_t* quant, int64_t stride, co
 #endif
     rows[i] = OF_WIDTH(mullo_epi16)(load_row(blocks, i), all);
   }
+  // One of them shifts the first row by two bits where the others are zeros.
+  const Lanes16 shifted = OF_WIDTH(srai_epi16)(OF_WIDTH(slli_epi16)(rows[0], 2), 2);
+  const bool fits = same(rows[0], shifted);
   idct_once<11>(rows);
   transpose(rows);
   idct_once<18>(rows);
@@ -162,6 +176,7 @@ INLINE void idct(const int16_t* blocks, const int16_t* quant, int64_t stride, co
       _mm_storel_epi64(reinterpret_cast<__m128i*>(to + stride), _mm_srli_si128(samples, 8));
     }
   }
+  return fits;
 }
 
 #endif

@@ -139,7 +139,7 @@ struct Pictures {
   float factor, offset;   // y = x * factor + offset
 };
 
-// N JPEG pictures of H x W pixels, none longer than `most` bytes.
+// N JPEG pictures of H x W pixels; those longer than `most` bytes are left.
 struct Jpegs {
   int64_t N, H, W, most;
   const uint8_t* const* data;  // (N,)

@@ -6,7 +6,10 @@ OpenCV and DALI both decode with libjpeg-turbo.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
+import mmap
 import os
 import subprocess
 import sys
@@ -74,7 +77,7 @@ def by_dali(jpegs):
 
 
 def placed(jpegs):
-    """Return arrays that end where nothing may be read any more is unknown, addresses and sizes."""
+    """Return what holds pictures, their addresses and their sizes."""
     arrays = [np.frombuffer(jpeg, np.uint8) for jpeg in jpegs]
     addresses = np.array([array.ctypes.data if array.size else 0 for array in arrays])
     return arrays, addresses, np.array([array.size for array in arrays])
@@ -83,9 +86,9 @@ def placed(jpegs):
 def decoded(jpegs, size, threads=1):
     """Return pixels (N, H, W, 3), 77 where none were written, and the places of those left."""
     decoder = ops.feed().decoder(threads)
-    _held, addresses, sizes = placed(jpegs)
+    held, addresses, sizes = placed(jpegs)
     out = np.full((len(jpegs), *size, 3), 77, np.uint8)
-    left = decoder.wait(decoder.to_pixels(addresses, sizes, size, out))
+    left = decoder.wait(decoder.to_pixels(addresses, sizes, size, out, held))
     decoder.close()
     return out, left.tolist()
 
@@ -93,12 +96,14 @@ def decoded(jpegs, size, threads=1):
 def planes_of(jpegs, size, mirror, shift=0, threads=1):
     """Return planes (N, 3, H, W), in an array that begins so many values behind 64 bytes."""
     decoder = ops.feed().decoder(threads)
-    _held, addresses, sizes = placed(jpegs)
+    held, addresses, sizes = placed(jpegs)
     shape = (len(jpegs), 3, *size)
     memory = np.full(np.prod(shape) + 32, np.nan, dtype=np.float32)
     begin = -memory.ctypes.data // 4 % 16 + shift
     out = memory[begin : begin + np.prod(shape)]
-    started = decoder.to_planes(addresses, sizes, size, mirror, MEAN, STD, out.ctypes.data, memory)
+    started = decoder.to_planes(
+        *(addresses, sizes, size, mirror, MEAN, STD, out.ctypes.data, held, memory)
+    )
     assert not len(decoder.wait(started))
     decoder.close()
     rest = np.delete(memory, np.arange(begin, begin + np.prod(shape)))
@@ -258,6 +263,7 @@ def test_a_damaged_picture_is_left_or_decoded_as_libjpeg_turbo_does():
         for sampling in SAMPLINGS
         for options in ({}, {"restart": 2}, {"optimize": True})
     ]
+    originals.append(encode(picture(size, "smooth")[:, :, 0], 80))
     damaged = []
     for number in range(MUTATIONS):
         jpeg = bytearray(originals[number % len(originals)])
@@ -313,7 +319,7 @@ def test_many_jobs_at_once(threads):
     for jpegs in jobs:
         held, addresses, sizes = placed(jpegs)
         out = np.zeros((len(jpegs), *size, 3), np.uint8)
-        under_way.append((decoder.to_pixels(addresses, sizes, size, out), out, held))
+        under_way.append((decoder.to_pixels(addresses, sizes, size, out, held), out, held))
     order = np.random.default_rng(threads).permutation(len(jobs))  # waited for in any order
     for k in order:
         started, out, _ = under_way[k]
@@ -330,11 +336,11 @@ def count_threads():
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_threads_end_in_the_middle_of_their_work(forgotten):
     size, before = (112, 112), count_threads()
-    _held, addresses, sizes = placed([encode(picture(size, "noise", i)) for i in range(4)] * 500)
+    held, addresses, sizes = placed([encode(picture(size, "noise", i)) for i in range(4)] * 500)
     decoder = ops.feed().decoder(2)
     assert count_threads() == before + 2
     for _ in range(2):
-        decoder.to_pixels(addresses, sizes, size, np.empty((2000, *size, 3), np.uint8))
+        decoder.to_pixels(addresses, sizes, size, np.empty((2000, *size, 3), np.uint8), held)
     if not forgotten:
         decoder.close()
     del decoder
@@ -358,9 +364,142 @@ def test_a_fork_does_not_wait_for_threads_that_it_has_not():
 
 def test_arrays_that_do_not_fit_are_refused():
     decoder = ops.feed().decoder(1)
-    _held, addresses, sizes = placed([encode(picture((8, 8), "noise"))] * 2)
-    with pytest.raises(ValueError, match=r"wants \(B, H, W, 3\), got \(1, 8, 8, 3\)"):
-        decoder.to_pixels(addresses, sizes, (8, 8), np.empty((1, 8, 8, 3), np.uint8))
+    held, addresses, sizes = placed([encode(picture((8, 8), "noise"))] * 2)
+    for out, message in (
+        (np.empty((1, 8, 8, 3), np.uint8), r"wants uint8 \(B, H, W, 3\), got uint8 \(1, 8, 8, 3\)"),
+        (np.empty((2, 8, 8, 3), np.int8), r"wants uint8 \(B, H, W, 3\), got int8 "),
+        (np.empty((2, 8, 8, 6), np.uint8)[..., ::2], "contiguous and may be written"),
+        (np.broadcast_to(np.uint8(0), (2, 8, 8, 3)), "contiguous and may be written"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            decoder.to_pixels(addresses, sizes, (8, 8), out, held)
+    out = np.empty((2, 8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="2 pictures, got 1 addresses"):
+        decoder.to_pixels(addresses[:1], sizes, (8, 8), out, held)
     with pytest.raises(ValueError, match="2 pictures, got 1 mirrors"):
-        decoder.to_planes(addresses, sizes, (8, 8), np.zeros(1, bool), MEAN, STD, 0, None)
+        decoder.to_planes(addresses, sizes, (8, 8), np.zeros(1, bool), MEAN, STD, 0, held, None)
     decoder.close()
+
+
+def test_a_job_is_waited_for_once_and_a_closed_decoder_takes_none():
+    decoder, out = ops.feed().decoder(1), np.empty((1, 8, 8, 3), np.uint8)
+    held, addresses, sizes = placed([encode(picture((8, 8), "noise"))])
+    started = decoder.to_pixels(addresses, sizes, (8, 8), out, held)
+    decoder.wait(started)
+    with pytest.raises(KeyError):
+        decoder.wait(started)
+    started = decoder.to_pixels(addresses, sizes, (8, 8), out, held)
+    decoder.close()
+    decoder.close()
+    with pytest.raises(KeyError):
+        decoder.wait(started)
+    with pytest.raises(RuntimeError, match="is closed"):
+        decoder.to_pixels(addresses, sizes, (8, 8), out, held)
+
+
+def test_whoever_waits_is_told_when_the_decoder_is_closed():
+    size, told = (112, 112), []
+    held, addresses, sizes = placed([encode(picture(size, "noise", i)) for i in range(4)] * 2000)
+    decoder, out = ops.feed().decoder(1), np.empty((8000, *size, 3), np.uint8)
+    started = decoder.to_pixels(addresses, sizes, size, out, held)
+
+    def wait():
+        try:
+            decoder.wait(started)
+        except (KeyError, RuntimeError) as error:
+            told.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    decoder.close()
+    waiting.join(20)
+    assert len(told) == 1 and not waiting.is_alive()
+
+
+PAGE = mmap.PAGESIZE
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def ending_at_a_page(size):
+    """Yield the address of bytes behind which nothing can be read or written."""
+    pages = -(-size // PAGE)
+    area = mmap.mmap(-1, (pages + 1) * PAGE)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    behind = ctypes.c_void_p(begin + pages * PAGE)
+    assert LIBC.mprotect(behind, ctypes.c_size_t(PAGE), 0) == 0
+    try:
+        yield begin + pages * PAGE - size
+    finally:
+        assert LIBC.mprotect(behind, ctypes.c_size_t(PAGE), mmap.PROT_READ | mmap.PROT_WRITE) == 0
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("size", [(1, 5), (9, 6), (17, 33), (112, 112)])
+def test_nothing_is_touched_behind_a_picture_and_its_result(size, sampling):
+    jpeg = encode(picture(size, "smooth"), 90, sampling)
+    for part in (len(jpeg), len(jpeg) - 1, len(jpeg) // 2, 200, 21, 3):
+        pixels, planes = 3 * size[0] * size[1], 12 * size[0] * size[1]
+        with ending_at_a_page(part) as source, ending_at_a_page(planes) as out:
+            ctypes.memmove(source, jpeg, part)
+            decoder, whole = ops.feed().decoder(1), part == len(jpeg)
+            what = (np.array([source]), np.array([part]), size)
+            started = decoder.to_planes(*what, np.ones(1, bool), MEAN, STD, out, None, None)
+            assert len(decoder.wait(started)) == (not whole)
+            view = (ctypes.c_uint8 * pixels).from_address(out + planes - pixels)
+            last = np.frombuffer(view, np.uint8).reshape(1, *size, 3)
+            assert len(decoder.wait(decoder.to_pixels(*what, last, None))) == (not whole)
+            assert not whole or (last[0] == libjpeg(jpeg)).all()
+            decoder.close()
+
+
+def complete(jpeg):
+    """Return a JPEG whose first table of 16-bit codes has one more, of ones alone."""
+    _, at, length = segment_of(jpeg, 0xC4)
+    table = bytearray(jpeg[at + 4 : at + 2 + length])
+    counts = table[1:17]
+    code = 0
+    for bits, count in enumerate(counts, 1):
+        code = (code << 1) if bits > 1 else 0
+        code += count
+    missing = (1 << 16) - code
+    counts[15] += missing
+    symbols = table[17 : 17 + sum(table[1:17])] + bytes([0x0F] * 0) + bytes([1] * missing)
+    rest = table[17 + sum(table[1:17]) :]
+    payload = bytes(table[:1]) + bytes(counts) + bytes(symbols) + bytes(rest)
+    return (
+        jpeg[:at]
+        + b"\xff\xc4"
+        + (len(payload) + 2).to_bytes(2, "big")
+        + payload
+        + (jpeg[at + length :])
+    )
+
+
+def test_a_code_of_ones_alone_is_no_code():
+    jpeg = complete(encode(picture((16, 16), "smooth"), 80))
+    assert libjpeg(jpeg) is None
+    assert decoded([jpeg], (16, 16))[1] == [0]
+
+
+def test_numbers_beyond_those_of_pictures_are_left():
+    # A row of a block that a form of libjpeg shifts by two bits, and the others do not.
+    jpeg = encode(picture((8, 8), "smooth")[:, :, 0], 100)
+    loud = changed(jpeg, 0xDB, 2, 255)  # coefficient (0, 1)
+    quiet = encode(np.tile(np.linspace(100, 130, 8), (8, 1)), 100)
+    assert decoded([jpeg, quiet], (8, 8))[1] == []
+    steep = encode(np.tile(np.repeat([0.0, 255.0], 4), (8, 1)), 100)
+    assert decoded([changed(steep, 0xDB, 2, 255), loud], (8, 8))[1][:1] == [0]
+
+
+@pytest.mark.parametrize("sampling", [0x00, 0x10, 0x55])
+def test_sampling_that_cannot_be(sampling):
+    jpeg = changed(encode(picture((8, 8), "smooth")[:, :, 0]), 0xC0, 7, sampling)
+    assert decoded([jpeg], (8, 8))[1] == [0]
+
+
+def test_giants_are_left():
+    face = encode(picture((8, 8), "smooth"))
+    giant = face[:-2] + bytes(400_000) + face[-2:]
+    padded = face + bytes(400_000)
+    assert decoded([face, giant, padded, face], (8, 8))[1] == [1, 2]

@@ -8,7 +8,8 @@ from itertools import count
 
 import pytest
 
-from pipeline.ahead import Ahead
+from pipeline import ahead as ahead_module
+from pipeline.ahead import LONGEST_S, SHORTEST_S, Ahead
 
 JOIN_S = 20
 
@@ -22,14 +23,13 @@ class Maker(threading.Thread):
         self.asleep = threading.Semaphore(0)
 
     def run(self) -> None:
-        wait_for = self.ahead._changed.wait_for
+        sleep = self.ahead._sleep
 
-        def watched(condition):
-            if not condition():
-                self.asleep.release()
-            return wait_for(condition)
+        def watched():
+            self.asleep.release()
+            sleep()
 
-        self.ahead._changed.wait_for = watched  # the taker here never waits
+        self.ahead._sleep = watched
         for number in count():
             if not self.ahead.put(number):
                 return
@@ -81,3 +81,32 @@ def test_closing_wakes_both():
     threading.Thread(target=take, daemon=True).start()
     empty.close()
     assert ended.wait(JOIN_S)
+
+
+def test_the_maker_looks_as_often_as_the_queue_is_emptied_slowly(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(ahead_module.time, "monotonic", lambda: now[0])
+    queue: Ahead[int] = Ahead(4)
+    maker = Maker(queue)
+    maker.start()
+    for emptied_s, look_s in ((0.04, 0.005), (0.0004, SHORTEST_S), (9, LONGEST_S)):
+        sleeping(maker)
+        now[0] += emptied_s
+        for _ in range(3):
+            queue.take()
+        assert maker.asleep.acquire(timeout=JOIN_S)  # full again
+        assert queue._look_s == pytest.approx(look_s)
+        maker.asleep.release()
+    queue.close()
+
+
+def test_a_taker_who_finds_nothing_wakes_the_maker(monkeypatch):
+    monkeypatch.setattr(ahead_module, "SHORTEST_S", 3600)
+    monkeypatch.setattr(ahead_module, "LONGEST_S", 3600)
+    queue: Ahead[int] = Ahead(1)
+    queue._look_s = 3600
+    maker = Maker(queue)
+    maker.start()
+    sleeping(maker)
+    assert [queue.take() for _ in range(5)] == [0, 1, 2, 3, 4]
+    queue.close()

@@ -11,6 +11,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+import ops
 from pipeline import build_loader
 from pipeline.augmentation import (
     LUMA,
@@ -176,6 +177,17 @@ def batches(name, records, count, augmentation, **options):
     loader.close()
     images = np.concatenate([b.image.asnumpy() for b in found])
     return images, np.concatenate([b.label.asnumpy() for b in found]), [b.after for b in found]
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_whoever_decodes_the_images_are_the_same(sets, name):
+    found = []
+    for operators, decode in (("plain", "cpu"), ("native", "cpu"), ("native", "native")):
+        ops.use(operators)
+        images, _, _ = batches("dali", sets, 14, ONE_BY_ONE[name], threads=2, decode=decode)
+        found.append(images)
+    ops.use("plain")
+    assert (found[0] == found[1]).all() and (found[0] == found[2]).all()
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)

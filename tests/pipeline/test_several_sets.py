@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+import ops
 from pipeline import build_loader
 from pipeline import records as records_module
 from pipeline.augmentation import NO_AUGMENTATION
@@ -95,10 +96,9 @@ def test_images_filter_of_one_set_drops_gaps(sets, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize(
-    "options", [{}, {"reader": "window", "window": 5}], ids=["random", "window"]
-)
-def test_an_epoch_covers_every_picture_of_both_sets(sets, tmp_path, size, options):
+@pytest.mark.parametrize("operators", ["plain", "native"])
+def test_an_epoch_covers_every_picture_of_both_sets(sets, tmp_path, size, operators):
+    ops.use(operators)
     folders, pictures = sets
     records = open_records(folders, tmp_path)
     seen = []
