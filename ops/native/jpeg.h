@@ -167,7 +167,8 @@ struct JpegMemory {
     codes = reinterpret_cast<uint8_t*>(take(most + BitReader::kSlack));
     for (int i = 0; i < 3; ++i)
       blocks[i] = reinterpret_cast<int16_t*>(take(2 * across * kBlock * sizeof(int16_t) + 64));
-    for (int i = 0; i < 3; ++i) samples[i] = reinterpret_cast<uint8_t*>(take(32 * stride + 64)) + 64;
+    for (int i = 0; i < 3; ++i)
+      samples[i] = reinterpret_cast<uint8_t*>(take(32 * stride + 64)) + 64;
     chroma = reinterpret_cast<int16_t*>(take(2 * stride * sizeof(int16_t)));
     colours = reinterpret_cast<uint8_t*>(take(3 * stride));
     bytes = next - memory;
@@ -325,9 +326,11 @@ inline void jpeg_decode(const Jpegs& in, char* memory, uint8_t* left) {
   fetch(0);
   for (int64_t n = 0; n < in.N; ++n) {
     fetch(n + 1);
-    left[n] = in.bytes[n] > in.most || !decode_picture(here, in, in.data[n], in.bytes[n], in.mirror && in.mirror[n],
-                              in.planes ? in.planes + n * size : nullptr,
-                              in.pixels ? in.pixels + n * size : nullptr);
+    float* const planes = in.planes ? in.planes + n * size : nullptr;
+    uint8_t* const pixels = in.pixels ? in.pixels + n * size : nullptr;
+    const bool mirror = in.mirror && in.mirror[n];
+    left[n] = in.bytes[n] > in.most ||
+              !decode_picture(here, in, in.data[n], in.bytes[n], mirror, planes, pixels);
   }
   wait_for_stores();
 }
