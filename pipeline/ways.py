@@ -139,60 +139,40 @@ def images(
     with ExitStack() as stack:
         if cache is not None:
             stack.callback(cache.close)
-        yield from _chosen(
-            *(plans, begin, blocks, scan, index_folder, records, batch_size, decode),
-            *(threads, ctx, augmentation, cache, compiled, stack),
+        native, changed = decode == "native", augmentation.changes_pixels
+        reader, many = RecordReader(records, compiled), decoding.together(batch_size)
+        decoder = None
+        if native or cache is not None:
+            decoder = PictureDecoder(
+                *(records, reader, many * batch_size, threads), compiled if native else None
+            )
+            stack.callback(decoder.close)
+        source = Source(
+            *(plans, begin, blocks, scan, index_folder, records, reader, batch_size),
+            *(decode, augmentation, cache, compiled, decoder),
         )
-
-
-def _chosen(
-    plans: Iterator[Plan],
-    begin: Position,
-    blocks: Blocks | None,
-    scan: Scan | None,
-    index_folder: Path,
-    records: RecordSet,
-    batch_size: int,
-    decode: str,
-    threads: int,
-    ctx: mx.Context,
-    augmentation: Augmentation,
-    cache: DecodedCache | None,
-    compiled: Feed | None,
-    stack: ExitStack,
-) -> decoding.Finished:
-    native, changed = decode == "native", augmentation.changes_pixels
-    reader, many = RecordReader(records, compiled), decoding.together(batch_size)
-    decoder = None
-    if native or cache is not None:
-        decoder = PictureDecoder(
-            *(records, reader, many * batch_size, threads), compiled if native else None
+        with_images, kind = (
+            (source.with_pixels, "pixels") if decoder else (source.with_jpegs, "jpeg")
         )
-        stack.callback(decoder.close)
-    source = Source(
-        *(plans, begin, blocks, scan, index_folder, records, reader, batch_size),
-        *(decode, augmentation, cache, compiled, decoder),
-    )
-    with_images, kind = (source.with_pixels, "pixels") if decoder else (source.with_jpegs, "jpeg")
-    options: dict[str, Any] = {"augmentation": augmentation, "source": kind}
-    options |= {"decode": decode, "threads": threads, "depth": DEPTH}
-    # They work on the CPU whatever computes, but what they write is the device's on the CPU alone.
-    finisher = compiled if ctx.device_type == "cpu" else None
-    finished: decoding.Finished
-    if finisher and decoder and cache and not changed:
-        normaliser = Normaliser(finisher, records.image_size, MEAN, STD, ctx, threads)
-        finished = decoding.cached(source.groups(many), cache, decoder, normaliser)
-    elif finisher and decoder and native and not changed:
-        finished = decoding.straight(source.groups(many), decoder, batch_size, ctx)
-    elif finisher and not cache and decode in ("native", "cpu") and not augmentation.colors:
-        graph = DecodeGraph(many * batch_size, device_id=None, finish="bytes", **options)
-        # One thread: DALI's have the cores.
-        normaliser = Normaliser(finisher, records.image_size, MEAN, STD, ctx, 1)
-        groups = with_images(many)
-        finished = decoding.decoded(records, groups, graph, DEPTH, normaliser, reader)
-    else:
-        device_id = ctx.device_id if ctx.device_type == "gpu" else None
-        graph = DecodeGraph(batch_size, device_id=device_id, **options)
-        finished = decoding.graph_batches(records, with_images(1), graph, DEPTH, reader, ctx)
-    stack.callback(finished.close)  # before what it uses
-    return finished
+        options: dict[str, Any] = {"augmentation": augmentation, "source": kind}
+        options |= {"decode": decode, "threads": threads, "depth": DEPTH}
+        # They work on the CPU whatever computes; what they write is the device's on the CPU alone.
+        finisher = compiled if ctx.device_type == "cpu" else None
+        finished: decoding.Finished
+        if finisher and decoder and cache and not changed:
+            normaliser = Normaliser(finisher, records.image_size, MEAN, STD, ctx, threads)
+            finished = decoding.cached(source.groups(many), cache, decoder, normaliser)
+        elif finisher and decoder and native and not changed:
+            finished = decoding.straight(source.groups(many), decoder, batch_size, ctx)
+        elif finisher and not cache and decode in ("native", "cpu") and not augmentation.colors:
+            graph = DecodeGraph(many * batch_size, device_id=None, finish="bytes", **options)
+            # One thread: DALI's have the cores.
+            normaliser = Normaliser(finisher, records.image_size, MEAN, STD, ctx, 1)
+            groups = with_images(many)
+            finished = decoding.decoded(records, groups, graph, DEPTH, normaliser, reader)
+        else:
+            device_id = ctx.device_id if ctx.device_type == "gpu" else None
+            graph = DecodeGraph(batch_size, device_id=device_id, **options)
+            finished = decoding.graph_batches(records, with_images(1), graph, DEPTH, reader, ctx)
+        stack.callback(finished.close)  # before what it uses
+        yield from finished

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mxnet as mx
@@ -19,6 +16,7 @@ from pipeline.hand_over import Normaliser
 from pipeline.record_file import map_rec
 from pipeline.record_reader import Memory, RecordReader
 from pipeline.records import RecordError, open_records
+from tests.ops.levels import check_at
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [(1, 1), (3, 15), (2, 16), (5, 17), (112, 112), (7, 40)]
@@ -80,20 +78,7 @@ for size in SIZES:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_level_of_instructions_gives_the_same(level):
-    with open("/proc/cpuinfo") as lines:
-        flags = next(line for line in lines if line.startswith("flags")).split()
-    if {"avx512": "avx512vl", "avx2": "avx2", "baseline": "sse2"}[level] not in flags:
-        pytest.skip(f"this processor has no {level}")
-    environment = {**os.environ, "FACE_OPS_LEVEL": level, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LEVEL],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"operators native ({level})\n"
+    check_at(level, LEVEL)
 
 
 def test_gathered_pictures_are_the_read_ones_with_an_end_behind_them(feed, make_records, tmp_path):

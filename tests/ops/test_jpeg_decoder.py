@@ -11,8 +11,6 @@ import ctypes
 import gc
 import mmap
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -24,6 +22,7 @@ import ops
 from ops.build import LEVELS
 from pipeline.augmentation import NO_AUGMENTATION
 from pipeline.dali import MEAN, STD, DecodeGraph
+from tests.ops.levels import check_at
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLINGS = {
@@ -295,20 +294,7 @@ test_a_damaged_picture_is_left_or_decoded_as_libjpeg_turbo_does()
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_level_of_instructions_gives_the_same(level):
-    with open("/proc/cpuinfo") as lines:
-        flags = next(line for line in lines if line.startswith("flags")).split()
-    if {"avx512": "avx512vl", "avx2": "avx2", "baseline": "sse2"}[level] not in flags:
-        pytest.skip(f"this processor has no {level}")
-    environment = {**os.environ, "FACE_OPS_LEVEL": level, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LEVEL],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"operators native ({level})\n"
+    check_at(level, LEVEL)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
