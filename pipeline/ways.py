@@ -69,13 +69,18 @@ class Source:
         self._plans, self._records, self._reader = plans, records, reader
         self._decode, self._cache, self._decoder = decode, cache, decoder
         self._scanned: Callable[[int], Iterator[Group]] | None = None
-        self._ask: Callable[[np.ndarray, Position], None] = lambda rows, _: self._read_ahead(rows)
+
+        # These know nothing of ``self``: a ring of references would keep the files open.
+        def read_ahead(rows: np.ndarray) -> None:
+            reader.read_ahead(rows if cache is None else cache.missing(rows))
+
+        self._ask: Callable[[np.ndarray, Position], None] = lambda rows, _: read_ahead(rows)
         if blocks is not None:
-            self._ask = blocks.ahead(begin, self._read_ahead)
+            self._ask = blocks.ahead(begin, read_ahead)
         elif scan is not None and decode == "native":
             assert compiled is not None
             self._plans = window_plans(scan, begin.epoch, batch_size, augmentation, compiled)
-            self._ask = scan.ahead(begin.epoch, self._read_ahead)
+            self._ask = scan.ahead(begin.epoch, read_ahead)
         elif scan is not None:
             self._scanned = lambda together: window_groups(
                 *(scan, begin.epoch, batch_size, augmentation, index_folder, together, DEPTH)
@@ -112,9 +117,6 @@ class Source:
         for group in groups:
             self._reader.check(group.rows)
             yield group
-
-    def _read_ahead(self, rows: np.ndarray) -> None:
-        self._reader.read_ahead(rows if self._cache is None else self._cache.missing(rows))
 
 
 def images(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -419,6 +420,24 @@ def test_closing_ends_the_thread_though_nobody_takes_its_batches(faces, name, op
         thread.join(JOIN_SECONDS)
         assert not closing.is_alive() and not thread.is_alive()
     # closed once more: that does no harm
+
+
+@pytest.mark.parametrize("reader", [{}, BLOCKS, {"reader": "window"}], ids=["", "blocks", "window"])
+@pytest.mark.parametrize("way", DALI)
+def test_a_closed_loader_leaves_no_descriptor(faces, tmp_path, way, reader):
+    if "window" in reader.get("reader", "") and "cached" in way:
+        pytest.skip("there is no such loader")
+    options = {**DALI[way], **reader, "index_folder": tmp_path}
+    take(2, "dali", faces, 16, **options)  # what a process opens once
+    gc.collect()
+    gc.disable()  # nothing may wait for it
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            take(2, "dali", faces, 16, **options)
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_synthetic_batches_are_one_batch_that_moves_on(faces):
