@@ -20,7 +20,6 @@ import inspect
 import os
 import sys
 import time
-import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -57,7 +56,7 @@ from training.faults import Stopped, TrainingError
 from training.log import RunLog, fail
 from training.loop import Loop, Progress, reseed
 from training.report import announce, finish
-from training.run_folder import choose_run, write_classes, write_config
+from training.run_folder import Run, choose_run, write_classes, write_config
 from training.step import build_optimizer, collect_parameters
 
 
@@ -114,11 +113,14 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     plain = config.to_dict()
     inputs = agree(comm, lambda: open_inputs(config, comm))
     require_equal(comm, plain, "configuration")
-    require_equal(comm, fingerprint(inputs), "data")
+    data = data_fingerprint(inputs)
+    require_equal(comm, {**of_this_rank(inputs), **data}, "data")
     free_memory(config, inputs, comm)
     whole = config.data.batch_size * comm.size
 
-    folder, checkpoint = choose_folder(config, plain, inputs, comm)
+    folder, checkpoint, run = choose_folder(config, plain, inputs, data, comm)
+    if run:
+        at_end.callback(run.lock.release)
     state = checkpoint.state if checkpoint else {}
     progress = Progress(**state.get("progress", {}))
     # Kept from the first start on: with another number of ranks an epoch drops another tail.
@@ -170,7 +172,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             "loader": f"{config.data.loader}/{config.data.reader}",
             "batch": f"{config.data.batch_size} x {comm.size} = {whole}",
         },
-        [operators, *told, begun, comm.notice(inputs.ctx)],
+        [*(run.notices if run else ()), operators, *told, begun, comm.notice(inputs.ctx)],
     )
     depends_on = {**versions(), "decode": decode}
     meta = {
@@ -186,6 +188,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             "epoch_images": epoch_images,
             "end_images": end_images,
             "ranks": comm.size,
+            "data": data,
             "meta": meta,
         }
         save_checkpoint(
@@ -299,19 +302,22 @@ def free_memory(config: Config, inputs: Inputs, comm: Comm) -> None:
         print(f"removed {-(-freed >> 20)} MiB of decoded pictures, left by killed runs", flush=True)
 
 
-def fingerprint(inputs: Inputs) -> dict[str, Any]:
-    """Return what must be equal on all ranks."""
-    records = inputs.records
+def of_this_rank(inputs: Inputs) -> dict[str, Any]:
+    """Return what must be equal on all ranks, besides the training data."""
     return {
         "device": inputs.ctx.device_type,
-        "num_classes": inputs.num_classes,
-        "image_size": list(inputs.image_size),
-        "images": len(records) if records else 0,
-        **{
-            name: zlib.crc32(getattr(records, name)) if records else 0
-            for name in ("file", "keys", "labels")
-        },
         "pairs": {name: len(pairs) for name, pairs in inputs.sets.items()},
+    }
+
+
+def data_fingerprint(inputs: Inputs) -> dict[str, Any]:
+    """Return what a checkpoint keeps of its training data: another set is told by it."""
+    records = inputs.records
+    return {
+        "images": len(records) if records else 0,
+        "people": inputs.num_classes,
+        "image_size": list(inputs.image_size),
+        **(records.checksums() if records else {}),
     }
 
 
@@ -323,25 +329,29 @@ def run_images(config: Config, epoch_images: int, whole: int) -> int:
 
 
 def choose_folder(
-    config: Config, plain: dict[str, Any], inputs: Inputs, comm: Comm
-) -> tuple[Path, Checkpoint | None]:
-    """Return the run folder and its checkpoint, as rank 0 finds them."""
+    config: Config, plain: dict[str, Any], inputs: Inputs, data: dict[str, Any], comm: Comm
+) -> tuple[Path, Checkpoint | None, Run | None]:
+    """Return run folder and checkpoint, as rank 0 finds them; on rank 0 also the locked run."""
+    run = None
 
     def choose() -> list[str | None]:
+        nonlocal run
         if comm.rank:
             return []
-        run = config.run
-        folder, checkpoint = choose_run(Path(run.dir), run.name, run.resume, plain, differences)
+        run = choose_run(
+            Path(config.run.dir), config.run.name, config.run.resume, plain, differences, data
+        )
         write_config(
-            folder, plain, {"versions": versions(), "commit": commit(), "ranks": comm.size}
+            run.folder, plain, {"versions": versions(), "commit": commit(), "ranks": comm.size}
         )
         records = inputs.records
         if records and records.origins is not None:
-            write_classes(folder, records.files, records.origins)
-        return [str(folder), str(checkpoint.folder) if checkpoint else None]
+            write_classes(run.folder, records.files, records.origins)
+        return [str(run.folder), str(run.checkpoint.folder) if run.checkpoint else None]
 
     folder, found = comm.gather_json(agree(comm, choose))[0]
-    return Path(folder), agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
+    checkpoint = agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
+    return Path(folder), checkpoint, run
 
 
 def make_loader(
@@ -440,7 +450,8 @@ def restore(
         taken = inputs.pretrained.load_what_fits(head, inputs.ctx)
         missing = sorted({*head._collect_params_with_prefix()} - {*taken})
         anew = f"; new in the head: {', '.join(missing)}" if missing else ""
-        return f"starts from the weights of {inputs.pretrained.folder}{anew}"
+        passed_over = "".join(f"; passed over: {text}" for text in inputs.pretrained.damaged)
+        return f"starts from the weights of {inputs.pretrained.folder}{anew}{passed_over}"
     return ""
 
 

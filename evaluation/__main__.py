@@ -80,10 +80,9 @@ def run_verify(options: argparse.Namespace) -> None:
     sets = read_sets(options.sets)
 
     from evaluation.evaluate import evaluate_sets
-    from training.checkpoint import open_checkpoint
 
     ctx = choose_device(options.device)
-    checkpoint = open_checkpoint(Path(options.checkpoint))
+    checkpoint = open_model(options.checkpoint)
     net, image_size = load_net(checkpoint, ctx)
     results = evaluate_sets(net, sets, options.batch_size, ctx, image_size)
     print(format_table(results))
@@ -99,10 +98,9 @@ def run_compare(options: argparse.Namespace) -> None:
 
     from evaluation.bootstrap import paired_difference, people_of, right_pairs
     from evaluation.embedding import embed
-    from training.checkpoint import open_checkpoint
 
     ctx = choose_device(options.device)
-    checkpoints = [open_checkpoint(Path(f)) for f in (options.base, options.checkpoint)]
+    checkpoints = [open_model(f) for f in (options.base, options.checkpoint)]
     nets = [load_net(checkpoint, ctx) for checkpoint in checkpoints]
     results = {}
     for name, pairs in sets.items():
@@ -125,6 +123,16 @@ def run_compare(options: argparse.Namespace) -> None:
         report = {"base": str(checkpoints[0].folder), "checkpoint": str(checkpoints[1].folder)}
         text = json.dumps(report | {"comparison": results}, indent=2) + "\n"
         Path(options.json).write_text(text, encoding="utf-8")
+
+
+def open_model(folder: str) -> Any:
+    """Return the checkpoint that a folder stands for; say on stderr what was passed over."""
+    from training.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(Path(folder))
+    for sentence in checkpoint.damaged:
+        print(f"evaluation: passed over a damaged checkpoint: {sentence}", file=sys.stderr)
+    return checkpoint
 
 
 def choose_device(name: str) -> Any:

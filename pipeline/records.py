@@ -12,6 +12,7 @@ the index rows of pictures are kept.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,20 @@ class RecordSet:
     def in_file_order(self) -> np.ndarray | None:
         """Return the rows in the order of their records, (N,); None where that is 0, 1, 2, ..."""
         return None if self.is_in_file_order() else np.lexsort((self.offsets, self.file))
+
+    def checksums(self) -> dict[str, int]:
+        """Return checksums of what says which images these are, under names that begin with crc_.
+
+        Where the files lie does not count.  Neither do the bytes of the images: all would have to
+        be read.
+        """
+        found = {}
+        for name in ("file", "keys", "offsets", "labels"):
+            crc = 0
+            for part in parts(len(self)):  # as int64, whichever type the column was kept in
+                crc = zlib.crc32(getattr(self, name)[part].astype(np.int64), crc)
+            found[f"crc_{name}"] = crc
+        return found
 
     def picture(self, row: int) -> str:
         """Return the words that name a picture in a message."""

@@ -9,9 +9,6 @@ No pickle anywhere.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,20 +20,40 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
+from training import checkpoint_files as files
+from training.checkpoint_files import (
+    CheckpointError,
+    DamagedCheckpoint,
+    UnreadableCheckpoint,
+    remove_unfinished,
+)
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "DamagedCheckpoint",
+    "UnreadableCheckpoint",
+    "latest_checkpoint",
+    "load_parameters",
+    "open_checkpoint",
+    "remove_unfinished",
+    "save_checkpoint",
+]
+
 FORMAT = 1
-_ASIDE = ".aside-"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, read or put into this net."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint on disk; ``state`` is what ``save_checkpoint`` was given."""
+    """A whole checkpoint on disk.
+
+    ``state`` is what ``save_checkpoint`` was given; ``damaged`` has a sentence for each newer
+    checkpoint that was passed over because it is damaged.
+    """
 
     folder: Path
     state: dict[str, Any]
+    damaged: tuple[str, ...] = ()
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -99,7 +116,7 @@ def save_checkpoint(
         If it cannot be written, for a full disk say; what was there before is untouched.
     """
     folder = parent / f"step-{step:08d}"
-    aside = parent / f"{_ASIDE}{folder.name}"
+    aside = parent / f"{files.ASIDE}{folder.name}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
@@ -109,29 +126,32 @@ def save_checkpoint(
             "head.params": _arrays(head),
             "momentum.params": {**_momentum(trainer, parameters), **_momentum_of_head(head)},
         }
-        files = {}
+        marks = {}
         for name, content in arrays.items():
             _write_arrays(aside / name, content)
-            files[name] = _fingerprint(aside / name)
-        _write_json(aside / "state.json", dict(state))
-        files["state.json"] = _fingerprint(aside / "state.json")
-        _write_json(aside / "manifest.json", {"format": FORMAT, "files": files})
-        _flush_folder(aside)
-        if folder.exists():  # a run that was sent back to an earlier step passes here again
-            shutil.rmtree(folder)
-        os.rename(aside, folder)
-        _flush_folder(parent)
-    except (OSError, mx.base.MXNetError) as error:
+            marks[name] = files.fingerprint(aside / name)
+        files.write_json(aside / files.STATE, dict(state))
+        marks[files.STATE] = files.fingerprint(aside / files.STATE)
+        files.write_json(aside / files.MANIFEST, {"format": FORMAT, "files": marks})
+        files.flush_folder(aside)
+        files.put_in_place(aside, folder)
+    except (OSError, CheckpointError, mx.base.MXNetError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         reason = getattr(error, "strerror", None) or _last_line(error)
-        last = latest_checkpoint(parent)
         raise CheckpointError(
-            f"{folder}: the checkpoint cannot be written, got {reason}; the last whole one is "
-            f"{last.folder.name if last else 'none'}, make room and give the same command again"
+            f"{folder}: the checkpoint cannot be written, got {reason}; {_last_whole(parent)}, "
+            "make room and give the same command again"
         ) from None
-    for old in _folders(parent)[:-keep]:
-        shutil.rmtree(old)
+    files.remove_old(parent, keep)
     return folder
+
+
+def _last_whole(parent: Path) -> str:
+    try:
+        newest = files.find_newest(parent).folder
+    except CheckpointError as error:
+        return f"whether there is a whole one is not known ({error})"
+    return f"the last whole one is {newest.name if newest else 'none'}"
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -142,48 +162,42 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If there is none, or a file of it is missing or changed.
+        If there is none, or a file of it is missing, changed or unreadable.
     """
     folder = Path(folder)
-    if not (folder / "manifest.json").is_file():
-        for parent in (folder / "checkpoints", folder):
-            newest = latest_checkpoint(parent)
-            if newest:
-                return newest
-        raise CheckpointError(
-            f"{folder}: no checkpoint there (no manifest.json, no step-* folder with one); give "
-            "a run folder or one of its checkpoints/step-*"
-        )
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        for name, expected in manifest["files"].items():
-            if _fingerprint(folder / name) != expected:
-                raise CheckpointError(
-                    f"{folder / name}: has changed since it was saved; take " "another checkpoint"
-                )
-        return Checkpoint(folder, json.loads((folder / "state.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(
-            f"{folder}: is no whole checkpoint, got {error}; take another"
-        ) from None
+    if re.fullmatch(r"step-\d{8,}", folder.name) and folder.is_dir():
+        return Checkpoint(folder, files.verify(folder))
+    for parent in (folder / "checkpoints", folder):
+        newest = latest_checkpoint(parent)
+        if newest:
+            return newest
+    if (folder / files.MANIFEST).is_file():  # a checkpoint under another name
+        return Checkpoint(folder, files.verify(folder))
+    raise CheckpointError(
+        f"{folder}: no checkpoint there (no {files.MANIFEST}, no step-* folder with one); give "
+        "a run folder or one of its checkpoints/step-*"
+    )
 
 
 def latest_checkpoint(parent: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a folder, None if it has none."""
-    for folder in reversed(_folders(parent)):
-        try:
-            return open_checkpoint(folder)
-        except CheckpointError:
-            continue  # an older whole one is better than none; it is named when it is used
+    """Return the newest whole checkpoint of a folder, None if the folder has no checkpoint.
+
+    Raises
+    ------
+    DamagedCheckpoint
+        If it has checkpoints and none of them is whole.
+    UnreadableCheckpoint
+        If the system fails to read one.
+    """
+    found = files.find_newest(parent)
+    if found.folder:
+        return Checkpoint(found.folder, found.state, found.damaged)
+    if found.damaged:
+        raise DamagedCheckpoint(
+            f"{parent}: no checkpoint is whole, got {len(found.damaged)} damaged; the newest: "
+            f"{found.damaged[0].rpartition('; ')[0]}; restore one from a copy"
+        )
     return None
-
-
-def remove_unfinished(parent: Path) -> None:
-    """Remove what a killed run left half written."""
-    for aside in parent.glob(f"{_ASIDE}*"):
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what: str) -> None:
@@ -241,7 +255,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
         if "Write incomplete" in str(error):
             raise OSError(28, "No space left on device (or a limit on the size of files)") from None
         raise
-    _flush(path)
+    files.flush(path)
     # MXNet does not notice when the last part of a file does not fit on the disk.
     try:
         back = mx.nd.load(str(path)) if arrays else {}
@@ -268,35 +282,3 @@ def _last_line(error: Exception) -> str:
     """Return what an MXNetError says; lines like those of a Python traceback stand before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
-    _flush(path)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {
-            "bytes": os.fstat(file.fileno()).st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest(),
-        }
-
-
-def _folders(parent: Path) -> list[Path]:
-    return sorted(p for p in parent.glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name))

@@ -125,15 +125,20 @@ def fail(text: str) -> None:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines up to a step: what a killed run logged after its checkpoint comes again."""
+    """Keep the lines up to a step: what a killed run logged after its checkpoint comes again.
+
+    The last line may have been cut short by the kill.  A damaged line before it stays as it is.
+    """
     if not path.exists():
         return
+    lines = path.read_bytes().splitlines()
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, 1):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break  # the killed run's last line, cut short
+            keep = json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):
+            keep = number < len(lines)
+        if keep:
+            kept.append(line.decode("utf-8", errors="replace") + "\n")
     write_whole(path, "".join(kept))
     os.sync()

@@ -7,19 +7,43 @@ one stays as it is and the next number begins.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from training.checkpoint import Checkpoint, latest_checkpoint, remove_unfinished
+from training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    latest_checkpoint,
+    remove_unfinished,
+)
+from training.run_lock import RunLock
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_NEW_RUN = "begin a new run with run.resume=false"
 
 
 class RunFolderError(ValueError):
     """A run folder that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that this process holds."""
+
+    folder: Path
+    checkpoint: Checkpoint | None
+    """What the run resumes from; None at its beginning."""
+    lock: RunLock
+    notices: tuple[str, ...] = ()
+    """Sentences for the log."""
 
 
 def choose_run(
@@ -28,8 +52,9 @@ def choose_run(
     resume: bool,
     config: Mapping[str, Any],
     differences: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
-) -> tuple[Path, Checkpoint | None]:
-    """Return the folder of this run, made if new, and the checkpoint that it goes on from.
+    data: Mapping[str, Any] | None = None,
+) -> Run:
+    """Return the folder of this run, made if new and locked, and what it resumes from.
 
     Parameters
     ----------
@@ -41,44 +66,114 @@ def choose_run(
         The resolved configuration.
     differences
         Returns what differs between the kept configuration and this one.
+    data
+        Fingerprint of the training data, as checkpoints keep it under ``data``.
 
     Raises
     ------
     RunFolderError
-        If the folder cannot be written, or the unfinished run had another configuration.
+        If the folder cannot be read or written, if the unfinished run had another configuration or
+        other data, or if none of its checkpoints is whole.
+    RunLocked
+        If another process trains in it.
     """
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        numbers = [
-            int(match[1])
-            for path in parent.iterdir()
-            if (match := re.fullmatch(re.escape(name) + r"-(\d{3,})", path.name))
-        ]
-        number = max(numbers, default=0)
+    while True:
+        number = _newest_number(parent, name)
         newest = parent / f"{name}-{number:03d}"
         if number and resume and status(newest) != "finished":
-            remove_unfinished(newest / "checkpoints")
-            checkpoint = latest_checkpoint(newest / "checkpoints")
-            kept = _read_config(newest / "config.yaml")
-            if kept is not None and checkpoint is not None:
-                changed = differences(kept, config)
-                if changed:
-                    raise RunFolderError(
-                        f"{newest}: the unfinished run has another configuration "
-                        f"({'; '.join(changed)}); set it back, or begin a new run with "
-                        "run.resume=false"
-                    )
-                return newest, checkpoint
-            if checkpoint is None:
-                return newest, None  # it ended before its first checkpoint: begin again in place
+            lock = _lock(newest)
+            if status(newest) != "finished":  # the process that held the lock before may have ended
+                return _resume(newest, lock, config, differences, data)
+            lock.release()
+            continue
         folder = parent / f"{name}-{number + 1:03d}"
-        folder.mkdir()
-        return folder, None
-    except OSError as error:
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue  # another launch was faster: look again at what is there now
+        except OSError as error:
+            raise _unwritable(parent, error) from None
+        lock = _lock(folder)
+        return Run(folder, None, lock, _notices(lock))
+
+
+def _resume(
+    folder: Path,
+    lock: RunLock,
+    config: Mapping[str, Any],
+    differences: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
+    data: Mapping[str, Any] | None,
+) -> Run:
+    remove_unfinished(folder / "checkpoints")
+    try:
+        checkpoint = latest_checkpoint(folder / "checkpoints")
+    except CheckpointError as error:
+        raise RunFolderError(f"{error}, or {_NEW_RUN}") from None
+    if checkpoint is None:
+        return Run(folder, None, lock, _notices(lock))  # it ended before its first checkpoint
+    changed = differences(_read_config(folder / "config.yaml"), config)
+    if changed:
         raise RunFolderError(
-            f"{parent}: the run folder cannot be written, got {error.strerror}; choose another "
-            "one with run.dir=FOLDER"
-        ) from None
+            f"{folder}: the unfinished run has another configuration ({'; '.join(changed)}); set "
+            f"it back, or {_NEW_RUN}"
+        )
+    changed = _data_differences(checkpoint.state.get("data"), data)
+    if changed:
+        raise RunFolderError(
+            f"{folder}: the unfinished run was trained on other data ({'; '.join(changed)}); put "
+            f"the data back, or {_NEW_RUN} (train.pretrained={folder} keeps the weights)"
+        )
+    passed_over = tuple(
+        f"passed over a damaged checkpoint: {sentence.rpartition('; ')[0]}"
+        for sentence in checkpoint.damaged
+    )
+    return Run(folder, checkpoint, lock, _notices(lock) + passed_over)
+
+
+def _data_differences(kept: Mapping[str, Any] | None, data: Mapping[str, Any] | None) -> list[str]:
+    """Return what differs between two fingerprints; nothing where one of them is missing."""
+    if kept is None or data is None:
+        return []
+    found = []
+    for key in sorted({*kept, *data}):
+        old, new = kept.get(key), data.get(key)
+        if old == new:
+            continue
+        if key.startswith("crc_"):
+            found.append(f"other {key.removeprefix('crc_')}")
+        else:
+            found.append(f"{key}: {old} -> {new}")
+    # Where the counts have changed, other checksums say nothing more.
+    return [text for text in found if ":" in text] or found
+
+
+def _newest_number(parent: Path, name: str) -> int:
+    """Return the highest number of the runs of a name, 0 if there is none; make the parent."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        found = os.listdir(parent)
+    except OSError as error:
+        raise _unwritable(parent, error) from None
+    pattern = re.compile(re.escape(name) + r"-(\d{3,})")
+    return max((int(m[1]) for entry in found if (m := pattern.fullmatch(entry))), default=0)
+
+
+def _lock(folder: Path) -> RunLock:
+    try:
+        return RunLock(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _notices(lock: RunLock) -> tuple[str, ...]:
+    return (lock.notice,) if lock.notice else ()
+
+
+def _unwritable(folder: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"{folder}: the run folder cannot be written, got {error.strerror}; choose another one "
+        "with run.dir=FOLDER"
+    )
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
@@ -105,24 +200,29 @@ def _write(folder: Path, name: str, text: str) -> None:
     try:
         write_whole(folder / name, text)
     except OSError as error:
-        raise RunFolderError(
-            f"{folder}: the run folder cannot be written, got {error.strerror}; choose another "
-            "one with run.dir=FOLDER"
-        ) from None
+        raise _unwritable(folder, error) from None
 
 
 def status(folder: Path) -> str:
-    """Return the status in a run's summary.json, "unfinished" if there is none."""
-    try:
-        return str(json.loads((folder / "summary.json").read_text())["status"])
-    except (OSError, ValueError, KeyError, TypeError):
+    """Return the status in a run's summary.json, "unfinished" if there is none.
+
+    Raises
+    ------
+    RunFolderError
+        If the file is damaged or cannot be read.
+    """
+    path = folder / "summary.json"
+    text = _read(path)
+    if text is None:
         return "unfinished"
+    try:
+        return str(json.loads(text)["status"])
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(path, "remove it to resume the run") from None
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it appears whole or not at all."""
-    import os
-
     aside = path.with_name(f".aside-{path.name}")
     with aside.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -131,12 +231,38 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
-def _read_config(path: Path) -> dict[str, Any] | None:
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return the configuration that a run has kept, without its notes."""
+    text = _read(path)
+    if text is None:
+        raise RunFolderError(
+            f"{path}: is missing beside the run's checkpoints; restore it, or {_NEW_RUN}"
+        )
     try:
-        kept = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
-        return None
-    if not isinstance(kept, dict):
-        return None
+        kept = yaml.safe_load(text)
+    except yaml.YAMLError:
+        kept = None
+    if not isinstance(kept, dict) or not all(
+        isinstance(section, dict) for section in kept.values()
+    ):
+        raise _damaged(path, "restore it")
     kept.pop("notes", None)
     return kept
+
+
+def _read(path: Path) -> str | None:
+    """Return a text file of a run folder, None if it is not there."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise RunFolderError(
+            f"{path}: cannot be read, got {error.strerror} (errno {error.errno}); nothing was "
+            "changed, give the same command again once the file can be read"
+        ) from None
+
+
+def _damaged(path: Path, cure: str) -> RunFolderError:
+    text = _read(path) or ""
+    return RunFolderError(f"{path}: is damaged, got {text[:60]!r}; {cure}, or {_NEW_RUN}")

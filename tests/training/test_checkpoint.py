@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -181,27 +182,79 @@ def test_a_damaged_file_is_refused_and_an_older_checkpoint_taken(tmp_path, parts
     (newer / name).write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(newer)
-    assert str(caught.value) == (
-        f"{newer / name}: has changed since it was saved; take another checkpoint"
+    sentence = (
+        f"{newer / name}: has changed since it was saved, got another size or SHA-256 than "
+        "manifest.json gives; take another checkpoint"
     )
-    assert latest_checkpoint(tmp_path).folder == older
-    assert open_checkpoint(tmp_path).folder == older
+    assert str(caught.value) == sentence
+    for newest in (latest_checkpoint(tmp_path), open_checkpoint(tmp_path)):
+        assert newest.folder == older and newest.damaged == (sentence,)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}'])
 def test_a_damaged_manifest_is_refused(tmp_path, parts, text):
     folder = save(parts, tmp_path, 5)
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(CheckpointError, match="is no whole checkpoint, got .*; take another"):
-        open_checkpoint(folder)
-    assert latest_checkpoint(tmp_path) is None
+    sentence = refusal(open_checkpoint, folder)
+    assert sentence.startswith(f"{folder / 'manifest.json'}: is damaged, got ")
+    assert sentence.endswith("; take another checkpoint")
+    assert refusal(latest_checkpoint, tmp_path).startswith(
+        f"{tmp_path}: no checkpoint is whole, got 1 damaged; the newest: {folder / 'manifest.json'}"
+    )
 
 
-def test_a_missing_file_is_refused(tmp_path, parts):
+@pytest.mark.parametrize("name", ["head.params", "manifest.json"])
+def test_a_missing_file_is_refused(tmp_path, parts, name):
     folder = save(parts, tmp_path, 5)
-    (folder / "head.params").unlink()
-    with pytest.raises(CheckpointError, match=r"is no whole checkpoint, got .*head\.params"):
-        open_checkpoint(folder)
+    (folder / name).unlink()
+    assert refusal(open_checkpoint, folder) == (
+        f"{folder / name}: is missing, got No such file or directory; take another checkpoint"
+    )
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_damaged_checkpoints_never_drive_out_whole_ones(tmp_path, parts):
+    for step in (30, 40, 50):
+        flip(save(parts, tmp_path, step) / "net.params")
+    for step in (5, 10, 15):  # the run began again, below the damaged ones
+        save(parts, tmp_path, step, keep=2)
+    assert names(tmp_path) == [f"step-{step:08d}" for step in (10, 15, 30, 40, 50)]
+    assert latest_checkpoint(tmp_path).state["progress"]["step"] == 15
+    for step in (60, 70):
+        save(parts, tmp_path, step, keep=2)
+    assert names(tmp_path) == ["step-00000060", "step-00000070"]
+
+
+def test_a_checkpoint_that_is_damaged_while_the_run_goes_on_does_not_count(tmp_path, parts):
+    folders = [save(parts, tmp_path, step, keep=2) for step in (5, 10)]
+    flip(folders[1] / "state.json")
+    save(parts, tmp_path, 15, keep=2)
+    assert names(tmp_path) == [f"step-{step:08d}" for step in (5, 10, 15)]
+
+
+def test_a_parent_that_cannot_be_listed_is_not_empty(tmp_path, monkeypatch):
+    def failing(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "listdir", failing)
+    assert refusal(latest_checkpoint, tmp_path) == (
+        f"{tmp_path}: cannot be read, got Input/output error (errno 5); nothing was changed, give "
+        "the same command again once the file can be read"
+    )
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, parts):
+    folder = save(parts, tmp_path, 5)
+    os.rename(folder, tmp_path / ".aside-old-step-00000005")
+    shutil.copytree(tmp_path / ".aside-old-step-00000005", tmp_path / ".aside-step-00000005")
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == ["step-00000005"]
+    assert open_checkpoint(folder).state["progress"]["step"] == 5
 
 
 def test_a_run_folder_stands_for_its_newest_checkpoint(tmp_path, parts):

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -22,18 +25,19 @@ def differences(old, new):
     ]
 
 
-def choose(parent, config=CONFIG, resume=True, name="demo"):
-    folder, checkpoint = choose_run(parent, name, resume, config, differences)
-    return folder, checkpoint
+def choose(parent, config=CONFIG, resume=True, name="demo", data=None):
+    run = choose_run(parent, name, resume, config, differences, data)
+    run.lock.release()
+    return run.folder, run.checkpoint
 
 
-def write_checkpoint(folder, step=10):
+def write_checkpoint(folder, step=10, **state):
     """Write the smallest checkpoint that is whole: a manifest of one file."""
     import hashlib
 
     place = folder / "checkpoints" / f"step-{step:08d}"
     place.mkdir(parents=True)
-    state = json.dumps({"progress": {"step": step}}).encode()
+    state = json.dumps({"progress": {"step": step}, **state}).encode()
     (place / "state.json").write_bytes(state)
     mark = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
     (place / "manifest.json").write_text(json.dumps({"format": 1, "files": {"state.json": mark}}))
@@ -119,10 +123,147 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
     assert not aside.exists()
 
 
-def test_configuration_that_was_lost_begins_a_new_run(tmp_path):
+@pytest.mark.parametrize("text", ["{ broken", "", "- 1", "optim: 3"])
+def test_a_damaged_configuration_is_said(tmp_path, text):
     folder = begin(tmp_path)
-    (folder / "config.yaml").write_text("{ broken")
-    assert choose(tmp_path) == (tmp_path / "demo-002", None)
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(RunFolderError) as caught:
+        choose(tmp_path)
+    assert str(caught.value) == (
+        f"{folder / 'config.yaml'}: is damaged, got {text!r}; restore it, or begin a new run with "
+        "run.resume=false"
+    )
+    assert choose(tmp_path, resume=False) == (tmp_path / "demo-002", None)
+
+
+def test_a_missing_configuration_is_said(tmp_path):
+    folder = begin(tmp_path)
+    (folder / "config.yaml").unlink()
+    with pytest.raises(RunFolderError, match="is missing beside the run's checkpoints; restore it"):
+        choose(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json"])
+def test_a_file_that_cannot_be_read_is_no_missing_file(tmp_path, name):
+    folder = begin(tmp_path, "stopped")
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(RunFolderError) as caught:
+        choose(tmp_path)
+    assert str(caught.value) == (
+        f"{folder / name}: cannot be read, got Is a directory (errno 21); nothing was changed, "
+        "give the same command again once the file can be read"
+    )
+
+
+def damage(folder):
+    """Change one bit of a checkpoint."""
+    state = folder / "state.json"
+    content = bytearray(state.read_bytes())
+    content[5] ^= 1
+    state.write_bytes(content)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
+    folder = begin(tmp_path, step=10)
+    write_checkpoint(folder, 20)
+    for step in (10, 20):
+        damage(folder / "checkpoints" / f"step-{step:08d}")
+    with pytest.raises(RunFolderError) as caught:
+        choose(tmp_path)
+    newest = folder / "checkpoints" / "step-00000020" / "state.json"
+    assert str(caught.value) == (
+        f"{folder / 'checkpoints'}: no checkpoint is whole, got 2 damaged; the newest: {newest}: "
+        "has changed since it was saved, got another size or SHA-256 than manifest.json gives; "
+        "restore one from a copy, or begin a new run with run.resume=false"
+    )
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        "step-00000010",
+        "step-00000020",
+    ]
+    assert choose(tmp_path, resume=False) == (tmp_path / "demo-002", None)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path):
+    folder = begin(tmp_path, step=10)
+    write_checkpoint(folder, 20)
+    damage(folder / "checkpoints" / "step-00000020")
+    run = choose_run(tmp_path, "demo", True, CONFIG, differences)
+    run.lock.release()
+    assert run.checkpoint.state["progress"]["step"] == 10
+    assert run.notices == (
+        "passed over a damaged checkpoint: "
+        f"{folder / 'checkpoints' / 'step-00000020' / 'state.json'}: has changed since it was "
+        "saved, got another size or SHA-256 than manifest.json gives",
+    )
+
+
+def test_a_read_error_is_no_damage(tmp_path, monkeypatch):
+    folder = begin(tmp_path, step=10)
+    write_checkpoint(folder, 20)
+    whole = Path.open
+
+    def failing(path, *arguments, **options):
+        if path.parent.name == "step-00000020":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return whole(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(RunFolderError) as caught:
+        choose(tmp_path)
+    assert str(caught.value) == (
+        f"{folder / 'checkpoints' / 'step-00000020' / 'manifest.json'}: cannot be read, got "
+        "Input/output error (errno 5); nothing was changed, give the same command again once the "
+        "file can be read, or begin a new run with run.resume=false"
+    )
+    monkeypatch.undo()
+    assert choose(tmp_path)[1].state["progress"]["step"] == 20
+
+
+DATA = {"images": 120, "people": 12, "crc_keys": 1, "crc_labels": 2}
+
+
+@pytest.mark.parametrize(
+    ("now", "difference"),
+    [
+        ({"images": 110, "crc_keys": 3}, "images: 120 -> 110"),
+        ({"images": 130, "people": 13, "crc_labels": 5}, "images: 120 -> 130; people: 12 -> 13"),
+        ({"crc_labels": 5}, "other labels"),
+    ],
+    ids=["fewer images", "more people", "other labels"],
+)
+def test_other_data_is_refused_with_the_difference(tmp_path, now, difference):
+    folder = begin(tmp_path, step=None)
+    write_checkpoint(folder, 10, data=DATA)
+    assert choose(tmp_path, data=dict(DATA))[1].state["data"] == DATA
+    with pytest.raises(RunFolderError) as caught:
+        choose(tmp_path, data={**DATA, **now})
+    assert str(caught.value) == (
+        f"{folder}: the unfinished run was trained on other data ({difference}); put the data "
+        f"back, or begin a new run with run.resume=false (train.pretrained={folder} keeps the "
+        "weights)"
+    )
+    assert choose(tmp_path, data={**DATA, **now}, resume=False)[0] == tmp_path / "demo-002"
+
+
+def test_a_checkpoint_of_before_has_no_fingerprint_and_is_taken(tmp_path):
+    begin(tmp_path)
+    assert choose(tmp_path, data=DATA)[1].state["progress"]["step"] == 10
+
+
+def test_a_folder_that_another_launch_makes_first_is_looked_at_again(tmp_path, monkeypatch):
+    made = Path.mkdir
+
+    def slower(path, *arguments, **options):
+        if path.name == "demo-001" and not path.exists():
+            made(path)
+            write_checkpoint(path, 10)
+            write_config(path, CONFIG, {})
+        return made(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", slower)
+    folder, checkpoint = choose(tmp_path)
+    assert folder == tmp_path / "demo-001" and checkpoint.state["progress"]["step"] == 10
 
 
 def test_parent_that_cannot_be_written(tmp_path):
@@ -145,8 +286,16 @@ def test_config_file_holds_the_configuration_and_the_notes(tmp_path):
         write_config(tmp_path / "none", CONFIG, {})
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"steps": 3}'])
-def test_status_of_a_run_without_a_good_summary(tmp_path, text):
-    if text is not None:
-        (tmp_path / "summary.json").write_text(text)
+def test_status_of_a_run_without_a_summary(tmp_path):
     assert status(tmp_path) == "unfinished"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"steps": 3}'])
+def test_a_damaged_summary_is_said(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(RunFolderError) as caught:
+        status(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'summary.json'}: is damaged, got {text!r}; remove it to resume the run, or "
+        "begin a new run with run.resume=false"
+    )

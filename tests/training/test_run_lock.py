@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder is one process's at a time; the kernel gives the lock back when that one dies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.run_lock import RunLock, RunLocked
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from training.run_lock import RunLock
+lock = RunLock(Path(sys.argv[1]))
+if sys.argv[2] == "fork" and os.fork() == 0:
+    time.sleep(600)  # a worker process that outlives the one that holds the lock
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path, request):
+    """Start a process that holds the lock of a folder; kill all of it at the end."""
+    how = getattr(request, "param", "alone")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), how],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_second_is_refused_with_host_and_process_of_the_first(tmp_path, holder):
+    with pytest.raises(RunLocked) as caught:
+        RunLock(tmp_path)
+    start = (
+        f"{tmp_path}: another process trains in this run folder, got process {holder.pid} on host "
+        f"{socket.gethostname()}, since "
+    )
+    assert str(caught.value).startswith(start)
+    assert str(caught.value).endswith(
+        "; wait for it, stop it, or begin a new run with run.resume=false"
+    )
+
+
+@pytest.mark.parametrize("holder", ["alone", "fork"], indirect=True)
+def test_death_frees_the_lock(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    RunLock(tmp_path).release()
+
+
+def test_a_holder_that_has_not_written_its_name(tmp_path, holder):
+    (tmp_path / "run.lock").write_text("")
+    with pytest.raises(RunLocked, match="got one that has just started; wait for it"):
+        RunLock(tmp_path)
+
+
+def test_a_released_lock_is_free(tmp_path):
+    lock = RunLock(tmp_path)
+    assert lock.notice == ""
+    lock.release()
+    held = subprocess.run(
+        [sys.executable, "-c", HOLD.replace("time.sleep(600)\n", ""), str(tmp_path), "alone"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert held.stdout == "held\n", held.stderr
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    lock = RunLock(tmp_path)
+    assert lock.notice == (
+        f"{tmp_path}: the file system has no locks (No locks available); start this run only once "
+        "at a time"
+    )
+    lock.release()
