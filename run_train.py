@@ -10,9 +10,15 @@ sees the whole configuration.
 
 from __future__ import annotations
 
+from launch.lifeline import tie_forks
 from launch.memory import keep_memory
+from launch.output import attach
 from launch.threads import share_cores
 
+OUTPUT = None
+if __name__ == "__main__":  # first of all: the rest takes seconds, and the launcher may end in them
+    OUTPUT = attach()
+    tie_forks()
 THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
 keep_memory()  # before there are threads
 
@@ -121,6 +127,8 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     folder, checkpoint, run = choose_folder(config, plain, inputs, data, comm)
     if run:
         at_end.callback(run.lock.release)
+    if OUTPUT and folder.is_dir():  # Horovod: another host may not have the folder
+        OUTPUT.keep_in(folder)
     state = checkpoint.state if checkpoint else {}
     progress = Progress(**state.get("progress", {}))
     # Kept from the first start on: with another number of ranks an epoch drops another tail.

@@ -154,7 +154,10 @@ class Loop:
         Stopped
             Likewise, when some rank was asked to stop.
         """
-        handlers = {s: signal.signal(s, self._ask_stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        asking = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup asks for
+            asking.append(signal.SIGHUP)
+        handlers = {s: signal.signal(s, self._ask_stop) for s in asking}
         clock = DeviceClock()
         try:
             self._steps(clock)
@@ -319,7 +322,8 @@ class Loop:
         )
 
     def _ask_stop(self, number: int, frame: Any) -> None:
-        self._stop_at = time.perf_counter()
+        if self._stop_at is None:  # the time that is left counts from the first request
+            self._stop_at = time.perf_counter()
 
     def _average_statistics(self) -> None:
         """Horovod: BatchNorm's running statistics differ between ranks; use their mean."""

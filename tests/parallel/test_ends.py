@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""However a launcher ends, no process is left and the run resumes; one run, one process group."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from tests.parallel.ends import LAUNCHERS, Launched, output_of
+from tests.parallel.ranks import HOROVODRUN, Ranks, read_losses, run, training, write_cfg
+
+pytestmark = pytest.mark.parallel
+
+
+@pytest.mark.parametrize(
+    ("launcher", "how"), [("launch.local", "closed pipe"), ("launch.hosts", "SIGKILL")]
+)
+def test_no_process_outlives_its_launcher_and_the_run_resumes(
+    launcher, how, tiny_records, tmp_path
+):
+    # tests/parallel/end_often.py tries every launcher with every end.
+    steps = {"max_steps": 100_000, "checkpoint_every": 2}
+    cfg = write_cfg(tmp_path, tiny_records, train=steps)
+    folder = tmp_path / "runs" / "tiny-001"
+    command = [*LAUNCHERS[launcher], "--cfg", str(cfg)]
+    with Launched(command, output_of(how)) as launched:
+        launched.until(lambda: max(read_losses(folder), default=0) >= 4, "four steps")
+        launched.end(how)
+        launched.until_gone()
+    assert "asked to stop: " in (folder / "train.log").read_text()
+    last = max(read_losses(folder))
+    with Ranks(2, training(cfg)) as again:
+        again.until(lambda: max(read_losses(folder), default=0) > last)
+        again.kill_all()
+    assert sorted(read_losses(folder)) == list(range(1, max(read_losses(folder)) + 1))
+    log = (folder / "train.log").read_text().splitlines()
+    assert sum(line.startswith("run ") for line in log) == 2  # both launches are in it
+
+
+RANK = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from launch.output import attach
+attach()
+while True:
+    print("rank", os.environ["HOROVOD_RANK"], "\\u9854", flush=True)
+    time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def horovodrun_of_a_small_program(tmp_path):
+    """Return the command of two ranks that only write lines."""
+    from tests.parallel.ranks import ROOT
+
+    script = tmp_path / "rank.py"
+    script.write_text(RANK.format(root=str(ROOT)))
+    return [str(HOROVODRUN), "-np", "2", sys.executable, str(script)]
+
+
+def test_ranks_end_when_nobody_reads_horovodruns_pipe(horovodrun_of_a_small_program):
+    with Launched(horovodrun_of_a_small_program, "pipe") as launched:
+        assert os.read(launched.ours, 1)
+        launched.end("closed pipe")
+        launched.until_gone()
+
+
+def test_a_locale_that_lacks_a_character_does_not_hang_the_ranks(horovodrun_of_a_small_program):
+    latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "C"}
+    with Launched(horovodrun_of_a_small_program, "file", latin) as launched:
+        for rank in "01":
+            line = f"[{rank}]<stdout>:rank {rank} \\u9854\n"
+            launched.until(lambda line=line: launched.said().count(line) > 200, line)
+        launched.end("SIGTERM")
+        launched.until_gone()
+
+
+def test_a_path_that_the_locale_lacks(tiny_records, tmp_path):
+    folder = tmp_path / "顔"
+    cfg = write_cfg(folder, tiny_records, train={"max_steps": 2})
+    latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "C"}
+    command = [*LAUNCHERS["launch.local"], "--cfg", str(cfg)]
+    with Launched(command, "file", latin) as launched:
+        launched.until_gone()
+        assert launched.process.returncode == 0, launched.said()
+        assert launched.said().startswith(f"run {folder / 'runs' / 'tiny-001'}  ranks 2")
+    log = (folder / "runs" / "tiny-001" / "train.log").read_text(encoding="utf-8")
+    assert log.startswith(f"run {folder / 'runs' / 'tiny-001'}  ranks 2")
+    assert "step 2/2" in log
+
+
+def test_the_second_of_two_launches_is_refused(tiny_records, tmp_path):
+    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 100_000, "checkpoint_every": 2})
+    folder = tmp_path / "runs" / "tiny-001"
+    with Ranks(1, training(cfg)) as first:
+        first.until(lambda: max(read_losses(folder), default=0) >= 2)
+        second = run(1, training(cfg))
+        assert second.code == 2, second.everything
+        assert second.stdout == ""
+        assert second.stderr.startswith(
+            f"run_train: {folder}: another process trains in this run folder, got process "
+            f"{first.pids()[0]} on host "
+        )
+        assert second.stderr.count("\n") == 0
+        os.kill(first.pids()[0], signal.SIGTERM)
+        ended = first.wait()
+    assert ended.code == 143, ended.everything
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny-001"]
+    assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
