@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -138,6 +139,21 @@ class Launched:
                 if marked and not ended:
                     found.append(int(entry.name))
         return found
+
+
+def over_ssh(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Return environment and command of launch.hosts with a rank here and one over ssh.
+
+    ssh is a stand-in (fake_ssh.py), put into ``folder``.
+    """
+    place = folder / "bin" / "ssh"
+    place.parent.mkdir(exist_ok=True)
+    script = shlex.join([sys.executable, str(Path(__file__).with_name("fake_ssh.py"))])
+    place.write_text(f'#!/bin/sh\nexec {script} "$@"\n')
+    place.chmod(0o755)
+    environment = {"PATH": f"{place.parent}:{os.environ['PATH']}"}
+    hosts = ["-H", "localhost:1,127.0.0.2:1", "--network-interface", "lo"]
+    return environment, [sys.executable, "-m", "launch.hosts", *hosts]
 
 
 def output_of(how: str) -> str:

@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from tests.parallel.ends import LAUNCHERS, Launched, output_of
+from tests.parallel.ends import LAUNCHERS, Launched, output_of, over_ssh
 from tests.parallel.ranks import HOROVODRUN, Ranks, read_losses, run, training, write_cfg
 
 pytestmark = pytest.mark.parallel
 
 
 @pytest.mark.parametrize(
-    ("launcher", "how"), [("launch.local", "closed pipe"), ("launch.hosts", "SIGKILL")]
+    ("launcher", "how"), [("launch.local", "closed pipe"), ("launch.hosts over ssh", "SIGKILL")]
 )
 def test_no_process_outlives_its_launcher_and_the_run_resumes(
     launcher, how, tiny_records, tmp_path
@@ -26,8 +26,9 @@ def test_no_process_outlives_its_launcher_and_the_run_resumes(
     steps = {"max_steps": 100_000, "checkpoint_every": 2}
     cfg = write_cfg(tmp_path, tiny_records, train=steps)
     folder = tmp_path / "runs" / "tiny-001"
-    command = [*LAUNCHERS[launcher], "--cfg", str(cfg)]
-    with Launched(command, output_of(how)) as launched:
+    environment, remote = over_ssh(tmp_path)
+    command = [*{**LAUNCHERS, "launch.hosts over ssh": remote}[launcher], "--cfg", str(cfg)]
+    with Launched(command, output_of(how), environment) as launched:
         launched.until(lambda: max(read_losses(folder), default=0) >= 4, "four steps")
         launched.end(how)
         launched.until_gone()

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for ssh to a host that is this machine: ``fake_ssh.py [-o X ...] HOST COMMAND...``.
+
+What matters of ssh: the command is no child of the client but of a server, which the client does
+not take along when it is killed; the server then closes the command's pipes and goes, and leaves
+the command to itself.  Exit code and output come back as ssh brings them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import subprocess
+import sys
+
+WITH_VALUE = ("-o", "-p", "-i", "-l")
+
+
+def main(arguments: list[str]) -> int:
+    words: list[str] = []  # host and command; options stand before the host and behind it
+    while arguments:
+        if len(words) < 2 and arguments[0].startswith("-"):
+            arguments = arguments[2 if arguments[0] in WITH_VALUE else 1 :]
+        else:
+            words.append(arguments.pop(0))
+    command = " ".join(words[1:])
+    alive, hold = os.pipe()  # closed by the system when the client ends, however that is
+    answer, reply = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.close(hold)
+        os.close(answer)
+        serve(command, alive, reply)
+        os._exit(0)
+    os.close(alive)
+    os.close(reply)
+    code = os.read(answer, 16)
+    return int(code) if code else 255
+
+
+def serve(command: str, alive: int, reply: int) -> None:
+    ctypes.CDLL(None).prctl(15, b"sshd", 0, 0, 0)  # PR_SET_NAME
+    process = subprocess.Popen(
+        ["sh", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    pipes = {process.stdout.fileno(): 1, process.stderr.fileno(): 2}
+    while pipes:
+        for ready in select.select([alive, *pipes], [], [])[0]:
+            if ready == alive:
+                return
+            data = os.read(ready, 1 << 16)
+            if data:
+                os.write(pipes[ready], data)
+            else:
+                del pipes[ready]
+    os.write(reply, str(process.wait()).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
