@@ -158,6 +158,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             begin=Position(progress.epoch, progress.consumed),
             say=log.say,
         )
+    notices = inputs.records.notices if inputs.records else ()
     announce(
         log,
         folder,
@@ -170,7 +171,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             "loader": f"{config.data.loader}/{config.data.reader}",
             "batch": f"{config.data.batch_size} x {comm.size} = {whole}",
         },
-        [operators, *told, begun, comm.notice(inputs.ctx)],
+        [*notices, operators, *told, begun, comm.notice(inputs.ctx)],
     )
     depends_on = {**versions(), "decode": decode}
     meta = {

@@ -30,6 +30,7 @@ MAGIC_BYTES = struct.pack("<I", MAGIC)
 LENGTH_BITS = 29
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # cflag: where a part stands in its record
 LARGEST_FLOAT_KEY = 1 << 24  # keys are stored as float32 labels: beyond this they are rounded
+_FLOAT = struct.Struct("<f")
 
 
 def write_record_set(
@@ -71,7 +72,8 @@ def write_record_set(
     Raises
     ------
     ValueError
-        Labels out of order or out of range, an image that is no JPEG, no images at all.
+        Labels out of order, out of range or no whole numbers, an image that is no JPEG, no images
+        at all.
     OSError
         The folder cannot be written.
     """
@@ -163,6 +165,12 @@ def _write_images(
                 f"image {key}: labels are 0 .. {num_classes - 1}, got {label}; number the people "
                 "without gaps or raise num_classes"
             )
+        if label != int(label) or _FLOAT.unpack(_FLOAT.pack(label))[0] != label:
+            raise ValueError(
+                f"image {key}: labels are whole numbers that float32 holds exactly, got {label}; "
+                "number the people without gaps"
+            )
+        label = int(label)
         if header and label < previous:
             raise ValueError(
                 f"image {key}: labels must not fall, got {label} after {previous}; sort by label"
