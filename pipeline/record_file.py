@@ -203,13 +203,8 @@ def shorten(digits: bytes) -> str:
 
 def check_index(
     rec: Path, idx: Path, data: np.ndarray, keys: np.ndarray, offsets: np.ndarray
-) -> int:
-    """Refuse a truncated .rec and the .idx of another .rec.
-
-    Returns
-    -------
-    Bytes that follow the last record of the .idx.
-    """
+) -> None:
+    """Refuse a truncated .rec and the .idx of another .rec."""
     last = int(np.argmax(offsets))
     beyond = np.flatnonzero(offsets > len(data) - 32)  # offsets + 32 may be more than int64 holds
     if len(beyond):
@@ -232,11 +227,10 @@ def check_index(
             f"{rec}: ends inside the record of key {keys[last]}, got {len(data)} bytes where "
             f"{end} are needed; the .rec is truncated, copy it again"
         )
-    return len(data) - _end_of_record(data, int(offsets[last]))
 
 
-def _end_of_record(data: np.ndarray, offset: int) -> int:
-    """Return where a record ends, with its padding and, if it is in parts, with all of them."""
+def bytes_after(data: np.ndarray, offset: int) -> int:
+    """Return the bytes of a .rec that follow a record with its padding and all of its parts."""
     part = 1
     while part in (1, 2) and offset + 8 <= len(data):
         magic, length = data[offset : offset + 8].view("<u4").tolist()
@@ -244,7 +238,7 @@ def _end_of_record(data: np.ndarray, offset: int) -> int:
             break
         part, length = length >> 29, length & (1 << 29) - 1
         offset += 8 + (length + 3) // 4 * 4
-    return offset
+    return len(data) - offset
 
 
 def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:

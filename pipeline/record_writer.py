@@ -157,7 +157,7 @@ def _write_images(
 ) -> tuple[list[tuple[int, int]], int]:
     """Append all images; return the range of keys of each person, and the number of images."""
     first_key = int(header)
-    ranges = [(first_key, first_key)] * num_classes
+    ranges = [(first_key, first_key)] * (num_classes if header else 0)
     key, previous = first_key, 0
     for label, jpeg in images:
         if not 0 <= label < num_classes:
@@ -180,8 +180,9 @@ def _write_images(
                 f"image {key}: no JPEG, got bytes beginning {bytes(jpeg[:4])!r}; encode it first"
             )
         writer.append(key, _payload(key, [label, 1.0] if vector_labels else label, jpeg))
-        first, end = ranges[label]
-        ranges[label] = (first if end > first else key, key + 1)
+        if header:
+            first, end = ranges[label]
+            ranges[label] = (first if end > first else key, key + 1)
         key, previous = key + 1, label
     if key == first_key:
         raise ValueError("images: at least one is needed, got none; look at the source folder")

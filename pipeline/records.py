@@ -32,6 +32,7 @@ from pipeline.index_files import (
 from pipeline.property_file import read_property
 from pipeline.record_file import (
     RecordError,
+    bytes_after,
     check_index,
     find_files,
     map_rec,
@@ -305,16 +306,18 @@ def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, di
     """Return keys, offsets, labels, facts, and whether the .rec had to be scanned."""
     keys, offsets = read_index(idx)
     data = map_rec(rec)
-    after = check_index(rec, idx, data, keys, offsets)
+    check_index(rec, idx, data, keys, offsets)
     header = read_header_record(data, keys, offsets)
     notices, labels = [], None
     if header is not None:
         notices = header.notices(keys)
         labels = labels_from_identities(data, rec, keys, offsets, header)
         images = header.images
+    last = int(np.argmax(offsets))
+    after = bytes_after(data, int(offsets[last]))
     if not notices and after >= _RECORD_BYTES:
         notices.append(
-            f"its last record, of key {keys[np.argmax(offsets)]}, is followed by {after} bytes of "
+            f"its last record, of key {keys[last]}, is followed by {after} bytes of "
             f"{rec.name} that it does not name"
         )
     scanned = labels is None
