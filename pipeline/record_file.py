@@ -25,6 +25,7 @@ _PIECE = 1 << 22  # bytes of an .idx that are parsed at a time
 _LONGEST_LINE = 1 << 10  # bytes of an .idx, far more than a line has
 _LINE = re.compile(rb"[ \t]*([0-9]+)[ \t]+([0-9]+)\s*")
 _LARGEST = (1 << 63) - 1  # int64
+_UNUSUAL = 1 << 62  # numbers from here on are looked at one by one
 _SHOWN = 40  # bytes of a line that a message shows
 
 
@@ -92,10 +93,10 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
         If a line is not a key, a tab and an offset; the message gives its number and its text.
     """
     parts: tuple[list[np.ndarray], ...] = ([np.empty(0, np.int64)], [np.empty(0, np.int64)])
-    for first_line, text in _lines(idx):
+    for start, text in _lines(idx):
         table = _numbers(text)
         if table is None:
-            table = _numbers_by_line(idx, first_line, text)
+            table = _numbers_by_line(idx, start, text)
         for part, column in zip(parts, table.T, strict=True):
             part.append(column.copy())
     keys, offsets = (_joined(part) for part in parts)
@@ -105,9 +106,9 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
             "copy it again"
         )
     if (keys[1:] <= keys[:-1]).any():
-        for first_line, text in _lines(idx):  # a line of three numbers, and later one of one
+        for start, text in _lines(idx):  # perhaps a line of three numbers, and later one of one
             if text.translate(None, b"0123456789") != b"\t\n" * text.count(b"\n"):
-                _numbers_by_line(idx, first_line, text)
+                _numbers_by_line(idx, start, text)
         order = np.argsort(keys, kind="stable")
         keys, offsets = keys[order], offsets[order]
     twice = np.flatnonzero(keys[1:] == keys[:-1])
@@ -117,20 +118,17 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield a file in pieces of whole lines, each with the number of its first line.
+    """Yield a file in pieces of whole lines, each with the byte at which it starts.
 
     What is blank at the end of the file is left out, and the last line ends like the others.
     """
-    number = 1
     try:
         with path.open("rb") as file:
             stop = _end_of_text(file)
-            while file.tell() < stop:
-                text = file.read(min(_PIECE, stop - file.tell()))
+            while (start := file.tell()) < stop:
+                text = file.read(min(_PIECE, stop - start))
                 # Not without a bound: a file that is no index may have no end of line at all.
-                text += file.readline(_LONGEST_LINE) if file.tell() < stop else b"\n"
-                yield number, text
-                number += text.count(b"\n")
+                yield start, text + (file.readline(_LONGEST_LINE) if file.tell() < stop else b"\n")
     except OSError as error:
         raise RecordError(f"{path}: cannot be read, got {error.strerror}") from None
 
@@ -157,32 +155,42 @@ def _numbers(text: bytes) -> np.ndarray | None:
             table = np.fromstring(text, dtype=np.int64, sep=" ")
     except (ValueError, DeprecationWarning):
         return None
-    if len(table) != 2 * text.count(b"\n") or not len(table) or b"\0" in text:
+    if len(table) != 2 * text.count(b"\n") or not len(table):
+        return None
+    if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # for NumPy the text ends there
         return None
     # A number that int64 does not hold comes as the largest one; records begin at multiples of 4.
-    if table.min() < 0 or table.max() == _LARGEST or np.bitwise_or.reduce(table[1::2]) & 3:
+    if not 0 <= np.bitwise_or.reduce(table) < _UNUSUAL or np.bitwise_or.reduce(table[1::2]) & 3:
         return None
     return table.reshape(-1, 2)
 
 
-def _numbers_by_line(idx: Path, first_line: int, text: bytes) -> np.ndarray:
+def _numbers_by_line(idx: Path, start: int, text: bytes) -> np.ndarray:
     """Return what ``_numbers`` does, or raise RecordError for the line that is damaged."""
     table = []
-    for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), first_line):
+    for place, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
         found = _LINE.fullmatch(line)
         if not found:
+            number = _line_number(idx, start) + place
             raise RecordError(
                 f"{idx}: line {number} is not a key, a tab and an offset, got {shown(line)}; the "
                 "file is damaged or no index, make or copy it again"
             )
         key, offset = (digits.lstrip(b"0") or b"0" for digits in found.groups())
         if any(len(n) > len(str(_LARGEST)) or int(n) > _LARGEST for n in (key, offset)):
+            number = _line_number(idx, start) + place
             raise RecordError(
                 f"{idx}: line {number} gives key {shorten(key)} the offset {shorten(offset)}, got "
                 f"a number above {_LARGEST}; the file is damaged, make or copy it again"
             )
         table.append((int(key), int(offset)))
     return np.array(table, dtype=np.int64)
+
+
+def _line_number(idx: Path, start: int) -> int:
+    """Return the number of the line that starts at a byte; the first one is 1."""
+    before = (text.count(b"\n") for place, text in _lines(idx) if place < start)
+    return 1 + sum(before)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

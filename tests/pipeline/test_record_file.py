@@ -34,7 +34,17 @@ def refusal(idx, content: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    "end", [b"", b"\n", b"\n\n\n", b"\r\n", b"\r\n\r\n", b"  \n\t\n ", b"\n" * 200_000, b" \v\f\n"]
+    "end",
+    [
+        b"",
+        b"\n",
+        b"\n\n\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"  \n\t\n ",
+        pytest.param(b"\n" * 200_000, id="many"),
+        b" \v\f\n",
+    ],
 )
 def test_blank_lines_at_the_end_are_passed_over(idx, end):
     for text in (GOOD.removesuffix(b"\n"), GOOD.removesuffix(b"\n").replace(b"\n", b"\r\n")):
