@@ -168,6 +168,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             begin=Position(progress.epoch, progress.consumed),
             say=log.say,
         )
+    notices = inputs.records.notices if inputs.records else ()
     announce(
         log,
         folder,
@@ -180,7 +181,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             "loader": f"{config.data.loader}/{config.data.reader}",
             "batch": f"{config.data.batch_size} x {comm.size} = {whole}",
         },
-        [*(run.notices if run else ()), operators, *told, begun, comm.notice(inputs.ctx)],
+        [*(run.notices if run else ()), *notices, operators, *told, begun, comm.notice(inputs.ctx)],
     )
     depends_on = {**versions(), "decode": decode}
     meta = {

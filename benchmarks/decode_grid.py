@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import chart, graph_steps, loader_throughput, report, timing
 from benchmarks.process import CORES, Rival
 from launch.gpu import Driver
+from launch.paths import home_path
 from launch.provenance import versions
 from pipeline.augmentation import Augmentation
 from pipeline.dali import release_memory
@@ -45,11 +46,11 @@ COLUMNS = report.RATE_COLUMNS[:2]
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write machine and rows here")
-    parser.add_argument("--plot", type=Path, help="draw the rows here, as PNG")
+    parser.add_argument("--json", type=home_path, help="write machine and rows here")
+    parser.add_argument("--plot", type=home_path, help="draw the rows here, as PNG")
     parser.add_argument("--quick", action="store_true", help="be done within a minute")
     parser.add_argument("--seconds", type=float, help=f"for the whole run ({SECONDS:.0f})")
-    parser.add_argument("--records", type=Path, help="a record set of your own")
+    parser.add_argument("--records", type=home_path, help="a record set of your own")
     parser.add_argument("--batches", type=int, nargs="+", help="images of a batch (128 to 1024)")
     parser.add_argument("--threads", type=int, nargs="+", help="decoder threads (1 to the cores)")
     parser.add_argument("--rounds", type=int, default=timing.ROUNDS, help="of the race, at most")

@@ -32,6 +32,7 @@ from benchmarks import loader_throughput, report
 from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
 from benchmarks.process import CORES, Rival, WorkerError
 from benchmarks.timing import Result, quartiles
+from launch.paths import home_path
 
 GROUP = 16  # batches: ours makes them in groups, of which whole ones are to be measured
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4
@@ -81,7 +82,7 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--records", type=Path, help="a record set of your own")
+    parser.add_argument("--records", type=home_path, help="a record set of your own")
     parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
     parser.add_argument("--load", type=int, default=1, help="cores kept busy meanwhile (1)")
     parser.add_argument(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operators for GPUs, held against NumPy and timed:  python benchmarks/gpu_operators.py
 
-Needs an NVIDIA GPU, CuPy and nvcc; neither MXNet nor the rest of the project.  First every operator
-is compared with its definition in float64.  Then forward, backward and the step on the class
-centres are timed beside the same in plain CuPy, which keeps the matrix of logits, and beside the
-matrix products alone; PReLU and batch normalisation beside a copy.  Candidates take turns, the
+Needs an NVIDIA GPU, CuPy and nvcc; neither MXNet nor what of the project needs it.  First every
+operator is compared with its definition in float64.  Then forward, backward and the step on the
+class centres are timed beside the same in plain CuPy, which keeps the matrix of logits, and beside
+the matrix products alone; PReLU and batch normalisation beside a copy.  Candidates take turns, the
 medians of ``--repeat`` rounds are printed with the fastest and the slowest.
 """
 
@@ -21,12 +21,14 @@ from typing import Any
 
 # Not as parts of ``ops``, whose import needs MXNet.
 SOURCES = Path(__file__).resolve().parents[1] / "ops" / "native" / "gpu"
-sys.path.insert(0, str(SOURCES))
+sys.path[:0] = [str(SOURCES), str(SOURCES.parents[2])]
 
 import agreement
 import harness
 import numpy as np
 import nvcc
+
+from launch.paths import home_path
 
 HEADS = [(128, 512, 10_572), (128, 512, 85_742), (512, 512, 85_742), (128, 512, 360_232)]
 LAYERS = [(128, 64, 112 * 112), (128, 128, 28 * 28), (128, 512, 7 * 7)]
@@ -46,8 +48,8 @@ def main() -> int:
     parser.add_argument("--heads", type=_sizes, default=HEADS, help="BxExC,... to time")
     parser.add_argument("--layers", type=_sizes, default=LAYERS, help="NxCxP,... to time")
     parser.add_argument("--repeat", type=int, default=15, help="rounds (15)")
-    parser.add_argument("--library", type=Path, help="a compiled library; else nvcc makes one")
-    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--library", type=home_path, help="a compiled library; else nvcc makes one")
+    parser.add_argument("--json", type=home_path, help="write the rows here")
     arguments = parser.parse_args()
     try:
         cupy = _cupy()

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import record_set, report
 from benchmarks.process import CORES, Rival
 from benchmarks.timing import Result
+from launch.paths import home_path
 from pipeline.index_files import write_image_index
 from pipeline.records import open_records
 
@@ -45,7 +46,7 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--records", type=Path, help="a record set of your own")
+    parser.add_argument("--records", type=home_path, help="a record set of your own")
     parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
     parser.add_argument("--cold", action="store_true", help="ours alone, from the disk")
     arguments = parser.parse_args()

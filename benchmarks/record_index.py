@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from launch.paths import home_path
 from pipeline.index_files import write_image_index
 from pipeline.records import RecordSet
 
@@ -48,6 +49,7 @@ keeps = keep_memory()  # as run_train.py does first
 
 import hashlib, json, time
 from pathlib import Path
+import cv2  # as run_train.py has it by then
 import numpy as np
 from pipeline import plans, sampling
 from pipeline.augmentation import Augmentation, choose
@@ -99,8 +101,8 @@ def main() -> int:
     parser.add_argument("--images", type=int, nargs="+", default=IMAGES)
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--repeat", type=int, default=3, help="openings after the first one (3)")
-    parser.add_argument("--open", type=Path, help="a record set of your own, opened as well")
-    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--open", type=home_path, help="a record set of your own, opened as well")
+    parser.add_argument("--json", type=home_path, help="write the rows here")
     arguments = parser.parse_args()
     rows = []
     for images in arguments.images:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from pipeline.record_file import read_property
+from pipeline.property_file import read_property
 from pipeline.record_writer import write_record_set
 
 DATA = Path(__file__).resolve().parents[1] / "data"

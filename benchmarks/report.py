@@ -13,13 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from benchmarks import chart, rivals, timing
 from benchmarks.process import CORES, Rival
 from benchmarks.rivals import ROOT
 from benchmarks.timing import Race, Result
+from launch.paths import home_path
 
 SECONDS, QUICK_SECONDS = 390.0, 40.0
 COLUMNS = (  # heading, key, form
@@ -48,8 +48,8 @@ LEGEND = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all benchmarks have."""
-    parser.add_argument("--json", type=Path, help="write machine and rows here")
-    parser.add_argument("--plot", type=Path, help="draw the rows here, as PNG")
+    parser.add_argument("--json", type=home_path, help="write machine and rows here")
+    parser.add_argument("--plot", type=home_path, help="draw the rows here, as PNG")
     parser.add_argument("--quick", action="store_true", help="be done within a minute")
     parser.add_argument("--only", default="", help="rows whose name has this regular expression")
     parser.add_argument(

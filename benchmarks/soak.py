@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import loader_throughput, report
 from benchmarks.loader_steps import SOURCES, warm
 from benchmarks.rivals import ROOT
+from launch.paths import home_path
 from pipeline.decoded_cache import FOLDER, PREFIX
 
 KINDS = ("random", "blocks", "window", "cache")
@@ -58,9 +59,9 @@ def main() -> int:
         "--kind", nargs="+", choices=(*KINDS, "all"), default=["random"], help="of loader (random)"
     )
     parser.add_argument("--stops", type=int, default=30, help="loaders that are stopped (30)")
-    parser.add_argument("--records", type=Path, help="a record set of your own")
+    parser.add_argument("--records", type=home_path, help="a record set of your own")
     parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=home_path, help="write the figures here")
     arguments = parser.parse_args()
     kinds = KINDS if "all" in arguments.kind else tuple(dict.fromkeys(arguments.kind))
     if len(kinds) > 1:

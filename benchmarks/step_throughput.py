@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import loader_throughput, report, timing
 from benchmarks.process import CORES, Rival
 from benchmarks.timing import Result
+from launch.paths import home_path
 
 FED = "benchmarks.fed_steps"
 NETS = {"mobilefacenet-0.0625": 0.0625, "mobilefacenet": 1.0}  # name in a row: width
@@ -41,7 +42,7 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--records", type=Path, help="a record set of your own")
+    parser.add_argument("--records", type=home_path, help="a record set of your own")
     parser.add_argument("--batch", type=int, default=64, help="images of a step (64)")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="which ones")
     arguments = parser.parse_args()

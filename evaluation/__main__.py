@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.pairs import read_sets
+from launch.paths import expand_home
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,12 +38,17 @@ def build_parser() -> argparse.ArgumentParser:
         "compare", help="accuracy beside that of another network, with bounds over people"
     )
     compare.add_argument(
-        "--base", required=True, metavar="FOLDER", help="checkpoint or run to compare with"
+        "--base",
+        required=True,
+        type=expand_home,
+        metavar="FOLDER",
+        help="checkpoint or run to compare with",
     )
     for command in (verify, compare):
         command.add_argument(
             "--checkpoint",
             required=True,
+            type=expand_home,
             metavar="FOLDER",
             help="a checkpoint, or a run folder for its newest one",
         )
@@ -50,10 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
             "--sets",
             required=True,
             nargs="+",
+            type=expand_home,
             metavar="BIN",
             help="verification sets: .bin files, or folders of them",
         )
-        command.add_argument("--json", metavar="FILE", help="write the results there as well")
+        command.add_argument(
+            "--json", type=expand_home, metavar="FILE", help="write the results there as well"
+        )
         command.add_argument("--batch-size", type=int, default=64, metavar="N")
         command.add_argument(
             "--device",

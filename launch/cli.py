@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 
 from launch.config import Config, ConfigError, Signatures, build_config, read_yaml
+from launch.paths import NoHome, home_path
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -45,7 +46,11 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Path, list[str]]:
 
 def find_config(name: str) -> Path:
     """Return the path of a configuration: the path itself if it exists, else under configs/."""
-    for path in (Path(name), CONFIGS / name):
+    try:
+        given = home_path(name)
+    except NoHome as error:
+        raise ConfigError(f"--cfg: {error}") from None
+    for path in (given, CONFIGS / name):
         if path.is_file():
             return path
     known = ", ".join(sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml")))

@@ -23,7 +23,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from launch.duration import Duration
-from launch.sections import DataConfig, EvalConfig, OptimConfig, RunConfig, TrainConfig
+from launch.paths import NoHome, expand_home
+from launch.sections import PATHS, DataConfig, EvalConfig, OptimConfig, RunConfig, TrainConfig
 
 Problems = list[str]
 Signatures = Mapping[str, inspect.Signature]
@@ -204,7 +205,8 @@ def _value(hint: Any, value: Any, where: str, problems: Problems) -> Any:
         problems.append(f"{where}: must be a finite number, got {value}")
         return None
     if hint is str and isinstance(value, str):
-        return _expand(value, where, problems)
+        text = _expand(value, where, problems)
+        return _expand_home(text, where, problems) if where.partition("[")[0] in PATHS else text
     if type(value) is hint:
         return value
     note = ""
@@ -230,6 +232,15 @@ def _expand(text: str, where: str, problems: Problems) -> str:
             )
         text = text.replace(f"${{{name}}}", os.environ.get(name, ""))
     return text
+
+
+def _expand_home(text: str, where: str, problems: Problems) -> str:
+    """Put the home folder in the place of ``~``."""
+    try:
+        return expand_home(text)
+    except NoHome as error:
+        problems.append(f"{where}: {error}")
+        return text
 
 
 def _hint(word: Any, known: Any, listing: bool = True) -> str:

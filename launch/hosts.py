@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.options import Host, Parser, UsageError, describe
+from launch.paths import home_path
 from launch.supervise import ROOT, TRAIN, HorovodrunReader, supervise
 
 # What Horovod takes as a host, but no leading "-", which ssh would take for an option.
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-np", "--ranks", type=int, help="of all hosts together (all slots)")
     parser.add_argument("--network-interface", help="for Gloo and NCCL, such as eth0 (searched)")
     parser.add_argument("--ssh-port", type=int, help="of the hosts (22)")
-    parser.add_argument("--ssh-identity-file", type=Path, help="private key")
+    parser.add_argument("--ssh-identity-file", type=home_path, help="private key")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
     try:
         options, arguments = parser.split(argv)

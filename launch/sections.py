@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 from launch.duration import NO_TIME, Duration
 
+PATHS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
+"""Keys whose values are paths, in which ``~`` is the home folder."""
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 SHARED = -1
+MANY_PER_IMAGE = 16  # classes
+FEW_WITHOUT_IMAGES = 1000  # classes: their rows of the class matrix cost next to nothing
 
 
 def origins_of(place: int, num_classes: int) -> np.ndarray:
@@ -58,9 +60,28 @@ def renumber(
     InsightFace's option of this name (``data_images_filter``) leaves the labels as they were, so
     the class matrix keeps a row for everyone left out.
     """
+    if num_classes > MANY_PER_IMAGE * len(labels):  # no arrays of so many classes
+        present, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        rows, new, kept = renumber(places, len(present), images_filter)
+        return rows, new, present[kept].astype(np.int64)
     counts = np.bincount(labels, minlength=num_classes)
     kept = np.flatnonzero(counts >= images_filter)
     new = np.full(num_classes, -1, dtype=np.int32)
     new[kept] = np.arange(len(kept), dtype=np.int32)
     rows = np.flatnonzero(new[labels] >= 0)
     return rows, new[labels[rows]], kept
+
+
+def count_present(labels: np.ndarray) -> int:
+    """Return how many different labels from 0 on there are."""
+    if int(labels.max()) > MANY_PER_IMAGE * len(labels):
+        return len(np.unique(labels))
+    present = np.zeros(int(labels.max()) + 1, dtype=bool)
+    present[labels] = True
+    return int(np.count_nonzero(present))
+
+
+def are_mostly_without_images(present: int, num_classes: int) -> bool:
+    """Return whether numbering the people densely is worth a hint."""
+    without = num_classes - present
+    return without > present and without >= FEW_WITHOUT_IMAGES

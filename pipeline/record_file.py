@@ -8,10 +8,13 @@ to 4 bytes.
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,6 +22,11 @@ MAGIC = 0xCED7230A
 _HEADER_BYTES = 40  # magic, length, IRHeader (24), two float labels
 _CHUNK = 1 << 16  # records whose headers are gathered at a time
 _PIECE = 1 << 22  # bytes of an .idx that are parsed at a time
+_LONGEST_LINE = 1 << 10  # bytes of an .idx, far more than a line has
+_LINE = re.compile(rb"[ \t]*([0-9]+)[ \t]+([0-9]+)\s*")
+_LARGEST = (1 << 63) - 1  # int64
+_UNUSUAL = 1 << 62  # numbers from here on are looked at one by one
+_SHOWN = 40  # bytes of a line that a message shows
 
 
 class RecordError(ValueError):
@@ -75,23 +83,32 @@ def map_rec(rec: Path) -> np.ndarray:
 
 
 def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return keys and offsets of an .idx by key, int64 (n,) each."""
+    """Return keys and offsets of an .idx by key, int64 (n,) each.
+
+    Blank lines at its end are passed over.
+
+    Raises
+    ------
+    RecordError
+        If a line is not a key, a tab and an offset; the message gives its number and its text.
+    """
     parts: tuple[list[np.ndarray], ...] = ([np.empty(0, np.int64)], [np.empty(0, np.int64)])
-    for text in _lines(idx):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                table = np.fromstring(text, dtype=np.int64, sep=" ")
-        except (ValueError, DeprecationWarning):
-            table = np.empty(0, dtype=np.int64)
-        if len(table) != 2 * (text.count(b"\n") + (not text.endswith(b"\n"))):
-            raise _no_index(idx, text)
-        for part, column in zip(parts, table.reshape(-1, 2).T, strict=True):
+    for start, text in _lines(idx):
+        table = _numbers(text)
+        if table is None:
+            table = _numbers_by_line(idx, start, text)
+        for part, column in zip(parts, table.T, strict=True):
             part.append(column.copy())
     keys, offsets = (_joined(part) for part in parts)
     if not len(keys):
-        raise _no_index(idx, b"")
+        raise RecordError(
+            f"{idx}: holds no line of key, tab, offset, got {idx.stat().st_size} bytes; make or "
+            "copy it again"
+        )
     if (keys[1:] <= keys[:-1]).any():
+        for start, text in _lines(idx):  # perhaps a line of three numbers, and later one of one
+            if text.translate(None, b"0123456789") != b"\t\n" * text.count(b"\n"):
+                _numbers_by_line(idx, start, text)
         order = np.argsort(keys, kind="stable")
         keys, offsets = keys[order], offsets[order]
     twice = np.flatnonzero(keys[1:] == keys[:-1])
@@ -100,14 +117,80 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
     return keys, offsets
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield a file in pieces of whole lines."""
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield a file in pieces of whole lines, each with the byte at which it starts.
+
+    What is blank at the end of the file is left out, and the last line ends like the others.
+    """
     try:
         with path.open("rb") as file:
-            while text := file.read(_PIECE):
-                yield text + file.readline()
+            stop = _end_of_text(file)
+            while (start := file.tell()) < stop:
+                text = file.read(min(_PIECE, stop - start))
+                # Not without a bound: a file that is no index may have no end of line at all.
+                yield start, text + (file.readline(_LONGEST_LINE) if file.tell() < stop else b"\n")
     except OSError as error:
         raise RecordError(f"{path}: cannot be read, got {error.strerror}") from None
+
+
+def _end_of_text(file: BinaryIO) -> int:
+    """Return the bytes of a file up to its last one that is not blank; leave it at its start."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _CHUNK)
+        file.seek(start)
+        text = file.read(end - start).rstrip()
+        end = start + len(text)
+        if text:
+            break
+    file.seek(0)
+    return end
+
+
+def _numbers(text: bytes) -> np.ndarray | None:
+    """Return the numbers of whole lines, int64 (n, 2); None if something about them is unusual."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            table = np.fromstring(text, dtype=np.int64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return None
+    if len(table) != 2 * text.count(b"\n") or not len(table):
+        return None
+    if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # for NumPy the text ends there
+        return None
+    # A number that int64 does not hold comes as the largest one; records begin at multiples of 4.
+    if not 0 <= np.bitwise_or.reduce(table) < _UNUSUAL or np.bitwise_or.reduce(table[1::2]) & 3:
+        return None
+    return table.reshape(-1, 2)
+
+
+def _numbers_by_line(idx: Path, start: int, text: bytes) -> np.ndarray:
+    """Return what ``_numbers`` does, or raise RecordError for the line that is damaged."""
+    table = []
+    for place, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
+        found = _LINE.fullmatch(line)
+        if not found:
+            number = _line_number(idx, start) + place
+            raise RecordError(
+                f"{idx}: line {number} is not a key, a tab and an offset, got {shown(line)}; the "
+                "file is damaged or no index, make or copy it again"
+            )
+        key, offset = (digits.lstrip(b"0") or b"0" for digits in found.groups())
+        if any(len(n) > len(str(_LARGEST)) or int(n) > _LARGEST for n in (key, offset)):
+            number = _line_number(idx, start) + place
+            raise RecordError(
+                f"{idx}: line {number} gives key {shorten(key)} the offset {shorten(offset)}, got "
+                f"a number above {_LARGEST}; the file is damaged, make or copy it again"
+            )
+        table.append((int(key), int(offset)))
+    return np.array(table, dtype=np.int64)
+
+
+def _line_number(idx: Path, start: int) -> int:
+    """Return the number of the line that starts at a byte; the first one is 1."""
+    before = (text.count(b"\n") for place, text in _lines(idx) if place < start)
+    return 1 + sum(before)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -116,11 +199,14 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def _no_index(idx: Path, text: bytes) -> RecordError:
-    return RecordError(
-        f"{idx}: expected lines of key, tab, offset, got {text[:40]!r}...; it is damaged or no "
-        "index, make or copy it again"
-    )
+def shown(text: bytes) -> str:
+    """Return a line in quotes as a message shows it: short, and printable everywhere."""
+    return repr(text.rstrip(b"\r\n")[:_SHOWN])[1:] + ("..." if len(text) > _SHOWN else "")
+
+
+def shorten(digits: bytes) -> str:
+    """Return a number as a message shows it."""
+    return digits[:_SHOWN].decode() + ("..." if len(digits) > _SHOWN else "")
 
 
 def check_index(
@@ -128,7 +214,7 @@ def check_index(
 ) -> None:
     """Refuse a truncated .rec and the .idx of another .rec."""
     last = int(np.argmax(offsets))
-    beyond = np.flatnonzero((offsets < 0) | (offsets + 32 > len(data)))
+    beyond = np.flatnonzero(offsets > len(data) - 32)  # offsets + 32 may be more than int64 holds
     if len(beyond):
         raise RecordError(
             f"{rec}: ends before the record of key {keys[beyond[0]]} (offset "
@@ -151,6 +237,18 @@ def check_index(
         )
 
 
+def bytes_after(data: np.ndarray, offset: int) -> int:
+    """Return the bytes of a .rec that follow a record with its padding and all of its parts."""
+    part = 1
+    while part in (1, 2) and offset + 8 <= len(data):
+        magic, length = data[offset : offset + 8].view("<u4").tolist()
+        if magic != MAGIC:
+            break
+        part, length = length >> 29, length & (1 << 29) - 1
+        offset += 8 + (length + 3) // 4 * 4
+    return len(data) - offset
+
+
 def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
     """Return the headers of the records that begin at some offsets."""
     raw = np.zeros((len(offsets), _HEADER_BYTES), dtype=np.uint8)
@@ -162,25 +260,22 @@ def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
     words = raw.view("<u4")
     floats = raw.view("<f4")
     flag = words[:, 2]
+    with np.errstate(invalid="ignore"):  # signalling NaN, of which NumPy would warn
+        label = np.where(flag > 0, floats[:, 8], floats[:, 3]).astype(np.float64)
+        second = np.where(flag > 1, floats[:, 9], 0).astype(np.float64)
     return Headers(
         magic=words[:, 0],
         continued=words[:, 1] >> 29,
         length=(words[:, 1] & (1 << 29) - 1).astype(np.int64),
         flag=flag,
-        label=np.where(flag > 0, floats[:, 8], floats[:, 3]).astype(np.float64),
-        second=np.where(flag > 1, floats[:, 9], 0).astype(np.float64),
+        label=label,
+        second=second,
     )
 
 
-def read_property(path: Path) -> tuple[int, tuple[int, int] | None]:
-    """Return (num_classes, (height, width)); (0, None) if there is no property file."""
-    try:
-        first = path.read_text().strip().splitlines()[0]
-        classes, height, width = (int(n) for n in first.split(","))
-    except FileNotFoundError:
-        return 0, None
-    except (OSError, ValueError, IndexError, UnicodeDecodeError):
-        raise RecordError(
-            f"{path}: expected num_classes,height,width in the first line; mend or remove it"
-        ) from None
-    return classes, (height, width)
+def no_image(rec: Path, key: int, length: int, flag: int) -> RecordError:
+    """Return the error for an image record that holds none, wherever it is met."""
+    return RecordError(
+        f"{rec}: the record of key {key} holds no image, got {length} bytes of which header and "
+        f"labels take {24 + 4 * flag}; fix the record or leave its key out of the .idx"
+    )

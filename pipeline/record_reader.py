@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.jpeg import has_end
 from pipeline.pages import advise, all_in_memory, pages_of, tells
-from pipeline.record_file import MAGIC, RecordError, map_rec, read_headers
+from pipeline.record_file import MAGIC, Headers, RecordError, map_rec, no_image, read_headers
 from pipeline.records import RecordSet
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class RecordReader:
         end = offsets + 8 + headers.length
         bad = (headers.magic != MAGIC) | (start >= end) | (end > len(data))
         if bad.any():
-            raise self._error(int(rows[np.flatnonzero(bad)[0]]), "holds no whole record")
+            raise self._no_image(rows, headers, int(np.flatnonzero(bad)[0]), end <= len(data))
         pictures = [data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
         for i in np.flatnonzero(headers.continued):
             whole = self._join(data, int(rows[i]), int(offsets[i]))
@@ -245,6 +245,21 @@ class RecordReader:
             if part == 3:
                 return np.concatenate(parts)
             offset += 8 + (length + 3) // 4 * 4
+
+    def _no_image(
+        self, rows: np.ndarray, headers: Headers, place: int, ends: np.ndarray
+    ) -> RecordError:
+        """Return the error for a record that is not whole, or is whole and holds no image."""
+        row = int(rows[place])
+        if headers.magic[place] != MAGIC or not ends[place]:
+            return self._error(row, "holds no whole record")
+        records = self._records
+        return no_image(
+            records.files[records.file[row]],
+            int(records.keys[row]),
+            int(headers.length[place]),
+            int(headers.flag[place]),
+        )
 
     def _error(self, row: int, what: str) -> RecordError:
         records = self._records

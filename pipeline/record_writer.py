@@ -30,6 +30,7 @@ MAGIC_BYTES = struct.pack("<I", MAGIC)
 LENGTH_BITS = 29
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # cflag: where a part stands in its record
 LARGEST_FLOAT_KEY = 1 << 24  # keys are stored as float32 labels: beyond this they are rounded
+_FLOAT = struct.Struct("<f")
 
 
 def write_record_set(
@@ -71,7 +72,8 @@ def write_record_set(
     Raises
     ------
     ValueError
-        Labels out of order or out of range, an image that is no JPEG, no images at all.
+        Labels out of order, out of range or no whole numbers, an image that is no JPEG, no images
+        at all.
     OSError
         The folder cannot be written.
     """
@@ -155,7 +157,7 @@ def _write_images(
 ) -> tuple[list[tuple[int, int]], int]:
     """Append all images; return the range of keys of each person, and the number of images."""
     first_key = int(header)
-    ranges = [(first_key, first_key)] * num_classes
+    ranges = [(first_key, first_key)] * (num_classes if header else 0)
     key, previous = first_key, 0
     for label, jpeg in images:
         if not 0 <= label < num_classes:
@@ -163,6 +165,12 @@ def _write_images(
                 f"image {key}: labels are 0 .. {num_classes - 1}, got {label}; number the people "
                 "without gaps or raise num_classes"
             )
+        if label != int(label) or _FLOAT.unpack(_FLOAT.pack(label))[0] != label:
+            raise ValueError(
+                f"image {key}: labels are whole numbers that float32 holds exactly, got {label}; "
+                "number the people without gaps"
+            )
+        label = int(label)
         if header and label < previous:
             raise ValueError(
                 f"image {key}: labels must not fall, got {label} after {previous}; sort by label"
@@ -172,8 +180,9 @@ def _write_images(
                 f"image {key}: no JPEG, got bytes beginning {bytes(jpeg[:4])!r}; encode it first"
             )
         writer.append(key, _payload(key, [label, 1.0] if vector_labels else label, jpeg))
-        first, end = ranges[label]
-        ranges[label] = (first if end > first else key, key + 1)
+        if header:
+            first, end = ranges[label]
+            ranges[label] = (first if end > first else key, key + 1)
         key, previous = key + 1, label
     if key == first_key:
         raise ValueError("images: at least one is needed, got none; look at the source folder")

@@ -12,14 +12,17 @@ the index rows of pictures are kept.
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline import classes
+from pipeline.image_size import compare_size, measure
 from pipeline.index_files import (
     give_back,
     keep_columns,
@@ -27,21 +30,31 @@ from pipeline.index_files import (
     narrow,
     parts,
 )
+from pipeline.property_file import read_property
 from pipeline.record_file import (
     RecordError,
+    bytes_after,
     check_index,
     find_files,
     map_rec,
     read_index,
-    read_property,
 )
-from pipeline.record_labels import labels_from_identities, labels_from_scan
+from pipeline.record_labels import (
+    check_labels,
+    classes_of,
+    labels_from_identities,
+    labels_from_scan,
+    read_header_record,
+)
 
 __all__ = ["RecordError", "RecordSet", "open_records"]
 
 LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
-_KEPT_FORM = 2  # of the kept index; files of another form are passed over
+_KEPT_FORM = 3  # of the kept index; files of another form are passed over
 _FILE_BITS = 40  # an id is the key, and from here on the place of the file
+_RECORD_BYTES = 32  # the least that a record takes
+_MOST_CLASSES = 1 << 24  # batches hold labels as float32
+_MOST_STACKED = 1 << 27  # classes of several sets, of which 2 GiB say where each comes from
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,8 @@ class RecordSet:
     ``offsets`` (N,) int64, its place in its .rec in bytes; ``labels`` (N,) int32, its person;
     ``file`` (N,) int16, which of ``files`` it stands in.  ``origins`` (num_classes, 2) int64 says
     which person each class is, as (place in ``files``, label there), where labels were stacked or
-    renumbered; the place is -1 where the sets share their labels.
+    renumbered; the place is -1 where the sets share their labels.  ``notices`` are sentences on
+    what the files leave out, for the log.
     """
 
     files: tuple[Path, ...]
@@ -63,6 +77,7 @@ class RecordSet:
     num_classes: int
     image_size: tuple[int, int]
     origins: np.ndarray | None = None
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -138,36 +153,67 @@ def open_records(
     Raises
     ------
     RecordError
-        If a file is missing, truncated, does not belong to the others, a label is not in
-        ``[0, num_classes)``, the sets do not fit together, or nobody is left.
+        If a file is missing, truncated, does not belong to the others, a label is not a whole
+        number in ``[0, num_classes)``, an image record holds no image, the sets do not fit
+        together, or nobody is left.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
-    sets = [_open(Path(p), Path(scan_folder), num_classes) for p in paths]
-    records = sets[0] if len(sets) == 1 else _join(sets, labels == "shared")
-    return _leave_out(records, images_filter) if images_filter else records
-
-
-def _open(path: Path, scan_folder: Path, num_classes: int) -> RecordSet:
-    rec, idx = find_files(path)
-    keys, offsets, labels = _pictures(rec, idx, scan_folder)
-    property_classes, image_size = read_property(rec.with_name("property"))
-    num_classes = num_classes or property_classes or int(labels.max()) + 1
-    if not (labels.min() >= 0 and labels.max() < num_classes):  # so that NaN is found as well
-        bad = np.flatnonzero(~((labels >= 0) & (labels < num_classes)))
+    opened = [_open(Path(p), Path(scan_folder), num_classes) for p in paths]
+    sets, present = [records for records, _ in opened], sum(count for _, count in opened)
+    records = sets[0]
+    if len(sets) > 1:
+        records = _join(sets, labels == "shared")
+        if labels == "shared":
+            present = classes.count_present(records.labels)
+    records = _leave_out(records, images_filter) if images_filter else _with_hint(records, present)
+    if records.num_classes > _MOST_CLASSES:
         raise RecordError(
-            f"{rec}: label {labels[bad[0]]:g} in the record of key {keys[bad[0]]} is out of range, "
-            f"got num_classes={num_classes}; labels must be 0..{num_classes - 1}"
+            f"{records.name}: holds more classes than the {_MOST_CLASSES} that a batch can tell "
+            f"apart, got {records.num_classes}, {present} of them with images; use "
+            "data.images_filter=1, which leaves the others out"
         )
+    return records
+
+
+def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, int]:
+    """Return a set, and how many of its people have images."""
+    rec, idx = find_files(path)
+    keys, offsets, labels, facts = _pictures(rec, idx, scan_folder)
+    file = rec.with_name("property")
+    said = read_property(file)
+    notices = [f"{idx}: {notice}" for notice in facts["notices"]]
+    if not num_classes and said.num_classes and facts["people"] not in (0, said.num_classes):
+        notices.append(
+            f"{file}: names {said.num_classes} people, the header of {rec.name} "
+            f"{facts['people']}"
+        )
+    num_classes = num_classes or said.num_classes or classes_of(labels)
+    check_labels(rec, keys, labels, num_classes)
     records = RecordSet(
         files=(rec,),
         file=np.zeros(len(keys), dtype=np.int16),
         keys=keys,
         offsets=offsets,
-        labels=labels.astype(np.int32, copy=False),
+        labels=labels,
         num_classes=num_classes,
-        image_size=image_size or (0, 0),
+        image_size=said.image_size or (0, 0),
+        notices=tuple(notices),
     )
-    return records if image_size else _measure(records)
+    if not said.image_size:
+        return replace(records, image_size=measure(records)), facts["present"]
+    compare_size(records, file, said)
+    return records, facts["present"]
+
+
+def _with_hint(records: RecordSet, present: int) -> RecordSet:
+    """Return the set with a notice if most of its classes have no image."""
+    if not classes.are_mostly_without_images(present, records.num_classes):
+        return records
+    hint = (
+        f"{records.name}: {present} of {records.num_classes} classes have images; "
+        f"data.images_filter=1 leaves the others out and numbers these 0 to {present - 1}"
+    )
+    return replace(records, notices=(*records.notices, hint))
 
 
 def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
@@ -183,6 +229,12 @@ def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
             raise RecordError(
                 f"data.records: a set stands twice, got {records.name}; name each set once"
             )
+    together = sum(records.num_classes for records in sets)
+    if not shared and together > _MOST_STACKED:
+        raise RecordError(
+            f"data.records: the sets hold more than {_MOST_STACKED} classes together, got "
+            f"{together}; number the people of each set from 0 on without gaps"
+        )
     merge = classes.share if shared else classes.stack
     labels, num_classes, origins = merge(
         [records.labels for records in sets], [records.num_classes for records in sets]
@@ -196,6 +248,7 @@ def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
         num_classes=num_classes,
         image_size=first.image_size,
         origins=origins,
+        notices=tuple(notice for records in sets for notice in records.notices),
     )
 
 
@@ -211,7 +264,9 @@ def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
     if origins is None:
         # One set, or several with shared labels.
         place = 0 if len(records.files) == 1 else classes.SHARED
-        origins = classes.origins_of(place, records.num_classes)
+        origins = np.stack([np.full(len(kept), place), kept], axis=1)
+    else:
+        origins = origins[kept]
     return replace(
         records,
         file=records.file[rows],
@@ -219,12 +274,18 @@ def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
         offsets=records.offsets[rows],
         labels=labels,
         num_classes=len(kept),
-        origins=origins[kept],
+        origins=origins,
     )
 
 
-def _pictures(rec: Path, idx: Path, scan_folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return keys, offsets and labels of the pictures, as kept by an earlier call or parsed."""
+def _pictures(
+    rec: Path, idx: Path, scan_folder: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    """Return keys, offsets and labels of the images, and facts about the set.
+
+    They are those that an earlier call has kept, or parsed.  Facts: "notices", "people" that the
+    header names (0: there is none), "present" (how many of the labels are there).
+    """
     marks = [(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in (rec, idx)]
     mark = hashlib.sha256(repr((_KEPT_FORM, marks)).encode()).hexdigest()[:16]
     kept = scan_folder / f"pictures-{mark}.npy"
@@ -233,44 +294,54 @@ def _pictures(rec: Path, idx: Path, scan_folder: Path) -> tuple[np.ndarray, np.n
             return _read_kept(kept)
         except (ValueError, OSError, EOFError):
             kept.unlink(missing_ok=True)  # half written by a crash of the host: parse again
-    keys, offsets, labels, scanned = _parse(rec, idx)
+    keys, offsets, labels, facts, scanned = _parse(rec, idx)
+    labels = narrow(labels)
+    facts["present"] = _present(labels)
     if not scanned and len(keys) < LARGE:
-        return keys, offsets, labels
-    keep_columns(kept, offsets, narrow(keys), narrow(labels))
+        return keys, offsets, labels, facts
+    said = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+    keep_columns(kept, offsets, narrow(keys), labels, said)
     del keys, offsets, labels
     give_back()
     return _read_kept(kept)
 
 
-def _read_kept(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    offsets, keys, labels = kept_columns(path, 3)
-    return keys, offsets, labels
+def _read_kept(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    offsets, keys, labels, said = kept_columns(path, 4)
+    return keys, offsets, labels, json.loads(said.tobytes())
 
 
-def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return keys, offsets and labels of the pictures, and whether the .rec had to be scanned."""
+def _present(labels: np.ndarray) -> int:
+    """Return how many of the labels are there; 0 where some are none, which are refused later."""
+    sound = labels.dtype.kind == "i" and labels.min() >= 0
+    return classes.count_present(labels) if sound else 0
+
+
+def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any], bool]:
+    """Return keys, offsets, labels, facts, and whether the .rec had to be scanned."""
     keys, offsets = read_index(idx)
     data = map_rec(rec)
     check_index(rec, idx, data, keys, offsets)
-    images, labels = labels_from_identities(data, keys, offsets)
-    scanned = images is None or labels is None
-    if images is None or labels is None:
-        images, labels = labels_from_scan(data, rec, keys, offsets, images)
+    header = read_header_record(data, keys, offsets)
+    notices, labels = [], None
+    if header is not None:
+        notices = header.notices(keys)
+        labels = labels_from_identities(data, rec, keys, offsets, header)
+        images = header.images
+    last = int(np.argmax(offsets))
+    after = bytes_after(data, int(offsets[last]))
+    if not notices and after >= _RECORD_BYTES:
+        notices.append(
+            f"its last record, of key {keys[last]}, is followed by {after} bytes of "
+            f"{rec.name} that it does not name"
+        )
+    scanned = labels is None
+    if labels is None:
+        images, labels = labels_from_scan(data, rec, keys, offsets, header)
     if not len(images):
         raise RecordError(f"{rec}: holds no picture, got {len(keys)} records without one")
     rows: np.ndarray | slice = images
     if images[-1] - images[0] == len(images) - 1:  # one after the other: no copy of millions
         rows = slice(int(images[0]), int(images[-1]) + 1)
-    return keys[rows], offsets[rows], labels, scanned
-
-
-def _measure(records: RecordSet) -> RecordSet:
-    """Return the set with the size of its first picture, for sets without a property file."""
-    import cv2
-
-    from pipeline.record_reader import RecordReader  # late: it imports this module
-
-    image = cv2.imdecode(RecordReader(records).read(np.arange(1))[0], cv2.IMREAD_COLOR)
-    if image is None:
-        raise RecordError(f"{records.picture(0)} is no JPEG")
-    return replace(records, image_size=(image.shape[0], image.shape[1]))
+    facts = {"notices": notices, "people": header.end - header.begin if header else 0}
+    return keys[rows], offsets[rows], labels, facts, scanned

@@ -39,12 +39,14 @@ PURE = (
     "pipeline/classes.py",
     "training/schedule.py",
     "launch/config.py",
+    "launch/paths.py",
     "launch/sections.py",
     "launch/duration.py",
     "evaluation/verification.py",
 )
 PURE_PARTS = {  # pure themselves
     ("launch/config.py", "launch.duration"),
+    ("launch/config.py", "launch.paths"),
     ("launch/config.py", "launch.sections"),
     ("launch/sections.py", "launch.duration"),
     ("pipeline/augmentation.py", "pipeline.sampling"),

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
+from launch.paths import home_path
 from pipeline.loader import build_loader
 from pipeline.record_writer import write_record_set
 from pipeline.records import RecordSet, open_records
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--windows", type=int, nargs="+", default=[1024, 4096, 16384])
-    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--json", type=home_path, help="write the rows here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if not arguments.records:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from evaluation.pairs import write_pairs
+from launch.paths import home_path
 from pipeline.record_reader import RecordReader
 from pipeline.record_writer import write_record_set
 from pipeline.records import RecordSet, open_records
@@ -29,8 +30,8 @@ FOLDS = 10
 def main() -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("records", type=Path, help="folder with train.rec, or a .rec")
-    parser.add_argument("out", type=Path, help="folder for the two new sets")
+    parser.add_argument("records", type=home_path, help="folder with train.rec, or a .rec")
+    parser.add_argument("out", type=home_path, help="folder for the two new sets")
     parser.add_argument("--every", type=int, default=5, help="hold out every n-th person (5)")
     parser.add_argument("--pairs", type=int, default=1000, help="pairs of held_out.bin (1000)")
     arguments = parser.parse_args()
@@ -51,6 +52,8 @@ def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     records = open_records(source, out)
+    for notice in records.notices:
+        print(f"hold_out_people: {notice}", file=sys.stderr)
     people = np.unique(records.labels)
     held = people[every - 1 :: every]
     if len(held) < 2 * FOLDS:

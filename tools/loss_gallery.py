@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch.memory import keep_memory
+from launch.paths import home_path
 from launch.threads import share_cores
 
 if __name__ == "__main__":  # before mxnet is imported
@@ -47,15 +48,15 @@ TITLE = "Losses in two dimensions"
 def main(argv: list[str]) -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--mnist", type=Path, help="folder with the four idx files of MNIST")
-    parser.add_argument("--out", type=Path, default=Path("gallery"), help="folder (gallery)")
+    parser.add_argument("--mnist", type=home_path, help="folder with the four idx files of MNIST")
+    parser.add_argument("--out", type=home_path, default=Path("gallery"), help="folder (gallery)")
     parser.add_argument("--only", nargs="+", metavar="LOSS", help="these losses alone")
     parser.add_argument("--epochs", type=float, help="instead of each loss's own")
     parser.add_argument(
         "--quick", action="store_true", help="fewer digits and epochs, to see that it works"
     )
     parser.add_argument("--seed", type=int, default=1, help="of everything random (1)")
-    parser.add_argument("--json", type=Path, help="write machine and rows here")
+    parser.add_argument("--json", type=home_path, help="write machine and rows here")
     arguments = parser.parse_args(argv)
     try:
         names = choose(arguments.only)

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the repositor
 import cv2
 
 from evaluation.pairs import write_pairs
+from launch.paths import home_path
 from pipeline.record_writer import write_record_set
 from tools.sample_faces_pairs import FOLDS, choose_pairs, look_number_of
 from tools.sample_faces_people import Person, draw_person
@@ -154,7 +155,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description="Make a small face-recognition set of drawn people.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the set")
+    parser.add_argument("out", type=home_path, metavar="OUT", help="folder for the set")
     parser.add_argument("--people", type=int, default=800, help="people in the training set")
     parser.add_argument("--images-per-person", type=int, default=9, help="training images of each")
     parser.add_argument("--pairs-people", type=int, default=100, help="people in the pairs")

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from evaluation.pairs import PairsError, read_pairs
+from launch.paths import home_path
 
 FOLDS = 10
 SIDE = 28  # pixels: for PCA; its first 200 components are smooth, more pixels add nothing
@@ -29,7 +30,7 @@ DIMENSIONS = (32, 64, 100, 150, 200)
 def main(argv: list[str] | None = None) -> int:
     """Print the accuracy of each baseline; return 0, or 2 with one sentence on stderr."""
     parser = argparse.ArgumentParser(description="Measure baselines on a sample set.")
-    parser.add_argument("folder", type=Path, help="what make_sample_faces.py wrote")
+    parser.add_argument("folder", type=home_path, help="what make_sample_faces.py wrote")
     folder = parser.parse_args(argv).folder
     try:
         rows = measure(folder)

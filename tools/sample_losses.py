@@ -21,6 +21,8 @@ sys.path.insert(0, str(ROOT))
 
 import yaml
 
+from launch.paths import home_path
+
 SAMPLE = ROOT / "data" / "sample_faces"
 ANGLE = {"m2": 0.2, "scale": 24.0}  # margins of 0.5 at scale 64 are for many more people
 PEOPLE = {"data": {"images_per_person": 4}}
@@ -57,7 +59,7 @@ def main() -> int:
     from heads import HEADS
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=Path, help="folder for runs and losses.json")
+    parser.add_argument("out", type=home_path, help="folder for runs and losses.json")
     parser.add_argument("--only", nargs="+", choices=HEADS, default=list(HEADS), metavar="LOSS")
     parser.add_argument("--steps", type=int, default=200, help="steps of 64 images (200)")
     arguments = parser.parse_args()

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
+from launch.paths import home_path
 from pipeline import build_loader
 from pipeline.augmentation import NO_AUGMENTATION, Augmentation
 from pipeline.dali import MEAN, STD
@@ -41,8 +42,10 @@ TITLE_PIXELS = 16
 def main() -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("records", type=Path, nargs="+", help="folders with train.rec, or .rec")
-    parser.add_argument("out", type=Path, help="the PNG to write")
+    parser.add_argument(
+        "records", type=home_path, nargs="+", help="folders with train.rec, or .rec"
+    )
+    parser.add_argument("out", type=home_path, help="the PNG to write")
     parser.add_argument("--images", type=int, default=8, help="rows (8)")
     parser.add_argument("--seed", type=int, default=1, help="of order and augmentation (1)")
     arguments = parser.parse_args()

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from launch.paths import home_path
 from pipeline.record_reader import RecordReader
 from pipeline.record_writer import write_record_set
 from pipeline.records import RecordSet, open_records
@@ -47,8 +48,10 @@ _EVERY_S = 0.2, 60.0  # between two words on the progress: on a terminal, elsewh
 def main() -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("records", type=Path, nargs="+", help="folders with train.rec, or .rec")
-    parser.add_argument("out", type=Path, help="folder of the shuffled set")
+    parser.add_argument(
+        "records", type=home_path, nargs="+", help="folders with train.rec, or .rec"
+    )
+    parser.add_argument("out", type=home_path, help="folder of the shuffled set")
     parser.add_argument("--seed", type=int, default=1, help="of the order (1)")
     parser.add_argument(
         "--labels", choices=("stacked", "shared"), default="stacked", help="of several sets"
@@ -104,6 +107,8 @@ def shuffle(
     with ExitStack() as at_end:
         scan = at_end.enter_context(tempfile.TemporaryDirectory())
         records = open_records(sources, scan, labels=labels)
+        for notice in records.notices:
+            print(f"shuffle_records: {notice}", file=sys.stderr)
         if any(rec.parent.resolve() == out.resolve() for rec in records.files):
             raise ValueError(f"{out}: is the folder of the set itself; choose another one")
         out.mkdir(parents=True, exist_ok=True)

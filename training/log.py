@@ -27,6 +27,8 @@ class RunLog:
 
     def __init__(self, folder: Path | None, step: int = 0):
         self._folder = folder
+        self.notices: list[str] = []
+        """What ``notice`` was called with."""
         if folder is None:
             return
         self._path = folder / "metrics.jsonl"
@@ -38,6 +40,11 @@ class RunLog:
         """Print one plain line."""
         if self._folder is not None:
             print(text, flush=True)
+
+    def notice(self, text: str) -> None:
+        """Print one plain line that belongs into summary.json as well."""
+        self.notices.append(text)
+        self.say(text)
 
     def metrics(self, values: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl and its numbers to tensorboard.

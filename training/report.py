@@ -21,7 +21,10 @@ def announce(
     data: Mapping[str, Any],
     notices: Sequence[str],
 ) -> None:
-    """Say what runs, on what, on which data; empty notices are left out."""
+    """Say what runs, on what, on which data; empty notices are left out.
+
+    summary.json repeats the notices.
+    """
     log.say(f"run {folder}  " + "  ".join(f"{key} {value}" for key, value in ranks.items()))
     log.say("  ".join(f"{key} {value}" for key, value in data.items()))
     if progress.step:
@@ -30,7 +33,7 @@ def announce(
             f"{progress.consumed} images into it"
         )
     for notice in filter(None, notices):
-        log.say(notice)
+        log.notice(notice)
 
 
 def finish(
@@ -59,6 +62,7 @@ def finish(
                 "final_loss": totals.final_loss,
                 "verification": loop.verification,
                 "peak_rss_mib": peak_rss_mib,
+                "notices": log.notices,
                 "versions": versions,
             }
         )

@@ -122,3 +122,12 @@ def test_compare_with_itself(sets, checkpoint, tmp_path, capsys):
     arguments = ["compare", "--base", str(tmp_path), "--checkpoint", str(checkpoint)]
     assert command.main([*arguments, "--sets", str(sets)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_paths_in_the_home_folder(sets, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(checkpoint)
+    arguments = ["--checkpoint=~/run", f"--sets=~/{sets.relative_to(tmp_path)}", "--json=~/a.json"]
+    assert command.main(["verify", *arguments]) == 0
+    assert (tmp_path / "a.json").is_file()
+    assert command.main(["compare", "--base=~/run", *arguments]) == 0

@@ -49,6 +49,18 @@ def test_a_path_goes_before_configs(configs, tmp_path):
     assert find_config("more/two.yaml") == configs / "more" / "two.yaml"
 
 
+def test_a_path_in_the_home_folder(configs, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "work"))
+    (tmp_path / "work" / "mine.yaml").write_text(TEXT)
+    assert find_config("~/mine.yaml") == tmp_path / "work" / "mine.yaml"
+    config = load_config(["--cfg=~/mine.yaml", "run.dir=~/runs"], NETS, HEADS)
+    assert config.run.dir == str(tmp_path / "work" / "runs")
+    with pytest.raises(
+        ConfigError, match=r"^--cfg: the home folder of ~no-such-user-at-all cannot"
+    ):
+        find_config("~no-such-user-at-all/mine.yaml")
+
+
 def test_an_unknown_file_lists_what_there_is(configs):
     with pytest.raises(ConfigError) as caught:
         find_config("three.yaml")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from launch.config import (
     differences,
     read_yaml,
 )
+from launch.sections import PATHS
 
 
 def small(*, width: float = 1.0, embedding_size: int = 128):
@@ -243,6 +245,45 @@ def test_environment_variables(monkeypatch):
         "data.records: the environment variable NO_SUCH_FOLDER is not set, got "
         "'${NO_SUCH_FOLDER}/x'; run as NO_SUCH_FOLDER=... horovodrun ..."
     ]
+
+
+def test_home_folders(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("FACES", "~/faces")
+    config = build(
+        run={"dir": "~/runs", "name": "~x"},
+        data={"num_classes": 0, "records": ["~/ms1m", "~root/x", "${FACES}/y", "./~z"]},
+        eval={"sets": "~/lfw.bin"},
+        train={"pretrained": "~/runs/a-001"},
+    )
+    assert config.run.dir == "/home/me/runs" and config.run.name == "~x"
+    root = os.path.expanduser("~root")
+    assert config.data.records == ["/home/me/ms1m", f"{root}/x", "/home/me/faces/y", "./~z"]
+    assert config.eval.sets == ["/home/me/lfw.bin"]
+    assert config.train.pretrained == "/home/me/runs/a-001"
+    assert build(data={"records": "~"}).data.records == ["/home/me"]
+
+
+def test_every_home_folder_that_cannot_be_found_is_named():
+    nobody = "~no-such-user-at-all/x"
+    found = problems(
+        run={"dir": nobody},
+        data={"records": ["a", nobody]},
+        eval={"sets": nobody},
+        train={"pretrained": nobody},
+    )
+    assert found == [
+        f"{key}: the home folder of ~no-such-user-at-all cannot be found, got '{nobody}'; write "
+        f"the whole path, or ./{nobody} for a folder of that name"
+        for key in ("run.dir", "data.records[1]", "train.pretrained", "eval.sets")
+    ]
+
+
+def test_keys_of_paths_are_keys():
+    sections = build().to_dict()
+    for key in PATHS:
+        section, name = key.split(".")
+        assert name in sections[section]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import itertools
 import re
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -67,7 +68,8 @@ def end_often(cfg: Path, folder: Path, names: str | None) -> int:
         expected = int(newest.name.removeprefix("step-")) if newest else 0
         command = [*launchers[name], "--cfg", str(cfg)]
         with Launched(command, output_of(how), environment) as launched:
-            launched.until(lambda: max(read_losses(run), default=0) >= before + 6, "six steps")
+            enough = before + 6
+            launched.until(partial(reached, run, enough), "six steps")
             if saving:
                 launched.until(lambda: half_written(run), "a checkpoint being written")
             launched.end(how)
@@ -90,6 +92,10 @@ def end_often(cfg: Path, folder: Path, names: str | None) -> int:
     return 1 if bad else 0
 
 
+def reached(run: Path, step: int) -> bool:
+    return max(read_losses(run), default=0) >= step
+
+
 def launch_twice(cfg: Path, folder: Path, times: int) -> int:
     run = folder / "runs" / "tiny-001"
     command = [*LAUNCHERS["launch.local"], "--cfg", str(cfg)]
@@ -103,7 +109,7 @@ def launch_twice(cfg: Path, folder: Path, times: int) -> int:
                 "one of them refused",
             )
             refused, trains = (one, two) if one.process.poll() is not None else (two, one)
-            trains.until(lambda b=before: max(read_losses(run), default=0) >= b + 6, "six steps")
+            trains.until(partial(reached, run, before + 6), "six steps")
             trains.end("SIGTERM")
             trains.until_gone()
             refused.until_gone()

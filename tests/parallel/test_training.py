@@ -18,6 +18,7 @@ pytestmark = pytest.mark.parallel
 SUMMARY = {
     *("status", "steps", "epochs", "ranks", "images_per_second", "data_wait_fraction"),
     *("final_loss", "verification", "peak_rss_mib", "versions"),
+    "notices",
 }
 VERIFICATION = {
     *("accuracy", "accuracy_std", "tar_at_far_1e-3", "xnorm", "pairs"),
@@ -79,6 +80,17 @@ def test_two_ranks_train_verify_and_leave_everything(tiny_records, tmp_path):
     # Only rank 0 speaks.
     assert {line.rank for line in ended.lines if line.rank is not None} == {0}
     assert len(re.findall(r"^verify tiny: accuracy", ended.stdout, re.MULTILINE)) == 2
+
+
+def test_images_that_are_not_in_the_idx_are_said_and_kept(make_records, tmp_path):
+    records = make_records(8, 4)
+    lines = (records / "train.idx").read_text().splitlines(keepends=True)
+    (records / "train.idx").write_text("".join(lines[:20]))
+    ended = run(1, training(write_cfg(tmp_path, records, train={"max_steps": 2})))
+    assert ended.code == 0, ended.everything
+    notice = f"{records}/train.idx: 13 of the 32 images that the header names are not in the .idx"
+    assert notice in ended.stdout.splitlines()
+    assert notice in check_summary(tmp_path / "runs" / "tiny-001", steps=2)["notices"]
 
 
 def test_three_ranks_go_through_an_epoch_end(make_records, tmp_path):

@@ -104,6 +104,19 @@ def test_wrong_images_are_named_and_leave_nothing(tmp_path, images, says):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("label", [0.5, 1.25, (1 << 24) + 1])
+@pytest.mark.parametrize("vector_labels", [True, False])
+def test_labels_that_a_record_cannot_hold_are_refused(tmp_path, label, vector_labels):
+    images = [(0, JPEG), (label, JPEG)]
+    with pytest.raises(ValueError) as caught:
+        write_record_set(tmp_path, images, 1 << 25, header=False, vector_labels=vector_labels)
+    assert str(caught.value) == (
+        f"image 1: labels are whole numbers that float32 holds exactly, got {label}; number the "
+        "people without gaps"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failure_leaves_the_old_set(tmp_path):
     write_record_set(tmp_path, IMAGES, 3)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import warnings
 from pathlib import Path
 
 import mxnet as mx
@@ -51,7 +52,7 @@ def patch(path: Path, offset: int, content: bytes) -> None:
 
 def columns_of(kept: Path) -> list[np.ndarray]:
     with kept.open("rb") as file:
-        return [np.load(file) for _ in range(3)]
+        return [np.load(file) for _ in range(4)]
 
 
 def disk_is_full(*arguments):
@@ -125,15 +126,6 @@ def test_without_property_labels_and_first_picture_tell(make_records, scans):
     assert (records.num_classes, records.image_size) == (PEOPLE, (96, 80))
 
 
-@pytest.mark.parametrize("text", ["", "4\n", "4,112\n", "a,b,c\n", "4,112,112,3\n"])
-def test_damaged_property(folder, scans, text):
-    (folder / "property").write_text(text)
-    assert refusal(folder, scans) == (
-        f"{folder / 'property'}: expected num_classes,height,width in the first line; mend or "
-        "remove it"
-    )
-
-
 def test_number_of_people_can_be_set(folder, scans):
     assert open_records(folder, scans, num_classes=20).num_classes == 20
     assert refusal(folder, scans, num_classes=2) == (
@@ -147,11 +139,11 @@ def test_scanned_labels_are_kept_by_size_and_time(make_records, pictures, scans)
     rec = folder / "train.rec"
     true = open_records(folder, scans).labels.tolist()
     (kept,) = scans.iterdir()
-    offsets, keys, labels = columns_of(kept)
+    offsets, keys, labels, facts = columns_of(kept)
     assert (offsets.dtype, keys.dtype, labels.dtype) == (np.int64, np.int32, np.int32)
     labels[0] = 3
     with kept.open("wb") as file:
-        for column in (offsets, keys, labels):
+        for column in (offsets, keys, labels, facts):
             np.save(file, column)
     assert open_records(folder, scans).labels.tolist() == [3, *true[1:]]  # not scanned again
 
@@ -366,14 +358,6 @@ def test_key_that_stands_twice(folder, scans):
     )
 
 
-@pytest.mark.parametrize("text", ["", "no index\n", "1\t0\n2\n", "1\t0\n2\tx\n", "\xff\xfe"])
-def test_damaged_index(folder, scans, text):
-    (folder / "train.idx").write_text(text)
-    said = refusal(folder, scans)
-    assert said.startswith(f"{folder}/train.idx: expected lines of key, tab, offset, got b")
-    assert said.endswith("...; it is damaged or no index, make or copy it again")
-
-
 @pytest.mark.parametrize("label", [-1.0, 4.0])
 def test_label_out_of_range(folder, scans, label):
     patch(folder / "train.rec", index_of(folder)[2] + 12, struct.pack("<f", label))
@@ -395,6 +379,63 @@ def test_label_that_is_no_number(make_records, pictures, scans):
         )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, 3e9])
+@pytest.mark.parametrize("with_property", [True, False])
+@pytest.mark.parametrize("vector_labels", [True, False])
+def test_label_that_is_none_with_and_without_property(
+    make_records, pictures, scans, value, with_property, vector_labels
+):
+    # The sound labels are 0 to 3, so that both find four people; a huge one would count itself.
+    options = {"header": False, "vector_labels": vector_labels}
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, **options)
+    place = index_of(folder)[2] + (32 if vector_labels else 12)
+    patch(folder / "train.rec", place, struct.pack("<f", value))
+    if not with_property:
+        (folder / "property").unlink()
+    classes = PEOPLE if with_property or not 0 < value < float("inf") else 2**31 - 1
+    shown = {1e30: "1e+30", 3e9: "3000000000"}.get(value, str(value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            assert refusal(folder, scans) == (
+                f"{folder}/train.rec: label {shown} in the record of key 2 is out of range, got "
+                f"num_classes={classes}; labels must be 0..{classes - 1}"
+            )
+
+
+@pytest.mark.parametrize("value", [0.5, 2.25, 1e-30])
+@pytest.mark.parametrize("with_property", [True, False])
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("vector_labels", [True, False])
+def test_label_that_is_no_whole_number(
+    make_records, scans, value, with_property, header, vector_labels
+):
+    options = {"header": header, "vector_labels": vector_labels}
+    folder = make_records(PEOPLE, 1, **options)
+    key = 1 + header  # the only image of its person, so that identity records are trusted
+    place = index_of(folder)[key] + (32 if vector_labels else 12)
+    patch(folder / "train.rec", place, struct.pack("<f", value))
+    if not with_property:
+        (folder / "property").unlink()
+    assert refusal(folder, scans) == (
+        f"{folder}/train.rec: the label in the record of key {key} is no whole number, got "
+        f"{value}; labels must be 0..3"
+    )
+
+
+def test_labels_of_halves_alone(make_records, scans):
+    folder = make_records(2, 1, header=False)
+    for key, value in ((0, 0.5), (1, 1.5)):
+        patch(folder / "train.rec", index_of(folder)[key] + 12, struct.pack("<f", value))
+    for name in ("property", "nothing"):
+        assert refusal(folder, scans) == (
+            f"{folder}/train.rec: the label in the record of key 0 is no whole number, got 0.5; "
+            "labels must be 0..1"
+        )
+        if name == "property":
+            (folder / name).unlink()
+
+
 def test_set_without_a_picture(folder, scans):
     lines = (folder / "train.idx").read_text().splitlines(keepends=True)
     (folder / "train.idx").write_text("".join(lines[13:]))
@@ -414,7 +455,10 @@ def test_index_may_leave_pictures_out(folder, pictures, scans):
 def test_first_picture_that_is_no_jpeg_gives_no_size(make_records, scans):
     folder = make_records(2, 1, pictures=[(0, holding_magic()), (1, holding_magic())])
     (folder / "property").unlink()
-    assert refusal(folder, scans) == (f"{folder}/train.rec: the picture of key 1 is no JPEG")
+    assert refusal(folder, scans) == (
+        f"{folder}/train.rec: the picture of key 1 cannot be decoded; mend the record or leave its "
+        "key out of the .idx"
+    )
 
 
 def test_rec_that_changes_under_the_reader(folder, scans):

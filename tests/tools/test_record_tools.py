@@ -56,6 +56,18 @@ def test_several_sets_are_shuffled_into_one(tiny_records, make_records, tmp_path
         assert classes["label"] == [*range(12), *range(3)]
 
 
+def test_what_a_set_leaves_out_is_said(make_records, tmp_path, capsys):
+    folder = make_records(20, 2)
+    lines = (folder / "train.idx").read_text().splitlines(keepends=True)
+    (folder / "train.idx").write_text("".join(lines[:5] + lines[6:]))
+    shuffle_records.shuffle([folder], tmp_path / "shuffled", seed=1)
+    notice = f"{folder}/train.idx: 1 of the 40 images that the header names is not in the .idx\n"
+    assert capsys.readouterr().err == f"shuffle_records: {notice}"
+    with pytest.raises(ValueError):  # too few people
+        hold_out_people.hold_out(folder, tmp_path / "held", 2, 20)
+    assert capsys.readouterr().err == f"hold_out_people: {notice}"
+
+
 def test_a_set_is_not_shuffled_onto_itself(tiny_records):
     with pytest.raises(ValueError, match="is the folder of the set itself"):
         shuffle_records.shuffle([tiny_records], tiny_records, seed=1)

@@ -88,10 +88,19 @@ def test_summary(tmp_path):
     assert not list(tmp_path.glob(".aside*"))
 
 
+def test_notices_are_said_and_kept(tmp_path, capsys):
+    log = RunLog(tmp_path)
+    log.notice("3 images are missing")
+    log.close()
+    assert log.notices == ["3 images are missing"]
+    assert capsys.readouterr().out == "3 images are missing\n"
+
+
 def test_other_ranks_write_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     log = RunLog(None)
     log.say("text")
+    log.notice("text")
     log.metrics(VALUES)
     log.summary({"status": "finished"})
     log.close()
