@@ -39,6 +39,7 @@ import ops
 import pipeline.dali  # noqa: F401  before Horovod is loaded: pipeline/dali.py says why
 from evaluation.evaluate import evaluate_sets, find_sets
 from evaluation.pairs import Pairs, read_pairs
+from evaluation.set_check import check_sets
 from heads import HEADS, build_head
 from heads.metric import check_batches
 from launch.agree import Refused, agree, require_equal
@@ -47,7 +48,7 @@ from launch.comm import Comm, NoConnection, connect
 from launch.config import Config, ConfigError, differences
 from launch.gpu import require_code
 from launch.provenance import commit, versions
-from nets import NETS, build_net
+from nets import NETS, build_net, check_image_size
 from pipeline.augmentation import Augmentation
 from pipeline.decode_choice import fastest_path
 from pipeline.decoded_cache import DecodedCache, remove_left_caches
@@ -294,9 +295,13 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
             raise ConfigError("data.num_classes: required for synthetic batches, got 0")
         records, num_classes, image_size = None, data.num_classes, (112, 112)
         images = SYNTHETIC_STEPS * whole
+    check_image_size(config.net.name, image_size)
     pretrained = open_checkpoint(Path(config.train.pretrained)) if config.train.pretrained else None
+    if pretrained:
+        pretrained.require_image_size(image_size)
     found = find_sets(config.eval.sets) if config.eval.sets else {}
     sets = {name: read_pairs(path) for name, path in found.items()}
+    check_sets(sets, image_size)
     return Inputs(
         ctx, records, sets, pretrained, num_classes, image_size, max(1, images // whole) * whole
     )
@@ -420,7 +425,7 @@ def make_loader(
 
 def make_blocks(config: Config, inputs: Inputs, comm: Comm) -> tuple[Any, Any]:
     """Return net and head, initialised on the device and hybridized with static memory."""
-    net = build_net(config.net.name, **config.net.options)
+    net = build_net(config.net.name, inputs.image_size, **config.net.options)
     head = build_head(
         config.head.name,
         inputs.num_classes,

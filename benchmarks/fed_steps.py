@@ -61,7 +61,7 @@ def build(
     else:
         batches = build_loader(loader, opened, batch, seed=SEED, threads=CORES, workers=workers)
     mx.random.seed(SEED)  # the same initial weights for all
-    network, head, trainer = our_blocks(net, options, opened.num_classes)
+    network, head, trainer = our_blocks(net, options, opened.num_classes, opened.image_size)
     fraction, clock = mx.nd.ones((1,)), DeviceClock()
     weight = next(p for p in network.collect_params().values() if p.grad_req != "null")
     issued = deque[Any](maxlen=3)

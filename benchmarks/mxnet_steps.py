@@ -169,7 +169,7 @@ def train_step(
         from training import step as training
 
         mxnet_blocks.use_operators(kind)
-        network, head, trainer = our_blocks(net, options, num_classes)
+        network, head, trainer = our_blocks(net, options, num_classes, (image_size, image_size))
         parameters = trainer._params
         fraction = mx.nd.ones((1,))
 
@@ -183,7 +183,9 @@ def train_step(
     )
 
 
-def our_blocks(net: str, options: dict[str, Any], num_classes: int) -> tuple[Any, Any, Any]:
+def our_blocks(
+    net: str, options: dict[str, Any], num_classes: int, image_size: tuple[int, int]
+) -> tuple[Any, Any, Any]:
     """Build network, ArcFace head and the trainer of both; parameters as of `train_step`."""
     from mxnet import gluon
 
@@ -191,7 +193,7 @@ def our_blocks(net: str, options: dict[str, Any], num_classes: int) -> tuple[Any
     from nets import build_net
     from training import step as training
 
-    network = build_net(net, **options)
+    network = build_net(net, image_size, **options)
     head = build_head("arcface", num_classes, options["embedding_size"])
     for block in (network, head):
         block.initialize()

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evaluation.evaluate import evaluate_sets
     from evaluation.pairs import Pairs, PairsError, find_sets, read_pairs, read_sets, write_pairs
+    from evaluation.set_check import check_sets
     from evaluation.verification import verify
 
 __all__ = [
     "Pairs",
     "PairsError",
+    "check_sets",
     "evaluate_sets",
     "find_sets",
     "read_pairs",
@@ -22,7 +24,11 @@ __all__ = [
     "write_pairs",
 ]
 
-_MODULES = {"evaluate_sets": "evaluation.evaluate", "verify": "evaluation.verification"}
+_MODULES = {
+    "check_sets": "evaluation.set_check",
+    "evaluate_sets": "evaluation.evaluate",
+    "verify": "evaluation.verification",
+}
 
 
 def __getattr__(name: str) -> Any:

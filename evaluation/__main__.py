@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.pairs import read_sets
+from evaluation.set_check import check_sets
 from launch.paths import expand_home
 
 
@@ -92,6 +93,7 @@ def run_verify(options: argparse.Namespace) -> None:
 
     ctx = choose_device(options.device)
     checkpoint = open_model(options.checkpoint)
+    check_sets(sets, checkpoint.image_size)
     net, image_size = load_net(checkpoint, ctx)
     results = evaluate_sets(net, sets, options.batch_size, ctx, image_size)
     print(format_table(results))
@@ -110,6 +112,8 @@ def run_compare(options: argparse.Namespace) -> None:
 
     ctx = choose_device(options.device)
     checkpoints = [open_model(f) for f in (options.base, options.checkpoint)]
+    for checkpoint in checkpoints:
+        check_sets(sets, checkpoint.image_size)
     nets = [load_net(checkpoint, ctx) for checkpoint in checkpoints]
     results = {}
     for name, pairs in sets.items():
@@ -168,12 +172,11 @@ def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:
     """
     from nets import build_net
 
-    net = build_net(**checkpoint.meta["net"])
+    net = build_net(image_size=checkpoint.image_size, **checkpoint.meta["net"])
     net.initialize(ctx=ctx)
     checkpoint.load_net_parameters(net, ctx)
     net.hybridize(static_alloc=True, static_shape=True)
-    height, width = checkpoint.meta["image_size"]
-    return net, (height, width)
+    return net, checkpoint.image_size
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:

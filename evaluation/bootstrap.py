@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.pairs import Image, Pairs
-from evaluation.verification import fold_accuracies, pair_distances
+from evaluation.verification import FOLDS, fold_accuracies, pair_distances
 
 
 class Difference(NamedTuple):
@@ -53,7 +53,7 @@ def _key(image: Image) -> bytes:
     ).digest()
 
 
-def right_pairs(embeddings: np.ndarray, issame: np.ndarray, nfolds: int = 10) -> np.ndarray:
+def right_pairs(embeddings: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS) -> np.ndarray:
     """Return which pairs are told rightly, (P,) bool, by the thresholds of `fold_accuracies`."""
     distances = pair_distances(embeddings)
     _, thresholds = fold_accuracies(distances, issame, nfolds)

@@ -145,30 +145,34 @@ def _check_structure(
     if not isinstance(bins, list | tuple):
         raise refuse("the images are not a list", describe(bins))
     if isinstance(issame, np.ndarray):
-        if issame.dtype != np.bool_ or issame.ndim != 1:
-            raise refuse("issame is not a row of booleans", describe(issame))
-        answers = issame.astype(bool)
-    elif isinstance(issame, list | tuple):
-        for index, same in enumerate(issame):
-            if not isinstance(same, bool | np.bool_):
-                raise refuse(f"issame of pair {index} is not a boolean", describe(same))
-        answers = np.array([bool(same) for same in issame], dtype=bool)
-    else:
+        if issame.dtype.kind not in "biu" or issame.size != max(issame.shape, default=0):
+            raise refuse("issame is not a row of booleans, or of 0 and 1", describe(issame))
+        issame = list(issame.reshape(-1))
+    elif not isinstance(issame, list | tuple):
         raise refuse("issame is not a list", describe(issame))
+    for index, same in enumerate(issame):
+        if not isinstance(same, bool | np.bool_ | int | np.integer) or not 0 <= same <= 1:
+            raise refuse(f"issame of pair {index} is not a boolean, 0 or 1", describe(same))
+    answers = np.array([bool(same) for same in issame], dtype=bool)
     if not len(answers) or len(bins) != 2 * len(answers):
         raise refuse(
             "there must be pairs, and twice as many images",
             f"{len(answers)} pairs and {len(bins)} images",
         )
+    images: list[Image] = []
     for index, image in enumerate(bins):
-        if isinstance(image, np.ndarray):
-            pixels = image.ndim == 3 and image.shape[2] == 3
-            if image.dtype == np.uint8 and image.size and (image.ndim == 1 or pixels):
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+            if image.size == max(image.shape, default=0):  # encoded, a row or a column
+                images.append(image.reshape(-1))
+                continue
+            if image.ndim == 3 and image.shape[2] == 3:
+                images.append(image)
                 continue
         elif isinstance(image, bytes) and image:
+            images.append(image)
             continue
         raise refuse(f"{place(index)} is not encoded bytes or a uint8 array", describe(image))
-    return list(bins), answers
+    return images, answers
 
 
 def place(index: int) -> str:
@@ -210,12 +214,17 @@ def decode_image(image: Image, image_size: tuple[int, int], where: str = "image"
                 f"{where}: does not decode as an image, got {describe(image)}; make the set again"
             )
         pixels = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-    if pixels.shape[:2] != tuple(image_size):
+    require_size((pixels.shape[0], pixels.shape[1]), image_size, where)
+    return pixels
+
+
+def require_size(found: tuple[int, int], image_size: tuple[int, int], where: str) -> None:
+    """Raise PairsError if the (height, width) of an image is not that of the network."""
+    if found != tuple(image_size):
         raise PairsError(
             f"{where}: is not {image_size[0]} high and {image_size[1]} wide, got "
-            f"{pixels.shape[0]} x {pixels.shape[1]}; align the set to the network's image size"
+            f"{found[0]} x {found[1]}; align the set to the network's image size"
         )
-    return pixels
 
 
 def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:

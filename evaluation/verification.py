@@ -17,12 +17,13 @@ import numpy as np
 
 # np.arange, not linspace, and without 4: InsightFace's thresholds to the last bit.
 THRESHOLDS = np.arange(0, 4, 0.01)
+FOLDS = 10
 
 
 def verify(
     embeddings: np.ndarray,
     issame: np.ndarray,
-    nfolds: int = 10,
+    nfolds: int = FOLDS,
     fars: Sequence[float] = (1e-3,),
     norms: np.ndarray | None = None,
 ) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def _bad_row(row: int, problem: str, got: str, rows: int) -> ValueError:
 
 
 def fold_accuracies(
-    distances: np.ndarray, issame: np.ndarray, nfolds: int = 10
+    distances: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return every fold's accuracy and the threshold that the other folds chose for it.
 
@@ -128,7 +129,7 @@ def fold_accuracies(
     if not 2 <= nfolds <= pairs:
         raise ValueError(
             f"verify: folds must be from 2 to the number of pairs, got {nfolds} folds for {pairs} "
-            "pairs; take fewer folds or a larger set"
+            f"pairs; take a set of at least {max(nfolds, 2)} pairs, and {FOLDS} folds are usual"
         )
     sizes = np.full(nfolds, pairs // nfolds)
     sizes[: pairs % nfolds] += 1

@@ -116,7 +116,7 @@ class ConvNorm(gluon.HybridBlock):
     in_channels, channels
         Channels in and out.
     kernel, stride, padding
-        In pixels.
+        In pixels; the kernel may be (height, width).
     groups
         Number of convolution groups; ``groups=in_channels=channels`` is depthwise.
     fused
@@ -137,7 +137,7 @@ class ConvNorm(gluon.HybridBlock):
         self,
         in_channels: int,
         channels: int,
-        kernel: int = 1,
+        kernel: int | tuple[int, int] = 1,
         stride: int = 1,
         padding: int = 0,
         groups: int = 1,
@@ -147,7 +147,8 @@ class ConvNorm(gluon.HybridBlock):
         super().__init__(**kwargs)
         # He initialisation over the fan-out that one input value really has. mx.init.Xavier would
         # count all channels of a depthwise filter and make it smaller by sqrt(channels).
-        fan_out = kernel * kernel * channels // groups
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        fan_out = height * width * channels // groups
         with self.name_scope():
             self.conv = nn.Conv2D(
                 channels,

@@ -19,11 +19,11 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
     embedding_size
         Length E of the embedding.
     feature_size
-        Height and width of the feature map in pixels, the size of the depthwise filter.
+        (height, width) of the feature map in pixels, the size of the depthwise filter.
 
     Inputs
     ------
-    x : (B, C, feature_size, feature_size) float32
+    x : (B, C, *feature_size) float32
 
     Outputs
     -------
@@ -37,7 +37,11 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
     """
 
     def __init__(
-        self, in_channels: int, embedding_size: int, feature_size: int = 7, **kwargs
+        self,
+        in_channels: int,
+        embedding_size: int,
+        feature_size: tuple[int, int] = (7, 7),
+        **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
@@ -59,13 +63,13 @@ class DenseEmbedding(gluon.HybridBlock):
     embedding_size
         Length E of the embedding.
     feature_size
-        Height and width of the feature map in pixels.
+        (height, width) of the feature map in pixels.
     dropout
         Share of the features that is dropped in training, from 0 to below 1.
 
     Inputs
     ------
-    x : (B, C, feature_size, feature_size) float32
+    x : (B, C, *feature_size) float32
 
     Outputs
     -------
@@ -82,7 +86,7 @@ class DenseEmbedding(gluon.HybridBlock):
         self,
         in_channels: int,
         embedding_size: int,
-        feature_size: int = 7,
+        feature_size: tuple[int, int] = (7, 7),
         dropout: float = 0.0,
         **kwargs,
     ) -> None:
@@ -90,7 +94,7 @@ class DenseEmbedding(gluon.HybridBlock):
         with self.name_scope():
             self.feature_norm = BatchNorm(in_channels)
             self.dropout = nn.Dropout(dropout)
-            self.linear = _linear(in_channels * feature_size * feature_size, embedding_size)
+            self.linear = _linear(in_channels * math.prod(feature_size), embedding_size)
             self.norm = _fixed_scale_norm(embedding_size)
 
     def hybrid_forward(self, F, x):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """IResNet: the residual networks of the ArcFace paper, 24 to 65 million parameters."""
 
+import math
 from collections.abc import Sequence
 
 from mxnet import gluon
@@ -8,7 +9,13 @@ from mxnet.gluon import nn
 
 import ops
 from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU
-from nets.checks import check_dropout, check_embedding_size
+from nets.checks import (
+    check_dropout,
+    check_embedding_size,
+    check_features,
+    check_image_size,
+    feature_size,
+)
 from nets.embedding import DenseEmbedding
 
 STEM_CHANNELS = 64
@@ -90,11 +97,11 @@ class IResNet(ops.TwoGraphs):
         Channels of each stage, the first one's also of the stem. Other than those of the paper in
         small nets for tests only.
     image_size
-        Height and width of the input in pixels, a multiple of 16; the last layer depends on it.
+        (height, width) of the input in pixels; the last layer depends on it.
 
     Inputs
     ------
-    x : (B, 3, image_size, image_size) float32, normalised to about -1..1
+    x : (B, 3, *image_size) float32, normalised to about -1..1
 
     Outputs
     -------
@@ -115,7 +122,7 @@ class IResNet(ops.TwoGraphs):
         embedding_size: int = PAPER_EMBEDDING_SIZE,
         dropout: float = 0.0,
         channels: Sequence[int] = STAGE_CHANNELS,
-        image_size: int = 112,
+        image_size: tuple[int, int] = (112, 112),
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -130,40 +137,62 @@ class IResNet(ops.TwoGraphs):
                     stage.add(IRUnit(after, after))
                 self.stages.add(stage)
                 before = after
-            feature_size = image_size // 2 ** len(channels)
-            self.embedding = DenseEmbedding(before, embedding_size, feature_size, dropout)
+            left = feature_size(image_size, len(channels))
+            self.embedding = DenseEmbedding(before, embedding_size, left, dropout)
 
     def hybrid_forward(self, F, x):
         return self.embedding(self.stages(self.stem(x)))
 
 
-def iresnet18(*, embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+def iresnet18(
+    image_size: tuple[int, int] = (112, 112),
+    *,
+    embedding_size: int = PAPER_EMBEDDING_SIZE,
+    dropout: float = 0.0,
+) -> IResNet:
     """Build an `IResNet` of 18 layers; see `build`."""
-    return build(18, embedding_size, dropout)
+    return build(18, image_size, embedding_size, dropout)
 
 
-def iresnet34(*, embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+def iresnet34(
+    image_size: tuple[int, int] = (112, 112),
+    *,
+    embedding_size: int = PAPER_EMBEDDING_SIZE,
+    dropout: float = 0.0,
+) -> IResNet:
     """Build an `IResNet` of 34 layers; see `build`."""
-    return build(34, embedding_size, dropout)
+    return build(34, image_size, embedding_size, dropout)
 
 
-def iresnet50(*, embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+def iresnet50(
+    image_size: tuple[int, int] = (112, 112),
+    *,
+    embedding_size: int = PAPER_EMBEDDING_SIZE,
+    dropout: float = 0.0,
+) -> IResNet:
     """Build an `IResNet` of 50 layers; see `build`."""
-    return build(50, embedding_size, dropout)
+    return build(50, image_size, embedding_size, dropout)
 
 
-def iresnet100(*, embedding_size: int = PAPER_EMBEDDING_SIZE, dropout: float = 0.0) -> IResNet:
+def iresnet100(
+    image_size: tuple[int, int] = (112, 112),
+    *,
+    embedding_size: int = PAPER_EMBEDDING_SIZE,
+    dropout: float = 0.0,
+) -> IResNet:
     """Build an `IResNet` of 100 layers; see `build`."""
-    return build(100, embedding_size, dropout)
+    return build(100, image_size, embedding_size, dropout)
 
 
-def build(depth: int, embedding_size: int, dropout: float) -> IResNet:
+def build(depth: int, image_size: tuple[int, int], embedding_size: int, dropout: float) -> IResNet:
     """Build an `IResNet` of a depth in ``UNITS``.
 
     Parameters
     ----------
     depth
         Number of layers, as the field counts them.
+    image_size
+        (height, width) of the images in pixels.
     embedding_size
         Length of the embedding, at least 1.
     dropout
@@ -175,8 +204,9 @@ def build(depth: int, embedding_size: int, dropout: float) -> IResNet:
     ValueError
         If a value is out of range or of the wrong type.
     """
-    return IResNet(
-        UNITS[depth],
-        check_embedding_size(embedding_size, PAPER_EMBEDDING_SIZE),
-        check_dropout(dropout),
-    )
+    name = f"iresnet{depth}"
+    size = check_image_size(name, image_size)
+    embedding_size = check_embedding_size(embedding_size, PAPER_EMBEDDING_SIZE)
+    features = STAGE_CHANNELS[-1] * math.prod(feature_size(size, len(STAGE_CHANNELS)))
+    check_features(name, size, features, embedding_size)
+    return IResNet(UNITS[depth], embedding_size, check_dropout(dropout), image_size=size)

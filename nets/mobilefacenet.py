@@ -5,7 +5,7 @@ from mxnet.gluon import nn
 
 import ops
 from nets.blocks import ConvNormPReLU, LinearBottleneck
-from nets.checks import check_embedding_size, check_width
+from nets.checks import check_embedding_size, check_image_size, check_width, feature_size
 from nets.embedding import GlobalDepthwiseEmbedding
 
 STEM_CHANNELS = 64
@@ -29,10 +29,12 @@ class MobileFaceNet(ops.TwoGraphs):
         Factor on every number of channels but the embedding's, each rounded to a multiple of 8.
     embedding_size
         Length E of the embedding.
+    image_size
+        (height, width) in pixels; the global convolution is as large as what is left of them.
 
     Inputs
     ------
-    x : (B, 3, 112, 112) float32, normalised to about -1..1
+    x : (B, 3, *image_size) float32, normalised to about -1..1
 
     Outputs
     -------
@@ -45,7 +47,11 @@ class MobileFaceNet(ops.TwoGraphs):
     """
 
     def __init__(
-        self, width: float = 1.0, embedding_size: int = PAPER_EMBEDDING_SIZE, **kwargs
+        self,
+        width: float = 1.0,
+        embedding_size: int = PAPER_EMBEDDING_SIZE,
+        image_size: tuple[int, int] = (112, 112),
+        **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         stem = scale_channels(STEM_CHANNELS, width)
@@ -68,7 +74,8 @@ class MobileFaceNet(ops.TwoGraphs):
                 self.stages.add(stage)
                 before = channels
             self.last = ConvNormPReLU(before, last)
-            self.embedding = GlobalDepthwiseEmbedding(last, embedding_size)
+            left = feature_size(image_size, 1 + len(STAGES))
+            self.embedding = GlobalDepthwiseEmbedding(last, embedding_size, left)
 
     def hybrid_forward(self, F, x):
         x = self.stem_depthwise(self.stem(x))
@@ -81,12 +88,17 @@ def scale_channels(channels: int, width: float) -> int:
 
 
 def mobilefacenet(
-    *, width: float = 1.0, embedding_size: int = PAPER_EMBEDDING_SIZE
+    image_size: tuple[int, int] = (112, 112),
+    *,
+    width: float = 1.0,
+    embedding_size: int = PAPER_EMBEDDING_SIZE,
 ) -> MobileFaceNet:
     """Build a `MobileFaceNet`.
 
     Parameters
     ----------
+    image_size
+        (height, width) of the images in pixels.
     width
         Factor on the numbers of channels, above 0 and at most 8.
     embedding_size
@@ -100,4 +112,5 @@ def mobilefacenet(
     return MobileFaceNet(
         width=check_width(width),
         embedding_size=check_embedding_size(embedding_size, PAPER_EMBEDDING_SIZE),
+        image_size=check_image_size("mobilefacenet", image_size),
     )

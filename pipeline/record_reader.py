@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.jpeg import has_end
+from jpeg_markers import has_end
 from pipeline.pages import advise, all_in_memory, pages_of, tells
 from pipeline.record_file import MAGIC, Headers, RecordError, map_rec, no_image, read_headers
 from pipeline.records import RecordSet

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from mxnet import gluon
 
+from jpeg_markers import has_end
 from pipeline.augmentation import CUT_OUT_VALUE, Choices, color_matrices
-from pipeline.jpeg import has_end
 from pipeline.record_reader import RecordReader
 from pipeline.records import RecordError, RecordSet
 

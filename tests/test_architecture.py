@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+MODULES = ("run_train", "jpeg_markers")  # files at the root
 PACKAGES = ("launch", "pipeline", "ops", "nets", "heads", "training", "evaluation")
-OURS = (*PACKAGES, "run_train", "benchmarks", "tools", "tests")
+OURS = (*PACKAGES, *MODULES, "benchmarks", "tools", "tests")
 
 # What a package may import of ours, besides itself.
 ALLOWED = {
     "launch": (),
     "ops": (),
-    "evaluation": (),
-    "pipeline": ("ops",),
+    "jpeg_markers": (),
+    "evaluation": ("jpeg_markers",),
+    "pipeline": ("ops", "jpeg_markers"),
     "nets": ("ops",),
     "heads": ("ops",),
     "training": ("launch.comm",),
@@ -43,6 +45,7 @@ PURE = (
     "launch/sections.py",
     "launch/duration.py",
     "evaluation/verification.py",
+    "jpeg_markers.py",
 )
 PURE_PARTS = {  # pure themselves
     ("launch/config.py", "launch.duration"),
@@ -61,7 +64,7 @@ ONLY_IMPORTER = {
 
 
 def sources() -> list[Path]:
-    files = [ROOT / "run_train.py"]
+    files = [ROOT / f"{name}.py" for name in MODULES]
     for folder in (*PACKAGES, "benchmarks", "tools"):
         files += sorted((ROOT / folder).rglob("*.py"))
     return files
@@ -177,7 +180,8 @@ def test_importing_does_nothing_else(tmp_path):
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in sources()
-        if path.relative_to(ROOT).parts[0] in PACKAGES and path.name != "__main__.py"
+        if path.relative_to(ROOT).parts[0] in (*PACKAGES, "jpeg_markers.py")
+        and path.name != "__main__.py"
     ]
     for hook in ("numpy_aliases", "cuda_libraries"):  # their purpose is a hook set at import
         names.remove(f"launch.environment.{hook}")

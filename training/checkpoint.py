@@ -60,6 +60,21 @@ class Checkpoint:
         """What is needed to build the net: ``{"net": {"name", ...}, "image_size": [H, W]}``."""
         return self.state["meta"]
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The (height, width) in pixels of the images that the net was trained on."""
+        height, width = self.meta["image_size"]
+        return height, width
+
+    def require_image_size(self, found: tuple[int, int]) -> None:
+        """Raise CheckpointError if images of (height, width) are not those of the net."""
+        if found != self.image_size:
+            own, other = ("{}x{}".format(*size) for size in (self.image_size, found))
+            raise CheckpointError(
+                f"{self.folder}: its net takes images of {own} pixels, got records of {other}; "
+                f"align the records to {own}, or take a checkpoint trained at {other}"
+            )
+
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Put the saved weights into a net; raise CheckpointError if it is another net."""
         load_parameters(self.folder / "net.params", net, ctx, "net")

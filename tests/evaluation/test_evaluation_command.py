@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import cv2
@@ -31,19 +32,24 @@ def sets(tmp_path) -> Path:
     return folder
 
 
+def save(folder, net, options, image_size, steps) -> None:
+    """Save checkpoints of a new net in a run folder."""
+    head = build_head("softmax", 2, 8)
+    for block in (net, head):
+        block.initialize()
+    parameters = collect_parameters(net, head)
+    trainer = mx.gluon.Trainer(parameters, "sgd", kvstore=None)
+    state = {"meta": {"net": options, "image_size": image_size}}
+    for step in steps:
+        save_checkpoint(folder / "checkpoints", step, net, head, trainer, parameters, state, keep=2)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     """A run folder with two checkpoints of a tiny real net, the newer one damaged."""
     folder = tmp_path_factory.mktemp("run")
     options = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
-    net, head = build_net(**options), build_head("softmax", 2, 8)
-    for block in (net, head):
-        block.initialize()
-    parameters = collect_parameters(net, head)
-    trainer = mx.gluon.Trainer(parameters, "sgd", kvstore=None)
-    state = {"meta": {"net": options, "image_size": [112, 112]}}
-    for step in (7, 40):
-        save_checkpoint(folder / "checkpoints", step, net, head, trainer, parameters, state, keep=2)
+    save(folder, build_net(**options), options, [112, 112], steps=[7, 40])
     with (folder / "checkpoints" / "step-00000040" / "net.params").open("ab") as file:
         file.write(b"x")
     return folder
@@ -106,6 +112,41 @@ def test_a_set_of_another_size(checkpoint, tmp_path, capsys):
     arguments = ["verify", "--checkpoint", str(checkpoint), "--sets", str(tmp_path / "small.bin")]
     assert command.main([*arguments, "--device", "cpu"]) == 2
     assert "small.bin: image 0 of pair 0: is not 112 high and 112 wide" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command_line", [["verify"], ["compare", "--base", "CHECKPOINT"]], ids=["verify", "compare"]
+)
+def test_sets_are_checked_before_the_network_is_built(
+    checkpoint, sets, tmp_path, capsys, monkeypatch, command_line
+):
+    monkeypatch.setattr(command, "load_net", None)
+    images, _ = pickle.loads((sets / "one.bin").read_bytes())
+    images[5] = cv2.imencode(".png", np.zeros((112, 96, 3), np.uint8))[1].tobytes()
+    write_pairs(tmp_path / "odd.bin", images, [i % 2 == 0 for i in range(12)])
+    write_pairs(tmp_path / "few.bin", images[:4], [True, False])
+    words = [str(checkpoint) if word == "CHECKPOINT" else word for word in command_line]
+    for name, problem in [
+        ("odd", "image 1 of pair 2: is not 112 high and 112 wide, got 112 x 96; align"),
+        ("few", "has too few pairs for the 10 folds of verification, got 2; give a set of at "),
+    ]:
+        path = str(tmp_path / f"{name}.bin")
+        assert command.main([*words, "--checkpoint", str(checkpoint), "--sets", path]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith(f"error: {path}: {problem}") and err.count("\n") == 1
+
+
+def test_a_network_of_other_images_is_built_for_them(tmp_path, capsys):
+    """96x64, and not square: what the checkpoint says, not what is usual."""
+    options = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
+    net = build_net(image_size=(96, 64), **options)
+    save(tmp_path / "run", net, options, [96, 64], steps=[3])
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 96, 64, 3), dtype=np.uint8)
+    images = [cv2.imencode(".png", x)[1].tobytes() for x in pixels]
+    write_pairs(tmp_path / "tall.bin", images, [i % 2 == 0 for i in range(10)])
+    arguments = ["--checkpoint", str(tmp_path / "run"), "--sets", str(tmp_path / "tall.bin")]
+    assert command.main(["verify", *arguments, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["tall", "10"]
 
 
 def test_compare_with_itself(sets, checkpoint, tmp_path, capsys):

@@ -133,6 +133,38 @@ def test_python_2_wrote_str(tmp_path, data):
     assert pairs.issame.tolist() == ISSAME
 
 
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1), (1, -1)], ids=str)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_encoded_arrays_are_rows_or_columns(tmp_path, protocol, shape, order):
+    images = [as_array(image).reshape(shape).copy(order=order) for image in IMAGES]
+    pairs = read_pairs(pickled(tmp_path, (images, ISSAME), protocol))
+    assert [as_bytes(image) for image in pairs.images] == IMAGES
+    assert {image.ndim for image in pairs.images} == {1}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [1, 0],
+        (1, 0),
+        [True, 0],
+        [np.int64(1), np.uint8(0)],
+        *(np.array([1, 0], f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)),
+        np.array([1, 0], ">i4"),
+        np.array([[1], [0]]),
+        np.array([[1, 0]]),
+        np.array([[True], [False]]),
+    ],
+    ids=lambda answers: f"{type(answers).__name__} {getattr(answers, 'dtype', '')}",
+)
+def test_answers_are_booleans_or_0_and_1(tmp_path, protocol, answers):
+    pairs = read_pairs(pickled(tmp_path, (IMAGES, answers), protocol))
+    assert pairs.issame.dtype == np.bool_
+    assert pairs.issame.tolist() == ISSAME
+
+
 # -- what is written
 
 
@@ -181,10 +213,17 @@ def test_what_is_no_set_is_not_written(tmp_path, images, issame):
         (None, "pair of lists"),
         ((b"ab", [True]), "images are not a list"),
         (([b"a", b"b"], True), "issame is not a list"),
-        (([b"a", b"b"], [1]), "issame of pair 0"),
+        (([b"a", b"b"], [2]), "issame of pair 0"),
+        (([b"a", b"b"], [-1]), "issame of pair 0"),
         (([b"a", b"b"], [None]), "issame of pair 0"),
-        (([b"a", b"b"], np.array([1])), "row of booleans"),
-        (([b"a", b"b"], np.array([[True]])), "row of booleans"),
+        (([b"a", b"b"], [[1]]), "issame of pair 0"),
+        (([b"a", b"b", b"c", b"d"], [1, "1"]), "issame of pair 1"),
+        (([b"a", b"b", b"c", b"d"], np.array([1, 255], np.uint8)), "issame of pair 1"),
+        (([b"a", b"b", b"c", b"d"], np.array([[0], [-1]])), "issame of pair 1"),
+        (([b"a", b"b"], np.array([1.0])), "row of booleans"),
+        (([b"a", b"b"], np.array([[True, False], [True, False]])), "row of booleans"),
+        (([b"a", b"b"], np.array([])), "row of booleans"),
+        (([b"a", b"b"], np.array([], bool)), "twice"),
         (([b"a", b"b", b"c"], [True]), "twice"),
         (([], []), "twice"),
         (([b"a", b""], [True]), "image 1 of pair 0"),
@@ -195,6 +234,8 @@ def test_what_is_no_set_is_not_written(tmp_path, images, issame):
         (([b"a", np.zeros(4, np.float32)], [True]), "image 1 of pair 0"),
         (([b"a", np.zeros((4, 4), np.uint8)], [True]), "image 1 of pair 0"),
         (([b"a", np.zeros((4, 4, 1), np.uint8)], [True]), "image 1 of pair 0"),
+        (([b"a", np.zeros((4, 1), np.int8)], [True]), "image 1 of pair 0"),
+        (([b"a", np.zeros((0, 1), np.uint8)], [True]), "image 1 of pair 0"),
     ],
 )
 @pytest.mark.parametrize("protocol", [2, 5])
@@ -220,6 +261,13 @@ def test_missing_empty_and_folder(tmp_path):
     ]:
         with pytest.raises(PairsError, match=f"{name}: .*{problem}"):
             read_pairs(tmp_path / name)
+
+
+def test_an_answer_that_is_none_is_shown(tmp_path):
+    path = pickled(tmp_path, (IMAGES, np.array([1, 7], np.int16)))
+    with pytest.raises(PairsError) as caught:
+        read_pairs(path)
+    assert "issame of pair 1 is not a boolean, 0 or 1, got int16 7; " in str(caught.value)
 
 
 # -- decoding

@@ -202,7 +202,7 @@ def test_what_a_diverged_network_gives_is_refused():
         ((40, 8), np.ones(19, bool), "got 40 embeddings and 19 pairs"),
         ((40, 8), np.ones(20, int), "must be .P,. bool"),
         ((40, 8), np.ones((20, 1), bool), "must be .P,. bool"),
-        ((18, 8), np.ones(9, bool), "got 10 folds for 9 pairs"),
+        ((18, 8), np.ones(9, bool), "got 10 folds for 9 pairs; take a set of at least 10 pairs"),
     ],
 )
 def test_shapes_that_do_not_fit(shape, issame, problem):

@@ -5,9 +5,9 @@ import mxnet as mx
 import numpy as np
 
 
-def images(count=4, seed=0, size=112):
+def images(count=4, seed=0, size=(112, 112)):
     random = np.random.RandomState(seed)
-    return mx.nd.array(random.uniform(-1, 1, (count, 3, size, size)))
+    return mx.nd.array(random.uniform(-1, 1, (count, 3, *size)))
 
 
 def learned(net):

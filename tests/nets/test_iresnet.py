@@ -11,7 +11,13 @@ from nets.iresnet import IResNet, IRUnit
 from tests.nets.steps import images, learned, train_step
 from tools.net_size import measure
 
-SMALL = {"units": (2, 1, 1, 1), "channels": (8, 8, 16, 16), "embedding_size": 16, "image_size": 32}
+SIZE = (32, 32)
+SMALL = {
+    "units": (2, 1, 1, 1),
+    "channels": (8, 8, 16, 16),
+    "embedding_size": 16,
+    "image_size": SIZE,
+}
 
 
 def build(seed=0, **kwargs):
@@ -90,7 +96,9 @@ def test_only_the_first_unit_of_a_stage_strides_and_projects():
         assert x.shape[2] * 2 == before[2]
 
 
-@pytest.mark.parametrize(("size", "image_size"), [(16, 32), (5, 48), (16, 16)])
+@pytest.mark.parametrize(
+    ("size", "image_size"), [(16, (32, 32)), (5, (48, 33)), (16, (16, 16)), (8, (9, 50))]
+)
 def test_output_shape(size, image_size):
     net = build(embedding_size=size, image_size=image_size)
     net.hybridize(static_alloc=True, static_shape=True)
@@ -113,20 +121,20 @@ def test_hybridized_trains_and_infers_like_imperative():
     hybrid.hybridize(static_alloc=True, static_shape=True)
     for step in range(2):  # the second changes running statistics that the first has written
         (y, gradients), (y_hybrid, gradients_hybrid) = (
-            train_step(net, images(8, step, 32)) for net in (plain, hybrid)
+            train_step(net, images(8, step, SIZE)) for net in (plain, hybrid)
         )
         np.testing.assert_allclose(y_hybrid, y, rtol=1e-4, atol=1e-4)
         for name, gradient in gradients.items():
             limit = 1e-3 * abs(gradient).max() + 1e-6
             np.testing.assert_allclose(gradients_hybrid[name], gradient, atol=limit, err_msg=name)
-    before = plain(images(size=32)).asnumpy()
-    np.testing.assert_allclose(hybrid(images(size=32)).asnumpy(), before, rtol=1e-3, atol=1e-3)
+    before = plain(images(size=SIZE)).asnumpy()
+    np.testing.assert_allclose(hybrid(images(size=SIZE)).asnumpy(), before, rtol=1e-3, atol=1e-3)
 
 
 def test_every_learned_parameter_but_the_last_scale_gets_a_gradient():
     net = build()
     net.hybridize(static_alloc=True, static_shape=True)
-    _, gradients = train_step(net, images(8, size=32))
+    _, gradients = train_step(net, images(8, size=SIZE))
     assert set(learned(net)) - set(gradients) == {"embedding.norm.gamma"}
     for name, gradient in gradients.items():
         assert np.isfinite(gradient).all(), name
@@ -138,7 +146,7 @@ def test_every_learned_parameter_but_the_last_scale_gets_a_gradient():
 
 def test_dropout_acts_on_the_last_features_in_training_alone():
     net, whole = build(dropout=0.4), build()
-    x = images(8, size=32)
+    x = images(8, size=SIZE)
     # Training statistics come before the dropout, so inference is that of the net without it.
     np.testing.assert_array_equal(net(x).asnumpy(), whole(x).asnumpy())
     mx.random.seed(1)

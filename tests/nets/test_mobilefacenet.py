@@ -138,7 +138,10 @@ def test_parameter_names_are_structural_and_stable():
 
 def test_builders_are_their_own_schema():
     for builder in NETS.values():
-        for parameter in inspect.signature(builder).parameters.values():
+        first, *settings = inspect.signature(builder).parameters.values()
+        assert (first.name, first.default) == ("image_size", (112, 112))
+        for parameter in settings:
+            assert parameter.kind is parameter.KEYWORD_ONLY
             assert parameter.annotation in (int, float, bool, str)
             assert isinstance(parameter.default, parameter.annotation)
 

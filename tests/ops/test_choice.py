@@ -21,15 +21,15 @@ from ops.build import LEVELS, library
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def small_net(seed=1):
+def small_net(seed=1, size=(112, 112)):
     mx.random.seed(seed)
-    net = build_net("mobilefacenet", width=0.125, embedding_size=16)
+    net = build_net("mobilefacenet", size, width=0.125, embedding_size=16)
     net.initialize()
     return net
 
 
-def train(net, steps=4, batch=6):
-    images = mx.nd.array(np.random.default_rng(0).normal(size=(batch, 3, 112, 112)))
+def train(net, steps=4, batch=6, size=(112, 112)):
+    images = mx.nd.array(np.random.default_rng(0).normal(size=(batch, 3, *size)))
     target = mx.nd.array(np.random.default_rng(1).normal(size=(batch, 16)))
     trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.002}, kvstore=None)
     losses = []
@@ -112,6 +112,21 @@ def test_every_level_and_the_plain_form_train_alike(tmp_path):
         assert np.abs(other - losses).max() < 1e-3 * losses.max()
         assert np.abs(other_y - y).max() < 1e-2 * np.abs(y).max()
     assert "operators native (baseline)" in used
+
+
+@pytest.mark.parametrize("size", [(112, 96), (64, 64), (33, 49), (17, 9)], ids=str)
+def test_both_forms_train_alike_on_images_of_other_sizes(size):
+    found = {}
+    for choice in ("plain", "native"):
+        ops.use(choice)
+        net = small_net(size=size)
+        net.hybridize(static_alloc=True, static_shape=True)
+        images, losses = train(net, size=size)
+        found[choice] = np.array(losses), net(images).asnumpy()
+        traced = net._graphs[True][0][1].tojson()
+        assert ("face_depthwise_norm" in traced) == (choice == "native")
+    for plain, native in zip(found["plain"], found["native"]):
+        assert np.abs(native - plain).max() < 1e-2 * np.abs(plain).max()
 
 
 def test_gradients_of_a_net_are_nearer_to_double_precision_than_the_plain_ones():

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import mxnet as mx
 import pytest
 import yaml
 
-from tests.parallel.ranks import HERE, read_metrics, run, training, write_cfg
+from evaluation.pairs import write_pairs
+from tests.conftest import face
+from tests.parallel.ranks import HERE, ROOT, read_metrics, run, training, write_cfg
 
 pytestmark = pytest.mark.parallel
 
@@ -91,6 +95,45 @@ def test_images_that_are_not_in_the_idx_are_said_and_kept(make_records, tmp_path
     notice = f"{records}/train.idx: 13 of the 32 images that the header names are not in the .idx"
     assert notice in ended.stdout.splitlines()
     assert notice in check_summary(tmp_path / "runs" / "tiny-001", steps=2)["notices"]
+
+
+@pytest.mark.parametrize(
+    "size, operators",
+    [
+        ((112, 96), "auto"),
+        ((64, 64), "plain"),
+        ((65, 49), "auto"),
+    ],
+    ids=["112x96", "64x64 plain", "65x49"],
+)
+def test_images_of_another_size_train_and_verify(make_records, tmp_path, size, operators):
+    records = make_records(6, 4, image_size=size)
+    images = [face(pair % 6, 100 + pair, size) for pair in range(20)]
+    write_pairs(records / "pairs.bin", images, [pair % 2 == 0 for pair in range(10)])
+    cfg = write_cfg(
+        tmp_path,
+        records,
+        run={"operators": operators},
+        train={"max_steps": 3, "checkpoint_every": 3},
+        eval={"sets": [str(records)]},
+    )
+    ended = run(1, training(cfg))
+    assert ended.code == 0 and ended.stderr == "", ended.everything
+    folder = tmp_path / "runs" / "tiny-001"
+    summary = check_summary(folder, status="finished", steps=3)
+    # The command finds the size in the checkpoint and gives the same figures.
+    command = ["-m", "evaluation", "verify", "--checkpoint", str(folder)]
+    report = tmp_path / "report.json"
+    done = subprocess.run(
+        [sys.executable, *command, "--sets", str(records), "--device", "cpu", "--json", report],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(report.read_text())["verification"]["pairs"]
+    assert found["accuracy"] == summary["verification"]["pairs"]["accuracy"]
+    assert found["xnorm"] == pytest.approx(summary["verification"]["pairs"]["xnorm"], rel=1e-4)
 
 
 def test_three_ranks_go_through_an_epoch_end(make_records, tmp_path):

@@ -99,6 +99,18 @@ def test_resumed_run_comes_to_the_same_bits(tmp_path, name, momentum):
     assert bits(second) == bits(first)
 
 
+def test_images_of_another_size_are_refused(tmp_path, parts):
+    checkpoint = open_checkpoint(save(parts, tmp_path, 2, meta={**META, "image_size": [112, 96]}))
+    assert checkpoint.image_size == (112, 96)
+    checkpoint.require_image_size((112, 96))
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.require_image_size((96, 112))
+    assert str(caught.value) == (
+        f"{checkpoint.folder}: its net takes images of 112x96 pixels, got records of 96x112; align "
+        "the records to 112x96, or take a checkpoint trained at 96x112"
+    )
+
+
 def test_momentum_matters(tmp_path, parts):
     folder = save(parts, tmp_path, 2)
     cold = build(seed=2)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.jpeg import has_end
+from jpeg_markers import has_end
 
 
 def test_a_picture_has_an_end_or_was_cut_off(make_face):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a JPEG is whole, without decoding it."""
+"""What the markers of a JPEG say, without decoding it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -23,11 +24,18 @@ def has_end(picture: np.ndarray) -> bool:
     data = picture.tobytes()
     if data[:2] != b"\xff\xd8" or data.rstrip(b"\0").endswith(END_OF_IMAGE):
         return True
+    return any(code == END_OF_IMAGE[1] for code, _ in segments(data))
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (code, place) of every marker behind the first: where what follows its code begins.
+
+    That is the segment's length, two bytes of the highest first that count themselves, and then
+    what is in it.  Markers inside a segment are passed over: a thumbnail has its own.
+    """
     at = 2
-    while found := _MARKER.search(data, at):  # not inside a segment: a thumbnail ends as well
+    while found := _MARKER.search(data, at):
         code, at = found[1][0], found.end()
-        if code == END_OF_IMAGE[1]:
-            return True
+        yield code, at
         if code not in _ALONE:
             at += int.from_bytes(data[at : at + 2], "big")
-    return False

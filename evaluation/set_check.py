@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether verification sets fit the network and the protocol, before any work is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from evaluation.image_header import is_whole, read_size
+from evaluation.pairs import Image, Pairs, PairsError, decode_image, place, require_size
+from evaluation.verification import FOLDS
+
+
+def check_sets(sets: Mapping[str, Pairs], image_size: tuple[int, int], nfolds: int = FOLDS) -> None:
+    """Check what verification needs of sets.
+
+    The header of every image is read: its size, and whether it was cut off.  One image of each set
+    is decoded.  12,000 images take a fraction of a second.
+
+    Parameters
+    ----------
+    sets
+        Sets by name.
+    image_size
+        (height, width) in pixels that the network takes.
+    nfolds
+        Folds of the protocol: pairs that a set needs at least.
+
+    Raises
+    ------
+    PairsError
+        If a set has too few pairs, or pairs of one kind alone, or an image is cut off, does not
+        decode or has another size.
+    """
+    for pairs in sets.values():
+        _check_answers(pairs, nfolds)
+        for index, image in enumerate(pairs.images):
+            _check_image(image, image_size, f"{pairs.path}: {place(index)}")
+        decode_image(pairs.images[0], image_size, f"{pairs.path}: {place(0)}")
+
+
+def _check_answers(pairs: Pairs, nfolds: int) -> None:
+    if len(pairs) < nfolds:
+        raise PairsError(
+            f"{pairs.path}: has too few pairs for the {nfolds} folds of verification, got "
+            f"{len(pairs)}; give a set of at least {nfolds} pairs"
+        )
+    same = int(pairs.issame.sum())
+    if same in (0, len(pairs)):
+        kind = "of one person" if same else "of two people"
+        raise PairsError(
+            f"{pairs.path}: any network would score 100 % where all pairs are of one kind, got "
+            f"{len(pairs)} pairs {kind}; give a set with pairs of both kinds"
+        )
+
+
+def _check_image(image: Image, image_size: tuple[int, int], where: str) -> None:
+    if isinstance(image, np.ndarray) and image.ndim == 3:
+        require_size((image.shape[0], image.shape[1]), image_size, where)
+        return
+    encoded = image if isinstance(image, bytes) else image.tobytes()
+    size = read_size(encoded)
+    if size is None:
+        decode_image(image, image_size, where)
+    else:
+        require_size(size, image_size, where)
+    if not is_whole(encoded):
+        raise PairsError(
+            f"{where}: is cut off, got {len(encoded)} bytes without an end of the image; take the "
+            "set from its source again, or make it again"
+        )

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes read from headers are those of the decoded pixels, or are left to the decoder."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from evaluation.image_header import is_whole, read_size
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+WIDE = cv2.imencode(".jpg", PIXELS)[1].tobytes()
+PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
+SQUARE = PIXELS[:, :20]
+
+
+def decoded_size(image: bytes) -> tuple[int, int] | None:
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+    return None if pixels is None else pixels.shape[:2]
+
+
+def jpeg(pixels: np.ndarray, *options: int) -> bytes:
+    return cv2.imencode(".jpg", pixels, options)[1].tobytes()
+
+
+def segment(code: int, body: bytes) -> bytes:
+    return b"\xff" + bytes([code]) + struct.pack(">H", len(body) + 2) + body
+
+
+def exif(orientation: int, order: str = "<") -> bytes:
+    mark = b"II" if order == "<" else b"MM"
+    entry = struct.pack(order + "HHIHH", 0x112, 3, 1, orientation, 0)
+    return mark + struct.pack(order + "HIH", 42, 8, 1) + entry + bytes(4)
+
+
+def with_exif(image: bytes, orientation: int, order: str = "<") -> bytes:
+    return image[:2] + segment(0xE1, b"Exif\0\0" + exif(orientation, order)) + image[2:]
+
+
+def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + body))
+    return png[:33] + struct.pack(">I", len(body)) + name + body + checksum + png[33:]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        WIDE,
+        jpeg(PIXELS, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        jpeg(PIXELS, cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+        jpeg(PIXELS[..., 0]),  # grey
+        jpeg(np.zeros((300, 1, 3), np.uint8)),
+        PNG,
+        cv2.imencode(".png", PIXELS[..., 0])[1].tobytes(),
+        WIDE[:2] + segment(0xE0, WIDE) + segment(0xFE, PNG) + WIDE[2:],  # sizes inside segments
+        WIDE[:2] + b"\xff\xff\xff" + WIDE[2:],  # filled up
+        with_exif(jpeg(SQUARE), 6),  # turned, and as large as before
+        with_chunk(cv2.imencode(".png", SQUARE)[1].tobytes(), b"eXIf", exif(6)),
+        WIDE + with_exif(WIDE, 6),  # behind the end
+    ],
+    ids=lambda _: "",
+)
+def test_sizes_of_headers_are_those_of_pixels(image):
+    assert read_size(image) == decoded_size(image) is not None
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_what_may_be_turned_is_left_to_the_decoder(orientation, order):
+    image = with_exif(WIDE, orientation, order)
+    turned = 5 <= orientation <= 8
+    assert decoded_size(image) == ((30, 20) if turned else (20, 30))
+    assert read_size(image) is None
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        with_chunk(PNG, b"eXIf", exif(6)),
+        WIDE.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"),  # 12 bits
+        WIDE.replace(b"\xff\xc0", b"\xff\xc3"),  # lossless
+        WIDE.replace(b"\0\x14\0\x1e\x03", b"\0\0\0\x1e\x03"),  # no height
+        WIDE[:2] + b"\xff\xb0\0\2" + WIDE[2:],  # no marker that there is
+        WIDE[:2] + b"\xff\xfe\0\0" + WIDE[2:],  # shorter than its own length
+        cv2.imencode(".bmp", PIXELS)[1].tobytes(),
+        cv2.imencode(".webp", PIXELS)[1].tobytes(),
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xc0",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"no image",
+        b"",
+    ],
+    ids=lambda _: "",
+)
+def test_where_only_decoding_tells(image):
+    assert read_size(image) is None
+
+
+def test_no_cut_gives_a_wrong_size():
+    for image in (WIDE, PNG, with_exif(WIDE, 6)):
+        for cut in range(len(image)):
+            assert read_size(image[:cut]) in (None, (20, 30))
+            assert not is_whole(image[:cut]) or not image[:cut].startswith((b"\xff\xd8", PNG[:8]))
+
+
+def test_ends_of_images():
+    for image in (WIDE, PNG, with_exif(WIDE, 6), b"GIF89a", b""):
+        assert is_whole(image)
+        assert is_whole(image + b"\0\0\n")

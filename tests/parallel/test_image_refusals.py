@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets whose images cannot be used are refused by all ranks before there is a run folder."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import face
+from tests.parallel.ranks import run, training, write_cfg
+from tests.parallel.test_refusals import check_refusal
+
+pytestmark = pytest.mark.parallel
+
+Content = tuple[list[bytes], list[bool]]
+
+
+def no_image(images: list[bytes], issame: list[bool]) -> Content:
+    return [*images[:11], b"\xff\xd8 no picture", *images[12:]], issame
+
+
+def of_another_size(images: list[bytes], issame: list[bool]) -> Content:
+    return [*images[:-1], face(0, 0, (160, 160))], issame
+
+
+def cut_off(images: list[bytes], issame: list[bool]) -> Content:
+    return [*images[:40], images[40][: len(images[40]) // 2], *images[41:]], issame
+
+
+def few_pairs(images: list[bytes], issame: list[bool]) -> Content:
+    return images[:18], issame[:9]
+
+
+@pytest.mark.parametrize(
+    "ranks, change, sentence",
+    [
+        (1, no_image, "image 1 of pair 5: does not decode as an image, got 13 bytes"),
+        (1, of_another_size, "image 1 of pair 39: is not 112 high and 112 wide, got 160 x 160; al"),
+        (2, of_another_size, "image 1 of pair 39: is not 112 high and 112 wide, got 160 x 160; al"),
+        (1, cut_off, r"image 0 of pair 20: is cut off, got \d+ bytes without an end"),
+        (1, few_pairs, "has too few pairs .* got 9; give a set of at least 10 pairs"),
+    ],
+)
+def test_a_verification_set(ranks, change, sentence, tiny_records, tmp_path):
+    good = tiny_records / "tiny.bin"
+    content = pickle.loads(good.read_bytes())
+    (tmp_path / "bad.bin").write_bytes(pickle.dumps(change(*content), protocol=2))
+    cfg = write_cfg(tmp_path, tiny_records, eval={"sets": [str(good), str(tmp_path / "bad.bin")]})
+    check_refusal(run(ranks, training(cfg)), rf"bad\.bin: {sentence}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_images_that_are_too_small_for_the_net(make_records, tmp_path):
+    ended = run(1, training(write_cfg(tmp_path, make_records(4, 4, image_size=(8, 8)))))
+    sentence = r"net\.name: 'mobilefacenet' takes images of at least 9x9 pixels, .*, got 8x8; use"
+    check_refusal(ended, sentence)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_of_images_of_another_size(
+    tiny_records: Path, make_records: Callable[..., Path], tmp_path: Path
+):
+    small = make_records(4, 4, image_size=(64, 48))
+    ended = run(1, training(write_cfg(tmp_path / "other", small, train={"max_steps": 1})))
+    assert ended.code == 0, ended.everything
+    other = tmp_path / "other" / "runs" / "tiny-001"
+    ended = run(1, training(write_cfg(tmp_path, tiny_records), f"train.pretrained={other}"))
+    check_refusal(ended, "its net takes images of 64x48 pixels, got records of 112x112; align the")
+    assert not (tmp_path / "runs").exists()
