@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.pairs import read_sets
+from evaluation.pairs import CutOff, read_sets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +85,9 @@ def run_verify(options: argparse.Namespace) -> None:
     ctx = choose_device(options.device)
     checkpoint = open_checkpoint(Path(options.checkpoint))
     net, image_size = load_net(checkpoint, ctx)
-    results = evaluate_sets(net, sets, options.batch_size, ctx, image_size)
+    results = evaluate_sets(
+        net, sets, options.batch_size, ctx, image_size, cut_off=find_cut_off_check()
+    )
     print(format_table(results))
     if options.json:
         report = {"checkpoint": str(checkpoint.folder), "verification": results}
@@ -104,11 +106,16 @@ def run_compare(options: argparse.Namespace) -> None:
     ctx = choose_device(options.device)
     checkpoints = [open_checkpoint(Path(f)) for f in (options.base, options.checkpoint)]
     nets = [load_net(checkpoint, ctx) for checkpoint in checkpoints]
+    cut_off = find_cut_off_check()
     results = {}
     for name, pairs in sets.items():
         base, other = (
             right_pairs(
-                embed(net, pairs.images, size, options.batch_size, ctx, where=pairs.path)[0],
+                embed(
+                    *(net, pairs.images, size, options.batch_size, ctx),
+                    where=pairs.path,
+                    cut_off=cut_off,
+                )[0],
                 pairs.issame,
             )
             for net, size in nets
@@ -140,6 +147,14 @@ def choose_device(name: str) -> Any:
 
     require_code(0)
     return mx.gpu(0)
+
+
+def find_cut_off_check() -> CutOff | None:
+    """Return what says whether an image is cut off; None where nothing is compiled."""
+    import ops
+
+    compiled = ops.compiled()
+    return None if compiled is None else compiled.is_cut_off
 
 
 def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import numpy as np
 from evaluation.plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
+CutOff = Callable[[bytes | np.ndarray], bool]
+"""Whether an encoded image ends before its last pixels, which OpenCV does not report."""
 
 
 class PairsError(ValueError):
@@ -176,8 +178,13 @@ def place(index: int) -> str:
     return f"image {index % 2} of pair {index // 2}"
 
 
-def decode_image(image: Image, image_size: tuple[int, int], where: str = "image") -> np.ndarray:
-    """Decode one image of a set to RGB pixels.
+def decode_image(
+    image: Image,
+    image_size: tuple[int, int],
+    where: str = "image",
+    cut_off: CutOff | None = None,
+) -> np.ndarray:
+    """Decode one image of a set to RGB pixels, upright as ``mx.image.imdecode`` turns it.
 
     Parameters
     ----------
@@ -187,6 +194,8 @@ def decode_image(image: Image, image_size: tuple[int, int], where: str = "image"
         The (height, width) in pixels that it must have; sets are aligned, never resized.
     where
         Beginning of the error message: the set and the pair.
+    cut_off
+        Called with an encoded image; None where nothing can say it.
 
     Outputs
     -------
@@ -195,14 +204,19 @@ def decode_image(image: Image, image_size: tuple[int, int], where: str = "image"
     Raises
     ------
     PairsError
-        If it does not decode or has another size.
+        If it does not decode, is cut off or has another size.
     """
     if isinstance(image, np.ndarray) and image.ndim == 3:
         pixels = image
     else:
         encoded = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
+        if cut_off is not None and cut_off(encoded):
+            raise PairsError(
+                f"{where}: is cut off, got an end-of-image marker before its last pixels; make the "
+                "set again"
+            )
         try:
-            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            decoded = cv2.imdecode(encoded, _reading_flags(encoded))
         except cv2.error:
             decoded = None
         if decoded is None:
@@ -216,6 +230,18 @@ def decode_image(image: Image, image_size: tuple[int, int], where: str = "image"
             f"{pixels.shape[0]} x {pixels.shape[1]}; align the set to the network's image size"
         )
     return pixels
+
+
+def _reading_flags(encoded: np.ndarray) -> int:
+    """Return how OpenCV is to read an image, so that Exif turns it as in ``mx.image.imdecode``.
+
+    That heeds Exif in JPEGs, but for those that begin with a JFIF segment.  The loaders have the
+    same rule.
+    """
+    head = encoded[:11].tobytes()
+    if head[:3] == b"\xff\xd8\xff" and not (head[3:4] == b"\xe0" and head[6:] == b"JFIF\0"):
+        return cv2.IMREAD_COLOR
+    return cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:

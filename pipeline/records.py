@@ -251,11 +251,10 @@ def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, bo
 
 def _measure(records: RecordSet) -> RecordSet:
     """Return the set with the size of its first picture, for sets without a property file."""
-    import cv2
-
+    from pipeline.jpeg import decode
     from pipeline.record_reader import RecordReader  # late: it imports this module
 
-    image = cv2.imdecode(RecordReader(records).read(np.arange(1))[0], cv2.IMREAD_COLOR)
+    image = decode(RecordReader(records).read(np.arange(1))[0])
     if image is None:
         raise RecordError(f"{records.picture(0)} is no JPEG")
     return replace(records, image_size=(image.shape[0], image.shape[1]))

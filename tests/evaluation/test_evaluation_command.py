@@ -108,6 +108,22 @@ def test_a_set_of_another_size(checkpoint, tmp_path, capsys):
     assert "small.bin: image 0 of pair 0: is not 112 high and 112 wide" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["verify", "compare"])
+def test_an_image_that_is_cut_off_is_named(checkpoint, tmp_path, capfd, make_face, verb):
+    images = [make_face(0, shot) for shot in range(24)]
+    images[9] = images[9][: len(images[9]) * 3 // 4] + b"\xff\xd9"
+    write_pairs(tmp_path / "torn.bin", images, [i % 2 == 0 for i in range(12)])
+    arguments = [verb, "--checkpoint", str(checkpoint), "--sets", str(tmp_path / "torn.bin")]
+    arguments += ["--base", str(checkpoint)] if verb == "compare" else []
+    assert command.main([*arguments, "--device", "cpu"]) == 2
+    out, err = capfd.readouterr()
+    assert err == (
+        f"error: {tmp_path}/torn.bin: image 1 of pair 4: is cut off, got an end-of-image marker "
+        "before its last pixels; make the set again\n"
+    )
+    assert out == ""
+
+
 def test_compare_with_itself(sets, checkpoint, tmp_path, capsys):
     report = tmp_path / "report.json"
     status = command.main(
