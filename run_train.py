@@ -212,6 +212,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             config.train.keep_checkpoints,
         )
 
+    compiled = ops.feed()
     verify = partial(
         evaluate_sets,
         net,
@@ -222,6 +223,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         rank=comm.rank,
         size=comm.size,
         gather=comm.gather,
+        cut_off=compiled.is_cut_off if compiled else None,
     )
     loop = Loop(
         net,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.pairs import read_sets
+from evaluation.pairs import CutOff, read_sets
 from evaluation.set_check import check_sets
 from launch.paths import expand_home
 
@@ -95,7 +95,9 @@ def run_verify(options: argparse.Namespace) -> None:
     checkpoint = open_model(options.checkpoint)
     check_sets(sets, checkpoint.image_size)
     net, image_size = load_net(checkpoint, ctx)
-    results = evaluate_sets(net, sets, options.batch_size, ctx, image_size)
+    results = evaluate_sets(
+        net, sets, options.batch_size, ctx, image_size, cut_off=find_cut_off_check()
+    )
     print(format_table(results))
     if options.json:
         report = {"checkpoint": str(checkpoint.folder), "verification": results}
@@ -115,11 +117,16 @@ def run_compare(options: argparse.Namespace) -> None:
     for checkpoint in checkpoints:
         check_sets(sets, checkpoint.image_size)
     nets = [load_net(checkpoint, ctx) for checkpoint in checkpoints]
+    cut_off = find_cut_off_check()
     results = {}
     for name, pairs in sets.items():
         base, other = (
             right_pairs(
-                embed(net, pairs.images, size, options.batch_size, ctx, where=pairs.path)[0],
+                embed(
+                    *(net, pairs.images, size, options.batch_size, ctx),
+                    where=pairs.path,
+                    cut_off=cut_off,
+                )[0],
                 pairs.issame,
             )
             for net, size in nets
@@ -161,6 +168,14 @@ def choose_device(name: str) -> Any:
 
     require_code(0)
     return mx.gpu(0)
+
+
+def find_cut_off_check() -> CutOff | None:
+    """Return what says whether an image is cut off; None where nothing is compiled."""
+    import ops
+
+    compiled = ops.compiled()
+    return None if compiled is None else compiled.is_cut_off
 
 
 def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:

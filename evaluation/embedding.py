@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import mxnet as mx
 import numpy as np
 
-from evaluation.pairs import Image, PairsError, decode_image, place
+from evaluation.pairs import CutOff, Image, PairsError, decode_image, place
 
 # The network's input, as the training loader delivers it: (x - 127.5) / 128.
 PIXEL_MEAN = 127.5
@@ -24,6 +24,7 @@ def embed(
     part: tuple[int, int] = (0, 1),
     where: str = "images",
     strict: bool = True,
+    cut_off: CutOff | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embed images and their mirrors.
 
@@ -50,6 +51,8 @@ def embed(
     strict
         Whether an image that cannot be decoded raises. Otherwise its row is NaN: with several ranks
         all must notice, or those that did not wait for ever.
+    cut_off
+        See `evaluation.pairs.decode_image`.
 
     Outputs
     -------
@@ -59,7 +62,7 @@ def embed(
     Raises
     ------
     PairsError
-        If there are no images, or one does not decode or has another size.
+        If there are no images, or one does not decode, is cut off or has another size.
     """
     rank, size = part
     if not len(images):
@@ -93,7 +96,7 @@ def embed(
             for row, index in enumerate(chosen):
                 try:
                     pixels[row] = decode_image(
-                        images[index], image_size, f"{where}: {place(index)}"
+                        images[index], image_size, f"{where}: {place(index)}", cut_off
                     )
                 except PairsError:
                     if strict:

@@ -10,7 +10,7 @@ import mxnet as mx
 import numpy as np
 
 from evaluation.embedding import embed
-from evaluation.pairs import Pairs, decode_image, find_sets, place
+from evaluation.pairs import CutOff, Pairs, decode_image, find_sets, place
 from evaluation.verification import verify
 
 __all__ = ["evaluate_sets", "find_sets"]
@@ -27,6 +27,7 @@ def evaluate_sets(
     rank: int = 0,
     size: int = 1,
     gather: Gather | None = None,
+    cut_off: CutOff | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Embed and score every set; ranks share the images and all return the same.
 
@@ -47,6 +48,8 @@ def evaluate_sets(
     gather
         Takes (n, E) float32 of every rank, equally large, and returns (size * n, E), rank by rank.
         None where there is one rank.
+    cut_off
+        See `evaluation.pairs.decode_image`; on all ranks or on none.
 
     Outputs
     -------
@@ -55,7 +58,8 @@ def evaluate_sets(
     Raises
     ------
     PairsError
-        If an image does not decode or has another size: on every rank, with one sentence.
+        If an image does not decode, is cut off or has another size: on every rank, with one
+        sentence.
     ValueError
         If an embedding is zero or not finite, or a set has fewer pairs than folds.
     """
@@ -65,7 +69,7 @@ def evaluate_sets(
             "no gather; pass one"
         )
     return {
-        name: _evaluate(net, name, pairs, batch_size, ctx, image_size, rank, size, gather)
+        name: _evaluate(net, name, pairs, batch_size, ctx, image_size, rank, size, gather, cut_off)
         for name, pairs in sets.items()
     }
 
@@ -80,13 +84,14 @@ def _evaluate(
     rank: int,
     size: int,
     gather: Gather | None,
+    cut_off: CutOff | None,
 ) -> dict[str, Any]:
     # Horovod: a bad image raises at once on one rank alone; on several it becomes a row of NaN, so
     # that all of them reach the exchange.
     strict = gather is None
     part = (rank, size)
     embeddings, norms = embed(
-        net, pairs.images, image_size, batch_size, ctx, part, pairs.path, strict
+        net, pairs.images, image_size, batch_size, ctx, part, pairs.path, strict, cut_off
     )
     rows = np.concatenate([embeddings, norms[:, None]], axis=1)  # (n, E + 1)
     if gather is not None:
@@ -96,7 +101,8 @@ def _evaluate(
     rows = rows[: len(pairs.images)]
     for index in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
         # Every rank holds all encoded images: each finds the reason itself, and the same one.
-        decode_image(pairs.images[index], image_size, f"{pairs.path}: {place(int(index))}")
+        where = f"{pairs.path}: {place(int(index))}"
+        decode_image(pairs.images[index], image_size, where, cut_off)
     try:
         return verify(rows[:, :-1], pairs.issame, norms=rows[:, -1])
     except ValueError as error:

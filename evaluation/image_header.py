@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jpeg_markers import has_end, segments
+from encoded_images import has_end, segments
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xae\x42\x60\x82"  # name and checksum of the last chunk, which is empty

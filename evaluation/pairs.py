@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from encoded_images import decode
 from evaluation.plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
+CutOff = Callable[[bytes | np.ndarray], bool]
+"""Whether an encoded image ends before its last pixels, which OpenCV does not report."""
 
 
 class PairsError(ValueError):
@@ -180,8 +183,13 @@ def place(index: int) -> str:
     return f"image {index % 2} of pair {index // 2}"
 
 
-def decode_image(image: Image, image_size: tuple[int, int], where: str = "image") -> np.ndarray:
-    """Decode one image of a set to RGB pixels.
+def decode_image(
+    image: Image,
+    image_size: tuple[int, int],
+    where: str = "image",
+    cut_off: CutOff | None = None,
+) -> np.ndarray:
+    """Decode one image of a set to RGB pixels, upright as ``mx.image.imdecode`` turns it.
 
     Parameters
     ----------
@@ -191,6 +199,8 @@ def decode_image(image: Image, image_size: tuple[int, int], where: str = "image"
         The (height, width) in pixels that it must have; sets are aligned, never resized.
     where
         Beginning of the error message: the set and the pair.
+    cut_off
+        Called with an encoded image; None where nothing can say it.
 
     Outputs
     -------
@@ -199,16 +209,18 @@ def decode_image(image: Image, image_size: tuple[int, int], where: str = "image"
     Raises
     ------
     PairsError
-        If it does not decode or has another size.
+        If it does not decode, is cut off or has another size.
     """
     if isinstance(image, np.ndarray) and image.ndim == 3:
         pixels = image
     else:
         encoded = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
-        try:
-            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-        except cv2.error:
-            decoded = None
+        if cut_off is not None and cut_off(encoded):
+            raise PairsError(
+                f"{where}: is cut off, got an end-of-image marker before its last pixels; make the "
+                "set again"
+            )
+        decoded = decode(encoded)
         if decoded is None:
             raise PairsError(
                 f"{where}: does not decode as an image, got {describe(image)}; make the set again"

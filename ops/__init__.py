@@ -89,6 +89,14 @@ def feed() -> Feed | None:
     return _feed
 
 
+def compiled() -> Feed | None:
+    """Return the same functions whatever operators are chosen; None where they cannot be had."""
+    try:
+        return _feed or Feed(ctypes.CDLL(str(build.compile_library())))
+    except build.BuildError:
+        return None
+
+
 def fused() -> bool:
     """Return whether the operators are used that work in training and inference alike."""
     return bool(_device)

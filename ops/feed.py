@@ -18,6 +18,8 @@ __all__ = ["Feed"]
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
     "face_find_pictures": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]),
+    "face_find_turned": (None, [_POINTER, _POINTER, _INT, _POINTER]),
+    "face_jpeg_cut_off": (_INT, [_POINTER, _INT]),
     "face_gather": (_INT, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
     "face_window_order": (None, [_INT, _INT, _INT, _INT, _POINTER]),
     "face_read_ahead": (None, [_POINTER, _POINTER, _POINTER, _INT]),
@@ -70,6 +72,35 @@ class Feed:
             *(addresses.ctypes.data, sizes.ctypes.data),
         )
         return addresses, sizes
+
+    def find_turned(self, addresses: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Return which images have an Exif orientation of 2 to 8, bool (B,).
+
+        The compiled twin of ``encoded_images.may_turn``.
+
+        Parameters
+        ----------
+        addresses, sizes
+            As ``find_pictures`` gives them, int64 (B,) and contiguous; no size is negative.
+        """
+        turned = np.empty(len(sizes), dtype=np.bool_)
+        self._find_turned(addresses.ctypes.data, sizes.ctypes.data, len(sizes), turned.ctypes.data)
+        return turned
+
+    def is_cut_off(self, image: bytes | np.ndarray) -> bool:
+        """Return whether the codes of a JPEG end before its last pixels, at an end-of-image marker.
+
+        The codes are read, nothing is decoded.  Only images that the compiled decoder takes, or
+        would take if Exif did not turn them, are judged; False for all others.
+
+        Parameters
+        ----------
+        image
+            The encoded image, bytes or uint8 (n,).
+        """
+        data = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
+        data = np.ascontiguousarray(data)
+        return bool(self._jpeg_cut_off(data.ctypes.data, data.size))
 
     def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
         """Copy pictures to the rows of an array, and end each with a marker.

@@ -3,7 +3,8 @@
 
 It takes what face sets are made of, sequential Huffman-coded JPEGs of 8 bits (ITU-T T.81), grey or
 YCbCr with luma sampled once or twice each way, and gives the pixels of libjpeg-turbo to the last
-bit.  Whatever else there is, and every stream with something odd in it, it leaves to others.
+bit.  Whatever else there is, what Exif turns, and every stream with something odd in it, it leaves
+to others.  Of a stream that ends before the last pixels it says so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Decoding", "JpegDecoder"]
+__all__ = ["CUT_OFF", "Decoding", "JpegDecoder"]
+
+CUT_OFF = 2
+"""In ``Decoding.left``: the codes of the image end before its last pixels."""
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
@@ -38,7 +42,8 @@ class Decoding(NamedTuple):
 
     number: int
     left: np.ndarray
-    """(B,) uint8, 1 for those that are left to others; not before they are waited for."""
+    """(B,) uint8, 1 for those that are left to others, CUT_OFF for those that nobody can decode in
+    full; not before they are waited for."""
 
 
 class JpegDecoder:
@@ -167,7 +172,7 @@ class JpegDecoder:
         return Decoding(number, left)
 
     def wait(self, decoding: Decoding) -> np.ndarray:
-        """Wait for pictures; return the places of those that are left to others, int64 (n,).
+        """Wait for pictures; return the places of those that are not decoded, int64 (n,).
 
         Raises
         ------

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from encoded_images import may_turn, upright
 from pipeline.augmentation import Augmentation, Choices, choose
 from pipeline.dali import DecodeGraph, release_memory
 from pipeline.decode_paths import PATHS
@@ -43,13 +44,18 @@ class Bytes:
 
 
 def sample(records: RecordSet, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return random rows of a set and copies of their pictures.
+    """Return random rows of a set and copies of their pictures, as decoders are given them.
 
     Horovod: the same rows on all ranks, in the order of the file, so that a slow disk is asked for
     few of them.  Nothing that is timed later waits for it.
     """
     rows = np.sort(np.random.default_rng(0).integers(0, len(records), count))
-    return rows, [jpeg.copy() for jpeg in RecordReader(records).read(rows)]
+    return rows, [_copied(jpeg) for jpeg in RecordReader(records).read(rows)]
+
+
+def _copied(image: np.ndarray) -> np.ndarray:
+    copy = upright(image) if may_turn(image) else None
+    return image.copy() if copy is None else copy  # one that is damaged is no decoder's anyway
 
 
 class Probe:

@@ -22,6 +22,7 @@ import weakref
 from importlib.metadata import distributions
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from pipeline.records import RecordSet
@@ -31,6 +32,7 @@ __all__ = ["CacheError", "DecodedCache", "remove_left_caches"]
 FOLDER = Path("/dev/shm")
 PREFIX = "face-decoded-"
 MIB = 1 << 20
+_PIXELS = "upright"  # caches that older code has left hold other ones
 
 
 class CacheError(ValueError):
@@ -125,9 +127,10 @@ def _size(records: RecordSet) -> int:
 def _name(records: RecordSet) -> str:
     """Return the name of a set's cache: of this user, this set, this selection of its rows.
 
-    The decoder counts too: another version of DALI may give other pixels.  Ours gives the same.
+    The decoders count too: another version of DALI or OpenCV may give other pixels.  Ours gives the
+    same as DALI's.
     """
-    digest = hashlib.sha256(repr(_decoder()).encode())
+    digest = hashlib.sha256(repr((_PIXELS, cv2.__version__, _decoder())).encode())
     for rec in records.files:
         state = rec.stat()
         digest.update(repr((str(rec.resolve()), state.st_size, state.st_mtime_ns)).encode())

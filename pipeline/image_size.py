@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.jpeg import has_end
+from encoded_images import decode, has_end
 from pipeline.property_file import Property
 from pipeline.record_file import RecordError
 
@@ -65,14 +65,9 @@ def compare_size(records: RecordSet, file: Path, said: Property) -> None:
 
 def _size_of(records: RecordSet, row: int) -> tuple[int, int] | None:
     """Return (height, width) of an image in pixels; None if it cannot be decoded."""
-    import cv2
-
     from pipeline.record_reader import RecordReader  # late: it imports pipeline.records
 
     jpeg = RecordReader(records).read(np.array([row]))[0]
-    try:
-        # OpenCV decodes an image that has lost its end, and writes about it to standard error.
-        image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR) if has_end(jpeg) else None
-    except cv2.error:
-        return None  # larger than OpenCV takes
+    # OpenCV decodes an image that has lost its end, and writes about it to standard error.
+    image = decode(jpeg) if has_end(jpeg) else None
     return None if image is None else (image.shape[0], image.shape[1])

@@ -2,7 +2,8 @@
 """Pictures of a record set by row, decoded on the CPU straight from the mapped files.
 
 The compiled decoder (``ops.jpeg_decoder``) takes what face sets are made of; whatever it leaves,
-DALI decodes.  Both give the same pixels.
+DALI decodes.  Both give the same pixels.  What is cut off in front of its end-of-image marker it
+refuses, which DALI does not notice.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import mxnet as mx
 import numpy as np
 
 from ops.feed import Feed
-from ops.jpeg_decoder import Decoding
+from ops.jpeg_decoder import CUT_OFF, Decoding
 from pipeline.augmentation import NO_AUGMENTATION
 from pipeline.dali import MEAN, STD, DecodeGraph, find_faulty
 from pipeline.hand_over import lend
-from pipeline.record_reader import Memory, RecordReader
+from pipeline.record_reader import CUT_OFF_IMAGE, Memory, RecordReader
 from pipeline.records import RecordError, RecordSet
 
 
@@ -127,7 +128,12 @@ class PictureDecoder:
         """Wait for pictures; return the places of those that are DALI's."""
         if self._decoder is None or started.decoding is None:
             return np.arange(len(started.rows))
-        return self._decoder.wait(started.decoding)
+        left = self._decoder.wait(started.decoding)
+        if len(left):
+            cut_off = left[started.decoding.left[left] == CUT_OFF]
+            if len(cut_off):
+                raise self._reader.unusable(int(started.rows[cut_off[0]]), CUT_OFF_IMAGE)
+        return left
 
     def _finish(self, started: Started, left: np.ndarray) -> None:
         """Fill the places of planes whose pictures DALI decodes."""
@@ -182,7 +188,7 @@ def take_dense(
         if (shape[1:3] if shape[-1] == 3 else shape[2:]) == tuple(records.image_size):
             return tensor
     rows = np.concatenate(under_way)
-    found = find_faulty(reader.read(rows), records.image_size)
+    found = find_faulty(reader.gather(rows), records.image_size)
     if found is not None:
         place, what = found
         raise RecordError(

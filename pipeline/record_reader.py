@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jpeg_markers import has_end
+from encoded_images import has_end, may_turn, upright
 from pipeline.pages import advise, all_in_memory, pages_of, tells
 from pipeline.record_file import MAGIC, Headers, RecordError, map_rec, no_image, read_headers
 from pipeline.records import RecordSet
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SAMPLE = 16  # records of a call to ``read_ahead`` whose pages are looked for
 ASK_AGAIN = 64  # calls that ask for their records after the last one that found pages missing
 LARGEST_OVER_MEAN = 16
+CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
 ASKED_OVER_MEAN = 4  # a longer gap between two records is taken for one that was left out
 
 
@@ -86,9 +87,10 @@ class RecordReader:
         """Return the JPEG bytes of the rows as one array, uint8 (B, S).
 
         Each picture is followed by an end-of-image marker and zeros, which decoders pass over.
-        Without a step of Python per picture.  The list that ``read`` gives where there are no
-        compiled functions, a record is in parts, or one picture is so large that the others would
-        be lost in zeros.
+        Without a step of Python per picture.  A list like that of ``read`` where there are no
+        compiled functions, a record is in parts, Exif turns an image, or one picture is so large
+        that the others would be lost in zeros.  An image that Exif turns is replaced by an upright
+        copy without Exif, since DALI turns none.
 
         Parameters
         ----------
@@ -98,19 +100,25 @@ class RecordReader:
         Raises
         ------
         RecordError
-            If no whole record starts at the offset of a row, or a picture was cut off.
+            If no whole record starts at the offset of a row, a picture was cut off, or one that
+            Exif turns cannot be decoded.
         """
         found = None if memory is None else self._gathered(rows, memory)
         if found is None:
             pictures = self.read(rows)
             self._refuse_cut_off(rows, pictures)
             self._learn(sum(map(len, pictures)), len(rows))
-            return pictures
+            return self._upright(rows, pictures) or pictures
         return found
 
-    def check(self, rows: np.ndarray) -> None:
-        """Raise RecordError if ``gather`` would, for rows that somebody else reads."""
-        self._refuse_cut_off(rows, self.read(rows))
+    def check(self, rows: np.ndarray) -> list[np.ndarray] | None:
+        """Return what ``gather`` would, for rows that somebody else reads.
+
+        None where that is what stands in the records.  Raises as ``gather`` does.
+        """
+        pictures = self.read(rows)
+        self._refuse_cut_off(rows, pictures)
+        return self._upright(rows, pictures)
 
     def read_ahead(self, rows: np.ndarray) -> None:
         """Have the records of rows that will be wanted soon fetched from the disk.
@@ -161,6 +169,8 @@ class RecordReader:
         longest = int(sizes.max())
         if not sizes.min() or longest > LARGEST_OVER_MEAN * max(sizes.mean(), 4096):
             return None
+        if self._feed.find_turned(addresses, sizes).any():
+            return None
         array = memory.take(len(rows), longest + 2)
         if self._feed.gather(addresses, sizes, array):
             pictures = [row[:size] for row, size in zip(array, sizes.tolist(), strict=True)]
@@ -178,6 +188,29 @@ class RecordReader:
                     f"{self._records.picture(row)} cannot be decoded; mend the record or leave its "
                     "key out of the .idx"
                 )
+
+    def _upright(self, rows: np.ndarray, images: list[np.ndarray]) -> list[np.ndarray] | None:
+        """Return images with upright copies of those that Exif turns; None where it turns none."""
+        turned = [place for place, image in enumerate(images) if may_turn(image)]
+        if not turned:
+            return None
+        images = list(images)
+        for place in turned:
+            image, what = images[place], "cannot be decoded"
+            if self._feed is not None and self._feed.is_cut_off(image):
+                copy, what = None, CUT_OFF_IMAGE
+            else:
+                copy = upright(image)
+            if copy is None:
+                raise self.unusable(int(rows[place]), what)
+            images[place] = copy
+        return images
+
+    def unusable(self, row: int, what: str) -> RecordError:
+        """Return the error of an image with which something is wrong."""
+        return RecordError(
+            f"{self._records.picture(row)} {what}; fix the record or leave its key out of the .idx"
+        )
 
     def _learn(self, size: int, count: int) -> None:
         self._bytes += size

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from mxnet import gluon
 
-from jpeg_markers import has_end
+from encoded_images import decode, has_end
 from pipeline.augmentation import CUT_OUT_VALUE, Choices, color_matrices
 from pipeline.record_reader import RecordReader
 from pipeline.records import RecordError, RecordSet
@@ -33,7 +33,7 @@ class FaceDataset(gluon.data.Dataset):
         row, choices = item
         jpeg = self._reader.read(np.array([row]))[0]
         # OpenCV decodes a picture that has lost its end alone.
-        image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR) if has_end(jpeg) else None
+        image = decode(jpeg) if has_end(jpeg) else None
         if image is None or image.shape[:2] != self._records.image_size:
             height, width = self._records.image_size
             what = (

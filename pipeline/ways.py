@@ -115,8 +115,8 @@ class Source:
 
     def _checked(self, groups: Iterator[Group]) -> Iterator[Group]:
         for group in groups:
-            self._reader.check(group.rows)
-            yield group
+            upright = self._reader.check(group.rows)
+            yield group if upright is None else group._replace(images=upright)
 
 
 def images(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("run_train", "jpeg_markers")  # files at the root
+MODULES = ("run_train", "encoded_images")  # files at the root
 PACKAGES = ("launch", "pipeline", "ops", "nets", "heads", "training", "evaluation")
 OURS = (*PACKAGES, *MODULES, "benchmarks", "tools", "tests")
 
@@ -19,9 +19,9 @@ OURS = (*PACKAGES, *MODULES, "benchmarks", "tools", "tests")
 ALLOWED = {
     "launch": (),
     "ops": (),
-    "jpeg_markers": (),
-    "evaluation": ("jpeg_markers",),
-    "pipeline": ("ops", "jpeg_markers"),
+    "encoded_images": (),
+    "evaluation": ("encoded_images",),
+    "pipeline": ("ops", "encoded_images"),
     "nets": ("ops",),
     "heads": ("ops",),
     "training": ("launch.comm",),
@@ -45,7 +45,7 @@ PURE = (
     "launch/sections.py",
     "launch/duration.py",
     "evaluation/verification.py",
-    "jpeg_markers.py",
+    "encoded_images.py",
 )
 PURE_PARTS = {  # pure themselves
     ("launch/config.py", "launch.duration"),
@@ -180,7 +180,7 @@ def test_importing_does_nothing_else(tmp_path):
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in sources()
-        if path.relative_to(ROOT).parts[0] in (*PACKAGES, "jpeg_markers.py")
+        if path.relative_to(ROOT).parts[0] in (*PACKAGES, "encoded_images.py")
         and path.name != "__main__.py"
     ]
     for hook in ("numpy_aliases", "cuda_libraries"):  # their purpose is a hook set at import

@@ -19,6 +19,8 @@
 
 namespace {
 
+#include "jpeg_segments.h"
+
 constexpr int64_t kPart = 8;  // pictures that a thread takes at a time
 // Bytes of a picture, beside 16 for each pixel, which is more than codes can take: longer ones are
 // left, so that no thread needs memory for a giant.
@@ -140,7 +142,7 @@ class Decoder {
     if (space)
       jpeg.decode(part_of(job.pictures, begin, end), space, job.left + begin);
     else
-      std::memset(job.left + begin, 1, end - begin);
+      std::memset(job.left + begin, face::kLeft, end - begin);
   }
 
   const pid_t process_;
@@ -168,8 +170,9 @@ extern "C" void face_decoder_end(Decoder* decoder) {
 }
 
 // Has JPEG pictures of H x W pixels decoded: to planes (N, 3, H, W) of x * factor + offset, or where
-// `planes` is null to pixels (N, H, W, 3).  left (N,): 1 for those that are left to a decoder for all
-// JPEGs, whose part of the result is undefined.  All arrays stay until the job was waited for.  Null
+// `planes` is null to pixels (N, H, W, 3).  left (N,): 0 for those that are decoded, 1 for those that
+// are left to a decoder for all JPEGs, 2 for those whose codes end before their last pixels; of the
+// last two the part of the result is undefined.  All arrays stay until the job was waited for.  Null
 // in a fork.
 extern "C" Job* face_decoder_start(Decoder* decoder, const uint8_t* const* data,
                                    const int64_t* bytes, const uint8_t* mirror, int64_t N,
@@ -186,4 +189,18 @@ extern "C" Job* face_decoder_start(Decoder* decoder, const uint8_t* const* data,
 // Waits for a job and forgets it; 0 where the decoder ends first, and in a fork.
 extern "C" int64_t face_decoder_wait(Decoder* decoder, Job* job) {
   return decoder->here() && decoder->wait(job);
+}
+
+// Whether the codes of a JPEG end, at an end-of-image marker, before its last pixels.  False as well
+// for all that this decoder does not take, but for what Exif turns.
+extern "C" int64_t face_jpeg_cut_off(const uint8_t* data, int64_t bytes) {
+  const face::JpegKernels& jpeg = face::kernels().jpeg;
+  int64_t H = 0, W = 0;
+  if (!jpeg.decode || !jpeg_size(data, bytes, H, W)) return 0;
+  Memory memory;
+  char* const space = memory.of(jpeg, W, bytes);
+  if (!space) return 0;
+  uint8_t left = face::kLeft;
+  jpeg.decode({1, H, W, bytes, &data, &bytes, nullptr, 0, 0, nullptr, nullptr}, space, &left);
+  return left == face::kCutOff;
 }

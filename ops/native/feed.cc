@@ -18,6 +18,8 @@
 
 namespace {
 
+#include "jpeg_segments.h"
+
 constexpr uint32_t kMagic = 0xCED7230A;
 constexpr int64_t kNotWhole = -1, kInParts = -2;
 
@@ -134,6 +136,12 @@ extern "C" int64_t face_gather(const uint8_t* const* pictures, const int64_t* by
     std::memset(rows + bytes[i] + 2, 0, stride - bytes[i] - 2);
   }
   return unended;
+}
+
+// turned (count,): 1 for the JPEGs that Exif turns, 2 to 8 of its orientations, or may turn.
+extern "C" void face_find_turned(const uint8_t* const* pictures, const int64_t* bytes,
+                                 int64_t count, uint8_t* turned) {
+  for (int64_t i = 0; i < count; ++i) turned[i] = may_turn(pictures[i], bytes[i]);
 }
 
 // The order in which DALI's readers (1.34, dali/operators/reader/loader/loader.h) give the `count`

@@ -27,11 +27,10 @@ struct JpegState {
   int restart_interval;  // 0: none
 };
 
-inline int be16(const uint8_t* p) { return p[0] << 8 | p[1]; }
-
-// What stands in front of the codes.  Returns where these begin; 0 where it is not of the kind.
-inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, int64_t H,
-                          int64_t W) {
+// What stands in front of the codes.  Returns where these begin; 0 where it is not of the kind, or
+// has to be turned and `turned` are not wanted.
+inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, int64_t H, int64_t W,
+                          bool turned) {
   constexpr int64_t kMostPixels = 65500;  // across and down, of libjpeg
   if (H < 1 || W < 1 || H > kMostPixels || W > kMostPixels) return 0;
   if (size < 4 || data[0] != 0xFF || data[1] != 0xD8) return 0;
@@ -89,6 +88,8 @@ inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, i
       state.restart_interval = be16(in);
     } else if (marker == 0xE0) {
       jfif |= length >= 14 && !__builtin_memcmp(in, "JFIF", 5);
+    } else if (marker == 0xE1) {
+      if (!turned && may_turn(data, size)) return 0;
     } else if (marker == 0xEE) {
       if (length >= 12 && !__builtin_memcmp(in, "Adobe", 5)) adobe = true, transform = in[11];
     } else if (marker == 0xDA) {
@@ -121,25 +122,6 @@ inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, i
   for (int i = 1; i < 3; ++i)
     if (c[i].h != 1 || c[i].v != 1) return 0;
   return at;
-}
-
-// Copies codes up to the next marker without stuffed bytes.  Returns where the marker is, -1 where
-// there is none; `bytes` are those written.
-inline int64_t unstuff(const uint8_t* data, int64_t at, int64_t size, uint8_t* out,
-                       int64_t& bytes) {
-  bytes = 0;
-  while (at < size) {
-    const void* found = memchr(data + at, 0xFF, size - at);
-    if (!found) return -1;
-    const int64_t stop = static_cast<const uint8_t*>(found) - data;
-    if (stop + 1 >= size) return -1;
-    const bool stuffed = data[stop + 1] == 0;
-    __builtin_memcpy(out + bytes, data + at, stop - at + stuffed);
-    bytes += stop - at + stuffed;
-    if (!stuffed) return stop;
-    at = stop + 2;
-  }
-  return -1;
 }
 
 // Where things lie in the working memory of a thread, which is aligned to 64 bytes.
@@ -244,12 +226,22 @@ inline bool transform_row(const JpegMemory& memory, int64_t row, int64_t mcus, i
   return true;
 }
 
-// One picture; false where it is left to others.
-inline bool decode_picture(const JpegMemory& memory, const Jpegs& in, const uint8_t* data,
-                           int64_t size, bool mirror, float* planes, uint8_t* pixels) {
+// Why a picture is not decoded whose codes cannot be read on: an incomplete code is the last thing in
+// front of the end-of-image marker, or something else is wrong with it.
+__attribute__((noinline, cold)) inline uint8_t why_not(const uint8_t* data, int64_t marker,
+                                                       int64_t size, int64_t bits_left) {
+  if (bits_left >= HuffmanTable::kMostBits) return kLeft;
+  while (marker + 2 < size && data[marker + 1] == 0xFF) ++marker;  // fill bytes
+  return data[marker + 1] == 0xD9 ? kCutOff : kLeft;
+}
+
+// One picture; without planes and pixels its codes are read alone.  Returns what became of it.
+inline uint8_t decode_picture(const JpegMemory& memory, const Jpegs& in, const uint8_t* data,
+                              int64_t size, bool mirror, float* planes, uint8_t* pixels) {
   JpegState& state = *memory.state;
-  int64_t at = read_front(state, data, size, in.H, in.W);
-  if (!at) return false;
+  const bool wanted = planes || pixels;
+  int64_t at = read_front(state, data, size, in.H, in.W, !wanted);
+  if (!at) return kLeft;
   const JpegComponent* c = state.components;
   const int64_t mcus = (in.W + 8 * c[0].h - 1) / (8 * c[0].h);
   const int64_t rows = (in.H + 8 * c[0].v - 1) / (8 * c[0].v);
@@ -267,12 +259,13 @@ inline bool decode_picture(const JpegMemory& memory, const Jpegs& in, const uint
     for (int64_t mcu = 0; mcu < mcus; ++mcu) {
       if (until_restart == 0) {
         if (row + mcu) {
-          if (8 * bytes - bits.taken(memory.codes) >= 8) return false;
-          if (data[at + 1] != 0xD0 + (restarts++ & 7)) return false;
+          const int64_t bits_left = 8 * bytes - bits.taken(memory.codes);
+          if (bits_left >= 8) return kLeft;
+          if (data[at + 1] != 0xD0 + (restarts++ & 7)) return why_not(data, at, size, bits_left);
           at += 2;
         }
         at = unstuff(data, at, size, memory.codes, bytes);
-        if (at < 0) return false;
+        if (at < 0) return kLeft;
         __builtin_memset(memory.codes + bytes, 0, 16);
         bits = BitReader(memory.codes);
         last_dc[0] = last_dc[1] = last_dc[2] = 0;
@@ -285,15 +278,17 @@ inline bool decode_picture(const JpegMemory& memory, const Jpegs& in, const uint
         const int here = i ? 1 : lumas;
         int16_t* block = memory.blocks[i] + mcu * here * kBlock;
         for (int k = 0; k < here; ++k, block += kBlock) {
-          if (!read_block(bits, dc, ac, last_dc[i], block)) return false;
-          if (bits.taken(memory.codes) > 8 * bytes) return false;
+          const bool read = read_block(bits, dc, ac, last_dc[i], block);
+          const int64_t bits_left = 8 * bytes - bits.taken(memory.codes);
+          if (!read || bits_left < 0) return why_not(data, at, size, bits_left);
           // Of a picture at most 1024, and so it cannot grow beyond its type.
           const int32_t mean = last_dc[i] * state.quant[c[i].quant][0];
-          if (mean > 8191 || mean < -8191) return false;
+          if (mean > 8191 || mean < -8191) return kLeft;
         }
       }
     }
-    if (!transform_row(memory, row, mcus, (in.W + c[0].h - 1) / c[0].h)) return false;
+    if (!wanted) continue;
+    if (!transform_row(memory, row, mcus, (in.W + c[0].h - 1) / c[0].h)) return kLeft;
     // The last row of pixels wants the chroma below it.
     const int64_t end = row + 1 == rows ? in.H : (row + 1) * 8 * c[0].v - (c[0].v == 2);
     if (mirror)
@@ -304,7 +299,7 @@ inline bool decode_picture(const JpegMemory& memory, const Jpegs& in, const uint
              : write_rows<false, false>(memory, in, written, end, planes, pixels);
     written = end;
   }
-  return 8 * bytes - bits.taken(memory.codes) < 8 && data[at + 1] == 0xD9;
+  return 8 * bytes - bits.taken(memory.codes) < 8 && data[at + 1] == 0xD9 ? kDecoded : kLeft;
 }
 
 constexpr int64_t kFetched = 1 << 16;  // bytes at most: no more than a part of the second cache
@@ -329,8 +324,9 @@ inline void jpeg_decode(const Jpegs& in, char* memory, uint8_t* left) {
     float* const planes = in.planes ? in.planes + n * size : nullptr;
     uint8_t* const pixels = in.pixels ? in.pixels + n * size : nullptr;
     const bool mirror = in.mirror && in.mirror[n];
-    left[n] = in.bytes[n] > in.most ||
-              !decode_picture(here, in, in.data[n], in.bytes[n], mirror, planes, pixels);
+    left[n] = in.bytes[n] > in.most
+                  ? kLeft
+                  : decode_picture(here, in, in.data[n], in.bytes[n], mirror, planes, pixels);
   }
   wait_for_stores();
 }

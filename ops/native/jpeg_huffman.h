@@ -50,6 +50,25 @@ inline bool build(HuffmanTable& table, const uint8_t* counts, const uint8_t* sym
   return true;
 }
 
+// Copies codes up to the next marker without stuffed bytes.  Returns where the marker is, -1 where
+// there is none; `bytes` are those written.
+inline int64_t unstuff(const uint8_t* data, int64_t at, int64_t size, uint8_t* out,
+                       int64_t& bytes) {
+  bytes = 0;
+  while (at < size) {
+    const void* found = memchr(data + at, 0xFF, size - at);
+    if (!found) return -1;
+    const int64_t stop = static_cast<const uint8_t*>(found) - data;
+    if (stop + 1 >= size) return -1;
+    const bool stuffed = data[stop + 1] == 0;
+    __builtin_memcpy(out + bytes, data + at, stop - at + stuffed);
+    bytes += stop - at + stuffed;
+    if (!stuffed) return stop;
+    at = stop + 2;
+  }
+  return -1;
+}
+
 // The bits of a segment of codes without stuffed bytes; at least kSlack bytes may be read behind it.
 struct BitReader {
   static constexpr int kSlack = 512;  // a block has 27 + 63 * 26 bits at most, and 8 bytes are read

@@ -139,6 +139,10 @@ struct Pictures {
   float factor, offset;   // y = x * factor + offset
 };
 
+// What becomes of a JPEG: it is decoded; left to a decoder for all JPEGs, which turns it where Exif
+// asks for that; or its codes end before its last pixels.
+constexpr uint8_t kDecoded = 0, kLeft = 1, kCutOff = 2;
+
 // N JPEG pictures of H x W pixels; those longer than `most` bytes are left.
 struct Jpegs {
   int64_t N, H, W, most;
@@ -147,14 +151,14 @@ struct Jpegs {
   const uint8_t* mirror;       // (N,) as above, for planes
   float factor, offset;
   float* planes;    // (N, 3, H, W); null for pixels
-  uint8_t* pixels;  // (N, H, W, 3)
+  uint8_t* pixels;  // (N, H, W, 3); null as well: codes are read and nothing is written
 };
 
 struct JpegKernels {
   // Bytes of working memory, aligned to 64 bytes, which is begun once.
   int64_t (*bytes)(int64_t W, int64_t most);
   void (*begin)(char* memory);
-  // left (N,): 1 for a picture that is left to a decoder for all JPEGs.
+  // left (N,): kDecoded, kLeft or kCutOff.
   void (*decode)(const Jpegs& in, char* memory, uint8_t* left);
 };
 

@@ -33,6 +33,7 @@ inline Range share(int64_t count, int k, int n) { return {count * k / n, count *
 #include "pointwise.h"
 #include "depthwise.h"
 #include "images.h"
+#include "jpeg_segments.h"
 #include "jpeg_huffman.h"
 #include "jpeg_idct.h"
 #include "jpeg_colour.h"

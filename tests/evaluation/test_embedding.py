@@ -113,6 +113,22 @@ def test_a_bad_image_is_named():
     assert np.isnan(sums).all(axis=1).tolist() == [False] * 3 + [True] + [False] * 2
 
 
+def test_a_cut_off_image_is_named_by_one_rank_and_by_several():
+    net, sets = make_net(), make_sets(6)
+    torn = sets.images[7]
+
+    def cut_off(image):
+        return bytes(image) == torn
+
+    words = "toy.bin: image 1 of pair 3: is cut off, got an end-of-image marker before its last"
+    with pytest.raises(PairsError, match=words):
+        embed(net, sets.images, SIZE, where=sets.path, cut_off=cut_off)
+    with pytest.raises(PairsError, match=words):
+        evaluate_sets(net, {"toy": sets}, 4, None, SIZE, cut_off=cut_off)
+    results = evaluate_on_ranks(net, {"toy": sets}, 2, cut_off=cut_off)
+    assert len(set(results)) == 1 and results[0][0] is PairsError and words in results[0][1]
+
+
 def test_wrong_calls():
     net, (images, _) = make_net(), make_images(2)
     with pytest.raises(PairsError, match="got 0 images"):
@@ -135,7 +151,7 @@ class Waiting(Exception):
     """Every rank but the last stops where it would wait for the others."""
 
 
-def evaluate_on_ranks(net, sets, size):
+def evaluate_on_ranks(net, sets, size, **options):
     """Run `size` ranks one after the other: first up to the exchange, then with its outcome."""
     sent = {}
 
@@ -148,12 +164,14 @@ def evaluate_on_ranks(net, sets, size):
 
     for rank in range(size):
         with pytest.raises(Waiting):
-            evaluate_sets(net, sets, 4, None, SIZE, rank, size, send(rank))
+            evaluate_sets(net, sets, 4, None, SIZE, rank, size, send(rank), **options)
     together = np.concatenate([sent[rank] for rank in range(size)])
     results = []
     for rank in range(size):
         try:
-            results.append(evaluate_sets(net, sets, 4, None, SIZE, rank, size, lambda _: together))
+            results.append(
+                evaluate_sets(net, sets, 4, None, SIZE, rank, size, lambda _: together, **options)
+            )
         except ValueError as error:
             results.append((type(error), str(error)))
     return results

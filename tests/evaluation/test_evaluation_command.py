@@ -149,6 +149,22 @@ def test_a_network_of_other_images_is_built_for_them(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["tall", "10"]
 
 
+@pytest.mark.parametrize("verb", ["verify", "compare"])
+def test_an_image_that_is_cut_off_is_named(checkpoint, tmp_path, capfd, make_face, verb):
+    images = [make_face(0, shot) for shot in range(24)]
+    images[9] = images[9][: len(images[9]) * 3 // 4] + b"\xff\xd9"
+    write_pairs(tmp_path / "torn.bin", images, [i % 2 == 0 for i in range(12)])
+    arguments = [verb, "--checkpoint", str(checkpoint), "--sets", str(tmp_path / "torn.bin")]
+    arguments += ["--base", str(checkpoint)] if verb == "compare" else []
+    assert command.main([*arguments, "--device", "cpu"]) == 2
+    out, err = capfd.readouterr()
+    assert err == (
+        f"error: {tmp_path}/torn.bin: image 1 of pair 4: is cut off, got an end-of-image marker "
+        "before its last pixels; make the set again\n"
+    )
+    assert out == ""
+
+
 def test_compare_with_itself(sets, checkpoint, tmp_path, capsys):
     report = tmp_path / "report.json"
     status = command.main(

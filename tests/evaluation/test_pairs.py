@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import zlib
 
 import cv2
+import mxnet as mx
 import numpy as np
 import pytest
 
@@ -292,6 +294,49 @@ def test_grey_images_get_three_channels():
 def test_what_does_not_decode_is_named(image):
     with pytest.raises(PairsError, match="lfw.bin: image 1 of pair 3: does not decode.*, got "):
         decode_image(image, (8, 8), "lfw.bin: image 1 of pair 3")
+
+
+def with_exif(jpeg: bytes, orientation: int, at: int = 2) -> bytes:
+    entry = b"\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + b"\0\0"
+    payload = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
+    return jpeg[:at] + b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload + jpeg[at:]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_mxnet_turns_them(orientation):
+    pixels = np.zeros((40, 24, 3), np.uint8)
+    pixels[:8, :8], pixels[-8:, :8], pixels[:8, -8:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    jpeg = cv2.imencode(".jpg", pixels)[1].tobytes()
+    for at in (2, 20):  # in front of the JFIF segment, behind which MXNet heeds no Exif, and there
+        turned = with_exif(jpeg, orientation, at)
+        expected = mx.image.imdecode(turned).asnumpy()
+        size = (24, 40) if orientation > 4 and at == 2 else (40, 24)
+        np.testing.assert_array_equal(decode_image(turned, size), expected)
+
+
+def test_exif_in_a_png_turns_nothing():
+    png = cv2.imencode(".png", np.zeros((8, 6, 3), np.uint8))[1].tobytes()
+    body = b"eXIf" + with_exif(b"", 6)[10:]
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    assert decode_image(png[:33] + chunk + png[33:], (8, 6)).shape == (8, 6, 3)
+
+
+def test_what_is_cut_off_is_named_without_a_word_of_the_decoder(capfd):
+    jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (40, 24, 3)))[1]
+    cut = jpeg[: len(jpeg) * 3 // 4].tobytes() + b"\xff\xd9"
+    asked = []
+
+    def cut_off(image):
+        asked.append(bytes(image))
+        return bytes(image) == cut
+
+    for image in (cut, np.frombuffer(cut, np.uint8)):
+        with pytest.raises(PairsError, match="lfw.bin: image 1 of pair 3: is cut off, got an end-"):
+            decode_image(image, (40, 24), "lfw.bin: image 1 of pair 3", cut_off)
+    assert "Corrupt JPEG" not in capfd.readouterr().err
+    decode_image(jpeg, (40, 24), cut_off=cut_off)
+    decode_image(np.zeros((40, 24, 3), np.uint8), (40, 24), cut_off=cut_off)  # pixels already
+    assert asked == [cut, cut, jpeg.tobytes()]
 
 
 def test_another_size_is_refused():

@@ -20,6 +20,7 @@ import pytest
 
 import ops
 from ops.build import LEVELS
+from ops.jpeg_decoder import CUT_OFF
 from pipeline.augmentation import NO_AUGMENTATION
 from pipeline.dali import MEAN, STD, DecodeGraph
 from tests.ops.levels import check_at
@@ -34,7 +35,7 @@ SAMPLINGS = {
 # Multiples of a MCU and not, smaller than one, wider than any vector, of planes not aligned.
 SIZES = [(112, 112), (1, 5), (8, 8), (9, 6), (16, 17), (113, 111), (40, 200), (3, 650), (130, 24)]
 MUTATIONS = 4000
-LEFT, TAKEN = "left", "taken"
+LEFT, TAKEN, CUT = "left", "taken", "cut off"
 
 
 def picture(size, kind, seed=0):
@@ -90,6 +91,18 @@ def decoded(jpegs, size, threads=1):
     left = decoder.wait(decoder.to_pixels(addresses, sizes, size, out, held))
     decoder.close()
     return out, left.tolist()
+
+
+def judged(jpegs, size):
+    """Return what becomes of each: 0 decoded, 1 left, CUT_OFF."""
+    decoder = ops.feed().decoder(1)
+    held, addresses, sizes = placed(jpegs)
+    started = decoder.to_pixels(
+        addresses, sizes, size, np.empty((len(jpegs), *size, 3), np.uint8), held
+    )
+    decoder.wait(started)
+    decoder.close()
+    return started.left.tolist()
 
 
 def planes_of(jpegs, size, mirror, shift=0, threads=1):
@@ -194,13 +207,20 @@ def changed(jpeg, marker, place, value):
     return jpeg[: at + 4 + place] + bytes([value]) + jpeg[at + 5 + place :]
 
 
+def exif(orientation):
+    """Return the payload of an APP1 segment."""
+    entry = b"\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + b"\0\0"
+    return b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
+
+
 ADOBE = b"Adobe" + bytes([0, 100, 0, 0, 0, 0])
 KINDS = {
     "as it comes": (lambda j: j, TAKEN),
-    "Exif, turned": (
-        lambda j: inserted(
-            j, 0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-        ),
+    "Exif, turned": (lambda j: inserted(j, 0xE1, exif(6)), LEFT),
+    "Exif, upright": (lambda j: inserted(j, 0xE1, exif(1)), TAKEN),
+    "Exif behind JFIF": (lambda j: inserted(j, 0xE1, exif(6), at=20), TAKEN),
+    "Exif behind another APP1": (
+        lambda j: inserted(inserted(j, 0xE1, exif(6)), 0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
         TAKEN,
     ),
     "comment": (lambda j: inserted(j, 0xFE, b"\xff\xd9\xff\xda"), TAKEN),
@@ -228,7 +248,15 @@ KINDS = {
     "cut off": (lambda j: j[: len(j) // 2], LEFT),
     "cut off in front": (lambda j: j[:100], LEFT),
     "a byte too many": (lambda j: j[:-2] + b"\0" + j[-2:], LEFT),
-    "codes missing": (lambda j: j[: len(j) // 2] + b"\xff\xd9", LEFT),
+    "codes missing": (lambda j: j[: len(j) // 2] + b"\xff\xd9", CUT),
+    "codes missing, Exif, turned": (
+        lambda j: inserted(j[: len(j) // 2] + b"\xff\xd9", 0xE1, exif(6)),
+        LEFT,
+    ),
+    "codes missing, progressive": (
+        lambda j: encode(libjpeg(j), progressive=True)[: len(j) // 2] + b"\xff\xd9",
+        LEFT,
+    ),
     "a second scan": (lambda j: j[:-2] + j[segment_of(j, 0xDA)[1] :], LEFT),
     "no frame": (lambda j: without(j, 0xC0), LEFT),
     "no tables": (lambda j: without(j, 0xC4), LEFT),
@@ -248,11 +276,65 @@ def test_what_is_taken_and_what_is_left(name):
     face = encode(picture((112, 112), "smooth"))
     jpeg = make(face)
     found, left = decoded([face, jpeg, face], (112, 112))
-    assert left == ([1] if outcome == LEFT else [])
+    assert left == ([] if outcome == TAKEN else [1])
+    assert judged([jpeg], (112, 112)) == [{TAKEN: 0, LEFT: 1, CUT: CUT_OFF}[outcome]]
     assert (found[[0, 2]] == libjpeg(face)).all()  # neighbours are not touched
     if outcome == TAKEN:
         assert (found[1] == libjpeg(jpeg)).all()
         assert (found[1] == by_dali([jpeg])[0]).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"restart": 1}, {"restart": 5}, {"optimize": True}])
+@pytest.mark.parametrize("sampling", [*SAMPLINGS, "grey"])
+def test_every_cut_among_the_codes_is_seen(options, sampling):
+    size = (40, 48)
+    image = picture(size, "noise")
+    whole = (
+        encode(image[:, :, 0], 90, **options)
+        if sampling == "grey"
+        else encode(image, 90, sampling, **options)
+    )
+    _, at, length = segment_of(whole, 0xDA)
+    cuts = [whole[:end] + b"\xff\xd9" for end in range(at + length, len(whole) - 2)]
+    assert judged(cuts, size) == [CUT_OFF] * len(cuts)
+    assert all(map(ops.feed().is_cut_off, cuts))
+    turned = [inserted(cut, 0xE1, exif(8)) for cut in cuts[::50]]
+    assert all(map(ops.feed().is_cut_off, turned))  # of any size, turned or not
+    for sound in (whole, inserted(whole, 0xE1, exif(8)), whole + bytes(9), whole + b"\xff\xd9"):
+        assert not ops.feed().is_cut_off(sound)
+        assert not ops.feed().is_cut_off(np.frombuffer(sound, np.uint8))
+
+
+def test_only_what_libjpeg_turbo_warns_of_is_called_cut_off(capfd):
+    random, size = np.random.default_rng(5), (40, 48)
+    originals = [
+        encode(picture(size, "smooth"), 80, sampling, **options)
+        for sampling in SAMPLINGS
+        for options in ({}, {"restart": 2}, {"optimize": True})
+    ]
+    damaged = []
+    for number in range(MUTATIONS):
+        jpeg = bytearray(originals[number % len(originals)])
+        for _ in range(random.integers(1, 4)):
+            jpeg[random.integers(2, len(jpeg))] = random.choice([0, 255, random.integers(256)])
+        damaged.append(bytes(jpeg))
+    called = [j for j, what in zip(damaged, judged(damaged, size), strict=True) if what == CUT_OFF]
+    assert len(called) > 50
+    for jpeg in called:
+        capfd.readouterr()
+        libjpeg(jpeg)
+        assert "Corrupt JPEG data" in capfd.readouterr().err
+    assert all(map(ops.feed().is_cut_off, called))
+
+
+def test_what_is_no_jpeg_is_not_cut_off():
+    random = np.random.default_rng(0)
+    png = cv2.imencode(".png", picture((8, 8), "smooth"))[1].tobytes()
+    front = b"\xff\xd8\xff"
+    for data in (b"", b"\xff", b"\xff\xd8", front, front + b"\xc0", png, bytes(100)):
+        assert not ops.feed().is_cut_off(data)
+    for _ in range(1000):
+        ops.feed().is_cut_off(front + random.bytes(60))
 
 
 def test_a_damaged_picture_is_left_or_decoded_as_libjpeg_turbo_does():
@@ -288,6 +370,8 @@ for size in SIZES:
         test_pixels_are_those_of_libjpeg_turbo(size, sampling)
     test_planes_are_the_pixels_mirrored_and_normalised(size, 0)
     test_grey_pictures(size)
+for sampling in [*SAMPLINGS, "grey"]:
+    test_every_cut_among_the_codes_is_seen({"restart": 5}, sampling)
 test_a_damaged_picture_is_left_or_decoded_as_libjpeg_turbo_does()
 """
 

@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.record_reader import RecordReader
+from pipeline.records import open_records
 from tests.parallel.ranks import (
     Ended,
     Ranks,
@@ -110,6 +113,29 @@ def undecodable_face_in_a_bin(folder: Path, records: Path, make: Callable[..., P
     return Fault(r"torn\.bin: .*does not decode as an image", overrides=overrides)
 
 
+def cut_off_face_in_a_bin(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    images, issame = pickle.loads((records / "tiny.bin").read_bytes())
+    images[11] = cut_off(images[11])
+    (folder / "cut.bin").write_bytes(pickle.dumps((images, issame), protocol=2))
+    overrides = [f"eval.sets=[{folder / 'cut.bin'}]", "train.max_steps=1"]
+    return Fault(r"cut\.bin: image 1 of pair 5: is cut off, got an end-of-", overrides=overrides)
+
+
+def cut_off_picture(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    kept = open_records(records, folder)
+    jpegs = [j.tobytes() for j in RecordReader(kept).read(np.arange(len(kept)))]
+    jpegs[17] = cut_off(jpegs[17])
+    copy = make(12, 10, pictures=list(zip(kept.labels.tolist(), jpegs, strict=True)))
+    sections = {"train": {"max_steps": 0, "epochs": 1, "log_every": 3, "checkpoint_every": 5}}
+    key = kept.keys[17]
+    return Fault(rf"the picture of key {key} is cut off, got an end-of-image", copy, sections)
+
+
+def cut_off(jpeg: bytes) -> bytes:
+    """Return a JPEG that has lost codes, with an end-of-image marker."""
+    return jpeg[: len(jpeg) * 3 // 4] + b"\xff\xd9"
+
+
 def checkpoint_of_another_net(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     other = write_cfg(folder / "other", records, net={"width": 0.25}, train={"max_steps": 1})
     ended = run(1, training(other))
@@ -174,6 +200,8 @@ FAULTS: list[Maker] = [
     batch_larger_than_the_set,
     malicious_bin,
     undecodable_face_in_a_bin,
+    cut_off_face_in_a_bin,
+    cut_off_picture,
     checkpoint_of_another_net,
     checkpoint_that_is_none,
     fused_centres_without_operators,
@@ -187,6 +215,8 @@ ON_TWO = [
     misspelt_key,
     undecodable_picture,
     undecodable_face_in_a_bin,
+    cut_off_face_in_a_bin,
+    cut_off_picture,
     checkpoint_of_another_net,
     native_decoder_without_operators,
     fused_centres_on_two_ranks,
