@@ -49,7 +49,10 @@ def sample(records: RecordSet, count: int) -> tuple[np.ndarray, list[np.ndarray]
     few of them.  Nothing that is timed later waits for it.
     """
     rows = np.sort(np.random.default_rng(0).integers(0, len(records), count))
-    return rows, [jpeg.copy() for jpeg in RecordReader(records).read(rows)]
+    reader = RecordReader(records)
+    jpegs = [jpeg.copy() for jpeg in reader.read(rows)]
+    reader.check_files()
+    return rows, jpegs
 
 
 class Probe:

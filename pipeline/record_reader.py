@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline import mapped
 from pipeline.jpeg import has_end
 from pipeline.pages import advise, all_in_memory, pages_of, tells
-from pipeline.record_file import MAGIC, RecordError, map_rec, read_headers
+from pipeline.record_file import (
+    MAGIC,
+    RecordError,
+    check_file,
+    copied,
+    map_rec,
+    read_headers,
+)
 from pipeline.records import RecordSet
 
 if TYPE_CHECKING:
@@ -52,6 +60,8 @@ class RecordReader:
     def __init__(self, records: RecordSet, feed: Feed | None = None):
         self._records, self._feed = records, feed
         self._data = [map_rec(rec) for rec in records.files]
+        columns = (records.keys, records.offsets, records.labels, records.file)
+        self._files = mapped.maps_of([*self._data, *columns])
         self._tells = [tells(rec) for rec in records.files]
         # Bytes and number of the pictures that were read, for their mean.  The first one stands for
         # the files, whose share per picture is too much where the set leaves records out.
@@ -62,12 +72,13 @@ class RecordReader:
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return the JPEG bytes of the rows, each a uint8 array (n,).
 
-        Most are views of the memory map; nothing is read from disk before its bytes are touched.
+        Most are views of the memory map, if it is guarded (``pipeline.mapped``); nothing is read
+        from disk before its bytes are touched. ``check_files`` is to be called once they were used.
 
         Raises
         ------
         RecordError
-            If no whole record starts at the offset of a row.
+            If no whole record starts at the offset of a row, or a file became shorter.
         """
         if len(self._data) == 1:
             return self._read(self._data[0], rows)
@@ -107,6 +118,19 @@ class RecordReader:
             self._learn(sum(map(len, pictures)), len(rows))
             return pictures
         return found
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether whoever maps the .rec files may read them though they may become shorter."""
+        return all(map(mapped.is_guarded, self._data))
+
+    def check_files(self) -> None:
+        """Raise RecordError if a file became shorter since it was mapped, or cannot be read.
+
+        What was read of it may then be zeros. Takes a microsecond for each file.
+        """
+        for data in self._files:
+            check_file(data)
 
     def check(self, rows: np.ndarray) -> None:
         """Raise RecordError if ``gather`` would, for rows that somebody else reads."""
@@ -174,6 +198,7 @@ class RecordReader:
         """
         for row, picture in zip(rows.tolist(), pictures, strict=True):
             if not has_end(picture):
+                self.check_files()
                 raise RecordError(
                     f"{self._records.picture(row)} cannot be decoded; mend the record or leave its "
                     "key out of the .idx"
@@ -219,7 +244,10 @@ class RecordReader:
         bad = (headers.magic != MAGIC) | (start >= end) | (end > len(data))
         if bad.any():
             raise self._error(int(rows[np.flatnonzero(bad)[0]]), "holds no whole record")
-        pictures = [data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
+        if mapped.is_guarded(data):
+            pictures = [data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
+        else:
+            pictures = np.split(copied(data, start, end - start), np.cumsum(end - start)[:-1])
         for i in np.flatnonzero(headers.continued):
             whole = self._join(data, int(rows[i]), int(offsets[i]))
             pictures[i] = whole[start[i] - offsets[i] - 8 :]
@@ -247,6 +275,7 @@ class RecordReader:
             offset += 8 + (length + 3) // 4 * 4
 
     def _error(self, row: int, what: str) -> RecordError:
+        self.check_files()
         records = self._records
         return RecordError(
             f"{records.files[records.file[row]]}: {what} at the place of key {records.keys[row]}, "

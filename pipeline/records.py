@@ -255,7 +255,9 @@ def _measure(records: RecordSet) -> RecordSet:
 
     from pipeline.record_reader import RecordReader  # late: it imports this module
 
-    image = cv2.imdecode(RecordReader(records).read(np.arange(1))[0], cv2.IMREAD_COLOR)
+    reader = RecordReader(records)
+    image = cv2.imdecode(reader.read(np.arange(1))[0], cv2.IMREAD_COLOR)
+    reader.check_files()
     if image is None:
         raise RecordError(f"{records.picture(0)} is no JPEG")
     return replace(records, image_size=(image.shape[0], image.shape[1]))
