@@ -64,7 +64,7 @@ def kept_columns(path: Path, count: int) -> list[np.ndarray]:
         If the file is not whole.
     """
     columns = []
-    data = mapped.map_file(path)  # not an array of the class memmap, which slows each slice down
+    data = mapped.map_file(path, "give the same command, which makes it again")
     with path.open("rb") as file:
         for _ in range(count):
             np.lib.format.read_magic(file)
@@ -72,7 +72,7 @@ def kept_columns(path: Path, count: int) -> list[np.ndarray]:
             begin = file.tell()
             size = math.prod(shape) * dtype.itemsize
             if begin + size > len(data):
-                raise EOFError(f"{path}: ends in the middle of a column, got {len(data)} bytes")
+                raise ValueError(f"{path}: ends in the middle of a column, got {len(data)} bytes")
             columns.append(data[begin : begin + size].view(dtype).reshape(shape))
             file.seek(size, os.SEEK_CUR)
     return columns

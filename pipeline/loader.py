@@ -248,13 +248,19 @@ def _dali_batches(
         *(plans, begin, blocks, scan, index_folder, records, reader, batch_size),
         *(decode, threads, ctx, augmentation, cache, compiled),
     )
+
+    def check_files() -> None:
+        reader.check_files()
+        if cache is not None:
+            cache.check_file()
+
     try:
         for image, plan in finished:
             batch = Batch(image, labels_to(records.labels[plan.rows], ctx), plan.after)
-            reader.check_files()  # it may be made of zeros
+            check_files()  # it may be made of zeros
             yield batch
     except Exception:
-        reader.check_files()  # whatever zeros have led to
+        check_files()  # whatever zeros have led to
         raise
     finally:
         finished.close()

@@ -34,9 +34,10 @@ def guard_with(guard: Guard | None) -> None:
 
 
 class _Map(mmap.mmap):
-    """The whole of a file, mapped to be read."""
+    """The whole of a file, mapped."""
 
     path: Path
+    cure: str
     number: int | None = None  # of the guard
     seen = 0  # faults of the file before it was mapped
 
@@ -50,23 +51,27 @@ class _Map(mmap.mmap):
         try:
             size = self.size()  # of the file that was mapped, though another has its name now
         except OSError as error:
-            return _unreadable(self.path, error.strerror or str(error))
+            return self.unreadable(error.strerror or str(error))
         if size < len(self):
             return (
                 f"{self.path}: became shorter while it was read, got {size} bytes where "
-                f"{len(self)} were mapped; copy it again and give the same command"
+                f"{len(self)} were mapped; {self.cure}"
             )
         if self.number is not None and _guard and _guard.faults(self.number) != self.seen:
-            return _unreadable(self.path, "SIGBUS: an I/O error, or it was shorter for a while")
+            return self.unreadable("SIGBUS: an I/O error, or it was shorter for a while")
         return ""
 
+    def unreadable(self, what: str) -> str:
+        return f"{self.path}: cannot be read, got {what}; check the disk, {self.cure}"
 
-def _unreadable(path: Path, what: str) -> str:
-    return f"{path}: cannot be read, got {what}; check the disk and copy it again"
 
-
-def map_file(path: Path) -> np.ndarray:
+def map_file(path: Path, cure: str = "copy it again and give the same command") -> np.ndarray:
     """Return the bytes of a file, uint8 (n,), mapped and not read; it may not be empty.
+
+    Parameters
+    ----------
+    cure
+        What to do where it becomes shorter, the end of the sentence.
 
     Raises
     ------
@@ -74,8 +79,22 @@ def map_file(path: Path) -> np.ndarray:
         If it cannot be opened or mapped.
     """
     with path.open("rb") as file:
-        mapped = _Map(file.fileno(), 0, access=mmap.ACCESS_READ)
-    mapped.path = path
+        return _mapped(_Map(file.fileno(), 0, access=mmap.ACCESS_READ), path, cure)
+
+
+def map_shared(file: int, size: int, path: Path, cure: str) -> np.ndarray:
+    """Return the bytes of an open file, uint8 (size,), mapped to be written for all to see.
+
+    Raises
+    ------
+    OSError
+        If it cannot be mapped.
+    """
+    return _mapped(_Map(file, size), path, cure)
+
+
+def _mapped(mapped: _Map, path: Path, cure: str) -> np.ndarray:
+    mapped.path, mapped.cure = path, cure
     data = np.frombuffer(mapped, dtype=np.uint8)
     mapped.watch(data.ctypes.data)
     return data

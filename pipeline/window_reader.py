@@ -188,7 +188,7 @@ def window_groups(
             except RuntimeError as error:
                 raise RecordError(
                     f"{rec}: cannot be read with data.reader=window, got from DALI: "
-                    f"{_sentence(error)}; make or copy it again, or use data.reader=random"
+                    f"{_reason(error)}; make or copy it again, or use data.reader=random"
                 ) from None
             rows = np.searchsorted(offsets_in_order, offsets)
             if in_file_order is not None:
@@ -203,7 +203,8 @@ def window_groups(
         epoch, reader = epoch + 1, following
 
 
-def _sentence(error: RuntimeError) -> str:
-    """Return what DALI says in an error, without the stack and the operator around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith("[")), lines[0]) if lines else "nothing"
+def _reason(error: RuntimeError) -> str:
+    """Return what DALI says in an error, without the operator and the stack around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["nothing"]
+    inner = [line for line in lines if line.startswith("Error in thread")]
+    return (inner or lines)[0].rpartition(" failed: ")[2]
