@@ -247,7 +247,9 @@ class RecordReader:
         if mapped.is_guarded(data):
             pictures = [data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
         else:
-            pictures = np.split(copied(data, start, end - start), np.cumsum(end - start)[:-1])
+            whole, ends = copied(data, start, end - start), np.cumsum(end - start)
+            begins = (ends - end + start).tolist()
+            pictures = [whole[a:b] for a, b in zip(begins, ends.tolist(), strict=True)]
         for i in np.flatnonzero(headers.continued):
             whole = self._join(data, int(rows[i]), int(offsets[i]))
             pictures[i] = whole[start[i] - offsets[i] - 8 :]

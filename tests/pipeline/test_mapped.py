@@ -192,6 +192,7 @@ def test_a_file_that_grows_is_read_on(folder, tmp_path, either):
         file.write(bytes(3 * PAGE))
     reader.check(np.arange(130))
     reader.check_files()
+    assert reader.read(np.arange(0)) == []
 
 
 def test_a_fault_in_a_file_of_full_length_is_none_of_its_length(folder, tmp_path, guard):
