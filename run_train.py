@@ -49,6 +49,7 @@ from launch.config import Config, ConfigError, differences
 from launch.gpu import require_code
 from launch.provenance import commit, versions
 from nets import NETS, build_net, check_image_size
+from pipeline import mapped
 from pipeline.augmentation import Augmentation
 from pipeline.decode_choice import fastest_path
 from pipeline.decoded_cache import DecodedCache, remove_left_caches
@@ -118,6 +119,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     signatures = ({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
     config = agree(comm, lambda: load_config(argv, *signatures))
     plain = config.to_dict()
+    mapped.guard_with(ops.guard())
     inputs = agree(comm, lambda: open_inputs(config, comm))
     require_equal(comm, plain, "configuration")
     data = data_fingerprint(inputs)

@@ -15,11 +15,13 @@ from mxnet import autograd, gluon, library
 
 from ops import build
 from ops.feed import Feed
+from ops.guard import Guard
 
 CHOICES = ("auto", "native", "plain")
 _device = ""  # type of the device whose fused operators are used; "" for the plain form
 _loaded = False  # MXNet takes a library once
 _feed: Feed | None = None  # the loaders' functions, which work on the CPU whatever computes
+_guard: Guard | None = None  # of the whole process: SIGBUS is taken over once
 
 
 class OperatorError(ValueError):
@@ -95,6 +97,20 @@ def compiled() -> Feed | None:
         return _feed or Feed(ctypes.CDLL(str(build.compile_library())))
     except build.BuildError:
         return None
+
+
+def guard() -> Guard | None:
+    """Return what guards reads of mapped files, whichever operators are used.
+
+    None where the library has not been compiled, or SIGBUS cannot be handled.
+    """
+    global _guard
+    if _guard is None:
+        path = build.library()
+        if path.is_file():
+            found = Guard(ctypes.CDLL(str(path)))
+            _guard = found if found.works else None
+    return _guard
 
 
 def fused() -> bool:

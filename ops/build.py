@@ -109,6 +109,7 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
     }
     jobs |= {
         "dispatch": [str(NATIVE / "dispatch.cc")],
+        "bus": [str(NATIVE / "bus.cc")],
         "decoder": [str(NATIVE / "decoder.cc")],
         "feed": [*include, str(NATIVE / "feed.cc")],
         "lib_api": [*include, "-w", str(mxnet / "src" / "lib_api.cc")],

@@ -254,7 +254,13 @@ def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tup
 
 @pipeline_def
 def _window_graph(
-    rec: str, idx: str, shard_id: int, num_shards: int, window: int, reader_seed: int
+    rec: str,
+    idx: str,
+    shard_id: int,
+    num_shards: int,
+    window: int,
+    reader_seed: int,
+    use_mmap: bool,
 ) -> Any:
     jpeg, _ = fn.readers.mxnet(
         path=[rec],
@@ -266,6 +272,7 @@ def _window_graph(
         initial_fill=window,
         seed=reader_seed,  # not one that DALI draws from the graph's: ops.feed knows this one
         tensor_init_bytes=1,  # what it reads stays in the mapped file
+        dont_use_mmap=not use_mmap,
     )
     return jpeg, fn.pad(fn.get_property(jpeg, key="source_info"), fill_value=0)
 
@@ -281,6 +288,8 @@ class WindowReader:
         How often ``take`` will be called.
     depth
         Batches that may be held before one is released.
+    use_mmap
+        Whether it may map the .rec. Reading it copies each record.
     """
 
     def __init__(
@@ -294,6 +303,7 @@ class WindowReader:
         seed: int,
         batches: int,
         depth: int,
+        use_mmap: bool = True,
     ):
         depth += READ_DEPTH
         self._left = batches - depth
@@ -304,6 +314,7 @@ class WindowReader:
             num_shards,
             window,
             seed,
+            use_mmap,
             batch_size=batch_size,
             num_threads=1,
             device_id=None,

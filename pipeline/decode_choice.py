@@ -50,7 +50,10 @@ def sample(records: RecordSet, count: int) -> tuple[np.ndarray, list[np.ndarray]
     few of them.  Nothing that is timed later waits for it.
     """
     rows = np.sort(np.random.default_rng(0).integers(0, len(records), count))
-    return rows, [_copied(jpeg) for jpeg in RecordReader(records).read(rows)]
+    reader = RecordReader(records)
+    jpegs = [_copied(jpeg) for jpeg in reader.read(rows)]
+    reader.check_files()
+    return rows, jpegs
 
 
 def _copied(image: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import mmap
 import os
 import stat
 import weakref
@@ -25,6 +24,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline import mapped
+from pipeline.record_file import check_file
 from pipeline.records import RecordSet
 
 __all__ = ["CacheError", "DecodedCache", "remove_left_caches"]
@@ -69,7 +70,7 @@ class DecodedCache:
         path = folder / _name(records)
         try:
             file = _open(path, total)
-            self._map = mmap.mmap(file, total)
+            whole = mapped.map_shared(file, total, path, "give the same command")
         except OSError as error:
             raise CacheError(
                 f"data.decoded_cache_mib: {folder} cannot take the {-(-total // MIB)} MiB of "
@@ -78,7 +79,6 @@ class DecodedCache:
             ) from None
         # Also when the process ends without closing it.
         self._leave = weakref.finalize(self, _leave, path, file)
-        whole = np.frombuffer(self._map, dtype=np.uint8)
         self.pictures = whole[: count * picture].reshape(count, height, width, 3)
         self._there = whole[count * picture :]
 
@@ -96,6 +96,10 @@ class DecodedCache:
         """Put pictures in, uint8 (n, H, W, 3)."""
         self.pictures[rows] = pictures
         self._there[rows] = 1  # after the pictures: x86 lets no store overtake another
+
+    def check_file(self) -> None:
+        """Raise RecordError if somebody has made the file shorter: its pictures may be zeros."""
+        check_file(self.pictures)
 
     def close(self) -> None:
         """Leave the cache; nothing may use its pictures any more."""

@@ -67,7 +67,9 @@ def _size_of(records: RecordSet, row: int) -> tuple[int, int] | None:
     """Return (height, width) of an image in pixels; None if it cannot be decoded."""
     from pipeline.record_reader import RecordReader  # late: it imports pipeline.records
 
-    jpeg = RecordReader(records).read(np.array([row]))[0]
+    reader = RecordReader(records)
+    jpeg = reader.read(np.array([row]))[0]
     # OpenCV decodes an image that has lost its end, and writes about it to standard error.
     image = decode(jpeg) if has_end(jpeg) else None
+    reader.check_files()
     return None if image is None else (image.shape[0], image.shape[1])

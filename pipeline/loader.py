@@ -20,14 +20,15 @@ from typing import NamedTuple
 import mxnet as mx
 import numpy as np
 
-from ops import feed
+from ops import feed, guard
 from ops.feed import Feed
-from pipeline import sampling
+from pipeline import mapped, sampling
 from pipeline.ahead import Ahead
 from pipeline.augmentation import Augmentation, Choices
 from pipeline.decoded_cache import DecodedCache
 from pipeline.hand_over import labels_to
 from pipeline.plans import Blocks, People, Plan, Share, epoch_images, planned
+from pipeline.record_reader import RecordReader
 from pipeline.records import RecordSet
 from pipeline.sampling import Position
 from pipeline.window_reader import Scan
@@ -178,6 +179,7 @@ def build_loader(
         If a name is unknown or the global batch is larger than an epoch.
     """
     ctx = ctx or mx.cpu()
+    mapped.guard_with(guard())
     if name == "synthetic":
         return _synthetic(records, batch_size, position, seed, share, ctx, num_classes, image_size)
     if name not in LOADERS or records is None:
@@ -241,13 +243,25 @@ def _dali_batches(
 ) -> Generator[Batch, None, None]:
     from pipeline.ways import images  # which brings DALI
 
+    reader = RecordReader(records, compiled)
     finished = images(
-        *(plans, begin, blocks, scan, index_folder, records, batch_size),
+        *(plans, begin, blocks, scan, index_folder, records, reader, batch_size),
         *(decode, threads, ctx, augmentation, cache, compiled),
     )
+
+    def check_files() -> None:
+        reader.check_files()
+        if cache is not None:
+            cache.check_file()
+
     try:
         for image, plan in finished:
-            yield Batch(image, labels_to(records.labels[plan.rows], ctx), plan.after)
+            batch = Batch(image, labels_to(records.labels[plan.rows], ctx), plan.after)
+            check_files()  # it may be made of zeros
+            yield batch
+    except Exception:
+        check_files()  # whatever zeros have led to
+        raise
     finally:
         finished.close()
 

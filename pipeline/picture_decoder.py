@@ -104,6 +104,7 @@ class PictureDecoder:
         left = self._left(started)
         if len(left):
             started.pixels[left] = self._by_dali(started.rows[left])
+        self._reader.check_files()  # or zeros would be kept by a cache
         return started.pixels
 
     def planes(self, started: Started) -> mx.nd.NDArray:
@@ -189,6 +190,7 @@ def take_dense(
             return tensor
     rows = np.concatenate(under_way)
     found = find_faulty(reader.gather(rows), records.image_size)
+    reader.check_files()  # or it would be said of a picture
     if found is not None:
         place, what = found
         raise RecordError(

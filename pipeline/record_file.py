@@ -18,6 +18,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipeline import mapped
+
 MAGIC = 0xCED7230A
 _HEADER_BYTES = 40  # magic, length, IRHeader (24), two float labels
 _CHUNK = 1 << 16  # records whose headers are gathered at a time
@@ -77,9 +79,19 @@ def map_rec(rec: Path) -> np.ndarray:
     if not rec.stat().st_size:
         raise RecordError(f"{rec}: is empty, got 0 bytes; make or copy it again")
     try:
-        return np.memmap(rec, dtype=np.uint8, mode="r").view(np.ndarray)
+        return mapped.map_file(rec)
     except OSError as error:
         raise RecordError(f"{rec}: cannot be read, got {error.strerror}") from None
+
+
+def check_file(data: np.ndarray) -> None:
+    """Raise RecordError if the mapped file of an array became shorter or cannot be read.
+
+    To be called before anything is used that was read from it, and before anything else is said of
+    it: a page that is gone reads as zeros (``pipeline.mapped``).
+    """
+    if sentence := mapped.fault_of(data):
+        raise RecordError(sentence)
 
 
 def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +253,7 @@ def bytes_after(data: np.ndarray, offset: int) -> int:
     """Return the bytes of a .rec that follow a record with its padding and all of its parts."""
     part = 1
     while part in (1, 2) and offset + 8 <= len(data):
-        magic, length = data[offset : offset + 8].view("<u4").tolist()
+        magic, length = copied(data, np.array([offset]), np.array([8])).view("<u4").tolist()
         if magic != MAGIC:
             break
         part, length = length >> 29, length & (1 << 29) - 1
@@ -249,14 +261,43 @@ def bytes_after(data: np.ndarray, offset: int) -> int:
     return len(data) - offset
 
 
+def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return pieces of an array one after the other, as `pipeline.mapped.copied` does.
+
+    Raises
+    ------
+    RecordError
+        If its mapped file became shorter or cannot be read.
+    """
+    found = mapped.copied(data, begins, sizes)
+    if found is None:
+        check_file(data)
+        raise RecordError("a mapped file cannot be read, got EFAULT; check the disk")
+    return found
+
+
 def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
-    """Return the headers of the records that begin at some offsets."""
+    """Return the headers of the records that begin at some offsets.
+
+    Raises
+    ------
+    RecordError
+        If the file became shorter meanwhile.
+    """
     raw = np.zeros((len(offsets), _HEADER_BYTES), dtype=np.uint8)
     columns = np.arange(_HEADER_BYTES)
     for start in range(0, len(offsets), _CHUNK):
-        where = offsets[start : start + _CHUNK, None] + columns
+        part = offsets[start : start + _CHUNK]
         # The last record of a file may be shorter than 40 bytes; what is read there is not used.
-        raw[start : start + _CHUNK] = data[np.minimum(where, len(data) - 1)]
+        if mapped.is_guarded(data):
+            where = part[:, None] + columns
+            raw[start : start + _CHUNK] = data[np.minimum(where, len(data) - 1)]
+        else:
+            begins = np.clip(part, 0, len(data))
+            sizes = np.minimum(len(data) - begins, _HEADER_BYTES)
+            there = columns < sizes[:, None]
+            raw[start : start + _CHUNK][there] = copied(data, begins, sizes)
+    check_file(data)
     words = raw.view("<u4")
     floats = raw.view("<f4")
     flag = words[:, 2]

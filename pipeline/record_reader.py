@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoded_images import has_end, may_turn, upright
+from pipeline import mapped
 from pipeline.pages import advise, all_in_memory, pages_of, tells
-from pipeline.record_file import MAGIC, Headers, RecordError, map_rec, no_image, read_headers
+from pipeline.record_file import (
+    MAGIC,
+    Headers,
+    RecordError,
+    check_file,
+    copied,
+    map_rec,
+    no_image,
+    read_headers,
+)
 from pipeline.records import RecordSet
 
 if TYPE_CHECKING:
@@ -53,6 +63,8 @@ class RecordReader:
     def __init__(self, records: RecordSet, feed: Feed | None = None):
         self._records, self._feed = records, feed
         self._data = [map_rec(rec) for rec in records.files]
+        columns = (records.keys, records.offsets, records.labels, records.file)
+        self._files = mapped.maps_of([*self._data, *columns])
         self._tells = [tells(rec) for rec in records.files]
         # Bytes and number of the pictures that were read, for their mean.  The first one stands for
         # the files, whose share per picture is too much where the set leaves records out.
@@ -63,12 +75,13 @@ class RecordReader:
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return the JPEG bytes of the rows, each a uint8 array (n,).
 
-        Most are views of the memory map; nothing is read from disk before its bytes are touched.
+        Most are views of the memory map, if it is guarded (``pipeline.mapped``); nothing is read
+        from disk before its bytes are touched. ``check_files`` is to be called once they were used.
 
         Raises
         ------
         RecordError
-            If no whole record starts at the offset of a row.
+            If no whole record starts at the offset of a row, or a file became shorter.
         """
         if len(self._data) == 1:
             return self._read(self._data[0], rows)
@@ -110,6 +123,19 @@ class RecordReader:
             self._learn(sum(map(len, pictures)), len(rows))
             return self._upright(rows, pictures) or pictures
         return found
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether whoever maps the .rec files may read them though they may become shorter."""
+        return all(map(mapped.is_guarded, self._data))
+
+    def check_files(self) -> None:
+        """Raise RecordError if a file became shorter since it was mapped, or cannot be read.
+
+        What was read of it may then be zeros. Takes a microsecond for each file.
+        """
+        for data in self._files:
+            check_file(data)
 
     def check(self, rows: np.ndarray) -> list[np.ndarray] | None:
         """Return what ``gather`` would, for rows that somebody else reads.
@@ -184,6 +210,7 @@ class RecordReader:
         """
         for row, picture in zip(rows.tolist(), pictures, strict=True):
             if not has_end(picture):
+                self.check_files()
                 raise RecordError(
                     f"{self._records.picture(row)} cannot be decoded; mend the record or leave its "
                     "key out of the .idx"
@@ -252,7 +279,12 @@ class RecordReader:
         bad = (headers.magic != MAGIC) | (start >= end) | (end > len(data))
         if bad.any():
             raise self._no_image(rows, headers, int(np.flatnonzero(bad)[0]), end <= len(data))
-        pictures = [data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
+        if mapped.is_guarded(data):
+            pictures = [data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
+        else:
+            whole, ends = copied(data, start, end - start), np.cumsum(end - start)
+            begins = (ends - end + start).tolist()
+            pictures = [whole[a:b] for a, b in zip(begins, ends.tolist(), strict=True)]
         for i in np.flatnonzero(headers.continued):
             whole = self._join(data, int(rows[i]), int(offsets[i]))
             pictures[i] = whole[start[i] - offsets[i] - 8 :]
@@ -268,13 +300,13 @@ class RecordReader:
         while True:
             if offset + 8 > len(data):
                 raise self._error(row, "ends in the middle of a record in parts")
-            magic, length = data[offset : offset + 8].view("<u4").tolist()
+            magic, length = _piece(data, offset, 8).view("<u4").tolist()
             part, length = length >> 29, length & (1 << 29) - 1
             if magic != MAGIC or part not in ((1,) if not parts else (2, 3)):
                 raise self._error(row, "holds a broken record in parts")
             if parts:
                 parts.append(np.frombuffer(MAGIC.to_bytes(4, "little"), np.uint8))
-            parts.append(data[offset + 8 : offset + 8 + length])
+            parts.append(_piece(data, offset + 8, length))
             if part == 3:
                 return np.concatenate(parts)
             offset += 8 + (length + 3) // 4 * 4
@@ -283,6 +315,7 @@ class RecordReader:
         self, rows: np.ndarray, headers: Headers, place: int, ends: np.ndarray
     ) -> RecordError:
         """Return the error for a record that is not whole, or is whole and holds no image."""
+        self.check_files()
         row = int(rows[place])
         if headers.magic[place] != MAGIC or not ends[place]:
             return self._error(row, "holds no whole record")
@@ -295,9 +328,17 @@ class RecordReader:
         )
 
     def _error(self, row: int, what: str) -> RecordError:
+        self.check_files()
         records = self._records
         return RecordError(
             f"{records.files[records.file[row]]}: {what} at the place of key {records.keys[row]}, "
             f"got offset {records.offsets[row]}; the .rec has changed or is damaged, make or copy "
             "it again"
         )
+
+
+def _piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
+    """Return bytes of a mapped file, as far as it goes: a copy where it may become shorter."""
+    if mapped.is_guarded(data):
+        return data[begin : begin + size]
+    return copied(data, np.array([begin]), np.array([min(size, len(data) - begin)]))

@@ -31,6 +31,13 @@ class FaceDataset(gluon.data.Dataset):
     def __getitem__(self, item: tuple[int, Choices]) -> tuple[np.ndarray, np.float32]:
         """Return image (3, H, W) float32 and label."""
         row, choices = item
+        try:
+            return self._image(row, choices), np.float32(self._records.labels[row])
+        finally:
+            self._reader.check_files()  # whatever came of zeros, an error too
+
+    def _image(self, row: int, choices: Choices) -> np.ndarray:
+        """Return the image (3, H, W) of a row, normalised."""
         jpeg = self._reader.read(np.array([row]))[0]
         # OpenCV decodes a picture that has lost its end alone.
         image = decode(jpeg) if has_end(jpeg) else None
@@ -46,8 +53,8 @@ class FaceDataset(gluon.data.Dataset):
                 "the .idx"
             )
         image = augment(image, choices)[:, :, ::-1]  # BGR to RGB
-        normalised = (image.transpose(2, 0, 1).astype(np.float32) - self._mean) / self._std
-        return normalised, np.float32(self._records.labels[row])
+        normalised: np.ndarray = image.transpose(2, 0, 1).astype(np.float32) - self._mean
+        return normalised / self._std
 
 
 def augment(image: np.ndarray, choices: Choices) -> np.ndarray:

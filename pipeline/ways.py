@@ -77,13 +77,13 @@ class Source:
         self._ask: Callable[[np.ndarray, Position], None] = lambda rows, _: read_ahead(rows)
         if blocks is not None:
             self._ask = blocks.ahead(begin, read_ahead)
-        elif scan is not None and decode == "native":
-            assert compiled is not None
+        elif scan is not None and (decode == "native" or scan.has_gaps()):
             self._plans = window_plans(scan, begin.epoch, batch_size, augmentation, compiled)
             self._ask = scan.ahead(begin.epoch, read_ahead)
         elif scan is not None:
             self._scanned = lambda together: window_groups(
-                *(scan, begin.epoch, batch_size, augmentation, index_folder, together, DEPTH)
+                *(scan, begin.epoch, batch_size, augmentation, index_folder, together, DEPTH),
+                use_mmap=reader.is_guarded,
             )
 
     def groups(self, together: int) -> Iterator[Group]:
@@ -126,6 +126,7 @@ def images(
     scan: Scan | None,
     index_folder: Path,
     records: RecordSet,
+    reader: RecordReader,
     batch_size: int,
     decode: str,
     threads: int,
@@ -142,7 +143,7 @@ def images(
         if cache is not None:
             stack.callback(cache.close)
         native, changed = decode == "native", augmentation.changes_pixels
-        reader, many = RecordReader(records, compiled), decoding.together(batch_size)
+        many = decoding.together(batch_size)
         decoder = None
         if native or cache is not None:
             decoder = PictureDecoder(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each rank reads with ``data.reader=window``: a shard of the file through a shuffle buffer.
 
-DALI's ``fn.readers.mxnet`` reads where DALI decodes (``window_groups``).  The compiled decoder
+DALI's ``fn.readers.mxnet`` reads where DALI decodes (``window_groups``), unless the set leaves much
+of its file out (``Scan.has_gaps``).  The compiled decoder
 takes pictures out of the mapped file itself, so that all that is needed of the reader is its order
 (``window_plans``): reading a picture takes DALI a quarter of the time that decoding it takes.
 """
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.augmentation import Augmentation, Choices
-from pipeline.index_files import image_index
+from pipeline.index_files import image_index, parts
 from pipeline.plans import Group, Plan, Share, choices_of
-from pipeline.records import RecordSet
+from pipeline.records import RecordError, RecordSet
 from pipeline.sampling import Position
+from pipeline.window_order import window_order
 
 if TYPE_CHECKING:
     from ops.feed import Feed  # which brings MXNet
@@ -28,6 +30,9 @@ EARLY_GROUPS = 4
 """So many groups before the end of an epoch DALI's reader of the next one is started."""
 AHEAD = 1024
 """Records that are asked for in one go, before they come into the window."""
+SOUND_RECORD_BYTES = 1 << 20
+MOST_GAP_BYTES = 1 << 26
+"""Bytes that DALI's reader may take for records of one window beyond `SOUND_RECORD_BYTES` each."""
 
 
 class Scan:
@@ -63,6 +68,27 @@ class Scan:
         shard, size = self.shard(epoch), self.share.size
         return range(*(len(self.records) * k // size for k in (shard, shard + 1)))
 
+    def has_gaps(self) -> bool:
+        """Return whether DALI's reader would take much memory for what is not in the set.
+
+        It takes a record to reach up to the next line of its index, the last one up to the end of
+        the file, and holds a window of them in memory (it copies where a window is large). Records
+        that the .idx or data.images_filter leaves out, and whatever follows the last one, are read
+        with the record before them.
+        """
+        count = len(self.records)
+        large = [np.empty(0, np.int64)]
+        for part in parts(count):
+            begins = self.records.offsets[self.rows(np.arange(part.start, min(part.stop, count)))]
+            if part.stop < count:
+                end = int(self.records.offsets[self.rows(np.array([part.stop]))[0]])
+            else:
+                end = self.records.files[0].stat().st_size
+            spans = np.diff(begins, append=end)
+            large.append(spans[spans > SOUND_RECORD_BYTES])
+        largest = np.sort(np.concatenate(large))[-self.window :]
+        return int(largest.sum()) > MOST_GAP_BYTES
+
     def rows(self, places: np.ndarray) -> np.ndarray:
         """Return the rows at some places in the file."""
         return places if self._places is None else self._places[places]
@@ -96,14 +122,18 @@ class Scan:
 
 
 def window_plans(
-    scan: Scan, epoch: int, batch_size: int, augmentation: Augmentation, feed: Feed
+    scan: Scan, epoch: int, batch_size: int, augmentation: Augmentation, feed: Feed | None
 ) -> Iterator[Plan]:
-    """Yield the batches of one rank from the start of an epoch on, those of ``window_groups``."""
+    """Yield the batches of one rank from the start of an epoch on, those of ``window_groups``.
+
+    ``feed`` has the compiled functions; without them the order takes half a second for a million.
+    """
+    order_of = window_order if feed is None else feed.window_order
     whole = scan.share.global_batch_size(batch_size)
     steps = len(scan.records) // whole
     for now in count(epoch):
         shard, seed = scan.places(now), scan.reader_seed(now)
-        order = feed.window_order(len(shard), steps * batch_size, scan.window, seed)
+        order = order_of(len(shard), steps * batch_size, scan.window, seed)
         for step in range(steps):
             places = order[step * batch_size : (step + 1) * batch_size].astype(np.int64)
             rows = scan.rows(shard.start + places)
@@ -119,6 +149,7 @@ def window_groups(
     index_folder: Path,
     together: int,
     depth: int,
+    use_mmap: bool = True,
 ) -> Iterator[Group]:
     """Yield the batches of one rank from the start of an epoch on, as DALI reads its shard.
 
@@ -143,6 +174,7 @@ def window_groups(
             seed=scan.reader_seed(epoch),
             batches=groups,
             depth=depth,
+            use_mmap=use_mmap,
         )
 
     reader = begin(epoch)
@@ -151,7 +183,13 @@ def window_groups(
         for group in range(groups):
             if group == max(0, groups - EARLY_GROUPS):
                 following = begin(epoch + 1)  # fills its window meanwhile
-            images, offsets = reader.take()
+            try:
+                images, offsets = reader.take()
+            except RuntimeError as error:
+                raise RecordError(
+                    f"{rec}: cannot be read with data.reader=window, got from DALI: "
+                    f"{_reason(error)}; make or copy it again, or use data.reader=random"
+                ) from None
             rows = np.searchsorted(offsets_in_order, offsets)
             if in_file_order is not None:
                 rows = in_file_order[rows]
@@ -163,3 +201,10 @@ def window_groups(
                 plans.append(Plan(rows[here], Choices(*(c[here] for c in choices)), after))
             yield Group(plans, rows, choices, images, reader.release)
         epoch, reader = epoch + 1, following
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return what DALI says in an error, without the operator and the stack around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["nothing"]
+    inner = [line for line in lines if line.startswith("Error in thread")]
+    return (inner or lines)[0].rpartition(" failed: ")[2]

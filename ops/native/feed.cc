@@ -32,14 +32,17 @@ uint32_t word(const uint8_t* p) {
 // Bytes in front of the picture: magic number, length, header of 24 bytes, `flag` labels.
 int64_t front(const uint8_t* record) { return 32 + 4 * int64_t(word(record + 8)); }
 
-int64_t picture_bytes(const uint8_t* data, int64_t size, int64_t offset) {
+// Bytes of the picture of a record, and where it begins.  Each word is read once: the file may change.
+int64_t picture_bytes(const uint8_t* data, int64_t size, int64_t offset, const uint8_t** picture) {
   if (offset < 0 || offset + 32 > size) return kNotWhole;
   const uint8_t* record = data + offset;
   const uint32_t length = word(record + 4);
   if (word(record) != kMagic) return kNotWhole;
   if (length >> 29) return kInParts;
-  const int64_t bytes = 8 + int64_t(length) - front(record);
-  return bytes > 0 && offset + 8 + int64_t(length) <= size ? bytes : kNotWhole;
+  const int64_t before = front(record), bytes = 8 + int64_t(length) - before;
+  if (bytes <= 0 || offset + 8 + int64_t(length) > size) return kNotWhole;
+  *picture = record + before;
+  return bytes;
 }
 
 // Whether a picture is a JPEG and has no end-of-image marker at its end, zeros aside.
@@ -118,8 +121,8 @@ void give_back(Block* block) {
 extern "C" void face_find_pictures(const uint8_t* data, int64_t size, const int64_t* offsets,
                                    int64_t count, const uint8_t** pictures, int64_t* bytes) {
   for (int64_t i = 0; i < count; ++i) {
-    bytes[i] = picture_bytes(data, size, offsets[i]);
-    pictures[i] = bytes[i] < 0 ? nullptr : data + offsets[i] + front(data + offsets[i]);
+    pictures[i] = nullptr;
+    bytes[i] = picture_bytes(data, size, offsets[i], &pictures[i]);
   }
 }
 

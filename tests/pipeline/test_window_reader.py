@@ -3,18 +3,33 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ops
+from pipeline import build_loader
 from pipeline.augmentation import Augmentation
 from pipeline.plans import Share, grouped
-from pipeline.records import RecordSet, open_records
-from pipeline.window_reader import AHEAD, Scan, window_groups, window_plans
+from pipeline.records import RecordError, RecordSet, open_records
+from pipeline.window_order import window_order
+from pipeline.window_reader import (
+    AHEAD,
+    MOST_GAP_BYTES,
+    SOUND_RECORD_BYTES,
+    Scan,
+    window_groups,
+    window_plans,
+)
 
+ROOT = Path(__file__).resolve().parents[2]
 SEED, BATCH = 3, 5
 
 
@@ -130,3 +145,138 @@ def test_window_reader_finds_the_rows_of_its_offsets_in_one_index_for_all(
     (index,) = set(indices)
     lines = [f"{k}\t{o}" for k, o in zip(records.keys, records.offsets)]
     assert index.read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 3_000_009, 2**31 - 1])
+@pytest.mark.parametrize("window", [1, 2, 40, 100_000])
+def test_the_order_without_the_compiled_functions(feed, window, seed):
+    for count, taken in ((0, 0), (1, 1), (3000, 3000), (3000, 2001)):
+        found = window_order(count, taken, window, seed)
+        assert found.dtype == np.int32
+        assert (found == feed.window_order(count, taken, window, seed)).all()
+
+
+GAP = MOST_GAP_BYTES + SOUND_RECORD_BYTES
+
+
+@pytest.fixture
+def sparse(make_records, tmp_path):
+    """Return ``sparse(*gaps)`` -> a set of 60 images with so many bytes behind the first ones."""
+
+    def make(*gaps: int) -> RecordSet:
+        folder = shutil.copytree(make_records(6, 10, header=False), tmp_path / "sparse")
+        rec = folder / "train.rec"
+        text = (folder / "train.idx").read_text().splitlines()
+        begins = [int(line.split()[1]) for line in text]
+        data, lines = rec.read_bytes(), []
+        with rec.open("wb") as file:
+            for key, (begin, end) in enumerate(pairwise([*begins, len(data)])):
+                lines.append(f"{key}\t{file.tell()}\n")
+                file.write(data[begin:end])
+                if key < len(gaps):
+                    file.seek(gaps[key], os.SEEK_CUR)  # a hole, which takes no disk
+            file.truncate()
+        (folder / "train.idx").write_text("".join(lines))
+        return open_records(folder, tmp_path / "scan")
+
+    return make
+
+
+def test_gaps_that_dalis_reader_would_take_into_memory(sparse, records):
+    def has_gaps(found, window=100):
+        return Scan(found, SEED, Share(), window).has_gaps()
+
+    assert not has_gaps(records)  # identity records behind the last image
+    few = sparse(GAP // 3, 0, GAP // 3, GAP // 2, 0)
+    assert has_gaps(few)
+    assert not has_gaps(few, window=1)
+    assert not has_gaps(few, window=2)  # those two are below the bound
+    with few.files[0].open("ab") as file:  # behind the last one
+        file.truncate(file.tell() + GAP)
+    assert has_gaps(few, window=1)
+
+
+def test_records_left_out_in_front_are_no_gap(sparse):
+    records = sparse(GAP)
+    assert Scan(records, SEED, Share(), 10).has_gaps()
+    rows = np.arange(1, len(records))
+    columns = ("file", "keys", "offsets", "labels")
+    left = dataclasses.replace(records, **{name: getattr(records, name)[rows] for name in columns})
+    assert not Scan(left, SEED, Share(), 10).has_gaps()
+
+
+@pytest.mark.parametrize("operators", ["plain", "native"])
+def test_a_set_with_gaps_is_read_in_the_same_order_without_dalis_reader(
+    sparse, tmp_path, monkeypatch, operators
+):
+    def batches(records):
+        options = {"seed": SEED, "decode": "cpu", "reader": "window", "window": 20}
+        loader = build_loader("dali", records, 7, **options, index_folder=tmp_path / "index")
+        try:
+            return [(b.image.asnumpy(), b.label.asnumpy()) for b in islice(loader, 20)]
+        finally:
+            loader.close()
+
+    records = sparse(0, 0, 2 * GAP)
+    ops.use(operators)
+    by_dali = []
+    monkeypatch.setattr(Scan, "has_gaps", lambda _: by_dali.append(True))
+    expected = batches(records)
+    monkeypatch.undo()
+    assert by_dali
+    monkeypatch.setattr("pipeline.dali.WindowReader", None)
+    for one, other in zip(batches(records), expected, strict=True):
+        assert (one[0] == other[0]).all() and (one[1] == other[1]).all()
+    ops.use("plain")
+
+
+@pytest.mark.parametrize("operators", ["plain", "native"])
+def test_what_dalis_reader_refuses_is_one_sentence(sparse, tmp_path, operators):
+    records = sparse()
+    rec = records.files[0]
+    with rec.open("r+b") as file:
+        file.seek(int(records.offsets[33]))
+        file.write(b"none")
+    ops.use(operators)
+    options = {"decode": "cpu", "reader": "window", "window": 20, "index_folder": tmp_path}
+    loader = build_loader("dali", records, 7, **options)
+    said = rf"^{rec}: cannot be read with data\.reader=window, got from DALI: Invalid RecordIO: w"
+    with pytest.raises(RecordError, match=said):
+        list(islice(loader, 100))
+    loader.close()
+    ops.use("plain")
+
+
+READ = """
+import resource, sys
+from itertools import islice
+from pipeline import build_loader
+from pipeline.records import open_records
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+records = open_records(*sys.argv[1:])
+options = {"decode": "cpu", "reader": "window", "index_folder": sys.argv[2]}
+loader = build_loader("dali", records, 4, window=8, **options)  # loads what there is to load
+next(loader)
+loader.close()
+before = peak_mib()
+loader = build_loader("dali", records, 4, window=1 << 20, **options)  # where DALI copies
+for batch in islice(loader, 40):
+    assert batch.image.asnumpy().std() > 0.1
+loader.close()
+print(peak_mib() - before)
+"""
+
+
+def test_gaps_take_no_memory(sparse, tmp_path):
+    records = sparse(*[0] * 7, 1 << 30)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, records.files[0], tmp_path],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 512

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file that becomes shorter while it is read: one sentence that names it, never a bus error."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ops
+from pipeline import mapped
+from pipeline.decoded_cache import DecodedCache
+from pipeline.decoding import fill
+from pipeline.picture_decoder import PictureDecoder
+from pipeline.record_file import RecordError, check_file, map_rec, read_headers
+from pipeline.record_reader import Memory, RecordReader
+from pipeline.records import open_records
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = os.sysconf("SC_PAGESIZE")
+BLOCKS = {"reader": "blocks", "block": 8, "window": 40}
+WINDOW = {"reader": "window", "window": 20}
+# Each way from the records to a batch; "operators" and "cached" are for the program below.
+WAYS = {
+    "plain": {"operators": "plain"},
+    "dali": {"operators": "native", "decode": "cpu"},
+    "native": {"operators": "native"},
+    "native blocks": {"operators": "native", **BLOCKS},
+    "native window": {"operators": "native", **WINDOW},
+    "dali window": {"operators": "native", "decode": "cpu", **WINDOW},
+    "plain window": {"operators": "plain", **WINDOW},
+    "cached": {"operators": "native", "cached": True},
+    "cached plain": {"operators": "plain", "cached": True},
+    "augmented": {"operators": "native", "shift": 4},
+    "colours": {"operators": "native", "color": 0.1},
+    "cpu": {"name": "cpu", "operators": "plain", "workers": 0},
+    "cpu workers": {"name": "cpu", "operators": "plain", "workers": 2},
+}
+PROGRAM = """
+import json, os, sys
+from pathlib import Path
+import ops
+from pipeline import mapped
+from pipeline.augmentation import Augmentation
+from pipeline.decoded_cache import DecodedCache
+from pipeline.loader import build_loader
+from pipeline.records import RecordError, open_records
+
+folder, guarded, before, size, options = *map(Path, sys.argv[1:2]), *map(json.loads, sys.argv[2:])
+if not guarded:  # a host without a compiler
+    ops.guard = lambda: None
+    import pipeline.loader
+    pipeline.loader.guard = ops.guard
+ops.use(options.pop("operators"))
+(folder / "scan").mkdir()
+records = open_records(folder, folder / "scan")
+if before < 0:
+    os.truncate(folder / "train.rec", size)
+cached = options.pop("cached", False)
+cache = DecodedCache(records, 100, folder / "scan") if cached else None
+augmentation = Augmentation(shift=options.pop("shift", 0), color_jitter=options.pop("color", 0.0))
+options |= {"augmentation": augmentation, "index_folder": folder / "scan", "cache": cache}
+loader = None
+try:
+    loader = build_loader(options.pop("name", "dali"), records, 8, **options)
+    for number, batch in enumerate(loader):
+        if number == before:
+            os.truncate(folder / "train.rec", size)
+        assert batch.image.asnumpy().std() > 0.1, "a batch of zeros"
+        assert number < before + 2000, "nothing was said"
+except RecordError as error:
+    print(error)
+if loader:
+    loader.close()
+"""
+
+
+def shortened(folder, before, size, options, guarded=True):
+    """Run a loader whose file is cut off to ``size`` after some batches; return what it says."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, folder, *map(json.dumps, (guarded, before, size, options))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    return done.stdout
+
+
+@pytest.fixture
+def folder(make_records, tmp_path):
+    return shutil.copytree(make_records(13, 10), tmp_path / "set")
+
+
+def sentence(rec, size, whole):
+    return (
+        f"{rec}: became shorter while it was read, got {size} bytes where {whole} were mapped; "
+        "copy it again and give the same command\n"
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_names_the_file_that_became_shorter(folder, way):
+    rec = folder / "train.rec"
+    whole = rec.stat().st_size
+    half = whole // 2 // PAGE * PAGE + 100  # in the middle of a page: its rest is zeros
+    assert shortened(folder, 2, half, WAYS[way]) == sentence(rec, half, whole)
+
+
+@pytest.mark.parametrize("way", ["native", "dali window", "plain", "cpu workers"])
+def test_nothing_is_left_of_the_file(folder, way):
+    whole = (folder / "train.rec").stat().st_size
+    said = shortened(folder, 0, 0, WAYS[way])
+    assert said == sentence(folder / "train.rec", 0, whole)
+
+
+@pytest.mark.parametrize(
+    ("way", "pages"),
+    [("native", 9), ("dali window", 9), ("plain", 9), ("cached", 0), ("cpu workers", 9)],
+)
+def test_a_file_that_is_shorter_when_it_is_mapped_than_when_it_was_opened(folder, way, pages):
+    said = shortened(folder, -1, pages * PAGE, WAYS[way])
+    assert said.startswith(f"{folder}/train.rec: ") and said.count("\n") == 1
+    assert re.search(r"is empty|holds no whole record|cannot be read with data\.reader", said)
+
+
+@pytest.mark.parametrize("way", ["plain", "plain window", "cpu"])
+def test_without_a_compiler(folder, way):
+    whole = (folder / "train.rec").stat().st_size
+    said = shortened(folder, 1, PAGE, WAYS[way], guarded=False)
+    assert said == sentence(folder / "train.rec", PAGE, whole)
+
+
+@pytest.fixture
+def guard():
+    ops.use("native")
+    found = ops.guard()
+    ops.use("plain")
+    mapped.guard_with(found)
+    yield found
+    mapped.guard_with(None)
+
+
+@pytest.fixture(params=["guarded", "copied"])
+def either(request, monkeypatch):
+    """Read with the guard, and with what there is on a host without a compiler."""
+    if request.param == "guarded":
+        request.getfixturevalue("guard")
+        monkeypatch.setattr(mapped, "copied", None)  # not needed
+    else:
+        mapped.guard_with(None)
+
+
+def test_each_of_several_files_is_named(make_records, tmp_path, either):
+    folders = [shutil.copytree(make_records(4, 5), tmp_path / name) for name in "abc"]
+    reader = RecordReader(open_records(folders, tmp_path))
+    reader.check_files()
+    os.truncate(folders[1] / "train.rec", PAGE)
+    said = rf"^{folders[1]}/train\.rec: became shorter while it was read, got {PAGE} bytes where"
+    with pytest.raises(RecordError, match=said):
+        reader.read(np.arange(60))
+        reader.check_files()
+    with pytest.raises(RecordError, match=said):  # and not of the picture
+        reader.check(np.arange(60))
+
+
+def test_a_file_that_is_replaced_or_removed_is_read_on(folder, tmp_path, either):
+    rec = folder / "train.rec"
+    records = open_records(folder, tmp_path)
+    reader, rows = RecordReader(records), np.arange(len(records))
+    before = [jpeg.tobytes() for jpeg in reader.read(rows)]
+    (folder / "new").write_bytes(b"something else")
+    os.replace(folder / "new", rec)
+    assert [jpeg.tobytes() for jpeg in reader.read(rows)] == before
+    rec.unlink()
+    assert [jpeg.tobytes() for jpeg in reader.read(rows)] == before
+    reader.check_files()
+
+
+def test_a_file_that_grows_is_read_on(folder, tmp_path, either):
+    reader = RecordReader(open_records(folder, tmp_path))
+    with (folder / "train.rec").open("ab") as file:
+        file.write(bytes(3 * PAGE))
+    reader.check(np.arange(130))
+    reader.check_files()
+    assert reader.read(np.arange(0)) == []
+
+
+def test_a_fault_in_a_file_of_full_length_is_none_of_its_length(folder, tmp_path, guard):
+    """As after an I/O error, which the kernel tells in the same way."""
+    rec = folder / "train.rec"
+    whole, data = rec.read_bytes(), map_rec(rec)
+    os.truncate(rec, PAGE)
+    assert data[-1] == 0 and data[PAGE] == 0
+    rec.write_bytes(whole)  # into the same file
+    with pytest.raises(RecordError, match=r"train\.rec: cannot be read, got SIGBUS: an I/O err"):
+        check_file(data)
+    check_file(map_rec(rec))  # the next one that maps it
+    assert map_rec(rec).tobytes() == whole
+
+
+def test_the_index_that_a_run_keeps(folder, tmp_path, monkeypatch, guard):
+    monkeypatch.setattr("pipeline.records.LARGE", 1)
+    open_records(folder, tmp_path)
+    (kept,) = tmp_path.glob("pictures-*.npy")
+    records = open_records(folder, tmp_path)
+    reader = RecordReader(records)
+    os.truncate(kept, 0)
+    assert not records.labels.any()
+    with pytest.raises(RecordError) as error:
+        reader.check_files()
+    assert re.fullmatch(
+        rf"{kept}: became shorter while it was read, got 0 bytes where \d+ were mapped; "
+        "give the same command, which makes it again",
+        str(error.value),
+    )
+
+
+@pytest.mark.parametrize("size", [0, PAGE + 8])
+def test_headers_of_a_file_that_becomes_shorter(folder, size, either):
+    rec = folder / "train.rec"
+    data, offsets = map_rec(rec), np.arange(0, 300_000, 3000)
+    read_headers(data, offsets)
+    os.truncate(rec, size)
+    with pytest.raises(RecordError, match=rf"train\.rec: became shorter .* got {size} bytes"):
+        read_headers(data, offsets)
+
+
+def test_headers_are_the_same_however_they_are_read(folder, guard):
+    data = map_rec(folder / "train.rec")
+    offsets = np.append(np.arange(0, len(data) - 64, 48), len(data) - 32)
+    once = read_headers(data, offsets)
+    again = read_headers(data.copy(), offsets)
+    mapped.guard_with(None)
+    data = map_rec(folder / "train.rec")
+    assert not mapped.is_guarded(data)
+    copied = read_headers(data, offsets)
+    for name in ("magic", "continued", "length", "flag"):
+        assert (getattr(once, name) == getattr(copied, name)).all()
+        assert (getattr(once, name) == getattr(again, name)).all()
+
+
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_pieces_are_copied(tmp_path, monkeypatch, forbidden):
+    whole = np.random.default_rng(0).integers(0, 256, 50 * PAGE, dtype=np.uint8)
+    (tmp_path / "a").write_bytes(whole.tobytes())
+    data = mapped.map_file(tmp_path / "a")
+    if forbidden:  # as a sandbox does
+
+        class System:
+            def process_vm_readv(self, *_):
+                ctypes.set_errno(errno.EPERM)
+                return -1
+
+        monkeypatch.setattr(mapped, "_system", System)
+    monkeypatch.setattr(mapped, "_CALL_BYTES", 20 * PAGE)
+    random = np.random.default_rng(1)
+    for count in (0, 1, 5, 3000):
+        begins = random.integers(0, 20 * PAGE, count)
+        sizes = random.integers(0, 30 * PAGE if count < 9 else 90, count)
+        expected = [whole[a : a + n] for a, n in zip(begins, sizes, strict=True)]
+        found = mapped.copied(data, begins, sizes)
+        assert (found == np.concatenate([np.empty(0, np.uint8), *expected])).all()
+
+
+def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
+    folder = shutil.copytree(make_records(4, 5), tmp_path / "set")
+    records = open_records(folder, tmp_path)
+    ops.use("native")
+    feed = ops.feed()
+    ops.use("plain")
+    reader = RecordReader(records, feed)
+    cache = DecodedCache(records, 100, tmp_path)
+    decoder = PictureDecoder(records, reader, 20, 1, feed)
+    os.truncate(folder / "train.rec", 8 * PAGE)
+    with pytest.raises(RecordError, match=r"became shorter"):
+        fill(cache, np.arange(20), decoder, Memory(0))
+    assert len(cache.missing(np.arange(20))) == 20
+    decoder.close()
+    cache.close()
+
+
+def test_decoded_pictures_that_somebody_makes_shorter(faces_cache, guard):
+    cache, path = faces_cache
+    cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))
+    cache.check_file()
+    os.truncate(path, PAGE)
+    cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))  # does not end the process
+    with pytest.raises(RecordError, match=rf"^{path}: became shorter while .*; give the same com"):
+        cache.check_file()
+    cache.close()
+
+
+@pytest.fixture
+def faces_cache(folder, tmp_path, guard):
+    cache = DecodedCache(open_records(folder, tmp_path), 100, tmp_path)
+    (path,) = tmp_path.glob("face-decoded-*")
+    return cache, path
