@@ -253,7 +253,7 @@ def bytes_after(data: np.ndarray, offset: int) -> int:
     """Return the bytes of a .rec that follow a record with its padding and all of its parts."""
     part = 1
     while part in (1, 2) and offset + 8 <= len(data):
-        magic, length = copied(data, np.array([offset]), np.array([8])).view("<u4").tolist()
+        magic, length = piece(data, offset, 8).view("<u4").tolist()
         if magic != MAGIC:
             break
         part, length = length >> 29, length & (1 << 29) - 1
@@ -274,6 +274,13 @@ def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarra
         check_file(data)
         raise RecordError("a mapped file cannot be read, got EFAULT; check the disk")
     return found
+
+
+def piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
+    """Return bytes of a mapped file, as far as it goes: a copy where it may become shorter."""
+    if mapped.is_guarded(data):
+        return data[begin : begin + size]
+    return copied(data, np.array([begin]), np.array([min(size, len(data) - begin)]))
 
 
 def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:

@@ -20,6 +20,7 @@ from pipeline.record_file import (
     copied,
     map_rec,
     no_image,
+    piece,
     read_headers,
 )
 from pipeline.records import RecordSet
@@ -300,13 +301,13 @@ class RecordReader:
         while True:
             if offset + 8 > len(data):
                 raise self._error(row, "ends in the middle of a record in parts")
-            magic, length = _piece(data, offset, 8).view("<u4").tolist()
+            magic, length = piece(data, offset, 8).view("<u4").tolist()
             part, length = length >> 29, length & (1 << 29) - 1
             if magic != MAGIC or part not in ((1,) if not parts else (2, 3)):
                 raise self._error(row, "holds a broken record in parts")
             if parts:
                 parts.append(np.frombuffer(MAGIC.to_bytes(4, "little"), np.uint8))
-            parts.append(_piece(data, offset + 8, length))
+            parts.append(piece(data, offset + 8, length))
             if part == 3:
                 return np.concatenate(parts)
             offset += 8 + (length + 3) // 4 * 4
@@ -335,10 +336,3 @@ class RecordReader:
             f"got offset {records.offsets[row]}; the .rec has changed or is damaged, make or copy "
             "it again"
         )
-
-
-def _piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
-    """Return bytes of a mapped file, as far as it goes: a copy where it may become shorter."""
-    if mapped.is_guarded(data):
-        return data[begin : begin + size]
-    return copied(data, np.array([begin]), np.array([min(size, len(data) - begin)]))
