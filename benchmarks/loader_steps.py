@@ -11,6 +11,7 @@ import ctypes
 import gc
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -35,6 +36,7 @@ AHEAD = 16  # batches that are made ahead at most, by loaders without workers
 WINDOW, WINDOW_SHARE = 16_384, 16
 KEPT = 20_000  # images at most of what is held in memory: JPEGs, decoded pictures
 MOST_IN_MEMORY = 0.02  # of a file that was dropped
+DROPS, DROP_S = 10, 0.1  # times at most, seconds between them
 MIB = 1 << 20
 
 
@@ -130,11 +132,14 @@ def _drop(rec: Path) -> None:
     RuntimeError
         If it keeps it nevertheless.
     """
-    with open(rec, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if (share := in_memory(rec)) > MOST_IN_MEMORY:
-        raise RuntimeError(f"{share:.0%} of {rec.name} stay in memory: somebody maps it")
+    for _ in range(DROPS):
+        with open(rec, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if (share := in_memory(rec)) <= MOST_IN_MEMORY:
+            return
+        time.sleep(DROP_S)  # what is just being read ahead stays until it is there
+    raise RuntimeError(f"{share:.0%} of {rec.name} stay in memory: somebody maps it")
 
 
 def from_disk_mib() -> float:

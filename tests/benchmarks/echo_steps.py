@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -19,9 +20,12 @@ def build(
     journal: str = "",
     word: str = "",
     memory_mib: int = 0,
+    silent: bool = False,
 ) -> Work:
     if left_out:
         raise LeftOut(left_out)
+    if silent:
+        signal.pause()
     print("libraries print to stdout")
     kept = bytearray(os.urandom(1024) * 1024 * memory_mib)
 

@@ -34,7 +34,7 @@ def few_records(make_records) -> Path:
 
 def test_all_rows_of_a_set_that_is_smaller_than_a_batch(few_records, tmp_path, monkeypatch):
     monkeypatch.chdir(few_records.parent)  # others run elsewhere: the path must still be found
-    words = ["--quick", "--records", few_records.name, "--seconds", 12]
+    words = ["--quick", "--records", few_records.name]
     only = "^ours|^gluon.* cv2 workers=0|^imagerec|^limit [dc]" + ("|^limit raw" if GLUONFR else "")
     rows, out = run("loader_throughput", tmp_path / "rows.json", *words, "--only", only)
     assert f"batches of {FEW}, not 128" in out
@@ -44,8 +44,7 @@ def test_all_rows_of_a_set_that_is_smaller_than_a_batch(few_records, tmp_path, m
     expected += [f"imagerecorditer threads={CORES}", f"imagerecorditer threads=1 parts={CORES}"]
     expected += ["limit dali-decode", "limit convert"]
     assert {*names(rows), *(name for _, name, *_ in left)} >= set(expected)
-    # A machine that is busy with others may have no time for all.
-    why = {name: reason for _, name, reason, *_ in left if "the time was up" not in reason}
+    why = {name: reason for _, name, reason, *_ in left}
     assert set(why) <= {expected[6]}, why  # too few images for parts
 
 

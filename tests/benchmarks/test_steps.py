@@ -17,11 +17,14 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TORCH = os.environ.get("TORCH_PYTHON", "")
 GLUONFR = (rivals.FOLDER / ".stamp").is_file()
 # Installing GluonFR needs the network: where it is not there, its rows are not asked for.
+LONG_S = 3600  # of a script: it ends with its rounds, however busy the machine is
 WITHOUT = "^ours|^gluon |^limit|^torch" + ("|^gluonfr" if GLUONFR else "")
 
 
-def run(script: str, path: Path, *words: object) -> tuple[list[dict], str]:
-    command = [sys.executable, FOLDER / f"{script}.py", "--rounds", 1, "--json", path]
+def run(script: str | Path, path: Path, *words: object) -> tuple[list[dict], str]:
+    """Run a script of benchmarks/, or one elsewhere; return its rows and what it printed."""
+    where = script if isinstance(script, Path) else FOLDER / f"{script}.py"
+    command = [sys.executable, where, "--rounds", 1, "--seconds", LONG_S, "--json", path]
     command += ["--only", WITHOUT, *words]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

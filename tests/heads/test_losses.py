@@ -524,7 +524,7 @@ class Ranks:
     """Two ranks as threads: ``reduce`` joins the rows of both, as a collective does."""
 
     def __init__(self):
-        self.rows, self.barrier = [None, None], threading.Barrier(2, timeout=30)
+        self.rows, self.barrier = [None, None], threading.Barrier(2, timeout=120)
 
     def reduce_of(self, rank):
         def reduce(rows, by):

@@ -24,9 +24,9 @@ class ThreadComm(Comm):
 
     def gather_json(self, value: Any) -> list[Any]:
         self.said[self.rank] = json.dumps(value)
-        self.barrier.wait(timeout=60)  # a rank that left alone would break it for the others
+        self.barrier.wait(timeout=120)  # a rank that left alone would break it for the others
         values = [json.loads(text) for text in self.said]
-        self.barrier.wait(timeout=60)
+        self.barrier.wait(timeout=120)
         return values
 
 

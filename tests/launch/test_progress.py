@@ -22,7 +22,7 @@ def test_bar_follows_the_metrics(tmp_path):
         '{"step": 10, "loss": 3.0, "images_per_second": 99.6, "data_wait_fraction": 0.25}\n'
         '{"step": 20, "loss": 2.5, "images_per_second": 99.6, "data_wait_fraction": 0.25}\n'
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while "images/s" not in stream.getvalue() and time.monotonic() < deadline:
         time.sleep(0.05)
     bar.close()

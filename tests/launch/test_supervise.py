@@ -135,7 +135,7 @@ def test_a_signal_is_passed_on_once_and_the_end_awaited(capsys, same_signals):
     reader = WhenReady()
 
     def ask():
-        reader.ready.wait(60)
+        reader.ready.wait(120)
         # From another process: one from this thread could be delivered to this thread.
         kill = f"import os; os.kill({os.getpid()}, {int(signal.SIGTERM)})"
         subprocess.run([sys.executable, "-c", kill], check=True)

@@ -22,7 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 HOROVODRUN = Path(sys.executable).with_name("horovodrun")
-TIMEOUT_S = 150.0
+TIMEOUT_S = 400.0
 """After which ranks count as hanging; a start takes some seconds on an idle machine."""
 
 _PREFIX = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
@@ -154,11 +154,13 @@ class Ranks:
     def until(self, met: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
         """Return what ``met`` returns once it is true; AssertionError if the ranks end before."""
         give_up = time.monotonic() + timeout_s
-        while not (found := met()):
-            if self.ended or time.monotonic() > give_up:
+        while True:
+            over = self.ended or time.monotonic() > give_up  # before: they may get there and end
+            if found := met():
+                return found
+            if over:
                 raise AssertionError(f"the ranks did not get there\n{self.output().everything}")
             time.sleep(0.002)
-        return found
 
     def pids(self) -> dict[int, int]:
         """Return the process of every rank that is alive."""
@@ -170,6 +172,11 @@ class Ranks:
             if "HOROVOD_RANK" in environment and script in _read(pid, "cmdline").split(b"\0"):
                 found[int(environment["HOROVOD_RANK"])] = pid
         return found
+
+    def go_on(self) -> None:
+        """Let ranks that stand still go on."""
+        for pid in self.pids().values():
+            os.kill(pid, signal.SIGUSR1)
 
     def kill_all(self) -> None:
         """Send SIGKILL to everything that was started here, the launcher included."""
@@ -210,6 +217,16 @@ def run(
 def training(cfg: Path, *overrides: str) -> list[str | Path]:
     """Return the program that trains."""
     return [ROOT / "run_train.py", "--cfg", cfg, *overrides]
+
+
+def held(cfg: Path, *overrides: str) -> list[str | Path]:
+    """Return the program that trains and stands still where `hold` says."""
+    return [HERE / "held.py", "--cfg", cfg, *overrides]
+
+
+def hold(where: int | str) -> dict[str, str]:
+    """Return the environment in which programs stand still: see held.py."""
+    return {"TEST_HOLD": str(where)}
 
 
 AUGMENTED = {

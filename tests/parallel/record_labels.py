@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """run_train.py that also writes down the labels of every step: ``record_labels.py FOLDER ARGS...``.
 
-FOLDER/rank-<rank>.txt gets one line of labels for each step that this rank trains.
+FOLDER/rank-<rank>.txt gets one line of labels for each step that this rank trains.  It stands still
+where held.py does.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import run_train
+from tests.parallel import held
 from training import loop
 
 
 def main(folder: Path, arguments: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
+    held.install()
     train_step = loop.train_step
 
     def recorded(net: Any, head: Any, trainer: Any, image: Any, label: Any, *rest: Any) -> Any:

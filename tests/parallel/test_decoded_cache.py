@@ -15,7 +15,17 @@ import pytest
 from pipeline.decoded_cache import FOLDER, PREFIX, _name
 from pipeline.record_reader import RecordReader
 from pipeline.records import open_records
-from tests.parallel.ranks import ROOT, Ranks, read_losses, resumed_at, run, training, write_cfg
+from tests.parallel.ranks import (
+    ROOT,
+    Ranks,
+    held,
+    hold,
+    read_losses,
+    resumed_at,
+    run,
+    training,
+    write_cfg,
+)
 
 pytestmark = pytest.mark.parallel
 STEPS = 20
@@ -26,6 +36,8 @@ from functools import partial
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 import run_train
+from tests.parallel import held
+held.install()
 folder = Path(__file__).parent / "memory"
 run_train.DecodedCache = partial(run_train.DecodedCache, folder=folder)
 run_train.remove_left_caches = partial(run_train.remove_left_caches, folder=folder)
@@ -69,9 +81,10 @@ def test_two_ranks_share_what_is_decoded(tiny_records, undisturbed, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, **sections)
     cache = FOLDER / _name(open_records(tiny_records, tiny_records))  # of nobody else on this host
     folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(2, training(cfg, "data.decoded_cache_mib=5")) as started:
+    with Ranks(2, held(cfg, "data.decoded_cache_mib=5"), hold(1)) as started:
         started.until(lambda: read_losses(folder))
         assert cache.exists()
+        started.go_on()
         ended = started.wait()
     assert ended.code == 0, ended.everything
     assert not cache.exists()
@@ -90,7 +103,7 @@ def test_after_a_kill_the_next_run_uses_the_memory_or_frees_it(
     memory, program = elsewhere
     cfg = write_cfg(tmp_path, tiny_records, **sections)
     folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(2, program(cfg, "data.decoded_cache_mib=5")) as started:
+    with Ranks(2, program(cfg, "data.decoded_cache_mib=5"), hold(5)) as started:
         started.until(lambda: max(read_losses(folder), default=0) >= 5)
         (left,) = caches(memory)
         inode = left.stat().st_ino
@@ -110,12 +123,13 @@ def test_after_a_kill_the_next_run_uses_the_memory_or_frees_it(
         assert is_right(left, tiny_records) > 16
 
     found = caches(memory)  # of one that was killed, the other may have removed it
-    with Ranks(2, program(cfg, f"data.decoded_cache_mib={mib}")) as again:
+    with Ranks(2, program(cfg, f"data.decoded_cache_mib={mib}"), hold(6)) as again:
         again.until(lambda: max(read_losses(folder), default=0) >= 10)
         now = {path: path.stat().st_ino for path in caches(memory)}
+        again.go_on()
         ended = again.wait()
     assert ended.code == 0, ended.everything
-    assert resumed_at(ended) >= 4
+    assert resumed_at(ended) == 4
     if mib:
         assert set(now) == {left} and (not found or now[left] == inode)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 
@@ -32,7 +33,8 @@ def test_no_process_outlives_its_launcher_and_the_run_resumes(
         launched.until(lambda: max(read_losses(folder), default=0) >= 4, "four steps")
         launched.end(how)
         launched.until_gone()
-    assert "asked to stop: " in (folder / "train.log").read_text()
+    # By the companion, or by the launcher that noticed its closed pipe first.
+    assert re.search("asked to stop: |stopped at step", (folder / "train.log").read_text())
     last = max(read_losses(folder))
     with Ranks(2, training(cfg)) as again:
         again.until(lambda: max(read_losses(folder), default=0) > last)

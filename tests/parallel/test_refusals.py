@@ -23,6 +23,8 @@ from pipeline.records import open_records
 from tests.parallel.ranks import (
     Ended,
     Ranks,
+    held,
+    hold,
     read_losses,
     resumed_at,
     run,
@@ -305,7 +307,7 @@ def test_a_file_that_cannot_grow_leaves_the_last_checkpoint(ranks, tiny_records,
         train={"max_steps": 30, "checkpoint_every": 3, "keep_checkpoints": 20},
     )
     folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(ranks, training(cfg)) as started:
+    with Ranks(ranks, held(cfg), hold(6)) as started:
         started.until((folder / "checkpoints" / "step-00000003").exists)
     kept = contents(folder / "checkpoints" / "step-00000003")
     latest = sorted(path.name for path in (folder / "checkpoints").glob("step-*"))[-1]
@@ -367,9 +369,10 @@ if _can_mount():  # root outside a locked container; the test above serves every
         cfg = write_cfg(tmp_path, tiny_records, run={"dir": str(small_disk.folder)})
         program = training(cfg, "train.max_steps=40", "train.checkpoint_every=10")
         folder = small_disk.folder / "tiny-001"
-        with Ranks(1, program) as started:
+        with Ranks(1, held(*program[2:]), hold(10)) as started:
             started.until((folder / "checkpoints" / "step-00000010").exists)
             small_disk.fill()
+            started.go_on()
             ended = started.wait()
         check_refusal(ended, r"(metrics\.jsonl|the checkpoint) cannot be written, got No space")
         kept = contents(folder / "checkpoints" / "step-00000010")

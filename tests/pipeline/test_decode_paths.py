@@ -19,7 +19,7 @@ from pipeline.decode_paths import PATHS, choose
 from pipeline.records import open_records
 
 ALL = Augmentation(color_jitter=0.1, jpeg_quality=(2, 20), cut_out=9, shift=3, grey=0.1)
-JOIN_SECONDS = 20
+JOIN_SECONDS = 120
 # Operators that change images; choices are numbers, which stay on the CPU.
 CHANGES = ("JpegCompressionDistortion", "Mean", "CoordTransform", "Slice", "Erase")
 CHANGES = (*CHANGES, "CropMirrorNormalize")

@@ -43,7 +43,7 @@ READERS = pytest.mark.parametrize("reader", [{}, BLOCKS], ids=["random", "blocks
 WINDOW = [DALI["plain"], DALI["dali"], DALI["native"]]
 LOADERS = (*(("dali", options) for options in DALI.values()), ("cpu", {"workers": 0}))
 LOADER_NAMES = [*DALI, "cpu"]
-JOIN_SECONDS = 60
+JOIN_SECONDS = 240
 
 
 def mirrored(keys, seed, epoch):
@@ -519,7 +519,7 @@ loader.close()
 
 def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess:
     """Run a program of its own: workers are forked before MXNet or DALI have threads."""
-    watch = "import faulthandler; faulthandler.dump_traceback_later(200, exit=True)\n"
+    watch = "import faulthandler; faulthandler.dump_traceback_later(600, exit=True)\n"
     return subprocess.run(
         [sys.executable, "-c", watch + program, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

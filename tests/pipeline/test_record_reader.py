@@ -18,7 +18,7 @@ from pipeline.record_reader import ASK_AGAIN, ASKED_OVER_MEAN, RecordReader
 from pipeline.records import open_records
 
 PAGE = mmap.PAGESIZE
-FETCH_SECONDS = 10
+FETCH_SECONDS = 120
 
 
 class System:

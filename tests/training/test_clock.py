@@ -9,23 +9,17 @@ import time
 import mxnet as mx
 import pytest
 
+from tests.training.gate import OPEN, PATIENCE_SECONDS, gated
 from training.clock import DeviceClock
-
-PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
 def clock():
     made = DeviceClock()
+    OPEN.clear()
     yield made
+    OPEN.set()
     made.close()
-
-
-def long_step(weight: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Give the device work for some tenths of a second that ends in a new weight."""
-    for _ in range(30):
-        weight = mx.nd.dot(weight, weight) * 1e-3
-    return weight
 
 
 def wait_until_idle(clock: DeviceClock) -> None:
@@ -44,13 +38,10 @@ def test_before_the_first_step_all_waiting_counts(clock):
 
 
 def test_waiting_while_the_device_works_is_free(clock):
-    weight = mx.nd.ones((640, 640))
-    weight.wait_to_read()
     asked = time.perf_counter()
-    result = long_step(weight)
-    clock.step(result)
+    clock.step(gated(mx.nd.ones((4, 4))))
     assert clock.starved(asked, asked + 100) == 0  # it still computes
-    result.wait_to_read()
+    OPEN.set()
     wait_until_idle(clock)
     # Asked before the device was done, got a hundred seconds later: from its end on it starved.
     # That lies between the time of asking and now.
@@ -63,20 +54,23 @@ def test_waiting_while_the_device_works_is_free(clock):
 
 
 def test_every_step_under_way_must_end(clock):
-    small, large = mx.nd.ones((4,)), mx.nd.ones((640, 640))
+    small = mx.nd.ones((4,))
     clock.step(small + 1)
     wait_until_idle(clock)
-    clock.step(long_step(large))
-    clock.step(small + 2)  # ready long before the one ahead of it
+    clock.step(gated(small))
+    ahead = small + 2  # ready long before the one ahead of it
+    clock.step(ahead)
+    ahead.wait_to_read()
     now = time.perf_counter()
     assert clock.starved(now, now + 5) == 0
+    OPEN.set()
     wait_until_idle(clock)
 
 
 def test_closing_ends_the_thread():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     clock = DeviceClock()
-    assert threading.active_count() == before + 1
+    (thread,) = {t for t in threading.enumerate() if t.name == "device-clock"} - before
     clock.step(mx.nd.ones((2,)))
     clock.close()
-    assert threading.active_count() == before
+    assert not thread.is_alive()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import time
 from types import SimpleNamespace
 
@@ -19,6 +18,8 @@ from heads import build_head
 from launch.comm import Comm
 from pipeline import build_loader
 from pipeline.loader import Batch
+from tests.training.gate import OPEN, gated
+from training import loop as loop_module
 from training.log import RunLog
 from training.loop import Loop, Progress, Stopped, TrainingError, reseed
 from training.step import build_optimizer, collect_parameters
@@ -267,7 +268,8 @@ def test_a_full_disk_under_the_metrics_ends_the_run(make_loop):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_to_stop_saves_and_leaves(make_loop, number):
+def test_a_request_to_stop_saves_and_leaves(make_loop, monkeypatch, number):
+    monkeypatch.setattr(loop_module, "STOP_SECONDS", 3600.0)  # however busy the machine is
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
 
     def act(batch):
@@ -305,78 +307,116 @@ def test_the_generator_is_seeded_anew_at_every_checkpoint(make_loop):
     assert (draws[0] == expected).all() and (draws[1] == expected).all()
 
 
+class Machine:
+    """Time that passes where somebody sleeps or waits for the device; stands in for ``time``."""
+
+    def __init__(self):
+        self.now, self.ends = 100.0, [0.0]  # of the steps on the device, which take some time each
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self, steps_ahead: int) -> None:
+        """Wait until so many steps at most are under way."""
+        if len(self.ends) > steps_ahead:
+            self.now = max(self.now, self.ends[-1 - steps_ahead])
+
+
+class MachinesClock:
+    """A DeviceClock for the device of a `Machine`."""
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+
+    def step(self, weight) -> None:
+        machine = self.machine
+        machine.ends.append(max(machine.now, machine.ends[-1]) + DEVICE_SECONDS)
+        machine.wait(2)  # as the loop does
+
+    def starved(self, asked: float, got: float) -> float:
+        return max(0.0, got - max(asked, self.machine.ends[-1]))
+
+    def close(self) -> None:
+        pass
+
+
 DEVICE_SECONDS = 0.06
 
 
-class DeviceSleep(mx.operator.CustomOp):
-    """Passes its input on after a while: a step whose time does not hang on a busy machine."""
+def run_with_sleeps(make_loop, monkeypatch, folder, seconds, each):
+    """Run quick and slowed intervals of ``each`` steps by turns; return what their lines say.
 
-    def forward(self, is_train, req, in_data, out_data, aux):
-        time.sleep(DEVICE_SECONDS)
-        self.assign(out_data[0], req[0], in_data[0])
+    That is (seconds per step, data_wait_fraction).  The first interval of each is left out.
+    """
+    machine = Machine()
 
-    def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
-        self.assign(in_grad[0], req[0], out_grad[0])
+    def act(number):
+        # Batch n + 1 is asked for in the interval of step n, the first one before any interval.
+        if number >= 2 and (number - 2) // each % 2:
+            machine.sleep(seconds)
+
+    monkeypatch.setattr(loop_module, "time", machine)
+    monkeypatch.setattr(loop_module, "DeviceClock", lambda: MachinesClock(machine))
+    # The last step asks for no batch, so one interval more ends the run.
+    made = make_loop(Source(act), each * 9, log_every=each)
+    write_line = made.loop._write_line
+
+    def after_the_device():
+        machine.wait(0)  # for the losses
+        write_line()
+
+    made.loop._write_line = after_the_device
+    made.loop.run()
+    found = [
+        (BATCH / line["images_per_second"], line["data_wait_fraction"])
+        for line in metrics(folder)[2:8]
+    ]
+    return found[0::2], found[1::2], made.loop.totals
 
 
-@mx.operator.register("test_loop_device_sleep")
-class DeviceSleepProperties(mx.operator.CustomOpProp):
-    """Input and output are alike."""
-
-    def infer_shape(self, in_shape):
-        return in_shape, in_shape, []
-
-    def create_operator(self, ctx, shapes, dtypes):
-        return DeviceSleep()
+def test_data_wait_fraction_is_the_share_that_waiting_costs(make_loop, monkeypatch, tmp_path):
+    quick, slowed, totals = run_with_sleeps(make_loop, monkeypatch, tmp_path, 0.4, each=1)
+    assert quick == [(pytest.approx(DEVICE_SECONDS), 0)] * 3
+    # Counting the whole sleep, beside which the device still works, would be 1.
+    assert slowed == [(pytest.approx(0.4), pytest.approx(1 - DEVICE_SECONDS / 0.4))] * 3
+    waited, worked = 4 * (0.4 - DEVICE_SECONDS), 9 * DEVICE_SECONDS
+    assert totals.data_wait_fraction == pytest.approx(waited / (waited + worked))
 
 
-class SlowNet(mx.gluon.Block):
-    """A net whose forward pass keeps the device for DEVICE_SECONDS."""
+def test_waiting_that_the_device_does_not_notice_costs_nothing(make_loop, monkeypatch, tmp_path):
+    seconds = DEVICE_SECONDS / 4
+    _, slowed, _ = run_with_sleeps(make_loop, monkeypatch, tmp_path, seconds, each=4)
+    assert slowed == [(pytest.approx(DEVICE_SECONDS), 0)] * 3
+
+
+class GatedNet(mx.gluon.Block):
+    """A net with which the device is not done before the gate is open."""
 
     def __init__(self, net):
         super().__init__()
         self.net = net
 
     def forward(self, image):
-        return mx.nd.Custom(self.net(image), op_type="test_loop_device_sleep")
+        return gated(self.net(image))
 
 
-def run_with_sleeps(make_loop, folder, seconds, pairs, each):
-    """Run quick and slowed intervals of ``each`` steps by turns; return what their lines say.
+def test_waiting_beside_a_step_that_the_device_still_computes_is_free(make_loop, tmp_path):
+    OPEN.clear()
+    made = make_loop(Source(lambda number: time.sleep(0.01)), 6, log_every=1)
+    made.loop.net, write_line = GatedNet(made.loop.net), made.loop._write_line
 
-    That is (seconds per step, data_wait_fraction).  By turns, so that whatever else the machine
-    does falls on both alike.  The first two intervals are left out: they set memory up.
-    """
+    def when_the_device_is_done():
+        OPEN.set()
+        write_line()
+        OPEN.clear()
 
-    def act(number):
-        # Batch n + 1 is asked for in the interval of step n, the first one before any interval.
-        if number >= 2 and (number - 2) // each % 2:
-            time.sleep(seconds)
-
-    # The last step asks for no batch, so one interval more ends the run.
-    made = make_loop(Source(act), each * (2 * (pairs + 1) + 1), log_every=each)
-    made.loop.net = SlowNet(made.loop.net)
-    made.loop.run()
-    found = [
-        (BATCH / line["images_per_second"], line["data_wait_fraction"])
-        for line in metrics(folder)[2 : 2 * (pairs + 1)]
-    ]
-    return found[0::2], found[1::2], made.loop.totals
-
-
-def test_data_wait_fraction_is_the_share_that_waiting_costs(make_loop, tmp_path):
-    quick, slowed, totals = run_with_sleeps(make_loop, tmp_path, 0.4, pairs=12, each=1)
-    assert all(fraction < 0.02 for _, fraction in quick), quick
-    undisturbed = min(seconds for seconds, _ in quick)
-    assert undisturbed > DEVICE_SECONDS
-    errors = [fraction - (1 - undisturbed / seconds) for seconds, fraction in slowed]
-    # Other programs can only lengthen a step, so the largest is that of the least disturbed one.
-    # Counting the whole sleep, beside which the device still works, would be 0.13 too much.
-    assert abs(max(errors)) <= 0.02, (quick, slowed)
-    assert statistics.median(errors) > -0.15, (quick, slowed)
-    assert 0.5 < totals.data_wait_fraction < 0.9
-
-
-def test_waiting_that_the_device_does_not_notice_costs_nothing(make_loop, tmp_path):
-    _, slowed, _ = run_with_sleeps(make_loop, tmp_path, DEVICE_SECONDS / 4, pairs=3, each=4)
-    assert statistics.median(fraction for _, fraction in slowed) < 0.02, slowed
+    made.loop._write_line = when_the_device_is_done
+    try:
+        made.loop.run()
+    finally:
+        OPEN.set()
+    # To the last digit: no update of the weights was done while a batch was waited for.
+    assert [line["data_wait_fraction"] for line in metrics(tmp_path)] == [0] * 6
