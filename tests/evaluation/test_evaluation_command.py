@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import cv2
@@ -46,11 +47,20 @@ def save(folder, net, options, image_size, steps) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """A run folder with two checkpoints of a tiny real net, the newer one damaged."""
+    """A run folder with a checkpoint of a tiny real net."""
     folder = tmp_path_factory.mktemp("run")
     options = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
-    save(folder, build_net(**options), options, [112, 112], steps=[7, 40])
-    with (folder / "checkpoints" / "step-00000040" / "net.params").open("ab") as file:
+    save(folder, build_net(**options), options, [112, 112], steps=[7])
+    return folder
+
+
+@pytest.fixture
+def with_damage(checkpoint, tmp_path) -> Path:
+    """The same with a newer checkpoint that is damaged."""
+    folder = shutil.copytree(checkpoint, tmp_path / "damaged")
+    newer = folder / "checkpoints" / "step-00000040"
+    shutil.copytree(folder / "checkpoints" / "step-00000007", newer)
+    with (newer / "net.params").open("ab") as file:
         file.write(b"x")
     return folder
 
@@ -74,10 +84,19 @@ def test_table_and_json(sets, checkpoint, tmp_path, capsys):
     assert written["checkpoint"] == str(checkpoint / "checkpoints" / "step-00000007")
 
 
-def test_a_damaged_checkpoint_named_itself_is_refused(sets, checkpoint, capsys):
-    damaged = checkpoint / "checkpoints" / "step-00000040"
+def test_a_damaged_checkpoint_named_itself_is_refused(sets, with_damage, capsys):
+    damaged = with_damage / "checkpoints" / "step-00000040"
     assert command.main(["verify", "--checkpoint", str(damaged), "--sets", str(sets)]) == 2
     assert "net.params: has changed since it was saved" in capsys.readouterr().err
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_named(sets, with_damage, capsys):
+    arguments = ["verify", "--checkpoint", str(with_damage), "--sets", str(sets)]
+    assert command.main([*arguments, "--device", "cpu"]) == 0
+    damaged = with_damage / "checkpoints" / "step-00000040" / "net.params"
+    err = capsys.readouterr().err
+    assert err.startswith(f"evaluation: passed over a damaged checkpoint: {damaged}: has changed ")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

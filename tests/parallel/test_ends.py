@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 
 import pytest
 
+from pipeline.record_writer import write_record_set
 from tests.parallel.ends import LAUNCHERS, Launched, output_of, over_ssh
 from tests.parallel.ranks import HOROVODRUN, Ranks, read_losses, run, training, write_cfg
 
@@ -96,21 +98,39 @@ def test_a_path_that_the_locale_lacks(tiny_records, tmp_path):
     assert "step 2/2" in log
 
 
-def test_the_second_of_two_launches_is_refused(tiny_records, tmp_path):
-    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 100_000, "checkpoint_every": 2})
+def test_a_second_launch_other_data_and_damage_are_refused(tiny_records, make_face, tmp_path):
+    records = shutil.copytree(tiny_records, tmp_path / "set")
+    cfg = write_cfg(tmp_path, records, train={"max_steps": 100_000, "checkpoint_every": 2})
     folder = tmp_path / "runs" / "tiny-001"
     with Ranks(1, training(cfg)) as first:
         first.until(lambda: max(read_losses(folder), default=0) >= 2)
-        second = run(1, training(cfg))
-        assert second.code == 2, second.everything
-        assert second.stdout == ""
-        assert second.stderr.startswith(
+        said = refused(cfg)
+        assert said.startswith(
             f"run_train: {folder}: another process trains in this run folder, got process "
             f"{first.pids()[0]} on host "
         )
-        assert second.stderr.count("\n") == 0
         os.kill(first.pids()[0], signal.SIGTERM)
         ended = first.wait()
     assert ended.code == 143, ended.everything
     assert [path.name for path in folder.parent.iterdir()] == ["tiny-001"]
     assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
+
+    write_record_set(records, [(p, make_face(p, 0)) for p in range(13)], 13)
+    assert refused(cfg) == (
+        f"run_train: {folder}: the unfinished run was trained on other data (images: 120 -> 13; "
+        "people: 12 -> 13); put the data back, or begin a new run with run.resume=false "
+        f"(train.pretrained={folder} keeps the weights)"
+    )
+    for state in folder.glob("checkpoints/*/state.json"):
+        state.write_bytes(state.read_bytes()[:-1])
+    assert refused(cfg).startswith(
+        f"run_train: {folder / 'checkpoints'}: no checkpoint is whole, got "
+    )
+
+
+def refused(cfg):
+    """Return the one sentence of a run that is refused."""
+    ended = run(1, training(cfg))
+    assert ended.code == 2, ended.everything
+    assert ended.stdout == "" and ended.stderr.count("\n") == 0, ended.everything
+    return ended.stderr

@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import mxnet as mx
@@ -486,3 +487,19 @@ def test_broken_chain_of_parts(make_records, scans):
         f"{folder}/train.rec: holds a broken record in parts at the place of key 1, got offset "
         f"{offset}; the .rec has changed or is damaged, make or copy it again"
     )
+
+
+def test_checksums_tell_one_set_from_another(make_records, tmp_path):
+    records = open_records(make_records(4, 3), tmp_path)
+    sums = records.checksums()
+    assert set(sums) == {"crc_file", "crc_keys", "crc_offsets", "crc_labels"}
+    # Neither the place of the files nor the type that a column is kept in counts.
+    moved = replace(records, files=(Path("elsewhere.rec"),), keys=records.keys.astype(np.int32))
+    assert moved.checksums() == sums
+    for name in ("keys", "offsets", "labels", "file"):
+        column = getattr(records, name).copy()
+        column[[1, 2]] = column[[2, 1]] if name != "file" else 1
+        if name == "labels":
+            column[1] += 1
+        changed = replace(records, **{name: column}).checksums()
+        assert {key for key in sums if changed[key] != sums[key]} == {f"crc_{name}"}
