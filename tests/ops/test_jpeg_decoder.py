@@ -398,14 +398,15 @@ def test_a_job_is_waited_for_once_and_a_closed_decoder_takes_none():
 
 def until_asleep(thread):
     """Wait until a thread sleeps though Python's lock is free: in the library, or it has ended."""
-    until, before = time.monotonic() + PATIENCE_S, ""
+    until, before = time.monotonic() + PATIENCE_S, []
     while thread.is_alive() and time.monotonic() < until:
         time.sleep(0.02)  # in which it would get the lock
         try:
-            now = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+            lines = Path(f"/proc/self/task/{thread.native_id}/status").read_text().splitlines()
         except OSError:
             return
-        if "(sleeping)" in now and now == before:  # it has not run in between
+        now = [line for line in lines if line.startswith("State") or "ctxt_switches" in line]
+        if "(sleeping)" in now[0] and now == before:  # it has not run in between
             return
         before = now
 
@@ -413,12 +414,12 @@ def until_asleep(thread):
 def test_whoever_waits_is_told_when_the_decoder_is_closed():
     size, told, whole = (112, 112), [], []
     held, addresses, sizes = placed([encode(picture(size, "noise", i)) for i in range(4)] * 2000)
-    decoder, out = ops.feed().decoder(1), np.empty((8000, *size, 3), np.uint8)
+    decoder, out = ops.feed().decoder(1), np.zeros((8000, *size, 3), np.uint8)
     started = decoder.to_pixels(addresses, sizes, size, out, held)
 
     def wait():
         try:
-            whole.append(not len(decoder.wait(started)))
+            whole.append(not len(decoder.wait(started)) and bool(out[-1].any()))
         except (KeyError, RuntimeError) as error:
             told.append(error)
 
