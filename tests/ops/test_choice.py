@@ -94,7 +94,13 @@ def results(tmp_path, choice, **environment):
         [sys.executable, "-W", "ignore", "-c", PLAIN_AND_NATIVE, choice, str(out)],
         # Not as many threads as there are cores: they decide how the plain form rounds, which
         # training magnifies.
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "4", **environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "4",
+            "OMP_WAIT_POLICY": "passive",
+            **environment,
+        },
         capture_output=True,
         text=True,
     )
