@@ -29,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch.lifeline import Chain, Lifeline, start_time
 
 LOG = "train.log"
+LAUNCHERS_ENCODING = "RANK_LAUNCHERS_ENCODING"
+"""Variable with the encoding of the launcher's output, where the rank has changed its own."""
 POLL_S = 0.25  # between two looks at the launcher
 STOP_S = 3.5  # from SIGTERM to SIGKILL for a rank whose launcher is gone: no rank is left after 5 s
 LAST_WORDS_S = 5.0  # for a slow reader to take what is left when the rank has ended
@@ -188,7 +190,7 @@ class Companion:
     def __init__(self, rank: int, stdout: int, stderr: int, control: int, chain: Chain):
         self._rank, self._started, self._control = rank, start_time(rank), control
         launched = "HOROVOD_RANK" in os.environ
-        encoding = (sys.stdout.encoding or "ascii") if launched else ""
+        encoding = os.environ.get(LAUNCHERS_ENCODING) or sys.stdout.encoding if launched else ""
         self._pipes = {stdout: "stdout", stderr: "stderr"}
         self._outlets = {"stdout": Outlet(1, encoding), "stderr": Outlet(2, encoding)}
         self._log = Log(int(os.environ.get("HOROVOD_RANK", "0")))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from launch.companion import LAUNCHERS_ENCODING
 from launch.lifeline import chain_of
 
 COMPANION = Path(__file__).with_name("companion.py")
@@ -66,7 +67,7 @@ def attach() -> Output | None:
     if sys.getfilesystemencoding() != "utf-8":
         # Names of files and what YAML says are UTF-8, and a locale that lacks a character of them
         # must not end the run.  Only a new start of Python can change that.
-        environment = {**os.environ, "PYTHONUTF8": "1"}
+        environment = {**os.environ, "PYTHONUTF8": "1", LAUNCHERS_ENCODING: sys.stdout.encoding}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     use_utf8()
     chain = chain_of(os.getpid())  # before anything else: it can be told only while it is there
