@@ -38,7 +38,7 @@ def test_no_process_outlives_its_launcher_and_the_run_resumes(
     # By the companion, or by the launcher that noticed its closed pipe first.
     assert re.search("asked to stop: |stopped at step", (folder / "train.log").read_text())
     last = max(read_losses(folder))
-    with Ranks(2, training(cfg)) as again:
+    with Ranks(1, training(cfg)) as again:
         again.until(lambda: max(read_losses(folder), default=0) > last)
         again.kill_all()
     assert sorted(read_losses(folder)) == list(range(1, max(read_losses(folder)) + 1))

@@ -19,13 +19,12 @@ pytestmark = pytest.mark.parallel
 WAYS: dict[str, dict[str, Any]] = {
     "native": {},
     "dali-window": {"decode": "cpu", "reader": "window", "window": 20},
-    "cpu": {"loader": "cpu", "workers": 1},
 }
 
 
 @pytest.mark.parametrize(
     ("size", "way", "left"),
-    [(1, "native", 3), (2, "native", 0), (2, "dali-window", 3), (2, "cpu", 3)],
+    [(1, "dali-window", 3), (2, "native", 0)],
 )
 def test_all_ranks_end_with_one_sentence(
     tmp_path: Path, tiny_records: Path, size: int, way: str, left: int
