@@ -27,7 +27,10 @@ class Guard:
     """
 
     def __init__(self, library: ctypes.CDLL):
-        self._watch, self._faults = library.face_bus_watch, library.face_bus_faults
+        # It only loads a number, and is asked for every batch: giving Python's lock up for that
+        # would cost more than all the rest, since another thread takes it.
+        quick = ctypes.PyDLL(library._name)
+        self._watch, self._faults = library.face_bus_watch, quick.face_bus_faults
         self._watch.restype, self._watch.argtypes = _INT, [_POINTER]
         self._faults.restype, self._faults.argtypes = _INT, [_INT]
         library.face_bus_begin.restype, library.face_bus_begin.argtypes = _INT, []

@@ -254,10 +254,12 @@ def _dali_batches(
         if cache is not None:
             cache.check_file()
 
+    watch = mapped.Watch([*reader.files, *([] if cache is None else [cache.pictures])])
     try:
         for image, plan in finished:
             batch = Batch(image, labels_to(records.labels[plan.rows], ctx), plan.after)
-            check_files()  # it may be made of zeros
+            if watch.is_due():
+                check_files()  # it may be made of zeros
             yield batch
     except Exception:
         check_files()  # whatever zeros have led to

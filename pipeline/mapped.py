@@ -13,6 +13,7 @@ import errno
 import functools
 import mmap
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _PIECES = 1024  # of one system call: IOV_MAX
 _CALL_BYTES = 1 << 30  # of one system call, which takes no more than 2 GiB
+LOOK_S = 0.02  # between two looks at the length of a file
 _guard: Guard | None = None
 
 
@@ -131,6 +133,35 @@ def fault_of(data: np.ndarray) -> str:
     """
     mapped = _map_of(data)
     return "" if mapped is None else mapped.fault()
+
+
+class Watch:
+    """Tells when mapped files should be asked for faults again, without a system call.
+
+    Parameters
+    ----------
+    arrays
+        One for each file.
+    """
+
+    def __init__(self, arrays: Iterable[np.ndarray]):
+        self._numbers = [m.number for array in arrays if (m := _map_of(array)) is not None]
+        self._faults: list[int] = []
+        self._asked = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether a file has had a fault since the last call, or LOOK_S have passed.
+
+        A file that ends in the middle of a page gives zeros up to the page's end without a fault.
+        """
+        if _guard is None or None in self._numbers:
+            return True
+        faults = [_guard.faults(number) for number in self._numbers if number is not None]
+        now = time.monotonic()
+        if faults == self._faults and now < self._asked + LOOK_S:
+            return False
+        self._faults, self._asked = faults, now
+        return True
 
 
 def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:

@@ -130,6 +130,11 @@ class RecordReader:
         """Whether whoever maps the .rec files may read them though they may become shorter."""
         return all(map(mapped.is_guarded, self._data))
 
+    @property
+    def files(self) -> list[np.ndarray]:
+        """An array for each mapped file that is read."""
+        return self._files
+
     def check_files(self) -> None:
         """Raise RecordError if a file became shorter since it was mapped, or cannot be read.
 
