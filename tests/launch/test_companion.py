@@ -48,7 +48,7 @@ def started(tmp_path):
     def start(command, **options):
         environment = {**os.environ, "TMPDIR": str(tmp_path), "COMPANION_TEST": str(tmp_path)}
         environment.update(options.pop("env", {}))
-        process = subprocess.Popen(command, env=environment, **options)
+        process = subprocess.Popen(command, env=environment, preexec_fn=without_nohup, **options)
         processes.append(process)
         return process
 
@@ -60,6 +60,11 @@ def started(tmp_path):
         for pipe in (process.stdout, process.stderr):
             if pipe:
                 pipe.close()
+
+
+def without_nohup():
+    """Have SIGHUP's default back, whatever the tests run under."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def marked(folder):

@@ -16,6 +16,7 @@ import termios
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,7 @@ class Launched:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            # The terminal becomes that of the session: its end sends SIGHUP.
-            preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if terminal else None,
+            preexec_fn=partial(_begin, terminal),
         )
         if theirs != self._kept.fileno():
             os.close(theirs)
@@ -139,6 +139,13 @@ class Launched:
                 if marked and not ended:
                     found.append(int(entry.name))
         return found
+
+
+def _begin(terminal: bool) -> None:
+    """Prepare the launcher's process: no nohup, whatever the tests run under; its own terminal."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if terminal:  # that of the session: its end sends SIGHUP
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def over_ssh(folder: Path) -> tuple[dict[str, str], list[str]]:
