@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.lifeline import Chain, Lifeline, start_time
+from launch.lifeline import UNREAD, Chain, Lifeline, hangs_up, start_time
 
 LOG = "train.log"
 LAUNCHERS_ENCODING = "RANK_LAUNCHERS_ENCODING"
@@ -262,8 +262,8 @@ class Companion:
             gone = self._lifeline.lost()
             # A closed pipe is noticed by whoever writes first.
             closed = self._outlets["stdout"].fault == errno.EPIPE
-            if not gone and closed and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-                gone = "nobody reads the output any more: its pipe was closed"
+            if not gone and closed and hangs_up():
+                gone = UNREAD
             if gone:
                 self._log.write("stderr", f"run_train: asked to stop: {gone}\n".encode())
                 self._kill_at = time.monotonic() + STOP_S
@@ -290,7 +290,7 @@ def main(argv: list[str]) -> int:
     """Run beside the rank that the arguments name."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they are the rank's business
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    if hangs_up():
         signal.signal(signal.SIGHUP, lambda *_: None)  # not ignored: that would say nohup
     rank, stdout, stderr, control = map(int, argv[:4])
     Companion(rank, stdout, stderr, control, Chain.parse(argv[4])).run()

@@ -30,6 +30,7 @@ SERVERS = ("sshd", "slurmstepd", "orted", "prted", "mpirun", "prterun")
 """Programs that start the ranks of a host for a launcher on another one; names may go on."""
 ASK_S = 1.0  # between two connections to the rendezvous server
 RANKS_PER_SECOND = 256  # that may ask one server
+UNREAD = "nobody reads the output any more: its pipe was closed"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -99,10 +100,8 @@ class Lifeline:
         if self._refused:
             return "the launcher's host refuses connections: the launcher has ended"
         # After nohup the output may well lose its reader: a terminal or a pipe that was closed.
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and any(
-            map(without_reader, self._outputs)
-        ):
-            return "nobody reads the output any more: its pipe was closed"
+        if hangs_up() and any(map(without_reader, self._outputs)):
+            return UNREAD
         return ""
 
     def _ask(self, address: str, port: int, ranks: int) -> None:
@@ -151,6 +150,11 @@ def without_reader(pid: int) -> bool:
         return any(event & select.POLLERR for _, event in poll.poll(0))
     finally:
         os.close(descriptor)
+
+
+def hangs_up() -> bool:
+    """Return whether the end of the terminal or of a pipe is for this process: nohup ignores it."""
+    return signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
 
 def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:

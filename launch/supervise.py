@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from launch.lifeline import end_with_parent
+from launch.lifeline import end_with_parent, hangs_up
 from launch.output import use_utf8
 from launch.progress import Bar
 
@@ -122,7 +122,7 @@ class Screen:
             os.close(nowhere)
             # A pipe was closed: nobody will see what comes.  A terminal that is gone (EIO) sends
             # SIGHUP to whom it is for, and nohup and setsid ask to go on without it.
-            if error.errno == errno.EPIPE and self._closed is not None and _hangs_up():
+            if error.errno == errno.EPIPE and self._closed is not None and hangs_up():
                 closed, self._closed = self._closed, None
                 closed()
 
@@ -149,7 +149,7 @@ def supervise(command: Sequence[str], environment: Mapping[str, str], reader: Re
         preexec_fn=partial(end_with_parent, signal.SIGTERM, os.getpid()),
     )
     stop = partial(_stop, reader, process)
-    asking = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if _hangs_up() else [])]
+    asking = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangs_up() else [])]
     for number in asking:
         signal.signal(number, lambda *_: stop())
     screen = Screen(stop)
@@ -195,8 +195,3 @@ def _stop(reader: Reader, process: subprocess.Popen[str]) -> None:
         timer = threading.Timer(reader.kill_after_s, process.kill)
         timer.daemon = True
         timer.start()
-
-
-def _hangs_up() -> bool:
-    """Return whether the end of the terminal is for this process: nohup ignores it."""
-    return signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
