@@ -8,6 +8,7 @@ CFG ?= demo.yaml
 DATA ?=
 TESTS ?= tests
 ARGS ?=
+JOBS ?= 2
 RUN := $(VENV)/bin/python
 SAMPLE := data/sample_faces
 
@@ -15,8 +16,8 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an InsightFace folder; NP, CFG, ARGS
 	@exec $(RUN) -m launch.local -np $(NP) --cfg $(CFG) $(if $(DATA),'data.records=$(DATA)' 'eval.sets=[$(if $(wildcard $(DATA)/*.bin),$(DATA))]' 'run.name=$(notdir $(patsubst %/,%,$(DATA)))') $(ARGS)
-test: setup-dev ## run the tests; TESTS=tests/pipeline for a part
-	@$(RUN) -m pytest -q $(TESTS)
+test: setup-dev ## run the tests; TESTS=tests/pipeline for a part, JOBS=1 in one process
+	@$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
 lint: setup-dev ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 format: setup-dev ## let ruff rewrite the sources

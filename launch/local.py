@@ -34,7 +34,9 @@ def command(ranks: int, arguments: Sequence[str]) -> list[str]:
     train = [*TRAIN, *arguments]
     if ranks == 1:
         return train
-    return [str(Path(sys.executable).with_name("horovodrun")), "-np", str(ranks), *train]
+    # --gloo: else horovodrun imports MXNet once more to find out whether there is MPI.
+    horovodrun = [str(Path(sys.executable).with_name("horovodrun")), "--gloo"]
+    return [*horovodrun, "-np", str(ranks), *train]
 
 
 def environment(ranks: int) -> dict[str, str]:

@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Two processes run the tests: OpenMP threads that spin would hold up those of the other process.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import colorsys
 import random
 import subprocess
@@ -23,11 +28,16 @@ TINY_PEOPLE, TINY_IMAGES, TINY_PAIRS = 12, 10, 40
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Seed what draws without a generator: no test hangs on which ones ran before it."""
+    """Seed what draws without a generator, choose the plain operators.
+
+    So no test depends on which ones ran before it in its process.
+    """
     random.seed(0)
     np.random.seed(0)
     if "mxnet" in sys.modules:
         sys.modules["mxnet"].random.seed(0)
+    if "ops" in sys.modules:
+        sys.modules["ops"].use("plain")
 
 
 def face(person: int, shot: int, size: tuple[int, int] = (112, 112)) -> bytes:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+import ops
 from benchmarks import loader_steps, record_set
 from benchmarks.loader_throughput import OURS, cold_group, group, prepared
 from benchmarks.process import CORES
@@ -140,6 +141,7 @@ def test_a_label_in_a_vector_is_read(tmp_path, make_face):
 
 @pytest.mark.parametrize("kind", ["raw", "convert"])
 def test_limits_of_a_set_that_is_smaller_than_a_group(few_records, tmp_path, kind):
+    ops.use("auto")
     batches = loader_steps.SOURCES[kind](few_records, str(tmp_path), 8, 0)
     try:
         assert len(list(islice(batches, 200))) == 200

@@ -39,7 +39,7 @@ def test_command_of_one_rank_and_of_several():
     train = [sys.executable, str(ROOT / "run_train.py"), "--cfg", "a.yaml"]
     assert local.command(1, ["--cfg", "a.yaml"]) == train
     horovodrun, *rest = local.command(4, ["--cfg", "a.yaml"])
-    assert rest == ["-np", "4", *train]
+    assert rest == ["--gloo", "-np", "4", *train]
     assert Path(horovodrun).name == "horovodrun" and Path(horovodrun).is_file()
 
 

@@ -64,7 +64,7 @@ def horovodrun_of_a_small_program(tmp_path):
 
     script = tmp_path / "rank.py"
     script.write_text(RANK.format(root=str(ROOT)))
-    return [str(HOROVODRUN), "-np", "2", sys.executable, str(script)]
+    return [HOROVODRUN[0], "-np", "2", sys.executable, str(script)]
 
 
 def test_ranks_end_when_nobody_reads_horovodruns_pipe(horovodrun_of_a_small_program):
