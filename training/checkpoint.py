@@ -47,8 +47,8 @@ FORMAT = 1
 class Checkpoint:
     """A whole checkpoint on disk.
 
-    ``state`` is what ``save_checkpoint`` was given; ``damaged`` has a sentence for each newer
-    checkpoint that was passed over because it is damaged.
+    ``state`` is what ``save_checkpoint`` was given; ``damaged`` says what is wrong with each
+    newer checkpoint that was passed over.
     """
 
     folder: Path
@@ -210,7 +210,8 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
     if found.damaged:
         raise DamagedCheckpoint(
             f"{parent}: no checkpoint is whole, got {len(found.damaged)} damaged; the newest: "
-            f"{found.damaged[0].rpartition('; ')[0]}; restore one from a copy"
+            f"{found.damaged[0]}",
+            cure="restore one from a copy",
         )
     return None
 

@@ -31,7 +31,14 @@ class CheckpointError(ValueError):
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A checkpoint of which a file is missing or has changed."""
+    """A checkpoint of which a file is missing or has changed.
+
+    ``fault`` says what is wrong; the message adds ``cure``, what to do.
+    """
+
+    def __init__(self, fault: str, cure: str = "take another checkpoint"):
+        super().__init__(f"{fault}; {cure}")
+        self.fault = fault
 
 
 class UnreadableCheckpoint(CheckpointError):
@@ -43,7 +50,7 @@ class Found:
     """What a folder of checkpoints holds.
 
     ``folder`` is the newest whole checkpoint, None if there is none, and ``state`` what its
-    state.json holds; ``damaged`` has a sentence for each damaged folder that is newer.
+    state.json holds; ``damaged`` says what is wrong with each damaged folder that is newer.
     """
 
     folder: Path | None
@@ -88,13 +95,13 @@ def verify(folder: Path) -> dict[str, Any]:
         if isinstance(error, CheckpointError):
             raise
         raise DamagedCheckpoint(
-            f"{folder / MANIFEST}: is damaged, got {type(error).__name__} {error}; {_OTHER}"
+            f"{folder / MANIFEST}: is damaged, got {type(error).__name__} {error}"
         ) from None
     for name, expected in files.items():
         if fingerprint(folder / name) != expected:
             raise DamagedCheckpoint(
                 f"{folder / name}: has changed since it was saved, got another size or SHA-256 "
-                f"than {MANIFEST} gives; {_OTHER}"
+                f"than {MANIFEST} gives"
             )
     state: dict[str, Any] = json.loads(_read(folder / STATE))
     _verified[folder] = _identity(folder)
@@ -115,7 +122,7 @@ def find_newest(parent: Path) -> Found:
             return Found(folder, verify(folder), tuple(damaged))
         except DamagedCheckpoint as error:
             if folder.exists():  # else the run that writes here has just removed it
-                damaged.append(str(error))
+                damaged.append(error.fault)
     return Found(None, {}, tuple(damaged))
 
 
@@ -199,8 +206,6 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-_OTHER = "take another checkpoint"
-
 # Folders that this process has verified, with what their files looked like then: every prune would
 # otherwise read all checkpoints again.
 _verified: dict[Path, tuple[Any, ...]] = {}
@@ -231,7 +236,7 @@ def _read(path: Path) -> bytes:
 
 def _fault(path: Path, error: OSError) -> CheckpointError:
     if error.errno in _ABSENT:
-        return DamagedCheckpoint(f"{path}: is missing, got {error.strerror}; {_OTHER}")
+        return DamagedCheckpoint(f"{path}: is missing, got {error.strerror}")
     return _unreadable(path, error)
 
 

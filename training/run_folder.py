@@ -123,10 +123,7 @@ def _resume(
             f"{folder}: the unfinished run was trained on other data ({'; '.join(changed)}); put "
             f"the data back, or {_NEW_RUN} (train.pretrained={folder} keeps the weights)"
         )
-    passed_over = tuple(
-        f"passed over a damaged checkpoint: {sentence.rpartition('; ')[0]}"
-        for sentence in checkpoint.damaged
-    )
+    passed_over = tuple(f"passed over a damaged checkpoint: {x}" for x in checkpoint.damaged)
     return Run(folder, checkpoint, lock, _notices(lock) + passed_over)
 
 

@@ -194,13 +194,13 @@ def test_a_damaged_file_is_refused_and_an_older_checkpoint_taken(tmp_path, parts
     (newer / name).write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(newer)
-    sentence = (
+    fault = (
         f"{newer / name}: has changed since it was saved, got another size or SHA-256 than "
-        "manifest.json gives; take another checkpoint"
+        "manifest.json gives"
     )
-    assert str(caught.value) == sentence
+    assert str(caught.value) == f"{fault}; take another checkpoint"
     for newest in (latest_checkpoint(tmp_path), open_checkpoint(tmp_path)):
-        assert newest.folder == older and newest.damaged == (sentence,)
+        assert newest.folder == older and newest.damaged == (fault,)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}'])
