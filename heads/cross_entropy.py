@@ -132,7 +132,10 @@ def _plain(F, rows, centres, label, num_classes, form, margin, columns, bias):
         no_bias=bias is None,
     )
     if form.group > 1:
-        scores = F.max(F.reshape(scores, shape=(0, num_classes, form.group)), axis=2)
+        # argmax and pick, not max: of centres that are equally near, max would give the whole
+        # gradient to each; so the first alone has it, as in the fused operator.
+        several = F.reshape(scores, shape=(0, num_classes, form.group))  # (B, C, K)
+        scores = F.pick(several, F.argmax(F.BlockGrad(several), axis=2), axis=2)
     target = F.pick(scores, label, axis=1)  # (B,)
     fixed = F.BlockGrad(target)
     psi, slope = margin(fixed)

@@ -18,7 +18,8 @@ def sub_center_arcface(
 ) -> MarginSoftmax:
     """Build an ArcFace in which the nearest of several centres of a class counts.
 
-    `arcface` with cos t_j = max over k of cos t_jk, of the centres k of class j.
+    `arcface` with cos t_j = max over k of cos t_jk, of the centres k of class j. Of centres that
+    are equally near the first counts, and it alone has a gradient.
 
     Parameters
     ----------
