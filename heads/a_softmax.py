@@ -52,8 +52,9 @@ def a_softmax(
     The logits are |x| cos t_j; that of the true class is |x| (lambda cos t + psi) / (1 + lambda),
     where psi = (-1)^k cos(m1 t) - 2 k. Here w / (1 + lambda_min) stands for 1 / (1 + lambda): the
     margin fraction w, which ``train.margin_warmup`` raises from 0 to 1, does the annealing; without
-    it lambda is lambda_min from the first step. The authors' lambda = 1500 / (1 + 0.1 step) makes
-    the same, nearly straight way, in 2,990 steps.
+    it lambda is lambda_min from the first step. The authors' released configuration has lambda =
+    1000 / (1 + 0.12 step), a usual reimplementation 1500 / (1 + 0.1 step): they make the same,
+    nearly straight way to 5, in 1,658 and 2,990 steps.
 
     Parameters
     ----------

@@ -63,6 +63,9 @@ def intra(
 ) -> IntraAngle:
     """Build an ArcFace that also pulls by the angle to the own centre: + intra_weight t_y / pi.
 
+    The slope of that angle is 0 within 4.5e-4 radians of 0 and pi, where arccos has none that is
+    finite: the second term alone does not pull an image nearer to its centre than that.
+
     Parameters
     ----------
     num_classes, embedding_size
@@ -104,7 +107,7 @@ def inter(
 
     From the loss of an image inter_weight / (pi (C - 1)) times the sum of the angles between its
     own centre and the others is taken off. It builds a (B, C) matrix: that sum goes over pairs of
-    classes.
+    classes. The slope of an angle is 0 within 4.5e-4 radians of 0 and pi.
 
     Parameters
     ----------

@@ -8,9 +8,10 @@ old one, so that the fused operator does it class by class: no (B, C) matrix is 
 import mxnet as mx
 from mxnet import autograd
 
-from heads.checks import check_number
+from heads.checks import check_flag, check_number
 from heads.cross_entropy import normalised
 from heads.margin_softmax import MarginSoftmax, check_margins, check_size
+from heads.margins import ROUNDING, multiplied_angle, unguarded_angle
 from heads.statistics import Reduce, alone, state
 
 
@@ -20,6 +21,11 @@ def _six(F, fraction, *numbers):
     return F.concat(*(one * number for number in numbers), dim=0)
 
 
+def _part(F, fraction, cosine, psi):
+    """Return the true class's score with this share of its margin, (B,)."""
+    return cosine + F.broadcast_mul(psi - cosine, fraction)
+
+
 class SVSoftmax(MarginSoftmax):
     """A margin on the true class, and a factor t on the hard other ones: see `sv_softmax`."""
 
@@ -27,9 +33,19 @@ class SVSoftmax(MarginSoftmax):
         super().__init__(num_classes, embedding_size, **kwargs)
         self._t = t
 
-    def _columns(self, F, fraction, psi):
+    def _columns(self, F, fraction, psi, cosine):
         extra = fraction * (self._t - 1.0)
-        return psi, _six(F, fraction, 0.0, 1.0 + extra, extra, 0.0, 1.0 + extra, 1.0)
+        numbers = _six(F, fraction, 0.0, 1.0 + extra, extra, 0.0, 1.0 + extra, 1.0)
+        if self._margins["easy_margin"]:
+            psi = _part(F, fraction, cosine, self._at_every_angle(F, cosine))
+        return psi + ROUNDING, numbers  # a class as near as psi is not hard
+
+    def _at_every_angle(self, F, cosine):
+        """Return psi as it is without an easy margin and without a guard, (B,)."""
+        m1, m2, m3 = (self._margins[name] for name in ("m1", "m2", "m3"))
+        if m1 == 1:
+            return unguarded_angle(F, cosine, m2) - m3
+        return multiplied_angle(F, cosine, m1, m2)[0] - m3
 
 
 class CurricularFace(MarginSoftmax):
@@ -45,10 +61,12 @@ class CurricularFace(MarginSoftmax):
         m2: float,
         momentum: float,
         scale: float,
+        guarded_threshold: bool,
         reduce: Reduce = alone,
         **kwargs,
     ) -> None:
         super().__init__(num_classes, embedding_size, m2=m2, scale=scale, **kwargs)
+        self._m2, self._guarded_threshold = m2, guarded_threshold
         self._momentum, self._reduce = momentum, reduce
         self.t = state(self, "t", (1,), mx.init.Zero())
 
@@ -64,9 +82,12 @@ class CurricularFace(MarginSoftmax):
     def _full_margin(self, F, cosine, embedding, t):
         return super()._full_margin(F, cosine, embedding)
 
-    def _columns(self, F, fraction, psi, t):
+    def _columns(self, F, fraction, psi, cosine, t):
         linear = 1.0 + fraction * (t - 1.0)
-        return psi, _six(F, fraction, fraction, linear, 0.0, 2.0 * fraction, linear, 1.0)
+        numbers = _six(F, fraction, fraction, linear, 0.0, 2.0 * fraction, linear, 1.0)
+        if not self._guarded_threshold:
+            psi = _part(F, fraction, cosine, unguarded_angle(F, cosine, self._m2))
+        return psi + ROUNDING, numbers  # a class as near as psi is not hard
 
 
 class Circle(MarginSoftmax):
@@ -82,7 +103,7 @@ class Circle(MarginSoftmax):
         weight = F.relu(1.0 + self._m - cosine)
         return weight * (cosine - (1.0 - self._m)), weight
 
-    def _columns(self, F, fraction, psi):
+    def _columns(self, F, fraction, psi, cosine):
         m = self._m
         return F.ones_like(psi) * -m, _six(F, fraction, 1.0, 0.0, -m * m, 1.0, m, 0.0)
 
@@ -96,10 +117,12 @@ def sv_softmax(
     m2: float = 0.0,
     m3: float = 0.35,
     scale: float = 64.0,
+    easy_margin: bool = False,
 ) -> SVSoftmax:
     """Build a softmax with a margin that also stresses the support vectors among the other classes.
 
-    A class whose cosine c is above psi, the true class's with its margin, gets t c + t - 1.
+    A class whose cosine c is above psi, the true class's with its margin, gets t c + t - 1. psi is
+    that of `combined`.
 
     Parameters
     ----------
@@ -111,7 +134,10 @@ def sv_softmax(
         Margins on the true class: factor on the angle, radians added to it, amount taken off the
         cosine.
     scale
-        Factor on the cosines, above 0.
+        Factor on the cosines, above 0; 32 in the authors' released code.
+    easy_margin
+        Whether all margins are confined to angles below pi/2; true by default in that code. Which
+        classes are hard is decided as there, by the margin at every angle and without a guard.
 
     Raises
     ------
@@ -121,11 +147,15 @@ def sv_softmax(
     Notes
     -----
     Wang et al., "Support Vector Guided Softmax Loss", arXiv:1812.11317, equations 6 to 9. The
-    margin fraction of a warm-up holds for the stress, too.
+    margin fraction of a warm-up holds for the stress, too. ``easy_margin`` is false by default: the
+    equations have a margin at every angle, and with it the hardest images, beyond pi/2, have none.
+    Where t_y > pi - m2 (m1 = 1) `arcface`'s guard holds, which is in neither paper nor code: there
+    cos(t_y + m2) would rise again, so that an image would gain by turning away from its centre.
     """
     return SVSoftmax(
         **check_size(num_classes, embedding_size, scale),
         **check_margins(m1=m1, m2=m2, m3=m3),
+        easy_margin=check_flag("head.easy_margin", easy_margin),
         t=check_number("head.t", t, 1, 10, advice="1.2 is usual"),
     )
 
@@ -138,6 +168,7 @@ def curricularface(
     m2: float = 0.5,
     scale: float = 64.0,
     momentum: float = 0.01,
+    guarded_threshold: bool = True,
 ) -> CurricularFace:
     """Build an ArcFace that turns to hard other classes in the course of training.
 
@@ -156,6 +187,9 @@ def curricularface(
         Factor on the cosines, above 0.
     momentum
         Share of the newest batch in t, above 0 and at most 1.
+    guarded_threshold
+        Whether classes are compared with psi as it is, guarded; false compares them with
+        cos(t_y + m2) without the guard, as the authors' released code does.
 
     Raises
     ------
@@ -164,8 +198,11 @@ def curricularface(
 
     Notes
     -----
-    Huang et al., "CurricularFace", arXiv:2004.00288, equations 4 to 7, with ArcFace's guard. The
-    margin fraction of a warm-up holds for the other classes, too.
+    Huang et al., "CurricularFace", arXiv:2004.00288, equations 4 to 7. The margin fraction of a
+    warm-up holds for the other classes, too. The paper has no guard; the authors' code has
+    `arcface`'s for psi alone. The two thresholds differ where t_y > pi - m2. There psi is below
+    every cosine, so that with ``guarded_threshold`` all classes are hard, as for an image at
+    pi - m2; without it fewer are, the further the image turns away.
     """
     return CurricularFace(
         **check_size(num_classes, embedding_size, scale),
@@ -173,6 +210,7 @@ def curricularface(
         momentum=check_number(
             "head.momentum", momentum, 0, 1, open_low=True, advice="0.01 is usual"
         ),
+        guarded_threshold=check_flag("head.guarded_threshold", guarded_threshold),
         reduce=reduce,
     )
 

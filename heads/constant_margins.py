@@ -25,7 +25,8 @@ def normface(num_classes: int, embedding_size: int, *, scale: float = 64.0) -> M
 
     Notes
     -----
-    Wang et al., "NormFace", arXiv:1704.06369, equation 6.
+    Wang et al., "NormFace", arXiv:1704.06369, equation 6. The authors learn the scale, from 10 on;
+    here it stays as it is set.
     """
     return _build(num_classes, embedding_size, scale=scale)
 

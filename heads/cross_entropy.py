@@ -55,7 +55,7 @@ def cross_entropy(
     num_classes: int,
     form: Form,
     margin: Callable[[Any], tuple[Any, Any]] | None = None,
-    columns: Callable[[Any], tuple[Any, Any]] | None = None,
+    columns: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     bias: Any = None,
     dtype: str = "float32",
 ) -> tuple[Any, Any]:
@@ -71,8 +71,9 @@ def cross_entropy(
         Gives psi and its slope, (B,) each, for the target's score, through which no gradient
         flows: psi stands in the score's place.
     columns
-        Gives for psi a threshold (B,) and six numbers (6,): a score c of another class that is
-        above the threshold becomes (n0 c + n1) c + n2, with n3 c + n4 as its slope; n5 c below.
+        Gives for psi and the target's score, (B,) each, a threshold (B,) and six numbers (6,): a
+        score c of another class that is above the threshold becomes (n0 c + n1) c + n2, with
+        n3 c + n4 as its slope; n5 c below.
     dtype
         Of the arrays.
 
@@ -86,6 +87,11 @@ def cross_entropy(
     -------
     loss, score : (B,) each
         No gradient flows through the score.
+
+    Notes
+    -----
+    In float32 the plain form takes MXNet's log_softmax, which oneDNN computes to about 4e-6: a loss
+    of 0.035680 comes out as 0.035683. Without oneDNN and in the native form it is 3e-7.
     """
     margin = margin or (lambda score: (score, F.ones_like(score)))
     simple = form._replace(scale=1.0) == Form() and columns is None
@@ -108,7 +114,7 @@ def cross_entropy(
         score, label = F.max(several, axis=1), label * form.group + F.argmax(several, axis=1)
     inputs, settings = [rows, centres, label, *margin(score)], form.settings()
     if columns is not None:
-        inputs += map(F.BlockGrad, columns(inputs[3]))
+        inputs += map(F.BlockGrad, columns(inputs[3], score))
         settings["columns"] = 1
     return F.face_margin_softmax(*inputs, **settings)[0], F.BlockGrad(score)
 
@@ -140,7 +146,7 @@ def _plain(F, rows, centres, label, num_classes, form, margin, columns, bias):
     fixed = F.BlockGrad(target)
     psi, slope = margin(fixed)
     if columns is not None:
-        scores = _reweighed(F, scores, *columns(psi))
+        scores = _reweighed(F, scores, *columns(psi, fixed))
     # psi takes the place of the true score, and its slope goes with it: the bracket is 0.
     psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
     place = F.contrib.arange_like(label).astype("int32") * num_classes

@@ -103,6 +103,8 @@ class MagFace(MarginSoftmax):
         Margins in radians at these.
     length_weight
         Of g.
+    easy_margin
+        See `heads.margins.confined`.
     """
 
     def __init__(
@@ -115,17 +117,19 @@ class MagFace(MarginSoftmax):
         most: float,
         length_weight: float,
         scale: float,
+        easy_margin: bool,
         **kwargs,
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
         self._low, self._high, self._least = low, high, least
+        self._easy_margin = easy_margin
         self._growth, self._length_weight = (most - least) / (high - low), length_weight
 
     def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
         loss, cosine, *rest = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
         a = F.clip(length(F, embedding), self._low, self._high)
         margin = self._margin_of(a)
-        _, _, by_margin = additive_angles(F, cosine, F.BlockGrad(margin))
+        by_margin = additive_angles(F, cosine, F.BlockGrad(margin), self._easy_margin)[2]
         slope = F.BlockGrad(F.broadcast_mul(by_margin, margin_fraction))
         loss = through_psi(F, loss, slope * margin, self._scale)
         loss = loss + self._length_weight * (a / self._high**2 + 1.0 / a)
@@ -133,14 +137,14 @@ class MagFace(MarginSoftmax):
 
     def _full_margin(self, F, cosine, embedding):
         a = F.clip(length(F, embedding), self._low, self._high)
-        return additive_angles(F, cosine, self._margin_of(a))[:2]
+        return additive_angles(F, cosine, self._margin_of(a), self._easy_margin)[:2]
 
     def _margin_of(self, a):
         return self._least + self._growth * (a - self._low)
 
 
 class ElasticFace(MarginSoftmax):
-    """ArcFace with a margin that is drawn anew for each image, from N(m2, sigma).
+    """ArcFace with a margin that is drawn for each image in every step, from N(m2, sigma).
 
     Parameters
     ----------
@@ -148,9 +152,8 @@ class ElasticFace(MarginSoftmax):
         Mean of the margins in radians.
     sigma
         Their deviation; they are cut to [0, pi/2].
-    plus
-        Whether the drawn margins are dealt out by the cosine: the largest to the image furthest
-        from the centre of its class.
+    plus, by_argsort
+        Whether the drawn margins are dealt out by the cosine, and how: see `elasticface`.
     """
 
     def __init__(
@@ -160,17 +163,20 @@ class ElasticFace(MarginSoftmax):
         m2: float,
         sigma: float,
         plus: bool,
+        by_argsort: bool,
         scale: float,
         **kwargs,
     ) -> None:
         super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
-        self._m2, self._sigma, self._plus = m2, sigma, plus
+        self._m2, self._sigma, self._plus, self._by_argsort = m2, sigma, plus, by_argsort
 
     def _full_margin(self, F, cosine, embedding):
         margins = self._m2 + self._sigma * F.random.normal_like(cosine)
         margins = F.clip(margins, 0.0, math.pi / 2)
         if self._plus:
-            place = F.argsort(F.argsort(cosine, axis=0, is_ascend=False), axis=0)  # 0: nearest
+            place = F.argsort(cosine, axis=0, is_ascend=False)  # images, the nearest first
+            if not self._by_argsort:
+                place = F.argsort(place, axis=0)  # rank of each image, 0: the nearest
             margins = F.take(F.sort(F.BlockGrad(margins), axis=0), place)
         return additive_angles(F, cosine, margins)[:2]
 
@@ -214,7 +220,9 @@ def adaface(
     Notes
     -----
     Kim et al., "AdaFace", arXiv:2204.00964, equations 13 to 15. The deviation of a batch is that
-    of its images, without the correction for a sample, so that a batch may be a single image.
+    of its images, without the correction for a sample, so that a batch may be a single image. The
+    authors' released code also clamps all cosines to -0.999 to 0.999, without a gradient beyond;
+    the paper does not, nor does this loss: images are pulled within 2.6 degrees of their centre.
     """
     return AdaFace(
         **check_size(num_classes, embedding_size, scale),
@@ -237,6 +245,7 @@ def magface(
     most: float = 0.8,
     length_weight: float = 35.0,
     scale: float = 64.0,
+    easy_margin: bool = False,
 ) -> MagFace:
     """Build a softmax whose margin grows with the length of the embedding.
 
@@ -256,6 +265,8 @@ def magface(
         Of the pull on the length, from 0.
     scale
         Factor on the cosines, above 0.
+    easy_margin
+        Whether the margin is confined to angles below pi/2, the default of the authors' code.
 
     Raises
     ------
@@ -264,7 +275,10 @@ def magface(
 
     Notes
     -----
-    Meng et al., "MagFace", arXiv:2103.06627, equation 3 and section 3.3, with ArcFace's guard.
+    Meng et al., "MagFace", arXiv:2103.06627, equation 3 and section 3.3, with ArcFace's guard, as
+    in the authors' code without its easy margin. ``easy_margin`` is false by default: the equation
+    has a margin at every angle, and with it the hardest images, beyond pi/2, have none, nor does
+    their margin act on their length.
     """
     size = check_size(num_classes, embedding_size, scale)
     low = check_number("head.low", low, 0, math.inf, open_low=True, advice="10 is usual")
@@ -274,7 +288,9 @@ def magface(
     length_weight = check_number(
         "head.length_weight", length_weight, 0, math.inf, advice="35 is usual"
     )
-    return MagFace(**size, low=low, high=high, least=least, most=most, length_weight=length_weight)
+    easy_margin = check_flag("head.easy_margin", easy_margin)
+    lengths = {"low": low, "high": high, "least": least, "most": most}
+    return MagFace(**size, **lengths, length_weight=length_weight, easy_margin=easy_margin)
 
 
 def elasticface(
@@ -284,6 +300,7 @@ def elasticface(
     m2: float = 0.5,
     sigma: float = 0.05,
     plus: bool = False,
+    by_argsort: bool = False,
     scale: float = 64.0,
 ) -> ElasticFace:
     """Build a softmax with a random margin added to the angle to the true class.
@@ -301,22 +318,32 @@ def elasticface(
         Their deviation in radians, from 0; the authors have 0.05, and 0.0175 with `plus`.
     plus
         Whether images further from the centre of their class get the larger ones.
+    by_argsort
+        With `plus`: whether image i gets margin number j of the sorted ones, j being image number i
+        from the nearest on, as in the authors' released code; else j is the rank of image i.
     scale
         Factor on the cosines, above 0.
 
     Raises
     ------
     ValueError
-        If a value is out of range or of the wrong type.
+        If a value is out of range or of the wrong type, or `by_argsort` comes without `plus`.
 
     Notes
     -----
     Boutros et al., "ElasticFace", arXiv:2109.09416, equation 6 (ElasticFace-Arc), section 3.3 for
-    `plus`.
+    `plus`. Where t > pi - e `arcface`'s guard holds, which is in neither paper nor code: there
+    cos(t + e) would rise again. The paper's rule for `plus` goes by rank, as here; the published
+    models of ElasticFace+ were trained by the code's, ``by_argsort``.
     """
+    if check_flag("head.by_argsort", by_argsort) and not check_flag("head.plus", plus):
+        raise ValueError(
+            "head.by_argsort: goes with head.plus=true, got head.plus=false; set head.plus=true"
+        )
     return ElasticFace(
         **check_size(num_classes, embedding_size, scale),
         m2=check_number("head.m2", m2, 0, math.pi / 2, advice="it is in radians, 0.5 is usual"),
         sigma=check_number("head.sigma", sigma, 0, math.inf, advice="0.05 is usual"),
         plus=check_flag("head.plus", plus),
+        by_argsort=by_argsort,
     )

@@ -29,7 +29,7 @@ class MarginSoftmax(gluon.HybridBlock):
     scale
         Factor on the cosines before the softmax.
     easy_margin
-        See `heads.margins.additive_angle`.
+        Whether the margins are confined to angles below pi/2: see `heads.margins.confined`.
     sub_centers
         Centres of each class K: the nearest one counts. They lie side by side in ``weight``.
 
@@ -138,7 +138,7 @@ class MarginSoftmax(gluon.HybridBlock):
         return combined_margin(F, cosine, **self._margins)
 
     _columns: Callable[..., tuple] | None = None
-    """``_columns(F, fraction, psi, **state)``: see ``columns`` of `cross_entropy`."""
+    """``_columns(F, fraction, psi, cosine, **state)``: see ``columns`` of `cross_entropy`."""
 
     _may_step = True  # whether all else is as `update` takes it
 

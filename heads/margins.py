@@ -16,6 +16,10 @@ import math
 COSINE_LIMIT = 1.0 - 1e-7
 # Nearest to 0 and pi, in radians, that an angle is moved; its authors' value in AdaFace.
 ANGLE_LIMIT = 1e-3
+# By which a float32 cosine may miss. A margin jumps at a right angle and a class becomes hard with
+# a jump: without it, rounding would decide for exact right angles and ties, and the plain and the
+# native form, which round differently, would each decide for itself.
+ROUNDING = 5e-7
 
 
 def additive_cosine(F, cosine, m3):
@@ -48,7 +52,7 @@ def additive_angle(F, cosine, m2, easy_margin=False):
 
     For t > pi - m2 the cosine would rise again; there psi = c - m2 sin m2, with slope 1. At the
     joint psi drops from -1 to -cos m2 - m2 sin m2 (by 0.117 at m2 = 0.5) and stays below.
-    With `easy_margin` the margin holds for t < pi/2 only, and psi = c beyond; there psi jumps up
+    With `easy_margin` the margin holds for t < pi/2 only, as `confined` says; there psi jumps up
     from -sin m2 to 0 at the joint.
 
     Parameters
@@ -78,19 +82,53 @@ def additive_angle(F, cosine, m2, easy_margin=False):
     cosine = F.clip(cosine, -1.0, 1.0)  # rounding may pass 1
     inside, inside_slope = _added(F, cosine, math.cos(m2), math.sin(m2))
     if easy_margin:
-        holds, beyond = cosine > 0.0, cosine
-    else:
-        holds, beyond = cosine > -math.cos(m2), cosine - m2 * math.sin(m2)
+        return confined(F, cosine, inside, inside_slope)
+    holds, beyond = cosine > -math.cos(m2), cosine - m2 * math.sin(m2)
     return F.where(holds, inside, beyond), F.where(holds, inside_slope, F.ones_like(cosine))
 
 
-def additive_angles(F, cosine, m2):
+def confined(F, cosine, psi, slope):
+    """Confine a margin to angles below pi/2: psi = c at pi/2 and beyond, with slope 1.
+
+    An angle within ROUNDING of pi/2 counts as pi/2.
+
+    Parameters
+    ----------
+    F
+        ``mx.nd`` or ``mx.sym``.
+
+    Inputs
+    ------
+    cosine, psi, slope : (B,) float32 each
+        The cosine, and what the margin makes of it.
+
+    Outputs
+    -------
+    psi, dpsi : (B,) float32 each
+
+    Notes
+    -----
+    ``easy_margin`` of the code that the authors of ArcFace, SV-Softmax and MagFace released; no
+    equation of their papers has it.
+    """
+    holds = cosine > ROUNDING
+    return F.where(holds, psi, cosine), F.where(holds, slope, F.ones_like(cosine))
+
+
+def unguarded_angle(F, cosine, m2):
+    """Return cos(t + m2) without the guard of `additive_angle`, (B,): it rises past pi - m2."""
+    return _added(F, F.clip(cosine, -1.0, 1.0), math.cos(m2), math.sin(m2))[0]
+
+
+def additive_angles(F, cosine, m2, easy_margin=False):
     """Add to each angle a margin of its own: psi = cos(t + m2), guarded as in `additive_angle`.
 
     Parameters
     ----------
     F
         ``mx.nd`` or ``mx.sym``.
+    easy_margin
+        See `additive_angle`.
 
     Inputs
     ------
@@ -102,12 +140,16 @@ def additive_angles(F, cosine, m2):
     -------
     psi, dpsi : (B,) float32 each
     by_margin : (B,) float32
-        Slope of psi towards the margin: -sin(t + m2), beyond the guard -(sin m2 + m2 cos m2).
+        Slope of psi towards the margin: -sin(t + m2), beyond the guard -(sin m2 + m2 cos m2), 0
+        where there is no margin.
     """
     cosine = F.clip(cosine, -1.0, 1.0)
     cos_m, sin_m = F.cos(m2), F.sin(m2)
     inside, inside_slope = _added(F, cosine, cos_m, sin_m)
     inside_by_margin = -(_sine(F, cosine) * cos_m + cosine * sin_m)
+    if easy_margin:
+        by_margin = inside_by_margin * (cosine > ROUNDING)
+        return *confined(F, cosine, inside, inside_slope), by_margin
     holds = cosine > -cos_m
     return (
         F.where(holds, inside, cosine - m2 * sin_m),
@@ -201,7 +243,7 @@ def combined_margin(F, cosine, m1=1.0, m2=0.0, m3=0.0, easy_margin=False):
     m1, m2, m3
         Factor on the angle, radians added to it, amount taken off the cosine.
     easy_margin
-        See `additive_angle`; has no effect unless m1 = 1.
+        Whether all three margins are confined to angles below pi/2: see `confined`.
 
     Inputs
     ------
@@ -216,10 +258,10 @@ def combined_margin(F, cosine, m1=1.0, m2=0.0, m3=0.0, easy_margin=False):
     Deng et al., "ArcFace", arXiv:1801.07698, equation 4.
     """
     if m1 == 1:
-        psi, slope = additive_angle(F, cosine, m2, easy_margin)
+        psi, slope = additive_angle(F, cosine, m2)
     else:
         psi, slope = multiplied_angle(F, cosine, m1, m2)
-    return psi - m3, slope
+    return confined(F, cosine, psi - m3, slope) if easy_margin else (psi - m3, slope)
 
 
 def _sine(F, cosine):

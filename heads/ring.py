@@ -61,7 +61,9 @@ def ring(
 
     Notes
     -----
-    Zheng et al., "Ring loss", arXiv:1803.00130, equation 1.
+    Zheng et al., "Ring loss", arXiv:1803.00130, equation 1. In the authors' code R starts at the
+    mean length of the first batch; here it starts at ``radius``, whatever the lengths are: set that
+    to what the network gives at first, or embeddings are pulled a long way.
     """
     return Ring(
         **check_classes(num_classes, embedding_size, use_bias),

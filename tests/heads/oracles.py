@@ -137,11 +137,20 @@ def combined(now, held, label, w, *, m1=1.0, m2=0.3, m3=0.2, scale=64.0):
     return margin_softmax(now, label, w, scale, lambda i, c: combined_psi(c, m1, m2, m3))
 
 
-def sv_softmax(now, held, label, w, *, t=1.2, m1=1.0, m2=0.0, m3=0.35, scale=64.0):
+def sv_softmax(
+    now, held, label, w, *, t=1.2, m1=1.0, m2=0.0, m3=0.35, scale=64.0, easy_margin=False
+):
+    def psi(c):
+        return c if easy_margin and c <= 0 else combined_psi(c, m1, m2, m3)
+
     logits, before = cosines(now), cosines(held)
     for i, y in enumerate(label):
-        logits[i, y] = part_of(w, logits[i, y], combined_psi(logits[i, y], m1, m2, m3))
-        limit = part_of(w, before[i, y], combined_psi(before[i, y], m1, m2, m3))
+        logits[i, y] = part_of(w, logits[i, y], psi(logits[i, y]))
+        limit = psi(before[i, y])
+        if easy_margin:  # hard ones are told by the margin without it, and without a guard
+            total = m1 * angle_of(before[i, y]) + m2
+            limit = (math.cos(total) if m1 == 1 else folded(total)) - m3
+        limit = part_of(w, before[i, y], limit)
         for j in range(len(logits[i])):
             if j != y and before[i, j] > limit:
                 logits[i, j] += w * (t - 1) * (logits[i, j] + 1)
@@ -162,12 +171,17 @@ def sub_center_arcface(
     return cross_entropy(scale * logits, label)
 
 
-def curricularface(now, held, label, w, *, m2=0.5, scale=64.0, momentum=0.01):
+def curricularface(
+    now, held, label, w, *, m2=0.5, scale=64.0, momentum=0.01, guarded_threshold=True
+):
     logits, before = cosines(now), cosines(held)
     t = now.t[0]
     for i, y in enumerate(label):
         logits[i, y] = part_of(w, logits[i, y], arc(logits[i, y], m2))
-        limit = part_of(w, before[i, y], arc(before[i, y], m2))
+        limit = arc(before[i, y], m2)
+        if not guarded_threshold:
+            limit = math.cos(angle_of(before[i, y]) + m2)
+        limit = part_of(w, before[i, y], limit)
         for j in range(len(logits[i])):
             if j != y and before[i, j] > limit:
                 c = logits[i, j]
@@ -203,14 +217,17 @@ def magface(
     most=0.8,
     length_weight=35.0,
     scale=64.0,
+    easy_margin=False,
 ):
     a = np.clip([length(x) for x in now.x], low, high)
     m = least + (most - least) / (high - low) * (a - low)
-    loss = margin_softmax(now, label, w, scale, lambda i, c: arc(c, m[i]))
+    loss = margin_softmax(now, label, w, scale, lambda i, c: arc(c, m[i], easy_margin))
     return loss + length_weight * (a / high**2 + 1 / a)
 
 
-def elasticface(now, held, label, w, *, m2=0.5, sigma=0.05, plus=False, scale=64.0):
+def elasticface(
+    now, held, label, w, *, m2=0.5, sigma=0.05, plus=False, by_argsort=False, scale=64.0
+):
     assert sigma == 0, "with a deviation the margins are drawn: see test_image_margins.py"
     return arcface(now, held, label, w, m2=m2, scale=scale)
 

@@ -44,15 +44,20 @@ CASES = {
     "sv_softmax": {"scale": 16.0},
     "sv_softmax arc": {"t": 1.3, "m2": 0.4, "m3": 0.0, "scale": 16.0},
     "sv_softmax folded": {"m1": 1.2, "m3": 0.1, "scale": 8.0},
+    "sv_softmax easy": {"scale": 16.0, "easy_margin": True},
+    "sv_softmax arc easy": {"m2": 0.4, "m3": 0.0, "scale": 16.0, "easy_margin": True},
+    "sv_softmax folded easy": {"m1": 1.2, "m2": 0.2, "scale": 8.0, "easy_margin": True},
     "sub_center_arcface": {"scale": 16.0},
     "sub_center_arcface 2": {"sub_centers": 2, "scale": 16.0, "easy_margin": True},
     "curricularface": {"scale": 16.0},
     "curricularface quick": {"momentum": 0.25, "m2": 0.3, "scale": 16.0},
+    "curricularface unguarded": {"scale": 16.0, "guarded_threshold": False},
     "adacos": {},
     "adacos near": {},  # a median below 45 degrees
     "adaface": {"scale": 16.0},
     "adaface quick": {"momentum": 0.5, "m": 0.3, "h": 0.5, "scale": 16.0},
     "magface": {**MAGFACE, "scale": 16.0},
+    "magface easy": {**MAGFACE, "scale": 16.0, "easy_margin": True},
     "elasticface": {"sigma": 0.0, "scale": 16.0},
     "circle": {"scale": 16.0},
     "circle as it comes": {},
@@ -418,6 +423,7 @@ def test_embeddings_of_no_length(case, hybridize):
         np.testing.assert_allclose(found["loss"], loss_of(case, point, LABEL), rtol=1e-4, atol=1e-3)
 
 
+EASY = ("arcface", {"easy_margin": True})
 # name, settings without margin, parent, its settings
 PARENTS = [
     ("l2_softmax", {"scale": 6.0, "use_bias": False}, "l2_softmax", {"scale": 6.0}),
@@ -428,10 +434,17 @@ PARENTS = [
     ("combined", {"m1": 1.0, "m2": 0.3, "m3": 0.0}, "arcface", {"m2": 0.3}),
     ("sv_softmax", {"t": 1.0, "m3": 0.0}, "normface", {}),
     ("sv_softmax", {"t": 1.0, "m3": 0.2}, "cosface", {"m3": 0.2}),
+    ("sv_softmax", {"t": 1.0, "m2": 0.5, "m3": 0.0, "easy_margin": True}, *EASY),
     ("sub_center_arcface", {"sub_centers": 1, "m2": 0.5}, "arcface", {}),
     ("sub_center_arcface", {"sub_centers": 1, "m2": 0.0}, "normface", {}),
+    ("sub_center_arcface", {"sub_centers": 1, "easy_margin": True}, *EASY),
     ("adaface", {"m": 0.0}, "normface", {}),
     ("magface", {**MAGFACE, "least": 0.5, "most": 0.5, "length_weight": 0.0}, "arcface", {}),
+    (
+        "magface",
+        {**MAGFACE, "least": 0.5, "most": 0.5, "length_weight": 0.0, "easy_margin": True},
+        *EASY,
+    ),
     ("elasticface", {"sigma": 0.0}, "arcface", {}),
     ("elasticface", {"m2": 0.0, "sigma": 0.0}, "normface", {}),
     ("intra", {"intra_weight": 0.0}, "arcface", {}),
