@@ -91,7 +91,7 @@ def cross_entropy(
     Notes
     -----
     In float32 the plain form takes MXNet's log_softmax, which oneDNN computes to about 4e-6: a loss
-    of 0.035680 comes out as 0.035683. Without oneDNN and in the native form it is 3e-7.
+    of 0.035680 comes out as 0.035683. Without oneDNN and in the native form it is 3e-7. Harmless.
     """
     margin = margin or (lambda score: (score, F.ones_like(score)))
     simple = form._replace(scale=1.0) == Form() and columns is None

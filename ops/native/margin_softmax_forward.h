@@ -9,6 +9,7 @@ template <typename T>
 struct Running {
   T* top;      // (rows) largest logit so far
   T* sum;      // (rows) of exp(logit - top)
+  T* excess;   // (rows) what rounding has put on the sum too much
   T* weighted; // (D, rows) of exp(logit - top) slope w / |w|, slope for the target alone
   T* s;        // (kTile, rows) scores of the tile
   T* slopes;   // (kTile, rows) of what stands in their place
@@ -60,14 +61,20 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
       const Vector<T> down = exponential(before - top);
       at(run.top + b) = top;
       at(run.sum + b) *= down;
+      at(run.excess + b) *= down;
       for (int64_t d = 0; d < D && in.pulls; ++d) at(run.weighted + d * rows + b) *= down;
     }
-    Vector<T> sum = at(run.sum + b);
+    // Classes that are each too small to be noticed beside the largest are not so together: the
+    // tile is summed alone, and what rounding does to the whole is carried on to the next (Kahan).
+    Vector<T> of_tile{};
     for (int64_t j = 0; j < n; ++j) {
       const Vector<T> e = exponential(at(s + j * rows + b) - top);
       at(s + j * rows + b) = e;
-      sum += e;
+      of_tile += e;
     }
+    const Vector<T> before_tile = at(run.sum + b), added = of_tile - at(run.excess + b);
+    const Vector<T> sum = before_tile + added;
+    at(run.excess + b) = (sum - before_tile) - added;
     at(run.sum + b) = sum;
     // The sum still grows, so these probabilities are bounds. Rows behind the last one have none.
     const Vector<T> part = at(row.length + b) / sum;
@@ -101,7 +108,8 @@ INLINE void finish_row(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>
   const int64_t D = in.D;
   T top = T(kLowest), sum = 0;
   for (int k = 0; k < threads; ++k) top = runs[k].top[b] > top ? runs[k].top[b] : top;
-  for (int k = 0; k < threads; ++k) sum += runs[k].sum[b] * T(exp(runs[k].top[b] - top));
+  for (int k = 0; k < threads; ++k)
+    sum += (runs[k].sum[b] - runs[k].excess[b]) * T(exp(runs[k].top[b] - top));
   out.maximum[b] = top;
   out.total[b] = sum;
   const bool here = in.label[b] >= 0;
@@ -143,7 +151,8 @@ void margin_softmax_forward(const MarginSoftmax<T>& in, int threads, char* worki
   pack(in, row.inverse, row.packed);
   Running<T> runs[kMostThreads];
   for (int k = 0; k < threads; ++k) {
-    runs[k] = {memory.take<T>(rows), memory.take<T>(rows), memory.take<T>(rows * D),
+    runs[k] = {memory.take<T>(rows), memory.take<T>(rows), memory.take<T>(rows),
+               memory.take<T>(rows * D),
                memory.take<T>(kTile * rows), memory.take<T>(kTile * rows), memory.take<T>(kTile)};
     for (int64_t b = 0; b < rows; ++b) runs[k].top[b] = T(kLowest);
   }

@@ -228,6 +228,21 @@ def test_a_class_far_below_the_others_does_not_underflow():
     assert np.isfinite(dx).all()
 
 
+@pytest.mark.parametrize("target", [0, 40000, 87019])
+@pytest.mark.parametrize(("scale", "psi"), [(21.475, 1.0), (8.687, 1.0), (21.475, -0.5)])
+def test_many_classes_that_are_far_away_are_not_lost_in_the_sum(target, scale, psi):
+    # Beside the target's 1 each of them is below what single precision notices, 87,019 are not.
+    w = np.tile(np.array([0, 1], np.float32), (87020, 1))
+    w[target] = 1, 0
+    row = (np.full(1, value, np.float32) for value in (target, psi, 1))
+    x, one = np.array([[3, 0]], np.float32), np.ones(1, np.float32)
+    loss, top, total, dx, _ = operator(x, w, *row, scale, one)
+    rest = 87019 * np.exp(-scale * psi)  # beside the target
+    assert loss[0] == pytest.approx(np.log1p(rest), rel=1e-5, abs=2e-7)
+    assert np.log(total[0]) + top[0] == pytest.approx(np.log1p(rest) + scale * psi, rel=1e-6)
+    assert np.abs(dx[0, 1]) == pytest.approx(scale * rest / (1 + rest) / 3, rel=5e-4)
+
+
 def test_a_row_whose_target_is_elsewhere_gives_the_sum_over_these_classes():
     (x, w, label, psi, slope), gradient = case(9, 20, 300, np.float64, elsewhere=False)
     # Two shards of the classes, put together as ranks would do it.
