@@ -31,7 +31,7 @@ def coco(num_classes: int, embedding_size: int, *, scale: float = 0.0) -> Margin
     arXiv:1710.00870, equations 5 to 7. Centroids are learned, as its authors do where there are
     more classes than a batch can show. At the automatic scale for 87,020 people an image on its
     centroid, at right angles to all others, still has a loss of 2.75. The authors' own face network
-    has a scale of 21.475, where that is 0.00004: take that, or 30, for sets of that size.
+    has a scale of 21.475, where that is 0.00004: take that for sets of that size.
     """
     size = check_size(num_classes, embedding_size, 1.0)
     scale = check_number("head.scale", scale, 0, math.inf, advice="0 goes by the classes")
