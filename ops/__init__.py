@@ -3,7 +3,8 @@
 
 Every operator has a plain-Gluon twin in the block that uses it: the same parameters, the same
 numbers up to rounding.  ``use`` chooses, before a network is called for the first time; until then
-it is the plain form.  ``fused`` tells the blocks.
+it is the plain form.  ``fused`` tells the blocks, and ``for_gpu`` tells those whose plain form
+differs between CPUs and GPUs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from mxnet import autograd, gluon, library
+from mxnet import autograd, context, gluon, library
 
 from ops import build
 from ops.feed import Feed
@@ -19,6 +20,7 @@ from ops.guard import Guard
 
 CHOICES = ("auto", "native", "plain")
 _device = ""  # type of the device whose fused operators are used; "" for the plain form
+_computes_on = "cpu"  # type of the device that ``use`` was told of, whichever form is used
 _loaded = False  # MXNet takes a library once
 _feed: Feed | None = None  # the loaders' functions, which work on the CPU whatever computes
 _guard: Guard | None = None  # of the whole process: SIGBUS is taken over once
@@ -28,7 +30,7 @@ class OperatorError(ValueError):
     """The operators cannot be used as asked."""
 
 
-def use(choice: str, device: str = "cpu") -> str:
+def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     """Choose the operators; return the sentence that the log should carry.
 
     Parameters
@@ -37,17 +39,19 @@ def use(choice: str, device: str = "cpu") -> str:
         "native": the fused operators, or an error; "plain": Gluon's own; "auto": native where
         they can be had, on the CPU alone as long as those for GPUs have not run on one.
     device
-        Type of the device that computes, "cpu" or "gpu".
+        Type of the device that computes, "cpu" or "gpu". The plain form is the one for it.
+    device_id
+        Number of the GPU that is asked whether it can run the operators, as in ``mx.gpu(number)``.
 
     Raises
     ------
     OperatorError
         If native operators are asked for and cannot be had.
     """
-    global _device, _loaded, _feed
+    global _device, _computes_on, _loaded, _feed
     if choice not in CHOICES:
         raise OperatorError(f"run.operators: must be one of {', '.join(CHOICES)}, got {choice!r}")
-    _device, _feed = "", None
+    _device, _computes_on, _feed = "", device, None
     if choice == "plain":
         return ""
     try:
@@ -57,7 +61,7 @@ def use(choice: str, device: str = "cpu") -> str:
         if choice == "auto" and device != "cpu":
             return ""
         if device == "gpu":
-            _require_gpu(compiled)
+            _require_gpu(compiled, device_id)
         if not _loaded:
             library.load(str(path), verbose=False)
             _loaded = True
@@ -73,17 +77,21 @@ def use(choice: str, device: str = "cpu") -> str:
     return f"operators native ({level})"
 
 
-def _require_gpu(compiled: ctypes.CDLL) -> None:
-    """Raise OperatorError if the library has no operators for this host's GPUs."""
+def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
+    """Raise OperatorError if the library has no operators for this GPU of the host."""
     if not hasattr(compiled, "face_ops_gpu_fault"):
         raise OperatorError(
             "run.operators: the operators for GPUs are not in the library, got MXNet without CUDA "
             "or no nvcc when it was compiled; use run.operators=plain"
         )
+    compiled.face_ops_gpu_fault.argtypes = [ctypes.c_int]
     compiled.face_ops_gpu_fault.restype = ctypes.c_char_p
-    fault = compiled.face_ops_gpu_fault()
+    fault = compiled.face_ops_gpu_fault(device_id)
     if fault:
-        raise OperatorError(f"run.operators: {fault.decode()}; use run.operators=plain")
+        raise OperatorError(
+            f"run.operators: GPU {device_id} cannot run the fused operators, got: "
+            f"{fault.decode()}; use run.operators=plain"
+        )
 
 
 def feed() -> Feed | None:
@@ -118,6 +126,17 @@ def fused() -> bool:
     return bool(_device)
 
 
+def for_gpu() -> bool:
+    """Return whether what is traced or called now computes on a GPU.
+
+    It does where ``use`` was told of a GPU, or where the arrays lie on one. A traced graph does not
+    know its arrays, but MXNet does: a block makes the device of its input the current context
+    before it is traced, as before it is called operator by operator. So networks need no call of
+    ``use`` to get the form for their device.
+    """
+    return "gpu" in (_computes_on, context.current_context().device_type)
+
+
 def fused_scores() -> bool:
     """Return whether the margin softmax of any scores is used, which the CPU alone has."""
     return _device == "cpu"
@@ -150,18 +169,22 @@ class TwoGraphs(gluon.HybridBlock):
     """A hybrid block with one graph for training and one for inference, over the same parameters.
 
     A hybridized block is traced once, and whether it is in training is frozen then; the operators
-    of training must not be met in inference.
+    of training must not be met in inference. A block whose parameters have moved from a CPU to a
+    GPU, or back, is traced again.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._graphs: dict[bool, tuple] = {}
+        self._graphs_for_gpu: dict[bool, bool] = {}
 
     def _call_cached_op(self, *args: Any) -> Any:
-        training = autograd.is_training()
+        training, gpu = autograd.is_training(), for_gpu()
+        if self._graphs_for_gpu.get(training, gpu) != gpu:
+            del self._graphs[training]
         self._switch(training)
         out = super()._call_cached_op(*args)
-        self._graphs[training] = self._traced()
+        self._graphs[training], self._graphs_for_gpu[training] = self._traced(), gpu
         return out
 
     def _switch(self, training: bool) -> None:
@@ -185,7 +208,7 @@ class TwoGraphs(gluon.HybridBlock):
 
     def _clear_cached_op(self) -> None:
         super()._clear_cached_op()
-        self._graphs = {}
+        self._graphs, self._graphs_for_gpu = {}, {}
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         """Export the graph of inference, which holds none of our operators."""

@@ -90,7 +90,7 @@ def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
     layer takes height x width of its output x number of its weights; a dense layer one per weight.
     Batch normalisation, activations and sums are not counted, as nowhere in the field.
 
-    A `nets.blocks.PReLU` is written as two depthwise products, which are convolutions in the graph.
+    A `nets.blocks.PReLU` is written for CPUs as two depthwise products, convolutions in the graph.
     They are the rectifier and left out: their weights are computed (from the slopes, which
     `Size.parameters` holds once), where those of a layer are parameters.
     """

@@ -9,8 +9,8 @@
 extern "C" const char* face_ops_level() { return face::kernels().level; }
 
 #ifdef FACE_GPU
-// Null, or why the operators cannot compute on the GPU that is the current one.
-extern "C" const char* face_ops_gpu_fault() { return face::gpu::fault(); }
+// Null, or why the operators cannot compute on this GPU.
+extern "C" const char* face_ops_gpu_fault(int device) { return face::gpu::fault(device); }
 #endif
 
 MXReturnValue initialize(int version) {

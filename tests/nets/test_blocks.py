@@ -1,16 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks against float64 NumPy."""
 
+import json
+
 import mxnet as mx
 import numpy as np
 import pytest
 
+import ops
 from nets.blocks import ConvNorm, LinearBottleneck, PReLU
 
+FORMS = [("plain", "cpu"), ("plain", "gpu"), ("native", "cpu")]
 
+
+def use_form(choice, device):
+    """Choose a form of the blocks; skip where there is no compiler."""
+    try:
+        ops.use(choice, device)
+    except ops.OperatorError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("form", FORMS, ids="-".join)
 @pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
 @pytest.mark.parametrize("shape", [(2, 24, 9, 7), (1, 8, 1, 1), (3, 20, 14, 14)])
-def test_prelu_value_and_gradients(shape, hybridize):
+def test_prelu_value_and_gradients(shape, hybridize, form):
+    use_form(*form)
     random = np.random.RandomState(0)
     x, upstream = random.randn(2, *shape).astype("f4")
     alpha = random.uniform(-0.5, 1.5, shape[1]).astype("f4")  # negative and above 1 as well
@@ -36,7 +51,63 @@ def test_prelu_value_and_gradients(shape, hybridize):
     np.testing.assert_array_equal(array.asnumpy(), x.astype("f4"))
 
 
-def test_prelu_starts_at_a_quarter_and_shows_bad_numbers():
+def relative(values, others):
+    return np.abs(values - others).max() / max(1.0, np.abs(others).max())
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+def test_all_forms_of_prelu_agree(hybridize, training):
+    random = np.random.default_rng(0)
+    x, upstream = random.normal(size=(2, 4, 64, 7, 7))
+    alpha = random.uniform(-0.2, 1.2, 64)
+    found, operators = [], []
+    for form in FORMS:
+        use_form(*form)
+        block = PReLU(64)
+        block.initialize()
+        block.alpha.set_data(mx.nd.array(alpha))
+        if hybridize:
+            block.hybridize(static_alloc=True, static_shape=True)
+        array = mx.nd.array(x)
+        array.attach_grad()
+        with mx.autograd.record(train_mode=training):
+            y = block(array)
+        y.backward(mx.nd.array(upstream))
+        found.append([a.asnumpy() for a in (y, array.grad, block.alpha.grad())])
+        with mx.autograd.record(train_mode=training):
+            traced = json.loads(block(mx.sym.var("data")).tojson())["nodes"]
+        operators.append([node["op"] for node in traced if node["op"] != "null"])
+    assert operators[0].count("Convolution") == 2
+    assert operators[1] == ["LeakyReLU"]
+    assert operators[2] == (["face_prelu"] if training else operators[0])
+    for other in found[1:]:
+        assert max(map(relative, other, found[0])) <= 1e-6
+
+
+def test_prelu_of_a_gpu_keeps_the_slopes_of_a_checkpoint(tmp_path):
+    blocks = []
+    for device in ("cpu", "gpu", "cpu"):
+        ops.use("plain", device)
+        block = PReLU(5, prefix="act_")
+        block.initialize()
+        if blocks:
+            block.load_parameters(str(tmp_path / "slopes"))
+        else:
+            block.alpha.set_data(mx.nd.arange(5) / 10)
+        block.save_parameters(str(tmp_path / "slopes"))
+        blocks.append(block)
+    x = mx.nd.random.normal(shape=(2, 5, 3, 3))
+    assert {tuple(block.alpha.data().asnumpy()) for block in blocks} == {
+        tuple(blocks[0].alpha.data().asnumpy())
+    }
+    assert [list(block.collect_params()) for block in blocks] == [["act_alpha"]] * 3
+    np.testing.assert_allclose(blocks[2](x).asnumpy(), blocks[0](x).asnumpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_prelu_starts_at_a_quarter_and_shows_bad_numbers(device):
+    ops.use("plain", device)
     block = PReLU(8)
     block.initialize()
     np.testing.assert_array_equal(block.alpha.data().asnumpy(), np.full(8, 0.25, "f4"))

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
@@ -183,6 +184,121 @@ def test_adding_to_gradients_is_refused():
     net.collect_params().setattr("grad_req", "add")
     with pytest.raises(ValueError, match="cannot add to a gradient, got grad_req='add' of mobile"):
         train(net)
+
+
+def pointwise_groups(symbol):
+    """Return the 1x1 convolutions of a graph that have as many groups as channels."""
+    nodes = json.loads(symbol.tojson())["nodes"]
+    found = [node["attrs"] for node in nodes if node["op"] == "Convolution"]
+    assert found
+    return [
+        attributes
+        for attributes in found
+        if attributes["kernel"] == "(1, 1)" and attributes.get("num_group", "1") != "1"
+    ]
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+def test_a_graph_for_a_gpu_has_no_prelu_of_convolutions(name, training):
+    net, data = build_net(name), mx.sym.var("data")
+
+    def traced():
+        with mx.autograd.record(train_mode=training):
+            return net(data)
+
+    ops.use("plain", "cpu")
+    assert len(pointwise_groups(traced())) == 2 * len(slopes(net))
+    with mx.gpu(0):  # where the arrays lie says it as well
+        assert not pointwise_groups(traced())
+    for choice in ("plain", "auto"):
+        assert ops.use(choice, "gpu") == "" and not ops.fused()
+        symbol = traced()
+        assert not pointwise_groups(symbol)
+        nodes = json.loads(symbol.tojson())["nodes"]
+        assert [node["op"] for node in nodes].count("LeakyReLU") == len(slopes(net))
+        # Depthwise are the convolutions of the network alone.
+        for node in nodes:
+            attributes = node.get("attrs", {})
+            if attributes.get("num_group", "1") != "1":
+                assert attributes["kernel"] in ("(3, 3)", "(7, 7)"), attributes
+    ops.use("plain", "cpu")
+    assert pointwise_groups(traced())
+
+
+def slopes(net):
+    return [name for name in net.collect_params() if name.endswith("alpha")]
+
+
+def test_the_fused_operators_of_a_gpu_infer_in_the_form_for_it(monkeypatch, tmp_path):
+    use_gpu_library(monkeypatch, tmp_path)
+    assert ops.use("native", "gpu", 0) == "operators native (gpu)"
+    symbol = build_net("mobilefacenet")(mx.sym.var("data"))
+    assert "face_" not in symbol.tojson() and not pointwise_groups(symbol)
+
+
+def use_gpu_library(monkeypatch, tmp_path):
+    """Have a library whose operators run on GPU 0 alone; MXNet loads none."""
+    source, library = tmp_path / "library.c", tmp_path / "library.so"
+    source.write_text(
+        'const char* face_ops_level() { return "gpu"; }\n'
+        "const char* face_ops_gpu_fault(int device) {\n"
+        '    return device ? "no kernel image is available" : 0;\n'
+        "}\n"
+    )
+    command = ["g++", "-x", "c", "-shared", "-fPIC", "-o", library, source]
+    subprocess.run(command, check=True)
+    monkeypatch.setattr("ops.build.compile_library", lambda: library)
+    monkeypatch.setattr(ops, "Feed", lambda compiled: None)
+    monkeypatch.setattr(ops, "_loaded", True)
+
+
+def test_the_gpu_of_the_rank_is_asked(monkeypatch, tmp_path):
+    use_gpu_library(monkeypatch, tmp_path)
+    with pytest.raises(ops.OperatorError) as caught:
+        ops.use("native", "gpu", 3)
+    assert str(caught.value) == (
+        "run.operators: GPU 3 cannot run the fused operators, got: no kernel image is available; "
+        "use run.operators=plain"
+    )
+    assert not ops.fused() and ops.for_gpu()
+
+
+@pytest.fixture
+def second_cpu_is_a_gpu(monkeypatch):
+    """Let arrays of mx.cpu(1) be taken for those of a GPU."""
+    current = mx.context.current_context
+
+    def stand_in():
+        found = current()
+        return SimpleNamespace(device_type="gpu") if found == mx.cpu(1) else found
+
+    monkeypatch.setattr("ops.context.current_context", stand_in)
+
+
+def test_the_device_of_the_arrays_decides_where_nobody_has_said(second_cpu_is_a_gpu):
+    image = np.random.default_rng(0).normal(size=(2, 3, 112, 112))
+    forms, embeddings = [], []
+    for ctx in (mx.cpu(), mx.cpu(1)):
+        net = small_net()
+        net.collect_params().reset_ctx(ctx)
+        net.hybridize(static_alloc=True, static_shape=True)
+        embeddings.append(net(mx.nd.array(image, ctx=ctx)).asnumpy())
+        forms.append(bool(pointwise_groups(net._cached_graph[1])))
+    assert forms == [True, False]
+    np.testing.assert_allclose(*embeddings, atol=1e-5)
+
+
+def test_a_net_that_moves_to_a_gpu_is_traced_again(second_cpu_is_a_gpu, tmp_path):
+    net, image = small_net(), np.random.default_rng(0).normal(size=(2, 3, 112, 112))
+    net.hybridize(static_alloc=True, static_shape=True)
+    before = net(mx.nd.array(image)).asnumpy()
+    for ctx, convolutions in ((mx.cpu(1), False), (mx.cpu(), True)):
+        net.collect_params().reset_ctx(ctx)
+        after = net(mx.nd.array(image, ctx=ctx)).asnumpy()
+        assert bool(pointwise_groups(net._cached_graph[1])) == convolutions
+        np.testing.assert_allclose(after, before, atol=1e-5)
+        net.export(str(tmp_path / "net"))  # whatever the form, its graph is there
 
 
 def test_a_choice_that_is_none_is_refused():

@@ -2,6 +2,8 @@
 // PReLU, batch normalisation, and filling arrays: which kernels run over which parts.
 #include "activation.cuh"
 
+#include <thread>
+
 #include "blas.h"
 
 namespace face {
@@ -92,14 +94,18 @@ const char* fill(T* array, int64_t count, T value, Stream stream) {
   return launch_fault();
 }
 
-const char* fault() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, fill_values<float>);
-  if (error != cudaSuccess) {
-    cudaGetLastError();  // said here; it is not for the next launch to say
-    return cudaGetErrorString(error);
-  }
-  return blas_fault();
+const char* fault(int device) {
+  cudaError_t error = cudaSuccess;
+  // On a thread of its own, since every thread has its own current device: the attributes of a
+  // kernel open a context on it, of some hundred MB. Setting the device of the caller and setting
+  // it back would do the same to the old one from CUDA 12 on, GPU 0 on every rank.
+  std::thread asks([&] {
+    cudaFuncAttributes attributes;
+    error = cudaSetDevice(device);
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, fill_values<float>);
+  });
+  asks.join();
+  return error == cudaSuccess ? blas_fault() : cudaGetErrorString(error);
 }
 
 #define FACE_INSTANTIATE(T)                                                                     \

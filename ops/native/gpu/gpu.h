@@ -93,9 +93,9 @@ const char* batch_norm_backward(const Planes& size, const BatchNorm<T>& in, cons
 template <typename T>
 const char* fill(T* array, int64_t count, T value, Stream stream);
 
-// Why the current device cannot be used, or null: it may be one for which no code was compiled,
-// or cuBLAS may be missing.
-const char* fault();
+// Why a device cannot be used, or null: it may be one for which no code was compiled, or cuBLAS may
+// be missing. No other device is touched, and the current device stays what it was.
+const char* fault(int device);
 
 }  // namespace gpu
 }  // namespace face

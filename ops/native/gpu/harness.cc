@@ -106,7 +106,7 @@ const char* batch_norm_gradient(const int64_t* size, Arrays in, double epsilon, 
 
 extern "C" {
 
-const char* face_gpu_fault() { return fault(); }
+const char* face_gpu_fault(int device) { return fault(device); }
 
 int64_t face_gpu_margin_softmax_bytes(int width, const int64_t* size, int update, int64_t chunk) {
   return BY_WIDTH(margin_softmax_bytes, size[0], size[1], size[2], update != 0, chunk);

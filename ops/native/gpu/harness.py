@@ -52,11 +52,11 @@ class Harness:
         self._empty, self._pointer = empty, pointer
         self._stream = ctypes.c_void_p(stream)
 
-    def fault(self) -> str | None:
-        """Return why the device cannot be used, or None."""
+    def fault(self, device: int = 0) -> str | None:
+        """Return why the GPU of this number cannot be used, or None."""
         function = self._library.face_gpu_fault
-        function.restype = ctypes.c_char_p
-        said = function()
+        function.argtypes, function.restype = [ctypes.c_int], ctypes.c_char_p
+        said = function(device)
         return said.decode() if said else None
 
     def margin_softmax_bytes(

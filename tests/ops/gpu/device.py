@@ -40,6 +40,15 @@ class Device:
         """Return how many kernels have been started."""
         return self._emulation.emulation_launches()
 
+    def current(self) -> int:
+        """Return the number of the current device."""
+        return self._emulation.emulation_device()
+
+    def contexts(self) -> list[int]:
+        """Return the devices on which contexts were opened since the last call."""
+        found = self._emulation.emulation_contexts()
+        return [device for device in range(32) if found >> device & 1]
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return a new array of NaN."""
         dtype = np.dtype(dtype)

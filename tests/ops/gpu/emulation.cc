@@ -12,4 +12,10 @@ void emulation_stream(void* stream) { emulation::stream = stream; }
 
 long long emulation_launches() { return emulation::launches; }
 
+// The current device of the calling thread.
+int emulation_device() { return emulation::device; }
+
+// The devices, one bit each, on which contexts were opened since the last call.
+unsigned emulation_contexts() { return emulation::contexts.exchange(0); }
+
 }  // extern "C"

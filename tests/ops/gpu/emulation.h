@@ -11,6 +11,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -27,16 +28,36 @@
 #define __device__
 #define __shared__ static  // one block runs at a time
 
-enum cudaError_t { cudaSuccess };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidDevice = 101, cudaErrorNoKernelImage = 209 };
+
+namespace emulation {
+constexpr int kDevices = 4;
+constexpr int kWithoutCode = 3;         // the device that no code was compiled for
+inline thread_local int device = 0;     // the current one, which every thread has of its own
+inline std::atomic<unsigned> contexts;  // one bit for each device that a context was opened on
+}  // namespace emulation
+
 struct cudaFuncAttributes {};
 template <typename F>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, F) {
-  return cudaSuccess;
+  emulation::contexts |= 1u << emulation::device;
+  return emulation::device == emulation::kWithoutCode ? cudaErrorNoKernelImage : cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline const char* cudaGetErrorString(cudaError_t) { return ""; }
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorInvalidDevice ? "invalid device ordinal"
+         : error == cudaErrorNoKernelImage
+             ? "no kernel image is available for execution on the device"
+             : "";
+}
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = emulation::device;
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= emulation::kDevices) return cudaErrorInvalidDevice;
+  emulation::contexts |= 1u << device;  // as from CUDA 12 on
+  emulation::device = device;
   return cudaSuccess;
 }
 

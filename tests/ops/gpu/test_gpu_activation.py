@@ -119,5 +119,23 @@ def test_fill(device, count):
     assert (array == 3.5).all()
 
 
-def test_the_device_can_be_used(device):
-    assert device.operators.fault() is None
+@pytest.mark.parametrize("number", [0, 2])
+def test_the_gpu_of_the_rank_is_asked_and_no_other(device, number):
+    device.contexts()
+    assert device.operators.fault(number) is None
+    assert device.contexts() == [number]  # none on GPU 0 for the other ranks
+    assert device.current() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (3, "no kernel image is available for execution on the device"),
+        (4, "invalid device ordinal"),
+        (-1, "invalid device ordinal"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_judged_by_itself(device, number, why):
+    assert device.operators.fault(number) == why
+    assert device.current() == 0
+    assert device.operators.fault(1) is None  # nothing is left of the fault
