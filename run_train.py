@@ -42,11 +42,11 @@ from evaluation.pairs import Pairs, read_pairs
 from evaluation.set_check import check_sets
 from heads import HEADS, build_head
 from heads.metric import check_batches
-from launch.agree import Refused, agree, require_equal
+from launch.agree import Refused, agree, gather_notices, require_equal
 from launch.cli import load_config
 from launch.comm import Comm, NoConnection, connect
 from launch.config import Config, ConfigError, differences
-from launch.gpu import require_code
+from launch.gpu import choose_device
 from launch.provenance import commit, versions
 from nets import NETS, build_net, check_image_size
 from pipeline import mapped
@@ -79,6 +79,8 @@ class Inputs:
     num_classes: int
     image_size: tuple[int, int]
     epoch_images: int
+    notices: tuple[str, ...] = ()
+    """On the device of this rank."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -137,7 +139,8 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     # Kept from the first start on: with another number of ranks an epoch drops another tail.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
     end_images = state.get("end_images") or run_images(config, epoch_images, whole)
-    operators = agree(comm, lambda: ops.use(config.run.operators, inputs.ctx.device_type))
+    device = inputs.ctx.device_type, inputs.ctx.device_id
+    operators = agree(comm, lambda: ops.use(config.run.operators, *device))
     # The loader first: its worker processes fork before MXNet has threads.
     loader, decode, told = agree(comm, lambda: make_loader(config, inputs, comm, progress, folder))
     at_end.callback(loader.close)
@@ -171,7 +174,8 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             begin=Position(progress.epoch, progress.consumed),
             say=log.say,
         )
-    notices = inputs.records.notices if inputs.records else ()
+    notices = gather_notices(comm, inputs.notices)
+    notices += inputs.records.notices if inputs.records else ()
     announce(
         log,
         folder,
@@ -260,16 +264,9 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
     """Open and check everything that the configuration names."""
     data = config.data
     gpus = mx.context.num_gpus() if config.run.device != "cpu" else 0
-    if config.run.device == "gpu" and comm.local_size > gpus:
-        raise ConfigError(
-            f"run.device: 'gpu' needs {comm.local_size} GPUs on this host, MXNet sees {gpus}; "
-            "use run.device=cpu or fewer ranks"
-        )
-    # Horovod: all ranks of a host take one kind of device; theirs differ in what they can exchange.
-    use_gpu = config.run.device != "cpu" and comm.local_size <= gpus
-    if use_gpu:
-        require_code(comm.local_rank)
+    use_gpu, notice = choose_device(config.run.device, gpus, comm.local_rank, comm.local_size)
     ctx = mx.gpu(comm.local_rank) if use_gpu else mx.cpu()
+    comm.require_link(ctx)
     decode = data.decode
     if decode not in ("auto", "cpu", "native") and not use_gpu:
         raise ConfigError(f"data.decode: {decode!r} needs a GPU, got none; use data.decode=auto")
@@ -306,9 +303,9 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
     found = find_sets(config.eval.sets) if config.eval.sets else {}
     sets = {name: read_pairs(path) for name, path in found.items()}
     check_sets(sets, image_size)
-    return Inputs(
-        ctx, records, sets, pretrained, num_classes, image_size, max(1, images // whole) * whole
-    )
+    images = max(1, images // whole) * whole
+    notices = (notice,) if notice else ()
+    return Inputs(ctx, records, sets, pretrained, num_classes, image_size, images, notices)
 
 
 def free_memory(config: Config, inputs: Inputs, comm: Comm) -> None:

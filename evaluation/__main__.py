@@ -159,15 +159,20 @@ def choose_device(name: str) -> Any:
     """Return the MXNet context for "auto", "cpu" or "gpu"."""
     import mxnet as mx
 
-    if name == "cpu" or (name == "auto" and not mx.context.num_gpus()):
+    if name == "cpu":
         return mx.cpu()
-    if not mx.context.num_gpus():
+
+    from launch.gpu import notice_of_no_gpu, require_code
+
+    if mx.context.num_gpus():
+        notice, ctx = require_code(0), mx.gpu(0)
+    elif name == "auto":
+        notice, ctx = notice_of_no_gpu(), mx.cpu()
+    else:
         raise ValueError("--device: there is no GPU that MXNet can use, got gpu; take cpu")
-
-    from launch.gpu import require_code
-
-    require_code(0)
-    return mx.gpu(0)
+    if notice:
+        print(f"evaluation: {notice}", file=sys.stderr)
+    return ctx
 
 
 def find_cut_off_check() -> CutOff | None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from launch.comm import Comm
@@ -49,6 +49,15 @@ def require_equal(comm: Comm, value: Any, what: str) -> None:
                 f"{where}: the ranks do not see the same, got {here!r} on rank 0 and {there!r} "
                 f"on rank {rank}; give every host the same files and command"
             )
+
+
+def gather_notices(comm: Comm, notices: Sequence[str]) -> tuple[str, ...]:
+    """Return the notices of all ranks, each once; those that rank 0 has not, with their rank."""
+    found: dict[str, str] = {}
+    for rank, said in enumerate(comm.gather_json(list(notices))):
+        for notice in said:
+            found.setdefault(notice, f"rank {rank}: {notice}" if rank else notice)
+    return tuple(found.values())
 
 
 def _first_difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any]:

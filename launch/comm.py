@@ -70,6 +70,9 @@ class Comm:
         """Return a trainer whose ``step`` averages the gradients over the ranks first."""
         return mx.gluon.Trainer(parameters, optimizer, kvstore=None)
 
+    def require_link(self, ctx: mx.Context) -> None:
+        """Raise NoLink if arrays of this device cannot travel for want of a link to the driver."""
+
     def notice(self, ctx: mx.Context) -> str:
         """Return what the user should know of the way arrays of this device travel, or ""."""
         return ""
@@ -165,6 +168,10 @@ class HorovodComm(Comm):
             trainer._scale /= self.size
         return trainer
 
+    def require_link(self, ctx: mx.Context) -> None:
+        if ctx.device_type == "gpu" and nccl_release():
+            require_driver_link()
+
     def notice(self, ctx: mx.Context) -> str:
         if not through_host(ctx):
             return ""
@@ -187,6 +194,27 @@ def nccl_release() -> str:
     return f"{code // 10000}.{code // 100 % 100}.{code % 100}" if code else ""
 
 
+class NoLink(ValueError):
+    """The driver lacks the name that Horovod asks for."""
+
+
+def require_driver_link() -> None:
+    """Raise NoLink if the driver has no library ``libcuda.so``.
+
+    With NCCL Horovod 0.28 loads the driver by that name (horovod/mxnet/cuda_util.cc), not as
+    libcuda.so.1.  Where it is missing Horovod's thread ends at the first exchange of arrays, and
+    all ranks are told no more than that Horovod has been shut down.
+    """
+    try:
+        ctypes.CDLL(DRIVER_LINK)
+    except OSError as error:
+        raise NoLink(
+            f"launch: Horovod with NCCL loads the NVIDIA driver as {DRIVER_LINK}, got {error}; "
+            "make a link of that name to libcuda.so.1 beside it (ldconfig -p | grep libcuda.so.1 "
+            "says where) and call ldconfig"
+        ) from None
+
+
 def through_host(ctx: mx.Context) -> bool:
     """Return whether arrays of this device reach the other ranks through the host's memory."""
     return ctx.device_type == "gpu" and not nccl_release()
@@ -197,6 +225,8 @@ def _within_reach(arrays: Named) -> AbstractContextManager[Named]:
     ctx = next(iter(arrays.values())).context if arrays else mx.cpu()
     return in_host_memory(arrays) if through_host(ctx) else nullcontext(arrays)
 
+
+DRIVER_LINK = "libcuda.so"
 
 CYCLE_MS = "5"
 """Milliseconds of Horovod's cycle over Gloo, unless HOROVOD_CYCLE_TIME says otherwise."""

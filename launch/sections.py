@@ -30,7 +30,7 @@ class RunConfig:
     resume: bool = True
     """Go on with an unfinished run of this name; false starts a new one."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: a GPU for each rank if the host has enough of them, else the CPU for all."""
+    """auto: a GPU for each rank if the host has any, too few are refused; else the CPU for all."""
     operators: Literal["auto", "native", "plain"] = "auto"
     """native: the fused operators of ops/; plain: Gluon's; auto: native where they can be had."""
 

@@ -116,13 +116,19 @@ def tiny_records(make_records: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def make_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return ``make_driver(*capabilities)`` -> an NVIDIA driver with one GPU for each, as 90."""
+    """Return ``make_driver(*capabilities)`` -> an NVIDIA driver with one GPU for each, as 90.
 
-    def make(*capabilities: int) -> Path:
+    ``version`` is the CUDA version that it supports, as 11040.
+    """
+
+    def make(*capabilities: int, version: int = 12020) -> Path:
         library = tmp_path_factory.mktemp("driver") / "libfakecuda.so"
-        given = f"-DCAPABILITIES={','.join(map(str, capabilities))}"
+        given = [
+            f"-DCAPABILITIES={''.join(f'{c},' for c in capabilities)}",
+            f"-DVERSION={version}",
+        ]
         source = Path(__file__).with_name("launch") / "fake_driver.c"
-        command = ["g++", "-x", "c", "-shared", "-fPIC", given, "-o", library, source]
+        command = ["g++", "-x", "c", "-shared", "-fPIC", *given, "-o", library, source]
         subprocess.run(command, check=True)
         return library
 

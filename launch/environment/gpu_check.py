@@ -2,8 +2,9 @@
 """Test the GPU environment in one line:  .venv-gpu/bin/python -m launch.environment.gpu_check
 
 Imports MXNet for CUDA and Horovod, trains a small net for one step on the CPU and on every GPU
-that MXNet's wheel has code for, and says how many there are.  On a machine without an NVIDIA
-driver it starts itself again with the stand-in that setup.sh has compiled.
+that MXNet's wheel has code for, and says how many there are and which of them cannot be used.  On
+a machine without an NVIDIA driver it starts itself again with the stand-in that setup.sh has
+compiled.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.gpu import DRIVER, Driver, has_code
+from launch.gpu import DRIVER, Driver, Gpu, fit_fusion, has_code
 
 STAND_IN = Path(sys.prefix) / "stand-in"
 FEATURES = ("CUDA", "CUDNN", "NCCL")
@@ -40,7 +42,7 @@ def main() -> int:
         os.execve(sys.executable, arguments, environment)
     import mxnet as mx
 
-    from launch.comm import nccl_release
+    from launch.comm import NoLink, nccl_release, require_driver_link
 
     features = mx.runtime.Features()
     off = [name for name in FEATURES if not features.is_enabled(name)]
@@ -48,7 +50,11 @@ def main() -> int:
         print(f"gpu_check: MXNet lacks {', '.join(off)}; call `make gpu`", file=sys.stderr)
         return 1
     gpus = mx.context.num_gpus()
-    known = [i for i in range(gpus) if has_code(Driver().gpu(i).capability)]
+    driver = Driver()
+    found = [driver.gpu(i) for i in range(gpus)]
+    known = [i for i, gpu in enumerate(found) if has_code(gpu.capability)]
+    # Before a graph is traced.
+    notices = [fit_fusion(driver) if known else "", *without_code(found)]
     contexts = [mx.cpu(), *(mx.gpu(i) for i in known)]
     for context in contexts:
         before, after = train_one_step(mx, context)
@@ -60,6 +66,13 @@ def main() -> int:
             )
             return 1
     release = nccl_release()
+    if release and not stand_in:  # which has one name
+        try:
+            require_driver_link()
+        except NoLink as error:  # one rank does without
+            notices.append(str(error))
+    for notice in filter(None, notices):
+        print(f"gpu_check: {notice}")
     print(
         f"mxnet {mx.__version__}: {', '.join(FEATURES)} on; num_gpus {gpus}"
         f"{' (stand-in driver)' if stand_in else ''}; trained a step on "
@@ -67,6 +80,19 @@ def main() -> int:
         f"{f'with NCCL {release}' if release else 'without NCCL'}"
     )
     return 0
+
+
+def without_code(gpus: Sequence[Gpu]) -> list[str]:
+    """Return a sentence for each kind of GPU that cannot be used, with the numbers of those."""
+    numbers: dict[str, list[str]] = {}
+    for i, gpu in enumerate(gpus):
+        if not has_code(gpu.capability):
+            numbers.setdefault(str(gpu), []).append(str(i))
+    return [
+        f"GPU {', '.join(found)} cannot be used, MXNet has no machine code for it, got {gpu}; see "
+        '"Which GPUs" in docs/gpu.md'
+        for gpu, found in numbers.items()
+    ]
 
 
 def train_one_step(mx: Any, context: Any) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import mxnet as mx
@@ -207,3 +208,43 @@ def test_paths_in_the_home_folder(sets, checkpoint, tmp_path, monkeypatch, capsy
     assert command.main(["verify", *arguments]) == 0
     assert (tmp_path / "a.json").is_file()
     assert command.main(["compare", "--base=~/run", *arguments]) == 0
+
+
+def test_a_net_is_loaded_in_the_form_for_its_device(checkpoint, monkeypatch):
+    current = mx.context.current_context
+
+    def stand_in():  # arrays of the second CPU are taken for those of a GPU
+        found = current()
+        return SimpleNamespace(device_type="gpu") if found == mx.cpu(1) else found
+
+    monkeypatch.setattr("ops.context.current_context", stand_in)
+    image = np.random.default_rng(0).normal(size=(2, 3, 112, 112))
+    found = []
+    for ctx, convolutions in ((mx.cpu(), True), (mx.cpu(1), False)):
+        net, _ = command.load_net(command.open_model(str(checkpoint)), ctx)
+        found.append(net(mx.nd.array(image, ctx=ctx)).asnumpy())
+        traced = json.loads(net._cached_graph[1].tojson())["nodes"]
+        assert ("LeakyReLU" in [node["op"] for node in traced]) != convolutions
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_no_gpu_where_mxnet_is_the_one_for_gpus_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
+    monkeypatch.setattr("launch.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
+    monkeypatch.setattr("launch.gpu.DRIVER", "no-such-driver.so")
+    assert command.choose_device("cpu") == mx.cpu()
+    assert capsys.readouterr().err == ""
+    assert command.choose_device("auto") == mx.cpu()
+    said = capsys.readouterr().err
+    assert said.startswith("evaluation: device: computes on the CPU, mxnet-cu112 1.9.1 is install")
+
+
+def test_a_driver_that_is_too_old_for_fusion_is_told(make_driver, monkeypatch, capsys):
+    monkeypatch.setattr(mx.context, "num_gpus", lambda: 1)
+    monkeypatch.setattr("launch.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
+    monkeypatch.setattr("launch.gpu.DRIVER", str(make_driver(80, version=11040)))
+    monkeypatch.setenv("MXNET_USE_FUSION", "0")
+    assert command.choose_device("gpu") == mx.gpu(0)
+    assert capsys.readouterr().err.startswith(
+        "evaluation: driver: CUDA 11.4 is older than the 11.8"
+    )

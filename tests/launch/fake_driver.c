@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * An NVIDIA driver for the tests: one GPU for each compute capability of CAPABILITIES, 90 for 9.0.
+ * An NVIDIA driver for the tests: one GPU for each compute capability of CAPABILITIES, 90 for 9.0;
+ * none if the list is empty. VERSION is the CUDA version that it supports, 11040 for 11.4.
  */
 #include <stdio.h>
 
-static const int capabilities[] = {CAPABILITIES};
+static const int capabilities[] = {CAPABILITIES 0}; /* and one that counts for none */
 enum {
-    COUNT = sizeof capabilities / sizeof *capabilities,
+    COUNT = sizeof capabilities / sizeof *capabilities - 1,
     INVALID_DEVICE = 101,
     MAJOR = 75,
     MINOR = 76
@@ -16,6 +17,11 @@ static int ready;
 int cuInit(unsigned flags) {
     ready = 1;
     return (int)flags;
+}
+
+int cuDriverGetVersion(int *version) {
+    *version = VERSION;
+    return 0; /* before cuInit too */
 }
 
 int cuDeviceGetCount(int *count) {

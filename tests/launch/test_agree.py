@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from launch.agree import Refused, agree, require_equal
+from launch.agree import Refused, agree, gather_notices, require_equal
 from launch.comm import Comm
 
 
@@ -113,3 +113,10 @@ def test_alone_refuses_with_the_plain_sentence():
 
     with pytest.raises(Refused, match=r"^wrong$"):
         agree(Comm(), work)
+
+
+def test_notices_of_all_ranks_are_told_once():
+    own = [["driver is old"], ["driver is old"], ["driver is older", "no link"]]
+    told = on_ranks(3, lambda comm: gather_notices(comm, own[comm.rank]))
+    assert told == [("driver is old", "rank 2: driver is older", "rank 2: no link")] * 3
+    assert gather_notices(Comm(), ()) == ()

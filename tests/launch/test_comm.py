@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import sys
 
@@ -10,7 +11,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from launch.comm import Comm, NoConnection, connect
+from launch import comm as communication
+from launch.comm import Comm, HorovodComm, NoConnection, NoLink, connect
 
 
 def test_alone_without_a_launcher(monkeypatch):
@@ -104,3 +106,35 @@ def test_a_name_that_serves_is_not_refused(address, local_size, server, monkeypa
     monkeypatch.setitem(sys.modules, "horovod.mxnet", None)  # importing it is as far as it goes
     with pytest.raises(ImportError):
         connect()
+
+
+def test_horovod_with_nccl_needs_the_driver_by_another_name(monkeypatch):
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(communication, "nccl_release", lambda: "2.21.5")
+    ranks = HorovodComm(0, 2, 0, 2)
+    with pytest.raises(NoLink) as caught:
+        ranks.require_link(mx.gpu(0))
+    assert str(caught.value) == (
+        "launch: Horovod with NCCL loads the NVIDIA driver as libcuda.so, got libcuda.so: cannot "
+        "open shared object file: No such file or directory; make a link of that name to "
+        "libcuda.so.1 beside it (ldconfig -p | grep libcuda.so.1 says where) and call ldconfig"
+    )
+    assert asked == ["libcuda.so"] and isinstance(caught.value, ValueError)
+    # Nobody else asks for it.
+    ranks.require_link(mx.cpu())
+    Comm().require_link(mx.gpu(0))
+    monkeypatch.setattr(communication, "nccl_release", lambda: "")
+    ranks.require_link(mx.gpu(0))
+    assert asked == ["libcuda.so"]
+
+
+def test_a_driver_by_that_name_is_enough(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(communication, "nccl_release", lambda: "2.21.5")
+    HorovodComm(0, 2, 0, 2).require_link(mx.gpu(1))
