@@ -7,9 +7,14 @@ them first, each after what it needs, does what LD_LIBRARY_PATH would, in every 
 environment: ``setup.sh`` copies this module and a ``.pth`` file that imports it into the
 site-packages of ``.venv-gpu``.  A process that never imports mxnet pays for one entry in
 ``sys.meta_path`` and nothing else.
+
+LD_LIBRARY_PATH must do no harm either: cuDNN and NVRTC load parts of themselves by name when they
+are first needed, and another release that the path leads to would come before the wheels'.  So
+those parts are loaded here as well.
 """
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 from importlib.machinery import PathFinder
@@ -20,6 +25,7 @@ DRIVER = "libcuda.so.1"
 LIBRARIES = (
     ("cuda_runtime", "libcudart.so.11.0"),
     ("nvtx", "libnvToolsExt.so.1"),
+    ("cuda_nvrtc", "libnvrtc-builtins.so.11.8"),
     ("cuda_nvrtc", "libnvrtc.so.11.2"),
     ("cublas", "libcublasLt.so.11"),
     ("cublas", "libcublas.so.11"),
@@ -28,6 +34,12 @@ LIBRARIES = (
     ("cufft", "libcufft.so.10"),
     ("curand", "libcurand.so.10"),
     ("cudnn", "libcudnn.so.8"),
+    ("cudnn", "libcudnn_ops_infer.so.8"),
+    ("cudnn", "libcudnn_ops_train.so.8"),
+    ("cudnn", "libcudnn_cnn_infer.so.8"),
+    ("cudnn", "libcudnn_cnn_train.so.8"),
+    ("cudnn", "libcudnn_adv_infer.so.8"),
+    ("cudnn", "libcudnn_adv_train.so.8"),
     ("nccl", "libnccl.so.2"),
 )
 
@@ -60,6 +72,8 @@ def preload(site: Path, load: Callable[[str], object] = ctypes.CDLL) -> int:
         ) from None
     for path in paths:
         load(str(path))
+    # Every rank would warn of a cuDNN newer than the one MXNet was compiled against: it is meant.
+    os.environ.setdefault("MXNET_CUDNN_LIB_CHECKING", "0")
     return len(paths)
 
 

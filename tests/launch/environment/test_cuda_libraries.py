@@ -13,12 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 HOOKS = ROOT / "launch" / "environment"
 GPU_VENV = ROOT / ".venv-gpu"
+QUIET = "MXNET_CUDNN_LIB_CHECKING"
 
 
 @pytest.fixture
 def cuda_libraries(monkeypatch):
     """Return the module without the hook that importing it sets."""
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setenv(QUIET, "")  # so that the end of the test sets it back
+    monkeypatch.delenv(QUIET)
     from launch.environment import cuda_libraries
 
     return cuda_libraries
@@ -36,7 +39,7 @@ def lay_out(site: Path, libraries: list[tuple[str, str]]) -> list[str]:
 def test_the_driver_first_then_each_library_after_what_it_needs(cuda_libraries, tmp_path):
     paths = lay_out(tmp_path, list(reversed(cuda_libraries.LIBRARIES)))
     loaded: list[str] = []
-    assert cuda_libraries.preload(tmp_path, loaded.append) == len(paths) == 11
+    assert cuda_libraries.preload(tmp_path, loaded.append) == len(paths) == 18
     assert loaded[0] == "libcuda.so.1"
     assert sorted(loaded[1:]) == sorted(paths)
     names = [Path(path).name for path in loaded]
@@ -45,6 +48,14 @@ def test_the_driver_first_then_each_library_after_what_it_needs(cuda_libraries, 
         ("libcusolver.so.11", "libcublas.so.11"),
         ("libcusolver.so.11", "libcusparse.so.11"),
         ("libcudnn.so.8", "libcublas.so.11"),
+        ("libcudnn_ops_infer.so.8", "libcublas.so.11"),
+        ("libcudnn_ops_train.so.8", "libcudnn_ops_infer.so.8"),
+        ("libcudnn_cnn_infer.so.8", "libcudnn_ops_infer.so.8"),
+        ("libcudnn_cnn_train.so.8", "libcudnn_cnn_infer.so.8"),
+        ("libcudnn_cnn_train.so.8", "libcudnn_ops_train.so.8"),
+        ("libcudnn_adv_infer.so.8", "libcudnn_ops_infer.so.8"),
+        ("libcudnn_adv_train.so.8", "libcudnn_adv_infer.so.8"),
+        ("libcudnn_adv_train.so.8", "libcudnn_ops_train.so.8"),
     ]:
         assert names.index(needs) < names.index(library)
 
@@ -54,6 +65,18 @@ def test_nothing_where_the_wheels_are_not(cuda_libraries, tmp_path):
         raise AssertionError(f"{name} was loaded")
 
     assert cuda_libraries.preload(tmp_path, load) == 0
+    assert QUIET not in os.environ  # the system's own cuDNN: whether it fits is to be said
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "0"), ("1", "1")])
+def test_mxnet_is_quiet_about_the_cudnn_that_is_meant(
+    before, after, cuda_libraries, tmp_path, monkeypatch
+):
+    if before is not None:
+        monkeypatch.setenv(QUIET, before)
+    lay_out(tmp_path, list(cuda_libraries.LIBRARIES))
+    cuda_libraries.preload(tmp_path, lambda name: None)
+    assert os.environ[QUIET] == after
 
 
 def test_a_wheel_that_is_missing_is_named(cuda_libraries, tmp_path):
@@ -107,13 +130,19 @@ def site(tmp_path):
     return folder
 
 
-def import_mxnet(site: Path, *before: Path) -> subprocess.CompletedProcess[str]:
-    """Import mxnet in a new process whose site-packages is ``site``, ``before`` coming first."""
+def import_mxnet(
+    site: Path, *before: Path, libraries: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Import mxnet in a new process whose site-packages is ``site``, ``before`` coming first.
+
+    ``libraries`` is a folder in LD_LIBRARY_PATH, behind that of the driver.
+    """
     program = f"import site; site.addsitedir({str(site)!r}); import mxnet"
     path = ":".join(map(str, (*before, site)))  # before those of this environment
+    search = ":".join(map(str, filter(None, (site, libraries))))
     return subprocess.run(
         [sys.executable, "-c", program],
-        env={"PYTHONPATH": path, "PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(site)},
+        env={"PYTHONPATH": path, "PATH": os.environ["PATH"], "LD_LIBRARY_PATH": search},
         capture_output=True,
         text=True,
     )
@@ -122,7 +151,7 @@ def import_mxnet(site: Path, *before: Path) -> subprocess.CompletedProcess[str]:
 def compile_libraries(site: Path, cuda_libraries: object) -> None:
     """Make a driver and the wheels' libraries, with the names inside that the linker goes by."""
     source = site / "empty.c"
-    source.write_text("int loaded;\n")
+    source.write_text("int of_the_wheel;\n")
     paths = [(site / "nvidia" / w / "lib" / name) for w, name in cuda_libraries.LIBRARIES]
     for path in (site / "libcuda.so.1", *paths):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +173,48 @@ def test_another_mxnet_before_it_gets_no_libraries(site, cuda_libraries, tmp_pat
     (other / "__init__.py").write_text(FAKE_MXNET)
     done = import_mxnet(site, other.parent)
     assert (done.returncode, done.stdout, done.stderr) == (0, "no libraries\n", "")
+
+
+# What cuDNN and NVRTC load by name when they are first needed.
+PARTS = [
+    *(
+        f"libcudnn_{part}_{use}.so.8"
+        for part in ("ops", "cnn", "adv")
+        for use in ("infer", "train")
+    ),
+    "libnvrtc-builtins.so.11.8",
+]
+# Says, as libcudnn.so.8 would find out, which of two parts of one name is taken.
+ASK_PARTS = f"""
+import ctypes
+for name in {PARTS}:
+    part = ctypes.CDLL(name)
+    print(name, "wheel" if hasattr(part, "of_the_wheel") else "host")
+"""
+
+
+def test_parts_of_another_release_in_ld_library_path_are_not_taken(site, cuda_libraries, tmp_path):
+    compile_libraries(site, cuda_libraries)
+    (site / "mxnet" / "__init__.py").write_text(ASK_PARTS)
+    host, source = tmp_path / "host", tmp_path / "host.c"
+    host.mkdir()
+    source.write_text("int of_the_host;\n")
+    for name in PARTS:
+        command = [
+            "g++",
+            "-x",
+            "c",
+            "-shared",
+            "-fPIC",
+            f"-Wl,-soname,{name}",
+            "-o",
+            host / name,
+            source,
+        ]
+        subprocess.run(command, check=True)
+    done = import_mxnet(site, libraries=host)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{name} wheel" for name in PARTS]
 
 
 @pytest.mark.skipif(
