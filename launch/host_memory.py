@@ -8,7 +8,7 @@ what reads it: nothing here waits for the device.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import mxnet as mx
 
@@ -22,11 +22,15 @@ class HostTwins:
     ----------
     arrays
         On a device; any shapes.
+    pinned
+        Whether the twins of arrays on a GPU lie in pinned memory, which the bus copies at its full
+        rate.  For twins that are kept: the system takes long to give such memory and to take it
+        back, and waits for the GPU then.
     """
 
-    def __init__(self, arrays: Arrays):
+    def __init__(self, arrays: Arrays, pinned: bool = False):
         self._arrays = list(arrays)
-        self.twins = [mx.nd.empty(a.shape, ctx=mx.cpu(), dtype=a.dtype) for a in self._arrays]
+        self.twins = [_twin(a, pinned) for a in self._arrays]
 
     def fetch(self) -> None:
         """Copy the arrays to their twins."""
@@ -37,6 +41,16 @@ class HostTwins:
         """Copy the twins to their arrays."""
         for array, twin in zip(self._arrays, self.twins, strict=True):
             twin.copyto(array)
+
+
+def _twin(array: mx.nd.NDArray, pinned: bool) -> mx.nd.NDArray:
+    """Return a new array of the same shape and type in the host's memory."""
+    ctx = array.context
+    if pinned and ctx.device_type == "gpu":
+        with suppress(mx.base.MXNetError):  # the system may have no more of it to give
+            # Of that very GPU: MXNet allocates it in a context, and would open one on GPU 0.
+            return mx.nd.empty(array.shape, ctx=mx.cpu_pinned(ctx.device_id), dtype=array.dtype)
+    return mx.nd.empty(array.shape, ctx=mx.cpu(), dtype=array.dtype)
 
 
 @contextmanager
@@ -78,7 +92,7 @@ class HostTrainer(mx.gluon.Trainer):
     def _allreduce_grads(self) -> None:
         if self._copies is None:  # the gradients keep their places, so the twins are made once
             trained = [p for p in self._params if p.grad_req != "null"]
-            self._copies = HostTwins([p.list_grad()[0] for p in trained])
+            self._copies = HostTwins([p.list_grad()[0] for p in trained], pinned=True)
         self._copies.fetch()
         self._sum_in_place(self._copies.twins)
         self._copies.give_back()

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import mxnet as mx
 import numpy as np
 import pytest
 
 from launch import comm as communication
+from launch import host_memory
 from launch.comm import HorovodComm
 from launch.host_memory import HostTrainer, HostTwins, in_host_memory
 
@@ -62,6 +65,49 @@ def test_trainer_updates_with_the_sum_over_all_ranks():
         assert weight.data().asnumpy().tolist() == expected
     assert seen == [[mx.cpu(0)]] * 2
     assert fixed.data().asscalar() == 1
+
+
+def test_twins_that_are_kept_are_pinned_by_the_gpu_of_their_arrays(monkeypatch):
+    on = mx.gpu(3)
+    asked = []
+
+    def empty(shape, ctx, dtype):
+        asked.append(ctx)
+        return np.empty(shape, dtype)
+
+    monkeypatch.setattr(mx.nd, "empty", empty)
+    gradient = SimpleNamespace(shape=(2, 3), dtype=np.float32, context=on)
+    HostTwins([gradient], pinned=True)
+    HostTwins([gradient])  # for a moment: such memory takes long to get
+    HostTwins([SimpleNamespace(shape=(2,), dtype=np.float32, context=DEVICE)], pinned=True)
+    assert asked == [mx.cpu_pinned(3), mx.cpu(), mx.cpu()]
+
+    def without_pinned(shape, ctx, dtype):
+        if ctx.device_type == "cpu_pinned":
+            raise mx.base.MXNetError("CUDA: out of memory")
+        return empty(shape, ctx, dtype)
+
+    monkeypatch.setattr(mx.nd, "empty", without_pinned)
+    HostTwins([gradient], pinned=True)
+    assert asked[3:] == [mx.cpu()]
+
+
+def test_the_trainer_keeps_its_twins(monkeypatch):
+    weight = mx.gluon.Parameter("weight", shape=(2,))
+    weight.initialize(mx.init.One(), ctx=DEVICE)
+    kept = []
+
+    class Twins(HostTwins):
+        def __init__(self, arrays, pinned=False):
+            kept.append(pinned)
+            super().__init__(arrays, pinned)
+
+    monkeypatch.setattr(host_memory, "HostTwins", Twins)
+    optimizer = mx.optimizer.create("sgd", learning_rate=0.5)
+    trainer = HostTrainer({"weight": weight}, optimizer, 1, lambda arrays: None)
+    for _ in range(2):
+        trainer.allreduce_grads()
+    assert kept == [True]
 
 
 @pytest.mark.parametrize(
