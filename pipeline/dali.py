@@ -152,6 +152,8 @@ class DecodeGraph:
         source: str = "jpeg",
         finish: str = "float",
     ):
+        self.device_id = device_id
+        self.decodes_on_gpu = source == "jpeg" and PATHS[decode].device == "mixed"
         self._fed, self._depth, self._finish = 0, depth, finish
         self._augmentation = augmentation
         self._held: deque[Any] = deque()  # images that DALI may still read where they lie

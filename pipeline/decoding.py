@@ -163,7 +163,11 @@ def _taken(
         under_way.append(group._replace(images=None))
         if len(under_way) < depth:
             continue
-        tensor = take_dense(records, reader, graph, [one.rows for one in under_way])
+        tensor = take_dense(
+            *(records, reader, graph, [one.rows for one in under_way]),
+            gpu=graph.device_id,
+            decodes_on_gpu=graph.decodes_on_gpu,
+        )
         group = under_way.popleft()
         yield group, tensor
         graph.release()

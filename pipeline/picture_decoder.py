@@ -170,13 +170,26 @@ def take_dense(
     reader: RecordReader,
     graph: DecodeGraph,
     under_way: Sequence[np.ndarray],
+    *,
+    gpu: int | None = None,
+    decodes_on_gpu: bool = False,
 ) -> Any:
-    """Return the oldest batch of a graph as a dense tensor; name the damaged picture if it fails.
+    """Return the oldest batch of a graph as a dense tensor; name the damaged image if it fails.
 
     Parameters
     ----------
     under_way
         Rows of each batch in the graph.
+    gpu
+        Number of the GPU on which the graph ends; None without one.
+    decodes_on_gpu
+        Whether it decodes there too.
+
+    Raises
+    ------
+    RecordError
+        If an image cannot be decoded or has another size, or the graph fails on images that the
+        CPU decodes.
     """
     fault, images = None, None
     try:
@@ -197,7 +210,42 @@ def take_dense(
             f"{records.picture(rows[place])} {what}; mend the record or leave its key out of the "
             ".idx"
         ) from None
-    raise fault or RecordError(
+    if fault is not None:
+        raise RecordError(_not_the_images(records, rows, fault, gpu, decodes_on_gpu)) from None
+    raise RecordError(
         f"{records.name}: holds pictures of several sizes, got a batch that is not all "
         f"{records.image_size}"
     )
+
+
+def _not_the_images(
+    records: RecordSet, rows: np.ndarray, fault: RuntimeError, gpu: int | None, decodes_on_gpu: bool
+) -> str:
+    """Return the sentence for a graph that fails on images which the CPU decodes one by one."""
+    which = []
+    for place in np.unique(records.file[rows]):
+        keys = records.keys[rows[records.file[rows] == place]]
+        which.append(f"{records.files[place]} between keys {keys.min()} and {keys.max()}")
+    who, what = ("DALI" if gpu is None else f"GPU {gpu}"), "decode"
+    cure = "use data.decode=native, or a smaller data.batch_size if memory is full"
+    if decodes_on_gpu:
+        cure = "the CPU can: data.decode=native"
+    elif gpu is not None:
+        what = "finish"
+        cure = "use a smaller data.batch_size if its memory is full, else run.device=cpu"
+    return (
+        f"{who} could not {what} images of {' and '.join(which)}, DALI says: "
+        f"{reason_of(fault)}; {cure}"
+    )
+
+
+def reason_of(fault: RuntimeError) -> str:
+    """Return what DALI says in an error as one line, without the stack around it."""
+    lines = [line.strip() for line in str(fault).splitlines()]
+    begin = max((i + 1 for i, line in enumerate(lines) if line.endswith("encountered:")), default=0)
+    said = []
+    for line in lines[begin:]:
+        if line.startswith(("Stacktrace", "Current pipeline object")):
+            break
+        said.append(line)
+    return " ".join(filter(None, said)).removeprefix("Critical error in pipeline: ") or "nothing"

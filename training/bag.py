@@ -137,7 +137,7 @@ class Bags:
             generator = np.random.default_rng([self._seed, *self._begin, self._comm.rank])
             chosen = choose_triplets(embedding, self._labels, self._alpha, self._angular, generator)
             return generator.permutation(chosen), end, None
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
             return np.empty((0, 3), np.int64), self._begin, error
 
     def _fill(self) -> tuple[np.ndarray, Any]:

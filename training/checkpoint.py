@@ -244,10 +244,7 @@ def _shapes(block: gluon.Block) -> dict[str, tuple[int, ...]]:
 
 
 def _arrays(block: gluon.Block) -> dict[str, mx.nd.NDArray]:
-    return {
-        name: p.list_data()[0].as_in_context(mx.cpu())
-        for name, p in block._collect_params_with_prefix().items()
-    }
+    return {name: p.list_data()[0] for name, p in block._collect_params_with_prefix().items()}
 
 
 def _momentum(
@@ -256,7 +253,7 @@ def _momentum(
     places = {id(p): i for i, p in enumerate(trainer._params)}
     states = trainer._updaters[0].states
     found = {name: states.get(places[id(p)]) for name, p in parameters.items() if id(p) in places}
-    return {name: s.as_in_context(mx.cpu()) for name, s in found.items() if s is not None}
+    return {name: s for name, s in found.items() if s is not None}
 
 
 def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
@@ -265,8 +262,11 @@ def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
+    # A file says on which device each array lay, and MXNet loads it to that GPU again wherever
+    # there is one, in a run on the CPU too.
+    arrays = {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}
     try:
-        mx.nd.save(str(path), dict(arrays))
+        mx.nd.save(str(path), arrays)
     except mx.base.MXNetError as error:
         if "Write incomplete" in str(error):
             raise OSError(28, "No space left on device (or a limit on the size of files)") from None

@@ -14,3 +14,12 @@ class TrainingError(RuntimeError):
 
 class Stopped(Exception):
     """The run was asked to stop (SIGTERM or SIGINT) and has."""
+
+
+def one_line(error: Exception) -> str:
+    """Return an error as one line; MXNet's begin with lines like those of a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Traceback"):
+        lines = lines[-1:]
+    name = type(error).__name__
+    return f"{name}: {' '.join(lines).removeprefix(f'{name}: ') or 'no message'}"

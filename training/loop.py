@@ -22,7 +22,7 @@ from mxnet import gluon
 
 from launch.comm import Comm
 from training.clock import DeviceClock
-from training.faults import Stopped, TrainingError
+from training.faults import Stopped, TrainingError, one_line
 from training.log import RunLog, progress_line, verification_line
 from training.step import all_finite, train_step
 
@@ -236,6 +236,12 @@ class Loop:
                 self._batch = next(self.loader)
             except (ValueError, OSError) as error:
                 self._trouble = {"kind": "data", "text": str(error)}
+            except RuntimeError as error:  # of DALI, MXNet or CUDA, perhaps on this rank alone
+                text = (
+                    f"the loader failed, got {one_line(error)}; use a smaller data.batch_size if "
+                    "memory is full, or data.decode=native, which decodes on the CPU"
+                )
+                self._trouble = {"kind": "data", "text": text}
             except FloatingPointError as error:
                 step = self.progress.step
                 self._trouble = {"kind": "finite", "step": step, "text": str(error)}

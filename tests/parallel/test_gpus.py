@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.parallel.ranks import HERE, run, write_cfg
@@ -26,7 +28,27 @@ def test_fewer_gpus_than_ranks(tiny_records, make_driver, tmp_path):
     program = [HERE / "fake_gpus.py", make_driver(86), 1, "--cfg", cfg]
     refused = run(2, [*program, "run.device=gpu"])
     check_refusal(refused, r"run\.device: 'gpu' needs 2 GPUs on this host, MXNet sees 1; use")
-    # All ranks of a host on one kind of device: the CPU, and no driver is asked.
-    ended = run(2, [HERE / "fake_gpus.py", "no-such-driver.so", *program[2:], "run.device=auto"])
+    # The CPU for both would be as good as a run that stands still.
+    refused = run(2, [*program, "run.device=auto"])
+    check_refusal(refused, r"got 2 ranks on this host, MXNet sees 1 GPU; start 1 \(-np 1\), or")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_gpu_is_told_by_an_mxnet_for_gpus(tiny_records, tmp_path):
+    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 1})
+    ended = run(2, [HERE / "fake_gpus.py", "no-such-driver.so", 0, "--cfg", cfg, "run.device=auto"])
     assert ended.code == 0, ended.everything
     assert "device cpu(0)" in ended.stdout
+    notice = "device: computes on the CPU, mxnet-cu112 1.9.1 is installed and MXNet sees no GPU"
+    assert ended.stdout.count(notice) == 1
+    summary = json.loads((tmp_path / "runs" / "tiny-001" / "summary.json").read_text())
+    assert [text for text in summary["notices"] if text.startswith(notice)]
+
+
+def test_a_fault_of_one_gpu_is_a_sentence_of_all_ranks(tiny_records, tmp_path):
+    cfg = write_cfg(tmp_path, tiny_records, data={"decode": "cpu"}, train={"log_every": 3})
+    sentence = r"rank 1: GPU 1 could not decode images of \S+ between keys \d+ and \d+, DALI says: "
+    check_refusal(
+        run(2, [HERE / "gpu_fault.py", "--cfg", cfg]),
+        sentence + r"nvJPEG error \(8\); the CPU can: data\.decode=native",
+    )

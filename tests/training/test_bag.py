@@ -63,13 +63,14 @@ class People:
 
     images_per_epoch = 5 * SIZE
 
-    def __init__(self, spread=0.5, fail_at=None, first=0):
+    def __init__(self, spread=0.5, fail_at=None, first=0, fault=ValueError):
         self.number, self.spread, self.fail_at = first, spread, fail_at
+        self.fault = fault
 
     def __next__(self) -> Batch:
         self.number += 1
         if self.number == self.fail_at:
-            raise ValueError("the picture of key 7 cannot be decoded")
+            raise self.fault("the picture of key 7 cannot be decoded")
         random = np.random.default_rng(self.number)
         person = np.eye(4)[self.number % 4]
         image = (person + self.spread * random.standard_normal((SIZE, 4))).reshape(SIZE, 1, 2, 2)
@@ -144,10 +145,11 @@ def test_bags_without_triplets_end_with_a_sentence():
     )
 
 
-def test_a_rank_in_trouble_tells_the_others_and_they_ask_no_more():
+@pytest.mark.parametrize("fault", [ValueError, OSError, RuntimeError])  # the last is DALI's
+def test_a_rank_in_trouble_tells_the_others_and_they_ask_no_more(fault):
     comm = TwoRanks([9])
-    with pytest.raises(ValueError, match="key 7"):
-        next(bags(People(fail_at=2), comm))
+    with pytest.raises(fault, match="key 7"):
+        next(bags(People(fail_at=2, fault=fault), comm))
     assert not list(comm.others)
     # The other side of it: this rank goes on without a word from the one that failed.
     source = bags(comm=TwoRanks([1, -1]))

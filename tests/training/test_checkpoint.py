@@ -367,3 +367,41 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(tmp_path, parts):
         )
     assert names(tmp_path) == ["step-00000005"]
     assert latest_checkpoint(tmp_path).state["progress"]["step"] == 5
+
+
+class WithVelocity(mx.gluon.HybridBlock):
+    """A head that updates its own centres, on a device."""
+
+    def __init__(self, ctx):
+        super().__init__()
+        self.weight = self.params.get("weight", shape=(2, 3), grad_req="null")
+        self.initialize(ctx=ctx)
+        self.momentum = {"weight": mx.nd.full((2, 3), 7.0, ctx=ctx)}
+
+
+def test_what_is_saved_lies_on_no_device(tmp_path, monkeypatch):
+    # A second CPU stands for the GPU that an array's file would name.
+    device, seen = mx.cpu(1), {}
+    mx.random.seed(1)
+    net = nn.Dense(2, in_units=3)
+    net.initialize(ctx=device)
+    head = WithVelocity(device)
+    parameters = collect_parameters(net, head)
+    trainer = Comm().trainer(parameters, build_optimizer(parameters, "sgd", 0.1, 0.9, 0.0))
+    with mx.autograd.record():
+        loss = net(mx.nd.ones((1, 3), ctx=device)).sum()
+    loss.backward()
+    trainer.step(1)
+    write = mx.nd.save
+    monkeypatch.setattr(
+        mx.nd, "save", lambda path, arrays: (seen.update(arrays), write(path, arrays))
+    )
+    made = SimpleNamespace(net=net, head=head, parameters=parameters, trainer=trainer)
+    folder = save(made, tmp_path, 1)
+    assert {array.context for array in seen.values()} == {mx.cpu(0)}
+    assert "head.weight" in mx.nd.load(str(folder / "momentum.params"))
+    # And it comes back to where the head has it.
+    head.momentum["weight"][:] = 0
+    open_checkpoint(folder).load_momentum(trainer, parameters, head)
+    assert head.momentum["weight"].context == device
+    assert (head.momentum["weight"].asnumpy() == 7).all()

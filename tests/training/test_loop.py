@@ -420,3 +420,40 @@ def test_waiting_beside_a_step_that_the_device_still_computes_is_free(make_loop,
         OPEN.set()
     # To the last digit: no update of the weights was done while a batch was waited for.
     assert [line["data_wait_fraction"] for line in metrics(tmp_path)] == [0] * 6
+
+
+DALI = """Critical error in pipeline:
+CUDA runtime API error cudaErrorMemoryAllocation (2):
+out of memory
+"""
+MXNET = """Traceback (most recent call last):
+  File "../src/storage/./pooled_storage_manager.h", line 188
+MXNetError: cudaMalloc retry failed: out of memory"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError(DALI),
+            "RuntimeError: Critical error in pipeline: CUDA runtime API error "
+            "cudaErrorMemoryAllocation (2): out of memory",
+        ),
+        (mx.base.MXNetError(MXNET), "MXNetError: cudaMalloc retry failed: out of memory"),
+        (RuntimeError(), "RuntimeError: no message"),
+    ],
+)
+def test_a_loader_that_fails_ends_the_run_with_a_sentence(make_loop, error, said):
+    def act(number):
+        if number == 4:
+            raise error
+
+    made = make_loop(Source(act), 20, log_every=5)
+    with pytest.raises(TrainingError) as caught:
+        made.loop.run()
+    assert str(caught.value) == (
+        f"the loader failed, got {said}; use a smaller data.batch_size if memory is full, or "
+        "data.decode=native, which decodes on the CPU"
+    )
+    assert caught.value.usage
+    assert made.progress.step == 5  # with the other ranks, when the next line is due

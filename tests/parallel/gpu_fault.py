@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run run_train.py with a decoder of a GPU on rank 1 that fails on sound images.
+
+gpu_fault.py ARGUMENTS-OF-RUN_TRAIN...
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import run_train
+from pipeline import ways
+from pipeline.dali import DecodeGraph
+
+
+class FailingGraph(DecodeGraph):
+    """One that decodes on GPU 1, as far as it is asked, and cannot."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.device_id, self.decodes_on_gpu = 1, True
+
+    def take(self) -> Any:
+        raise RuntimeError("Critical error in pipeline:\nnvJPEG error (8)")
+
+
+if __name__ == "__main__":
+    if os.environ["HOROVOD_RANK"] == "1":
+        ways.DecodeGraph = FailingGraph
+    sys.exit(run_train.main(sys.argv[1:]))
