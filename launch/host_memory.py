@@ -43,10 +43,15 @@ class HostTwins:
             twin.copyto(array)
 
 
+def is_gpu(ctx: mx.Context) -> bool:
+    """Return whether arrays of this device lie on a GPU."""
+    return ctx.device_type == "gpu"
+
+
 def _twin(array: mx.nd.NDArray, pinned: bool) -> mx.nd.NDArray:
     """Return a new array of the same shape and type in the host's memory."""
     ctx = array.context
-    if pinned and ctx.device_type == "gpu":
+    if pinned and is_gpu(ctx):
         with suppress(mx.base.MXNetError):  # the system may have no more of it to give
             # Of that very GPU: MXNet allocates it in a context, and would open one on GPU 0.
             return mx.nd.empty(array.shape, ctx=mx.cpu_pinned(ctx.device_id), dtype=array.dtype)

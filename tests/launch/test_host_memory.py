@@ -92,6 +92,18 @@ def test_twins_that_are_kept_are_pinned_by_the_gpu_of_their_arrays(monkeypatch):
     assert asked[3:] == [mx.cpu()]
 
 
+def test_pinned_twins_carry_what_is_in_the_arrays(monkeypatch):
+    monkeypatch.setattr(host_memory, "is_gpu", lambda ctx: ctx == DEVICE)
+    array = mx.nd.array([1, 2, 3], ctx=DEVICE)  # an MXNet without CUDA has pinned memory by name
+    copies = HostTwins([array], pinned=True)
+    copies.fetch()
+    (twin,) = copies.twins
+    assert twin.context == mx.cpu_pinned(DEVICE.device_id)
+    twin *= 10
+    copies.give_back()
+    assert array.asnumpy().tolist() == [10, 20, 30]
+
+
 def test_the_trainer_keeps_its_twins(monkeypatch):
     weight = mx.gluon.Parameter("weight", shape=(2,))
     weight.initialize(mx.init.One(), ctx=DEVICE)

@@ -24,8 +24,8 @@ import ops
 import pipeline.dali  # noqa: F401  before Horovod is loaded
 from heads import build_head
 from launch import comm as communication
+from launch import host_memory
 from launch.comm import connect
-from launch.host_memory import HostTrainer
 from nets.blocks import PReLU
 from pipeline import build_loader
 from pipeline.loader import Share
@@ -59,6 +59,7 @@ def choose_way(way: str) -> mx.Context:
     """Make the gradients travel this way; return where the net lies."""
     if way == "host":
         communication.through_host = lambda ctx: ctx == mx.cpu(1)
+        host_memory.is_gpu = communication.through_host  # Horovod takes pinned memory as well
         return mx.cpu(1)
     if way == "averaged":
         import horovod.mxnet as hvd
@@ -87,7 +88,7 @@ def main(
         block.hybridize(static_alloc=True, static_shape=True)
     parameters = collect_parameters(net, head)
     trainer = comm.trainer(parameters, build_optimizer(parameters, "sgd", LR, 0.9, 5e-4))
-    assert isinstance(trainer, HostTrainer) == (way == "host")
+    assert isinstance(trainer, host_memory.HostTrainer) == (way == "host")
     comm.broadcast(parameters)
     before = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
     margin, losses = mx.nd.ones((1,), ctx=ctx), []
