@@ -17,8 +17,12 @@ class Stopped(Exception):
 
 
 def one_line(error: Exception) -> str:
-    """Return an error as one line; MXNet's begin with lines like those of a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """Return an error as one line.
+
+    MXNet's errors begin with lines like those of a traceback, DALI's end with a stack.
+    """
+    lines = [line.strip() for line in str(error).partition("Stacktrace (")[0].splitlines()]
+    lines = [line for line in lines if line]
     if lines and lines[0].startswith("Traceback"):
         lines = lines[-1:]
     name = type(error).__name__

@@ -425,6 +425,9 @@ def test_waiting_beside_a_step_that_the_device_still_computes_is_free(make_loop,
 DALI = """Critical error in pipeline:
 CUDA runtime API error cudaErrorMemoryAllocation (2):
 out of memory
+Stacktrace (2 entries):
+[frame 0]: /opt/libdali.so(+0x4c81c2) [0x7f]
+Current pipeline object is no longer valid.
 """
 MXNET = """Traceback (most recent call last):
   File "../src/storage/./pooled_storage_manager.h", line 188
