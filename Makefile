@@ -28,6 +28,8 @@ sample: setup ## render the sample faces
 	@$(RUN) tools/make_sample_faces.py $(SAMPLE)
 gpu: ## make .venv-gpu and test it; train and test use it where there is a driver
 	@bash launch/environment/setup.sh .venv-gpu "$(PYTHON)" gpu && .venv-gpu/bin/python -m launch.environment.gpu_check
+gpu-day: ## measure what only GPUs show, or rehearse it without one; after `make setup sample`
+	@exec $(or $(wildcard $(RUN)),python3) -m tools.gpu_day --venv $(VENV) $(ARGS)
 docker-check: setup-dev ## read the Dockerfiles, resolve what the images install
 	@bash docker/check.sh
 image-cpu: ## build the CPU image and run it (root; buildah and debootstrap, no daemon)
@@ -38,5 +40,5 @@ setup-dev: ## make .venv with what tests and lint need
 	@bash launch/environment/setup.sh $(VENV) "$(PYTHON)" dev
 clean: ## remove .venv, .venv-gpu and the sample (runs stay)
 	@rm -rf .venv .venv-gpu $(SAMPLE)
-.PHONY: help train test lint format bench sample gpu docker-check image-cpu setup setup-dev clean
+.PHONY: help train test lint format bench sample gpu gpu-day docker-check image-cpu setup setup-dev clean
 .DEFAULT_GOAL := help

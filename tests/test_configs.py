@@ -15,8 +15,12 @@ from heads import HEADS, build_head
 from launch.cli import load_config
 from launch.config import build_config, read_yaml
 from nets import NETS, build_net
+from pipeline.decode_paths import PATHS
+from tests.parallel.ranks import run, training
+from tests.parallel.test_refusals import check_refusal
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 SIGNATURES = tuple({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
 
@@ -82,3 +86,35 @@ def test_first_lines_say_what_how_and_what_to_expect(path):
     assert any(
         "expected" in line.lower() for line in head
     ), f"{name}: what to expect is missing from its first lines"
+
+
+def test_dalis_pipeline_is_one_override_away():
+    """mbf_arcface_dali.yaml is mbf_arcface.yaml with what its header says, and a shuffled set."""
+    given = ["data.records=/set", "run.name=one"]
+    said = [text for text in overrides(CONFIGS / "mbf_arcface.yaml") if "FOLDER" not in text]
+    assert said == ["data.reader=window", "data.decode=mixed"]
+    base = load_config(["--cfg", "mbf_arcface.yaml", *said, *given], *SIGNATURES)
+    named = load_config(["--cfg", "mbf_arcface_dali.yaml", *given], *SIGNATURES)
+    assert base.to_dict() == named.to_dict()
+    assert (named.data.reader, named.data.decode) == ("window", "mixed")
+
+
+def test_dalis_pipeline_is_refused_on_the_cpu(tiny_records, tmp_path):
+    places = [f"data.records={tiny_records}", f"run.dir={tmp_path / 'runs'}", "run.device=cpu"]
+    refused = run(1, training(CONFIGS / "mbf_arcface_dali.yaml", *places))
+    check_refusal(refused, r"data\.decode: 'mixed' needs a GPU, got none; use data\.decode=auto")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_document_shows_the_pipeline_as_it_is():
+    document = (ROOT / "docs" / "gpu.md").read_text()
+    shown = document.split("```python\n")[1].split("```")[0]
+    assert len(shown.splitlines()) <= 15
+    source = (ROOT / "pipeline" / "dali.py").read_text()
+    names = re.findall(r"fn\.[a-z_.]+", shown)
+    order = ["fn.readers.mxnet", "fn.decoders.image", "fn.crop_mirror_normalize"]
+    assert [name for name in names if name in order] == order
+    assert not [name for name in names if f"{name}(" not in source]
+    mixed = PATHS["mixed"]
+    assert f"hw_decoder_load={mixed.hw_decoder_load}" in shown
+    assert f"hybrid_huffman_threshold={mixed.hybrid_huffman_threshold:_}" in shown

@@ -6,6 +6,7 @@ equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT [WAY]
 WAY is how the gradients travel: "straight", or "host": through the host's memory, where cpu(1)
 stands for a GPU, or "averaged": straight, by a Horovod that says it has an NCCL that averages, or
 "native", "center" or "adacos": straight, by the fused operators, with a head that keeps statistics.
+"gpu": from GPU to GPU as Horovod was built; "gpu host": from GPUs through the host's memory.
 """
 
 from __future__ import annotations
@@ -55,8 +56,12 @@ def build_tiny_net() -> gluon.HybridBlock:
     return net
 
 
-def choose_way(way: str) -> mx.Context:
+def choose_way(way: str, local_rank: int) -> mx.Context:
     """Make the gradients travel this way; return where the net lies."""
+    if way == "gpu host":
+        communication.through_host = lambda ctx: ctx.device_type == "gpu"
+    if way in ("gpu", "gpu host"):
+        return mx.gpu(local_rank)
     if way == "host":
         communication.through_host = lambda ctx: ctx == mx.cpu(1)
         host_memory.is_gpu = communication.through_host  # Horovod takes pinned memory as well
@@ -74,7 +79,7 @@ def main(
     records: Path, batch_size: int, steps: int, clip_norm: float, out: Path, way: str = "straight"
 ) -> None:
     comm = connect()
-    ctx = choose_way(way)
+    ctx = choose_way(way, comm.local_rank)
     found = open_records(records, out.parent)
     share = Share(comm.rank, comm.size)
     loader = build_loader("dali", found, batch_size, share=share)
@@ -88,7 +93,9 @@ def main(
         block.hybridize(static_alloc=True, static_shape=True)
     parameters = collect_parameters(net, head)
     trainer = comm.trainer(parameters, build_optimizer(parameters, "sgd", LR, 0.9, 5e-4))
-    assert isinstance(trainer, host_memory.HostTrainer) == (way == "host")
+    if way != "gpu":  # there it is as Horovod was built
+        hosted = way == "host" or (way == "gpu host" and comm.size > 1)
+        assert isinstance(trainer, host_memory.HostTrainer) == hosted
     comm.broadcast(parameters)
     before = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
     margin, losses = mx.nd.ones((1,), ctx=ctx), []

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever a step does, the next one runs, and nothing that was started outlives the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools.gpu_day.day import said, summary
+from tools.gpu_day.keeper import LOG_BYTES, Outcome
+from tools.gpu_day.results import Part
+
+PROGRAM = Path(__file__).with_name("injected.py")
+MARK = "TEST_GPU_DAY_MARK"
+LONGEST_S = 120
+
+
+class Command:
+    """injected.py, and every process that comes of it, found by a mark in its environment."""
+
+    def __init__(self, out: Path, *names: str):
+        self._mark = uuid.uuid4().hex
+        self.out = out
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(out), *names],
+            env={**os.environ, MARK: self._mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self.alive():
+            os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def alive(self) -> list[int]:
+        mark, found = f"{MARK}={self._mark}".encode(), []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    marked = mark in (entry / "environ").read_bytes().split(b"\0")
+                    ended = (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+                except OSError:  # it has ended, or is not ours
+                    continue
+                if marked and not ended:
+                    found.append(int(entry.name))
+        return found
+
+    def until(self, met: Callable[[], object]) -> None:
+        give_up = time.monotonic() + LONGEST_S
+        while not met():
+            assert time.monotonic() < give_up, "it never came to that"
+            time.sleep(0.01)
+
+    def lines(self) -> list[dict]:
+        return [json.loads(line) for line in (self.out / "gpu_day.jsonl").read_text().splitlines()]
+
+
+def test_no_step_stops_the_next(tmp_path):
+    names = ["fails", "hangs", "prints garbage", "writes garbage", "fails late", "crashes"]
+    with Command(tmp_path, *names, "is done") as command:
+        shown, _ = command.process.communicate(timeout=LONGEST_S)
+        assert command.process.returncode == 0, shown
+        assert not command.alive()
+        lines = command.lines()
+    assert [line["what"].split(" ", 1)[1] for line in lines] == [*names, "is done", "is no program"]
+    state = {line["what"].split(" ", 1)[1]: (line["state"], line["value"]) for line in lines}
+    assert state["fails"] == ("failed", "ended with code 3")
+    assert state["hangs"] == ("failed", "not done within 1 s, so it was ended")
+    assert state["prints garbage"] == ("failed", "ended without a result")
+    assert state["writes garbage"][0] == "failed"
+    assert state["writes garbage"][1].startswith("results: line 2 is no result, got '")
+    assert state["fails late"] == ("failed", "ended with code 5")
+    assert state["crashes"] == ("failed", f"ended with code {128 + signal.SIGABRT}")
+    assert state["is done"] == ("measured", {"number": 7})
+    assert state["is no program"][0] == "failed"
+    assert "/no/such/program cannot be started" in state["is no program"][1]
+    # What was measured before a fault counts.
+    assert lines[3]["measured"] == lines[4]["measured"] == {"number": 7}
+    assert "bad luck" in (tmp_path / "gpu_day" / "0-fails.log").read_text()
+    assert (tmp_path / "gpu_day" / "2-prints-garbage.log").read_bytes() == bytes(range(256)) * 40
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_command(number, tmp_path):
+    with Command(tmp_path, "waits", "is done") as command:
+        command.until((tmp_path / "started").exists)
+        command.process.send_signal(number)
+        command.process.wait(LONGEST_S)
+        if number == signal.SIGKILL:  # its keeper notices
+            command.until(lambda: not command.alive())
+            return
+        assert not command.alive()
+        assert command.process.returncode == number
+        ended, skipped, _ = command.lines()
+    assert (ended["state"], ended["value"]) == ("failed", "ended by SIGTERM")
+    name = signal.Signals(number).name
+    assert (skipped["state"], skipped["value"]) == (
+        "skipped",
+        f"skipped: the day was stopped by {name}",
+    )
+
+
+def test_what_a_step_leaves_behind_is_ended_and_counted(tmp_path):
+    with Command(tmp_path, "leaves") as command:
+        command.process.communicate(timeout=LONGEST_S)
+        assert not command.alive()
+        (line,) = command.lines()
+    assert line["left"] == 1
+
+
+def test_a_keeper_that_is_killed_takes_nothing_along(tmp_path):
+    with Command(tmp_path, "waits", "is done") as command:
+        command.until((tmp_path / "started").exists)
+        children = Path(f"/proc/{command.process.pid}/task/{command.process.pid}/children")
+        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+        command.process.communicate(timeout=LONGEST_S)
+        assert not command.alive()
+        ended, done, _ = command.lines()
+    assert ended["value"] == "ended by the end of its keeper (code -9)"
+    assert done["state"] == "measured"
+
+
+MEASURED, FAILED, SKIPPED = (
+    Part("one", "measured", 1.5),
+    Part("two", "failed", "is wrong"),
+    Part("three", "skipped", "no GPU"),
+)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "parts", "gpus", "state", "value"),
+    [
+        (Outcome(0), [MEASURED], 1, "measured", {"one": 1.5}),
+        (Outcome(1), [MEASURED, FAILED], 1, "failed", "two: is wrong"),
+        (Outcome(0), [SKIPPED], 1, "skipped", "skipped: no GPU"),
+        (Outcome(0), [SKIPPED, MEASURED], 1, "measured", {"one": 1.5}),
+        (Outcome(0), [SKIPPED, MEASURED], 0, "skipped", "skipped: no GPU"),
+        (Outcome(0), [MEASURED, SKIPPED], 0, "measured", {"one": 1.5}),
+        (Outcome(139), [MEASURED], 1, "failed", "ended with code 139"),
+        (Outcome(None, "limit"), [], 1, "failed", "not done within 9 s, so it was ended"),
+        (Outcome(0), [], 1, "failed", "ended without a result"),
+        (
+            Outcome(None, "limit", 0, (5, 6)),
+            [MEASURED],
+            1,
+            "failed",
+            "not done within 9 s, so it was ended; processes hang in the kernel and cannot be "
+            "ended: 5, 6",
+        ),
+    ],
+)
+def test_the_state_of_a_step(outcome, parts, gpus, state, value):
+    line = summary(outcome, parts, 9, gpus)
+    assert (line["state"], line["value"]) == (state, value)
+    assert json.loads(json.dumps(line)) == line
+
+
+def test_a_line_is_shown_with_its_values():
+    line = {"state": "measured", "seconds": 2.0, "value": {"a": {"x": 0.123456, "y": [1, 2]}}}
+    assert said(line) == "measured (2 s)  a: x 0.1235, y 1, 2"
+
+
+def test_a_flood_of_output_is_cut_off(tmp_path):
+    flood = f"import sys; sys.stdout.write('x' * {LOG_BYTES + 5000})"
+    command = [sys.executable, "-m", "tools.gpu_day.keeper", "60", str(tmp_path / "log")]
+    done = subprocess.run([*command, sys.executable, "-c", flood], capture_output=True, text=True)
+    assert json.loads(done.stdout)["code"] == 0
+    text = (tmp_path / "log").read_text()
+    assert len(text) < LOG_BYTES + 100
+    assert text.endswith("of output: the rest is left out]\n")

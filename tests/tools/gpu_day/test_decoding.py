@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decode modes and fused operators, the CPU standing for the device."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+import ops
+from pipeline.decode_choice import sample
+from pipeline.records import open_records
+from tools.gpu_day import decoding
+from tools.gpu_day.damaged_images import KINDS, damage, outcome
+from tools.gpu_day.decoded_pixels import AUGMENTATIONS, difference, pixels
+from tools.gpu_day.fused_operators import TOLERANCE, fused_against_plain
+from tools.gpu_day.results import Parts, Skipped, read_parts
+
+
+@pytest.fixture(scope="module")
+def jpegs(tiny_records, tmp_path_factory):
+    return sample(open_records(tiny_records, tmp_path_factory.mktemp("scan")), 8)[1]
+
+
+def test_modes_agree_with_every_augmentation(jpegs, tmp_path):
+    ops.use("native")
+    parts = Parts(tmp_path / "parts")
+    decoding.compare_modes(parts, jpegs, ["cpu", "native", "mixed"], None)
+    same, native, mixed = read_parts(tmp_path / "parts")
+    assert set(same.value) == set(native.value) == set(AUGMENTATIONS)
+    assert set(same.value.values()) == {"0.0 mean, 0.0 at most"}
+    assert native.state == "measured"
+    # Without a GPU: a failed part, and the modes behind it would still be compared.
+    assert (mixed.what, mixed.state) == ("pixels, mixed", "failed")
+
+
+def test_other_pixels_are_seen(jpegs, tmp_path, monkeypatch):
+    def shifted(given, mode, augmentation, device_id, feed):
+        return pixels(given, "cpu", augmentation, None, None) + (device_id or 0) * np.float32(
+            3 / 128
+        )
+
+    monkeypatch.setattr(decoding, "pixels", shifted)
+    parts = Parts(tmp_path / "parts")
+    decoding.compare_modes(parts, jpegs, ["cpu"], 1)
+    (part,) = read_parts(tmp_path / "parts")
+    assert part.state == "failed"
+    assert "'cut-out': '3.0 mean, 3.0 at most'" in part.value
+
+
+def test_differences_are_in_steps_of_a_pixel():
+    a, b = np.zeros((1, 3, 2, 2), np.float32), np.zeros((1, 3, 2, 2), np.float32)
+    b[0, 0, 0, 0] = 12 / 128
+    assert difference(a, b) == (1.0, 12.0)
+
+
+def test_damage_is_what_it_says(make_face):
+    jpeg = make_face(1, 1)
+    for kind in KINDS:
+        broken = damage(jpeg, kind)
+        assert broken != jpeg and broken == damage(jpeg, kind)
+        changed = sum(a != b for a, b in zip(broken, jpeg))
+        if kind.startswith("cut"):
+            assert jpeg.startswith(broken)
+        elif "flipped" in kind:
+            assert 1 <= changed <= int(kind.split()[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("cut at 50%", "named"), ("1 bytes flipped", "silent"), ("tables of zeros", "named")],
+)
+def test_what_becomes_of_damaged_images(kind, said, make_face, tmp_path):
+    ops.use("native")
+    jpegs = [make_face(place, 0) for place in range(4)]
+    assert outcome(jpegs, kind, "native", mx.cpu(1), tmp_path) == said
+
+
+def test_fused_operators_agree_with_the_plain_ones():
+    errors = fused_against_plain(mx.cpu(1))
+    assert errors.keys() >= {"loss", "conv.weight", "act.alpha", "norm.gamma", "weight"}
+    assert max(errors.values()) < TOLERANCE
+    assert sum(error > 0 for error in errors.values()) > 2  # they are not the same code
+
+
+def test_missing_fused_operators_are_skipped(monkeypatch):
+    def use(choice: str, device: str = "cpu") -> str:
+        if choice == "native":
+            raise ops.OperatorError("run.operators: none here")
+        return ""
+
+    monkeypatch.setattr(ops, "use", use)
+    with pytest.raises(Skipped, match="none here"):
+        fused_against_plain(mx.cpu())

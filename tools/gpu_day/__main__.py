@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure what only a machine with GPUs can show, or rehearse it with the CPU:
+
+python -m tools.gpu_day [--rehearse] [--only 3 5] [--records FOLDER] [--out FOLDER]
+
+Writes OUT/gpu_day.jsonl, a line for each step, and the logs of the steps under OUT/gpu_day/; the
+last step prints the table of docs/gpu.md.  Exit code 0; 1 if a step failed; 2 if the day cannot
+begin; 128 + N if signal N ended it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.gpu_day.day import LINES, LOGS, Day
+from tools.gpu_day.prerequisites import (
+    Missing,
+    count_gpus,
+    require_environment,
+    require_gpu_environment,
+    require_records,
+    require_writable,
+)
+from tools.gpu_day.report import REPORT
+from tools.gpu_day.setting import ROOT, Setting
+from tools.gpu_day.steps import STEPS, choose
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line."""
+    options = build_parser().parse_args(argv)
+    try:
+        python, gpus = check(options)
+    except Missing as error:
+        print(f"gpu_day: {error}", file=sys.stderr)
+        return 2
+    if not options.only:
+        put_aside(options.out / LINES)
+    what = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "no GPU: rehearsal with the CPU"
+    print(f"gpu_day: {what}, {python}, results in {options.out}", flush=True)
+    records = options.records.resolve()
+    setting = Setting(gpus, records, options.out.resolve(), options.image)
+    day = Day(python, options.out.resolve(), setting, options.patience)
+    lines = day.run(choose(STEPS, options.only))
+    report = options.out / LOGS / REPORT
+    if any(line["step"] == STEPS[-1].number and line["state"] == "measured" for line in lines):
+        print(report.read_text(encoding="utf-8"))
+    if day.stopped_by:
+        print(f"gpu_day: stopped; {options.out / LINES} has what was measured", file=sys.stderr)
+        return 128 + day.stopped_by
+    return int(any(line["state"] == "failed" for line in lines))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.gpu_day", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--venv", type=Path, help="environment (.venv-gpu if complete, else .venv)")
+    parser.add_argument(
+        "--records",
+        type=Path,
+        default=ROOT / "data" / "sample_faces",
+        help="record set with a verification set beside it (data/sample_faces)",
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "results", help="results (results)")
+    parser.add_argument("--image", default="faces-gpu", help="name of the GPU image (faces-gpu)")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="with the CPU, whatever GPUs are here"
+    )
+    parser.add_argument(
+        "--only",
+        type=int,
+        nargs="+",
+        default=[],
+        choices=[step.number for step in STEPS],
+        metavar="N",
+        help="these steps alone; their lines are added to those of the day before",
+    )
+    parser.add_argument("--patience", type=float, default=1.0, help="factor on all time limits (1)")
+    return parser
+
+
+def check(options: argparse.Namespace) -> tuple[str, int]:
+    """Return the interpreter and the number of GPUs; raise Missing if something is not there."""
+    venv = options.venv or Path(".venv")
+    if options.venv is None and not options.rehearse:
+        gpu = ROOT / ".venv-gpu"
+        if (gpu / "bin" / "python").is_file() and count_gpus(str(gpu / "bin" / "python")):
+            venv = gpu
+    venv = ROOT / venv  # as it is, if it is absolute
+    python = require_environment(venv)
+    gpus = 0 if options.rehearse else count_gpus(python)
+    require_gpu_environment(venv, gpus)
+    require_records(options.records)
+    require_writable(options.out)
+    return python, gpus
+
+
+def put_aside(lines: Path) -> None:
+    """Give the results of the day before another name: they may have cost a machine with GPUs."""
+    if lines.is_file():
+        number = 1
+        while (other := lines.with_name(f"{lines.stem}-{number}{lines.suffix}")).exists():
+            number += 1
+        lines.rename(other)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

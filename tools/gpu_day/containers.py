@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 8: the GPU image, with all GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tools.gpu_day.commands import Ended, run
+from tools.gpu_day.results import Parts, Skipped
+from tools.gpu_day.setting import Setting
+
+ASK_S, LIMIT_S = 10, 40
+SHARED = "--shm-size=8g"
+USAGE = 2  # exit code
+STEPS = 50
+
+
+def measure(setting: Setting, parts: Parts) -> None:
+    """Check, train as a user of one's own, and be refused without shared memory."""
+    with parts.part("containers"):
+        label = f"gpu-day={os.getpid()}"
+        # The daemon, not this process, is the parent of containers: they end here or not at all.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        require_image(setting.image)
+        try:
+            _measure(setting, parts, label)
+        finally:
+            end_containers(label)
+
+
+def require_image(image: str) -> None:
+    """Raise Skipped if there is no docker or no such image."""
+    if not shutil.which("docker"):
+        raise Skipped("docker is not installed")
+    if run(["docker", "image", "inspect", "--format", "{{.Id}}", image], limit_s=ASK_S).code:
+        raise Skipped(f"there is no image {image}; build it, docker/README.md says how")
+
+
+def _measure(setting: Setting, parts: Parts, label: str) -> None:
+    runs = setting.scratch / "runs"
+    runs.mkdir()
+    train = ["horovodrun", "-np", str(setting.gpus), "python", "run_train.py"]
+    train += ["--cfg", "mbf_arcface.yaml", "data.records=/data", f"train.max_steps={STEPS}"]
+    train += ["eval.sets=[]"]
+    ended = start(setting, label, [SHARED], ["check", *train])
+    _report(parts, "check", ended, 0, "GPUs: ")
+    ended = start(setting, label, [SHARED], [*train, "run.name=container"])
+    _report(parts, f"{STEPS} steps as user {os.getuid()}", ended, 0)
+    summary = runs / "container-001" / "summary.json"
+    if summary.is_file():
+        speed = json.loads(summary.read_text())["images_per_second"]
+        parts.measured(f"images/s, {setting.gpus} ranks", round(speed, 1))
+    small = "ARGS=train.max_steps=20 run.name=made eval.sets=[]"
+    ended = start(setting, label, [SHARED], ["make", "train", "DATA=/data", small])
+    _report(parts, "make train", ended, 0)
+    what = "refused without --shm-size"
+    if setting.gpus == 1:
+        parts.add(what, "skipped", "needs 2 GPUs, got 1")
+    else:
+        _report(parts, what, start(setting, label, [], train), USAGE, "shared memory")
+
+
+def start(setting: Setting, label: str, options: Sequence[str], command: Sequence[str]) -> Ended:
+    """Run a command in a container with all GPUs, the records at /data; return how it ended."""
+    user = f"{os.getuid()}:{os.getgid()}"
+    mounts = ["-v", f"{setting.records}:/data:ro", "-v", f"{setting.scratch / 'runs'}:/train/runs"]
+    given = ["--gpus", "all", "--ulimit", "memlock=-1", "--user", user, "--label", label]
+    docker = ["docker", "run", "--rm", "--init", *given, *options, *mounts]
+    return run([*docker, setting.image, *command], limit_s=LIMIT_S)
+
+
+def end_containers(label: str) -> None:
+    """Remove the containers that have a label, whatever runs in them."""
+    listed = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", f"label={label}"],
+        capture_output=True,
+        text=True,
+        timeout=ASK_S,
+    )
+    if names := listed.stdout.split():
+        subprocess.run(["docker", "rm", "-f", *names], capture_output=True, timeout=ASK_S)
+
+
+def _report(parts: Parts, what: str, ended: Ended, code: int, said: str = "") -> None:
+    sentence = next((line.strip() for line in ended.text.splitlines() if said in line), "")
+    right = ended.code == code and (not said or bool(sentence))
+    value = sentence if said else ended.last_line()
+    wrong = f"expected code {code}, got {ended.code}, {ended.last_line()}"
+    parts.require(what, right, f"code {ended.code}, {value}", wrong)

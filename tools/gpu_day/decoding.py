@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 3: DALI's decode modes on the device, against its decoder on the CPU."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+import ops
+from pipeline.augmentation import Augmentation
+from pipeline.decode_choice import sample
+from pipeline.decode_paths import PATHS
+from pipeline.records import open_records
+from tools.gpu_day.commands import python, run
+from tools.gpu_day.damaged_images import KINDS, outcome
+from tools.gpu_day.decoded_pixels import AUGMENTATIONS, difference, pixels
+from tools.gpu_day.results import Parts
+from tools.gpu_day.setting import Setting
+
+IMAGES = 64
+GRID_S, GRID_LIMIT_S = 24, 55
+
+
+def measure(setting: Setting, parts: Parts) -> None:
+    """Compare pixels, damage images, time all modes."""
+    _, device = setting.contexts()
+    device_id = 0 if setting.gpus else None
+    modes = list(PATHS) if setting.gpus else ["cpu", "native"]
+    records = open_records(setting.records, setting.scratch)
+    _, jpegs = sample(records, IMAGES)
+    ops.use("auto")
+    compare_modes(parts, jpegs, modes, device_id)
+    for mode in modes:
+        what = f"damaged images, {mode}"
+        with parts.part(what):
+            sound = [jpeg.tobytes() for jpeg in jpegs]
+            found = {kind: outcome(sound, kind, mode, device, setting.scratch) for kind in KINDS}
+            parts.measured(what, found)
+    with parts.part("images/s"):
+        table = setting.scratch / "grid.json"
+        command = python("benchmarks/decode_grid.py", "--quick", "--seconds", str(GRID_S))
+        ended = run([*command, "--records", setting.records, "--json", table], limit_s=GRID_LIMIT_S)
+        rows = json.loads(table.read_text())["rows"] if table.is_file() else []
+        best: dict[str, int] = {}
+        for row in rows:
+            if "path" in row:
+                best.setdefault(row["path"], round(row["images_per_second"]))
+        parts.require("images/s", bool(best), best, f"code {ended.code}, {ended.last_line()}")
+
+
+def compare_modes(
+    parts: Parts, jpegs: list[np.ndarray], modes: list[str], device_id: int | None
+) -> None:
+    """Write how far each mode on the device is from DALI on the CPU, with every augmentation."""
+    true = {name: _on_the_cpu(jpegs, given) for name, given in AUGMENTATIONS.items()}
+    for mode in modes:
+        what = f"pixels, {mode}"
+        with parts.part(what):
+            found = {}
+            for name, augmentation in AUGMENTATIONS.items():
+                image = pixels(jpegs, mode, augmentation, device_id, ops.feed())
+                found[name] = difference(image, true[name])
+            said = {name: f"{d.mean} mean, {d.largest} at most" for name, d in found.items()}
+            wrong = {name: said[name] for name, d in found.items() if not d.small}
+            parts.require(what, not wrong, said, f"of 255, off by {wrong}")
+
+
+def _on_the_cpu(jpegs: list[np.ndarray], augmentation: Augmentation) -> np.ndarray:
+    return pixels(jpegs, "cpu", augmentation, None, None)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 0: the machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+from launch.provenance import commit, versions
+from tools.gpu_day.commands import run
+from tools.gpu_day.results import Parts, Skipped
+from tools.gpu_day.setting import Setting
+
+ASK_S = 5
+LIBRARIES = ("libcuda.so.1", "libcuda.so", "libnvcuvid.so.1")
+"""Of the driver: for CUDA, for Horovod with NCCL, for the JPEG hardware of A100 and H100."""
+FIELDS = ("name", "driver_version", "memory.total", "ecc.mode.current", "mig.mode.current")
+"""Asked for one by one: a field that an older nvidia-smi does not know fails the whole query."""
+
+
+def measure(setting: Setting, parts: Parts) -> None:
+    """Say what the machine is, the GPUs first."""
+    with parts.part("GPUs and driver"):
+        if not setting.gpus:
+            raise Skipped("no GPU")
+        parts.measured("GPUs and driver", gpus(setting.gpus))
+    with parts.part("host"):
+        parts.measured("host", host())
+    if setting.gpus:
+        for details in (["-q"], ["topo", "-m"]):  # for the log
+            with parts.part(f"nvidia-smi {details[0]}"):
+                run(["nvidia-smi", *details], limit_s=ASK_S)
+
+
+def gpus(count: int) -> dict[str, Any]:
+    """Return names, compute capabilities and driver of the GPUs."""
+    from launch.gpu import Driver
+
+    driver = Driver()
+    kinds = [str(driver.gpu(index)) for index in range(count)]
+    found: dict[str, Any] = (
+        {f"{kinds.count(kind)} x": kind for kind in dict.fromkeys(kinds)}
+        if len(set(kinds)) == 1
+        else {"GPUs": kinds}
+    )
+    for field in FIELDS[1:]:
+        if shutil.which("nvidia-smi"):
+            answer = run(
+                ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"], limit_s=ASK_S
+            )
+            values = list(dict.fromkeys(answer.text.strip().splitlines()))
+            found[field] = ", ".join(values) if answer.code == 0 else "not told"
+    found |= {name: "loads" if loads(name) else "missing" for name in LIBRARIES}
+    return found
+
+
+def host() -> dict[str, Any]:
+    """Return processor, memory, limits, versions and commit."""
+    shared = os.statvfs("/dev/shm") if Path("/dev/shm").is_dir() else None
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "shared_memory_mib": shared.f_frsize * shared.f_blocks >> 20 if shared else 0,
+        "open_files": open_files,
+        "locked_memory": "unlimited" if locked == resource.RLIM_INFINITY else locked,
+        **versions(),
+        "commit": commit(),
+    }
+
+
+def cpu_model() -> str:
+    """Return the name of the processor."""
+    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match[1] if match else "CPU not known"
+
+
+def loads(library: str) -> bool:
+    """Return whether the dynamic linker finds a library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

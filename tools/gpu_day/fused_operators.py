@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Step 4: the fused operators on the device, against NumPy, CuPy and the plain ones."""
+
+from __future__ import annotations
+
+import json
+
+import mxnet as mx
+import numpy as np
+
+import ops
+from heads import build_head
+from nets.blocks import ConvNormPReLU
+from tools.gpu_day.commands import python, run
+from tools.gpu_day.results import Parts, Skipped
+from tools.gpu_day.setting import Setting
+
+LIMIT_S = 45
+TIMED = ["--heads", "128x512x85742", "--layers", "128x64x12544", "--repeat", "7"]
+LACKS = 2  # exit code of the benchmark where CuPy or nvcc is missing
+TOLERANCE = 2e-3
+"""Of the largest value: products may be TF32 in one form and not in the other."""
+CHANNELS, CLASSES, IMAGES = 32, 50, 16
+
+
+def measure(setting: Setting, parts: Parts) -> None:
+    """Check and time the operators alone, then in MXNet on the first two GPUs."""
+    with parts.part("operators against float64, beside CuPy"):
+        table = setting.scratch / "operators.json"
+        command = python("benchmarks/gpu_operators.py", *TIMED, "--json", table)
+        ended = run(command, limit_s=LIMIT_S)
+        if ended.code == LACKS:
+            raise Skipped(ended.last_line())
+        rows = json.loads(table.read_text())["rows"] if table.is_file() else []
+        timed = {row["name"]: f"{row['milliseconds']:.2f} ms" for row in rows}
+        what, wrong = "operators against float64, beside CuPy", ended.last_line()
+        parts.require(what, ended.code == 0, timed, f"code {ended.code}, {wrong}")
+    for index in range(2):
+        what = f"fused against plain, {setting.device} {index}"
+        with parts.part(what):
+            if setting.gpus and index >= setting.gpus:
+                raise Skipped(f"needs {index + 1} GPUs, got {setting.gpus}")
+            errors = fused_against_plain(mx.Context(setting.device, index))
+            wrong = {name: f"{e:.1e}" for name, e in errors.items() if not e <= TOLERANCE}
+            said = {name: f"{error:.1e}" for name, error in errors.items()}
+            parts.require(what, not wrong, said, f"off by {wrong}")
+
+
+def fused_against_plain(ctx: mx.Context) -> dict[str, float]:
+    """Return how far losses and gradients of the two forms are apart, against the largest value.
+
+    Raises
+    ------
+    Skipped
+        If there are no fused operators for the device.
+    """
+    plain = _step(ctx, "plain")
+    try:
+        fused = _step(ctx, "native")
+    except ops.OperatorError as error:
+        raise Skipped(str(error)) from None
+    finally:
+        ops.use("plain")
+    return {
+        name: float(np.abs(fused[name] - true).max() / max(1e-3, np.abs(true).max()))
+        for name, true in plain.items()
+    }
+
+
+def _step(ctx: mx.Context, choice: str) -> dict[str, np.ndarray]:
+    """Return loss and gradients of a block and a head with one form of the operators."""
+    ops.use(choice, ctx.device_type)
+    mx.random.seed(9)
+    block = ConvNormPReLU(3, CHANNELS, 3, 2, 1, prefix="block_")
+    head = build_head("arcface", CLASSES, CHANNELS, m2=0.3, scale=16.0)
+    for part in (block, head):
+        part.initialize(mx.init.Xavier())  # on the CPU, whose random numbers are the same
+        part.collect_params().reset_ctx(ctx)
+        part.hybridize()
+    random = np.random.default_rng(6)
+    image = mx.nd.array(random.normal(size=(IMAGES, 3, 28, 28)), ctx=ctx)
+    label = mx.nd.array(random.integers(0, CLASSES, IMAGES), ctx=ctx)
+    with mx.autograd.record():
+        embedding = block(image).mean(axis=(2, 3))
+        loss, _ = head(embedding, label, mx.nd.ones((1,), ctx=ctx))
+    loss.backward()
+    found = {"loss": loss.asnumpy()}
+    for part in (block, head):
+        for name, parameter in sorted(part._collect_params_with_prefix().items()):
+            if parameter.grad_req != "null":
+                found[name] = parameter.grad(ctx).asnumpy()
+    return found

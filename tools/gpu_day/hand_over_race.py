@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of known pixels through DALI to MXNet, while a net trains on the same device.
+
+Were an array handed over before DALI has finished it, or its memory used again while an operator
+still reads it, some batch would not be what was sent.  Pixels are normalised by subtracting 127.5
+and dividing by 128, which float32 does exactly: any difference is a fault.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import mxnet as mx
+import numpy as np
+
+from heads import build_head
+from nets import build_net
+from pipeline.augmentation import Augmentation, Choices, choose
+from pipeline.dali import MEAN, STD, DecodeGraph
+from pipeline.hand_over import hand_over
+from training.step import build_optimizer, collect_parameters, train_step
+
+DEPTH = 2  # batches in the graph, as the loader has them
+KEPT = 3  # batches that are held and looked at again later
+PEOPLE, EMBEDDING_SIZE = 10, 16
+MIRROR = Augmentation()
+
+
+def wrong_batches(
+    device: mx.Context, batches: int, batch_size: int, size: int, width: float
+) -> dict[str, int]:
+    """Return how many batches came out wrong: when they were handed over, and some steps later.
+
+    Parameters
+    ----------
+    device
+        Where DALI's batches end and the net trains.
+    batches, batch_size
+        How many batches of how many images.
+    size
+        Height and width of an image in pixels.
+    width
+        Of the MobileFaceNet that trains.
+    """
+    gpu = device.device_id if device.device_type == "gpu" else None
+    graph = DecodeGraph(batch_size, "cpu", 1, DEPTH, gpu, MIRROR, source="pixels")
+    net = build_net("mobilefacenet", (size, size), width=width, embedding_size=EMBEDDING_SIZE)
+    head = build_head("arcface", PEOPLE, EMBEDDING_SIZE, m2=0.2, scale=16.0)
+    for block in (net, head):
+        block.initialize(ctx=device)
+        block.hybridize(static_alloc=True, static_shape=True)
+    parameters = collect_parameters(net, head)
+    optimizer = build_optimizer(parameters, "sgd", 0.01, 0.9, 5e-4)
+    trainer = mx.gluon.Trainer(parameters, optimizer, kvstore=None)
+    label = mx.nd.array(np.arange(batch_size) % PEOPLE, ctx=device)
+    margin = mx.nd.ones((1,), ctx=device)
+    sent: deque[tuple[np.ndarray, Choices]] = deque()
+    held: deque[tuple[mx.nd.NDArray, mx.nd.NDArray]] = deque()
+    at_once, later = [], []
+    for number in range(batches + DEPTH - 1):
+        sent.append(_batch(number, batch_size, size))
+        graph.feed(*sent[-1])
+        if len(sent) < DEPTH:
+            continue
+        image = hand_over(graph.take().as_tensor(), device)
+        graph.release()
+        expected = mx.nd.array(_expected(*sent.popleft()), ctx=device)
+        # Not read before the end: a wait would take the device the work that it must not overtake.
+        at_once.append(_difference(image, expected))
+        held.append((image, expected))
+        train_step(net, head, trainer, image, label, margin)
+        if len(held) > KEPT:
+            later.append(_difference(*held.popleft()))
+    later += [_difference(*pair) for pair in held]
+    return {
+        "batches": len(at_once),
+        "wrong": sum(float(d.asscalar()) != 0 for d in at_once),
+        "wrong_later": sum(float(d.asscalar()) != 0 for d in later),
+    }
+
+
+def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, Choices]:
+    """Return pixels (B, H, W, 3) that no two batches share, and who is mirrored."""
+    random = np.random.default_rng(number)
+    pixels = random.integers(0, 256, (batch_size, size, size, 3), np.uint8)
+    ids = np.arange(batch_size, dtype=np.int64) + number * batch_size
+    return pixels, choose(MIRROR, ids, 0, 0, (size, size))
+
+
+def _expected(pixels: np.ndarray, choices: Choices) -> np.ndarray:
+    """Return what DALI and the hand-over are to make of pixels, (B, 3, H, W) float32."""
+    turned = np.where(choices.mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
+    planes = turned.transpose(0, 3, 1, 2).astype(np.float32)
+    return np.ascontiguousarray((planes - np.float32(MEAN)) / np.float32(STD))
+
+
+def _difference(image: mx.nd.NDArray, expected: mx.nd.NDArray) -> mx.nd.NDArray:
+    return mx.nd.abs(image - expected).max()

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step in a process of its own:  python -m tools.gpu_day.run_step MODULE SETTING PARTS"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.gpu_day.results import Parts
+from tools.gpu_day.setting import Setting
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do the step; return 1 if some part of it failed."""
+    module, setting, path = argv
+    parts = Parts(Path(path))
+    with parts.part(module):
+        importlib.import_module(f"tools.gpu_day.{module}").measure(
+            Setting.from_json(setting), parts
+        )
+    return int(parts.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
