@@ -27,7 +27,7 @@ from launch.environment.gpu_check import train_one_step
 before, after = train_one_step(mx, mx.cpu())
 assert after < before, f"the loss went from {before} to {after}"
 said = f"a training step took the loss from {before:.4f} to {after:.4f}"
-print(f"mxnet {mx.__version__} for the CPU: {said}")
+print(f"mxnet {mx.__version__}: {said}")
 """
 
 
@@ -36,9 +36,9 @@ def measure(setting: Setting, parts: Parts) -> None:
     command, kind = check_command(setting.gpus, ROOT)
     print(f"environment: {kind}", flush=True)
     for value in ("1", "0"):
-        with parts.part(f"{kind}, {FUSION}={value}"):
-            ended = run(command, limit_s=LIMIT_S, variables={FUSION: value})
-            report(parts, f"{kind}, {FUSION}={value}", ended)
+        what = f"training step, {FUSION}={value}"
+        with parts.part(what):
+            report(parts, what, kind, run(command, limit_s=LIMIT_S, variables={FUSION: value}))
     what = "a foreign cuDNN in LD_LIBRARY_PATH is not loaded"
     with parts.part(what):
         if "gpu_check" not in kind:
@@ -47,7 +47,7 @@ def measure(setting: Setting, parts: Parts) -> None:
         path = f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
         ended = run(command, limit_s=LIMIT_S, variables={"LD_LIBRARY_PATH": path})
         parts.require(what, MARK not in ended.text, "right", "it was loaded; see the log")
-        report(parts, f"{kind} beside it", ended)
+        report(parts, "training step beside it", kind, ended)
 
 
 def check_command(gpus: int, root: Path) -> tuple[list[str], str]:
@@ -61,9 +61,9 @@ def check_command(gpus: int, root: Path) -> tuple[list[str], str]:
     return [sys.executable, "-c", CPU_STEP], "MXNet for the CPU (no .venv-gpu here)"
 
 
-def report(parts: Parts, what: str, ended: Ended) -> None:
+def report(parts: Parts, what: str, kind: str, ended: Ended) -> None:
     """Write how a check ended."""
-    said = ended.last_line()
+    said = f"{kind}: {ended.last_line()}"
     parts.require(what, ended.code == 0, said, f"code {ended.code}, {said}")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -22,9 +22,15 @@ from training.checkpoint import Checkpoint, open_checkpoint
 
 LIMIT_S = 60
 REFUSED = 2  # exit code
-COMPARED, CLOSE, SAME = 8, 0.02, 1e-4
-"""Steps whose losses are compared; relative difference at most of another device, and of the same
-with fusion off."""
+SHOWN, COMPARED = 8, 3
+"""Steps whose losses are shown, and of which they must be near.  In single precision a net that is
+trained from scratch blows rounding up: plain and fused operators of one CPU are 2e-4 apart after 3
+steps and 1e-2 after 7."""
+ROUNDED, CLOSE, SAME = 0.05, 0.02, 1e-4
+"""Relative difference at most: of a device that may round to TF32, of another device, and of the
+same with fusion off, in its first 2 steps."""
+GENTLE = ("optim.lr=0.001", "optim.warmup=0", "data.batch_size=32")
+"""At the full rate rounding is blown up a hundred times as fast."""
 PAIRS = 60  # of a verification set
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -37,12 +43,13 @@ class Variant(NamedTuple):
     variables: Mapping[str, str] = {}
     against: str = "cpu"
     most: float = CLOSE
+    steps: int = COMPARED
 
 
 ON_GPUS = (
     Variant("cpu", ("run.device=cpu",)),
-    Variant("gpu plain", ("run.device=gpu", "run.operators=plain")),
-    Variant("gpu native", ("run.device=gpu", "run.operators=native")),
+    Variant("gpu plain", ("run.device=gpu", "run.operators=plain"), most=ROUNDED),
+    Variant("gpu native", ("run.device=gpu", "run.operators=native"), most=ROUNDED),
     Variant(
         "gpu plain, no TF32",
         ("run.device=gpu", "run.operators=plain"),
@@ -54,6 +61,7 @@ ON_GPUS = (
         {"MXNET_USE_FUSION": "0"},
         against="gpu plain",
         most=SAME,
+        steps=2,
     ),
 )
 REHEARSED = (
@@ -64,7 +72,7 @@ REHEARSED = (
 
 def measure(setting: Setting, parts: Parts) -> None:
     """Train variants, resume a checkpoint on the other device, time one GPU."""
-    steps = 50 if setting.gpus else COMPARED
+    steps = 50 if setting.gpus else SHOWN
     compare_losses(setting, parts, ON_GPUS if setting.gpus else REHEARSED, steps)
     last: Checkpoint | None = None
     with parts.part("resumed"):
@@ -98,6 +106,7 @@ def compare_losses(
             run = train(
                 *(setting, f"losses{number}", *SMALL, *variant.overrides),
                 *("data.decode=cpu", f"train.max_steps={steps}"),  # the same pixels for all
+                *GENTLE,
                 limit_s=LIMIT_S,
                 variables=variant.variables,
             )
@@ -105,14 +114,15 @@ def compare_losses(
                 raise Skipped(run.ended.last_line())
             run.require_finished()
             losses[variant.name] = found = run.losses
-            value = {"first": round(found[1], 4), "last": round(found[steps], 4)}
+            shown = [*range(1, SHOWN + 1), *([steps] if steps > SHOWN else [])]
+            value: dict[str, Any] = {"losses": [round(found[step], 4) for step in shown]}
             if variant.against == variant.name:
                 parts.measured(what, value)
                 continue
             if variant.against not in losses:
                 raise RuntimeError(f"there are no losses of {variant.against} to compare with")
-            apart = off_by(found, losses[variant.against], COMPARED)
-            value |= {"off by": f"{apart:.1e} in {COMPARED} steps"}
+            apart = off_by(found, losses[variant.against], variant.steps)
+            value |= {"off by": f"{apart:.1e}"}
             most = f"{apart:.1e} from those of {variant.against}, at most {variant.most:g} is right"
             parts.require(what, apart <= variant.most, value, f"losses are off by {most}")
 
@@ -182,7 +192,8 @@ def compare_checkpoint(setting: Setting, parts: Parts, checkpoint: Checkpoint) -
         embed(net, images, checkpoint.image_size, 2 * PAIRS, ctx)[0]
         for net, ctx in zip(nets, (reference, device), strict=True)
     ]
-    cosine = float((embedded[0] * embedded[1]).sum(axis=1).min())
+    units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in embedded]
+    cosine = float((units[0] * units[1]).sum(axis=1).min())
     accuracies = [verify(rows, issame)["accuracy"] for rows in embedded]
     value = {"pairs": PAIRS, "smallest cosine": f"{cosine:.6f}", "accuracies": accuracies}
     near = cosine >= 1 - 1e-4 and abs(accuracies[0] - accuracies[1]) <= 1 / PAIRS + 1e-9
