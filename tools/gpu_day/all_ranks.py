@@ -74,7 +74,7 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
 
 def _refused(setting: Setting, ranks: int, variables: dict[str, str]) -> Ended:
     """Start more ranks than there are GPUs, with run.device=auto; return how they ended."""
-    places = [f"data.records={setting.records}", f"run.dir={setting.scratch / 'refused'}"]
+    places = [f"data.records={setting.records}", f"run.dir={setting.scratch / f'refused-{ranks}'}"]
     command = python("-m", "launch.local", "-np", str(ranks), "--cfg", MBF, *places, *PLAIN)
     return run([*command, "train.max_steps=1"], limit_s=LIMIT_S, variables=variables)
 
