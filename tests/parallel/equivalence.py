@@ -93,9 +93,8 @@ def main(
         block.hybridize(static_alloc=True, static_shape=True)
     parameters = collect_parameters(net, head)
     trainer = comm.trainer(parameters, build_optimizer(parameters, "sgd", LR, 0.9, 5e-4))
-    if way != "gpu":  # there it is as Horovod was built
-        hosted = way == "host" or (way == "gpu host" and comm.size > 1)
-        assert isinstance(trainer, host_memory.HostTrainer) == hosted
+    if not way.startswith("gpu"):  # there it is as Horovod was built, or as was asked for
+        assert isinstance(trainer, host_memory.HostTrainer) == (way == "host")
     comm.broadcast(parameters)
     before = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
     margin, losses = mx.nd.ones((1,), ctx=ctx), []
