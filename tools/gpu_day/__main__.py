@@ -11,6 +11,7 @@ begin; 128 + N if signal N ended it.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ def main(argv: Sequence[str]) -> int:
     except Missing as error:
         print(f"gpu_day: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # nothing has begun
+        print("gpu_day: stopped before the first step", file=sys.stderr)
+        return 128 + signal.SIGINT
     if not options.only:
         put_aside(options.out / LINES)
     what = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "no GPU: rehearsal with the CPU"

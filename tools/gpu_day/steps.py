@@ -60,7 +60,7 @@ class Step:
 STEPS = (
     Step(0, "machine", "facts", 15, rehearsal_s=15),
     Step(1, "environment", "environment_check", 35, rehearsal_s=50),
-    Step(2, "pieces", "pieces", 60, rehearsal_s=70),
+    Step(2, "pieces", "pieces", 60, rehearsal_s=90),
     Step(3, "DALI", "decoding", 75),
     Step(4, "fused operators", "fused_operators", 55),
     Step(5, "one rank", "one_rank", 80, rehearsal_s=130),

@@ -75,6 +75,15 @@ def test_a_driver_that_hangs_is_refused(tmp_path, capsys, monkeypatch):
     assert "driver does not answer" in refusal(capsys, "--venv", venv, "--out", tmp_path)
 
 
+def test_an_interruption_before_the_first_step_is_no_traceback(venv, capsys, monkeypatch):
+    def interrupted(python: str) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.gpu_day.__main__.count_gpus", interrupted)
+    assert main(["--venv", str(venv)]) == 130
+    assert capsys.readouterr().err == "gpu_day: stopped before the first step\n"
+
+
 def test_missing_images_are_refused(venv, tiny_records, tmp_path, capsys):
     folder = tmp_path / "set"
     folder.mkdir()
