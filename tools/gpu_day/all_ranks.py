@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.decode_paths import PATHS
 from tools.gpu_day.commands import Ended, python, run
 from tools.gpu_day.gpu_watch import GpuWatch
-from tools.gpu_day.results import Parts
+from tools.gpu_day.results import Parts, Skipped
 from tools.gpu_day.setting import Setting
 from tools.gpu_day.training_runs import train
 
@@ -19,6 +20,7 @@ MEMORY_AT = (20, 100, 280)
 """Steps; what grows from one to the next grows without end."""
 PLAIN = ("eval.sets=[]", "train.log_every=10", "train.checkpoint_every=100000")
 USAGE = 2  # exit code
+SPARE_S = 5.0  # of the step's time, that is not planned
 EXTRA_MIB = 256
 """That the memory may grow from the second of MEMORY_AT to the third."""
 
@@ -31,6 +33,7 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
     ranks
         Number of ranks; 0 for one on each GPU.
     """
+    end = time.monotonic() + setting.limit_s - SPARE_S
     ranks = ranks or setting.gpus
     device = f"run.device={setting.device}"
     with ThreadPoolExecutor(2) as pool:
@@ -60,14 +63,18 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
         )
         done.require_finished()
         parts.measured(f"{R50}, {ranks} ranks", done.speed())
+    longest = 0.0
     for mode in PATHS if setting.gpus else ("cpu", "native"):
         what = f"decode mode {mode}, {ranks} ranks"
         with parts.part(what):
+            if time.monotonic() + longest > end:
+                raise Skipped("no time was left; --patience 2 gives the steps twice as long")
             done = train(
                 *(setting, f"mode-{mode}", *PLAIN, device, f"train.max_steps={MODE_STEPS}"),
                 f"data.decode={mode}",
                 **{"ranks": ranks, "cfg": MBF, "limit_s": LIMIT_S},
             )
+            longest = max(longest, done.ended.seconds)
             done.require_finished()
             parts.measured(what, done.speed())
 

@@ -112,7 +112,7 @@ class Day:
         scratch = self.out / LOGS / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        setting = replace(self.setting, scratch=scratch)
+        setting = replace(self.setting, scratch=scratch, limit_s=limit_s)
         module = ("-m", "tools.gpu_day.run_step", step.module, setting.to_json(), str(results))
         variables = {
             "PATH": f"{Path(self.python).parent}:{os.environ.get('PATH', os.defpath)}",

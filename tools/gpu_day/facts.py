@@ -32,9 +32,12 @@ def measure(setting: Setting, parts: Parts) -> None:
     with parts.part("host"):
         parts.measured("host", host())
     if setting.gpus:
-        for details in (["-q"], ["topo", "-m"]):  # for the log
-            with parts.part(f"nvidia-smi {details[0]}"):
-                run(["nvidia-smi", *details], limit_s=ASK_S)
+        with parts.part("nvidia-smi"):
+            if not shutil.which("nvidia-smi"):
+                raise Skipped("there is no nvidia-smi")
+            codes = [run(["nvidia-smi", *d], limit_s=ASK_S).code for d in (["-q"], ["topo", "-m"])]
+            wrong = f"codes {codes} of -q and topo -m"
+            parts.require("nvidia-smi", not any(codes), "its answers are in the log", wrong)
 
 
 def gpus(count: int) -> dict[str, Any]:

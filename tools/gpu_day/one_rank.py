@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from tools.gpu_day.training_runs import SMALL, Run, checkpoints, off_by, resumed
 from training.checkpoint import Checkpoint, open_checkpoint
 
 LIMIT_S = 60
+TOGETHER = 3
+"""Runs that share a GPU, where nothing is timed: most of their time they start."""
 REFUSED = 2  # exit code
 SHOWN, COMPARED = 8, 3
 """Steps whose losses are shown, and of which they must be near.  In single precision a net that is
@@ -100,16 +104,20 @@ def compare_losses(
 ) -> None:
     """Train each variant and compare the losses of its first steps."""
     losses: dict[str, dict[int, float]] = {}
-    for number, variant in enumerate(variants):
-        what = f"losses, {variant.name}"
-        with parts.part(what):
-            run = train(
+    with ThreadPoolExecutor(TOGETHER if setting.gpus else 1) as pool:
+        jobs = [
+            pool.submit(
+                partial(train, limit_s=LIMIT_S, variables=variant.variables),
                 *(setting, f"losses{number}", *SMALL, *variant.overrides),
                 *("data.decode=cpu", f"train.max_steps={steps}"),  # the same pixels for all
                 *GENTLE,
-                limit_s=LIMIT_S,
-                variables=variant.variables,
             )
+            for number, variant in enumerate(variants)
+        ]
+    for variant, job in zip(variants, jobs, strict=True):
+        what = f"losses, {variant.name}"
+        with parts.part(what):
+            run = job.result()
             if run.ended.code == REFUSED:
                 raise Skipped(run.ended.last_line())
             run.require_finished()

@@ -55,6 +55,9 @@ def _report(parts: Parts, what: str, found: list[Agreement], faults: list[str]) 
         for result in found
         if not result.holds
     ]
+    problems = [*faults, *wrong]
+    if not found:
+        raise RuntimeError(f"none of them can be compared; {problems[0]}")
     worst = max(found, key=lambda result: result.error / result.tolerance)
     value = {
         "operators": len({result.op for result in found}),
@@ -62,7 +65,6 @@ def _report(parts: Parts, what: str, found: list[Agreement], faults: list[str]) 
         "with gradient": Counter(result.gradient for result in found)[True],
         "largest error": f"{worst.error:.1e} of {worst.op}",
     }
-    problems = [*faults, *wrong]
     more = f", and {len(problems) - SHOWN} more in the log" if len(problems) > SHOWN else ""
     for problem in problems:
         print(problem)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,8 +75,11 @@ class Parts:
 
 
 def sentence(error: BaseException) -> str:
-    """Return an error as one line without the stack that MXNet and DALI put behind theirs."""
+    """Return an error as one line, without what MXNet and DALI say of their own sources in it."""
     text = " ".join(str(error).partition("Stack trace")[0].split())
+    text = re.sub(
+        r'^Traceback \(most recent call last\): File "[^"]*", line \d+ (\w+: )?', "", text
+    )
     return f"{type(error).__name__}: {text[:300]}"
 
 

@@ -25,12 +25,15 @@ class Setting:
         Folder for what the step writes, empty at its start.
     image
         Name of the GPU image.
+    limit_s
+        Seconds that the step may take.
     """
 
     gpus: int
     records: Path
     scratch: Path
     image: str = "faces-gpu"
+    limit_s: float = 600.0
 
     @property
     def device(self) -> str:

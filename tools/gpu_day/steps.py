@@ -63,9 +63,9 @@ STEPS = (
     Step(2, "pieces", "pieces", 60, rehearsal_s=90),
     Step(3, "DALI", "decoding", 75),
     Step(4, "fused operators", "fused_operators", 55),
-    Step(5, "one rank", "one_rank", 80, rehearsal_s=130),
+    Step(5, "one rank", "one_rank", 90, rehearsal_s=130),
     Step(6, "two ranks", "two_ranks", 75, gpus=2),
-    Step(7, "all ranks", "all_ranks", 150, gpus=2),
+    Step(7, "all ranks", "all_ranks", 140, gpus=2),
     Step(8, "containers", "containers", 45),
     Step(9, "report", "report", 10, rehearsal_s=10),
 )

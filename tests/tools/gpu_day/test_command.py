@@ -153,6 +153,10 @@ def test_a_part_that_fails_does_not_stop_the_next(tmp_path):
     ]
     error = RuntimeError("[12:00:00] src/a.cc:7:\n Check failed\nStack trace:\n  [bt] (0)")
     assert sentence(error) == "RuntimeError: [12:00:00] src/a.cc:7: Check failed"
+    place = 'Traceback (most recent call last):\n  File "../src/a.cc", line 7\nMXNetError: '
+    assert (
+        sentence(RuntimeError(f"{place}GPU is not enabled")) == "RuntimeError: GPU is not enabled"
+    )
 
 
 def line(step: int, gpus: int, **found: dict) -> dict:

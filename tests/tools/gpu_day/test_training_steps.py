@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.decode_paths import PATHS
 from tools.gpu_day import all_ranks, one_rank, two_ranks
 from tools.gpu_day.commands import Ended
 from tools.gpu_day.gpu_watch import GpuWatch
@@ -40,10 +41,9 @@ def test_losses_are_held_against_those_of_their_reference(monkeypatch, tmp_path)
         "gpu plain, no TF32": 1.05,  # beyond CLOSE
         "gpu plain, no fusion": 1.001 * (1 + SAME / 2),
     }
-    names = iter([variant.name for variant in ON_GPUS])
 
     def train(setting, name, *overrides, **options):
-        variant = next(names)
+        variant = ON_GPUS[int(name.removeprefix("losses"))].name
         if variant == "gpu native":
             return finished(tmp_path / name, {}, 2, "run_train: run.operators: none for GPUs")
         return finished(tmp_path / name, {s: factors[variant] * 5 / s for s in range(1, STEPS + 1)})
@@ -115,6 +115,33 @@ def test_ranks_end_with_code_and_sentence(tmp_path):
     said = "code 2 after 8 s: run_train: train.rec: the image of key 11 is cut off"
     assert found["right"] == ("measured", said)
     assert [found[name][0] for name in ("other code", "other sentence")] == ["failed"] * 2
+
+
+def test_decode_modes_for_which_no_time_is_left_are_skipped(monkeypatch, tmp_path):
+    def train(setting, name, *overrides, **options):
+        run = finished(tmp_path / name, {})
+        found = {
+            "images_per_second": 12.0,
+            "data_wait_fraction": 0.25,
+            "versions": {"decode": "cpu"},
+        }
+        (run.folder / "summary.json").write_text(json.dumps({"status": "finished", **found}))
+        return slow(run, 1e6) if name == "mode-native" else run
+
+    monkeypatch.setattr(all_ranks, "train", train)
+    refused = Ended(2, "run_train: rank 0: run.device: 8 ranks, got 7 GPUs", 1.0)
+    monkeypatch.setattr(all_ranks, "run", lambda *_, **__: refused)
+    all_ranks.measure(Setting(8, tmp_path, tmp_path), Parts(tmp_path / "parts"))
+    found = parts_of(tmp_path)
+    assert found["9 ranks refused"] == ("measured", refused.text)
+    speed = {"images/s": 12.0, "data wait": "25.0 %", "decode": "cpu"}
+    assert found["r50_arcface.yaml, 8 ranks"] == ("measured", speed)
+    states = [found[f"decode mode {mode}, 8 ranks"][0] for mode in PATHS]
+    assert states == ["measured", "measured", *["skipped"] * 4]
+
+
+def slow(run: Run, seconds: float) -> Run:
+    return Run(run.ended._replace(seconds=seconds), run.folder)
 
 
 @pytest.mark.parametrize(
