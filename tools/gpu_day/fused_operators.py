@@ -69,7 +69,7 @@ def fused_against_plain(ctx: mx.Context) -> dict[str, float]:
 
 def _step(ctx: mx.Context, choice: str) -> dict[str, np.ndarray]:
     """Return loss and gradients of a block and a head with one form of the operators."""
-    ops.use(choice, ctx.device_type)
+    ops.use(choice, ctx.device_type, ctx.device_id)
     mx.random.seed(9)
     block = ConvNormPReLU(3, CHANNELS, 3, 2, 1, prefix="block_")
     head = build_head("arcface", CLASSES, CHANNELS, m2=0.3, scale=16.0)

@@ -51,7 +51,7 @@ def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
     """Return the forms that the device has, by name, and why the fused one is not among them."""
     found: dict[str, Form] = {"two convolutions": convolutions, "LeakyReLU": leaky}
     try:
-        ops.use("native", ctx.device_type)
+        ops.use("native", ctx.device_type, ctx.device_id)
     except ops.OperatorError as error:
         return found, str(error)
     finally:
