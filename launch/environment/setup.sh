@@ -8,7 +8,8 @@
 #
 # Every stage leaves a stamp that holds the checksum of what it was made from, so a second call
 # starts working at once, a changed lock file repeats only its own stage, and an interrupted one
-# is done again.
+# is done again.  A stage asks only for what it needs itself: an image keeps no compiler, and its user
+# cannot write to the environment.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -20,6 +21,13 @@ case $venv in
 esac
 say() { printf 'set-up: %s\n' "$*"; }
 fail() { printf 'set-up: %s\n' "$*" >&2; exit 2; }
+
+# Laid by the Dockerfile beside the MXNet, DALI and Horovod of its base: nothing is ours to make.
+if [ -e "$venv/.stamp-image" ]; then
+    [ "$stage" = run ] ||
+        fail "$venv came with the image, which holds what training needs alone, got '$stage' to add; run this where 'make setup' has made the environment"
+    exit 0
+fi
 
 sum_of() { cat "$@" | sha256sum | cut -d' ' -f1; }
 done_already() { [ "$(cat "$venv/.stamp-$1" 2>/dev/null)" = "$2" ]; }
@@ -44,23 +52,45 @@ esac
 run_sum=$(sum_of requirements/$lock.txt "${hooks[@]}" <(echo "$version"))
 horovod_sum=$(sum_of requirements/horovod.txt requirements/$lock.txt <(echo "$version"))
 dev_sum=$(sum_of requirements/dev.txt <(echo "$version"))
-# The images make the environment before they have the operators' sources.
-ops_sum=$(find ops -name '*.py' -o -path '*native*' -type f 2>/dev/null | LC_ALL=C sort | xargs -r cat | sum_of - <(echo "$version"))
+# The images make the environment before they have the operators' sources.  Byte code is none of
+# them: Python writes it on first use.
+ops_sum=$(find ops -name __pycache__ -prune -o \( -name '*.py' -o -path '*native*' \) -type f ! -name '*.py[co]' -print0 2>/dev/null |
+    LC_ALL=C sort -z | xargs -0r cat | sum_of - <(echo "$version"))
 if [ "$stage" = gpu ]; then
     find_cuda_11
     [ -z "$cuda_home" ] || [ -e "$venv/.stamp-nccl" ] || rm -f "$venv/.stamp-horovod"
 fi
-if done_already run "$run_sum" && done_already horovod "$horovod_sum" && done_already ops "$ops_sum" &&
-    { [ "$stage" != dev ] || done_already dev "$dev_sum"; }; then
-    exit 0
+pending=''
+done_already run "$run_sum" || pending+=' run'
+done_already horovod "$horovod_sum" || pending+=' horovod'
+done_already ops "$ops_sum" || pending+=' ops'
+[ "$stage" != dev ] || done_already dev "$dev_sum" || pending+=' dev'
+is_pending() { [[ "$pending " == *" $1 "* ]]; }
+[ -n "$pending" ] || exit 0
+# The operators are optional: without them everything runs in its plain form, which is slower and
+# says so.
+if is_pending ops; then
+    optional=
+    command -v "${CXX:-g++}" >/dev/null || optional="no C++ compiler found; install it: apt-get install g++"
+    [ ! -e "$venv" ] || [ -w "$venv" ] || optional="user $(id -u) cannot write to $venv"
+    if [ -n "$optional" ] && [ "$pending" = ' ops' ]; then
+        say "the fused operators stay as they are: $optional"
+        exit 0
+    fi
 fi
 
 [ "$(uname -sm)" = "Linux x86_64" ] ||
     fail "Linux on x86-64 is needed (MXNet and DALI are wheels for it alone), this is $(uname -sm)"
-"$python" -c 'import venv, ensurepip' 2>/dev/null ||
-    fail "'$python' has no venv module; install it: apt-get install python$version-venv"
-command -v g++ >/dev/null || fail "no C++ compiler found (Horovod is built from source); install it: apt-get install g++"
-command -v make >/dev/null || fail "make is missing (Horovod's build calls it); install it: apt-get install make"
+[ ! -e "$venv" ] || [ -w "$venv" ] ||
+    fail "$venv lacks$pending and user $(id -u) cannot write to it; make one of your own: VENV=FOLDER (tests in a container: docker/README.md)"
+if [ ! -x "$venv/bin/python" ] || [ "$(cat "$venv/.stamp-python" 2>/dev/null)" != "$version" ]; then
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "'$python' has no venv module; install it: apt-get install python$version-venv"
+fi
+if is_pending horovod; then
+    command -v g++ >/dev/null || fail "no C++ compiler found (Horovod is built from source); install it: apt-get install g++"
+    command -v make >/dev/null || fail "make is missing (Horovod's build calls it); install it: apt-get install make"
+fi
 
 if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.stamp-python" 2>/dev/null)" != "$version" ]; then
     say "$venv was made for another Python; making it anew for $version"
@@ -76,13 +106,15 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 if [ $lock = gpu ]; then
     # Where there is no NVIDIA driver, a stand-in lets MXNet be imported to build and to test.
-    mkdir -p "$venv/stand-in"
-    g++ -x c -shared -fPIC -O1 -o "$venv/stand-in/libcuda.so.1" launch/environment/stand_in_driver.c
+    if command -v g++ >/dev/null; then
+        mkdir -p "$venv/stand-in"
+        g++ -x c -shared -fPIC -O1 -o "$venv/stand-in/libcuda.so.1" launch/environment/stand_in_driver.c
+    fi
     "$python" -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null ||
         export LD_LIBRARY_PATH="$home/stand-in${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
 
-if ! done_already run "$run_sum"; then
+if is_pending run; then
     say "installing requirements/$lock.txt ($load the first time)"
     pip install --quiet --require-hashes -r requirements/$lock.txt
     site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -95,19 +127,18 @@ if ! done_already run "$run_sum"; then
     echo "$run_sum" >"$venv/.stamp-run"
 fi
 
-if ! done_already horovod "$horovod_sum"; then
+if is_pending horovod; then
     [ $lock = cpu ] || [ "$stage" = gpu ] || find_cuda_11
     build_horovod
     echo "$horovod_sum" >"$venv/.stamp-horovod"
 fi
 
-if [ -f ops/build.py ] && ! done_already ops "$ops_sum"; then
+if is_pending ops && [ -z "$optional" ] && [ -f ops/build.py ]; then
     say "compiling the fused operators (half a minute)"
-    # Without them everything runs in its plain form, which is slower and says so.
     "$venv/bin/python" -m ops >/dev/null && echo "$ops_sum" >"$venv/.stamp-ops"
 fi
 
-if [ "$stage" = dev ] && ! done_already dev "$dev_sum"; then
+if is_pending dev; then
     say "installing requirements/dev.txt (tests and lint)"
     pip install --quiet --require-hashes -r requirements/dev.txt
     echo "$dev_sum" >"$venv/.stamp-dev"
