@@ -4,7 +4,9 @@
 #
 # Every fault is one sentence and exit code 2.  Only commands that train or verify are checked, so
 # that a shell opens in any container; `check` does nothing else.  The image says what it was built
-# for in IMAGE_DEVICE (cpu, gpu), IMAGE_MIN_DRIVER and IMAGE_MAX_CAPABILITY.
+# for in IMAGE_DEVICE (cpu, gpu), IMAGE_MIN_DRIVER, IMAGE_COMPAT_DRIVERS (the oldest driver of each
+# older branch that does too) and IMAGE_MAX_CAPABILITY.  Where NVIDIA's own entrypoint is in the
+# base, it comes between this one and the command: it switches CUDA's forward compatibility on.
 set -euo pipefail
 
 # Shared memory for a rank.  NCCL: 8 ranks make the 1 GiB that NVIDIA's notes ask for.  Worker
@@ -12,6 +14,7 @@ set -euo pipefail
 # (40 KiB measured on two ranks), so Docker's 64 MiB do for them.
 NCCL_MIB=128
 WORKERS_MIB=64
+NVIDIA_ENTRYPOINT=${IMAGE_ENTRYPOINT:-/opt/nvidia/nvidia_entrypoint.sh}
 
 fail() {
     printf '%s\n' "$*" >&2
@@ -77,25 +80,48 @@ older() { # older A B: whether version A comes before version B
     [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]
 }
 
+forward_compatible() { # forward_compatible DRIVER: whether it is of a branch that the image names
+    local oldest
+    for oldest in ${IMAGE_COMPAT_DRIVERS-}; do
+        if [ "${1%%.*}" = "${oldest%%.*}" ] && ! older "$1" "$oldest"; then return 0; fi
+    done
+    return 1
+}
+
+# Ask nvidia-smi for one property of every GPU, which becomes `reply`, a line for each.  One property
+# at a time: an nvidia-smi that does not know one of them (R470: compute_cap) answers none.
+ask_nvidia_smi() { # ask_nvidia_smi PROPERTY PATTERN: false, and why in `reason`, without such lines
+    local code=0
+    reply=$(nvidia-smi --query-gpu="$1" --format=csv,noheader 2>&1) || code=$?
+    reason="code $code and '${reply%%$'\n'*}' from nvidia-smi"
+    if [ $code = 127 ] || [ $code = 126 ]; then reason="no nvidia-smi"; fi
+    [ $code = 0 ] && reply=$(grep -E "^ *$2 *$" <<<"$reply" | tr -d ' ')
+}
+
 check_gpu() {
     [ "${IMAGE_DEVICE:-cpu}" = gpu ] && [ "$device" != cpu ] || return 0
-    local found count driver capability
+    local reply reason count driver capability=unknown needs='' compat=''
     # nvidia-smi comes from the host with the driver, only with --gpus.
-    found=$(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2>/dev/null) || found=
-    [ -n "$found" ] ||
-        fail "docker: no GPU is visible in this container of the GPU image, got nothing from nvidia-smi; add --gpus all (the host needs NVIDIA's container toolkit), or run.device=cpu"
-    count=$(wc -l <<<"$found")
+    ask_nvidia_smi driver_version '[0-9]+(\.[0-9]+)+' ||
+        fail "docker: no GPU is visible in this container of the GPU image, got $reason; add --gpus all (the host needs NVIDIA's container toolkit, and nvidia-smi must list the GPUs there), or run.device=cpu"
+    count=$(wc -l <<<"$reply")
     [ "$ranks" != all ] || ranks=$count
-    IFS=', ' read -r driver capability <<<"$found"
+    driver=${reply%%$'\n'*}
     if older "$driver" "${IMAGE_MIN_DRIVER:-0}"; then
-        fail "docker: the NVIDIA driver of the host is too old for this image, got $driver; install $IMAGE_MIN_DRIVER or newer on the host"
+        [ -z "${IMAGE_COMPAT_DRIVERS-}" ] ||
+            needs=" (data-centre GPUs: one of these or a newer one of its branch: $IMAGE_COMPAT_DRIVERS)"
+        forward_compatible "$driver" ||
+            fail "docker: the NVIDIA driver of the host is too old for this image, got $driver; install $IMAGE_MIN_DRIVER or newer on the host$needs"
+        compat=" with CUDA's forward compatibility, which data-centre GPUs have"
     fi
-    if [ -n "${IMAGE_MAX_CAPABILITY-}" ] && older "$IMAGE_MAX_CAPABILITY" "$capability"; then
+    # Where it stays unknown, the ranks ask the driver (launch/gpu.py).
+    if ask_nvidia_smi compute_cap '[0-9]+\.[0-9]+'; then capability=${reply%%$'\n'*}; fi
+    if [ -n "${IMAGE_MAX_CAPABILITY-}" ] && [ "$capability" != unknown ] && older "$IMAGE_MAX_CAPABILITY" "$capability"; then
         fail "docker: MXNet in this image has no code for GPUs newer than compute capability $IMAGE_MAX_CAPABILITY, got $capability; build the image on NGC's MXNet (docker/README.md)"
     fi
     [ "$count" -ge "$ranks" ] ||
         fail "docker: every rank needs a GPU of its own, got $ranks ranks on this host and $count visible GPUs; use fewer ranks or --gpus all"
-    say "GPUs: $count, driver $driver, compute capability $capability"
+    say "GPUs: $count, driver $driver$compat, compute capability $capability"
 }
 
 lend_driver() {
@@ -172,5 +198,6 @@ if [ "$trains" = true ] || [ "$quiet" = false ]; then
     check_folders
 fi
 [ "$quiet" = true ] || exit 0
-if [ "$1" = sshd ]; then exec "$(dirname "$0")/sshd.sh" "${@:2}"; fi
+if [ "$1" = sshd ]; then set -- "$(dirname "$0")/sshd.sh" "${@:2}"; fi
+if [ -x "$NVIDIA_ENTRYPOINT" ]; then exec "$NVIDIA_ENTRYPOINT" "$@"; fi
 exec "$@"

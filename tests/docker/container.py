@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container for the entrypoint, made of stand-ins for the host's programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "entrypoint.sh"
+TRAIN = ["horovodrun", "-np", "2", "python", "run_train.py", "--cfg", "demo.yaml"]
+# Stands for every command: says with what it was started, and where its HOME is.
+ECHO = 'echo "started: $(basename "$0") $*"; echo "home: $HOME"'
+
+# Answers for all properties that it is asked for at once, or for none of them.
+NVIDIA_SMI = r"""
+[ "$COUNT" != 0 ] || { echo "No devices were found"; exit 6; }
+for word in "$@"; do case $word in --query-gpu=*) properties=${word#*=} ;; esac; done
+line=
+for property in ${properties//,/ }; do
+    case $property:$CAPABILITY in
+        driver_version:*) line+=", $DRIVER" ;;
+        compute_cap:?*) line+=", $CAPABILITY" ;;
+        *) echo "Field \"$property\" is not a valid field to query."; exit 2 ;;
+    esac
+done
+for ((i = 0; i < COUNT; i++)); do echo "${line#, }"; done
+"""
+
+
+@dataclass
+class Machine:
+    """A container as the script sees it; ``start`` runs the script in it."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def program(self, name: str, script: str) -> None:
+        """Put a program in front of the machine's own."""
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+
+    def shared_memory(self, mib: int) -> None:
+        self.program("df", f"printf '1M-blocks\\n   {mib}M\\n'")
+
+    def gpus(self, count: int, driver: str = "525.60.13", capability: str = "8.0") -> None:
+        """Show GPUs to an image that was built for them; without a capability as R470 does."""
+        self.program("nvidia-smi", NVIDIA_SMI)
+        self.variables |= {"COUNT": str(count), "DRIVER": driver, "CAPABILITY": capability}
+        self.variables |= {
+            "IMAGE_DEVICE": "gpu",
+            "IMAGE_MIN_DRIVER": "450.80.02",
+            "IMAGE_MAX_CAPABILITY": "8.9",
+        }
+
+    def start(self, *command: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(self.folder / "home"),
+        }
+        return subprocess.run(
+            ["bash", str(SCRIPT), *command],
+            cwd=self.folder,
+            env=environment | self.variables,
+            capture_output=True,
+            text=True,
+        )
+
+    def refusal(self, *command: str) -> str:
+        """Return the one sentence with which a command is refused."""
+        done = self.start(*command)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert done.stderr.count("\n") == 1
+        return done.stderr.strip()
+
+    def starts(self, *command: str) -> str:
+        """Return what a command says that is let through."""
+        done = self.start(*command)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
