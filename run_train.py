@@ -52,6 +52,7 @@ from nets import NETS, build_net, check_image_size
 from pipeline import mapped
 from pipeline.augmentation import Augmentation
 from pipeline.decode_choice import fastest_path
+from pipeline.decode_paths import jpeg_hardware_notice
 from pipeline.decoded_cache import DecodedCache, remove_left_caches
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
 from pipeline.plans import epoch_images
@@ -421,7 +422,9 @@ def make_loader(
         num_classes=inputs.num_classes,
         image_size=inputs.image_size,
     )
-    return loader, decode, [measured, loader.notice]
+    mixed = inputs.ctx.device_type == "gpu" and data.decode not in ("cpu", "native")
+    hardware = jpeg_hardware_notice() if mixed else ""
+    return loader, decode, [measured, hardware, loader.notice]
 
 
 def make_blocks(config: Config, inputs: Inputs, comm: Comm) -> tuple[Any, Any]:

@@ -8,7 +8,8 @@ Huffman codes and the GPU the rest, unless a picture has more pixels than a thre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,3 +66,21 @@ def choose(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> s
             "is damaged is named"
         )
     return names[int(slowest.argmax())]
+
+
+def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
+    """Return a sentence for the log: whether nvJPEG can use JPEG hardware, of GPUs that have some.
+
+    It needs libnvcuvid.so.1 of the driver and decodes without the hardware, silently, where that
+    is missing: in containers that ask for no capability "video".  Source: NVIDIA's answers in
+    CUDALibrarySamples, issue 132, and nvImageCodec, issue 26.
+    """
+    try:
+        load("libnvcuvid.so.1")
+    except OSError as error:
+        return (
+            "decode: no JPEG hardware, so that mixed, mixed_cuda and mixed_hardware are the same: "
+            f"libnvcuvid.so.1 cannot be loaded, got {error}; in a container set "
+            "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+        )
+    return "decode: libnvcuvid.so.1 is there, so JPEG hardware is used where the GPU has it"

@@ -15,7 +15,7 @@ from launch.sections import DataConfig
 from pipeline import dali, decode_choice
 from pipeline.augmentation import Augmentation
 from pipeline.decode_choice import fastest_path, measure
-from pipeline.decode_paths import PATHS, choose
+from pipeline.decode_paths import PATHS, choose, jpeg_hardware_notice
 from pipeline.records import open_records
 
 ALL = Augmentation(color_jitter=0.1, jpeg_quality=(2, 20), cut_out=9, shift=3, grey=0.1)
@@ -54,6 +54,18 @@ def test_no_path_that_every_rank_can_take(rates_of_ranks):
         ValueError, match=r"^data\.decode: .* got 0 images/s for each of a, b; with"
     ):
         choose(np.array(rates_of_ranks), "ab")
+
+
+def test_whether_jpeg_hardware_can_be_used_is_said():
+    def missing(name):
+        raise OSError(f"{name}: no such file")
+
+    sentence = jpeg_hardware_notice(missing)
+    assert sentence.startswith("decode: no JPEG hardware")
+    assert "got libnvcuvid.so.1: no such file; in a container set NVIDIA_DRIVER" in sentence
+    loaded: list[str] = []
+    assert "is used where the GPU has it" in jpeg_hardware_notice(loaded.append)
+    assert loaded == ["libnvcuvid.so.1"]
 
 
 @pytest.mark.parametrize(
