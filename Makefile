@@ -34,11 +34,13 @@ docker-check: setup-dev ## read the Dockerfiles, resolve what the images install
 	@bash docker/check.sh
 image-cpu: ## build the CPU image and run it (root; buildah and debootstrap, no daemon)
 	@bash docker/image_check.sh
+image-gpu: ## build the GPU images without CUDA bases, run them without a GPU
+	@bash docker/image_check_gpu.sh
 setup: ## make .venv
 	@bash launch/environment/setup.sh $(VENV) "$(PYTHON)"
 setup-dev: ## make .venv with what tests and lint need
 	@bash launch/environment/setup.sh $(VENV) "$(PYTHON)" dev
 clean: ## remove .venv, .venv-gpu and the sample (runs stay)
 	@rm -rf .venv .venv-gpu $(SAMPLE)
-.PHONY: help train test lint format bench sample gpu gpu-day docker-check image-cpu setup setup-dev clean
+.PHONY: help train test lint format bench sample gpu gpu-day docker-check image-cpu image-gpu setup setup-dev clean
 .DEFAULT_GOAL := help

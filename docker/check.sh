@@ -14,8 +14,8 @@ fail() { printf 'docker-check: %s\n' "$*" >&2; exit 2; }
 pip() { $python -m pip --disable-pip-version-check "$@"; }
 
 pip install --quiet --require-hashes -r requirements/docker.txt
-.venv/bin/hadolint --config docker/hadolint.yaml Dockerfile docker/Dockerfile.cpu
-.venv/bin/shellcheck docker/*.sh
+.venv/bin/hadolint --config docker/hadolint.yaml Dockerfile docker/Dockerfile.*
+.venv/bin/shellcheck docker/*.sh launch/environment/*.sh
 say "hadolint and shellcheck find nothing"
 
 own=$($python -c 'import sys; print("%d.%d" % sys.version_info[:2])')

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+# What image_check.sh and image_check_gpu.sh share: images built and run without a daemon or a hub.
+# They source it from the root of the sources.
+#
+# As root on Debian 12 with buildah, debootstrap and iproute2.  BASE=IMAGE takes another base than
+# the one made here; STORE=FOLDER holds the images (10 GB; several times that where overlay mounts do
+# not work and every layer is a whole copy), DRIVER names buildah's storage driver.
+# shellcheck shell=bash
+
+export STORE=${STORE:-/var/tmp/faces-images}
+user=1000
+say() { printf 'image: %s\n' "$*"; }
+fail() { printf 'image: %s\n' "$*" >&2; exit 2; }
+
+image() { buildah --root "$STORE/images" --runroot "$STORE/run" --storage-driver "$DRIVER" "$@"; }
+
+overlay_works() { # overlay shares layers; vfs, which copies them, works everywhere
+    local DRIVER=overlay container
+    container=$(image from scratch 2>/dev/null) && image mount "$container" >/dev/null 2>&1 || return 1
+    image rm "$container" >/dev/null
+}
+
+make_base() { # sets DRIVER, base and commit; the base is made once
+    local tool
+    [ "$(id -u)" = 0 ] || fail "building without a daemon needs root, got user $(id -u); use sudo or docker build"
+    for tool in buildah debootstrap ip; do
+        command -v $tool >/dev/null || fail "$tool is missing; apt-get install buildah debootstrap iproute2"
+    done
+    mkdir -p "$STORE"
+    if [ -z "${DRIVER:-}" ]; then
+        if overlay_works; then DRIVER=overlay; else DRIVER=vfs && rm -rf "$STORE/images"; fi
+    fi
+    export DRIVER
+    base=${BASE:-localhost/faces-base:bookworm}
+    if [ -z "${BASE:-}" ] && ! image inspect --type image "$base" >/dev/null 2>&1; then
+        say "making the base from Debian packages"
+        bash docker/base.sh "$base"
+    fi
+    commit=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+}
+
+build() { # build NAME TARGET DOCKERFILE [OPTION...]: makes the image localhost/faces-NAME
+    local name=$1 target=$2 file=$3 log=$STORE/build-$1.log
+    say "building $name from commit $commit ($DRIVER)"
+    image build --isolation chroot --layers --pull=false --target "$target" --tag "localhost/faces-$name" \
+        --build-arg BASE="$base" --build-arg USER_ID=$user --build-arg COMMIT="$commit" \
+        --file "$file" "${@:4}" . >"$log" 2>&1 ||
+        { tail -n 30 "$log" >&2; fail "$name did not build; the log is $log"; }
+}
+
+# Runs have no network but their own loopback, so nothing can be downloaded.
+make_mounts() { # sets work, with the folders data, runs and keys, and has everything removed at the end
+    work=$(mktemp -d "$STORE/mounts-XXXXXX")
+    mkdir "$work/data" "$work/runs" "$work/keys"
+    chmod 755 "$work"
+    chown $user "$work/data" "$work/runs"
+    containers=() networks=()
+    trap clean_up EXIT
+    named=(--hostname localhost) # chroot isolation writes no line for the container into /etc/hosts
+    mounts=(-v "$work/data:/train/data" -v "$work/runs:/train/runs")
+}
+
+end_server() { # the one process to end; buildah ends with it
+    local network process
+    for network in "${networks[@]}"; do
+        for process in $(ip netns pids "$network"); do
+            [ "$(cat "/proc/$process/comm" 2>/dev/null)" != sshd ] || kill "$process"
+        done
+    done
+}
+
+clean_up() {
+    end_server && wait
+    for network in "${networks[@]}"; do ip netns del "$network"; done
+    [ ${#containers[@]} = 0 ] || image rm "${containers[@]}" >/dev/null
+    rm -rf "$work"
+}
+
+container() { image from --pull-never "${@:2}" "localhost/faces-$1"; } # container NAME [OPTION...]
+
+start() { # start CONTAINER [OPTION...] -- COMMAND...: what `docker run` does, in the network of the caller
+    local container=$1 options=()
+    shift
+    while [ "$1" != -- ]; do options+=("$1") && shift; done
+    shift
+    exec buildah --root "$STORE/images" --runroot "$STORE/run" --storage-driver "$DRIVER" \
+        run --isolation chroot "${options[@]}" "$container" -- /train/docker/entrypoint.sh "$@"
+}
+export -f start
+
+inside() { unshare --net bash -c 'ip link set lo up && start "$@"' - "$@"; }
+
+refused() { # refused WORDS CONTAINER [OPTION...] -- COMMAND...: with code 2 and a sentence that has the words
+    local words=$1 code=0 sentence
+    shift
+    sentence=$(inside "$@" 2>&1) || code=$?
+    [ $code = 2 ] && [[ $sentence == *"$words"* ]] ||
+        fail "expected code 2 and a sentence with '$words', got $code and: $sentence"
+}
+
+finished() { # finished RUN STEPS RANKS: read from what the run left
+    python3 - "$work/runs/$1/summary.json" "$2" "$3" $user <<'PY' || fail "the run $1 is not what was asked for"
+import json, os, sys
+path, steps, ranks, user = sys.argv[1], *map(int, sys.argv[2:])
+summary = json.load(open(path))
+print({key: summary[key] for key in ("status", "steps", "ranks", "images_per_second")})
+assert (summary["status"], summary["steps"], summary["ranks"]) == ("finished", steps, ranks)
+assert os.stat(path).st_uid == user
+PY
+}
+
+size() { # size NAME: what the image takes, and who runs in it
+    local name=localhost/faces-$1
+    say "$1: $(image images --format '{{.Size}}' "$name"), user $(image inspect --type image --format '{{.OCIv1.Config.User}}' "$name"), commit $commit"
+}
