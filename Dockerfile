@@ -52,9 +52,11 @@ COPY . .
 RUN .venv-gpu/bin/python -m launch.environment.gpu_check \
     && pending=$(make --silent setup VENV=.venv-gpu) && [ -z "${pending}" ]
 ARG COMMIT=unknown
-# VENV: the environment that `make train` uses.  450.80.02: what NVIDIA asks for CUDA 11.x.
+# VENV: the environment that `make train` uses.  /usr/local/nvidia: where some clusters mount the
+# driver; NVIDIA's bases look there.  450.80.02: what NVIDIA asks for CUDA 11.x.
 ENV VENV=.venv-gpu \
-    PATH=/train/.venv-gpu/bin:$PATH \
+    PATH=/train/.venv-gpu/bin:/usr/local/nvidia/bin:$PATH \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64 \
     SOURCE_COMMIT=${COMMIT} \
     IMAGE_MIN_DRIVER=450.80.02 \
     IMAGE_MAX_CAPABILITY=8.9

@@ -35,7 +35,7 @@ refused "no GPU is visible" "$wheels" "${named[@]}" "${mounts[@]}" -- make train
 say "what check finds with the nvidia-smi of old and new drivers"
 for known in 470.182.03: 515.65.01:8.0 550.54.15:8.0; do
     nvidia_smi "${known%:*}" "${known#*:}"
-    inside "$wheels" "${named[@]}" "${mounts[@]}" "${smi[@]}" -- check make train NP=1 | head -n 1
+    inside "$wheels" "${named[@]}" "${mounts[@]}" "${smi[@]}" -- check make train NP=1 | sed -n 1p
 done
 nvidia_smi 440.118.02 ''
 refused "too old for this image" "$wheels" "${named[@]}" "${mounts[@]}" "${smi[@]}" -- make train NP=1
