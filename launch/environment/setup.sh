@@ -54,8 +54,11 @@ horovod_sum=$(sum_of requirements/horovod.txt requirements/$lock.txt <(echo "$ve
 dev_sum=$(sum_of requirements/dev.txt <(echo "$version"))
 # The images make the environment before they have the operators' sources.  Byte code is none of
 # them: Python writes it on first use.
-ops_sum=$(find ops -name __pycache__ -prune -o \( -name '*.py' -o -path '*native*' \) -type f ! -name '*.py[co]' -print0 2>/dev/null |
-    LC_ALL=C sort -z | xargs -0r cat | sum_of - <(echo "$version"))
+sources_of_ops() {
+    [ ! -d ops ] ||
+        find ops -name __pycache__ -prune -o \( -name '*.py' -o -path '*native*' \) -type f ! -name '*.py[co]' -print0
+}
+ops_sum=$(sources_of_ops | LC_ALL=C sort -z | xargs -0r cat | sum_of - <(echo "$version"))
 if [ "$stage" = gpu ]; then
     find_cuda_11
     [ -z "$cuda_home" ] || [ -e "$venv/.stamp-nccl" ] || rm -f "$venv/.stamp-horovod"

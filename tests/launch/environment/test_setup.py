@@ -35,6 +35,16 @@ def test_a_second_call_does_nothing(machine, venv):
     assert machine.calls == before
 
 
+def test_the_environment_is_made_before_the_operators_are_there(tmp_path):
+    machine = BareMachine(tmp_path, sources=("requirements", "launch/environment"))
+    machine.compilers()
+    assert "set-up: ready:" in machine.done(SETUP)
+    assert list(stamps(machine)) == ["horovod", "python", "run"]
+    machine.copy("ops")
+    assert "compiling the fused operators" in machine.done(SETUP)
+    assert machine.done(SETUP) == ""
+
+
 def test_byte_code_is_no_source_of_the_operators(machine):
     for place in ("ops/__pycache__", "ops/native/gpu/__pycache__", "ops/native/gpu"):
         folder = machine.train / place
