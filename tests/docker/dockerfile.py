@@ -29,7 +29,8 @@ def read(path: Path) -> tuple[dict[str, str], list[Stage]]:
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
         word, _, rest = line.strip().partition(" ")
         if word == "FROM":
-            base, _, name = re.sub(r"\$\{(\w+)\}", lambda m: arguments[m[1]], rest).partition(" AS ")
+            rest = re.sub(r"\$\{(\w+)\}", lambda m: arguments[m[1]], rest)
+            base, _, name = rest.partition(" AS ")
             stages.append(Stage(base, name))
         elif word == "ARG" and not stages:
             name, _, default = rest.partition("=")

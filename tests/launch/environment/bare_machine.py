@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine for setup.sh: a folder with our sources, and a PATH of which the test says what is on it.
+"""A machine for setup.sh: a folder with our sources, and a PATH that holds what the test wants.
 
 Python is a script that stands for the system's and for that of an environment: it makes folders,
 takes every `pip install` and writes down what it is called with.

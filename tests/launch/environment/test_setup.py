@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which stages the set-up repeats, and what it asks for: with a Python and a g++ that are scripts."""
+"""Which stages the set-up repeats and what it asks for, with scripts for Python and g++."""
 
 from __future__ import annotations
 
