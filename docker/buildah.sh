@@ -5,7 +5,7 @@
 # As root on Debian 12 with buildah, debootstrap and iproute2.  BASE=IMAGE takes another base than
 # the one made here; STORE=FOLDER holds the images (10 GB; several times that where overlay mounts do
 # not work and every layer is a whole copy), DRIVER names buildah's storage driver.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 export STORE=${STORE:-/var/tmp/faces-images}
 user=1000
