@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make a Debian 12 base image out of packages, for machines that reach no image hub:
-#   base.sh NAME      (STORE and DRIVER as docker/image_check.sh sets them; root)
+# Make a base image out of packages, for machines that reach no image hub:
+#   base.sh NAME bookworm|jammy      Debian 12 or Ubuntu 22.04; root, STORE and DRIVER as docker/buildah.sh
+#                                    sets them; jammy wants ubuntu-archive-keyring on Debian
 #
 # How this machine reaches its packages (mirror, proxy, certificates, pip's settings) goes into this
 # base alone, which is never published; so the Dockerfile knows nothing of it.
 set -euo pipefail
 
-name=$1
+name=$1 suite=$2
+# Without one of them it is debootstrap's own default.
+case $suite in
+    jammy) mirror=${UBUNTU_MIRROR:-} components=main,universe ;; # python3-venv is in universe
+    *) mirror=${DEBIAN_MIRROR:-} components=main ;;
+esac
 image() { buildah --root "$STORE/images" --runroot "$STORE/run" --storage-driver "$DRIVER" "$@"; }
 
 container=$(image from scratch)
 trap 'image rm "$container" >/dev/null' EXIT
 root=$(image mount "$container")
 
-# Without DEBIAN_MIRROR it is debootstrap's own default.
-debootstrap --variant=minbase --include=ca-certificates bookworm "$root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} \
+debootstrap --variant=minbase --components=$components --include=ca-certificates "$suite" "$root" ${mirror:+"$mirror"} \
     >"$STORE/debootstrap.log" 2>&1 || { tail -n 5 "$STORE/debootstrap.log" >&2; exit 2; }
 rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
 mkdir -p "$root/usr/local/share/ca-certificates"

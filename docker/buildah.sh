@@ -2,8 +2,9 @@
 # What image_check.sh and image_check_gpu.sh share: images built and run without a daemon or a hub.
 # They source it from the root of the sources.
 #
-# As root on Debian 12 with buildah, debootstrap and iproute2.  BASE=IMAGE takes another base than
-# the one made here; STORE=FOLDER holds the images (10 GB; several times that where overlay mounts do
+# As root on Debian 12 with buildah, debootstrap and iproute2; SUITE=jammy makes the GPU image from
+# Ubuntu 22.04 as the Dockerfile says, with ubuntu-archive-keyring.  BASE=IMAGE takes another base
+# than the one made here; STORE=FOLDER holds the images (10 GB; several times that where overlay mounts do
 # not work and every layer is a whole copy), DRIVER names buildah's storage driver.
 # shellcheck shell=bash disable=SC2034
 
@@ -20,7 +21,7 @@ overlay_works() { # overlay shares layers; vfs, which copies them, works everywh
     image rm "$container" >/dev/null
 }
 
-make_base() { # sets DRIVER, base and commit; the base is made once
+make_base() { # make_base [bookworm|jammy]: sets DRIVER, base and commit; a base is made once
     local tool
     [ "$(id -u)" = 0 ] || fail "building without a daemon needs root, got user $(id -u); use sudo or docker build"
     for tool in buildah debootstrap ip; do
@@ -31,10 +32,10 @@ make_base() { # sets DRIVER, base and commit; the base is made once
         if overlay_works; then DRIVER=overlay; else DRIVER=vfs && rm -rf "$STORE/images"; fi
     fi
     export DRIVER
-    base=${BASE:-localhost/faces-base:bookworm}
+    base=${BASE:-localhost/faces-base:${1:-bookworm}}
     if [ -z "${BASE:-}" ] && ! image inspect --type image "$base" >/dev/null 2>&1; then
-        say "making the base from Debian packages"
-        bash docker/base.sh "$base"
+        say "making the base from the packages of ${base##*:}"
+        bash docker/base.sh "$base" "${base##*:}"
     fi
     commit=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 }

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=docker/buildah.sh
 . docker/buildah.sh
 
-make_base
+make_base "${SUITE:-bookworm}"
 build gpu-wheels wheels Dockerfile --build-arg RUN_BASE="$base"
 make_mounts
 wheels=$(container gpu-wheels) && containers+=("$wheels")
@@ -45,6 +45,7 @@ inside "$wheels" "${named[@]}" "${mounts[@]}" -- make train ARGS='run.device=cpu
 finished wheels-001 20 2
 
 say "the target ngc, on a stand-in for NGC's image"
+make_base bookworm # what the CPU image is made from
 build cpu-run run docker/Dockerfile.cpu
 build ngc-base ngc-base docker/Dockerfile.ngc-base --build-arg CPU_IMAGE=localhost/faces-cpu-run
 build gpu-ngc ngc Dockerfile --build-arg RUN_BASE=localhost/faces-ngc-base

@@ -45,12 +45,12 @@ build_horovod() {
         mkdir -p "$venv/nccl/lib" && ln -sfn "$nccl/lib/libnccl.so.2" "$venv/nccl/lib/libnccl.so"
         build+=(HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_NCCL_LINK=shared HOROVOD_NCCL_HOME="$home/nccl"
             HOROVOD_CUDA_HOME="$cuda_home" CUDAToolkit_ROOT="$cuda_home" CXX="$cuda_cxx"
-            HOROVOD_BUILD_CUDA_CC_LIST="50,60,70,80,86" # what MXNet's wheel has
+            HOROVOD_BUILD_CUDA_CC_LIST=50,60,70,80,86 # what MXNet's wheel has
             # pip would take the wheel that it has built and kept for the other kind.
             PIP_NO_CACHE_DIR=1)
     else
         say "building Horovod for MXNet with Gloo (2 to 3 minutes)"
-        if [ "$lock" = gpu ]; then
+        if [ $lock = gpu ]; then
             # Horovod insists on CUDA's compiler where it sees MXNet with CUDA.  The MXNet for the
             # CPU has the same headers and the same layout of what Horovod touches.
             awk '/^[a-z]/ { take = /^mxnet==/ } take' requirements/cpu.txt >"$venv/mxnet-cpu.txt"
