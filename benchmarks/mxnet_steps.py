@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -286,14 +287,16 @@ def _profile(step: Callable[[Callable[[], None]], float], steps: int) -> dict[st
     """Return the milliseconds of each operator in a step."""
     from mxnet import profiler
 
-    # It also writes a trace, into the current folder if not told another place.
     wanted = {"profile_imperative": True, "profile_symbolic": True, "aggregate_stats": True}
-    profiler.set_config(**wanted, filename=os.devnull)
-    profiler.set_state("run")
-    for _ in range(steps):
-        step(lambda: None)
-    profiler.set_state("stop")
-    found = json.loads(profiler.dumps(format="json"))["Time"].get("operator", {})
+    # It also writes a trace, into the current folder if not told another place, and removes what is
+    # there before: with os.devnull and as root, the device of the whole machine.
+    with tempfile.TemporaryDirectory() as folder:
+        profiler.set_config(**wanted, filename=os.path.join(folder, "trace.json"))
+        profiler.set_state("run")
+        for _ in range(steps):
+            step(lambda: None)
+        profiler.set_state("stop")
+        found = json.loads(profiler.dumps(format="json"))["Time"].get("operator", {})
     return {name: values["Total"] / steps for name, values in found.items()}
 
 
