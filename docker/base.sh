@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Make a base image out of packages, for machines that reach no image hub:
-#   base.sh NAME bookworm|jammy      Debian 12 or Ubuntu 22.04; root, STORE and DRIVER as docker/buildah.sh
-#                                    sets them; jammy wants ubuntu-archive-keyring on Debian
+#   base.sh NAME bookworm|jammy      (STORE and DRIVER as docker/buildah.sh sets them; root)
+#
+# bookworm is Debian 12, jammy is Ubuntu 22.04.  Without Ubuntu's keyring in /usr/share/keyrings
+# debootstrap checks no signatures of jammy.
 #
 # How this machine reaches its packages (mirror, proxy, certificates, pip's settings) goes into this
 # base alone, which is never published; so the Dockerfile knows nothing of it.
 set -euo pipefail
 
 name=$1 suite=$2
-# Without one of them it is debootstrap's own default.
+# Without DEBIAN_MIRROR it is debootstrap's own default.
 case $suite in
-    jammy) mirror=${UBUNTU_MIRROR:-} components=main,universe ;; # python3-venv is in universe
+    jammy) mirror=${UBUNTU_MIRROR:-http://archive.ubuntu.com/ubuntu} components=main,universe ;; # python3-venv is in universe
     *) mirror=${DEBIAN_MIRROR:-} components=main ;;
 esac
 image() { buildah --root "$STORE/images" --runroot "$STORE/run" --storage-driver "$DRIVER" "$@"; }

@@ -2,9 +2,9 @@
 # What image_check.sh and image_check_gpu.sh share: images built and run without a daemon or a hub.
 # They source it from the root of the sources.
 #
-# As root on Debian 12 with buildah, debootstrap and iproute2; SUITE=jammy makes the GPU image from
-# Ubuntu 22.04 as the Dockerfile says, with ubuntu-archive-keyring.  BASE=IMAGE takes another base
-# than the one made here; STORE=FOLDER holds the images (10 GB; several times that where overlay mounts do
+# As root on Debian 12 with buildah, debootstrap and iproute2.  SUITE=bookworm makes the GPU image
+# from Debian 12, in place of Ubuntu 22.04 as the Dockerfile says.  BASE=IMAGE takes another base
+# than those made here; STORE=FOLDER holds the images (10 GB; several times that where overlay mounts do
 # not work and every layer is a whole copy), DRIVER names buildah's storage driver.
 # shellcheck shell=bash disable=SC2034
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Build the CPU image and its target test for real, and run them; docker/buildah.sh says on what.
+# Build the CPU image and its target test for real, and run them; docker/buildah.sh says where.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=docker/buildah.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Build the stages of the GPU Dockerfile on a base without CUDA and run them without a GPU;
-# docker/buildah.sh says on what.
+# Build the stages of the GPU Dockerfile on Ubuntu 22.04 without CUDA and run them without a GPU;
+# docker/buildah.sh says where.
 #
 # What that leaves out: Horovod has no NCCL (the base has no nvcc), and instead of NGC's image there
 # is a stand-in with the MXNet, DALI and Horovod of the CPU image.
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=docker/buildah.sh
 . docker/buildah.sh
 
-make_base "${SUITE:-bookworm}"
+make_base "${SUITE:-jammy}"
 build gpu-wheels wheels Dockerfile --build-arg RUN_BASE="$base"
 make_mounts
 wheels=$(container gpu-wheels) && containers+=("$wheels")
