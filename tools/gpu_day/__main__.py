@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from launch.paths import home_path
 from tools.gpu_day.day import LINES, LOGS, Day
 from tools.gpu_day.prerequisites import (
     Missing,
@@ -62,14 +63,16 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_day", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--venv", type=Path, help="environment (.venv-gpu if complete, else .venv)")
+    parser.add_argument(
+        "--venv", type=home_path, help="environment (.venv-gpu if complete, else .venv)"
+    )
     parser.add_argument(
         "--records",
-        type=Path,
+        type=home_path,
         default=ROOT / "data" / "sample_faces",
         help="record set with a verification set beside it (data/sample_faces)",
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "results", help="results (results)")
+    parser.add_argument("--out", type=home_path, default=ROOT / "results", help="results (results)")
     parser.add_argument("--image", default="faces-gpu", help="name of the GPU image (faces-gpu)")
     parser.add_argument(
         "--rehearse", action="store_true", help="with the CPU, whatever GPUs are here"

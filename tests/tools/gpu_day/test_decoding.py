@@ -84,7 +84,7 @@ def test_fused_operators_agree_with_the_plain_ones():
 
 
 def test_missing_fused_operators_are_skipped(monkeypatch):
-    def use(choice: str, device: str = "cpu") -> str:
+    def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
         if choice == "native":
             raise ops.OperatorError("run.operators: none here")
         return ""
