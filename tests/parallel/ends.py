@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.marked_processes import alive
 from tests.parallel.ranks import HOROVODRUN, ROOT, TIMEOUT_S
 
 MARK = "TEST_ENDS_MARK"
@@ -128,17 +129,7 @@ class Launched:
 
     def alive(self) -> list[int]:
         """Return the processes that were started here and have not ended."""
-        mark, found = f"{MARK}={self._mark}".encode(), []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    marked = mark in (entry / "environ").read_bytes().split(b"\0")
-                    ended = (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-                except OSError:  # it has ended, or is not ours
-                    continue
-                if marked and not ended:
-                    found.append(int(entry.name))
-        return found
+        return alive(MARK, self._mark)
 
 
 def _begin(terminal: bool) -> None:

@@ -16,7 +16,7 @@ NVJPEG = """Critical error in pipeline:
 Error in MIXED operator `nvidia.dali.fn.decoders.image`,
 which was used in the pipeline definition with the following traceback:
 
-  File "/work/pipeline/dali.py", line 76, in _decode_graph
+  File "/train/pipeline/dali.py", line 76, in _decode_graph
     image = fn.decoders.image(
 
 encountered:

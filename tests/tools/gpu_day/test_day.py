@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marked_processes import alive
 from tools.gpu_day.day import said, summary
 from tools.gpu_day.keeper import LOG_BYTES, Outcome
 from tools.gpu_day.results import Part
@@ -49,17 +50,7 @@ class Command:
         self.process.communicate()
 
     def alive(self) -> list[int]:
-        mark, found = f"{MARK}={self._mark}".encode(), []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    marked = mark in (entry / "environ").read_bytes().split(b"\0")
-                    ended = (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-                except OSError:  # it has ended, or is not ours
-                    continue
-                if marked and not ended:
-                    found.append(int(entry.name))
-        return found
+        return alive(MARK, self._mark)
 
     def until(self, met: Callable[[], object]) -> None:
         give_up = time.monotonic() + LONGEST_S
