@@ -27,7 +27,7 @@ from benchmarks import chart, graph_steps, loader_throughput, report, timing
 from benchmarks.process import CORES, Rival
 from launch.gpu import Driver
 from launch.paths import home_path
-from launch.provenance import versions
+from launch.provenance import cpu_model, versions
 from pipeline.augmentation import Augmentation
 from pipeline.dali import release_memory
 from pipeline.decode_choice import Probe
@@ -66,7 +66,7 @@ def main() -> int:
                 arguments.batches or (BATCHES[0::2] if arguments.quick else BATCHES),
             )
         )
-        print(f"decode grid; {CORES} cores, {report.cpu_model()}, {device(device_id)}")
+        print(f"decode grid; {CORES} cores, {cpu_model()}, {device(device_id)}")
         rows, left_out = grid(open_records(folder, pictures.parent), cells, device_id, seconds / 2)
         if not rows:
             print("decode_grid: nothing can decode here", file=sys.stderr)

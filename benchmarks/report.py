@@ -20,6 +20,7 @@ from benchmarks.process import CORES, Rival
 from benchmarks.rivals import ROOT
 from benchmarks.timing import Race, Result
 from launch.paths import home_path
+from launch.provenance import cpu_model
 
 SECONDS, QUICK_SECONDS = 390.0, 40.0
 COLUMNS = (  # heading, key, form
@@ -225,13 +226,6 @@ def machine(versions: dict[str, str]) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **dict(sorted(versions.items()))},
     }
-
-
-def cpu_model() -> str:
-    """Return the name of the processor as Linux has it."""
-    with open("/proc/cpuinfo") as lines:
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _show(line: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -47,3 +48,10 @@ def commit() -> str:
     except OSError:
         return "unknown"
     return answer.stdout.strip() or "unknown"
+
+
+def cpu_model() -> str:
+    """Return the name of the processor as Linux has it."""
+    with open("/proc/cpuinfo") as lines:
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

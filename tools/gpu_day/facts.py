@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import resource
 import shutil
 from pathlib import Path
 from typing import Any
 
-from launch.provenance import commit, versions
+from launch.provenance import commit, cpu_model, versions
 from tools.gpu_day.commands import run
 from tools.gpu_day.results import Parts, Skipped
 from tools.gpu_day.setting import Setting
@@ -77,12 +76,6 @@ def host() -> dict[str, Any]:
         **versions(),
         "commit": commit(),
     }
-
-
-def cpu_model() -> str:
-    """Return the name of the processor."""
-    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return match[1] if match else "CPU not known"
 
 
 def loads(library: str) -> bool:
