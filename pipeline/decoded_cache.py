@@ -30,7 +30,8 @@ from pipeline.records import RecordSet
 
 __all__ = ["CacheError", "DecodedCache", "remove_left_caches"]
 
-FOLDER = Path("/dev/shm")
+FOLDER = Path(os.environ.get("FACE_CACHE_FOLDER") or "/dev/shm")
+"""File system in memory that holds the caches of all runs of this host."""
 PREFIX = "face-decoded-"
 MIB = 1 << 20
 _PIXELS = "upright"  # caches that older code has left hold other ones

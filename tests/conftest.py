@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 
+# Runs remove the decoded caches of killed runs on the whole host: each process of the tests has a
+# folder of its own, else one would remove what another has just left to be found.
+os.environ["FACE_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="face-tests-", dir="/dev/shm")
 # Two processes run the tests: OpenMP threads that spin would hold up those of the other process.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -24,6 +29,11 @@ from evaluation.pairs import write_pairs
 from pipeline.record_writer import write_record_set
 
 TINY_PEOPLE, TINY_IMAGES, TINY_PAIRS = 12, 10, 40
+
+
+def pytest_unconfigure() -> None:
+    """Remove the caches that the tests have left."""
+    shutil.rmtree(os.environ["FACE_CACHE_FOLDER"], ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)
