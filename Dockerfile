@@ -67,7 +67,7 @@ FROM system AS ngc
 COPY requirements/ngc.txt requirements/ngc.txt
 # Beside NGC's packages, not over them; the stamps tell setup.sh and make so.  NGC's Horovod may
 # know MPI too and would prefer it; the ranks here find each other by what Gloo's launcher tells
-# them (launch/comm.py).
+# them (launch/ranks/comm.py).
 RUN horovodrun=$(command -v horovodrun) \
     && python3 -m venv --system-site-packages --without-pip .venv-gpu \
     && python3 -m pip --python .venv-gpu/bin/python install --no-cache-dir --no-deps \

@@ -1,7 +1,7 @@
 # `make train` and `make test` do all the set-up; nothing else has to be called first.
 PYTHON ?=
 # The GPU environment where it is complete and a driver can be loaded; VENV=.venv overrides.
-GPUS := $(shell [ -e .venv-gpu/.stamp-horovod ] && .venv-gpu/bin/python -m launch.gpu)
+GPUS := $(shell [ -e .venv-gpu/.stamp-horovod ] && .venv-gpu/bin/python -m launch.environment.gpu)
 VENV ?= $(if $(GPUS),.venv-gpu,.venv)
 NP ?= $(or $(if $(filter %-gpu,$(VENV)),$(filter-out 0,$(GPUS))),2)
 CFG ?= demo.yaml

@@ -54,7 +54,7 @@ def may_turn(image: np.ndarray) -> bool:
     """Return whether OpenCV may turn an image, for an Exif orientation of 2 to 8.
 
     Exactly that, except where Exif is damaged: there OpenCV may leave the image as it is.  The twin
-    of ``may_turn`` in ops/native/jpeg_segments.h, which says more.
+    of ``may_turn`` in ops/native/jpeg/jpeg_segments.h, which says more.
 
     Parameters
     ----------

@@ -10,10 +10,10 @@ sees the whole configuration.
 
 from __future__ import annotations
 
-from launch.lifeline import tie_forks
-from launch.memory import keep_memory
-from launch.output import attach
-from launch.threads import share_cores
+from launch.ranks.lifeline import tie_forks
+from launch.ranks.malloc import keep_memory
+from launch.ranks.output import attach
+from launch.ranks.threads import share_cores
 
 OUTPUT = None
 if __name__ == "__main__":  # first of all: the rest takes seconds, and the launcher may end in them
@@ -36,28 +36,28 @@ from typing import Any
 import mxnet as mx
 
 import ops
-import pipeline.dali  # noqa: F401  before Horovod is loaded: pipeline/dali.py says why
+import pipeline.decode.dali  # noqa: F401  before Horovod is loaded: pipeline/decode/dali.py says why
 from evaluation.evaluate import evaluate_sets, find_sets
 from evaluation.pairs import Pairs, read_pairs
 from evaluation.set_check import check_sets
 from heads import HEADS, build_head
 from heads.metric import check_batches
-from launch.agree import Refused, agree, gather_notices, require_equal
-from launch.cli import load_config
-from launch.comm import Comm, NoConnection, connect
-from launch.config import Config, ConfigError, differences
-from launch.gpu import choose_device
-from launch.provenance import commit, versions
+from launch.config.cli import load_config
+from launch.config.configuration import Config, ConfigError, differences
+from launch.environment.gpu import choose_device
+from launch.environment.provenance import commit, versions
+from launch.ranks.agreement import Refused, agree, gather_notices, require_equal
+from launch.ranks.comm import Comm, NoConnection, connect
 from nets import NETS, build_net, check_image_size
-from pipeline import mapped
-from pipeline.augmentation import Augmentation
-from pipeline.decode_choice import fastest_path
-from pipeline.decode_paths import jpeg_hardware_notice
-from pipeline.decoded_cache import DecodedCache, remove_left_caches
+from pipeline.decode.autotune import fastest_path
+from pipeline.decode.cache import DecodedCache, remove_left_caches
+from pipeline.decode.decode_paths import jpeg_hardware_notice
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
-from pipeline.plans import epoch_images
-from pipeline.records import RecordSet, open_records
-from pipeline.sampling import Position
+from pipeline.records import mapped
+from pipeline.records.open import RecordSet, open_records
+from pipeline.sampling.augmentation import Augmentation
+from pipeline.sampling.batches import epoch_images
+from pipeline.sampling.permutations import Position
 from training import schedule
 from training.bag import Bags
 from training.checkpoint import Checkpoint, open_checkpoint, save_checkpoint

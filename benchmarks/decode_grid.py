@@ -23,18 +23,20 @@ from typing import Any
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import chart, graph_steps, loader_throughput, report, timing
-from benchmarks.process import CORES, Rival
-from launch.gpu import Driver
-from launch.paths import home_path
-from launch.provenance import cpu_model, versions
-from pipeline.augmentation import Augmentation
-from pipeline.dali import release_memory
-from pipeline.decode_choice import Probe
-from pipeline.decode_paths import PATHS
-from pipeline.records import RecordSet, open_records
+from benchmarks import loader_throughput
+from benchmarks.harness import chart, report, timing
+from benchmarks.harness.process import CORES, Rival
+from benchmarks.steps import graph_steps
+from launch.config.paths import home_path
+from launch.environment.gpu import Driver
+from launch.environment.provenance import cpu_model, versions
+from pipeline.decode.autotune import Probe
+from pipeline.decode.dali import release_memory
+from pipeline.decode.decode_paths import PATHS
+from pipeline.records.open import RecordSet, open_records
+from pipeline.sampling.augmentation import Augmentation
 
-GRAPH, MXNET = "benchmarks.graph_steps", "benchmarks.loader_steps"
+GRAPH, MXNET = "benchmarks.steps.graph_steps", "benchmarks.steps.loader_steps"
 SECONDS, QUICK_SECONDS = 360.0, 40.0  # of the whole run, half of them for the grid
 BATCHES, THREADS = (128, 256, 512, 1024), (1, 2, 4, 8, 16)
 LEAST_S, MOST_S = 0.5, 4.0  # of a cell of the grid

@@ -28,11 +28,12 @@ from typing import Any
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import loader_throughput, report
+from benchmarks import loader_throughput
 from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
-from benchmarks.process import CORES, Rival, WorkerError
-from benchmarks.timing import Result, quartiles
-from launch.paths import home_path
+from benchmarks.harness import report
+from benchmarks.harness.process import CORES, Rival, WorkerError
+from benchmarks.harness.timing import Result, quartiles
+from launch.config.paths import home_path
 
 GROUP = 16  # batches: ours makes them in groups, of which whole ones are to be measured
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4

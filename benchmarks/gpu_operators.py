@@ -28,7 +28,7 @@ import harness
 import numpy as np
 import nvcc
 
-from launch.paths import home_path
+from launch.config.paths import home_path
 
 HEADS = [(128, 512, 10_572), (128, 512, 85_742), (512, 512, 85_742), (128, 512, 360_232)]
 LAYERS = [(128, 64, 112 * 112), (128, 128, 28 * 28), (128, 512, 7 * 7)]

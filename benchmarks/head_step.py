@@ -16,10 +16,10 @@ from pathlib import Path
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import report
-from benchmarks.process import Rival
+from benchmarks.harness import report
+from benchmarks.harness.process import Rival
 
-MXNET, TORCH, NUMPY = (f"benchmarks.{name}_steps" for name in ("mxnet", "torch", "numpy"))
+MXNET, TORCH, NUMPY = (f"benchmarks.steps.{name}_steps" for name in ("mxnet", "torch", "numpy"))
 
 
 def main() -> int:

@@ -23,15 +23,15 @@ from typing import Any
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import record_set, report
-from benchmarks.process import CORES, Rival
-from benchmarks.timing import Result
-from launch.paths import home_path
-from pipeline.index_files import write_image_index
-from pipeline.records import open_records
+from benchmarks.harness import record_set, report
+from benchmarks.harness.process import CORES, Rival
+from benchmarks.harness.timing import Result
+from launch.config.paths import home_path
+from pipeline.records.index_cache import write_image_index
+from pipeline.records.open import open_records
 
 OURS = {"ours random-access": "random", "ours window": "window", "ours blocks": "blocks"}
-MXNET, TORCH = "benchmarks.loader_steps", "benchmarks.torch_loader_steps"
+MXNET, TORCH = "benchmarks.steps.loader_steps", "benchmarks.steps.torch_loader_steps"
 RAW, DALI, CONVERT = "limit raw-decode", "limit dali-decode", "limit convert"
 NATIVE = "limit native-decode"
 STEP_IMAGES = 512

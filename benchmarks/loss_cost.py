@@ -15,10 +15,10 @@ from pathlib import Path
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import report
-from benchmarks.process import Rival
+from benchmarks.harness import report
+from benchmarks.harness.process import Rival
 
-MXNET = "benchmarks.mxnet_steps"
+MXNET = "benchmarks.steps.mxnet_steps"
 TOGETHER = 6  # rivals of a group beside ArcFace: all of a group are in memory at once
 
 

@@ -9,8 +9,9 @@ loader does, and writes the window reader's index.  Each opening is a rank: all 
 order.  ``--open`` also opens a set of your own.
 
 Memory is what a process has grown by since its imports.  As in a run, freed memory stays with the
-process (launch/memory.py).  "resident" is what it holds in its second epoch: "private" is its own,
-"shared" are pages of mapped files, which the ranks of a host have once.  "peak" is the most it ever
+process (launch/ranks/malloc.py).  "resident" is what it holds in its second epoch: "private" is
+its own, "shared" are pages of mapped files, which the ranks of a host have once.  "peak" is the
+most it ever
 held, both together.
 """
 
@@ -30,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from launch.paths import home_path
-from pipeline.index_files import write_image_index
-from pipeline.records import RecordSet
+from launch.config.paths import home_path
+from pipeline.records.index_cache import write_image_index
+from pipeline.records.open import RecordSet
 
 PEOPLE, IMAGES = 85_742, [5_822_653, 40_000_000]
 BODY_BYTES = 16
@@ -172,7 +173,7 @@ def _row(name: str, found: list[dict], timed: str) -> dict:
 def write_hollow_set(folder: Path, images: int, people: int) -> None:
     """Write an InsightFace set whose pictures hold zeros, all records of one length but the last.
 
-    Record, image and identity layout: pipeline/record_writer.py.
+    Record, image and identity layout: pipeline/records/writer.py.
     """
     counts = np.full(people, images // people)
     counts[: images % people] += 1

@@ -26,11 +26,12 @@ from typing import Any, NamedTuple
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import loader_throughput, report
-from benchmarks.loader_steps import SOURCES, warm
-from benchmarks.rivals import ROOT
-from launch.paths import home_path
-from pipeline.decoded_cache import FOLDER, PREFIX
+from benchmarks import loader_throughput
+from benchmarks.harness import report
+from benchmarks.harness.rivals import ROOT
+from benchmarks.steps.loader_steps import SOURCES, warm
+from launch.config.paths import home_path
+from pipeline.decode.cache import FOLDER, PREFIX
 
 KINDS = ("random", "blocks", "window", "cache")
 STEADY = 0.02  # largest change of resident memory, as a share

@@ -20,12 +20,13 @@ from typing import Any
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import loader_throughput, report, timing
-from benchmarks.process import CORES, Rival
-from benchmarks.timing import Result
-from launch.paths import home_path
+from benchmarks import loader_throughput
+from benchmarks.harness import report, timing
+from benchmarks.harness.process import CORES, Rival
+from benchmarks.harness.timing import Result
+from launch.config.paths import home_path
 
-FED = "benchmarks.fed_steps"
+FED = "benchmarks.steps.fed_steps"
 NETS = {"mobilefacenet-0.0625": 0.0625, "mobilefacenet": 1.0}  # name in a row: width
 EMBEDDING = 128
 TURN_S = 4.0  # of steps: so that what a loader makes in bursts is spread over them
@@ -98,7 +99,7 @@ class FedResult(Result):
         return max(TURN_S, self.expected)
 
     def first_turn(self) -> None:
-        """Let it do a step; those before the timed ones are done (benchmarks/fed_steps.py)."""
+        """Let it do a step; those before are done (benchmarks/steps/fed_steps.py)."""
         self.turn(1, 0)
 
     def later_turn(self) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import report
-from benchmarks.process import Process, Rival
+from benchmarks.harness import report
+from benchmarks.harness.process import Process, Rival
 
-MXNET, TORCH = "benchmarks.mxnet_steps", "benchmarks.torch_steps"
+MXNET, TORCH = "benchmarks.steps.mxnet_steps", "benchmarks.steps.torch_steps"
 EMBEDDING = {"mobilefacenet": 128}  # others: 512
 PROFILED_STEPS = 3
 SMALLEST_SHARE = 0.002  # of an operator with a line of its own

@@ -114,7 +114,7 @@ check_gpu() {
             fail "docker: the NVIDIA driver of the host is too old for this image, got $driver; install $IMAGE_MIN_DRIVER or newer on the host$needs"
         compat=" with CUDA's forward compatibility, which data-centre GPUs have"
     fi
-    # Where it stays unknown, the ranks ask the driver (launch/gpu.py).
+    # Where it stays unknown, the ranks ask the driver (launch/environment/gpu.py).
     if ask_nvidia_smi compute_cap '[0-9]+\.[0-9]+'; then capability=${reply%%$'\n'*}; fi
     if [ -n "${IMAGE_MAX_CAPABILITY-}" ] && [ "$capability" != unknown ] && older "$IMAGE_MAX_CAPABILITY" "$capability"; then
         fail "docker: MXNet in this image has no code for GPUs newer than compute capability $IMAGE_MAX_CAPABILITY, got $capability; build the image on NGC's MXNet (docker/README.md)"
@@ -146,7 +146,7 @@ check_shared_memory() {
 
 check_host_name() {
     [ "$ranks" -gt 1 ] || [ -n "$hosts" ] || return 0
-    # Gloo asks for the address of its own host and does not survive without (launch/comm.py).
+    # Gloo asks for the address of its own host and does not survive without (launch/ranks/comm.py).
     local name
     name=$(hostname)
     getent ahosts "$name" >/dev/null ||

@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.pairs import CutOff, read_sets
 from evaluation.set_check import check_sets
-from launch.paths import expand_home
+from launch.config.paths import expand_home
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,7 +162,7 @@ def choose_device(name: str) -> Any:
     if name == "cpu":
         return mx.cpu()
 
-    from launch.gpu import notice_of_no_gpu, require_code
+    from launch.environment.gpu import notice_of_no_gpu, require_code
 
     if mx.context.num_gpus():
         notice, ctx = require_code(0), mx.gpu(0)

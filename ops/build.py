@@ -58,8 +58,8 @@ def library() -> Path:
     when an image was made say.
     """
     digest = hashlib.sha256()
-    for source in sorted([*NATIVE.glob("*.*"), *(NATIVE / "gpu").glob("*.*")]):
-        digest.update(source.name.encode() + source.read_bytes())
+    for source in sorted(p for p in NATIVE.rglob("*.*") if "__pycache__" not in p.parts):
+        digest.update(source.relative_to(NATIVE).as_posix().encode() + source.read_bytes())
     digest.update(repr((LEVELS, OPTIONS, _mxnet())).encode())
     name = Path(sys.prefix) / "lib" / "face_ops" / digest.hexdigest()[:16]
     with_gpu = name.with_name(f"{name.name}-gpu.so")
@@ -110,18 +110,20 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
     jobs |= {
         "dispatch": [str(NATIVE / "dispatch.cc")],
         "bus": [str(NATIVE / "bus.cc")],
-        "decoder": [str(NATIVE / "decoder.cc")],
+        "decoder": [str(NATIVE / "jpeg" / "decoder.cc")],
         "feed": [*include, str(NATIVE / "feed.cc")],
         "lib_api": [*include, "-w", str(mxnet / "src" / "lib_api.cc")],
     }
     toolkit = _toolkit()
     if toolkit:
         include.append("-DFACE_GPU")
-    for source in (NATIVE / "library.cc", *sorted(NATIVE.glob("*_op.cc"))):
+    for source in (NATIVE / "library.cc", *sorted(NATIVE.glob("*/*_op.cc"))):
         jobs[source.stem] = [*include, str(source)]
 
     def run(arguments: list[str]) -> None:
-        done = subprocess.run([compiler, *OPTIONS, *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            [compiler, *OPTIONS, f"-I{NATIVE}", *arguments], capture_output=True, text=True
+        )
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             first = next((line for line in lines if "error" in line), "no message")

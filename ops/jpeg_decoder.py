@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEGs to pixels or normalised planes, in threads of its own: thin over ops/native/decoder.cc.
+"""JPEGs to pixels or normalised planes, in threads of its own: over ops/native/jpeg/decoder.cc.
 
 It takes what face sets are made of, sequential Huffman-coded JPEGs of 8 bits (ITU-T T.81), grey or
 YCbCr with luma sampled once or twice each way, and gives the pixels of libjpeg-turbo to the last

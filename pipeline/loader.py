@@ -22,16 +22,17 @@ import numpy as np
 
 from ops import feed, guard
 from ops.feed import Feed
-from pipeline import mapped, sampling
-from pipeline.ahead import Ahead
-from pipeline.augmentation import Augmentation, Choices
-from pipeline.decoded_cache import DecodedCache
-from pipeline.hand_over import labels_to
-from pipeline.plans import Blocks, People, Plan, Share, epoch_images, planned
-from pipeline.record_reader import RecordReader
-from pipeline.records import RecordSet
-from pipeline.sampling import Position
-from pipeline.window_reader import Scan
+from pipeline.decode.cache import DecodedCache
+from pipeline.decode.to_mxnet import labels_to
+from pipeline.prefetch import Ahead
+from pipeline.records import mapped
+from pipeline.records.open import RecordSet
+from pipeline.records.reader import RecordReader
+from pipeline.sampling import permutations
+from pipeline.sampling.augmentation import Augmentation, Choices
+from pipeline.sampling.batches import Blocks, People, Plan, Share, epoch_images, planned
+from pipeline.sampling.permutations import Position
+from pipeline.sampling.window_reader import Scan
 
 LOADERS = ("dali", "cpu", "synthetic")
 SYNTHETIC_STEPS = 1000  # steps that an epoch of the synthetic loader lasts without records
@@ -159,8 +160,8 @@ def build_loader(
         Batches are made of groups of so many images of one person, with the "random" reader; an
         epoch then shows every person once.  0 for none.
     decode
-        Name in `pipeline.decode_paths.PATHS`; by default "native" where its compiled functions are
-        in use, else "cpu".  All others need a GPU.
+        Name in `pipeline.decode.decode_paths.PATHS`; by default "native" where its
+        compiled functions are in use, else "cpu".  All others need a GPU.
     augmentation
         What is done to the images.
     threads, workers, prefetch
@@ -186,7 +187,7 @@ def build_loader(
         raise ValueError(f"data.loader: must be one of {', '.join(LOADERS)}, got {name!r}")
     whole = share.global_batch_size(batch_size)
     images = epoch_images(records, batch_size, share.size, images_per_person)
-    begin = sampling.settle(position, images, whole)
+    begin = permutations.settle(position, images, whole)
     notice = ""
     if name == "dali" and reader == "window":
         if len(records.files) > 1:
@@ -202,7 +203,7 @@ def build_loader(
                 f"{begin.consumed} images already used of it are read twice"
             )
     blocks = Blocks(records, seed, block, window) if reader == "blocks" else None
-    order_of: Callable[[int], np.ndarray] = partial(sampling.epoch_order, len(records), seed)
+    order_of: Callable[[int], np.ndarray] = partial(permutations.epoch_order, len(records), seed)
     if blocks:
         order_of = blocks.order
     elif images_per_person:
@@ -241,7 +242,7 @@ def _dali_batches(
     cache: DecodedCache | None,
     compiled: Feed | None,
 ) -> Generator[Batch, None, None]:
-    from pipeline.ways import images  # which brings DALI
+    from pipeline.decode.ways import images  # which brings DALI
 
     reader = RecordReader(records, compiled)
     finished = images(
@@ -271,8 +272,8 @@ def _dali_batches(
 def _cpu_batches(
     records: RecordSet, plans: Iterator[Plan], workers: int, ctx: mx.Context
 ) -> Generator[Batch, None, None]:
-    from pipeline.dali import MEAN, STD
-    from pipeline.reference import reference_batches
+    from pipeline.decode.dali import MEAN, STD
+    from pipeline.gluon_loader import reference_batches
 
     asked: deque[Plan] = deque()
 
@@ -315,7 +316,7 @@ def _synthetic(
 
     def batches(position: Position = position) -> Generator[Batch, None, None]:
         while True:
-            position = sampling.advance(sampling.settle(position, images, whole), whole)
+            position = permutations.advance(permutations.settle(position, images, whole), whole)
             yield Batch(image, label, position)
 
     return Loader(batches(), images, 2)

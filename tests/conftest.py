@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from evaluation.pairs import write_pairs
-from pipeline.record_writer import write_record_set
+from pipeline.records.writer import write_record_set
 
 TINY_PEOPLE, TINY_IMAGES, TINY_PAIRS = 12, 10, 40
 

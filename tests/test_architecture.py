@@ -24,7 +24,7 @@ ALLOWED = {
     "pipeline": ("ops", "encoded_images"),
     "nets": ("ops",),
     "heads": ("ops",),
-    "training": ("launch.comm",),
+    "training": ("launch.ranks.comm",),
     "run_train": PACKAGES,
     "benchmarks": PACKAGES,
     "tools": PACKAGES,
@@ -32,34 +32,34 @@ ALLOWED = {
 # Files that may import more, or less, than their package.
 EXCEPTIONS = {
     "evaluation/__main__.py": PACKAGES,  # a composition root, like run_train.py
-    "heads/partial_fc.py": ("ops", "launch.comm"),
+    "heads/partial_fc.py": ("ops", "launch.ranks.comm"),
 }
 # Pure arithmetic and plain configuration: usable where there is no mxnet.
 PURE = (
-    "pipeline/sampling.py",
-    "pipeline/augmentation.py",
-    "pipeline/classes.py",
+    "pipeline/sampling/permutations.py",
+    "pipeline/sampling/augmentation.py",
+    "pipeline/records/classes.py",
     "training/schedule.py",
-    "launch/config.py",
-    "launch/paths.py",
-    "launch/sections.py",
-    "launch/duration.py",
+    "launch/config/configuration.py",
+    "launch/config/paths.py",
+    "launch/config/sections.py",
+    "launch/config/duration.py",
     "evaluation/verification.py",
     "encoded_images.py",
 )
 PURE_PARTS = {  # pure themselves
-    ("launch/config.py", "launch.duration"),
-    ("launch/config.py", "launch.paths"),
-    ("launch/config.py", "launch.sections"),
-    ("launch/sections.py", "launch.duration"),
-    ("pipeline/augmentation.py", "pipeline.sampling"),
+    ("launch/config/configuration.py", "launch.config.duration"),
+    ("launch/config/configuration.py", "launch.config.paths"),
+    ("launch/config/configuration.py", "launch.config.sections"),
+    ("launch/config/sections.py", "launch.config.duration"),
+    ("pipeline/sampling/augmentation.py", "pipeline.sampling.permutations"),
 }
 # The longest name that fits counts. horovod.runner starts ranks and is never loaded in one: it
 # belongs to the launcher's process, where neither mxnet nor a collective may be.
 ONLY_IMPORTER = {
-    "horovod": "launch/comm.py",
-    "horovod.runner": "launch/rendezvous.py",
-    "nvidia": "pipeline/dali.py",
+    "horovod": "launch/ranks/comm.py",
+    "horovod.runner": "launch/launchers/rendezvous.py",
+    "nvidia": "pipeline/decode/dali.py",
 }
 
 
@@ -102,7 +102,7 @@ def violations(source: str, place: str) -> list[str]:
             found.append(f"{place}:{line} imports {named}; only {ONLY_IMPORTER[named]} may")
         if place in PURE and top in (*OURS, "mxnet") and not is_pure_part(place, name):
             found.append(f"{place}:{line} imports {top}; it may import neither mxnet nor ours")
-        elif place == "pipeline/dali.py" and top == "mxnet":
+        elif place == "pipeline/decode/dali.py" and top == "mxnet":
             found.append(f"{place}:{line} imports mxnet; it knows DALI alone")
         elif top in OURS and not any(fits(name, a) for a in (package, *allowed)):
             what = ".".join(name.split(".")[:2]) if top == "launch" else top
@@ -127,31 +127,31 @@ def test_a_wrong_import_is_named_with_its_place():
     assert violations(source, "heads/margin_head.py") == [
         "heads/margin_head.py:5 imports training; heads may import only: ops"
     ]
-    assert violations("from launch.config import Config\n", "training/loop.py") == [
-        "training/loop.py:1 imports launch.config; training may import only: launch.comm"
+    assert violations("from launch.config.configuration import Config\n", "training/loop.py") == [
+        "training/loop.py:1 imports launch.config; training may import only: launch.ranks.comm"
     ]
-    assert violations("from launch import comm\n", "training/loop.py") == []
+    assert violations("from launch.ranks import comm\n", "training/loop.py") == []
     assert violations("import horovod.mxnet as hvd\n", "training/loop.py") == [
-        "training/loop.py:1 imports horovod; only launch/comm.py may"
+        "training/loop.py:1 imports horovod; only launch/ranks/comm.py may"
     ]
     server = "from horovod.runner.http.http_server import RendezvousServer\n"
-    assert violations(server, "launch/rendezvous.py") == []
-    assert violations(server, "launch/comm.py") == [
-        "launch/comm.py:1 imports horovod.runner; only launch/rendezvous.py may"
+    assert violations(server, "launch/launchers/rendezvous.py") == []
+    assert violations(server, "launch/ranks/comm.py") == [
+        "launch/ranks/comm.py:1 imports horovod.runner; only launch/launchers/rendezvous.py may"
     ]
-    assert violations("import horovod.mxnet\n", "launch/rendezvous.py") == [
-        "launch/rendezvous.py:1 imports horovod; only launch/comm.py may"
+    assert violations("import horovod.mxnet\n", "launch/launchers/rendezvous.py") == [
+        "launch/launchers/rendezvous.py:1 imports horovod; only launch/ranks/comm.py may"
     ]
     assert violations("import nvidia.dali.fn\n", "pipeline/loader.py") == [
-        "pipeline/loader.py:1 imports nvidia; only pipeline/dali.py may"
+        "pipeline/loader.py:1 imports nvidia; only pipeline/decode/dali.py may"
     ]
-    assert violations("from .records import RecordSet\n", "pipeline/sampling.py") == [
-        "pipeline/sampling.py:1 imports pipeline; it may import neither mxnet nor ours"
+    assert violations("from .records import RecordSet\n", "pipeline/sampling/permutations.py") == [
+        "pipeline/sampling/permutations.py:1 imports pipeline; it may import neither mxnet nor ours"
     ]
-    assert violations("from launch.comm import Comm\n", "heads/margin_softmax.py") == [
-        "heads/margin_softmax.py:1 imports launch.comm; heads may import only: ops"
+    assert violations("from launch.ranks.comm import Comm\n", "heads/margin_softmax.py") == [
+        "heads/margin_softmax.py:1 imports launch.ranks.comm; heads may import only: ops"
     ]
-    assert violations("from launch.comm import Comm\n", "heads/partial_fc.py") == []
+    assert violations("from launch.ranks.comm import Comm\n", "heads/partial_fc.py") == []
 
 
 IMPORT_ALL = """

@@ -19,14 +19,14 @@ from launch.comm import Comm
 from launch.config import ConfigError
 
 old, driverless = sys.argv[1:3]
-launch.gpu.version = {"mxnet-cu112": "1.9.1"}.__getitem__
+launch.environment.gpu.version = {"mxnet-cu112": "1.9.1"}.__getitem__
 arguments = ["--cfg", "demo.yaml", "data.records=[]", "data.loader=synthetic", "eval.sets=[]"]
 signatures = ({n: run_train.inspect.signature(b) for n, b in d.items()}
               for d in (run_train.NETS, run_train.HEADS))
 config = run_train.load_config([*arguments, "data.num_classes=10"], *signatures)
 
 def opened(gpus, driver, rank, ranks):
-    launch.gpu.DRIVER = driver
+    launch.environment.gpu.DRIVER = driver
     mx.context.num_gpus = lambda: gpus
     inputs = run_train.open_inputs(config, Comm(rank, ranks, rank, ranks))
     print(inputs.ctx, os.environ.get("MXNET_USE_FUSION"), *inputs.notices, sep=" | ")

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from launch.paths import home_path
+from launch.config.paths import home_path
 from pipeline.loader import build_loader
-from pipeline.record_writer import write_record_set
-from pipeline.records import RecordSet, open_records
+from pipeline.records.open import RecordSet, open_records
+from pipeline.records.writer import write_record_set
 
 PEOPLE, IMAGES = 1000, 30  # of the set made here
 

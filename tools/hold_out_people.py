@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from evaluation.pairs import write_pairs
-from launch.paths import home_path
-from pipeline.record_reader import RecordReader
-from pipeline.record_writer import write_record_set
-from pipeline.records import RecordSet, open_records
+from launch.config.paths import home_path
+from pipeline.records.open import RecordSet, open_records
+from pipeline.records.reader import RecordReader
+from pipeline.records.writer import write_record_set
 
 FOLDS = 10
 

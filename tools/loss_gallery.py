@@ -6,7 +6,7 @@ python tools/loss_gallery.py --mnist FOLDER --out FOLDER [--only LOSS ...]
 Trains a small net to two dimensions with each loss and writes OUT/<loss>.png, where training and
 test images lie in the plane, OUT/index.html with all of them and their test accuracy, and
 OUT/sheet.jpg with the test images of all losses in one small picture.
-Without --mnist the digits are drawn here.  Settings: tools/gallery_settings.py; docs/gallery.md.
+Without --mnist the digits are drawn here.  Settings: tools/gallery/settings.py; docs/gallery.md.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch.memory import keep_memory
-from launch.paths import home_path
-from launch.threads import share_cores
+from launch.config.paths import home_path
+from launch.ranks.malloc import keep_memory
+from launch.ranks.threads import share_cores
 
 if __name__ == "__main__":  # before mxnet is imported
     share_cores()
@@ -35,10 +35,10 @@ if __name__ == "__main__":  # before mxnet is imported
 import ops
 from heads import HEADS
 from tools.digits import Digits, draw_digits, read_mnist
-from tools.gallery_page import Row, page, write_settings
-from tools.gallery_pictures import SIZE, draw, sheet
-from tools.gallery_settings import LOSSES
-from tools.gallery_training import GalleryError, train
+from tools.gallery.page import Row, page, write_settings
+from tools.gallery.pictures import SIZE, draw, sheet
+from tools.gallery.settings import LOSSES
+from tools.gallery.training import GalleryError, train
 
 DRAWN = (20_000, 2_000)  # digits for training and test, where there is no MNIST
 QUICK_DRAWN, QUICK_EPOCHS = (4_000, 1_000), 12.0

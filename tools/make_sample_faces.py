@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the repositor
 import cv2
 
 from evaluation.pairs import write_pairs
-from launch.paths import home_path
-from pipeline.record_writer import write_record_set
-from tools.sample_faces_pairs import FOLDS, choose_pairs, look_number_of
-from tools.sample_faces_people import Person, draw_person
-from tools.sample_faces_renderer import render_jpeg
+from launch.config.paths import home_path
+from pipeline.records.writer import write_record_set
+from tools.sample_faces.pairs import FOLDS, choose_pairs, look_number_of
+from tools.sample_faces.people import Person, draw_person
+from tools.sample_faces.renderer import render_jpeg
 
 GENERATOR_VERSION = 1  # raise it when the same arguments give other bytes
 LOOKS = 10

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from evaluation.pairs import PairsError, read_pairs
-from launch.paths import home_path
+from launch.config.paths import home_path
 
 FOLDS = 10
 SIDE = 28  # pixels: for PCA; its first 200 components are smooth, more pixels add nothing

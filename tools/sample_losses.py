@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import yaml
 
-from launch.paths import home_path
+from launch.config.paths import home_path
 
 SAMPLE = ROOT / "data" / "sample_faces"
 ANGLE = {"m2": 0.2, "scale": 24.0}  # margins of 0.5 at scale 64 are for many more people

@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from launch.paths import home_path
+from launch.config.paths import home_path
 from pipeline import build_loader
-from pipeline.augmentation import NO_AUGMENTATION, Augmentation
-from pipeline.dali import MEAN, STD
-from pipeline.records import RecordSet, open_records
+from pipeline.decode.dali import MEAN, STD
+from pipeline.records.open import RecordSet, open_records
+from pipeline.sampling.augmentation import NO_AUGMENTATION, Augmentation
 
 ALWAYS = {"jpeg_probability": 1.0, "cut_out_probability": 1.0}
 COLUMNS = {

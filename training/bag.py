@@ -14,7 +14,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from launch.comm import Comm
+from launch.ranks.comm import Comm
 
 EMPTY_BAGS = 20
 """So many bags in a row without triplets for a batch end the run."""

@@ -20,7 +20,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from launch.comm import Comm
+from launch.ranks.comm import Comm
 from training.clock import DeviceClock
 from training.faults import Stopped, TrainingError, one_line
 from training.log import RunLog, progress_line, verification_line

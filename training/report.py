@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.comm import Comm
+from launch.ranks.comm import Comm
 from training.log import RunLog
 from training.loop import Loop, Progress
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.gpu import DRIVER, Driver, Gpu, fit_fusion, has_code
+from launch.environment.gpu import DRIVER, Driver, Gpu, fit_fusion, has_code
 
 STAND_IN = Path(sys.prefix) / "stand-in"
 FEATURES = ("CUDA", "CUDNN", "NCCL")
@@ -42,7 +42,7 @@ def main() -> int:
         os.execve(sys.executable, arguments, environment)
     import mxnet as mx
 
-    from launch.comm import NoLink, nccl_release, require_driver_link
+    from launch.ranks.comm import NoLink, nccl_release, require_driver_link
 
     features = mx.runtime.Features()
     off = [name for name in FEATURES if not features.is_enabled(name)]

@@ -2,7 +2,7 @@
 # Builds Horovod for the MXNet of $venv, whose full path is $home; setup.sh sources it.
 #
 # With NCCL where MXNet is the one for GPUs and a CUDA 11 compiler is at hand, else for the host's
-# memory alone.  Which it became is asked of Horovod itself at run time (launch/comm.py).
+# memory alone.  Which it became is asked of Horovod itself at run time (launch/ranks/comm.py).
 # shellcheck shell=bash disable=SC2154
 
 cuda_home='' cuda_cxx=''

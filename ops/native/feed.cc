@@ -18,7 +18,7 @@
 
 namespace {
 
-#include "jpeg_segments.h"
+#include "jpeg/jpeg_segments.h"
 
 constexpr uint32_t kMagic = 0xCED7230A;
 constexpr int64_t kNotWhole = -1, kInParts = -2;

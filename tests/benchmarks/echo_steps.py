@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from benchmarks.worker import LeftOut, Work, serve
+from benchmarks.harness.worker import LeftOut, Work, serve
 
 
 def build(

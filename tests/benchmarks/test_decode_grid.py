@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import decode_grid
-from pipeline.records import open_records
+from pipeline.records.open import open_records
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "decode_grid.py"
 

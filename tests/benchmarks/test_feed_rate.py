@@ -8,17 +8,17 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from benchmarks import worker
-from benchmarks.fed_steps import SEED
 from benchmarks.feed_rate import NOISE, FeedResult, group
 from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
-from benchmarks.loader_steps import cv2_data_loader
+from benchmarks.harness import worker
+from benchmarks.harness.process import CORES, Process, Rival
 from benchmarks.loader_throughput import prepared
-from benchmarks.process import CORES, Process, Rival
 from benchmarks.step_throughput import FedResult
 from benchmarks.step_throughput import group as fed_group
+from benchmarks.steps.fed_steps import SEED
+from benchmarks.steps.loader_steps import cv2_data_loader
 from pipeline import build_loader
-from pipeline.records import open_records
+from pipeline.records.open import open_records
 from tests.benchmarks.test_steps import FOLDER, names, run
 
 BATCH_S, BATCHES = 0.02, 20
@@ -177,7 +177,7 @@ def test_nobody_feeds_more_than_it_gives():
 
 
 class Device:
-    """A loader whose machine changes speed: answers requests as benchmarks/worker.py does."""
+    """A loader whose machine changes speed: answers as benchmarks/harness/worker.py does."""
 
     def __init__(self, batch_s):
         self.batch_s, self.asked, self.hello = batch_s, [], {"parameters": 0}

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 import ops
-from benchmarks import loader_steps, record_set
+from benchmarks.harness import record_set
+from benchmarks.harness.process import CORES
+from benchmarks.harness.worker import LeftOut
 from benchmarks.loader_throughput import OURS, cold_group, group, prepared
-from benchmarks.process import CORES
-from benchmarks.record_dataset import RecordDataset, ends_with_picture
-from benchmarks.worker import LeftOut
-from pipeline.decoded_cache import CacheError
-from pipeline.index_files import write_image_index
-from pipeline.record_writer import write_record_set
-from pipeline.records import open_records
+from benchmarks.steps import loader_steps
+from benchmarks.steps.record_dataset import RecordDataset, ends_with_picture
+from pipeline.decode.cache import CacheError
+from pipeline.records.index_cache import write_image_index
+from pipeline.records.open import open_records
+from pipeline.records.writer import write_record_set
 from tests.benchmarks.test_steps import FOLDER, GLUONFR, names, run
 
 FEW = 50
@@ -153,7 +154,7 @@ def test_a_cache_that_does_not_fit_is_left_out(few_records, tmp_path, monkeypatc
     def full(*arguments):
         raise CacheError("no room")
 
-    monkeypatch.setattr("pipeline.decoded_cache.DecodedCache", full)
+    monkeypatch.setattr("pipeline.decode.cache.DecodedCache", full)
     with pytest.raises(LeftOut, match="no room"):
         next(loader_steps.SOURCES["cache"](few_records, str(tmp_path), 8, 0))
 
@@ -171,7 +172,7 @@ def test_the_repeated_set_has_all_pictures_several_times(tmp_path):
 
 
 def test_the_window_of_a_large_set_is_that_of_the_configuration():
-    from launch.sections import DataConfig
+    from launch.config.sections import DataConfig
 
     assert loader_steps.WINDOW == DataConfig.window
 

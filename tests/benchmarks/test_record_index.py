@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.record_index import write_hollow_set
-from pipeline.records import open_records
+from pipeline.records.open import open_records
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "record_index.py"
 

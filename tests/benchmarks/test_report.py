@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from benchmarks import chart, report, rivals
-from benchmarks.process import Rival
+from benchmarks.harness import chart, report, rivals
+from benchmarks.harness.process import Rival
 
 ECHO = "tests.benchmarks.echo_steps"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import rivals
+from benchmarks.harness import rivals
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TORCH = os.environ.get("TORCH_PYTHON", "")

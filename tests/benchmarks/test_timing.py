@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import process, timing
-from benchmarks.process import Process, Rival, WorkerError
-from benchmarks.timing import race, rotated, summarise
+from benchmarks.harness import process, timing
+from benchmarks.harness.process import Process, Rival, WorkerError
+from benchmarks.harness.timing import race, rotated, summarise
 
 ECHO = "tests.benchmarks.echo_steps"
 EVER = math.inf  # seconds of a race that its rounds alone end

@@ -230,8 +230,8 @@ def test_a_net_is_loaded_in_the_form_for_its_device(checkpoint, monkeypatch):
 
 def test_no_gpu_where_mxnet_is_the_one_for_gpus_is_told(monkeypatch, capsys):
     monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
-    monkeypatch.setattr("launch.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
-    monkeypatch.setattr("launch.gpu.DRIVER", "no-such-driver.so")
+    monkeypatch.setattr("launch.environment.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
+    monkeypatch.setattr("launch.environment.gpu.DRIVER", "no-such-driver.so")
     assert command.choose_device("cpu") == mx.cpu()
     assert capsys.readouterr().err == ""
     assert command.choose_device("auto") == mx.cpu()
@@ -241,8 +241,8 @@ def test_no_gpu_where_mxnet_is_the_one_for_gpus_is_told(monkeypatch, capsys):
 
 def test_a_driver_that_is_too_old_for_fusion_is_told(make_driver, monkeypatch, capsys):
     monkeypatch.setattr(mx.context, "num_gpus", lambda: 1)
-    monkeypatch.setattr("launch.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
-    monkeypatch.setattr("launch.gpu.DRIVER", str(make_driver(80, version=11040)))
+    monkeypatch.setattr("launch.environment.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
+    monkeypatch.setattr("launch.environment.gpu.DRIVER", str(make_driver(80, version=11040)))
     monkeypatch.setenv("MXNET_USE_FUSION", "0")
     assert command.choose_device("gpu") == mx.gpu(0)
     assert capsys.readouterr().err.startswith(

@@ -2,7 +2,7 @@
 """Against GluonFR 1.0.2: the same value where its loss is right; and how it is wrong elsewhere.
 
 GluonFR takes class scores, ours embeddings: its NormDense makes the scores here, as its examples
-do.  The rivals of the benchmarks have it (python benchmarks/rivals.py); without them it is
+do.  The rivals of the benchmarks have it (python benchmarks/harness/rivals.py); without them it is
 installed aside for these tests, and they are skipped where that needs a network that is not there.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import ops
-from benchmarks import rivals
+from benchmarks.harness import rivals
 from heads import build_head
 from tests.heads import oracles
 
@@ -42,7 +42,7 @@ def gluonfr(tmp_path_factory):
             trouble = rivals.install(folder, lock)
         if trouble:
             pytest.skip(
-                f"GluonFR is not there (python benchmarks/rivals.py installs it): {trouble}"
+                f"GluonFR is not there (python benchmarks/harness/rivals.py installs it): {trouble}"
             )
     found = {}
     for name in ("loss", "nn/basic_blocks"):

@@ -14,7 +14,7 @@ from mxnet.gluon import nn
 
 import ops
 from heads import HEADS, build_head
-from launch.comm import Comm
+from launch.ranks.comm import Comm
 from pipeline.loader import Batch
 from training.log import RunLog
 from training.loop import Loop, Progress, TrainingError, reseed

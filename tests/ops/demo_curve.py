@@ -26,7 +26,7 @@ import ops
 from heads import build_head
 from nets import build_net
 from pipeline import build_loader
-from pipeline.records import open_records
+from pipeline.records.open import open_records
 from tests.ops.test_curves import batch_norm, in_double_precision
 from training.schedule import learning_rate, margin_fraction
 

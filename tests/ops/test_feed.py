@@ -12,10 +12,10 @@ import pytest
 
 import ops
 from ops.build import LEVELS
-from pipeline.hand_over import Normaliser
-from pipeline.record_file import map_rec
-from pipeline.record_reader import Memory, RecordReader
-from pipeline.records import RecordError, open_records
+from pipeline.decode.to_mxnet import Normaliser
+from pipeline.records.open import RecordError, open_records
+from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.recordio import map_rec
 from tests.ops.levels import check_at
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,8 +128,8 @@ def test_records_in_parts_and_giants_are_read_one_by_one(feed, make_records, mak
 
 
 def decoded(jpegs):
-    from pipeline.augmentation import NO_AUGMENTATION
-    from pipeline.dali import DecodeGraph
+    from pipeline.decode.dali import DecodeGraph
+    from pipeline.sampling.augmentation import NO_AUGMENTATION
 
     graph = DecodeGraph(len(jpegs), "cpu", 1, 1, None, NO_AUGMENTATION, finish="bytes")
     graph.feed(jpegs, None)

@@ -22,8 +22,8 @@ import pytest
 import ops
 from ops.build import LEVELS
 from ops.jpeg_decoder import CUT_OFF
-from pipeline.augmentation import NO_AUGMENTATION
-from pipeline.dali import MEAN, STD, DecodeGraph
+from pipeline.decode.dali import MEAN, STD, DecodeGraph
+from pipeline.sampling.augmentation import NO_AUGMENTATION
 from tests.ops.levels import check_at
 
 ROOT = Path(__file__).resolve().parents[2]

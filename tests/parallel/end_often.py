@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipeline.record_writer import write_record_set
+from pipeline.records.writer import write_record_set
 from tests.conftest import faces
 from tests.parallel.ends import ENDS, LAUNCHERS, Launched, output_of, over_ssh
 from tests.parallel.kills import half_written

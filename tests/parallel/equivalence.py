@@ -22,15 +22,15 @@ from mxnet import gluon
 from mxnet.gluon import nn
 
 import ops
-import pipeline.dali  # noqa: F401  before Horovod is loaded
+import pipeline.decode.dali  # noqa: F401  before Horovod is loaded
 from heads import build_head
-from launch import comm as communication
-from launch import host_memory
-from launch.comm import connect
+from launch.ranks import comm as communication
+from launch.ranks import host_allreduce
+from launch.ranks.comm import connect
 from nets.blocks import PReLU
 from pipeline import build_loader
 from pipeline.loader import Share
-from pipeline.records import open_records
+from pipeline.records.open import open_records
 from training.step import build_optimizer, collect_parameters, train_step
 
 EMBEDDING_SIZE = 16
@@ -64,7 +64,7 @@ def choose_way(way: str, local_rank: int) -> mx.Context:
         return mx.gpu(local_rank)
     if way == "host":
         communication.through_host = lambda ctx: ctx == mx.cpu(1)
-        host_memory.is_gpu = communication.through_host  # Horovod takes pinned memory as well
+        host_allreduce.is_gpu = communication.through_host  # Horovod takes pinned memory as well
         return mx.cpu(1)
     if way == "averaged":
         import horovod.mxnet as hvd
@@ -94,7 +94,7 @@ def main(
     parameters = collect_parameters(net, head)
     trainer = comm.trainer(parameters, build_optimizer(parameters, "sgd", LR, 0.9, 5e-4))
     if not way.startswith("gpu"):  # there it is as Horovod was built, or as was asked for
-        assert isinstance(trainer, host_memory.HostTrainer) == (way == "host")
+        assert isinstance(trainer, host_allreduce.HostTrainer) == (way == "host")
     comm.broadcast(parameters)
     before = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
     margin, losses = mx.nd.ones((1,), ctx=ctx), []

@@ -13,12 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mxnet as mx
 
-import launch.gpu
+import launch.environment.gpu
 import run_train
 
 if __name__ == "__main__":
     driver, gpus, *arguments = sys.argv[1:]
     mx.context.num_gpus = lambda: int(gpus)
-    launch.gpu.DRIVER = driver
-    launch.gpu.version = {"mxnet-cu112": "1.9.1"}.__getitem__
+    launch.environment.gpu.DRIVER = driver
+    launch.environment.gpu.version = {"mxnet-cu112": "1.9.1"}.__getitem__
     sys.exit(run_train.main(arguments))

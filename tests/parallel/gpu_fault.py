@@ -14,8 +14,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import run_train
-from pipeline import ways
-from pipeline.dali import DecodeGraph
+from pipeline.decode import ways
+from pipeline.decode.dali import DecodeGraph
 
 
 class FailingGraph(DecodeGraph):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipeline.record_writer import write_record_set
+from pipeline.records.writer import write_record_set
 from tests.conftest import faces
 from tests.parallel.kills import LONGEST_SEGMENT, MOMENTS, Kill, kill_often
 from tests.parallel.ranks import read_losses, run, training, write_cfg

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.decoded_cache import FOLDER, PREFIX, _name
-from pipeline.record_reader import RecordReader
-from pipeline.records import open_records
+from pipeline.decode.cache import FOLDER, PREFIX, _name
+from pipeline.records.open import open_records
+from pipeline.records.reader import RecordReader
 from tests.parallel.ranks import (
     ROOT,
     Ranks,

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from pipeline.record_writer import write_record_set
+from pipeline.records.writer import write_record_set
 from tests.parallel.ends import LAUNCHERS, Launched, output_of, over_ssh
 from tests.parallel.ranks import HOROVODRUN, Ranks, read_losses, run, training, write_cfg
 

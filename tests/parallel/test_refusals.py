@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.record_reader import RecordReader
-from pipeline.records import open_records
+from pipeline.records.open import open_records
+from pipeline.records.reader import RecordReader
 from tests.parallel.ranks import (
     Ended,
     Ranks,

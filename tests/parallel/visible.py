@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from launch.comm import connect
+from launch.ranks.comm import connect
 
 comm = connect()
 total = comm.sum(np.array([1.0 + comm.rank]))

@@ -19,13 +19,13 @@ import pytest
 
 import ops
 from pipeline import build_loader
-from pipeline.augmentation import Augmentation, choose
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decode.cache import DecodedCache
 from pipeline.loader import SYNTHETIC_STEPS, Share
-from pipeline.plans import People
-from pipeline.record_reader import RecordReader
-from pipeline.records import RecordError, open_records
-from pipeline.sampling import Position, block_order, epoch_order, rank_rows
+from pipeline.records.open import RecordError, open_records
+from pipeline.records.reader import RecordReader
+from pipeline.sampling.augmentation import Augmentation, choose
+from pipeline.sampling.batches import People
+from pipeline.sampling.permutations import Position, block_order, epoch_order, rank_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE, IMAGES = 13, 10  # 130 images: no multiple of any batch used here
@@ -549,10 +549,10 @@ def test_worker_processes_name_the_bad_picture(damaged, tmp_path):
 
 
 def test_dali_refuses_to_be_loaded_after_horovod():
-    done = run_program("import horovod.mxnet, pipeline.dali")
+    done = run_program("import horovod.mxnet, pipeline.decode.dali")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: pipeline.dali: import it before launch.comm.connect() loads Horovod"
+        "ImportError: pipeline.decode.dali: import it before connect() loads Horovod"
     )
-    done = run_program("import pipeline.dali, horovod.mxnet; print('both')")
+    done = run_program("import pipeline.decode.dali, horovod.mxnet; print('both')")
     assert (done.returncode, done.stdout) == (0, "both\n"), done.stderr

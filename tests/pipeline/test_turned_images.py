@@ -13,13 +13,13 @@ import pytest
 
 import ops
 from pipeline import build_loader
-from pipeline.augmentation import Augmentation
-from pipeline.dali import MEAN, STD
-from pipeline.decode_choice import fastest_path, measure, sample
-from pipeline.decoded_cache import DecodedCache
-from pipeline.record_file import RecordError
-from pipeline.record_reader import Memory, RecordReader
-from pipeline.records import open_records
+from pipeline.decode.autotune import fastest_path, measure, sample
+from pipeline.decode.cache import DecodedCache
+from pipeline.decode.dali import MEAN, STD
+from pipeline.records.open import open_records
+from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.recordio import RecordError
+from pipeline.sampling.augmentation import Augmentation
 
 NUMBER, BATCH = 24, 8
 SIZES = [(112, 112), (64, 48)]
@@ -206,7 +206,7 @@ def test_a_cache_of_older_pixels_is_not_used(made, tmp_path, monkeypatch):
     for name in ("_PIXELS", "cv2"):
         with monkeypatch.context() as patch:
             other = "as they lie" if name == "_PIXELS" else SimpleNamespace(__version__="0.0")
-            patch.setattr(f"pipeline.decoded_cache.{name}", other)
+            patch.setattr(f"pipeline.decode.cache.{name}", other)
             cache = DecodedCache(records, 100, tmp_path)
             (then,) = tmp_path.iterdir()
             cache.close()

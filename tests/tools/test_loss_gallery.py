@@ -20,8 +20,8 @@ import ops
 from heads import HEADS, build_head
 from tools import loss_gallery
 from tools.digits import draw_digits, read_mnist
-from tools.gallery_page import RULES
-from tools.gallery_pictures import (
+from tools.gallery.page import RULES
+from tools.gallery.pictures import (
     COLUMNS,
     NAME,
     PANEL,
@@ -33,8 +33,8 @@ from tools.gallery_pictures import (
     sheet,
     stack_on_circle,
 )
-from tools.gallery_settings import LOSSES
-from tools.gallery_training import _person_batches, classify
+from tools.gallery.settings import LOSSES
+from tools.gallery.training import _person_batches, classify
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = ("arcface", "triplet")

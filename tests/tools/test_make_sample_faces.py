@@ -14,8 +14,8 @@ from mxnet import recordio
 
 from evaluation.pairs import read_pairs
 from tools import make_sample_faces, sample_faces_baselines
-from tools.sample_faces_pairs import FOLDS, choose_pairs, look_number_of
-from tools.sample_faces_people import Person, draw_person, look_distance
+from tools.sample_faces.pairs import FOLDS, choose_pairs, look_number_of
+from tools.sample_faces.people import Person, draw_person, look_distance
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--people", "3", "--images-per-person", "2", "--pairs-people", "20", "--pairs", "20"]

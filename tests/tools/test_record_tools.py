@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from evaluation.pairs import read_pairs
-from pipeline.record_reader import RecordReader
-from pipeline.record_writer import MAGIC, write_record_set
-from pipeline.records import open_records
+from pipeline.records.open import open_records
+from pipeline.records.reader import RecordReader
+from pipeline.records.writer import MAGIC, write_record_set
 from tools import batch_mixing, hold_out_people, shuffle_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +147,7 @@ def test_buckets_are_of_equal_rows_and_fit(tmp_path):
 
 
 def test_a_large_set_leaves_no_index_beside_the_new_one(tiny_records, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.records.LARGE", 10)
+    monkeypatch.setattr("pipeline.records.open.LARGE", 10)
     shuffle_records.shuffle([tiny_records], tmp_path, seed=3)
     assert sorted(files(tmp_path)) == ["property", "train.idx", "train.rec"]
 
@@ -176,7 +176,7 @@ def test_a_shuffle_that_fails_leaves_nothing(make_records, tmp_path, monkeypatch
     with open(source / "train.rec", "r+b") as file:
         file.seek(int(records.offsets[20]))
         file.write(b"spoilt")
-    monkeypatch.setattr("pipeline.records.check_index", lambda *_: None)  # it draws samples
+    monkeypatch.setattr("pipeline.records.open.check_index", lambda *_: None)  # it draws samples
     with pytest.raises(ValueError, match="holds no whole record at the place of key 21"):
         shuffle_records.shuffle([source], out, seed=1, memory_bytes=1)
     assert files(out) == {}

@@ -19,7 +19,7 @@ import pytest
 from mxnet.gluon import nn
 
 from heads import build_head
-from launch.comm import Comm
+from launch.ranks.comm import Comm
 from training.checkpoint import (
     CheckpointError,
     latest_checkpoint,

@@ -15,7 +15,7 @@ import pytest
 from mxnet.gluon import nn
 
 from heads import build_head
-from launch.comm import Comm
+from launch.ranks.comm import Comm
 from pipeline import build_loader
 from pipeline.loader import Batch
 from tests.training.gate import OPEN, gated

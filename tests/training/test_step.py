@@ -11,7 +11,7 @@ import pytest
 from mxnet import gluon
 from mxnet.gluon import nn
 
-from launch.comm import Comm
+from launch.ranks.comm import Comm
 from training.step import (
     all_finite,
     build_optimizer,

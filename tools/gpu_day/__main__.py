@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.paths import home_path
+from launch.config.paths import home_path
 from tools.gpu_day.day import LINES, LOGS, Day
 from tools.gpu_day.prerequisites import (
     Missing,

@@ -10,8 +10,8 @@ import mxnet as mx
 import numpy as np
 
 from pipeline.loader import build_loader
-from pipeline.record_writer import write_record_set
-from pipeline.records import RecordError, open_records
+from pipeline.records.open import RecordError, open_records
+from pipeline.records.writer import write_record_set
 
 IMAGES = 16  # of a set, one of which is damaged
 DAMAGED = 5  # its place

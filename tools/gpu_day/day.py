@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from launch.lifeline import end_with_parent
+from launch.ranks.lifeline import end_with_parent
 from tools.gpu_day import keeper
 from tools.gpu_day.keeper import Outcome
 from tools.gpu_day.results import Part, append_line, read_parts

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ops.feed import Feed
-from pipeline.augmentation import Augmentation, choose
-from pipeline.dali import STD, DecodeGraph
-from pipeline.decode_choice import Bytes
+from pipeline.decode.autotune import Bytes
+from pipeline.decode.dali import STD, DecodeGraph
+from pipeline.sampling.augmentation import Augmentation, choose
 
 THREADS = 2
 AUGMENTATIONS = {
@@ -52,7 +52,7 @@ def pixels(
     jpegs
         Encoded images of one size.
     mode
-        Name in ``pipeline.decode_paths.PATHS``.
+        Name in ``pipeline.decode.decode_paths.PATHS``.
     augmentation
         What is done to them.
     device_id

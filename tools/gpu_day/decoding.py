@@ -8,10 +8,10 @@ import json
 import numpy as np
 
 import ops
-from pipeline.augmentation import Augmentation
-from pipeline.decode_choice import sample
-from pipeline.decode_paths import PATHS
-from pipeline.records import open_records
+from pipeline.decode.autotune import sample
+from pipeline.decode.decode_paths import PATHS
+from pipeline.records.open import open_records
+from pipeline.sampling.augmentation import Augmentation
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.damaged_images import KINDS, outcome
 from tools.gpu_day.decoded_pixels import AUGMENTATIONS, difference, pixels

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from launch.provenance import commit, cpu_model, versions
+from launch.environment.provenance import commit, cpu_model, versions
 from tools.gpu_day.commands import run
 from tools.gpu_day.results import Parts, Skipped
 from tools.gpu_day.setting import Setting
@@ -41,7 +41,7 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 def gpus(count: int) -> dict[str, Any]:
     """Return names, compute capabilities and driver of the GPUs."""
-    from launch.gpu import Driver
+    from launch.environment.gpu import Driver
 
     driver = Driver()
     kinds = [str(driver.gpu(index)) for index in range(count)]

@@ -15,9 +15,9 @@ import numpy as np
 
 from heads import build_head
 from nets import build_net
-from pipeline.augmentation import Augmentation, Choices, choose
-from pipeline.dali import MEAN, STD, DecodeGraph
-from pipeline.hand_over import hand_over
+from pipeline.decode.dali import MEAN, STD, DecodeGraph
+from pipeline.decode.to_mxnet import hand_over
+from pipeline.sampling.augmentation import Augmentation, Choices, choose
 from training.step import build_optimizer, collect_parameters, train_step
 
 DEPTH = 2  # batches in the graph, as the loader has them

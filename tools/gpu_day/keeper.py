@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from launch.lifeline import end_with_parent
+from launch.ranks.lifeline import end_with_parent
 
 REST_S = 1.0
 """That processes of a command that has ended may take to end as well."""

@@ -45,7 +45,11 @@ def count_gpus(python: str) -> int:
     try:
         # In a process of its own: a driver that hangs or crashes must not take this one along.
         done = subprocess.run(
-            [python, "-m", "launch.gpu"], cwd=ROOT, capture_output=True, text=True, timeout=ASK_S
+            [python, "-m", "launch.environment.gpu"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=ASK_S,
         )
     except subprocess.TimeoutExpired:
         raise Missing(

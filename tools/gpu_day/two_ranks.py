@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.decode_choice import sample
-from pipeline.record_writer import write_record_set
-from pipeline.records import open_records
+from pipeline.decode.autotune import sample
+from pipeline.records.open import open_records
+from pipeline.records.writer import write_record_set
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.damaged_images import damage
 from tools.gpu_day.keeper import descendants

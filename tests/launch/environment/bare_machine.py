@@ -27,7 +27,7 @@ case "$*" in
     "-c import ctypes;"*) exit 1 ;; # no driver
     *sysconfig*) echo "$folder" && exit ;;
     *sys.version.split*) echo 3.11.2 && exit ;;
-    "-m launch.gpu") exit 1 ;;
+    "-m launch.environment.gpu") exit 1 ;;
     "-m venv "*) target=${*: -1} && mkdir -p "$target/bin" && cp "$0" "$target/bin/python" ;;
 esac
 echo "$*" >>"$CALLS"

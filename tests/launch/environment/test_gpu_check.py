@@ -8,8 +8,8 @@ import os
 import mxnet as mx
 import pytest
 
-from launch import comm, gpu
-from launch.environment import gpu_check
+from launch.environment import gpu, gpu_check
+from launch.ranks import comm
 
 
 class Features:

@@ -38,10 +38,10 @@ def started(tmp_path):
 
 
 def make_gpu_environment(folder: Path, answer: str, complete: bool = True) -> None:
-    """Make a .venv-gpu whose Python answers `-m launch.gpu` so."""
+    """Make a .venv-gpu whose Python answers `-m launch.environment.gpu` so."""
     python = folder / ".venv-gpu" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\n[ "$*" = "-m launch.gpu" ] && {answer}\n')
+    python.write_text(f'#!/bin/sh\n[ "$*" = "-m launch.environment.gpu" ] && {answer}\n')
     python.chmod(0o755)
     if complete:
         (folder / ".venv-gpu" / ".stamp-horovod").touch()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import ops
-from pipeline.decode_choice import sample
-from pipeline.records import open_records
+from pipeline.decode.autotune import sample
+from pipeline.records.open import open_records
 from tools.gpu_day import decoding
 from tools.gpu_day.damaged_images import KINDS, damage, outcome
 from tools.gpu_day.decoded_pixels import AUGMENTATIONS, difference, pixels

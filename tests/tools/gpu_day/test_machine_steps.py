@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import launch.gpu
+import launch.environment.gpu
 from tools.gpu_day import containers, environment_check, facts
 from tools.gpu_day.commands import TooLong, run
 from tools.gpu_day.gpu_watch import EVERY_S, GpuWatch
@@ -52,7 +52,7 @@ def measured(measure, setting: Setting) -> dict[str, tuple]:
 
 def test_the_machine_and_its_gpus(program, make_driver, monkeypatch, tmp_path):
     program("nvidia-smi", NVIDIA_SMI)
-    monkeypatch.setattr(launch.gpu, "DRIVER", str(make_driver(70, 70)))
+    monkeypatch.setattr(launch.environment.gpu, "DRIVER", str(make_driver(70, 70)))
     found = measured(facts.measure, Setting(2, tmp_path, tmp_path))
     state, gpus = found["GPUs and driver"]
     assert state == "measured"

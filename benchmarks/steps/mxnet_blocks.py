@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The heads, networks and single operators that the MXNet side of the benchmarks times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.harness import inputs, rivals
+from benchmarks.harness.worker import LeftOut
+
+
+def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
+    """Build our ArcFace head; fused: with the update of the class centres in it."""
+    from heads import build_head
+
+    head = build_head("arcface", num_classes, embedding_size, m2=inputs.MARGIN, scale=inputs.SCALE)
+    if fused and not hasattr(head, "fuse_update"):
+        raise LeftOut("the head has no fused update")
+    use_operators("ours")
+    if fused:  # before the gradients of the centres are allocated
+        head.fuse_update(momentum=inputs.MOMENTUM, weight_decay=inputs.WEIGHT_DECAY)
+    head.initialize()
+    head.hybridize(static_alloc=True, static_shape=True)
+    return head
+
+
+def use_operators(kind: str) -> None:
+    """Use the operators of "ours" or of "ours plain"."""
+    import ops
+
+    ops.use("plain" if kind == "ours plain" else "native")
+
+
+def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
+    """Build what GluonFR makes a head of: the cosines, and the loss of cosines and labels."""
+    rivals.use_folder()
+    from gluonfr.loss import ArcLoss
+    from gluonfr.nn.basic_blocks import NormDense
+
+    dense = NormDense(num_classes, weight_norm=True, feature_norm=True, in_units=embedding_size)
+    dense.initialize()
+    return dense, ArcLoss(num_classes, inputs.MARGIN, inputs.SCALE, easy_margin=False)
+
+
+def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
+    """Build GluonFR's network, which ends in the cosines, and its loss; static memory."""
+    rivals.use_folder()
+    import mxnet as mx
+    from gluonfr.loss import ArcLoss
+    from gluonfr.model_zoo import get_model
+
+    net = get_model(name, classes=num_classes, weight_norm=True, feature_norm=True)
+    net.initialize(init=mx.init.MSRAPrelu())
+    arc = ArcLoss(num_classes, inputs.MARGIN, inputs.SCALE, easy_margin=False)
+    for block in (net, arc):
+        block.hybridize(static_alloc=True, static_shape=True)
+    return net, arc
+
+
+def operator_block(kind: str, operator: str, channels: int) -> Any:
+    """Build the block of an operator that `mxnet_steps.operator_step` names."""
+    from mxnet.gluon import nn
+
+    from nets import blocks
+
+    if kind == "ours":
+        use_operators(kind)
+        return blocks.PReLU(channels) if operator == "prelu" else _norm_prelu(channels)
+    if operator == "prelu":
+        return nn.PReLU(in_channels=channels)
+    both = nn.HybridSequential()
+    both.add(nn.BatchNorm(in_channels=channels), nn.PReLU(in_channels=channels))
+    return both
+
+
+def _norm_prelu(channels: int) -> Any:
+    from mxnet import gluon, init
+
+    from nets import blocks
+
+    class NormPReLU(gluon.nn.BatchNorm):
+        """The fused operator that `nets.blocks.ConvNormPReLU` calls after its convolution."""
+
+        def __init__(self) -> None:
+            super().__init__(in_channels=channels)
+            self.alpha = self.params.get("alpha", shape=(channels,), init=init.Constant(0.25))
+
+        def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var, alpha):
+            values = (gamma, beta, running_mean, running_var, alpha)
+            return F.face_batch_norm(x, *values, prelu=True, **blocks.STATISTICS)[0]
+
+    return NormPReLU()

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of ours, of plain Gluon and of GluonFR; see benchmarks/harness/worker.py.
+
+Ours are set up as run_train.py sets them up: its share of the cores, the optimizer and the step of
+training/, blocks hybridized with static memory.  GluonFR is set up as its training script does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.harness import inputs
+from benchmarks.harness.worker import Work, serve
+from benchmarks.steps import mxnet_blocks
+from launch.ranks.threads import share_cores
+
+
+def build(what: str, **settings: Any) -> Work:
+    """Build a step: "head", "loss", "train" or "operator"."""
+    steps = {"head": head_step, "loss": loss_step, "train": train_step, "operator": operator_step}
+    return steps[what](**settings)
+
+
+def head_step(kind: str, num_classes: int, embedding_size: int, batch: int) -> Work:
+    """Build forward, backward and update of an ArcFace head alone.
+
+    Parameters
+    ----------
+    kind
+        "ours"; "ours fused update", which keeps no gradient of the class centres; "gluonfr", as
+        its script does it: NormDense hybridized, ArcLoss not; "gluonfr hybridized": both with
+        static memory.
+    num_classes, embedding_size, batch
+        C, E, B.
+    """
+    import mxnet as mx
+    from mxnet import autograd
+
+    embedding = mx.nd.array(inputs.embeddings(batch, embedding_size))
+    embedding.attach_grad()
+    label = mx.nd.array(inputs.labels(batch, num_classes))
+    fused = kind == "ours fused update"
+    if kind.startswith("ours"):
+        head = mxnet_blocks.our_head(num_classes, embedding_size, fused)
+        fraction = mx.nd.ones((1,))
+
+        def loss_of() -> Any:
+            return head(embedding, label, fraction)[0]
+    else:
+        dense, arc = mxnet_blocks.gluonfr_head(num_classes, embedding_size)
+        static = {"static_alloc": True, "static_shape": True} if "hybridized" in kind else {}
+        dense.hybridize(**static)
+        if static:
+            arc.hybridize(**static)
+        head = dense
+
+        def loss_of() -> Any:
+            return arc(dense(embedding), label)
+
+    weight = head.weight
+    for rows, values in inputs.centres(num_classes, embedding_size):
+        weight.data()[rows] = mx.nd.array(values)
+    if fused:
+        rate = mx.nd.full((1,), inputs.LR)
+
+        def update() -> None:
+            head.update(rate)
+    else:
+        trainer = _trainer(head.collect_params())
+
+        def update() -> None:
+            trainer.step(batch)
+
+    def step(mark: Callable[[], None]) -> float:
+        with autograd.record():
+            loss = loss_of()
+        loss.backward()
+        mx.nd.waitall()
+        mark()
+        update()
+        mx.nd.waitall()
+        return float(loss.asnumpy().mean())
+
+    copies = 2 if fused else 3  # weights and momentum, and gradients
+    size = num_classes * embedding_size
+    return Work(step, 4 * size * copies, size, _versions())
+
+
+def loss_step(
+    name: str, options: dict[str, Any], num_classes: int, embedding_size: int, batch: int
+) -> Work:
+    """Build forward, backward and update of one of our heads alone, as run_train.py uses it.
+
+    Parameters
+    ----------
+    name, options
+        Name in heads.HEADS and keywords.
+    num_classes, embedding_size, batch
+        C, E, B; four images of each person in the batch.
+    """
+    import mxnet as mx
+    from mxnet import autograd
+
+    from heads import build_head
+
+    mxnet_blocks.use_operators("ours")
+    embedding = mx.nd.array(inputs.embeddings(batch, embedding_size))
+    embedding.attach_grad()
+    label = mx.nd.array(inputs.labels(batch, num_classes)[: batch // 4].repeat(4))
+    fraction = mx.nd.ones((1,))
+    mx.random.seed(0)
+    head = build_head(name, num_classes, embedding_size, **options)
+    head.initialize()
+    head.hybridize(static_alloc=True, static_shape=True)
+    parameters = list(head.collect_params().values())
+    trainer = _trainer(head.collect_params()) if parameters else None
+
+    def step(mark: Callable[[], None]) -> float:
+        with autograd.record():
+            loss, _ = head(embedding, label, fraction)
+        loss.backward()
+        mx.nd.waitall()
+        mark()
+        if trainer:
+            trainer.step(batch)
+            mx.nd.waitall()
+        return float(loss.asnumpy().mean())
+
+    return Work(step, *sizes(parameters), _versions())
+
+
+def train_step(
+    kind: str, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
+) -> Work:
+    """Build a whole step of a network with an ArcFace head.
+
+    Parameters
+    ----------
+    kind
+        "ours", "ours plain" or "gluonfr"; the latter with its own network, whose PReLU has one
+        slope per layer, hybridized with static memory.
+    net, options
+        Name in nets.NETS and keywords.
+    batch, num_classes, image_size
+        Images of a step, classes of the head, pixels.
+    """
+    import mxnet as mx
+    from mxnet import autograd
+
+    mx.random.seed(0)  # "ours" and "ours plain" begin with the same weights
+    image = mx.nd.array(inputs.images(batch, image_size))
+    label = mx.nd.array(inputs.labels(batch, num_classes))
+    if kind == "gluonfr":
+        network, arc = mxnet_blocks.gluonfr_net(net, num_classes)
+        network(image)  # its shapes come with the first batch
+        parameters = list(network.collect_params().values())
+        trainer = _trainer(network.collect_params())
+
+        def step(mark: Callable[[], None]) -> float:
+            with autograd.record():
+                loss = arc(network(image)[1], label)
+            loss.backward()
+            trainer.step(batch)
+            mx.nd.waitall()
+            return float(loss.asnumpy().mean())
+    else:
+        from training import step as training
+
+        mxnet_blocks.use_operators(kind)
+        network, head, trainer = our_blocks(net, options, num_classes, (image_size, image_size))
+        parameters = trainer._params
+        fraction = mx.nd.ones((1,))
+
+        def step(mark: Callable[[], None]) -> float:
+            loss, _ = training.train_step(network, head, trainer, image, label, fraction)
+            mx.nd.waitall()
+            return float(loss.asnumpy()[0])
+
+    return Work(
+        *(step, *sizes(parameters), _versions()), profile=lambda steps: _profile(step, steps)
+    )
+
+
+def our_blocks(
+    net: str, options: dict[str, Any], num_classes: int, image_size: tuple[int, int]
+) -> tuple[Any, Any, Any]:
+    """Build network, ArcFace head and the trainer of both; parameters as of `train_step`."""
+    from mxnet import gluon
+
+    from heads import build_head
+    from nets import build_net
+    from training import step as training
+
+    network = build_net(net, image_size, **options)
+    head = build_head("arcface", num_classes, options["embedding_size"])
+    for block in (network, head):
+        block.initialize()
+        block.hybridize(static_alloc=True, static_shape=True)
+    named = training.collect_parameters(network, head)
+    optimizer = training.build_optimizer(
+        named, "sgd", inputs.LR, inputs.MOMENTUM, inputs.WEIGHT_DECAY
+    )
+    return network, head, gluon.Trainer(list(named.values()), optimizer, kvstore=None)
+
+
+def sizes(parameters: Any) -> tuple[int, int]:
+    """Return the bytes of weights, gradients and momentum, and the number of trained values."""
+    state = sum(4 * _size(p) * (1 if p.grad_req == "null" else 3) for p in parameters)
+    return state, sum(_size(p) for p in parameters if "running_" not in p.name)
+
+
+def operator_step(kind: str, operator: str, shape: list[int]) -> Work:
+    """Build forward and backward of one operator.
+
+    Parameters
+    ----------
+    kind
+        "ours" or "gluon".
+    operator
+        "prelu", or "batch_norm_prelu": batch normalisation and then PReLU.
+    shape
+        (B, C, H, W) of the feature map.
+    """
+    import mxnet as mx
+    from mxnet import autograd
+
+    values, gradient = (mx.nd.array(a) for a in inputs.features(tuple(shape)))
+    values.attach_grad()
+    block = mxnet_blocks.operator_block(kind, operator, shape[1])
+    block.initialize()
+    block.hybridize(static_alloc=True, static_shape=True)
+    slope = next(p for p in block.collect_params().values() if p.name.endswith("alpha"))
+
+    def step(mark: Callable[[], None]) -> float:
+        with autograd.record():
+            out = block(values)
+        out.backward(gradient)
+        mx.nd.waitall()
+        return float(slope.grad().abs().sum().asscalar())
+
+    return Work(step, 3 * 4 * values.size, shape[1], _versions())  # and the input's gradient
+
+
+def warm() -> None:
+    """Load MXNet with its share of the cores and the operators, start the threads."""
+    share_cores()
+    import mxnet as mx
+
+    from heads import build_head
+
+    mxnet_blocks.use_operators("ours")
+    head = build_head("arcface", 10, 16)  # so small that it hides no memory of the step
+    head.initialize()
+    head.hybridize(static_alloc=True, static_shape=True)
+    trainer = _trainer(head.collect_params())
+    with mx.autograd.record():
+        loss, _ = head(mx.nd.random.normal(shape=(8, 16)), mx.nd.zeros((8,)))
+    loss.backward()
+    trainer.step(8)
+    some = mx.nd.ones((512, 512))
+    mx.nd.dot(some, some).wait_to_read()
+    mx.nd.waitall()
+
+
+def _trainer(parameters: Any) -> Any:
+    from mxnet import gluon
+
+    settings = {"learning_rate": inputs.LR, "momentum": inputs.MOMENTUM, "wd": inputs.WEIGHT_DECAY}
+    return gluon.Trainer(parameters, "sgd", settings, kvstore=None)
+
+
+def _size(parameter: Any) -> int:
+    return parameter.data().size
+
+
+def _versions() -> dict[str, str]:
+    import mxnet as mx
+    import numpy as np
+
+    return {"mxnet": mx.__version__, "numpy": np.__version__}
+
+
+def _profile(step: Callable[[Callable[[], None]], float], steps: int) -> dict[str, float]:
+    """Return the milliseconds of each operator in a step."""
+    from mxnet import profiler
+
+    wanted = {"profile_imperative": True, "profile_symbolic": True, "aggregate_stats": True}
+    # It also writes a trace, into the current folder if not told another place, and removes what is
+    # there before: with os.devnull and as root, the device of the whole machine.
+    with tempfile.TemporaryDirectory() as folder:
+        profiler.set_config(**wanted, filename=os.path.join(folder, "trace.json"))
+        profiler.set_state("run")
+        for _ in range(steps):
+            step(lambda: None)
+        profiler.set_state("stop")
+        found = json.loads(profiler.dumps(format="json"))["Time"].get("operator", {})
+    return {name: values["Total"] / steps for name, values in found.items()}
+
+
+if __name__ == "__main__":
+    serve(build, warm)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ceiling of a margin softmax in NumPy: its matrix products and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.harness import inputs
+from benchmarks.harness.worker import Work, serve
+
+
+def build(num_classes: int, embedding_size: int, batch: int) -> Work:
+    """Build the four products of a head that keeps no matrix of logits, by NumPy's OpenBLAS.
+
+    Cosines, the cosines again for backward, the gradients of embeddings and of class centres; with
+    output buffers that are kept.
+    """
+    weight = np.empty((num_classes, embedding_size), np.float32)
+    for rows, values in inputs.centres(num_classes, embedding_size):
+        weight[rows] = values
+    embedding = inputs.embeddings(batch, embedding_size)
+    cosine = np.empty((batch, num_classes), np.float32)
+    embedding_gradient, weight_gradient = np.empty_like(embedding), np.empty_like(weight)
+
+    def step(mark: Callable[[], None]) -> float:
+        np.dot(embedding, weight.T, out=cosine)
+        np.dot(embedding, weight.T, out=cosine)
+        np.dot(cosine, weight, out=embedding_gradient)
+        np.dot(cosine.T, embedding, out=weight_gradient)
+        return 0.0
+
+    return Work(step, 2 * weight.nbytes, weight.size, {"numpy": np.__version__})
+
+
+def warm() -> None:
+    """Start the threads of OpenBLAS."""
+    some = np.ones((512, 512), np.float32)
+    np.dot(some, some)
+
+
+if __name__ == "__main__":
+    serve(build, warm)

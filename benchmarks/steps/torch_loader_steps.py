@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loaders of PyTorch's world over the same records: the other end of loader_throughput.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.worker import LeftOut, Work, serve
+
+MEAN, STD = 127.5, 128.0
+QUALITY = 95  # of the pictures in FFCV's file, as in ours
+KEPT = 20_000  # images at most of that file: all of a large set would take hours to compress
+
+
+def build(kind: str, pictures: str, batch: int, batches: int, workers: int) -> Work:
+    """Build a loader.
+
+    Parameters
+    ----------
+    kind
+        "dataloader" (DataLoader, OpenCV) or "ffcv".
+    pictures
+        A .rec whose .idx lists pictures alone.
+    batch, batches
+        Images of a batch, batches of a step.
+    workers
+        Worker processes, or threads.
+    """
+    try:
+        import cv2
+        import torch
+
+        from benchmarks.steps.record_dataset import RecordDataset
+    except ImportError as error:
+        raise LeftOut(f"the environment with PyTorch has no OpenCV: {error}") from None
+    versions = {"torch": torch.__version__, "opencv of torch": cv2.__version__}
+    data = RecordDataset(pictures, MEAN, STD)
+    loader = KINDS[kind](data, Path(pictures), batch, workers, versions)
+
+    def epochs() -> Iterator[Any]:
+        while True:
+            yield loader
+
+    stream = chain.from_iterable(epochs())
+
+    def read(count: int) -> float:
+        for image, _ in islice(stream, count):
+            assert image.dtype == torch.float32 and image.shape[1] == 3
+        return 0.0
+
+    def begin() -> None:
+        read(4 * workers)  # which were made ahead while others had their turns
+
+    return Work(lambda _: read(batches), 0, 0, versions, begin=begin)
+
+
+def _data_loader(
+    data: Any, pictures: Path, batch: int, workers: int, versions: dict[str, str]
+) -> Iterable[Any]:
+    import torch
+
+    return torch.utils.data.DataLoader(
+        data,
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def _ffcv(
+    data: Any, pictures: Path, batch: int, workers: int, versions: dict[str, str]
+) -> Iterable[Any]:
+    """Return FFCV's loader over a file of its own, with the same pictures compressed once more."""
+    try:
+        import numpy as np
+        from ffcv.fields import IntField, RGBImageField
+        from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+        from ffcv.loader import Loader, OrderOption
+        from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
+        from ffcv.writer import DatasetWriter
+    except ImportError as error:
+        raise LeftOut(f"the environment with PyTorch has no FFCV: {error}") from None
+    from importlib.metadata import version
+
+    versions["ffcv"] = version("ffcv")
+    own = pictures.with_suffix(".beton")
+    if not own.exists():
+        fields = {"image": RGBImageField("jpg", jpeg_quality=QUALITY), "label": IntField()}
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # its bar
+            DatasetWriter(str(own), fields, num_workers=-1).from_indexed_dataset(_Bytes(data))
+    mean, std = np.full(3, MEAN), np.full(3, STD)
+    pipelines = {
+        "image": [
+            SimpleRGBImageDecoder(),
+            RandomHorizontalFlip(),
+            NormalizeImage(mean, std, np.float32),
+            ToTensor(),
+            ToTorchImage(channels_last=False),
+        ],
+        "label": [IntDecoder(), ToTensor()],
+    }
+    return Loader(
+        str(own),
+        batch,
+        num_workers=workers,
+        order=OrderOption.RANDOM,
+        drop_last=True,
+        os_cache=True,
+        pipelines=pipelines,
+    )
+
+
+class _Bytes:
+    """The first KEPT pictures as uint8 (H, W, 3), for FFCV's writer."""
+
+    def __init__(self, data: Any):
+        self._data = data
+
+    def __len__(self) -> int:
+        return min(KEPT, len(self._data))
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        pixels, label = self._data.pixels(i)
+        return pixels, int(label)
+
+
+KINDS: dict[str, Callable[..., Iterable[Any]]] = {"dataloader": _data_loader, "ffcv": _ffcv}
+
+
+def warm() -> None:
+    """Load PyTorch."""
+    import torch  # noqa: F401
+
+
+if __name__ == "__main__":
+    serve(build, warm)

@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""InsightFace record sets as they are, one or several: pictures, labels, number of people.
+
+A set is ``train.rec`` (RecordIO), ``train.idx`` (``key<TAB>offset`` lines) and ``property``
+(``num_classes,height,width``, more lines allowed).  Sets from InsightFace begin with a header
+record at key 0 that has no picture, only two numbers: the first and the last-plus-one key of the
+identity records, which stand after the images, have no picture either, and give the first and
+last-plus-one image key of one person.  Sets from im2rec have neither.  Nothing is rewritten: only
+the index rows of pictures are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.records import classes
+from pipeline.records.image_size import compare_size, measure
+from pipeline.records.index_cache import give_back, keep_columns, kept_columns, narrow, parts
+from pipeline.records.labels import (
+    check_labels,
+    classes_of,
+    labels_from_identities,
+    labels_from_scan,
+    read_header_record,
+)
+from pipeline.records.property_file import read_property
+from pipeline.records.recordio import (
+    RecordError,
+    bytes_after,
+    check_index,
+    find_files,
+    map_rec,
+    read_index,
+)
+
+__all__ = ["RecordError", "RecordSet", "open_records"]
+
+LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
+_KEPT_FORM = 3  # of the kept index; files of another form are passed over
+_FILE_BITS = 40  # an id is the key, and from here on the place of the file
+_RECORD_BYTES = 32  # the least that a record takes
+_MOST_CLASSES = 1 << 24  # batches hold labels as float32
+_MOST_STACKED = 1 << 27  # classes of several sets, of which 2 GiB say where each comes from
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """The pictures of one record set or of several, set by set in the order of their keys.
+
+    Row i of the arrays is one picture: ``keys`` (N,) int32 or int64, its key in its .idx;
+    ``offsets`` (N,) int64, its place in its .rec in bytes; ``labels`` (N,) int32, its person;
+    ``file`` (N,) int16, which of ``files`` it stands in.  ``origins`` (num_classes, 2) int64 says
+    which person each class is, as (place in ``files``, label there), where labels were stacked or
+    renumbered; the place is -1 where the sets share their labels.  ``notices`` are sentences on
+    what the files leave out, for the log.
+    """
+
+    files: tuple[Path, ...]
+    file: np.ndarray
+    keys: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+    image_size: tuple[int, int]
+    origins: np.ndarray | None = None
+    notices: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def name(self) -> str:
+        """The files, for messages."""
+        return ", ".join(str(rec) for rec in self.files)
+
+    def ids(self, rows: np.ndarray) -> np.ndarray:
+        """Return a number for each row that no other picture has; in one set it is the key."""
+        return self.keys[rows] + (self.file[rows].astype(np.int64) << _FILE_BITS)
+
+    def is_in_file_order(self) -> bool:
+        """Return whether the rows are in the order of their records, set by set."""
+        for part in parts(len(self)):
+            part = slice(part.start, part.stop + 1)
+            file, offsets = self.file[part], self.offsets[part]
+            if not ((offsets[1:] > offsets[:-1]) | (file[1:] != file[:-1])).all():
+                return False
+        return True
+
+    def in_file_order(self) -> np.ndarray | None:
+        """Return the rows in the order of their records, (N,); None where that is 0, 1, 2, ..."""
+        return None if self.is_in_file_order() else np.lexsort((self.offsets, self.file))
+
+    def checksums(self) -> dict[str, int]:
+        """Return checksums of what says which images these are, under names that begin with crc_.
+
+        Where the files lie does not count.  Neither do the bytes of the images: all would have to
+        be read.
+        """
+        found = {}
+        for name in ("file", "keys", "offsets", "labels"):
+            crc = 0
+            for part in parts(len(self)):  # as int64, whichever type the column was kept in
+                crc = zlib.crc32(getattr(self, name)[part].astype(np.int64), crc)
+            found[f"crc_{name}"] = crc
+        return found
+
+    def picture(self, row: int) -> str:
+        """Return the words that name a picture in a message."""
+        return f"{self.files[self.file[row]]}: the picture of key {self.keys[row]}"
+
+
+def open_records(
+    path: str | Path | Sequence[str | Path],
+    scan_folder: str | Path,
+    num_classes: int = 0,
+    labels: str = "stacked",
+    images_filter: int = 0,
+) -> RecordSet:
+    """Read the index and the labels of a record set, or of several as one.
+
+    Parameters
+    ----------
+    path
+        A folder with train.rec (or one .rec), or a .rec file; the .idx lies beside it.  Or a
+        list of them.
+    scan_folder
+        Where the parsed index of large sets, and of sets whose labels need a scan of the whole
+        .rec, is kept; made if missing.
+    num_classes
+        Number of people C of the set; 0 takes it from the property file, else from the largest
+        label.
+    labels
+        "stacked": the sets hold different people, the labels of each begin where those of the
+        one before end; "shared": the same label is the same person in all of them.
+    images_filter
+        People with fewer images are left out, and the rest numbered 0, 1, ... in their order;
+        0 leaves all as they are.
+
+    Raises
+    ------
+    RecordError
+        If a file is missing, truncated, does not belong to the others, a label is not a whole
+        number in ``[0, num_classes)``, an image record holds no image, the sets do not fit
+        together, or nobody is left.
+    """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    opened = [_open(Path(p), Path(scan_folder), num_classes) for p in paths]
+    sets, present = [records for records, _ in opened], sum(count for _, count in opened)
+    records = sets[0]
+    if len(sets) > 1:
+        records = _join(sets, labels == "shared")
+        if labels == "shared":
+            present = classes.count_present(records.labels)
+    records = _leave_out(records, images_filter) if images_filter else _with_hint(records, present)
+    if records.num_classes > _MOST_CLASSES:
+        raise RecordError(
+            f"{records.name}: holds more classes than the {_MOST_CLASSES} that a batch can tell "
+            f"apart, got {records.num_classes}, {present} of them with images; use "
+            "data.images_filter=1, which leaves the others out"
+        )
+    return records
+
+
+def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, int]:
+    """Return a set, and how many of its people have images."""
+    rec, idx = find_files(path)
+    keys, offsets, labels, facts = _pictures(rec, idx, scan_folder)
+    file = rec.with_name("property")
+    said = read_property(file)
+    notices = [f"{idx}: {notice}" for notice in facts["notices"]]
+    if not num_classes and said.num_classes and facts["people"] not in (0, said.num_classes):
+        notices.append(
+            f"{file}: names {said.num_classes} people, the header of {rec.name} "
+            f"{facts['people']}"
+        )
+    num_classes = num_classes or said.num_classes or classes_of(labels)
+    check_labels(rec, keys, labels, num_classes)
+    records = RecordSet(
+        files=(rec,),
+        file=np.zeros(len(keys), dtype=np.int16),
+        keys=keys,
+        offsets=offsets,
+        labels=labels,
+        num_classes=num_classes,
+        image_size=said.image_size or (0, 0),
+        notices=tuple(notices),
+    )
+    if not said.image_size:
+        return replace(records, image_size=measure(records)), facts["present"]
+    compare_size(records, file, said)
+    return records, facts["present"]
+
+
+def _with_hint(records: RecordSet, present: int) -> RecordSet:
+    """Return the set with a notice if most of its classes have no image."""
+    if not classes.are_mostly_without_images(present, records.num_classes):
+        return records
+    hint = (
+        f"{records.name}: {present} of {records.num_classes} classes have images; "
+        f"data.images_filter=1 leaves the others out and numbers these 0 to {present - 1}"
+    )
+    return replace(records, notices=(*records.notices, hint))
+
+
+def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
+    first = sets[0]
+    for i, records in enumerate(sets):
+        if records.image_size != first.image_size:
+            raise RecordError(
+                f"{records.name}: its pictures are {records.image_size[0]}x{records.image_size[1]} "
+                f"pixels, got {first.image_size[0]}x{first.image_size[1]} in {first.name}; sets "
+                "that are read together need pictures of one size"
+            )
+        if records.files[0].resolve() in (r.files[0].resolve() for r in sets[:i]):
+            raise RecordError(
+                f"data.records: a set stands twice, got {records.name}; name each set once"
+            )
+    together = sum(records.num_classes for records in sets)
+    if not shared and together > _MOST_STACKED:
+        raise RecordError(
+            f"data.records: the sets hold more than {_MOST_STACKED} classes together, got "
+            f"{together}; number the people of each set from 0 on without gaps"
+        )
+    merge = classes.share if shared else classes.stack
+    labels, num_classes, origins = merge(
+        [records.labels for records in sets], [records.num_classes for records in sets]
+    )
+    return RecordSet(
+        files=tuple(records.files[0] for records in sets),
+        file=np.repeat(np.arange(len(sets), dtype=np.int16), [len(records) for records in sets]),
+        keys=np.concatenate([records.keys for records in sets]),
+        offsets=np.concatenate([records.offsets for records in sets]),
+        labels=labels,
+        num_classes=num_classes,
+        image_size=first.image_size,
+        origins=origins,
+        notices=tuple(notice for records in sets for notice in records.notices),
+    )
+
+
+def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
+    rows, labels, kept = classes.renumber(records.labels, records.num_classes, images_filter)
+    if not len(kept):
+        most = int(np.bincount(records.labels).max())
+        raise RecordError(
+            f"data.images_filter: nobody in {records.name} has {images_filter} images, got "
+            f"{most} at the most; lower data.images_filter"
+        )
+    origins = records.origins
+    if origins is None:
+        # One set, or several with shared labels.
+        place = 0 if len(records.files) == 1 else classes.SHARED
+        origins = np.stack([np.full(len(kept), place), kept], axis=1)
+    else:
+        origins = origins[kept]
+    return replace(
+        records,
+        file=records.file[rows],
+        keys=records.keys[rows],
+        offsets=records.offsets[rows],
+        labels=labels,
+        num_classes=len(kept),
+        origins=origins,
+    )
+
+
+def _pictures(
+    rec: Path, idx: Path, scan_folder: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    """Return keys, offsets and labels of the images, and facts about the set.
+
+    They are those that an earlier call has kept, or parsed.  Facts: "notices", "people" that the
+    header names (0: there is none), "present" (how many of the labels are there).
+    """
+    marks = [(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in (rec, idx)]
+    mark = hashlib.sha256(repr((_KEPT_FORM, marks)).encode()).hexdigest()[:16]
+    kept = scan_folder / f"pictures-{mark}.npy"
+    if kept.is_file():
+        try:
+            return _read_kept(kept)
+        except (ValueError, OSError, EOFError):
+            kept.unlink(missing_ok=True)  # half written by a crash of the host: parse again
+    keys, offsets, labels, facts, scanned = _parse(rec, idx)
+    labels = narrow(labels)
+    facts["present"] = _present(labels)
+    if not scanned and len(keys) < LARGE:
+        return keys, offsets, labels, facts
+    said = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+    keep_columns(kept, offsets, narrow(keys), labels, said)
+    del keys, offsets, labels
+    give_back()
+    return _read_kept(kept)
+
+
+def _read_kept(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    offsets, keys, labels, said = kept_columns(path, 4)
+    return keys, offsets, labels, json.loads(said.tobytes())
+
+
+def _present(labels: np.ndarray) -> int:
+    """Return how many of the labels are there; 0 where some are none, which are refused later."""
+    sound = labels.dtype.kind == "i" and labels.min() >= 0
+    return classes.count_present(labels) if sound else 0
+
+
+def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any], bool]:
+    """Return keys, offsets, labels, facts, and whether the .rec had to be scanned."""
+    keys, offsets = read_index(idx)
+    data = map_rec(rec)
+    check_index(rec, idx, data, keys, offsets)
+    header = read_header_record(data, keys, offsets)
+    notices, labels = [], None
+    if header is not None:
+        notices = header.notices(keys)
+        labels = labels_from_identities(data, rec, keys, offsets, header)
+        images = header.images
+    last = int(np.argmax(offsets))
+    after = bytes_after(data, int(offsets[last]))
+    if not notices and after >= _RECORD_BYTES:
+        notices.append(
+            f"its last record, of key {keys[last]}, is followed by {after} bytes of "
+            f"{rec.name} that it does not name"
+        )
+    scanned = labels is None
+    if labels is None:
+        images, labels = labels_from_scan(data, rec, keys, offsets, header)
+    if not len(images):
+        raise RecordError(f"{rec}: holds no picture, got {len(keys)} records without one")
+    rows: np.ndarray | slice = images
+    if images[-1] - images[0] == len(images) - 1:  # one after the other: no copy of millions
+        rows = slice(int(images[0]), int(images[-1]) + 1)
+    facts = {"notices": notices, "people": header.end - header.begin if header else 0}
+    return keys[rows], offsets[rows], labels, facts, scanned

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One .rec with its .idx, as bytes: where records stand, and what their headers say.
+
+One record: magic number, length with a continuation flag, then ``flag, label, id, id2`` (IRHeader);
+if flag is above 0, that many float labels follow (the first one counts); then the JPEG; padding
+to 4 bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pipeline.records import mapped
+
+MAGIC = 0xCED7230A
+_HEADER_BYTES = 40  # magic, length, IRHeader (24), two float labels
+_CHUNK = 1 << 16  # records whose headers are gathered at a time
+_PIECE = 1 << 22  # bytes of an .idx that are parsed at a time
+_LONGEST_LINE = 1 << 10  # bytes of an .idx, far more than a line has
+_LINE = re.compile(rb"[ \t]*([0-9]+)[ \t]+([0-9]+)\s*")
+_LARGEST = (1 << 63) - 1  # int64
+_UNUSUAL = 1 << 62  # numbers from here on are looked at one by one
+_SHOWN = 40  # bytes of a line that a message shows
+
+
+class RecordError(ValueError):
+    """A record set that cannot be read; the message names the file and the key."""
+
+
+@dataclass(frozen=True)
+class Headers:
+    """Headers of n records, each field of shape (n,)."""
+
+    magic: np.ndarray
+    continued: np.ndarray
+    length: np.ndarray
+    flag: np.ndarray
+    label: np.ndarray
+    second: np.ndarray
+
+    @property
+    def body(self) -> np.ndarray:
+        """Bytes of the picture (of its first part)."""
+        return self.length - 24 - 4 * self.flag.astype(np.int64)
+
+
+def find_files(path: Path) -> tuple[Path, Path]:
+    """Return the .rec that a path names (itself, or the one in a folder) and its .idx."""
+    if path.is_dir():
+        found = sorted(path.glob("*.rec"))
+        rec = path / "train.rec"
+        if not rec.exists():
+            if len(found) != 1:
+                names = ", ".join(f.name for f in found) or "none"
+                raise RecordError(
+                    f"{path}: train.rec is not there, got .rec files: {names}; "
+                    "name the .rec itself in data.records"
+                )
+            rec = found[0]
+    else:
+        rec = path
+    idx = rec.with_suffix(".idx")
+    for file, why in ((rec, "data.records"), (idx, f"needed beside {rec.name}")):
+        if not file.is_file():
+            raise RecordError(f"{file}: no such file ({why}); check data.records, got '{path}'")
+    return rec, idx
+
+
+def map_rec(rec: Path) -> np.ndarray:
+    """Return the bytes of a .rec, uint8 (n,), mapped and not read."""
+    if not rec.stat().st_size:
+        raise RecordError(f"{rec}: is empty, got 0 bytes; make or copy it again")
+    try:
+        return mapped.map_file(rec)
+    except OSError as error:
+        raise RecordError(f"{rec}: cannot be read, got {error.strerror}") from None
+
+
+def check_file(data: np.ndarray) -> None:
+    """Raise RecordError if the mapped file of an array became shorter or cannot be read.
+
+    To be called before anything is used that was read from it, and before anything else is said of
+    it: a page that is gone reads as zeros (``pipeline.records.mapped``).
+    """
+    if sentence := mapped.fault_of(data):
+        raise RecordError(sentence)
+
+
+def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return keys and offsets of an .idx by key, int64 (n,) each.
+
+    Blank lines at its end are passed over.
+
+    Raises
+    ------
+    RecordError
+        If a line is not a key, a tab and an offset; the message gives its number and its text.
+    """
+    parts: tuple[list[np.ndarray], ...] = ([np.empty(0, np.int64)], [np.empty(0, np.int64)])
+    for start, text in _lines(idx):
+        table = _numbers(text)
+        if table is None:
+            table = _numbers_by_line(idx, start, text)
+        for part, column in zip(parts, table.T, strict=True):
+            part.append(column.copy())
+    keys, offsets = (_joined(part) for part in parts)
+    if not len(keys):
+        raise RecordError(
+            f"{idx}: holds no line of key, tab, offset, got {idx.stat().st_size} bytes; make or "
+            "copy it again"
+        )
+    if (keys[1:] <= keys[:-1]).any():
+        for start, text in _lines(idx):  # perhaps a line of three numbers, and later one of one
+            if text.translate(None, b"0123456789") != b"\t\n" * text.count(b"\n"):
+                _numbers_by_line(idx, start, text)
+        order = np.argsort(keys, kind="stable")
+        keys, offsets = keys[order], offsets[order]
+    twice = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(twice):
+        raise RecordError(f"{idx}: key {keys[twice[0]]} stands twice; make the index again")
+    return keys, offsets
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield a file in pieces of whole lines, each with the byte at which it starts.
+
+    What is blank at the end of the file is left out, and the last line ends like the others.
+    """
+    try:
+        with path.open("rb") as file:
+            stop = _end_of_text(file)
+            while (start := file.tell()) < stop:
+                text = file.read(min(_PIECE, stop - start))
+                # Not without a bound: a file that is no index may have no end of line at all.
+                yield start, text + (file.readline(_LONGEST_LINE) if file.tell() < stop else b"\n")
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read, got {error.strerror}") from None
+
+
+def _end_of_text(file: BinaryIO) -> int:
+    """Return the bytes of a file up to its last one that is not blank; leave it at its start."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _CHUNK)
+        file.seek(start)
+        text = file.read(end - start).rstrip()
+        end = start + len(text)
+        if text:
+            break
+    file.seek(0)
+    return end
+
+
+def _numbers(text: bytes) -> np.ndarray | None:
+    """Return the numbers of whole lines, int64 (n, 2); None if something about them is unusual."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            table = np.fromstring(text, dtype=np.int64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return None
+    if len(table) != 2 * text.count(b"\n") or not len(table):
+        return None
+    if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # for NumPy the text ends there
+        return None
+    # A number that int64 does not hold comes as the largest one; records begin at multiples of 4.
+    if not 0 <= np.bitwise_or.reduce(table) < _UNUSUAL or np.bitwise_or.reduce(table[1::2]) & 3:
+        return None
+    return table.reshape(-1, 2)
+
+
+def _numbers_by_line(idx: Path, start: int, text: bytes) -> np.ndarray:
+    """Return what ``_numbers`` does, or raise RecordError for the line that is damaged."""
+    table = []
+    for place, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
+        found = _LINE.fullmatch(line)
+        if not found:
+            number = _line_number(idx, start) + place
+            raise RecordError(
+                f"{idx}: line {number} is not a key, a tab and an offset, got {shown(line)}; the "
+                "file is damaged or no index, make or copy it again"
+            )
+        key, offset = (digits.lstrip(b"0") or b"0" for digits in found.groups())
+        if any(len(n) > len(str(_LARGEST)) or int(n) > _LARGEST for n in (key, offset)):
+            number = _line_number(idx, start) + place
+            raise RecordError(
+                f"{idx}: line {number} gives key {shorten(key)} the offset {shorten(offset)}, got "
+                f"a number above {_LARGEST}; the file is damaged, make or copy it again"
+            )
+        table.append((int(key), int(offset)))
+    return np.array(table, dtype=np.int64)
+
+
+def _line_number(idx: Path, start: int) -> int:
+    """Return the number of the line that starts at a byte; the first one is 1."""
+    before = (text.count(b"\n") for place, text in _lines(idx) if place < start)
+    return 1 + sum(before)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
+
+
+def shown(text: bytes) -> str:
+    """Return a line in quotes as a message shows it: short, and printable everywhere."""
+    return repr(text.rstrip(b"\r\n")[:_SHOWN])[1:] + ("..." if len(text) > _SHOWN else "")
+
+
+def shorten(digits: bytes) -> str:
+    """Return a number as a message shows it."""
+    return digits[:_SHOWN].decode() + ("..." if len(digits) > _SHOWN else "")
+
+
+def check_index(
+    rec: Path, idx: Path, data: np.ndarray, keys: np.ndarray, offsets: np.ndarray
+) -> None:
+    """Refuse a truncated .rec and the .idx of another .rec."""
+    last = int(np.argmax(offsets))
+    beyond = np.flatnonzero(offsets > len(data) - 32)  # offsets + 32 may be more than int64 holds
+    if len(beyond):
+        raise RecordError(
+            f"{rec}: ends before the record of key {keys[beyond[0]]} (offset "
+            f"{offsets[beyond[0]]}), got {len(data)} bytes; the .rec is truncated or {idx.name} "
+            "belongs to another one"
+        )
+    # A thousand records spread over the file: touching all would read the whole file.
+    sample = np.unique(np.linspace(0, len(keys) - 1, 1000).astype(np.int64))
+    wrong = sample[read_headers(data, offsets[sample]).magic != MAGIC]
+    if len(wrong):
+        raise RecordError(
+            f"{idx}: no record starts at offset {offsets[wrong[0]]} of {rec.name}, where key "
+            f"{keys[wrong[0]]} should be; the .idx belongs to another .rec"
+        )
+    end = int(offsets[last] + 8 + read_headers(data, offsets[last : last + 1]).length[0])
+    if end > len(data):
+        raise RecordError(
+            f"{rec}: ends inside the record of key {keys[last]}, got {len(data)} bytes where "
+            f"{end} are needed; the .rec is truncated, copy it again"
+        )
+
+
+def bytes_after(data: np.ndarray, offset: int) -> int:
+    """Return the bytes of a .rec that follow a record with its padding and all of its parts."""
+    part = 1
+    while part in (1, 2) and offset + 8 <= len(data):
+        magic, length = piece(data, offset, 8).view("<u4").tolist()
+        if magic != MAGIC:
+            break
+        part, length = length >> 29, length & (1 << 29) - 1
+        offset += 8 + (length + 3) // 4 * 4
+    return len(data) - offset
+
+
+def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return pieces of an array one after the other, as `pipeline.records.mapped.copied` does.
+
+    Raises
+    ------
+    RecordError
+        If its mapped file became shorter or cannot be read.
+    """
+    found = mapped.copied(data, begins, sizes)
+    if found is None:
+        check_file(data)
+        raise RecordError("a mapped file cannot be read, got EFAULT; check the disk")
+    return found
+
+
+def piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
+    """Return bytes of a mapped file, as far as it goes: a copy where it may become shorter."""
+    if mapped.is_guarded(data):
+        return data[begin : begin + size]
+    return copied(data, np.array([begin]), np.array([min(size, len(data) - begin)]))
+
+
+def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
+    """Return the headers of the records that begin at some offsets.
+
+    Raises
+    ------
+    RecordError
+        If the file became shorter meanwhile.
+    """
+    raw = np.zeros((len(offsets), _HEADER_BYTES), dtype=np.uint8)
+    columns = np.arange(_HEADER_BYTES)
+    for start in range(0, len(offsets), _CHUNK):
+        part = offsets[start : start + _CHUNK]
+        # The last record of a file may be shorter than 40 bytes; what is read there is not used.
+        if mapped.is_guarded(data):
+            where = part[:, None] + columns
+            raw[start : start + _CHUNK] = data[np.minimum(where, len(data) - 1)]
+        else:
+            begins = np.clip(part, 0, len(data))
+            sizes = np.minimum(len(data) - begins, _HEADER_BYTES)
+            there = columns < sizes[:, None]
+            raw[start : start + _CHUNK][there] = copied(data, begins, sizes)
+    check_file(data)
+    words = raw.view("<u4")
+    floats = raw.view("<f4")
+    flag = words[:, 2]
+    with np.errstate(invalid="ignore"):  # signalling NaN, of which NumPy would warn
+        label = np.where(flag > 0, floats[:, 8], floats[:, 3]).astype(np.float64)
+        second = np.where(flag > 1, floats[:, 9], 0).astype(np.float64)
+    return Headers(
+        magic=words[:, 0],
+        continued=words[:, 1] >> 29,
+        length=(words[:, 1] & (1 << 29) - 1).astype(np.int64),
+        flag=flag,
+        label=label,
+        second=second,
+    )
+
+
+def no_image(rec: Path, key: int, length: int, flag: int) -> RecordError:
+    """Return the error for an image record that holds none, wherever it is met."""
+    return RecordError(
+        f"{rec}: the record of key {key} holds no image, got {length} bytes of which header and "
+        f"labels take {24 + 4 * flag}; fix the record or leave its key out of the .idx"
+    )

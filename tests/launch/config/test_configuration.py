@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration: every problem at once, each in one exact sentence."""
+
+from __future__ import annotations
+
+import inspect
+import os
+
+import pytest
+import yaml
+
+from launch.config.configuration import (
+    Choice,
+    ConfigError,
+    Duration,
+    build_config,
+    differences,
+    read_yaml,
+)
+from launch.config.sections import PATHS
+
+
+def small(*, width: float = 1.0, embedding_size: int = 128):
+    """A net."""
+
+
+def arc(num_classes, embedding_size, *, m2: float = 0.5, scale: float = 64.0, easy: bool = False):
+    """A head."""
+
+
+NETS = {"small": inspect.signature(small)}
+HEADS = {"arc": inspect.signature(arc)}
+GOOD = {
+    "data": {"loader": "synthetic", "num_classes": 10},
+    "net": {"name": "small"},
+    "head": {"name": "arc"},
+    "train": {"max_steps": 5},
+}
+
+
+def build(**sections):
+    raw = {name: {**values, **sections.pop(name, {})} for name, values in GOOD.items()}
+    return build_config({**raw, **sections}, NETS, HEADS, where="test.yaml")
+
+
+def problems(**sections) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        build(**sections)
+    first, *rest = str(caught.value).splitlines()
+    assert first == f"test.yaml: {len(rest)} problem{'s' if len(rest) > 1 else ''}"
+    return [line.removeprefix("  ") for line in rest]
+
+
+def test_defaults_and_builder_options():
+    config = build(net={"width": 2}, head={"scale": 32.0})
+    assert config.optim.lr == 0.1 and config.data.batch_size == 128
+    assert config.net == Choice("small", {"width": 2.0, "embedding_size": 128})
+    assert isinstance(config.net.options["width"], float)
+    assert config.head == Choice("arc", {"m2": 0.5, "scale": 32.0, "easy": False})
+    plain = config.to_dict()
+    assert plain["head"] == {"name": "arc", "m2": 0.5, "scale": 32.0, "easy": False}
+    assert plain["optim"]["warmup"] == "0"
+
+
+def test_resolved_configuration_is_read_back_the_same():
+    config = build(
+        optim={
+            "milestones": ["51200000 images", "70400000 images"],
+            "warmup": "2.5 epochs",
+            "weight_decay": 1e-5,
+        },
+        train={"epochs": 3, "margin_warmup": "0.001 %"},
+    )
+    text = yaml.safe_dump(config.to_dict())
+    assert build_config(yaml.safe_load(text), NETS, HEADS) == config
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"data": {"batchsize": 8}}, "data.batchsize: unknown key; did you mean 'batch_size'?"),
+        ({"trian": {}}, "trian: unknown section; did you mean 'train'?"),
+        (
+            {"xyz": {}},
+            "xyz: unknown section; known: run, data, net, head, optim, train, eval",
+        ),
+        ({"optim": 3}, "optim: expected a section (key: value lines), got 3"),
+        ({"data": {"batch_size": "many"}}, "data.batch_size: expected int, got str 'many'"),
+        ({"data": {"batch_size": 1.5}}, "data.batch_size: expected int, got float 1.5"),
+        ({"data": {"batch_size": True}}, "data.batch_size: expected int, got bool True"),
+        ({"data": {"mirror": 1}}, "data.mirror: expected bool, got int 1"),
+        ({"optim": {"lr": True}}, "optim.lr: expected float, got bool True"),
+        ({"optim": {"lr": None}}, "optim.lr: expected float, got NoneType None"),
+        (
+            {"optim": {"weight_decay": "5e-4"}},
+            "optim.weight_decay: expected float, got str '5e-4' (YAML needs a dot before the "
+            "exponent: write 5.0e-04)",
+        ),
+        (
+            {"data": {"loader": "dalli"}},
+            "data.loader: must be one of 'dali', 'cpu', 'synthetic', got 'dalli'; did you mean "
+            "'dali'?",
+        ),
+        (
+            {"optim": {"warmup": "5 steps"}},
+            "optim.warmup: expected a duration like '51200000 images', '2.5 epochs' or '10 %', "
+            "got '5 steps'",
+        ),
+        (
+            {"optim": {"milestones": ["2 epochs", 7]}},
+            "optim.milestones[1]: expected a duration like '51200000 images', '2.5 epochs' or "
+            "'10 %', got 7",
+        ),
+        (
+            {"net": {"name": "smal"}},
+            "net.name: must be one of the known names, got 'smal'; did you " "mean 'small'?",
+        ),
+        ({"net": {"name": None}}, "net.name: required, but missing; known: small"),
+        ({"head": {"scal": 1.0}}, "head.scal: unknown key for 'arc'; did you mean 'scale'?"),
+        (
+            {"head": {"num_classes": 5}},
+            "head.num_classes: unknown key for 'arc'; known: m2, scale, easy",
+        ),
+        ({"head": {"m2": "half"}}, "head.m2: expected float, got str 'half'"),
+        (
+            {"train": {"max_steps": 0}},
+            "train.epochs: one of epochs, max_images and max_steps must be above 0, got 0 for all",
+        ),
+        (
+            {"data": {"loader": "dali"}},
+            "data.records: required: a folder with train.rec, train.idx and property, or a .rec",
+        ),
+        ({"data": {"batch_size": 0}}, "data.batch_size: must be at least 1, got 0"),
+        (
+            {"data": {"records": ["a", "b"], "num_classes": 5}},
+            "data.num_classes: belongs to one record set, got 5 and 2 sets; put it into the "
+            "property file of each",
+        ),
+        (
+            {"data": {"records": ["a", "b"], "num_classes": 0, "reader": "window"}},
+            "data.reader: 'window' reads one record set, got 2; make one of them with "
+            "tools/shuffle_records.py, or use data.reader=random",
+        ),
+        ({"data": {"color_jitter": 1.0}}, "data.color_jitter: must be in [0, 1), got 1.0"),
+        *(
+            (
+                {"data": {"jpeg_quality": value}},
+                f"data.jpeg_quality: must be [lowest, highest] within 1 to 100, got {value}",
+            )
+            for value in ([20, 2], [0, 5], [50], [10, 101])
+        ),
+        (
+            {"data": {"cut_out_probability": 1.5}},
+            "data.cut_out_probability: must be in [0, 1], got 1.5",
+        ),
+        *(
+            (
+                {"data": {"loader": "dali", "records": ["a"], "batch_size": 30, **data}},
+                f"data.{sentence}",
+            )
+            for data, sentence in (
+                (
+                    {"images_per_person": 1},
+                    "images_per_person: must be 0 (off) or at least 2, got 1; 4 is usual",
+                ),
+                (
+                    {"images_per_person": 4},
+                    "images_per_person: must divide data.batch_size, got 4 and 30; use a "
+                    "data.batch_size of 32",
+                ),
+                (
+                    {"images_per_person": 5, "reader": "blocks"},
+                    "images_per_person: needs access to any image, got data.reader=blocks; use "
+                    "data.reader=random",
+                ),
+                (
+                    {"images_per_person": 5, "loader": "synthetic"},
+                    "images_per_person: is for records, got 5 with data.loader=synthetic; set it "
+                    "to 0",
+                ),
+                ({"bag": 60}, "bag: needs data.images_per_person, got 0; 5 is usual"),
+                (
+                    {"images_per_person": 5, "bag": 100},
+                    "bag: must be a multiple of data.batch_size, got 100; 7200 is usual",
+                ),
+                (
+                    {"images_per_person": 5, "bag": 100, "batch_size": 10},
+                    "bag: needs a data.batch_size of whole triplets, got 10; use 30 or another "
+                    "multiple of 3",
+                ),
+            )
+        ),
+        ({"data": {"images_filter": -1}}, "data.images_filter: must be at least 0, got -1"),
+        ({"optim": {"lr": 0}}, "optim.lr: must be above 0, got 0.0"),
+        ({"optim": {"momentum": 1.0}}, "optim.momentum: must be in [0, 1), got 1.0"),
+        ({"run": {"seed": -1}}, "run.seed: must be in 0 to 2147483647, got -1"),
+        (
+            {"run": {"name": "a/b"}},
+            "run.name: must be a plain folder name, got 'a/b'; use run.dir for the path",
+        ),
+        (
+            {"optim": {"schedule": "cosine", "milestones": ["1 epoch"]}},
+            "optim.milestones: belong to schedule 'step', got schedule 'cosine'",
+        ),
+    ],
+)
+def test_one_problem_is_one_sentence(sections, sentence):
+    assert problems(**sections) == [sentence]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("section", ["optim", "head"])
+def test_numbers_are_finite(section, value):
+    key = "lr" if section == "optim" else "scale"
+    assert problems(**{section: {key: value}}) == [
+        f"{section}.{key}: must be a finite number, got {value}"
+    ]
+
+
+def test_all_problems_come_at_once():
+    found = problems(
+        data={"batchsize": 8, "window": 2.5},
+        trian={},
+        head={"m9": 0.1},
+        optim={"lr": "1e-1"},
+        train={"max_steps": 0},
+    )
+    assert [text.split(":")[0] for text in found] == [
+        "trian",
+        "data.batchsize",
+        "data.window",
+        "head.m9",
+        "optim.lr",
+        "train.epochs",
+    ]
+
+
+def test_environment_variables(monkeypatch):
+    monkeypatch.setenv("FACES", "/faces")
+    monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
+    config = build(data={"records": "${FACES}/ms1m"}, eval={"sets": "${FACES}/lfw.bin"})
+    assert config.data.records == ["/faces/ms1m"]
+    assert config.eval.sets == ["/faces/lfw.bin"]
+    assert problems(data={"records": "${NO_SUCH_FOLDER}/x"}) == [
+        "data.records: the environment variable NO_SUCH_FOLDER is not set, got "
+        "'${NO_SUCH_FOLDER}/x'; run as NO_SUCH_FOLDER=... horovodrun ..."
+    ]
+
+
+def test_home_folders(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("FACES", "~/faces")
+    config = build(
+        run={"dir": "~/runs", "name": "~x"},
+        data={"num_classes": 0, "records": ["~/ms1m", "~root/x", "${FACES}/y", "./~z"]},
+        eval={"sets": "~/lfw.bin"},
+        train={"pretrained": "~/runs/a-001"},
+    )
+    assert config.run.dir == "/home/me/runs" and config.run.name == "~x"
+    root = os.path.expanduser("~root")
+    assert config.data.records == ["/home/me/ms1m", f"{root}/x", "/home/me/faces/y", "./~z"]
+    assert config.eval.sets == ["/home/me/lfw.bin"]
+    assert config.train.pretrained == "/home/me/runs/a-001"
+    assert build(data={"records": "~"}).data.records == ["/home/me"]
+
+
+def test_every_home_folder_that_cannot_be_found_is_named():
+    nobody = "~no-such-user-at-all/x"
+    found = problems(
+        run={"dir": nobody},
+        data={"records": ["a", nobody]},
+        eval={"sets": nobody},
+        train={"pretrained": nobody},
+    )
+    assert found == [
+        f"{key}: the home folder of ~no-such-user-at-all cannot be found, got '{nobody}'; write "
+        f"the whole path, or ./{nobody} for a folder of that name"
+        for key in ("run.dir", "data.records[1]", "train.pretrained", "eval.sets")
+    ]
+
+
+def test_keys_of_paths_are_keys():
+    sections = build().to_dict()
+    for key in PATHS:
+        section, name = key.split(".")
+        assert name in sections[section]
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit", "images"),
+    [
+        ("51200000 images", 51200000, "images", 51200000),
+        ("1 image", 1, "images", 1),
+        ("2.5 epochs", 2.5, "epochs", 2500),
+        (" 1 epoch ", 1, "epochs", 1000),
+        ("10 %", 10, "%", 800),
+        (".5%", 0.5, "%", 40),
+        (0, 0, "images", 0),
+        ("0", 0, "images", 0),
+    ],
+)
+def test_durations(text, amount, unit, images):
+    duration = Duration.parse(text)
+    assert (duration.amount, duration.unit) == (amount, unit)
+    assert duration.images(epoch_images=1000, run_images=8000) == images
+    assert Duration.parse(str(duration)) == duration
+
+
+@pytest.mark.parametrize("text", [5, "5", "-1 epochs", "epochs", "1e3 images", None, True])
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match="expected a duration like"):
+        Duration.parse(text)
+
+
+def test_differences_between_a_run_and_its_resumption():
+    old = build(optim={"warmup": "5 %"}).to_dict()
+    new = build(
+        run={"dir": "elsewhere", "name": "other"},
+        data={"threads": 3, "workers": 2, "prefetch": 7},
+        train={"log_every": 7},
+    ).to_dict()
+    assert differences(old, old) == []
+    assert differences(old, new) == ["optim.warmup: '5.0 %' -> '0'".replace("5.0", "5")]
+    changed = build(head={"m2": 0.3}, run={"seed": 2}, optim={"warmup": "5 %"}).to_dict()
+    assert differences(old, changed) == ["head.m2: 0.5 -> 0.3", "run.seed: 1 -> 2"]
+    less = {name: values for name, values in old.items() if name != "eval"}
+    assert "eval.every_steps: None -> 2000" in differences(less, old)
+
+
+def test_a_difference_of_one_image_is_seen():
+    old, new = (
+        build(optim={"milestones": [f"{images} images"]}).to_dict()
+        for images in (51200000, 51200001)
+    )
+    assert differences(old, new) == ["optim.milestones: ['51200000 images'] -> ['51200001 images']"]
+
+
+def test_reading_yaml(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("data: {batch_size: 3\noptim: 1\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: not YAML, got: .*line 2.*; mend that line"):
+        read_yaml(path)
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read, got No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    path.write_text("# nothing\n")
+    assert read_yaml(path) == {}
+    with pytest.raises(ConfigError, match=r"^config: expected sections \(run, data, net"):
+        build_config(["data"], NETS, HEADS)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launcher of one host: what it starts and with which environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.launchers import local
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("argv", "ranks", "rest"),
+    [
+        (["--cfg", "a.yaml"], 1, ["--cfg", "a.yaml"]),
+        (["-np", "3", "--cfg", "a.yaml"], 3, ["--cfg", "a.yaml"]),
+        (["--cfg", "a.yaml", "-np", "2", "run.seed=1"], 2, ["--cfg", "a.yaml", "run.seed=1"]),
+    ],
+)
+def test_number_of_ranks(argv, ranks, rest):
+    assert local._split(argv) == (ranks, rest)
+
+
+@pytest.mark.parametrize("argv", [["-np"], ["-np", "two"], ["-np", "0"], ["-np", "-1"]])
+def test_what_is_no_number_of_ranks(argv, capsys):
+    assert local._split(argv)[0] is None
+    assert local.main([*argv, "--cfg", "a.yaml"] if len(argv) > 1 else argv) == 2
+    assert capsys.readouterr().err == (
+        "launch.local: -np must be a number of ranks above 0; use -np N --cfg FILE\n"
+    )
+
+
+def test_command_of_one_rank_and_of_several():
+    train = [sys.executable, str(ROOT / "run_train.py"), "--cfg", "a.yaml"]
+    assert local.command(1, ["--cfg", "a.yaml"]) == train
+    horovodrun, *rest = local.command(4, ["--cfg", "a.yaml"])
+    assert rest == ["--gloo", "-np", "4", *train]
+    assert Path(horovodrun).name == "horovodrun" and Path(horovodrun).is_file()
+
+
+def test_environment_shares_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"HOME": "/home/me"})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert local.environment(4) == {
+        "HOME": "/home/me",
+        "OMP_NUM_THREADS": "2",
+        "PYTHONUNBUFFERED": "1",
+    }
+    assert local.environment(20)["OMP_NUM_THREADS"] == "1"
+    os.environ["OMP_NUM_THREADS"] = "7"
+    assert local.environment(4)["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.parametrize(("ranks", "reader"), [(1, "Reader"), (2, "HorovodrunReader")])
+def test_ranks_are_read_as_their_launcher_writes(ranks, reader, monkeypatch):
+    started = []
+    monkeypatch.setattr(local, "supervise", lambda *given: started.append(given) or 7)
+    assert local.main(["-np", str(ranks), "--cfg", "a.yaml"]) == 7
+    command, environment, how = started[0]
+    assert command == local.command(ranks, ["--cfg", "a.yaml"])
+    assert environment["PYTHONUNBUFFERED"] == "1"
+    assert type(how).__name__ == reader

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a launcher shows of its ranks, which code it returns, and how it stops them."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from launch.launchers.supervise import HorovodrunReader, Reader, show, supervise
+
+# What horovodrun prints when both ranks end with code 2.
+REFUSED = """\
+[0]<stdout>:run runs/demo-001  ranks 2  device cpu(0)  threads 1
+[1]<stdout>:a line of rank 1
+[1]<stderr>:a warning of rank 1
+[0]<stderr>:run_train: data.records: no such file
+Process 1 exit with status code 2.
+Terminating remaining workers after failure of Process 1.
+[0]<stderr>:Terminated
+Process 0 exit with status code 2.
+Traceback (most recent call last):
+  File "/home/me/.venv/bin/horovodrun", line 8, in <module>
+    sys.exit(run_commandline())
+RuntimeError: Horovod detected that one or more processes exited with non-zero status, thus causing
+the job to be terminated. The first process to do so was:
+Process name: 1
+Exit code: 2
+""".replace("causing\nthe", "causing the")
+
+
+def test_output_of_several_ranks_becomes_that_of_one(capsys):
+    reader = HorovodrunReader()
+    show(io.StringIO(REFUSED), "stdout", reader, None)
+    assert reader.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == "run runs/demo-001  ranks 2  device cpu(0)  threads 1\n"
+    assert shown.err == "a warning of rank 1\nrun_train: data.records: no such file\n"
+
+
+def test_output_of_a_good_run_has_no_code(capsys):
+    good = "[0]<stdout>:step 1/2  loss 3\n[1]<stdout>:step 1/2  loss 3\n[0]<stdout>:done\n"
+    reader = HorovodrunReader()
+    show(io.StringIO(good), "stdout", reader, None)
+    assert reader.code is None
+    assert capsys.readouterr().out == "step 1/2  loss 3\ndone\n"
+
+
+def test_output_of_one_rank_is_shown_as_it_is(capsys):
+    text = "  indented\n\n[0]<stdout>:not a prefix here\nExit code: 3\n"
+    reader = Reader()
+    show(io.StringIO(text), "stdout", reader, None)
+    show(io.StringIO("a warning\n"), "stderr", reader, None)
+    assert reader.code is None
+    assert capsys.readouterr() == (text, "a warning\n")
+
+
+@pytest.mark.parametrize(
+    ("codes", "first", "code"),
+    [((143, 255), 255, 143), ((255, 1), 255, 1), ((255, 255), 255, 255), ((2, 143), 2, 2)],
+)
+def test_the_code_of_a_broken_ssh_is_not_the_code_of_the_run(codes, first, code):
+    lines = [f"Process {n} exit with status code {c}.\n" for n, c in enumerate(codes)]
+    reader = HorovodrunReader()
+    show(io.StringIO("".join([*lines, f"Exit code: {first}\n"])), "stdout", reader, None)
+    assert reader.code == code
+
+
+@pytest.fixture
+def same_signals():
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "code"),
+    [
+        (REFUSED, 1, 2),
+        (REFUSED.replace("Exit code: 2", "Exit code: 143"), 1, 143),
+        ("[0]<stdout>:done\n", 0, 0),
+        ("", 7, 7),
+    ],
+    ids=["refused", "stopped", "good", "launcher fails"],
+)
+def test_exit_code_is_that_of_the_ranks(output, status, code, capfd, same_signals):
+    program = f"import sys; sys.stdout.write({output!r}); sys.exit({status})"
+    assert supervise([sys.executable, "-c", program], os.environ, HorovodrunReader()) == code
+
+
+def test_a_killed_rank_gives_the_code_of_its_signal(same_signals):
+    program = "import os; os.kill(os.getpid(), 9)"
+    assert supervise([sys.executable, "-c", program], os.environ, Reader()) == 128 + 9
+
+
+class BothStreams(Reader):
+    stderr = subprocess.PIPE
+
+    def read(self, line, stream):
+        if stream == "stderr":
+            self.code = int(line)
+            return None
+        return line, stream
+
+
+def test_a_reader_may_read_both_streams(capsys, same_signals):
+    program = "import sys; print('out'); sys.stderr.write('5\\n'); sys.exit(1)"
+    assert supervise([sys.executable, "-c", program], os.environ, BothStreams()) == 5
+    assert capsys.readouterr() == ("out\n", "")
+
+
+class WhenReady(Reader):
+    def __init__(self):
+        super().__init__()
+        self.ready = threading.Event()
+
+    def read(self, line, stream):
+        self.ready.set()
+        return line, stream
+
+
+def test_a_signal_is_passed_on_once_and_the_end_awaited(capsys, same_signals):
+    program = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(143)))\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(0.05)\n"
+    )
+    reader = WhenReady()
+
+    def ask():
+        reader.ready.wait(120)
+        # From another process: one from this thread could be delivered to this thread.
+        kill = f"import os; os.kill({os.getpid()}, {int(signal.SIGTERM)})"
+        subprocess.run([sys.executable, "-c", kill], check=True)
+
+    threading.Thread(target=ask).start()
+    assert supervise([sys.executable, "-c", program], os.environ, reader) == 143
+    assert capsys.readouterr().out == "ready\nsaved\n"

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decoded cache: decoded once, shared by processes, gone when the last one leaves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.decode import cache as cache_module
+from pipeline.decode.cache import CacheError, DecodedCache, remove_left_caches
+from pipeline.records.open import open_records
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def records(make_records, tmp_path_factory):
+    return open_records(make_records(5, 4), tmp_path_factory.mktemp("scan"))
+
+
+def caches(folder):
+    return sorted(path.name for path in folder.glob("face-decoded-*"))
+
+
+def test_pictures_are_there_for_whoever_opens_the_set(records, tmp_path):
+    first, second = (DecodedCache(records, 10, tmp_path) for _ in range(2))
+    assert first.missing(np.array([3, 1, 3])).tolist() == [1, 3]
+    picture = np.random.default_rng(0).integers(0, 256, (1, 112, 112, 3), dtype=np.uint8)
+    first.store(np.array([3]), picture)
+    assert second.missing(np.array([3, 1])).tolist() == [1]
+    assert (second.pictures[3] == picture[0]).all()
+    for cache in (first, second):
+        assert len(caches(tmp_path)) == 1
+        cache.close()
+    assert caches(tmp_path) == []
+    first.close()  # once more does no harm
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from pipeline.decoded_cache import DecodedCache
+from pipeline.records import open_records
+cache = DecodedCache(open_records(sys.argv[1], sys.argv[2]), 10, Path(sys.argv[2]))
+cache.store(np.array([2]), np.full((1, 112, 112, 3), 7, np.uint8))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+PICTURES_BYTES = 20 * (112 * 112 * 3 + 1)
+
+
+def leave(records, folder):
+    """Have a process with a cache of the set killed; return what it left."""
+    command = [sys.executable, "-c", KILLED, str(records.files[0]), str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    left = caches(folder)
+    assert len(left) == 1
+    return left
+
+
+def test_what_a_killed_process_has_left_is_used_or_removed(records, make_records, tmp_path):
+    left = leave(records, tmp_path)
+    again = DecodedCache(records, 10, tmp_path)
+    assert again.missing(np.arange(4)).tolist() == [0, 1, 3] and (again.pictures[2] == 7).all()
+    other = open_records(make_records(5, 4), tmp_path / "scan")
+    held = DecodedCache(other, 10, tmp_path)
+    assert len(caches(tmp_path)) == 2  # in use: it stays
+    again.close()
+    held.close()
+    assert leave(records, tmp_path) == left
+    DecodedCache(other, 10, tmp_path).close()
+    assert caches(tmp_path) == []
+
+
+def test_what_is_left_is_removed_without_a_cache_too(records, make_records, tmp_path):
+    left = leave(records, tmp_path)
+    other = open_records(make_records(5, 4), tmp_path / "scan")
+    assert remove_left_caches(records, 10, tmp_path) == 0 and caches(tmp_path) == left
+    held = DecodedCache(records, 10, tmp_path)
+    for nobody in (None, records, other):
+        assert remove_left_caches(nobody, 0, tmp_path) == 0 and caches(tmp_path) == left
+    held.close()
+    for wanted, mib in ((None, 0), (None, 10), (records, 0), (other, 10)):
+        leave(records, tmp_path)
+        assert remove_left_caches(wanted, mib, tmp_path) == PICTURES_BYTES
+        assert caches(tmp_path) == []
+        assert remove_left_caches(wanted, mib, tmp_path) == 0
+    leave(records, tmp_path)
+    with pytest.raises(CacheError, match="got 0; raise it"):
+        DecodedCache(records, 0, tmp_path)
+    assert caches(tmp_path) == []
+
+
+def test_one_of_two_that_remove_at_once_counts_it(records, tmp_path):
+    leave(records, tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        freed = pool.map(lambda _: remove_left_caches(None, 0, tmp_path), range(8))
+    assert sum(freed) == PICTURES_BYTES and caches(tmp_path) == []
+
+
+def test_what_cannot_be_removed_stops_nobody(records, tmp_path):
+    leave(records, tmp_path)
+    here = tmp_path / caches(tmp_path)[0]
+    (tmp_path / "elsewhere").write_text("mine")
+    here.with_name(f"{here.name}-link").symlink_to(tmp_path / "elsewhere")
+    here.with_name(f"{here.name}-folder").mkdir()
+    assert remove_left_caches(None, 0, tmp_path) == PICTURES_BYTES
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+    assert remove_left_caches(None, 0, tmp_path / "nowhere") == 0
+
+
+def test_another_decoder_has_another_cache(records, tmp_path, monkeypatch):
+    assert [name for name, _ in cache_module._decoder()] == ["nvidia-dali-cuda110"]
+    first = DecodedCache(records, 10, tmp_path)
+    monkeypatch.setattr(cache_module, "_decoder", lambda: [("nvidia-dali-cuda110", "1.35.0")])
+    second = DecodedCache(records, 10, tmp_path)
+    assert len(caches(tmp_path)) == 2
+    first.close()
+    second.close()
+
+
+def test_a_process_that_ends_without_closing_removes_it(records, tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from pipeline.decoded_cache import DecodedCache
+from pipeline.records import open_records
+cache = DecodedCache(open_records(sys.argv[1], sys.argv[2]), 10, Path(sys.argv[2]))
+"""
+    command = [sys.executable, "-c", program, str(records.files[0]), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert caches(tmp_path) == []
+
+
+def test_a_set_that_does_not_fit_is_refused(records, tmp_path):
+    with pytest.raises(CacheError) as caught:
+        DecodedCache(records, 0, tmp_path)
+    assert str(caught.value) == (
+        f"data.decoded_cache_mib: the pictures of {records.name} need 1 MiB decoded, got 0; raise "
+        "it, or set it to 0"
+    )
+    assert caches(tmp_path) == []
+
+
+def test_memory_that_is_not_there_is_refused(records, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(CacheError, match=r"cannot take the 1 MiB of .*, got No space left .*shm-"):
+        DecodedCache(records, 10, tmp_path)
+    assert caches(tmp_path) == []

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file that becomes shorter while it is read: one sentence that names it, never a bus error."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ops
+from pipeline.decode.cache import DecodedCache
+from pipeline.decode.decoders import fill
+from pipeline.decode.native import PictureDecoder
+from pipeline.records import mapped
+from pipeline.records.open import open_records
+from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.recordio import RecordError, check_file, map_rec, read_headers
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = os.sysconf("SC_PAGESIZE")
+BLOCKS = {"reader": "blocks", "block": 8, "window": 40}
+WINDOW = {"reader": "window", "window": 20}
+# Each way from the records to a batch; "operators" and "cached" are for the program below.
+WAYS = {
+    "plain": {"operators": "plain"},
+    "dali": {"operators": "native", "decode": "cpu"},
+    "native": {"operators": "native"},
+    "native blocks": {"operators": "native", **BLOCKS},
+    "native window": {"operators": "native", **WINDOW},
+    "dali window": {"operators": "native", "decode": "cpu", **WINDOW},
+    "plain window": {"operators": "plain", **WINDOW},
+    "cached": {"operators": "native", "cached": True},
+    "cached plain": {"operators": "plain", "cached": True},
+    "augmented": {"operators": "native", "shift": 4},
+    "colours": {"operators": "native", "color": 0.1},
+    "cpu": {"name": "cpu", "operators": "plain", "workers": 0},
+    "cpu workers": {"name": "cpu", "operators": "plain", "workers": 2},
+}
+PROGRAM = """
+import json, os, sys
+from pathlib import Path
+import ops
+from pipeline import mapped
+from pipeline.augmentation import Augmentation
+from pipeline.decoded_cache import DecodedCache
+from pipeline.loader import build_loader
+from pipeline.records import RecordError, open_records
+
+guarded, cases = map(json.loads, sys.argv[1:])
+if not guarded:  # a host without a compiler
+    ops.guard = lambda: None
+    import pipeline.loader
+    pipeline.loader.guard = ops.guard
+
+
+def try_case(folder, before, size, options):
+    folder, loader = Path(folder), None
+    ops.use(options.pop("operators"))
+    (folder / "scan").mkdir()
+    records = open_records(folder, folder / "scan")
+    if before < 0:
+        os.truncate(folder / "train.rec", size)
+    cached = options.pop("cached", False)
+    cache = DecodedCache(records, 100, folder / "scan") if cached else None
+    shift, color = options.pop("shift", 0), options.pop("color", 0.0)
+    options["augmentation"] = Augmentation(shift=shift, color_jitter=color)
+    options |= {"index_folder": folder / "scan", "cache": cache}
+    try:
+        loader = build_loader(options.pop("name", "dali"), records, 8, **options)
+        for number, batch in enumerate(loader):
+            if number == before:
+                os.truncate(folder / "train.rec", size)
+            assert batch.image.asnumpy().std() > 0.1, "a batch of zeros"
+            assert number < before + 2000, "nothing was said"
+    except RecordError as error:
+        return str(error)
+    finally:
+        if loader:
+            loader.close()
+
+
+for name, case in cases.items():
+    print(json.dumps([name, try_case(*case)]), flush=True)
+"""
+
+
+def half_of(rec):
+    """Return a size in the middle of a page, whose rest is zeros."""
+    return rec.stat().st_size // 2 // PAGE * PAGE + 100
+
+
+EARLY = {"native": 9, "dali window": 9, "plain": 9, "cached": 0, "cpu workers": 9}
+"""Pages that are left of a file which is cut off between opening and mapping it."""
+CASES = {
+    **{f"half, {way}": (way, 2, half_of) for way in WAYS},
+    **{f"nothing, {w}": (w, 0, 0) for w in ("native", "dali window", "plain", "cpu workers")},
+    **{f"early, {way}": (way, -1, pages * PAGE) for way, pages in EARLY.items()},
+    **{f"no compiler, {way}": (way, 1, PAGE) for way in ("plain", "plain window", "cpu")},
+}
+
+
+@pytest.fixture(scope="module")
+def said(make_records, tmp_path_factory):
+    """Return what is said in each of CASES: {name: (sentence, .rec, its size, size that is left)}.
+
+    A loader whose file is cut off after some batches, many in one process, since a process takes
+    seconds to import MXNet and DALI; workers are forked where nothing else has run.
+    """
+    parent, found, groups = tmp_path_factory.mktemp("shortened"), {}, {}
+    for number, (name, (way, before, size)) in enumerate(CASES.items()):
+        folder = shutil.copytree(make_records(13, 10), parent / str(number))
+        rec = folder / "train.rec"
+        size = size(rec) if callable(size) else size
+        found[name] = (rec, rec.stat().st_size, size)
+        group = ("no compiler" not in name, WAYS[way].get("name"))
+        groups.setdefault(group, {})[name] = (str(folder), before, size, WAYS[way])
+    for (guarded, _), cases in groups.items():
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, json.dumps(guarded), json.dumps(cases)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+        for line in done.stdout.splitlines():
+            name, text = json.loads(line)
+            found[name] = (text, *found[name])
+    return found
+
+
+@pytest.fixture
+def folder(make_records, tmp_path):
+    return shutil.copytree(make_records(13, 10), tmp_path / "set")
+
+
+def sentence(rec, size, whole):
+    return (
+        f"{rec}: became shorter while it was read, got {size} bytes where {whole} were mapped; "
+        "copy it again and give the same command"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("early")])
+def test_every_way_names_the_file_that_became_shorter(said, name):
+    text, rec, whole, size = said[name]
+    assert text == sentence(rec, size, whole)
+
+
+@pytest.mark.parametrize("way", EARLY)
+def test_a_file_that_is_shorter_when_it_is_mapped_than_when_it_was_opened(said, way):
+    text, rec, _, _ = said[f"early, {way}"]
+    assert text.startswith(f"{rec}: ") and "\n" not in text
+    assert re.search(r"is empty|holds no whole record|cannot be read with data\.reader", text)
+
+
+@pytest.fixture
+def guard():
+    ops.use("native")
+    found = ops.guard()
+    ops.use("plain")
+    mapped.guard_with(found)
+    yield found
+    mapped.guard_with(None)
+
+
+@pytest.fixture(params=["guarded", "copied"])
+def either(request, monkeypatch):
+    """Read with the guard, and with what there is on a host without a compiler."""
+    if request.param == "guarded":
+        request.getfixturevalue("guard")
+        monkeypatch.setattr(mapped, "copied", None)  # not needed
+    else:
+        mapped.guard_with(None)
+
+
+def test_each_of_several_files_is_named(make_records, tmp_path, either):
+    folders = [shutil.copytree(make_records(4, 5), tmp_path / name) for name in "abc"]
+    reader = RecordReader(open_records(folders, tmp_path))
+    reader.check_files()
+    os.truncate(folders[1] / "train.rec", PAGE)
+    said = rf"^{folders[1]}/train\.rec: became shorter while it was read, got {PAGE} bytes where"
+    with pytest.raises(RecordError, match=said):
+        reader.read(np.arange(60))
+        reader.check_files()
+    with pytest.raises(RecordError, match=said):  # and not of the picture
+        reader.check(np.arange(60))
+
+
+def test_a_file_that_is_replaced_or_removed_is_read_on(folder, tmp_path, either):
+    rec = folder / "train.rec"
+    records = open_records(folder, tmp_path)
+    reader, rows = RecordReader(records), np.arange(len(records))
+    before = [jpeg.tobytes() for jpeg in reader.read(rows)]
+    (folder / "new").write_bytes(b"something else")
+    os.replace(folder / "new", rec)
+    assert [jpeg.tobytes() for jpeg in reader.read(rows)] == before
+    rec.unlink()
+    assert [jpeg.tobytes() for jpeg in reader.read(rows)] == before
+    reader.check_files()
+
+
+def test_a_file_that_grows_is_read_on(folder, tmp_path, either):
+    reader = RecordReader(open_records(folder, tmp_path))
+    with (folder / "train.rec").open("ab") as file:
+        file.write(bytes(3 * PAGE))
+    reader.check(np.arange(130))
+    reader.check_files()
+    assert reader.read(np.arange(0)) == []
+
+
+def test_a_fault_in_a_file_of_full_length_is_none_of_its_length(folder, tmp_path, guard):
+    """As after an I/O error, which the kernel tells in the same way."""
+    rec = folder / "train.rec"
+    whole, data = rec.read_bytes(), map_rec(rec)
+    os.truncate(rec, PAGE)
+    assert data[-1] == 0 and data[PAGE] == 0
+    rec.write_bytes(whole)  # into the same file
+    with pytest.raises(RecordError, match=r"train\.rec: cannot be read, got SIGBUS: an I/O err"):
+        check_file(data)
+    check_file(map_rec(rec))  # the next one that maps it
+    assert map_rec(rec).tobytes() == whole
+
+
+def test_the_index_that_a_run_keeps(folder, tmp_path, monkeypatch, guard):
+    monkeypatch.setattr("pipeline.records.open.LARGE", 1)
+    open_records(folder, tmp_path)
+    (kept,) = tmp_path.glob("pictures-*.npy")
+    records = open_records(folder, tmp_path)
+    reader = RecordReader(records)
+    os.truncate(kept, 0)
+    assert not records.labels.any()
+    with pytest.raises(RecordError) as error:
+        reader.check_files()
+    assert re.fullmatch(
+        rf"{kept}: became shorter while it was read, got 0 bytes where \d+ were mapped; "
+        "give the same command, which makes it again",
+        str(error.value),
+    )
+
+
+@pytest.mark.parametrize("size", [0, PAGE + 8])
+def test_headers_of_a_file_that_becomes_shorter(folder, size, either):
+    rec = folder / "train.rec"
+    data, offsets = map_rec(rec), np.arange(0, 300_000, 3000)
+    read_headers(data, offsets)
+    os.truncate(rec, size)
+    with pytest.raises(RecordError, match=rf"train\.rec: became shorter .* got {size} bytes"):
+        read_headers(data, offsets)
+
+
+def test_headers_are_the_same_however_they_are_read(folder, guard):
+    data = map_rec(folder / "train.rec")
+    offsets = np.append(np.arange(0, len(data) - 64, 48), len(data) - 32)
+    once = read_headers(data, offsets)
+    again = read_headers(data.copy(), offsets)
+    mapped.guard_with(None)
+    data = map_rec(folder / "train.rec")
+    assert not mapped.is_guarded(data)
+    copied = read_headers(data, offsets)
+    for name in ("magic", "continued", "length", "flag"):
+        assert (getattr(once, name) == getattr(copied, name)).all()
+        assert (getattr(once, name) == getattr(again, name)).all()
+
+
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_pieces_are_copied(tmp_path, monkeypatch, forbidden):
+    whole = np.random.default_rng(0).integers(0, 256, 50 * PAGE, dtype=np.uint8)
+    (tmp_path / "a").write_bytes(whole.tobytes())
+    data = mapped.map_file(tmp_path / "a")
+    if forbidden:  # as a sandbox does
+
+        class System:
+            def process_vm_readv(self, *_):
+                ctypes.set_errno(errno.EPERM)
+                return -1
+
+        monkeypatch.setattr(mapped, "_system", System)
+    monkeypatch.setattr(mapped, "_CALL_BYTES", 20 * PAGE)
+    random = np.random.default_rng(1)
+    for count in (0, 1, 5, 3000):
+        begins = random.integers(0, 20 * PAGE, count)
+        sizes = random.integers(0, 30 * PAGE if count < 9 else 90, count)
+        expected = [whole[a : a + n] for a, n in zip(begins, sizes, strict=True)]
+        found = mapped.copied(data, begins, sizes)
+        assert (found == np.concatenate([np.empty(0, np.uint8), *expected])).all()
+
+
+def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
+    folder = shutil.copytree(make_records(4, 5), tmp_path / "set")
+    records = open_records(folder, tmp_path)
+    ops.use("native")
+    feed = ops.feed()
+    ops.use("plain")
+    reader = RecordReader(records, feed)
+    cache = DecodedCache(records, 100, tmp_path)
+    decoder = PictureDecoder(records, reader, 20, 1, feed)
+    os.truncate(folder / "train.rec", 8 * PAGE)
+    with pytest.raises(RecordError, match=r"became shorter"):
+        fill(cache, np.arange(20), decoder, Memory(0))
+    assert len(cache.missing(np.arange(20))) == 20
+    decoder.close()
+    cache.close()
+
+
+def test_decoded_pictures_that_somebody_makes_shorter(faces_cache, guard):
+    cache, path = faces_cache
+    cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))
+    cache.check_file()
+    os.truncate(path, PAGE)
+    cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))  # does not end the process
+    with pytest.raises(RecordError, match=rf"^{path}: became shorter while .*; give the same com"):
+        cache.check_file()
+    cache.close()
+
+
+@pytest.fixture
+def faces_cache(folder, tmp_path, guard):
+    cache = DecodedCache(open_records(folder, tmp_path), 100, tmp_path)
+    (path,) = tmp_path.glob("face-decoded-*")
+    return cache, path

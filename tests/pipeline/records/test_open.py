@@ -1,0 +1,505 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record sets of every layout open to the same pictures and labels; faults are named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from pipeline.records.index_cache import write_image_index
+from pipeline.records.open import RecordError, open_records
+from pipeline.records.reader import RecordReader
+from pipeline.records.writer import MAGIC_BYTES
+
+PEOPLE, IMAGES = 4, 3
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    """Return a folder, not there yet, where labels that needed a scan are kept."""
+    return tmp_path / "scans"
+
+
+@pytest.fixture(scope="module")
+def pictures(make_face):
+    return [(p, make_face(p, i)) for p in range(PEOPLE) for i in range(IMAGES)]
+
+
+@pytest.fixture
+def folder(make_records, pictures) -> Path:
+    """Return a new set that a test may damage: keys 1..12, identity records 13..16."""
+    return make_records(PEOPLE, IMAGES, pictures=pictures)
+
+
+def index_of(folder: Path) -> dict[int, int]:
+    """Return {key: offset}."""
+    lines = (folder / "train.idx").read_text().splitlines()
+    return {int(k): int(o) for k, o in (line.split("\t") for line in lines)}
+
+
+def patch(path: Path, offset: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)
+
+
+def columns_of(kept: Path) -> list[np.ndarray]:
+    with kept.open("rb") as file:
+        return [np.load(file) for _ in range(4)]
+
+
+def disk_is_full(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def read_all(records) -> list[bytes]:
+    return [a.tobytes() for a in RecordReader(records).read(np.arange(len(records)))]
+
+
+def refusal(path: Path, scans: Path, **options) -> str:
+    with pytest.raises(RecordError) as caught:
+        open_records(path, scans, **options)
+    return str(caught.value)
+
+
+def same_set(records, pictures, first_key: int) -> None:
+    assert records.keys.tolist() == list(range(first_key, first_key + len(pictures)))
+    assert records.labels.dtype == np.int32
+    assert records.labels.tolist() == [label for label, _ in pictures]
+    assert read_all(records) == [jpeg for _, jpeg in pictures]
+    assert (records.num_classes, records.image_size) == (PEOPLE, (112, 112))
+
+
+@pytest.mark.parametrize("vector_labels", [False, True])
+def test_set_with_header_needs_no_scan(make_records, pictures, scans, vector_labels):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, vector_labels=vector_labels)
+    same_set(open_records(folder, scans), pictures, first_key=1)
+    assert not scans.exists()
+
+
+@pytest.mark.parametrize("vector_labels", [False, True])
+def test_set_as_im2rec_writes_it(make_records, pictures, scans, vector_labels):
+    options = {"header": False, "vector_labels": vector_labels}
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, **options)
+    same_set(open_records(folder, scans), pictures, first_key=0)
+    assert len(list(scans.iterdir())) == 1
+
+
+def test_mxnet_reads_the_same_pictures(folder, scans):
+    records = open_records(folder, scans)
+    theirs = mx.recordio.MXIndexedRecordIO(
+        str(folder / "train.idx"), str(folder / "train.rec"), "r"
+    )
+    for key, label, jpeg in zip(records.keys, records.labels, read_all(records)):
+        header, body = mx.recordio.unpack(theirs.read_idx(int(key)))
+        assert (header.label, body) == (label, jpeg)
+
+
+def test_a_rec_of_another_name(make_records, pictures, scans):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, name="faces")
+    same_set(open_records(folder, scans), pictures, first_key=1)
+    same_set(open_records(folder / "faces.rec", scans), pictures, first_key=1)
+    for end in (".rec", ".idx"):
+        shutil.copy(folder / f"faces{end}", folder / f"more{end}")
+    assert refusal(folder, scans) == (
+        f"{folder}: train.rec is not there, got .rec files: faces.rec, more.rec; name the .rec "
+        "itself in data.records"
+    )
+
+
+def test_property_with_more_lines(folder, pictures, scans):
+    (folder / "property").write_text("4,112,112\nname=tiny\nlicence unknown\n")
+    same_set(open_records(folder, scans), pictures, first_key=1)
+
+
+def test_without_property_labels_and_first_picture_tell(make_records, scans):
+    folder = make_records(PEOPLE, IMAGES, image_size=(96, 80))
+    (folder / "property").unlink()
+    records = open_records(folder, scans)
+    assert (records.num_classes, records.image_size) == (PEOPLE, (96, 80))
+
+
+def test_number_of_people_can_be_set(folder, scans):
+    assert open_records(folder, scans, num_classes=20).num_classes == 20
+    assert refusal(folder, scans, num_classes=2) == (
+        f"{folder / 'train.rec'}: label 2 in the record of key 7 is out of range, got "
+        "num_classes=2; labels must be 0..1"
+    )
+
+
+def test_scanned_labels_are_kept_by_size_and_time(make_records, pictures, scans):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    rec = folder / "train.rec"
+    true = open_records(folder, scans).labels.tolist()
+    (kept,) = scans.iterdir()
+    offsets, keys, labels, facts = columns_of(kept)
+    assert (offsets.dtype, keys.dtype, labels.dtype) == (np.int64, np.int32, np.int32)
+    labels[0] = 3
+    with kept.open("wb") as file:
+        for column in (offsets, keys, labels, facts):
+            np.save(file, column)
+    assert open_records(folder, scans).labels.tolist() == [3, *true[1:]]  # not scanned again
+
+    stat = rec.stat()
+    os.utime(rec, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
+    assert open_records(folder, scans).labels.tolist() == true
+    assert len(list(scans.iterdir())) == 2
+
+    with rec.open("ab") as file:
+        file.write(bytes(4))
+    os.utime(rec, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert open_records(folder, scans).labels.tolist() == true
+    assert len(list(scans.iterdir())) == 3
+
+
+def test_a_half_written_scan_is_made_again(make_records, pictures, scans):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    open_records(folder, scans)
+    (kept,) = scans.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    same_set(open_records(folder, scans), pictures, first_key=0)
+    assert kept.read_bytes() == whole
+
+
+def test_scan_folder_that_cannot_be_written(make_records, pictures, tmp_path):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    (tmp_path / "file").write_text("")
+    scans = tmp_path / "file" / "scans"
+    assert refusal(folder, scans) == (
+        f"{scans}: cannot be written, got Not a directory; make room or choose another run.dir"
+    )
+
+
+def test_a_full_disk_leaves_nothing_of_a_scan(make_records, pictures, scans, monkeypatch):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    monkeypatch.setattr(os, "fsync", disk_is_full)
+    assert refusal(folder, scans) == (
+        f"{scans}: cannot be written, got No space left on device; make room or choose another "
+        "run.dir"
+    )
+    assert not list(scans.iterdir())
+
+
+def test_what_is_kept_is_mapped_and_narrow_where_it_can_be(make_records, pictures, scans):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    records = open_records(folder, scans)
+    for column in (records.keys, records.offsets, records.labels):
+        assert not column.flags.owndata and not column.flags.writeable
+        assert type(column) is np.ndarray and column.flags.c_contiguous
+    assert records.keys.dtype == np.int32
+    assert records.ids(np.arange(3)).dtype == np.int64
+    # Keys that no 32 bits hold.
+    index = index_of(folder)
+    far = {key + 2**35: offset for key, offset in index.items()}
+    (folder / "train.idx").write_text("".join(f"{k}\t{o}\n" for k, o in far.items()))
+    for records in (open_records(folder, scans), open_records(folder, scans)):
+        assert records.keys.dtype == np.int64 and records.keys.tolist() == sorted(far)
+        assert records.labels.tolist() == [label for label, _ in pictures]
+
+
+@pytest.mark.parametrize(
+    ("key", "labels"),
+    [
+        (13, (1.0, 5.0)),  # overlaps the next person
+        (13, (2.0, 4.0)),  # leaves the first picture out
+        (16, (10.0, 12.0)),  # leaves the last picture out
+        (14, (3.0, 7.0)),  # overlaps the one before
+        (13, (500.0, 900.0)),  # of another set
+    ],
+)
+def test_identity_records_that_do_not_fit_are_not_trusted(folder, pictures, scans, key, labels):
+    patch(folder / "train.rec", index_of(folder)[key] + 32, struct.pack("<2f", *labels))
+    same_set(open_records(folder, scans), pictures, first_key=1)
+    assert len(list(scans.iterdir())) == 1
+
+
+def test_identity_ranges_that_belong_to_other_labels_are_not_trusted(folder, pictures, scans):
+    # They tile the pictures, but the border between the first two people has moved.
+    index = index_of(folder)
+    patch(folder / "train.rec", index[13] + 32, struct.pack("<2f", 1, 5))
+    patch(folder / "train.rec", index[14] + 32, struct.pack("<2f", 5, 7))
+    same_set(open_records(folder, scans), pictures, first_key=1)
+    assert len(list(scans.iterdir())) == 1
+
+
+def test_people_without_pictures(make_records, pictures, scans):
+    gaps = [(2 * label, jpeg) for label, jpeg in pictures]
+    folder = make_records(2 * PEOPLE + 1, IMAGES, pictures=gaps)
+    records = open_records(folder, scans)
+    assert records.labels.tolist() == [label for label, _ in gaps]
+    assert records.num_classes == 9 and not scans.exists()
+
+
+def holding_magic(*places: int, size: int = 400) -> bytes:
+    """Return bytes that begin like a JPEG and hold the magic number at some places."""
+    noise = bytearray(np.random.default_rng(len(places)).integers(0, 200, size, np.uint8))
+    noise[:4] = b"\xff\xd8\xff\xe0"
+    for place in places:
+        noise[place : place + 4] = MAGIC_BYTES
+    return bytes(noise)
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("vector_labels", [True, False])
+def test_records_in_parts_are_read_back_exactly(make_records, scans, header, vector_labels):
+    bodies = [
+        holding_magic(100),
+        holding_magic(4),
+        holding_magic(101),  # not at a multiple of 4: not cut
+        holding_magic(100, 104, 200),  # an empty part
+        holding_magic(396),  # at the very end
+        holding_magic(8, 396),
+        holding_magic(4, size=401),
+        holding_magic(),
+    ]
+    pictures = list(enumerate(bodies))
+    folder = make_records(
+        len(bodies), 1, pictures=pictures, header=header, vector_labels=vector_labels
+    )
+    records = open_records(folder, scans)
+    assert read_all(records) == bodies
+    assert records.labels.tolist() == list(range(len(bodies)))
+    order = np.array([5, 0, 3])
+    assert [a.tobytes() for a in RecordReader(records).read(order)] == [bodies[i] for i in order]
+
+
+def test_image_index_lists_the_pictures_alone(folder, scans, tmp_path):
+    records = open_records(folder, scans)
+    write_image_index(records, tmp_path / "images.idx")
+    index = index_of(folder)
+    lines = (tmp_path / "images.idx").read_text().splitlines()
+    assert lines == [f"{key}\t{index[key]}" for key in range(1, PEOPLE * IMAGES + 1)]
+
+
+def test_missing_files(folder, scans):
+    assert refusal(folder / "other.rec", scans) == (
+        f"{folder}/other.rec: no such file (data.records); check data.records, got "
+        f"'{folder}/other.rec'"
+    )
+    (folder / "train.idx").unlink()
+    assert refusal(folder, scans) == (
+        f"{folder}/train.idx: no such file (needed beside train.rec); check data.records, got "
+        f"'{folder}'"
+    )
+    (folder / "train.rec").unlink()
+    assert refusal(folder, scans) == (
+        f"{folder}: train.rec is not there, got .rec files: none; name the .rec itself in "
+        "data.records"
+    )
+
+
+def test_empty_rec(folder, scans):
+    (folder / "train.rec").write_bytes(b"")
+    assert refusal(folder, scans) == (
+        f"{folder}/train.rec: is empty, got 0 bytes; make or copy it again"
+    )
+
+
+@pytest.mark.parametrize("cut", [4, 30, 1000])
+def test_truncated_rec(folder, scans, cut):
+    rec = folder / "train.rec"
+    size = rec.stat().st_size
+    os.truncate(rec, size - cut)
+    index = index_of(folder)
+    if cut == 4:
+        expected = (
+            f"{rec}: ends inside the record of key 16, got {size - 4} bytes where {size} are "
+            "needed; the .rec is truncated, copy it again"
+        )
+    else:
+        key = min(k for k, offset in index.items() if offset + 32 > size - cut)
+        expected = (
+            f"{rec}: ends before the record of key {key} (offset {index[key]}), got "
+            f"{size - cut} bytes; the .rec is truncated or train.idx belongs to another one"
+        )
+    assert refusal(folder, scans) == expected
+
+
+def test_rec_cut_inside_its_last_picture(make_records, pictures, scans):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    rec = folder / "train.rec"
+    size = rec.stat().st_size
+    os.truncate(rec, size - 100)
+    assert refusal(folder, scans).startswith(
+        f"{rec}: ends inside the record of key 11, got {size - 100} bytes where "
+    )
+
+
+def test_index_of_another_rec(folder, make_records, scans):
+    larger = make_records(PEOPLE, IMAGES, vector_labels=True)
+    shutil.copy(folder / "train.idx", larger / "train.idx")
+    assert refusal(larger, scans) == (
+        f"{larger}/train.idx: no record starts at offset {index_of(folder)[2]} of train.rec, "
+        "where key 2 should be; the .idx belongs to another .rec"
+    )
+
+
+def test_index_of_a_larger_rec(folder, make_records, scans):
+    other = make_records(PEOPLE, 2 * IMAGES)
+    shutil.copy(other / "train.idx", folder / "train.idx")
+    assert refusal(folder, scans).endswith(
+        "; the .rec is truncated or train.idx belongs to another one"
+    )
+
+
+def test_key_that_stands_twice(folder, scans):
+    with (folder / "train.idx").open("a") as file:
+        file.write(f"5\t{index_of(folder)[5]}\n")
+    assert refusal(folder, scans) == (
+        f"{folder}/train.idx: key 5 stands twice; make the index again"
+    )
+
+
+@pytest.mark.parametrize("label", [-1.0, 4.0])
+def test_label_out_of_range(folder, scans, label):
+    patch(folder / "train.rec", index_of(folder)[2] + 12, struct.pack("<f", label))
+    patch(folder / "train.rec", index_of(folder)[1] + 12, struct.pack("<f", label))
+    patch(folder / "train.rec", index_of(folder)[3] + 12, struct.pack("<f", label))
+    assert refusal(folder, scans) == (
+        f"{folder}/train.rec: label {label:g} in the record of key 1 is out of range, got "
+        "num_classes=4; labels must be 0..3"
+    )
+
+
+def test_label_that_is_no_number(make_records, pictures, scans):
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, header=False)
+    patch(folder / "train.rec", index_of(folder)[2] + 12, struct.pack("<f", float("nan")))
+    for _ in range(2):
+        assert refusal(folder, scans) == (
+            f"{folder}/train.rec: label nan in the record of key 2 is out of range, got "
+            "num_classes=4; labels must be 0..3"
+        )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, 3e9])
+@pytest.mark.parametrize("with_property", [True, False])
+@pytest.mark.parametrize("vector_labels", [True, False])
+def test_label_that_is_none_with_and_without_property(
+    make_records, pictures, scans, value, with_property, vector_labels
+):
+    # The sound labels are 0 to 3, so that both find four people; a huge one would count itself.
+    options = {"header": False, "vector_labels": vector_labels}
+    folder = make_records(PEOPLE, IMAGES, pictures=pictures, **options)
+    place = index_of(folder)[2] + (32 if vector_labels else 12)
+    patch(folder / "train.rec", place, struct.pack("<f", value))
+    if not with_property:
+        (folder / "property").unlink()
+    classes = PEOPLE if with_property or not 0 < value < float("inf") else 2**31 - 1
+    shown = {1e30: "1e+30", 3e9: "3000000000"}.get(value, str(value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            assert refusal(folder, scans) == (
+                f"{folder}/train.rec: label {shown} in the record of key 2 is out of range, got "
+                f"num_classes={classes}; labels must be 0..{classes - 1}"
+            )
+
+
+@pytest.mark.parametrize("value", [0.5, 2.25, 1e-30])
+@pytest.mark.parametrize("with_property", [True, False])
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("vector_labels", [True, False])
+def test_label_that_is_no_whole_number(
+    make_records, scans, value, with_property, header, vector_labels
+):
+    options = {"header": header, "vector_labels": vector_labels}
+    folder = make_records(PEOPLE, 1, **options)
+    key = 1 + header  # the only image of its person, so that identity records are trusted
+    place = index_of(folder)[key] + (32 if vector_labels else 12)
+    patch(folder / "train.rec", place, struct.pack("<f", value))
+    if not with_property:
+        (folder / "property").unlink()
+    assert refusal(folder, scans) == (
+        f"{folder}/train.rec: the label in the record of key {key} is no whole number, got "
+        f"{value}; labels must be 0..3"
+    )
+
+
+def test_labels_of_halves_alone(make_records, scans):
+    folder = make_records(2, 1, header=False)
+    for key, value in ((0, 0.5), (1, 1.5)):
+        patch(folder / "train.rec", index_of(folder)[key] + 12, struct.pack("<f", value))
+    for name in ("property", "nothing"):
+        assert refusal(folder, scans) == (
+            f"{folder}/train.rec: the label in the record of key 0 is no whole number, got 0.5; "
+            "labels must be 0..1"
+        )
+        if name == "property":
+            (folder / name).unlink()
+
+
+def test_set_without_a_picture(folder, scans):
+    lines = (folder / "train.idx").read_text().splitlines(keepends=True)
+    (folder / "train.idx").write_text("".join(lines[13:]))
+    assert refusal(folder, scans) == (
+        f"{folder}/train.rec: holds no picture, got 4 records without one"
+    )
+
+
+def test_index_may_leave_pictures_out(folder, pictures, scans):
+    lines = (folder / "train.idx").read_text().splitlines(keepends=True)
+    (folder / "train.idx").write_text("".join(lines[:3] + lines[4:]))  # without key 3
+    records = open_records(folder, scans)
+    assert records.keys.tolist() == [1, 2, *range(4, 13)]
+    assert records.labels.tolist() == [label for i, (label, _) in enumerate(pictures) if i != 2]
+
+
+def test_first_picture_that_is_no_jpeg_gives_no_size(make_records, scans):
+    folder = make_records(2, 1, pictures=[(0, holding_magic()), (1, holding_magic())])
+    (folder / "property").unlink()
+    assert refusal(folder, scans) == (
+        f"{folder}/train.rec: the picture of key 1 cannot be decoded; mend the record or leave its "
+        "key out of the .idx"
+    )
+
+
+def test_rec_that_changes_under_the_reader(folder, scans):
+    records = open_records(folder, scans)
+    reader = RecordReader(records)
+    offset = index_of(folder)[4]
+    patch(folder / "train.rec", offset, bytes(4))
+    with pytest.raises(RecordError) as caught:
+        reader.read(np.array([0, 3]))
+    assert str(caught.value) == (
+        f"{folder}/train.rec: holds no whole record at the place of key 4, got offset {offset}; "
+        "the .rec has changed or is damaged, make or copy it again"
+    )
+
+
+def test_broken_chain_of_parts(make_records, scans):
+    folder = make_records(1, 1, pictures=[(0, holding_magic(100))])
+    records = open_records(folder, scans)
+    offset = int(records.offsets[0])
+    second = offset + 8 + 24 + 100  # the head of the part behind the first one
+    patch(folder / "train.rec", second, bytes(4))
+    with pytest.raises(RecordError) as caught:
+        RecordReader(records).read(np.array([0]))
+    assert str(caught.value) == (
+        f"{folder}/train.rec: holds a broken record in parts at the place of key 1, got offset "
+        f"{offset}; the .rec has changed or is damaged, make or copy it again"
+    )
+
+
+def test_checksums_tell_one_set_from_another(make_records, tmp_path):
+    records = open_records(make_records(4, 3), tmp_path)
+    sums = records.checksums()
+    assert set(sums) == {"crc_file", "crc_keys", "crc_offsets", "crc_labels"}
+    # Neither the place of the files nor the type that a column is kept in counts.
+    moved = replace(records, files=(Path("elsewhere.rec"),), keys=records.keys.astype(np.int32))
+    assert moved.checksums() == sums
+    for name in ("keys", "offsets", "labels", "file"):
+        column = getattr(records, name).copy()
+        column[[1, 2]] = column[[2, 1]] if name != "file" else 1
+        if name == "labels":
+            column[1] += 1
+        changed = replace(records, **{name: column}).checksums()
+        assert {key for key in sums if changed[key] != sums[key]} == {f"crc_{name}"}

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The property file: what is read, the line that is shown, and sizes that are not the images'."""
+
+from __future__ import annotations
+
+import struct
+from itertools import islice
+
+import pytest
+
+from pipeline import build_loader
+from pipeline.records.open import open_records
+from pipeline.records.property_file import Property, read_property
+from pipeline.records.recordio import RecordError
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "85742,112,96",
+        "85742,112,96\n",
+        "85742,112,96\r\nname=x\r\n",
+        "\ufeff85742,112,96\n",
+        "\ufeff 85742 , 112 , 96 \n",
+        "85742,\t112,\t96",
+        "\n\n85742,112,96\nlicence,unknown\n",
+        "085742,112,096\n",
+    ],
+)
+def test_what_is_read(tmp_path, text):
+    path = tmp_path / "property"
+    path.write_text(text, encoding="utf-8")
+    assert read_property(path)[:2] == (85742, (112, 96))
+
+
+def test_no_file_says_nothing(tmp_path):
+    assert read_property(tmp_path / "property") == Property(0, None, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (b"", "''"),
+        (b"\n \n", "''"),
+        (b"4\n", "'4'"),
+        (b"4,112\n", "'4,112'"),
+        (b"a,b,c\nd\n", "'a,b,c'"),
+        (b"four people", "'four people'"),
+        (b"4,112,112,3\n", "'4,112,112,3'"),
+        (b"4,112,112,\n", "'4,112,112,'"),
+        (b"-4,112,112\n", "'-4,112,112'"),
+        (b"4,-112,112\n", "'4,-112,112'"),
+        (b"4,112,-112\n", "'4,112,-112'"),
+        (b"0,112,112\n", "'0,112,112'"),
+        (b"4,0,112\n", "'4,0,112'"),
+        (b"4,112,00\n", "'4,112,00'"),
+        (b"4,112.0,112\n", "'4,112.0,112'"),
+        (b"4 112 112\n", "'4 112 112'"),
+        (b"4,1_12,112\n", "'4,1_12,112'"),
+        (b"4,70000,112\n", "'4,70000,112'"),
+        (b"3000000000,112,112\n", "'3000000000,112,112'"),
+        (b"4,112,112\x00\n", "'4,112,112\\x00'"),
+        (b"\xff\xfe4\x00,\x00\n", "'\\xff\\xfe4\\x00,\\x00'"),
+        pytest.param(b"4" * 5000 + b",112,112", f"'{'4' * 40}'...", id="long"),
+    ],
+)
+def test_what_is_refused_is_shown(tmp_path, content, shown):
+    path = tmp_path / "property"
+    path.write_bytes(content)
+    with pytest.raises(RecordError) as caught:
+        read_property(path)
+    assert str(caught.value) == (
+        f"{path}: the first line is not num_classes,height,width, three whole numbers above 0, got "
+        f"{shown}; fix the line or remove the file"
+    )
+
+
+def test_a_folder_of_that_name(tmp_path):
+    with pytest.raises(RecordError) as caught:
+        read_property(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: cannot be read, got Is a directory; make it readable or remove it"
+    )
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("said", ["3,128,128", "\ufeff 3 , 112 , 96 ", "3,96,112"])
+def test_another_size_than_the_images(make_records, tmp_path, header, said):
+    folder = make_records(3, 2, header=header)
+    (folder / "property").write_text(said + "\nmore\n", encoding="utf-8")
+    _, height, width = said.replace("\ufeff", "").replace(" ", "").split(",")
+    shown = said.removeprefix("\ufeff").strip()
+    for _ in range(2):
+        with pytest.raises(RecordError) as caught:
+            open_records(folder, tmp_path)
+        assert str(caught.value) == (
+            f"{folder}/property: its size, {height}x{width}, is not that of the images, got the "
+            f"line '{shown}' and 112x112 for the image of key {int(header)}; fix the line or "
+            "remove the file"
+        )
+
+
+def test_one_image_is_enough_to_blame_the_property_file(make_records, tmp_path):
+    folder = make_records(1, 1)
+    (folder / "property").write_text("1,64,64\n")
+    with pytest.raises(RecordError, match=r"property: its size, 64x64, is not that of the images"):
+        open_records(folder, tmp_path)
+
+
+@pytest.mark.parametrize("odd", [0, 4])
+@pytest.mark.parametrize("loader", ["dali", "cpu"])
+def test_one_image_of_another_size_is_blamed_itself(make_records, make_face, tmp_path, odd, loader):
+    pictures = [(p, make_face(p, 0)) for p in range(6)]
+    pictures[odd] = (odd, make_face(odd, 0, (96, 96)))
+    folder = make_records(6, 1, pictures=pictures)
+    batches = build_loader(loader, open_records(folder, tmp_path), 3)
+    with pytest.raises(RecordError) as caught:
+        list(islice(batches, 2))
+    batches.close()
+    assert str(caught.value).startswith(
+        f"{folder}/train.rec: the picture of key {odd + 1} is 96x96 pixels, not 112x112; "
+    )
+
+
+def test_a_first_image_that_is_damaged_is_left_to_the_reader(make_records, tmp_path):
+    folder = make_records(2, 2)
+    lines = (folder / "train.idx").read_text().splitlines()
+    offset = int(lines[1].split("\t")[1])
+    with (folder / "train.rec").open("r+b") as file:
+        file.seek(offset + 32)
+        file.write(struct.pack("<I", 0))
+    assert len(open_records(folder, tmp_path)) == 4

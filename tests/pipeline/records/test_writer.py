@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record sets we write are what MXNet's reader and the InsightFace layout expect."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mxnet import recordio
+
+from pipeline.records.writer import MAGIC_BYTES, frame, write_record_set
+
+JPEG = b"\xff\xd8"
+IMAGES = [(0, JPEG + b"one"), (0, JPEG + b"two2"), (2, JPEG + b"three")]
+
+
+def read(folder: Path, name: str = "train") -> dict[int, tuple[recordio.IRHeader, bytes]]:
+    reader = recordio.MXIndexedRecordIO(
+        str(folder / f"{name}.idx"), str(folder / f"{name}.rec"), "r"
+    )
+    return {key: recordio.unpack(reader.read_idx(key)) for key in reader.keys}
+
+
+def test_header_identities_and_images_are_where_insightface_looks(tmp_path):
+    assert write_record_set(tmp_path, IMAGES, num_classes=3) == 3
+    records = read(tmp_path)
+    assert list(records) == list(range(7))
+    header, body = records[0]
+    assert (header.flag, list(header.label), body) == (2, [4.0, 7.0], b"")
+    for key, (label, jpeg) in enumerate(IMAGES, 1):
+        image, body = records[key]
+        assert (image.flag, image.label, image.id, body) == (0, float(label), key, jpeg)
+    ranges = [list(records[key][0].label) for key in (4, 5, 6)]
+    assert ranges[0] == [1.0, 3.0]
+    assert ranges[1][0] == ranges[1][1]  # nobody has label 1
+    assert ranges[2] == [3.0, 4.0]
+    assert (tmp_path / "property").read_text() == "3,112,112\n"
+
+
+def test_vector_labels(tmp_path):
+    write_record_set(tmp_path, IMAGES, 3, vector_labels=True)
+    header, body = read(tmp_path)[3]
+    assert (header.flag, list(header.label), body) == (2, [2.0, 1.0], IMAGES[2][1])
+
+
+def test_without_header_keys_begin_at_zero_and_any_order_goes(tmp_path):
+    write_record_set(tmp_path, IMAGES[::-1], 3, (96, 80), name="val", header=False)
+    records = read(tmp_path, "val")
+    assert {key: (h.label, body) for key, (h, body) in records.items()} == dict(
+        enumerate((float(label), jpeg) for label, jpeg in IMAGES[::-1])
+    )
+    assert (tmp_path / "property").read_text() == "3,96,80\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        JPEG + b"..",
+        JPEG + b".." + MAGIC_BYTES,
+        JPEG + b".." + MAGIC_BYTES + b"tail",
+        JPEG + b".." + MAGIC_BYTES * 3 + b"x" + MAGIC_BYTES,
+        JPEG + MAGIC_BYTES + b"..." + MAGIC_BYTES,
+    ],
+    ids=["none", "at the end", "inside", "repeated", "not aligned"],
+)
+def test_magic_word_inside_an_image_survives(tmp_path, body):
+    write_record_set(tmp_path, [(0, body), (1, JPEG)], 2)
+    assert [body for _, body in read(tmp_path).values()] == [b"", body, JPEG, b"", b""]
+    data = (tmp_path / "train.rec").read_bytes()
+    writer = recordio.MXRecordIO(str(tmp_path / "theirs.rec"), "w")
+    for key in range(5):
+        writer.write(_payload_of(tmp_path, key))
+    writer.close()
+    assert data == (tmp_path / "theirs.rec").read_bytes()
+
+
+def _payload_of(folder: Path, key: int) -> bytes:
+    reader = recordio.MXIndexedRecordIO(str(folder / "train.idx"), str(folder / "train.rec"), "r")
+    return reader.read_idx(key)
+
+
+def test_magic_word_at_the_very_start():
+    parts = b"".join(frame(MAGIC_BYTES + b"abcd"))
+    first, last = struct.unpack_from("<II", parts), struct.unpack_from("<II", parts, 8)
+    assert (first[1] >> 29, last[1] >> 29, parts[16:]) == (1, 3, b"abcd")
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ([(1, JPEG), (0, JPEG)], "got 0 after 1; sort by label"),
+        ([(3, JPEG)], "labels are 0 .. 2, got 3"),
+        ([(-1, JPEG)], "labels are 0 .. 2, got -1"),
+        ([(0, b"PNG")], "no JPEG"),
+        ([], "at least one"),
+    ],
+)
+def test_wrong_images_are_named_and_leave_nothing(tmp_path, images, says):
+    with pytest.raises(ValueError, match=says):
+        write_record_set(tmp_path, images, 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("label", [0.5, 1.25, (1 << 24) + 1])
+@pytest.mark.parametrize("vector_labels", [True, False])
+def test_labels_that_a_record_cannot_hold_are_refused(tmp_path, label, vector_labels):
+    images = [(0, JPEG), (label, JPEG)]
+    with pytest.raises(ValueError) as caught:
+        write_record_set(tmp_path, images, 1 << 25, header=False, vector_labels=vector_labels)
+    assert str(caught.value) == (
+        f"image 1: labels are whole numbers that float32 holds exactly, got {label}; number the "
+        "people without gaps"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_the_old_set(tmp_path):
+    write_record_set(tmp_path, IMAGES, 3)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def breaks_off() -> Iterator[tuple[int, bytes]]:
+        yield IMAGES[0]
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_record_set(tmp_path, breaks_off(), 3)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_images_are_not_kept(tmp_path):
+    megabyte = 1 << 20
+
+    def images() -> Iterator[tuple[int, bytes]]:
+        for number in range(40):
+            yield 0, JPEG + bytes([number]) * megabyte
+
+    tracemalloc.start()
+    try:
+        write_record_set(tmp_path, images(), 1)
+        assert tracemalloc.get_traced_memory()[1] < 10 * megabyte
+    finally:
+        tracemalloc.stop()

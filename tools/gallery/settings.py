@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the gallery trains with each loss: the table of settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the gallery trains with one loss."""
+
+    head: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the head."""
+    rule: str = "cosine"
+    """How a class is found for the accuracy, see `tools.gallery.training.classify`."""
+    lr: float = 0.1
+    epochs: float = 10
+    batch: int = 256
+    warmup: float = 0.1
+    """Share of the run over which the rate rises."""
+    clip_norm: float = 2.0
+    centre_length: float = 0.0
+    """Length of class centres that begin evenly around a circle; 0: where the head puts them."""
+    by_person: bool = False
+    """Equally many images of each digit in a batch, for losses on pairs."""
+    circle: bool = False
+    """The picture shows embeddings brought to unit length."""
+
+
+PAIRS: dict[str, Any] = {
+    "rule": "mean cosine",
+    "by_person": True,
+    "batch": 250,
+    "circle": True,
+    "epochs": 5,
+}
+AROUND: dict[str, Any] = {"centre_length": 1.0}
+"""For heads of directions: see docs/gallery.md."""
+
+LOSSES = {
+    "softmax": Setting(rule="product"),
+    "l2_softmax": Setting({"scale": 10.0}, rule="product", epochs=5),
+    "normface": Setting({"scale": 30.0}, **AROUND, epochs=5),
+    "sphereface": Setting({"m1": 1.2, "scale": 30.0}, **AROUND, epochs=5),
+    "cosface": Setting({"m3": 0.1, "scale": 30.0}, **AROUND),
+    "arcface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND),
+    "combined": Setting({"m1": 1.05, "m2": 0.05, "m3": 0.05, "scale": 30.0}, **AROUND, epochs=5),
+    "a_softmax": Setting({"m1": 2}, epochs=5),
+    "sv_softmax": Setting({"t": 1.1, "m3": 0.1, "scale": 30.0}, **AROUND, epochs=5),
+    "sub_center_arcface": Setting({"sub_centers": 2, "m2": 0.1, "scale": 30.0}, epochs=5),
+    "curricularface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
+    "adacos": Setting(**AROUND, epochs=5),  # its scale runs away: docs/gallery.md
+    "adaface": Setting({"m": 0.1, "scale": 30.0}, **AROUND, epochs=5),
+    "magface": Setting(
+        {
+            "low": 1.0,
+            "high": 30.0,
+            "least": 0.05,
+            "most": 0.15,
+            "length_weight": 5.0,
+            "scale": 30.0,
+        },
+        **AROUND,
+        epochs=5,
+    ),
+    "elasticface": Setting({"m2": 0.1, "sigma": 0.02, "scale": 30.0}, **AROUND, epochs=5),
+    "circle": Setting({"m": 0.65, "scale": 80.0}, **AROUND, lr=0.02, warmup=0.2, epochs=5),
+    "intra": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
+    "inter": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
+    "center": Setting({"center_weight": 1.0}, **AROUND, rule="product"),
+    "git": Setting({"center_weight": 1.0, "git_weight": 0.1}, **AROUND, rule="product", epochs=5),
+    "ring": Setting({"ring_weight": 0.3, "radius": 12.0}, **AROUND, rule="product"),
+    "range": Setting(
+        {"intra_weight": 1e-3, "inter_weight": 1e-3, "margin": 100.0}, rule="product", epochs=5
+    ),
+    "lgm": Setting(rule="distance"),
+    "coco": Setting(**AROUND, epochs=5),
+    "marginal": Setting({"theta": 0.2, "xi": 0.1}, rule="product", epochs=5),
+    "contrastive": Setting({"margin": 0.9}, **PAIRS),
+    "triplet": Setting({"margin": 0.1}, **PAIRS),
+    "angular_triplet": Setting({"margin": 0.2}, **PAIRS),
+    "n_pair": Setting(
+        {"length_weight": 2e-4}, **{**PAIRS, "circle": False, "batch": 40, "lr": 0.03, "epochs": 4}
+    ),
+    "mps": Setting({"margin": 0.1}, **{**PAIRS, "epochs": 2}),  # collapses: docs/gallery.md
+}

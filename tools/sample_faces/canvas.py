@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drawing on a face: curves in face units, bent over a head, turned and projected to pixels.
+
+Face units: x to the right, y down, the middle between eyes and nose at (0, 0), half the height of
+a head about 1. The canvas is drawn at SUPERSAMPLE times the final size.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from tools.sample_faces.shots import Shot
+
+IMAGE_SIZE = 112
+SUPERSAMPLE = 2
+HEAD_DEPTH = 0.75  # face units from the rim of the face to its front
+_SUBPIXEL_BITS = 4
+
+
+class Canvas:
+    """An RGB image with the camera that looks at the head."""
+
+    def __init__(self, shot: Shot) -> None:
+        side = IMAGE_SIZE * SUPERSAMPLE
+        self.image = np.empty((side, side, 3), np.uint8)
+        self.unit = shot.scale * SUPERSAMPLE
+        self._centre = np.array(shot.centre) * SUPERSAMPLE
+        self._sin = np.sin([shot.yaw, shot.pitch, shot.roll])
+        self._cos = np.cos([shot.yaw, shot.pitch, shot.roll])
+        self._sign = -1.0 if shot.mirrored else 1.0
+
+    def project(self, points: np.ndarray, lift: np.ndarray | float | None = 0.0) -> np.ndarray:
+        """Return pixels of points on the face.
+
+        Inputs: points, (N, 2) in face units; lift, height above the skin, None for points in the
+        plane of the head's outline.
+        Outputs: (N, 2), pixels of the canvas.
+        """
+        points = np.asarray(points, np.float64)
+        x, y = points[:, 0] * self._sign, points[:, 1]
+        if lift is None:
+            z = np.zeros(len(points))
+        else:
+            bulge = np.clip(1.0 - (x / 0.95) ** 2 - (y / 1.35) ** 2, 0.0, 1.0)
+            z = HEAD_DEPTH * np.sqrt(bulge) + lift
+        (sin_yaw, sin_pitch, sin_roll), (cos_yaw, cos_pitch, cos_roll) = self._sin, self._cos
+        x, z = x * cos_yaw + z * sin_yaw, z * cos_yaw - x * sin_yaw
+        y, z = y * cos_pitch - z * sin_pitch, z * cos_pitch + y * sin_pitch
+        near = 1.0 + 0.12 * z  # perspective
+        x, y = x * near, y * near
+        turned = np.stack([x * cos_roll - y * sin_roll, x * sin_roll + y * cos_roll], 1)
+        return turned * self.unit + self._centre
+
+    def fill(self, points: np.ndarray, colour: np.ndarray, lift: float | None = 0.0) -> None:
+        """Fill a polygon given in face units."""
+        fill_pixels(self.image, self.project(points, lift), colour)
+
+    def line(
+        self, points: np.ndarray, colour: np.ndarray, width: float, lift: float | None = 0.0
+    ) -> None:
+        """Draw an open curve of a width in face units."""
+        pixels = _fixed_point(self.project(points, lift))
+        thickness = max(1, round(width * self.unit))
+        cv2.polylines(
+            self.image, [pixels], False, rgb(colour), thickness, cv2.LINE_AA, _SUBPIXEL_BITS
+        )
+
+    def dot(self, x: float, y: float, radius: float, colour: np.ndarray) -> None:
+        """Draw a disc that lies on the skin."""
+        self.fill(ellipse(x, y, radius, radius, 10), colour)
+
+    def soften(self, points: np.ndarray, colour: np.ndarray, strength: float, blur: float) -> None:
+        """Blend a polygon with blurred edges into the image; blur in face units."""
+        pixels = self.project(points)
+        margin = 2.0 * blur * self.unit + 2.0
+        side = len(self.image)
+        low = np.clip(pixels.min(0) - margin, 0, side - 1).astype(int)
+        high = np.clip(pixels.max(0) + margin, 1, side).astype(int)
+        if (high - low < 2).any():
+            return
+        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
+        cv2.fillPoly(mask, [_fixed_point(pixels - low)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+        width = 2 * int(blur * self.unit) + 1
+        mask = cv2.blur(cv2.blur(mask, (width, width)), (width, width))
+        region = self.image[low[1] : high[1], low[0] : high[0]]
+        weight = mask[..., None] * np.float32(strength / 255.0)
+        region[:] = (region + (np.asarray(colour, np.float32) - region) * weight).astype(np.uint8)
+
+
+def fill_pixels(image: np.ndarray, pixels: np.ndarray, colour: np.ndarray) -> None:
+    """Fill a polygon given in pixels."""
+    cv2.fillPoly(image, [_fixed_point(pixels)], rgb(colour), cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def rgb(colour: np.ndarray) -> tuple[int, int, int]:
+    """Return a colour as OpenCV takes it."""
+    return tuple(int(v) for v in np.clip(colour, 0, 255))
+
+
+def mix(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """Return a colour between two: `share` of the other."""
+    return np.asarray(one, np.float64) * (1.0 - share) + np.asarray(other, np.float64) * share
+
+
+def smooth(corners: list | np.ndarray, closed: bool = True, rounds: int = 3) -> np.ndarray:
+    """Round a polygon by cutting its corners (Chaikin, 1974)."""
+    points = np.asarray(corners, np.float64)
+    for _ in range(rounds):
+        following = np.roll(points, -1, 0) if closed else points[1:]
+        leading = points if closed else points[:-1]
+        cut = np.stack([0.75 * leading + 0.25 * following, 0.25 * leading + 0.75 * following], 1)
+        cut = cut.reshape(-1, 2)
+        points = cut if closed else np.concatenate([points[:1], cut, points[-1:]])
+    return points
+
+
+def ellipse(
+    x: float, y: float, width: float, height: float, count: int = 20, slant: float = 0.0
+) -> np.ndarray:
+    """Return points (count, 2) on an ellipse of half axes width and height."""
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    points = np.stack([width * np.cos(angle), height * np.sin(angle)], 1)
+    return rotate(points, slant) + (x, y)
+
+
+def rotate(points: np.ndarray, angle: float) -> np.ndarray:
+    """Turn points (N, 2) about the origin by an angle in radians."""
+    sin, cos = np.sin(angle), np.cos(angle)
+    return np.asarray(points) @ np.array([[cos, sin], [-sin, cos]])
+
+
+def mirrored(points: np.ndarray, side: int) -> np.ndarray:
+    """Return points for the right (side 1) or left (side -1) half of a face."""
+    return np.asarray(points) * (side, 1)
+
+
+def _fixed_point(pixels: np.ndarray) -> np.ndarray:
+    return np.round(pixels * (1 << _SUBPIXEL_BITS)).astype(np.int32)

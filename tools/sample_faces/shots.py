@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs from image to image of one person: pose, expression, light, cover, camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tools.sample_faces.people import HAIR_STYLES, HAIRS
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The nuisance parameters of one image; the units stand beside each."""
+
+    # pose
+    yaw: float  # radians
+    pitch: float  # radians
+    roll: float  # radians
+    scale: float  # pixels per face unit
+    centre: tuple[float, float]  # pixels
+    mirrored: bool
+    # expression
+    eye_open: float  # factor
+    gaze: tuple[float, float]  # iris radii
+    brow_raise: float  # face units
+    mouth_open: float  # face units
+    smile: float  # face units that the corners rise
+    # light
+    light_from: tuple[float, float, float]  # unit vector, camera coordinates
+    ambient: float  # 0 .. 1
+    shadow: tuple[float, float, float]  # angle in radians, place in pixels, depth 0 .. 1
+    gain: float  # factor
+    gamma: float  # exponent
+    white: tuple[float, float, float]  # factor for each of R, G, B
+    # cover
+    glasses: str  # none, clear, dark
+    cover: str  # none, patch, bar, hand, scarf, mask
+    cap: bool
+    hair_style: str | None  # a wig or another cut in place of the person's own hair
+    hair_colour: tuple[int, int, int] | None  # dyed
+    fringe: float  # face units that the hair line falls
+    # camera
+    blur: float  # pixels, sigma
+    noise: float  # grey levels, sigma
+    quality: int  # JPEG, 0 .. 100
+    clutter: int  # seed of background, clothes and cover
+
+
+def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
+    """Draw the parameters of one image."""
+    normal, uniform, chance = rng.normal, rng.uniform, rng.random
+    light = np.array([uniform(-1, 1), uniform(-1.0, 0.5), uniform(0.3, 1.0)])
+    covered = chance() < 0.06
+    glasses = chance() < (0.85 if wears_glasses else 0.05)
+    return Shot(
+        yaw=float(np.clip(normal(0, 0.12), -0.28, 0.28)),
+        pitch=float(np.clip(normal(0, 0.06), -0.14, 0.14)),
+        roll=float(np.clip(normal(0, 0.06), -0.14, 0.14)),
+        scale=float(uniform(43, 48)),
+        centre=(float(56 + normal(0, 1.5)), float(58 + normal(0, 1.5))),
+        mirrored=bool(chance() < 0.5),
+        eye_open=float(0.15 if chance() < 0.04 else uniform(0.75, 1.1)),
+        gaze=(float(uniform(-0.6, 0.6)), float(uniform(-0.3, 0.3))),
+        brow_raise=float(normal(0, 0.02)),
+        mouth_open=float(max(0.0, uniform(-0.15, 0.15))),
+        smile=float(uniform(-0.03, 0.08)),
+        light_from=tuple(float(v) for v in light / np.linalg.norm(light)),
+        ambient=float(uniform(0.6, 0.9)),
+        shadow=(
+            float(uniform(0, 2 * np.pi)),
+            float(uniform(-25, 40)),
+            float(uniform(0.2, 0.5)) if chance() < 0.2 else 0.0,
+        ),
+        gain=float(uniform(0.8, 1.4)),
+        gamma=float(np.exp(normal(0, 0.12))),
+        white=tuple(float(v) for v in np.exp(normal(0, 0.05, 3))),
+        glasses=str(rng.choice(["clear"] * 9 + ["dark"])) if glasses else "none",
+        cover=str(rng.choice(["patch", "bar", "hand", "scarf", "mask"])) if covered else "none",
+        cap=bool(chance() < 0.08),
+        hair_style=str(rng.choice(HAIR_STYLES)) if chance() < 0.85 else None,
+        hair_colour=HAIRS[rng.integers(len(HAIRS))] if chance() < 0.85 else None,
+        fringe=float(uniform(-0.05, 0.15)),
+        blur=float(uniform(0.0, 0.7)),
+        noise=float(uniform(1.0, 5.0)),
+        quality=int(rng.integers(50, 96)),
+        clutter=int(rng.integers(1 << 31)),
+    )
