@@ -13,7 +13,7 @@ PIECE = 4704  # pages of one array
 PROGRAM = """
 import ctypes, resource
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # no huge pages: a fault would fetch 512 pages at once
-from launch.memory import keep_memory
+from launch.ranks.malloc import keep_memory
 print(keep_memory())
 import mxnet as mx
 
