@@ -11,19 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("run_train", "encoded_images")  # files at the root
+MODULES = ("run_train", "encoded_images", "ranges")  # files at the root
 PACKAGES = ("launch", "pipeline", "ops", "nets", "heads", "training", "evaluation")
 OURS = (*PACKAGES, *MODULES, "benchmarks", "tools", "tests")
 
 # What a package may import of ours, besides itself.
 ALLOWED = {
-    "launch": (),
+    "launch": ("ranges",),
     "ops": (),
     "encoded_images": (),
+    "ranges": (),
     "evaluation": ("encoded_images",),
     "pipeline": ("ops", "encoded_images"),
-    "nets": ("ops",),
-    "heads": ("ops",),
+    "nets": ("ops", "ranges"),
+    "heads": ("ops", "ranges"),
     "training": ("launch.ranks.comm",),
     "run_train": PACKAGES,
     "benchmarks": PACKAGES,
@@ -46,6 +47,7 @@ PURE = (
     "launch/config/duration.py",
     "evaluation/verification.py",
     "encoded_images.py",
+    "ranges.py",
 )
 PURE_PARTS = {  # pure themselves
     ("launch/config/configuration.py", "launch.config.duration"),
@@ -125,7 +127,7 @@ def test_every_import_follows_the_arrows():
 def test_a_wrong_import_is_named_with_its_place():
     source = "import math\n\n\ndef late():\n    from training import step\n"
     assert violations(source, "heads/margin_head.py") == [
-        "heads/margin_head.py:5 imports training; heads may import only: ops"
+        "heads/margin_head.py:5 imports training; heads may import only: ops, ranges"
     ]
     assert violations("from launch.config.configuration import Config\n", "training/loop.py") == [
         "training/loop.py:1 imports launch.config; training may import only: launch.ranks.comm"
@@ -149,7 +151,7 @@ def test_a_wrong_import_is_named_with_its_place():
         "pipeline/sampling/permutations.py:1 imports pipeline; it may import neither mxnet nor ours"
     ]
     assert violations("from launch.ranks.comm import Comm\n", "heads/margin_softmax.py") == [
-        "heads/margin_softmax.py:1 imports launch.ranks.comm; heads may import only: ops"
+        "heads/margin_softmax.py:1 imports launch.ranks.comm; heads may import only: ops, ranges"
     ]
     assert violations("from launch.ranks.comm import Comm\n", "heads/partial_fc.py") == []
 
