@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -136,3 +140,25 @@ def test_the_printed_configuration_loads_again(configs, tmp_path):
     assert list(yaml.safe_load(printed)) == [*"run data net head optim train eval".split()]
     with pytest.raises(ConfigError, match=r"net\.widht: unknown key"):
         information([*argv, "net.widht=1", "--print-config"], NETS, HEADS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "out", "error"),
+    [
+        (["--help", "optim.lr"], 0, "  optim.lr: a number above 0; default 0.1\n", ""),
+        (
+            ["--list", "net"],
+            2,
+            "",
+            "run_train: --list: no such list, got 'net'; did you mean 'nets'?",
+        ),
+    ],
+)
+def test_run_train_prints_and_leaves(argv, code, out, error):
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "run_train.py", *argv], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout.startswith(out) and bool(done.stdout) == bool(out)
+    assert done.stderr.strip().splitlines()[-1:] == ([f"run_train: {error}"] if error else [])
