@@ -48,7 +48,7 @@ class PReLU(gluon.HybridBlock):
             self.alpha = self.params.get("alpha", shape=(channels,), init=init.Constant(0.25))
 
     def hybrid_forward(self, F, x, alpha):
-        return layers.prelu(F, x, alpha, self.alpha, self._fused)
+        return layers.prelu(F, x, alpha, parameter=self.alpha, fused=self._fused)
 
 
 class BatchNorm(nn.BatchNorm):
@@ -139,7 +139,7 @@ class ConvNorm(gluon.HybridBlock):
         self._fused = fused
 
     def hybrid_forward(self, F, x):
-        return layers.conv_norm(F, x, self.conv, self.norm, self._fused)
+        return layers.conv_norm(F, x, self.conv, self.norm, fused=self._fused)
 
 
 class ConvNormPReLU(ConvNorm):

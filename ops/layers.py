@@ -19,7 +19,7 @@ from mxnet.gluon import nn
 from ops import choice
 
 
-def prelu(F: Any, x: Any, alpha: Any, parameter: gluon.Parameter, fused: bool = True) -> Any:
+def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool = True) -> Any:
     """Rectify with one slope per channel: max(x, 0) + alpha * min(x, 0).
 
     Three forms of one function of the same parameter:
@@ -83,7 +83,7 @@ def batch_norm(
     return F.face_batch_norm(x, *values, prelu=False, **_statistics(norm))[0]
 
 
-def conv_norm(F: Any, x: Any, conv: nn.Conv2D, norm: nn.BatchNorm, fused: bool = True) -> Any:
+def conv_norm(F: Any, x: Any, conv: nn.Conv2D, norm: nn.BatchNorm, *, fused: bool = True) -> Any:
     """Convolve without bias, then normalise over the batch."""
     return norm(_convolve(F, x, conv, fused))
 
@@ -99,7 +99,7 @@ def conv_norm_prelu(
 ) -> Any:
     """Convolve without bias, normalise over the batch, rectify with the slopes of ``act.alpha``."""
     if not (fused and _training()):
-        return act(conv_norm(F, x, conv, norm, fused))
+        return act(conv_norm(F, x, conv, norm, fused=fused))
     choice.refuse_add("convolution and PReLU", conv.weight, norm.gamma, norm.beta, act.alpha)
     learned = [norm.gamma, norm.beta, norm.running_mean, norm.running_var, act.alpha]
     if _is_depthwise(conv) and choice.fused_scores():
