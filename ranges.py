@@ -2,19 +2,22 @@
 """Ranges of settings, declared as types: ``m2: Annotated[float, Within(0, 1.57, "in radians")]``.
 
 The sections of the configuration, the nets and the heads declare their settings so. One
-declaration gives the check, the sentence of its error, and the line of the help.
+declaration gives the check, the sentence of its error, the line of the help and the JSON Schema.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["Setting", "Within", "above", "at_least", "setting", "settings"]
+__all__ = ["Setting", "Within", "above", "at_least", "checked_options", "setting", "settings"]
+
+Builders = Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,10 @@ class Within:
     def __str__(self) -> str:
         parts = []
         if math.isfinite(self.low):
-            parts.append(f"{'above' if self.open_low else 'from'} {self.low:g}")
+            parts.append(f"{'above' if self.open_low else 'from'} {_digits(self.low)}")
         if math.isfinite(self.high):
-            parts.append(f"{'below' if self.open_high else 'up to'} {self.high:g}")
+            word = ("to below" if parts else "below") if self.open_high else "up to"
+            parts.append(f"{word} {_digits(self.high)}")
         return " ".join(parts)
 
 
@@ -67,7 +71,7 @@ class Setting:
 
     name: str
     kind: Any
-    """Type without its range: float, int, bool, str or a Literal."""
+    """Type without its range: float, int, bool, str, a Literal, a list of one of them, a class."""
     range: Within | None
     default: Any
 
@@ -76,26 +80,47 @@ class Setting:
         """Values of a Literal; empty for other types."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
+    @property
+    def entry(self) -> Setting | None:
+        """Setting of one entry of a list; None for other types."""
+        listed = get_origin(self.kind) is list
+        return setting(self.name, get_args(self.kind)[0], None) if listed else None
+
+    @property
+    def noun(self) -> str:
+        """Name of the type with its range, as after "must be" in a sentence."""
+        if self.choices:
+            return f"one of {', '.join(map(repr, self.choices))}"
+        if self.entry:
+            return f"a list, each entry {self.entry.noun}"
+        nouns = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+        noun = nouns.get(self.kind) or f"a {self.kind.__name__.lower()}"
+        return f"{noun} {self.range}" if self.range else noun
+
     def problem(self, value: Any) -> str:
         """Return what is wrong with a value, empty if nothing is."""
-        if self.choices:
-            if value in self.choices and not isinstance(value, bool):
-                return ""
-            return f"must be one of {', '.join(map(repr, self.choices))}, got {value!r}"
-        if self.kind is bool:
-            right = isinstance(value, bool)
-            return "" if right else f"must be true or false, got {value!r}; write it without quotes"
-        if self.kind not in (int, float):
-            right = isinstance(value, self.kind)
-            return "" if right else f"must be {self.kind.__name__}, got {value!r}"
-        number = numbers.Integral if self.kind is int else numbers.Real
-        right = isinstance(value, number) and not isinstance(value, bool)
-        # Text is not converted: PyYAML reads 5e-4 as text, and so would hide a slip.
-        if right and math.isfinite(value) and (self.range is None or value in self.range):
+        if self.entry and isinstance(value, list):
+            return next(filter(None, map(self.entry.problem, value)), "")
+        if self._accepts(value):
             return ""
-        noun = "a whole number" if self.kind is int else "a number"
-        text = f"must be {noun} {self.range or ''}".rstrip() + f", got {value!r}"
+        text = f"must be {self.noun}, got {value!r}"
+        if self.choices:
+            near = difflib.get_close_matches(str(value), map(str, self.choices), 1)
+            return f"{text}; did you mean {near[0]!r}?" if near else text
+        if self.kind is bool and isinstance(value, str):
+            return f"{text}; write it without quotes"
         return f"{text}; {self.range.advice}" if self.range and self.range.advice else text
+
+    def _accepts(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices and not isinstance(value, bool)
+        if self.kind not in (int, float):
+            return not self.entry and isinstance(value, self.kind)
+        # Text is not converted: PyYAML reads 5e-4 as text, and so would hide a slip.
+        number = numbers.Integral if self.kind is int else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
+            return False
+        return self.range is None or value in self.range
 
 
 def setting(name: str, annotation: Any, default: Any) -> Setting:
@@ -115,3 +140,65 @@ def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
         for p in inspect.signature(builder).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     }
+
+
+def cross_problems(
+    builder: Callable[..., Any], options: Mapping[str, Any]
+) -> Iterable[tuple[str, str]]:
+    """Return (key, sentence) of settings that exclude each other, each in its range.
+
+    A builder says so in ``problems``, a static method of all its options; most have none.
+    """
+    find = getattr(builder, "problems", None)
+    defaults = {name: each.default for name, each in settings(builder).items()}
+    return find({**defaults, **options}) if find else ()
+
+
+def checked_options(
+    section: str, name: str, builders: Builders, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the given options of a builder chosen by name, numbers as the type declared.
+
+    Parameters
+    ----------
+    section
+        "net" or "head": the first word of the sentence.
+    name
+        Name of the builder.
+    builders
+        Builders by name.
+    options
+        Keyword arguments for it.
+
+    Raises
+    ------
+    ValueError
+        With the first problem: an unknown name or option, a value out of its range.
+    """
+    if name not in builders:
+        near = difflib.get_close_matches(str(name), builders, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        known = ", ".join(builders)
+        raise ValueError(f"{section}.name: unknown {section} {name!r}; {hint}known: {known}")
+    declared = settings(builders[name])
+    for key in options:
+        if key not in declared:
+            known = ", ".join(declared)
+            raise ValueError(f"{section}.{key}: no setting of {section} {name!r}; known: {known}")
+    for key, text in _problems(builders[name], declared, options):
+        raise ValueError(f"{section}.{key}: {text}")
+    numeric = {key for key in options if declared[key].kind in (int, float)}
+    return {k: declared[k].kind(v) if k in numeric else v for k, v in options.items()}
+
+
+def _problems(
+    builder: Callable[..., Any], declared: Mapping[str, Setting], options: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    for key, value in options.items():
+        if text := declared[key].problem(value):
+            yield key, text
+    yield from cross_problems(builder, options)
+
+
+def _digits(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"

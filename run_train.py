@@ -22,7 +22,6 @@ if __name__ == "__main__":  # first of all: the rest takes seconds, and the laun
 THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
 keep_memory()  # before there are threads
 
-import inspect
 import os
 import sys
 import time
@@ -42,8 +41,7 @@ from evaluation.pairs import Pairs, read_pairs
 from evaluation.set_check import check_sets
 from heads import HEADS, build_head
 from heads.metric import check_batches
-from launch.config.cli import load_config
-from launch.config.configuration import Config, ConfigError, differences
+from launch.config import Config, ConfigError, differences, information, load_config
 from launch.environment.gpu import choose_device
 from launch.environment.provenance import commit, versions
 from launch.ranks.agreement import Refused, agree, gather_notices, require_equal
@@ -119,8 +117,11 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
 
     What must be closed however it ends is given to ``at_end``.
     """
-    signatures = ({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
-    config = agree(comm, lambda: load_config(argv, *signatures))
+    if text := agree(comm, lambda: information(argv, NETS, HEADS)):
+        if comm.rank == 0:
+            print(text, flush=True)
+        return
+    config = agree(comm, lambda: load_config(argv, NETS, HEADS))
     plain = config.to_dict()
     mapped.guard_with(ops.guard())
     inputs = agree(comm, lambda: open_inputs(config, comm))
@@ -354,8 +355,9 @@ def choose_folder(
         nonlocal run
         if comm.rank:
             return []
+        compare = partial(differences, defaults=config.defaults())
         run = choose_run(
-            Path(config.run.dir), config.run.name, config.run.resume, plain, differences, data
+            Path(config.run.dir), config.run.name, config.run.resume, plain, compare, data
         )
         write_config(
             run.folder, plain, {"versions": versions(), "commit": commit(), "ranks": comm.size}

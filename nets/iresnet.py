@@ -2,21 +2,17 @@
 """IResNet: the residual networks of the ArcFace paper, 24 to 65 million parameters."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from mxnet import gluon
 from mxnet.gluon import nn
 
 import ops
 from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU
-from nets.checks import (
-    check_dropout,
-    check_embedding_size,
-    check_features,
-    check_image_size,
-    feature_size,
-)
 from nets.embedding import DenseEmbedding
+from nets.image_size import check_features, check_image_size, feature_size
+from ranges import Within, at_least
 
 STEM_CHANNELS = 64
 STAGE_CHANNELS = (64, 128, 256, 512)
@@ -27,9 +23,13 @@ UNITS = {
     50: (3, 4, 14, 3),
     100: (3, 13, 30, 3),
 }
-PAPER_EMBEDDING_SIZE = 512
 FUSED = False
-"""Dense convolutions all through; `nets.blocks.ConvNorm` says why they stay with oneDNN."""
+"""Dense convolutions all through; `ops.layers` says why they stay with oneDNN."""
+EmbeddingSize = Annotated[int, at_least(1, "512 is the network of the paper")]
+Dropout = Annotated[
+    float,
+    Within(0, 1, "0.0 drops nothing, 0.4 is the network of the paper", open_high=True),
+]
 
 
 class IRUnit(gluon.HybridBlock):
@@ -119,7 +119,8 @@ class IResNet(ops.TwoGraphs):
     def __init__(
         self,
         units: Sequence[int],
-        embedding_size: int = PAPER_EMBEDDING_SIZE,
+        embedding_size: int = 512,
+        *,
         dropout: float = 0.0,
         channels: Sequence[int] = STAGE_CHANNELS,
         image_size: tuple[int, int] = (112, 112),
@@ -137,76 +138,54 @@ class IResNet(ops.TwoGraphs):
                     stage.add(IRUnit(after, after))
                 self.stages.add(stage)
                 before = after
-            left = feature_size(image_size, len(channels))
-            self.embedding = DenseEmbedding(before, embedding_size, left, dropout)
+            remaining = feature_size(image_size, len(channels))
+            self.embedding = DenseEmbedding(before, embedding_size, remaining, dropout)
 
     def hybrid_forward(self, F, x):
         return self.embedding(self.stages(self.stem(x)))
 
 
-def iresnet18(
-    image_size: tuple[int, int] = (112, 112),
-    *,
-    embedding_size: int = PAPER_EMBEDDING_SIZE,
-    dropout: float = 0.0,
-) -> IResNet:
-    """Build an `IResNet` of 18 layers; see `build`."""
-    return build(18, image_size, embedding_size, dropout)
-
-
-def iresnet34(
-    image_size: tuple[int, int] = (112, 112),
-    *,
-    embedding_size: int = PAPER_EMBEDDING_SIZE,
-    dropout: float = 0.0,
-) -> IResNet:
-    """Build an `IResNet` of 34 layers; see `build`."""
-    return build(34, image_size, embedding_size, dropout)
-
-
-def iresnet50(
-    image_size: tuple[int, int] = (112, 112),
-    *,
-    embedding_size: int = PAPER_EMBEDDING_SIZE,
-    dropout: float = 0.0,
-) -> IResNet:
-    """Build an `IResNet` of 50 layers; see `build`."""
-    return build(50, image_size, embedding_size, dropout)
-
-
-def iresnet100(
-    image_size: tuple[int, int] = (112, 112),
-    *,
-    embedding_size: int = PAPER_EMBEDDING_SIZE,
-    dropout: float = 0.0,
-) -> IResNet:
-    """Build an `IResNet` of 100 layers; see `build`."""
-    return build(100, image_size, embedding_size, dropout)
-
-
-def build(depth: int, image_size: tuple[int, int], embedding_size: int, dropout: float) -> IResNet:
-    """Build an `IResNet` of a depth in ``UNITS``.
+def iresnet(depth: int) -> Callable[..., IResNet]:
+    """Return the function that builds an `IResNet` of a depth in ``UNITS``.
 
     Parameters
     ----------
     depth
         Number of layers, as the field counts them.
+    """
+    name = f"iresnet{depth}"
+
+    def build(
+        image_size: tuple[int, int] = (112, 112),
+        *,
+        embedding_size: EmbeddingSize = 512,
+        dropout: Dropout = 0.0,
+    ) -> IResNet:
+        size = check_image_size(name, image_size)
+        features = STAGE_CHANNELS[-1] * math.prod(feature_size(size, len(STAGE_CHANNELS)))
+        check_features(name, size, features, embedding_size)
+        return IResNet(UNITS[depth], embedding_size, dropout=dropout, image_size=size)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"""IResNet of {depth} layers, the residual network of the ArcFace paper.
+
+    Parameters
+    ----------
     image_size
         (height, width) of the images in pixels.
     embedding_size
-        Length of the embedding, at least 1.
+        Length of the embedding.
     dropout
-        From 0 to below 1. The MXNet networks of the paper drop 0.4, InsightFace's later training
-        script 0.
+        Share of the last feature map that is dropped in training. The MXNet networks of the paper
+        drop 0.4, InsightFace's later training script 0.
 
     Raises
     ------
     ValueError
-        If a value is out of range or of the wrong type.
+        If the images are too small, or the last layer too large for MXNet.
+
+    Notes
+    -----
+    LResNet{depth}E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1.
     """
-    name = f"iresnet{depth}"
-    size = check_image_size(name, image_size)
-    embedding_size = check_embedding_size(embedding_size, PAPER_EMBEDDING_SIZE)
-    features = STAGE_CHANNELS[-1] * math.prod(feature_size(size, len(STAGE_CHANNELS)))
-    check_features(name, size, features, embedding_size)
-    return IResNet(UNITS[depth], embedding_size, check_dropout(dropout), image_size=size)
+    return build

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """MobileFaceNet: a face network of about one million parameters."""
 
+from typing import Annotated
+
 from mxnet.gluon import nn
 
 import ops
 from nets.blocks import ConvNormPReLU, LinearBottleneck
-from nets.checks import check_embedding_size, check_image_size, check_width, feature_size
 from nets.embedding import GlobalDepthwiseEmbedding
+from nets.image_size import check_image_size, feature_size
+from ranges import Within, at_least
 
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
-PAPER_EMBEDDING_SIZE = 128
+Width = Annotated[float, Within(0, 8, "1.0 is the network of the paper", open_low=True)]
+EmbeddingSize = Annotated[int, at_least(1, "128 is the network of the paper")]
 # Channels out, expanded channels of the first block (stride 2), expanded channels of the others,
 # number of others. The 1-4-6-2 form that the field trains.
 STAGES = (
@@ -21,16 +25,16 @@ STAGES = (
 
 
 class MobileFaceNet(ops.TwoGraphs):
-    """Bottlenecks between a strided stem and a global depthwise convolution.
+    """MobileFaceNet: bottlenecks between a strided stem and a global depthwise convolution.
 
     Parameters
     ----------
+    image_size
+        (height, width) in pixels; the global convolution is as large as the last feature map.
     width
         Factor on every number of channels but the embedding's, each rounded to a multiple of 8.
     embedding_size
         Length E of the embedding.
-    image_size
-        (height, width) in pixels; the global convolution is as large as what is left of them.
 
     Inputs
     ------
@@ -48,11 +52,13 @@ class MobileFaceNet(ops.TwoGraphs):
 
     def __init__(
         self,
-        width: float = 1.0,
-        embedding_size: int = PAPER_EMBEDDING_SIZE,
         image_size: tuple[int, int] = (112, 112),
+        *,
+        width: Width = 1.0,
+        embedding_size: EmbeddingSize = 128,
         **kwargs,
     ) -> None:
+        size = check_image_size("mobilefacenet", image_size)
         super().__init__(**kwargs)
         stem = scale_channels(STEM_CHANNELS, width)
         last = scale_channels(LAST_CHANNELS, width)
@@ -74,8 +80,8 @@ class MobileFaceNet(ops.TwoGraphs):
                 self.stages.add(stage)
                 before = channels
             self.last = ConvNormPReLU(before, last)
-            left = feature_size(image_size, 1 + len(STAGES))
-            self.embedding = GlobalDepthwiseEmbedding(last, embedding_size, left)
+            remaining = feature_size(size, 1 + len(STAGES))
+            self.embedding = GlobalDepthwiseEmbedding(last, embedding_size, remaining)
 
     def hybrid_forward(self, F, x):
         x = self.stem_depthwise(self.stem(x))
@@ -85,32 +91,3 @@ class MobileFaceNet(ops.TwoGraphs):
 def scale_channels(channels: int, width: float) -> int:
     """Multiply a number of channels by the width and round to a multiple of 8, at least 8."""
     return max(8, int(channels * width / 8 + 0.5) * 8)
-
-
-def mobilefacenet(
-    image_size: tuple[int, int] = (112, 112),
-    *,
-    width: float = 1.0,
-    embedding_size: int = PAPER_EMBEDDING_SIZE,
-) -> MobileFaceNet:
-    """Build a `MobileFaceNet`.
-
-    Parameters
-    ----------
-    image_size
-        (height, width) of the images in pixels.
-    width
-        Factor on the numbers of channels, above 0 and at most 8.
-    embedding_size
-        Length of the embedding, at least 1.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range or of the wrong type.
-    """
-    return MobileFaceNet(
-        width=check_width(width),
-        embedding_size=check_embedding_size(embedding_size, PAPER_EMBEDDING_SIZE),
-        image_size=check_image_size("mobilefacenet", image_size),
-    )

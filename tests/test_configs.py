@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from pathlib import Path
@@ -12,17 +11,18 @@ import pytest
 import yaml
 
 from heads import HEADS, build_head
-from launch.config.cli import load_config
-from launch.config.configuration import build_config, read_yaml
+from launch.config import load_config
+from launch.config.configuration import build_config
+from launch.config.yaml_files import read_yaml
 from nets import NETS, build_net
 from pipeline.decode.decode_paths import PATHS
+from ranges import settings
 from tests.parallel.ranks import run, training
 from tests.parallel.test_refusals import check_refusal
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
-SIGNATURES = tuple({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
 
 
 def opening(path: Path) -> list[str]:
@@ -48,7 +48,7 @@ def test_there_are_configurations():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONFIGS).as_posix())
 def test_configuration_loads_and_builds(path, monkeypatch, tmp_path):
     monkeypatch.setenv("FACES_DIR", str(tmp_path))
-    config = load_config(["--cfg", str(path), *overrides(path)], *SIGNATURES)
+    config = load_config(["--cfg", str(path), *overrides(path)], NETS, HEADS)
     assert config.run.name == path.stem
     net = build_net(config.net.name, **config.net.options)
     assert net.collect_params()
@@ -64,9 +64,8 @@ def test_configuration_loads_and_builds(path, monkeypatch, tmp_path):
 def test_every_loss_is_chosen_by_its_name(name):
     raw = read_yaml(CONFIGS / "demo.yaml")
     raw["head"] = {"name": name}
-    config = build_config(raw, *SIGNATURES, where="demo.yaml")
-    schema = inspect.signature(HEADS[name]).parameters.values()
-    assert set(config.head.options) == {p.name for p in schema if p.kind is p.KEYWORD_ONLY}
+    config = build_config(raw, NETS, HEADS, where="demo.yaml")
+    assert set(config.head.options) == set(settings(HEADS[name]))
     # What all ranks compare, and the run keeps.
     assert json.loads(json.dumps(config.to_dict()))["head"] == {
         "name": name,
@@ -93,8 +92,8 @@ def test_dalis_pipeline_is_one_override_away():
     given = ["data.records=/set", "run.name=one"]
     said = [text for text in overrides(CONFIGS / "mbf_arcface.yaml") if "FOLDER" not in text]
     assert said == ["data.reader=window", "data.decode=mixed"]
-    base = load_config(["--cfg", "mbf_arcface.yaml", *said, *given], *SIGNATURES)
-    named = load_config(["--cfg", "mbf_arcface_dali.yaml", *given], *SIGNATURES)
+    base = load_config(["--cfg", "mbf_arcface.yaml", *said, *given], NETS, HEADS)
+    named = load_config(["--cfg", "mbf_arcface_dali.yaml", *given], NETS, HEADS)
     assert base.to_dict() == named.to_dict()
     assert (named.data.reader, named.data.decode) == ("window", "mixed")
 
@@ -110,7 +109,8 @@ def test_the_document_shows_the_pipeline_as_it_is():
     document = (ROOT / "docs" / "gpu.md").read_text()
     shown = document.split("```python\n")[1].split("```")[0]
     assert len(shown.splitlines()) <= 15
-    source = (ROOT / "pipeline" / "dali.py").read_text()
+    files = (ROOT / "pipeline" / "decode").glob("dali*.py")
+    source = "\n".join(path.read_text() for path in files)
     names = re.findall(r"fn\.[a-z_.]+", shown)
     order = ["fn.readers.mxnet", "fn.decoders.image", "fn.crop_mirror_normalize"]
     assert [name for name in names if name in order] == order

@@ -21,9 +21,8 @@ from launch.config import ConfigError
 old, driverless = sys.argv[1:3]
 launch.environment.gpu.version = {"mxnet-cu112": "1.9.1"}.__getitem__
 arguments = ["--cfg", "demo.yaml", "data.records=[]", "data.loader=synthetic", "eval.sets=[]"]
-signatures = ({n: run_train.inspect.signature(b) for n, b in d.items()}
-              for d in (run_train.NETS, run_train.HEADS))
-config = run_train.load_config([*arguments, "data.num_classes=10"], *signatures)
+builders = run_train.NETS, run_train.HEADS
+config = run_train.load_config([*arguments, "data.num_classes=10"], *builders)
 
 def opened(gpus, driver, rank, ranks):
     launch.environment.gpu.DRIVER = driver

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of run_train.py: ``--cfg NAME.yaml [section.key=value ...]``."""
+"""The command line of run_train.py: ``--cfg NAME.yaml [section.key=value ...]``, ``--help``."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from launch.config.configuration import Config, ConfigError, Signatures, build_config, read_yaml
-from launch.config.paths import NoHome, home_path
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+from launch.config.configuration import Config, ConfigError, build_config
+from launch.config.help import help_text, listing
+from launch.config.schema import schema_text
+from launch.config.yaml_files import find_config, read_yaml
+from ranges import Builders
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,38 +23,26 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"command line: {message}; use --cfg NAME.yaml [section.key=value ...]")
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[Path, list[str]]:
-    """Return the configuration file and the overrides that a command line names.
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of a command line; launch/config/help.py describes them.
 
     Raises
     ------
     ConfigError
-        If an argument is unknown or the file does not exist.
+        If an argument is unknown, or none says what to do.
     """
-    parser = _Parser(
-        prog="run_train.py",
-        description="Train a face-recognition network from record files and verify it.",
-        epilog="Overrides: section.key=value, for example data.batch_size=64 train.max_steps=100.",
-    )
-    parser.add_argument(
-        "--cfg", required=True, metavar="FILE", help="a YAML file: a path, else a name in configs/"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    arguments = parser.parse_intermixed_args(list(argv))
-    return find_config(arguments.cfg), arguments.overrides
-
-
-def find_config(name: str) -> Path:
-    """Return the path of a configuration: the path itself if it exists, else under configs/."""
-    try:
-        given = home_path(name)
-    except NoHome as error:
-        raise ConfigError(f"--cfg: {error}") from None
-    for path in (given, CONFIGS / name):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml")))
-    raise ConfigError(f"--cfg: no such file, got {name!r}; give a path or one of configs/: {known}")
+    parser = _Parser(prog="run_train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--cfg")
+    parser.add_argument("-h", "--help", nargs="?", const="")
+    parser.add_argument("--list")
+    parser.add_argument("--print-config", action="store_true")
+    parser.add_argument("--print-schema", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    found = parser.parse_intermixed_args(list(argv))
+    asked = found.help is not None or found.list is not None or found.print_schema
+    if found.cfg is None and not asked:
+        parser.error("--cfg is required")
+    return found
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -79,7 +67,35 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
     return merged
 
 
-def load_config(argv: Sequence[str], nets: Signatures, heads: Signatures) -> Config:
+def information(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
+    """Return what a command line asks to print instead of training; empty if it is to train.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the program's name.
+    nets, heads
+        Builders by name.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, or the configuration to print has problems.
+    """
+    arguments = parse_arguments(argv)
+    if arguments.help is not None:
+        return help_text(arguments.help, nets, heads).rstrip()
+    if arguments.list is not None:
+        return listing(arguments.list, nets, heads)
+    if arguments.print_schema:
+        return schema_text(nets, heads).rstrip()
+    if arguments.print_config:
+        config = load_config(argv, nets, heads).to_dict()
+        return str(yaml.safe_dump(config, sort_keys=False)).rstrip()
+    return ""
+
+
+def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     """Return the configuration that a command line asks for.
 
     Parameters
@@ -87,19 +103,20 @@ def load_config(argv: Sequence[str], nets: Signatures, heads: Signatures) -> Con
     argv
         Arguments without the program's name.
     nets, heads
-        Signatures of the builders by name (see launch/config/configuration.py).
+        Builders by name; their keyword-only arguments are the keys of ``net`` and ``head``.
 
     Raises
     ------
     ConfigError
         With all problems at once.
     """
-    path, overrides = parse_arguments(argv)
+    arguments = parse_arguments(argv)
+    path = find_config(arguments.cfg)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path.name}: expected sections with key: value lines, got {raw!r}")
     raw.pop("notes", None)  # the config.yaml of a run carries versions and commit
-    raw = apply_overrides(raw, overrides)
+    raw = apply_overrides(raw, arguments.overrides)
     run = raw.setdefault("run", {}) or {}
     if isinstance(run, dict) and not run.get("name"):
         raw["run"] = {**run, "name": path.stem}

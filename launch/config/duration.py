@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+PATTERN = r"\s*([0-9]*\.?[0-9]+)\s*(images?|epochs?|%)\s*"
+"""Regular expression of a duration other than 0: amount and unit."""
+
 
 @dataclass(frozen=True)
 class Duration:
@@ -24,7 +27,7 @@ class Duration:
         """Read a duration; raise ValueError with what was expected."""
         if text in (0, "0"):
             return cls()
-        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(images?|epochs?|%)\s*", str(text))
+        match = re.fullmatch(PATTERN, str(text))
         if not match:
             raise ValueError(
                 "expected a duration like '51200000 images', '2.5 epochs' or '10 %', "

@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of a configuration: every key, its type, its default, what it means.
+"""The sections of a configuration: every key, its type and range, its default, what it means.
 
-``check`` of a section yields what is wrong with its values, as (field, problem).
+The range of one value stands in its type; ``check`` of a section yields what is wrong between
+several values, as (field, problem). The help and the JSON Schema are made of the same declarations.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from launch.config.duration import NO_TIME, Duration
+from ranges import Setting, Within, above, at_least, setting
 
 PATHS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
 """Keys whose values are paths, in which ``~`` is the home folder."""
+
+Count = Annotated[int, at_least(0)]
+PositiveCount = Annotated[int, at_least(1)]
+NonNegative = Annotated[float, at_least(0)]
+Share = Annotated[float, Within(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -25,14 +33,14 @@ class RunConfig:
     """Folder of the run under ``dir``; the YAML's name by default."""
     dir: str = "runs"
     """Parent folder of all runs."""
-    seed: int = 1
+    seed: Annotated[int, Within(0, 2**31 - 1)] = 1
     """Seed of order, augmentation, initial weights."""
     resume: bool = True
-    """Go on with an unfinished run of this name; false starts a new one."""
+    """Resume an unfinished run of this name; false starts a new one."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: a GPU for each rank if the host has any, too few are refused; else the CPU for all."""
     operators: Literal["auto", "native", "plain"] = "auto"
-    """native: the fused operators of ops/; plain: Gluon's; auto: native where they can be had."""
+    """native: the fused operators of ops/; plain: Gluon's; auto: native if available."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""
@@ -41,8 +49,6 @@ class RunConfig:
                 "name",
                 f"must be a plain folder name, got {self.name!r}; use run.dir for the path",
             )
-        if not 0 <= self.seed < 2**31:
-            yield "seed", f"must be in 0 to 2147483647, got {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class DataConfig:
     """Folders with train.rec, train.idx and property, or .rec files; several are read as one."""
     labels: Literal["stacked", "shared"] = "stacked"
     """Several sets. stacked: of different people; shared: a label is one person in all of them."""
-    images_filter: int = 0
+    images_filter: Count = 0
     """People with fewer images are left out and the others numbered densely; 0 keeps all."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
     """dali: the pipeline; cpu: Gluon DataLoader, the baseline; synthetic: one fixed batch."""
@@ -65,53 +71,50 @@ class DataConfig:
     ] = "auto"
     """cpu: DALI; native: the compiled decoder, which gives the same pixels; mixed and following:
     DALI on GPUs; auto: with a GPU, measures for a few seconds at the start and takes the fastest;
-    otherwise native, where the operators are compiled and most pictures are of its kind."""
-    batch_size: int = 128
+    otherwise native, if the operators are compiled and it supports most images."""
+    batch_size: PositiveCount = 128
     """Images per rank and step."""
-    num_classes: int = 0
+    num_classes: Count = 0
     """Number of people; 0 takes it from the property file or the labels."""
-    window: int = 16384
+    window: PositiveCount = 16384
     """Images that the blocks reader mixes; those in the window reader's shuffle buffer."""
-    block: int = 128
+    block: PositiveCount = 128
     """Consecutive images that the blocks reader reads together."""
-    images_per_person: int = 0
+    images_per_person: Annotated[int, at_least(0, "4 is usual")] = 0
     """Batches of groups of so many images of one person, for losses on pairs; an epoch then shows
     every person once.  0: images in random order."""
-    bag: int = 0
+    bag: Annotated[int, at_least(0, "7200 is usual")] = 0
     """Images of a rank, so grouped, among which triplets are chosen before they are trained on;
     7200 as InsightFace has it.  0 for none."""
     mirror: bool = True
     """Mirror every image with probability one half."""
-    color_jitter: float = 0.0
+    color_jitter: Annotated[float, Within(0, 1, open_high=True)] = 0.0
     """Largest relative change of brightness, contrast, saturation; 0.125 as InsightFace has it."""
-    jpeg_quality: list[int] = field(default_factory=list)
+    jpeg_quality: list[Annotated[int, Within(1, 100)]] = field(default_factory=list)
     """[lowest, highest] quality of a second JPEG compression, [2, 20] as InsightFace has it."""
-    jpeg_probability: float = 0.5
+    jpeg_probability: Share = 0.5
     """Share of the images that are compressed again where jpeg_quality is given."""
-    cut_out: int = 0
+    cut_out: Count = 0
     """Side in pixels of a grey square laid over the image; 0 for none."""
-    cut_out_probability: float = 0.5
+    cut_out_probability: Share = 0.5
     """Share of the images that get a square where cut_out is given."""
-    shift: int = 0
+    shift: Count = 0
     """Most pixels by which an image is moved, down or up and right or left; 0 for none."""
-    grey: float = 0.0
+    grey: Share = 0.0
     """Share of the images that lose their colours."""
-    decoded_cache_mib: int = 0
-    """Memory of the host, for all its ranks, that may hold the decoded images; 0 decodes anew."""
-    threads: int = 0
+    decoded_cache_mib: Count = 0
+    """Memory of the host, for all its ranks, that may hold the decoded images; 0 keeps none."""
+    threads: Count = 0
     """Decoder threads per rank; 0 shares the cores among the ranks of the host."""
-    workers: int = 1
+    workers: Count = 1
     """Worker processes of the cpu loader; 0 decodes in the loader's own thread."""
-    prefetch: int = 4
-    """Batches made ahead."""
+    prefetch: PositiveCount = 4
+    """Prefetched batches."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""
         if not self.records and self.loader != "synthetic":
             yield "records", "required: a folder with train.rec, train.idx and property, or a .rec"
-        yield from _at_least(self, batch_size=1, num_classes=0, window=1, block=1)
-        yield from _at_least(self, threads=0, workers=0, prefetch=1, images_filter=0)
-        yield from _at_least(self, cut_out=0, shift=0, decoded_cache_mib=0)
         if len(self.records) > 1 and self.num_classes:
             yield (
                 "num_classes",
@@ -132,19 +135,14 @@ class DataConfig:
                 "is for data.loader=dali with data.reader=random or blocks, got "
                 f"{self.loader} with {self.reader}; set it to 0",
             )
-        yield from self._check_people()
-        if not 0 <= self.color_jitter < 1:
-            yield "color_jitter", f"must be in [0, 1), got {self.color_jitter}"
         quality = self.jpeg_quality
-        if quality and not (len(quality) == 2 and 1 <= quality[0] <= quality[1] <= 100):
+        if quality and not (len(quality) == 2 and quality[0] <= quality[1]):
             yield "jpeg_quality", f"must be [lowest, highest] within 1 to 100, got {quality}"
-        for key in ("jpeg_probability", "cut_out_probability", "grey"):
-            if not 0 <= getattr(self, key) <= 1:
-                yield key, f"must be in [0, 1], got {getattr(self, key)}"
+        yield from self._check_people()
 
     def _check_people(self) -> Iterator[tuple[str, str]]:
         each = self.images_per_person
-        if each == 1 or each < 0:
+        if each == 1:
             yield "images_per_person", f"must be 0 (off) or at least 2, got {each}; 4 is usual"
         elif each and self.batch_size % each:
             yield (
@@ -164,7 +162,7 @@ class DataConfig:
             )
         if not self.bag:
             return
-        if self.bag < 0 or self.bag % self.batch_size:
+        if self.bag % self.batch_size:
             yield "bag", f"must be a multiple of data.batch_size, got {self.bag}; 7200 is usual"
         if self.batch_size % 3:
             yield (
@@ -181,35 +179,32 @@ class OptimConfig:
     """Optimizer and learning-rate schedule."""
 
     name: Literal["sgd", "nag"] = "sgd"
-    lr: float = 0.1
+    """sgd: with momentum; nag: with Nesterov's."""
+    lr: Annotated[float, above(0)] = 0.1
     """Peak learning rate."""
-    momentum: float = 0.9
-    weight_decay: float = 5.0e-4
+    momentum: Annotated[float, Within(0, 1, open_high=True)] = 0.9
+    """Share of the last update that the next one keeps."""
+    weight_decay: NonNegative = 5.0e-4
     """Not applied to biases, BatchNorm and PReLU."""
     schedule: Literal["step", "cosine", "polynomial"] = "step"
+    """How the rate falls from ``lr`` after the warm-up."""
     milestones: list[Duration] = field(default_factory=list)
     """step: after each of these the rate is multiplied by ``decay``."""
-    decay: float = 0.1
-    power: float = 2.0
+    decay: Annotated[float, Within(0, 1, open_low=True)] = 0.1
+    """step: factor on the rate at a milestone."""
+    power: NonNegative = 2.0
     """polynomial: lr * (1 - progress) ** power."""
-    final_lr: float = 0.0
+    final_lr: NonNegative = 0.0
     """cosine and polynomial: the rate at the end."""
     warmup: Duration = NO_TIME
     """Linear rise from 0 to ``lr``."""
-    clip_norm: float = 0.0
+    clip_norm: NonNegative = 0.0
     """Largest global norm of the averaged gradients; 0 clips nothing."""
     fused_centres: bool = False
     """SGD on the class centres within the operator, without an array of gradients; one rank."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""
-        if self.lr <= 0:
-            yield "lr", f"must be above 0, got {self.lr}"
-        if not 0 <= self.momentum < 1:
-            yield "momentum", f"must be in [0, 1), got {self.momentum}"
-        if not 0 < self.decay <= 1:
-            yield "decay", f"must be in (0, 1], got {self.decay}"
-        yield from _at_least(self, weight_decay=0, power=0, final_lr=0, clip_norm=0)
         if self.fused_centres and (self.name != "sgd" or self.clip_norm):
             yield (
                 "fused_centres",
@@ -224,11 +219,11 @@ class OptimConfig:
 class TrainConfig:
     """How long, and what is kept."""
 
-    epochs: int = 0
+    epochs: Count = 0
     """Passes over the set; 0 sets no end.  The earliest of the three ends the run."""
-    max_images: int = 0
+    max_images: Count = 0
     """Images of all ranks together; 0 sets no end."""
-    max_steps: int = 0
+    max_steps: Count = 0
     """Updates with the number of ranks that the run began with; 0 sets no end."""
     pretrained: str = ""
     """A checkpoint folder that the run starts from: its net, and what fits of its head."""
@@ -236,17 +231,15 @@ class TrainConfig:
     """Plain (normalised) softmax until then."""
     margin_warmup: Duration = NO_TIME
     """From margin_start on, the margin grows linearly over this stretch."""
-    log_every: int = 20
+    log_every: PositiveCount = 20
     """Steps between two lines of the log; losses are read and ranks compared then."""
-    checkpoint_every: int = 1000
+    checkpoint_every: PositiveCount = 1000
     """Steps between two checkpoints."""
-    keep_checkpoints: int = 3
-    """How many checkpoints stay."""
+    keep_checkpoints: PositiveCount = 3
+    """Number of checkpoints kept."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem)."""
-        yield from _at_least(self, epochs=0, max_images=0, max_steps=0, log_every=1)
-        yield from _at_least(self, checkpoint_every=1, keep_checkpoints=1)
         if not (self.epochs or self.max_images or self.max_steps):
             yield "epochs", "one of epochs, max_images and max_steps must be above 0, got 0 for all"
 
@@ -257,17 +250,17 @@ class EvalConfig:
 
     sets: list[str] = field(default_factory=list)
     """.bin files, or folders whose .bin files are all taken."""
-    every_steps: int = 2000
+    every_steps: Count = 2000
     """Steps between two verifications; 0: only at the end."""
-    batch_size: int = 64
+    batch_size: PositiveCount = 64
     """Images per forward pass."""
 
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem)."""
-        yield from _at_least(self, every_steps=0, batch_size=1)
 
-
-def _at_least(section: Any, **limits: float) -> Iterator[tuple[str, str]]:
-    for name, limit in limits.items():
-        if getattr(section, name) < limit:
-            yield name, f"must be at least {limit}, got {getattr(section, name)}"
+def section_settings(section: type) -> dict[str, Setting]:
+    """Return the settings of a section, by name, as `ranges.settings` does for builders."""
+    hints = get_type_hints(section, include_extras=True)
+    defaults: Any = section()
+    return {
+        f.name: setting(f.name, hints[f.name], getattr(defaults, f.name))
+        for f in dataclasses.fields(section)
+    }

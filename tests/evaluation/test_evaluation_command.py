@@ -217,7 +217,7 @@ def test_a_net_is_loaded_in_the_form_for_its_device(checkpoint, monkeypatch):
         found = current()
         return SimpleNamespace(device_type="gpu") if found == mx.cpu(1) else found
 
-    monkeypatch.setattr("ops.context.current_context", stand_in)
+    monkeypatch.setattr("mxnet.context.current_context", stand_in)
     image = np.random.default_rng(0).normal(size=(2, 3, 112, 112))
     found = []
     for ctx, convolutions in ((mx.cpu(), True), (mx.cpu(1), False)):

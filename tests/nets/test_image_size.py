@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nets import NETS, build_net, check_image_size
-from nets.checks import LEAST_SIDE, feature_size
+from nets.image_size import LEAST_SIDE, feature_size
 from nets.iresnet import IResNet
 from tests.nets.steps import images, train_step
 

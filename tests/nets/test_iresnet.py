@@ -185,7 +185,7 @@ def test_parameter_names_are_structural_and_stable():
     [
         (
             {"embedding_size": 0},
-            "net.embedding_size: must be a whole number of at least 1, got 0; 512 is the network",
+            "net.embedding_size: must be a whole number from 1, got 0; 512 is the network",
         ),
         ({"dropout": 1.0}, "net.dropout: must be a number from 0 to below 1, got 1.0; 0.0 drops"),
         ({"dropout": -0.1}, "net.dropout: must be a number from 0 to below 1, got -0.1; "),

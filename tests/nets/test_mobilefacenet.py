@@ -9,6 +9,7 @@ import pytest
 
 from nets import NETS, build_net
 from nets.mobilefacenet import scale_channels
+from ranges import settings
 from tests.nets.steps import images, learned, train_step
 from tools.net_size import measure
 
@@ -138,16 +139,18 @@ def test_parameter_names_are_structural_and_stable():
 
 def test_builders_are_their_own_schema():
     for builder in NETS.values():
-        first, *settings = inspect.signature(builder).parameters.values()
-        assert (first.name, first.default) == ("image_size", (112, 112))
-        for parameter in settings:
-            assert parameter.kind is parameter.KEYWORD_ONLY
-            assert parameter.annotation in (int, float, bool, str)
-            assert isinstance(parameter.default, parameter.annotation)
+        image_size = next(iter(inspect.signature(builder).parameters.values()))
+        assert (image_size.name, image_size.default) == ("image_size", (112, 112))
+        assert settings(builder)
+        for setting in settings(builder).values():
+            assert setting.range and setting.range.advice
+            assert isinstance(setting.default, setting.kind) and not setting.problem(
+                setting.default
+            )
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "sentence"),
+    ("name", "options", "sentence"),
     [
         (
             "mobilefacenets",
@@ -156,24 +159,24 @@ def test_builders_are_their_own_schema():
         ),
         ("x", {}, "net.name: unknown net 'x'; known: mobilefacenet"),
         ("mobilefacenet", {"depth": 3}, "net.depth: no setting of net 'mobilefacenet'; known: wi"),
-        ("mobilefacenet", {"width": 0}, "net.width: must be a number above 0 and at most 8, got 0"),
-        ("mobilefacenet", {"width": "1"}, "net.width: must be a number above 0 and at most 8, got"),
-        ("mobilefacenet", {"width": True}, "net.width: must be a number above 0 and at most 8, g"),
+        ("mobilefacenet", {"width": 0}, "net.width: must be a number above 0 up to 8, got 0; 1.0"),
+        ("mobilefacenet", {"width": "1"}, "net.width: must be a number above 0 up to 8, got '1'"),
+        ("mobilefacenet", {"width": True}, "net.width: must be a number above 0 up to 8, got True"),
         (
             "mobilefacenet",
             {"embedding_size": 0},
-            "net.embedding_size: must be a whole number of at least 1, got 0",
+            "net.embedding_size: must be a whole number from 1, got 0",
         ),
         (
             "mobilefacenet",
             {"embedding_size": 1.5},
-            "net.embedding_size: must be a whole number of at least 1, got 1.5",
+            "net.embedding_size: must be a whole number from 1, got 1.5",
         ),
     ],
 )
-def test_bad_settings_are_refused_in_a_sentence(name, settings, sentence):
+def test_bad_settings_are_refused_in_a_sentence(name, options, sentence):
     with pytest.raises(ValueError) as error:
-        build_net(name, **settings)
+        build_net(name, **options)
     assert str(error.value).startswith(sentence)
 
 

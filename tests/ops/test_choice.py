@@ -249,8 +249,8 @@ def use_gpu_library(monkeypatch, tmp_path):
     command = ["g++", "-x", "c", "-shared", "-fPIC", "-o", library, source]
     subprocess.run(command, check=True)
     monkeypatch.setattr("ops.build.compile_library", lambda: library)
-    monkeypatch.setattr(ops, "Feed", lambda compiled: None)
-    monkeypatch.setattr(ops, "_loaded", True)
+    monkeypatch.setattr("ops.choice.Feed", lambda compiled: None)
+    monkeypatch.setattr("ops.choice.state.loaded", True)
 
 
 def test_the_gpu_of_the_rank_is_asked(monkeypatch, tmp_path):
@@ -273,7 +273,7 @@ def second_cpu_is_a_gpu(monkeypatch):
         found = current()
         return SimpleNamespace(device_type="gpu") if found == mx.cpu(1) else found
 
-    monkeypatch.setattr("ops.context.current_context", stand_in)
+    monkeypatch.setattr("mxnet.context.current_context", stand_in)
 
 
 def test_the_device_of_the_arrays_decides_where_nobody_has_said(second_cpu_is_a_gpu):

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import json
+
 import mxnet as mx
 import numpy as np
 import pytest
+
+import ops
+from nets.blocks import ConvNorm, ConvNormPReLU
 
 STATISTICS = {"epsilon": 1e-5, "momentum": 0.9}
 SHAPES = [
@@ -200,3 +205,45 @@ def test_depthwise_convolution_with_norm_and_prelu(shape, stride, dtype, toleran
 def test_shapes_and_types_are_checked(call, says):
     with pytest.raises(mx.base.MXNetError, match=says):
         call(mx.nd).wait_to_read()
+
+
+def traced(block, training=True):
+    """Return the operators of a block's graph, in order."""
+    with mx.autograd.record(train_mode=training):
+        nodes = json.loads(block(mx.sym.var("data")).tojson())["nodes"]
+    return [node["op"] for node in nodes if node["op"] != "null"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "operators"),
+    [
+        ((8, 16, 1, 1, 0), 1, ["face_pointwise", "face_batch_norm"]),
+        ((8, 16, 1, 2, 0), 1, ["Convolution", "face_batch_norm"]),
+        ((8, 16, 1, 1, 1), 1, ["Convolution", "face_batch_norm"]),
+        ((8, 16, 1, 1, 0), 4, ["Convolution", "face_batch_norm"]),
+        ((8, 16, 3, 1, 1), 1, ["Convolution", "face_batch_norm"]),
+        ((8, 8, 3, 1, 1), 8, ["face_depthwise_norm"]),
+        ((8, 8, 3, 2, 1), 8, ["face_depthwise_norm"]),
+        ((8, 8, 3, 1, 0), 8, ["Convolution", "face_batch_norm"]),
+        ((8, 8, 5, 1, 1), 8, ["Convolution", "face_batch_norm"]),
+        ((8, 16, 3, 1, 1), 8, ["Convolution", "face_batch_norm"]),
+        ((8, 8, 3, 1, 1), 4, ["Convolution", "face_batch_norm"]),
+    ],
+)
+def test_the_shape_of_a_convolution_chooses_its_operator(shape, groups, operators):
+    linear = ["Convolution", "face_batch_norm"] if len(operators) == 1 else operators
+    assert traced(ConvNorm(*shape, groups=groups)) == linear
+    block = ConvNormPReLU(*shape, groups=groups)
+    assert traced(block) == operators
+    plain = traced(block, training=False)
+    assert plain[:2] == ["Convolution", "BatchNorm"]
+    assert traced(ConvNormPReLU(*shape, groups=groups, fused=False)) == plain
+    ops.use("plain")
+    assert traced(block) == plain
+
+
+def test_the_stride_reaches_the_operator():
+    block = ConvNormPReLU(8, 8, 3, 2, 1, groups=8)
+    block.initialize()
+    with mx.autograd.record():
+        assert block(mx.nd.ones((2, 8, 6, 6))).shape == (2, 8, 3, 3)

@@ -76,7 +76,9 @@ def graphs() -> Iterator[tuple[str, mx.sym.Symbol, dict[str, np.ndarray]]]:
         ops.use("plain", device)
         nets = {
             "mobilefacenet": MobileFaceNet(width=0.125, embedding_size=SIZE, image_size=IMAGE_SIZE),
-            "iresnet": IResNet((1, 1, 1, 1), SIZE, 0.4, (8, 16, 24, 32), image_size=IMAGE_SIZE),
+            "iresnet": IResNet(
+                (1, 1, 1, 1), SIZE, dropout=0.4, channels=(8, 16, 24, 32), image_size=IMAGE_SIZE
+            ),
         }
         for name, net in nets.items():
             with mx.autograd.train_mode():

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: where a configuration is found and how overrides are put in."""
+"""The command line: how overrides are put in, what can be asked for."""
 
 from __future__ import annotations
 
-import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
-import launch.config.cli
-from launch.config.cli import apply_overrides, find_config, load_config, parse_arguments
+import launch.config.yaml_files
+from launch.config.cli import apply_overrides, information, load_config, parse_arguments
 from launch.config.configuration import ConfigError
 
 
@@ -20,8 +23,8 @@ def head(num_classes, embedding_size, *, m2: float = 0.5):
     """A head."""
 
 
-NETS = {"net": inspect.signature(net)}
-HEADS = {"head": inspect.signature(head)}
+NETS = {"net": net}
+HEADS = {"head": head}
 TEXT = """
 data: {loader: synthetic, num_classes: 4}
 net: {name: net}
@@ -33,42 +36,12 @@ train: {epochs: 1}
 @pytest.fixture
 def configs(tmp_path, monkeypatch):
     folder = tmp_path / "configs"
-    (folder / "more").mkdir(parents=True)
+    folder.mkdir()
     (folder / "one.yaml").write_text(TEXT)
-    (folder / "more" / "two.yaml").write_text(TEXT)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(launch.config.cli, "CONFIGS", folder)
+    monkeypatch.setattr(launch.config.yaml_files, "CONFIGS", folder)
     return folder
-
-
-def test_a_path_goes_before_configs(configs, tmp_path):
-    assert find_config("one.yaml") == configs / "one.yaml"
-    (tmp_path / "work" / "one.yaml").write_text(TEXT)
-    assert find_config("one.yaml").resolve() == tmp_path / "work" / "one.yaml"
-    assert find_config("more/two.yaml") == configs / "more" / "two.yaml"
-
-
-def test_a_path_in_the_home_folder(configs, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "work"))
-    (tmp_path / "work" / "mine.yaml").write_text(TEXT)
-    assert find_config("~/mine.yaml") == tmp_path / "work" / "mine.yaml"
-    config = load_config(["--cfg=~/mine.yaml", "run.dir=~/runs"], NETS, HEADS)
-    assert config.run.dir == str(tmp_path / "work" / "runs")
-    with pytest.raises(
-        ConfigError, match=r"^--cfg: the home folder of ~no-such-user-at-all cannot"
-    ):
-        find_config("~no-such-user-at-all/mine.yaml")
-
-
-def test_an_unknown_file_lists_what_there_is(configs):
-    with pytest.raises(ConfigError) as caught:
-        find_config("three.yaml")
-    assert str(caught.value) == (
-        "--cfg: no such file, got 'three.yaml'; give a path or one of configs/: more/two.yaml, "
-        "one.yaml"
-    )
-    assert find_config("more/two.yaml").is_file()  # the listed names can be given
 
 
 def test_overrides_are_read_as_yaml(configs):
@@ -89,6 +62,13 @@ def test_overrides_are_read_as_yaml(configs):
     assert config.run.resume is False
     assert config.run.name == "one"
     assert load_config(["--cfg", "one.yaml", "run.name=x"], NETS, HEADS).run.name == "x"
+
+
+def test_paths_in_the_home_folder(configs, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "work"))
+    (tmp_path / "work" / "mine.yaml").write_text(TEXT)
+    config = load_config(["--cfg=~/mine.yaml", "run.dir=~/runs"], NETS, HEADS)
+    assert config.run.dir == str(tmp_path / "work" / "runs")
 
 
 def test_overrides_leave_the_file_as_it_was():
@@ -113,15 +93,18 @@ def test_misspelt_overrides_and_numbers(configs):
     assert str(caught.value).splitlines() == [
         "one.yaml: 2 problems",
         "  optim.lrr: unknown key; did you mean 'lr'?",
-        "  optim.lr: expected float, got str '5e-4' (YAML needs a dot before the exponent: write "
-        "5.0e-04)",
+        "  optim.lr: must be a number above 0, got '5e-4' (YAML needs a dot before the exponent: "
+        "write 5.0e-04)",
     ]
 
 
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--cgf", "one.yaml"], "the following arguments are required: --cfg"),
+        (["--cgf", "one.yaml"], "unrecognized arguments: --cgf"),
+        (["train.epochs=3"], "--cfg is required"),
+        ([], "--cfg is required"),
+        (["--print-config"], "--cfg is required"),
         (["--cfg", "one.yaml", "--lr", "1"], "unrecognized arguments: --lr"),
     ],
 )
@@ -137,3 +120,45 @@ def test_a_file_without_sections(configs):
     with pytest.raises(ConfigError) as caught:
         load_config(["--cfg", "one.yaml"], NETS, HEADS)
     assert str(caught.value) == "one.yaml: expected sections with key: value lines, got [1, 2]"
+
+
+def test_what_can_be_asked(configs):
+    assert information(["--cfg", "one.yaml", "train.epochs=2"], NETS, HEADS) == ""
+    assert information(["--list", "nets"], NETS, HEADS) == "net  A net."
+    assert information(["--help", "run.dir"], NETS, HEADS).startswith("  run.dir: text")
+    both = (information([flag], NETS, HEADS) for flag in ("-h", "--help"))
+    assert len(set(both)) == 1
+    assert information(["--print-schema"], NETS, HEADS).startswith("{")
+
+
+def test_the_printed_configuration_loads_again(configs, tmp_path):
+    argv = ["--cfg", "one.yaml", "optim.warmup=10 %", "net.width=2"]
+    printed = information([*argv, "--print-config"], NETS, HEADS)
+    (tmp_path / "printed.yaml").write_text(printed)
+    again = load_config(["--cfg", str(tmp_path / "printed.yaml")], NETS, HEADS)
+    assert again == load_config(argv, NETS, HEADS)
+    assert list(yaml.safe_load(printed)) == [*"run data net head optim train eval".split()]
+    with pytest.raises(ConfigError, match=r"net\.widht: unknown key"):
+        information([*argv, "net.widht=1", "--print-config"], NETS, HEADS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "out", "error"),
+    [
+        (["--help", "optim.lr"], 0, "  optim.lr: a number above 0; default 0.1\n", ""),
+        (
+            ["--list", "net"],
+            2,
+            "",
+            "run_train: --list: no such list, got 'net'; did you mean 'nets'?",
+        ),
+    ],
+)
+def test_run_train_prints_and_leaves(argv, code, out, error):
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "run_train.py", *argv], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout.startswith(out) and bool(done.stdout) == bool(out)
+    assert done.stderr.strip().splitlines()[-1:] == ([f"run_train: {error}"] if error else [])

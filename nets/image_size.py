@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a net's settings, each with the same form of sentence."""
+"""Sizes of images that a net takes, and of the feature map that it makes of them."""
 
-import math
 import numbers
 
 HALVINGS = 4
 """Convolutions of stride 2 between the image and the last feature map, in every net here."""
 LEAST_SIDE = 2 ** (HALVINGS - 1) + 1
-"""Of an image in pixels. With fewer a convolution of stride 2 meets a single pixel: 8, 4, 2, 1."""
+"""Shortest side of an image in pixels: from 8 a convolution of stride 2 would meet a single one."""
 MXNET_ELEMENTS = 2**31
 """Arrays of MXNet have fewer elements than this."""
 
@@ -69,63 +68,3 @@ def check_features(name: str, image_size: tuple[int, int], features: int, output
             f"{MXNET_ELEMENTS:,} and more are too many for MXNet, got images of "
             f"{image_size[0]}x{image_size[1]}; use a set of smaller images"
         )
-
-
-def check_width(value: float) -> float:
-    """Return `net.width` as a float, or say why it is not above 0 and at most 8.
-
-    Raises
-    ------
-    ValueError
-        If it is out of range or of the wrong type.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= 8:
-        raise ValueError(
-            f"net.width: must be a number above 0 and at most 8, got {value!r}; "
-            "1.0 is the network of the paper"
-        )
-    return float(value)
-
-
-def check_embedding_size(value: int, paper: int) -> int:
-    """Return `net.embedding_size` as an int, or say why it is not a whole number of at least 1.
-
-    Parameters
-    ----------
-    value
-        What was given.
-    paper
-        Length of the embedding in the paper, for the end of the sentence.
-
-    Raises
-    ------
-    ValueError
-        If it is out of range or of the wrong type.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(
-            f"net.embedding_size: must be a whole number of at least 1, got {value!r}; "
-            f"{paper} is the network of the paper"
-        )
-    return int(value)
-
-
-def check_dropout(value: float) -> float:
-    """Return `net.dropout` as a float, or say why it is not from 0 to below 1.
-
-    Raises
-    ------
-    ValueError
-        If it is out of range or of the wrong type.
-    """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not math.isfinite(value)
-        or not 0 <= value < 1
-    ):
-        raise ValueError(
-            f"net.dropout: must be a number from 0 to below 1, got {value!r}; "
-            "0.0 drops nothing, 0.4 is the network of the paper"
-        )
-    return float(value)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the sources say about settings: docstrings of fields, parameters of builders."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+
+def field_docs(section: type) -> dict[str, str]:
+    """Return the docstring below each field of a dataclass, read from its source."""
+    (body,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for before, node in zip(body.body, body.body[1:], strict=False):
+        if isinstance(before, ast.AnnAssign) and isinstance(node, ast.Expr):
+            assert isinstance(before.target, ast.Name) and isinstance(node.value, ast.Constant)
+            found[before.target.id] = _one_line(str(node.value.value))
+    return found
+
+
+def parameter_docs(builder: Callable[..., Any]) -> dict[str, str]:
+    """Return the description of each parameter in the docstring of a builder and its bases."""
+    owners = reversed(inspect.getmro(builder)) if inspect.isclass(builder) else [builder]
+    found = {}
+    for owner in owners:
+        text = docstring_parts(owner).get("Parameters", "")
+        for names, description in re.findall(r"^(\w.*)\n((?:[ \t]+.*\n?|\n)+)", text, re.M):
+            for name in names.split(":")[0].split(","):
+                found[name.strip()] = _one_line(description)
+    return found
+
+
+def docstring_parts(owner: Any) -> dict[str, str]:
+    """Return the sections of a NumPy docstring by heading; what stands before them under ""."""
+    text = inspect.cleandoc(owner.__doc__ or "")
+    first, *rest = re.split(r"^(\w[\w ]*)\n-{3,}\n", text, flags=re.M)
+    return {"": first.strip(), **dict(zip(rest[::2], rest[1::2], strict=True))}
+
+
+def summary(owner: Any) -> str:
+    """Return the first line of a docstring."""
+    return docstring_parts(owner)[""].partition("\n")[0]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The help of run_train.py, made of the declarations that check a configuration."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_type_hints
+
+import yaml
+
+from launch.config.configuration import Choice, Config, ConfigError, plain
+from launch.config.docstrings import docstring_parts, field_docs, parameter_docs, summary
+from launch.config.sections import section_settings
+from launch.config.values import name_hint
+from launch.config.yaml_files import CONFIGS, config_names
+from ranges import Builders, Setting, settings
+
+USAGE = """\
+run_train.py --cfg NAME.yaml [section.key=value ...]      train
+run_train.py --cfg NAME.yaml [...] --print-config         the resolved configuration as YAML
+run_train.py --help [SECTION | SECTION.KEY | net.NAME | head.NAME]
+run_train.py --list nets | heads | configs
+run_train.py --print-schema                               configs/schema.json, for editors
+
+Train a face-recognition network from record files and verify it. NAME.yaml is a path, else a file
+in configs/. Overrides are read as YAML: data.batch_size=64 eval.sets=[a.bin, b.bin].
+"""
+WIDTH = 100
+
+
+def help_text(topic: str, nets: Builders, heads: Builders) -> str:
+    """Return the help for a topic, for everything if it is empty.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such section, key, net or head.
+    """
+    kinds = get_type_hints(Config)
+    builders = {"net": nets, "head": heads}
+    if not topic:
+        return "\n".join([USAGE, *(_section(name, kinds[name], builders) for name in kinds)])
+    if topic in kinds:
+        return _section(topic, kinds[topic], builders)
+    section, _, key = topic.partition(".")
+    if section in builders and key in builders[section]:
+        return _builder(topic, section, builders[section][key])
+    known = list(kinds)
+    if section in builders:
+        known = [f"{section}.{name}" for name in builders[section]]
+    elif section in kinds:
+        declared = section_settings(kinds[section])
+        if key in declared:
+            docs = field_docs(kinds[section])
+            return "\n".join(_setting(f"{section}.{key}", declared[key], docs))
+        known = [f"{section}.{name}" for name in declared]
+    raise ConfigError(f"--help: no such topic, got {topic!r}{name_hint(topic, known)}")
+
+
+def listing(what: str, nets: Builders, heads: Builders) -> str:
+    """Return the names of nets, heads or configurations, each with its first line.
+
+    Raises
+    ------
+    ConfigError
+        If ``what`` is another word.
+    """
+    lists: dict[str, Callable[[], Mapping[str, str]]] = {
+        "nets": lambda: {name: summary(builder) for name, builder in nets.items()},
+        "heads": lambda: {name: summary(builder) for name, builder in heads.items()},
+        "configs": lambda: {name: _first_comment(name) for name in config_names()},
+    }
+    if what not in lists:
+        raise ConfigError(f"--list: no such list, got {what!r}{name_hint(what, lists)}")
+    found = lists[what]()
+    width = max(map(len, found), default=0)
+    return "\n".join(f"{name:{width}}  {text}".rstrip() for name, text in found.items())
+
+
+def _first_comment(config: str) -> str:
+    with open(CONFIGS / config, encoding="utf-8") as file:
+        return file.readline().strip("# \n")
+
+
+def _section(name: str, kind: type, builders: Mapping[str, Builders]) -> str:
+    if kind is not Choice:
+        docs = field_docs(kind)
+        lines = [f"{name}: {summary(kind)}"]
+        for key, each in section_settings(kind).items():
+            lines += _setting(f"{name}.{key}", each, docs)
+        return "\n".join([*lines, ""])
+    lines = [f"{name}: {name}.name chooses it; its keys and defaults. More: --help {name}.NAME"]
+    for choice, builder in builders[name].items():
+        lines += _wrapped(f"{name}.name={choice}: {summary(builder)}", 2)
+        keys = (f"{name}.{key}={_yaml(s.default)}" for key, s in settings(builder).items())
+        lines += _wrapped(" ".join(keys), 6)
+    return "\n".join([*lines, ""])
+
+
+def _builder(topic: str, section: str, builder: Callable[..., Any]) -> str:
+    parts = docstring_parts(builder)
+    lines = [f"{topic}: {parts['']}", ""]
+    docs = parameter_docs(builder)
+    for key, each in settings(builder).items():
+        lines += _setting(f"{section}.{key}", each, docs)
+    if "Notes" in parts:
+        lines += ["", parts["Notes"].strip()]
+    return "\n".join(lines)
+
+
+def _setting(key: str, each: Setting, docs: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines about one key: type, range, default, docstring."""
+    advice = f" ({each.range.advice})" if each.range and each.range.advice else ""
+    yield from _wrapped(f"{key}: {each.noun}{advice}; default {_yaml(each.default)}", 2, 6)
+    yield from _wrapped(docs.get(each.name, ""), 6)
+
+
+def _wrapped(text: str, indent: int, rest: int | None = None) -> list[str]:
+    first, others = " " * indent, " " * (indent if rest is None else rest)
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=others)
+
+
+def _yaml(value: Any) -> str:
+    text: str = yaml.safe_dump(plain(value), default_flow_style=True, width=1000)
+    return text.strip().removesuffix("...").strip()

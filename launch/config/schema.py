@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON Schema of the YAML files, made of the declarations that check a configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, get_type_hints
+
+from launch.config.configuration import Choice, Config, plain
+from launch.config.docstrings import field_docs, parameter_docs, summary
+from launch.config.duration import PATTERN, Duration
+from launch.config.sections import section_settings
+from ranges import Builders, Setting, settings
+
+TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+def schema_text(nets: Builders, heads: Builders) -> str:
+    """Return the text of configs/schema.json, with which editors complete and check."""
+    properties: dict[str, Any] = {"notes": {"description": "Versions and commit, as a run adds."}}
+    for name, kind in get_type_hints(Config).items():
+        if kind is Choice:
+            properties[name] = _choice(nets if name == "net" else heads)
+        else:
+            properties[name] = _section(kind)
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Configuration of run_train.py",
+        "type": "object",
+        "required": ["net", "head"],
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    return json.dumps(schema, indent=1) + "\n"
+
+
+def _section(kind: type) -> dict[str, Any]:
+    docs = field_docs(kind)
+    return {
+        "description": summary(kind),
+        "type": ["object", "null"],
+        "properties": {
+            name: _described(each, docs.get(name, ""))
+            for name, each in section_settings(kind).items()
+        },
+        "additionalProperties": False,
+    }
+
+
+def _choice(builders: Builders) -> dict[str, Any]:
+    """Return a section whose other keys depend on ``name``."""
+    cases = []
+    for name, builder in builders.items():
+        docs = parameter_docs(builder)
+        keys = {k: _described(each, docs.get(k, "")) for k, each in settings(builder).items()}
+        then = {
+            "description": summary(builder),
+            "properties": {"name": {}, **keys},
+            "additionalProperties": False,
+        }
+        cases.append({"if": {"properties": {"name": {"const": name}}}, "then": then})
+    names = {"enum": list(builders)}
+    return {"type": "object", "required": ["name"], "properties": {"name": names}, "allOf": cases}
+
+
+def _described(each: Setting, text: str) -> dict[str, Any]:
+    found = _value(each)
+    if text:
+        found["description"] = text
+    return {**found, "default": plain(each.default)}
+
+
+def _value(each: Setting) -> dict[str, Any]:
+    if each.choices:
+        return {"enum": list(each.choices)}
+    if each.entry:  # one entry may stand for a list of one
+        entry = _value(each.entry)
+        return {"anyOf": [{"type": "array", "items": entry}, entry]}
+    if each.kind is Duration:
+        return {"anyOf": [{"const": 0}, {"type": "string", "pattern": f"^(0|{PATTERN})$"}]}
+    found: dict[str, Any] = {"type": TYPES[each.kind]}
+    bounds = each.range
+    if bounds and math.isfinite(bounds.low):
+        found["exclusiveMinimum" if bounds.open_low else "minimum"] = bounds.low
+    if bounds and math.isfinite(bounds.high):
+        found["exclusiveMaximum" if bounds.open_high else "maximum"] = bounds.high
+    return found

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of networks: separate graphs for training and for inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mxnet import autograd, gluon
+
+from ops.choice import for_gpu
+
+
+class TwoGraphs(gluon.HybridBlock):
+    """A hybrid block with one graph for training and one for inference, over the same parameters.
+
+    A hybridized block is traced once, and whether it is in training is frozen then; the operators
+    of training must not be met in inference. A block whose parameters have moved from a CPU to a
+    GPU, or back, is traced again.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._graphs: dict[bool, tuple] = {}
+        self._graphs_for_gpu: dict[bool, bool] = {}
+
+    def _call_cached_op(self, *args: Any) -> Any:
+        training, gpu = autograd.is_training(), for_gpu()
+        if self._graphs_for_gpu.get(training, gpu) != gpu:
+            del self._graphs[training]
+        self._switch(training)
+        out = super()._call_cached_op(*args)
+        self._graphs[training], self._graphs_for_gpu[training] = self._traced(), gpu
+        return out
+
+    def _switch(self, training: bool) -> None:
+        empty = ((), None, [], None, None)
+        (
+            self._cached_graph,
+            self._cached_op,
+            self._cached_op_args,
+            self._in_format,
+            self._out_format,
+        ) = self._graphs.get(training, empty)
+
+    def _traced(self) -> tuple:
+        return (
+            self._cached_graph,
+            self._cached_op,
+            self._cached_op_args,
+            self._in_format,
+            self._out_format,
+        )
+
+    def _clear_cached_op(self) -> None:
+        super()._clear_cached_op()
+        self._graphs, self._graphs_for_gpu = {}, {}
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Export the graph of inference, which holds none of our operators."""
+        self._switch(False)
+        return super().export(*args, **kwargs)

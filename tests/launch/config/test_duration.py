@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stretches of training: what is read, how many images it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from launch.config.duration import Duration
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit", "images"),
+    [
+        ("51200000 images", 51200000, "images", 51200000),
+        ("1 image", 1, "images", 1),
+        ("2.5 epochs", 2.5, "epochs", 2500),
+        (" 1 epoch ", 1, "epochs", 1000),
+        ("10 %", 10, "%", 800),
+        (".5%", 0.5, "%", 40),
+        (0, 0, "images", 0),
+        ("0", 0, "images", 0),
+    ],
+)
+def test_durations(text, amount, unit, images):
+    duration = Duration.parse(text)
+    assert (duration.amount, duration.unit) == (amount, unit)
+    assert duration.images(epoch_images=1000, run_images=8000) == images
+    assert Duration.parse(str(duration)) == duration
+
+
+@pytest.mark.parametrize("text", [5, "5", "-1 epochs", "epochs", "1e3 images", None, True])
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match="expected a duration like"):
+        Duration.parse(text)

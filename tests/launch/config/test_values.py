@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single values: what a setting makes of what YAML gives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+
+from launch.config.duration import Duration
+from launch.config.values import name_hint, read_value
+from ranges import at_least, setting
+
+
+def read(annotation, value, where="a.b"):
+    problems = []
+    return read_value(setting("b", annotation, None), value, where, problems), problems
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "expected"),
+    [
+        (float, 2, 2.0),
+        (int, 2, 2),
+        (bool, False, False),
+        (Literal["a", "b"], "b", "b"),
+        (list[int], [1, 2], [1, 2]),
+        (list[int], 3, [3]),
+        (list[str], [], []),
+        (Duration, "10 %", Duration(10, "%")),
+        (list[Duration], "1 epoch", [Duration(1, "epochs")]),
+        (str, "~/x", "~/x"),  # no key of paths
+    ],
+)
+def test_values(annotation, value, expected):
+    found, problems = read(annotation, value)
+    assert problems == [] and found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "sentences"),
+    [
+        (
+            list[int],
+            [1, "x", 2, None],
+            ["a.b[1]: must be a whole number, got 'x'", "a.b[3]: must be a whole number, got None"],
+        ),
+        (list[int], "x", ["a.b: must be a whole number, got 'x'"]),
+        (
+            Annotated[int, at_least(1, "4 is usual")],
+            "1e3",
+            ["a.b: must be a whole number from 1, got '1e3'; 4 is usual"],
+        ),
+        (
+            float,
+            "1e3",
+            [
+                "a.b: must be a number, got '1e3' (YAML needs a dot before the exponent: "
+                "write 1.0e+03)"
+            ],
+        ),
+        (float, "x", ["a.b: must be a number, got 'x'"]),
+        (str, 3, ["a.b: must be text, got 3"]),
+        (
+            str,
+            "${NO_A}${NO_B}",
+            [
+                f"a.b: the environment variable {name} is not set, got '${{NO_A}}{rest}'; run as "
+                f"{name}=... horovodrun ..."
+                for name, rest in (("NO_A", "${NO_B}"), ("NO_B", "${NO_B}"))
+            ],
+        ),
+        (
+            Duration,
+            5,
+            ["a.b: expected a duration like '51200000 images', '2.5 epochs' or '10 %', got 5"],
+        ),
+    ],
+)
+def test_what_does_not_fit(annotation, value, sentences):
+    assert read(annotation, value)[1] == sentences
+
+
+def test_hints():
+    assert name_hint("traim", ["run", "train"]) == "; did you mean 'train'?"
+    assert name_hint("x", ["run", "train"]) == "; known: run, train"
