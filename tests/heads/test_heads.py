@@ -342,7 +342,7 @@ def test_bad_settings_are_refused_in_a_sentence(name, settings, sentence):
 
 @pytest.mark.parametrize("name", ["softmax", "arcface"])
 def test_bad_sizes_are_refused(name):
-    with pytest.raises(ValueError, match="num_classes: must be a whole number of at least 2"):
+    with pytest.raises(ValueError, match="num_classes: must be a whole number from 2, got 1"):
         build_head(name, 1, SIZE)
-    with pytest.raises(ValueError, match="embedding_size: must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="embedding_size: must be a whole number from 1, got 0"):
         build_head(name, CLASSES, 0)

@@ -208,7 +208,7 @@ def test_edges(name):
         ("magface", {"high": 5}, "head.high: must be a number above 10, got 5; 110 is usual"),
         ("magface", {"most": 0.1}, "head.most: must be a number from 0.45"),
         ("elasticface", {"sigma": -1}, "head.sigma: must be a number from 0, got -1"),
-        ("magface", {"easy_margin": 1}, "head.easy_margin: must be true or false, got 1; write it"),
+        ("magface", {"easy_margin": 1}, "head.easy_margin: must be true or false, got 1"),
         ("elasticface", {"plus": 1}, "head.plus: must be true or false, got 1"),
         ("elasticface", {"by_argsort": 1}, "head.by_argsort: must be true or false, got 1"),
         (

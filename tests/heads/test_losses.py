@@ -624,7 +624,7 @@ def test_other_losses_are_the_mean_of_the_ranks(case):
 
 
 def test_adacos_keeps_its_scale_above_0():
-    with pytest.raises(ValueError, match="num_classes: must be a whole number of at least 3, got"):
+    with pytest.raises(ValueError, match="num_classes: must be a whole number from 3, got"):
         build_head("adacos", 2, 4)
     head = build_head("adacos", 3, 2)
     head.initialize()
