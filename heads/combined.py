@@ -3,7 +3,7 @@
 
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import combined_margin
-from heads.settings import Angle, AngleFactor, CosineMargin, Scale
+from heads.settings import Angle, Cosine, Factor, Scale
 
 
 class Combined(MarginSoftmax):
@@ -21,9 +21,9 @@ class Combined(MarginSoftmax):
         num_classes: int,
         embedding_size: int,
         *,
-        m1: AngleFactor = 1.0,
+        m1: Factor = 1.0,
         m2: Angle = 0.3,
-        m3: CosineMargin = 0.2,
+        m3: Cosine = 0.2,
         scale: Scale = 64.0,
         **kwargs,
     ) -> None:

@@ -3,7 +3,7 @@
 
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import additive_cosine
-from heads.settings import CosineMargin, Scale
+from heads.settings import Cosine, Scale
 
 
 class CosFace(MarginSoftmax):
@@ -21,7 +21,7 @@ class CosFace(MarginSoftmax):
         num_classes: int,
         embedding_size: int,
         *,
-        m3: CosineMargin = 0.35,
+        m3: Cosine = 0.35,
         scale: Scale = 64.0,
         **kwargs,
     ) -> None:

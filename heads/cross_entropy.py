@@ -64,10 +64,6 @@ def cross_entropy(
 
     Parameters
     ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    num_classes
-        Number of classes C.
     margin
         Gives psi and its slope, (B,) each, for the target's score, through which no gradient
         flows: psi stands in the score's place.
@@ -75,8 +71,6 @@ def cross_entropy(
         Gives for psi and the target's score, (B,) each, a threshold (B,) and six numbers (6,): a
         score c of another class that is above the threshold becomes (n0 c + n1) c + n2, with
         n3 c + n4 as its slope; n5 c below.
-    dtype
-        Of the arrays.
 
     Inputs
     ------

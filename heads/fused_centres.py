@@ -15,10 +15,10 @@ PERMITTED += ("magface", "elasticface", "sub_center_arcface")
 
 
 class FusedCentres(MarginSoftmax):
-    """Margin softmax with the update of its class centres in it: see `fused_class`.
+    """Margin softmax that updates its class centres, whose ``grad_req`` is "null".
 
     For one rank only: the step does not pass through a trainer, nor through what averages, clips
-    or checks gradients there. The centres' ``grad_req`` is "null".
+    or checks gradients there. `fused_class` makes such a class of a head.
 
     Parameters
     ----------
@@ -79,11 +79,6 @@ class FusedCentres(MarginSoftmax):
         """Move the class centres by one step of SGD for the mean loss of the last forward pass.
 
         Called once for each forward pass, after the backward pass.
-
-        Inputs
-        ------
-        rate : (1,) float32
-            Learning rate.
 
         Raises
         ------

@@ -38,13 +38,7 @@ class MarginSoftmax(ClassHead):
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        scale: float,
-        sub_centers: int = 1,
-        **kwargs,
+        self, num_classes: int, embedding_size: int, *, scale: float, sub_centers: int = 1, **kwargs
     ) -> None:
         super().__init__(num_classes, embedding_size, sub_centers=sub_centers, **kwargs)
         self._form = Form(scale, group=sub_centers)

@@ -3,7 +3,7 @@
 
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import combined_margin
-from heads.settings import AngleFactor, Scale
+from heads.settings import Factor, Scale
 
 
 class SphereFace(MarginSoftmax):
@@ -21,7 +21,7 @@ class SphereFace(MarginSoftmax):
         num_classes: int,
         embedding_size: int,
         *,
-        m1: AngleFactor = 1.35,
+        m1: Factor = 1.35,
         scale: Scale = 64.0,
         **kwargs,
     ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from heads.cross_entropy import column_numbers
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import ROUNDING, combined_margin, multiplied_angle, unguarded_angle
-from heads.settings import Angle, AngleFactor, CosineMargin, Scale
+from heads.settings import Angle, Cosine, Factor, Scale
 from ranges import Within
 
 
@@ -35,9 +35,9 @@ class SVSoftmax(MarginSoftmax):
         embedding_size: int,
         *,
         t: Annotated[float, Within(1, 10, "1.2 is usual")] = 1.2,
-        m1: AngleFactor = 1.0,
+        m1: Factor = 1.0,
         m2: Angle = 0.0,
-        m3: CosineMargin = 0.35,
+        m3: Cosine = 0.35,
         scale: Scale = 64.0,
         easy_margin: bool = False,
         **kwargs,
