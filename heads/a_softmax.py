@@ -17,10 +17,7 @@ class ASoftmax(ClassHead):
     Liu et al., "SphereFace", arXiv:1704.08063, equation 7; annealing as in its appendix.
 
     w / (1 + lambda_min) stands for 1 / (1 + lambda): the margin fraction w, which
-    ``train.margin_warmup`` raises from 0 to 1, does the annealing; without it lambda is lambda_min
-    from the first step. The authors' released configuration has lambda = 1000 / (1 + 0.12 step), a
-    usual reimplementation 1500 / (1 + 0.1 step): they make the same, nearly straight way to 5, in
-    1,658 and 2,990 steps.
+    ``train.margin_warmup`` raises from 0 to 1, does the annealing.
 
     Parameters
     ----------

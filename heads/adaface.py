@@ -24,10 +24,7 @@ class AdaFace(MarginSoftmax):
     Kim et al., "AdaFace", arXiv:2204.00964, equations 13 to 15.
 
     Mean and deviation of the lengths are running ones; no gradient flows through q. The deviation
-    of a batch is that of its images, without the correction for a sample, so that a batch may be a
-    single image. The authors' released code also clamps all cosines to -0.999 to 0.999, without a
-    gradient beyond; the paper does not, nor does this loss: images are pulled within 2.6 degrees of
-    their centre.
+    of a batch is not corrected for a sample, so that a batch may be a single image.
 
     Parameters
     ----------

@@ -18,10 +18,8 @@ class CurricularFace(MarginSoftmax):
 
     Huang et al., "CurricularFace", arXiv:2004.00288, equations 4 to 7.
 
-    The margin fraction of a warm-up holds for the other classes, too. The paper has no guard; the
-    authors' code has one for psi alone. The two thresholds differ where t_y > pi - m2. There psi is
-    below every cosine, so that with ``guarded_threshold`` all classes are hard, as for an image at
-    pi - m2; without it fewer are, the further the image turns away.
+    The margin fraction of a warm-up holds for the other classes, too. The thresholds differ where
+    t > pi - m2: with the guard all classes are hard there.
 
     Parameters
     ----------

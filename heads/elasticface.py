@@ -19,9 +19,7 @@ class ElasticFace(MarginSoftmax):
     Boutros et al., "ElasticFace", arXiv:2109.09416, equation 6 (ElasticFace-Arc), section 3.3 for
     `plus`.
 
-    The guard where t > pi - e is in neither paper nor code: there cos(t + e) would rise again. The
-    paper's rule for `plus` goes by rank, as here; the published models of ElasticFace+ were trained
-    by the code's, ``by_argsort``.
+    The guard where t > pi - e is in neither paper nor code: there cos(t + e) would rise again.
 
     Parameters
     ----------

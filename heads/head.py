@@ -36,7 +36,7 @@ class Head(gluon.HybridBlock):
     ``Annotated`` with their ranges, are its settings, the keys of ``head.*``. Further keyword
     arguments are those of a Gluon block. A static method ``problems(options)`` may yield (key,
     sentence) for settings that exclude each other. Heads that keep statistics take ``reduce`` third
-    (`heads.statistics.Reduce`).
+    (`heads.statistics.Reduce`). Where the authors' code differs: docs/losses.md.
 
     Inputs
     ------

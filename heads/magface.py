@@ -22,10 +22,7 @@ class MagFace(MarginSoftmax):
     Meng et al., "MagFace", arXiv:2103.06627, equation 3 and section 3.3.
 
     a is |x|, clipped to low to high; m(a) rises linearly from least to most. Gradients flow through
-    a in both terms. The guard is ArcFace's, as in the authors' code without its easy margin.
-    ``easy_margin`` is false by default, true in that code: the equation has a margin at every
-    angle, and with it the hardest images, beyond pi/2, have none, nor does their margin act on
-    their length.
+    a in both terms.
 
     Parameters
     ----------

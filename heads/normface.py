@@ -11,8 +11,6 @@ class NormFace(MarginSoftmax):
     s c_j
 
     Wang et al., "NormFace", arXiv:1704.06369, equation 6.
-
-    The authors learn the scale, from 10 on; here it stays as it is set.
     """
 
     def __init__(

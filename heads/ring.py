@@ -17,9 +17,7 @@ class Ring(Softmax):
 
     Zheng et al., "Ring loss", arXiv:1803.00130, equation 1.
 
-    In the authors' code R starts at the mean length of the first batch; here it starts at
-    ``radius``, whatever the lengths are: set that to what the network gives at first, or embeddings
-    are pulled a long way.
+    R starts at ``radius``, whatever the lengths are: set that to what the network gives at first.
 
     Parameters
     ----------

@@ -17,11 +17,9 @@ class SVSoftmax(MarginSoftmax):
 
     Wang et al., "Support Vector Guided Softmax Loss", arXiv:1812.11317, equations 6 to 9.
 
-    The margin fraction of a warm-up holds for the stress, too. The authors' released code has scale
-    32 and ``easy_margin``; the equations have a margin at every angle, and with an easy margin the
-    hardest images, beyond pi/2, have none. Which classes are hard is decided as in that code, by
-    the margin at every angle and without a guard. Where t_y > pi - m2 (m1 = 1) the guard of
-    `heads.margins.additive_angle` holds, which is in neither paper nor code.
+    The margin fraction of a warm-up holds for the stress, too. With ``easy_margin`` hard classes go
+    by the margin at every angle, without a guard. Else the guard of `heads.margins.additive_angle`
+    holds where t > pi - m2 (m1 = 1), which is in neither paper nor code.
 
     Parameters
     ----------
