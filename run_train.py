@@ -432,20 +432,15 @@ def make_loader(
 def make_blocks(config: Config, inputs: Inputs, comm: Comm) -> tuple[Any, Any]:
     """Return net and head, initialised on the device and hybridized with static memory."""
     net = build_net(config.net.name, inputs.image_size, **config.net.options)
+    step = {"momentum": config.optim.momentum, "weight_decay": config.optim.weight_decay}
     head = build_head(
         config.head.name,
         inputs.num_classes,
         config.net.options["embedding_size"],
         comm.reduce,
+        fused_update=step if config.optim.fused_centres else None,
         **config.head.options,
     )
-    if config.optim.fused_centres:
-        if not hasattr(head, "fuse_update"):
-            raise ConfigError(
-                f"optim.fused_centres: is for heads of class centres, got {config.head.name!r}; "
-                "set it to false"
-            )
-        head.fuse_update(config.optim.momentum, config.optim.weight_decay)
     for block in (net, head):
         block.initialize(ctx=inputs.ctx)
         block.hybridize(static_alloc=True, static_shape=True)

@@ -1,68 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heads: embedding and label in, loss per image out."""
 
-import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
 
-from mxnet import gluon
-
-from heads.a_softmax import a_softmax
-from heads.adacos import adacos
-from heads.batch_distances import marginal, range_loss
-from heads.center import center, git
-from heads.center_angles import inter, intra
-from heads.coco import coco
-from heads.column_margins import circle, curricularface, sv_softmax
-from heads.constant_margins import arcface, combined, cosface, normface, sphereface
-from heads.image_margins import adaface, elasticface, magface
-from heads.lgm import lgm
-from heads.metric import angular_triplet, contrastive, mps, n_pair, triplet
-from heads.ring import ring
-from heads.softmax import l2_softmax, softmax
+from heads.a_softmax import ASoftmax
+from heads.adacos import AdaCos
+from heads.adaface import AdaFace
+from heads.angular_triplet import AngularTriplet
+from heads.arcface import ArcFace
+from heads.center import Center
+from heads.circle import Circle
+from heads.coco import COCO
+from heads.combined import Combined
+from heads.contrastive import Contrastive
+from heads.cosface import CosFace
+from heads.curricularface import CurricularFace
+from heads.elasticface import ElasticFace
+from heads.fused_centres import fused_class
+from heads.git import Git
+from heads.head import Head
+from heads.inter import Inter
+from heads.intra import Intra
+from heads.l2_softmax import L2Softmax
+from heads.lgm import GaussianMixture
+from heads.magface import MagFace
+from heads.marginal import Marginal
+from heads.mps import MPS
+from heads.n_pair import NPair
+from heads.normface import NormFace
+from heads.range import Range
+from heads.ring import Ring
+from heads.softmax import Softmax
+from heads.sphereface import SphereFace
 from heads.statistics import Reduce, alone
-from heads.sub_centers import sub_center_arcface
+from heads.sub_center_arcface import SubCenterArcFace
+from heads.sv_softmax import SVSoftmax
+from heads.triplet import Triplet
+from ranges import checked_options
 
 __all__ = ["HEADS", "build_head"]
 
-# Name -> builder. The builder's keyword-only arguments are the schema of `head.*` in a config.
-HEADS: dict[str, Callable[..., gluon.HybridBlock]] = {
-    "softmax": softmax,
-    "l2_softmax": l2_softmax,
-    "normface": normface,
-    "sphereface": sphereface,
-    "cosface": cosface,
-    "arcface": arcface,
-    "combined": combined,
-    "adaface": adaface,
-    "magface": magface,
-    "elasticface": elasticface,
-    "a_softmax": a_softmax,
-    "sv_softmax": sv_softmax,
-    "sub_center_arcface": sub_center_arcface,
-    "curricularface": curricularface,
-    "adacos": adacos,
-    "circle": circle,
-    "coco": coco,
-    "lgm": lgm,
-    "center": center,
-    "git": git,
-    "ring": ring,
-    "range": range_loss,
-    "marginal": marginal,
-    "intra": intra,
-    "inter": inter,
-    "contrastive": contrastive,
-    "triplet": triplet,
-    "angular_triplet": angular_triplet,
-    "n_pair": n_pair,
-    "mps": mps,
+HEADS: dict[str, type[Head]] = {
+    "softmax": Softmax,
+    "l2_softmax": L2Softmax,
+    "normface": NormFace,
+    "sphereface": SphereFace,
+    "cosface": CosFace,
+    "arcface": ArcFace,
+    "combined": Combined,
+    "adaface": AdaFace,
+    "magface": MagFace,
+    "elasticface": ElasticFace,
+    "a_softmax": ASoftmax,
+    "sv_softmax": SVSoftmax,
+    "sub_center_arcface": SubCenterArcFace,
+    "curricularface": CurricularFace,
+    "adacos": AdaCos,
+    "circle": Circle,
+    "coco": COCO,
+    "lgm": GaussianMixture,
+    "center": Center,
+    "git": Git,
+    "ring": Ring,
+    "range": Range,
+    "marginal": Marginal,
+    "intra": Intra,
+    "inter": Inter,
+    "contrastive": Contrastive,
+    "triplet": Triplet,
+    "angular_triplet": AngularTriplet,
+    "n_pair": NPair,
+    "mps": MPS,
 }
+"""Name -> class, whose keyword-only arguments are the schema of ``head.*`` in a configuration."""
 
 
 def build_head(
-    name: str, num_classes: int, embedding_size: int, reduce: Reduce = alone, **kwargs
-) -> gluon.HybridBlock:
+    name: str,
+    num_classes: int,
+    embedding_size: int,
+    reduce: Reduce = alone,
+    *,
+    fused_update: Mapping[str, float] | None = None,
+    **kwargs,
+) -> Head:
     """Build a head by name; it still needs `initialize()`.
 
     Parameters
@@ -74,29 +96,22 @@ def build_head(
     reduce
         Computes a statistic of the rows of all ranks (`heads.statistics.Reduce`), for heads that
         keep statistics over the batch.
+    fused_update
+        ``momentum`` and ``weight_decay`` with which the head updates its own class centres:
+        `heads.fused_centres.FusedCentres`; None leaves them to a trainer.
     kwargs
-        Keyword arguments of that builder.
-
-    Returns
-    -------
-    HybridBlock
-        Called as ``loss, target_cosine = head(embedding, label, margin_fraction)``, with shapes
-        (B,), (B,) from (B, E), (B,), (1,); the last argument may be left out.
+        Settings: keyword arguments of that class.
 
     Raises
     ------
     ValueError
-        If the name or a keyword is unknown, or the builder refuses a value.
+        If the name or a setting is unknown, or a value is refused.
+    OperatorError
+        If the class centres cannot be updated so.
     """
-    if name not in HEADS:
-        near = difflib.get_close_matches(str(name), HEADS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"head.name: unknown head {name!r}; {hint}known: {', '.join(HEADS)}")
-    builder = HEADS[name]
-    parameters = inspect.signature(builder).parameters
-    known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for key in kwargs:
-        if key not in known:
-            raise ValueError(f"head.{key}: no setting of head {name!r}; known: {', '.join(known)}")
-    ranks = {"reduce": reduce} if "reduce" in parameters else {}
-    return builder(num_classes, embedding_size, **ranks, **kwargs)
+    options = checked_options("head", name, HEADS, kwargs)
+    kind = HEADS[name]
+    ranks = [reduce] if "reduce" in inspect.signature(kind).parameters else []
+    if fused_update is not None:
+        kind, options["fused_update"] = fused_class(name, kind), fused_update
+    return kind(num_classes, embedding_size, *ranks, **options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdaCos: a softmax on cosines that finds its scale from the batches."""
+"""AdaCos."""
 
 import math
 
@@ -7,26 +7,36 @@ import mxnet as mx
 from mxnet import autograd
 
 import ops
-from heads.checks import check_count
 from heads.cross_entropy import Form, cross_entropy, normalised
-from heads.margin_softmax import MarginSoftmax, check_size
+from heads.head import ClassHead, require
 from heads.statistics import Reduce, Traced, alone, state
+from ranges import at_least
 
 NOWHERE = -1000.0  # cosine of a class that is to be left out of a sum
 # With few classes, all of them opposite, the logarithm would fall below 0; where classes crowd, as
 # in two dimensions, the scale would grow with itself for ever.
-LEAST_SCALE, MOST_SCALE = 1e-3, 1e3
+MIN_SCALE, MAX_SCALE = 1e-3, 1e3
 
 
-class AdaCos(MarginSoftmax):
-    """Softmax on cosines, times a scale that follows the batches: see `adacos`."""
+class AdaCos(ClassHead):
+    """Softmax on cosines whose scale follows the batches.
 
-    _may_step = False
+    s c_j, s = log(B) / cos(min(pi / 4, median t)), B the mean of sum exp(s c_j) over other classes
+
+    Zhang et al., "AdaCos", arXiv:1905.00292, equations 12 to 15.
+
+    The first scale is sqrt(2) log(C - 1); every batch of training sets the next. A margin fraction
+    has no effect. The scale is kept from 0.001 to 1000. The classes are gone over twice, for the
+    scale and for the loss.
+    """
 
     def __init__(
         self, num_classes: int, embedding_size: int, reduce: Reduce = alone, **kwargs
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=1.0, **kwargs)
+        require(
+            "num_classes", int, at_least(3, "the scale of adacos goes by the others"), num_classes
+        )
+        super().__init__(num_classes, embedding_size, **kwargs)
         self._reduce, self._found = reduce, Traced(self._rows)
         first = math.sqrt(2.0) * math.log(num_classes - 1)
         self.scale = state(self, "scale", (1,), mx.init.Constant(first))
@@ -48,7 +58,7 @@ class AdaCos(MarginSoftmax):
             mean = mx.nd.log(mx.nd.exp(others - top).mean()) + top
             median = angles[middle : middle + 2 - len(rows) % 2].mean()
             scale = mean / mx.nd.cos(mx.nd.minimum(median, math.pi / 4))
-            return mx.nd.clip(scale, LEAST_SCALE, MOST_SCALE)
+            return mx.nd.clip(scale, MIN_SCALE, MAX_SCALE)
 
         scale[:] = self._reduce(found, fitting)
 
@@ -82,38 +92,8 @@ class AdaCos(MarginSoftmax):
             F.broadcast_mul(unit, size),
             weight,
             label,
-            self._num_classes,
-            Form(unit_rows=False),
+            num_classes=self._num_classes,
+            form=Form(unit_rows=False),
             dtype=self._dtype,
         )
         return loss, F.broadcast_div(score, F.reshape(size, shape=(1,)))
-
-
-def adacos(num_classes: int, embedding_size: int, reduce: Reduce = alone) -> AdaCos:
-    """Build a softmax on cosines whose scale follows the batches.
-
-    The first scale is sqrt(2) log(C - 1); with every batch of training it becomes
-    log(B) / cos(min(pi / 4, median angle to the true class)), where B is the mean over the images
-    of the sum of exp(scale cos t) over the other classes.
-
-    Parameters
-    ----------
-    num_classes, embedding_size
-        Number of classes, length of the embedding.
-    reduce
-        See `heads.statistics.Reduce`.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range or of the wrong type.
-
-    Notes
-    -----
-    Zhang et al., "AdaCos", arXiv:1905.00292, equations 12 to 15, kept from 0.001 to 1000. It goes
-    over the classes twice, for the scale and for the loss. A margin fraction has no effect.
-    """
-    size = check_size(num_classes, embedding_size, 1.0)
-    del size["scale"]
-    check_count("num_classes", num_classes, 3, advice="the scale of adacos goes by the others")
-    return AdaCos(**size, reduce=reduce)

@@ -52,6 +52,7 @@ def cross_entropy(
     rows: Any,
     centres: Any,
     label: Any,
+    *,
     num_classes: int,
     form: Form,
     margin: Callable[[Any], tuple[Any, Any]] | None = None,
@@ -63,10 +64,6 @@ def cross_entropy(
 
     Parameters
     ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    num_classes
-        Number of classes C.
     margin
         Gives psi and its slope, (B,) each, for the target's score, through which no gradient
         flows: psi stands in the score's place.
@@ -74,8 +71,6 @@ def cross_entropy(
         Gives for psi and the target's score, (B,) each, a threshold (B,) and six numbers (6,): a
         score c of another class that is above the threshold becomes (n0 c + n1) c + n2, with
         n3 c + n4 as its slope; n5 c below.
-    dtype
-        Of the arrays.
 
     Inputs
     ------
@@ -96,7 +91,8 @@ def cross_entropy(
     margin = margin or (lambda score: (score, F.ones_like(score)))
     simple = form._replace(scale=1.0) == Form() and columns is None
     if not (ops.fused() if simple else ops.fused_scores()):
-        return _plain(F, rows, centres, label, num_classes, form, margin, columns, bias)
+        scores = _scores(F, rows, centres, num_classes, form, bias)
+        return _plain(F, scores, label, num_classes, form.scale, margin, columns)
     label = F.cast(label, dtype=dtype)  # exact up to 2**24 classes
     if bias is not None:  # one more dimension, in which every row is 1
         rows = F.concat(rows, F.ones_like(F.slice_axis(rows, axis=1, begin=0, end=1)), dim=1)
@@ -127,21 +123,27 @@ def _own_scores(F, left, centres, label, form):
     return F.sum(left * (normalised(F, centre) if form.unit_columns else centre), axis=1)
 
 
-def _plain(F, rows, centres, label, num_classes, form, margin, columns, bias):
+def _scores(F, rows, centres, num_classes, form, bias):
+    """Return the scores of all classes, (B, C)."""
     if form.squares:
         bias = -0.5 * F.sum(F.square(centres), axis=1)
-    scores = F.FullyConnected(  # (B, C)
+    biases = {} if bias is None else {"bias": bias}
+    scores = F.FullyConnected(
         normalised(F, rows) if form.unit_rows else rows,
         normalised(F, centres) if form.unit_columns else centres,
-        *(() if bias is None else (bias,)),
         num_hidden=num_classes * form.group,
         no_bias=bias is None,
+        **biases,
     )
     if form.group > 1:
         # argmax and pick, not max: of centres that are equally near, max would give the whole
         # gradient to each; so the first alone has it, as in the fused operator.
         several = F.reshape(scores, shape=(0, num_classes, form.group))  # (B, C, K)
         scores = F.pick(several, F.argmax(F.BlockGrad(several), axis=2), axis=2)
+    return scores
+
+
+def _plain(F, scores, label, num_classes, scale, margin, columns):
     target = F.pick(scores, label, axis=1)  # (B,)
     fixed = F.BlockGrad(target)
     psi, slope = margin(fixed)
@@ -151,7 +153,7 @@ def _plain(F, rows, centres, label, num_classes, form, margin, columns, bias):
     psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
     place = F.contrib.arange_like(label).astype("int32") * num_classes
     place = place + F.clip(label, 0, num_classes - 1).astype("int32")
-    logits = F.contrib.index_copy(F.reshape(scores, shape=(-1,)), place, psi) * form.scale
+    logits = F.contrib.index_copy(F.reshape(scores, shape=(-1,)), place, psi) * scale
     logits = F.reshape_like(logits, scores)
     return -F.pick(F.log_softmax(logits, axis=1), label, axis=1), fixed
 
@@ -168,6 +170,21 @@ def _reweighed(F, scores, threshold, numbers):
     slope = F.broadcast_add(F.broadcast_mul(fixed, slope_linear), slope_constant)
     slope = F.where(hard, slope, F.broadcast_mul(F.ones_like(fixed), rest))
     return F.BlockGrad(value) + F.BlockGrad(slope) * (scores - fixed)
+
+
+def column_numbers(F, fraction, value, slope, rest):
+    """Return the six numbers of ``columns`` in `cross_entropy`, (6,).
+
+    Parameters
+    ----------
+    value, slope
+        Coefficients of a hard class's new score, that of the square first, and of its slope: each
+        a number or (1,).
+    rest
+        Factor on the other scores.
+    """
+    one = F.ones_like(fraction)
+    return F.concat(*[one * number for number in [*value, *slope, rest]], dim=0)
 
 
 def through_psi(F, loss, quantity, scale):

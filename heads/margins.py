@@ -5,7 +5,7 @@ Each function takes the target cosine c = cos t, t being the angle between an em
 centre of its own class, and returns (psi, dpsi): the value that replaces c, and dpsi/dc. They are
 elementwise, take ``mx.nd`` or ``mx.sym`` as ``F``, and are meant to be called on a detached
 cosine: the caller passes dpsi on as the gradient. So the gradients of arccos and of the square
-root, infinite at c = 1 and -1, never appear.
+root, infinite at c = 1 and -1, never appear. Arrays are (B,) float32, angles in radians.
 """
 
 import math
@@ -25,21 +25,6 @@ ROUNDING = 5e-7
 def additive_cosine(F, cosine, m3):
     """Subtract m3 from the cosine: psi = c - m3.
 
-    Parameters
-    ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    m3
-        Margin taken off the cosine.
-
-    Inputs
-    ------
-    cosine : (B,) float32
-
-    Outputs
-    -------
-    psi, dpsi : (B,) float32 each
-
     Notes
     -----
     Wang et al., "CosFace", arXiv:1801.09414, equation 4.
@@ -52,25 +37,8 @@ def additive_angle(F, cosine, m2, easy_margin=False):
 
     For t > pi - m2 the cosine would rise again; there psi = c - m2 sin m2, with slope 1. At the
     joint psi drops from -1 to -cos m2 - m2 sin m2 (by 0.117 at m2 = 0.5) and stays below.
-    With `easy_margin` the margin holds for t < pi/2 only, as `confined` says; there psi jumps up
-    from -sin m2 to 0 at the joint.
-
-    Parameters
-    ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    m2
-        Margin added to the angle, in radians, from 0 to pi/2.
-    easy_margin
-        Whether the margin is confined to angles below pi/2.
-
-    Inputs
-    ------
-    cosine : (B,) float32
-
-    Outputs
-    -------
-    psi, dpsi : (B,) float32 each
+    m2 goes from 0 to pi/2. With `easy_margin` the margin holds for t < pi/2 only, as `confined`
+    says; there psi jumps up from -sin m2 to 0 at the joint.
 
     Notes
     -----
@@ -79,10 +47,11 @@ def additive_angle(F, cosine, m2, easy_margin=False):
     """
     if m2 == 0:
         return additive_cosine(F, cosine, 0.0)
-    cosine = F.clip(cosine, -1.0, 1.0)  # rounding may pass 1
-    inside, inside_slope = _added(F, cosine, math.cos(m2), math.sin(m2))
+    clipped = F.clip(cosine, -1.0, 1.0)  # rounding may pass 1
+    inside, inside_slope = _added(F, clipped, math.cos(m2), math.sin(m2))
     if easy_margin:
         return confined(F, cosine, inside, inside_slope)
+    cosine = clipped
     holds, beyond = cosine > -math.cos(m2), cosine - m2 * math.sin(m2)
     return F.where(holds, inside, beyond), F.where(holds, inside_slope, F.ones_like(cosine))
 
@@ -92,19 +61,7 @@ def confined(F, cosine, psi, slope):
 
     An angle within ROUNDING of pi/2 counts as pi/2.
 
-    Parameters
-    ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-
-    Inputs
-    ------
-    cosine, psi, slope : (B,) float32 each
-        The cosine, and what the margin makes of it.
-
-    Outputs
-    -------
-    psi, dpsi : (B,) float32 each
+    ``psi`` and ``slope`` are what the margin gives for the cosine.
 
     Notes
     -----
@@ -123,18 +80,10 @@ def unguarded_angle(F, cosine, m2):
 def additive_angles(F, cosine, m2, easy_margin=False):
     """Add to each angle a margin of its own: psi = cos(t + m2), guarded as in `additive_angle`.
 
-    Parameters
-    ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    easy_margin
-        See `additive_angle`.
-
     Inputs
     ------
-    cosine : (B,) float32
-    m2 : (B,) float32
-        Margins in radians, from 0 to pi/2.
+    cosine, m2 : (B,) float32 each
+        Margins from 0 to pi/2.
 
     Outputs
     -------
@@ -149,7 +98,8 @@ def additive_angles(F, cosine, m2, easy_margin=False):
     inside_by_margin = -(_sine(F, cosine) * cos_m + cosine * sin_m)
     if easy_margin:
         by_margin = inside_by_margin * (cosine > ROUNDING)
-        return *confined(F, cosine, inside, inside_slope), by_margin
+        psi, slope = confined(F, cosine, inside, inside_slope)
+        return psi, slope, by_margin
     holds = cosine > -cos_m
     return (
         F.where(holds, inside, cosine - m2 * sin_m),
@@ -165,22 +115,10 @@ def adaptive_angle(F, cosine, quality, m):
     CosFace's on the cosine, for q = 1 a negative one on the angle and twice m on the cosine.
     The angle t - m q is kept within ANGLE_LIMIT of 0 and pi, where the slope is 0.
 
-    Parameters
-    ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    m
-        Margin.
-
     Inputs
     ------
-    cosine : (B,) float32
-    quality : (B,) float32
-        From -1 to 1.
-
-    Outputs
-    -------
-    psi, dpsi : (B,) float32 each
+    cosine, quality : (B,) float32 each
+        Qualities q from -1 to 1.
 
     Notes
     -----
@@ -199,23 +137,6 @@ def multiplied_angle(F, cosine, m1, m2):
     k = floor((m1 t + m2) / pi) continues the cosine downwards past pi, so psi falls
     monotonically and without a jump over the whole range of t.
 
-    Parameters
-    ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    m1
-        Factor on the angle.
-    m2
-        Margin added to the angle, in radians.
-
-    Inputs
-    ------
-    cosine : (B,) float32
-
-    Outputs
-    -------
-    psi, dpsi : (B,) float32 each
-
     Notes
     -----
     Liu et al., "SphereFace", arXiv:1704.08063, section 3.2 for m2 = 0 and a whole m1, where k
@@ -231,27 +152,11 @@ def multiplied_angle(F, cosine, m1, m2):
 
 
 def combined_margin(F, cosine, m1=1.0, m2=0.0, m3=0.0, easy_margin=False):
-    """All three margins, psi = cos(m1 t + m2) - m3 in the form that falls for every angle.
+    """Combine all three margins, psi = cos(m1 t + m2) - m3 in the form that falls for every angle.
 
     With m1 = 1 the angle is guarded as in `additive_angle`, otherwise continued as in
-    `multiplied_angle`; m3 is subtracted in both. All margins neutral give psi = c.
-
-    Parameters
-    ----------
-    F
-        ``mx.nd`` or ``mx.sym``.
-    m1, m2, m3
-        Factor on the angle, radians added to it, amount taken off the cosine.
-    easy_margin
-        Whether all three margins are confined to angles below pi/2: see `confined`.
-
-    Inputs
-    ------
-    cosine : (B,) float32
-
-    Outputs
-    -------
-    psi, dpsi : (B,) float32 each
+    `multiplied_angle`; m3 is subtracted in both. All margins neutral give psi = c. `easy_margin`
+    confines all three: see `confined`.
 
     Notes
     -----
@@ -262,6 +167,11 @@ def combined_margin(F, cosine, m1=1.0, m2=0.0, m3=0.0, easy_margin=False):
     else:
         psi, slope = multiplied_angle(F, cosine, m1, m2)
     return confined(F, cosine, psi - m3, slope) if easy_margin else (psi - m3, slope)
+
+
+def clipped_angle(F, cosine):
+    """Return the angle of a cosine, with a slope of 0 within 4.5e-4 radians of 0 and pi."""
+    return F.arccos(F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT))
 
 
 def _sine(F, cosine):

@@ -31,6 +31,14 @@ def pairs(F, label):
     return same - itself, 1.0 - same
 
 
+def squared_distances(F, rows, products=None):
+    """Return |x_i - x_j|^2, (B, B), from the rows (B, E) and, if known, their products (B, B)."""
+    squares = F.sum(F.square(rows), axis=1, keepdims=True)
+    both = F.broadcast_add(squares, F.transpose(squares))
+    products = F.dot(rows, rows, transpose_b=True) if products is None else products
+    return F.relu(both - 2.0 * products)  # rounding would go below 0
+
+
 def mean_over(F, values, chosen):
     """Return the mean of the chosen values of each row, 0 where there are none: (B,)."""
     return F.sum(values * chosen, axis=1) / F.maximum(F.sum(chosen, axis=1), 1.0)

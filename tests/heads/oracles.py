@@ -524,3 +524,17 @@ def target_cosine(name, point, label, *, sub_centers=3, **_):
     if name == "sub_center_arcface":
         return sub_center_cosines(point, sub_centers)[np.arange(len(label)), label]
     return cosines(point)[np.arange(len(label)), label]
+
+
+def numeric_gradient(function, array, step=1e-6):
+    """Differences of a function without arguments as the array changes in place."""
+    gradient = np.zeros_like(array)
+    for index in np.ndindex(*array.shape):
+        kept = array[index]
+        array[index] = kept + step
+        above = function()
+        array[index] = kept - step
+        below = function()
+        array[index] = kept
+        gradient[index] = (above - below) / (2 * step)
+    return gradient

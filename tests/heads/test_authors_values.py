@@ -14,7 +14,6 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-import ops
 from heads import build_head
 
 SCALE = 8.0
@@ -23,11 +22,7 @@ FAR = ([[-12, 3, 4], [3, 4, 0]], [0, 1])
 MAGFACE = {"low": 1.0, "high": 5.0, "least": 0.4, "most": 0.8, "length_weight": 2.0}
 
 
-@pytest.fixture(params=["plain", "native"], autouse=True)
-def operators(request):
-    ops.use(request.param)
-    yield
-    ops.use("plain")
+pytestmark = pytest.mark.usefixtures("operators")
 
 
 def step(name, embedding, label, weight=None, states=None, upstream=None, **settings):

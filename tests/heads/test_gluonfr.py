@@ -16,7 +16,6 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-import ops
 from benchmarks.harness import rivals
 from heads import build_head
 from tests.heads import oracles
@@ -55,11 +54,7 @@ def gluonfr(tmp_path_factory):
     return SimpleNamespace(**found)
 
 
-@pytest.fixture(params=["plain", "native"], autouse=True)
-def operators(request):
-    ops.use(request.param)
-    yield
-    ops.use("plain")
+pytestmark = pytest.mark.usefixtures("operators")
 
 
 @pytest.fixture

@@ -10,11 +10,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-import ops
 from heads import build_head
 from tests.heads import test_losses as losses
-from tests.heads.oracles import Point
-from tests.heads.test_heads import numeric_gradient
+from tests.heads.oracles import Point, numeric_gradient
 from tests.heads.test_losses import LABEL, build, inputs, loss_of, name_of, rows_of
 
 # Images that are alike: the first two, say. Never two people, so that no distance of theirs is 0.
@@ -26,11 +24,7 @@ TIED = [
 ]
 
 
-@pytest.fixture(params=["plain", "native"], autouse=True)
-def operators(request):
-    ops.use(request.param)
-    yield
-    ops.use("plain")
+pytestmark = pytest.mark.usefixtures("operators")
 
 
 def centres_of(case):

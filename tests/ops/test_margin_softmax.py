@@ -7,7 +7,6 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-import ops
 from heads import build_head
 
 EPSILON = 1e-10
@@ -370,58 +369,6 @@ def test_where_a_row_is_not_a_number_no_class_is_passed_over():
     loss, _, _, dx, dw = operator(x, w, label, psi, slope, 64.0, np.ones(64, np.float32))
     assert np.isnan(loss[10]) and np.isnan(dx[10]).all() and np.isfinite(np.delete(loss, 10)).all()
     assert np.isnan(dw).any(1).all()
-
-
-def steps_of_head(fuse, hybridize, native=True, steps=4):
-    """Return losses, embeddings' gradients, centres and momentum of a few steps of SGD."""
-    ops.use("native" if native else "plain")
-    generator = np.random.default_rng(7)
-    head = build_head("arcface", 700, 24, m2=0.5)
-    if fuse:
-        head.fuse_update(0.9, 5e-4)
-    head.initialize()
-    head.weight.set_data(mx.nd.array(generator.normal(size=(700, 24))))
-    if hybridize:
-        head.hybridize(static_alloc=True, static_shape=True)
-    trainer = mx.gluon.Trainer(
-        head.collect_params(), "sgd", {"learning_rate": 0.5, "momentum": 0.9, "wd": 5e-4}, None
-    )
-    found = []
-    for step in range(steps):
-        rate = 0.5 / (step + 1)
-        trainer.set_learning_rate(rate)
-        embedding = mx.nd.array(generator.normal(size=(20, 24)))
-        embedding.attach_grad()
-        with mx.autograd.record():
-            loss, cosine = head(embedding, mx.nd.array(generator.integers(0, 700, 20)))
-        loss.backward()
-        trainer.update(20)
-        if fuse:
-            head.update(mx.nd.array([rate]))
-        found += [loss, cosine, embedding.grad]
-    momentum = head.momentum["weight"] if fuse else trainer._updaters[0].states[0]
-    return [a.asnumpy() for a in (*found, head.weight.data(), momentum)]
-
-
-@pytest.mark.parametrize("hybridize", [False, True])
-@pytest.mark.parametrize("native", [False, True], ids=["plain", "native"])
-def test_the_fused_update_is_the_trainers(hybridize, native):
-    ours = steps_of_head(True, hybridize)
-    for mine, theirs in zip(ours, steps_of_head(False, hybridize, native), strict=True):
-        assert np.abs(mine - theirs).max() <= 1e-5 * max(1e-3, np.abs(theirs).max())
-
-
-def test_the_fused_update_has_no_gradient_array_and_asks_for_a_forward_pass():
-    head = build_head("cosface", 30, 8)
-    head.fuse_update(0.9, 0.0)
-    head.initialize()
-    assert head.weight.grad_req == "null" and head.momentum["weight"].shape == (30, 8)
-    with pytest.raises(RuntimeError, match="no forward pass"):
-        head.update(mx.nd.array([0.1]))
-    assert build_head("cosface", 30, 8).momentum == {}
-    ops.use("plain")
-    with pytest.raises(ValueError, match=r"^optim.fused_centres: needs the fused operators"):
-        build_head("cosface", 30, 8).fuse_update(0.9, 0.0)
 
 
 def test_the_update_in_double_precision_is_the_definition():

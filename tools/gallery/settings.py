@@ -16,7 +16,7 @@ class Setting:
     rule: str = "cosine"
     """How a class is found for the accuracy, see `tools.gallery.training.classify`."""
     lr: float = 0.1
-    epochs: float = 10
+    epochs: float = 5
     batch: int = 256
     warmup: float = 0.1
     """Share of the run over which the rate rises."""
@@ -34,25 +34,24 @@ PAIRS: dict[str, Any] = {
     "by_person": True,
     "batch": 250,
     "circle": True,
-    "epochs": 5,
 }
 AROUND: dict[str, Any] = {"centre_length": 1.0}
 """For heads of directions: see docs/gallery.md."""
 
 LOSSES = {
-    "softmax": Setting(rule="product"),
-    "l2_softmax": Setting({"scale": 10.0}, rule="product", epochs=5),
-    "normface": Setting({"scale": 30.0}, **AROUND, epochs=5),
-    "sphereface": Setting({"m1": 1.2, "scale": 30.0}, **AROUND, epochs=5),
-    "cosface": Setting({"m3": 0.1, "scale": 30.0}, **AROUND),
-    "arcface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND),
-    "combined": Setting({"m1": 1.05, "m2": 0.05, "m3": 0.05, "scale": 30.0}, **AROUND, epochs=5),
-    "a_softmax": Setting({"m1": 2}, epochs=5),
-    "sv_softmax": Setting({"t": 1.1, "m3": 0.1, "scale": 30.0}, **AROUND, epochs=5),
-    "sub_center_arcface": Setting({"sub_centers": 2, "m2": 0.1, "scale": 30.0}, epochs=5),
-    "curricularface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
-    "adacos": Setting(**AROUND, epochs=5),  # its scale runs away: docs/gallery.md
-    "adaface": Setting({"m": 0.1, "scale": 30.0}, **AROUND, epochs=5),
+    "softmax": Setting(rule="product", epochs=10),
+    "l2_softmax": Setting({"scale": 10.0}, rule="product"),
+    "normface": Setting({"scale": 30.0}, **AROUND),
+    "sphereface": Setting({"m1": 1.2, "scale": 30.0}, **AROUND),
+    "cosface": Setting({"m3": 0.1, "scale": 30.0}, **AROUND, epochs=10),
+    "arcface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=10),
+    "combined": Setting({"m1": 1.05, "m2": 0.05, "m3": 0.05, "scale": 30.0}, **AROUND),
+    "a_softmax": Setting({"m1": 2}),
+    "sv_softmax": Setting({"t": 1.1, "m3": 0.1, "scale": 30.0}, **AROUND),
+    "sub_center_arcface": Setting({"sub_centers": 2, "m2": 0.1, "scale": 30.0}),
+    "curricularface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND),
+    "adacos": Setting(**AROUND),  # its scale runs away: docs/gallery.md
+    "adaface": Setting({"m": 0.1, "scale": 30.0}, **AROUND),
     "magface": Setting(
         {
             "low": 1.0,
@@ -63,21 +62,18 @@ LOSSES = {
             "scale": 30.0,
         },
         **AROUND,
-        epochs=5,
     ),
-    "elasticface": Setting({"m2": 0.1, "sigma": 0.02, "scale": 30.0}, **AROUND, epochs=5),
-    "circle": Setting({"m": 0.65, "scale": 80.0}, **AROUND, lr=0.02, warmup=0.2, epochs=5),
-    "intra": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
-    "inter": Setting({"m2": 0.1, "scale": 30.0}, **AROUND, epochs=5),
-    "center": Setting({"center_weight": 1.0}, **AROUND, rule="product"),
-    "git": Setting({"center_weight": 1.0, "git_weight": 0.1}, **AROUND, rule="product", epochs=5),
-    "ring": Setting({"ring_weight": 0.3, "radius": 12.0}, **AROUND, rule="product"),
-    "range": Setting(
-        {"intra_weight": 1e-3, "inter_weight": 1e-3, "margin": 100.0}, rule="product", epochs=5
-    ),
-    "lgm": Setting(rule="distance"),
-    "coco": Setting(**AROUND, epochs=5),
-    "marginal": Setting({"theta": 0.2, "xi": 0.1}, rule="product", epochs=5),
+    "elasticface": Setting({"m2": 0.1, "sigma": 0.02, "scale": 30.0}, **AROUND),
+    "circle": Setting({"m": 0.65, "scale": 80.0}, **AROUND, lr=0.02, warmup=0.2),
+    "intra": Setting({"m2": 0.1, "scale": 30.0}, **AROUND),
+    "inter": Setting({"m2": 0.1, "scale": 30.0}, **AROUND),
+    "center": Setting({"center_weight": 1.0}, **AROUND, rule="product", epochs=10),
+    "git": Setting({"center_weight": 1.0, "git_weight": 0.1}, **AROUND, rule="product"),
+    "ring": Setting({"ring_weight": 0.3, "radius": 12.0}, **AROUND, rule="product", epochs=10),
+    "range": Setting({"intra_weight": 1e-3, "inter_weight": 1e-3, "margin": 100.0}, rule="product"),
+    "lgm": Setting(rule="distance", epochs=10),
+    "coco": Setting(**AROUND),
+    "marginal": Setting({"theta": 0.2, "xi": 0.1}, rule="product"),
     "contrastive": Setting({"margin": 0.9}, **PAIRS),
     "triplet": Setting({"margin": 0.1}, **PAIRS),
     "angular_triplet": Setting({"margin": 0.2}, **PAIRS),

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ArcFace."""
+
+from heads.margin_softmax import MarginSoftmax
+from heads.margins import additive_angle
+from heads.settings import Angle, Scale
+
+
+class ArcFace(MarginSoftmax):
+    """Softmax with m2 added to the angle to the true class.
+
+    s c_j; true class: s cos(t + m2), guarded: s (c - m2 sin m2) where t > pi - m2
+
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 3.
+
+    The guard is that of the authors' code of 2018: `heads.margins.additive_angle`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        m2: Angle = 0.5,
+        scale: Scale = 64.0,
+        easy_margin: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+        self._m2, self._easy_margin = m2, easy_margin
+
+    def margin(self, F, cosine, embedding):
+        return additive_angle(F, cosine, self._m2, self._easy_margin)

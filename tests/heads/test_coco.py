@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""heads/coco.py: values that a hand can follow, and a refusal."""
+
+from __future__ import annotations
+
+import math
+
+from tests.heads.by_hand import cross_entropy, losses, refusal
+
+
+def test_value_by_hand():
+    scale = math.log(2) / 2 + 3
+    assert [cross_entropy([0.6 * scale, 0.8 * scale, 0])] == losses("coco")
+    assert [cross_entropy([1.2, 1.6, 0])] == losses("coco", scale=2.0)
+
+
+def test_a_value_out_of_range_is_refused():
+    sentence = "head.scale: must be a number from 0, got -1; 0 goes by the classes"
+    assert refusal("coco", scale=-1) == sentence

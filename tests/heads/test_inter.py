@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""heads/inter.py: values that a hand can follow, and a refusal."""
+
+from __future__ import annotations
+
+import math
+
+from tests.heads.by_hand import T, cross_entropy, losses, refusal
+
+
+def test_value_by_hand():
+    # Two other centres at right angles: their mean angle is pi / 2.
+    expected = cross_entropy([1.2, 2 * math.cos(T + 0.5), 0]) - 0.5
+    assert [expected] == losses("inter", scale=2.0)
+
+
+def test_a_value_out_of_range_is_refused():
+    sentence = "head.inter_weight: must be a number from 0, got -1; 1 is the paper's"
+    assert refusal("inter", inter_weight=-1) == sentence

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""heads/l2_softmax.py: values that a hand can follow, and a refusal."""
+
+from __future__ import annotations
+
+import math
+
+from tests.heads.by_hand import cross_entropy, losses, refusal
+
+
+def test_value_by_hand():
+    assert [cross_entropy([1.8, 2.4, 0])] == losses("l2_softmax", scale=3.0)
+    least = math.log(9)  # reaches a probability of 0.9 among three classes
+    assert [cross_entropy([0.6 * least, 0.8 * least, 0])] == losses("l2_softmax")
+
+
+def test_a_scale_that_is_too_small_is_refused():
+    assert refusal("l2_softmax", scale=1.0) == (
+        "head.scale: must be a number from 3.807, got 1.0; below 3.81 no class of 7 reaches a "
+        "probability of 0.9"
+    )

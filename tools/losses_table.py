@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of docs/losses.md, made of the heads:  python -m tools.losses_table [--write]
+
+Without an argument it prints the document as it should be; ``--write`` writes it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+from heads import HEADS
+from heads.head import ClassHead, Head
+from ranges import Setting, settings
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "losses.md"
+HEADER = "| name | paper | formula | settings: default, range |\n|---|---|---|---|"
+
+
+def document(text: str) -> str:
+    """Return the document with its tables made again, each between two comments."""
+    of_classes = {name: kind for name, kind in HEADS.items() if issubclass(kind, ClassHead)}
+    of_pairs = {name: kind for name, kind in HEADS.items() if name not in of_classes}
+    for place, heads in (("class centres", of_classes), ("pairs", of_pairs)):
+        begin, end = f"<!-- begin: {place} -->\n", f"<!-- end: {place} -->"
+        before, found, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not (found and ended):
+            raise ValueError(f"{DOCUMENT}: no table between {begin.strip()} and {end}")
+        rows = [HEADER, *(row(name, kind) for name, kind in heads.items())]
+        text = before + begin + "\n".join(rows) + "\n" + end + after
+    return text
+
+
+def row(name: str, kind: type[Head]) -> str:
+    """Return the row of one head: paper and formula are paragraphs of its docstring."""
+    _, formula, paper = (" ".join(p.split()) for p in inspect.getdoc(kind).split("\n\n")[:3])
+    listed = ", ".join(setting_text(s) for s in settings(kind).values()) or "none"
+    cells = [f"`{name}`", paper.removesuffix("."), f"`{formula}`", listed]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def setting_text(setting: Setting) -> str:
+    """Return name, default and range of a setting, as ``m2 0.5 [0, 1.5708]``."""
+    if isinstance(setting.default, bool):
+        return f"{setting.name} {str(setting.default).lower()}"
+    if setting.choices:
+        others = [str(choice) for choice in setting.choices if choice != setting.default]
+        return f"{setting.name} {setting.default} (or {', '.join(others)})"
+    bounds = setting.range
+    low = f"{'(' if bounds.open_low else '['}{bounds.low:g}"
+    high = "∞)" if bounds.high == float("inf") else f"{bounds.high:g}]"
+    return f"{setting.name} {setting.default:g} {low}, {high}"
+
+
+def main() -> None:
+    """Print the document, or write it."""
+    text = document(DOCUMENT.read_text(encoding="utf-8"))
+    if sys.argv[1:] == ["--write"]:
+        DOCUMENT.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
