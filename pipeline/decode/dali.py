@@ -41,7 +41,7 @@ from pipeline.sampling.augmentation import (
     CUT_OUT_VALUE,
     NO_AUGMENTATION,
     Augmentation,
-    Choices,
+    AugmentParams,
     color_matrices,
 )
 
@@ -176,7 +176,7 @@ class DecodeGraph:
         # Its threads first: they read what is held until they have ended.
         self.__dict__.pop("_pipeline", None)
 
-    def feed(self, images: Any, choices: Choices | None) -> None:
+    def feed(self, images: Any, choices: AugmentParams | None) -> None:
         """Put a batch in; at most ``depth`` may be under way, and as many before the first take.
 
         Parameters
@@ -198,7 +198,7 @@ class DecodeGraph:
         if self._fed >= self._depth:  # the first call of schedule_run starts the whole queue
             self._pipeline.schedule_run()
 
-    def _inputs(self, choices: Choices) -> dict[str, Any]:
+    def _inputs(self, choices: AugmentParams) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
         if self._finish == "float":
             inputs["mirror"] = choices.mirror.astype(np.int32)

@@ -62,7 +62,8 @@ class RecordReader:
     """
 
     def __init__(self, records: RecordSet, feed: Feed | None = None):
-        self._records, self._feed = records, feed
+        self.records = self._records = records
+        self._feed = feed
         self._data = [map_rec(rec) for rec in records.files]
         columns = (records.keys, records.offsets, records.labels, records.file)
         self._files = mapped.maps_of([*self._data, *columns])
