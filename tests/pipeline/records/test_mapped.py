@@ -49,11 +49,10 @@ PROGRAM = """
 import json, os, sys
 from pathlib import Path
 import ops
-from pipeline import mapped
-from pipeline.augmentation import Augmentation
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decode.cache import DecodedCache
 from pipeline.loader import build_loader
 from pipeline.records import RecordError, open_records
+from pipeline.sampling.augmentation import Augmentation
 
 guarded, cases = map(json.loads, sys.argv[1:])
 if not guarded:  # a host without a compiler

@@ -15,7 +15,7 @@ from pipeline.records import reader as reader_module
 from pipeline.records.open import open_records
 from pipeline.records.read_ahead import all_in_memory, pages_of
 from pipeline.records.reader import ASK_AGAIN, ASKED_OVER_MEAN, RecordReader
-from pipeline.records.recordio import map_rec
+from pipeline.records.recordio import map_rec, read_headers
 
 PAGE = mmap.PAGESIZE
 FETCH_SECONDS = 120
@@ -107,7 +107,7 @@ def test_nothing_is_asked_for_where_nothing_is_read(system, reader):
 
 def covered(records, rows, asked):
     """Return whether the pages of each row's record are asked for."""
-    headers = reader.read_headers(map_rec(records.files[0]), records.offsets[rows])
+    headers = read_headers(map_rec(records.files[0]), records.offsets[rows])
     pages = {p for begin, size in asked for p in range(begin // PAGE, -(-(begin + size) // PAGE))}
     return [
         set(range(offset // PAGE, -(-(offset + 8 + length) // PAGE))) <= pages
