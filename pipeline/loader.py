@@ -24,7 +24,7 @@ from ops import feed, guard
 from ops.feed import Feed
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.to_mxnet import labels_to
-from pipeline.prefetch import Ahead
+from pipeline.prefetch import PrefetchQueue
 from pipeline.records import mapped
 from pipeline.records.open import RecordSet
 from pipeline.records.reader import RecordReader
@@ -71,7 +71,7 @@ class Loader:
     ):
         self.images_per_epoch = images_per_epoch
         self.notice = notice
-        self._ahead: Ahead[Batch | BaseException] = Ahead(prefetch)
+        self._queue = PrefetchQueue[Batch | BaseException](prefetch)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(
             target=self._work, args=(batches,), name="loader", daemon=True
@@ -91,7 +91,7 @@ class Loader:
             If a picture of the batch is damaged; every later call raises it again.
         """
         if self._failure is None:
-            item = self._ahead.take()
+            item = self._queue.take()
             if isinstance(item, Batch):
                 return item
             self._failure = item
@@ -99,7 +99,7 @@ class Loader:
 
     def close(self) -> None:
         """Stop the thread; at most one batch is finished for nothing."""
-        self._ahead.close()
+        self._queue.close()
         self._failure = StopIteration()
         self._thread.join()
         atexit.unregister(self.close)
@@ -107,11 +107,11 @@ class Loader:
     def _work(self, batches: Generator[Batch, None, None]) -> None:
         try:
             for batch in batches:
-                if not self._ahead.put(batch):
+                if not self._queue.put(batch):
                     break
             batches.close()
         except BaseException as error:
-            self._ahead.put(error)
+            self._queue.put(error)
 
 
 def build_loader(
