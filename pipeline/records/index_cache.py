@@ -15,10 +15,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atomic_write import atomic_write
 from pipeline.records import mapped
 from pipeline.records.recordio import RecordError
 
@@ -50,7 +51,7 @@ def keep_columns(path: Path, *columns: np.ndarray) -> None:
     """
     with _alone(path.parent):
         if not path.is_file():
-            with _in_place_of(path) as file:
+            with atomic_write(path) as file:
                 for column in columns:
                     np.save(file, column, allow_pickle=False)
 
@@ -117,7 +118,7 @@ def write_image_index(records: RecordSet, path: Path) -> None:
     RecordError
         If it cannot be written; nothing is left of it then.
     """
-    with _in_place_of(path) as file:
+    with _writing(path.parent), atomic_write(path) as file:
         for part in parts(len(records)):
             keys, offsets = _digits(records.keys[part]), _digits(records.offsets[part])
             marks = np.broadcast_to(np.frombuffer(b"\t\n", np.uint8), (len(keys), 2))
@@ -165,19 +166,3 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
         finally:
             os.close(held)
-
-
-@contextmanager
-def _in_place_of(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of another once it is whole; else nothing is left of it."""
-    aside = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}")
-    with _writing(path.parent):
-        try:
-            with aside.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        finally:
-            with suppress(OSError):
-                aside.unlink()
