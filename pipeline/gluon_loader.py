@@ -10,7 +10,7 @@ import numpy as np
 from mxnet import gluon
 
 from encoded_images import decode, has_end
-from pipeline.records.open import RecordError, RecordSet
+from pipeline.records.open import RecordSet
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import CUT_OUT_VALUE, Choices, color_matrices
 
@@ -48,10 +48,7 @@ class FaceDataset(gluon.data.Dataset):
                 if image is None
                 else f"is {image.shape[0]}x{image.shape[1]} pixels, not {height}x{width}"
             )
-            raise RecordError(
-                f"{self._records.picture(row)} {what}; mend the record or leave its key out of "
-                "the .idx"
-            )
+            raise self._records.image_error(row, what)
         image = augment(image, choices)[:, :, ::-1]  # BGR to RGB
         normalised: np.ndarray = image.transpose(2, 0, 1).astype(np.float32) - self._mean
         return normalised / self._std

@@ -20,7 +20,7 @@ from pipeline.decode.dali import DecodeGraph, release_memory
 from pipeline.decode.decode_paths import PATHS
 from pipeline.decode.decode_paths import choose as choose_path
 from pipeline.records.open import RecordSet
-from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.augmentation import Augmentation, Choices, choose
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Probe:
         if path == "native":
             if feed is None:
                 raise RuntimeError("no compiled functions")
-            self._decoder, self._memory = feed.decoder(threads), Memory(DEPTH + 2)
+            self._decoder, self._memory = feed.decoder(threads), BufferRing(DEPTH + 2)
             self._under_way: deque[tuple[Decoding, np.ndarray, Choices]] = deque()
         self._graph = DecodeGraph(
             *(batch_size, path, threads, DEPTH, device_id, augmentation),

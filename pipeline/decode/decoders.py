@@ -22,7 +22,7 @@ from pipeline.decode.dali import DecodeGraph
 from pipeline.decode.native import PictureDecoder, Started, take_dense
 from pipeline.decode.to_mxnet import Normaliser, hand_over
 from pipeline.records.open import RecordSet
-from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.batches import Group, Plan
 
 DECODE_BATCH = 512
@@ -67,7 +67,7 @@ def with_pixels(
     kept
         Groups whose pixels stay as they are after their own.
     """
-    memory = Memory(kept + 1)  # and the one that is decoded meanwhile
+    memory = BufferRing(kept + 1)  # and the one that is decoded meanwhile
     under_way: deque[tuple[Group, Started]] = deque()
     for group in groups:
         count, size = len(group.rows), 3 * image_size[0] * image_size[1]
@@ -101,7 +101,9 @@ def decoded(
         yield from _finished(group, pixels.data_ptr(), np.arange(len(group.rows)), normaliser)
 
 
-def fill(cache: DecodedCache, rows: np.ndarray, decoder: PictureDecoder, memory: Memory) -> None:
+def fill(
+    cache: DecodedCache, rows: np.ndarray, decoder: PictureDecoder, memory: BufferRing
+) -> None:
     """Have the pictures of some rows in the cache.
 
     Raises
@@ -120,7 +122,7 @@ def cached(
     groups: Iterator[Group], cache: DecodedCache, decoder: PictureDecoder, normaliser: Normaliser
 ) -> Finished:
     """Yield batches out of memory, decoded there when first wanted."""
-    memory = Memory(0)
+    memory = BufferRing(0)
     for group in groups:
         fill(cache, group.rows, decoder, memory)
         yield from _finished(group, cache.address, group.rows, normaliser)

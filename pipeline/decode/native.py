@@ -19,7 +19,7 @@ from ops.jpeg_decoder import CUT_OFF, Decoding
 from pipeline.decode.dali import MEAN, STD, DecodeGraph, find_faulty
 from pipeline.decode.to_mxnet import lend
 from pipeline.records.open import RecordError, RecordSet
-from pipeline.records.reader import CUT_OFF_IMAGE, Memory, RecordReader
+from pipeline.records.reader import CUT_OFF_IMAGE, BufferRing, RecordReader
 from pipeline.sampling.augmentation import NO_AUGMENTATION
 
 
@@ -63,7 +63,7 @@ class PictureDecoder:
         self._most, self._threads, self._feed = most, threads, feed
         self._decoder = None if feed is None else feed.decoder(threads)
         self._graph: DecodeGraph | None = None
-        self._memory = Memory(1)
+        self._memory = BufferRing(1)
 
     def start_pixels(self, rows: np.ndarray, out: np.ndarray) -> Started:
         """Have the pictures of rows decoded to ``out``, uint8 (B, H, W, 3), contiguous."""
@@ -133,7 +133,7 @@ class PictureDecoder:
         if len(left):
             cut_off = left[started.decoding.left[left] == CUT_OFF]
             if len(cut_off):
-                raise self._reader.unusable(int(started.rows[cut_off[0]]), CUT_OFF_IMAGE)
+                raise self._records.image_error(int(started.rows[cut_off[0]]), CUT_OFF_IMAGE)
         return left
 
     def _finish(self, started: Started, left: np.ndarray) -> None:
@@ -206,10 +206,7 @@ def take_dense(
     reader.check_files()  # or it would be said of a picture
     if found is not None:
         place, what = found
-        raise RecordError(
-            f"{records.picture(rows[place])} {what}; mend the record or leave its key out of the "
-            ".idx"
-        ) from None
+        raise records.image_error(int(rows[place]), what) from None
     if fault is not None:
         raise RecordError(_not_the_images(records, rows, fault, gpu, decodes_on_gpu)) from None
     raise RecordError(

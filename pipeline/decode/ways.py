@@ -22,7 +22,8 @@ from pipeline.decode.dali import MEAN, STD, DecodeGraph
 from pipeline.decode.native import PictureDecoder
 from pipeline.decode.to_mxnet import Normaliser
 from pipeline.records.open import RecordSet
-from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.read_ahead import ReadAhead
+from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import Blocks, Group, Plan, grouped
 from pipeline.sampling.permutations import Position
@@ -71,8 +72,10 @@ class Source:
         self._scanned: Callable[[int], Iterator[Group]] | None = None
 
         # These know nothing of ``self``: a ring of references would keep the files open.
+        fetch = ReadAhead(records, reader)
+
         def read_ahead(rows: np.ndarray) -> None:
-            reader.read_ahead(rows if cache is None else cache.missing(rows))
+            fetch(rows if cache is None else cache.missing(rows))
 
         self._ask: Callable[[np.ndarray, Position], None] = lambda rows, _: read_ahead(rows)
         if blocks is not None:
@@ -95,7 +98,7 @@ class Source:
         if self._scanned is not None:
             return self._checked(self._scanned(together))
         # The array for the CPU's decoder alone: those on GPUs have not been tried on it.
-        memory = Memory(DEPTH) if self._decode == "cpu" else None
+        memory = BufferRing(DEPTH) if self._decode == "cpu" else None
         gather = self._reader.gather
         return grouped(self._plans, together, lambda rows: gather(rows, memory), self._ask)
 
@@ -105,7 +108,7 @@ class Source:
         if self._cache is None:
             size = self._records.image_size
             return decoders.with_pixels(self.groups(together), self._decoder, size, DEPTH)
-        cache, decoder, memory = self._cache, self._decoder, Memory(0)
+        cache, decoder, memory = self._cache, self._decoder, BufferRing(0)
 
         def kept(rows: np.ndarray) -> np.ndarray:
             decoders.fill(cache, rows, decoder, memory)
