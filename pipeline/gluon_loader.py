@@ -13,7 +13,7 @@ from mxnet import gluon
 
 from encoded_images import decode, has_end
 from pipeline.decode.dali import MEAN, STD
-from pipeline.records.open import RecordError, RecordSet
+from pipeline.records import RecordSet
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import CUT_OUT_VALUE, AugmentParams, color_matrices
 from pipeline.sampling.batches import BatchPlan
@@ -50,10 +50,7 @@ class FaceDataset(gluon.data.Dataset):
                 if image is None
                 else f"is {image.shape[0]}x{image.shape[1]} pixels, not {height}x{width}"
             )
-            raise RecordError(
-                f"{self._records.picture(row)} {what}; mend the record or leave its key out of "
-                "the .idx"
-            )
+            raise self._records.image_error(row, what)
         image = augment(image, params)[:, :, ::-1]  # BGR to RGB
         normalised: np.ndarray = image.transpose(2, 0, 1).astype(np.float32) - MEAN
         return normalised / STD

@@ -22,10 +22,8 @@ from pipeline.decode.cache import DecodedCache
 from pipeline.decode.decoders import Decoder, make_decoder
 from pipeline.decode.to_mxnet import labels_to_ndarray
 from pipeline.gluon_loader import GluonDecoder
-from pipeline.prefetch import Ahead
-from pipeline.records import mapped
-from pipeline.records.open import RecordSet
-from pipeline.records.recordio import check_file
+from pipeline.prefetch import PrefetchQueue
+from pipeline.records import RecordSet, mapped
 from pipeline.sampling import permutations
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import BatchPlan, Share, batch_plans
@@ -71,7 +69,7 @@ class Loader:
         notice: str = "",
     ):
         self.images_per_epoch, self.notice = images_per_epoch, notice
-        self._prefetched: Ahead[Batch | BaseException] = Ahead(prefetch)
+        self._queue = PrefetchQueue[Batch | BaseException](prefetch)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(
             target=self._work, args=(batches,), name="loader", daemon=True
@@ -91,7 +89,7 @@ class Loader:
             If an image of the batch is damaged; every later call raises it again.
         """
         if self._failure is None:
-            item = self._prefetched.take()
+            item = self._queue.take()
             if isinstance(item, Batch):
                 return item
             self._failure = item
@@ -99,7 +97,7 @@ class Loader:
 
     def close(self) -> None:
         """Stop the thread; at most one more batch is finished."""
-        self._prefetched.close()
+        self._queue.close()
         self._failure = StopIteration()
         self._thread.join()
         atexit.unregister(self.close)
@@ -107,11 +105,11 @@ class Loader:
     def _work(self, batches: Generator[Batch, None, None]) -> None:
         try:
             for batch in batches:
-                if not self._prefetched.put(batch):
+                if not self._queue.put(batch):
                     break
             batches.close()
         except BaseException as error:
-            self._prefetched.put(error)
+            self._queue.put(error)
 
 
 def build_loader(
@@ -240,7 +238,7 @@ def _labelled(
 
     def check_files() -> None:
         for data in decoder.files:
-            check_file(data)
+            mapped.check_file(data)
 
     watch = mapped.Watch(decoder.files)
     try:

@@ -20,7 +20,7 @@ from pipeline.decode.dali import release_memory
 from pipeline.decode.decode_paths import PATHS
 from pipeline.decode.decoders import DEPTH, batches_per_group, make_decoder
 from pipeline.decode.faults import GraphError
-from pipeline.records.open import RecordSet
+from pipeline.records import RecordSet
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import batch_plans

@@ -24,9 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.records import mapped
-from pipeline.records.open import RecordSet
-from pipeline.records.recordio import check_file
+from pipeline.records import RecordSet, mapped
 
 __all__ = ["CacheError", "DecodedCache", "remove_left_caches"]
 
@@ -100,7 +98,7 @@ class DecodedCache:
 
     def check_file(self) -> None:
         """Raise RecordError if somebody has made the file shorter: its pictures may be zeros."""
-        check_file(self.pictures)
+        mapped.check_file(self.pictures)
 
     def close(self) -> None:
         """Leave the cache; nothing may use its pictures any more."""

@@ -23,8 +23,9 @@ from pipeline.decode.dali import DecodeGraph
 from pipeline.decode.faults import take_dense
 from pipeline.decode.native import JpegFallbackDecoder
 from pipeline.decode.to_mxnet import Normalizer, copy_to_ndarray
-from pipeline.records.open import RecordSet
-from pipeline.records.reader import Memory, RecordReader
+from pipeline.records import RecordSet
+from pipeline.records.read_ahead import ReadAhead
+from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import BatchGroup, BatchPlan, grouped
 from pipeline.sampling.permutations import Position
@@ -82,10 +83,12 @@ class NativeDecoder:
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
         """Yield groups with their pixels; one is decoded while another is used."""
-        memory = Memory(DEPTH + 1)  # groups that DALI has, and the one that is decoded meanwhile
+        buffers = BufferRing(
+            DEPTH + 1
+        )  # groups that DALI has, and the one that is decoded meanwhile
         in_flight: deque[tuple[BatchGroup, Callable[[], np.ndarray]]] = deque()
         for group in groups:
-            out = self._jpegs.pixels_in(memory, len(group.rows))
+            out = self._jpegs.pixels_in(buffers, len(group.rows))
             in_flight.append((group, self._jpegs.start_pixels(group.rows, out)))
             if len(in_flight) > 1:
                 group, finish = in_flight.popleft()
@@ -115,7 +118,7 @@ class CachedDecoder:
     ):
         self.files = [*jpegs.reader.files, cache.pictures]
         self._cache, self._jpegs, self._groups = cache, jpegs, groups
-        self._normalizer, self._memory = normalizer, Memory(0)
+        self._normalizer, self._buffers = normalizer, BufferRing(0)
 
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
         assert self._normalizer is not None
@@ -133,7 +136,7 @@ class CachedDecoder:
         """Decode the images of rows that the cache lacks into it."""
         missing = self._cache.missing(rows)
         if len(missing):
-            out = self._jpegs.pixels_in(self._memory, len(missing))
+            out = self._jpegs.pixels_in(self._buffers, len(missing))
             self._cache.store(missing, self._jpegs.start_pixels(missing, out)())
 
     def close(self) -> None:
@@ -147,12 +150,12 @@ class JpegBytes:
     def __init__(self, reader: RecordReader, decode: str):
         self.files, self._reader = reader.files, reader
         # One array for the CPU's decoder alone: those on GPUs have not been tried on it.
-        self._memory = Memory(DEPTH) if decode == "cpu" else None
+        self._buffers = BufferRing(DEPTH) if decode == "cpu" else None
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
         """Yield groups with their JPEGs."""
         for group in groups:
-            yield group._replace(images=self._reader.gather(group.rows, self._memory))
+            yield group._replace(images=self._reader.gather(group.rows, self._buffers))
 
     def close(self) -> None:
         """Nothing to end."""
@@ -313,11 +316,11 @@ def _record_prefetch(
     reader: RecordReader, sampler: Sampler, start: Position, cache: DecodedCache | None
 ) -> Callable[[np.ndarray, Position], None]:
     """Return what has the records read ahead that are due soon and not in the cache."""
-    upcoming = sampler.upcoming(start)
+    upcoming, fetch = sampler.upcoming(start), ReadAhead(reader.records, reader)
 
     def read_ahead(rows: np.ndarray, after: Position) -> None:
         rows = upcoming(rows, after)
-        reader.read_ahead(rows if cache is None else cache.missing(rows))
+        fetch(rows if cache is None else cache.missing(rows))
 
     return read_ahead
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.decode.dali import DecodeGraph, find_faulty
-from pipeline.records.open import RecordError, RecordSet
+from pipeline.records import RecordError, RecordSet
 from pipeline.records.reader import RecordReader
 
 
@@ -57,10 +57,7 @@ def take_dense(
     reader.check_files()  # a shortened file gives zeros, which are no fault of an image
     if found is not None:
         place, what = found
-        raise RecordError(
-            f"{records.picture(rows[place])} {what}; mend the record or leave its key out of the "
-            ".idx"
-        ) from None
+        raise records.image_error(int(rows[place]), what) from None
     if fault is not None:
         raise GraphError(_graph_fault(records, rows, fault, gpu, decodes_on_gpu)) from None
     raise RecordError(

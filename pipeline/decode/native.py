@@ -18,7 +18,7 @@ from ops.jpeg_decoder import CUT_OFF, Decoding
 from pipeline.decode.dali import MEAN, STD, DecodeGraph
 from pipeline.decode.faults import take_dense
 from pipeline.decode.to_mxnet import pooled_array
-from pipeline.records.reader import CUT_OFF_IMAGE, Memory, RecordReader
+from pipeline.records.reader import CUT_OFF_IMAGE, BufferRing, RecordReader
 from pipeline.sampling.augmentation import NO_AUGMENTATION
 
 
@@ -46,12 +46,12 @@ class JpegFallbackDecoder:
         self._max_images, self._threads, self._kernels = max_images, threads, kernels
         self._decoder = None if kernels is None else kernels.decoder(threads)
         self._graph: DecodeGraph | None = None
-        self._memory = Memory(1)
+        self._buffers = BufferRing(1)
 
-    def pixels_in(self, memory: Memory, count: int) -> np.ndarray:
+    def pixels_in(self, buffers: BufferRing, count: int) -> np.ndarray:
         """Return an array for the pixels of some images, uint8 (count, H, W, 3)."""
         height, width = self._image_size
-        return memory.take(count, 3 * height * width).reshape(count, height, width, 3)
+        return buffers.take(count, 3 * height * width).reshape(count, height, width, 3)
 
     def start_pixels(self, rows: np.ndarray, out: np.ndarray) -> Callable[[], np.ndarray]:
         """Start to decode the images of rows to ``out``, uint8 (B, H, W, 3), contiguous."""
@@ -121,7 +121,7 @@ class JpegFallbackDecoder:
         if len(remaining):
             cut_off = remaining[decoding.left[remaining] == CUT_OFF]
             if len(cut_off):
-                raise self.reader.unusable(int(rows[cut_off[0]]), CUT_OFF_IMAGE)
+                raise self.reader.records.image_error(int(rows[cut_off[0]]), CUT_OFF_IMAGE)
         return remaining
 
     def _fill_planes(
@@ -157,7 +157,7 @@ class JpegFallbackDecoder:
                 augmentation=NO_AUGMENTATION,
                 finish="bytes",
             )
-        self._graph.feed(self.reader.gather(rows, self._memory), None)
+        self._graph.feed(self.reader.gather(rows, self._buffers), None)
         tensor = take_dense(self.reader, self._graph, [rows])
         pixels = np.array(tensor)
         self._graph.release()

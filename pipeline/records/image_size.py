@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from encoded_images import decode, has_end
+from pipeline.records.mapped import RecordError
 from pipeline.records.property_file import Property
-from pipeline.records.recordio import RecordError
-
-if TYPE_CHECKING:
-    from pipeline.records.open import RecordSet  # which imports this module
+from pipeline.records.reader import RecordReader
+from pipeline.records.record_set import RecordSet
 
 _OTHERS = 3  # images that are measured where the first one does not fit the property file
 
@@ -28,10 +26,7 @@ def measure(records: RecordSet) -> tuple[int, int]:
     """
     size = _size_of(records, 0)
     if size is None:
-        raise RecordError(
-            f"{records.picture(0)} cannot be decoded; mend the record or leave its key out of the "
-            ".idx"
-        )
+        raise records.image_error(0, "cannot be decoded")
     return size
 
 
@@ -65,8 +60,6 @@ def compare_size(records: RecordSet, file: Path, said: Property) -> None:
 
 def _size_of(records: RecordSet, row: int) -> tuple[int, int] | None:
     """Return (height, width) of an image in pixels; None if it cannot be decoded."""
-    from pipeline.records.reader import RecordReader  # late: it imports pipeline.records
-
     reader = RecordReader(records)
     jpeg = reader.read(np.array([row]))[0]
     # OpenCV decodes an image that has lost its end, and writes about it to standard error.

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipeline.records import mapped
+from pipeline.records.mapped import RecordError, check_file, piece
 
 MAGIC = 0xCED7230A
 _HEADER_BYTES = 40  # magic, length, IRHeader (24), two float labels
@@ -29,10 +30,6 @@ _LINE = re.compile(rb"[ \t]*([0-9]+)[ \t]+([0-9]+)\s*")
 _LARGEST = (1 << 63) - 1  # int64
 _UNUSUAL = 1 << 62  # numbers from here on are looked at one by one
 _SHOWN = 40  # bytes of a line that a message shows
-
-
-class RecordError(ValueError):
-    """A record set that cannot be read; the message names the file and the key."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Headers:
 
     @property
     def body(self) -> np.ndarray:
-        """Bytes of the picture (of its first part)."""
+        """Bytes of the image (of its first part)."""
         return self.length - 24 - 4 * self.flag.astype(np.int64)
 
 
@@ -84,25 +81,10 @@ def map_rec(rec: Path) -> np.ndarray:
         raise RecordError(f"{rec}: cannot be read, got {error.strerror}") from None
 
 
-def check_file(data: np.ndarray) -> None:
-    """Raise RecordError if the mapped file of an array became shorter or cannot be read.
-
-    To be called before anything is used that was read from it, and before anything else is said of
-    it: a page that is gone reads as zeros (``pipeline.records.mapped``).
-    """
-    if sentence := mapped.fault_of(data):
-        raise RecordError(sentence)
-
-
 def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return keys and offsets of an .idx by key, int64 (n,) each.
 
-    Blank lines at its end are passed over.
-
-    Raises
-    ------
-    RecordError
-        If a line is not a key, a tab and an offset; the message gives its number and its text.
+    Blank lines at its end are passed over; a damaged line is named by its number and its text.
     """
     parts: tuple[list[np.ndarray], ...] = ([np.empty(0, np.int64)], [np.empty(0, np.int64)])
     for start, text in _lines(idx):
@@ -123,9 +105,9 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
                 _numbers_by_line(idx, start, text)
         order = np.argsort(keys, kind="stable")
         keys, offsets = keys[order], offsets[order]
-    twice = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(twice):
-        raise RecordError(f"{idx}: key {keys[twice[0]]} stands twice; make the index again")
+    duplicates = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(duplicates):
+        raise RecordError(f"{idx}: duplicate key {keys[duplicates[0]]}; rebuild the index")
     return keys, offsets
 
 
@@ -182,27 +164,22 @@ def _numbers_by_line(idx: Path, start: int, text: bytes) -> np.ndarray:
     table = []
     for place, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
         found = _LINE.fullmatch(line)
+        numbers = [digits.lstrip(b"0") or b"0" for digits in found.groups()] if found else []
+        if found and all(len(n) <= len(str(_LARGEST)) and int(n) <= _LARGEST for n in numbers):
+            table.append([int(n) for n in numbers])
+            continue
+        number = 1 + place + sum(before.count(b"\n") for at, before in _lines(idx) if at < start)
         if not found:
-            number = _line_number(idx, start) + place
             raise RecordError(
                 f"{idx}: line {number} is not a key, a tab and an offset, got {shown(line)}; the "
                 "file is damaged or no index, make or copy it again"
             )
-        key, offset = (digits.lstrip(b"0") or b"0" for digits in found.groups())
-        if any(len(n) > len(str(_LARGEST)) or int(n) > _LARGEST for n in (key, offset)):
-            number = _line_number(idx, start) + place
-            raise RecordError(
-                f"{idx}: line {number} gives key {shorten(key)} the offset {shorten(offset)}, got "
-                f"a number above {_LARGEST}; the file is damaged, make or copy it again"
-            )
-        table.append((int(key), int(offset)))
+        key, offset = map(_shorten, numbers)
+        raise RecordError(
+            f"{idx}: line {number} gives key {key} the offset {offset}, got a number above "
+            f"{_LARGEST}; the file is damaged, make or copy it again"
+        )
     return np.array(table, dtype=np.int64)
-
-
-def _line_number(idx: Path, start: int) -> int:
-    """Return the number of the line that starts at a byte; the first one is 1."""
-    before = (text.count(b"\n") for place, text in _lines(idx) if place < start)
-    return 1 + sum(before)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -216,8 +193,7 @@ def shown(text: bytes) -> str:
     return repr(text.rstrip(b"\r\n")[:_SHOWN])[1:] + ("..." if len(text) > _SHOWN else "")
 
 
-def shorten(digits: bytes) -> str:
-    """Return a number as a message shows it."""
+def _shorten(digits: bytes) -> str:
     return digits[:_SHOWN].decode() + ("..." if len(digits) > _SHOWN else "")
 
 
@@ -261,36 +237,8 @@ def bytes_after(data: np.ndarray, offset: int) -> int:
     return len(data) - offset
 
 
-def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return pieces of an array one after the other, as `pipeline.records.mapped.copied` does.
-
-    Raises
-    ------
-    RecordError
-        If its mapped file became shorter or cannot be read.
-    """
-    found = mapped.copied(data, begins, sizes)
-    if found is None:
-        check_file(data)
-        raise RecordError("a mapped file cannot be read, got EFAULT; check the disk")
-    return found
-
-
-def piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
-    """Return bytes of a mapped file, as far as it goes: a copy where it may become shorter."""
-    if mapped.is_guarded(data):
-        return data[begin : begin + size]
-    return copied(data, np.array([begin]), np.array([min(size, len(data) - begin)]))
-
-
 def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
-    """Return the headers of the records that begin at some offsets.
-
-    Raises
-    ------
-    RecordError
-        If the file became shorter meanwhile.
-    """
+    """Return the headers of the records that begin at some offsets."""
     raw = np.zeros((len(offsets), _HEADER_BYTES), dtype=np.uint8)
     columns = np.arange(_HEADER_BYTES)
     for start in range(0, len(offsets), _CHUNK):
@@ -303,10 +251,9 @@ def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
             begins = np.clip(part, 0, len(data))
             sizes = np.minimum(len(data) - begins, _HEADER_BYTES)
             there = columns < sizes[:, None]
-            raw[start : start + _CHUNK][there] = copied(data, begins, sizes)
+            raw[start : start + _CHUNK][there] = mapped.copied(data, begins, sizes)
     check_file(data)
-    words = raw.view("<u4")
-    floats = raw.view("<f4")
+    words, floats = raw.view("<u4"), raw.view("<f4")
     flag = words[:, 2]
     with np.errstate(invalid="ignore"):  # signalling NaN, of which NumPy would warn
         label = np.where(flag > 0, floats[:, 8], floats[:, 3]).astype(np.float64)

@@ -18,12 +18,13 @@ With a header record the keys are laid out as
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from atomic_write import atomic_write_together
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -81,9 +82,9 @@ def write_record_set(
         raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the people")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{name}.rec", f"{name}.idx", "property"]
+    paths = [folder / name for name in (f"{name}.rec", f"{name}.idx", "property")]
     height, width = image_size
-    with _put_in_place_together(folder, names) as (rec, idx, prop):
+    with atomic_write_together(paths) as (rec, idx, prop):
         writer = _RecordFile(rec, idx)
         if header:
             writer.append(0, _payload(0, [0.0, 0.0]))  # room for it; filled in at the end
@@ -205,33 +206,3 @@ class _RecordFile:
         self._rec.seek(0)
         self._rec.writelines(frame(payload))
         self._rec.seek(end)
-
-
-@contextlib.contextmanager
-def _put_in_place_together(folder: Path, names: list[str]) -> Iterator[list[BinaryIO]]:
-    """Open temporary files in folder; rename them to names, in order, if the block succeeds."""
-    temporary = [folder / f".{name}.{os.getpid()}.part" for name in names]
-    try:
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(open(path, "wb")) for path in temporary]
-            yield files
-            for file in files:
-                file.flush()
-                os.fsync(file.fileno())
-        # The last name vouches for the others: the old one goes before they change.
-        (folder / names[-1]).unlink(missing_ok=True)
-        for path, name in zip(temporary, names, strict=False):
-            os.replace(path, folder / name)
-        _fsync_folder(folder)
-    finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make renames in folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

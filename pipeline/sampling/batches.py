@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.records.open import RecordSet
+from pipeline.records import RecordSet
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
 from pipeline.sampling.permutations import Position
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.records import RecordSet
 from pipeline.records.index_cache import parts
-from pipeline.records.open import RecordSet
 from pipeline.sampling import permutations
 from pipeline.sampling.batches import Share, epoch_images
 from pipeline.sampling.permutations import Position

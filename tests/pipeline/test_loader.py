@@ -22,6 +22,7 @@ from pipeline import build_loader
 from pipeline.decode.cache import DecodedCache
 from pipeline.loader import SYNTHETIC_STEPS, Share
 from pipeline.records.open import RecordError, open_records
+from pipeline.records.read_ahead import ReadAhead
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import Augmentation, choose
 from pipeline.sampling.batches import People
@@ -312,7 +313,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(
             with pytest.raises(RecordError) as caught:
                 list(islice(loader, 5))
             assert str(caught.value) == (
-                f"{records.name}: the picture of key 7 cannot be decoded; mend the record or leave "
+                f"{records.name}: the image of key 7 cannot be decoded; fix the record or leave "
                 "its key out of the .idx"
             )
 
@@ -325,7 +326,7 @@ def test_a_picture_of_another_size_is_named(damaged, make_face, name, options, b
         with pytest.raises(RecordError) as caught:
             list(islice(loader, 20))
     assert str(caught.value) == (
-        f"{records.name}: the picture of key 3 is 112x96 pixels, not 112x112; mend the record or "
+        f"{records.name}: the image of key 3 is 112x96 pixels, not 112x112; fix the record or "
         "leave its key out of the .idx"
     )
 
@@ -474,10 +475,10 @@ def test_records_are_read_ahead_for_devices_other_than_the_cpu(
     faces, monkeypatch, operators, decode, kind
 ):
     asked, kinds = [], set()
-    gather, read_ahead = RecordReader.gather, RecordReader.read_ahead
+    gather, read_ahead = RecordReader.gather, ReadAhead.__call__
 
-    def seen_gather(self, rows, memory=None):
-        found = gather(self, rows, memory)
+    def seen_gather(self, rows, buffers=None):
+        found = gather(self, rows, buffers)
         kinds.add(type(found))
         return found
 
@@ -486,7 +487,7 @@ def test_records_are_read_ahead_for_devices_other_than_the_cpu(
         read_ahead(self, rows)
 
     monkeypatch.setattr(RecordReader, "gather", seen_gather)
-    monkeypatch.setattr(RecordReader, "read_ahead", seen_read_ahead)
+    monkeypatch.setattr(ReadAhead, "__call__", seen_read_ahead)
     ctx = mx.Context("cpu_shared", 0)  # there is no GPU; to the loader this is one
     images, labels, _ = take(3, "dali", faces, 16, ctx=ctx, operators=operators, decode=decode)
     assert kinds == kind  # in which DALI's decoder is given the pictures
@@ -543,7 +544,7 @@ def test_worker_processes_name_the_bad_picture(damaged, tmp_path):
     done = run_program(WORKERS, bad, tmp_path, 4, 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
-        f"{bad}: the picture of key 7 cannot be decoded; mend the record or leave its key out of "
+        f"{bad}: the image of key 7 cannot be decoded; fix the record or leave its key out of "
         "the .idx\n"
     )
 

@@ -17,7 +17,7 @@ from pipeline.decode.autotune import fastest_path, measure, sample
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.dali import MEAN, STD
 from pipeline.records.open import open_records
-from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.records.recordio import RecordError
 from pipeline.sampling.augmentation import Augmentation
 
@@ -172,7 +172,7 @@ def test_the_list_for_decoders_on_gpus_holds_upright_images(made):
     ops.use("native")
     for feed in (None, ops.feed()):
         reader, rows = RecordReader(records, feed), np.arange(NUMBER)
-        for memory in (None, Memory(1)):
+        for memory in (None, BufferRing(1)):
             images = reader.gather(rows, memory)
             for image, jpeg in zip(images, jpegs, strict=True):
                 flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -234,7 +234,7 @@ def test_what_is_cut_off_with_an_end_is_refused_by_key(
     with pytest.raises(RecordError) as caught:
         batches(records, tmp_path, way, reader, count=1)
     assert str(caught.value) == (
-        f"{folder}/train.rec: the picture of key {records.keys[5]} is cut off, got an end-of-image "
+        f"{folder}/train.rec: the image of key {records.keys[5]} is cut off, got an end-of-image "
         "marker before its last pixels; fix the record or leave its key out of the .idx"
     )
     assert "Corrupt JPEG" not in capfd.readouterr().err  # of a decoder that has made pixels up

@@ -22,7 +22,7 @@ from pipeline.decode.decoders import fill
 from pipeline.decode.native import PictureDecoder
 from pipeline.records import mapped
 from pipeline.records.open import open_records
-from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.records.recordio import RecordError, check_file, map_rec, read_headers
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,11 +49,10 @@ PROGRAM = """
 import json, os, sys
 from pathlib import Path
 import ops
-from pipeline import mapped
-from pipeline.augmentation import Augmentation
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decode.cache import DecodedCache
 from pipeline.loader import build_loader
 from pipeline.records import RecordError, open_records
+from pipeline.sampling.augmentation import Augmentation
 
 guarded, cases = map(json.loads, sys.argv[1:])
 if not guarded:  # a host without a compiler
@@ -305,7 +304,7 @@ def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
     decoder = PictureDecoder(records, reader, 20, 1, feed)
     os.truncate(folder / "train.rec", 8 * PAGE)
     with pytest.raises(RecordError, match=r"became shorter"):
-        fill(cache, np.arange(20), decoder, Memory(0))
+        fill(cache, np.arange(20), decoder, BufferRing(0))
     assert len(cache.missing(np.arange(20))) == 20
     decoder.close()
     cache.close()
