@@ -20,6 +20,7 @@ import numpy as np
 from ops import feed
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.dali import DecodeGraph
+from pipeline.decode.dali_reader import DaliReaderDecoder
 from pipeline.decode.faults import take_dense
 from pipeline.decode.native import JpegFallbackDecoder
 from pipeline.decode.to_mxnet import Normalizer, copy_to_ndarray
@@ -29,7 +30,7 @@ from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import BatchGroup, BatchPlan, grouped
 from pipeline.sampling.permutations import Position
-from pipeline.sampling.samplers import Sampler
+from pipeline.sampling.samplers import Sampler, WindowSampler
 
 GROUP_IMAGES = 512
 """Images that are planned, and that DALI decodes, in one go, as near as whole batches come: that
@@ -260,6 +261,18 @@ def make_decoder(
             "data.decode=cpu, or install g++ and leave run.operators at auto"
         )
     reader = RecordReader(records, compiled)
+    if isinstance(sampler, WindowSampler) and decode != "native" and not sampler.has_gaps():
+        return DaliReaderDecoder(
+            records,
+            sampler,
+            reader,
+            batch_size=sampler.batch_size,
+            decode=decode,
+            threads=threads,
+            augmentation=augmentation,
+            ctx=ctx,
+            index_folder=index_folder,
+        )
     read_ahead = _record_prefetch(reader, sampler, start, cache)
     group_size = batches_per_group(sampler.batch_size)
     groups = partial(grouped, group_size=group_size, read_ahead=read_ahead)

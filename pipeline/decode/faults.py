@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.decode.dali import DecodeGraph, find_faulty
+from pipeline.decode.dali import PipelineQueue, find_faulty
 from pipeline.records import RecordError, RecordSet
 from pipeline.records.reader import RecordReader
 
@@ -19,7 +19,7 @@ class GraphError(RecordError):
 
 def take_dense(
     reader: RecordReader,
-    graph: DecodeGraph,
+    graph: PipelineQueue,
     in_flight: Sequence[np.ndarray],
     *,
     gpu: int | None = None,
@@ -53,7 +53,7 @@ def take_dense(
         if (shape[1:3] if shape[-1] == 3 else shape[2:]) == tuple(records.image_size):
             return tensor
     rows = np.concatenate(in_flight)
-    found = find_faulty(reader.gather(rows), records.image_size)
+    found = find_faulty(list(reader.gather(rows)), records.image_size)
     reader.check_files()  # a shortened file gives zeros, which are no fault of an image
     if found is not None:
         place, what = found
