@@ -202,8 +202,8 @@ def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)
     slowest = np.asarray(rates_of_ranks).min(axis=0)
     if not slowest.max() > 0:
         raise ValueError(
-            "data.decode: 'auto' finds no way that every rank can decode a sample of the pictures, "
-            f"got 0 images/s for each of {', '.join(names)}; with data.decode=cpu a picture that "
+            "data.decode: 'auto' finds no way that every rank can decode a sample of the images, "
+            f"got 0 images/s for each of {', '.join(names)}; with data.decode=cpu an image that "
             "is damaged is named"
         )
     return names[int(slowest.argmax())]
@@ -229,8 +229,8 @@ def _choose_without_gpu(
         return "cpu", "decode: cpu, no compiled functions"
     if counts.max() > MAX_FALLBACK_FRACTION * PROBE_IMAGES:
         return "cpu", (
-            f"decode: cpu, {counts.max():.0f} of {PROBE_IMAGES} pictures are none for the compiled "
-            "decoder"
+            f"decode: cpu, {counts.max():.0f} of {PROBE_IMAGES} images are not supported by the "
+            "compiled decoder"
         )
     return "native", "decode: native"
 

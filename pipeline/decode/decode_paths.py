@@ -9,10 +9,8 @@ Huffman codes and the GPU the rest, unless a picture has more pixels than a thre
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
-
-import numpy as np
 
 
 class DecodePath(NamedTuple):
@@ -39,33 +37,6 @@ PATHS = {
     "mixed_gpu_huffman": DecodePath("mixed", 0.0, hybrid_huffman_threshold=1000),
 }
 """By name, as ``data.decode`` has it; launch/config/sections.py lists the same names."""
-
-
-def choose(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
-    """Return the path whose slowest rank is the fastest; of equals the first.
-
-    A step of training waits for the slowest rank.
-
-    Parameters
-    ----------
-    rates_of_ranks
-        (ranks, paths), images/s; 0 where a rank cannot take a path.
-    names
-        Of the paths, (paths,).
-
-    Raises
-    ------
-    ValueError
-        If there is no path that every rank can take.
-    """
-    slowest = np.asarray(rates_of_ranks).min(axis=0)
-    if not slowest.max() > 0:
-        raise ValueError(
-            "data.decode: 'auto' finds no way that every rank can decode a sample of the pictures, "
-            f"got 0 images/s for each of {', '.join(names)}; with data.decode=cpu a picture that "
-            "is damaged is named"
-        )
-    return names[int(slowest.argmax())]
 
 
 def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:

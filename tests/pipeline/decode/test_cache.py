@@ -45,7 +45,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decode.cache import DecodedCache
 from pipeline.records import open_records
 cache = DecodedCache(open_records(sys.argv[1], sys.argv[2]), 10, Path(sys.argv[2]))
 cache.store(np.array([2]), np.full((1, 112, 112, 3), 7, np.uint8))
@@ -129,7 +129,7 @@ def test_a_process_that_ends_without_closing_removes_it(records, tmp_path):
     program = """
 import sys
 from pathlib import Path
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decode.cache import DecodedCache
 from pipeline.records import open_records
 cache = DecodedCache(open_records(sys.argv[1], sys.argv[2]), 10, Path(sys.argv[2]))
 """
