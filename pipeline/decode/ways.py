@@ -19,6 +19,7 @@ from ops.feed import Feed
 from pipeline.decode import decoders
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.dali import MEAN, STD, DecodeGraph
+from pipeline.decode.dali_reader import DaliReaderDecoder
 from pipeline.decode.native import PictureDecoder
 from pipeline.decode.to_mxnet import Normaliser
 from pipeline.records.open import RecordSet
@@ -26,7 +27,7 @@ from pipeline.records.reader import Memory, RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import Blocks, Group, Plan, grouped
 from pipeline.sampling.permutations import Position
-from pipeline.sampling.window_reader import Scan, window_groups, window_plans
+from pipeline.sampling.window_reader import Scan, window_plans
 
 DEPTH = 2  # batches, or groups of them, that DALI has under way
 
@@ -40,8 +41,6 @@ class Source:
         What is read by random access, and where that begins.
     blocks, scan
         What reads otherwise, if it does.
-    index_folder
-        Where the index of DALI's reader is written.
     decode
         Name in `pipeline.decode.decode_paths.PATHS`.
     compiled
@@ -56,7 +55,6 @@ class Source:
         begin: Position,
         blocks: Blocks | None,
         scan: Scan | None,
-        index_folder: Path,
         records: RecordSet,
         reader: RecordReader,
         batch_size: int,
@@ -68,7 +66,6 @@ class Source:
     ):
         self._plans, self._records, self._reader = plans, records, reader
         self._decode, self._cache, self._decoder = decode, cache, decoder
-        self._scanned: Callable[[int], Iterator[Group]] | None = None
 
         # These know nothing of ``self``: a ring of references would keep the files open.
         def read_ahead(rows: np.ndarray) -> None:
@@ -77,14 +74,9 @@ class Source:
         self._ask: Callable[[np.ndarray, Position], None] = lambda rows, _: read_ahead(rows)
         if blocks is not None:
             self._ask = blocks.ahead(begin, read_ahead)
-        elif scan is not None and (decode == "native" or scan.has_gaps()):
+        elif scan is not None:
             self._plans = window_plans(scan, begin.epoch, batch_size, augmentation, compiled)
             self._ask = scan.ahead(begin.epoch, read_ahead)
-        elif scan is not None:
-            self._scanned = lambda together: window_groups(
-                *(scan, begin.epoch, batch_size, augmentation, index_folder, together, DEPTH),
-                use_mmap=reader.is_guarded,
-            )
 
     def groups(self, together: int) -> Iterator[Group]:
         """Return groups of so many batches."""
@@ -92,8 +84,6 @@ class Source:
 
     def with_jpegs(self, together: int) -> Iterator[Group]:
         """Return groups with JPEG bytes."""
-        if self._scanned is not None:
-            return self._checked(self._scanned(together))
         # The array for the CPU's decoder alone: those on GPUs have not been tried on it.
         memory = Memory(DEPTH) if self._decode == "cpu" else None
         gather = self._reader.gather
@@ -112,11 +102,6 @@ class Source:
             return cache.pictures[rows]
 
         return grouped(self._plans, together, kept, self._ask)
-
-    def _checked(self, groups: Iterator[Group]) -> Iterator[Group]:
-        for group in groups:
-            upright = self._reader.check(group.rows)
-            yield group if upright is None else group._replace(images=upright)
 
 
 def images(
@@ -144,6 +129,20 @@ def images(
             stack.callback(cache.close)
         native, changed = decode == "native", augmentation.changes_pixels
         many = decoders.together(batch_size)
+        if scan is not None and not native and not scan.has_gaps():
+            reading = DaliReaderDecoder(
+                records,
+                scan,
+                reader,
+                batch_size=batch_size,
+                decode=decode,
+                threads=threads,
+                augmentation=augmentation,
+                ctx=ctx,
+                index_folder=index_folder,
+            )
+            stack.callback(reading.close)
+            yield from reading(window_plans(scan, begin.epoch, batch_size, augmentation, compiled))
         decoder = None
         if native or cache is not None:
             decoder = PictureDecoder(
@@ -151,7 +150,7 @@ def images(
             )
             stack.callback(decoder.close)
         source = Source(
-            *(plans, begin, blocks, scan, index_folder, records, reader, batch_size),
+            *(plans, begin, blocks, scan, records, reader, batch_size),
             *(decode, augmentation, cache, compiled, decoder),
         )
         with_images, kind = (

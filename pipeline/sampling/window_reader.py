@@ -1,33 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each rank reads with ``data.reader=window``: a shard of the file through a shuffle buffer.
 
-DALI's ``fn.readers.mxnet`` reads where DALI decodes (``window_groups``), unless the set leaves much
-of its file out (``Scan.has_gaps``).  The compiled decoder
-takes pictures out of the mapped file itself, so that all that is needed of the reader is its order
-(``window_plans``): reading a picture takes DALI a quarter of the time that decoding it takes.
+DALI's ``fn.readers.mxnet`` reads where DALI decodes (``pipeline.decode.dali_reader``), unless the
+set leaves much of its file out (``Scan.has_gaps``).  Its order is computed (``window_plans``): so
+augmentation and labels are known, and the compiled decoder reads in the same order without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.records.index_cache import image_index, parts
-from pipeline.records.open import RecordError, RecordSet
+from pipeline.records.index_cache import parts
+from pipeline.records.open import RecordSet
 from pipeline.sampling.augmentation import Augmentation, Choices
-from pipeline.sampling.batches import Group, Plan, Share, choices_of
+from pipeline.sampling.batches import Plan, Share, choices_of
 from pipeline.sampling.permutations import Position
 from pipeline.sampling.window_order import window_order
 
 if TYPE_CHECKING:
     from ops.feed import Feed  # which brings MXNet
 
-EARLY_GROUPS = 4
-"""So many groups before the end of an epoch DALI's reader of the next one is started."""
 AHEAD = 1024
 """Records that are asked for in one go, before they come into the window."""
 SOUND_RECORD_BYTES = 1 << 20
@@ -124,7 +120,7 @@ class Scan:
 def window_plans(
     scan: Scan, epoch: int, batch_size: int, augmentation: Augmentation, feed: Feed | None
 ) -> Iterator[Plan]:
-    """Yield the batches of one rank from the start of an epoch on, those of ``window_groups``.
+    """Yield the batches of one rank from the start of an epoch on, in the order of DALI's reader.
 
     ``feed`` has the compiled functions; without them the order takes half a second for a million.
     """
@@ -139,72 +135,3 @@ def window_plans(
             rows = scan.rows(shard.start + places)
             after = Position(now, (step + 1) * whole)
             yield Plan(rows, scan.choices(rows, now, augmentation), after)
-
-
-def window_groups(
-    scan: Scan,
-    epoch: int,
-    batch_size: int,
-    augmentation: Augmentation,
-    index_folder: Path,
-    together: int,
-    depth: int,
-    use_mmap: bool = True,
-) -> Iterator[Group]:
-    """Yield the batches of one rank from the start of an epoch on, as DALI reads its shard.
-
-    At most ``depth`` groups may be held before one is released.  The set is one file: DALI's reader
-    takes several for one stream that was cut up, and loses its place where a file begins with a
-    picture.
-    """
-    from pipeline.decode.dali import WindowReader
-
-    records, share = scan.records, scan.share
-    (rec,) = records.files
-    index = image_index(records, index_folder)
-    in_file_order = records.in_file_order()
-    offsets_in_order = records.offsets if in_file_order is None else records.offsets[in_file_order]
-    whole = share.global_batch_size(batch_size)
-    steps = len(records) // whole
-    groups = -(-steps // together)
-
-    def begin(epoch: int) -> Any:  # a reader per epoch
-        return WindowReader(
-            *(rec, index, batch_size * together, scan.shard(epoch), share.size, scan.window),
-            seed=scan.reader_seed(epoch),
-            batches=groups,
-            depth=depth,
-            use_mmap=use_mmap,
-        )
-
-    reader = begin(epoch)
-    while True:
-        following = None
-        for group in range(groups):
-            if group == max(0, groups - EARLY_GROUPS):
-                following = begin(epoch + 1)  # fills its window meanwhile
-            try:
-                images, offsets = reader.take()
-            except RuntimeError as error:
-                raise RecordError(
-                    f"{rec}: cannot be read with data.reader=window, got from DALI: "
-                    f"{_reason(error)}; make or copy it again, or use data.reader=random"
-                ) from None
-            rows = np.searchsorted(offsets_in_order, offsets)
-            if in_file_order is not None:
-                rows = in_file_order[rows]
-            choices = scan.choices(rows, epoch, augmentation)
-            plans = []
-            for step in range(group * together, min((group + 1) * together, steps)):
-                here = slice(len(plans) * batch_size, (len(plans) + 1) * batch_size)
-                after = Position(epoch, (step + 1) * whole)
-                plans.append(Plan(rows[here], Choices(*(c[here] for c in choices)), after))
-            yield Group(plans, rows, choices, images, reader.release)
-        epoch, reader = epoch + 1, following
-
-
-def _reason(error: RuntimeError) -> str:
-    """Return what DALI says in an error, without the operator and the stack around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["nothing"]
-    inner = [line for line in lines if line.startswith("Error in thread")]
-    return (inner or lines)[0].rpartition(" failed: ")[2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The window reader: DALI's own, and its order without it."""
+"""What the window reader reads, without DALI's reader; test_dali_reader.py has that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 import ops
 from pipeline import build_loader
-from pipeline.records.open import RecordError, RecordSet, open_records
+from pipeline.records.open import RecordSet, open_records
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import Share, grouped
 from pipeline.sampling.window_order import window_order
@@ -25,7 +25,6 @@ from pipeline.sampling.window_reader import (
     MOST_GAP_BYTES,
     SOUND_RECORD_BYTES,
     Scan,
-    window_groups,
     window_plans,
 )
 
@@ -58,26 +57,6 @@ def feed():
 def records(make_records, tmp_path_factory):
     """Return 203 images, with identity records between them."""
     return open_records(make_records(29, 7), tmp_path_factory.mktemp("scan"))
-
-
-@pytest.mark.parametrize("window", [1, 2, 40, 1000])
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("together", [1, 4])
-def test_the_order_is_that_of_dalis_reader(records, feed, tmp_path, window, size, together):
-    steps = 2 * (len(records) // (BATCH * size))  # two epochs
-    for rank in range(size):
-        scan = Scan(records, SEED, Share(rank, size), window)
-        groups = window_groups(scan, 4, BATCH, Augmentation(), tmp_path, together, 2)
-        theirs = []
-        while len(theirs) < steps:
-            group = next(groups)
-            theirs += group.plans
-            group.release()
-        ours = list(islice(window_plans(scan, 4, BATCH, Augmentation(), feed), steps))
-        for one, other in zip(ours, theirs, strict=True):
-            assert one.rows.tolist() == other.rows.tolist()
-            assert (one.choices.mirror == other.choices.mirror).all()
-            assert one.after == other.after
 
 
 def test_the_order_of_a_file_that_is_not_the_sets(feed):
@@ -113,38 +92,6 @@ def test_records_are_asked_for_once_as_the_file_lies_and_before_they_are_due(fee
 def test_orders_that_cannot_be(feed, arguments):
     with pytest.raises(ValueError, match=r"^feed\.window_order: got "):
         feed.window_order(*arguments)
-
-
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_window_reader_finds_the_rows_of_its_offsets_in_one_index_for_all(
-    tmp_path, monkeypatch, shuffled
-):
-    random, indices = np.random.default_rng(0), []
-    offsets = np.arange(40) * 100
-    records = made(random.permutation(offsets) if shuffled else offsets)
-
-    class Reader:
-        def __init__(self, rec, index, batch_size, shard_id, num_shards, window, **options):
-            indices.append(index)
-            self._shard = offsets.reshape(num_shards, -1)[shard_id]
-
-        def take(self):
-            taken, self._shard = self._shard[:5], self._shard[5:]
-            return None, taken
-
-        def release(self):
-            pass
-
-    monkeypatch.setattr("pipeline.decode.dali.WindowReader", Reader)
-    seen = []
-    for rank in range(2):
-        scan = Scan(records, SEED, Share(rank, 2), 1)
-        groups = window_groups(scan, 0, 5, Augmentation(), tmp_path / "index", 1, 2)
-        seen += [group.plans[0].rows for group in islice(groups, 4)]
-    assert (records.offsets[np.concatenate(seen)] == offsets).all()
-    (index,) = set(indices)
-    lines = [f"{k}\t{o}" for k, o in zip(records.keys, records.offsets)]
-    assert index.read_text().splitlines() == lines
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3, 3_000_009, 2**31 - 1])
@@ -224,26 +171,9 @@ def test_a_set_with_gaps_is_read_in_the_same_order_without_dalis_reader(
     expected = batches(records)
     monkeypatch.undo()
     assert by_dali
-    monkeypatch.setattr("pipeline.decode.dali.WindowReader", None)
+    monkeypatch.setattr("pipeline.decode.dali_reader.read_pipeline", None)
     for one, other in zip(batches(records), expected, strict=True):
         assert (one[0] == other[0]).all() and (one[1] == other[1]).all()
-    ops.use("plain")
-
-
-@pytest.mark.parametrize("operators", ["plain", "native"])
-def test_what_dalis_reader_refuses_is_one_sentence(sparse, tmp_path, operators):
-    records = sparse()
-    rec = records.files[0]
-    with rec.open("r+b") as file:
-        file.seek(int(records.offsets[33]))
-        file.write(b"none")
-    ops.use(operators)
-    options = {"decode": "cpu", "reader": "window", "window": 20, "index_folder": tmp_path}
-    loader = build_loader("dali", records, 7, **options)
-    said = rf"^{rec}: cannot be read with data\.reader=window, got from DALI: Invalid RecordIO: w"
-    with pytest.raises(RecordError, match=said):
-        list(islice(loader, 100))
-    loader.close()
     ops.use("plain")
 
 
