@@ -18,6 +18,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
+# DALI's own modules too come from there, which loads them before Horovod does harm.
 from pipeline.decode.dali import (
     PATHS,
     PLANES,

@@ -12,7 +12,7 @@ import pytest
 
 import ops
 from ops.build import LEVELS
-from pipeline.decode.to_mxnet import Normaliser
+from pipeline.decode.to_mxnet import Normalizer
 from pipeline.records.open import RecordError, open_records
 from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.records.recordio import map_rec
@@ -171,7 +171,7 @@ def test_pictures_that_were_cut_off_are_refused(
 
 
 def test_memory_of_an_array_is_used_again_when_nothing_refers_to_it(feed):
-    normalise = Normaliser(feed, (32, 32), MEAN, STD, mx.cpu(), threads=2)
+    normalise = Normalizer(feed, (32, 32), mx.cpu(), threads=2)
     pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
 
     def batch(first):

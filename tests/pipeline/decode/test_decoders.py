@@ -29,8 +29,15 @@ from pipeline.records.read_ahead import ReadAhead
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import Share, batch_plans
 from pipeline.sampling.permutations import Position, epoch_order
-from pipeline.sampling.samplers import RandomSampler, WindowSampler
+from pipeline.sampling.samplers import (
+    MAX_GAP_BYTES,
+    NORMAL_RECORD_BYTES,
+    RandomSampler,
+    WindowSampler,
+)
+from tests.pipeline.sampling.sets import sparse_set
 
+GAP = MAX_GAP_BYTES + NORMAL_RECORD_BYTES
 ROOT = Path(__file__).resolve().parents[3]
 COLOURS, SHIFT = Augmentation(color_jitter=0.1), Augmentation(shift=4)
 OTHER_DEVICE = mx.Context("cpu_shared", 0)  # there is no GPU; to the decoders this is one
@@ -110,6 +117,64 @@ def test_dali_reads_windows_itself_where_it_decodes(faces, monkeypatch, decode, 
     by_itself = decode == "cpu" and not gaps
     assert isinstance(decoder, DaliReaderDecoder) == by_itself
     decoder.close()
+
+
+@pytest.mark.parametrize("operators", ["plain", "native"])
+def test_a_set_with_gaps_is_read_in_the_same_order_without_dalis_reader(
+    make_records, tmp_path, monkeypatch, operators
+):
+    records = sparse_set(make_records(6, 10, header=False), tmp_path, (0, 0, 2 * GAP))
+    ops.use(operators)
+
+    def batches():
+        sampler = WindowSampler(records, 7, window=20)
+        decoder = make_decoder("cpu", records, sampler, index_folder=tmp_path / "index")
+        plans = batch_plans(
+            records, sampler.batches(Position()), seed=1, augmentation=Augmentation()
+        )
+        images = decoder(plans)
+        found = [(image.asnumpy(), plan.rows) for image, plan in islice(images, 20)]
+        images.close()
+        decoder.close()
+        return type(decoder), found
+
+    kind, found = batches()
+    assert kind is DaliDecoder
+    monkeypatch.setattr(WindowSampler, "has_gaps", lambda _: False)
+    kind, by_dali = batches()
+    assert kind is DaliReaderDecoder
+    for one, other in zip(found, by_dali, strict=True):
+        assert (one[0] == other[0]).all() and (one[1] == other[1]).all()
+
+
+READ = """
+import resource, sys
+from itertools import islice
+from pipeline import build_loader
+from pipeline.records import open_records
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+records = open_records(*sys.argv[1:])
+options = {"decode": "cpu", "reader": "window", "index_folder": sys.argv[2]}
+loader = build_loader("dali", records, 4, window=8, **options)  # loads what there is to load
+next(loader)
+loader.close()
+before = peak_mib()
+loader = build_loader("dali", records, 4, window=1 << 20, **options)  # where DALI copies
+for batch in islice(loader, 40):
+    assert batch.image.asnumpy().std() > 0.1
+loader.close()
+print(peak_mib() - before)
+"""
+
+
+def test_gaps_take_no_memory(make_records, tmp_path):
+    records = sparse_set(make_records(6, 10, header=False), tmp_path, (*[0] * 7, 1 << 30))
+    done = run_program(READ, records.files[0], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 512
 
 
 def test_the_decoder_by_default_and_one_that_is_not_there(faces):
@@ -245,8 +310,9 @@ def test_images_lie_on_the_device_that_was_asked_for(faces):
         decoder.close()
 
 
-def run_program(program):
-    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+def run_program(program, *arguments):
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_dali_refuses_to_be_loaded_after_horovod():

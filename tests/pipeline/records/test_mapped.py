@@ -18,11 +18,11 @@ import pytest
 
 import ops
 from pipeline.decode.cache import DecodedCache
-from pipeline.decode.decoders import fill
-from pipeline.decode.native import PictureDecoder
+from pipeline.decode.decoders import CachedDecoder
+from pipeline.decode.native import JpegFallbackDecoder
 from pipeline.records import mapped
 from pipeline.records.open import open_records
-from pipeline.records.reader import BufferRing, RecordReader
+from pipeline.records.reader import RecordReader
 from pipeline.records.recordio import RecordError, check_file, map_rec, read_headers
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -301,13 +301,13 @@ def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
     ops.use("plain")
     reader = RecordReader(records, feed)
     cache = DecodedCache(records, 100, tmp_path)
-    decoder = PictureDecoder(records, reader, 20, 1, feed)
+    jpegs = JpegFallbackDecoder(reader, max_images=20, threads=1, kernels=feed)
+    decoder = CachedDecoder(cache, jpegs, groups=iter, normalizer=None)
     os.truncate(folder / "train.rec", 8 * PAGE)
     with pytest.raises(RecordError, match=r"became shorter"):
-        fill(cache, np.arange(20), decoder, BufferRing(0))
+        decoder.fill(np.arange(20))
     assert len(cache.missing(np.arange(20))) == 20
     decoder.close()
-    cache.close()
 
 
 def test_decoded_pictures_that_somebody_makes_shorter(faces_cache, guard):

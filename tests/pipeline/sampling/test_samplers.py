@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 import pytest
 
 import ops
-from pipeline.records import RecordSet, open_records
+from pipeline.records import open_records
 from pipeline.sampling.batches import Share
 from pipeline.sampling.permutations import Position, block_order, epoch_order, rank_rows
 from pipeline.sampling.samplers import (
@@ -25,7 +23,7 @@ from pipeline.sampling.samplers import (
     WindowSampler,
     make_sampler,
 )
-from tests.pipeline.sampling.sets import made_set, people_set
+from tests.pipeline.sampling.sets import made_set, people_set, sparse_set
 
 COUNT, BLOCK, WINDOW, BATCH, SEED = 500, 16, 64, 10, 3
 
@@ -242,24 +240,8 @@ GAP = MAX_GAP_BYTES + NORMAL_RECORD_BYTES
 @pytest.fixture
 def sparse(make_records, tmp_path):
     """Return ``sparse(*gaps)`` -> a set of 60 images with so many bytes behind the first ones."""
-
-    def make(*gaps: int) -> RecordSet:
-        folder = shutil.copytree(make_records(6, 10, header=False), tmp_path / "sparse")
-        rec = folder / "train.rec"
-        text = (folder / "train.idx").read_text().splitlines()
-        begins = [int(line.split()[1]) for line in text]
-        data, lines = rec.read_bytes(), []
-        with rec.open("wb") as file:
-            for key, (begin, end) in enumerate(pairwise([*begins, len(data)])):
-                lines.append(f"{key}\t{file.tell()}\n")
-                file.write(data[begin:end])
-                if key < len(gaps):
-                    file.seek(gaps[key], os.SEEK_CUR)  # a hole, which takes no disk
-            file.truncate()
-        (folder / "train.idx").write_text("".join(lines))
-        return open_records(folder, tmp_path / "scan")
-
-    return make
+    folder = make_records(6, 10, header=False)
+    return lambda *gaps: sparse_set(folder, tmp_path, gaps)
 
 
 def has_gaps(records, window=100):
