@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.records.recordio import MAGIC, Headers, RecordError, no_image, read_headers
+from pipeline.records.mapped import RecordError
+from pipeline.records.recordio import MAGIC, Headers, no_image, read_headers
 
 _EXACT = 1 << 24  # float32, in which header and identity records give keys, is exact up to here
 _LARGEST_LABEL = (1 << 31) - 2  # int32, and the number of classes as well
@@ -17,33 +18,32 @@ _HEAD_BYTES = 32  # of a record before labels and image
 
 @dataclass(frozen=True)
 class HeaderRecord:
-    """What the header record says: the keys of images and of identity records.
+    """What the header record says, and the rows of the .idx that have these keys."""
 
-    ``images`` and ``people`` are the rows of the .idx that have these keys, ``beyond`` those with
-    keys above them.
-    """
-
-    begin: int
-    end: int
+    begin: int  # the first key of identity records; those of images are below
+    end: int  # of their keys
     images: np.ndarray
     people: np.ndarray
     beyond: np.ndarray
 
     def notices(self, keys: np.ndarray) -> list[str]:
         """Return what the .idx has less, or more, than the header record says."""
-        told = []
-        named, listed = self.begin - 1, len(self.images)
+        found = []
+        named, listed, what = self.begin - 1, len(self.images), "image"
+        if listed >= named:
+            named, listed, what = self.end - self.begin, len(self.people), "identity record"
         if listed < named:
-            told.append(_missing(named - listed, named, "image"))
-        elif len(self.people) < self.end - self.begin:
-            named = self.end - self.begin
-            told.append(_missing(named - len(self.people), named, "identity record"))
+            verb = "is" if named - listed == 1 else "are"
+            found.append(
+                f"{named - listed} of the {named} {what}s that the header names {verb} not in the "
+                ".idx"
+            )
         if len(self.beyond):
-            told.append(
+            found.append(
                 f"{len(self.beyond)} records from key {keys[self.beyond[0]]} on are not named by "
                 "the header and are left out"
             )
-        return told
+        return found
 
 
 def read_header_record(
@@ -61,13 +61,8 @@ def read_header_record(
     people = np.flatnonzero((keys >= begin) & (keys < end))
     if (read_headers(data, offsets[people]).body > 0).any():
         return None  # they are images
-    return HeaderRecord(
-        int(begin),
-        int(end),
-        images=np.flatnonzero((keys > 0) & (keys < begin)),
-        people=people,
-        beyond=np.flatnonzero(keys >= end),
-    )
+    images, beyond = np.flatnonzero((keys > 0) & (keys < begin)), np.flatnonzero(keys >= end)
+    return HeaderRecord(int(begin), int(end), images, people, beyond)
 
 
 def labels_from_identities(
@@ -75,10 +70,7 @@ def labels_from_identities(
 ) -> np.ndarray | None:
     """Return the labels of the images from the identity records; None if these do not settle them.
 
-    Raises
-    ------
-    RecordError
-        If an image record holds no image.
+    An image record without an image is refused.
     """
     images, people = header.images, header.people
     if not len(images) or len(people) != header.end - header.begin:
@@ -107,25 +99,18 @@ def labels_from_identities(
 
 
 def labels_from_scan(
-    data: np.ndarray,
-    rec: Path,
-    keys: np.ndarray,
-    offsets: np.ndarray,
-    header: HeaderRecord | None,
+    data: np.ndarray, rec: Path, keys: np.ndarray, offsets: np.ndarray, header: HeaderRecord | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows of images, their labels) from one pass over all records.
 
-    Raises
-    ------
-    RecordError
-        If no record starts at one of the offsets, or an image record holds no image.
+    An image record without an image, and an offset without a record, are refused.
     """
     headers = read_headers(data, offsets)
     wrong = np.flatnonzero(headers.magic != MAGIC)
     if len(wrong):
         raise RecordError(
-            f"{rec}: no record starts at offset {offsets[wrong[0]]}, where key "
-            f"{keys[wrong[0]]} should be; the .idx belongs to another .rec"
+            f"{rec}: no record starts at offset {offsets[wrong[0]]}, where key {keys[wrong[0]]} "
+            "should be; the .idx belongs to another .rec"
         )
     rows = header.images if header else _without_bare_ends(keys, headers)
     _refuse_empty(rec, keys[rows], headers, rows)
@@ -139,13 +124,7 @@ def classes_of(labels: np.ndarray) -> int:
 
 
 def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuse labels (N,) that are not whole numbers below ``num_classes``.
-
-    Raises
-    ------
-    RecordError
-        With the key and the label of the first one.
-    """
+    """Refuse labels (N,) that are not whole numbers below ``num_classes``, naming the first."""
     end = min(num_classes, _LARGEST_LABEL + 1)
     if labels.dtype.kind == "i" and labels.min() >= 0 and labels.max() < end:
         return  # they are int32 if all of them could be narrowed
@@ -190,8 +169,7 @@ def _refuse_short(
 ) -> None:
     """Refuse an image record without an image, as far as it shows without reading all records.
 
-    The next record begins right behind its labels.  Where the .idx leaves the next record out, or
-    labels differ in number, the reader of the images says the same.
+    The next record begins right behind its labels.  The reader finds what is not seen here.
     """
     flag = int(read_headers(data, offsets[images[:1]]).flag[0])
     order = None if (offsets[1:] > offsets[:-1]).all() else np.argsort(offsets)
@@ -202,7 +180,7 @@ def _refuse_short(
 
 
 def _refuse_empty(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarray) -> None:
-    """Refuse the first image record without an image among rows of ``headers``, of these keys."""
+    """Refuse the first image record without an image among rows of headers, of these keys."""
     empty = np.flatnonzero(headers.body[rows] <= 0)
     if len(empty):
         row = rows[empty[0]]
@@ -212,10 +190,3 @@ def _refuse_empty(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarra
 def _are_keys(numbers: np.ndarray) -> bool:
     """Return whether floats are whole numbers that float32 holds exactly."""
     return bool(((numbers >= 0) & (numbers <= _EXACT) & (numbers == np.floor(numbers))).all())
-
-
-def _missing(count: int, named: int, what: str) -> str:
-    return (
-        f"{count} of the {named} {what}s that the header names {'is' if count == 1 else 'are'} "
-        "not in the .idx"
-    )

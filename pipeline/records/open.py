@@ -38,6 +38,7 @@ from pipeline.records.recordio import bytes_after, check_index, find_files, map_
 LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
 _KEPT_FORM = 3  # of the kept index; files of another form are passed over
 _RECORD_BYTES = 32  # the least that a record takes
+_MANY_MISSING = 1000  # classes without images; fewer cost next to nothing in the class matrix
 _MAX_CLASSES = 1 << 24  # batches hold labels as float32
 _MAX_STACKED = 1 << 27  # classes of several sets, of which 2 GiB say where each comes from
 
@@ -97,9 +98,10 @@ def open_records(
         records = _join(sets, labels == "shared")
         if labels == "shared":
             present = classes.count_present(records.labels)
+    missing = records.num_classes - present
     if images_filter:
         records = _leave_out(records, images_filter)
-    elif classes.are_mostly_without_images(present, records.num_classes):
+    elif missing > present and missing >= _MANY_MISSING:
         hint = (
             f"{records.name}: {present} of {records.num_classes} classes have images; "
             f"data.images_filter=1 leaves the others out and numbers these 0 to {present - 1}"
@@ -190,7 +192,7 @@ def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
         )
     if records.origins is None:  # one set, or several with shared labels
         place = 0 if len(records.files) == 1 else classes.SHARED
-        origins = np.stack([np.full(len(kept), place), kept], axis=1)
+        origins = classes.origins_of(place, kept)
     else:
         origins = records.origins[kept]
     return replace(

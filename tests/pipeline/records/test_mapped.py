@@ -265,7 +265,7 @@ def test_headers_are_the_same_however_they_are_read(folder, guard):
     data = map_rec(folder / "train.rec")
     assert not mapped.is_guarded(data)
     copied = read_headers(data, offsets)
-    for name in ("magic", "continued", "length", "flag"):
+    for name in ("magic", "cflag", "length", "flag"):
         assert (getattr(once, name) == getattr(copied, name)).all()
         assert (getattr(once, name) == getattr(again, name)).all()
 
@@ -282,7 +282,7 @@ def test_pieces_are_copied(tmp_path, monkeypatch, forbidden):
                 ctypes.set_errno(errno.EPERM)
                 return -1
 
-        monkeypatch.setattr(mapped, "_system", System)
+        monkeypatch.setattr(mapped, "libc", System)
     monkeypatch.setattr(mapped, "_CALL_BYTES", 20 * PAGE)
     random = np.random.default_rng(1)
     for count in (0, 1, 5, 3000):
