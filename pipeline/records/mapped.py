@@ -153,12 +153,8 @@ class Watch:
 def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return pieces of an array one after the other, uint8 (sizes.sum(),).
 
-    ``begins`` and ``sizes`` are int64 (n,); the pieces lie inside the array.
-
-    Raises
-    ------
-    RecordError
-        If its mapped file became shorter or cannot be read.
+    ``begins`` and ``sizes`` are int64 (n,); the pieces lie inside the array.  Raises RecordError
+    as ``check_file`` does.
     """
     out = np.empty(int(sizes.sum()), dtype=np.uint8)
     ends = np.cumsum(sizes)

@@ -33,7 +33,14 @@ from pipeline.records.labels import (
 from pipeline.records.mapped import RecordError
 from pipeline.records.property_file import read_property
 from pipeline.records.record_set import RecordSet
-from pipeline.records.recordio import bytes_after, check_index, find_files, map_rec, read_index
+from pipeline.records.recordio import (
+    RecordFile,
+    bytes_after,
+    check_index,
+    find_files,
+    map_rec,
+    read_index,
+)
 
 LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
 _KEPT_FORM = 3  # of the kept index; files of another form are passed over
@@ -237,16 +244,16 @@ def _read_kept(path: Path) -> _Index:
 def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
     """Return the index, and whether the .rec had to be scanned."""
     keys, offsets = read_index(idx)
-    data = map_rec(rec)
-    check_index(rec, idx, data, keys, offsets)
-    header = read_header_record(data, keys, offsets)
+    file = RecordFile(rec, idx, map_rec(rec), keys, offsets)
+    check_index(file)
+    header = read_header_record(file)
     notices, labels = [], None
     if header is not None:
         notices = header.notices(keys)
-        labels = labels_from_identities(data, rec, keys, offsets, header)
+        labels = labels_from_identities(file, header)
         images = header.images
     last = int(np.argmax(offsets))
-    after = bytes_after(data, int(offsets[last]))
+    after = bytes_after(file.data, int(offsets[last]))
     if not notices and after >= _RECORD_BYTES:
         notices.append(
             f"its last record, of key {keys[last]}, is followed by {after} bytes of "
@@ -254,7 +261,7 @@ def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
         )
     scanned = labels is None
     if labels is None:
-        images, labels = labels_from_scan(data, rec, keys, offsets, header)
+        images, labels = labels_from_scan(file, header)
     if not len(images):
         raise RecordError(f"{rec}: holds no image, got {len(keys)} records without one")
     rows: np.ndarray | slice = images

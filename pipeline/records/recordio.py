@@ -57,6 +57,20 @@ class Headers(NamedTuple):
         return self.length - 24 - 4 * self.flag.astype(np.int64)
 
 
+class RecordFile(NamedTuple):
+    """A .rec, mapped, and its .idx, parsed: keys and offsets are int64 (n,), by key."""
+
+    rec: Path
+    idx: Path
+    data: np.ndarray
+    keys: np.ndarray
+    offsets: np.ndarray
+
+    def headers(self, rows: np.ndarray | slice = slice(None)) -> Headers:
+        """Return the headers of the records of some rows."""
+        return read_headers(self.data, self.offsets[rows])
+
+
 def find_files(path: Path) -> tuple[Path, Path]:
     """Return the .rec that a path names (itself, or the one in a folder) and its .idx."""
     rec = path / "train.rec" if path.is_dir() else path
@@ -202,10 +216,9 @@ def _shorten(digits: bytes) -> str:
     return digits[:_SHOWN].decode() + ("..." if len(digits) > _SHOWN else "")
 
 
-def check_index(
-    rec: Path, idx: Path, data: np.ndarray, keys: np.ndarray, offsets: np.ndarray
-) -> None:
+def check_index(file: RecordFile) -> None:
     """Refuse a truncated .rec and the .idx of another .rec."""
+    rec, idx, data, keys, offsets = file
     last = int(np.argmax(offsets))
     beyond = np.flatnonzero(offsets > len(data) - 32)  # offsets + 32 may be more than int64 holds
     if len(beyond):
@@ -216,13 +229,13 @@ def check_index(
         )
     # A thousand records spread over the file: touching all would read the whole file.
     sample = np.unique(np.linspace(0, len(keys) - 1, 1000).astype(np.int64))
-    wrong = sample[read_headers(data, offsets[sample]).magic != MAGIC]
+    wrong = sample[file.headers(sample).magic != MAGIC]
     if len(wrong):
         raise RecordError(
             f"{idx}: no record starts at offset {offsets[wrong[0]]} of {rec.name}, where key "
             f"{keys[wrong[0]]} should be; the .idx belongs to another .rec"
         )
-    end = int(offsets[last] + 8 + read_headers(data, offsets[last : last + 1]).length[0])
+    end = int(offsets[last] + 8 + file.headers(slice(last, last + 1)).length[0])
     if end > len(data):
         raise RecordError(
             f"{rec}: ends inside the record of key {keys[last]}, got {len(data)} bytes where "
