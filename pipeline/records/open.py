@@ -51,16 +51,12 @@ _MAX_STACKED = 1 << 27  # classes of several sets, of which 2 GiB say where each
 
 
 class _Index(NamedTuple):
-    """The images of one set, by key.
-
-    ``facts`` has "notices", "people" that the header names (0: there is none), and "present", how
-    many of the labels have images.
-    """
+    """The images of one set, by key."""
 
     keys: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # "notices"; "people" that the header names or 0; people "present"
 
 
 def open_records(
@@ -99,10 +95,9 @@ def open_records(
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     opened = [_open(Path(p), Path(scan_folder), num_classes) for p in paths]
-    sets, present = [records for records, _ in opened], sum(count for _, count in opened)
-    records = sets[0]
-    if len(sets) > 1:
-        records = _join(sets, labels == "shared")
+    records, present = opened[0][0], sum(count for _, count in opened)
+    if len(opened) > 1:
+        records = _join([records for records, _ in opened], labels == "shared")
         if labels == "shared":
             present = classes.count_present(records.labels)
     missing = records.num_classes - present

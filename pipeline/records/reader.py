@@ -97,7 +97,7 @@ class RecordReader:
     def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where in memory the images of rows begin and their bytes, int64 (B,) and (B,).
 
-        With the compiled functions only.  0 bytes where no whole record stands, and for a record in
+        With the compiled functions only.  0 bytes where no whole record lies, and for a record in
         parts: ``read`` tells them apart.
         """
         assert self.feed is not None
@@ -138,7 +138,7 @@ class RecordReader:
     def check(self, rows: np.ndarray) -> list[np.ndarray] | None:
         """Return what ``gather`` would, for rows that somebody else reads.
 
-        None where that is what stands in the records.  Raises as ``gather`` does.
+        None where that is what the records hold.  Raises as ``gather`` does.
         """
         return self._checked(rows, self.read(rows))
 

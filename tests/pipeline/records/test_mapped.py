@@ -21,9 +21,10 @@ from pipeline.decode.cache import DecodedCache
 from pipeline.decode.decoders import fill
 from pipeline.decode.native import PictureDecoder
 from pipeline.records import mapped
+from pipeline.records.mapped import RecordError, check_file
 from pipeline.records.open import open_records
 from pipeline.records.reader import BufferRing, RecordReader
-from pipeline.records.recordio import RecordError, check_file, map_rec, read_headers
+from pipeline.records.recordio import map_rec, read_headers
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = os.sysconf("SC_PAGESIZE")
