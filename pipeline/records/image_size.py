@@ -17,13 +17,7 @@ _OTHERS = 3  # images that are measured where the first one does not fit the pro
 
 
 def measure(records: RecordSet) -> tuple[int, int]:
-    """Return (height, width) of the first image in pixels, for sets without a property file.
-
-    Raises
-    ------
-    RecordError
-        If the first image cannot be decoded.
-    """
+    """Return (height, width) of the first image in pixels, for sets without a property file."""
     size = _size_of(records, 0)
     if size is None:
         raise records.image_error(0, "cannot be decoded")
@@ -34,11 +28,6 @@ def compare_size(records: RecordSet, file: Path, said: Property) -> None:
     """Refuse a property file that gives another size than the images have.
 
     Where only some images have another size, it is they that are refused, when they are read.
-
-    Raises
-    ------
-    RecordError
-        With the line of the property file and the size of the first image.
     """
     last = len(records) - 1
     try:

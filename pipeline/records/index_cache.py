@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index files that a run writes: the parsed index of a set, and an .idx of its images alone.
 
-They are made in pieces: an index of 5.8 million lines as Python text takes 700 MB.
+They are made in pieces: an index of 5.8 million lines as Python text takes 700 MB.  A file that
+cannot be written is a RecordError, and nothing is left of it.
 """
 
 from __future__ import annotations
@@ -31,13 +32,7 @@ def narrow(numbers: np.ndarray) -> np.ndarray:
 
 
 def keep_columns(path: Path, *columns: np.ndarray) -> None:
-    """Write columns (N,) of numbers one after the other, unless another rank just has.
-
-    Raises
-    ------
-    RecordError
-        If they cannot be written; nothing is left of them then.
-    """
+    """Write columns (N,) of numbers one after the other, unless another rank just has."""
     with _alone(path.parent):
         if not path.is_file():
             with atomic_write(path) as file:
@@ -69,12 +64,9 @@ def kept_columns(path: Path, count: int) -> list[np.ndarray]:
 
 
 def release_freed_memory() -> None:
-    """Return freed memory to the system: a run keeps it (launch/ranks/malloc.py).
-
-    Does nothing with C libraries other than glibc.
-    """
+    """Return freed memory to the system: a run keeps it (launch/ranks/malloc.py)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
+    if trim is not None:  # glibc
         trim(0)
 
 
@@ -82,11 +74,6 @@ def image_index(records: RecordSet, folder: Path) -> Path:
     """Return an .idx in a folder that lists the images alone; written unless it is there.
 
     Its name comes from what it says, so a resumed run finds it, and all ranks share one.
-
-    Raises
-    ------
-    RecordError
-        If it cannot be written.
     """
     digest = hashlib.sha256()
     for part in parts(len(records)):
@@ -100,13 +87,7 @@ def image_index(records: RecordSet, folder: Path) -> Path:
 
 
 def write_image_index(records: RecordSet, path: Path) -> None:
-    """Write an .idx that lists the images alone, for readers that decode every line of it.
-
-    Raises
-    ------
-    RecordError
-        If it cannot be written; nothing is left of it then.
-    """
+    """Write an .idx that lists the images alone, for readers that decode every line of it."""
     with _writing(path.parent), atomic_write(path) as file:
         for part in parts(len(records)):
             keys, offsets = _digits(records.keys[part]), _digits(records.offsets[part])

@@ -153,12 +153,8 @@ class Watch:
 def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return pieces of an array one after the other, uint8 (sizes.sum(),).
 
-    ``begins`` and ``sizes`` are int64 (n,); the pieces lie inside the array.
-
-    Raises
-    ------
-    RecordError
-        If its mapped file became shorter or cannot be read.
+    ``begins`` and ``sizes`` are int64 (n,); the pieces lie inside the array.  Raises RecordError
+    as ``check_file`` does.
     """
     out = np.empty(int(sizes.sum()), dtype=np.uint8)
     ends = np.cumsum(sizes)
@@ -171,7 +167,7 @@ def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarra
         last = min(max(last, first + 1), first + _MAX_PIECES)
         count, wanted = last - first, int(ends[last - 1] - done)
         to, where = ours[first:].ctypes.data, theirs[first:].ctypes.data
-        got = _system().process_vm_readv(os.getpid(), to, count, where, count, 0)
+        got = libc().process_vm_readv(os.getpid(), to, count, where, count, 0)
         if got != wanted:
             if got >= 0 or ctypes.get_errno() == errno.EFAULT:
                 check_file(data)
@@ -191,9 +187,12 @@ def piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
 
 
 @functools.cache
-def _system() -> ctypes.CDLL:
-    system = ctypes.CDLL(None, use_errno=True)
+def libc() -> ctypes.CDLL:
+    """Return the C library, with the calls on mapped memory declared."""
+    library = ctypes.CDLL(None, use_errno=True)
     pointer, size = ctypes.c_void_p, ctypes.c_ulong
-    system.process_vm_readv.argtypes = [ctypes.c_int, pointer, size, pointer, size, size]
-    system.process_vm_readv.restype = ctypes.c_ssize_t
-    return system
+    library.process_vm_readv.argtypes = [ctypes.c_int, pointer, size, pointer, size, size]
+    library.process_vm_readv.restype = ctypes.c_ssize_t
+    library.mincore.argtypes = [pointer, size, pointer]
+    library.madvise.argtypes = [pointer, size, ctypes.c_int]
+    return library

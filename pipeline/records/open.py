@@ -33,26 +33,30 @@ from pipeline.records.labels import (
 from pipeline.records.mapped import RecordError
 from pipeline.records.property_file import read_property
 from pipeline.records.record_set import RecordSet
-from pipeline.records.recordio import bytes_after, check_index, find_files, map_rec, read_index
+from pipeline.records.recordio import (
+    RecordFile,
+    bytes_after,
+    check_index,
+    find_files,
+    map_rec,
+    read_index,
+)
 
 LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
 _KEPT_FORM = 3  # of the kept index; files of another form are passed over
 _RECORD_BYTES = 32  # the least that a record takes
+_MANY_MISSING = 1000  # classes without images; fewer cost next to nothing in the class matrix
 _MAX_CLASSES = 1 << 24  # batches hold labels as float32
 _MAX_STACKED = 1 << 27  # classes of several sets, of which 2 GiB say where each comes from
 
 
 class _Index(NamedTuple):
-    """The images of one set, by key.
-
-    ``facts`` has "notices", "people" that the header names (0: there is none), and "present", how
-    many of the labels have images.
-    """
+    """The images of one set, by key."""
 
     keys: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # "notices"; "people" that the header names or 0; people "present"
 
 
 def open_records(
@@ -91,15 +95,15 @@ def open_records(
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     opened = [_open(Path(p), Path(scan_folder), num_classes) for p in paths]
-    sets, present = [records for records, _ in opened], sum(count for _, count in opened)
-    records = sets[0]
-    if len(sets) > 1:
-        records = _join(sets, labels == "shared")
+    records, present = opened[0][0], sum(count for _, count in opened)
+    if len(opened) > 1:
+        records = _join([records for records, _ in opened], labels == "shared")
         if labels == "shared":
             present = classes.count_present(records.labels)
+    missing = records.num_classes - present
     if images_filter:
         records = _leave_out(records, images_filter)
-    elif classes.are_mostly_without_images(present, records.num_classes):
+    elif missing > present and missing >= _MANY_MISSING:
         hint = (
             f"{records.name}: {present} of {records.num_classes} classes have images; "
             f"data.images_filter=1 leaves the others out and numbers these 0 to {present - 1}"
@@ -190,7 +194,7 @@ def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
         )
     if records.origins is None:  # one set, or several with shared labels
         place = 0 if len(records.files) == 1 else classes.SHARED
-        origins = np.stack([np.full(len(kept), place), kept], axis=1)
+        origins = classes.origins_of(place, kept)
     else:
         origins = records.origins[kept]
     return replace(
@@ -235,16 +239,16 @@ def _read_kept(path: Path) -> _Index:
 def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
     """Return the index, and whether the .rec had to be scanned."""
     keys, offsets = read_index(idx)
-    data = map_rec(rec)
-    check_index(rec, idx, data, keys, offsets)
-    header = read_header_record(data, keys, offsets)
+    file = RecordFile(rec, idx, map_rec(rec), keys, offsets)
+    check_index(file)
+    header = read_header_record(file)
     notices, labels = [], None
     if header is not None:
         notices = header.notices(keys)
-        labels = labels_from_identities(data, rec, keys, offsets, header)
+        labels = labels_from_identities(file, header)
         images = header.images
     last = int(np.argmax(offsets))
-    after = bytes_after(data, int(offsets[last]))
+    after = bytes_after(file.data, int(offsets[last]))
     if not notices and after >= _RECORD_BYTES:
         notices.append(
             f"its last record, of key {keys[last]}, is followed by {after} bytes of "
@@ -252,7 +256,7 @@ def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
         )
     scanned = labels is None
     if labels is None:
-        images, labels = labels_from_scan(data, rec, keys, offsets, header)
+        images, labels = labels_from_scan(file, header)
     if not len(images):
         raise RecordError(f"{rec}: holds no image, got {len(keys)} records without one")
     rows: np.ndarray | slice = images

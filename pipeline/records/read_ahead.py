@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import mmap
 import os
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.records.mapped import libc
 from pipeline.records.reader import RecordReader
 from pipeline.records.record_set import RecordSet
 
@@ -93,7 +92,7 @@ def advise(data: np.ndarray, start: np.ndarray, size: np.ndarray, advice: int) -
     """Tell the system what whole pages of a mapped file will be used for."""
     address = data.ctypes.data
     for where, count in zip(start.tolist(), size.tolist(), strict=True):
-        _system().madvise(address + where, count, advice)
+        libc().madvise(address + where, count, advice)
 
 
 def are_resident(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> bool:
@@ -105,7 +104,7 @@ def are_resident(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> bool:
     resident = np.zeros(int(pages.sum()), dtype=np.uint8)
     address, out = data.ctypes.data, resident.ctypes.data
     for where, count, n in zip(start.tolist(), size.tolist(), pages.tolist(), strict=True):
-        if _system().mincore(address + where, count, out):
+        if libc().mincore(address + where, count, out):
             return False
         out += n
     return bool((resident & 1).all())
@@ -120,11 +119,3 @@ def is_residency_visible(path: Path) -> bool:
         return path.stat().st_uid == os.geteuid() or os.access(path, os.W_OK)
     except OSError:
         return False
-
-
-@functools.cache
-def _system() -> ctypes.CDLL:
-    system = ctypes.CDLL(None)
-    system.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    system.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return system

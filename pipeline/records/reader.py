@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoded_images import has_end, may_turn, upright
-from pipeline.records import mapped
+from pipeline.records import mapped, recordio
 from pipeline.records.mapped import RecordError, check_file, piece
 from pipeline.records.record_set import RecordSet
-from pipeline.records.recordio import MAGIC, map_rec, no_image, read_headers
+from pipeline.records.recordio import MAGIC, frames, map_rec, no_image, read_headers
 
 if TYPE_CHECKING:
     from ops.feed import Feed  # which brings MXNet
@@ -42,10 +42,7 @@ class BufferRing:
 class RecordReader:
     """Images of a record set by row, through memory maps of the .rec files.
 
-    Parameters
-    ----------
-    feed
-        The compiled functions, with which ``gather`` makes arrays and ``find`` works.
+    With ``feed``, the compiled functions, ``gather`` makes arrays and ``find`` works.
     """
 
     def __init__(self, records: RecordSet, feed: Feed | None = None):
@@ -82,8 +79,7 @@ class RecordReader:
         """Return the JPEG bytes of the rows, each a uint8 array (n,).
 
         Most are views of the memory map, if it is guarded (``pipeline.records.mapped``); nothing is
-        read from disk before its bytes are touched. ``check_files`` is to be called once they
-        were used.
+        read from disk before its bytes are touched.  Call ``check_files`` once they were used.
 
         Raises
         ------
@@ -102,7 +98,7 @@ class RecordReader:
     def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where in memory the images of rows begin and their bytes, int64 (B,) and (B,).
 
-        With the compiled functions only.  0 bytes where no whole record stands, and for a record in
+        With the compiled functions only.  0 bytes where no whole record lies, and for a record in
         parts: ``read`` tells them apart.
         """
         assert self.feed is not None
@@ -119,24 +115,18 @@ class RecordReader:
     def gather(
         self, rows: np.ndarray, buffers: BufferRing | None = None
     ) -> np.ndarray | list[np.ndarray]:
-        """Return the JPEG bytes of the rows as one array, uint8 (B, S).
+        """Return the JPEG bytes of the rows as one array out of ``buffers``, uint8 (B, S).
 
         Each image is followed by an end-of-image marker and zeros, which decoders pass over.
         Without a step of Python per image.  A list like that of ``read`` where there are no
-        compiled functions, a record is in parts, Exif turns an image, or one image is so large
-        that the others would be lost in zeros.  An image that Exif turns is replaced by an upright
-        copy without Exif, since DALI turns none.
-
-        Parameters
-        ----------
-        buffers
-            Where the array comes from; None for a list in any case.
+        buffers or compiled functions, a record is in parts, Exif turns an image, or one image is so
+        large that the others would be lost in zeros.  An image that Exif turns is replaced by an
+        upright copy without Exif, since DALI turns none.
 
         Raises
         ------
         RecordError
-            If no whole record starts at the offset of a row, an image was cut off, or one that
-            Exif turns cannot be decoded.
+            As ``read``, and if an image was cut off, or one that Exif turns cannot be decoded.
         """
         array = None if buffers is None else self._gather(rows, buffers)
         if array is not None:
@@ -149,7 +139,7 @@ class RecordReader:
     def check(self, rows: np.ndarray) -> list[np.ndarray] | None:
         """Return what ``gather`` would, for rows that somebody else reads.
 
-        None where that is what stands in the records.  Raises as ``gather`` does.
+        None where that is what the records hold.  Raises as ``gather`` does.
         """
         return self._checked(rows, self.read(rows))
 
@@ -217,31 +207,24 @@ class RecordReader:
             whole, ends = mapped.copied(data, start, end - start), np.cumsum(end - start)
             starts = (ends - end + start).tolist()
             images = [whole[a:b] for a, b in zip(starts, ends.tolist(), strict=True)]
-        for i in np.flatnonzero(headers.continued):
+        for i in np.flatnonzero(headers.cflag):
             whole = self._join(data, int(rows[i]), int(offsets[i]))
             images[i] = whole[start[i] - offsets[i] - 8 :]
         return images
 
     def _join(self, data: np.ndarray, row: int, offset: int) -> np.ndarray:
-        """Return the payload of a record in parts.
-
-        An image that holds the magic number at a multiple of 4 is cut there by the writer, which
-        leaves the number out; the reader puts it back.
-        """
+        """Return the payload of a record in parts, with the magic number between them."""
+        magic = np.frombuffer(MAGIC.to_bytes(4, "little"), np.uint8)
         parts: list[np.ndarray] = []
-        while True:
-            if offset + 8 > len(data):
-                raise self._error(row, "ends in the middle of a record in parts")
-            magic, length = piece(data, offset, 8).view("<u4").tolist()
-            part, length = length >> 29, length & (1 << 29) - 1
-            if magic != MAGIC or part not in ((1,) if not parts else (2, 3)):
-                raise self._error(row, "holds a broken record in parts")
-            if parts:
-                parts.append(np.frombuffer(MAGIC.to_bytes(4, "little"), np.uint8))
-            parts.append(piece(data, offset + 8, length))
-            if part == 3:
-                return np.concatenate(parts)
-            offset += 8 + (length + 3) // 4 * 4
+        for cflag, start, length, end in frames(data, offset):
+            if cflag not in ((recordio.MIDDLE, recordio.LAST) if parts else (recordio.FIRST,)):
+                break
+            parts += [magic, piece(data, start, length)]
+            if cflag == recordio.LAST:
+                return np.concatenate(parts[1:])
+            offset = end
+        fault = "ends in the middle of a" if offset + 8 > len(data) else "holds a broken"
+        raise self._error(row, f"{fault} record in parts")
 
     def _error(self, row: int, what: str) -> RecordError:
         self.check_files()

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One .rec with its .idx, as bytes: where records stand, and what their headers say.
+"""One .rec with its .idx, as bytes: where records are, and what their headers say.
 
-One record: magic number, length with a continuation flag, then ``flag, label, id, id2`` (IRHeader);
-if flag is above 0, that many float labels follow (the first one counts); then the JPEG; padding
-to 4 bytes.
+A record file is a chain of dmlc RecordIO frames:
+
+    u32 magic | u32 cflag << 29 | length | payload | zeros up to a multiple of 4
+
+A payload is an image header, then the JPEG; the first of the labels counts:
+
+    u32 flag | f32 label | u64 id | u64 id2 | flag times f32 label
+
+A payload that holds the magic number at a multiple of 4 is cut there into frames, and the number
+left out.
 """
 
 from __future__ import annotations
@@ -12,9 +19,8 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -22,6 +28,9 @@ from pipeline.records import mapped
 from pipeline.records.mapped import RecordError, check_file, piece
 
 MAGIC = 0xCED7230A
+LENGTH_BITS = 29
+MAX_LENGTH = (1 << LENGTH_BITS) - 1  # bytes of a frame
+WHOLE, FIRST, MIDDLE, LAST = range(4)  # cflag: which part of its record a frame is
 _HEADER_BYTES = 40  # magic, length, IRHeader (24), two float labels
 _CHUNK = 1 << 16  # records whose headers are gathered at a time
 _PIECE = 1 << 22  # bytes of an .idx that are parsed at a time
@@ -32,12 +41,11 @@ _UNUSUAL = 1 << 62  # numbers from here on are looked at one by one
 _SHOWN = 40  # bytes of a line that a message shows
 
 
-@dataclass(frozen=True)
-class Headers:
+class Headers(NamedTuple):
     """Headers of n records, each field of shape (n,)."""
 
     magic: np.ndarray
-    continued: np.ndarray
+    cflag: np.ndarray
     length: np.ndarray
     flag: np.ndarray
     label: np.ndarray
@@ -49,21 +57,32 @@ class Headers:
         return self.length - 24 - 4 * self.flag.astype(np.int64)
 
 
+class RecordFile(NamedTuple):
+    """A .rec, mapped, and its .idx, parsed: keys and offsets are int64 (n,), by key."""
+
+    rec: Path
+    idx: Path
+    data: np.ndarray
+    keys: np.ndarray
+    offsets: np.ndarray
+
+    def headers(self, rows: np.ndarray | slice = slice(None)) -> Headers:
+        """Return the headers of the records of some rows."""
+        return read_headers(self.data, self.offsets[rows])
+
+
 def find_files(path: Path) -> tuple[Path, Path]:
     """Return the .rec that a path names (itself, or the one in a folder) and its .idx."""
-    if path.is_dir():
+    rec = path / "train.rec" if path.is_dir() else path
+    if path.is_dir() and not rec.exists():
         found = sorted(path.glob("*.rec"))
-        rec = path / "train.rec"
-        if not rec.exists():
-            if len(found) != 1:
-                names = ", ".join(f.name for f in found) or "none"
-                raise RecordError(
-                    f"{path}: train.rec is not there, got .rec files: {names}; "
-                    "name the .rec itself in data.records"
-                )
-            rec = found[0]
-    else:
-        rec = path
+        if len(found) != 1:
+            names = ", ".join(f.name for f in found) or "none"
+            raise RecordError(
+                f"{path}: train.rec is not there, got .rec files: {names}; name the .rec itself in "
+                "data.records"
+            )
+        rec = found[0]
     idx = rec.with_suffix(".idx")
     for file, why in ((rec, "data.records"), (idx, f"needed beside {rec.name}")):
         if not file.is_file():
@@ -197,10 +216,9 @@ def _shorten(digits: bytes) -> str:
     return digits[:_SHOWN].decode() + ("..." if len(digits) > _SHOWN else "")
 
 
-def check_index(
-    rec: Path, idx: Path, data: np.ndarray, keys: np.ndarray, offsets: np.ndarray
-) -> None:
+def check_index(file: RecordFile) -> None:
     """Refuse a truncated .rec and the .idx of another .rec."""
+    rec, idx, data, keys, offsets = file
     last = int(np.argmax(offsets))
     beyond = np.flatnonzero(offsets > len(data) - 32)  # offsets + 32 may be more than int64 holds
     if len(beyond):
@@ -211,13 +229,13 @@ def check_index(
         )
     # A thousand records spread over the file: touching all would read the whole file.
     sample = np.unique(np.linspace(0, len(keys) - 1, 1000).astype(np.int64))
-    wrong = sample[read_headers(data, offsets[sample]).magic != MAGIC]
+    wrong = sample[file.headers(sample).magic != MAGIC]
     if len(wrong):
         raise RecordError(
             f"{idx}: no record starts at offset {offsets[wrong[0]]} of {rec.name}, where key "
             f"{keys[wrong[0]]} should be; the .idx belongs to another .rec"
         )
-    end = int(offsets[last] + 8 + read_headers(data, offsets[last : last + 1]).length[0])
+    end = int(offsets[last] + 8 + file.headers(slice(last, last + 1)).length[0])
     if end > len(data):
         raise RecordError(
             f"{rec}: ends inside the record of key {keys[last]}, got {len(data)} bytes where "
@@ -225,16 +243,22 @@ def check_index(
         )
 
 
-def bytes_after(data: np.ndarray, offset: int) -> int:
-    """Return the bytes of a .rec that follow a record with its padding and all of its parts."""
-    part = 1
-    while part in (1, 2) and offset + 8 <= len(data):
-        magic, length = piece(data, offset, 8).view("<u4").tolist()
+def frames(data: np.ndarray, offset: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (cflag, start, bytes, end with padding) of the frames of a record, while they last."""
+    cflag = FIRST
+    while cflag in (FIRST, MIDDLE) and offset + 8 <= len(data):
+        magic, word = piece(data, offset, 8).view("<u4").tolist()
         if magic != MAGIC:
-            break
-        part, length = length >> 29, length & (1 << 29) - 1
-        offset += 8 + (length + 3) // 4 * 4
-    return len(data) - offset
+            return
+        cflag, length, start = word >> LENGTH_BITS, word & MAX_LENGTH, offset + 8
+        offset = start + (length + 3) // 4 * 4
+        yield cflag, start, length, offset
+
+
+def bytes_after(data: np.ndarray, offset: int) -> int:
+    """Return the bytes of a .rec that follow a record with its padding and all of its frames."""
+    ends = [offset, *(end for *_, end in frames(data, offset))]
+    return len(data) - ends[-1]
 
 
 def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
@@ -245,8 +269,7 @@ def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
         part = offsets[start : start + _CHUNK]
         # The last record of a file may be shorter than 40 bytes; what is read there is not used.
         if mapped.is_guarded(data):
-            where = part[:, None] + columns
-            raw[start : start + _CHUNK] = data[np.minimum(where, len(data) - 1)]
+            raw[start : start + _CHUNK] = data[np.minimum(part[:, None] + columns, len(data) - 1)]
         else:
             begins = np.clip(part, 0, len(data))
             sizes = np.minimum(len(data) - begins, _HEADER_BYTES)
@@ -258,14 +281,8 @@ def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
     with np.errstate(invalid="ignore"):  # signalling NaN, of which NumPy would warn
         label = np.where(flag > 0, floats[:, 8], floats[:, 3]).astype(np.float64)
         second = np.where(flag > 1, floats[:, 9], 0).astype(np.float64)
-    return Headers(
-        magic=words[:, 0],
-        continued=words[:, 1] >> 29,
-        length=(words[:, 1] & (1 << 29) - 1).astype(np.int64),
-        flag=flag,
-        label=label,
-        second=second,
-    )
+    lengths = (words[:, 1] & MAX_LENGTH).astype(np.int64)
+    return Headers(words[:, 0], words[:, 1] >> LENGTH_BITS, lengths, flag, label, second)
 
 
 def no_image(rec: Path, key: int, length: int, flag: int) -> RecordError:

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline import build_loader
 from pipeline.records.image_size import measure
+from pipeline.records.mapped import RecordError
 from pipeline.records.open import open_records
-from pipeline.records.record_set import RecordError
 
 
 @pytest.mark.parametrize("size", [(96, 80), (112, 112)])

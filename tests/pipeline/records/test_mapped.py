@@ -21,9 +21,10 @@ from pipeline.decode.cache import DecodedCache
 from pipeline.decode.decoders import CachedDecoder
 from pipeline.decode.native import JpegFallbackDecoder
 from pipeline.records import mapped
+from pipeline.records.mapped import RecordError, check_file
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
-from pipeline.records.recordio import RecordError, check_file, map_rec, read_headers
+from pipeline.records.recordio import map_rec, read_headers
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -265,7 +266,7 @@ def test_headers_are_the_same_however_they_are_read(folder, guard):
     data = map_rec(folder / "train.rec")
     assert not mapped.is_guarded(data)
     copied = read_headers(data, offsets)
-    for name in ("magic", "continued", "length", "flag"):
+    for name in ("magic", "cflag", "length", "flag"):
         assert (getattr(once, name) == getattr(copied, name)).all()
         assert (getattr(once, name) == getattr(again, name)).all()
 
@@ -282,7 +283,7 @@ def test_pieces_are_copied(tmp_path, monkeypatch, forbidden):
                 ctypes.set_errno(errno.EPERM)
                 return -1
 
-        monkeypatch.setattr(mapped, "_system", System)
+        monkeypatch.setattr(mapped, "libc", System)
     monkeypatch.setattr(mapped, "_CALL_BYTES", 20 * PAGE)
     random = np.random.default_rng(1)
     for count in (0, 1, 5, 3000):

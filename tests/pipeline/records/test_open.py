@@ -13,7 +13,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from pipeline.records.open import RecordError, open_records
+from pipeline.records import RecordError, open_records
 from pipeline.records.reader import RecordReader
 
 PEOPLE, IMAGES = 4, 3

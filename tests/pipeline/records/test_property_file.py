@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.records.mapped import RecordError
 from pipeline.records.property_file import Property, read_property
-from pipeline.records.recordio import RecordError
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import ops
+from pipeline.records.mapped import RecordError
 from pipeline.records.open import open_records
 from pipeline.records.reader import BufferRing, RecordReader
-from pipeline.records.record_set import RecordError
 from pipeline.records.writer import MAGIC_BYTES
 
 

@@ -13,8 +13,8 @@ import pytest
 
 import ops
 from pipeline import build_loader
+from pipeline.records import RecordError, open_records
 from pipeline.records import open as records_module
-from pipeline.records.open import RecordError, open_records
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import NO_AUGMENTATION
 from pipeline.sampling.batches import Share
