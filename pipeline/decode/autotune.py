@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from itertools import cycle
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -51,10 +53,6 @@ def choose_decode_path(
 
     Parameters
     ----------
-    batch_size, threads, augmentation
-        Of the run: images per batch and decoder threads of a rank.
-    ctx
-        Device of the batches.
     gather
         Returns the rows of all ranks, by rank; waits for all of them.
     seconds
@@ -69,16 +67,9 @@ def choose_decode_path(
         return _choose_without_gpu(records, gather)
     fault: Exception | None = None
     columns = []
+    sample = partial(sample_batches, records, batch_size=batch_size, threads=threads, ctx=ctx)
     for path in PATHS:
-        batches = sample_batches(
-            records,
-            path,
-            batch_size=batch_size,
-            threads=threads,
-            ctx=ctx,
-            augmentation=augmentation,
-        )
-        rate = 0.0
+        batches, rate = sample(path, augmentation=augmentation), 0.0
         try:
             rate = measure(batches, batch_size, seconds, ready=lambda: gather(np.zeros(1)))
         except Exception as error:
@@ -111,20 +102,13 @@ def sample_batches(
     ctx: mx.Context,
     augmentation: Augmentation,
 ) -> Generator[mx.nd.NDArray, None, None]:
-    """Yield batches of the same sample again and again, as the run's decoder makes them.
-
-    Parameters
-    ----------
-    path
-        Name in PATHS.
-    """
+    """Yield batches of the same sample again and again, as the decoder of a mode makes them."""
     sampler = RandomSampler(records, batch_size)
     rows = sample_rows(records, _sample_steps(batch_size) * batch_size)
     batches = ((part, Position()) for part in np.split(rows, len(rows) // batch_size))
     plans = list(batch_plans(records, batches, seed=0, augmentation=augmentation))
-    decoder = make_decoder(
-        path, records, sampler, threads=threads, augmentation=augmentation, ctx=ctx
-    )
+    options: dict[str, Any] = {"threads": threads, "augmentation": augmentation, "ctx": ctx}
+    decoder = make_decoder(path, records, sampler, **options)
     images = decoder(cycle(plans))
     try:
         for image, _ in images:
@@ -140,16 +124,9 @@ def measure(
     seconds: float,
     ready: Callable[[], object] = lambda: None,
 ) -> float:
-    """Return the images/s of ``sample_batches``; 0.0 if they cannot be decoded here.
+    """Return the images/s of ``sample_batches``, and close them; 0.0 if this machine cannot.
 
-    Closes them.
-
-    Parameters
-    ----------
-    seconds
-        How long is measured, after the warm-up.
-    ready
-        Called once, between warm-up and measurement, also when the warm-up failed.
+    ``ready`` is called once, between warm-up and measurement, also when the warm-up failed.
     """
     with contextlib.closing(batches):
         try:
@@ -169,11 +146,7 @@ def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
 
 
 def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds: float) -> float:
-    """Return the images/s over some seconds.
-
-    As many batches are in flight at the end as at the start, and those that are counted are
-    finished.
-    """
+    """Return the images/s over some seconds; as many are in flight at the end as at the start."""
     images, start, elapsed = 0, time.perf_counter(), 0.0
     while elapsed < seconds:
         next(batches)  # Sync: DALI has finished it and it was copied to MXNet
@@ -183,21 +156,10 @@ def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds
 
 
 def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
-    """Return the decode mode whose slowest rank is the fastest; of equals the first.
+    """Return the decode mode whose slowest rank is the fastest, as a step waits for it.
 
-    A step of training waits for the slowest rank.
-
-    Parameters
-    ----------
-    rates_of_ranks
-        (ranks, modes), images/s; 0 where a rank cannot use a mode.
-    names
-        Of the modes, (modes,).
-
-    Raises
-    ------
-    ValueError
-        If there is no mode that every rank can use.
+    Of equals the first.  ``rates_of_ranks`` has images/s (ranks, modes), 0 where a rank cannot use
+    a mode.
     """
     slowest = np.asarray(rates_of_ranks).min(axis=0)
     if not slowest.max() > 0:

@@ -53,13 +53,7 @@ class Decoder(Protocol):
     """Arrays of all mapped files that it reads; a page that is gone reads as zeros."""
 
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
-        """Yield a new array, float32 (B, 3, H, W), for each plan.
-
-        Raises
-        ------
-        RecordError
-            If an image cannot be decoded or has another size.
-        """
+        """Yield a new array, float32 (B, 3, H, W), for each plan; RecordError names a bad image."""
 
     def close(self) -> None:
         """End the threads; to be called when the generator is closed."""
@@ -78,7 +72,8 @@ class NativeDecoder:
             for plan in group.plans:
                 mirror = plan.params.mirror
                 in_flight.append((plan, self._jpegs.start_planes(plan.rows, mirror, self._ctx)))
-                if len(in_flight) > _depth(len(plan.rows)):
+                depth = max(2, -(-MIN_IMAGES_IN_FLIGHT // len(plan.rows)))
+                if len(in_flight) > min(MAX_BATCHES_IN_FLIGHT, depth):
                     plan, finish = in_flight.popleft()
                     yield finish(), plan
 
@@ -102,12 +97,7 @@ class NativeDecoder:
 class CachedDecoder:
     """Pixels out of a ``DecodedCache``, decoded there when they are first wanted.
 
-    Parameters
-    ----------
-    jpegs
-        Fills the cache.
-    normalizer
-        Our kernel; None where DALI finishes the batches.
+    ``jpegs`` fills the cache; ``normalizer`` is None where DALI finishes the batches.
     """
 
     def __init__(
@@ -165,14 +155,8 @@ class JpegBytes:
 class DaliDecoder:
     """DALI decodes or augments; our kernel or DALI itself normalises.
 
-    Parameters
-    ----------
-    images
-        Source of the graph's images.
-    groups
-        Groups as large as the graph's batches.
-    normalizer
-        Our kernel, for a graph with ``finish`` "bytes"; None for "float", and groups of one batch.
+    ``groups`` are as large as the graph's batches.  With a ``normalizer`` the graph's ``finish`` is
+    "bytes"; without it "float", for groups of one batch.
     """
 
     def __init__(
@@ -205,13 +189,9 @@ class DaliDecoder:
             in_flight.append(group._replace(images=None))
             if len(in_flight) < DEPTH:
                 continue
-            tensor = take_dense(
-                self._reader,
-                self._graph,
-                [one.rows for one in in_flight],
-                gpu=self._graph.device_id,
-                decodes_on_gpu=self._graph.decodes_on_gpu,
-            )
+            rows, graph = [one.rows for one in in_flight], self._graph
+            gpu, on_gpu = graph.device_id, graph.decodes_on_gpu
+            tensor = take_dense(self._reader, graph, rows, gpu=gpu, decodes_on_gpu=on_gpu)
             yield in_flight.popleft(), tensor
             self._graph.release()
 
@@ -231,27 +211,12 @@ def make_decoder(
     cache: DecodedCache | None = None,
     index_folder: Path = Path("."),
 ) -> Decoder:
-    """Return the decoder of a sampler's batches.
+    """Return the decoder of a sampler's batches; parameters as ``build_loader`` has them.
 
     Parameters
     ----------
-    decode
-        Name in PATHS; by default "native" where its compiled functions are in use, else "cpu".
     start
         Where the sampler starts.
-    threads
-        Decoder threads.
-    ctx
-        Device of the batches; the CPU by default.
-    cache
-        Where decoded images are kept; closed with the decoder.
-    index_folder
-        Where DALI's own reader has its index.
-
-    Raises
-    ------
-    ValueError
-        If "native" is asked for and there are no compiled functions.
     """
     ctx, compiled = ctx or mx.cpu(), feed()
     decode = decode or ("native" if compiled else "cpu")
@@ -260,50 +225,51 @@ def make_decoder(
             "data.decode: 'native' needs the compiled operators, got none; use "
             "data.decode=cpu, or install g++ and leave run.operators at auto"
         )
-    reader = RecordReader(records, compiled)
+    reader, batch_size = RecordReader(records, compiled), sampler.batch_size
+    upcoming, fetch = sampler.upcoming(start), ReadAhead(records, reader)
+
+    def read_ahead(rows: np.ndarray, after: Position) -> None:
+        rows = upcoming(rows, after)
+        fetch(rows if cache is None else cache.missing(rows))
+
+    group_size = batches_per_group(batch_size)
+    groups = partial(grouped, group_size=group_size, read_ahead=read_ahead)
+    # They work on the CPU whatever computes; what they write is the device's on the CPU alone.
+    kernels = compiled if ctx.device_type == "cpu" else None
+
+    # First decision: where the images come from.
     if isinstance(sampler, WindowSampler) and decode != "native" and not sampler.has_gaps():
         return DaliReaderDecoder(
             records,
             sampler,
             reader,
-            batch_size=sampler.batch_size,
+            batch_size=batch_size,
             decode=decode,
             threads=threads,
             augmentation=augmentation,
             ctx=ctx,
             index_folder=index_folder,
         )
-    read_ahead = _record_prefetch(reader, sampler, start, cache)
-    group_size = batches_per_group(sampler.batch_size)
-    groups = partial(grouped, group_size=group_size, read_ahead=read_ahead)
-    # They work on the CPU whatever computes; what they write is the device's on the CPU alone.
-    kernels = compiled if ctx.device_type == "cpu" else None
-
-    # First decision: where the images come from.
-    images: JpegBytes | NativeDecoder | CachedDecoder
-    own, most = compiled if decode == "native" else None, group_size * sampler.batch_size
-    if cache is not None:
-        jpegs = JpegFallbackDecoder(reader, max_images=most, threads=threads, kernels=own)
-        normalizer = Normalizer(kernels, records.image_size, ctx, threads) if kernels else None
-        images = CachedDecoder(cache, jpegs, groups, normalizer)
-    elif decode == "native":
+    images: JpegBytes | NativeDecoder | CachedDecoder = JpegBytes(reader, decode)
+    if decode == "native" or cache is not None:
+        own, most = compiled if decode == "native" else None, group_size * batch_size
         jpegs = JpegFallbackDecoder(reader, max_images=most, threads=threads, kernels=own)
         images = NativeDecoder(jpegs, groups, ctx)
-    else:
-        images = JpegBytes(reader, decode)
+    if cache is not None:
+        normalizer = Normalizer(kernels, records.image_size, ctx, threads) if kernels else None
+        images = CachedDecoder(cache, jpegs, groups, normalizer)
 
     # Second decision: who finishes them.
     if kernels and not isinstance(images, JpegBytes) and not augmentation.changes_pixels:
         return images
     normalizer = None
     if kernels and cache is None and not augmentation.colors:
-        normalizer = Normalizer(
-            kernels, records.image_size, ctx, 1
-        )  # DALI's threads have the cores
+        # One thread: DALI's have the cores.
+        normalizer = Normalizer(kernels, records.image_size, ctx, threads=1)
     else:
         group_size, groups = 1, partial(grouped, group_size=1, read_ahead=read_ahead)
     graph = DecodeGraph(
-        batch_size=group_size * sampler.batch_size,
+        batch_size=group_size * batch_size,
         decode=decode,
         threads=threads,
         depth=DEPTH,
@@ -318,24 +284,6 @@ def make_decoder(
 def batches_per_group(batch_size: int) -> int:
     """Return how many batches are planned, and decoded by DALI, in one go."""
     return max(1, round(GROUP_IMAGES / batch_size))
-
-
-def _depth(batch_size: int) -> int:
-    """Return how many batches our decoder has to do while another is waited for."""
-    return min(MAX_BATCHES_IN_FLIGHT, max(2, -(-MIN_IMAGES_IN_FLIGHT // batch_size)))
-
-
-def _record_prefetch(
-    reader: RecordReader, sampler: Sampler, start: Position, cache: DecodedCache | None
-) -> Callable[[np.ndarray, Position], None]:
-    """Return what has the records read ahead that are due soon and not in the cache."""
-    upcoming, fetch = sampler.upcoming(start), ReadAhead(reader.records, reader)
-
-    def read_ahead(rows: np.ndarray, after: Position) -> None:
-        rows = upcoming(rows, after)
-        fetch(rows if cache is None else cache.missing(rows))
-
-    return read_ahead
 
 
 def _normalized(

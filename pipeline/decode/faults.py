@@ -27,14 +27,8 @@ def take_dense(
 ) -> Any:
     """Return the oldest batch of a graph as a dense tensor; name the damaged image if it fails.
 
-    Parameters
-    ----------
-    in_flight
-        Rows of each batch in the graph.
-    gpu
-        Number of the GPU on which the graph ends; None without one.
-    decodes_on_gpu
-        Whether it decodes there too.
+    ``in_flight`` has the rows of each batch in the graph, ``gpu`` is the number of the GPU on which
+    it ends.
 
     Raises
     ------

@@ -27,16 +27,8 @@ class JpegFallbackDecoder:
 
     That function raises RecordError if an image cannot be decoded or has another size.
 
-    Parameters
-    ----------
-    reader
-        Reader of the record set.
-    max_images
-        Images of one call at most.
-    threads
-        Decoder threads.
-    kernels
-        The compiled functions; None leaves everything to DALI.
+    ``max_images`` is the limit of one call; without ``kernels``, the compiled functions, DALI
+    decodes everything.
     """
 
     def __init__(
@@ -76,14 +68,7 @@ class JpegFallbackDecoder:
     ) -> Callable[[], mx.nd.NDArray]:
         """Start to decode the images of rows to a new NDArray, float32 (B, 3, H, W), normalised.
 
-        With the compiled functions only.
-
-        Parameters
-        ----------
-        mirror
-            bool (B,).
-        ctx
-            A device of the type "cpu".
+        With the compiled functions only; ``mirror`` is bool (B,), ``ctx`` of the type "cpu".
         """
         assert self._decoder is not None and self._kernels is not None
         planes, out = pooled_array(self._kernels, (len(rows), 3, *self._image_size), ctx)

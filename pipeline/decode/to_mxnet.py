@@ -48,39 +48,19 @@ def labels_to_ndarray(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
 class Normalizer:
     """Converts pixels to NDArrays on the CPU: mirrored, normalised, as planes, in one pass.
 
-    Parameters
-    ----------
-    kernels
-        The compiled functions.
-    image_size
-        (H, W) in pixels.
-    ctx
-        A device of the type "cpu".
-    threads
-        Threads that share a batch.
+    ``image_size`` is (H, W), ``ctx`` a device of the type "cpu"; ``threads`` share a batch.
     """
 
     def __init__(
-        self,
-        kernels: Feed,
-        image_size: tuple[int, int],
-        ctx: mx.Context,
-        threads: int = 1,
+        self, kernels: Feed, image_size: tuple[int, int], ctx: mx.Context, threads: int = 1
     ):
         self._kernels, self._image_size, self._ctx = kernels, image_size, ctx
         self._threads = threads
 
     def __call__(self, pixels: int, rows: np.ndarray, mirror: np.ndarray) -> mx.nd.NDArray:
-        """Return the images at some rows, float32 (B, 3, H, W).
+        """Return images, float32 (B, 3, H, W): ``rows`` (B,) of uint8 (N, H, W, 3) at an address.
 
-        Parameters
-        ----------
-        pixels
-            Address of images, uint8 (N, H, W, 3).
-        rows
-            int64 (B,).
-        mirror
-            bool (B,).
+        ``mirror`` is bool (B,).
         """
         array, out = pooled_array(self._kernels, (len(rows), 3, *self._image_size), self._ctx)
         self._kernels.normalise(

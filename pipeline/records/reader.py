@@ -46,8 +46,7 @@ class RecordReader:
     """
 
     def __init__(self, records: RecordSet, feed: Feed | None = None):
-        self.records = self._records = records
-        self.feed = feed
+        self.records, self.feed = records, feed
         self.maps = [map_rec(rec) for rec in records.files]
         """The bytes of each .rec, uint8 (n,)."""
         columns = (records.keys, records.offsets, records.labels, records.file)
@@ -89,7 +88,7 @@ class RecordReader:
         if len(self.maps) == 1:
             return self._read(self.maps[0], rows)
         images: list[np.ndarray] = [np.empty(0, np.uint8)] * len(rows)
-        for file, places in self._records.by_file(rows):
+        for file, places in self.records.by_file(rows):
             found = self._read(self.maps[file], rows[places])
             for place, image in zip(places.tolist(), found, strict=True):
                 images[place] = image
@@ -102,9 +101,9 @@ class RecordReader:
         parts: ``read`` tells them apart.
         """
         assert self.feed is not None
-        offsets = self._records.offsets[rows]
+        offsets = self.records.offsets[rows]
         addresses, sizes = np.empty((2, len(rows)), dtype=np.int64)
-        for file, places in self._records.by_file(rows):
+        for file, places in self.records.by_file(rows):
             addresses[places], sizes[places] = self.feed.find_pictures(
                 self.maps[file], offsets[places]
             )
@@ -164,7 +163,7 @@ class RecordReader:
         for row, image in zip(rows.tolist(), images, strict=True):
             if not has_end(image):
                 self.check_files()
-                raise self._records.image_error(row, "cannot be decoded")
+                raise self.records.image_error(row, "cannot be decoded")
 
     def _checked(self, rows: np.ndarray, images: list[np.ndarray]) -> list[np.ndarray] | None:
         """Return images with upright copies of those that Exif turns; None where it turns none."""
@@ -176,10 +175,10 @@ class RecordReader:
         for place in turned:
             row, image = int(rows[place]), images[place]
             if self.feed is not None and self.feed.is_cut_off(image):
-                raise self._records.image_error(row, CUT_OFF_IMAGE)
+                raise self.records.image_error(row, CUT_OFF_IMAGE)
             copy = upright(image)
             if copy is None:
-                raise self._records.image_error(row, "cannot be decoded")
+                raise self.records.image_error(row, "cannot be decoded")
             images[place] = copy
         return images
 
@@ -188,7 +187,7 @@ class RecordReader:
         self._count += count
 
     def _read(self, data: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
-        offsets = self._records.offsets[rows]
+        offsets = self.records.offsets[rows]
         headers = read_headers(data, offsets)
         start = offsets + 32 + 4 * headers.flag.astype(np.int64)
         end = offsets + 8 + headers.length
@@ -199,7 +198,7 @@ class RecordReader:
             if headers.magic[place] != MAGIC or end[place] > len(data):
                 raise self._error(row, "holds no whole record")
             self.check_files()
-            rec, key = self._records.files[self._records.file[row]], int(self._records.keys[row])
+            rec, key = self.records.files[self.records.file[row]], int(self.records.keys[row])
             raise no_image(rec, key, int(headers.length[place]), int(headers.flag[place]))
         if mapped.is_guarded(data):
             images = [data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
@@ -228,7 +227,7 @@ class RecordReader:
 
     def _error(self, row: int, what: str) -> RecordError:
         self.check_files()
-        records = self._records
+        records = self.records
         return RecordError(
             f"{records.files[records.file[row]]}: {what} at the place of key {records.keys[row]}, "
             f"got offset {records.offsets[row]}; the .rec has changed or is damaged, make or copy "
