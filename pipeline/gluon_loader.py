@@ -101,12 +101,7 @@ class RowSampler(gluon.data.Sampler):
 class GluonDecoder:
     """Decodes batch plans with a Gluon DataLoader.
 
-    Parameters
-    ----------
-    workers
-        Worker processes, forked when it is called: call it before MXNet or DALI start threads.
-    ctx
-        Device of the batches.
+    Workers are forked when it is called: call it before MXNet or DALI start threads.
     """
 
     def __init__(self, records: RecordSet, workers: int, ctx: mx.Context):
@@ -125,11 +120,8 @@ class GluonDecoder:
                 in_flight.append(plan)
                 yield plan
 
-        loader = gluon.data.DataLoader(
-            FaceDataset(self._records),
-            batch_sampler=RowSampler(noted()),
-            num_workers=self._workers,
-        )
+        dataset, sampler = FaceDataset(self._records), RowSampler(noted())
+        loader = gluon.data.DataLoader(dataset, batch_sampler=sampler, num_workers=self._workers)
         if self._workers:
             let_workers_finish(loader)
         images, ctx = iter(loader), self._ctx

@@ -49,16 +49,9 @@ class Batch(NamedTuple):
 
 
 class Loader:
-    """Iterator over batches without end; made by ``build_loader``.
+    """Iterator over batches without end, which are made in a thread; see ``build_loader``.
 
-    Parameters
-    ----------
-    batches
-        Iterator over Batch; runs in a thread of its own.
-    images_per_epoch
-        Images of an epoch: those of the set, or of groups of people.
-    notice
-        A sentence for the log, empty if there is none.
+    ``notice`` is a sentence for the log, empty if there is none.
     """
 
     def __init__(
@@ -81,13 +74,7 @@ class Loader:
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch.
-
-        Raises
-        ------
-        RecordError
-            If an image of the batch is damaged; every later call raises it again.
-        """
+        """Return the next batch; RecordError if an image is damaged, in every later call too."""
         if self._failure is None:
             item = self._queue.take()
             if isinstance(item, Batch):

@@ -138,7 +138,7 @@ def _name(records: RecordSet) -> str:
         state = rec.stat()
         digest.update(repr((str(rec.resolve()), state.st_size, state.st_mtime_ns)).encode())
     for table in (records.file, records.offsets):
-        digest.update(np.ascontiguousarray(table))
+        digest.update(np.ascontiguousarray(table).data)
     digest.update(repr(tuple(records.image_size)).encode())
     return f"{PREFIX}{os.getuid()}-{digest.hexdigest()[:16]}"
 

@@ -31,41 +31,40 @@ class Sampler(Protocol):
     """The images of one rank, batch by batch."""
 
     batch_size: int
-    """Images per batch B of this rank."""
-    images_per_epoch: int
-    """Images of all ranks, those that fill no global batch at the end included."""
+    images_per_epoch: int  # of all ranks, those that fill no global batch at the end included
 
     def start(self, position: Position) -> Position:
         """Return where reading starts when a run resumes at a position."""
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
-        """Yield (rows (B,) int64, position after the batch) without end; the epoch is the latter's.
-
-        Parameters
-        ----------
-        start
-            As ``start`` returns it.
-        """
+        """Yield (rows (B,) int64, position after the batch) without end, from ``start(...)`` on."""
 
     def upcoming(self, start: Position) -> Upcoming:
         """Return the function that a decoder calls before each group of batches, in their order."""
 
 
-class _EpochOrder:
-    """One order of all images per epoch, of which each rank takes its slices."""
+class RandomSampler:
+    """One true permutation of all images per epoch, of which each rank takes its slices."""
 
-    def __init__(self, images_per_epoch: int, batch_size: int, seed: int, share: Share):
-        self.images_per_epoch, self.batch_size = images_per_epoch, batch_size
-        self._seed, self._share = seed, share
+    def __init__(
+        self,
+        records: RecordSet,
+        batch_size: int,
+        *,
+        seed: int = 1,
+        share: Share = Share(),
+        images_per_person: int = 0,
+    ):
+        self.images_per_epoch = epoch_images(records, batch_size, share.size, images_per_person)
+        self.batch_size, self._seed, self._share = batch_size, seed, share
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of an epoch: rows of images (images_per_epoch,)."""
-        raise NotImplementedError
+        return permutations.epoch_order(self.images_per_epoch, self._seed, epoch)
 
     def start(self, position: Position) -> Position:
-        return permutations.settle(
-            position, self.images_per_epoch, self._share.global_batch_size(self.batch_size)
-        )
+        step_images = self._share.global_batch_size(self.batch_size)
+        return permutations.settle(position, self.images_per_epoch, step_images)
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
         rank, size = self._share.rank, self._share.size
@@ -85,71 +84,35 @@ class _EpochOrder:
         return lambda rows, after: rows
 
 
-class RandomSampler(_EpochOrder):
-    """One true permutation of all images per epoch."""
+class PersonSampler(RandomSampler):
+    """Groups of ``images_per_person`` images of one person; an epoch shows every person once."""
 
     def __init__(
-        self, records: RecordSet, batch_size: int, *, seed: int = 1, share: Share = Share()
+        self, records: RecordSet, batch_size: int, *, images_per_person: int, **options: Any
     ):
-        super().__init__(epoch_images(records, batch_size, share.size), batch_size, seed, share)
-
-    def order(self, epoch: int) -> np.ndarray:
-        return permutations.epoch_order(self.images_per_epoch, self._seed, epoch)
-
-
-class PersonSampler(_EpochOrder):
-    """Groups of images of one person each; an epoch shows every person once.
-
-    Parameters
-    ----------
-    images_per_person
-        Images of a group.
-    """
-
-    def __init__(
-        self,
-        records: RecordSet,
-        batch_size: int,
-        *,
-        images_per_person: int,
-        seed: int = 1,
-        share: Share = Share(),
-    ):
-        images = epoch_images(records, batch_size, share.size, images_per_person)
-        super().__init__(images, batch_size, seed, share)
+        super().__init__(records, batch_size, images_per_person=images_per_person, **options)
         self._images_per_person = images_per_person
         self._rows = np.argsort(records.labels, kind="stable")  # person by person
         counts = np.bincount(records.labels)
         self._counts = counts[counts > 0]
 
     def order(self, epoch: int) -> np.ndarray:
-        return self._rows[
-            permutations.people_order(self._counts, self._seed, epoch, self._images_per_person)
-        ]
+        each = self._images_per_person
+        return self._rows[permutations.people_order(self._counts, self._seed, epoch, each)]
 
 
-class BlockSampler(_EpochOrder):
+class BlockSampler(RandomSampler):
     """Blocks of consecutive records in random order, their images mixed within a window.
 
     For disks that are slow to seek: it reads a block in one go.
 
-    Parameters
-    ----------
-    block, window
-        Images of a block, and images that are mixed.
+    ``block`` and ``window`` count images.
     """
 
     def __init__(
-        self,
-        records: RecordSet,
-        batch_size: int,
-        *,
-        block: int,
-        window: int,
-        seed: int = 1,
-        share: Share = Share(),
+        self, records: RecordSet, batch_size: int, *, block: int, window: int, **options: Any
     ):
-        super().__init__(epoch_images(records, batch_size, share.size), batch_size, seed, share)
+        super().__init__(records, batch_size, **options)
         self._block, self._window = block, window
         self._rows_in_file = records.in_file_order()
 
@@ -192,23 +155,12 @@ class BlockSampler(_EpochOrder):
 
 
 class WindowSampler:
-    """The order of ``fn.readers.mxnet``: a shard of the file through a shuffle buffer.
+    """The order of ``fn.readers.mxnet``: a shard of the file through a buffer of ``window`` images.
 
     Each rank reads another shard in each epoch.  Shard and seed come from the epoch, so an epoch
-    that starts again after a restart is the same.
-
-    Parameters
-    ----------
-    window
-        Images of the shuffle buffer.
-    order_of
-        ``ops.feed``'s compiled ``window_order``, or its twin in Python.
-
-    Raises
-    ------
-    ValueError
-        If the set has several files: DALI's reader takes them for one stream that was cut up, and
-        loses its place where a file begins with an image.
+    that starts again after a restart is the same.  ``order_of`` is the compiled ``window_order`` of
+    ops.feed or its twin in Python.  A set of several files is refused: DALI's reader takes them for
+    one stream that was cut up, and loses its place where a file begins with an image.
     """
 
     def __init__(
@@ -325,13 +277,7 @@ def make_sampler(
     images_per_person: int,
     order_of: Callable[[int, int, int, int], np.ndarray] = window_order,
 ) -> Sampler:
-    """Return the sampler of a reader; parameters as the samplers have them.
-
-    Raises
-    ------
-    ValueError
-        If the reader is unknown, or an epoch does not fill one global batch.
-    """
+    """Return the sampler of a reader; ValueError if it is unknown or the set is too small."""
     if reader not in READERS:
         raise ValueError(f"data.reader: must be one of {', '.join(READERS)}, got {reader!r}")
     options: dict[str, Any] = {"seed": seed, "share": share}
