@@ -107,7 +107,7 @@ class CachedDecoder:
         groups: Groups,
         normalizer: Normalizer | None,
     ):
-        self.files = [*jpegs.reader.files, cache.pictures]
+        self.files = [*jpegs.reader.files, cache.images]
         self._cache, self._jpegs, self._groups = cache, jpegs, groups
         self._normalizer, self._buffers = normalizer, BufferRing(0)
 
@@ -121,7 +121,7 @@ class CachedDecoder:
         """Yield groups with their pixels."""
         for group in groups:
             self.fill(group.rows)
-            yield group._replace(images=self._cache.pictures[group.rows])
+            yield group._replace(images=self._cache.images[group.rows])
 
     def fill(self, rows: np.ndarray) -> None:
         """Decode the images of rows that the cache lacks into it."""

@@ -55,7 +55,7 @@ def take_dense(
     if fault is not None:
         raise GraphError(_graph_fault(records, rows, fault, gpu, decodes_on_gpu)) from None
     raise RecordError(
-        f"{records.name}: holds pictures of several sizes, got a batch that is not all "
+        f"{records.name}: holds images of several sizes, got a batch that is not all "
         f"{records.image_size}"
     )
 

@@ -314,11 +314,11 @@ def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
 def test_decoded_pictures_that_somebody_makes_shorter(faces_cache, guard):
     cache, path = faces_cache
     cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))
-    cache.check_file()
+    check_file(cache.images)
     os.truncate(path, PAGE)
     cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))  # does not end the process
     with pytest.raises(RecordError, match=rf"^{path}: became shorter while .*; give the same com"):
-        cache.check_file()
+        check_file(cache.images)
     cache.close()
 
 
