@@ -160,7 +160,7 @@ def build_loader(
         Batches are made of groups of so many images of one person, with the "random" reader; an
         epoch then shows every person once.  0 for none.
     decode
-        Name in `pipeline.decode.decode_paths.PATHS`; by default "native" where its
+        Name in `pipeline.decode.dali.PATHS`; by default "native" where its
         compiled functions are in use, else "cpu".  All others need a GPU.
     augmentation
         What is done to the images.

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from encoded_images import may_turn, upright
-from pipeline.decode.dali import DecodeGraph, release_memory
-from pipeline.decode.decode_paths import PATHS
-from pipeline.decode.decode_paths import choose as choose_path
+from pipeline.decode.dali import PATHS, DecodeGraph, release_memory
 from pipeline.records.open import RecordSet
 from pipeline.records.reader import Memory, RecordReader
 from pipeline.sampling.augmentation import Augmentation, Choices, choose
@@ -253,6 +251,33 @@ def fastest_path(
     rates_of_ranks = np.stack(columns, axis=1)
     name = choose_path(rates_of_ranks)
     return name, _sentence(name, rates_of_ranks)
+
+
+def choose_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
+    """Return the path whose slowest rank is the fastest; of equals the first.
+
+    A step of training waits for the slowest rank.
+
+    Parameters
+    ----------
+    rates_of_ranks
+        (ranks, paths), images/s; 0 where a rank cannot take a path.
+    names
+        Of the paths, (paths,).
+
+    Raises
+    ------
+    ValueError
+        If there is no path that every rank can take.
+    """
+    slowest = np.asarray(rates_of_ranks).min(axis=0)
+    if not slowest.max() > 0:
+        raise ValueError(
+            "data.decode: 'auto' finds no way that every rank can decode a sample of the pictures, "
+            f"got 0 images/s for each of {', '.join(names)}; with data.decode=cpu a picture that "
+            "is damaged is named"
+        )
+    return names[int(slowest.argmax())]
 
 
 def _without_gpu(

@@ -42,7 +42,7 @@ class Source:
     blocks, scan
         What reads otherwise, if it does.
     decode
-        Name in `pipeline.decode.decode_paths.PATHS`.
+        Name in `pipeline.decode.dali.PATHS`.
     compiled
         The compiled functions, if there are any.
     decoder

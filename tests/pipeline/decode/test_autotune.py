@@ -1,37 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which way to decode is taken, and that DALI knows what each is asked for; no GPU is needed."""
+"""Which decode mode is chosen."""
 
 from __future__ import annotations
 
 import threading
-from typing import get_args, get_type_hints
 
 import cv2
 import numpy as np
 import pytest
 
 import ops
-from launch.config.sections import DataConfig
-from pipeline.decode import autotune, dali
-from pipeline.decode.autotune import fastest_path, measure
-from pipeline.decode.decode_paths import PATHS, choose, jpeg_hardware_notice
+from pipeline.decode import autotune
+from pipeline.decode.autotune import choose_path, fastest_path, measure
+from pipeline.decode.dali import PATHS
 from pipeline.records.open import open_records
 from pipeline.sampling.augmentation import Augmentation
 
 ALL = Augmentation(color_jitter=0.1, jpeg_quality=(2, 20), cut_out=9, shift=3, grey=0.1)
 JOIN_SECONDS = 120
-# Operators that change images; choices are numbers, which stay on the CPU.
-CHANGES = ("JpegCompressionDistortion", "Mean", "CoordTransform", "Slice", "Erase")
-CHANGES = (*CHANGES, "CropMirrorNormalize")
 
 
 @pytest.fixture(scope="module")
 def records(tiny_records, tmp_path_factory):
     return open_records(tiny_records, tmp_path_factory.mktemp("scan"))
-
-
-def test_the_configuration_has_every_path():
-    assert get_args(get_type_hints(DataConfig)["decode"]) == ("auto", *PATHS)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +36,7 @@ def test_the_configuration_has_every_path():
     ],
 )
 def test_the_path_whose_slowest_rank_is_fastest(rates_of_ranks, name):
-    assert choose(np.array(rates_of_ranks), "abc") == name
+    assert choose_path(np.array(rates_of_ranks), "abc") == name
 
 
 @pytest.mark.parametrize("rates_of_ranks", [[[0, 0]], [[5, 0], [0, 5]]])
@@ -53,19 +44,7 @@ def test_no_path_that_every_rank_can_take(rates_of_ranks):
     with pytest.raises(
         ValueError, match=r"^data\.decode: .* got 0 images/s for each of a, b; with"
     ):
-        choose(np.array(rates_of_ranks), "ab")
-
-
-def test_whether_jpeg_hardware_can_be_used_is_said():
-    def missing(name):
-        raise OSError(f"{name}: no such file")
-
-    sentence = jpeg_hardware_notice(missing)
-    assert sentence.startswith("decode: no JPEG hardware")
-    assert "got libnvcuvid.so.1: no such file; in a container set NVIDIA_DRIVER" in sentence
-    loaded: list[str] = []
-    assert "is used where the GPU has it" in jpeg_hardware_notice(loaded.append)
-    assert loaded == ["libnvcuvid.so.1"]
+        choose_path(np.array(rates_of_ranks), "ab")
 
 
 @pytest.mark.parametrize(
@@ -213,56 +192,3 @@ def test_what_cannot_be_decoded_has_no_rate(records, monkeypatch):
     monkeypatch.setattr(autotune, "DecodeGraph", Failing)
     assert measure(records, "mixed", 8, 1, 0, ALL, 0.05, lambda: readies.append(1)) == 0.0
     assert readies == [1]
-
-
-def traced(decode, device_id, source="jpeg", finish="float"):
-    """Return what the decoder of a graph is asked for, and {operator: device}; builds nothing."""
-    asked: list[dict] = []
-    decoder = dali.fn.decoders.image
-
-    def image(data, **options):
-        asked.append(options)
-        return decoder(data, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dali.fn.decoders, "image", image)
-        pipe = dali._decode_graph(
-            *(source, decode, finish, ALL),
-            to_gpu=device_id is not None and finish == "float",
-            **{"batch_size": 4, "num_threads": 1, "device_id": device_id},
-        )
-        # DALI refuses arguments that the schema of the operator does not have.
-        pipe._build_graph()
-    nodes = {op.name.strip("_").rsplit("_", 1)[0]: op.outputs[0].device for op in pipe._ops}
-    return asked, nodes
-
-
-@pytest.mark.parametrize("decode", [name for name in PATHS if name.startswith("mixed")])
-def test_graphs_of_paths_on_the_gpu(decode):
-    asked, nodes = traced(decode, 0)
-    (options,) = asked
-    path = PATHS[decode]
-    assert options["device"] == "mixed"
-    assert options["hw_decoder_load"] == path.hw_decoder_load
-    assert options["hybrid_huffman_threshold"] == path.hybrid_huffman_threshold
-    assert {nodes[name] for name in ("Image", *CHANGES)} == {"gpu"}
-
-
-@pytest.mark.parametrize("source", ["jpeg", "pixels"])
-def test_what_the_cpu_decodes_goes_to_the_gpu_as_bytes(source):
-    asked, nodes = traced("cpu", 0, source)
-    assert [options["device"] for options in asked] == ["cpu"] * (source == "jpeg")
-    assert nodes.get("Image", "cpu") == "cpu"
-    assert {nodes[name] for name in CHANGES} == {"gpu"}
-
-
-@pytest.mark.parametrize("finish", ["float", "bytes"])
-def test_without_a_gpu_everything_is_on_the_cpu(finish):
-    asked, nodes = traced("cpu", None, finish=finish)
-    assert [sorted(options) for options in asked] == [["device", "output_type"]]
-    assert set(nodes.values()) == {"cpu"}
-
-
-def test_tensors_of_gpus_are_told_from_those_of_the_cpu():
-    told = "__cuda_array_interface__"  # by which hand_over knows them
-    assert hasattr(dali.backend.TensorGPU, told) and not hasattr(dali.backend.TensorCPU, told)
