@@ -51,7 +51,7 @@ from launch.ranks.comm import Comm, NoConnection, connect
 from nets import NETS, build_net, check_image_size
 from pipeline.decode.autotune import choose_decode_path
 from pipeline.decode.cache import DecodedCache, remove_left_caches
-from pipeline.decode.decode_paths import jpeg_hardware_notice
+from pipeline.decode.dali import jpeg_hardware_notice
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
 from pipeline.records import mapped
 from pipeline.records.open import RecordSet, open_records

@@ -31,8 +31,7 @@ from launch.config.paths import home_path
 from launch.environment.gpu import Driver
 from launch.environment.provenance import cpu_model, versions
 from pipeline.decode.autotune import Probe
-from pipeline.decode.dali import release_memory
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.dali import PATHS, release_memory
 from pipeline.records.open import RecordSet, open_records
 from pipeline.sampling.augmentation import Augmentation
 

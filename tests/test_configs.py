@@ -15,7 +15,7 @@ from heads import HEADS, build_head
 from launch.config.cli import load_config
 from launch.config.configuration import build_config, read_yaml
 from nets import NETS, build_net
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.dali import PATHS
 from tests.parallel.ranks import run, training
 from tests.parallel.test_refusals import check_refusal
 

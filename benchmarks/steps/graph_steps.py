@@ -43,7 +43,7 @@ def build(
     records, scratch
         Folder of the record set, and one to write to.
     path, threads
-        Name in pipeline.decode.decode_paths.PATHS, decoder threads.
+        Name in pipeline.decode.dali.PATHS, decoder threads.
     device_id
         GPU on which the batches end; None for the memory of the CPU.
     batch, batches

@@ -359,10 +359,10 @@ def _raw(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]
 
 def _dali(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Yield what DALI's reader and decoder alone can do: bytes in DALI's memory."""
-    from pipeline.decode.dali import decoded_alone
+    from pipeline.decode.dali_reader import decode_alone
 
     many = _many(batch)
-    for _ in decoded_alone(rec, rec.with_suffix(".idx"), many * batch, CORES):
+    for _ in decode_alone(rec, rec.with_suffix(".idx"), many * batch, CORES):
         yield from range(many)
 
 

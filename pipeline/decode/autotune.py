@@ -18,8 +18,7 @@ import numpy as np
 
 from ops import feed
 from ops.feed import Feed
-from pipeline.decode.dali import release_memory
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.dali import PATHS, release_memory
 from pipeline.decode.decoders import DEPTH, batches_per_group, make_decoder
 from pipeline.decode.faults import GraphError
 from pipeline.records import RecordSet

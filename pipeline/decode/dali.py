@@ -8,11 +8,12 @@ is imported in these two files alone; this one knows no mxnet.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import warnings
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +36,6 @@ for _warning in _caught:
             _warning.message, _warning.category, _warning.filename, _warning.lineno
         )
 
-from pipeline.decode.decode_paths import PATHS
 from pipeline.sampling.augmentation import (
     CUT_OUT_VALUE,
     NO_AUGMENTATION,
@@ -47,12 +47,34 @@ from pipeline.sampling.augmentation import (
 MEAN, STD = 127.5, 128.0
 """Pixels x of 0 to 255 are delivered as (x - MEAN) / STD."""
 
-PLANES = {
-    "dtype": types.FLOAT,
-    "output_layout": "CHW",
-    "mean": [MEAN] * 3,
-    "std": [STD] * 3,
+
+class DecodePath(NamedTuple):
+    """Arguments of ``fn.decoders.image``; the defaults are DALI's.
+
+    "mixed" gives the share ``hw_decoder_load`` of each batch to the JPEG hardware that some GPUs
+    have (A100, H100).  Of the other images the CPU decodes the Huffman codes and the GPU the rest;
+    with more pixels than the threshold the GPU takes part in the Huffman decoding.
+    """
+
+    device: str
+    hw_decoder_load: float = 0.65
+    hybrid_huffman_threshold: int = 1_000_000
+
+
+PATHS = {
+    "cpu": DecodePath("cpu"),
+    # The compiled decoder, on the CPU; DALI takes its pixels, and the images that it leaves.
+    "native": DecodePath("cpu"),
+    "mixed": DecodePath("mixed"),
+    "mixed_cuda": DecodePath("mixed", hw_decoder_load=0.0),
+    "mixed_hardware": DecodePath("mixed", hw_decoder_load=1.0),
+    # An image of 112x112 has 12,544 pixels.
+    "mixed_gpu_huffman": DecodePath("mixed", 0.0, hybrid_huffman_threshold=1000),
 }
+"""By name, as ``data.decode`` has it; launch/config/sections.py lists the same names.  All but
+"cpu" and "native" need a GPU."""
+
+PLANES = {"dtype": types.FLOAT, "output_layout": "CHW", "mean": [MEAN] * 3, "std": [STD] * 3}
 """What ``fn.crop_mirror_normalize`` makes of an image: float32 (3, H, W), normalised."""
 
 
@@ -106,8 +128,8 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
 
 
 def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[str, np.ndarray]:
-    """Return what ``augment`` needs for a batch, by the name of the external source."""
-    inputs: dict[str, np.ndarray] = {}
+    """Return what ``augment`` and mirroring need for a batch, by name of the external source."""
+    inputs = {"mirror": params.mirror.astype(np.int32)}
     if augmentation.jpeg_quality:
         inputs["quality"] = params.quality
     if augmentation.colors:
@@ -149,14 +171,10 @@ def _decode_graph(
 
 
 class PipelineQueue:
-    """A queue of batches in flight in a DALI pipeline with external sources.
+    """Batches in flight in a DALI pipeline with external sources, at most ``depth``.
 
-    Parameters
-    ----------
-    pipeline
-        Not built yet; its prefetch queue has this depth.
-    depth
-        Batches in flight; the first of them start when so many are fed.
+    ``depth`` is that of the pipeline's prefetch queue.  The first batches start when so many are
+    fed.
     """
 
     def __init__(self, pipeline: Pipeline, depth: int):
@@ -170,7 +188,7 @@ class PipelineQueue:
         self.__dict__.pop("_pipeline", None)
 
     def feed_inputs(self, inputs: dict[str, Any]) -> None:
-        """Put a batch in: what each external source gets.  More than ``depth`` wait."""
+        """Put a batch in: what each external source gets.  Beyond ``depth`` it waits."""
         for name, values in inputs.items():
             self._pipeline.feed_input(name, values)
         self._inputs.append(inputs)
@@ -211,14 +229,10 @@ class DecodeGraph(PipelineQueue):
 
     Parameters
     ----------
-    batch_size
-        Most images per batch.
+    batch_size, threads, depth
+        Largest batch, worker threads, batches in flight.
     decode
         Name in PATHS; only those that need a GPU differ.
-    threads
-        Worker threads.
-    depth
-        Batches in the queue.
     device_id
         GPU of this rank, where planes end in any case; None without one.
     augmentation
@@ -257,32 +271,31 @@ class DecodeGraph(PipelineQueue):
         super().__init__(pipeline, depth)
 
     def feed(self, images: Any, params: AugmentParams | None) -> None:
-        """Put a batch in; at most ``depth`` may be under way, and as many before the first take.
+        """Put a batch in; ``depth`` of them before the first ``take``.
 
         Parameters
         ----------
         images
-            JPEG bytes: a list of uint8 (n,), an array (B, S) with something behind the end of
-            each, or a DALI tensor list.  Or pixels, (B, H, W, 3).  They may not change before the
-            batch is released.
+            JPEG bytes: a list of uint8 (n,), or an array (B, S) with something behind the end of
+            each.  Or pixels, (B, H, W, 3).  They may not change before the batch is released.
         params
             What is done to each; None where nothing is.
         """
         inputs: dict[str, Any] = {"image": images}
         if params is not None:
             inputs |= augment_inputs(params, self._augmentation)
-            if self._finish == "float":
-                inputs["mirror"] = params.mirror.astype(np.int32)
+        if self._finish == "bytes":
+            inputs.pop("mirror", None)
         self.feed_inputs(inputs)
 
 
 def release_memory() -> None:
-    """Give back to the GPU what DALI keeps of graphs that are gone."""
+    """Release the GPU memory that DALI keeps of pipelines that are gone."""
     backend.ReleaseUnusedMemory()
 
 
 def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tuple[int, str] | None:
-    """Return (place, what is wrong) of the first picture that is no image of the given size.
+    """Return (place, what is wrong) of the first that is no image of the given size.
 
     Decodes one by one, so it is slow and for batches that failed.
     """
@@ -297,3 +310,21 @@ def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tup
         if (height, width) != tuple(image_size):
             return i, f"is {height}x{width} pixels, not {image_size[0]}x{image_size[1]}"
     return None
+
+
+def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
+    """Return a sentence for the log: whether nvJPEG can use JPEG hardware, of GPUs that have some.
+
+    It needs libnvcuvid.so.1 of the driver and decodes without the hardware, silently, where that
+    is missing: in containers that ask for no capability "video".  Source: NVIDIA's answers in
+    CUDALibrarySamples, issue 132, and nvImageCodec, issue 26.
+    """
+    try:
+        load("libnvcuvid.so.1")
+    except OSError as error:
+        return (
+            "decode: no JPEG hardware, so that mixed, mixed_cuda and mixed_hardware are the same: "
+            f"libnvcuvid.so.1 cannot be loaded, got {error}; in a container set "
+            "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+        )
+    return "decode: libnvcuvid.so.1 is there, so JPEG hardware is used where the GPU has it"

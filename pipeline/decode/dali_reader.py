@@ -62,18 +62,8 @@ def read_pipeline(
 ) -> Any:
     """One epoch of a shard -> float32 (3, H, W), augmented and normalised.
 
-    Parameters
-    ----------
-    rec, index
-        The .rec, and an .idx of its images alone.
-    window, reader_seed
-        Images of the shuffle buffer, and the seed of its order.
-    use_mmap
-        Map the .rec; reading it copies each record.
-    decode
-        Name in `pipeline.decode.dali.PATHS`.
-    to_gpu
-        Bring what the CPU has decoded to the GPU.
+    ``index`` is an .idx of the images alone.  ``to_gpu`` brings what the CPU has decoded to the
+    GPU.
     """
     jpeg, _ = fn.readers.mxnet(
         path=[rec],
@@ -98,13 +88,10 @@ def read_pipeline(
 class _EpochQueue(PipelineQueue):
     """The batches of one epoch, in flight in a pipeline that reads them itself."""
 
-    def __init__(self, pipeline: Any, depth: int, rec: Path):
-        super().__init__(pipeline, depth)
-        self._rec = rec
-        self._images: Any = None
-        self.fault: RuntimeError | None = None
+    fault: RuntimeError | None = None
+    _images: Any = None
 
-    def wait(self) -> None:
+    def wait(self, rec: Path) -> None:
         """Wait for the oldest batch; ``take`` returns it then, or raises as decoders do.
 
         Raises
@@ -117,7 +104,7 @@ class _EpochQueue(PipelineQueue):
         except RuntimeError as error:
             if "readers" in str(error):
                 raise RecordError(
-                    f"{self._rec}: cannot be read with data.reader=window, got from DALI: "
+                    f"{rec}: cannot be read with data.reader=window, got from DALI: "
                     f"{_reason(error)}; make or copy it again, or use data.reader=random"
                 ) from None
             self.fault = error
@@ -129,9 +116,7 @@ class _EpochQueue(PipelineQueue):
 
 
 class DaliReaderDecoder:
-    """The decoder that reads by itself: DALI from the .rec to normalised images.
-
-    There is a pipeline for each epoch, since an epoch has a shard and an order of its own.
+    """Decode batches that DALI reads itself, with a pipeline for each epoch.
 
     Parameters
     ----------
@@ -146,8 +131,6 @@ class DaliReaderDecoder:
         Images per batch, decoder threads.
     decode
         Name in `pipeline.decode.dali.PATHS`.
-    augmentation
-        What is done to the images.
     ctx
         Device of the batches.
     index_folder
@@ -172,6 +155,7 @@ class DaliReaderDecoder:
         self._batch_size, self._decode, self._threads = batch_size, decode, threads
         self._augmentation, self._ctx, self._index_folder = augmentation, ctx, index_folder
         self._device_id = ctx.device_id if ctx.device_type == "gpu" else None
+        (self._rec,) = records.files
         self._queues: dict[int, _EpochQueue] = {}  # by epoch: this one and the next
         self._upright: DecodeGraph | None = None
 
@@ -183,7 +167,7 @@ class DaliReaderDecoder:
         Parameters
         ----------
         plans
-            Without end, from the start of an epoch on, in the order of the sampler.
+            Endless, from the start of an epoch on, in the order of the reader.
 
         Raises
         ------
@@ -198,9 +182,7 @@ class DaliReaderDecoder:
             epoch = plan.after.epoch
             if epoch not in self._queues:
                 self._queues[epoch] = self._started(epoch, index, min(DEPTH, steps))
-            inputs = augment_inputs(plan.params, self._augmentation)
-            inputs["mirror"] = plan.params.mirror.astype(np.int32)
-            self._queues[epoch].feed_inputs(inputs)
+            self._queues[epoch].feed_inputs(augment_inputs(plan.params, self._augmentation))
             planned.append(plan)
             if len(planned) > early:
                 images = self._images(planned)
@@ -216,9 +198,8 @@ class DaliReaderDecoder:
 
     def _started(self, epoch: int, index: Path, depth: int) -> _EpochQueue:
         """Return the queue of an epoch, before its first batch."""
-        (rec,) = self._records.files
         pipeline = read_pipeline(
-            str(rec),
+            str(self._rec),
             str(index),
             shard_id=self._sampler.shard(epoch),
             num_shards=self._sampler.share.size,
@@ -233,13 +214,13 @@ class DaliReaderDecoder:
             device_id=self._device_id,
             prefetch_queue_depth=depth,
         )
-        return _EpochQueue(pipeline, depth, rec)
+        return _EpochQueue(pipeline, depth)
 
     def _images(self, planned: deque[BatchPlan]) -> mx.nd.NDArray:
         """Return the images of the first of some plans, whose batches are in flight."""
         plan = planned[0]
         queue = self._queues[plan.after.epoch]
-        queue.wait()
+        queue.wait(self._rec)
         upright = self._reader.check(plan.rows)
         if upright is not None and queue.fault is None:  # Exif turns some, and DALI does not
             images = self._turned(plan, upright)
@@ -290,14 +271,13 @@ def decode_alone(rec: Path, index: Path, batch_size: int, threads: int) -> Itera
     pipeline = _decode_only(
         str(rec), str(index), batch_size=batch_size, num_threads=threads, device_id=None
     )
-    queue = PipelineQueue(pipeline, DEPTH)
-    for _ in range(DEPTH):
-        queue.feed_inputs({})
+    pipeline.build()
+    pipeline.schedule_run()
     while True:
-        queue.take()
+        pipeline.share_outputs()
         yield
-        queue.release()
-        queue.feed_inputs({})
+        pipeline.release_outputs()
+        pipeline.schedule_run()
 
 
 def _reason(error: RuntimeError) -> str:

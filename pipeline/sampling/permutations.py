@@ -82,8 +82,8 @@ def people_order(counts: np.ndarray, seed: int, epoch: int, images_per_person: i
 
     Every person comes once, in random order, with that many images.  A person's images are
     shuffled and gone through in a circle, group after group and epoch after epoch; they are
-    shuffled again where a group ends with the circle.  So no group has an image twice that need not,
-    and none of a person's images is ever used more than once more often than another.
+    shuffled again where a group ends with the circle.  So no group has an image twice that need
+    not, and none of a person's images is ever used more than once more often than another.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.dali import PATHS
 from tools.gpu_day.commands import Ended, python, run
 from tools.gpu_day.gpu_watch import GpuWatch
 from tools.gpu_day.results import Parts, Skipped

@@ -51,7 +51,7 @@ def pixels(
     jpegs
         Encoded images of one size.
     mode
-        Name in ``pipeline.decode.decode_paths.PATHS``.
+        Name in ``pipeline.decode.dali.PATHS``.
     augmentation
         What is done to them.
     device_id

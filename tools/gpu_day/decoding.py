@@ -9,7 +9,7 @@ import numpy as np
 
 import ops
 from pipeline.decode.autotune import sample_rows
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.dali import PATHS
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import Augmentation
