@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 import mxnet as mx
@@ -26,7 +26,7 @@ from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import batch_plans
 from pipeline.sampling.permutations import Position
-from pipeline.sampling.samplers import RandomSampler
+from pipeline.sampling.samplers import Upcoming
 
 SECONDS = 1.0
 SAMPLE_IMAGES = 512  # that are decoded again and again
@@ -102,9 +102,9 @@ def sample_batches(
     augmentation: Augmentation,
 ) -> Generator[mx.nd.NDArray, None, None]:
     """Yield batches of the same sample again and again, as the decoder of a mode makes them."""
-    sampler = RandomSampler(records, batch_size)
-    rows = sample_rows(records, _sample_steps(batch_size) * batch_size)
-    batches = ((part, Position()) for part in np.split(rows, len(rows) // batch_size))
+    steps = _sample_steps(batch_size)
+    sampler = _SampleSampler(sample_rows(records, steps * batch_size), batch_size)
+    batches = islice(sampler.batches(Position()), steps)
     plans = list(batch_plans(records, batches, seed=0, augmentation=augmentation))
     options: dict[str, Any] = {"threads": threads, "augmentation": augmentation, "ctx": ctx}
     decoder = make_decoder(path, records, sampler, **options)
@@ -115,6 +115,23 @@ def sample_batches(
     finally:
         images.close()
         decoder.close()
+
+
+class _SampleSampler:
+    """The same rows again and again; some may be drawn twice, so that any batch can be filled."""
+
+    def __init__(self, rows: np.ndarray, batch_size: int):
+        self.batch_size, self.images_per_epoch = batch_size, len(rows)
+        self._batches = np.split(rows, len(rows) // batch_size)
+
+    def start(self, position: Position) -> Position:
+        return position
+
+    def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
+        return ((rows, start) for rows in cycle(self._batches))
+
+    def upcoming(self, start: Position) -> Upcoming:
+        return lambda rows, after: rows
 
 
 def measure(

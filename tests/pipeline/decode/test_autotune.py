@@ -239,6 +239,14 @@ def test_what_cannot_be_decoded_has_no_rate(records, monkeypatch, error):
     assert readies == [1]
 
 
+def test_a_batch_larger_than_the_set_can_be_timed(make_records, tmp_path):
+    few = open_records(make_records(2, 2), tmp_path)
+    batches = batches_of(few, "cpu", batch_size=48)
+    image = next(batches)
+    batches.close()
+    assert image.shape == (48, 3, 112, 112)
+
+
 def test_a_damaged_image_of_the_sample_is_named(make_records, make_face, tmp_path):
     images = [(number, make_face(number, 0)) for number in range(4)]
     images[2] = (2, images[2][1].replace(b"\xff\xdb", b"\xff\xfe"))
