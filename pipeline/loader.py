@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import mxnet as mx
+import numpy as np
 
 from ops import feed, guard
 from pipeline.decode.cache import DecodedCache
@@ -170,16 +171,13 @@ def build_loader(
     if name not in LOADERS or (records is None and name != "synthetic"):
         raise ValueError(f"data.loader: must be one of {', '.join(LOADERS)}, got {name!r}")
     if name == "synthetic":
-        global_batch_size = share.global_batch_size(batch_size)
-        images = SYNTHETIC_STEPS * global_batch_size
+        step_images = share.global_batch_size(batch_size)
+        images = max(len(records), step_images) if records else SYNTHETIC_STEPS * step_images
         if records is not None:
             num_classes, image_size = records.num_classes, records.image_size
-            images = max(len(records), global_batch_size)
         arrays = synthetic_batch(batch_size, num_classes, image_size, seed + share.rank)
-        image, label = (mx.nd.array(array, ctx=ctx) for array in arrays)
-        batches = _repeated(image, label, position, images, global_batch_size)
+        batches = _repeated(arrays, ctx, position, images, step_images)
         return Loader(batches, images, prefetch=2)
-
     assert records is not None
     if cache is not None and reader == "window":
         raise ValueError("data.decoded_cache_mib: is not for data.reader=window, got a cache")
@@ -243,9 +241,10 @@ def _labelled(
 
 
 def _repeated(
-    image: mx.nd.NDArray, label: mx.nd.NDArray, position: Position, images: int, step_images: int
+    arrays: Sequence[np.ndarray], ctx: mx.Context, position: Position, images: int, step_images: int
 ) -> Generator[Batch, None, None]:
     """Yield one batch again and again, at the positions of epochs of so many images."""
+    image, label = (mx.nd.array(array, ctx=ctx) for array in arrays)
     while True:
         position = permutations.settle(position, images, step_images)
         position = permutations.advance(position, step_images)
