@@ -217,7 +217,7 @@ def test_a_rate_is_measured_on_the_cpu(records, augmentation, path):
 def test_the_decoder_that_is_timed_is_that_of_the_run(records, monkeypatch):
     ops.use("native")
     closed: list[NativeDecoder] = []
-    monkeypatch.setattr(NativeDecoder, "close", closed.append)
+    monkeypatch.setattr(NativeDecoder, "close", lambda self: closed.append(self))
     batches = batches_of(records, "native", batch_size=16)
     first = [next(batches).asnumpy() for _ in range(33)]
     batches.close()
