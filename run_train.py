@@ -219,7 +219,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             config.train.keep_checkpoints,
         )
 
-    compiled = ops.feed()
+    compiled = ops.loader_kernels()
     verify = partial(
         evaluate_sets,
         net,
@@ -393,7 +393,7 @@ def make_loader(
         # Horovod: it gathers, so nothing before it may fail on one rank alone.
         decode, measured = fastest_path(
             *(inputs.records, data.batch_size, threads, gpu, augmentation, comm.gather),
-            feed=ops.feed(),
+            feed=ops.loader_kernels(),
         )
     elif decode == "auto":
         decode = "cpu"

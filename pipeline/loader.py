@@ -20,8 +20,8 @@ from typing import NamedTuple
 import mxnet as mx
 import numpy as np
 
-from ops import feed, guard
-from ops.feed import Feed
+from ops import guard, loader_kernels
+from ops.feed import LoaderKernels
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.to_mxnet import labels_to
 from pipeline.prefetch import Ahead
@@ -210,7 +210,7 @@ def build_loader(
         order_of = People(records.labels, seed, images_per_person).order
     plans = planned(records, seed, position, batch_size, share, augmentation, order_of, images)
     if name == "dali":
-        compiled = feed()
+        compiled = loader_kernels()
         decode = decode or ("native" if compiled else "cpu")
         if decode == "native" and not compiled:
             raise ValueError(
@@ -240,7 +240,7 @@ def _dali_batches(
     ctx: mx.Context,
     augmentation: Augmentation,
     cache: DecodedCache | None,
-    compiled: Feed | None,
+    compiled: LoaderKernels | None,
 ) -> Generator[Batch, None, None]:
     from pipeline.decode.ways import images  # which brings DALI
 

@@ -22,7 +22,7 @@ from pipeline.records.reader import Memory, RecordReader
 from pipeline.sampling.augmentation import Augmentation, Choices, choose
 
 if TYPE_CHECKING:
-    from ops.feed import Feed  # which brings MXNet
+    from ops.feed import LoaderKernels  # which brings MXNet
     from ops.jpeg_decoder import Decoding, JpegDecoder
 
 SECONDS = 1.0
@@ -91,7 +91,7 @@ class Probe:
         threads: int,
         device_id: int | None,
         augmentation: Augmentation,
-        feed: Feed | None = None,
+        feed: LoaderKernels | None = None,
     ):
         count = max(2, -(-SAMPLE // batch_size))
         rows, jpegs = sample(records, count * batch_size)
@@ -168,7 +168,7 @@ def measure(
     augmentation: Augmentation,
     seconds: float,
     ready: Callable[[], object] = lambda: None,
-    feed: Feed | None = None,
+    feed: LoaderKernels | None = None,
 ) -> float:
     """Return the images/s of a path; 0.0 where it cannot be taken on this machine.
 
@@ -203,7 +203,7 @@ def fastest_path(
     augmentation: Augmentation,
     gather: Callable[[np.ndarray], np.ndarray],
     seconds: float = SECONDS,
-    feed: Feed | None = None,
+    feed: LoaderKernels | None = None,
 ) -> tuple[str, str]:
     """Return the name of the path that the run should take, and a sentence for the log.
 
@@ -281,7 +281,7 @@ def choose_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS))
 
 
 def _without_gpu(
-    records: RecordSet, gather: Callable[[np.ndarray], np.ndarray], feed: Feed | None
+    records: RecordSet, gather: Callable[[np.ndarray], np.ndarray], feed: LoaderKernels | None
 ) -> tuple[str, str]:
     fault: Exception | None = None
     left = TRIED
@@ -301,7 +301,7 @@ def _without_gpu(
     return "native", "decode: native"
 
 
-def _left(records: RecordSet, feed: Feed) -> int:
+def _left(records: RecordSet, feed: LoaderKernels) -> int:
     """Return how many of TRIED pictures the compiled decoder leaves to DALI."""
     _, jpegs = sample(records, TRIED)
     batch, out = Bytes(jpegs), np.empty((TRIED, *records.image_size, 3), np.uint8)

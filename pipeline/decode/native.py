@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import mxnet as mx
 import numpy as np
 
-from ops.feed import Feed
+from ops.feed import LoaderKernels
 from ops.jpeg_decoder import CUT_OFF, Decoding
 from pipeline.decode.dali import MEAN, STD, DecodeGraph, find_faulty
 from pipeline.decode.to_mxnet import lend
@@ -57,7 +57,7 @@ class PictureDecoder:
         reader: RecordReader,
         most: int,
         threads: int,
-        feed: Feed | None,
+        feed: LoaderKernels | None,
     ):
         self._records, self._reader = records, reader
         self._most, self._threads, self._feed = most, threads, feed

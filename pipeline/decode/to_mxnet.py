@@ -13,7 +13,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from ops.feed import Feed
+from ops.feed import LoaderKernels
 
 __all__ = ["Normaliser", "hand_over", "labels_to", "lend"]
 
@@ -64,7 +64,7 @@ class Normaliser:
 
     def __init__(
         self,
-        feed: Feed,
+        feed: LoaderKernels,
         image_size: tuple[int, int],
         mean: float,
         std: float,
@@ -95,7 +95,7 @@ class Normaliser:
 
 
 def lend(
-    feed: Feed, shape: tuple[int, int, int, int], ctx: mx.Context
+    feed: LoaderKernels, shape: tuple[int, int, int, int], ctx: mx.Context
 ) -> tuple[mx.nd.NDArray, int]:
     """Return a new float32 array and the address of its values, in memory that is used again.
 
@@ -104,7 +104,7 @@ def lend(
     if ctx.device_id:  # which DLPack's arrays do not know for CPUs
         array = mx.nd.empty(shape, ctx=ctx)
         return array, _address(array)
-    lent = feed.lend_array(shape)
+    lent = feed.pooled_array(shape)
     handle = mx.base.NDArrayHandle()
     mx.base.check_call(
         mx.base._LIB.MXNDArrayFromDLPackEx(

@@ -15,7 +15,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from ops.feed import Feed
+from ops.feed import LoaderKernels
 from pipeline.decode import decoders
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.dali import MEAN, STD, DecodeGraph
@@ -61,7 +61,7 @@ class Source:
         decode: str,
         augmentation: Augmentation,
         cache: DecodedCache | None,
-        compiled: Feed | None,
+        compiled: LoaderKernels | None,
         decoder: PictureDecoder | None,
     ):
         self._plans, self._records, self._reader = plans, records, reader
@@ -118,7 +118,7 @@ def images(
     ctx: mx.Context,
     augmentation: Augmentation,
     cache: DecodedCache | None,
-    compiled: Feed | None,
+    compiled: LoaderKernels | None,
 ) -> decoders.Finished:
     """Yield the images of a rank's batches and what they are of; close all that it has in the end.
 

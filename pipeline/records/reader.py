@@ -26,7 +26,7 @@ from pipeline.records.recordio import (
 )
 
 if TYPE_CHECKING:
-    from ops.feed import Feed  # which brings MXNet
+    from ops.feed import LoaderKernels  # which brings MXNet
 
 SAMPLE = 16  # records of a call to ``read_ahead`` whose pages are looked for
 ASK_AGAIN = 64  # calls that ask for their records after the last one that found pages missing
@@ -61,7 +61,7 @@ class RecordReader:
         The compiled functions, with which ``gather`` makes arrays and ``read_ahead`` is faster.
     """
 
-    def __init__(self, records: RecordSet, feed: Feed | None = None):
+    def __init__(self, records: RecordSet, feed: LoaderKernels | None = None):
         self._records, self._feed = records, feed
         self._data = [map_rec(rec) for rec in records.files]
         columns = (records.keys, records.offsets, records.labels, records.file)
@@ -187,7 +187,7 @@ class RecordReader:
         offsets = self._records.offsets[rows]
         addresses, sizes = np.empty((2, len(rows)), dtype=np.int64)
         for file, places in self._by_file(rows):
-            addresses[places], sizes[places] = self._feed.find_pictures(
+            addresses[places], sizes[places] = self._feed.find_images(
                 self._data[file], offsets[places]
             )
         np.maximum(sizes, 0, out=sizes)

@@ -22,7 +22,7 @@ from pipeline.sampling.permutations import Position
 from pipeline.sampling.window_order import window_order
 
 if TYPE_CHECKING:
-    from ops.feed import Feed  # which brings MXNet
+    from ops.feed import LoaderKernels  # which brings MXNet
 
 AHEAD = 1024
 """Records that are asked for in one go, before they come into the window."""
@@ -118,7 +118,7 @@ class Scan:
 
 
 def window_plans(
-    scan: Scan, epoch: int, batch_size: int, augmentation: Augmentation, feed: Feed | None
+    scan: Scan, epoch: int, batch_size: int, augmentation: Augmentation, feed: LoaderKernels | None
 ) -> Iterator[Plan]:
     """Yield the batches of one rank from the start of an epoch on, in the order of DALI's reader.
 

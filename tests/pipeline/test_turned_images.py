@@ -170,7 +170,7 @@ def test_a_turned_image_that_cannot_be_decoded_is_refused_by_key(
 def test_the_list_for_decoders_on_gpus_holds_upright_images(made):
     records, jpegs = made
     ops.use("native")
-    for feed in (None, ops.feed()):
+    for feed in (None, ops.loader_kernels()):
         reader, rows = RecordReader(records, feed), np.arange(NUMBER)
         for memory in (None, Memory(1)):
             images = reader.gather(rows, memory)
@@ -192,9 +192,11 @@ def test_samples_of_the_choice_of_a_decoder_are_upright(made):
         assert (cv2.imdecode(image, flags) == expected).all()
     ops.use("native")
     for path in ("cpu", "native"):
-        rate = measure(records, path, 8, 1, None, NO_MIRROR, 0.01, feed=ops.feed())
+        rate = measure(records, path, 8, 1, None, NO_MIRROR, 0.01, feed=ops.loader_kernels())
         assert rate > 0
-    name, told = fastest_path(records, 8, 1, None, NO_MIRROR, lambda r: r, feed=ops.feed())
+    name, told = fastest_path(
+        records, 8, 1, None, NO_MIRROR, lambda r: r, feed=ops.loader_kernels()
+    )
     assert (name, "pictures are none for the compiled decoder" in told) == ("cpu", True)
 
 

@@ -65,7 +65,7 @@ def test_without_a_gpu_nothing_is_measured(make_records, tmp_path, compiled, kin
     folder = make_records(2, 4, pictures=[(label, picture) for label in (0, 0, 1, 1)])
     found = open_records(folder, tmp_path)
     ops.use("native")
-    feed = ops.feed() if compiled else None
+    feed = ops.loader_kernels() if compiled else None
     assert fastest_path(found, 8, 1, None, Augmentation(), lambda r: r, feed=feed) == told
     # Horovod: one rank that cannot is enough.
     for other in ([False, 0], [True, 64]):
@@ -81,7 +81,7 @@ def test_a_fault_without_a_gpu_leaves_no_other_waiting(records, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         fastest_path(
             *(records, 8, 1, None, Augmentation(), lambda rows: gathered.append(rows) or rows),
-            feed=ops.feed(),
+            feed=ops.loader_kernels(),
         )
     assert len(gathered) == 1
 
@@ -174,7 +174,7 @@ def test_a_rate_is_measured_on_the_cpu(records, augmentation, path):
     readies: list[int] = []
     rate = measure(
         *(records, path, 48, 1, None, augmentation, 0.05, lambda: readies.append(1)),
-        feed=ops.feed(),
+        feed=ops.loader_kernels(),
     )
     assert rate > 0 and readies == [1]
 

@@ -78,7 +78,7 @@ def decoding(records, folder, scan, augmentation, *, batch_size=BATCH, ctx=None,
 
 def decoded(records, folder, scan, augmentation, count, *, batch_size=BATCH, **options):
     """Return the images and the plans of some batches, taken before any of them is looked at."""
-    plans = window_plans(scan, EPOCH, batch_size, augmentation, ops.feed())
+    plans = window_plans(scan, EPOCH, batch_size, augmentation, ops.loader_kernels())
     decoder = decoding(records, folder, scan, augmentation, batch_size=batch_size, **options)
     found = list(islice(decoder(plans), count))
     decoder.close()
@@ -213,7 +213,7 @@ def test_images_that_exif_turns_are_upright(oblong, tmp_path, monkeypatch, augme
 
     monkeypatch.setattr(fn.readers, "mxnet", seen)
     scan = Scan(oblong, SEED, Share(), 8)
-    checked = RecordReader(oblong, ops.feed())
+    checked = RecordReader(oblong, ops.loader_kernels())
     images, plans = decoded(oblong, tmp_path, scan, augmentation, 24, batch_size=4, reader=checked)
     turns = [checked.check(plan.rows) is not None for plan in plans]
     assert set(turns) == {True, False}

@@ -188,7 +188,7 @@ def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, ope
 
     if held(np.array([99])):
         pytest.skip("this file system keeps its files in memory")
-    reader = RecordReader(records, ops.feed())
+    reader = RecordReader(records, ops.loader_kernels())
     assert not held(rows)
     reader.read_ahead(rows)
     until = time.monotonic() + FETCH_SECONDS

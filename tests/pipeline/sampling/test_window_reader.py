@@ -48,7 +48,7 @@ def made(offsets: np.ndarray) -> RecordSet:
 @pytest.fixture(scope="module")
 def feed():
     ops.use("native")
-    found = ops.feed()
+    found = ops.loader_kernels()
     ops.use("plain")
     return found
 
