@@ -24,6 +24,7 @@ from pathlib import Path
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from atomic_write import atomic_write
 from launch.config.paths import home_path
 from launch.ranks.malloc import keep_memory
 from launch.ranks.threads import share_cores
@@ -143,7 +144,7 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
         ]
         settings = write_settings(name, setting.head)
         picture = draw(name, settings, halves, setting.circle, arguments.seed)
-        write_whole(arguments.out / f"{name}.png", picture)
+        _write(arguments.out / f"{name}.png", picture)
         pictures.append((name, picture))
         row = Row(
             name=name,
@@ -157,14 +158,14 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
             images_per_second=outcome.images_per_second,
         )
         rows.append(row)
-        write_whole(arguments.out / "index.html", page(TITLE, about, rows, SIZE).encode())
+        _write(arguments.out / "index.html", page(TITLE, about, rows, SIZE).encode())
         print(
             f"{number:2}/{len(names)}  {name:20} test {row.test_accuracy:.4f}  "
             f"train {row.train_accuracy:.4f}  {row.seconds:6.1f} s  "
             f"{row.images_per_second:8,.0f} images/s",
             flush=True,
         )
-    write_whole(arguments.out / "sheet.jpg", sheet(pictures))
+    _write(arguments.out / "sheet.jpg", sheet(pictures))
     print(f"{arguments.out / 'index.html'}: {len(rows)} losses")
     if arguments.json:
         machine = {
@@ -175,17 +176,12 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
         }
         found = {"machine": machine, "digits": about, "rows": [asdict(row) for row in rows]}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(arguments.json, (json.dumps(found, indent=1) + "\n").encode())
+        _write(arguments.json, (json.dumps(found, indent=1) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
-    aside = path.with_name(f".aside-{os.getpid()}-{path.name}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 if __name__ == "__main__":

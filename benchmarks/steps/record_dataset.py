@@ -6,12 +6,13 @@ NumPy and OpenCV alone, so that it serves Gluon and PyTorch alike.
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from atomic_write import atomic_write
 
 LENGTH = (1 << 29) - 1  # the bits of it; those above say whether a record has several parts
 _FRAME = struct.Struct("<II")  # magic number, length
@@ -91,9 +92,8 @@ def ends_with_picture(rec: Path, most: int) -> Path:
         offsets = offsets[:most]
         lines = (f"{key}\t{offset - offsets[0]}\n" for key, offset in enumerate(offsets))
         copy.with_suffix(".idx").write_text("".join(lines))
-        aside = copy.with_suffix(".aside")
-        data[offsets[0] : end_of(int(offsets[-1]))].tofile(aside)
-        os.replace(aside, copy)
+        with atomic_write(copy) as file:
+            data[offsets[0] : end_of(int(offsets[-1]))].tofile(file)
     return copy
 
 

@@ -40,7 +40,7 @@ from pipeline.sampling.augmentation import (
     CUT_OUT_VALUE,
     NO_AUGMENTATION,
     Augmentation,
-    Choices,
+    AugmentParams,
     color_matrices,
 )
 
@@ -127,17 +127,17 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
     return image
 
 
-def augment_inputs(choices: Choices, augmentation: Augmentation) -> dict[str, np.ndarray]:
+def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[str, np.ndarray]:
     """Return what ``augment`` and mirroring need for a batch, by name of the external source."""
-    inputs = {"mirror": choices.mirror.astype(np.int32)}
+    inputs = {"mirror": params.mirror.astype(np.int32)}
     if augmentation.jpeg_quality:
-        inputs["quality"] = choices.quality
+        inputs["quality"] = params.quality
     if augmentation.colors:
-        inputs["color"], inputs["color_mean"] = color_matrices(choices.color)
+        inputs["color"], inputs["color_mean"] = color_matrices(params.color)
     if augmentation.shift:
-        inputs["shift_start"] = -choices.shift
+        inputs["shift_start"] = -params.shift
     if augmentation.cut_out:
-        anchor, shape = np.split(choices.cut_out.astype(np.float32), 2, axis=1)
+        anchor, shape = np.split(params.cut_out.astype(np.float32), 2, axis=1)
         inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI takes no strides
         inputs["cut_out_shape"] = np.ascontiguousarray(shape)
     return inputs
@@ -236,7 +236,7 @@ class DecodeGraph(PipelineQueue):
     device_id
         GPU of this rank, where planes end in any case; None without one.
     augmentation
-        What the choices fed with the batches will be of.
+        What the params fed with the batches will be of.
     source
         "jpeg": batches of JPEG bytes; "pixels": of decoded images.
     finish
@@ -270,7 +270,7 @@ class DecodeGraph(PipelineQueue):
         )
         super().__init__(pipeline, depth)
 
-    def feed(self, images: Any, choices: Choices | None) -> None:
+    def feed(self, images: Any, params: AugmentParams | None) -> None:
         """Put a batch in; ``depth`` of them before the first ``take``.
 
         Parameters
@@ -278,12 +278,12 @@ class DecodeGraph(PipelineQueue):
         images
             JPEG bytes: a list of uint8 (n,), or an array (B, S) with something behind the end of
             each.  Or pixels, (B, H, W, 3).  They may not change before the batch is released.
-        choices
+        params
             What is done to each; None where nothing is.
         """
         inputs: dict[str, Any] = {"image": images}
-        if choices is not None:
-            inputs |= augment_inputs(choices, self._augmentation)
+        if params is not None:
+            inputs |= augment_inputs(params, self._augmentation)
         if self._finish == "bytes":
             inputs.pop("mirror", None)
         self.feed_inputs(inputs)

@@ -11,9 +11,9 @@ about the records that it delivers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -32,16 +32,14 @@ from pipeline.decode.dali import (
     pipeline_def,
     types,
 )
-from pipeline.decode.native import take_dense
-from pipeline.decode.to_mxnet import hand_over
+from pipeline.decode.faults import take_dense
+from pipeline.decode.to_mxnet import copy_to_ndarray
+from pipeline.records import RecordError, RecordSet
 from pipeline.records.index_cache import image_index
-from pipeline.records.open import RecordError, RecordSet
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import Augmentation
-from pipeline.sampling.batches import Plan
-
-if TYPE_CHECKING:
-    from pipeline.sampling.window_reader import Scan
+from pipeline.sampling.batches import BatchPlan
+from pipeline.sampling.samplers import WindowSampler
 
 DEPTH = 2  # batches in flight
 EARLY_IMAGES = 2048
@@ -142,7 +140,7 @@ class DaliReaderDecoder:
     def __init__(
         self,
         records: RecordSet,
-        sampler: Scan,
+        sampler: WindowSampler,
         reader: RecordReader,
         *,
         batch_size: int,
@@ -152,6 +150,7 @@ class DaliReaderDecoder:
         ctx: mx.Context,
         index_folder: Path,
     ):
+        self.files = reader.files
         self._records, self._sampler, self._reader = records, sampler, reader
         self._batch_size, self._decode, self._threads = batch_size, decode, threads
         self._augmentation, self._ctx, self._index_folder = augmentation, ctx, index_folder
@@ -160,7 +159,9 @@ class DaliReaderDecoder:
         self._queues: dict[int, _EpochQueue] = {}  # by epoch: this one and the next
         self._upright: DecodeGraph | None = None
 
-    def __call__(self, plans: Iterator[Plan]) -> Iterator[tuple[mx.nd.NDArray, Plan]]:
+    def __call__(
+        self, plans: Iterator[BatchPlan]
+    ) -> Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]:
         """Yield the images of batches, float32 (B, 3, H, W), and their plans.
 
         Parameters
@@ -176,12 +177,12 @@ class DaliReaderDecoder:
         index = image_index(self._records, self._index_folder)
         steps = len(self._records) // self._sampler.share.global_batch_size(self._batch_size)
         early = min(steps, max(DEPTH, -(-EARLY_IMAGES // self._batch_size)))
-        planned: deque[Plan] = deque()
+        planned: deque[BatchPlan] = deque()
         for plan in plans:
             epoch = plan.after.epoch
             if epoch not in self._queues:
                 self._queues[epoch] = self._started(epoch, index, min(DEPTH, steps))
-            self._queues[epoch].feed_inputs(augment_inputs(plan.choices, self._augmentation))
+            self._queues[epoch].feed_inputs(augment_inputs(plan.params, self._augmentation))
             planned.append(plan)
             if len(planned) > early:
                 images = self._images(planned)
@@ -215,7 +216,7 @@ class DaliReaderDecoder:
         )
         return _EpochQueue(pipeline, depth)
 
-    def _images(self, planned: deque[Plan]) -> mx.nd.NDArray:
+    def _images(self, planned: deque[BatchPlan]) -> mx.nd.NDArray:
         """Return the images of the first of some plans, whose batches are in flight."""
         plan = planned[0]
         queue = self._queues[plan.after.epoch]
@@ -229,7 +230,7 @@ class DaliReaderDecoder:
         queue.release()
         return images
 
-    def _turned(self, plan: Plan, jpegs: list[np.ndarray]) -> mx.nd.NDArray:
+    def _turned(self, plan: BatchPlan, jpegs: list[np.ndarray]) -> mx.nd.NDArray:
         """Return the images of a plan, decoded from other JPEGs than the records'."""
         if self._upright is None:
             self._upright = DecodeGraph(
@@ -240,7 +241,7 @@ class DaliReaderDecoder:
                 self._device_id,
                 self._augmentation,
             )
-        self._upright.feed(jpegs, plan.choices)
+        self._upright.feed(jpegs, plan.params)
         images = self._dense(self._upright, [plan.rows])
         self._upright.release()
         return images
@@ -248,14 +249,13 @@ class DaliReaderDecoder:
     def _dense(self, queue: PipelineQueue, in_flight: list[np.ndarray]) -> mx.nd.NDArray:
         """Return the oldest batch of a queue; ``in_flight`` has the rows of all."""
         tensor = take_dense(
-            self._records,
             self._reader,
             queue,
             in_flight,
             gpu=self._device_id,
             decodes_on_gpu=PATHS[self._decode].device == "mixed",
         )
-        return hand_over(tensor, self._ctx)
+        return copy_to_ndarray(tensor, self._ctx)
 
 
 @pipeline_def

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.decode.autotune import sample
+from pipeline.decode.autotune import sample_rows
 from pipeline.records.open import open_records
+from pipeline.records.reader import RecordReader
 from pipeline.records.writer import write_record_set
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.damaged_images import damage
@@ -98,7 +99,7 @@ def damaged(setting: Setting) -> Run:
     """Train on a set with a damaged image; return the run."""
     folder = setting.scratch / "damaged"
     records = open_records(setting.records, setting.scratch)
-    _, jpegs = sample(records, IMAGES)
+    jpegs = RecordReader(records).gather(sample_rows(records, IMAGES))
     images = [(place // 2, jpeg.tobytes()) for place, jpeg in enumerate(jpegs)]
     place = DAMAGED_KEY - 1  # keys count from 1
     images[place] = (images[place][0], damage(images[place][1], "cut at 50%"))

@@ -22,7 +22,7 @@ from pipeline.decode.dali import (
     pipeline_def,
     types,
 )
-from pipeline.sampling.augmentation import Augmentation, choose
+from pipeline.sampling.augmentation import Augmentation, choose_params
 
 ALL = Augmentation(color_jitter=0.1, jpeg_quality=(2, 20), cut_out=9, shift=3, grey=0.1)
 # Operators that change images; choices are numbers, which stay on the CPU.
@@ -94,15 +94,10 @@ def test_without_a_gpu_everything_is_on_the_cpu(finish):
     assert set(nodes.values()) == {"cpu"}
 
 
-def test_tensors_of_gpus_are_told_from_those_of_the_cpu():
-    told = "__cuda_array_interface__"  # by which hand_over knows them
-    assert hasattr(dali.backend.TensorGPU, told) and not hasattr(dali.backend.TensorCPU, told)
-
-
 @pytest.mark.parametrize("finish", ["float", "bytes"])
 def test_pixels_that_are_fed_come_out_mirrored_and_normalised_or_as_they_are(finish):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), dtype=np.uint8)
-    choices = choose(Augmentation(), np.arange(6), 1, 0, (8, 10))
+    choices = choose_params(Augmentation(), np.arange(6), 1, 0, (8, 10))
     graph = DecodeGraph(6, "cpu", 1, 1, None, Augmentation(), "pixels", finish)
     graph.feed(pixels, choices)
     found = np.array(graph.take().as_tensor())

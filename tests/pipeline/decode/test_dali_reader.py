@@ -17,14 +17,13 @@ import ops
 from pipeline.decode import dali_reader
 from pipeline.decode.dali import PATHS, DecodeGraph, fn, pipeline_def
 from pipeline.decode.dali_reader import DEPTH, DaliReaderDecoder, decode_alone, read_pipeline
-from pipeline.records import mapped
+from pipeline.records import RecordError, RecordReader, mapped, open_records
 from pipeline.records.index_cache import write_image_index
-from pipeline.records.open import RecordError, open_records
-from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import Augmentation
-from pipeline.sampling.batches import Share
+from pipeline.sampling.batches import Share, batch_plans
 from pipeline.sampling.permutations import Position
-from pipeline.sampling.window_reader import Scan, window_plans
+from pipeline.sampling.samplers import WindowSampler
+from pipeline.sampling.window_order import window_order
 from tests.pipeline.test_turned_images import stored_size, turned
 
 SEED, BATCH, EPOCH = 3, 5, 4
@@ -48,7 +47,7 @@ CHANGES = ("JpegCompressionDistortion", "Mean", "CoordTransform", "Slice", "Eras
 @pytest.fixture(scope="module")
 def records(make_records, tmp_path_factory):
     """Return 203 images, with identity records between them."""
-    return open_records(make_records(29, 7), tmp_path_factory.mktemp("scan"))
+    return open_records(make_records(29, 7), tmp_path_factory.mktemp("sampler"))
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +58,28 @@ def oblong(make_records, make_face, tmp_path_factory):
     jpegs = [make_face(n, 1, size) for n in range(16)] + jpegs
     pictures = [(n // 2, jpeg) for n, jpeg in enumerate(jpegs)]
     folder = make_records(24, 2, pictures=pictures, image_size=size)
-    return open_records(folder, tmp_path_factory.mktemp("scan"))
+    return open_records(folder, tmp_path_factory.mktemp("sampler"))
 
 
-def decoding(records, folder, scan, augmentation, *, batch_size=BATCH, ctx=None, reader=None):
+def windows(records, share, window, batch_size=BATCH):
+    kernels = ops.loader_kernels()
+    order_of = kernels.window_order if kernels else window_order
+    return WindowSampler(
+        records, batch_size, window=window, seed=SEED, share=share, order_of=order_of
+    )
+
+
+def plans_of(records, sampler, epoch, augmentation):
+    batches = sampler.batches(Position(epoch, 0))
+    return batch_plans(records, batches, seed=SEED, augmentation=augmentation)
+
+
+def decoding(records, folder, sampler, augmentation, *, ctx=None, reader=None):
     return DaliReaderDecoder(
         records,
-        scan,
-        reader or RecordReader(records),
-        batch_size=batch_size,
+        sampler,
+        reader or RecordReader(records, ops.loader_kernels()),
+        batch_size=sampler.batch_size,
         decode="cpu",
         threads=2,
         augmentation=augmentation,
@@ -76,10 +88,10 @@ def decoding(records, folder, scan, augmentation, *, batch_size=BATCH, ctx=None,
     )
 
 
-def decoded(records, folder, scan, augmentation, count, *, batch_size=BATCH, **options):
+def decoded(records, folder, sampler, augmentation, count, **options):
     """Return the images and the plans of some batches, taken before any of them is looked at."""
-    plans = window_plans(scan, EPOCH, batch_size, augmentation, ops.loader_kernels())
-    decoder = decoding(records, folder, scan, augmentation, batch_size=batch_size, **options)
+    plans = plans_of(records, sampler, EPOCH, augmentation)
+    decoder = decoding(records, folder, sampler, augmentation, **options)
     found = list(islice(decoder(plans), count))
     decoder.close()
     return [image.asnumpy() for image, _ in found], [plan for _, plan in found]
@@ -91,7 +103,7 @@ def by_row(records, plans, augmentation):
     graph = DecodeGraph(len(plans[0].rows), "cpu", 1, 1, None, augmentation)
     images = []
     for plan in plans:
-        graph.feed(reader.gather(plan.rows), plan.choices)
+        graph.feed(reader.gather(plan.rows), plan.params)
         images.append(np.array(graph.take().as_tensor()))
         graph.release()
     return images
@@ -139,8 +151,8 @@ def test_what_is_fed_is_in_the_order_of_the_reader(
     steps = len(records) // (BATCH * size)
     for rank in range(size):
         options.clear()
-        scan = Scan(records, SEED, Share(rank, size), window)
-        _, plans = decoded(records, tmp_path, scan, Augmentation(), 2 * steps)
+        sampler = windows(records, Share(rank, size), window)
+        _, plans = decoded(records, tmp_path, sampler, Augmentation(), 2 * steps)
         whole = BATCH * size
         expected = [Position(e, n * whole) for e in (EPOCH, EPOCH + 1) for n in range(1, steps + 1)]
         assert [plan.after for plan in plans] == expected
@@ -153,15 +165,21 @@ def test_what_is_fed_is_in_the_order_of_the_reader(
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
-@pytest.mark.parametrize(("window", "rank", "size"), [(1, 0, 1), (40, 0, 1), (40, 1, 3)])
-def test_images_are_those_that_are_read_by_row(records, tmp_path, augmentation, window, rank, size):
+@pytest.mark.parametrize(
+    ("window", "rank", "size", "operators"),
+    [(1, 0, 1, "native"), (40, 0, 1, "plain"), (40, 1, 3, "native")],
+)
+def test_images_are_those_that_are_read_by_row(
+    records, tmp_path, augmentation, window, rank, size, operators
+):
+    ops.use(operators)
     steps = 5 * (len(records) // (BATCH * size)) // 2  # into the third epoch
-    scan = Scan(records, SEED, Share(rank, size), window)
-    images, plans = decoded(records, tmp_path, scan, augmentation, steps)
+    sampler = windows(records, Share(rank, size), window)
+    images, plans = decoded(records, tmp_path, sampler, augmentation, steps)
     for image, expected in zip(images, by_row(records, plans, augmentation), strict=True):
         assert image.dtype == np.float32 and image.shape == (BATCH, 3, 112, 112)
         assert (image == expected).all()
-    mirrors = np.concatenate([plan.choices.mirror for plan in plans])
+    mirrors = np.concatenate([plan.params.mirror for plan in plans])
     assert set(mirrors.tolist()) == {False, augmentation.mirror}
 
 
@@ -177,9 +195,9 @@ def test_epochs_of_any_number_of_batches(records, tmp_path, monkeypatch, batch_s
 
     monkeypatch.setattr(DaliReaderDecoder, "_started", seen)
     steps = len(records) // batch_size
-    scan = Scan(records, SEED, Share(), 40)
+    sampler = windows(records, Share(), 40, batch_size)
     count = 2 * steps + 1
-    images, plans = decoded(records, tmp_path, scan, Augmentation(), count, batch_size=batch_size)
+    images, plans = decoded(records, tmp_path, sampler, Augmentation(), count)
     assert [plan.after.epoch - EPOCH for plan in plans] == [k // steps for k in range(count)]
     for image, expected in zip(images, by_row(records, plans, Augmentation()), strict=True):
         assert (image == expected).all()
@@ -188,10 +206,10 @@ def test_epochs_of_any_number_of_batches(records, tmp_path, monkeypatch, batch_s
 
 def test_the_next_epoch_starts_before_it_is_due(records, tmp_path, monkeypatch):
     monkeypatch.setattr(dali_reader, "EARLY_IMAGES", 4 * BATCH)
-    scan = Scan(records, SEED, Share(), 40)
-    decoder = decoding(records, tmp_path, scan, Augmentation())
+    sampler = windows(records, Share(), 40)
+    decoder = decoding(records, tmp_path, sampler, Augmentation())
     steps = len(records) // BATCH
-    plans = window_plans(scan, 0, BATCH, Augmentation(), None)
+    plans = plans_of(records, sampler, 0, Augmentation())
     alive = []
     for _ in islice(decoder(plans), steps + 1):
         alive.append(sorted(decoder._queues))
@@ -212,9 +230,9 @@ def test_images_that_exif_turns_are_upright(oblong, tmp_path, monkeypatch, augme
         return reader(**options)
 
     monkeypatch.setattr(fn.readers, "mxnet", seen)
-    scan = Scan(oblong, SEED, Share(), 8)
+    sampler = windows(oblong, Share(), 8, 4)
     checked = RecordReader(oblong, ops.loader_kernels())
-    images, plans = decoded(oblong, tmp_path, scan, augmentation, 24, batch_size=4, reader=checked)
+    images, plans = decoded(oblong, tmp_path, sampler, augmentation, 24, reader=checked)
     turns = [checked.check(plan.rows) is not None for plan in plans]
     assert set(turns) == {True, False}
     for image, expected in zip(images, by_row(oblong, plans, augmentation), strict=True):
@@ -225,8 +243,8 @@ def test_images_that_exif_turns_are_upright(oblong, tmp_path, monkeypatch, augme
 
 def test_ranks_share_one_index_of_the_images_alone(records, tmp_path):
     for rank in range(2):
-        scan = Scan(records, SEED, Share(rank, 2), 40)
-        decoded(records, tmp_path, scan, Augmentation(), 1)
+        sampler = windows(records, Share(rank, 2), 40)
+        decoded(records, tmp_path, sampler, Augmentation(), 1)
     (index,) = (tmp_path / "index").glob("*.idx")
     lines = [f"{k}\t{o}" for k, o in zip(records.keys, records.offsets, strict=True)]
     assert index.read_text().splitlines() == lines
@@ -237,7 +255,7 @@ def damaged(make_records, make_face, tmp_path):
     """Return ``damaged(number, bytes, at)`` -> 30 images, one with other bytes from a place on."""
 
     def make(number, data, at=0):
-        records = open_records(make_records(30, 1, header=False), tmp_path / "scan")
+        records = open_records(make_records(30, 1, header=False), tmp_path / "sampler")
         with records.files[0].open("r+b") as file:
             file.seek(int(records.offsets[number]) + at)
             file.write(data)
@@ -253,28 +271,28 @@ def test_a_damaged_image_is_named_by_its_key(make_records, make_face, tmp_path, 
     jpegs[12] = turned(jpegs[12], 3 * turned_ones)
     records = open_records(make_records(30, 1, pictures=list(enumerate(jpegs))), tmp_path)
     key = records.keys[11]
-    scan = Scan(records, SEED, Share(), 1)
+    sampler = windows(records, Share(), 1)
     with pytest.raises(RecordError, match=rf"key {key} cannot be decoded; "):
-        decoded(records, tmp_path, scan, Augmentation(), 6)
+        decoded(records, tmp_path, sampler, Augmentation(), 6)
 
 
 def test_an_image_of_another_size_is_named_by_its_key(make_records, make_face, tmp_path):
     jpegs = [make_face(n, 0, (112, 96 if n == 11 else 112)) for n in range(30)]
     records = open_records(make_records(30, 1, pictures=list(enumerate(jpegs))), tmp_path)
-    scan = Scan(records, SEED, Share(), 1)
+    sampler = windows(records, Share(), 1)
     with pytest.raises(RecordError, match=rf"key {records.keys[11]} is 112x96 pixels, not 112x112"):
-        decoded(records, tmp_path, scan, ALL, 6)
+        decoded(records, tmp_path, sampler, ALL, 6)
 
 
 def test_what_the_reader_refuses_is_one_sentence(damaged, tmp_path):
     records = damaged(22, b"none")
-    scan = Scan(records, SEED, Share(), 10)
+    sampler = windows(records, Share(), 10)
     said = (
         rf"^{records.files[0]}: cannot be read with data\.reader=window, got from DALI: Invalid "
         r"RecordIO: w.*; make or copy it again, or use data\.reader=random$"
     )
     with pytest.raises(RecordError, match=said):
-        decoded(records, tmp_path, scan, Augmentation(), 6)
+        decoded(records, tmp_path, sampler, Augmentation(), 6)
 
 
 def test_a_decoder_that_fails_on_sound_images_says_so(records, tmp_path, monkeypatch):
@@ -282,23 +300,23 @@ def test_a_decoder_that_fails_on_sound_images_says_so(records, tmp_path, monkeyp
         raise RuntimeError("Critical error in pipeline:\nno memory")
 
     monkeypatch.setattr(dali_reader.PipelineQueue, "take", take)
-    monkeypatch.setattr("pipeline.decode.native.find_faulty", lambda *_: None)
-    scan = Scan(records, SEED, Share(), 1)
+    monkeypatch.setattr("pipeline.decode.faults.find_faulty", lambda *_: None)
+    sampler = windows(records, Share(), 1)
     said = "DALI could not decode images of .*, DALI says: no memory; use data.decode=native"
     with pytest.raises(RecordError, match=said):
-        decoded(records, tmp_path, scan, Augmentation(), 1)
+        decoded(records, tmp_path, sampler, Augmentation(), 1)
 
 
 def test_closing_ends_the_threads_of_dali(records, tmp_path):
     def threads():
         return len(list(Path("/proc/self/task").iterdir()))
 
-    scan = Scan(records, SEED, Share(), 40)
-    decoded(records, tmp_path, scan, Augmentation(), 2)  # what a process starts once
+    sampler = windows(records, Share(), 40)
+    decoded(records, tmp_path, sampler, Augmentation(), 2)  # what a process starts once
     gc.collect()
     before = threads()
-    decoder = decoding(records, tmp_path, scan, Augmentation())
-    batches = decoder(window_plans(scan, 0, BATCH, Augmentation(), None))
+    decoder = decoding(records, tmp_path, sampler, Augmentation())
+    batches = decoder(plans_of(records, sampler, 0, Augmentation()))
     next(batches)
     assert threads() > before
     decoder.close()
