@@ -219,7 +219,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             config.train.keep_checkpoints,
         )
 
-    compiled = ops.feed()
+    compiled = ops.loader_kernels()
     verify = partial(
         evaluate_sets,
         net,

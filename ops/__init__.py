@@ -15,14 +15,15 @@ from typing import Any
 from mxnet import autograd, context, gluon, library
 
 from ops import build
-from ops.feed import Feed
+from ops.feed import LoaderKernels
 from ops.guard import Guard
 
 CHOICES = ("auto", "native", "plain")
 _device = ""  # type of the device whose fused operators are used; "" for the plain form
 _computes_on = "cpu"  # type of the device that ``use`` was told of, whichever form is used
 _loaded = False  # MXNet takes a library once
-_feed: Feed | None = None  # the loaders' functions, which work on the CPU whatever computes
+# They work on the CPU whatever computes.
+_loader_kernels: LoaderKernels | None = None
 _guard: Guard | None = None  # of the whole process: SIGBUS is taken over once
 
 
@@ -48,16 +49,16 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     OperatorError
         If native operators are asked for and cannot be had.
     """
-    global _device, _computes_on, _loaded, _feed
+    global _device, _computes_on, _loaded, _loader_kernels
     if choice not in CHOICES:
         raise OperatorError(f"run.operators: must be one of {', '.join(CHOICES)}, got {choice!r}")
-    _device, _computes_on, _feed = "", device, None
+    _device, _computes_on, _loader_kernels = "", device, None
     if choice == "plain":
         return ""
     try:
         path = build.compile_library()
         compiled = ctypes.CDLL(str(path))
-        _feed = Feed(compiled)
+        _loader_kernels = LoaderKernels(compiled)
         if choice == "auto" and device != "cpu":
             return ""
         if device == "gpu":
@@ -94,15 +95,15 @@ def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
         )
 
 
-def feed() -> Feed | None:
+def loader_kernels() -> LoaderKernels | None:
     """Return the functions that loaders call for whole batches; None for the plain form."""
-    return _feed
+    return _loader_kernels
 
 
-def compiled() -> Feed | None:
+def compiled() -> LoaderKernels | None:
     """Return the same functions whatever operators are chosen; None where they cannot be had."""
     try:
-        return _feed or Feed(ctypes.CDLL(str(build.compile_library())))
+        return _loader_kernels or LoaderKernels(ctypes.CDLL(str(build.compile_library())))
     except build.BuildError:
         return None
 

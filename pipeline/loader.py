@@ -18,7 +18,7 @@ from typing import NamedTuple
 import mxnet as mx
 import numpy as np
 
-from ops import feed, guard
+from ops import guard, loader_kernels
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.decoders import Decoder, make_decoder
 from pipeline.decode.to_mxnet import labels_to_ndarray
@@ -166,7 +166,7 @@ def build_loader(
     ValueError
         If a name is unknown or the global batch is larger than an epoch.
     """
-    ctx, kernels = ctx or mx.cpu(), feed()
+    ctx, kernels = ctx or mx.cpu(), loader_kernels()
     mapped.guard_with(guard())
     if name not in LOADERS or (records is None and name != "synthetic"):
         raise ValueError(f"data.loader: must be one of {', '.join(LOADERS)}, got {name!r}")

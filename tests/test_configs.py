@@ -110,7 +110,8 @@ def test_the_document_shows_the_pipeline_as_it_is():
     document = (ROOT / "docs" / "gpu.md").read_text()
     shown = document.split("```python\n")[1].split("```")[0]
     assert len(shown.splitlines()) <= 15
-    source = (ROOT / "pipeline" / "dali.py").read_text()
+    files = [ROOT / "pipeline" / "decode" / name for name in ("dali.py", "dali_reader.py")]
+    source = "".join(file.read_text() for file in files)
     names = re.findall(r"fn\.[a-z_.]+", shown)
     order = ["fn.readers.mxnet", "fn.decoders.image", "fn.crop_mirror_normalize"]
     assert [name for name in names if name in order] == order

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from benchmarks.harness.worker import Work, serve
 
 if TYPE_CHECKING:
-    from ops.feed import Feed
+    from ops.feed import LoaderKernels
 
 AHEAD = 4  # batches, two of which were made while others had their turns
 
 
-def compiled() -> Feed | None:
+def compiled() -> LoaderKernels | None:
     """Return the compiled functions of loaders, None where they cannot be had."""
     try:
         import ops
     except ImportError:  # no mxnet
         return None
     ops.use("auto")
-    return ops.feed()
+    return ops.loader_kernels()
 
 
 def build(

@@ -372,7 +372,7 @@ def _native(records: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
     import ops
 
-    feed = ops.feed()
+    feed = ops.loader_kernels()
     if feed is None:
         raise LeftOut("the operators are not compiled")
     few, many = few_of(_opened(records, scratch)), _many(batch) * batch
@@ -418,7 +418,7 @@ def _convert(records: Path, scratch: str, batch: int, workers: int) -> Iterator[
     import ops
     from pipeline.decode.to_mxnet import Normaliser
 
-    feed = ops.feed()
+    feed = ops.loader_kernels()
     if feed is None:
         raise LeftOut("the operators are not compiled")
     random, few = np.random.default_rng(0), few_of(_opened(records, scratch))

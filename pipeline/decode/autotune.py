@@ -16,8 +16,8 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from ops import feed
-from ops.feed import Feed
+from ops import loader_kernels
+from ops.feed import LoaderKernels
 from pipeline.decode.dali import PATHS, release_memory
 from pipeline.decode.decoders import DEPTH, batches_per_group, make_decoder
 from pipeline.decode.faults import GraphError
@@ -194,7 +194,7 @@ def _sample_steps(batch_size: int) -> int:
 def _choose_without_gpu(
     records: RecordSet, gather: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[str, str]:
-    kernels, fault, count = feed(), None, PROBE_IMAGES
+    kernels, fault, count = loader_kernels(), None, PROBE_IMAGES
     try:
         if kernels is not None:
             count = fallback_count(records, kernels)
@@ -213,7 +213,7 @@ def _choose_without_gpu(
     return "native", "decode: native"
 
 
-def fallback_count(records: RecordSet, kernels: Feed) -> int:
+def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
     """Return how many of PROBE_IMAGES images our decoder leaves to DALI."""
     reader, decoder = RecordReader(records, kernels), kernels.decoder(1)
     out = np.empty((PROBE_IMAGES, *records.image_size, 3), np.uint8)

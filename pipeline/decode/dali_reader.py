@@ -255,7 +255,7 @@ class DaliReaderDecoder:
             gpu=self._device_id,
             decodes_on_gpu=PATHS[self._decode].device == "mixed",
         )
-        return copy_to_ndarray(tensor, self._ctx)
+        return copy_to_ndarray(tensor, self._ctx, self._reader.kernels)
 
 
 @pipeline_def

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import mxnet as mx
 import numpy as np
 
-from ops import feed
+from ops import loader_kernels
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.dali import DecodeGraph
 from pipeline.decode.dali_reader import DaliReaderDecoder
@@ -218,7 +218,7 @@ def make_decoder(
     start
         Where the sampler starts.
     """
-    ctx, compiled = ctx or mx.cpu(), feed()
+    ctx, compiled = ctx or mx.cpu(), loader_kernels()
     decode = decode or ("native" if compiled else "cpu")
     if decode == "native" and not compiled:
         raise ValueError(

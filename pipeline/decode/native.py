@@ -13,7 +13,7 @@ from collections.abc import Callable
 import mxnet as mx
 import numpy as np
 
-from ops.feed import Feed
+from ops.feed import LoaderKernels
 from ops.jpeg_decoder import CUT_OFF, Decoding
 from pipeline.decode.dali import MEAN, STD, DecodeGraph
 from pipeline.decode.faults import take_dense
@@ -32,7 +32,7 @@ class JpegFallbackDecoder:
     """
 
     def __init__(
-        self, reader: RecordReader, *, max_images: int, threads: int, kernels: Feed | None
+        self, reader: RecordReader, *, max_images: int, threads: int, kernels: LoaderKernels | None
     ):
         self.reader, self._image_size = reader, reader.records.image_size
         self._max_images, self._threads, self._kernels = max_images, threads, kernels

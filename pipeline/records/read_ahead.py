@@ -49,12 +49,12 @@ class ReadAhead:
         if not self._remaining:
             return
         self._remaining -= 1
-        feed = self._reader.feed
+        kernels = self._reader.kernels
         for file, start, size in self._pages(rows):
-            if feed is None:
+            if kernels is None:
                 advise(self._reader.maps[file], start, size, mmap.MADV_WILLNEED)
             else:
-                feed.read_ahead(self._reader.maps[file], start, size)
+                kernels.read_ahead(self._reader.maps[file], start, size)
 
     def _pages(self, rows: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """Return (file, offsets, sizes) of the pages that hold the records of some rows."""

@@ -15,7 +15,7 @@ from pipeline.records.record_set import RecordSet
 from pipeline.records.recordio import MAGIC, frames, map_rec, no_image, read_headers
 
 if TYPE_CHECKING:
-    from ops.feed import Feed  # which brings MXNet
+    from ops.feed import LoaderKernels  # which brings MXNet
 
 CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
 MAX_SIZE_OVER_MEAN = 16  # of an image in an array of images; its row sets the length of all
@@ -42,11 +42,11 @@ class BufferRing:
 class RecordReader:
     """Images of a record set by row, through memory maps of the .rec files.
 
-    With ``feed``, the compiled functions, ``gather`` makes arrays and ``find`` works.
+    With ``kernels``, ``gather`` makes arrays and ``find`` works.
     """
 
-    def __init__(self, records: RecordSet, feed: Feed | None = None):
-        self.records, self.feed = records, feed
+    def __init__(self, records: RecordSet, kernels: LoaderKernels | None = None):
+        self.records, self.kernels = records, kernels
         self.maps = [map_rec(rec) for rec in records.files]
         """The bytes of each .rec, uint8 (n,)."""
         columns = (records.keys, records.offsets, records.labels, records.file)
@@ -100,11 +100,11 @@ class RecordReader:
         With the compiled functions only.  0 bytes where no whole record lies, and for a record in
         parts: ``read`` tells them apart.
         """
-        assert self.feed is not None
+        assert self.kernels is not None
         offsets = self.records.offsets[rows]
         addresses, sizes = np.empty((2, len(rows)), dtype=np.int64)
         for file, places in self.records.by_file(rows):
-            addresses[places], sizes[places] = self.feed.find_pictures(
+            addresses[places], sizes[places] = self.kernels.find_images(
                 self.maps[file], offsets[places]
             )
         np.maximum(sizes, 0, out=sizes)
@@ -144,16 +144,16 @@ class RecordReader:
 
     def _gather(self, rows: np.ndarray, buffers: BufferRing) -> np.ndarray | None:
         """Return the array of ``gather``; None where a list is needed."""
-        if self.feed is None:
+        if self.kernels is None:
             return None
         addresses, sizes = self.find(rows)
         longest = int(sizes.max())
         if not sizes.min() or longest > MAX_SIZE_OVER_MEAN * max(sizes.mean(), _MIN_MEAN_BYTES):
             return None
-        if self.feed.find_turned(addresses, sizes).any():
+        if self.kernels.find_turned(addresses, sizes).any():
             return None
         array = buffers.take(len(rows), longest + 2)
-        if self.feed.gather(addresses, sizes, array):
+        if self.kernels.gather(addresses, sizes, array):
             images = [row[:size] for row, size in zip(array, sizes.tolist(), strict=True)]
             self._refuse_cut_off(rows, images)
         return array
@@ -174,7 +174,7 @@ class RecordReader:
         images = list(images)
         for place in turned:
             row, image = int(rows[place]), images[place]
-            if self.feed is not None and self.feed.is_cut_off(image):
+            if self.kernels is not None and self.kernels.is_cut_off(image):
                 raise self.records.image_error(row, CUT_OFF_IMAGE)
             copy = upright(image)
             if copy is None:

@@ -26,7 +26,7 @@ MEAN, STD = 127.5, 128.0
 @pytest.fixture
 def feed():
     ops.use("native")
-    found = ops.feed()
+    found = ops.loader_kernels()
     assert found is not None
     return found
 
@@ -71,7 +71,7 @@ random = np.random.default_rng(0)
 for size in SIZES:
     pictures = random.integers(0, 256, (5, *size, 3), dtype=np.uint8)
     rows, mirror = random.integers(0, 5, 8), random.random(8) < 0.5
-    found = normalised(ops.feed(), pictures, rows, mirror)
+    found = normalised(ops.loader_kernels(), pictures, rows, mirror)
     assert (found == expected(pictures, rows, mirror)).all()
 """
 
@@ -102,7 +102,7 @@ def test_a_record_that_is_not_there_is_named_and_nothing_is_read_beyond_the_file
     records = open_records(make_records(3, 2), tmp_path)
     data = map_rec(records.files[0])
     offsets = np.array([records.offsets[0], 4, -1, len(data) - 4, 10 * len(data)])
-    addresses, sizes = feed.find_pictures(data, offsets)
+    addresses, sizes = feed.find_images(data, offsets)
     (picture,) = RecordReader(records).read(np.arange(1))
     assert ctypes.string_at(int(addresses[0]), int(sizes[0])) == picture.tobytes()
     assert sizes[1:].tolist() == [-1] * 4 and not addresses[1:].any()

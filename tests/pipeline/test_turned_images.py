@@ -170,7 +170,7 @@ def test_a_turned_image_that_cannot_be_decoded_is_refused_by_key(
 def test_the_list_for_decoders_on_gpus_holds_upright_images(made):
     records, jpegs = made
     ops.use("native")
-    for feed in (None, ops.feed()):
+    for feed in (None, ops.loader_kernels()):
         reader, rows = RecordReader(records, feed), np.arange(NUMBER)
         for memory in (None, BufferRing(1)):
             images = reader.gather(rows, memory)

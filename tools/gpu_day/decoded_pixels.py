@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ops.feed import Feed
+from ops.feed import LoaderKernels
 from pipeline.decode.dali import STD, DecodeGraph
 from pipeline.sampling.augmentation import Augmentation, choose_params
 
@@ -42,7 +42,7 @@ def pixels(
     mode: str,
     augmentation: Augmentation,
     device_id: int | None,
-    feed: Feed | None,
+    feed: LoaderKernels | None,
 ) -> np.ndarray:
     """Return normalised images, float32 (B, 3, H, W), as a loader with this decode mode has them.
 
@@ -80,7 +80,9 @@ def pixels(
     return found
 
 
-def native_pixels(jpegs: list[np.ndarray], size: tuple[int, int], feed: Feed | None) -> np.ndarray:
+def native_pixels(
+    jpegs: list[np.ndarray], size: tuple[int, int], feed: LoaderKernels | None
+) -> np.ndarray:
     """Return the pixels of the compiled decoder, uint8 (B, H, W, 3)."""
     if feed is None:
         raise RuntimeError("there are no compiled functions")

@@ -60,7 +60,7 @@ def compare_modes(
         with parts.part(what):
             found = {}
             for name, augmentation in AUGMENTATIONS.items():
-                image = pixels(jpegs, mode, augmentation, device_id, ops.feed())
+                image = pixels(jpegs, mode, augmentation, device_id, ops.loader_kernels())
                 found[name] = difference(image, true[name])
             said = {name: f"{d.mean} mean, {d.largest} at most" for name, d in found.items()}
             wrong = {name: said[name] for name, d in found.items() if not d.small}

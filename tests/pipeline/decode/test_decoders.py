@@ -251,7 +251,9 @@ def mixed(make_records, make_face, tmp_path_factory):
 @pytest.mark.parametrize("name", ["dali", "native", "cached", "cached dali"])
 def test_images_that_our_decoder_leaves_are_decoded_all_the_same(mixed, name, batch_size):
     ops.use("native")
-    assert (RecordReader(mixed, ops.feed()).find(np.arange(64))[1] == 0).sum() == 8  # in parts
+    assert (
+        RecordReader(mixed, ops.loader_kernels()).find(np.arange(64))[1] == 0
+    ).sum() == 8  # in parts
     count = 80 // batch_size + 1
     plain, _ = images_of(mixed, "plain", batch_size, count)
     found, _ = images_of(mixed, name, batch_size, count, threads=2)

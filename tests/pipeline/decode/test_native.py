@@ -35,7 +35,7 @@ def records(make_records, make_face, tmp_path_factory):
 
 def decoder_of(records, compiled=True):
     ops.use("native")
-    kernels = ops.feed()
+    kernels = ops.loader_kernels()
     reader = RecordReader(records, kernels)
     return JpegFallbackDecoder(
         reader, max_images=COUNT, threads=2, kernels=kernels if compiled else None

@@ -26,7 +26,7 @@ DEVICES = [mx.cpu(), mx.cpu(1), mx.Context("cpu_shared", 0)]
 @pytest.fixture(scope="module")
 def kernels():
     ops.use("native")
-    found = ops.feed()
+    found = ops.loader_kernels()
     ops.use("plain")
     return found
 
@@ -40,13 +40,16 @@ def test_labels(ctx):
     assert array.asnumpy().tolist() == [3, 1 << 24, 0]
 
 
+@pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("ctx", DEVICES, ids=str)
-def test_a_tensor_of_dali_is_copied(ctx):
+def test_a_tensor_of_dali_is_copied(kernels, ctx, pooled):
     graph = DecodeGraph(2, "cpu", 1, 1, None, NO_AUGMENTATION, source="pixels")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3), dtype=np.uint8)
     params = choose_params(Augmentation(), np.arange(2), 1, 0, (8, 6))
     graph.feed(pixels, params)
-    array = copy_to_ndarray(graph.take().as_tensor(), ctx)
+    tensor = graph.take().as_tensor()
+    array = copy_to_ndarray(tensor, ctx, kernels if pooled else None)
+    assert (array.asnumpy() == np.array(tensor)).all()
     expected = array.asnumpy().copy()
     graph.release()
     graph.feed(255 - pixels, params)  # the tensor's memory is written again

@@ -298,7 +298,7 @@ def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
     folder = shutil.copytree(make_records(4, 5), tmp_path / "set")
     records = open_records(folder, tmp_path)
     ops.use("native")
-    feed = ops.feed()
+    feed = ops.loader_kernels()
     ops.use("plain")
     reader = RecordReader(records, feed)
     cache = DecodedCache(records, 100, tmp_path)

@@ -198,7 +198,7 @@ def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, ope
 
     if held(np.array([99])):
         pytest.skip("this file system keeps its files in memory")
-    read_ahead = ReadAhead(records, RecordReader(records, ops.feed()))
+    read_ahead = ReadAhead(records, RecordReader(records, ops.loader_kernels()))
     assert not held(rows)
     read_ahead(rows)
     until = time.monotonic() + FETCH_SECONDS

@@ -18,7 +18,7 @@ from pipeline.records.writer import MAGIC_BYTES
 @pytest.fixture(scope="module")
 def feed():
     ops.use("native")
-    found = ops.feed()
+    found = ops.loader_kernels()
     ops.use("plain")
     return found
 

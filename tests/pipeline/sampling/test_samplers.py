@@ -39,7 +39,7 @@ def block_sampler(records, batch_size=BATCH, **options):
 @pytest.fixture(scope="module")
 def kernels():
     ops.use("native")
-    found = ops.feed()
+    found = ops.loader_kernels()
     ops.use("plain")
     return found
 

@@ -13,7 +13,7 @@ from pipeline.sampling.window_order import window_order
 @pytest.fixture(scope="module")
 def kernels():
     ops.use("native")
-    found = ops.feed()
+    found = ops.loader_kernels()
     ops.use("plain")
     return found
 
