@@ -93,7 +93,7 @@ def test_a_damaged_image_is_named_whoever_decodes(make_records, make_face, tmp_p
     pictures[3] = (1, pictures[3][1].replace(b"\xff\xdb", b"\xff\xfe"))
     broken = open_records(make_records(3, 2, pictures=pictures), tmp_path)
     said = refused(broken, np.arange(6), gpu=3, decodes_on_gpu=True)
-    assert said.startswith(f"{broken.picture(3)} cannot be decoded; ")
+    assert said.startswith(f"{broken.image_name(3)} cannot be decoded; ")
 
 
 @pytest.mark.parametrize(
