@@ -179,11 +179,18 @@ def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarra
     return out
 
 
+def pieces(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    """Return pieces of an array: views of it, or copies where its file may become shorter."""
+    if not is_guarded(data):
+        data, sizes = copied(data, begins, ends - begins), ends - begins
+        ends = np.cumsum(sizes)
+        begins = ends - sizes
+    return [data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+
+
 def piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
-    """Return bytes of a mapped file, as far as it goes: a copy where it may become shorter."""
-    if is_guarded(data):
-        return data[begin : begin + size]
-    return copied(data, np.array([begin]), np.array([min(size, len(data) - begin)]))
+    """Return one piece of an array, as far as it goes."""
+    return pieces(data, np.array([begin]), np.array([min(begin + size, len(data))]))[0]
 
 
 @functools.cache

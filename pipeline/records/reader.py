@@ -200,12 +200,7 @@ class RecordReader:
             self.check_files()
             rec, key = self.records.files[self.records.file[row]], int(self.records.keys[row])
             raise no_image(rec, key, int(headers.length[place]), int(headers.flag[place]))
-        if mapped.is_guarded(data):
-            images = [data[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)]
-        else:
-            whole, ends = mapped.copied(data, start, end - start), np.cumsum(end - start)
-            starts = (ends - end + start).tolist()
-            images = [whole[a:b] for a, b in zip(starts, ends.tolist(), strict=True)]
+        images = mapped.pieces(data, start, end)
         for i in np.flatnonzero(headers.cflag):
             whole = self._join(data, int(rows[i]), int(offsets[i]))
             images[i] = whole[start[i] - offsets[i] - 8 :]

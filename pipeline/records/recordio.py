@@ -112,7 +112,10 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
             table = _numbers_by_line(idx, start, text)
         for part, column in zip(parts, table.T, strict=True):
             part.append(column.copy())
-    keys, offsets = (_joined(part) for part in parts)
+    keys = np.concatenate(parts[0])
+    parts[0].clear()  # or both would be there twice
+    offsets = np.concatenate(parts[1])
+    parts[1].clear()
     if not len(keys):
         raise RecordError(
             f"{idx}: holds no line of key, tab, offset, got {idx.stat().st_size} bytes; make or "
@@ -199,12 +202,6 @@ def _numbers_by_line(idx: Path, start: int, text: bytes) -> np.ndarray:
             f"{_LARGEST}; the file is damaged, make or copy it again"
         )
     return np.array(table, dtype=np.int64)
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    whole = np.concatenate(parts)
-    parts.clear()
-    return whole
 
 
 def shown(text: bytes) -> str:
