@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import loader_throughput
 from benchmarks.harness import chart, report, timing
-from benchmarks.harness.process import CORES, Rival
+from benchmarks.harness.process import CORES, Candidate
 from benchmarks.steps import graph_steps
 from launch.config.paths import home_path
 from launch.environment.gpu import Driver
@@ -75,11 +75,11 @@ def main() -> int:
             return 1
         width = max(len(row["name"]) for row in rows)
         print("\n" + "\n".join(report.table(rows, width, COLUMNS)))
-        rivals = group(folder, pictures, rows[0], device_id, batch)
+        candidates = group(folder, pictures, rows[0], device_id, batch)
         print(
             f"\n{rows[0]['name']}, the best of them, and Gluon's DataLoader in turns:", flush=True
         )
-        race = timing.race(rivals, seconds / 2, rounds=arguments.rounds)
+        race = timing.race(candidates, seconds / 2, rounds=arguments.rounds)
     report.compare(race.rows, ())
     ours = [row["images_per_second"] for row in race.rows if row["name"] == rows[0]["name"]]
     for row in race.rows:  # steps are of different numbers of images
@@ -178,7 +178,7 @@ def grid(
 
 def group(
     records: Path, pictures: Path, best: dict[str, Any], device_id: int | None, batch: int
-) -> list[Rival]:
+) -> list[Candidate]:
     """Return the best cell of the grid and the DataLoaders that it is held against.
 
     Parameters
@@ -191,14 +191,16 @@ def group(
     scratch, steps = str(pictures.parent), max(1, round(STEP_IMAGES / best["batch"]))
     settings = {"records": str(records), "scratch": scratch, "device_id": device_id}
     settings |= {key: best[key] for key in ("path", "threads", "batch")} | {"batches": steps}
-    rivals = [Rival(best["name"], GRAPH, settings, images=best["batch"] * steps, steady=True)]
+    candidates = [
+        Candidate(best["name"], GRAPH, settings, images=best["batch"] * steps, steady=True)
+    ]
     steps = max(1, round(GLUON_STEP_IMAGES / batch))
     for workers in up_to(min(16, CORES), THREADS, False):
         settings = {"kind": "cv2", "records": str(records), "pictures": str(pictures)}
         settings |= {"scratch": scratch, "batch": batch, "batches": steps, "workers": workers}
         name = f"gluon dataloader cv2 workers={workers}"
-        rivals.append(Rival(name, MXNET, settings, images=batch * steps, steady=True))
-    return rivals
+        candidates.append(Candidate(name, MXNET, settings, images=batch * steps, steady=True))
+    return candidates
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import loader_throughput
 from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
 from benchmarks.harness import report
-from benchmarks.harness.process import CORES, Rival, WorkerError
+from benchmarks.harness.process import CORES, Candidate, WorkerError
 from benchmarks.harness.timing import Result, quartiles
 from launch.config.paths import home_path
 
@@ -92,8 +92,8 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
-        rivals = group(*files, batch, arguments.quick)
-        chosen, _ = report.choose([rivals], arguments.only, arguments.torch)
+        candidates = group(*files, batch, arguments.quick)
+        chosen, _ = report.choose([candidates], arguments.only, arguments.torch)
         row_s = arguments.seconds / max(1, sum(map(len, chosen)))
         probe_s = QUICK_PROBE_S if arguments.quick else PROBE_S
         probe_s = max(QUICK_PROBE_S, min(probe_s, row_s / ROW_PROBES))
@@ -107,10 +107,10 @@ def main() -> int:
         )
         title = f"feed rates beside {arguments.load} busy cores"
         with busy_cores(arguments.load):
-            return report.run(title, [rivals], arguments, (), True, COLUMNS, result_of)
+            return report.run(title, [candidates], arguments, (), True, COLUMNS, result_of)
 
 
-def group(records: Path, pictures: Path, batch: int, quick: bool = False) -> list[Rival]:
+def group(records: Path, pictures: Path, batch: int, quick: bool = False) -> list[Candidate]:
     """Return the loaders, ours by random access first; their steps are single batches.
 
     Parameters
@@ -120,21 +120,21 @@ def group(records: Path, pictures: Path, batch: int, quick: bool = False) -> lis
     quick
         Only the rows without which the others mean nothing.
     """
-    rivals = [
-        replace(rival, settings=rival.settings | {"batches": 1}, images=batch)
-        for rival in loader_throughput.group(records, pictures, batch)
-        if rival.settings["kind"] not in (NOT_FED + SLOWER if quick else NOT_FED)
+    candidates = [
+        replace(candidate, settings=candidate.settings | {"batches": 1}, images=batch)
+        for candidate in loader_throughput.group(records, pictures, batch)
+        if candidate.settings["kind"] not in (NOT_FED + SLOWER if quick else NOT_FED)
     ]
 
-    def has_row(rival: Rival) -> bool:
-        workers = rival.settings["workers"]
+    def has_row(candidate: Candidate) -> bool:
+        workers = candidate.settings["workers"]
         # MXNet's iterator does with more threads what it does with one.
-        as_many_as_cores = quick or rival.settings["kind"] == "iterator"
-        return rival.name.startswith("ours") or (
+        as_many_as_cores = quick or candidate.settings["kind"] == "iterator"
+        return candidate.name.startswith("ours") or (
             workers == CORES if as_many_as_cores else workers > 0
         )
 
-    return [rival for rival in rivals if has_row(rival)]
+    return [candidate for candidate in candidates if has_row(candidate)]
 
 
 @contextmanager
@@ -202,7 +202,7 @@ class FeedResult(Result):
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
         """Return the row of the JSON."""
-        batch = self.rival.images
+        batch = self.candidate.images
         own = [batch / seconds for seconds in self.own]
         shares = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
         row = super().row(ours) | {"load": self.load, "probes": self.probes}
@@ -236,7 +236,7 @@ class FeedResult(Result):
         best = search(probe, guess, self.precision, late)
         self.cut_short += late()
         if best is None:
-            slowest = self.rival.images / (SPAN * guess)
+            slowest = self.candidate.images / (SPAN * guess)
             raise WorkerError(f"waits {SHARE:.0%} of the time even at {slowest:,.1f} images/s")
         place = tried.index(best)
         self.best.append(best)
@@ -253,8 +253,8 @@ class FeedResult(Result):
 
     def _probe(self, interval: float) -> Probe:
         self.probes += 1
-        rate = self.rival.images / interval
-        self.progress(f"{self.rival.name}: probe {self.probes}, {rate:,.0f} images/s")
+        rate = self.candidate.images / interval
+        self.progress(f"{self.candidate.name}: probe {self.probes}, {rate:,.0f} images/s")
         batches = max(LEAST, math.ceil(self.probe_s / max(interval, self.batch_s)))
         return self._take(batches, math.ceil(SETTLE * batches), interval)
 

@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import record_set, report
-from benchmarks.harness.process import CORES, Rival
+from benchmarks.harness.process import CORES, Candidate
 from benchmarks.harness.timing import Result
 from launch.config.paths import home_path
 from pipeline.records.index_cache import write_image_index
@@ -54,13 +54,21 @@ def main() -> int:
     with prepared(arguments.records, arguments.batch, repeated) as (records, pictures, batch):
         if arguments.cold:
             arguments.seconds = arguments.seconds or (0 if arguments.quick else COLD_SECONDS)
-            rivals = cold_group(records, pictures, batch)
+            candidates = cold_group(records, pictures, batch)
             options: dict[str, Any] = {"columns": COLD_COLUMNS, "result_of": ColdResult}
-            return report.run("loaders, from the disk", [rivals], arguments, (), True, **options)
-        rivals = group(records, pictures, batch)
+            return report.run(
+                "loaders, from the disk", [candidates], arguments, (), True, **options
+            )
+        candidates = group(records, pictures, batch)
         if arguments.quick:
-            rivals = [rival for rival in rivals if rival.settings.get("workers", 0) in (0, CORES)]
-        return report.run("loaders", [rivals], arguments, (RAW, DALI, NATIVE, CONVERT), rates=True)
+            candidates = [
+                candidate
+                for candidate in candidates
+                if candidate.settings.get("workers", 0) in (0, CORES)
+            ]
+        return report.run(
+            "loaders", [candidates], arguments, (RAW, DALI, NATIVE, CONVERT), rates=True
+        )
 
 
 @contextmanager
@@ -80,7 +88,7 @@ def prepared(
     repeated
         Where there is none, one with each picture several times.
     """
-    # Rivals run in another folder.
+    # Candidates run in another folder.
     records = given.resolve() if given else record_set.made_set()
     if repeated and not given:
         records = record_set.repeated_set(records)
@@ -94,7 +102,7 @@ def prepared(
         yield records, pictures, min(batch, len(opened))
 
 
-def group(records: Path, pictures: Path, batch: int) -> list[Rival]:
+def group(records: Path, pictures: Path, batch: int) -> list[Candidate]:
     """Return all loaders, ours first.
 
     Parameters
@@ -104,11 +112,11 @@ def group(records: Path, pictures: Path, batch: int) -> list[Rival]:
     """
     batches = max(1, round(STEP_IMAGES / batch))
 
-    def row(name: str, kind: str, workers: int = 0, needs: str = "") -> Rival:
+    def row(name: str, kind: str, workers: int = 0, needs: str = "") -> Candidate:
         settings = {"kind": kind, "records": str(records), "pictures": str(pictures)}
         settings |= {"scratch": str(pictures.parent), "batch": batch, "batches": batches}
         settings |= {"workers": workers}
-        return Rival(name, MXNET, settings, needs, images=batch * batches, steady=True)
+        return Candidate(name, MXNET, settings, needs, images=batch * batches, steady=True)
 
     ours = [row(name, kind) for name, kind in OURS.items()]
     workers = [0, *(n for n in (1, 2, 4, 8, 16, 32) if n < CORES), CORES]
@@ -134,11 +142,13 @@ def group(records: Path, pictures: Path, batch: int) -> list[Rival]:
             settings = {"kind": kind, "pictures": str(pictures), "batch": batch, "workers": n}
             settings["batches"] = batches
             images = batch * batches
-            rows.append(Rival(f"{name}={n}", TORCH, settings, "torch", images=images, steady=True))
+            rows.append(
+                Candidate(f"{name}={n}", TORCH, settings, "torch", images=images, steady=True)
+            )
     return rows
 
 
-def cold_group(records: Path, pictures: Path, batch: int) -> list[Rival]:
+def cold_group(records: Path, pictures: Path, batch: int) -> list[Candidate]:
     """Return ours from the disk; a step is an epoch, as far as it is not longer than COLD_IMAGES.
 
     Parameters
@@ -151,7 +161,7 @@ def cold_group(records: Path, pictures: Path, batch: int) -> list[Rival]:
     settings = {"records": str(records), "pictures": str(pictures)}
     settings |= {"scratch": str(pictures.parent), "batch": batch, "batches": batches}
     return [
-        Rival(
+        Candidate(
             *(name, MXNET, {**settings, "kind": kind, "cold": True}),
             images=batch * batches,
             steady=True,

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import loader_throughput
 from benchmarks.harness import report
-from benchmarks.harness.rivals import ROOT
+from benchmarks.harness.baselines import ROOT
 from benchmarks.steps.loader_steps import SOURCES, warm
 from launch.config.paths import home_path
 from pipeline.decode.cache import FOLDER, PREFIX

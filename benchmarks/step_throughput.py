@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import loader_throughput
 from benchmarks.harness import report, timing
-from benchmarks.harness.process import CORES, Rival
+from benchmarks.harness.process import CORES, Candidate
 from benchmarks.harness.timing import Result
 from launch.config.paths import home_path
 
@@ -54,7 +54,7 @@ def main() -> int:
         return report.run(title, groups, arguments, (), True, COLUMNS, FedResult)
 
 
-def group(records: Path, pictures: Path, net: str, batch: int) -> list[Rival]:
+def group(records: Path, pictures: Path, net: str, batch: int) -> list[Candidate]:
     """Return the loaders that feed one network, the fixed batch first.
 
     Parameters
@@ -65,13 +65,13 @@ def group(records: Path, pictures: Path, net: str, batch: int) -> list[Rival]:
         A name of NETS.
     """
 
-    def row(name: str, loader: str, workers: int = 0) -> Rival:
+    def row(name: str, loader: str, workers: int = 0) -> Candidate:
         settings = {"loader": loader, "workers": workers, "net": "mobilefacenet", "batch": batch}
         settings |= {"options": {"embedding_size": EMBEDDING, "width": NETS[net]}}
         settings |= {"records": str(records), "pictures": str(pictures)}
         settings |= {"scratch": str(pictures.parent)}
         same = loader in ("dali", "cpu")
-        return Rival(
+        return Candidate(
             *(f"{name} {net} B={batch}", FED, settings),
             images=batch,
             same_value=same,
@@ -115,7 +115,7 @@ class FedResult(Result):
     def row(self, ours: Result | None = None) -> dict[str, Any]:
         """Return the row of the JSON; ours is what has the fixed batch, if it takes part."""
         row = super().row(ours) | {"waiting": statistics.median(self.waits)}
-        if ours and ours.rival.settings["loader"] == "synthetic":
+        if ours and ours.candidate.settings["loader"] == "synthetic":
             row["of_synthetic"] = 1 / row["times_ours"]
         return row
 

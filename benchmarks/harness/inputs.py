@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same random numbers for every rival, whatever library it computes with; NumPy alone."""
+"""The same random numbers for every candidate, whatever library it computes with; NumPy alone."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def made_set(folder: Path = FOLDER, images: int = IMAGES) -> Path:
     classes = images // PER_PERSON
     if read_property(folder / "property")[0] != classes:
         pictures = ((i // PER_PERSON, jpeg) for i, jpeg in enumerate(_pictures(images)))
-        # Without header and identity records, which not every rival can read.
+        # Without header and identity records, which not every candidate can read.
         write_record_set(folder, pictures, classes, (SIDE, SIDE), header=False)
     return folder
 

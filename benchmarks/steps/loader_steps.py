@@ -20,7 +20,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import rivals
+from benchmarks.harness import baselines
 from benchmarks.harness.process import CORES
 from benchmarks.harness.worker import LeftOut, Work, serve
 from launch.ranks.malloc import keep_memory
@@ -336,7 +336,7 @@ def _raw(records: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]
 
     It goes through the JPEGs of KEPT pictures, which are in memory.
     """
-    rivals.use_folder()
+    baselines.use_folder()
     try:
         import simplejpeg
     except ImportError as error:

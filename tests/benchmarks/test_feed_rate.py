@@ -11,7 +11,7 @@ import pytest
 from benchmarks.feed_rate import NOISE, FeedResult, group
 from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
 from benchmarks.harness import worker
-from benchmarks.harness.process import CORES, Process, Rival
+from benchmarks.harness.process import CORES, Candidate, Process
 from benchmarks.loader_throughput import prepared
 from benchmarks.step_throughput import FedResult
 from benchmarks.step_throughput import group as fed_group
@@ -146,14 +146,14 @@ def test_the_device_sleeps_between_steps_and_gives_up_early(monkeypatch):
 
 
 def test_a_worker_tells_how_long_it_took_with_the_sleeping():
-    with Process(Rival("ours", "tests.benchmarks.echo_steps", {})) as process:
+    with Process(Candidate("ours", "tests.benchmarks.echo_steps", {})) as process:
         answer = process.ask(steps=3, interval=0.01)
         assert len(answer["seconds"]) == 3 and answer["elapsed"] >= sum(answer["seconds"]) + 0.03
         assert len(process.ask(steps=3, interval=0.01, most_s=0.0)["seconds"]) == 1
 
 
 def test_rows_of_feed_rates_compare_rounds_with_themselves():
-    result = FeedResult(Rival("ours", "", {}, images=8), hollow(), load=2)
+    result = FeedResult(Candidate("ours", "", {}, images=8), hollow(), load=2)
     for own, batch_s in ((0.010, 0.020), (0.020, 0.025), (0.030, 0.030)):
         result.own.append(own)
         result.seconds.append(batch_s)
@@ -168,7 +168,7 @@ def test_rows_of_feed_rates_compare_rounds_with_themselves():
 
 
 def test_nobody_feeds_more_than_it_gives():
-    result = FeedResult(Rival("ours", "", {}, images=8), hollow())
+    result = FeedResult(Candidate("ours", "", {}, images=8), hollow())
     result.own, result.seconds = [0.0104], [0.010]
     result.best = [Probe(0.0098, 0.02, 1.0, 1)]
     row = result.row()
@@ -192,7 +192,7 @@ class Device:
 
 def test_own_rate_is_measured_beside_each_probe():
     device = Device(lambda number: BATCH_S)
-    result = FeedResult(Rival("ours", "", {}, images=8), device)
+    result = FeedResult(Candidate("ours", "", {}, images=8), device)
     result.first_turn()
     result.later_turn()
     assert result.rounds == len(result.own) == len(result.best) == 2
@@ -203,7 +203,7 @@ def test_own_rate_is_measured_beside_each_probe():
 
 def test_a_machine_that_changes_between_rounds_changes_no_share():
     device = Device(lambda number: BATCH_S if number < 20 else 2 * BATCH_S)
-    result = FeedResult(Rival("ours", "", {}, images=8), device)
+    result = FeedResult(Candidate("ours", "", {}, images=8), device)
     result.first_turn()
     device.batch_s = lambda number: 2 * BATCH_S
     result.later_turn()
@@ -219,7 +219,7 @@ def test_no_step_but_the_timed_ones_counts_as_waiting():
             asked.append(request)
             return {**super().ask(steps=1), "value": 0.0, "seconds_without_update": [], "waited": 1}
 
-    result = FedResult(Rival("ours", "", {}, images=8), Waits(lambda number: BATCH_S))
+    result = FedResult(Candidate("ours", "", {}, images=8), Waits(lambda number: BATCH_S))
     result.first_turn()
     result.later_turn()
     assert [request["untimed"] for request in asked] == [0, 0]  # they would be waited for, too
@@ -227,7 +227,7 @@ def test_no_step_but_the_timed_ones_counts_as_waiting():
 
 def test_rows_of_training_are_shares_of_the_fixed_batch():
     fixed, fed = (
-        FedResult(Rival(loader, "", {"loader": loader}, images=8), hollow())
+        FedResult(Candidate(loader, "", {"loader": loader}, images=8), hollow())
         for loader in ("synthetic", "cpu")
     )
     fixed.seconds, fixed.waits = [0.1], [0.0]
@@ -244,7 +244,7 @@ def hollow() -> Process:
 
 
 def test_every_kind_of_loader_has_a_row(tmp_path):
-    found = [rival.name for rival in group(tmp_path, tmp_path / "pictures.rec", 4)]
+    found = [candidate.name for candidate in group(tmp_path, tmp_path / "pictures.rec", 4)]
     assert found[0] == "ours random-access"
     expected = ["ours window", "ours decoded-cache", f"imagerecorditer threads={CORES}"]
     expected += [
@@ -253,7 +253,9 @@ def test_every_kind_of_loader_has_a_row(tmp_path):
     ]
     assert {*expected, f"torch dataloader cv2 workers={CORES}"} <= set(found)
     assert not [name for name in found if name.endswith("workers=0")]  # made when asked for
-    quick = [rival.name for rival in group(tmp_path, tmp_path / "pictures.rec", 4, quick=True)]
+    quick = [
+        candidate.name for candidate in group(tmp_path, tmp_path / "pictures.rec", 4, quick=True)
+    ]
     assert quick[0] == "ours random-access" and set(quick) < set(found)
     assert not [n for n in found if n.startswith(("limit", "synthetic", "gluon dataloader tr"))]
 
@@ -304,8 +306,8 @@ def test_those_whose_losses_must_agree_have_one_order(tiny_records, tmp_path):
             batches = build_loader(loader, opened, batch, seed=SEED, workers=0)
             orders[loader] = np.concatenate([b.label.asnumpy() for b in islice(batches, 10)])
             batches.close()
-        rivals = fed_group(folder, pictures, "mobilefacenet-0.0625", batch)
+        candidates = fed_group(folder, pictures, "mobilefacenet-0.0625", batch)
     assert (orders["dali"] == orders["cpu"]).all()
     assert (orders["gluon"] != orders["dali"]).any()
-    same = {rival.settings["loader"] for rival in rivals if rival.same_value}
+    same = {candidate.settings["loader"] for candidate in candidates if candidate.same_value}
     assert same == {"dali", "cpu"}

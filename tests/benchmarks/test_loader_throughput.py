@@ -82,15 +82,15 @@ def test_what_is_dropped_is_not_in_memory(tmp_path):
 def test_turns_from_the_disk_are_an_epoch(tmp_path, monkeypatch):
     pictures = tmp_path / "pictures.rec"
     pictures.with_suffix(".idx").write_text("0\t0\n" * 100)
-    rivals = cold_group(tmp_path, pictures, 8)
-    assert [rival.name for rival in rivals] == list(OURS)
-    assert {rival.images for rival in rivals} == {96}
+    candidates = cold_group(tmp_path, pictures, 8)
+    assert [candidate.name for candidate in candidates] == list(OURS)
+    assert {candidate.images for candidate in candidates} == {96}
     monkeypatch.setattr("benchmarks.loader_throughput.COLD_IMAGES", 50)
-    assert {rival.images for rival in cold_group(tmp_path, pictures, 8)} == {48}
+    assert {candidate.images for candidate in cold_group(tmp_path, pictures, 8)} == {48}
 
 
-def test_a_rival_has_all_cores(tmp_path):
-    found = [rival.name for rival in group(tmp_path, tmp_path / "pictures.rec", 4)]
+def test_a_baseline_has_all_cores(tmp_path):
+    found = [candidate.name for candidate in group(tmp_path, tmp_path / "pictures.rec", 4)]
     assert found[0] == "ours random-access" and len(found) == len(set(found))
     for name in (f"threads={CORES}", f"threads={2 * CORES}", f"threads=1 parts={CORES}"):
         assert f"imagerecorditer {name}" in found
