@@ -29,8 +29,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import loader_throughput
-from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
-from benchmarks.harness import report
+from benchmarks.harness import record_set, report
+from benchmarks.harness.feed_search import PRECISION, SHARE, SPAN, Probe, search
 from benchmarks.harness.process import CORES, Candidate, WorkerError
 from benchmarks.harness.timing import Result, quartiles
 from launch.config.paths import home_path
@@ -38,7 +38,7 @@ from launch.config.paths import home_path
 GROUP = 16  # batches: ours makes them in groups, of which whole ones are to be measured
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4
 QUICK_PRECISION = 0.05
-SETTLE = 0.25  # of a probe goes before it: what was made ahead was used up, and is made again
+SETTLE = 0.25  # of a probe goes before it: prefetch queues were emptied, and fill again
 LEAST = 3  # batches of a probe
 OWN_SHARE = 0.3  # of a probe's time is for the own rate, before it and after it
 SECONDS, QUICK_SECONDS = 560.0, 34.0  # of a whole run, if not told otherwise
@@ -91,7 +91,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
-    with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
+    with record_set.prepared(arguments.records, arguments.batch) as (*files, batch):
         candidates = group(*files, batch, arguments.quick)
         chosen, _ = report.choose([candidates], arguments.only, arguments.torch)
         row_s = arguments.seconds / max(1, sum(map(len, chosen)))
@@ -107,22 +107,24 @@ def main() -> int:
         )
         title = f"feed rates beside {arguments.load} busy cores"
         with busy_cores(arguments.load):
-            return report.run(title, [candidates], arguments, (), True, COLUMNS, result_of)
+            return report.run(
+                title, [candidates], arguments, rates=True, columns=COLUMNS, result_of=result_of
+            )
 
 
-def group(records: Path, pictures: Path, batch: int, quick: bool = False) -> list[Candidate]:
+def group(records: Path, image_rec: Path, batch: int, quick: bool = False) -> list[Candidate]:
     """Return the loaders, ours by random access first; their steps are single batches.
 
     Parameters
     ----------
-    records, pictures, batch
-        As `loader_throughput.prepared` yields them.
+    records, image_rec, batch
+        As `record_set.prepared` yields them.
     quick
         Only the rows without which the others mean nothing.
     """
     candidates = [
         replace(candidate, settings=candidate.settings | {"batches": 1}, images=batch)
-        for candidate in loader_throughput.group(records, pictures, batch)
+        for candidate in loader_throughput.group(records, image_rec, batch)
         if candidate.settings["kind"] not in (NOT_FED + SLOWER if quick else NOT_FED)
     ]
 
@@ -188,7 +190,7 @@ class FeedResult(Result):
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must be left for a later turn: those of the last one."""
+        """Return the seconds that must remain for a later turn: those of the last one."""
         return self.turn_s
 
     def first_turn(self) -> None:

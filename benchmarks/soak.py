@@ -26,8 +26,7 @@ from typing import Any, NamedTuple
 # Scripts are started by their path: put the root of the project on the module path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import loader_throughput
-from benchmarks.harness import report
+from benchmarks.harness import record_set, report
 from benchmarks.harness.baselines import ROOT
 from benchmarks.steps.loader_steps import SOURCES, warm
 from launch.config.paths import home_path
@@ -99,11 +98,11 @@ def one_by_one(
 def soaked(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Load with a kind of loader, stop it often; return the row of the JSON."""
     warm()
-    with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
-        records, pictures = files
+    with record_set.prepared(arguments.records, arguments.batch) as (*files, batch):
+        records, image_rec = files
 
         def started() -> Iterator[Any]:
-            return SOURCES[kind](records, str(pictures.parent), batch, 0)
+            return SOURCES[kind](records, str(image_rec.parent), batch, 0)
 
         row = {"name": f"ours {kind}"} | watched(started(), batch, 60 * arguments.minutes)
         row |= stopped(started, arguments.stops)

@@ -66,6 +66,7 @@ def run(
     title: str,
     groups: Sequence[Sequence[Candidate]],
     arguments: argparse.Namespace,
+    *,
     limits: Sequence[str] = (),
     rates: bool = False,
     columns: Sequence[tuple[str, str, str]] = (),
@@ -76,7 +77,7 @@ def run(
     Parameters
     ----------
     limits
-        Names of ceilings that every row is also given as a share of.
+        Names of upper bounds that every row is also given as a share of.
     rates
         Show images per second in the place of milliseconds.
     columns
@@ -142,7 +143,7 @@ def run(
 def choose(
     groups: Sequence[Sequence[Candidate]], only: str, torch: str
 ) -> tuple[list[list[Candidate]], list[str]]:
-    """Return the groups without what was not asked for or cannot be had, and why not."""
+    """Return the groups without what was not asked for or is not available, and why not."""
     chosen = [
         [candidate for candidate in group if re.search(only, candidate.name)] for group in groups
     ]

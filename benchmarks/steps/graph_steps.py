@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our decode graph alone, as the other end of benchmarks/decode_grid.py.
+"""Our decoders alone, as the other end of benchmarks/decode_grid.py.
 
-The path ``native`` alone needs mxnet.
+The path ``native`` alone needs mxnet.  What the benchmark calls in pipeline/decode is called here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness.worker import Work, serve
 
 if TYPE_CHECKING:
     from ops.feed import Feed
+    from pipeline.records import RecordSet
 
-AHEAD = 4  # batches, two of which were made while others had their turns
+PREFETCHED_BATCHES = 4  # two of which are prefetched while others have their turns
 
 
 def compiled() -> Feed | None:
-    """Return the compiled functions of loaders, None where they cannot be had."""
+    """Return the compiled functions of loaders, None if they are not available."""
     try:
         import ops
     except ImportError:  # no mxnet
@@ -27,7 +28,37 @@ def compiled() -> Feed | None:
     return ops.feed()
 
 
+def probe(
+    records: RecordSet,
+    path: str,
+    *,
+    batch: int,
+    threads: int,
+    device_id: int | None,
+    kernels: Feed | None,
+) -> Any:
+    """Return a warm decoder of a set: ``turn()``, ``rate(seconds)``, ``close()``.
+
+    Parameters
+    ----------
+    path, threads, device_id, batch
+        As `build` has them.
+    kernels
+        What `compiled` returns.
+
+    Raises
+    ------
+    RuntimeError
+        If the path is not available on this machine.
+    """
+    from pipeline.decode.autotune import Probe
+    from pipeline.sampling.augmentation import Augmentation
+
+    return Probe(records, path, batch, threads, device_id, Augmentation(), feed=kernels)
+
+
 def build(
+    *,
     records: str,
     scratch: str,
     path: str,
@@ -50,23 +81,27 @@ def build(
         Images of a batch, batches of a step.
     """
     from launch.environment.provenance import versions
-    from pipeline.decode.autotune import Probe
-    from pipeline.records.open import open_records
-    from pipeline.sampling.augmentation import Augmentation
+    from pipeline.records import open_records
 
-    opened = open_records(records, scratch)
-    probe = Probe(opened, path, batch, threads, device_id, Augmentation(), compiled())
+    decoder = probe(
+        open_records(records, scratch),
+        path,
+        batch=batch,
+        threads=threads,
+        device_id=device_id,
+        kernels=compiled(),
+    )
 
     def turns(count: int) -> float:
         for _ in range(count):
-            probe.turn()
+            decoder.turn()
         return 0.0
 
     def step(mark: Callable[[], None]) -> float:
         return turns(batches)
 
     def begin() -> None:
-        turns(AHEAD)
+        turns(PREFETCHED_BATCHES)
 
     return Work(step, 0, 0, {k: v for k, v in versions().items() if k != "python"}, begin=begin)
 

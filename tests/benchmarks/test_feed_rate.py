@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The feed rate of loaders whose speed is known is found; both scripts run from end to end."""
+"""The rows of feed rates and of training on loaders; both scripts run from end to end."""
 
 from __future__ import annotations
 
@@ -9,109 +9,19 @@ import numpy as np
 import pytest
 
 from benchmarks.feed_rate import NOISE, FeedResult, group
-from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
 from benchmarks.harness import worker
+from benchmarks.harness.feed_search import Probe
 from benchmarks.harness.process import CORES, Candidate, Process
-from benchmarks.loader_throughput import prepared
+from benchmarks.harness.record_set import prepared
 from benchmarks.step_throughput import FedResult
 from benchmarks.step_throughput import group as fed_group
 from benchmarks.steps.fed_steps import SEED
-from benchmarks.steps.loader_steps import cv2_data_loader
+from benchmarks.steps.loaders_baselines import cv2_data_loader
 from pipeline import build_loader
 from pipeline.records.open import open_records
 from tests.benchmarks.test_steps import FOLDER, names, run
 
-BATCH_S, BATCHES = 0.02, 20
-
-
-def nothing_ahead(interval: float) -> float:
-    return BATCH_S
-
-
-def ahead(interval: float) -> float:
-    return max(0.0, BATCH_S - interval)
-
-
-def partly_ahead(interval: float) -> float:
-    return max(BATCH_S / 5, BATCH_S - interval)
-
-
-def always(interval: float) -> float:
-    return BATCH_S + interval / 2
-
-
-class Stub:
-    """Takes batches from a loader with a known wait for each; keeps the probes."""
-
-    def __init__(self, wait):
-        self.wait, self.seen = wait, []
-
-    def __call__(self, interval: float) -> Probe:
-        waited = self.wait(interval)
-        found = Probe(interval, BATCHES * waited, BATCHES * (waited + interval), BATCHES)
-        self.seen.append(found)
-        return found
-
-
-def test_the_share_that_is_waited():
-    found = Probe(interval=0.09, waited=0.1, elapsed=1.0, batches=10)
-    assert found.share == 0.1 and found.batch_s == 0.1
-
-
-@pytest.mark.parametrize("first", [0.5, 1 - SHARE, 1.0, 3.0, 40.0])
-@pytest.mark.parametrize(
-    "wait, interval",
-    [
-        (ahead, (1 - SHARE) * BATCH_S),
-        (nothing_ahead, BATCH_S * (1 - SHARE) / SHARE),
-        (partly_ahead, BATCH_S / 5 * (1 - SHARE) / SHARE),
-    ],
-)
-def test_the_shortest_interval_is_found(wait, interval, first):
-    stub = Stub(wait)
-    found = search(stub, first * BATCH_S)
-    assert found in stub.seen and found.share < SHARE
-    assert interval * (1 - 1e-9) <= found.interval <= interval * (1 + PRECISION)
-    assert len(stub.seen) <= 20
-
-
-def test_nothing_ahead_is_found_at_once():
-    stub = Stub(nothing_ahead)
-    search(stub, BATCH_S)
-    assert len(stub.seen) <= 4
-
-
-def test_a_coarser_search_takes_fewer_probes():
-    fine, coarse = Stub(partly_ahead), Stub(partly_ahead)
-    best, rough = search(fine, BATCH_S), search(coarse, BATCH_S, precision=0.2)
-    assert len(coarse.seen) < len(fine.seen)
-    assert best.interval / 1.2 <= rough.interval <= best.interval * 1.2
-
-
-def test_a_late_search_is_content_with_what_passed():
-    stub = Stub(partly_ahead)
-    found = search(stub, BATCH_S, late=lambda: True)
-    assert found is stub.seen[-1] and found.share < SHARE
-
-
-def test_a_loader_that_always_waits_has_no_feed_rate():
-    stub = Stub(always)
-    assert search(stub, BATCH_S) is None
-    assert max(probe.interval for probe in stub.seen) == SPAN * BATCH_S
-
-
-def test_a_search_ends_where_nobody_ever_waits():
-    assert search(Stub(lambda interval: 0.0), BATCH_S).interval < 2 * BATCH_S / SPAN
-
-
-def test_what_a_neighbour_failed_is_tried_again():
-    def noisy(interval: float) -> float:
-        failed = len(stub.seen) in (0, 3)  # the first one, and one that is far from close
-        return interval if failed else ahead(interval)
-
-    stub = Stub(noisy)
-    found = search(stub, (1 - SHARE) * BATCH_S)
-    assert found.interval <= (1 - SHARE) * BATCH_S * (1 + PRECISION)
+BATCH_S = 0.02
 
 
 class Clock:
@@ -244,7 +154,7 @@ def hollow() -> Process:
 
 
 def test_every_kind_of_loader_has_a_row(tmp_path):
-    found = [candidate.name for candidate in group(tmp_path, tmp_path / "pictures.rec", 4)]
+    found = [candidate.name for candidate in group(tmp_path, tmp_path / "images.rec", 4)]
     assert found[0] == "ours random-access"
     expected = ["ours window", "ours decoded-cache", f"imagerecorditer threads={CORES}"]
     expected += [
@@ -254,7 +164,7 @@ def test_every_kind_of_loader_has_a_row(tmp_path):
     assert {*expected, f"torch dataloader cv2 workers={CORES}"} <= set(found)
     assert not [name for name in found if name.endswith("workers=0")]  # made when asked for
     quick = [
-        candidate.name for candidate in group(tmp_path, tmp_path / "pictures.rec", 4, quick=True)
+        candidate.name for candidate in group(tmp_path, tmp_path / "images.rec", 4, quick=True)
     ]
     assert quick[0] == "ours random-access" and set(quick) < set(found)
     assert not [n for n in found if n.startswith(("limit", "synthetic", "gluon dataloader tr"))]
@@ -291,22 +201,22 @@ def test_training_on_a_small_set(tiny_records, tmp_path):
     kinds.append(f"gluon dataloader cv2 workers={CORES}")
     assert names(rows) == [f"{kind} mobilefacenet-0.0625 B=4" for kind in kinds]
     assert all(0 <= row["waiting"] <= 1 for row in rows)
-    # The same weights and the same pictures: only the decoders differ, by rounding.
+    # The same weights and the same images: only the decoders differ, by rounding.
     ours, plain, _ = (row["value"] for row in rows)
     assert ours == pytest.approx(plain, rel=1e-3)
 
 
 def test_those_whose_losses_must_agree_have_one_order(tiny_records, tmp_path):
     np.random.seed(0)  # by which the Gluon DataLoader shuffles
-    with prepared(tiny_records, 4) as (folder, pictures, batch):
+    with prepared(tiny_records, 4) as (folder, image_rec, batch):
         opened = open_records(folder, tmp_path)
-        gluon = [label.asnumpy() for _, label in islice(cv2_data_loader(pictures, batch, 0), 10)]
+        gluon = [label.asnumpy() for _, label in islice(cv2_data_loader(image_rec, batch, 0), 10)]
         orders = {"gluon": np.concatenate(gluon)}
         for loader in ("dali", "cpu"):
             batches = build_loader(loader, opened, batch, seed=SEED, workers=0)
             orders[loader] = np.concatenate([b.label.asnumpy() for b in islice(batches, 10)])
             batches.close()
-        candidates = fed_group(folder, pictures, "mobilefacenet-0.0625", batch)
+        candidates = fed_group(folder, image_rec, "mobilefacenet-0.0625", batch)
     assert (orders["dali"] == orders["cpu"]).all()
     assert (orders["gluon"] != orders["dali"]).any()
     same = {candidate.settings["loader"] for candidate in candidates if candidate.same_value}
