@@ -180,9 +180,8 @@ def train_step(
             mx.nd.waitall()
             return float(loss.asnumpy()[0])
 
-    return Work(
-        *(step, *sizes(parameters), _versions()), profile=lambda steps: _profile(step, steps)
-    )
+    state_bytes, count = sizes(parameters)
+    return Work(step, state_bytes, count, _versions(), profile=lambda steps: _profile(step, steps))
 
 
 def our_blocks(
