@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show what augmentation does to pictures:  python tools/show_augmentation.py RECORDS OUT.png
+"""Show what augmentation does to images:  python tools/show_augmentation.py RECORDS OUT.png
 
-One row per picture, as the network gets it (cut off at 0 and 255 to be shown): as it is, then each
+One row per image, as the network gets it (cut off at 0 and 255 to be shown): as it is, then each
 kind of augmentation alone with InsightFace's settings, then all together.
 """
 
