@@ -67,7 +67,7 @@ def main() -> int:
         )
         print(f"decode grid; {CORES} cores, {cpu_model()}, {device(device_id)}")
         records = open_records(folder, image_rec.parent)
-        rows, left_out = grid(records, cells, device_id, seconds / 2)
+        rows, left_out = grid(records, cells, device_id=device_id, seconds=seconds / 2)
         if not rows:
             print("decode_grid: nothing can decode here", file=sys.stderr)
             return 1
@@ -128,6 +128,7 @@ def up_to(most: int, numbers: Sequence[int], ends: bool) -> list[int]:
 def grid(
     records: RecordSet,
     cells: Sequence[tuple[str, int, int]],
+    *,
     device_id: int | None,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], list[str]]:

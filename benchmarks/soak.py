@@ -144,7 +144,7 @@ def failures(row: dict[str, Any]) -> list[str]:
 def watched(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
     """Take batches for some seconds; return how many images and what changed meanwhile."""
     # As many batches as ever lie in memory at once: the one that was taken, the last one, which
-    # the loop below still names then, and all that are made ahead meanwhile.
+    # the loop below still names then, and all that are prefetched meanwhile.
     taken = list(islice(loader, 2))
     time.sleep(FILL_S)
     del taken

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) 
         raise LeftOut(f"the environment with PyTorch has no OpenCV: {error}") from None
     versions = {"torch": torch.__version__, "opencv of torch": cv2.__version__}
     data = RecordDataset(image_rec, MEAN, STD)
-    loader = KINDS[kind](data, Path(image_rec), batch, workers, versions)
+    loader = KINDS[kind](data, Path(image_rec), batch=batch, workers=workers)
+    if kind == "ffcv":
+        versions["ffcv"] = version("ffcv")
 
     def epochs() -> Iterator[Any]:
         while True:
@@ -58,9 +61,7 @@ def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) 
     return Work(lambda _: read(batches), 0, 0, versions, begin=begin)
 
 
-def _data_loader(
-    data: Any, image_rec: Path, batch: int, workers: int, versions: dict[str, str]
-) -> Iterable[Any]:
+def _data_loader(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[Any]:
     import torch
 
     return torch.utils.data.DataLoader(
@@ -73,9 +74,7 @@ def _data_loader(
     )
 
 
-def _ffcv(
-    data: Any, image_rec: Path, batch: int, workers: int, versions: dict[str, str]
-) -> Iterable[Any]:
+def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[Any]:
     """Return FFCV's loader over a file of its own, with the same images compressed once more."""
     try:
         import numpy as np
@@ -86,9 +85,6 @@ def _ffcv(
         from ffcv.writer import DatasetWriter
     except ImportError as error:
         raise LeftOut(f"the environment with PyTorch has no FFCV: {error}") from None
-    from importlib.metadata import version
-
-    versions["ffcv"] = version("ffcv")
     own = image_rec.with_suffix(".beton")
     if not own.exists():
         fields = {"image": RGBImageField("jpg", jpeg_quality=QUALITY), "label": IntField()}

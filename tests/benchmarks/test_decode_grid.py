@@ -55,7 +55,7 @@ def test_what_cannot_decode_is_left_out(tiny_records, tmp_path, monkeypatch):
     monkeypatch.setattr(decode_grid, "MIN_CELL_S", 0.05)
     records = open_records(tiny_records, tmp_path)
     cells = [("mixed", 1, 8), ("cpu", 1, 8)]
-    rows, left_out = decode_grid.grid(records, cells, None, 0.1)
+    rows, left_out = decode_grid.grid(records, cells, device_id=None, seconds=0.1)
     assert [row["name"] for row in rows] == ["ours cpu threads=1 B=8"]
     assert left_out == ["ours mixed threads=1 B=8: no such decoder"]
 
