@@ -173,8 +173,12 @@ def grid(
         low, rate, high = statistics.quantiles(rates, n=4, method="inclusive")
         rows.append(
             {
-                **{"name": name, "path": path, "threads": threads, "batch": batch},
-                **{"images_per_second": rate, "images_per_second_spread": [low, high]},
+                "name": name,
+                "path": path,
+                "threads": threads,
+                "batch": batch,
+                "images_per_second": rate,
+                "images_per_second_spread": [low, high],
                 "milliseconds": 1000 * batch / rate,
             }
         )

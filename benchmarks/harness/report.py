@@ -200,8 +200,9 @@ def table(
     """Return the lines of the table; columns that no row has are left out."""
     columns = [column for column in shown if any(column[1] in row for row in rows)]
     cells = [[heading for heading, _, _ in columns]]
-    for row in rows:
-        cells.append([form.format(row[key]) if key in row else "" for _, key, form in columns])
+    cells += [
+        [form.format(row[key]) if key in row else "" for _, key, form in columns] for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     names = ["", *(row["name"] for row in rows)]
     return [
