@@ -20,9 +20,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.harness import chart, record_set, report, timing
 from benchmarks.harness.process import CORES, Candidate
 from benchmarks.steps import graph_steps

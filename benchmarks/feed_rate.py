@@ -25,9 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks import loader_throughput
 from benchmarks.harness import record_set, report
 from benchmarks.harness.feed_search import PRECISION, SHARE, SPAN, Probe, search

@@ -23,9 +23,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.harness import record_set, report
 from benchmarks.harness.baselines import ROOT
 from benchmarks.steps.loader_steps import SOURCES, warm

@@ -11,10 +11,6 @@ import argparse
 import sys
 import tempfile
 from dataclasses import replace
-from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np

@@ -28,9 +28,6 @@ from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 
 from launch.config.paths import home_path
