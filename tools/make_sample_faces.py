@@ -18,9 +18,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the repository's root,
-# so that the script runs from anywhere
-
 import cv2
 
 from atomic_write import atomic_write

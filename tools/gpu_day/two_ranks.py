@@ -127,7 +127,10 @@ def short(setting: Setting, name: str) -> Run:
 def _pair(setting: Setting, name: str, *overrides: str, while_running=None) -> Run:
     small = (*SMALL, "data.batch_size=4", f"run.device={setting.device}", "data.decode=cpu")
     return train(
-        *(setting, name, *small, *overrides),
+        setting,
+        name,
+        *small,
+        *overrides,
         ranks=2,
         limit_s=LIMIT_S,
         while_running=while_running,
