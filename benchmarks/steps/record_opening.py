@@ -23,11 +23,11 @@ import numpy as np
 
 from pipeline.records import RecordSet, open_records
 from pipeline.records.index_cache import image_index
-from pipeline.sampling.augmentation import Augmentation, choose
-from pipeline.sampling.batches import Blocks
+from pipeline.sampling.augmentation import Augmentation, choose_params
 from pipeline.sampling.permutations import epoch_order, rank_rows
+from pipeline.sampling.samplers import BlockSampler
 
-SEED, BATCH_IMAGES, WINDOW_IMAGES, VISIT_IMAGES = 1, 128, 16_384, 4096
+SEED, BLOCK_IMAGES, WINDOW_IMAGES, VISIT_IMAGES = 1, 128, 16_384, 4096
 FIRST_EPOCH_IMAGES = 1 << 18  # of the first epoch that are visited
 DIGEST_ROWS = 10**6
 
@@ -57,7 +57,8 @@ def main(path: str, scratch: str, what: str) -> None:
 def order_function(records: RecordSet, what: str) -> Callable[[int], np.ndarray]:
     """Return what makes the order of an epoch: "random" or "blocks"."""
     if what == "blocks":
-        return Blocks(records, SEED, BATCH_IMAGES, WINDOW_IMAGES).order
+        sampler = BlockSampler(records, 1, block=BLOCK_IMAGES, window=WINDOW_IMAGES, seed=SEED)
+        return sampler.order
     return lambda epoch: epoch_order(len(records), SEED, epoch)
 
 
@@ -70,7 +71,7 @@ def visit(records: RecordSet, order: np.ndarray) -> None:
     """Look up every image of an order, as a loader does."""
     for start in range(0, len(order), VISIT_IMAGES):
         rows = rank_rows(order, start, VISIT_IMAGES, 0, 1)
-        choose(Augmentation(), records.ids(rows), 1, 1, (112, 112))
+        choose_params(Augmentation(), records.ids(rows), 1, 1, (112, 112))
         records.offsets[rows], records.labels[rows]
 
 
