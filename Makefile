@@ -22,7 +22,7 @@ lint: setup-dev ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 format: setup-dev ## let ruff rewrite the sources
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
-bench: setup ## time loaders, heads, steps, operators against their rivals; ARGS=--quick, TORCH_PYTHON=python
+bench: setup ## time loaders, heads, steps, operators against their baselines; ARGS=--quick, TORCH_PYTHON=python
 	@$(RUN) benchmarks/loader_throughput.py $(ARGS) && $(RUN) benchmarks/feed_rate.py $(ARGS) && $(RUN) benchmarks/step_throughput.py $(ARGS) && $(RUN) benchmarks/operator_step.py $(ARGS) && $(RUN) benchmarks/head_step.py $(ARGS) && $(RUN) benchmarks/train_step.py $(ARGS)
 sample: setup ## render the sample faces
 	@$(RUN) tools/make_sample_faces.py $(SAMPLE)

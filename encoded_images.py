@@ -23,14 +23,14 @@ _FRONT_ENDS = (0xD8, 0xD9, 0xDA)
 _APP1, _EXIF, _ORIENTATION = 0xE1, b"Exif\0\0", 0x0112
 
 
-def has_end(picture: np.ndarray) -> bool:
+def has_end(image: np.ndarray) -> bool:
     """Return whether a JPEG has an end-of-image marker: without one it was cut off.
 
-    Something may follow it.  Pictures of other formats are their decoder's business.
+    Something may follow it.  Images of other formats are their decoder's business.
     """
-    if picture[-2:].tobytes() == END_OF_IMAGE:
+    if image[-2:].tobytes() == END_OF_IMAGE:
         return True
-    data = picture.tobytes()
+    data = image.tobytes()
     if data[:2] != b"\xff\xd8" or data.rstrip(b"\0").endswith(END_OF_IMAGE):
         return True
     return any(code == END_OF_IMAGE[1] for code, _ in segments(data))

@@ -47,9 +47,9 @@ from launch.environment.provenance import commit, versions
 from launch.ranks.agreement import Refused, agree, gather_notices, require_equal
 from launch.ranks.comm import Comm, NoConnection, connect
 from nets import NETS, build_net, check_image_size
-from pipeline.decode.autotune import fastest_path
+from pipeline.decode.autotune import choose_decode_path
 from pipeline.decode.cache import DecodedCache, remove_left_caches
-from pipeline.decode.decode_paths import jpeg_hardware_notice
+from pipeline.decode.dali import jpeg_hardware_notice
 from pipeline.loader import SYNTHETIC_STEPS, Share, build_loader
 from pipeline.records import mapped
 from pipeline.records.open import RecordSet, open_records
@@ -220,7 +220,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             config.train.keep_checkpoints,
         )
 
-    compiled = ops.feed()
+    compiled = ops.loader_kernels()
     verify = partial(
         evaluate_sets,
         net,
@@ -390,12 +390,15 @@ def make_loader(
     decode, measured = data.decode, ""
     if decode == "auto" and data.loader == "dali":
         # The CPU fills the cache.
-        on_gpu = inputs.ctx.device_type == "gpu" and not data.decoded_cache_mib
-        gpu = inputs.ctx.device_id if on_gpu else None
+        device = mx.cpu() if data.decoded_cache_mib else inputs.ctx
         # Horovod: it gathers, so nothing before it may fail on one rank alone.
-        decode, measured = fastest_path(
-            *(inputs.records, data.batch_size, threads, gpu, augmentation, comm.gather),
-            feed=ops.feed(),
+        decode, measured = choose_decode_path(
+            inputs.records,
+            batch_size=data.batch_size,
+            threads=threads,
+            ctx=device,
+            augmentation=augmentation,
+            gather=comm.gather,
         )
     elif decode == "auto":
         decode = "cpu"

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast each way to decode is on this machine:  python benchmarks/decode_grid.py
+"""How fast each decode mode is on this machine:  python benchmarks/decode_grid.py
 
 Every path of ``data.decode`` with several numbers of threads and sizes of batches, each for a few
-seconds, from JPEG bytes in memory to a DALI tensor on the GPU: float32 NCHW, mirrored, normalised.
+seconds, from JPEG bytes in memory to an MXNet array on the GPU: float32 NCHW, mirrored, normalised.
 Without a GPU the paths ``cpu`` and ``native`` alone, which then end in the memory of the CPU.  Then
 the best of them takes turns with Gluon's DataLoader over OpenCV, which reads the same set and ends
-in an MXNet array on the CPU; only that part and ``native`` need mxnet.
+on the CPU.
 """
 
 from __future__ import annotations
@@ -20,26 +20,20 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import loader_throughput
-from benchmarks.harness import chart, report, timing
-from benchmarks.harness.process import CORES, Rival
+from benchmarks.harness import chart, record_set, report, timing
+from benchmarks.harness.process import CORES, Candidate
 from benchmarks.steps import graph_steps
 from launch.config.paths import home_path
 from launch.environment.gpu import Driver
 from launch.environment.provenance import cpu_model, versions
-from pipeline.decode.autotune import Probe
-from pipeline.decode.dali import release_memory
-from pipeline.decode.decode_paths import PATHS
-from pipeline.records.open import RecordSet, open_records
-from pipeline.sampling.augmentation import Augmentation
+from pipeline.decode.autotune import images_per_second
+from pipeline.decode.dali import PATHS, release_memory
+from pipeline.records import RecordError, RecordSet, open_records
 
 GRAPH, MXNET = "benchmarks.steps.graph_steps", "benchmarks.steps.loader_steps"
 SECONDS, QUICK_SECONDS = 360.0, 40.0  # of the whole run, half of them for the grid
 BATCHES, THREADS = (128, 256, 512, 1024), (1, 2, 4, 8, 16)
-LEAST_S, MOST_S = 0.5, 4.0  # of a cell of the grid
+MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # of a cell of the grid
 WINDOWS = 5  # parts of that time; the median is printed
 STEP_IMAGES, GLUON_STEP_IMAGES = 2048, 512
 COLUMNS = report.RATE_COLUMNS[:2]
@@ -60,7 +54,7 @@ def main() -> int:
     seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     device_id = 0 if count_gpus() else None
     smallest = min(arguments.batches or BATCHES)
-    with loader_throughput.prepared(arguments.records, smallest) as (folder, pictures, batch):
+    with record_set.prepared(arguments.records, smallest) as (folder, image_rec, batch):
         cells = list(
             product(
                 ["cpu", "native"] if device_id is None else PATHS,
@@ -69,17 +63,18 @@ def main() -> int:
             )
         )
         print(f"decode grid; {CORES} cores, {cpu_model()}, {device(device_id)}")
-        rows, left_out = grid(open_records(folder, pictures.parent), cells, device_id, seconds / 2)
+        records = open_records(folder, image_rec.parent)
+        rows, left_out = grid(records, cells, device_id=device_id, seconds=seconds / 2)
         if not rows:
             print("decode_grid: nothing can decode here", file=sys.stderr)
             return 1
         width = max(len(row["name"]) for row in rows)
         print("\n" + "\n".join(report.table(rows, width, COLUMNS)))
-        rivals = group(folder, pictures, rows[0], device_id, batch)
+        candidates = group(folder, image_rec, rows[0], device_id, batch)
         print(
             f"\n{rows[0]['name']}, the best of them, and Gluon's DataLoader in turns:", flush=True
         )
-        race = timing.race(rivals, seconds / 2, rounds=arguments.rounds)
+        race = timing.race(candidates, seconds / 2, rounds=arguments.rounds)
     report.compare(race.rows, ())
     ours = [row["images_per_second"] for row in race.rows if row["name"] == rows[0]["name"]]
     for row in race.rows:  # steps are of different numbers of images
@@ -101,7 +96,7 @@ def main() -> int:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.plot:
         shown = [part for part in (rows, race.rows) if part]
-        why = chart.draw(shown, "ways to decode", arguments.plot, True)
+        why = chart.draw(shown, "decode modes", arguments.plot, True)
         print(why or f"chart: {arguments.plot}")
     return 1 if race.failed else 0
 
@@ -130,6 +125,7 @@ def up_to(most: int, numbers: Sequence[int], ends: bool) -> list[int]:
 def grid(
     records: RecordSet,
     cells: Sequence[tuple[str, int, int]],
+    *,
     device_id: int | None,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], list[str]]:
@@ -146,18 +142,20 @@ def grid(
     """
     end = time.monotonic() + seconds
     rows: list[dict[str, Any]] = []
-    left_out, feed = [], graph_steps.compiled()
+    left_out: list[str] = []
     for number, (path, threads, batch) in enumerate(cells):
         name = f"ours {path} threads={threads} B={batch}"
-        begun = time.monotonic()
+        start = time.monotonic()
         try:
-            probe = Probe(records, path, batch, threads, device_id, Augmentation(), feed)
-            left = (end - begun) / (len(cells) - number) - (time.monotonic() - begun)
-            window = min(MOST_S, max(LEAST_S, left)) / WINDOWS
-            rates = [probe.rate(window) for _ in range(WINDOWS)]
-            probe.close()
-            del probe  # closes the graph
-        except RuntimeError as error:
+            batches = graph_steps.warm_batches(
+                records, path, batch=batch, threads=threads, device_id=device_id
+            )
+            remaining_s = (end - start) / (len(cells) - number) - (time.monotonic() - start)
+            window_s = min(MAX_CELL_S, max(MIN_CELL_S, remaining_s)) / WINDOWS
+            rates = [images_per_second(batches, batch, window_s) for _ in range(WINDOWS)]
+            batches.close()
+            del batches  # closes the graph
+        except (RuntimeError, RecordError) as error:
             said = " ".join(str(error).split()[:30])
             left_out.append(f"{name}: {said}")
             print(f"{number + 1:4} of {len(cells)}  {name}: cannot", flush=True)
@@ -167,8 +165,12 @@ def grid(
         low, rate, high = statistics.quantiles(rates, n=4, method="inclusive")
         rows.append(
             {
-                **{"name": name, "path": path, "threads": threads, "batch": batch},
-                **{"images_per_second": rate, "images_per_second_spread": [low, high]},
+                "name": name,
+                "path": path,
+                "threads": threads,
+                "batch": batch,
+                "images_per_second": rate,
+                "images_per_second_spread": [low, high],
                 "milliseconds": 1000 * batch / rate,
             }
         )
@@ -177,28 +179,30 @@ def grid(
 
 
 def group(
-    records: Path, pictures: Path, best: dict[str, Any], device_id: int | None, batch: int
-) -> list[Rival]:
+    records: Path, image_rec: Path, best: dict[str, Any], device_id: int | None, batch: int
+) -> list[Candidate]:
     """Return the best cell of the grid and the DataLoaders that it is held against.
 
     Parameters
     ----------
-    pictures
-        A .rec of the set, in a scratch folder, whose .idx lists pictures alone.
+    image_rec
+        A .rec of the set, in a scratch folder, whose .idx lists images alone.
     batch
         Images of a DataLoader's batch.
     """
-    scratch, steps = str(pictures.parent), max(1, round(STEP_IMAGES / best["batch"]))
+    scratch, steps = str(image_rec.parent), max(1, round(STEP_IMAGES / best["batch"]))
     settings = {"records": str(records), "scratch": scratch, "device_id": device_id}
     settings |= {key: best[key] for key in ("path", "threads", "batch")} | {"batches": steps}
-    rivals = [Rival(best["name"], GRAPH, settings, images=best["batch"] * steps, steady=True)]
+    candidates = [
+        Candidate(best["name"], GRAPH, settings, images=best["batch"] * steps, steady=True)
+    ]
     steps = max(1, round(GLUON_STEP_IMAGES / batch))
     for workers in up_to(min(16, CORES), THREADS, False):
-        settings = {"kind": "cv2", "records": str(records), "pictures": str(pictures)}
+        settings = {"kind": "cv2", "records": str(records), "image_rec": str(image_rec)}
         settings |= {"scratch": scratch, "batch": batch, "batches": steps, "workers": workers}
         name = f"gluon dataloader cv2 workers={workers}"
-        rivals.append(Rival(name, MXNET, settings, images=batch * steps, steady=True))
-    return rivals
+        candidates.append(Candidate(name, MXNET, settings, images=batch * steps, steady=True))
+    return candidates
 
 
 if __name__ == "__main__":

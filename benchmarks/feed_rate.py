@@ -25,20 +25,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks import loader_throughput
-from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
-from benchmarks.harness import report
-from benchmarks.harness.process import CORES, Rival, WorkerError
+from benchmarks.harness import record_set, report
+from benchmarks.harness.feed_search import PRECISION, SHARE, SPAN, Probe, search
+from benchmarks.harness.process import CORES, Candidate, WorkerError
 from benchmarks.harness.timing import Result, quartiles
 from launch.config.paths import home_path
 
 GROUP = 16  # batches: ours makes them in groups, of which whole ones are to be measured
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4
 QUICK_PRECISION = 0.05
-SETTLE = 0.25  # of a probe goes before it: what was made ahead was used up, and is made again
+SETTLE = 0.25  # of a probe goes before it: prefetch queues were emptied, and fill again
 LEAST = 3  # batches of a probe
 OWN_SHARE = 0.3  # of a probe's time is for the own rate, before it and after it
 SECONDS, QUICK_SECONDS = 560.0, 34.0  # of a whole run, if not told otherwise
@@ -91,9 +88,9 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
-    with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
-        rivals = group(*files, batch, arguments.quick)
-        chosen, _ = report.choose([rivals], arguments.only, arguments.torch)
+    with record_set.prepared(arguments.records, arguments.batch) as (*files, batch):
+        candidates = group(*files, batch, arguments.quick)
+        chosen, _ = report.choose([candidates], arguments.only, arguments.torch)
         row_s = arguments.seconds / max(1, sum(map(len, chosen)))
         probe_s = QUICK_PROBE_S if arguments.quick else PROBE_S
         probe_s = max(QUICK_PROBE_S, min(probe_s, row_s / ROW_PROBES))
@@ -107,34 +104,36 @@ def main() -> int:
         )
         title = f"feed rates beside {arguments.load} busy cores"
         with busy_cores(arguments.load):
-            return report.run(title, [rivals], arguments, (), True, COLUMNS, result_of)
+            return report.run(
+                title, [candidates], arguments, rates=True, columns=COLUMNS, result_of=result_of
+            )
 
 
-def group(records: Path, pictures: Path, batch: int, quick: bool = False) -> list[Rival]:
+def group(records: Path, image_rec: Path, batch: int, quick: bool = False) -> list[Candidate]:
     """Return the loaders, ours by random access first; their steps are single batches.
 
     Parameters
     ----------
-    records, pictures, batch
-        As `loader_throughput.prepared` yields them.
+    records, image_rec, batch
+        As `record_set.prepared` yields them.
     quick
         Only the rows without which the others mean nothing.
     """
-    rivals = [
-        replace(rival, settings=rival.settings | {"batches": 1}, images=batch)
-        for rival in loader_throughput.group(records, pictures, batch)
-        if rival.settings["kind"] not in (NOT_FED + SLOWER if quick else NOT_FED)
+    candidates = [
+        replace(candidate, settings=candidate.settings | {"batches": 1}, images=batch)
+        for candidate in loader_throughput.group(records, image_rec, batch)
+        if candidate.settings["kind"] not in (NOT_FED + SLOWER if quick else NOT_FED)
     ]
 
-    def has_row(rival: Rival) -> bool:
-        workers = rival.settings["workers"]
+    def has_row(candidate: Candidate) -> bool:
+        workers = candidate.settings["workers"]
         # MXNet's iterator does with more threads what it does with one.
-        as_many_as_cores = quick or rival.settings["kind"] == "iterator"
-        return rival.name.startswith("ours") or (
+        as_many_as_cores = quick or candidate.settings["kind"] == "iterator"
+        return candidate.name.startswith("ours") or (
             workers == CORES if as_many_as_cores else workers > 0
         )
 
-    return [rival for rival in rivals if has_row(rival)]
+    return [candidate for candidate in candidates if has_row(candidate)]
 
 
 @contextmanager
@@ -188,7 +187,7 @@ class FeedResult(Result):
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must be left for a later turn: those of the last one."""
+        """Return the seconds that must remain for a later turn: those of the last one."""
         return self.turn_s
 
     def first_turn(self) -> None:
@@ -202,7 +201,7 @@ class FeedResult(Result):
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
         """Return the row of the JSON."""
-        batch = self.rival.images
+        batch = self.candidate.images
         own = [batch / seconds for seconds in self.own]
         shares = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
         row = super().row(ours) | {"load": self.load, "probes": self.probes}
@@ -236,7 +235,7 @@ class FeedResult(Result):
         best = search(probe, guess, self.precision, late)
         self.cut_short += late()
         if best is None:
-            slowest = self.rival.images / (SPAN * guess)
+            slowest = self.candidate.images / (SPAN * guess)
             raise WorkerError(f"waits {SHARE:.0%} of the time even at {slowest:,.1f} images/s")
         place = tried.index(best)
         self.best.append(best)
@@ -253,8 +252,8 @@ class FeedResult(Result):
 
     def _probe(self, interval: float) -> Probe:
         self.probes += 1
-        rate = self.rival.images / interval
-        self.progress(f"{self.rival.name}: probe {self.probes}, {rate:,.0f} images/s")
+        rate = self.candidate.images / interval
+        self.progress(f"{self.candidate.name}: probe {self.probes}, {rate:,.0f} images/s")
         batches = max(LEAST, math.ceil(self.probe_s / max(interval, self.batch_s)))
         return self._take(batches, math.ceil(SETTLE * batches), interval)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Not as parts of ``ops``, whose import needs MXNet.
+# An environment with CuPy may have neither MXNet, which ``ops`` imports, nor the checkout.
 SOURCES = Path(__file__).resolve().parents[1] / "ops" / "native" / "gpu"
 sys.path[:0] = [str(SOURCES), str(SOURCES.parents[2])]
 

@@ -2,7 +2,7 @@
 """How long an ArcFace head takes alone:  python benchmarks/head_step.py [--torch PYTHON]
 
 Forward, backward and the update of the class centres by SGD with momentum and weight decay, on the
-same random embeddings and centres for every rival, whose first losses must be equal.  Most of an
+same random embeddings and centres for every candidate; the first losses must be equal.  Most of an
 update is memory traffic and it is the same for all but our fused one, so the time without it is
 shown too.  `limit four GEMMs` is the matrix products alone, as OpenBLAS does them in NumPy.
 """
@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import report
-from benchmarks.harness.process import Rival
+from benchmarks.harness.process import Candidate
 
 MXNET, TORCH, NUMPY = (f"benchmarks.steps.{name}_steps" for name in ("mxnet", "torch", "numpy"))
 
@@ -40,30 +36,36 @@ def main() -> int:
     return report.run("ArcFace head: forward, backward, update", groups, arguments)
 
 
-def group(num_classes: int, size: int, batch: int, everything: bool) -> list[Rival]:
-    """Return the rivals at one length of embedding; everything: also GluonFR's second form."""
+def group(num_classes: int, size: int, batch: int, everything: bool) -> list[Candidate]:
+    """Return the candidates at one length of embedding; everything: also GluonFR's second form."""
     settings = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
     label = f"C={num_classes} d={size} B={batch}"
 
-    def mxnet(kind: str, needs: str = "") -> Rival:
+    def mxnet(kind: str, needs: str = "") -> Candidate:
         both = {"what": "head", "kind": kind, **settings}
-        return Rival(f"{kind} {label}", MXNET, both, needs, images=batch, same_value=True)
+        return Candidate(f"{kind} {label}", MXNET, both, needs, images=batch, same_value=True)
 
-    rivals = [mxnet("ours"), fused_update(num_classes, size, batch), mxnet("gluonfr", "gluonfr")]
+    candidates = [
+        mxnet("ours"),
+        fused_update(num_classes, size, batch),
+        mxnet("gluonfr", "gluonfr"),
+    ]
     if everything:
-        rivals.append(mxnet("gluonfr hybridized", "gluonfr"))
+        candidates.append(mxnet("gluonfr hybridized", "gluonfr"))
     torch = {"what": "head", **settings}
-    rivals.append(Rival(f"torch {label}", TORCH, torch, "torch", images=batch, same_value=True))
-    rivals.append(Rival(f"limit four GEMMs {label}", NUMPY, settings, images=batch))
-    return rivals
+    candidates.append(
+        Candidate(f"torch {label}", TORCH, torch, "torch", images=batch, same_value=True)
+    )
+    candidates.append(Candidate(f"limit four GEMMs {label}", NUMPY, settings, images=batch))
+    return candidates
 
 
-def fused_update(num_classes: int, size: int, batch: int) -> Rival:
+def fused_update(num_classes: int, size: int, batch: int) -> Candidate:
     """Return ours with the update in the head, which keeps no gradient of the class centres."""
     settings = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
     settings |= {"what": "head", "kind": "ours fused update"}
     name = f"ours fused update C={num_classes} d={size} B={batch}"
-    return Rival(name, MXNET, settings, images=batch, same_value=True)
+    return Candidate(name, MXNET, settings, images=batch, same_value=True)
 
 
 if __name__ == "__main__":

@@ -13,32 +13,24 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.harness import record_set, report
-from benchmarks.harness.process import CORES, Rival
+from benchmarks.harness.process import CORES, Candidate
 from benchmarks.harness.timing import Result
 from launch.config.paths import home_path
-from pipeline.records.index_cache import write_image_index
-from pipeline.records.open import open_records
 
 OURS = {"ours random-access": "random", "ours window": "window", "ours blocks": "blocks"}
 MXNET, TORCH = "benchmarks.steps.loader_steps", "benchmarks.steps.torch_loader_steps"
 RAW, DALI, CONVERT = "limit raw-decode", "limit dali-decode", "limit convert"
 NATIVE = "limit native-decode"
 STEP_IMAGES = 512
-# Of a turn from the disk, at most: an epoch of a set that is not larger.  Nothing is read twice in
-# it, and the start of the loader is part of it: that of a run is a smaller one.
+# Of a turn from disk, at most: an epoch of a set that is not larger.  Nothing is read twice in it,
+# and the start of the loader is part of it: that of a run is a smaller one.
 COLD_IMAGES = 80_000
-COLD_SECONDS = 200.0  # of a whole run from the disk, if not told otherwise; the set is made before
+COLD_SECONDS = 200.0  # of a whole run from disk, if not given; the set is made before
 COLD_COLUMNS = (*report.RATE_COLUMNS, ("from disk MiB", "disk_mib", "{:,.1f}"))
 
 
@@ -51,108 +43,78 @@ def main() -> int:
     parser.add_argument("--cold", action="store_true", help="ours alone, from the disk")
     arguments = parser.parse_args()
     repeated = arguments.cold and not arguments.quick
-    with prepared(arguments.records, arguments.batch, repeated) as (records, pictures, batch):
+    with record_set.prepared(arguments.records, arguments.batch, repeated) as (*files, batch):
         if arguments.cold:
             arguments.seconds = arguments.seconds or (0 if arguments.quick else COLD_SECONDS)
-            rivals = cold_group(records, pictures, batch)
-            options: dict[str, Any] = {"columns": COLD_COLUMNS, "result_of": ColdResult}
-            return report.run("loaders, from the disk", [rivals], arguments, (), True, **options)
-        rivals = group(records, pictures, batch)
+            return report.run(
+                "loaders, from the disk",
+                [cold_group(*files, batch)],
+                arguments,
+                rates=True,
+                columns=COLD_COLUMNS,
+                result_of=ColdResult,
+            )
+        rows = group(*files, batch)
         if arguments.quick:
-            rivals = [rival for rival in rivals if rival.settings.get("workers", 0) in (0, CORES)]
-        return report.run("loaders", [rivals], arguments, (RAW, DALI, NATIVE, CONVERT), rates=True)
+            rows = [row for row in rows if row.settings.get("workers", 0) in (0, CORES)]
+        limits = (RAW, DALI, NATIVE, CONVERT)
+        return report.run("loaders", [rows], arguments, limits=limits, rates=True)
 
 
-@contextmanager
-def prepared(
-    given: Path | None, batch: int, repeated: bool = False
-) -> Iterator[tuple[Path, Path, int]]:
-    """Yield a record set, a .rec of it whose .idx lists pictures alone, and the size of a batch.
-
-    The .rec lies in a scratch folder, which keeps the parsed index, too.
-
-    Parameters
-    ----------
-    given
-        The set; made in data/loader_bench, if need be, where there is none.
-    batch
-        Images of a batch that are asked for; fewer if the set has no more.
-    repeated
-        Where there is none, one with each picture several times.
-    """
-    # Rivals run in another folder.
-    records = given.resolve() if given else record_set.made_set()
-    if repeated and not given:
-        records = record_set.repeated_set(records)
-    with tempfile.TemporaryDirectory() as scratch:
-        pictures = Path(scratch) / "pictures.rec"
-        opened = open_records(records, scratch)
-        write_image_index(opened, pictures.with_suffix(".idx"))
-        pictures.symlink_to(opened.files[0].resolve())
-        if batch > len(opened):
-            print(f"batches of {len(opened)}, not {batch}: the set has no more images")
-        yield records, pictures, min(batch, len(opened))
-
-
-def group(records: Path, pictures: Path, batch: int) -> list[Rival]:
+def group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
     """Return all loaders, ours first.
 
     Parameters
     ----------
-    records, pictures, batch
-        As `prepared` yields them.
+    records, image_rec, batch
+        As `record_set.prepared` yields them.
     """
     batches = max(1, round(STEP_IMAGES / batch))
 
-    def row(name: str, kind: str, workers: int = 0, needs: str = "") -> Rival:
-        settings = {"kind": kind, "records": str(records), "pictures": str(pictures)}
-        settings |= {"scratch": str(pictures.parent), "batch": batch, "batches": batches}
-        settings |= {"workers": workers}
-        return Rival(name, MXNET, settings, needs, images=batch * batches, steady=True)
+    shared = {"image_rec": str(image_rec), "batch": batch, "batches": batches}
+    images = batch * batches
 
-    ours = [row(name, kind) for name, kind in OURS.items()]
-    workers = [0, *(n for n in (1, 2, 4, 8, 16, 32) if n < CORES), CORES]
-    rows = [
-        *ours,
-        row("ours random-access dali", "random-dali"),
-        row("ours decoded-cache", "cache"),
-        *(row(f"gluon dataloader transforms workers={n}", "transforms", n) for n in workers),
-        *(row(f"gluon dataloader cv2 workers={n}", "cv2", n) for n in workers),
-        *(row(f"imagerecorditer threads={n}", "iterator", n) for n in [*workers[1:], 2 * CORES]),
-        row(f"imagerecorditer threads=1 parts={CORES}", "iterators", CORES),
-        row("synthetic", "synthetic"),
-        row(RAW, "raw", needs="simplejpeg"),
-        row(DALI, "dali"),
-        row(NATIVE, "native"),
-        row(CONVERT, "convert"),
-    ]
-    for name, kind, many in (
-        ("torch dataloader cv2 workers", "dataloader", workers),
-        ("ffcv threads", "ffcv", workers[1:]),
-    ):
-        for n in many:
-            settings = {"kind": kind, "pictures": str(pictures), "batch": batch, "workers": n}
-            settings["batches"] = batches
-            images = batch * batches
-            rows.append(Rival(f"{name}={n}", TORCH, settings, "torch", images=images, steady=True))
+    def row(name: str, kind: str, workers: int = 0, needs: str = "") -> Candidate:
+        settings = {"kind": kind, "records": str(records), "scratch": str(image_rec.parent)}
+        settings |= {"workers": workers, **shared}
+        return Candidate(name, MXNET, settings, needs, images=images, steady=True)
+
+    def torch(name: str, kind: str, workers: int) -> Candidate:
+        settings = {"kind": kind, "workers": workers, **shared}
+        return Candidate(name, TORCH, settings, "torch", images=images, steady=True)
+
+    threads = [*(n for n in (1, 2, 4, 8, 16, 32) if n < CORES), CORES]
+    workers = [0, *threads]
+    rows = [row(name, kind) for name, kind in OURS.items()]
+    rows += [row("ours random-access dali", "random-dali"), row("ours decoded-cache", "cache")]
+    rows += [row(f"gluon dataloader transforms workers={n}", "transforms", n) for n in workers]
+    rows += [row(f"gluon dataloader cv2 workers={n}", "cv2", n) for n in workers]
+    rows += [row(f"imagerecorditer threads={n}", "iterator", n) for n in [*threads, 2 * CORES]]
+    rows += [row(f"imagerecorditer threads=1 parts={CORES}", "iterators", CORES)]
+    rows += [row("synthetic", "synthetic"), row(RAW, "raw", needs="simplejpeg")]
+    rows += [row(DALI, "dali"), row(NATIVE, "native"), row(CONVERT, "convert")]
+    rows += [torch(f"torch dataloader cv2 workers={n}", "dataloader", n) for n in workers]
+    rows += [torch(f"ffcv threads={n}", "ffcv", n) for n in threads]
     return rows
 
 
-def cold_group(records: Path, pictures: Path, batch: int) -> list[Rival]:
-    """Return ours from the disk; a step is an epoch, as far as it is not longer than COLD_IMAGES.
+def cold_group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
+    """Return ours from disk; a step is an epoch, or COLD_IMAGES of it.
 
     Parameters
     ----------
-    records, pictures, batch
-        As `prepared` yields them.
+    records, image_rec, batch
+        As `record_set.prepared` yields them.
     """
-    with open(pictures.with_suffix(".idx")) as lines:
+    with open(image_rec.with_suffix(".idx")) as lines:
         batches = min(COLD_IMAGES, sum(1 for _ in lines)) // batch
-    settings = {"records": str(records), "pictures": str(pictures)}
-    settings |= {"scratch": str(pictures.parent), "batch": batch, "batches": batches}
+    settings = {"records": str(records), "image_rec": str(image_rec)}
+    settings |= {"scratch": str(image_rec.parent), "batch": batch, "batches": batches}
     return [
-        Rival(
-            *(name, MXNET, {**settings, "kind": kind, "cold": True}),
+        Candidate(
+            name=name,
+            module=MXNET,
+            settings={**settings, "kind": kind, "cold": True},
             images=batch * batches,
             steady=True,
         )
@@ -162,13 +124,13 @@ def cold_group(records: Path, pictures: Path, batch: int) -> list[Rival]:
 
 @dataclass
 class ColdResult(Result):
-    """What was measured of a loader that reads from the disk: turns are a step, none is untimed."""
+    """Figures of a loader that reads from disk: turns are a step, none is untimed."""
 
     disk_mib: list[float] = field(default_factory=list)
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must be left for a later turn."""
+        """Return the seconds that must remain for a later turn."""
         return self.expected
 
     def first_turn(self) -> None:

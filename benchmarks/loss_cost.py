@@ -2,24 +2,20 @@
 """What a step of each loss costs beside ArcFace:  python benchmarks/loss_cost.py
 
 Forward, backward and update of each head of heads/ alone, at its defaults, on the same random
-embeddings, four images of each person in the batch.  ArcFace is timed with each group of rivals,
-and the column of ratios is to that one.
+embeddings, four images of each person in the batch.  ArcFace is timed with each group, and the
+column of ratios is to that one.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import report
-from benchmarks.harness.process import Rival
+from benchmarks.harness.process import Candidate
 
 MXNET = "benchmarks.steps.mxnet_steps"
-TOGETHER = 6  # rivals of a group beside ArcFace: all of a group are in memory at once
+TOGETHER = 6  # candidates of a group beside ArcFace: all of a group are in memory at once
 
 
 def main() -> int:
@@ -40,18 +36,18 @@ def main() -> int:
     names = [name for name in HEADS if name != "arcface"]
     parts = [names[i : i + TOGETHER] for i in range(0, len(names), TOGETHER)]
     groups = [
-        [rival(name, size, f" {chr(ord('a') + place)}") for name in ["arcface", *part]]
+        [candidate(name, size, f" {chr(ord('a') + place)}") for name in ["arcface", *part]]
         for place, part in enumerate(parts)
     ]
     return report.run("losses: forward, backward, update", groups, arguments)
 
 
-def rival(name: str, size: dict[str, int], part: str) -> Rival:
+def candidate(name: str, size: dict[str, int], part: str) -> Candidate:
     """Return the row of one loss; ``part`` tells ArcFace's rows apart."""
     label = f"C={size['num_classes']} d={size['embedding_size']} B={size['batch']}"
     settings = {"what": "loss", "name": name, "options": {}, **size}
     shown = f"ours {name}{part if name == 'arcface' else ''} {label}"
-    return Rival(shown, MXNET, settings, images=size["batch"])
+    return Candidate(shown, MXNET, settings, images=size["batch"])
 
 
 if __name__ == "__main__":

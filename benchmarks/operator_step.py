@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import report
-from benchmarks.harness.process import Rival
+from benchmarks.harness.process import Candidate
 
 MXNET, TORCH = "benchmarks.steps.mxnet_steps", "benchmarks.steps.torch_steps"
 OPERATORS = ("prelu", "batch_norm_prelu")
@@ -35,14 +31,14 @@ def main() -> int:
     return report.run(f"operators on {shape}: forward, backward", groups, arguments)
 
 
-def group(operator: str, shape: list[int]) -> list[Rival]:
-    """Return the rivals of one operator."""
+def group(operator: str, shape: list[int]) -> list[Candidate]:
+    """Return the candidates of one operator."""
     settings = {"what": "operator", "operator": operator, "shape": shape}
-    rivals = [
-        Rival(f"{kind} {operator}", MXNET, {"kind": kind, **settings}, same_value=True)
+    candidates = [
+        Candidate(f"{kind} {operator}", MXNET, {"kind": kind, **settings}, same_value=True)
         for kind in ("ours", "gluon")
     ]
-    return [*rivals, Rival(f"torch {operator}", TORCH, settings, "torch", same_value=True)]
+    return [*candidates, Candidate(f"torch {operator}", TORCH, settings, "torch", same_value=True)]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """What a full-size record set costs a rank:  python benchmarks/record_index.py
 
 Makes a set of the size of MS1M-ArcFace (5,822,653 images of 85,742 people, with header and identity
-records; the pictures are 16 bytes of nothing, so that the .rec is small) and one of 40 million in a
+records; the images are 16 bytes of nothing, so that the .rec is small) and one of 40 million in a
 scratch folder (3 GB) and opens each as run_train.py does: for the first time, when the index is
 parsed and kept, and again.  Then makes the orders of two epochs and visits every image, as the
 loader does, and writes the window reader's index.  Each opening is a rank: all must find the same
@@ -11,8 +11,7 @@ order.  ``--open`` also opens a set of your own.
 Memory is what a process has grown by since its imports.  As in a run, freed memory stays with the
 process (launch/ranks/malloc.py).  "resident" is what it holds in its second epoch: "private" is
 its own, "shared" are pages of mapped files, which the ranks of a host have once.  "peak" is the
-most it ever
-held, both together.
+most that it held at once, both together.
 """
 
 from __future__ import annotations
@@ -26,74 +25,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 
+from benchmarks.harness.baselines import ROOT
 from launch.config.paths import home_path
+from pipeline.records import RecordSet
 from pipeline.records.index_cache import write_image_index
-from pipeline.records.open import RecordSet
 
 PEOPLE, IMAGES = 85_742, [5_822_653, 40_000_000]
 BODY_BYTES = 16
 MAGIC = 0xCED7230A
 MEMORY = ("resident_mib", "private_mib", "shared_mib", "peak_mib")
-
-# Each opening in a process of its own, as a run has it: nothing is in its memory.
-OPEN = """
-import sys
-_, root, path, kept, what = sys.argv
-sys.path.insert(0, root)
-from launch.memory import keep_memory
-keeps = keep_memory()  # as run_train.py does first
-
-import hashlib, json, time
-from pathlib import Path
-import cv2  # as run_train.py has it by then
-import numpy as np
-from pipeline import plans, sampling
-from pipeline.augmentation import Augmentation, choose
-from pipeline.index_files import image_index
-from pipeline.records import open_records
-
-def memory():
-    with open("/proc/self/status") as lines:
-        found = {line.split(":")[0]: int(line.split()[1]) for line in lines if " kB" in line}
-    return np.array([found[name] for name in ("VmRSS", "RssAnon", "RssFile", "VmHWM")]) / 1024
-
-def timed(what, *arguments):
-    start = time.perf_counter()
-    value = what(*arguments)
-    return value, time.perf_counter() - start
-
-def visit(order):
-    for begin in range(0, len(order), 4096):
-        rows = sampling.rank_rows(order, begin, 4096, 0, 1)
-        choose(Augmentation(), records.ids(rows), 1, 1, (112, 112))
-        records.offsets[rows], records.labels[rows]
-
-sampling.epoch_order(100, 1, 0)
-Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins here
-before = memory()
-before[3] = before[0]
-records, opened = timed(open_records, path, kept)
-found = {"open": opened, "images": len(records), "keeps": keeps, "digest": ""}
-if what == "index":
-    _, found["seconds"] = timed(image_index, records, Path(kept))
-else:
-    order_of = (lambda epoch: sampling.epoch_order(len(records), 1, epoch))
-    if what == "blocks":
-        order_of = plans.Blocks(records, 1, 128, 16384).order
-    order = order_of(0)
-    found["digest"] = hashlib.sha256(order[:: max(1, len(order) // 10**6)].tobytes()).hexdigest()
-    visit(order[: 2**18])
-    order = None  # as `plans.planned` has it
-    order, found["seconds"] = timed(order_of, 1)
-    visit(order)
-found["memory"] = (memory() - before).tolist()
-print(json.dumps(found))
-"""
 
 
 def main() -> int:
@@ -171,7 +113,7 @@ def _row(name: str, found: list[dict], timed: str) -> dict:
 
 
 def write_hollow_set(folder: Path, images: int, people: int) -> None:
-    """Write an InsightFace set whose pictures hold zeros, all records of one length but the last.
+    """Write an InsightFace set whose images hold zeros, all records of one length but the last.
 
     Record, image and identity layout: pipeline/records/writer.py.
     """
@@ -187,7 +129,7 @@ def write_hollow_set(folder: Path, images: int, people: int) -> None:
     table["magic"], table["length"] = MAGIC, 24 + BODY_BYTES
     table["label"][1 : images + 1] = np.repeat(np.arange(people), counts)
     table["ids"][:, 0] = np.arange(total)
-    # Header and identity records hold two float labels in the place of a picture.
+    # Header and identity records hold two float labels in the place of an image.
     bare = np.r_[0, images + 1 : total]
     table["flag"][bare], table["length"][bare] = 2, 24 + 8
     pairs = np.concatenate([[[images + 1, total]], np.stack([ends - counts, ends], axis=1)])
@@ -207,10 +149,12 @@ def write_hollow_set(folder: Path, images: int, people: int) -> None:
     (folder / "property").write_text(f"{people},112,112\n")
 
 
-def _open(path: Path, kept: Path, what: str) -> dict:
-    root = str(Path(__file__).resolve().parents[1])
-    command = [sys.executable, "-c", OPEN, root, str(path), str(kept), what]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+def _open(path: Path, scratch: Path, what: str) -> dict:
+    """Open a set in a process of its own, as a run has it: nothing is in its memory."""
+    command = [sys.executable, "-m", "benchmarks.steps.record_opening"]
+    command += [str(path.resolve()), str(scratch), what]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

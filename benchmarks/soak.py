@@ -23,12 +23,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import loader_throughput
-from benchmarks.harness import report
-from benchmarks.harness.rivals import ROOT
+from benchmarks.harness import record_set, report
+from benchmarks.harness.baselines import ROOT
 from benchmarks.steps.loader_steps import SOURCES, warm
 from launch.config.paths import home_path
 from pipeline.decode.cache import FOLDER, PREFIX
@@ -99,11 +95,11 @@ def one_by_one(
 def soaked(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Load with a kind of loader, stop it often; return the row of the JSON."""
     warm()
-    with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
-        records, pictures = files
+    with record_set.prepared(arguments.records, arguments.batch) as (*files, batch):
+        records, image_rec = files
 
         def started() -> Iterator[Any]:
-            return SOURCES[kind](records, str(pictures.parent), batch, 0)
+            return SOURCES[kind](records, str(image_rec.parent), batch, 0)
 
         row = {"name": f"ours {kind}"} | watched(started(), batch, 60 * arguments.minutes)
         row |= stopped(started, arguments.stops)
@@ -145,7 +141,7 @@ def failures(row: dict[str, Any]) -> list[str]:
 def watched(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
     """Take batches for some seconds; return how many images and what changed meanwhile."""
     # As many batches as ever lie in memory at once: the one that was taken, the last one, which
-    # the loop below still names then, and all that are made ahead meanwhile.
+    # the loop below still names then, and all that are prefetched meanwhile.
     taken = list(islice(loader, 2))
     time.sleep(FILL_S)
     del taken

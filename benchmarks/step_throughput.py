@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a loader costs training on the CPU:  python benchmarks/step_throughput.py
 
-Forward, backward and update of network and ArcFace head, on one fixed batch, which is the ceiling,
+Forward, backward and update of network and ArcFace head, on one fixed batch, an upper bound,
 and on the batches that our loaders or a Gluon DataLoader make meanwhile, on the same cores.  Ours,
-DALI's and the one without it (``data.loader=cpu``), give the same pictures in the same order, and
+DALI's and the one without it (``data.loader=cpu``), give the same images in the same order, and
 their losses must agree; the Gluon DataLoader is that of loader_throughput.py and has its own order.
 One network is so small that its steps are as short as a CPU allows, the other is MobileFaceNet.
 """
@@ -17,12 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import loader_throughput
-from benchmarks.harness import report, timing
-from benchmarks.harness.process import CORES, Rival
+from benchmarks.harness import record_set, report, timing
+from benchmarks.harness.process import CORES, Candidate
 from benchmarks.harness.timing import Result
 from launch.config.paths import home_path
 
@@ -48,31 +44,35 @@ def main() -> int:
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="which ones")
     arguments = parser.parse_args()
     nets = arguments.nets[:1] if arguments.quick else arguments.nets
-    with loader_throughput.prepared(arguments.records, arguments.batch) as (*files, batch):
+    with record_set.prepared(arguments.records, arguments.batch) as (*files, batch):
         groups = [group(*files, net, batch) for net in nets]
         title = "training step on a loader's batches"
-        return report.run(title, groups, arguments, (), True, COLUMNS, FedResult)
+        return report.run(
+            title, groups, arguments, rates=True, columns=COLUMNS, result_of=FedResult
+        )
 
 
-def group(records: Path, pictures: Path, net: str, batch: int) -> list[Rival]:
+def group(records: Path, image_rec: Path, net: str, batch: int) -> list[Candidate]:
     """Return the loaders that feed one network, the fixed batch first.
 
     Parameters
     ----------
-    records, pictures, batch
-        As `loader_throughput.prepared` yields them.
+    records, image_rec, batch
+        As `record_set.prepared` yields them.
     net
         A name of NETS.
     """
 
-    def row(name: str, loader: str, workers: int = 0) -> Rival:
+    def row(name: str, loader: str, workers: int = 0) -> Candidate:
         settings = {"loader": loader, "workers": workers, "net": "mobilefacenet", "batch": batch}
         settings |= {"options": {"embedding_size": EMBEDDING, "width": NETS[net]}}
-        settings |= {"records": str(records), "pictures": str(pictures)}
-        settings |= {"scratch": str(pictures.parent)}
+        settings |= {"records": str(records), "image_rec": str(image_rec)}
+        settings |= {"scratch": str(image_rec.parent)}
         same = loader in ("dali", "cpu")
-        return Rival(
-            *(f"{name} {net} B={batch}", FED, settings),
+        return Candidate(
+            name=f"{name} {net} B={batch}",
+            module=FED,
+            settings=settings,
             images=batch,
             same_value=same,
             same_size=True,
@@ -83,7 +83,8 @@ def group(records: Path, pictures: Path, net: str, batch: int) -> list[Rival]:
         row("ours synthetic", "synthetic"),
         row("ours random-access", "dali"),
         row(f"ours cpu loader workers={CORES}", "cpu", CORES),
-        *(row(f"gluon dataloader cv2 workers={n}", "gluon", n) for n in (0, CORES)),
+        row("gluon dataloader cv2 workers=0", "gluon"),
+        row(f"gluon dataloader cv2 workers={CORES}", "gluon", CORES),
     ]
 
 
@@ -95,7 +96,7 @@ class FedResult(Result):
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must be left for a later turn."""
+        """Return the seconds that must remain for a later turn."""
         return max(TURN_S, self.expected)
 
     def first_turn(self) -> None:
@@ -115,7 +116,7 @@ class FedResult(Result):
     def row(self, ours: Result | None = None) -> dict[str, Any]:
         """Return the row of the JSON; ours is what has the fixed batch, if it takes part."""
         row = super().row(ours) | {"waiting": statistics.median(self.waits)}
-        if ours and ours.rival.settings["loader"] == "synthetic":
+        if ours and ours.candidate.settings["loader"] == "synthetic":
             row["of_synthetic"] = 1 / row["times_ours"]
         return row
 

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import report
-from benchmarks.harness.process import Process, Rival
+from benchmarks.harness.process import Candidate, Process
 
 MXNET, TORCH = "benchmarks.steps.mxnet_steps", "benchmarks.steps.torch_steps"
 EMBEDDING = {"mobilefacenet": 128}  # others: 512
@@ -43,7 +39,7 @@ def main() -> int:
         for net, batch in zip(arguments.nets, arguments.batches, strict=True)
     ]
     if arguments.quick:  # the first net, without our plain form
-        groups = [[rival for rival in groups[0] if "plain" not in rival.name]]
+        groups = [[candidate for candidate in groups[0] if "plain" not in candidate.name]]
     if arguments.profile:
         for ours, *_ in groups:
             print("\n".join(profile(ours)), flush=True)
@@ -51,17 +47,17 @@ def main() -> int:
     return report.run("training step: forward, backward, update", groups, arguments)
 
 
-def group(net: str, batch: int, num_classes: int, width: float) -> list[Rival]:
-    """Return the rivals of one network."""
+def group(net: str, batch: int, num_classes: int, width: float) -> list[Candidate]:
+    """Return the candidates of one network."""
     options = {"embedding_size": EMBEDDING.get(net, 512)}
     if net == "mobilefacenet":
         options["width"] = width
     settings = {"what": "train", "net": net, "options": options, "batch": batch}
     settings |= {"num_classes": num_classes, "image_size": 112}
 
-    def mxnet(kind: str, needs: str = "") -> Rival:
+    def mxnet(kind: str, needs: str = "") -> Candidate:
         same = kind.startswith("ours")
-        return Rival(
+        return Candidate(
             f"{kind} {net} B={batch}",
             MXNET,
             {"kind": kind, **settings},
@@ -71,20 +67,25 @@ def group(net: str, batch: int, num_classes: int, width: float) -> list[Rival]:
             same_size=same,
         )
 
-    rivals = [mxnet("ours")]
+    candidates = [mxnet("ours")]
     if net == "mobilefacenet":
-        rivals += [mxnet("ours plain"), mxnet("gluonfr", "gluonfr")]
+        candidates += [mxnet("ours plain"), mxnet("gluonfr", "gluonfr")]
     name = f"torch {net} channels_last B={batch}"
-    return [*rivals, Rival(name, TORCH, settings, "torch", images=batch, same_size=True)]
+    return [*candidates, Candidate(name, TORCH, settings, "torch", images=batch, same_size=True)]
 
 
-def profile(rival: Rival) -> list[str]:
+def profile(candidate: Candidate) -> list[str]:
     """Return the lines of a table: milliseconds and share of each operator in a step."""
-    with Process(Rival(rival.name, MXNET, rival.settings, environment=ONE_BY_ONE)) as process:
+    with Process(
+        Candidate(candidate.name, MXNET, candidate.settings, environment=ONE_BY_ONE)
+    ) as process:
         process.ask(steps=1, untimed=1)
         found = process.ask(profile=PROFILED_STEPS)["profile"]
     total = sum(found.values())
-    lines = [f"{rival.name}: {total:,.0f} ms in operators", f"{'ms':>10} {'share':>7}  operator"]
+    lines = [
+        f"{candidate.name}: {total:,.0f} ms in operators",
+        f"{'ms':>10} {'share':>7}  operator",
+    ]
     large = {name: value for name, value in found.items() if value >= SMALLEST_SHARE * total}
     shown = sorted(large.items(), key=lambda item: -item[1])
     shown.append((f"{len(found) - len(large)} others", total - sum(large.values())))

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from atomic_write import atomic_write
 from encoded_images import decode
 from evaluation.plain_pickle import PlainPickleError, describe, load_plain
 
@@ -52,7 +53,7 @@ def write_pairs(
 ) -> None:
     """Write a verification set as InsightFace ships it: a pickle (protocol 2) of (images, issame).
 
-    The file is written aside, synced and renamed: a reader finds the old file or the new one.
+    A reader finds the old file or the new one, never a part.
 
     Parameters
     ----------
@@ -81,22 +82,8 @@ def write_pairs(
                 f"{path}: {place(index)} must be encoded bytes, got {describe(image)}; encode it "
                 "as JPEG or PNG first"
             )
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(aside, "wb") as file:
-            pickle.dump((list(images), [bool(same) for same in issame]), file, protocol=2)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    # The rename lives in the folder: without this a crash may still lose it.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with atomic_write(path) as file:
+        pickle.dump((list(images), [bool(same) for same in issame]), file, protocol=2)
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:

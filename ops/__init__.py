@@ -8,11 +8,11 @@ ops/choice.py holds the choice, ops/layers.py the layers of networks in all thei
 from ops.choice import (
     OperatorError,
     compiled,
-    feed,
     for_gpu,
     fused,
     fused_scores,
     guard,
+    loader_kernels,
     refuse_add,
     use,
 )
@@ -22,11 +22,11 @@ __all__ = [
     "OperatorError",
     "TwoGraphs",
     "compiled",
-    "feed",
     "for_gpu",
     "fused",
     "fused_scores",
     "guard",
+    "loader_kernels",
     "refuse_add",
     "use",
 ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mxnet import context, gluon, library
 
 from ops import build
-from ops.feed import Feed
+from ops.feed import LoaderKernels
 from ops.guard import Guard
 
 CHOICES = ("auto", "native", "plain")
@@ -28,7 +28,7 @@ class State:
     """Type of the device that computes, whichever form is used."""
     fused_device: str = ""
     """Type of the device whose fused operators are used; empty for the plain form."""
-    feed: Feed | None = None
+    loader_kernels: LoaderKernels | None = None
     """Functions of the loaders, which work on the CPU whatever computes."""
     loaded: bool = False
     """Whether MXNet has the library, which it takes once."""
@@ -63,13 +63,13 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     """
     if choice not in CHOICES:
         raise OperatorError(f"run.operators: must be one of {', '.join(CHOICES)}, got {choice!r}")
-    state.device, state.fused_device, state.feed = device, "", None
+    state.device, state.fused_device, state.loader_kernels = device, "", None
     if choice == "plain":
         return ""
     try:
         path = build.compile_library()
         compiled = ctypes.CDLL(str(path))
-        state.feed = Feed(compiled)
+        state.loader_kernels = LoaderKernels(compiled)
         if choice == "auto" and device != "cpu":
             return ""
         if device == "gpu":
@@ -106,15 +106,15 @@ def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
         )
 
 
-def feed() -> Feed | None:
+def loader_kernels() -> LoaderKernels | None:
     """Return the functions that loaders call for whole batches; None for the plain form."""
-    return state.feed
+    return state.loader_kernels
 
 
-def compiled() -> Feed | None:
+def compiled() -> LoaderKernels | None:
     """Return the same functions whatever operators are chosen; None if they are not available."""
     try:
-        return state.feed or Feed(ctypes.CDLL(str(build.compile_library())))
+        return state.loader_kernels or LoaderKernels(ctypes.CDLL(str(build.compile_library())))
     except build.BuildError:
         return None
 

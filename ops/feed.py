@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a loader calls for whole batches: pictures to normalised planes, records out of a file.
+"""What a loader calls for whole batches: pixels to normalised planes, records out of a file.
 
 Thin over ops/native/feed.cc.  Nothing here holds Python's lock while it works, so several threads
-can work on parts of one batch.  ``feed`` of the package says whether it can be had.
+can work on parts of one batch.  ``ops.loader_kernels`` returns them if available.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from ops.jpeg_decoder import JpegDecoder
 
-__all__ = ["Feed"]
+__all__ = ["LoaderKernels"]
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
@@ -31,7 +31,7 @@ _SIGNATURES = {
 }
 
 
-class Feed:
+class LoaderKernels:
     """The functions of a compiled library of operators.
 
     Parameters
@@ -51,8 +51,8 @@ class Feed:
         """Return a decoder of JPEGs with threads of its own."""
         return JpegDecoder(self._library, threads)
 
-    def find_pictures(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the addresses and the bytes of the pictures of some records.
+    def find_images(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the addresses and the sizes in bytes of the images of some records.
 
         Parameters
         ----------
@@ -63,13 +63,17 @@ class Feed:
 
         Outputs
         -------
-        int64 (B,) and (B,): of bytes -1 where no whole record stands, -2 for a record in parts.
+        int64 (B,) and (B,): a size of -1 where no whole record stands, -2 for a record in parts.
         """
         offsets = np.ascontiguousarray(offsets, dtype=np.int64)
         addresses, sizes = np.empty_like(offsets), np.empty_like(offsets)
         self._find_pictures(
-            *(data.ctypes.data, data.size, offsets.ctypes.data, len(offsets)),
-            *(addresses.ctypes.data, sizes.ctypes.data),
+            data.ctypes.data,
+            data.size,
+            offsets.ctypes.data,
+            len(offsets),
+            addresses.ctypes.data,
+            sizes.ctypes.data,
         )
         return addresses, sizes
 
@@ -81,7 +85,7 @@ class Feed:
         Parameters
         ----------
         addresses, sizes
-            As ``find_pictures`` gives them, int64 (B,) and contiguous; no size is negative.
+            As ``find_images`` gives them, int64 (B,) and contiguous; no size is negative.
         """
         turned = np.empty(len(sizes), dtype=np.bool_)
         self._find_turned(addresses.ctypes.data, sizes.ctypes.data, len(sizes), turned.ctypes.data)
@@ -103,22 +107,21 @@ class Feed:
         return bool(self._jpeg_cut_off(data.ctypes.data, data.size))
 
     def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
-        """Copy pictures to the rows of an array, and end each with a marker.
+        """Copy images to the rows of an array, and end each with a marker.
 
         Return how many are JPEGs that do not end with one themselves, zeros aside.
 
         Parameters
         ----------
         addresses, sizes
-            As ``find_pictures`` gives them, int64 (B,) and contiguous; no size is negative.
+            As ``find_images`` gives them, int64 (B,) and contiguous; no size is negative.
         rows
             uint8 (B, S) with S above the largest size by two at least.
         """
         if rows.strides[1] != 1 or rows.shape[1] < sizes.max() + 2 or len(rows) != len(sizes):
             raise ValueError(f"feed.gather: {sizes.max() + 2} bytes a row, got {rows.shape}")
         unended = self._gather(
-            *(addresses.ctypes.data, sizes.ctypes.data, len(sizes), rows.ctypes.data),
-            rows.strides[0],
+            addresses.ctypes.data, sizes.ctypes.data, len(sizes), rows.ctypes.data, rows.strides[0]
         )
         return int(unended)
 
@@ -154,8 +157,8 @@ class Feed:
         sizes = np.ascontiguousarray(sizes, dtype=np.int64)
         self._read_ahead(data.ctypes.data, offsets.ctypes.data, sizes.ctypes.data, len(offsets))
 
-    def lend_array(self, shape: tuple[int, int, int, int]) -> int:
-        """Return the address of a DLManagedTensor, float32, of memory that will be used again.
+    def pooled_array(self, shape: tuple[int, int, int, int]) -> int:
+        """Return the address of a DLManagedTensor, float32, in pooled memory.
 
         It begins with the address of the values, which are not initialised.
 
@@ -164,10 +167,10 @@ class Feed:
         MemoryError
             If there is none.
         """
-        lent = self._lend_array(*shape)
-        if not lent:
+        address = self._lend_array(*shape)
+        if not address:
             raise MemoryError(f"no memory for an array of {shape}")
-        return int(lent)
+        return int(address)
 
     def normalise(
         self,
@@ -180,12 +183,12 @@ class Feed:
         out: int,
         threads: int = 1,
     ) -> None:
-        """Write (x - mean) / std of some pictures, as planes, mirrored where it says so.
+        """Write (x - mean) / std of some images, as planes, mirrored where it says so.
 
         Parameters
         ----------
         pixels
-            Address of pictures, uint8 (N, H, W, 3).
+            Address of images, uint8 (N, H, W, 3).
         rows
             Which of them, int64 (B,).
         mirror
@@ -196,13 +199,22 @@ class Feed:
             Address of the result, float32 (B, 3, H, W); faster where it
             is a multiple of 32.
         threads
-            That share the pictures.
+            That share the images.
         """
         rows = np.ascontiguousarray(rows, dtype=np.int64)
         mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
         if len(rows) != len(mirror):
             raise ValueError(f"feed.normalise: {len(rows)} rows, got {len(mirror)} mirrors")
+        height, width = image_size
         self._normalise(
-            *(pixels, rows.ctypes.data, mirror.ctypes.data, len(rows), *image_size),
-            *(1 / std, -mean / std, out, threads),
+            pixels,
+            rows.ctypes.data,
+            mirror.ctypes.data,
+            len(rows),
+            height,
+            width,
+            1 / std,
+            -mean / std,
+            out,
+            threads,
         )

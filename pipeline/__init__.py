@@ -7,7 +7,7 @@ __all__ = ["build_loader"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that records.py and sampling.py serve programs that have no mxnet.
+    # Late, so that records and sampling serve programs that have no mxnet.
     if name == "build_loader":
         from pipeline.loader import build_loader
 

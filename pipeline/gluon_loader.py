@@ -1,45 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same transform in plain Python over a Gluon DataLoader: the baseline and the test oracle."""
+"""The same images in plain Python over a Gluon DataLoader: the baseline and the test oracle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 
 import cv2
+import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
 from encoded_images import decode, has_end
-from pipeline.records.open import RecordError, RecordSet
+from pipeline.decode.dali import MEAN, STD
+from pipeline.records import RecordSet
 from pipeline.records.reader import RecordReader
-from pipeline.sampling.augmentation import CUT_OUT_VALUE, Choices, color_matrices
+from pipeline.sampling.augmentation import CUT_OUT_VALUE, AugmentParams, color_matrices
+from pipeline.sampling.batches import BatchPlan
 
-LAST_BATCH_S = 30.0  # how long a worker may take over the last batch
+LAST_BATCH_TIMEOUT_S = 30.0
 
 
 class FaceDataset(gluon.data.Dataset):
-    """Images of a record set; an item is (row, what is done to it)."""
+    """Images of a record set; an item is (row, augmentation parameters)."""
 
-    def __init__(self, records: RecordSet, mean: float, std: float):
-        self._records = records
-        self._reader = RecordReader(records)
-        self._mean, self._std = mean, std
+    def __init__(self, records: RecordSet):
+        self._records, self._reader = records, RecordReader(records)
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, item: tuple[int, Choices]) -> tuple[np.ndarray, np.float32]:
-        """Return image (3, H, W) float32 and label."""
-        row, choices = item
+    def __getitem__(self, item: tuple[int, AugmentParams]) -> np.ndarray:
+        """Return an image (3, H, W) float32."""
+        row, params = item
         try:
-            return self._image(row, choices), np.float32(self._records.labels[row])
+            return self._image(row, params)
         finally:
             self._reader.check_files()  # whatever came of zeros, an error too
 
-    def _image(self, row: int, choices: Choices) -> np.ndarray:
+    def _image(self, row: int, params: AugmentParams) -> np.ndarray:
         """Return the image (3, H, W) of a row, normalised."""
         jpeg = self._reader.read(np.array([row]))[0]
-        # OpenCV decodes a picture that has lost its end alone.
+        # OpenCV alone decodes an image that has lost its end.
         image = decode(jpeg) if has_end(jpeg) else None
         if image is None or image.shape[:2] != self._records.image_size:
             height, width = self._records.image_size
@@ -48,31 +50,28 @@ class FaceDataset(gluon.data.Dataset):
                 if image is None
                 else f"is {image.shape[0]}x{image.shape[1]} pixels, not {height}x{width}"
             )
-            raise RecordError(
-                f"{self._records.picture(row)} {what}; mend the record or leave its key out of "
-                "the .idx"
-            )
-        image = augment(image, choices)[:, :, ::-1]  # BGR to RGB
-        normalised: np.ndarray = image.transpose(2, 0, 1).astype(np.float32) - self._mean
-        return normalised / self._std
+            raise self._records.image_error(row, what)
+        image = augment(image, params)[:, :, ::-1]  # BGR to RGB
+        normalised: np.ndarray = image.transpose(2, 0, 1).astype(np.float32) - MEAN
+        return normalised / STD
 
 
-def augment(image: np.ndarray, choices: Choices) -> np.ndarray:
-    """Carry out the choices for one image (H, W, 3), BGR; return uint8, float32 after a jitter."""
-    if choices.quality:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(choices.quality)]
+def augment(image: np.ndarray, params: AugmentParams) -> np.ndarray:
+    """Augment one image (H, W, 3), BGR; return uint8, or float32 after a colour jitter."""
+    if params.quality:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(params.quality)]
         image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
-    if (choices.color != 1).any():
-        ((matrix,), (of_mean,)) = color_matrices(choices.color[None])
+    if (params.color != 1).any():
+        ((matrix,), (of_mean,)) = color_matrices(params.color[None])
         pixels = image[:, :, ::-1].astype(np.float32)
         pixels = pixels @ matrix.T + of_mean @ pixels.mean((0, 1))
         image = pixels[:, :, ::-1]
-    if choices.shift.any():
-        image = _shifted(image, *choices.shift)
-    top, left, height, width = choices.cut_out
+    if params.shift.any():
+        image = _shifted(image, *params.shift)
+    top, left, height, width = params.cut_out
     if height and width:
         image[top : top + height, left : left + width] = CUT_OUT_VALUE
-    return image[:, ::-1] if choices.mirror else image
+    return image[:, ::-1] if params.mirror else image
 
 
 def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
@@ -86,41 +85,54 @@ def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 class RowSampler(gluon.data.Sampler):
-    """Batches of dataset items without end, from an iterator over (rows, choices) of one rank."""
+    """Batches of dataset items without end, from batch plans of one rank."""
 
-    def __init__(self, batches: Iterator[tuple[np.ndarray, Choices]]):
-        self._batches = batches
+    def __init__(self, plans: Iterator[BatchPlan]):
+        self._plans = plans
 
-    def __iter__(self) -> Iterator[list[tuple[int, Choices]]]:
-        for rows, choices in self._batches:
-            yield list(zip(rows.tolist(), choices.each(), strict=True))
+    def __iter__(self) -> Iterator[list[tuple[int, AugmentParams]]]:
+        for plan in self._plans:
+            yield list(zip(plan.rows.tolist(), plan.params.each(), strict=True))
 
     def __len__(self) -> int:
         raise TypeError("the batches of training have no end")
 
 
-def reference_batches(
-    records: RecordSet,
-    batches: Iterator[tuple[np.ndarray, Choices]],
-    workers: int,
-    mean: float,
-    std: float,
-) -> Iterator[tuple]:
-    """Yield (image (B, 3, H, W), label (B,)) NDArrays for (rows, choices) pairs.
+class GluonDecoder:
+    """Decodes batch plans with a Gluon DataLoader.
 
-    Workers are forked here, so call this before MXNet or DALI start threads.
+    Workers are forked when it is called: call it before MXNet or DALI start threads.
     """
-    cv2.setNumThreads(0)  # each worker is one thread
-    loader = gluon.data.DataLoader(
-        FaceDataset(records, mean, std), batch_sampler=RowSampler(batches), num_workers=workers
-    )
-    if workers:
-        let_workers_finish(loader)
-    return iter(loader)
+
+    def __init__(self, records: RecordSet, workers: int, ctx: mx.Context):
+        self.files: list[np.ndarray] = []  # each worker checks those that it reads
+        self._records, self._workers, self._ctx = records, workers, ctx
+
+    def __call__(
+        self, plans: Iterator[BatchPlan]
+    ) -> Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]:
+        """Yield an array, float32 (B, 3, H, W), for each plan."""
+        cv2.setNumThreads(0)  # each worker is one thread
+        in_flight: deque[BatchPlan] = deque()
+
+        def noted() -> Iterator[BatchPlan]:
+            for plan in plans:
+                in_flight.append(plan)
+                yield plan
+
+        dataset, sampler = FaceDataset(self._records), RowSampler(noted())
+        loader = gluon.data.DataLoader(dataset, batch_sampler=sampler, num_workers=self._workers)
+        if self._workers:
+            let_workers_finish(loader)
+        images, ctx = iter(loader), self._ctx
+        return ((image.as_in_context(ctx), in_flight.popleft()) for image in images)
+
+    def close(self) -> None:
+        """Leave the workers to the end of the DataLoader."""
 
 
 def let_workers_finish(loader: gluon.data.DataLoader) -> None:
-    """Have the worker processes of a Gluon DataLoader end by themselves when it goes.
+    """Make the worker processes of a Gluon DataLoader end on their own when it is deleted.
 
     MXNet 1.9.1 kills them; one that is killed while it sends its batch keeps the lock of the queue,
     and the end of the pool waits for that lock for ever.
@@ -128,10 +140,10 @@ def let_workers_finish(loader: gluon.data.DataLoader) -> None:
     pool = loader._worker_pool
 
     def terminate() -> None:
-        under_way = list(pool._cache.values())
-        for result in under_way:
-            result.wait(LAST_BATCH_S)
-        if all(result.ready() for result in under_way):  # else somebody has killed a worker
+        in_flight = list(pool._cache.values())
+        for result in in_flight:
+            result.wait(LAST_BATCH_TIMEOUT_S)
+        if all(result.ready() for result in in_flight):  # else somebody has killed a worker
             pool.close()
             pool.join()
         type(pool).terminate(pool)

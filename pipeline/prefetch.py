@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one thread makes ahead for another."""
+"""Items that one thread prefetches for another."""
 
 from __future__ import annotations
 
@@ -10,34 +10,29 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-LOOKS = 8  # that the maker has at a full queue while it is emptied
-SHORTEST_S, LONGEST_S = 0.001, 0.01  # between two of them
+POLLS_PER_DRAIN = 8  # of the producer at a full queue, while the consumer empties it
+MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # between two polls
 
 
-class Ahead(Generic[Item]):
-    """A bounded queue whose maker sleeps, once it is full, until a quarter is left.
+class PrefetchQueue(Generic[Item]):
+    """A bounded queue whose producer sleeps, once it is full, until a quarter remains.
 
-    A maker that is woken when an item is taken holds Python's lock, and has the processor, just
-    when the taker wants to go on.  So it is not told: it looks by itself, as often as the queue was
-    emptied slowly the last time.  Only a taker who finds nothing wakes it.
-
-    Parameters
-    ----------
-    most
-        Items that it holds.
+    A producer that is woken whenever an item is taken holds Python's lock, and has the processor,
+    just when the consumer wants to continue.  So it is not woken: it polls, less often where the
+    queue was emptied slowly the last time.  Only a consumer that finds the queue empty wakes it.
     """
 
-    def __init__(self, most: int):
-        self._most, self._few = most, most // 4
+    def __init__(self, capacity: int):
+        self._capacity, self._refill_at = capacity, capacity // 4
         self._items: deque[Item] = deque()
         self._changed = threading.Condition()
         self._filling, self._closed = True, False
-        self._look_s = SHORTEST_S
+        self._poll_s = MIN_POLL_S
 
     def put(self, item: Item) -> bool:
-        """Add an item when there is room; return whether it was, which it is unless closed."""
+        """Wait for room and add an item; return False, adding nothing, once the queue is closed."""
         with self._changed:
-            if len(self._items) == self._most:
+            if len(self._items) == self._capacity:
                 self._sleep()
             if self._closed:
                 return False
@@ -46,20 +41,14 @@ class Ahead(Generic[Item]):
             return True
 
     def _sleep(self) -> None:
-        self._filling, begun = False, time.monotonic()
+        self._filling, start = False, time.monotonic()
         while not (self._filling or self._closed):
-            self._changed.wait(self._look_s)
-        emptied_s = time.monotonic() - begun
-        self._look_s = min(LONGEST_S, max(SHORTEST_S, emptied_s / LOOKS))
+            self._changed.wait(self._poll_s)
+        drain_s = time.monotonic() - start
+        self._poll_s = min(MAX_POLL_S, max(MIN_POLL_S, drain_s / POLLS_PER_DRAIN))
 
     def take(self) -> Item:
-        """Wait for the oldest item and remove it.
-
-        Raises
-        ------
-        StopIteration
-            If it is closed.
-        """
+        """Wait for the oldest item and remove it; raise StopIteration once the queue is closed."""
         with self._changed:
             if not self._items:
                 self._filling = True
@@ -68,11 +57,11 @@ class Ahead(Generic[Item]):
             if self._closed:
                 raise StopIteration
             item = self._items.popleft()
-            self._filling |= len(self._items) <= self._few
+            self._filling |= len(self._items) <= self._refill_at
             return item
 
     def close(self) -> None:
-        """Wake both up; nothing is put or taken from now on."""
+        """Wake both threads; nothing is put or taken from now on."""
         with self._changed:
             self._closed = True
             self._items.clear()

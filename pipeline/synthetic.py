@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One fixed batch: training with it shows the ceiling that computing sets."""
+"""One fixed batch: training with it shows the upper bound that computing sets."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from launch.config import load_config
 from launch.config.configuration import build_config
 from launch.config.yaml_files import read_yaml
 from nets import NETS, build_net
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.dali import PATHS
 from ranges import settings
 from tests.parallel.ranks import run, training
 from tests.parallel.test_refusals import check_refusal

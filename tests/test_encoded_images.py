@@ -75,7 +75,9 @@ def both(jpegs):
     arrays = [np.frombuffer(jpeg, np.uint8) for jpeg in jpegs]
     addresses = np.array([a.ctypes.data if a.size else 0 for a in arrays])
     ops.use("native")
-    compiled = ops.feed().find_turned(addresses, np.array([a.size for a in arrays])).tolist()
+    compiled = (
+        ops.loader_kernels().find_turned(addresses, np.array([a.size for a in arrays])).tolist()
+    )
     assert compiled == [may_turn(a) for a in arrays]
     return compiled
 

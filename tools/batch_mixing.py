@@ -12,13 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np

@@ -13,9 +13,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 
 from evaluation.pairs import write_pairs
@@ -81,20 +78,20 @@ def _pairs(records: RecordSet, people: np.ndarray, pairs: int) -> tuple[list[byt
     rows: list[int] = []
     same: list[bool] = []
     for fold in np.array_split(generator.permutation(people), FOLDS):
-        pictures = [np.flatnonzero(records.labels == person) for person in fold]
+        members = [np.flatnonzero(records.labels == person) for person in fold]
         for i in range(pairs // FOLDS):
-            a, b = generator.permutation(len(pictures))[:2]
+            a, b = generator.permutation(len(members))[:2]
             like = i % 2 == 0
             if like:
                 # Neighbours in the set are often frames of one film: take the two from the
-                # first and the last third of the person's pictures.
-                third = max(1, len(pictures[a]) // 3)
+                # first and the last third of the person's images.
+                third = max(1, len(members[a]) // 3)
                 pair = [
-                    generator.choice(pictures[a][:third]),
-                    generator.choice(pictures[a][-third:]),
+                    generator.choice(members[a][:third]),
+                    generator.choice(members[a][-third:]),
                 ]
             else:
-                pair = [generator.choice(pictures[a]), generator.choice(pictures[b])]
+                pair = [generator.choice(members[a]), generator.choice(members[b])]
             rows += [int(row) for row in pair]
             same.append(like)
     return [jpeg.tobytes() for jpeg in reader.read(np.array(rows))], same

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures to see the losses by: a small net, digits, two dimensions.
+"""Plots of what each loss does: a small net, digits, two dimensions.
 
 python tools/loss_gallery.py --mnist FOLDER --out FOLDER [--only LOSS ...]
 
 Trains a small net to two dimensions with each loss and writes OUT/<loss>.png, where training and
 test images lie in the plane, OUT/index.html with all of them and their test accuracy, and
-OUT/sheet.jpg with the test images of all losses in one small picture.
+OUT/sheet.jpg with the test images of all losses in one small image.
 Without --mnist the digits are drawn here.  Settings: tools/gallery/settings.py; docs/gallery.md.
 """
 
@@ -21,9 +21,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from atomic_write import atomic_write
 from launch.config.paths import home_path
 from launch.ranks.malloc import keep_memory
 from launch.ranks.threads import share_cores
@@ -36,7 +34,7 @@ import ops
 from heads import HEADS
 from tools.digits import Digits, draw_digits, read_mnist
 from tools.gallery.page import Row, page, write_settings
-from tools.gallery.pictures import SIZE, draw, sheet
+from tools.gallery.plots import SIZE, draw, sheet
 from tools.gallery.settings import LOSSES
 from tools.gallery.training import GalleryError, train
 
@@ -113,8 +111,10 @@ def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
         if quick:
             train_images, test_images = QUICK_DRAWN
             digits = Digits(
-                *(rows[:train_images] for rows in digits[:2]),
-                *(rows[:test_images] for rows in digits[2:]),
+                train_images=digits.train_images[:train_images],
+                train_labels=digits.train_labels[:train_images],
+                test_images=digits.test_images[:test_images],
+                test_labels=digits.test_labels[:test_images],
             )
         source = "MNIST"
     return digits, (
@@ -124,14 +124,14 @@ def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
 
 
 def make(names: list[str], digits: Digits, about: str, arguments: argparse.Namespace) -> None:
-    """Train, draw, and write the pictures and the page, which grows with every loss."""
+    """Train, draw, and write the plots and the page, which grows with every loss."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     said = ops.use("auto")
     print(about)
     if said:
         print(said)
     rows: list[Row] = []
-    pictures: list[tuple[str, bytes]] = []
+    plots: list[tuple[str, bytes]] = []
     for number, name in enumerate(names, 1):
         began = time.perf_counter()
         setting = LOSSES[name]
@@ -142,12 +142,12 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
             (f"test {outcome.test_accuracy:.4f}", outcome.test_embeddings, outcome.test_labels),
         ]
         settings = write_settings(name, setting.head)
-        picture = draw(name, settings, halves, setting.circle, arguments.seed)
-        write_whole(arguments.out / f"{name}.png", picture)
-        pictures.append((name, picture))
+        plot = draw(name, settings, halves, circle=setting.circle, seed=arguments.seed)
+        write_whole(arguments.out / f"{name}.png", plot)
+        plots.append((name, plot))
         row = Row(
             name=name,
-            picture=f"{name}.png",
+            image=f"{name}.png",
             settings=settings,
             rule=setting.rule,
             train_accuracy=outcome.train_accuracy,
@@ -164,7 +164,7 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
             f"{row.images_per_second:8,.0f} images/s",
             flush=True,
         )
-    write_whole(arguments.out / "sheet.jpg", sheet(pictures))
+    write_whole(arguments.out / "sheet.jpg", sheet(plots))
     print(f"{arguments.out / 'index.html'}: {len(rows)} losses")
     if arguments.json:
         machine = {
@@ -180,12 +180,8 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it appears whole or not at all."""
-    aside = path.with_name(f".aside-{os.getpid()}-{path.name}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 if __name__ == "__main__":

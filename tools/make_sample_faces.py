@@ -18,11 +18,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the repository's root,
-# so that the script runs from anywhere
-
 import cv2
 
+from atomic_write import atomic_write
 from evaluation.pairs import write_pairs
 from launch.config.paths import home_path
 from pipeline.records.writer import write_record_set
@@ -89,9 +87,8 @@ def make(out: Path, arguments: dict[str, int], workers: int) -> None:
     ]
     labels = (number for _, number, _, _ in jobs)
     write_record_set(out, zip(labels, render_all(jobs, workers), strict=True), people)
-    aside = out / f".{ARGUMENTS_FILE}.{os.getpid()}.part"
-    aside.write_text(json.dumps(arguments, indent=2) + "\n")
-    os.replace(aside, out / ARGUMENTS_FILE)
+    with atomic_write(out / ARGUMENTS_FILE, "w") as file:
+        file.write(json.dumps(arguments, indent=2) + "\n")
 
 
 def is_made(out: Path, arguments: dict[str, int]) -> bool:

@@ -14,10 +14,6 @@ import json
 import math
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mxnet as mx
 from mxnet import gluon

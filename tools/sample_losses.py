@@ -15,14 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Scripts are started by their path: put the root of the project on the module path.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 import yaml
 
 from launch.config.paths import home_path
 
+ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "sample_faces"
 ANGLE = {"m2": 0.2, "scale": 24.0}  # margins of 0.5 at scale 64 are for many more people
 PEOPLE = {"data": {"images_per_person": 4}}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show what augmentation does to pictures:  python tools/show_augmentation.py RECORDS OUT.png
+"""Show what augmentation does to images:  python tools/show_augmentation.py RECORDS OUT.png
 
-One row per picture, as the network gets it (cut off at 0 and 255 to be shown): as it is, then each
+One row per image, as the network gets it (cut off at 0 and 255 to be shown): as it is, then each
 kind of augmentation alone with InsightFace's settings, then all together.
 """
 
@@ -11,10 +11,6 @@ import argparse
 import sys
 import tempfile
 from dataclasses import replace
-from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np

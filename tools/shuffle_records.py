@@ -9,8 +9,8 @@ data.labels, and classes.json says which person each one is.  ``data.reader=wind
 sequence and mixes well; what random access cannot do on slow disks.
 
 Slow disks are spared here as well.  The first pass reads the sets in sequence and deals the
-pictures into files beside OUT's, each for one stretch of the new order; the second reads these one
-after the other, and puts each in order in memory.  Pictures that fit into ``--memory-mib`` together
+images into files beside OUT's, each for one stretch of the new order; the second reads these one
+after the other, and puts each in order in memory.  Images that fit into ``--memory-mib`` together
 are read once and dealt into no files.
 """
 
@@ -27,9 +27,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-
-# Scripts are started by their path: put the root of the project on the module path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
@@ -60,7 +57,7 @@ def main() -> int:
         "--memory-mib",
         type=int,
         default=_MEMORY_MIB,
-        help=f"for pictures; the index of the sets is not counted ({_MEMORY_MIB})",
+        help=f"for images; the index of the sets is not counted ({_MEMORY_MIB})",
     )
     arguments = parser.parse_args()
     # Not at once, as Python does it: what lies in OUT half written is removed first.
@@ -70,10 +67,10 @@ def main() -> int:
         count = shuffle(
             arguments.records,
             arguments.out,
-            arguments.seed,
-            arguments.labels,
-            arguments.memory_mib * MIB,
-            progress,
+            seed=arguments.seed,
+            labels=arguments.labels,
+            memory_bytes=arguments.memory_mib * MIB,
+            progress=progress,
         )
     except (ValueError, OSError) as error:
         progress.clear()
@@ -87,6 +84,7 @@ def main() -> int:
 def shuffle(
     sources: Sequence[Path],
     out: Path,
+    *,
     seed: int,
     labels: str = "stacked",
     memory_bytes: int = _MEMORY_MIB * MIB,
@@ -97,7 +95,7 @@ def shuffle(
     Parameters
     ----------
     memory_bytes
-        For pictures; that of four of the largest is taken in any case.  The order does not
+        For images; that of four of the largest is taken in any case.  The order does not
         depend on it.
     progress
         Is called with what is done, on how many images it was, and of how many.
@@ -143,15 +141,15 @@ class _Plan:
         self.order = np.random.default_rng(seed).permutation(count)
         as_read = records.in_file_order()
         self.as_read = np.arange(count) if as_read is None else as_read
-        # One picture as large as that would have all buckets hold one.
+        # With one image as large as that, all buckets would hold one.
         most = max(memory_bytes, 4 * int(sizes.max()))
         self.cuts = _equal_cuts(sizes[self.order], most)
         self.loads = _cuts(sizes[self.as_read], most)
         self.bucket = np.empty(count, dtype=np.int32)
         self.bucket[self.order] = np.arange(count) // int(self.cuts[1])
-        whole = int(sizes.sum())
-        self.buffer_bytes = min(most, whole)
-        self.set_bytes = whole + count * (len(f"{count}{whole}") + 2)  # the .rec and the .idx
+        total = int(sizes.sum())
+        self.buffer_bytes = min(most, total)
+        self.set_bytes = total + count * (len(f"{count}{total}") + 2)  # the .rec and the .idx
 
 
 def _record_bytes(records: RecordSet) -> np.ndarray:
@@ -229,7 +227,7 @@ def _shuffled(
 
 
 class _SequentialReader:
-    """Reads pictures in the order of the files, and has the disk asked ahead in large pieces.
+    """Reads images in the order of the files, and has the disk asked ahead in large pieces.
 
     A memory map alone waits for it every few pages.
     """

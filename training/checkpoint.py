@@ -20,6 +20,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
+from atomic_write import sync_folder
 from training import checkpoint_files as files
 from training.checkpoint_files import (
     CheckpointError,
@@ -148,7 +149,7 @@ def save_checkpoint(
         files.write_json(aside / files.STATE, dict(state))
         marks[files.STATE] = files.fingerprint(aside / files.STATE)
         files.write_json(aside / files.MANIFEST, {"format": FORMAT, "files": marks})
-        files.flush_folder(aside)
+        sync_folder(aside)
         files.put_in_place(aside, folder)
     except (OSError, CheckpointError, mx.base.MXNetError) as error:
         shutil.rmtree(aside, ignore_errors=True)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atomic_write import sync_folder
+
 ASIDE = ".aside-"
 _REPLACED = f"{ASIDE}old-"
 MANIFEST = "manifest.json"
@@ -159,7 +161,7 @@ def put_in_place(aside: Path, folder: Path) -> None:
     if folder.exists():  # a run that was sent back to an earlier step passes here again
         os.rename(folder, replaced)
     os.rename(aside, folder)
-    flush_folder(folder.parent)
+    sync_folder(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
     _verified[folder] = _identity(folder)  # its files were flushed and read back
 
@@ -174,15 +176,6 @@ def flush(path: Path) -> None:
     """Wait until a file is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.run_folder import write_whole
+from atomic_write import atomic_write
 
 
 class RunLog:
@@ -63,7 +63,8 @@ class RunLog:
     def summary(self, values: Mapping[str, Any]) -> None:
         """Write summary.json."""
         if self._folder is not None:
-            write_whole(self._folder / "summary.json", json.dumps(values, indent=1) + "\n")
+            with atomic_write(self._folder / "summary.json", "w") as file:
+                file.write(json.dumps(values, indent=1) + "\n")
 
     def close(self) -> None:
         """Close the files."""
@@ -147,5 +148,6 @@ def _drop_after(path: Path, step: int) -> None:
             keep = number < len(lines)
         if keep:
             kept.append(line.decode("utf-8", errors="replace") + "\n")
-    write_whole(path, "".join(kept))
+    with atomic_write(path, "w") as file:
+        file.writelines(kept)
     os.sync()

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from atomic_write import atomic_write
 from training.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -195,7 +196,8 @@ def write_classes(folder: Path, files: Sequence[Path], origins: Any) -> None:
 
 def _write(folder: Path, name: str, text: str) -> None:
     try:
-        write_whole(folder / name, text)
+        with atomic_write(folder / name, "w") as file:
+            file.write(text)
     except OSError as error:
         raise _unwritable(folder, error) from None
 
@@ -216,16 +218,6 @@ def status(folder: Path) -> str:
         return str(json.loads(text)["status"])
     except (ValueError, KeyError, TypeError):
         raise _damaged(path, "remove it to resume the run") from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it appears whole or not at all."""
-    aside = path.with_name(f".aside-{path.name}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

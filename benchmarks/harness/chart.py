@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import rivals
+from benchmarks.harness import baselines
 
-OURS, RIVAL, LIMIT = "#1f6f8b", "#b8b8b8", "#e0c068"
+OURS, BASELINE, LIMIT = "#1f6f8b", "#b8b8b8", "#e0c068"
 
 
 def draw(
@@ -19,10 +19,10 @@ def draw(
 
     The bar is the median, the whisker the quartiles.
     """
-    why = rivals.install()
+    why = baselines.install()
     if why:
         return f"no chart: {why}"
-    rivals.use_folder()
+    baselines.use_folder()
     import matplotlib
 
     matplotlib.use("Agg")
@@ -78,5 +78,5 @@ def text(row: dict[str, Any], median: float, rate: bool) -> str:
 
 
 def colour(name: str) -> str:
-    """Return the colour of a row: ours, a rival's, a limit's."""
-    return {"ours": OURS, "limit": LIMIT}.get(name.split()[0], RIVAL)
+    """Return the colour of a row: ours, a baseline's, a limit's."""
+    return {"ours": OURS, "limit": LIMIT}.get(name.split()[0], BASELINE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same random numbers for every rival, whatever library it computes with; NumPy alone."""
+"""The same random numbers for every candidate, whatever library it computes with; NumPy alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ LR, MOMENTUM, WEIGHT_DECAY = 1e-6, 0.9, 5e-4
 
 MARGIN, SCALE = 0.5, 64.0
 CENTRE_STD = 0.01
+MEAN, STD = 127.5, 128.0
+"""As pipeline.decode.dali has them, which other interpreters cannot import; a test compares."""
+
+MAX_IMAGES = 20_000
+"""Of a set that is held in memory or written again: JPEGs, pixels, FFCV's file."""
+
 CHUNK = 2**20  # values of a piece
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rival's process, seen from the end that asks; benchmarks/harness/worker.py is the other end."""
+"""The process of a candidate, as the parent sees it; harness/worker.py is the other end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.rivals import ROOT
+from benchmarks.harness.baselines import ROOT
 
 ANSWER_S = 240  # as long as a process may take to be built or to do a turn
 CORES = len(os.sched_getaffinity(0))
@@ -27,28 +27,28 @@ class WorkerError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Rival:
+class Candidate:
     """A row of the table: who computes what.
 
     Parameters
     ----------
     name
-        Of the row; ours begin with "ours", ceilings with "limit".
+        Of the row; ours begin with "ours", upper bounds with "limit".
     module
         What to run with ``python -m``; it calls `benchmarks.harness.worker.serve`.
     settings
         Keywords for its ``build``.
     needs
-        "gluonfr", "simplejpeg" or "torch": left out where that cannot be had.
+        "gluonfr", "simplejpeg" or "torch": left out if it is not available.
     python
         Interpreter; another one for PyTorch.
     images
         Images of a step, where images per second mean something.
     same_value, same_size
         Whether the first step's number, and the number of parameters, must be those of the other
-        rivals of the group that say so.
+        candidates of the group that say so.
     steady
-        Whether single steps say nothing, because work is done ahead in bursts: a turn counts as
+        Whether single steps say nothing, because work is prefetched in bursts: a turn counts as
         the mean of its steps.
     environment
         Variables of the process.
@@ -67,15 +67,17 @@ class Rival:
 
 
 class Process:
-    """A rival's process; `hello` is what it told when it was built."""
+    """A candidate's process; `hello` is its first answer."""
 
-    def __init__(self, rival: Rival) -> None:
+    def __init__(self, candidate: Candidate) -> None:
         self._errors = tempfile.TemporaryFile("w+")
         threads = {f"{library}_NUM_THREADS": str(CORES) for library in ("OMP", "OPENBLAS", "MKL")}
+        # Another interpreter does not have the checkout installed.
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [rival.python, "-m", rival.module, json.dumps(rival.settings)],
+            [candidate.python, "-m", candidate.module, json.dumps(candidate.settings)],
             cwd=ROOT,
-            env={**os.environ, **threads, **rival.environment},
+            env={**os.environ, **threads, "PYTHONPATH": path, **candidate.environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -92,7 +94,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # At the end of its stdin it goes by itself, which the memory of the next group waits for.
+        # It ends when its stdin is closed, and with it its memory, which the next group needs.
         try:
             self._process.stdin.close()  # type: ignore[union-attr]
             self._process.wait(timeout=10)
@@ -111,7 +113,7 @@ class Process:
         return self._answer()
 
     def come_to_rest(self) -> None:
-        """Wait until the process and its children have made what they make ahead.
+        """Wait until the process and its children have filled their prefetch queues.
 
         They would take the cores from whoever has the next turn.
         """
@@ -137,7 +139,7 @@ class Process:
         self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
-        return f"its process {what}: {lines[-1][:300] if lines else 'without a word'}"
+        return f"its process {what}: {lines[-1][:300] if lines else 'it printed nothing'}"
 
 
 def cpu_seconds(pid: int) -> float:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.harness import chart, rivals, timing
-from benchmarks.harness.process import CORES, Rival
-from benchmarks.harness.rivals import ROOT
+from benchmarks.harness import baselines, chart, timing
+from benchmarks.harness.baselines import ROOT
+from benchmarks.harness.process import CORES, Candidate
 from benchmarks.harness.timing import Race, Result
 from launch.config.paths import home_path
 from launch.environment.provenance import cpu_model
@@ -64,8 +64,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(
     title: str,
-    groups: Sequence[Sequence[Rival]],
+    groups: Sequence[Sequence[Candidate]],
     arguments: argparse.Namespace,
+    *,
     limits: Sequence[str] = (),
     rates: bool = False,
     columns: Sequence[tuple[str, str, str]] = (),
@@ -76,24 +77,24 @@ def run(
     Parameters
     ----------
     limits
-        Names of ceilings that every row is also given as a share of.
+        Names of upper bounds that every row is also given as a share of.
     rates
         Show images per second in the place of milliseconds.
     columns
         Of the table, as COLUMNS has them, in the place of the usual ones.
     result_of
-        What measures a rival: see `timing.race`.
+        What measures a candidate: see `timing.race`.
 
     Returns
     -------
     int
-        Exit status: 1 if one of ours failed or rivals do not do the same work.
+        Exit status: 1 if one of ours failed or candidates do not do the same work.
     """
     chosen, left_out = choose(groups, arguments.only, arguments.torch)
-    if any(rival.name.startswith("ours") for group in chosen for rival in group):
+    if any(candidate.name.startswith("ours") for group in chosen for candidate in group):
         compile_operators()
     end = time.monotonic() + (arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS))
-    width = max((len(rival.name) for group in chosen for rival in group), default=0)
+    width = max((len(candidate.name) for group in chosen for candidate in group), default=0)
     print(f"{title}; {CORES} cores, {cpu_model()}")
     for sentence in left_out:
         print(f"left out: {sentence}")
@@ -140,22 +141,24 @@ def run(
 
 
 def choose(
-    groups: Sequence[Sequence[Rival]], only: str, torch: str
-) -> tuple[list[list[Rival]], list[str]]:
-    """Return the groups without what was not asked for or cannot be had, and why not."""
-    chosen = [[rival for rival in group if re.search(only, rival.name)] for group in groups]
-    needed = {rival.needs for group in chosen for rival in group}
+    groups: Sequence[Sequence[Candidate]], only: str, torch: str
+) -> tuple[list[list[Candidate]], list[str]]:
+    """Return the groups without what was not asked for or is not available, and why not."""
+    chosen = [
+        [candidate for candidate in group if re.search(only, candidate.name)] for group in groups
+    ]
+    needed = {candidate.needs for group in chosen for candidate in group}
     missing = {}
     if "torch" in needed and not torch:
         missing["torch"] = "torch: no interpreter with PyTorch; give one: --torch PYTHON"
     here = needed & {"gluonfr", "simplejpeg"}
-    if here and (why := rivals.install()):
+    if here and (why := baselines.install()):
         missing |= {name: f"{name}: {why}" for name in here}
     chosen = [
         [
-            replace(rival, python=torch) if rival.needs == "torch" else rival
-            for rival in group
-            if rival.needs not in missing
+            replace(candidate, python=torch) if candidate.needs == "torch" else candidate
+            for candidate in group
+            if candidate.needs not in missing
         ]
         for group in chosen
     ]
@@ -197,8 +200,9 @@ def table(
     """Return the lines of the table; columns that no row has are left out."""
     columns = [column for column in shown if any(column[1] in row for row in rows)]
     cells = [[heading for heading, _, _ in columns]]
-    for row in rows:
-        cells.append([form.format(row[key]) if key in row else "" for _, key, form in columns])
+    cells += [
+        [form.format(row[key]) if key in row else "" for _, key, form in columns] for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     names = ["", *(row["name"] for row in rows)]
     return [

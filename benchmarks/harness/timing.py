@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time rivals against each other, interleaved.
+"""Time candidates against each other, interleaved.
 
-A machine is never equally fast for minutes, so rivals take turns of about a second in rounds, and
+No machine is equally fast for minutes, so candidates take turns of about a second in rounds, and
 each round begins with another one.  Only the process whose turn it is computes; the others wait.
 """
 
@@ -15,19 +15,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.harness.process import Process, Rival, WorkerError
+from benchmarks.harness.process import Candidate, Process, WorkerError
 
 TURN_S = 1.0
 MAX_STEPS = 50  # of a turn
 ROUNDS = 15
-SAME = 1e-3  # relative difference of the numbers that rivals with the same work give
+SAME = 1e-3  # relative difference of the numbers that candidates with the same work give
 
 
 @dataclass
 class Result:
-    """What was measured of a rival so far."""
+    """What was measured of a candidate so far."""
 
-    rival: Rival
+    candidate: Candidate
     process: Process
     seconds: list[float] = field(default_factory=list)
     without_update: list[float] = field(default_factory=list)
@@ -49,27 +49,27 @@ class Result:
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must be left for a later turn."""
+        """Return the seconds that must remain for a later turn."""
         return (1 + self.untimed) * self.expected
 
     def first_turn(self) -> None:
-        """Let the rival do what its row can be shown after."""
+        """Let the candidate do what its row can be shown after."""
         self.turn(steps=1)
 
     def later_turn(self) -> None:
-        """Let the rival do what it does in a round."""
+        """Let the candidate do what it does in a round."""
         self.turn(min(MAX_STEPS, max(1, round(TURN_S / self.expected))), self.untimed)
 
     def rest(self) -> None:
-        """Wait until nothing is done ahead, which would be in the way of whoever comes next."""
-        if self.rival.steady:
+        """Wait until prefetching ends, which would slow down the next candidate."""
+        if self.candidate.steady:
             self.process.come_to_rest()
 
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
-        """Let the rival do steps and take down how long they took; return its answer."""
+        """Let the candidate do steps and take down how long they took; return its answer."""
         answer = self.process.ask(steps=steps, untimed=untimed)
         seconds = answer["seconds"]
-        self.seconds += [statistics.fmean(seconds)] if self.rival.steady else seconds
+        self.seconds += [statistics.fmean(seconds)] if self.candidate.steady else seconds
         self.without_update += answer["seconds_without_update"]
         if not self.rounds:
             self.value = answer["value"]
@@ -80,11 +80,15 @@ class Result:
     def row(self, ours: Result | None = None) -> dict[str, Any]:
         """Return the row of the JSON; ``ours`` is what it is compared with."""
         median, spread = summarise(self.seconds)
-        row: dict[str, Any] = {"name": self.rival.name, "milliseconds": median, "spread": spread}
+        row: dict[str, Any] = {
+            "name": self.candidate.name,
+            "milliseconds": median,
+            "spread": spread,
+        }
         if self.without_update:
             row["milliseconds_without_update"] = summarise(self.without_update)[0]
-        if self.rival.images:
-            row["images_per_second"] = 1000 * self.rival.images / median
+        if self.candidate.images:
+            row["images_per_second"] = 1000 * self.candidate.images / median
         row |= {"peak_mib": self.peak_mib, "extra_mib": self.extra_mib}
         row["parameters"] = self.process.hello["parameters"]
         row["value"] = self.value if math.isfinite(self.value) else None  # JSON has no NaN
@@ -108,7 +112,7 @@ class Race:
 
 
 def race(
-    rivals: Sequence[Rival],
+    candidates: Sequence[Candidate],
     seconds: float,
     *,
     rounds: int = ROUNDS,
@@ -116,20 +120,20 @@ def race(
     show: Callable[[dict[str, Any]], None] = lambda row: None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Race:
-    """Time a group of rivals in interleaved rounds.
+    """Time a group of candidates in interleaved rounds.
 
     Parameters
     ----------
-    rivals
+    candidates
         All of them are in memory at once.  What others are compared with is the first whose name
         begins with "ours".
     seconds
-        After this time no turn is begun; everyone has had one by then, unless the time is up
+        After this time no turn starts; everyone has had one by then, unless the time is up
         before a process is started.
     rounds
         At most as many.
     result_of
-        Makes a `Result`, or what measures otherwise, of a rival, its process and ``progress=``.
+        Makes a `Result`, or what measures otherwise, of a candidate, its process and ``progress=``.
     show
         Called with each row as soon as there is one, after the first turn.
     progress
@@ -138,27 +142,27 @@ def race(
     end = time.monotonic() + seconds
     found, results = Race(), []
 
-    def lost(rival: Rival, reason: str) -> None:
-        found.left_out.append(f"{rival.name}: {reason}")
-        if rival.name.startswith("ours"):
+    def lost(candidate: Candidate, reason: str) -> None:
+        found.left_out.append(f"{candidate.name}: {reason}")
+        if candidate.name.startswith("ours"):
             found.failed.append(found.left_out[-1])
 
     with ExitStack() as stack:
-        for rival in rivals:
+        for candidate in candidates:
             if time.monotonic() > end:
-                found.left_out.append(f"{rival.name}: the time was up before its turn")
+                found.left_out.append(f"{candidate.name}: the time was up before its turn")
                 continue
-            progress(f"starting {rival.name}")
+            progress(f"starting {candidate.name}")
             try:
-                process = stack.enter_context(Process(rival))
+                process = stack.enter_context(Process(candidate))
                 if "left_out" in process.hello:
-                    found.left_out.append(f"{rival.name}: {process.hello['left_out']}")
+                    found.left_out.append(f"{candidate.name}: {process.hello['left_out']}")
                     continue
-                result = result_of(rival, process, progress=progress)
+                result = result_of(candidate, process, progress=progress)
                 result.first_turn()
                 result.rest()
             except WorkerError as error:
-                lost(rival, str(error))
+                lost(candidate, str(error))
                 continue
             found.versions |= process.hello["versions"]
             results.append(result)
@@ -168,14 +172,14 @@ def race(
             for result in rotated(list(results), number):
                 if time.monotonic() + result.needed_s > end:
                     continue
-                progress(f"round {number + 1} of {rounds}: {result.rival.name}")
+                progress(f"round {number + 1} of {rounds}: {result.candidate.name}")
                 try:
                     result.later_turn()
                     result.rest()
                 except WorkerError as error:
                     results.remove(result)
-                    lost(result.rival, str(error))
-    ours = next((r for r in results if r.rival.name.startswith("ours")), None)
+                    lost(result.candidate, str(error))
+    ours = next((r for r in results if r.candidate.name.startswith("ours")), None)
     found.rows = [result.row(ours) for result in results]
     return found
 
@@ -200,22 +204,22 @@ def rotated(items: list[Any], number: int) -> list[Any]:
 
 
 def disagreements(results: Sequence[Result]) -> list[str]:
-    """Return a sentence for each rival that does not do the work of the first of its kind."""
+    """Return a sentence for each candidate that does not do the work of the first of its kind."""
     sentences = []
-    same = [r for r in results if r.rival.same_value]
+    same = [r for r in results if r.candidate.same_value]
     for result in same[1:]:
         first = same[0]
         if not abs(result.value - first.value) <= SAME * abs(first.value):  # not true for NaN
             sentences.append(
-                f"{result.rival.name}: its first step gave {result.value:.6g}, that of "
-                f"{first.rival.name} {first.value:.6g}; they must do the same"
+                f"{result.candidate.name}: its first step gave {result.value:.6g}, that of "
+                f"{first.candidate.name} {first.value:.6g}; they must do the same"
             )
-    same = [r for r in results if r.rival.same_size]
+    same = [r for r in results if r.candidate.same_size]
     for result in same[1:]:
         size, of_first = (r.process.hello["parameters"] for r in (result, same[0]))
         if size != of_first:
             sentences.append(
-                f"{result.rival.name}: has {size:,} parameters, {same[0].rival.name} "
+                f"{result.candidate.name}: has {size:,} parameters, {same[0].candidate.name} "
                 f"{of_first:,}; they must be the same network"
             )
     return sentences

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a benchmark that computes: one rival in a process of its own, which answers requests.
+"""The end of a benchmark that computes: one candidate in a process that answers requests.
 
-A process per rival keeps memory peaks and thread pools apart.  The standard library alone is used
-here, so that any interpreter can serve.  Requests and answers are lines of JSON on stdin and
-stdout (the other end: benchmarks/harness/timing.py).
+A process per candidate keeps memory peaks and thread pools apart.  This module uses the standard
+library alone, so that any interpreter can serve.  Requests and answers are lines of JSON on stdin
+and stdout (the other end: benchmarks/harness/process.py).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ MIB = 1024.0 * 1024.0
 
 
 class LeftOut(Exception):
-    """This rival cannot take part here; the message says why."""
+    """This candidate cannot take part here; the message says why."""
 
 
 @dataclass
 class Work:
-    """What a rival repeats, and what belongs to it.
+    """What a candidate repeats, and what belongs to it.
 
     Parameters
     ----------
     step
-        Does one step and waits until it is done; returns a number that rivals with the same work
-        agree on, such as the loss.  Is given a function to call where the update of the weights
-        begins, everything before it being done.
+        Does one step and waits until it is done; returns a number that candidates with the same
+        work agree on, such as the loss.  Takes a function, which it calls when the backward pass is
+        complete and the update of the weights begins.
     state_bytes
         Weights, and their gradients and momentum as far as they are kept: what the memory of a
         step is counted on top of.
@@ -82,7 +82,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
         _send(answers, left_out=str(reason))
         return
     before = read_mib("VmHWM")
-    # What building left unused in the allocator is no memory of a step either.
+    # Nor is memory that building leaves unused in the allocator.
     ctypes.CDLL(None).malloc_trim(0)
     reset_peak()
     _send(answers, parameters=work.parameters, versions=work.versions)
@@ -93,7 +93,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
             continue
         work.begin()
         interval = request.get("interval", 0.0)
-        # After the other rivals' turns nothing of this one is in the caches.
+        # After the other candidates' turns nothing of this one is in the caches.
         repeat(work, request.get("untimed", 0), interval)
         start = time.perf_counter()
         times = repeat(work, request["steps"], interval, request.get("most_s", math.inf))
@@ -102,7 +102,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
         peak = read_mib("VmHWM")
         _send(
             answers,
-            seconds=[whole for whole, _, _ in times],
+            seconds=[total for total, _, _ in times],
             seconds_without_update=[part for _, part, _ in times if part is not None],
             elapsed=elapsed,
             value=times[-1][2],
@@ -122,7 +122,7 @@ def repeat(
     interval
         Seconds to sleep after each step: what a device computes with that which the step gave.
     most_s
-        Once the steps have taken more seconds than these, without the sleeping, no other is begun.
+        Once the steps have taken more seconds than these, without the sleeping, no other starts.
     """
     times: list[tuple[float, float | None, float]] = []
     taken = 0.0

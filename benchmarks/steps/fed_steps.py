@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.harness.process import CORES
 from benchmarks.harness.worker import Work, serve
-from benchmarks.steps.loader_steps import AHEAD, cv2_data_loader, versions, warm
+from benchmarks.steps.loader_steps import PREFETCHED_BATCHES, versions, warm
+from benchmarks.steps.loaders_baselines import cv2_data_loader
 from benchmarks.steps.mxnet_steps import our_blocks, sizes
 
 SEED = 1
@@ -23,10 +24,11 @@ IN_STEP = 3  # steps until a step takes as long as the device does: two are issu
 
 
 def build(
+    *,
     loader: str,
     workers: int,
     records: str,
-    pictures: str,
+    image_rec: str,
     scratch: str,
     net: str,
     options: dict[str, Any],
@@ -38,9 +40,9 @@ def build(
     ----------
     loader, workers
         Name and worker processes for `pipeline.build_loader`; or "gluon": the Gluon DataLoader that
-        `loader_steps` has as "cv2".
-    records, pictures, scratch
-        Folder of the record set, a .rec of it whose .idx lists pictures alone, and a folder to
+        `loaders_baselines` has.
+    records, image_rec, scratch
+        Folder of the record set, a .rec of it whose .idx lists images alone, and a folder to
         write to.
     net, options
         Name in nets.NETS and keywords.
@@ -50,14 +52,14 @@ def build(
     import mxnet as mx
 
     from pipeline import build_loader
-    from pipeline.records.open import open_records
+    from pipeline.records import open_records
     from training.clock import DeviceClock
     from training.step import train_step
 
     opened = open_records(records, scratch)
     # The loader first: its worker processes fork before MXNet has threads.
     if loader == "gluon":
-        batches = cv2_data_loader(Path(pictures), batch, workers)
+        batches = cv2_data_loader(Path(image_rec), batch, workers)
     else:
         batches = build_loader(loader, opened, batch, seed=SEED, threads=CORES, workers=workers)
     mx.random.seed(SEED)  # the same initial weights for all
@@ -82,7 +84,7 @@ def build(
 
     def begin() -> None:
         nonlocal waited
-        for _ in range(AHEAD):  # what was made ahead while others had their turns
+        for _ in range(PREFETCHED_BATCHES):  # while others had their turns
             next(batches)
         for _ in range(IN_STEP):
             step(lambda: None)

@@ -1,33 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our decode graph alone, as the other end of benchmarks/decode_grid.py.
+"""Our decoders alone, as the other end of benchmarks/decode_grid.py.
 
-The path ``native`` alone needs mxnet.
+What the benchmark calls in pipeline/decode is called here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness.worker import Work, serve
 
 if TYPE_CHECKING:
-    from ops.feed import Feed
+    from pipeline.records import RecordSet
 
-AHEAD = 4  # batches, two of which were made while others had their turns
+PREFETCHED_BATCHES = 4  # two of which are prefetched while others have their turns
 
 
-def compiled() -> Feed | None:
-    """Return the compiled functions of loaders, None where they cannot be had."""
-    try:
-        import ops
-    except ImportError:  # no mxnet
-        return None
+def warm_batches(
+    records: RecordSet, path: str, *, batch: int, threads: int, device_id: int | None
+) -> Generator[Any, None, None]:
+    """Return endless batches of a set's decoder, warmed up; parameters as `build` has them.
+
+    Raises
+    ------
+    RuntimeError, RecordError
+        If the path is not available on this machine.
+    """
+    import mxnet as mx
+
+    import ops
+    from pipeline.decode.autotune import sample_batches, warm_up
+    from pipeline.sampling.augmentation import Augmentation
+
     ops.use("auto")
-    return ops.feed()
+    batches = sample_batches(
+        records,
+        path,
+        batch_size=batch,
+        threads=threads,
+        ctx=mx.cpu() if device_id is None else mx.gpu(device_id),
+        augmentation=Augmentation(),
+    )
+    warm_up(batches, batch)
+    return batches
 
 
 def build(
+    *,
     records: str,
     scratch: str,
     path: str,
@@ -36,37 +56,36 @@ def build(
     batch: int,
     batches: int,
 ) -> Work:
-    """Build a graph, warmed up, whose batches are float32 NCHW, mirrored and normalised.
+    """Build a decoder, warmed up, whose batches are float32 NCHW, mirrored and normalised.
 
     Parameters
     ----------
     records, scratch
         Folder of the record set, and one to write to.
     path, threads
-        Name in pipeline.decode.decode_paths.PATHS, decoder threads.
+        Name in pipeline.decode.dali.PATHS, decoder threads.
     device_id
         GPU on which the batches end; None for the memory of the CPU.
     batch, batches
         Images of a batch, batches of a step.
     """
     from launch.environment.provenance import versions
-    from pipeline.decode.autotune import Probe
-    from pipeline.records.open import open_records
-    from pipeline.sampling.augmentation import Augmentation
+    from pipeline.records import open_records
 
-    opened = open_records(records, scratch)
-    probe = Probe(opened, path, batch, threads, device_id, Augmentation(), compiled())
+    made = warm_batches(
+        open_records(records, scratch), path, batch=batch, threads=threads, device_id=device_id
+    )
 
     def turns(count: int) -> float:
         for _ in range(count):
-            probe.turn()
+            next(made)
         return 0.0
 
     def step(mark: Callable[[], None]) -> float:
         return turns(batches)
 
     def begin() -> None:
-        turns(AHEAD)
+        turns(PREFETCHED_BATCHES)
 
     return Work(step, 0, 0, {k: v for k, v in versions().items() if k != "python"}, begin=begin)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.harness import inputs, rivals
+from benchmarks.harness import baselines, inputs
 
 
 def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
@@ -30,7 +30,7 @@ def use_operators(kind: str) -> None:
 
 def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
     """Build what GluonFR makes a head of: the cosines, and the loss of cosines and labels."""
-    rivals.use_folder()
+    baselines.use_folder()
     from gluonfr.loss import ArcLoss
     from gluonfr.nn.basic_blocks import NormDense
 
@@ -41,7 +41,7 @@ def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
 
 def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
     """Build GluonFR's network, which ends in the cosines, and its loss; static memory."""
-    rivals.use_folder()
+    baselines.use_folder()
     import mxnet as mx
     from gluonfr.loss import ArcLoss
     from gluonfr.model_zoo import get_model

@@ -25,7 +25,7 @@ def build(what: str, **settings: Any) -> Work:
     return steps[what](**settings)
 
 
-def head_step(kind: str, num_classes: int, embedding_size: int, batch: int) -> Work:
+def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -> Work:
     """Build forward, backward and update of an ArcFace head alone.
 
     Parameters
@@ -91,7 +91,7 @@ def head_step(kind: str, num_classes: int, embedding_size: int, batch: int) -> W
 
 
 def loss_step(
-    name: str, options: dict[str, Any], num_classes: int, embedding_size: int, batch: int
+    *, name: str, options: dict[str, Any], num_classes: int, embedding_size: int, batch: int
 ) -> Work:
     """Build forward, backward and update of one of our heads alone, as run_train.py uses it.
 
@@ -134,7 +134,7 @@ def loss_step(
 
 
 def train_step(
-    kind: str, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
+    *, kind: str, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
 ) -> Work:
     """Build a whole step of a network with an ArcFace head.
 
@@ -180,9 +180,8 @@ def train_step(
             mx.nd.waitall()
             return float(loss.asnumpy()[0])
 
-    return Work(
-        *(step, *sizes(parameters), _versions()), profile=lambda steps: _profile(step, steps)
-    )
+    state_bytes, count = sizes(parameters)
+    return Work(step, state_bytes, count, _versions(), profile=lambda steps: _profile(step, steps))
 
 
 def our_blocks(

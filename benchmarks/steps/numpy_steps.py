@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ceiling of a margin softmax in NumPy: its matrix products and nothing else."""
+"""The upper bound of a margin softmax in NumPy: its matrix products and nothing else."""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ NumPy and OpenCV alone, so that it serves Gluon and PyTorch alike.
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from atomic_write import atomic_write
 
 LENGTH = (1 << 29) - 1  # the bits of it; those above say whether a record has several parts
 _FRAME = struct.Struct("<II")  # magic number, length
@@ -25,7 +26,7 @@ class RecordDataset:
     Parameters
     ----------
     rec
-        The .rec; the .idx beside it lists pictures alone.
+        The .rec; the .idx beside it lists images alone.
     mean, std
         x of 0 to 255 becomes (x - mean) / std.
     """
@@ -41,7 +42,7 @@ class RecordDataset:
         return len(self._offsets)
 
     def pixels(self, i: int) -> tuple[np.ndarray, float]:
-        """Return picture i, uint8 (H, W, 3), RGB, and its label."""
+        """Return image i, uint8 (H, W, 3), RGB, and its label."""
         offset = int(self._offsets[i])
         _, length = _FRAME.unpack_from(self._data, offset)
         flag, label, _, _ = _HEADER.unpack_from(self._data, offset + _FRAME.size)
@@ -63,19 +64,19 @@ class RecordDataset:
         return planes, np.float32(label)
 
 
-def ends_with_picture(rec: Path, most: int) -> Path:
-    """Return a .rec, with an .idx beside it, whose last record is a picture.
+def ends_with_image(rec: Path, most: int) -> Path:
+    """Return a .rec, with an .idx beside it, whose last record is an image.
 
     MXNet's ImageRecordIter takes a record for all bytes up to the next one of the .idx, or to the
-    end: the identity records of InsightFace's sets stop it.  Where others follow the last picture,
-    the first pictures are copied to a file of their own.
+    end: the identity records of InsightFace's sets stop it.  Where others follow the last image,
+    the first images are copied to a file of their own.
 
     Parameters
     ----------
     rec
-        The .rec; the .idx beside it lists pictures alone.
+        The .rec; the .idx beside it lists images alone.
     most
-        Pictures that are copied, at most.
+        Images that are copied, at most.
     """
     offsets = np.sort(_offsets(rec))
     data = np.memmap(rec, dtype=np.uint8, mode="r")
@@ -86,14 +87,13 @@ def ends_with_picture(rec: Path, most: int) -> Path:
 
     if end_of(int(offsets[-1])) >= len(data):
         return rec
-    copy = rec.with_name("ends_with_picture.rec")
+    copy = rec.with_name("ends_with_image.rec")
     if not copy.exists():
         offsets = offsets[:most]
         lines = (f"{key}\t{offset - offsets[0]}\n" for key, offset in enumerate(offsets))
         copy.with_suffix(".idx").write_text("".join(lines))
-        aside = copy.with_suffix(".aside")
-        data[offsets[0] : end_of(int(offsets[-1]))].tofile(aside)
-        os.replace(aside, copy)
+        with atomic_write(copy) as file:
+            data[offsets[0] : end_of(int(offsets[-1]))].tofile(file)
     return copy
 
 

@@ -6,26 +6,26 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.inputs import MAX_IMAGES, MEAN, STD
 from benchmarks.harness.worker import LeftOut, Work, serve
 
-MEAN, STD = 127.5, 128.0
-QUALITY = 95  # of the pictures in FFCV's file, as in ours
-KEPT = 20_000  # images at most of that file: all of a large set would take hours to compress
+QUALITY = 95  # of the images in FFCV's file, as in ours
 
 
-def build(kind: str, pictures: str, batch: int, batches: int, workers: int) -> Work:
+def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) -> Work:
     """Build a loader.
 
     Parameters
     ----------
     kind
         "dataloader" (DataLoader, OpenCV) or "ffcv".
-    pictures
-        A .rec whose .idx lists pictures alone.
+    image_rec
+        A .rec whose .idx lists images alone.
     batch, batches
         Images of a batch, batches of a step.
     workers
@@ -39,8 +39,10 @@ def build(kind: str, pictures: str, batch: int, batches: int, workers: int) -> W
     except ImportError as error:
         raise LeftOut(f"the environment with PyTorch has no OpenCV: {error}") from None
     versions = {"torch": torch.__version__, "opencv of torch": cv2.__version__}
-    data = RecordDataset(pictures, MEAN, STD)
-    loader = KINDS[kind](data, Path(pictures), batch, workers, versions)
+    data = RecordDataset(image_rec, MEAN, STD)
+    loader = KINDS[kind](data, Path(image_rec), batch=batch, workers=workers)
+    if kind == "ffcv":
+        versions["ffcv"] = version("ffcv")
 
     def epochs() -> Iterator[Any]:
         while True:
@@ -54,14 +56,12 @@ def build(kind: str, pictures: str, batch: int, batches: int, workers: int) -> W
         return 0.0
 
     def begin() -> None:
-        read(4 * workers)  # which were made ahead while others had their turns
+        read(4 * workers)  # what was prefetched while others had their turns
 
     return Work(lambda _: read(batches), 0, 0, versions, begin=begin)
 
 
-def _data_loader(
-    data: Any, pictures: Path, batch: int, workers: int, versions: dict[str, str]
-) -> Iterable[Any]:
+def _data_loader(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[Any]:
     import torch
 
     return torch.utils.data.DataLoader(
@@ -74,10 +74,8 @@ def _data_loader(
     )
 
 
-def _ffcv(
-    data: Any, pictures: Path, batch: int, workers: int, versions: dict[str, str]
-) -> Iterable[Any]:
-    """Return FFCV's loader over a file of its own, with the same pictures compressed once more."""
+def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[Any]:
+    """Return FFCV's loader over a file of its own, with the same images compressed once more."""
     try:
         import numpy as np
         from ffcv.fields import IntField, RGBImageField
@@ -87,10 +85,7 @@ def _ffcv(
         from ffcv.writer import DatasetWriter
     except ImportError as error:
         raise LeftOut(f"the environment with PyTorch has no FFCV: {error}") from None
-    from importlib.metadata import version
-
-    versions["ffcv"] = version("ffcv")
-    own = pictures.with_suffix(".beton")
+    own = image_rec.with_suffix(".beton")
     if not own.exists():
         fields = {"image": RGBImageField("jpg", jpeg_quality=QUALITY), "label": IntField()}
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # its bar
@@ -118,13 +113,13 @@ def _ffcv(
 
 
 class _Bytes:
-    """The first KEPT pictures as uint8 (H, W, 3), for FFCV's writer."""
+    """The first MAX_IMAGES images as uint8 (H, W, 3), for FFCV's writer: all would take hours."""
 
     def __init__(self, data: Any):
         self._data = data
 
     def __len__(self) -> int:
-        return min(KEPT, len(self._data))
+        return min(MAX_IMAGES, len(self._data))
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
         pixels, label = self._data.pixels(i)

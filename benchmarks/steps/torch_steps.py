@@ -45,7 +45,7 @@ def head_step(num_classes: int, embedding_size: int, batch: int) -> Work:
 
 
 def train_step(
-    net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
+    *, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
 ) -> Work:
     """Build a whole step of a network with an ArcFace head, in channels_last."""
     torch.manual_seed(0)

@@ -1,248 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which way to decode is the fastest here: measured on pictures of the run, on all ranks at once.
+"""The fastest decode mode here: real decoders timed on images of the run, on all ranks at once.
 
-Which one it is depends on the GPU, the cores of each rank and the size of the pictures, so that no
-rule says it.  Knows no mxnet.
+It depends on the GPU, the cores of each rank and the size of the images, so that no rule gives it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import deque
-from collections.abc import Callable
-from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from itertools import cycle, islice
+from typing import Any
 
+import mxnet as mx
 import numpy as np
 
-from encoded_images import may_turn, upright
-from pipeline.decode.dali import DecodeGraph, release_memory
-from pipeline.decode.decode_paths import PATHS
-from pipeline.decode.decode_paths import choose as choose_path
-from pipeline.records.open import RecordSet
-from pipeline.records.reader import Memory, RecordReader
-from pipeline.sampling.augmentation import Augmentation, Choices, choose
-
-if TYPE_CHECKING:
-    from ops.feed import Feed  # which brings MXNet
-    from ops.jpeg_decoder import Decoding, JpegDecoder
+from ops import loader_kernels
+from ops.feed import LoaderKernels
+from pipeline.decode.dali import PATHS, release_memory
+from pipeline.decode.decoders import DEPTH, batches_per_group, make_decoder
+from pipeline.decode.faults import GraphError
+from pipeline.records import RecordSet
+from pipeline.records.reader import RecordReader
+from pipeline.sampling.augmentation import Augmentation
+from pipeline.sampling.batches import batch_plans
+from pipeline.sampling.permutations import Position
+from pipeline.sampling.samplers import Upcoming
 
 SECONDS = 1.0
-SAMPLE = 512  # pictures that are decoded again and again
-DEPTH = 2  # batches in the graph, as the loader has them
-TRIED = 64  # pictures that say whether the compiled decoder is of use
-LEFT_MOST = 0.5  # of them, that it may leave to DALI
+SAMPLE_IMAGES = 512  # that are decoded again and again
+PROBE_IMAGES = 64  # that say whether our decoder is of use
+MAX_FALLBACK_FRACTION = 0.5  # of them, that it may leave to DALI
 
 
-class Bytes:
-    """JPEG bytes in memory."""
-
-    def __init__(self, jpegs: list[np.ndarray]):
-        self.jpegs = jpegs
-        self.addresses = np.array([jpeg.ctypes.data for jpeg in jpegs])
-        self.sizes = np.array([jpeg.size for jpeg in jpegs])
-
-
-def sample(records: RecordSet, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return random rows of a set and copies of their pictures, as decoders are given them.
-
-    Horovod: the same rows on all ranks, in the order of the file, so that a slow disk is asked for
-    few of them.  Nothing that is timed later waits for it.
-    """
-    rows = np.sort(np.random.default_rng(0).integers(0, len(records), count))
-    reader = RecordReader(records)
-    jpegs = [_copied(jpeg) for jpeg in reader.read(rows)]
-    reader.check_files()
-    return rows, jpegs
-
-
-def _copied(image: np.ndarray) -> np.ndarray:
-    copy = upright(image) if may_turn(image) else None
-    return image.copy() if copy is None else copy  # one that is damaged is no decoder's anyway
-
-
-class Probe:
-    """A decode graph that is fed with random pictures of a set, warmed up.
-
-    Parameters
-    ----------
-    records
-        The set.
-    path
-        Name in PATHS.
-    batch_size, threads
-        Images per batch, decoder threads.
-    device_id
-        GPU on which the batches end; None for the memory of the CPU.
-    augmentation
-        What is done to the images.
-    feed
-        The compiled functions, for the path "native".
-
-    Raises
-    ------
-    RuntimeError
-        If it cannot be decoded in this way here.
-    """
-
-    def __init__(
-        self,
-        records: RecordSet,
-        path: str,
-        batch_size: int,
-        threads: int,
-        device_id: int | None,
-        augmentation: Augmentation,
-        feed: Feed | None = None,
-    ):
-        count = max(2, -(-SAMPLE // batch_size))
-        rows, jpegs = sample(records, count * batch_size)
-        choices = choose(augmentation, records.ids(rows), 0, 0, records.image_size)
-        parts = [slice(k * batch_size, (k + 1) * batch_size) for k in range(count)]
-        self._batch_size, self._size = batch_size, records.image_size
-        self._batches = cycle([(Bytes(jpegs[p]), Choices(*(c[p] for c in choices))) for p in parts])
-        self._left = 0  # pictures of the last batch that the compiled decoder does not take
-        self._decoder: JpegDecoder | None = None
-        if path == "native":
-            if feed is None:
-                raise RuntimeError("no compiled functions")
-            self._decoder, self._memory = feed.decoder(threads), Memory(DEPTH + 2)
-            self._under_way: deque[tuple[Decoding, np.ndarray, Choices]] = deque()
-        self._graph = DecodeGraph(
-            *(batch_size, path, threads, DEPTH, device_id, augmentation),
-            "jpeg" if self._decoder is None else "pixels",
-        )
-        for _ in range(DEPTH):
-            self._graph.feed(*self._next())
-        for _ in range(count + DEPTH):  # memory has grown to what the largest batch needs
-            self.turn()
-
-    def _next(self) -> tuple[Any, Choices]:
-        """Return the next batch as the graph takes it; a compiled decoder works on another one."""
-        if self._decoder is None:
-            batch, choices = next(self._batches)
-            return batch.jpegs, choices
-        while len(self._under_way) < 2:
-            batch, choices = next(self._batches)
-            shape = (self._batch_size, *self._size, 3)
-            out = self._memory.take(self._batch_size, shape[1] * shape[2] * 3).reshape(shape)
-            started = self._decoder.to_pixels(
-                *(batch.addresses, batch.sizes, self._size, out, batch)
-            )
-            self._under_way.append((started, out, choices))
-        started, out, choices = self._under_way.popleft()
-        self._left = len(self._decoder.wait(started))
-        return out, choices
-
-    def close(self) -> None:
-        """End the compiled decoder's threads."""
-        if self._decoder is not None:
-            self._decoder.close()
-
-    def rate(self, seconds: float) -> float:
-        """Return the images/s over some seconds.
-
-        As many batches are under way at the end as at the start, and those that are counted are
-        finished: ``take`` says why.
-        """
-        images, start, elapsed = 0, time.perf_counter(), 0.0
-        while elapsed < seconds:
-            self.turn()
-            images += self._batch_size - self._left  # DALI's part of the work is not measured
-            elapsed = time.perf_counter() - start
-        return images / elapsed
-
-    def turn(self) -> None:
-        """Wait for a batch, give it back and feed another one."""
-        # Sync: DALI's share_outputs, behind ``take``, holds the host until the GPU has passed the
-        # event that is recorded after the last kernel of the batch.
-        self._graph.take()
-        self._graph.release()
-        self._graph.feed(*self._next())
-
-
-def measure(
+def choose_decode_path(
     records: RecordSet,
-    path: str,
+    *,
     batch_size: int,
     threads: int,
-    device_id: int | None,
-    augmentation: Augmentation,
-    seconds: float,
-    ready: Callable[[], object] = lambda: None,
-    feed: Feed | None = None,
-) -> float:
-    """Return the images/s of a path; 0.0 where it cannot be taken on this machine.
-
-    Parameters
-    ----------
-    records, path, batch_size, threads, device_id, augmentation, feed
-        As `Probe` has them.
-    seconds
-        How long is measured, after the warm-up.
-    ready
-        Called once, between warm-up and measurement, also when the warm-up failed.
-    """
-    try:
-        probe = Probe(records, path, batch_size, threads, device_id, augmentation, feed)
-    except RuntimeError:
-        return 0.0
-    finally:
-        ready()
-    try:
-        return probe.rate(seconds)
-    except RuntimeError:
-        return 0.0
-    finally:
-        probe.close()
-
-
-def fastest_path(
-    records: RecordSet,
-    batch_size: int,
-    threads: int,
-    device_id: int | None,
+    ctx: mx.Context,
     augmentation: Augmentation,
     gather: Callable[[np.ndarray], np.ndarray],
     seconds: float = SECONDS,
-    feed: Feed | None = None,
 ) -> tuple[str, str]:
-    """Return the name of the path that the run should take, and a sentence for the log.
+    """Return the name of the decode mode that the run should use, and a sentence for the log.
 
-    All ranks call it together and get the same.  They share cores and disk, so each path is
-    measured on all of them at the same time.  Without a GPU nothing is measured: the compiled
-    decoder is taken where there is one and pictures are of its kind.
+    All ranks call it together and get the same.  They share cores and disk, so each mode is timed
+    on all of them at once.  Without a GPU nothing is timed: our decoder is used if it is compiled
+    and supports most of the images.
 
     Parameters
     ----------
-    records, batch_size, threads, augmentation
-        Of the run: images per batch and decoder threads of a rank.
-    device_id
-        GPU of this rank, None without one.
     gather
         Returns the rows of all ranks, by rank; waits for all of them.
     seconds
-        How long each path is measured.
-    feed
-        The compiled functions, if there are any.
+        How long each mode is timed.
 
     Raises
     ------
     ValueError
-        If there is no path that every rank can take.
+        If there is no mode that every rank can use.
     """
-    if device_id is None:
-        return _without_gpu(records, gather, feed)
+    if ctx.device_type != "gpu":
+        return _choose_without_gpu(records, gather)
     fault: Exception | None = None
     columns = []
+    sample = partial(sample_batches, records, batch_size=batch_size, threads=threads, ctx=ctx)
     for path in PATHS:
-        rate = 0.0
+        batches, rate = sample(path, augmentation=augmentation), 0.0
         try:
-            rate = measure(
-                *(records, path, batch_size, threads, device_id, augmentation, seconds),
-                ready=lambda: gather(np.zeros(1)),
-                feed=feed,
-            )
+            rate = measure(batches, batch_size, seconds, ready=lambda: gather(np.zeros(1)))
         except Exception as error:
             # Horovod: whatever happens here, the other ranks wait for this one in every gather.
             fault = fault or error
@@ -251,45 +79,156 @@ def fastest_path(
     if fault is not None:
         raise fault
     rates_of_ranks = np.stack(columns, axis=1)
-    name = choose_path(rates_of_ranks)
+    name = fastest_path(rates_of_ranks)
     return name, _sentence(name, rates_of_ranks)
 
 
-def _without_gpu(
-    records: RecordSet, gather: Callable[[np.ndarray], np.ndarray], feed: Feed | None
-) -> tuple[str, str]:
-    fault: Exception | None = None
-    left = TRIED
+def sample_rows(records: RecordSet, count: int) -> np.ndarray:
+    """Return random rows of a set, (count,).
+
+    Horovod: the same rows on all ranks, in the order of the file, so that a slow disk is asked for
+    few of them.
+    """
+    return np.sort(np.random.default_rng(0).integers(0, len(records), count))
+
+
+def sample_batches(
+    records: RecordSet,
+    path: str,
+    *,
+    batch_size: int,
+    threads: int,
+    ctx: mx.Context,
+    augmentation: Augmentation,
+) -> Generator[mx.nd.NDArray, None, None]:
+    """Yield batches of the same sample again and again, as the decoder of a mode makes them."""
+    steps = _sample_steps(batch_size)
+    sampler = _SampleSampler(sample_rows(records, steps * batch_size), batch_size)
+    batches = islice(sampler.batches(Position()), steps)
+    plans = list(batch_plans(records, batches, seed=0, augmentation=augmentation))
+    options: dict[str, Any] = {"threads": threads, "augmentation": augmentation, "ctx": ctx}
+    decoder = make_decoder(path, records, sampler, **options)
+    images = decoder(cycle(plans))
     try:
-        left = TRIED if feed is None else _left(records, feed)
+        for image, _ in images:
+            yield image
+    finally:
+        images.close()
+        decoder.close()
+
+
+class _SampleSampler:
+    """The same rows again and again; some may be drawn twice, so that any batch can be filled."""
+
+    def __init__(self, rows: np.ndarray, batch_size: int):
+        self.batch_size, self.images_per_epoch = batch_size, len(rows)
+        self._batches = np.split(rows, len(rows) // batch_size)
+
+    def start(self, position: Position) -> Position:
+        return position
+
+    def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
+        return ((rows, start) for rows in cycle(self._batches))
+
+    def upcoming(self, start: Position) -> Upcoming:
+        return lambda rows, after: rows
+
+
+def measure(
+    batches: Generator[mx.nd.NDArray, None, None],
+    batch_size: int,
+    seconds: float,
+    ready: Callable[[], object] = lambda: None,
+) -> float:
+    """Return the images/s of ``sample_batches``, and close them; 0.0 if this machine cannot.
+
+    ``ready`` is called once, between warm-up and measurement, also when the warm-up failed.
+    """
+    with contextlib.closing(batches):
+        try:
+            try:
+                warm_up(batches, batch_size)
+            finally:
+                ready()
+            return images_per_second(batches, batch_size, seconds)
+        except (RuntimeError, GraphError):
+            return 0.0
+
+
+def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
+    """Take the sample's batches once and what is in flight: memory is as large as it will be."""
+    for _ in range(_sample_steps(batch_size) + DEPTH * batches_per_group(batch_size)):
+        next(batches)
+
+
+def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds: float) -> float:
+    """Return the images/s over some seconds; as many are in flight at the end as at the start."""
+    images, start, elapsed = 0, time.perf_counter(), 0.0
+    while elapsed < seconds:
+        next(batches)  # Sync: DALI has finished it and it was copied to MXNet
+        images += batch_size
+        elapsed = time.perf_counter() - start
+    return images / elapsed
+
+
+def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
+    """Return the decode mode whose slowest rank is the fastest, as a step waits for it.
+
+    Of equals the first.  ``rates_of_ranks`` has images/s (ranks, modes), 0 where a rank cannot use
+    a mode.
+    """
+    slowest = np.asarray(rates_of_ranks).min(axis=0)
+    if not slowest.max() > 0:
+        raise ValueError(
+            "data.decode: 'auto' finds no way that every rank can decode a sample of the images, "
+            f"got 0 images/s for each of {', '.join(names)}; with data.decode=cpu an image that "
+            "is damaged is named"
+        )
+    return names[int(slowest.argmax())]
+
+
+def _sample_steps(batch_size: int) -> int:
+    return max(2, -(-SAMPLE_IMAGES // batch_size))
+
+
+def _choose_without_gpu(
+    records: RecordSet, gather: Callable[[np.ndarray], np.ndarray]
+) -> tuple[str, str]:
+    kernels, fault, count = loader_kernels(), None, PROBE_IMAGES
+    try:
+        if kernels is not None:
+            count = fallback_count(records, kernels)
     except Exception as error:
         fault = error  # Horovod: the other ranks wait in the gather
-    compiled, most = gather(np.array([[feed is not None, left]])).T
+    compiled, counts = gather(np.array([[kernels is not None, count]])).T
     if fault is not None:
         raise fault
     if not compiled.all():
         return "cpu", "decode: cpu, no compiled functions"
-    if most.max() > LEFT_MOST * TRIED:
+    if counts.max() > MAX_FALLBACK_FRACTION * PROBE_IMAGES:
         return "cpu", (
-            f"decode: cpu, {most.max():.0f} of {TRIED} pictures are none for the compiled decoder"
+            f"decode: cpu, {counts.max():.0f} of {PROBE_IMAGES} images are not supported by the "
+            "compiled decoder"
         )
     return "native", "decode: native"
 
 
-def _left(records: RecordSet, feed: Feed) -> int:
-    """Return how many of TRIED pictures the compiled decoder leaves to DALI."""
-    _, jpegs = sample(records, TRIED)
-    batch, out = Bytes(jpegs), np.empty((TRIED, *records.image_size, 3), np.uint8)
-    decoder = feed.decoder(1)
+def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
+    """Return how many of PROBE_IMAGES images our decoder leaves to DALI."""
+    reader, decoder = RecordReader(records, kernels), kernels.decoder(1)
+    out = np.empty((PROBE_IMAGES, *records.image_size, 3), np.uint8)
+    addresses, sizes = reader.find(sample_rows(records, PROBE_IMAGES))
     try:
-        started = decoder.to_pixels(*(batch.addresses, batch.sizes, records.image_size, out, batch))
-        return len(decoder.wait(started))
+        decoding = decoder.to_pixels(addresses, sizes, records.image_size, out, source=reader)
+        count = len(decoder.wait(decoding))
     finally:
         decoder.close()
+    reader.check_files()
+    return count
 
 
 def _sentence(name: str, rates_of_ranks: np.ndarray) -> str:
-    """Return what was measured, of each path that of the slowest rank, to the next hundred."""
+    """Return what was measured, of each mode on the slowest rank, to the next hundred."""
     slowest = rates_of_ranks.min(axis=0)
     rates = {path: f"{round(rate, -2):,.0f}" for path, rate in zip(PATHS, slowest, strict=True)}
     ranks = len(rates_of_ranks)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded pictures in memory that the ranks of a host share.
+"""Decoded images in memory that the ranks of a host share.
 
-A file in the host's shared memory, named by the set it is of and by the decoder: pictures as uint8
-(N, H, W, 3), and a mark for each that is there.  Whichever rank first wants a picture decodes it;
-two that do so at once write the same bytes.  The mark is written after the picture, so that one
-that was left half written by a rank that died is decoded again.  The last rank to leave removes the
-file; what a run that was killed has left is removed by the next one, with a cache or without, or
-used if it is of the same set.
+A file in the host's shared memory, named after the record set and the decoder: images as uint8
+(N, H, W, 3), and a mark for each that is there.  The rank that first needs an image decodes it; two
+that do so at once write the same bytes.  The mark is written after the image, so an image that a
+killed rank wrote in part is decoded again.  The last rank to leave removes the file.  The next run,
+with a cache or without, removes the file of a killed run, or uses it for the same set.
 """
 
 from __future__ import annotations
@@ -24,9 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.records import mapped
-from pipeline.records.open import RecordSet
-from pipeline.records.recordio import check_file
+from pipeline.records import RecordSet, mapped
 
 __all__ = ["CacheError", "DecodedCache", "remove_left_caches"]
 
@@ -38,18 +35,16 @@ _PIXELS = "upright"  # caches that older code has left hold other ones
 
 
 class CacheError(ValueError):
-    """The pictures cannot be kept in memory as asked."""
+    """The images cannot be kept in memory as asked."""
 
 
 class DecodedCache:
-    """The decoded pictures of a set.
+    """The decoded images of a set.
 
     Parameters
     ----------
-    records
-        The set.
     budget_mib
-        Most memory that they may take, for all ranks of the host together.
+        Limit of their memory, for all ranks of the host together.
     folder
         A file system in memory.
 
@@ -62,16 +57,16 @@ class DecodedCache:
     def __init__(self, records: RecordSet, budget_mib: int, folder: Path = FOLDER):
         remove_left_caches(records, budget_mib, folder)
         height, width = records.image_size
-        count, picture, total = len(records), height * width * 3, _size(records)
+        count, size, total = len(records), height * width * 3, _size(records)
         if total > budget_mib * MIB:
             raise CacheError(
-                f"data.decoded_cache_mib: the pictures of {records.name} need "
+                f"data.decoded_cache_mib: the images of {records.name} need "
                 f"{-(-total // MIB)} MiB decoded, got {budget_mib}; raise it, or set it to 0"
             )
         path = folder / _name(records)
         try:
             file = _open(path, total)
-            whole = mapped.map_shared(file, total, path, "give the same command")
+            memory = mapped.map_shared(file, total, path, "give the same command")
         except OSError as error:
             raise CacheError(
                 f"data.decoded_cache_mib: {folder} cannot take the {-(-total // MIB)} MiB of "
@@ -80,37 +75,33 @@ class DecodedCache:
             ) from None
         # Also when the process ends without closing it.
         self._leave = weakref.finalize(self, _leave, path, file)
-        self.pictures = whole[: count * picture].reshape(count, height, width, 3)
-        self._there = whole[count * picture :]
+        self.images = memory[: count * size].reshape(count, height, width, 3)
+        self._there = memory[count * size :]
 
     @property
     def address(self) -> int:
-        """Where the first picture lies."""
-        return int(self.pictures.ctypes.data)
+        """Where the first image lies."""
+        return int(self.images.ctypes.data)
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
         """Return those of some rows that are not there yet, each once."""
         absent = rows[self._there[rows] == 0]
         return np.unique(absent) if len(absent) else absent
 
-    def store(self, rows: np.ndarray, pictures: np.ndarray) -> None:
-        """Put pictures in, uint8 (n, H, W, 3)."""
-        self.pictures[rows] = pictures
-        self._there[rows] = 1  # after the pictures: x86 lets no store overtake another
-
-    def check_file(self) -> None:
-        """Raise RecordError if somebody has made the file shorter: its pictures may be zeros."""
-        check_file(self.pictures)
+    def store(self, rows: np.ndarray, images: np.ndarray) -> None:
+        """Add images, uint8 (n, H, W, 3)."""
+        self.images[rows] = images
+        self._there[rows] = 1  # after the images: x86 lets no store overtake another
 
     def close(self) -> None:
-        """Leave the cache; nothing may use its pictures any more."""
+        """Leave the cache; nothing may use its images any more."""
         self._leave()
 
 
 def remove_left_caches(records: RecordSet | None, budget_mib: int, folder: Path = FOLDER) -> int:
     """Remove the caches of this user that no process holds; return the bytes that they took.
 
-    That of ``records`` stays if the pictures fit into ``budget_mib``: it will be used again.
+    That of ``records`` stays if the images fit into ``budget_mib``: it will be used again.
     """
     left = list(folder.glob(f"{PREFIX}{os.getuid()}-*"))
     if left and records and _size(records) <= budget_mib * MIB:
@@ -124,7 +115,7 @@ def remove_left_caches(records: RecordSet | None, budget_mib: int, folder: Path 
 
 
 def _size(records: RecordSet) -> int:
-    """Return the bytes of a set's cache: its pictures, and a mark for each."""
+    """Return the bytes of a set's cache: its images, and a mark for each."""
     height, width = records.image_size
     return len(records) * (height * width * 3 + 1)
 
@@ -140,7 +131,7 @@ def _name(records: RecordSet) -> str:
         state = rec.stat()
         digest.update(repr((str(rec.resolve()), state.st_size, state.st_mtime_ns)).encode())
     for table in (records.file, records.offsets):
-        digest.update(np.ascontiguousarray(table))
+        digest.update(np.ascontiguousarray(table).data)
     digest.update(repr(tuple(records.image_size)).encode())
     return f"{PREFIX}{os.getuid()}-{digest.hexdigest()[:16]}"
 
@@ -171,7 +162,7 @@ def _open(path: Path, size: int) -> int:
 
 
 def _leave(path: Path, file: int) -> int:
-    """Let go of a cache and close its file; return the bytes that this freed."""
+    """Release a cache and close its file; return the bytes that this freed."""
     try:
         return _remove_unused(path, file)
     finally:
@@ -179,7 +170,7 @@ def _leave(path: Path, file: int) -> int:
 
 
 def _remove_unused(path: Path, file: int) -> int:
-    """Let go of a cache, and remove it unless another process holds it; return the bytes freed."""
+    """Release a cache; remove it unless another process holds it.  Return the bytes freed."""
     fcntl.flock(file, fcntl.LOCK_UN)  # or two that leave at once would each see the other
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DALI graphs: the only importer of nvidia.dali; knows no mxnet.
+"""The DALI pipeline for images that are fed: JPEG bytes or pixels -> augmentation -> planes.
 
-``DecodeGraph`` turns JPEG bytes and the choices of augmentation into images, on the CPU or the GPU
-with the same code.  ``WindowReader`` runs ``fn.readers.mxnet`` and gives bytes with their
-place in the .rec, so that both ways to read share one choice.
+``DecodeGraph`` runs it, on the CPU or a GPU with the same code.  ``dali_reader`` has the pipeline
+that reads records itself; both share ``decoder_options``, ``augment`` and ``PLANES``.  nvidia.dali
+is imported in these two files alone; this one knows no mxnet.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,19 +36,111 @@ for _warning in _caught:
             _warning.message, _warning.category, _warning.filename, _warning.lineno
         )
 
-from pipeline.decode.decode_paths import PATHS
 from pipeline.sampling.augmentation import (
     CUT_OUT_VALUE,
     NO_AUGMENTATION,
     Augmentation,
-    Choices,
+    AugmentParams,
     color_matrices,
 )
 
 MEAN, STD = 127.5, 128.0
 """Pixels x of 0 to 255 are delivered as (x - MEAN) / STD."""
 
-READ_DEPTH = 2  # batches that the window reader has under way, beside those that are held
+
+class DecodePath(NamedTuple):
+    """Arguments of ``fn.decoders.image``; the defaults are DALI's.
+
+    "mixed" gives the share ``hw_decoder_load`` of each batch to the JPEG hardware that some GPUs
+    have (A100, H100).  Of the other images the CPU decodes the Huffman codes and the GPU the rest;
+    with more pixels than the threshold the GPU takes part in the Huffman decoding.
+    """
+
+    device: str
+    hw_decoder_load: float = 0.65
+    hybrid_huffman_threshold: int = 1_000_000
+
+
+PATHS = {
+    "cpu": DecodePath("cpu"),
+    # The compiled decoder, on the CPU; DALI takes its pixels, and the images that it leaves.
+    "native": DecodePath("cpu"),
+    "mixed": DecodePath("mixed"),
+    "mixed_cuda": DecodePath("mixed", hw_decoder_load=0.0),
+    "mixed_hardware": DecodePath("mixed", hw_decoder_load=1.0),
+    # An image of 112x112 has 12,544 pixels.
+    "mixed_gpu_huffman": DecodePath("mixed", 0.0, hybrid_huffman_threshold=1000),
+}
+"""By name, as ``data.decode`` has it; launch/config/sections.py lists the same names.  All but
+"cpu" and "native" need a GPU."""
+
+PLANES = {"dtype": types.FLOAT, "output_layout": "CHW", "mean": [MEAN] * 3, "std": [STD] * 3}
+"""What ``fn.crop_mirror_normalize`` makes of an image: float32 (3, H, W), normalised."""
+
+
+def decoder_options(decode: str) -> dict[str, Any]:
+    """Return the arguments of ``fn.decoders.image`` for a name in PATHS."""
+    path = PATHS[decode]
+    options: dict[str, Any] = {"device": path.device, "output_type": types.RGB}
+    if path.device == "mixed":
+        options["hw_decoder_load"] = path.hw_decoder_load
+        options["hybrid_huffman_threshold"] = path.hybrid_huffman_threshold
+    return options
+
+
+def external_input(name: str, dtype: Any, ndim: int, **options: Any) -> Any:
+    """Return what is fed under a name, one array for each image of the batch."""
+    return fn.external_source(name=name, dtype=dtype, ndim=ndim, **options)
+
+
+def augment(image: Any, augmentation: Augmentation) -> Any:
+    """Apply all of an augmentation but mirroring to RGB images (H, W, 3), uint8.
+
+    ``augment_inputs`` gives what is to be fed.  The images stay uint8, unless colours are changed.
+    """
+    if augmentation.jpeg_quality:
+        quality = external_input("quality", types.INT32, 0)
+        if quality > 0:  # for each image: DALI compiles this to a split and a merge of the batch
+            image = fn.jpeg_compression_distortion(image, quality=quality)
+    if augmentation.colors:
+        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # (1, 1, 3)
+        image = fn.coord_transform(
+            image, M=external_input("color", types.FLOAT, 2)
+        ) + fn.coord_transform(mean, M=external_input("color_mean", types.FLOAT, 2))
+    if augmentation.shift:
+        image = fn.slice(
+            image,
+            start=external_input("shift_start", types.INT32, 1),
+            rel_shape=[1.0, 1.0],
+            axes=[0, 1],
+            out_of_bounds_policy="pad",
+            fill_values=CUT_OUT_VALUE,
+        )
+    if augmentation.cut_out:
+        image = fn.erase(
+            image,
+            anchor=external_input("cut_out_anchor", types.FLOAT, 1),
+            shape=external_input("cut_out_shape", types.FLOAT, 1),
+            axes=[0, 1],
+            fill_value=CUT_OUT_VALUE,
+        )
+    return image
+
+
+def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[str, np.ndarray]:
+    """Return what ``augment`` and mirroring need for a batch, by name of the external source."""
+    inputs = {"mirror": params.mirror.astype(np.int32)}
+    if augmentation.jpeg_quality:
+        inputs["quality"] = params.quality
+    if augmentation.colors:
+        inputs["color"], inputs["color_mean"] = color_matrices(params.color)
+    if augmentation.shift:
+        inputs["shift_start"] = -params.shift
+    if augmentation.cut_out:
+        anchor, shape = np.split(params.cut_out.astype(np.float32), 2, axis=1)
+        inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI takes no strides
+        inputs["cut_out_shape"] = np.ascontiguousarray(shape)
+    return inputs
 
 
 @pipeline_def(enable_conditionals=True)
@@ -60,83 +152,91 @@ def _decode_graph(
     float32 (3, H, W), normalised, where ``finish`` is "float"; uint8 (H, W, 3), neither mirrored
     nor normalised, where it is "bytes".  ``to_gpu`` brings what the CPU has decoded to the GPU.
     """
-
-    def given(name: str, dtype: Any, ndim: int, **options: Any) -> Any:
-        return fn.external_source(name=name, dtype=dtype, ndim=ndim, **options)
-
     if source == "pixels":
-        image = given("image", types.UINT8, 3, layout="HWC", no_copy=True)
+        image = external_input("image", types.UINT8, 3, layout="HWC", no_copy=True)
     else:
-        path, options = PATHS[decode], {}
-        if path.device == "mixed":
-            options["hw_decoder_load"] = path.hw_decoder_load
-            options["hybrid_huffman_threshold"] = path.hybrid_huffman_threshold
-        image = fn.decoders.image(
-            given("image", types.UINT8, 1, no_copy=True),
-            device=path.device,
-            output_type=types.RGB,
-            **options,
-        )
+        jpeg = external_input("image", types.UINT8, 1, no_copy=True)
+        image = fn.decoders.image(jpeg, **decoder_options(decode))
     if to_gpu and image.device == "cpu":
         # Before anything is done to it: a change of colours, like the normalisation, makes float32
         # of it, four times the bytes.  The GPU has all operators that follow, a second compression
         # too, and the cores are free to decode.
         image = image.gpu()
-    if augmentation.jpeg_quality:
-        quality = given("quality", types.INT32, 0)
-        if quality > 0:  # for each image: DALI compiles this to a split and a merge of the batch
-            image = fn.jpeg_compression_distortion(image, quality=quality)
-    if augmentation.colors:
-        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # (1, 1, 3)
-        image = fn.coord_transform(image, M=given("color", types.FLOAT, 2)) + fn.coord_transform(
-            mean, M=given("color_mean", types.FLOAT, 2)
-        )
-    if augmentation.shift:
-        image = fn.slice(
-            image,
-            start=given("shift_start", types.INT32, 1),
-            rel_shape=[1.0, 1.0],
-            axes=[0, 1],
-            out_of_bounds_policy="pad",
-            fill_values=CUT_OUT_VALUE,
-        )
-    if augmentation.cut_out:
-        image = fn.erase(
-            image,
-            anchor=given("cut_out_anchor", types.FLOAT, 1),
-            shape=given("cut_out_shape", types.FLOAT, 1),
-            axes=[0, 1],
-            fill_value=CUT_OUT_VALUE,
-        )
+    image = augment(image, augmentation)
     if finish == "bytes":
         return image
     return fn.crop_mirror_normalize(
-        image,
-        dtype=types.FLOAT,
-        output_layout="CHW",
-        mean=[MEAN] * 3,
-        std=[STD] * 3,
-        mirror=given("mirror", types.INT32, 0),
+        image, mirror=external_input("mirror", types.INT32, 0), **PLANES
     )
 
 
-class DecodeGraph:
+class PipelineQueue:
+    """Batches in flight in a DALI pipeline with external sources, at most ``depth``.
+
+    ``depth`` is that of the pipeline's prefetch queue.  The first batches start when so many are
+    fed.
+    """
+
+    def __init__(self, pipeline: Pipeline, depth: int):
+        self._pipeline, self._depth = pipeline, depth
+        self._fed = self._scheduled = self._released = 0
+        self._inputs: deque[Any] = deque()  # images that DALI may still read where they lie
+        pipeline.build()
+
+    def __del__(self) -> None:
+        # Its threads first: they read the inputs until they have ended.
+        self.__dict__.pop("_pipeline", None)
+
+    def feed_inputs(self, inputs: dict[str, Any]) -> None:
+        """Put a batch in: what each external source gets.  Beyond ``depth`` it waits."""
+        for name, values in inputs.items():
+            self._pipeline.feed_input(name, values)
+        self._inputs.append(inputs)
+        self._fed += 1
+        self._schedule()
+
+    def take(self) -> Any:
+        """Wait for the oldest batch; return its images, a DALI tensor list.
+
+        It stays valid until ``release``.  On a GPU it is finished: DALI waits for the event after
+        the batch's last kernel.
+
+        Raises
+        ------
+        RuntimeError
+            If an image of some batch in flight cannot be decoded; the pipeline is of no use then.
+        """
+        return self._pipeline.share_outputs()[0]
+
+    def release(self) -> None:
+        """Release the images of the last ``take``."""
+        self._pipeline.release_outputs()
+        self._inputs.popleft()
+        self._released += 1
+        self._schedule()
+
+    def _schedule(self) -> None:
+        while self._scheduled < min(self._fed, self._released + self._depth):
+            if self._fed < self._depth:
+                return
+            self._pipeline.schedule_run()
+            # The first call starts the whole queue.
+            self._scheduled += 1 if self._scheduled else self._depth
+
+
+class DecodeGraph(PipelineQueue):
     """A queue of batches on their way from JPEG bytes to images.
 
     Parameters
     ----------
-    batch_size
-        Most images per batch.
+    batch_size, threads, depth
+        Largest batch, worker threads, batches in flight.
     decode
         Name in PATHS; only those that need a GPU differ.
-    threads
-        Worker threads.
-    depth
-        Batches in the queue.
     device_id
         GPU of this rank, where planes end in any case; None without one.
     augmentation
-        What the choices fed with the batches will be of.
+        What the params fed with the batches will be of.
     source
         "jpeg": batches of JPEG bytes; "pixels": of decoded images.
     finish
@@ -156,10 +256,8 @@ class DecodeGraph:
     ):
         self.device_id = device_id
         self.decodes_on_gpu = source == "jpeg" and PATHS[decode].device == "mixed"
-        self._fed, self._depth, self._finish = 0, depth, finish
-        self._augmentation = augmentation
-        self._held: deque[Any] = deque()  # images that DALI may still read where they lie
-        self._pipeline: Pipeline = _decode_graph(
+        self._finish, self._augmentation = finish, augmentation
+        pipeline: Pipeline = _decode_graph(
             source,
             decode,
             finish,
@@ -170,76 +268,34 @@ class DecodeGraph:
             device_id=device_id,
             prefetch_queue_depth=depth,
         )
-        self._pipeline.build()
+        super().__init__(pipeline, depth)
 
-    def __del__(self) -> None:
-        # Its threads first: they read what is held until they have ended.
-        self.__dict__.pop("_pipeline", None)
-
-    def feed(self, images: Any, choices: Choices | None) -> None:
-        """Put a batch in; at most ``depth`` may be under way, and as many before the first take.
+    def feed(self, images: Any, params: AugmentParams | None) -> None:
+        """Put a batch in; ``depth`` of them before the first ``take``.
 
         Parameters
         ----------
         images
-            JPEG bytes: a list of uint8 (n,), an array (B, S) with something behind the end of
-            each, or a DALI tensor list.  Or pixels, (B, H, W, 3).  They may not change before the
-            batch is released.
-        choices
+            JPEG bytes: a list of uint8 (n,), or an array (B, S) with something behind the end of
+            each.  Or pixels, (B, H, W, 3).  They may not change before the batch is released.
+        params
             What is done to each; None where nothing is.
         """
         inputs: dict[str, Any] = {"image": images}
-        if choices is not None:
-            inputs |= self._inputs(choices)
-        for name, values in inputs.items():
-            self._pipeline.feed_input(name, values)
-        self._held.append(inputs["image"])
-        self._fed += 1
-        if self._fed >= self._depth:  # the first call of schedule_run starts the whole queue
-            self._pipeline.schedule_run()
-
-    def _inputs(self, choices: Choices) -> dict[str, Any]:
-        inputs: dict[str, Any] = {}
-        if self._finish == "float":
-            inputs["mirror"] = choices.mirror.astype(np.int32)
-        if self._augmentation.jpeg_quality:
-            inputs["quality"] = choices.quality
-        if self._augmentation.colors:
-            inputs["color"], inputs["color_mean"] = color_matrices(choices.color)
-        if self._augmentation.shift:
-            inputs["shift_start"] = -choices.shift
-        if self._augmentation.cut_out:
-            anchor, shape = np.split(choices.cut_out.astype(np.float32), 2, axis=1)
-            inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI takes no strides
-            inputs["cut_out_shape"] = np.ascontiguousarray(shape)
-        return inputs
-
-    def take(self) -> Any:
-        """Wait for the oldest batch; return its images, a DALI tensor list.
-
-        It stays valid until ``release``.  On a GPU it is finished: DALI waits for the event after
-        the batch's last kernel.
-
-        Raises
-        ------
-        RuntimeError
-            If a picture of some batch under way cannot be decoded; the graph is of no use then.
-        """
-        return self._pipeline.share_outputs()[0]
-
-    def release(self) -> None:
-        """Give the images of the last ``take`` back."""
-        self._pipeline.release_outputs()
-        self._held.popleft()
+        if params is not None:
+            inputs |= augment_inputs(params, self._augmentation)
+        if self._finish == "bytes":
+            inputs.pop("mirror", None)
+        self.feed_inputs(inputs)
 
 
 def release_memory() -> None:
-    """Give back to the GPU what DALI keeps of graphs that are gone."""
+    """Release the GPU memory that DALI keeps of pipelines that are gone."""
     backend.ReleaseUnusedMemory()
 
 
 def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tuple[int, str] | None:
-    """Return (place, what is wrong) of the first picture that is no image of the given size.
+    """Return (place, what is wrong) of the first that is no image of the given size.
 
     Decodes one by one, so it is slow and for batches that failed.
     """
@@ -256,126 +312,19 @@ def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tup
     return None
 
 
-@pipeline_def
-def _window_graph(
-    rec: str,
-    idx: str,
-    shard_id: int,
-    num_shards: int,
-    window: int,
-    reader_seed: int,
-    use_mmap: bool,
-) -> Any:
-    jpeg, _ = fn.readers.mxnet(
-        path=[rec],
-        index_path=[idx],
-        name="reader",
-        shard_id=shard_id,
-        num_shards=num_shards,
-        random_shuffle=window > 1,
-        initial_fill=window,
-        seed=reader_seed,  # not one that DALI draws from the graph's: ops.feed knows this one
-        tensor_init_bytes=1,  # what it reads stays in the mapped file
-        dont_use_mmap=not use_mmap,
-    )
-    return jpeg, fn.pad(fn.get_property(jpeg, key="source_info"), fill_value=0)
+def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
+    """Return a sentence for the log: whether nvJPEG can use JPEG hardware, of GPUs that have some.
 
-
-class WindowReader:
-    """Sequential scan of one shard with a shuffle buffer, ``fn.readers.mxnet``.
-
-    The mixing is that of a window: a set sorted by person comes out nearly sorted by person.
-
-    Parameters
-    ----------
-    batches
-        How often ``take`` will be called.
-    depth
-        Batches that may be held before one is released.
-    use_mmap
-        Whether it may map the .rec. Reading it copies each record.
+    It needs libnvcuvid.so.1 of the driver and decodes without the hardware, silently, where that
+    is missing: in containers that ask for no capability "video".  Source: NVIDIA's answers in
+    CUDALibrarySamples, issue 132, and nvImageCodec, issue 26.
     """
-
-    def __init__(
-        self,
-        rec: Path,
-        idx: Path,
-        batch_size: int,
-        shard_id: int,
-        num_shards: int,
-        window: int,
-        seed: int,
-        batches: int,
-        depth: int,
-        use_mmap: bool = True,
-    ):
-        depth += READ_DEPTH
-        self._left = batches - depth
-        self._pipeline: Pipeline = _window_graph(
-            str(rec),
-            str(idx),
-            shard_id,
-            num_shards,
-            window,
-            seed,
-            use_mmap,
-            batch_size=batch_size,
-            num_threads=1,
-            device_id=None,
-            prefetch_queue_depth=depth,
+    try:
+        load("libnvcuvid.so.1")
+    except OSError as error:
+        return (
+            "decode: no JPEG hardware, so that mixed, mixed_cuda and mixed_hardware are the same: "
+            f"libnvcuvid.so.1 cannot be loaded, got {error}; in a container set "
+            "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
-        self._pipeline.build()
-        self._pipeline.schedule_run()
-
-    def take(self) -> tuple[Any, np.ndarray]:
-        """Return the JPEG bytes of the next batch, a DALI tensor list, and their offsets, (B,).
-
-        The bytes stay valid until they are released; the offsets are int64, those in the .rec.
-        """
-        jpegs, source = self._pipeline.share_outputs()
-        # The reader names a sample "<path> at index <offset>"; zeros follow.
-        return jpegs, _last_numbers(np.array(source.as_tensor()))
-
-    def release(self) -> None:
-        """Give the oldest bytes back; have one more batch read if any is left."""
-        self._pipeline.release_outputs()
-        if self._left > 0:
-            self._pipeline.schedule_run()
-        self._left -= 1
-
-
-@pipeline_def
-def _ceiling_graph(rec: str, idx: str) -> Any:
-    jpeg, _ = fn.readers.mxnet(
-        path=[rec], index_path=[idx], random_shuffle=True, tensor_init_bytes=16384
-    )
-    return fn.decoders.image(jpeg, output_type=types.RGB)
-
-
-def decoded_alone(rec: Path, idx: Path, batch_size: int, threads: int) -> Iterator[None]:
-    """Read and decode batches and do nothing with them: what no loader on DALI can exceed."""
-    pipe: Pipeline = _ceiling_graph(
-        str(rec), str(idx), batch_size=batch_size, num_threads=threads, device_id=None
-    )
-    pipe.build()
-    pipe.schedule_run()
-    while True:
-        pipe.share_outputs()
-        yield
-        pipe.release_outputs()
-        pipe.schedule_run()
-
-
-def _last_numbers(text: np.ndarray) -> np.ndarray:
-    """Return the numbers that lines (B, n) of characters end in, int64 (B,); zeros may follow."""
-    size = (text != 0).sum(axis=1)
-    number, scale = np.zeros(len(text), dtype=np.int64), 1
-    rows, more = np.arange(len(text)), np.ones(len(text), dtype=bool)
-    for back in range(1, int(size.max()) + 1):
-        digit = text[rows, np.maximum(size - back, 0)].astype(np.int64) - ord("0")
-        more &= (digit >= 0) & (digit <= 9)
-        if not more.any():
-            break
-        number[more] += digit[more] * scale
-        scale *= 10
-    return number
+    return "decode: libnvcuvid.so.1 is there, so JPEG hardware is used where the GPU has it"

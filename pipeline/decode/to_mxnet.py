@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From decoded pictures to MXNet: every batch is a new NDArray.
+"""Decoded images to MXNet: every batch is a new NDArray.
 
-An array that some operator still reads can therefore not be overwritten, however long a batch is
-kept.
+So an array that some operator still reads cannot be overwritten, however long a batch is kept.
 """
 
 from __future__ import annotations
@@ -13,14 +12,25 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from ops.feed import Feed
+from ops.feed import LoaderKernels
+from pipeline.decode.dali import MEAN, STD
 
-__all__ = ["Normaliser", "hand_over", "labels_to", "lend"]
+__all__ = ["Normalizer", "copy_to_ndarray", "labels_to_ndarray", "pooled_array"]
 
 
-def hand_over(tensor: Any, ctx: mx.Context) -> mx.nd.NDArray:
-    """Copy a dense DALI tensor (CPU or GPU) to a new NDArray of the same shape, float32."""
-    array = mx.nd.empty(tuple(tensor.shape()), ctx=ctx)
+def copy_to_ndarray(
+    tensor: Any, ctx: mx.Context, kernels: LoaderKernels | None = None
+) -> mx.nd.NDArray:
+    """Copy a dense DALI tensor (CPU or GPU) to a new NDArray of the same shape, float32.
+
+    With ``kernels`` an array on the CPU lies in pooled memory, which is faster.
+    """
+    shape = tuple(tensor.shape())
+    if kernels is not None and ctx.device_type == "cpu":
+        array, address = pooled_array(kernels, shape, ctx)
+        ctypes.memmove(address, tensor.data_ptr(), array.size * np.dtype(np.float32).itemsize)
+        return array
+    array = mx.nd.empty(shape, ctx=ctx)
     # Only DALI's tensors of GPUs have it; this one is in the memory of the same GPU.
     if hasattr(type(tensor), "__cuda_array_interface__"):
         # Blocking: MXNet does not know the stream that DALI would copy on.
@@ -34,7 +44,7 @@ def hand_over(tensor: Any, ctx: mx.Context) -> mx.nd.NDArray:
     return array
 
 
-def labels_to(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
+def labels_to_ndarray(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
     """Return labels (B,) as a new float32 NDArray."""
     values = labels.astype(np.float32)
     if ctx.device_type != "cpu":
@@ -45,73 +55,56 @@ def labels_to(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
     return array
 
 
-class Normaliser:
-    """Pictures as bytes to NDArrays on the CPU: mirrored, normalised, as planes, in one pass.
+class Normalizer:
+    """Converts pixels to NDArrays on the CPU: mirrored, normalised, as planes, in one pass.
 
-    Parameters
-    ----------
-    feed
-        The compiled functions.
-    image_size
-        (H, W) in pixels.
-    mean, std
-        Pixels x of 0 to 255 become (x - mean) / std.
-    ctx
-        A device of the type "cpu".
-    threads
-        Threads that share a batch.
+    ``image_size`` is (H, W), ``ctx`` a device of the type "cpu"; ``threads`` share a batch.
     """
 
     def __init__(
-        self,
-        feed: Feed,
-        image_size: tuple[int, int],
-        mean: float,
-        std: float,
-        ctx: mx.Context,
-        threads: int = 1,
+        self, kernels: LoaderKernels, image_size: tuple[int, int], ctx: mx.Context, threads: int = 1
     ):
-        self._feed, self._image_size, self._ctx = feed, image_size, ctx
-        self._mean, self._std, self._threads = mean, std, threads
+        self._kernels, self._image_size, self._ctx = kernels, image_size, ctx
+        self._threads = threads
 
     def __call__(self, pixels: int, rows: np.ndarray, mirror: np.ndarray) -> mx.nd.NDArray:
-        """Return the pictures at some rows, float32 (B, 3, H, W).
+        """Return images, float32 (B, 3, H, W): ``rows`` (B,) of uint8 (N, H, W, 3) at an address.
 
-        Parameters
-        ----------
-        pixels
-            Address of pictures, uint8 (N, H, W, 3).
-        rows
-            int64 (B,).
-        mirror
-            bool (B,).
+        ``mirror`` is bool (B,).
         """
-        height, width = self._image_size
-        array, out = lend(self._feed, (len(rows), 3, height, width), self._ctx)
-        self._feed.normalise(
-            *(pixels, rows, mirror, self._image_size, self._mean, self._std, out, self._threads)
+        array, out = pooled_array(self._kernels, (len(rows), 3, *self._image_size), self._ctx)
+        self._kernels.normalise(
+            pixels,
+            rows,
+            mirror,
+            self._image_size,
+            mean=MEAN,
+            std=STD,
+            out=out,
+            threads=self._threads,
         )
         return array
 
 
-def lend(
-    feed: Feed, shape: tuple[int, int, int, int], ctx: mx.Context
+def pooled_array(
+    kernels: LoaderKernels, shape: tuple[int, int, int, int], ctx: mx.Context
 ) -> tuple[mx.nd.NDArray, int]:
-    """Return a new float32 array and the address of its values, in memory that is used again.
+    """Return a new float32 array in pooled memory, and the address of its values.
 
-    MXNet tells when nobody refers to the array any more, a graph that waits for backward included.
+    The memory returns to the pool when nobody refers to the array any more, which MXNet tells; a
+    graph that waits for backward refers to it.
     """
     if ctx.device_id:  # which DLPack's arrays do not know for CPUs
         array = mx.nd.empty(shape, ctx=ctx)
         return array, _address(array)
-    lent = feed.lend_array(shape)
+    tensor = kernels.pooled_array(shape)
     handle = mx.base.NDArrayHandle()
     mx.base.check_call(
         mx.base._LIB.MXNDArrayFromDLPackEx(
-            ctypes.c_void_p(lent), ctypes.c_bool(False), ctypes.byref(handle)
+            ctypes.c_void_p(tensor), ctypes.c_bool(False), ctypes.byref(handle)
         )
     )
-    return mx.nd.NDArray(handle), int(ctypes.c_void_p.from_address(lent).value or 0)
+    return mx.nd.NDArray(handle), int(ctypes.c_void_p.from_address(tensor).value or 0)
 
 
 def _address(array: mx.nd.NDArray) -> int:

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies on disk: record files, their index, labels and bytes; knows no mxnet."""
 
-from pipeline.records.open import RecordError, RecordSet, open_records
+from pipeline.records.mapped import RecordError
+from pipeline.records.open import open_records
+from pipeline.records.reader import RecordReader
+from pipeline.records.record_set import RecordSet
+from pipeline.records.writer import write_record_set
 
-__all__ = ["RecordError", "RecordSet", "open_records"]
+__all__ = ["RecordError", "RecordReader", "RecordSet", "open_records", "write_record_set"]

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 SHARED = -1
-MANY_PER_IMAGE = 16  # classes
-FEW_WITHOUT_IMAGES = 1000  # classes: their rows of the class matrix cost next to nothing
+_MANY_PER_IMAGE = 16  # classes
 
 
-def origins_of(place: int, num_classes: int) -> np.ndarray:
-    """Return the origins of a set whose classes are its labels, int64 (num_classes, 2)."""
-    return np.stack([np.full(num_classes, place), np.arange(num_classes)], axis=1)
+def origins_of(place: int, labels: np.ndarray) -> np.ndarray:
+    """Return the origins of classes that are labels (C,) of one set, int64 (C, 2)."""
+    return np.stack([np.full(len(labels), place), labels], axis=1)
 
 
 def stack(
@@ -30,7 +29,7 @@ def stack(
     """
     begins = np.concatenate([[0], np.cumsum(num_classes)])
     stacked = [part + begin for part, begin in zip(labels, begins[:-1].tolist(), strict=True)]
-    origins = [origins_of(place, count) for place, count in enumerate(num_classes)]
+    origins = [origins_of(place, np.arange(count)) for place, count in enumerate(num_classes)]
     return np.concatenate(stacked).astype(np.int32), int(begins[-1]), np.concatenate(origins)
 
 
@@ -46,21 +45,15 @@ def renumber(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leave people with fewer than ``images_filter`` images out and number the others densely.
 
-    Returns
-    -------
-    rows : (M,) int64
-        What stays of the labels.
-    labels : (M,) int32
-        Their new labels, in the order of the old ones.
-    kept : (K,) int64
-        The old label of each new one.
-
-    Notes
-    -----
     InsightFace's option of this name (``data_images_filter``) leaves the labels as they were, so
     the class matrix keeps a row for everyone left out.
+
+    Outputs
+    -------
+    The rows that stay, int64 (M,); their new labels, in the order of the old ones, int32 (M,); and
+    the old label of each new one, int64 (K,).
     """
-    if num_classes > MANY_PER_IMAGE * len(labels):  # no arrays of so many classes
+    if num_classes > _MANY_PER_IMAGE * len(labels):  # no arrays of so many classes
         present, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
         rows, new, kept = renumber(places, len(present), images_filter)
         return rows, new, present[kept].astype(np.int64)
@@ -74,14 +67,8 @@ def renumber(
 
 def count_present(labels: np.ndarray) -> int:
     """Return how many different labels from 0 on there are."""
-    if int(labels.max()) > MANY_PER_IMAGE * len(labels):
+    if int(labels.max()) > _MANY_PER_IMAGE * len(labels):
         return len(np.unique(labels))
     present = np.zeros(int(labels.max()) + 1, dtype=bool)
     present[labels] = True
     return int(np.count_nonzero(present))
-
-
-def are_mostly_without_images(present: int, num_classes: int) -> bool:
-    """Return whether numbering the people densely is worth a hint."""
-    without = num_classes - present
-    return without > present and without >= FEW_WITHOUT_IMAGES

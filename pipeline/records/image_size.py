@@ -4,34 +4,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from encoded_images import decode, has_end
+from pipeline.records.mapped import RecordError
 from pipeline.records.property_file import Property
-from pipeline.records.recordio import RecordError
-
-if TYPE_CHECKING:
-    from pipeline.records.open import RecordSet  # which imports this module
+from pipeline.records.reader import RecordReader
+from pipeline.records.record_set import RecordSet
 
 _OTHERS = 3  # images that are measured where the first one does not fit the property file
 
 
 def measure(records: RecordSet) -> tuple[int, int]:
-    """Return (height, width) of the first image in pixels, for sets without a property file.
-
-    Raises
-    ------
-    RecordError
-        If the first image cannot be decoded.
-    """
+    """Return (height, width) of the first image in pixels, for sets without a property file."""
     size = _size_of(records, 0)
     if size is None:
-        raise RecordError(
-            f"{records.picture(0)} cannot be decoded; mend the record or leave its key out of the "
-            ".idx"
-        )
+        raise records.image_error(0, "cannot be decoded")
     return size
 
 
@@ -39,11 +28,6 @@ def compare_size(records: RecordSet, file: Path, said: Property) -> None:
     """Refuse a property file that gives another size than the images have.
 
     Where only some images have another size, it is they that are refused, when they are read.
-
-    Raises
-    ------
-    RecordError
-        With the line of the property file and the size of the first image.
     """
     last = len(records) - 1
     try:
@@ -65,8 +49,6 @@ def compare_size(records: RecordSet, file: Path, said: Property) -> None:
 
 def _size_of(records: RecordSet, row: int) -> tuple[int, int] | None:
     """Return (height, width) of an image in pixels; None if it cannot be decoded."""
-    from pipeline.records.reader import RecordReader  # late: it imports pipeline.records
-
     reader = RecordReader(records)
     jpeg = reader.read(np.array([row]))[0]
     # OpenCV decodes an image that has lost its end, and writes about it to standard error.

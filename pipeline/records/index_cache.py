@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Index files that a run writes: the parsed index of a set, and an .idx of its pictures alone.
+"""Index files that a run writes: the parsed index of a set, and an .idx of its images alone.
 
-They are written aside and renamed, and made in pieces: an index of 5.8 million lines as Python text
-takes 700 MB.
+They are made in pieces: an index of 5.8 million lines as Python text takes 700 MB.  A file that
+cannot be written is a RecordError, and nothing is left of it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from atomic_write import atomic_write
 from pipeline.records import mapped
-from pipeline.records.recordio import RecordError
-
-if TYPE_CHECKING:
-    from pipeline.records.open import RecordSet  # which imports this module
-
-LINES = 1 << 14  # rows that are worked on in one go
-
-
-def parts(count: int) -> list[slice]:
-    """Return the slices in which so many rows are worked on."""
-    return [slice(begin, begin + LINES) for begin in range(0, count, LINES)]
+from pipeline.records.mapped import RecordError
+from pipeline.records.record_set import RecordSet, parts
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
@@ -41,16 +32,10 @@ def narrow(numbers: np.ndarray) -> np.ndarray:
 
 
 def keep_columns(path: Path, *columns: np.ndarray) -> None:
-    """Write columns (N,) of numbers one after the other, unless another rank just has.
-
-    Raises
-    ------
-    RecordError
-        If they cannot be written; nothing is left of them then.
-    """
+    """Write columns (N,) of numbers one after the other, unless another rank just has."""
     with _alone(path.parent):
         if not path.is_file():
-            with _in_place_of(path) as file:
+            with atomic_write(path) as file:
                 for column in columns:
                     np.save(file, column, allow_pickle=False)
 
@@ -69,34 +54,26 @@ def kept_columns(path: Path, count: int) -> list[np.ndarray]:
         for _ in range(count):
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            begin = file.tell()
+            start = file.tell()
             size = math.prod(shape) * dtype.itemsize
-            if begin + size > len(data):
+            if start + size > len(data):
                 raise ValueError(f"{path}: ends in the middle of a column, got {len(data)} bytes")
-            columns.append(data[begin : begin + size].view(dtype).reshape(shape))
+            columns.append(data[start : start + size].view(dtype).reshape(shape))
             file.seek(size, os.SEEK_CUR)
     return columns
 
 
-def give_back() -> None:
-    """Give freed memory back to the system: a run keeps it (launch/ranks/malloc.py).
-
-    Does nothing with C libraries other than glibc.
-    """
+def release_freed_memory() -> None:
+    """Return freed memory to the system: a run keeps it (launch/ranks/malloc.py)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
+    if trim is not None:  # glibc
         trim(0)
 
 
 def image_index(records: RecordSet, folder: Path) -> Path:
-    """Return an .idx in a folder that lists the pictures alone; written unless it is there.
+    """Return an .idx in a folder that lists the images alone; written unless it is there.
 
-    Its name comes from what it says, so a run that goes on finds it, and all ranks share one.
-
-    Raises
-    ------
-    RecordError
-        If it cannot be written.
+    Its name comes from what it says, so a resumed run finds it, and all ranks share one.
     """
     digest = hashlib.sha256()
     for part in parts(len(records)):
@@ -110,14 +87,8 @@ def image_index(records: RecordSet, folder: Path) -> Path:
 
 
 def write_image_index(records: RecordSet, path: Path) -> None:
-    """Write an .idx that lists the pictures alone, for readers that decode every line of it.
-
-    Raises
-    ------
-    RecordError
-        If it cannot be written; nothing is left of it then.
-    """
-    with _in_place_of(path) as file:
+    """Write an .idx that lists the images alone, for readers that decode every line of it."""
+    with _writing(path.parent), atomic_write(path) as file:
         for part in parts(len(records)):
             keys, offsets = _digits(records.keys[part]), _digits(records.offsets[part])
             marks = np.broadcast_to(np.frombuffer(b"\t\n", np.uint8), (len(keys), 2))
@@ -127,14 +98,13 @@ def write_image_index(records: RecordSet, path: Path) -> None:
 
 def _digits(numbers: np.ndarray) -> np.ndarray:
     """Return numbers from 0 on in ASCII, uint8 (n, digits of the largest), 0 before the first."""
-    left = numbers.astype(np.int64)
-    digits = np.zeros((len(left), len(str(left.max()))), dtype=np.uint8)
-    for place in reversed(range(digits.shape[1])):
-        rest = left // 10
-        digits[:, place] = np.where(
-            (left > 0) | (place == digits.shape[1] - 1), left - 10 * rest + ord("0"), 0
-        )
-        left = rest
+    quotient = numbers.astype(np.int64)
+    digits = np.zeros((len(quotient), len(str(quotient.max()))), dtype=np.uint8)
+    last = digits.shape[1] - 1
+    for place in range(last, -1, -1):
+        digit = quotient % 10 + ord("0")
+        digits[:, place] = np.where((quotient > 0) | (place == last), digit, 0)
+        quotient //= 10
     return digits
 
 
@@ -155,29 +125,13 @@ def _writing(folder: Path) -> Iterator[None]:
 def _alone(folder: Path) -> Iterator[None]:
     """Have one rank of a host at a time in a folder, which is made; the others wait.
 
-    Where the file system has no locks on folders (NFS) all go on, and each writes the same.
+    Where the file system has no locks on folders (NFS) all continue, and each writes the same.
     """
     with _writing(folder):
         held = os.open(folder, os.O_RDONLY)
         try:
             with suppress(OSError):
-                fcntl.flock(held, fcntl.LOCK_EX)  # Horovod: a rank that dies lets go of it
+                fcntl.flock(held, fcntl.LOCK_EX)  # Horovod: a rank that dies releases it
             yield
         finally:
             os.close(held)
-
-
-@contextmanager
-def _in_place_of(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of another once it is whole; else nothing is left of it."""
-    aside = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}")
-    with _writing(path.parent):
-        try:
-            with aside.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        finally:
-            with suppress(OSError):
-                aside.unlink()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.records.recordio import MAGIC, Headers, RecordError, no_image, read_headers
+from pipeline.records.mapped import RecordError
+from pipeline.records.recordio import MAGIC, Headers, RecordFile, no_image
 
 _EXACT = 1 << 24  # float32, in which header and identity records give keys, is exact up to here
 _LARGEST_LABEL = (1 << 31) - 2  # int32, and the number of classes as well
@@ -17,73 +18,61 @@ _HEAD_BYTES = 32  # of a record before labels and image
 
 @dataclass(frozen=True)
 class HeaderRecord:
-    """What the header record says: the keys of images and of identity records.
+    """What the header record says, and the rows of the .idx that have these keys."""
 
-    ``images`` and ``people`` are the rows of the .idx that have these keys, ``beyond`` those with
-    keys above them.
-    """
-
-    begin: int
-    end: int
+    begin: int  # the first key of identity records; those of images are below
+    end: int  # of their keys
     images: np.ndarray
     people: np.ndarray
     beyond: np.ndarray
 
     def notices(self, keys: np.ndarray) -> list[str]:
         """Return what the .idx has less, or more, than the header record says."""
-        told = []
-        named, listed = self.begin - 1, len(self.images)
+        found = []
+        named, listed, what = self.begin - 1, len(self.images), "image"
+        if listed >= named:
+            named, listed, what = self.end - self.begin, len(self.people), "identity record"
         if listed < named:
-            told.append(_missing(named - listed, named, "image"))
-        elif len(self.people) < self.end - self.begin:
-            named = self.end - self.begin
-            told.append(_missing(named - len(self.people), named, "identity record"))
+            verb = "is" if named - listed == 1 else "are"
+            found.append(
+                f"{named - listed} of the {named} {what}s that the header names {verb} not in the "
+                ".idx"
+            )
         if len(self.beyond):
-            told.append(
+            found.append(
                 f"{len(self.beyond)} records from key {keys[self.beyond[0]]} on are not named by "
                 "the header and are left out"
             )
-        return told
+        return found
 
 
-def read_header_record(
-    data: np.ndarray, keys: np.ndarray, offsets: np.ndarray
-) -> HeaderRecord | None:
+def read_header_record(file: RecordFile) -> HeaderRecord | None:
     """Return what the header record says; None if there is none that can be relied on."""
+    keys = file.keys
     if keys[0] != 0:
         return None
-    header = read_headers(data, offsets[:1])
+    header = file.headers(slice(1))
     if header.flag[0] < 2 or header.body[0] > 0:
         return None
     begin, end = header.label[0], header.second[0]
     if not (_are_keys(header.label) and _are_keys(header.second) and 1 < begin <= end):
         return None
     people = np.flatnonzero((keys >= begin) & (keys < end))
-    if (read_headers(data, offsets[people]).body > 0).any():
+    if (file.headers(people).body > 0).any():
         return None  # they are images
-    return HeaderRecord(
-        int(begin),
-        int(end),
-        images=np.flatnonzero((keys > 0) & (keys < begin)),
-        people=people,
-        beyond=np.flatnonzero(keys >= end),
-    )
+    images, beyond = np.flatnonzero((keys > 0) & (keys < begin)), np.flatnonzero(keys >= end)
+    return HeaderRecord(int(begin), int(end), images, people, beyond)
 
 
-def labels_from_identities(
-    data: np.ndarray, rec: Path, keys: np.ndarray, offsets: np.ndarray, header: HeaderRecord
-) -> np.ndarray | None:
+def labels_from_identities(file: RecordFile, header: HeaderRecord) -> np.ndarray | None:
     """Return the labels of the images from the identity records; None if these do not settle them.
 
-    Raises
-    ------
-    RecordError
-        If an image record holds no image.
+    An image record without an image is refused.
     """
     images, people = header.images, header.people
     if not len(images) or len(people) != header.end - header.begin:
         return None
-    identity = read_headers(data, offsets[people])
+    identity = file.headers(people)
     if not (_are_keys(identity.label) and _are_keys(identity.second)):
         return None
     first, stop = identity.label.astype(np.int64), identity.second.astype(np.int64)
@@ -94,41 +83,34 @@ def labels_from_identities(
     # The ranges must tile the image keys, and both ends of each carry the same label.
     if not len(first) or (first[1:] != stop[:-1]).any():
         return None
-    if first[0] != keys[images[0]] or stop[-1] != keys[images[-1]] + 1:
+    if first[0] != file.keys[images[0]] or stop[-1] != file.keys[images[-1]] + 1:
         return None
     if len(images) != stop[-1] - first[0]:
         return None
-    head = read_headers(data, offsets[images[first - first[0]]])
-    tail = read_headers(data, offsets[images[stop - 1 - first[0]]])
+    head = file.headers(images[first - first[0]])
+    tail = file.headers(images[stop - 1 - first[0]])
     if (head.magic != MAGIC).any() or (head.label != tail.label).any():
         return None
-    _refuse_short(data, rec, keys, offsets, images)
+    _refuse_short(file, images)
     return np.repeat(head.label, stop - first)
 
 
 def labels_from_scan(
-    data: np.ndarray,
-    rec: Path,
-    keys: np.ndarray,
-    offsets: np.ndarray,
-    header: HeaderRecord | None,
+    file: RecordFile, header: HeaderRecord | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows of images, their labels) from one pass over all records.
 
-    Raises
-    ------
-    RecordError
-        If no record starts at one of the offsets, or an image record holds no image.
+    An image record without an image, and an offset without a record, are refused.
     """
-    headers = read_headers(data, offsets)
+    headers = file.headers()
     wrong = np.flatnonzero(headers.magic != MAGIC)
     if len(wrong):
         raise RecordError(
-            f"{rec}: no record starts at offset {offsets[wrong[0]]}, where key "
-            f"{keys[wrong[0]]} should be; the .idx belongs to another .rec"
+            f"{file.rec}: no record starts at offset {file.offsets[wrong[0]]}, where key "
+            f"{file.keys[wrong[0]]} should be; the .idx belongs to another .rec"
         )
-    rows = header.images if header else _without_bare_ends(keys, headers)
-    _refuse_empty(rec, keys[rows], headers, rows)
+    rows = header.images if header else _without_bare_ends(file.keys, headers)
+    _refuse_empty(file.rec, file.keys[rows], headers, rows)
     return rows, headers.label[rows]
 
 
@@ -139,13 +121,7 @@ def classes_of(labels: np.ndarray) -> int:
 
 
 def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuse labels (N,) that are not whole numbers below ``num_classes``.
-
-    Raises
-    ------
-    RecordError
-        With the key and the label of the first one.
-    """
+    """Refuse labels (N,) that are not whole numbers below ``num_classes``, naming the first."""
     end = min(num_classes, _LARGEST_LABEL + 1)
     if labels.dtype.kind == "i" and labels.min() >= 0 and labels.max() < end:
         return  # they are int32 if all of them could be narrowed
@@ -185,24 +161,21 @@ def _without_bare_ends(keys: np.ndarray, headers: Headers) -> np.ndarray:
     return np.arange(int(has_header), end)
 
 
-def _refuse_short(
-    data: np.ndarray, rec: Path, keys: np.ndarray, offsets: np.ndarray, images: np.ndarray
-) -> None:
+def _refuse_short(file: RecordFile, images: np.ndarray) -> None:
     """Refuse an image record without an image, as far as it shows without reading all records.
 
-    The next record begins right behind its labels.  Where the .idx leaves the next record out, or
-    labels differ in number, the reader of the images says the same.
+    The next record begins right behind its labels.  The reader finds what is not seen here.
     """
-    flag = int(read_headers(data, offsets[images[:1]]).flag[0])
+    offsets, flag = file.offsets, int(file.headers(images[:1]).flag[0])
     order = None if (offsets[1:] > offsets[:-1]).all() else np.argsort(offsets)
     begins = offsets if order is None else offsets[order]
-    short = np.flatnonzero(np.diff(begins, append=len(data)) <= _HEAD_BYTES + 4 * max(2, flag))
+    short = np.flatnonzero(np.diff(begins, append=len(file.data)) <= _HEAD_BYTES + 4 * max(2, flag))
     rows = np.intersect1d(short if order is None else order[short], images)
-    _refuse_empty(rec, keys[rows], read_headers(data, offsets[rows]), np.arange(len(rows)))
+    _refuse_empty(file.rec, file.keys[rows], file.headers(rows), np.arange(len(rows)))
 
 
 def _refuse_empty(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarray) -> None:
-    """Refuse the first image record without an image among rows of ``headers``, of these keys."""
+    """Refuse the first image record without an image among rows of headers, of these keys."""
     empty = np.flatnonzero(headers.body[rows] <= 0)
     if len(empty):
         row = rows[empty[0]]
@@ -212,10 +185,3 @@ def _refuse_empty(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarra
 def _are_keys(numbers: np.ndarray) -> bool:
     """Return whether floats are whole numbers that float32 holds exactly."""
     return bool(((numbers >= 0) & (numbers <= _EXACT) & (numbers == np.floor(numbers))).all())
-
-
-def _missing(count: int, named: int, what: str) -> str:
-    return (
-        f"{count} of the {named} {what}s that the header names {'is' if count == 1 else 'are'} "
-        "not in the .idx"
-    )

@@ -2,8 +2,9 @@
 """Files that are read through memory maps, and may become shorter meanwhile.
 
 A thread that touches a mapped page which the file no longer has gets SIGBUS. With the compiled
-library such pages read as zeros (``ops.guard``), and ``fault_of`` has to be asked before anything
-is used that was read. Without it ``copied`` reads: the kernel copies, and says where it cannot.
+library such pages read as zeros (``ops.guard``), and ``check_file`` has to be called before
+anything is used that was read. Without it ``copied`` reads: the kernel copies, and says where it
+cannot.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from ops.guard import Guard  # which brings MXNet
 
-_PIECES = 1024  # of one system call: IOV_MAX
+CHECK_INTERVAL_S = 0.02  # between two checks of the length of a file
+_MAX_PIECES = 1024  # of one system call: IOV_MAX
 _CALL_BYTES = 1 << 30  # of one system call, which takes no more than 2 GiB
-LOOK_S = 0.02  # between two looks at the length of a file
 _guard: Guard | None = None
+
+
+class RecordError(ValueError):
+    """A record set that cannot be read; the message names the file and the key."""
 
 
 def guard_with(guard: Guard | None) -> None:
@@ -49,49 +54,34 @@ class _Map(mmap.mmap):
             if self.number is not None:
                 self.seen = _guard.faults(self.number)
 
-    def fault(self) -> str:
+    def check(self) -> None:
         try:
             size = self.size()  # of the file that was mapped, though another has its name now
         except OSError as error:
-            return self.unreadable(error.strerror or str(error))
+            raise self.unreadable(error.strerror or str(error)) from None
         if size < len(self):
-            return (
+            raise RecordError(
                 f"{self.path}: became shorter while it was read, got {size} bytes where "
                 f"{len(self)} were mapped; {self.cure}"
             )
         if self.number is not None and _guard and _guard.faults(self.number) != self.seen:
-            return self.unreadable("SIGBUS: an I/O error, or it was shorter for a while")
-        return ""
+            raise self.unreadable("SIGBUS: an I/O error, or it was shorter for a while")
 
-    def unreadable(self, what: str) -> str:
-        return f"{self.path}: cannot be read, got {what}; check the disk, {self.cure}"
+    def unreadable(self, what: str) -> RecordError:
+        return RecordError(f"{self.path}: cannot be read, got {what}; check the disk, {self.cure}")
 
 
 def map_file(path: Path, cure: str = "copy it again and give the same command") -> np.ndarray:
     """Return the bytes of a file, uint8 (n,), mapped and not read; it may not be empty.
 
-    Parameters
-    ----------
-    cure
-        What to do where it becomes shorter, the end of the sentence.
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened or mapped.
+    ``cure`` is what to do where it becomes shorter, the end of the sentence.
     """
     with path.open("rb") as file:
         return _mapped(_Map(file.fileno(), 0, access=mmap.ACCESS_READ), path, cure)
 
 
 def map_shared(file: int, size: int, path: Path, cure: str) -> np.ndarray:
-    """Return the bytes of an open file, uint8 (size,), mapped to be written for all to see.
-
-    Raises
-    ------
-    OSError
-        If it cannot be mapped.
-    """
+    """Return the bytes of an open file, uint8 (size,), mapped to be written for all to see."""
     return _mapped(_Map(file, size), path, cure)
 
 
@@ -102,10 +92,10 @@ def _mapped(mapped: _Map, path: Path, cure: str) -> np.ndarray:
     return data
 
 
-def _map_of(data: np.ndarray | memoryview | mmap.mmap | None) -> _Map | None:
-    found = data
+def _map_of(data: np.ndarray) -> _Map | None:
+    found: Any = data
     while isinstance(found, np.ndarray | memoryview):
-        found = found.base if isinstance(found, np.ndarray) else found.obj  # type: ignore[assignment]
+        found = found.base if isinstance(found, np.ndarray) else found.obj
     return found if isinstance(found, _Map) else None
 
 
@@ -126,31 +116,27 @@ def is_guarded(data: np.ndarray) -> bool:
     return mapped is None or mapped.number is not None
 
 
-def fault_of(data: np.ndarray) -> str:
-    """Return a sentence if the mapped file of an array became shorter or cannot be read, else "".
+def check_file(data: np.ndarray) -> None:
+    """Raise RecordError if the mapped file of an array became shorter or cannot be read.
 
-    Costs two system calls at most.
+    To be called before anything is used that was read from it, and before anything else is said of
+    it: a page that is gone reads as zeros.  Costs two system calls at most.
     """
     mapped = _map_of(data)
-    return "" if mapped is None else mapped.fault()
+    if mapped is not None:
+        mapped.check()
 
 
 class Watch:
-    """Tells when mapped files should be asked for faults again, without a system call.
-
-    Parameters
-    ----------
-    arrays
-        One for each file.
-    """
+    """Tells when mapped files, one for each array, are to be checked again; no system calls."""
 
     def __init__(self, arrays: Iterable[np.ndarray]):
         self._numbers = [m.number for array in arrays if (m := _map_of(array)) is not None]
         self._faults: list[int] = []
-        self._asked = 0.0
+        self._checked = 0.0
 
     def is_due(self) -> bool:
-        """Return whether a file has had a fault since the last call, or LOOK_S have passed.
+        """Return whether there was a fault since the last call, or CHECK_INTERVAL_S have passed.
 
         A file that ends in the middle of a page gives zeros up to the page's end without a fault.
         """
@@ -158,23 +144,17 @@ class Watch:
             return True
         faults = [_guard.faults(number) for number in self._numbers if number is not None]
         now = time.monotonic()
-        if faults == self._faults and now < self._asked + LOOK_S:
+        if faults == self._faults and now < self._checked + CHECK_INTERVAL_S:
             return False
-        self._faults, self._asked = faults, now
+        self._faults, self._checked = faults, now
         return True
 
 
-def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
+def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return pieces of an array one after the other, uint8 (sizes.sum(),).
 
-    Parameters
-    ----------
-    begins, sizes
-        Of each piece, int64 (n,) each; inside the array.
-
-    Outputs
-    -------
-    None where a page cannot be read: the file has become shorter, ``fault_of`` says so.
+    ``begins`` and ``sizes`` are int64 (n,); the pieces lie inside the array.  Raises RecordError
+    as ``check_file`` does.
     """
     out = np.empty(int(sizes.sum()), dtype=np.uint8)
     ends = np.cumsum(sizes)
@@ -184,14 +164,14 @@ def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarra
     while first < len(sizes):
         done = ends[first - 1] if first else 0
         last = int(np.searchsorted(ends, done + _CALL_BYTES, side="right"))
-        last = min(max(last, first + 1), first + _PIECES)
+        last = min(max(last, first + 1), first + _MAX_PIECES)
         count, wanted = last - first, int(ends[last - 1] - done)
-        got = _system().process_vm_readv(
-            *(os.getpid(), ours[first:].ctypes.data, count, theirs[first:].ctypes.data, count, 0)
-        )
+        to, where = ours[first:].ctypes.data, theirs[first:].ctypes.data
+        got = libc().process_vm_readv(os.getpid(), to, count, where, count, 0)
         if got != wanted:
             if got >= 0 or ctypes.get_errno() == errno.EFAULT:
-                return None
+                check_file(data)
+                raise RecordError("a mapped file cannot be read, got EFAULT; check the disk")
             # A sandbox that forbids the call.
             for k in range(first, last):
                 out[ends[k] - sizes[k] : ends[k]] = data[begins[k] : begins[k] + sizes[k]]
@@ -199,10 +179,27 @@ def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarra
     return out
 
 
+def pieces(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    """Return pieces of an array: views of it, or copies where its file may become shorter."""
+    if not is_guarded(data):
+        data, sizes = copied(data, begins, ends - begins), ends - begins
+        ends = np.cumsum(sizes)
+        begins = ends - sizes
+    return [data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+
+
+def piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
+    """Return one piece of an array, as far as it goes."""
+    return pieces(data, np.array([begin]), np.array([min(begin + size, len(data))]))[0]
+
+
 @functools.cache
-def _system() -> ctypes.CDLL:
-    system = ctypes.CDLL(None, use_errno=True)
+def libc() -> ctypes.CDLL:
+    """Return the C library, with the calls on mapped memory declared."""
+    library = ctypes.CDLL(None, use_errno=True)
     pointer, size = ctypes.c_void_p, ctypes.c_ulong
-    system.process_vm_readv.argtypes = [ctypes.c_int, pointer, size, pointer, size, size]
-    system.process_vm_readv.restype = ctypes.c_ssize_t
-    return system
+    library.process_vm_readv.argtypes = [ctypes.c_int, pointer, size, pointer, size, size]
+    library.process_vm_readv.restype = ctypes.c_ssize_t
+    library.mincore.argtypes = [pointer, size, pointer]
+    library.madvise.argtypes = [pointer, size, ctypes.c_int]
+    return library

@@ -1,29 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InsightFace record sets as they are, one or several: pictures, labels, number of people.
+"""Open InsightFace record sets as they are, one or several: parse, join, filter, measure.
 
 A set is ``train.rec`` (RecordIO), ``train.idx`` (``key<TAB>offset`` lines) and ``property``
 (``num_classes,height,width``, more lines allowed).  Sets from InsightFace begin with a header
-record at key 0 that has no picture, only two numbers: the first and the last-plus-one key of the
-identity records, which stand after the images, have no picture either, and give the first and
+record at key 0 that has no image, only two numbers: the first and the last-plus-one key of the
+identity records, which come after the images, have no image either, and give the first and
 last-plus-one image key of one person.  Sets from im2rec have neither.  Nothing is rewritten: only
-the index rows of pictures are kept.
+the index rows of images are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.records import classes
 from pipeline.records.image_size import compare_size, measure
-from pipeline.records.index_cache import give_back, keep_columns, kept_columns, narrow, parts
+from pipeline.records.index_cache import keep_columns, kept_columns, narrow, release_freed_memory
 from pipeline.records.labels import (
     check_labels,
     classes_of,
@@ -31,9 +30,11 @@ from pipeline.records.labels import (
     labels_from_scan,
     read_header_record,
 )
+from pipeline.records.mapped import RecordError
 from pipeline.records.property_file import read_property
+from pipeline.records.record_set import RecordSet
 from pipeline.records.recordio import (
-    RecordError,
+    RecordFile,
     bytes_after,
     check_index,
     find_files,
@@ -41,80 +42,21 @@ from pipeline.records.recordio import (
     read_index,
 )
 
-__all__ = ["RecordError", "RecordSet", "open_records"]
-
 LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
 _KEPT_FORM = 3  # of the kept index; files of another form are passed over
-_FILE_BITS = 40  # an id is the key, and from here on the place of the file
 _RECORD_BYTES = 32  # the least that a record takes
-_MOST_CLASSES = 1 << 24  # batches hold labels as float32
-_MOST_STACKED = 1 << 27  # classes of several sets, of which 2 GiB say where each comes from
+_MANY_MISSING = 1000  # classes without images; fewer cost next to nothing in the class matrix
+_MAX_CLASSES = 1 << 24  # batches hold labels as float32
+_MAX_STACKED = 1 << 27  # classes of several sets, of which 2 GiB say where each comes from
 
 
-@dataclass(frozen=True)
-class RecordSet:
-    """The pictures of one record set or of several, set by set in the order of their keys.
+class _Index(NamedTuple):
+    """The images of one set, by key."""
 
-    Row i of the arrays is one picture: ``keys`` (N,) int32 or int64, its key in its .idx;
-    ``offsets`` (N,) int64, its place in its .rec in bytes; ``labels`` (N,) int32, its person;
-    ``file`` (N,) int16, which of ``files`` it stands in.  ``origins`` (num_classes, 2) int64 says
-    which person each class is, as (place in ``files``, label there), where labels were stacked or
-    renumbered; the place is -1 where the sets share their labels.  ``notices`` are sentences on
-    what the files leave out, for the log.
-    """
-
-    files: tuple[Path, ...]
-    file: np.ndarray
     keys: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
-    num_classes: int
-    image_size: tuple[int, int]
-    origins: np.ndarray | None = None
-    notices: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def name(self) -> str:
-        """The files, for messages."""
-        return ", ".join(str(rec) for rec in self.files)
-
-    def ids(self, rows: np.ndarray) -> np.ndarray:
-        """Return a number for each row that no other picture has; in one set it is the key."""
-        return self.keys[rows] + (self.file[rows].astype(np.int64) << _FILE_BITS)
-
-    def is_in_file_order(self) -> bool:
-        """Return whether the rows are in the order of their records, set by set."""
-        for part in parts(len(self)):
-            part = slice(part.start, part.stop + 1)
-            file, offsets = self.file[part], self.offsets[part]
-            if not ((offsets[1:] > offsets[:-1]) | (file[1:] != file[:-1])).all():
-                return False
-        return True
-
-    def in_file_order(self) -> np.ndarray | None:
-        """Return the rows in the order of their records, (N,); None where that is 0, 1, 2, ..."""
-        return None if self.is_in_file_order() else np.lexsort((self.offsets, self.file))
-
-    def checksums(self) -> dict[str, int]:
-        """Return checksums of what says which images these are, under names that begin with crc_.
-
-        Where the files lie does not count.  Neither do the bytes of the images: all would have to
-        be read.
-        """
-        found = {}
-        for name in ("file", "keys", "offsets", "labels"):
-            crc = 0
-            for part in parts(len(self)):  # as int64, whichever type the column was kept in
-                crc = zlib.crc32(getattr(self, name)[part].astype(np.int64), crc)
-            found[f"crc_{name}"] = crc
-        return found
-
-    def picture(self, row: int) -> str:
-        """Return the words that name a picture in a message."""
-        return f"{self.files[self.file[row]]}: the picture of key {self.keys[row]}"
+    facts: dict[str, Any]  # "notices"; "people" that the header names or 0; people "present"
 
 
 def open_records(
@@ -153,16 +95,23 @@ def open_records(
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     opened = [_open(Path(p), Path(scan_folder), num_classes) for p in paths]
-    sets, present = [records for records, _ in opened], sum(count for _, count in opened)
-    records = sets[0]
-    if len(sets) > 1:
-        records = _join(sets, labels == "shared")
+    records, present = opened[0][0], sum(count for _, count in opened)
+    if len(opened) > 1:
+        records = _join([records for records, _ in opened], labels == "shared")
         if labels == "shared":
             present = classes.count_present(records.labels)
-    records = _leave_out(records, images_filter) if images_filter else _with_hint(records, present)
-    if records.num_classes > _MOST_CLASSES:
+    missing = records.num_classes - present
+    if images_filter:
+        records = _leave_out(records, images_filter)
+    elif missing > present and missing >= _MANY_MISSING:
+        hint = (
+            f"{records.name}: {present} of {records.num_classes} classes have images; "
+            f"data.images_filter=1 leaves the others out and numbers these 0 to {present - 1}"
+        )
+        records = replace(records, notices=(*records.notices, hint))
+    if records.num_classes > _MAX_CLASSES:
         raise RecordError(
-            f"{records.name}: holds more classes than the {_MOST_CLASSES} that a batch can tell "
+            f"{records.name}: holds more classes than the {_MAX_CLASSES} that a batch can tell "
             f"apart, got {records.num_classes}, {present} of them with images; use "
             "data.images_filter=1, which leaves the others out"
         )
@@ -172,7 +121,7 @@ def open_records(
 def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, int]:
     """Return a set, and how many of its people have images."""
     rec, idx = find_files(path)
-    keys, offsets, labels, facts = _pictures(rec, idx, scan_folder)
+    keys, offsets, labels, facts = _read_index(rec, idx, scan_folder)
     file = rec.with_name("property")
     said = read_property(file)
     notices = [f"{idx}: {notice}" for notice in facts["notices"]]
@@ -199,35 +148,24 @@ def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, i
     return records, facts["present"]
 
 
-def _with_hint(records: RecordSet, present: int) -> RecordSet:
-    """Return the set with a notice if most of its classes have no image."""
-    if not classes.are_mostly_without_images(present, records.num_classes):
-        return records
-    hint = (
-        f"{records.name}: {present} of {records.num_classes} classes have images; "
-        f"data.images_filter=1 leaves the others out and numbers these 0 to {present - 1}"
-    )
-    return replace(records, notices=(*records.notices, hint))
-
-
 def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
     first = sets[0]
     for i, records in enumerate(sets):
         if records.image_size != first.image_size:
             raise RecordError(
-                f"{records.name}: its pictures are {records.image_size[0]}x{records.image_size[1]} "
+                f"{records.name}: its images are {records.image_size[0]}x{records.image_size[1]} "
                 f"pixels, got {first.image_size[0]}x{first.image_size[1]} in {first.name}; sets "
-                "that are read together need pictures of one size"
+                "that are read together need images of one size"
             )
         if records.files[0].resolve() in (r.files[0].resolve() for r in sets[:i]):
             raise RecordError(
-                f"data.records: a set stands twice, got {records.name}; name each set once"
+                f"data.records: record set listed twice, got {records.name}; name each set once"
             )
-    together = sum(records.num_classes for records in sets)
-    if not shared and together > _MOST_STACKED:
+    total = sum(records.num_classes for records in sets)
+    if not shared and total > _MAX_STACKED:
         raise RecordError(
-            f"data.records: the sets hold more than {_MOST_STACKED} classes together, got "
-            f"{together}; number the people of each set from 0 on without gaps"
+            f"data.records: the sets hold more than {_MAX_STACKED} classes together, got "
+            f"{total}; number the people of each set from 0 on without gaps"
         )
     merge = classes.share if shared else classes.stack
     labels, num_classes, origins = merge(
@@ -254,13 +192,11 @@ def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
             f"data.images_filter: nobody in {records.name} has {images_filter} images, got "
             f"{most} at the most; lower data.images_filter"
         )
-    origins = records.origins
-    if origins is None:
-        # One set, or several with shared labels.
+    if records.origins is None:  # one set, or several with shared labels
         place = 0 if len(records.files) == 1 else classes.SHARED
-        origins = np.stack([np.full(len(kept), place), kept], axis=1)
+        origins = classes.origins_of(place, kept)
     else:
-        origins = origins[kept]
+        origins = records.origins[kept]
     return replace(
         records,
         file=records.file[rows],
@@ -272,14 +208,8 @@ def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
     )
 
 
-def _pictures(
-    rec: Path, idx: Path, scan_folder: Path
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-    """Return keys, offsets and labels of the images, and facts about the set.
-
-    They are those that an earlier call has kept, or parsed.  Facts: "notices", "people" that the
-    header names (0: there is none), "present" (how many of the labels are there).
-    """
+def _read_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
+    """Return the index that an earlier call has kept, or parse it."""
     marks = [(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in (rec, idx)]
     mark = hashlib.sha256(repr((_KEPT_FORM, marks)).encode()).hexdigest()[:16]
     kept = scan_folder / f"pictures-{mark}.npy"
@@ -288,42 +218,37 @@ def _pictures(
             return _read_kept(kept)
         except (ValueError, OSError, EOFError):
             kept.unlink(missing_ok=True)  # half written by a crash of the host: parse again
-    keys, offsets, labels, facts, scanned = _parse(rec, idx)
-    labels = narrow(labels)
-    facts["present"] = _present(labels)
-    if not scanned and len(keys) < LARGE:
-        return keys, offsets, labels, facts
-    said = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
-    keep_columns(kept, offsets, narrow(keys), labels, said)
-    del keys, offsets, labels
-    give_back()
+    index, scanned = _parse(rec, idx)
+    index = index._replace(labels=narrow(index.labels))
+    if index.labels.dtype.kind == "i" and index.labels.min() >= 0:  # else they are refused later
+        index.facts["present"] = classes.count_present(index.labels)
+    if not scanned and len(index.keys) < LARGE:
+        return index
+    facts = np.frombuffer(json.dumps(index.facts).encode(), dtype=np.uint8)
+    keep_columns(kept, index.offsets, narrow(index.keys), index.labels, facts)
+    del index
+    release_freed_memory()
     return _read_kept(kept)
 
 
-def _read_kept(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-    offsets, keys, labels, said = kept_columns(path, 4)
-    return keys, offsets, labels, json.loads(said.tobytes())
+def _read_kept(path: Path) -> _Index:
+    offsets, keys, labels, facts = kept_columns(path, 4)
+    return _Index(keys, offsets, labels, json.loads(facts.tobytes()))
 
 
-def _present(labels: np.ndarray) -> int:
-    """Return how many of the labels are there; 0 where some are none, which are refused later."""
-    sound = labels.dtype.kind == "i" and labels.min() >= 0
-    return classes.count_present(labels) if sound else 0
-
-
-def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any], bool]:
-    """Return keys, offsets, labels, facts, and whether the .rec had to be scanned."""
+def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
+    """Return the index, and whether the .rec had to be scanned."""
     keys, offsets = read_index(idx)
-    data = map_rec(rec)
-    check_index(rec, idx, data, keys, offsets)
-    header = read_header_record(data, keys, offsets)
+    file = RecordFile(rec, idx, map_rec(rec), keys, offsets)
+    check_index(file)
+    header = read_header_record(file)
     notices, labels = [], None
     if header is not None:
         notices = header.notices(keys)
-        labels = labels_from_identities(data, rec, keys, offsets, header)
+        labels = labels_from_identities(file, header)
         images = header.images
     last = int(np.argmax(offsets))
-    after = bytes_after(data, int(offsets[last]))
+    after = bytes_after(file.data, int(offsets[last]))
     if not notices and after >= _RECORD_BYTES:
         notices.append(
             f"its last record, of key {keys[last]}, is followed by {after} bytes of "
@@ -331,11 +256,12 @@ def _parse(rec: Path, idx: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, di
         )
     scanned = labels is None
     if labels is None:
-        images, labels = labels_from_scan(data, rec, keys, offsets, header)
+        images, labels = labels_from_scan(file, header)
     if not len(images):
-        raise RecordError(f"{rec}: holds no picture, got {len(keys)} records without one")
+        raise RecordError(f"{rec}: holds no image, got {len(keys)} records without one")
     rows: np.ndarray | slice = images
     if images[-1] - images[0] == len(images) - 1:  # one after the other: no copy of millions
         rows = slice(int(images[0]), int(images[-1]) + 1)
-    facts = {"notices": notices, "people": header.end - header.begin if header else 0}
-    return keys[rows], offsets[rows], labels, facts, scanned
+    people = header.end - header.begin if header else 0
+    facts = {"notices": notices, "people": people, "present": 0}
+    return _Index(keys[rows], offsets[rows], labels, facts), scanned

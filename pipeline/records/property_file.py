@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.records.recordio import RecordError, shown
+from pipeline.records.mapped import RecordError
+from pipeline.records.recordio import shown
 
 _NUMBERS = re.compile(rb"([0-9]+)\s*,\s*([0-9]+)\s*,\s*([0-9]+)")
 _LARGEST_CLASSES = (1 << 31) - 1  # labels are int32
@@ -17,25 +18,18 @@ _READ_BYTES = 1 << 16
 
 
 class Property(NamedTuple):
-    """What a `property` file says."""
+    """What a `property` file says; without values where there is none."""
 
     num_classes: int = 0
-    """0 where there is no file."""
-    image_size: tuple[int, int] | None = None
-    """(height, width) in pixels."""
-    line: str = ""
-    """The line itself, as a message shows it."""
+    image_size: tuple[int, int] | None = None  # (height, width) in pixels
+    line: str = ""  # as a message shows it
 
 
 def read_property(path: Path) -> Property:
-    """Return what a `property` file says; a Property without values if there is no such file.
+    """Return what the first line of a `property` file says.
 
-    Its first line counts.  A byte order mark, spaces and more lines are passed over.
-
-    Raises
-    ------
-    RecordError
-        If the line is not three whole numbers above 0; the message shows it.
+    A byte order mark, spaces and more lines are passed over; anything but three whole numbers above
+    0 is refused.
     """
     try:
         with path.open("rb") as file:

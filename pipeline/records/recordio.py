@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One .rec with its .idx, as bytes: where records stand, and what their headers say.
+"""One .rec with its .idx, as bytes: where records are, and what their headers say.
 
-One record: magic number, length with a continuation flag, then ``flag, label, id, id2`` (IRHeader);
-if flag is above 0, that many float labels follow (the first one counts); then the JPEG; padding
-to 4 bytes.
+A record file is a chain of dmlc RecordIO frames:
+
+    u32 magic | u32 cflag << 29 | length | payload | zeros up to a multiple of 4
+
+A payload is an image header, then the JPEG; the first of the labels counts:
+
+    u32 flag | f32 label | u64 id | u64 id2 | flag times f32 label
+
+A payload that holds the magic number at a multiple of 4 is cut there into frames, and the number
+left out.
 """
 
 from __future__ import annotations
@@ -12,15 +19,18 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from pipeline.records import mapped
+from pipeline.records.mapped import RecordError, check_file, piece
 
 MAGIC = 0xCED7230A
+LENGTH_BITS = 29
+MAX_LENGTH = (1 << LENGTH_BITS) - 1  # bytes of a frame
+WHOLE, FIRST, MIDDLE, LAST = range(4)  # cflag: which part of its record a frame is
 _HEADER_BYTES = 40  # magic, length, IRHeader (24), two float labels
 _CHUNK = 1 << 16  # records whose headers are gathered at a time
 _PIECE = 1 << 22  # bytes of an .idx that are parsed at a time
@@ -31,16 +41,11 @@ _UNUSUAL = 1 << 62  # numbers from here on are looked at one by one
 _SHOWN = 40  # bytes of a line that a message shows
 
 
-class RecordError(ValueError):
-    """A record set that cannot be read; the message names the file and the key."""
-
-
-@dataclass(frozen=True)
-class Headers:
+class Headers(NamedTuple):
     """Headers of n records, each field of shape (n,)."""
 
     magic: np.ndarray
-    continued: np.ndarray
+    cflag: np.ndarray
     length: np.ndarray
     flag: np.ndarray
     label: np.ndarray
@@ -48,25 +53,36 @@ class Headers:
 
     @property
     def body(self) -> np.ndarray:
-        """Bytes of the picture (of its first part)."""
+        """Bytes of the image (of its first part)."""
         return self.length - 24 - 4 * self.flag.astype(np.int64)
+
+
+class RecordFile(NamedTuple):
+    """A .rec, mapped, and its .idx, parsed: keys and offsets are int64 (n,), by key."""
+
+    rec: Path
+    idx: Path
+    data: np.ndarray
+    keys: np.ndarray
+    offsets: np.ndarray
+
+    def headers(self, rows: np.ndarray | slice = slice(None)) -> Headers:
+        """Return the headers of the records of some rows."""
+        return read_headers(self.data, self.offsets[rows])
 
 
 def find_files(path: Path) -> tuple[Path, Path]:
     """Return the .rec that a path names (itself, or the one in a folder) and its .idx."""
-    if path.is_dir():
+    rec = path / "train.rec" if path.is_dir() else path
+    if path.is_dir() and not rec.exists():
         found = sorted(path.glob("*.rec"))
-        rec = path / "train.rec"
-        if not rec.exists():
-            if len(found) != 1:
-                names = ", ".join(f.name for f in found) or "none"
-                raise RecordError(
-                    f"{path}: train.rec is not there, got .rec files: {names}; "
-                    "name the .rec itself in data.records"
-                )
-            rec = found[0]
-    else:
-        rec = path
+        if len(found) != 1:
+            names = ", ".join(f.name for f in found) or "none"
+            raise RecordError(
+                f"{path}: train.rec is not there, got .rec files: {names}; name the .rec itself in "
+                "data.records"
+            )
+        rec = found[0]
     idx = rec.with_suffix(".idx")
     for file, why in ((rec, "data.records"), (idx, f"needed beside {rec.name}")):
         if not file.is_file():
@@ -84,25 +100,10 @@ def map_rec(rec: Path) -> np.ndarray:
         raise RecordError(f"{rec}: cannot be read, got {error.strerror}") from None
 
 
-def check_file(data: np.ndarray) -> None:
-    """Raise RecordError if the mapped file of an array became shorter or cannot be read.
-
-    To be called before anything is used that was read from it, and before anything else is said of
-    it: a page that is gone reads as zeros (``pipeline.records.mapped``).
-    """
-    if sentence := mapped.fault_of(data):
-        raise RecordError(sentence)
-
-
 def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return keys and offsets of an .idx by key, int64 (n,) each.
 
-    Blank lines at its end are passed over.
-
-    Raises
-    ------
-    RecordError
-        If a line is not a key, a tab and an offset; the message gives its number and its text.
+    Blank lines at its end are passed over; a damaged line is named by its number and its text.
     """
     parts: tuple[list[np.ndarray], ...] = ([np.empty(0, np.int64)], [np.empty(0, np.int64)])
     for start, text in _lines(idx):
@@ -111,7 +112,10 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
             table = _numbers_by_line(idx, start, text)
         for part, column in zip(parts, table.T, strict=True):
             part.append(column.copy())
-    keys, offsets = (_joined(part) for part in parts)
+    keys = np.concatenate(parts[0])
+    parts[0].clear()  # or both would be there twice
+    offsets = np.concatenate(parts[1])
+    parts[1].clear()
     if not len(keys):
         raise RecordError(
             f"{idx}: holds no line of key, tab, offset, got {idx.stat().st_size} bytes; make or "
@@ -123,9 +127,9 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
                 _numbers_by_line(idx, start, text)
         order = np.argsort(keys, kind="stable")
         keys, offsets = keys[order], offsets[order]
-    twice = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(twice):
-        raise RecordError(f"{idx}: key {keys[twice[0]]} stands twice; make the index again")
+    duplicates = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(duplicates):
+        raise RecordError(f"{idx}: duplicate key {keys[duplicates[0]]}; rebuild the index")
     return keys, offsets
 
 
@@ -182,33 +186,22 @@ def _numbers_by_line(idx: Path, start: int, text: bytes) -> np.ndarray:
     table = []
     for place, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
         found = _LINE.fullmatch(line)
+        numbers = [digits.lstrip(b"0") or b"0" for digits in found.groups()] if found else []
+        if found and all(len(n) <= len(str(_LARGEST)) and int(n) <= _LARGEST for n in numbers):
+            table.append([int(n) for n in numbers])
+            continue
+        number = 1 + place + sum(before.count(b"\n") for at, before in _lines(idx) if at < start)
         if not found:
-            number = _line_number(idx, start) + place
             raise RecordError(
                 f"{idx}: line {number} is not a key, a tab and an offset, got {shown(line)}; the "
                 "file is damaged or no index, make or copy it again"
             )
-        key, offset = (digits.lstrip(b"0") or b"0" for digits in found.groups())
-        if any(len(n) > len(str(_LARGEST)) or int(n) > _LARGEST for n in (key, offset)):
-            number = _line_number(idx, start) + place
-            raise RecordError(
-                f"{idx}: line {number} gives key {shorten(key)} the offset {shorten(offset)}, got "
-                f"a number above {_LARGEST}; the file is damaged, make or copy it again"
-            )
-        table.append((int(key), int(offset)))
+        key, offset = map(_shorten, numbers)
+        raise RecordError(
+            f"{idx}: line {number} gives key {key} the offset {offset}, got a number above "
+            f"{_LARGEST}; the file is damaged, make or copy it again"
+        )
     return np.array(table, dtype=np.int64)
-
-
-def _line_number(idx: Path, start: int) -> int:
-    """Return the number of the line that starts at a byte; the first one is 1."""
-    before = (text.count(b"\n") for place, text in _lines(idx) if place < start)
-    return 1 + sum(before)
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    whole = np.concatenate(parts)
-    parts.clear()
-    return whole
 
 
 def shown(text: bytes) -> str:
@@ -216,15 +209,13 @@ def shown(text: bytes) -> str:
     return repr(text.rstrip(b"\r\n")[:_SHOWN])[1:] + ("..." if len(text) > _SHOWN else "")
 
 
-def shorten(digits: bytes) -> str:
-    """Return a number as a message shows it."""
+def _shorten(digits: bytes) -> str:
     return digits[:_SHOWN].decode() + ("..." if len(digits) > _SHOWN else "")
 
 
-def check_index(
-    rec: Path, idx: Path, data: np.ndarray, keys: np.ndarray, offsets: np.ndarray
-) -> None:
+def check_index(file: RecordFile) -> None:
     """Refuse a truncated .rec and the .idx of another .rec."""
+    rec, idx, data, keys, offsets = file
     last = int(np.argmax(offsets))
     beyond = np.flatnonzero(offsets > len(data) - 32)  # offsets + 32 may be more than int64 holds
     if len(beyond):
@@ -235,13 +226,13 @@ def check_index(
         )
     # A thousand records spread over the file: touching all would read the whole file.
     sample = np.unique(np.linspace(0, len(keys) - 1, 1000).astype(np.int64))
-    wrong = sample[read_headers(data, offsets[sample]).magic != MAGIC]
+    wrong = sample[file.headers(sample).magic != MAGIC]
     if len(wrong):
         raise RecordError(
             f"{idx}: no record starts at offset {offsets[wrong[0]]} of {rec.name}, where key "
             f"{keys[wrong[0]]} should be; the .idx belongs to another .rec"
         )
-    end = int(offsets[last] + 8 + read_headers(data, offsets[last : last + 1]).length[0])
+    end = int(offsets[last] + 8 + file.headers(slice(last, last + 1)).length[0])
     if end > len(data):
         raise RecordError(
             f"{rec}: ends inside the record of key {keys[last]}, got {len(data)} bytes where "
@@ -249,76 +240,46 @@ def check_index(
         )
 
 
-def bytes_after(data: np.ndarray, offset: int) -> int:
-    """Return the bytes of a .rec that follow a record with its padding and all of its parts."""
-    part = 1
-    while part in (1, 2) and offset + 8 <= len(data):
-        magic, length = piece(data, offset, 8).view("<u4").tolist()
+def frames(data: np.ndarray, offset: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (cflag, start, bytes, end with padding) of the frames of a record, while they last."""
+    cflag = FIRST
+    while cflag in (FIRST, MIDDLE) and offset + 8 <= len(data):
+        magic, word = piece(data, offset, 8).view("<u4").tolist()
         if magic != MAGIC:
-            break
-        part, length = length >> 29, length & (1 << 29) - 1
-        offset += 8 + (length + 3) // 4 * 4
-    return len(data) - offset
+            return
+        cflag, length, start = word >> LENGTH_BITS, word & MAX_LENGTH, offset + 8
+        offset = start + (length + 3) // 4 * 4
+        yield cflag, start, length, offset
 
 
-def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return pieces of an array one after the other, as `pipeline.records.mapped.copied` does.
-
-    Raises
-    ------
-    RecordError
-        If its mapped file became shorter or cannot be read.
-    """
-    found = mapped.copied(data, begins, sizes)
-    if found is None:
-        check_file(data)
-        raise RecordError("a mapped file cannot be read, got EFAULT; check the disk")
-    return found
-
-
-def piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
-    """Return bytes of a mapped file, as far as it goes: a copy where it may become shorter."""
-    if mapped.is_guarded(data):
-        return data[begin : begin + size]
-    return copied(data, np.array([begin]), np.array([min(size, len(data) - begin)]))
+def bytes_after(data: np.ndarray, offset: int) -> int:
+    """Return the bytes of a .rec that follow a record with its padding and all of its frames."""
+    ends = [offset, *(end for *_, end in frames(data, offset))]
+    return len(data) - ends[-1]
 
 
 def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
-    """Return the headers of the records that begin at some offsets.
-
-    Raises
-    ------
-    RecordError
-        If the file became shorter meanwhile.
-    """
+    """Return the headers of the records that begin at some offsets."""
     raw = np.zeros((len(offsets), _HEADER_BYTES), dtype=np.uint8)
     columns = np.arange(_HEADER_BYTES)
     for start in range(0, len(offsets), _CHUNK):
         part = offsets[start : start + _CHUNK]
         # The last record of a file may be shorter than 40 bytes; what is read there is not used.
         if mapped.is_guarded(data):
-            where = part[:, None] + columns
-            raw[start : start + _CHUNK] = data[np.minimum(where, len(data) - 1)]
+            raw[start : start + _CHUNK] = data[np.minimum(part[:, None] + columns, len(data) - 1)]
         else:
             begins = np.clip(part, 0, len(data))
             sizes = np.minimum(len(data) - begins, _HEADER_BYTES)
             there = columns < sizes[:, None]
-            raw[start : start + _CHUNK][there] = copied(data, begins, sizes)
+            raw[start : start + _CHUNK][there] = mapped.copied(data, begins, sizes)
     check_file(data)
-    words = raw.view("<u4")
-    floats = raw.view("<f4")
+    words, floats = raw.view("<u4"), raw.view("<f4")
     flag = words[:, 2]
     with np.errstate(invalid="ignore"):  # signalling NaN, of which NumPy would warn
         label = np.where(flag > 0, floats[:, 8], floats[:, 3]).astype(np.float64)
         second = np.where(flag > 1, floats[:, 9], 0).astype(np.float64)
-    return Headers(
-        magic=words[:, 0],
-        continued=words[:, 1] >> 29,
-        length=(words[:, 1] & (1 << 29) - 1).astype(np.int64),
-        flag=flag,
-        label=label,
-        second=second,
-    )
+    lengths = (words[:, 1] & MAX_LENGTH).astype(np.int64)
+    return Headers(words[:, 0], words[:, 1] >> LENGTH_BITS, lengths, flag, label, second)
 
 
 def no_image(rec: Path, key: int, length: int, flag: int) -> RecordError:

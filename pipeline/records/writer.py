@@ -1,15 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write InsightFace record sets: `<name>.rec`, `<name>.idx` and `property`.
 
-A record file is a chain of dmlc RecordIO frames:
-
-    u32 magic | u32 cflag << 29 | length | payload | zeros up to a multiple of 4
-
-and a payload is an image header, then the JPEG bytes:
-
-    u32 flag | f32 label | u64 id | u64 id2 | flag times f32 label
-
-With a header record the keys are laid out as
+The bytes of a record: `pipeline.records.recordio`.  With a header record the keys are laid out as
 
     0                      labels [id_start, id_end), no body
     1 .. id_start - 1      images, sorted by person
@@ -18,18 +10,19 @@ With a header record the keys are laid out as
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-MAGIC = 0xCED7230A
+from atomic_write import atomic_write_together
+from pipeline.records import recordio
+from pipeline.records.recordio import MAGIC
+
 MAGIC_BYTES = struct.pack("<I", MAGIC)
-LENGTH_BITS = 29
-WHOLE, FIRST, MIDDLE, LAST = range(4)  # cflag: where a part stands in its record
-LARGEST_FLOAT_KEY = 1 << 24  # keys are stored as float32 labels: beyond this they are rounded
+_MAX_KEYS = 1 << 24  # keys are stored as float32 labels: beyond this they are rounded
+_MAGIC = re.compile(re.escape(MAGIC_BYTES))
 _FLOAT = struct.Struct("<f")
 
 
@@ -44,8 +37,8 @@ def write_record_set(
 ) -> int:
     """Write one record set; its files appear whole or not at all.
 
-    Images are streamed: one is held at a time. `property` is renamed into place last, so a folder
-    that has it has a whole set.
+    Images are streamed: one is held at a time. `property` appears last, so a folder that has it
+    has a whole set.
 
     Parameters
     ----------
@@ -81,63 +74,50 @@ def write_record_set(
         raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the people")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{name}.rec", f"{name}.idx", "property"]
+    paths = [folder / name for name in (f"{name}.rec", f"{name}.idx", "property")]
     height, width = image_size
-    with _put_in_place_together(folder, names) as (rec, idx, prop):
-        writer = _RecordFile(rec, idx)
+    with atomic_write_together(paths) as (rec, idx, prop):
+
+        def append(key: int, label: float | list[float], jpeg: bytes = b"") -> None:
+            idx.write(f"{key}\t{rec.tell()}\n".encode())
+            rec.writelines(frame(_payload(key, label, jpeg)))
+
         if header:
-            writer.append(0, _payload(0, [0.0, 0.0]))  # room for it; filled in at the end
-        ranges, count = _write_images(writer, images, num_classes, header, vector_labels)
+            append(0, [0.0, 0.0])  # room for it; filled in at the end
+        ranges, count = _write_images(append, images, num_classes, header, vector_labels)
         if header:
             id_start = count + 1
-            if id_start + num_classes > LARGEST_FLOAT_KEY:
+            if id_start + num_classes > _MAX_KEYS:
                 raise ValueError(
-                    f"{folder}: a header record holds at most {LARGEST_FLOAT_KEY} keys, got "
+                    f"{folder}: a header record holds at most {_MAX_KEYS} keys, got "
                     f"{id_start + num_classes}; write with header=False"
                 )
             for person, (first, end) in enumerate(ranges):
-                key = id_start + person
-                writer.append(key, _payload(key, [first, end]))
-            writer.replace_first(_payload(0, [id_start, id_start + num_classes]))
+                append(id_start + person, [first, end])
+            rec.seek(0)
+            rec.writelines(frame(_payload(0, [id_start, id_start + num_classes])))
         prop.write(f"{num_classes},{height},{width}\n".encode())
     return count
 
 
 def frame(payload: bytes) -> Iterator[bytes]:
-    """Yield the bytes of one RecordIO record.
+    """Yield the bytes of one record, in frames: a multiple of 4.
 
-    A reader that has lost its place looks for the magic word at multiples of 4. So a payload that
-    holds it there is cut into parts at these places, and the word itself is left out: the reader
-    puts it back between parts.
-
-    Inputs: payload, bytes, less than 2**29 of them.
-    Outputs: chunks whose lengths sum to a multiple of 4.
+    A reader that has lost its place looks for the magic number at multiples of 4, so that a payload
+    may not hold it there.
     """
-    if len(payload) >> LENGTH_BITS:
+    if len(payload) > recordio.MAX_LENGTH:
         raise ValueError(
-            f"record: at most {(1 << LENGTH_BITS) - 1} bytes, got {len(payload)}; shrink the image"
+            f"record: at most {recordio.MAX_LENGTH} bytes, got {len(payload)}; shrink the image"
         )
-    start = 0
-    for cut in _aligned_magic(payload):
-        yield _frame_head(FIRST if start == 0 else MIDDLE, cut - start)
-        yield payload[start:cut]
-        start = cut + len(MAGIC_BYTES)
-    yield _frame_head(LAST if start else WHOLE, len(payload) - start)
-    yield payload[start:]
+    cuts = [found.start() for found in _MAGIC.finditer(payload) if found.start() % 4 == 0]
+    starts = [0, *(cut + len(MAGIC_BYTES) for cut in cuts)]
+    middle = [recordio.MIDDLE] * (len(cuts) - 1)
+    cflags = [recordio.FIRST, *middle, recordio.LAST] if cuts else [recordio.WHOLE]
+    for cflag, start, end in zip(cflags, starts, [*cuts, len(payload)], strict=True):
+        yield struct.pack("<II", MAGIC, cflag << recordio.LENGTH_BITS | end - start)
+        yield payload[start:end]
     yield bytes(-len(payload) % 4)
-
-
-def _aligned_magic(payload: bytes) -> Iterator[int]:
-    """Yield the multiples of 4 at which the magic word stands in payload."""
-    place = payload.find(MAGIC_BYTES)
-    while place >= 0:
-        if place % 4 == 0:
-            yield place
-        place = payload.find(MAGIC_BYTES, place + 1)
-
-
-def _frame_head(cflag: int, length: int) -> bytes:
-    return struct.pack("<II", MAGIC, cflag << LENGTH_BITS | length)
 
 
 def _payload(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
@@ -149,7 +129,7 @@ def _payload(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
 
 
 def _write_images(
-    writer: _RecordFile,
+    append: Callable[[int, float | list[float], bytes], None],
     images: Iterable[tuple[int, bytes]],
     num_classes: int,
     header: bool,
@@ -179,7 +159,7 @@ def _write_images(
             raise ValueError(
                 f"image {key}: no JPEG, got bytes beginning {bytes(jpeg[:4])!r}; encode it first"
             )
-        writer.append(key, _payload(key, [label, 1.0] if vector_labels else label, jpeg))
+        append(key, [label, 1.0] if vector_labels else label, jpeg)
         if header:
             first, end = ranges[label]
             ranges[label] = (first if end > first else key, key + 1)
@@ -187,51 +167,3 @@ def _write_images(
     if key == first_key:
         raise ValueError("images: at least one is needed, got none; look at the source folder")
     return ranges, key - first_key
-
-
-class _RecordFile:
-    """Appends records to an open .rec and their places to an open .idx."""
-
-    def __init__(self, rec: BinaryIO, idx: BinaryIO) -> None:
-        self._rec, self._idx = rec, idx
-
-    def append(self, key: int, payload: bytes) -> None:
-        self._idx.write(f"{key}\t{self._rec.tell()}\n".encode())
-        self._rec.writelines(frame(payload))
-
-    def replace_first(self, payload: bytes) -> None:
-        """Write over the first record; the new payload must be as long as the old one."""
-        end = self._rec.tell()
-        self._rec.seek(0)
-        self._rec.writelines(frame(payload))
-        self._rec.seek(end)
-
-
-@contextlib.contextmanager
-def _put_in_place_together(folder: Path, names: list[str]) -> Iterator[list[BinaryIO]]:
-    """Open temporary files in folder; rename them to names, in order, if the block succeeds."""
-    temporary = [folder / f".{name}.{os.getpid()}.part" for name in names]
-    try:
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(open(path, "wb")) for path in temporary]
-            yield files
-            for file in files:
-                file.flush()
-                os.fsync(file.fileno())
-        # The last name vouches for the others: the old one goes before they change.
-        (folder / names[-1]).unlink(missing_ok=True)
-        for path, name in zip(temporary, names, strict=False):
-            os.replace(path, folder / name)
-        _fsync_folder(folder)
-    finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make renames in folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

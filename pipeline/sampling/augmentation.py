@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each image is changed: mirror, JPEG quality, colour jitter, cut-out, as InsightFace has them;
+"""How each image is augmented: mirror, JPEG quality, colour jitter, cut-out, as in InsightFace;
 shift and grey, for small sets.
 
-Every choice is a function of (seed, epoch, id of the image), so that loaders, readers, numbers of
-ranks and resumed runs agree on it; the loaders only carry it out, in this order: decode, JPEG
-again, colours, shift, cut-out, mirror, normalise.
+Every parameter is a function of (seed, epoch, id of the image), so that loaders, readers, numbers
+of ranks and resumed runs agree.  The decoders apply them in this order: decode, second JPEG
+compression, colours, shift, cut-out, mirror, normalise.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 CUT_OUT_VALUE = 128
 """Of the square, and of what a shift leaves empty."""
 
-# Every choice draws from a stream of its own, so that one can be switched on without moving the
-# others.  Mirror has stream 0.
+# Every parameter has its own random stream, so that switching one on does not change the others.
+# Mirror has stream 0.
 _MIRROR, _BRIGHTNESS, _CONTRAST, _SATURATION, _JPEG, _QUALITY, _CUT_OUT, _TOP, _LEFT = range(9)
 _DOWN, _RIGHT, _GREY = range(9, 12)
 
@@ -75,7 +75,7 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation(mirror=False)
 
 
-class Choices(NamedTuple):
+class AugmentParams(NamedTuple):
     """What is done to each of B images, or to one (then without the leading axis)."""
 
     mirror: np.ndarray
@@ -90,18 +90,18 @@ class Choices(NamedTuple):
     shift: np.ndarray
     """(B, 2) int32: pixels down and right, before mirroring."""
 
-    def each(self) -> Iterator[Choices]:
-        """Yield the choices for one image after the other."""
-        return (Choices(*one) for one in zip(*self, strict=True))
+    def each(self) -> Iterator[AugmentParams]:
+        """Yield the parameters of one image after the other."""
+        return (AugmentParams(*one) for one in zip(*self, strict=True))
 
 
-def choose(
+def choose_params(
     augmentation: Augmentation,
     ids: np.ndarray,
     seed: int,
     epoch: int,
     image_size: tuple[int, int],
-) -> Choices:
+) -> AugmentParams:
     """Return what is done to some images in an epoch.
 
     Parameters
@@ -149,7 +149,7 @@ def choose(
         reach = augmentation.shift
         for place, stream in enumerate((_DOWN, _RIGHT)):
             shift[:, place] = (draw(stream) * (2 * reach + 1)).astype(np.int32) - reach
-    return Choices(mirror, color, quality, cut_out, shift)
+    return AugmentParams(mirror, color, quality, cut_out, shift)
 
 
 def color_matrices(color: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 
 The order of an epoch is one permutation of all N images; global batch t of G images is
 ``order[t * G : (t + 1) * G]`` and each rank takes its slice of that.  A position is therefore
-(epoch, images consumed), and another number of ranks can go on from it without losing or doubling
+(epoch, images consumed), and another number of ranks can resume from it without losing or doubling
 an image.  The tail that fills no global batch is dropped.
 """
 
@@ -82,8 +82,8 @@ def people_order(counts: np.ndarray, seed: int, epoch: int, images_per_person: i
 
     Every person comes once, in random order, with that many images.  A person's images are
     shuffled and gone through in a circle, group after group and epoch after epoch; they are
-    shuffled anew where a group ends with the circle.  So no group has an image twice that need not,
-    and none of a person's images is ever used more than once more often than another.
+    shuffled again where a group ends with the circle.  So no group has an image twice that need
+    not, and none of a person's images is ever used more than once more often than another.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of DALI's window reader in plain Python: the twin of ``ops.feed.Feed.window_order``.
+"""The order of DALI's window reader in plain Python: twin of ``LoaderKernels.window_order``.
 
 For hosts without the compiled functions; takes half a second for a million records.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rival for the tests of benchmarks/: it computes nothing and does what it is told."""
+"""A candidate for the tests of benchmarks/: it computes nothing and does what it is told."""
 
 from __future__ import annotations
 

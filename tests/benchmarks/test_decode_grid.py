@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grid of ways to decode from end to end on a tiny set, and the best of it in the race."""
+"""The grid of decode modes from end to end on a tiny set, and the best of it in the race."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import decode_grid
+from benchmarks.steps import graph_steps
 from pipeline.records.open import open_records
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "decode_grid.py"
@@ -43,18 +44,18 @@ def test_grid_and_race(tiny_records, tmp_path):
 
 
 def test_what_cannot_decode_is_left_out(tiny_records, tmp_path, monkeypatch):
-    probe = decode_grid.Probe
+    warm_batches = graph_steps.warm_batches
 
-    def only_cpu(records, path, *rest):
+    def only_cpu(records, path, **options):
         if path != "cpu":
             raise RuntimeError("no\n such  decoder")
-        return probe(records, path, *rest)
+        return warm_batches(records, path, **options)
 
-    monkeypatch.setattr(decode_grid, "Probe", only_cpu)
-    monkeypatch.setattr(decode_grid, "LEAST_S", 0.05)
+    monkeypatch.setattr(graph_steps, "warm_batches", only_cpu)
+    monkeypatch.setattr(decode_grid, "MIN_CELL_S", 0.05)
     records = open_records(tiny_records, tmp_path)
     cells = [("mixed", 1, 8), ("cpu", 1, 8)]
-    rows, left_out = decode_grid.grid(records, cells, None, 0.1)
+    rows, left_out = decode_grid.grid(records, cells, device_id=None, seconds=0.1)
     assert [row["name"] for row in rows] == ["ours cpu threads=1 B=8"]
     assert left_out == ["ours mixed threads=1 B=8: no such decoder"]
 

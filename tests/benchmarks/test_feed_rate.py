@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The feed rate of loaders whose speed is known is found; both scripts run from end to end."""
+"""The rows of feed rates and of training on loaders; both scripts run from end to end."""
 
 from __future__ import annotations
 
@@ -9,109 +9,19 @@ import numpy as np
 import pytest
 
 from benchmarks.feed_rate import NOISE, FeedResult, group
-from benchmarks.feed_search import PRECISION, SHARE, SPAN, Probe, search
 from benchmarks.harness import worker
-from benchmarks.harness.process import CORES, Process, Rival
-from benchmarks.loader_throughput import prepared
+from benchmarks.harness.feed_search import Probe
+from benchmarks.harness.process import CORES, Candidate, Process
+from benchmarks.harness.record_set import prepared
 from benchmarks.step_throughput import FedResult
 from benchmarks.step_throughput import group as fed_group
 from benchmarks.steps.fed_steps import SEED
-from benchmarks.steps.loader_steps import cv2_data_loader
+from benchmarks.steps.loaders_baselines import cv2_data_loader
 from pipeline import build_loader
 from pipeline.records.open import open_records
 from tests.benchmarks.test_steps import FOLDER, names, run
 
-BATCH_S, BATCHES = 0.02, 20
-
-
-def nothing_ahead(interval: float) -> float:
-    return BATCH_S
-
-
-def ahead(interval: float) -> float:
-    return max(0.0, BATCH_S - interval)
-
-
-def partly_ahead(interval: float) -> float:
-    return max(BATCH_S / 5, BATCH_S - interval)
-
-
-def always(interval: float) -> float:
-    return BATCH_S + interval / 2
-
-
-class Stub:
-    """Takes batches from a loader with a known wait for each; keeps the probes."""
-
-    def __init__(self, wait):
-        self.wait, self.seen = wait, []
-
-    def __call__(self, interval: float) -> Probe:
-        waited = self.wait(interval)
-        found = Probe(interval, BATCHES * waited, BATCHES * (waited + interval), BATCHES)
-        self.seen.append(found)
-        return found
-
-
-def test_the_share_that_is_waited():
-    found = Probe(interval=0.09, waited=0.1, elapsed=1.0, batches=10)
-    assert found.share == 0.1 and found.batch_s == 0.1
-
-
-@pytest.mark.parametrize("first", [0.5, 1 - SHARE, 1.0, 3.0, 40.0])
-@pytest.mark.parametrize(
-    "wait, interval",
-    [
-        (ahead, (1 - SHARE) * BATCH_S),
-        (nothing_ahead, BATCH_S * (1 - SHARE) / SHARE),
-        (partly_ahead, BATCH_S / 5 * (1 - SHARE) / SHARE),
-    ],
-)
-def test_the_shortest_interval_is_found(wait, interval, first):
-    stub = Stub(wait)
-    found = search(stub, first * BATCH_S)
-    assert found in stub.seen and found.share < SHARE
-    assert interval * (1 - 1e-9) <= found.interval <= interval * (1 + PRECISION)
-    assert len(stub.seen) <= 20
-
-
-def test_nothing_ahead_is_found_at_once():
-    stub = Stub(nothing_ahead)
-    search(stub, BATCH_S)
-    assert len(stub.seen) <= 4
-
-
-def test_a_coarser_search_takes_fewer_probes():
-    fine, coarse = Stub(partly_ahead), Stub(partly_ahead)
-    best, rough = search(fine, BATCH_S), search(coarse, BATCH_S, precision=0.2)
-    assert len(coarse.seen) < len(fine.seen)
-    assert best.interval / 1.2 <= rough.interval <= best.interval * 1.2
-
-
-def test_a_late_search_is_content_with_what_passed():
-    stub = Stub(partly_ahead)
-    found = search(stub, BATCH_S, late=lambda: True)
-    assert found is stub.seen[-1] and found.share < SHARE
-
-
-def test_a_loader_that_always_waits_has_no_feed_rate():
-    stub = Stub(always)
-    assert search(stub, BATCH_S) is None
-    assert max(probe.interval for probe in stub.seen) == SPAN * BATCH_S
-
-
-def test_a_search_ends_where_nobody_ever_waits():
-    assert search(Stub(lambda interval: 0.0), BATCH_S).interval < 2 * BATCH_S / SPAN
-
-
-def test_what_a_neighbour_failed_is_tried_again():
-    def noisy(interval: float) -> float:
-        failed = len(stub.seen) in (0, 3)  # the first one, and one that is far from close
-        return interval if failed else ahead(interval)
-
-    stub = Stub(noisy)
-    found = search(stub, (1 - SHARE) * BATCH_S)
-    assert found.interval <= (1 - SHARE) * BATCH_S * (1 + PRECISION)
+BATCH_S = 0.02
 
 
 class Clock:
@@ -146,14 +56,14 @@ def test_the_device_sleeps_between_steps_and_gives_up_early(monkeypatch):
 
 
 def test_a_worker_tells_how_long_it_took_with_the_sleeping():
-    with Process(Rival("ours", "tests.benchmarks.echo_steps", {})) as process:
+    with Process(Candidate("ours", "tests.benchmarks.echo_steps", {})) as process:
         answer = process.ask(steps=3, interval=0.01)
         assert len(answer["seconds"]) == 3 and answer["elapsed"] >= sum(answer["seconds"]) + 0.03
         assert len(process.ask(steps=3, interval=0.01, most_s=0.0)["seconds"]) == 1
 
 
 def test_rows_of_feed_rates_compare_rounds_with_themselves():
-    result = FeedResult(Rival("ours", "", {}, images=8), hollow(), load=2)
+    result = FeedResult(Candidate("ours", "", {}, images=8), hollow(), load=2)
     for own, batch_s in ((0.010, 0.020), (0.020, 0.025), (0.030, 0.030)):
         result.own.append(own)
         result.seconds.append(batch_s)
@@ -168,7 +78,7 @@ def test_rows_of_feed_rates_compare_rounds_with_themselves():
 
 
 def test_nobody_feeds_more_than_it_gives():
-    result = FeedResult(Rival("ours", "", {}, images=8), hollow())
+    result = FeedResult(Candidate("ours", "", {}, images=8), hollow())
     result.own, result.seconds = [0.0104], [0.010]
     result.best = [Probe(0.0098, 0.02, 1.0, 1)]
     row = result.row()
@@ -192,7 +102,7 @@ class Device:
 
 def test_own_rate_is_measured_beside_each_probe():
     device = Device(lambda number: BATCH_S)
-    result = FeedResult(Rival("ours", "", {}, images=8), device)
+    result = FeedResult(Candidate("ours", "", {}, images=8), device)
     result.first_turn()
     result.later_turn()
     assert result.rounds == len(result.own) == len(result.best) == 2
@@ -203,7 +113,7 @@ def test_own_rate_is_measured_beside_each_probe():
 
 def test_a_machine_that_changes_between_rounds_changes_no_share():
     device = Device(lambda number: BATCH_S if number < 20 else 2 * BATCH_S)
-    result = FeedResult(Rival("ours", "", {}, images=8), device)
+    result = FeedResult(Candidate("ours", "", {}, images=8), device)
     result.first_turn()
     device.batch_s = lambda number: 2 * BATCH_S
     result.later_turn()
@@ -219,7 +129,7 @@ def test_no_step_but_the_timed_ones_counts_as_waiting():
             asked.append(request)
             return {**super().ask(steps=1), "value": 0.0, "seconds_without_update": [], "waited": 1}
 
-    result = FedResult(Rival("ours", "", {}, images=8), Waits(lambda number: BATCH_S))
+    result = FedResult(Candidate("ours", "", {}, images=8), Waits(lambda number: BATCH_S))
     result.first_turn()
     result.later_turn()
     assert [request["untimed"] for request in asked] == [0, 0]  # they would be waited for, too
@@ -227,7 +137,7 @@ def test_no_step_but_the_timed_ones_counts_as_waiting():
 
 def test_rows_of_training_are_shares_of_the_fixed_batch():
     fixed, fed = (
-        FedResult(Rival(loader, "", {"loader": loader}, images=8), hollow())
+        FedResult(Candidate(loader, "", {"loader": loader}, images=8), hollow())
         for loader in ("synthetic", "cpu")
     )
     fixed.seconds, fixed.waits = [0.1], [0.0]
@@ -244,7 +154,7 @@ def hollow() -> Process:
 
 
 def test_every_kind_of_loader_has_a_row(tmp_path):
-    found = [rival.name for rival in group(tmp_path, tmp_path / "pictures.rec", 4)]
+    found = [candidate.name for candidate in group(tmp_path, tmp_path / "images.rec", 4)]
     assert found[0] == "ours random-access"
     expected = ["ours window", "ours decoded-cache", f"imagerecorditer threads={CORES}"]
     expected += [
@@ -253,7 +163,9 @@ def test_every_kind_of_loader_has_a_row(tmp_path):
     ]
     assert {*expected, f"torch dataloader cv2 workers={CORES}"} <= set(found)
     assert not [name for name in found if name.endswith("workers=0")]  # made when asked for
-    quick = [rival.name for rival in group(tmp_path, tmp_path / "pictures.rec", 4, quick=True)]
+    quick = [
+        candidate.name for candidate in group(tmp_path, tmp_path / "images.rec", 4, quick=True)
+    ]
     assert quick[0] == "ours random-access" and set(quick) < set(found)
     assert not [n for n in found if n.startswith(("limit", "synthetic", "gluon dataloader tr"))]
 
@@ -289,23 +201,23 @@ def test_training_on_a_small_set(tiny_records, tmp_path):
     kinds.append(f"gluon dataloader cv2 workers={CORES}")
     assert names(rows) == [f"{kind} mobilefacenet-0.0625 B=4" for kind in kinds]
     assert all(0 <= row["waiting"] <= 1 for row in rows)
-    # The same weights and the same pictures: only the decoders differ, by rounding.
+    # The same weights and the same images: only the decoders differ, by rounding.
     ours, plain, _ = (row["value"] for row in rows)
     assert ours == pytest.approx(plain, rel=1e-3)
 
 
 def test_those_whose_losses_must_agree_have_one_order(tiny_records, tmp_path):
     np.random.seed(0)  # by which the Gluon DataLoader shuffles
-    with prepared(tiny_records, 4) as (folder, pictures, batch):
+    with prepared(tiny_records, 4) as (folder, image_rec, batch):
         opened = open_records(folder, tmp_path)
-        gluon = [label.asnumpy() for _, label in islice(cv2_data_loader(pictures, batch, 0), 10)]
+        gluon = [label.asnumpy() for _, label in islice(cv2_data_loader(image_rec, batch, 0), 10)]
         orders = {"gluon": np.concatenate(gluon)}
         for loader in ("dali", "cpu"):
             batches = build_loader(loader, opened, batch, seed=SEED, workers=0)
             orders[loader] = np.concatenate([b.label.asnumpy() for b in islice(batches, 10)])
             batches.close()
-        rivals = fed_group(folder, pictures, "mobilefacenet-0.0625", batch)
+        candidates = fed_group(folder, image_rec, "mobilefacenet-0.0625", batch)
     assert (orders["dali"] == orders["cpu"]).all()
     assert (orders["gluon"] != orders["dali"]).any()
-    same = {rival.settings["loader"] for rival in rivals if rival.same_value}
+    same = {candidate.settings["loader"] for candidate in candidates if candidate.same_value}
     assert same == {"dali", "cpu"}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import rivals
+from benchmarks.harness import baselines
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TORCH = os.environ.get("TORCH_PYTHON", "")
-GLUONFR = (rivals.FOLDER / ".stamp").is_file()
+GLUONFR = (baselines.FOLDER / ".stamp").is_file()
 # Installing GluonFR needs the network: where it is not there, its rows are not asked for.
 LONG_S = 3600  # of a script: it ends with its rounds, however busy the machine is
 WITHOUT = "^ours|^gluon |^limit|^torch" + ("|^gluonfr" if GLUONFR else "")
@@ -38,7 +38,7 @@ def names(rows: list[dict]) -> list[str]:
 
 
 def here(*expected: str) -> list[str]:
-    """Return the names without those of rivals that are not there."""
+    """Return the names without those of candidates that are not there."""
     gone = (() if TORCH else ("torch",)) + (() if GLUONFR else ("gluonfr",))
     return [name for name in expected if name.split()[0] not in gone]
 

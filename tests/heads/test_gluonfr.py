@@ -2,7 +2,7 @@
 """Against GluonFR 1.0.2: the same value where its loss is right; and how it is wrong elsewhere.
 
 GluonFR takes class scores, ours embeddings: its NormDense makes the scores here, as its examples
-do.  The rivals of the benchmarks have it (python benchmarks/harness/rivals.py); without them it is
+do.  The baselines of the benchmarks have it (benchmarks/harness/baselines.py); without them it is
 installed aside for these tests, and they are skipped where that needs a network that is not there.
 """
 
@@ -16,7 +16,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from benchmarks.harness import rivals
+from benchmarks.harness import baselines
 from heads import build_head
 from tests.heads import oracles
 
@@ -28,20 +28,20 @@ REPEATED = np.array([0, 0, 0, 6, 6, 3, 3])
 @pytest.fixture(scope="module")
 def gluonfr(tmp_path_factory):
     """The sources of GluonFR's losses and blocks, which need nothing else of it."""
-    folder = rivals.FOLDER
+    folder = baselines.FOLDER
     if not (folder / ".stamp").is_file():
         folder = tmp_path_factory.mktemp("gluonfr")
-        text = rivals.LOCK.read_text()
+        text = baselines.LOCK.read_text()
         lock = folder / "gluonfr.txt"
         lock.write_text(text[text.index("gluonfr==") :].split("    #")[0])
-        folder = folder / "rivals"
+        folder = folder / "baselines"
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PIP_RETRIES", "0")
             patch.setenv("PIP_DEFAULT_TIMEOUT", "10")
-            trouble = rivals.install(folder, lock)
+            trouble = baselines.install(folder, lock)
         if trouble:
             pytest.skip(
-                f"GluonFR is not there (python benchmarks/harness/rivals.py installs it): {trouble}"
+                f"no GluonFR (python benchmarks/harness/baselines.py installs it): {trouble}"
             )
     found = {}
     for name in ("loss", "nn/basic_blocks"):

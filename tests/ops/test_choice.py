@@ -249,7 +249,7 @@ def use_gpu_library(monkeypatch, tmp_path):
     command = ["g++", "-x", "c", "-shared", "-fPIC", "-o", library, source]
     subprocess.run(command, check=True)
     monkeypatch.setattr("ops.build.compile_library", lambda: library)
-    monkeypatch.setattr("ops.choice.Feed", lambda compiled: None)
+    monkeypatch.setattr("ops.choice.LoaderKernels", lambda compiled: None)
     monkeypatch.setattr("ops.choice.state.loaded", True)
 
 

@@ -12,9 +12,9 @@ import pytest
 
 import ops
 from ops.build import LEVELS
-from pipeline.decode.to_mxnet import Normaliser
+from pipeline.decode.to_mxnet import Normalizer
 from pipeline.records.open import RecordError, open_records
-from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.records.recordio import map_rec
 from tests.ops.levels import check_at
 
@@ -26,7 +26,7 @@ MEAN, STD = 127.5, 128.0
 @pytest.fixture
 def feed():
     ops.use("native")
-    found = ops.feed()
+    found = ops.loader_kernels()
     assert found is not None
     return found
 
@@ -71,7 +71,7 @@ random = np.random.default_rng(0)
 for size in SIZES:
     pictures = random.integers(0, 256, (5, *size, 3), dtype=np.uint8)
     rows, mirror = random.integers(0, 5, 8), random.random(8) < 0.5
-    found = normalised(ops.feed(), pictures, rows, mirror)
+    found = normalised(ops.loader_kernels(), pictures, rows, mirror)
     assert (found == expected(pictures, rows, mirror)).all()
 """
 
@@ -86,7 +86,7 @@ def test_gathered_pictures_are_the_read_ones_with_an_end_behind_them(feed, make_
     records = open_records(folders, tmp_path)
     reader, plain = RecordReader(records, feed), RecordReader(records)
     rows = np.random.default_rng(0).permutation(len(records))
-    memory = Memory(1)
+    memory = BufferRing(1)
     memory.take(20, 3000)[:] = 0xAB  # what an earlier batch has left
     memory.take(20, 3000)[:] = 0xAB
     gathered, read = reader.gather(rows, memory), plain.read(rows)
@@ -102,14 +102,14 @@ def test_a_record_that_is_not_there_is_named_and_nothing_is_read_beyond_the_file
     records = open_records(make_records(3, 2), tmp_path)
     data = map_rec(records.files[0])
     offsets = np.array([records.offsets[0], 4, -1, len(data) - 4, 10 * len(data)])
-    addresses, sizes = feed.find_pictures(data, offsets)
+    addresses, sizes = feed.find_images(data, offsets)
     (picture,) = RecordReader(records).read(np.arange(1))
     assert ctypes.string_at(int(addresses[0]), int(sizes[0])) == picture.tobytes()
     assert sizes[1:].tolist() == [-1] * 4 and not addresses[1:].any()
     records.offsets[2] += 4
     reader = RecordReader(records, feed)
     with pytest.raises(RecordError, match=r"holds no whole record at the place of key 3"):
-        reader.gather(np.arange(4), Memory(1))
+        reader.gather(np.arange(4), BufferRing(1))
     assert (reader.find(np.arange(4))[1] > 0).tolist() == [True, True, False, True]
 
 
@@ -122,7 +122,7 @@ def test_records_in_parts_and_giants_are_read_one_by_one(feed, make_records, mak
         pictures = [(0, whole), (0, odd), (0, whole)] + [(0, whole)] * 30
         records = open_records(make_records(1, 3, pictures=pictures), tmp_path)
         rows = np.arange(len(records))
-        found = RecordReader(records, feed).gather(rows, Memory(1))
+        found = RecordReader(records, feed).gather(rows, BufferRing(1))
         assert isinstance(found, list)
         assert [picture.tobytes() for picture in found] == [jpeg for _, jpeg in pictures]
 
@@ -142,7 +142,7 @@ def test_what_follows_a_picture_changes_no_pixel(feed, make_records, make_face, 
     pictures = [(0, jpeg) for jpeg in kinds]
     records = open_records(make_records(1, 5, pictures=pictures), tmp_path)
     reader, rows = RecordReader(records, feed), np.arange(5)
-    array, each = reader.gather(rows, Memory(1)), reader.gather(rows)
+    array, each = reader.gather(rows, BufferRing(1)), reader.gather(rows)
     assert isinstance(array, np.ndarray) and isinstance(each, list)
     found = decoded(array)
     assert (found == decoded(each)).all()
@@ -161,17 +161,17 @@ def test_pictures_that_were_cut_off_are_refused(
     records = open_records(make_records(1, 4, pictures=pictures), tmp_path)
     reader = RecordReader(records, feed if compiled else None)
     with pytest.raises(RecordError) as caught:
-        reader.gather(np.arange(3, -1, -1), Memory(1))
+        reader.gather(np.arange(3, -1, -1), BufferRing(1))
     assert str(caught.value) == (
-        f"{records.name}: the picture of key 3 cannot be decoded; mend the record or leave its key "
+        f"{records.name}: the image of key 3 cannot be decoded; fix the record or leave its key "
         "out of the .idx"
     )
-    assert len(reader.gather(np.array([0, 1, 3]), Memory(1))) == 3
+    assert len(reader.gather(np.array([0, 1, 3]), BufferRing(1))) == 3
     assert reader.read(np.array([2]))[0].tobytes() == cut  # as it is
 
 
 def test_memory_of_an_array_is_used_again_when_nothing_refers_to_it(feed):
-    normalise = Normaliser(feed, (32, 32), MEAN, STD, mx.cpu(), threads=2)
+    normalise = Normalizer(feed, (32, 32), mx.cpu(), threads=2)
     pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
 
     def batch(first):

@@ -86,7 +86,7 @@ def placed(jpegs):
 
 def decoded(jpegs, size, threads=1):
     """Return pixels (N, H, W, 3), 77 where none were written, and the places of those left."""
-    decoder = ops.feed().decoder(threads)
+    decoder = ops.loader_kernels().decoder(threads)
     held, addresses, sizes = placed(jpegs)
     out = np.full((len(jpegs), *size, 3), 77, np.uint8)
     left = decoder.wait(decoder.to_pixels(addresses, sizes, size, out, held))
@@ -96,7 +96,7 @@ def decoded(jpegs, size, threads=1):
 
 def judged(jpegs, size):
     """Return what becomes of each: 0 decoded, 1 left, CUT_OFF."""
-    decoder = ops.feed().decoder(1)
+    decoder = ops.loader_kernels().decoder(1)
     held, addresses, sizes = placed(jpegs)
     started = decoder.to_pixels(
         addresses, sizes, size, np.empty((len(jpegs), *size, 3), np.uint8), held
@@ -108,7 +108,7 @@ def judged(jpegs, size):
 
 def planes_of(jpegs, size, mirror, shift=0, threads=1):
     """Return planes (N, 3, H, W), in an array that begins so many values behind 64 bytes."""
-    decoder = ops.feed().decoder(threads)
+    decoder = ops.loader_kernels().decoder(threads)
     held, addresses, sizes = placed(jpegs)
     shape = (len(jpegs), 3, *size)
     memory = np.full(np.prod(shape) + 32, np.nan, dtype=np.float32)
@@ -298,12 +298,12 @@ def test_every_cut_among_the_codes_is_seen(options, sampling):
     _, at, length = segment_of(whole, 0xDA)
     cuts = [whole[:end] + b"\xff\xd9" for end in range(at + length, len(whole) - 2)]
     assert judged(cuts, size) == [CUT_OFF] * len(cuts)
-    assert all(map(ops.feed().is_cut_off, cuts))
+    assert all(map(ops.loader_kernels().is_cut_off, cuts))
     turned = [inserted(cut, 0xE1, exif(8)) for cut in cuts[::50]]
-    assert all(map(ops.feed().is_cut_off, turned))  # of any size, turned or not
+    assert all(map(ops.loader_kernels().is_cut_off, turned))  # of any size, turned or not
     for sound in (whole, inserted(whole, 0xE1, exif(8)), whole + bytes(9), whole + b"\xff\xd9"):
-        assert not ops.feed().is_cut_off(sound)
-        assert not ops.feed().is_cut_off(np.frombuffer(sound, np.uint8))
+        assert not ops.loader_kernels().is_cut_off(sound)
+        assert not ops.loader_kernels().is_cut_off(np.frombuffer(sound, np.uint8))
 
 
 def test_only_what_libjpeg_turbo_warns_of_is_called_cut_off(capfd):
@@ -325,7 +325,7 @@ def test_only_what_libjpeg_turbo_warns_of_is_called_cut_off(capfd):
         capfd.readouterr()
         libjpeg(jpeg)
         assert "Corrupt JPEG data" in capfd.readouterr().err
-    assert all(map(ops.feed().is_cut_off, called))
+    assert all(map(ops.loader_kernels().is_cut_off, called))
 
 
 def test_what_is_no_jpeg_is_not_cut_off():
@@ -333,9 +333,9 @@ def test_what_is_no_jpeg_is_not_cut_off():
     png = cv2.imencode(".png", picture((8, 8), "smooth"))[1].tobytes()
     front = b"\xff\xd8\xff"
     for data in (b"", b"\xff", b"\xff\xd8", front, front + b"\xc0", png, bytes(100)):
-        assert not ops.feed().is_cut_off(data)
+        assert not ops.loader_kernels().is_cut_off(data)
     for _ in range(1000):
-        ops.feed().is_cut_off(front + random.bytes(60))
+        ops.loader_kernels().is_cut_off(front + random.bytes(60))
 
 
 def test_a_damaged_picture_is_left_or_decoded_as_libjpeg_turbo_does():
@@ -386,7 +386,7 @@ def test_every_level_of_instructions_gives_the_same(level):
 def test_many_jobs_at_once(threads):
     size = (16, 24)
     jobs = [[encode(picture(size, "smooth", 10 * k + i)) for i in range(k)] for k in range(12)]
-    decoder, under_way = ops.feed().decoder(threads), []
+    decoder, under_way = ops.loader_kernels().decoder(threads), []
     for jpegs in jobs:
         held, addresses, sizes = placed(jpegs)
         out = np.zeros((len(jpegs), *size, 3), np.uint8)
@@ -419,7 +419,7 @@ def gone(these):
 def test_threads_end_in_the_middle_of_their_work(forgotten):
     size, before = (112, 112), threads()
     held, addresses, sizes = placed([encode(picture(size, "noise", i)) for i in range(4)] * 500)
-    decoder = ops.feed().decoder(2)
+    decoder = ops.loader_kernels().decoder(2)
     its = threads() - before
     assert len(its) == 2
     for _ in range(2):
@@ -432,7 +432,7 @@ def test_threads_end_in_the_middle_of_their_work(forgotten):
 
 
 def test_a_fork_does_not_wait_for_threads_that_it_has_not():
-    decoder = ops.feed().decoder(1)
+    decoder = ops.loader_kernels().decoder(1)
     child = os.fork()
     if not child:
         decoder.close()
@@ -446,7 +446,7 @@ def test_a_fork_does_not_wait_for_threads_that_it_has_not():
 
 
 def test_arrays_that_do_not_fit_are_refused():
-    decoder = ops.feed().decoder(1)
+    decoder = ops.loader_kernels().decoder(1)
     held, addresses, sizes = placed([encode(picture((8, 8), "noise"))] * 2)
     for out, message in (
         (np.empty((1, 8, 8, 3), np.uint8), r"wants uint8 \(B, H, W, 3\), got uint8 \(1, 8, 8, 3\)"),
@@ -465,7 +465,7 @@ def test_arrays_that_do_not_fit_are_refused():
 
 
 def test_a_job_is_waited_for_once_and_a_closed_decoder_takes_none():
-    decoder, out = ops.feed().decoder(1), np.empty((1, 8, 8, 3), np.uint8)
+    decoder, out = ops.loader_kernels().decoder(1), np.empty((1, 8, 8, 3), np.uint8)
     held, addresses, sizes = placed([encode(picture((8, 8), "noise"))])
     started = decoder.to_pixels(addresses, sizes, (8, 8), out, held)
     decoder.wait(started)
@@ -498,7 +498,7 @@ def until_asleep(thread):
 def test_whoever_waits_is_told_when_the_decoder_is_closed():
     size, told, whole = (112, 112), [], []
     held, addresses, sizes = placed([encode(picture(size, "noise", i)) for i in range(4)] * 2000)
-    decoder, out = ops.feed().decoder(1), np.zeros((8000, *size, 3), np.uint8)
+    decoder, out = ops.loader_kernels().decoder(1), np.zeros((8000, *size, 3), np.uint8)
     started = decoder.to_pixels(addresses, sizes, size, out, held)
 
     def wait():
@@ -542,7 +542,7 @@ def test_nothing_is_touched_behind_a_picture_and_its_result(size, sampling):
         pixels, planes = 3 * size[0] * size[1], 12 * size[0] * size[1]
         with ending_at_a_page(part) as source, ending_at_a_page(planes) as out:
             ctypes.memmove(source, jpeg, part)
-            decoder, whole = ops.feed().decoder(1), part == len(jpeg)
+            decoder, whole = ops.loader_kernels().decoder(1), part == len(jpeg)
             what = (np.array([source]), np.array([part]), size)
             started = decoder.to_planes(*what, np.ones(1, bool), MEAN, STD, out, None, None)
             assert len(decoder.wait(started)) == (not whole)

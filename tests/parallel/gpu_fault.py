@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import run_train
-from pipeline.decode import ways
+from pipeline.decode import decoders
 from pipeline.decode.dali import DecodeGraph
 
 
@@ -31,5 +31,5 @@ class FailingGraph(DecodeGraph):
 
 if __name__ == "__main__":
     if os.environ["HOROVOD_RANK"] == "1":
-        ways.DecodeGraph = FailingGraph
+        decoders.DecodeGraph = FailingGraph
     sys.exit(run_train.main(sys.argv[1:]))

@@ -145,7 +145,7 @@ def test_two_ranks_refuse_a_set_that_does_not_fit(tiny_records, elsewhere, tmp_p
     ended = run(2, program(cfg, "data.decoded_cache_mib=1"))
     assert ended.code != 0
     assert (
-        f"data.decoded_cache_mib: the pictures of {tiny_records / 'train.rec'} need 5 MiB decoded, "
+        f"data.decoded_cache_mib: the images of {tiny_records / 'train.rec'} need 5 MiB decoded, "
         "got 1; raise it, or set it to 0"
     ) in ended.said, ended.everything
     assert "Traceback" not in ended.stderr

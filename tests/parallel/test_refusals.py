@@ -79,7 +79,7 @@ def undecodable_picture(folder: Path, records: Path, make: Callable[..., Path]) 
     (copy / "train.rec").write_bytes(rec)
     # Two epochs of 120 images at most, so that its turn comes.
     sections = {"train": {"max_steps": 0, "epochs": 1, "log_every": 3, "checkpoint_every": 5}}
-    return Fault(rf"the picture of key {key} cannot be decoded; mend", copy, sections)
+    return Fault(rf"the image of key {key} cannot be decoded; fix", copy, sections)
 
 
 def label_out_of_range(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
@@ -130,7 +130,7 @@ def cut_off_picture(folder: Path, records: Path, make: Callable[..., Path]) -> F
     copy = make(12, 10, pictures=list(zip(kept.labels.tolist(), jpegs, strict=True)))
     sections = {"train": {"max_steps": 0, "epochs": 1, "log_every": 3, "checkpoint_every": 5}}
     key = kept.keys[17]
-    return Fault(rf"the picture of key {key} is cut off, got an end-of-image", copy, sections)
+    return Fault(rf"the image of key {key} is cut off, got an end-of-image", copy, sections)
 
 
 def cut_off(jpeg: bytes) -> bytes:

@@ -13,11 +13,11 @@ import pytest
 
 import ops
 from pipeline import build_loader
-from pipeline.decode.autotune import fastest_path, measure, sample
+from pipeline.decode.autotune import choose_decode_path, measure, sample_batches
 from pipeline.decode.cache import DecodedCache
 from pipeline.decode.dali import MEAN, STD
 from pipeline.records.open import open_records
-from pipeline.records.reader import Memory, RecordReader
+from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.records.recordio import RecordError
 from pipeline.sampling.augmentation import Augmentation
 
@@ -170,9 +170,9 @@ def test_a_turned_image_that_cannot_be_decoded_is_refused_by_key(
 def test_the_list_for_decoders_on_gpus_holds_upright_images(made):
     records, jpegs = made
     ops.use("native")
-    for feed in (None, ops.feed()):
+    for feed in (None, ops.loader_kernels()):
         reader, rows = RecordReader(records, feed), np.arange(NUMBER)
-        for memory in (None, Memory(1)):
+        for memory in (None, BufferRing(1)):
             images = reader.gather(rows, memory)
             for image, jpeg in zip(images, jpegs, strict=True):
                 flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -183,19 +183,14 @@ def test_the_list_for_decoders_on_gpus_holds_upright_images(made):
         assert reader.check(np.array([0, 9])) is None  # without Exif
 
 
-def test_samples_of_the_choice_of_a_decoder_are_upright(made):
-    records, jpegs = made
-    rows, images = sample(records, 40)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    for row, image in zip(rows, images, strict=True):
-        expected = mx.image.imdecode(jpegs[row], to_rgb=0).asnumpy()
-        assert (cv2.imdecode(image, flags) == expected).all()
+def test_decoders_are_timed_on_turned_images_too(made):
+    records, _ = made
     ops.use("native")
+    options = {"batch_size": 8, "threads": 1, "ctx": mx.cpu(), "augmentation": NO_MIRROR}
     for path in ("cpu", "native"):
-        rate = measure(records, path, 8, 1, None, NO_MIRROR, 0.01, feed=ops.feed())
-        assert rate > 0
-    name, told = fastest_path(records, 8, 1, None, NO_MIRROR, lambda r: r, feed=ops.feed())
-    assert (name, "pictures are none for the compiled decoder" in told) == ("cpu", True)
+        assert measure(sample_batches(records, path, **options), 8, 0.01) > 0
+    name, notice = choose_decode_path(records, gather=lambda rows: rows, **options)
+    assert (name, "images are not supported by the compiled decoder" in notice) == ("cpu", True)
 
 
 def test_a_cache_of_older_pixels_is_not_used(made, tmp_path, monkeypatch):
@@ -234,7 +229,7 @@ def test_what_is_cut_off_with_an_end_is_refused_by_key(
     with pytest.raises(RecordError) as caught:
         batches(records, tmp_path, way, reader, count=1)
     assert str(caught.value) == (
-        f"{folder}/train.rec: the picture of key {records.keys[5]} is cut off, got an end-of-image "
+        f"{folder}/train.rec: the image of key {records.keys[5]} is cut off, got an end-of-image "
         "marker before its last pixels; fix the record or leave its key out of the .idx"
     )
     assert "Corrupt JPEG" not in capfd.readouterr().err  # of a decoder that has made pixels up

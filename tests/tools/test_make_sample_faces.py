@@ -13,7 +13,8 @@ import pytest
 from mxnet import recordio
 
 from evaluation.pairs import read_pairs
-from tools import make_sample_faces, sample_faces_baselines
+from tools import make_sample_faces
+from tools.sample_faces import baselines
 from tools.sample_faces.pairs import FOLDS, choose_pairs, look_number_of
 from tools.sample_faces.people import Person, draw_person, look_distance
 
@@ -128,13 +129,13 @@ def test_unlike_pairs_match_in_skin_and_hair():
 def test_ten_fold_accuracy_takes_its_threshold_from_the_other_folds():
     same = np.tile([True, False], 50)
     similarity = np.where(same, 0.8, 0.2)
-    assert sample_faces_baselines.ten_fold_accuracy(similarity, same) == 1.0
+    assert baselines.ten_fold_accuracy(similarity, same) == 1.0
     similarity[:10] -= 5.0  # the first fold alone lies elsewhere: its threshold must not be used
-    assert sample_faces_baselines.ten_fold_accuracy(similarity, same) == pytest.approx(0.95)
+    assert baselines.ten_fold_accuracy(similarity, same) == pytest.approx(0.95)
 
 
 def test_baselines_print_one_line_each(small, capsys):
-    assert sample_faces_baselines.main([str(small)]) == 0
+    assert baselines.main([str(small)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert all(0.0 <= float(line.split()[-1]) <= 1.0 for line in lines)
@@ -168,5 +169,5 @@ def test_a_folder_that_cannot_be_written_ends_in_one_sentence(tmp_path, place):
 
 
 def test_a_folder_without_a_set_ends_in_one_sentence(tmp_path, capsys):
-    assert sample_faces_baselines.main([str(tmp_path)]) == 2
+    assert baselines.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

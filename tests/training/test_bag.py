@@ -70,7 +70,7 @@ class People:
     def __next__(self) -> Batch:
         self.number += 1
         if self.number == self.fail_at:
-            raise self.fault("the picture of key 7 cannot be decoded")
+            raise self.fault("the image of key 7 cannot be decoded")
         random = np.random.default_rng(self.number)
         person = np.eye(4)[self.number % 4]
         image = (person + self.spread * random.standard_normal((SIZE, 4))).reshape(SIZE, 1, 2, 2)

@@ -85,7 +85,7 @@ def test_summary(tmp_path):
         "status": "finished",
         "steps": 3,
     }
-    assert not list(tmp_path.glob(".aside*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_notices_are_said_and_kept(tmp_path, capsys):

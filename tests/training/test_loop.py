@@ -208,12 +208,12 @@ def test_trouble_with_data_leaves_at_the_next_comparison(make_loop, error, tmp_p
     def act(number):
         calls.append(number)
         if number == 7:
-            raise error("train.rec: the picture of key 3 cannot be decoded")
+            raise error("train.rec: the image of key 3 cannot be decoded")
 
     made = make_loop(Source(act), 30, log_every=5)
     with pytest.raises(TrainingError) as caught:
         made.loop.run()
-    assert str(caught.value) == "train.rec: the picture of key 3 cannot be decoded"
+    assert str(caught.value) == "train.rec: the image of key 3 cannot be decoded"
     assert caught.value.usage
     assert made.progress.step == 10  # the last good batch was fed until then
     assert calls == [1, 2, 3, 4, 5, 6, 7]

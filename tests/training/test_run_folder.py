@@ -281,7 +281,7 @@ def test_config_file_holds_the_configuration_and_the_notes(tmp_path):
     write_config(tmp_path, CONFIG, {"commit": "abc"})
     kept = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert kept == {**CONFIG, "notes": {"commit": "abc"}}
-    assert not list(tmp_path.glob(".aside*"))
+    assert not list(tmp_path.glob(".*"))
     with pytest.raises(RunFolderError, match="cannot be written, got No such file"):
         write_config(tmp_path / "none", CONFIG, {})
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page that shows the pictures of all losses side by side."""
+"""The page that shows the plots of all losses side by side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Row:
     """What the gallery tells of one loss."""
 
     name: str
-    picture: str
+    image: str
     """Name of its file, beside the page."""
     settings: str
     rule: str
@@ -49,7 +49,7 @@ def write_settings(name: str, head: dict[str, Any]) -> str:
 
 
 def page(title: str, about: str, rows: Sequence[Row], size: tuple[int, int]) -> str:
-    """Return the HTML; it needs nothing but the pictures beside it.
+    """Return the HTML; it needs nothing but the images beside it.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def page(title: str, about: str, rows: Sequence[Row], size: tuple[int, int]) -> 
     rows
         Losses in the order in which they are shown.
     size
-        Width and height of a picture in pixels.
+        Width and height of an image in pixels.
     """
     table = "\n".join(
         f'<tr><td><a href="#{row.name}">{row.name}</a></td>'
@@ -68,8 +68,8 @@ def page(title: str, about: str, rows: Sequence[Row], size: tuple[int, int]) -> 
         f"<td>{RULES[row.rule]}</td><td>{html.escape(row.settings)}</td></tr>"
         for row in rows
     )
-    pictures = "\n".join(
-        f'<figure id="{row.name}"><a href="{row.picture}"><img src="{row.picture}" '
+    figures = "\n".join(
+        f'<figure id="{row.name}"><a href="{row.image}"><img src="{row.image}" '
         f'width="{size[0]}" height="{size[1]}" loading="lazy" alt="{row.name}: training and test '
         f'embeddings"></a><figcaption><b>{row.name}</b>, test accuracy {row.test_accuracy:.4f}'
         "</figcaption></figure>"
@@ -82,7 +82,7 @@ def page(title: str, about: str, rows: Sequence[Row], size: tuple[int, int]) -> 
 <h1>{html.escape(title)}</h1>
 <p>{html.escape(about)}</p>
 <main>
-{pictures}
+{figures}
 </main>
 <table>
 <tr><th>loss</th><th>test</th><th>train</th><th>time</th><th>class by</th><th>settings</th></tr>

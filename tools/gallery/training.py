@@ -18,13 +18,13 @@ from nets.blocks import ConvNormPReLU
 from tools.digits import Digits
 from tools.gallery.settings import Setting
 from training.schedule import learning_rate, margin_fraction
-from training.step import build_optimizer, collect_parameters, first_not_finite, train_step
+from training.step import build_optimizer, collect_parameters, train_step
 
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 MARGIN_FROM, MARGIN_RISE = 0.2, 0.3  # shares of the run before the margin, and until all of it
 AROUND = (1, 8, 3, 5, 0, 6, 4, 9, 7, 2)  # digits that look alike are neighbours
-MOST_SHIFT = 1
+MAX_SHIFT_PIXELS = 1
 TRAIN_SHOWN = 20_000  # images of the training set that are embedded at the end
 EMBED_BATCH = 500
 
@@ -34,7 +34,7 @@ class GalleryError(RuntimeError):
 
 
 class DigitNet(ops.TwoGraphs):
-    """Three convolutions that halve the picture, one linear map to the plane.
+    """Three convolutions that halve the image, one linear map to the plane.
 
     LeNet-like in its size; strides do the pooling.  The embedding is linear: a rectifier or a
     batch normalisation there would bend what the loss made of the plane.
@@ -121,11 +121,12 @@ def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int)
         if len(losses) == 50 or images + setting.batch == end:
             # Sync: what the losses were, once in many steps.
             values = mx.nd.concat(*losses, dim=0).asnumpy()
-            bad = first_not_finite(values)
-            if bad is not None:
+            bad = np.flatnonzero(~np.isfinite(values))
+            if len(bad):
+                where = step + 1 - len(losses) + bad[0]
                 raise GalleryError(
-                    f"{name}: the loss of step {step + 1 - len(losses) + bad} is not finite, got "
-                    f"{values[bad]}; lower its lr in tools/gallery/settings.py"
+                    f"{name}: the loss of step {where} is not finite, got {values[bad[0]]}; "
+                    "lower its lr in tools/gallery/settings.py"
                 )
             losses = []
     rate = end / (time.perf_counter() - began)
@@ -193,12 +194,12 @@ def _spread_centres(head: gluon.Block, length: float) -> None:
 def _shuffled_batches(
     labels: np.ndarray, batch: int, end: int, random: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    left = np.empty(0, np.int64)
+    rows = np.empty(0, np.int64)
     for _ in range(end // batch):
-        while len(left) < batch:
-            left = np.concatenate([left, random.permutation(len(labels))])
-        yield left[:batch]
-        left = left[batch:]
+        while len(rows) < batch:
+            rows = np.concatenate([rows, random.permutation(len(labels))])
+        yield rows[:batch]
+        rows = rows[batch:]
 
 
 def _person_batches(
@@ -215,8 +216,8 @@ def _person_batches(
 
 
 def shift(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return images (B, 28, 28), each moved by up to MOST_SHIFT pixels; what is left is black."""
-    side, most = images.shape[1], MOST_SHIFT
+    """Return images (B, 28, 28), each moved by up to MAX_SHIFT_PIXELS; the border is black."""
+    side, most = images.shape[1], MAX_SHIFT_PIXELS
     padded = np.pad(images, ((0, 0), (most, most), (most, most)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2))
     down, right = random.integers(0, 2 * most + 1, (2, len(images)))

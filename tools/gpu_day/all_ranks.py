@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.dali import PATHS
 from tools.gpu_day.commands import Ended, python, run
 from tools.gpu_day.gpu_watch import GpuWatch
 from tools.gpu_day.results import Parts, Skipped
@@ -50,16 +50,29 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
     with parts.part(f"{MBF}, {ranks} ranks"):
         watch = GpuWatch(setting.scratch / "runs" / "mbf-001", MEMORY_AT)
         done = train(
-            *(setting, "mbf", *PLAIN, device, f"train.max_steps={MBF_STEPS}"),
-            **{"ranks": ranks, "cfg": MBF, "limit_s": LIMIT_S, "while_running": watch},
+            setting,
+            "mbf",
+            *PLAIN,
+            device,
+            f"train.max_steps={MBF_STEPS}",
+            ranks=ranks,
+            cfg=MBF,
+            limit_s=LIMIT_S,
+            while_running=watch,
         )
         done.require_finished()
         parts.measured(f"{MBF}, {ranks} ranks", done.speed())
         _report_watch(parts, watch, ranks)
     with parts.part(f"{R50}, {ranks} ranks"):
         done = train(
-            *(setting, "r50", *PLAIN, device, f"train.max_steps={R50_STEPS}"),
-            **{"ranks": ranks, "cfg": R50, "limit_s": LIMIT_S},
+            setting,
+            "r50",
+            *PLAIN,
+            device,
+            f"train.max_steps={R50_STEPS}",
+            ranks=ranks,
+            cfg=R50,
+            limit_s=LIMIT_S,
         )
         done.require_finished()
         parts.measured(f"{R50}, {ranks} ranks", done.speed())
@@ -68,11 +81,17 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
         what = f"decode mode {mode}, {ranks} ranks"
         with parts.part(what):
             if time.monotonic() + longest > end:
-                raise Skipped("no time was left; --patience 2 gives the steps twice as long")
+                raise Skipped("no time remains; --patience 2 gives the steps twice as long")
             done = train(
-                *(setting, f"mode-{mode}", *PLAIN, device, f"train.max_steps={MODE_STEPS}"),
+                setting,
+                f"mode-{mode}",
+                *PLAIN,
+                device,
+                f"train.max_steps={MODE_STEPS}",
                 f"data.decode={mode}",
-                **{"ranks": ranks, "cfg": MBF, "limit_s": LIMIT_S},
+                ranks=ranks,
+                cfg=MBF,
+                limit_s=LIMIT_S,
             )
             longest = max(longest, done.ended.seconds)
             done.require_finished()
@@ -87,10 +106,10 @@ def _refused(setting: Setting, ranks: int, variables: dict[str, str]) -> Ended:
 
 
 def _report_watch(parts: Parts, watch: GpuWatch, ranks: int) -> None:
-    """Write memory and contexts, if nvidia-smi told them."""
+    """Write memory and contexts, if nvidia-smi reports them."""
     memory, contexts = watch.memory, watch.contexts
     if not memory:
-        parts.add("memory", "skipped", "nvidia-smi told nothing while the ranks trained")
+        parts.add("memory", "skipped", "nvidia-smi reported nothing while the ranks trained")
     else:
         said = {f"step {step}": f"{mib} MiB" for step, mib in memory.items()}
         values = list(memory.values())

@@ -19,10 +19,10 @@ FLIPPED = (1, 10, 100)  # bytes
 CUT_AT = (0.25, 0.5, 0.9)
 FAR = 8.0 / 128  # difference of normalised pixels that the eye might see
 SOS, DHT = b"\xff\xda", b"\xff\xc4"  # start of scan, Huffman tables
-KINDS = (
-    *(f"cut at {share:.0%}" for share in CUT_AT),
-    *(f"{count} bytes flipped" for count in FLIPPED),
-    "tables of zeros",
+KINDS = tuple(
+    [f"cut at {share:.0%}" for share in CUT_AT]
+    + [f"{count} bytes flipped" for count in FLIPPED]
+    + ["tables of zeros"]
 )
 
 

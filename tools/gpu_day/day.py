@@ -118,12 +118,13 @@ class Day:
             "PATH": f"{Path(self.python).parent}:{os.environ.get('PATH', os.defpath)}",
             "PYTHONUNBUFFERED": "1",
         }
+        command = [sys.executable, "-m", "tools.gpu_day.keeper", str(limit_s), str(log)]
+        if step.command:
+            command += [word.replace("{results}", str(results)) for word in step.command]
+        else:
+            command += [self.python, *module]
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tools.gpu_day.keeper", str(limit_s), str(log)),
-                *(word.replace("{results}", str(results)) for word in step.command),
-                *(() if step.command else (self.python, *module)),
-            ],
+            command,
             cwd=ROOT,
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ops.feed import Feed
-from pipeline.decode.autotune import Bytes
+from ops.feed import LoaderKernels
 from pipeline.decode.dali import STD, DecodeGraph
-from pipeline.sampling.augmentation import Augmentation, choose
+from pipeline.sampling.augmentation import Augmentation, choose_params
 
 THREADS = 2
 AUGMENTATIONS = {
@@ -43,7 +42,7 @@ def pixels(
     mode: str,
     augmentation: Augmentation,
     device_id: int | None,
-    feed: Feed | None,
+    feed: LoaderKernels | None,
 ) -> np.ndarray:
     """Return normalised images, float32 (B, 3, H, W), as a loader with this decode mode has them.
 
@@ -52,7 +51,7 @@ def pixels(
     jpegs
         Encoded images of one size.
     mode
-        Name in ``pipeline.decode.decode_paths.PATHS``.
+        Name in ``pipeline.decode.dali.PATHS``.
     augmentation
         What is done to them.
     device_id
@@ -66,13 +65,13 @@ def pixels(
         If they cannot be decoded in this way here.
     """
     size = image_size(jpegs[0])
-    choices = choose(augmentation, np.arange(len(jpegs)), 3, 0, size)
+    params = choose_params(augmentation, np.arange(len(jpegs)), 3, 0, size)
     source = "pixels" if mode == "native" else "jpeg"
     images: list[np.ndarray] | np.ndarray = jpegs
     if mode == "native":
         images = native_pixels(jpegs, size, feed)
     graph = DecodeGraph(len(jpegs), mode, THREADS, 1, device_id, augmentation, source)
-    graph.feed(images, choices)
+    graph.feed(images, params)
     taken = graph.take()
     if hasattr(taken, "as_cpu"):
         taken = taken.as_cpu()
@@ -81,14 +80,17 @@ def pixels(
     return found
 
 
-def native_pixels(jpegs: list[np.ndarray], size: tuple[int, int], feed: Feed | None) -> np.ndarray:
+def native_pixels(
+    jpegs: list[np.ndarray], size: tuple[int, int], feed: LoaderKernels | None
+) -> np.ndarray:
     """Return the pixels of the compiled decoder, uint8 (B, H, W, 3)."""
     if feed is None:
         raise RuntimeError("there are no compiled functions")
-    batch, out = Bytes(jpegs), np.empty((len(jpegs), *size, 3), np.uint8)
+    addresses = np.array([jpeg.ctypes.data for jpeg in jpegs])
+    sizes, out = np.array([jpeg.size for jpeg in jpegs]), np.empty((len(jpegs), *size, 3), np.uint8)
     decoder = feed.decoder(THREADS)
     try:
-        started = decoder.to_pixels(batch.addresses, batch.sizes, size, out, batch)
+        started = decoder.to_pixels(addresses, sizes, size, out, source=jpegs)
         left = decoder.wait(started)
     finally:
         decoder.close()

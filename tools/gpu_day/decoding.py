@@ -8,9 +8,10 @@ import json
 import numpy as np
 
 import ops
-from pipeline.decode.autotune import sample
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.autotune import sample_rows
+from pipeline.decode.dali import PATHS
 from pipeline.records.open import open_records
+from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.damaged_images import KINDS, outcome
@@ -28,7 +29,7 @@ def measure(setting: Setting, parts: Parts) -> None:
     device_id = 0 if setting.gpus else None
     modes = list(PATHS) if setting.gpus else ["cpu", "native"]
     records = open_records(setting.records, setting.scratch)
-    _, jpegs = sample(records, IMAGES)
+    jpegs = list(RecordReader(records).gather(sample_rows(records, IMAGES)))
     ops.use("auto")
     compare_modes(parts, jpegs, modes, device_id)
     for mode in modes:
@@ -59,7 +60,7 @@ def compare_modes(
         with parts.part(what):
             found = {}
             for name, augmentation in AUGMENTATIONS.items():
-                image = pixels(jpegs, mode, augmentation, device_id, ops.feed())
+                image = pixels(jpegs, mode, augmentation, device_id, ops.loader_kernels())
                 found[name] = difference(image, true[name])
             said = {name: f"{d.mean} mean, {d.largest} at most" for name, d in found.items()}
             wrong = {name: said[name] for name, d in found.items() if not d.small}

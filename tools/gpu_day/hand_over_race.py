@@ -16,8 +16,8 @@ import numpy as np
 from heads import build_head
 from nets import build_net
 from pipeline.decode.dali import MEAN, STD, DecodeGraph
-from pipeline.decode.to_mxnet import hand_over
-from pipeline.sampling.augmentation import Augmentation, Choices, choose
+from pipeline.decode.to_mxnet import copy_to_ndarray
+from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
 from training.step import build_optimizer, collect_parameters, train_step
 
 DEPTH = 2  # batches in the graph, as the loader has them
@@ -54,7 +54,7 @@ def wrong_batches(
     trainer = mx.gluon.Trainer(parameters, optimizer, kvstore=None)
     label = mx.nd.array(np.arange(batch_size) % PEOPLE, ctx=device)
     margin = mx.nd.ones((1,), ctx=device)
-    sent: deque[tuple[np.ndarray, Choices]] = deque()
+    sent: deque[tuple[np.ndarray, AugmentParams]] = deque()
     held: deque[tuple[mx.nd.NDArray, mx.nd.NDArray]] = deque()
     at_once, later = [], []
     for number in range(batches + DEPTH - 1):
@@ -62,7 +62,7 @@ def wrong_batches(
         graph.feed(*sent[-1])
         if len(sent) < DEPTH:
             continue
-        image = hand_over(graph.take().as_tensor(), device)
+        image = copy_to_ndarray(graph.take().as_tensor(), device)
         graph.release()
         expected = mx.nd.array(_expected(*sent.popleft()), ctx=device)
         # Not read before the end: a wait would take the device the work that it must not overtake.
@@ -79,17 +79,17 @@ def wrong_batches(
     }
 
 
-def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, Choices]:
+def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, AugmentParams]:
     """Return pixels (B, H, W, 3) that no two batches share, and who is mirrored."""
     random = np.random.default_rng(number)
     pixels = random.integers(0, 256, (batch_size, size, size, 3), np.uint8)
     ids = np.arange(batch_size, dtype=np.int64) + number * batch_size
-    return pixels, choose(MIRROR, ids, 0, 0, (size, size))
+    return pixels, choose_params(MIRROR, ids, 0, 0, (size, size))
 
 
-def _expected(pixels: np.ndarray, choices: Choices) -> np.ndarray:
+def _expected(pixels: np.ndarray, params: AugmentParams) -> np.ndarray:
     """Return what DALI and the hand-over are to make of pixels, (B, 3, H, W) float32."""
-    turned = np.where(choices.mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
+    turned = np.where(params.mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
     planes = turned.transpose(0, 3, 1, 2).astype(np.float32)
     return np.ascontiguousarray((planes - np.float32(MEAN)) / np.float32(STD))
 

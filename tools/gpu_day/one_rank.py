@@ -91,7 +91,11 @@ def measure(setting: Setting, parts: Parts) -> None:
         if not setting.gpus:
             raise Skipped("no GPU")
         fast = train(
-            *(setting, "speed", "train.max_steps=100", "eval.sets=[]", "run.device=gpu"),
+            setting,
+            "speed",
+            "train.max_steps=100",
+            "eval.sets=[]",
+            "run.device=gpu",
             cfg="mbf_arcface.yaml",
             limit_s=LIMIT_S,
         )
@@ -108,8 +112,12 @@ def compare_losses(
         jobs = [
             pool.submit(
                 partial(train, limit_s=LIMIT_S, variables=variant.variables),
-                *(setting, f"losses{number}", *SMALL, *variant.overrides),
-                *("data.decode=cpu", f"train.max_steps={steps}"),  # the same pixels for all
+                setting,
+                f"losses{number}",
+                *SMALL,
+                *variant.overrides,
+                "data.decode=cpu",  # the same pixels for all
+                f"train.max_steps={steps}",
                 *GENTLE,
             )
             for number, variant in enumerate(variants)
@@ -152,7 +160,9 @@ def change_devices(setting: Setting, end: int) -> tuple[Run, dict[str, str]]:
         where = "cpu" if variables else setting.device
         last = place == 2
         run = train(
-            *(setting, "changing", *overrides),
+            setting,
+            "changing",
+            *overrides,
             limit_s=LIMIT_S,
             variables=variables,
             while_running=None if last else _kill_after(folder, len_before=seen),

@@ -65,11 +65,8 @@ def table(lines: Mapping[int, dict[str, Any]]) -> list[str]:
     lines
         The line of each step by its number, as ``results.read_lines`` gives them.
     """
-    return [
-        "| | state |",
-        "|---|---|",
-        *(f"| {claim.what} | {_cell(state(claim, lines))} |" for claim in CLAIMS),
-    ]
+    rows = [f"| {claim.what} | {_cell(state(claim, lines))} |" for claim in CLAIMS]
+    return ["| | state |", "|---|---|", *rows]
 
 
 def state(claim: Claim, lines: Mapping[int, dict[str, Any]]) -> str:

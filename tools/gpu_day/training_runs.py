@@ -15,8 +15,11 @@ from tools.gpu_day.commands import Ended, python, run
 from tools.gpu_day.setting import ROOT, Setting
 
 SMALL = (
-    *("data.batch_size=16", "net.width=0.25", "train.log_every=1"),
-    *("train.checkpoint_every=1000", "eval.sets=[]"),
+    "data.batch_size=16",
+    "net.width=0.25",
+    "train.log_every=1",
+    "train.checkpoint_every=1000",
+    "eval.sets=[]",
 )
 """Overrides of demo.yaml for runs that are about something else than their speed."""
 

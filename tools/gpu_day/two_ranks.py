@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.decode.autotune import sample
+from pipeline.decode.autotune import sample_rows
 from pipeline.records.open import open_records
+from pipeline.records.reader import RecordReader
 from pipeline.records.writer import write_record_set
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.damaged_images import damage
@@ -98,7 +99,7 @@ def damaged(setting: Setting) -> Run:
     """Train on a set with a damaged image; return the run."""
     folder = setting.scratch / "damaged"
     records = open_records(setting.records, setting.scratch)
-    _, jpegs = sample(records, IMAGES)
+    jpegs = RecordReader(records).gather(sample_rows(records, IMAGES))
     images = [(place // 2, jpeg.tobytes()) for place, jpeg in enumerate(jpegs)]
     place = DAMAGED_KEY - 1  # keys count from 1
     images[place] = (images[place][0], damage(images[place][1], "cut at 50%"))
@@ -126,7 +127,10 @@ def short(setting: Setting, name: str) -> Run:
 def _pair(setting: Setting, name: str, *overrides: str, while_running=None) -> Run:
     small = (*SMALL, "data.batch_size=4", f"run.device={setting.device}", "data.decode=cpu")
     return train(
-        *(setting, name, *small, *overrides),
+        setting,
+        name,
+        *small,
+        *overrides,
         ranks=2,
         limit_s=LIMIT_S,
         while_running=while_running,

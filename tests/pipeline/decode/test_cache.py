@@ -33,7 +33,7 @@ def test_pictures_are_there_for_whoever_opens_the_set(records, tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (1, 112, 112, 3), dtype=np.uint8)
     first.store(np.array([3]), picture)
     assert second.missing(np.array([3, 1])).tolist() == [1]
-    assert (second.pictures[3] == picture[0]).all()
+    assert (second.images[3] == picture[0]).all()
     for cache in (first, second):
         assert len(caches(tmp_path)) == 1
         cache.close()
@@ -45,7 +45,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decode.cache import DecodedCache
 from pipeline.records import open_records
 cache = DecodedCache(open_records(sys.argv[1], sys.argv[2]), 10, Path(sys.argv[2]))
 cache.store(np.array([2]), np.full((1, 112, 112, 3), 7, np.uint8))
@@ -67,7 +67,7 @@ def leave(records, folder):
 def test_what_a_killed_process_has_left_is_used_or_removed(records, make_records, tmp_path):
     left = leave(records, tmp_path)
     again = DecodedCache(records, 10, tmp_path)
-    assert again.missing(np.arange(4)).tolist() == [0, 1, 3] and (again.pictures[2] == 7).all()
+    assert again.missing(np.arange(4)).tolist() == [0, 1, 3] and (again.images[2] == 7).all()
     other = open_records(make_records(5, 4), tmp_path / "scan")
     held = DecodedCache(other, 10, tmp_path)
     assert len(caches(tmp_path)) == 2  # in use: it stays
@@ -129,7 +129,7 @@ def test_a_process_that_ends_without_closing_removes_it(records, tmp_path):
     program = """
 import sys
 from pathlib import Path
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decode.cache import DecodedCache
 from pipeline.records import open_records
 cache = DecodedCache(open_records(sys.argv[1], sys.argv[2]), 10, Path(sys.argv[2]))
 """
@@ -143,7 +143,7 @@ def test_a_set_that_does_not_fit_is_refused(records, tmp_path):
     with pytest.raises(CacheError) as caught:
         DecodedCache(records, 0, tmp_path)
     assert str(caught.value) == (
-        f"data.decoded_cache_mib: the pictures of {records.name} need 1 MiB decoded, got 0; raise "
+        f"data.decoded_cache_mib: the images of {records.name} need 1 MiB decoded, got 0; raise "
         "it, or set it to 0"
     )
     assert caches(tmp_path) == []

@@ -39,5 +39,5 @@ def test_people_with_few_images_are_left_out_and_the_others_numbered_densely():
 
 
 def test_origins_of_a_set_are_its_labels():
-    assert origins_of(3, 2).tolist() == [[3, 0], [3, 1]]
-    assert origins_of(SHARED, 1).tolist() == [[-1, 0]]
+    assert origins_of(3, np.arange(2)).tolist() == [[3, 0], [3, 1]]
+    assert origins_of(SHARED, np.array([7])).tolist() == [[-1, 7]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.records import index_cache
+from pipeline.records import index_cache, record_set
 from pipeline.records.index_cache import (
     image_index,
     keep_columns,
@@ -19,7 +19,8 @@ from pipeline.records.index_cache import (
     narrow,
     write_image_index,
 )
-from pipeline.records.open import RecordError, RecordSet
+from pipeline.records.open import open_records
+from pipeline.records.record_set import RecordError, RecordSet
 
 
 def no_locks(*arguments):
@@ -47,7 +48,7 @@ def table_of(keys, offsets) -> RecordSet:
 @pytest.mark.parametrize("lines", [1, 3, 1 << 14])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_image_index_of_all_lengths_of_numbers(tmp_path, monkeypatch, lines, dtype):
-    monkeypatch.setattr(index_cache, "LINES", lines)
+    monkeypatch.setattr(record_set, "LINES", lines)
     keys = np.array([0, 9, 10, 99, 100, 101_010, 2**31 - 1], dtype)
     offsets = np.array([0, 1 << 40, 7, 10**12, 10, 90, 2**62])
     write_image_index(table_of(keys, offsets), tmp_path / "images.idx")
@@ -101,7 +102,7 @@ def test_ranks_share_an_image_index(tmp_path, monkeypatch):
     assert len(found) == 8 and len(set(found)) == len(written) == 1
     (path,) = set(found)
     assert path.parent == folder and len(path.read_text().splitlines()) == 5000
-    # Found again when the run goes on; another selection of pictures is another file.
+    # Found again when the run goes on; another selection of images is another file.
     assert image_index(records, folder) == path and len(written) == 1
     assert image_index(table_of(records.keys[1:], records.offsets[1:]), folder) != path
     # A file system without locks: every rank writes, and what it writes is the same.
@@ -110,17 +111,6 @@ def test_ranks_share_an_image_index(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="file/index: cannot be written, got Not a directory; "):
         image_index(records, tmp_path / "file" / "index")
-
-
-def test_order_of_the_file_is_found_piece_by_piece(monkeypatch):
-    monkeypatch.setattr(index_cache, "LINES", 3)
-    for swapped in range(8):
-        offsets = np.arange(9) * 10
-        offsets[[swapped, swapped + 1]] = offsets[[swapped + 1, swapped]]
-        expected = list(range(9))
-        expected[swapped : swapped + 2] = swapped + 1, swapped
-        assert table_of(np.arange(9), offsets).in_file_order().tolist() == expected
-    assert table_of(np.arange(9), np.arange(9) * 10).in_file_order() is None
 
 
 def test_columns_are_kept_once_as_they_are(tmp_path, monkeypatch):
@@ -152,3 +142,10 @@ def test_numbers_are_narrowed_where_nothing_is_lost(numbers, dtype):
     numbers = np.array(numbers)
     assert narrow(numbers).dtype == dtype
     np.testing.assert_array_equal(narrow(numbers), numbers)
+
+
+def test_image_index_lists_the_images_alone(make_records, tmp_path):
+    folder = make_records(4, 3)
+    write_image_index(open_records(folder, tmp_path), tmp_path / "images.idx")
+    lines = (folder / "train.idx").read_text().splitlines()
+    assert (tmp_path / "images.idx").read_text().splitlines() == lines[1:13]  # keys 1 to 12

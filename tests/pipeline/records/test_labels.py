@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.records import RecordError, open_records
 from pipeline.records import open as records_module
-from pipeline.records.open import RecordError, open_records
 from pipeline.records.reader import RecordReader
 from pipeline.records.writer import _payload, frame, write_record_set
 

@@ -18,12 +18,13 @@ import pytest
 
 import ops
 from pipeline.decode.cache import DecodedCache
-from pipeline.decode.decoders import fill
-from pipeline.decode.native import PictureDecoder
+from pipeline.decode.decoders import CachedDecoder
+from pipeline.decode.native import JpegFallbackDecoder
 from pipeline.records import mapped
+from pipeline.records.mapped import RecordError, check_file
 from pipeline.records.open import open_records
-from pipeline.records.reader import Memory, RecordReader
-from pipeline.records.recordio import RecordError, check_file, map_rec, read_headers
+from pipeline.records.reader import RecordReader
+from pipeline.records.recordio import map_rec, read_headers
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -49,11 +50,10 @@ PROGRAM = """
 import json, os, sys
 from pathlib import Path
 import ops
-from pipeline import mapped
-from pipeline.augmentation import Augmentation
-from pipeline.decoded_cache import DecodedCache
+from pipeline.decode.cache import DecodedCache
 from pipeline.loader import build_loader
 from pipeline.records import RecordError, open_records
+from pipeline.sampling.augmentation import Augmentation
 
 guarded, cases = map(json.loads, sys.argv[1:])
 if not guarded:  # a host without a compiler
@@ -266,7 +266,7 @@ def test_headers_are_the_same_however_they_are_read(folder, guard):
     data = map_rec(folder / "train.rec")
     assert not mapped.is_guarded(data)
     copied = read_headers(data, offsets)
-    for name in ("magic", "continued", "length", "flag"):
+    for name in ("magic", "cflag", "length", "flag"):
         assert (getattr(once, name) == getattr(copied, name)).all()
         assert (getattr(once, name) == getattr(again, name)).all()
 
@@ -283,7 +283,7 @@ def test_pieces_are_copied(tmp_path, monkeypatch, forbidden):
                 ctypes.set_errno(errno.EPERM)
                 return -1
 
-        monkeypatch.setattr(mapped, "_system", System)
+        monkeypatch.setattr(mapped, "libc", System)
     monkeypatch.setattr(mapped, "_CALL_BYTES", 20 * PAGE)
     random = np.random.default_rng(1)
     for count in (0, 1, 5, 3000):
@@ -298,27 +298,27 @@ def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
     folder = shutil.copytree(make_records(4, 5), tmp_path / "set")
     records = open_records(folder, tmp_path)
     ops.use("native")
-    feed = ops.feed()
+    feed = ops.loader_kernels()
     ops.use("plain")
     reader = RecordReader(records, feed)
     cache = DecodedCache(records, 100, tmp_path)
-    decoder = PictureDecoder(records, reader, 20, 1, feed)
+    jpegs = JpegFallbackDecoder(reader, max_images=20, threads=1, kernels=feed)
+    decoder = CachedDecoder(cache, jpegs, groups=iter, normalizer=None)
     os.truncate(folder / "train.rec", 8 * PAGE)
     with pytest.raises(RecordError, match=r"became shorter"):
-        fill(cache, np.arange(20), decoder, Memory(0))
+        decoder.fill(np.arange(20))
     assert len(cache.missing(np.arange(20))) == 20
     decoder.close()
-    cache.close()
 
 
 def test_decoded_pictures_that_somebody_makes_shorter(faces_cache, guard):
     cache, path = faces_cache
     cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))
-    cache.check_file()
+    check_file(cache.images)
     os.truncate(path, PAGE)
     cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))  # does not end the process
     with pytest.raises(RecordError, match=rf"^{path}: became shorter while .*; give the same com"):
-        cache.check_file()
+        check_file(cache.images)
     cache.close()
 
 

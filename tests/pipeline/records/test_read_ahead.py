@@ -1,15 +1,213 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of mapped files."""
+"""Read-ahead: what is asked for, and when."""
 
 from __future__ import annotations
 
 import mmap
+import os
+import time
 
 import numpy as np
+import pytest
 
-from pipeline.records.read_ahead import pages_of
+import ops
+from pipeline.records import read_ahead as module
+from pipeline.records.open import open_records
+from pipeline.records.read_ahead import (
+    CALLS_AFTER_MISS,
+    MAX_GAP_OVER_MEAN,
+    ReadAhead,
+    are_resident,
+    pages_of,
+)
+from pipeline.records.reader import RecordReader
+from pipeline.records.recordio import map_rec, read_headers
 
 PAGE = mmap.PAGESIZE
+FETCH_SECONDS = 120
+
+
+class System:
+    """What stands in for the system: says what is in memory and takes advice down."""
+
+    def __init__(self, held: bool):
+        self.held = held
+        self.asked: list[tuple[int, int]] = []  # (offset, bytes), page by page together
+        self.calls = 0  # with something in them
+        self.random = 0
+
+    def are_resident(self, data, start, size):
+        assert (start % PAGE == 0).all() and (start + size <= data.size).all()
+        return self.held
+
+    def advise(self, data, start, size, advice):
+        if advice == mmap.MADV_RANDOM:
+            self.random += 1
+            return
+        assert advice == mmap.MADV_WILLNEED
+        self.read_ahead(data, start, size)
+
+    def read_ahead(self, data, start, size):  # as ops.feed has it
+        assert (start % PAGE == 0).all() and (start + size <= data.size).all()
+        self.asked = list(zip(start.tolist(), size.tolist()))
+        self.calls += 1
+
+
+@pytest.fixture
+def system(monkeypatch):
+    system = System(held=False)
+    monkeypatch.setattr(module, "are_resident", system.are_resident)
+    monkeypatch.setattr(module, "advise", system.advise)
+    return system
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def read_ahead(request, system, tiny_records, tmp_path):
+    records = open_records(tiny_records, tmp_path)
+    return ReadAhead(
+        records, RecordReader(records, system if request.param == "compiled" else None)
+    )
+
+
+ROWS = np.array([3, 90, 17, 41])
+
+
+def test_what_is_missing_is_asked_for_however_long_nobody_has_waited(system, read_ahead):
+    for count in range(1, 1001):
+        read_ahead(ROWS)
+        assert system.calls == count
+    assert system.random == 1  # and told once how the file is read
+
+
+def test_what_is_in_memory_is_not_asked_for(system, read_ahead):
+    system.held = True
+    for _ in range(1000):
+        read_ahead(ROWS)
+    assert system.calls == 0
+    system.held = False  # it was driven out
+    read_ahead(ROWS)
+    assert system.calls == 1
+
+
+def test_asking_goes_on_for_a_while_since_few_pages_are_looked_for(system, read_ahead):
+    read_ahead(ROWS)
+    system.held = True
+    for _ in range(1000):
+        read_ahead(ROWS)
+    assert system.calls == CALLS_AFTER_MISS
+
+
+def test_where_the_system_does_not_tell_all_is_asked_for(
+    system, monkeypatch, tiny_records, tmp_path
+):
+    monkeypatch.setattr(module, "is_residency_visible", lambda path: False)
+    system.held = True  # so it says of a file that this process could not write
+    records = open_records(tiny_records, tmp_path)
+    read_ahead = ReadAhead(records, RecordReader(records))
+    for count in range(1, 201):
+        read_ahead(ROWS)
+        assert system.calls == count
+
+
+def test_nothing_is_asked_for_where_nothing_is_read(system, read_ahead):
+    read_ahead(np.empty(0, dtype=np.int64))
+    assert system.calls == 0
+
+
+def covered(records, rows, asked):
+    """Return whether the pages of each row's record are asked for."""
+    headers = read_headers(map_rec(records.files[0]), records.offsets[rows])
+    pages = {p for start, size in asked for p in range(start // PAGE, -(-(start + size) // PAGE))}
+    return [
+        set(range(offset // PAGE, -(-(offset + 8 + length) // PAGE))) <= pages
+        for offset, length in zip(records.offsets[rows].tolist(), headers.length.tolist())
+    ]
+
+
+def sized(*sizes):
+    """Return images of so many bytes, which nobody could decode."""
+    return [(0, b"\xff\xd8" + bytes(size - 4) + b"\xff\xd9") for size in sizes]
+
+
+def test_records_are_asked_for_as_long_as_they_are(system, make_records, tmp_path):
+    sizes = np.random.default_rng(0).integers(3_000, 30_000, 50)
+    folder = make_records(1, 50, pictures=sized(*sizes), header=False)
+    records = open_records(folder, tmp_path)
+    read_ahead = ReadAhead(records, RecordReader(records, system))
+    for rows in (np.array([30, 7, 12, 49, 0]), np.arange(50)):
+        read_ahead(rows)
+        assert all(covered(records, rows, system.asked))
+    assert system.asked == [(0, os.path.getsize(records.files[0]))]  # neighbours are one piece
+    read_ahead(np.array([7]))
+    start = records.offsets[7] // PAGE * PAGE
+    assert system.asked == [(start, records.offsets[8] - start)]
+
+
+def test_records_that_are_left_out_are_not_asked_for(system, make_records, tmp_path):
+    folder = make_records(1, 400, pictures=sized(*[9_000] * 400), header=False)
+    lines = (folder / "train.idx").read_text().splitlines(keepends=True)
+    (folder / "train.idx").write_text("".join(lines[:20] + lines[380:]))
+    records = open_records(folder, tmp_path)
+    reader = RecordReader(records, system)
+    read_ahead = ReadAhead(records, reader)
+    reader.gather(np.arange(40))  # from which it learns how long images are
+    read_ahead(np.array([19]))
+    assert all(covered(records, np.array([19]), system.asked))
+    assert sum(size for _, size in system.asked) <= MAX_GAP_OVER_MEAN * 2 * 9_000  # of 3 million
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_records_in_another_order_are_asked_for_by_their_mean(
+    system, make_records, tmp_path, compiled
+):
+    folder = make_records(1, 60, pictures=sized(*[9_000] * 60), header=False)
+    lines = [line.split("\t") for line in (folder / "train.idx").read_text().splitlines()]
+    keys = np.random.default_rng(0).permutation(len(lines)) + 1
+    text = "".join(f"{key}\t{offset}\n" for key, (_, offset) in zip(keys, lines))
+    (folder / "train.idx").write_text(text)
+    records = open_records(folder, tmp_path)
+    read_ahead = ReadAhead(records, RecordReader(records, system if compiled else None))
+    rows = np.arange(0, 60, 20)
+    read_ahead(rows)
+    assert all(covered(records, rows, system.asked))
+    assert sum(size for _, size in system.asked) < 3 * (2 * 9_100 + 2 * PAGE)
+
+
+def test_every_file_is_asked_for_its_own(system, make_records, tmp_path):
+    folders = [make_records(4, 3), make_records(3, 2, header=False)]
+    records = open_records(folders, tmp_path)
+    read_ahead = ReadAhead(records, RecordReader(records, system))
+    read_ahead(np.arange(len(records)))
+    assert system.calls == 2 and system.random == 2
+
+
+@pytest.mark.parametrize("operators", ["native", "plain"])
+def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, operators):
+    ops.use(operators)
+    folder = make_records(1, 100, pictures=sized(*[20_000] * 100), header=False)
+    records = open_records(folder, tmp_path)
+    with open(records.files[0], "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    data = map_rec(records.files[0])
+    rows = np.array([70, 10, 40])
+
+    def held(rows):
+        pages = pages_of(data, records.offsets[rows], np.full(len(rows), 20_032))
+        return are_resident(data, *pages)
+
+    if held(np.array([99])):
+        pytest.skip("this file system keeps its files in memory")
+    read_ahead = ReadAhead(records, RecordReader(records, ops.loader_kernels()))
+    assert not held(rows)
+    read_ahead(rows)
+    until = time.monotonic() + FETCH_SECONDS
+    while not held(rows) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert held(rows)
+    assert not held(np.array([99])) and not held(
+        np.array([25])
+    )  # others were not fetched with them
 
 
 def test_pages_are_whole_together_and_inside_the_file():

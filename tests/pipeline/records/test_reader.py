@@ -1,200 +1,176 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read ahead, and when."""
+"""Images by row: as lists and as one array, from whole records and records in parts."""
 
 from __future__ import annotations
 
-import mmap
-import os
-import time
+import struct
 
 import numpy as np
 import pytest
 
 import ops
-from pipeline.records import reader as reader_module
+from pipeline.records.mapped import RecordError
 from pipeline.records.open import open_records
-from pipeline.records.read_ahead import all_in_memory, pages_of
-from pipeline.records.reader import ASK_AGAIN, ASKED_OVER_MEAN, RecordReader
-from pipeline.records.recordio import map_rec
-
-PAGE = mmap.PAGESIZE
-FETCH_SECONDS = 120
+from pipeline.records.reader import BufferRing, RecordReader
+from pipeline.records.writer import MAGIC_BYTES
 
 
-class System:
-    """What stands in for the system: says what is in memory and takes advice down."""
-
-    def __init__(self, held: bool):
-        self.held = held
-        self.asked: list[tuple[int, int]] = []  # (offset, bytes), page by page together
-        self.calls = 0  # with something in them
-        self.random = 0
-
-    def all_in_memory(self, data, begin, size):
-        assert (begin % PAGE == 0).all() and (begin + size <= data.size).all()
-        return self.held
-
-    def advise(self, data, begin, size, advice):
-        if advice == mmap.MADV_RANDOM:
-            self.random += 1
-            return
-        assert advice == mmap.MADV_WILLNEED
-        self.read_ahead(data, begin, size)
-
-    def read_ahead(self, data, begin, size):  # as ops.feed has it
-        assert (begin % PAGE == 0).all() and (begin + size <= data.size).all()
-        self.asked = list(zip(begin.tolist(), size.tolist()))
-        self.calls += 1
+@pytest.fixture(scope="module")
+def feed():
+    ops.use("native")
+    found = ops.loader_kernels()
+    ops.use("plain")
+    return found
 
 
-@pytest.fixture
-def system(monkeypatch):
-    system = System(held=False)
-    monkeypatch.setattr(reader_module, "all_in_memory", system.all_in_memory)
-    monkeypatch.setattr(reader_module, "advise", system.advise)
-    return system
+def patch(path, offset: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)
 
 
-@pytest.fixture(params=["compiled", "plain"])
-def reader(request, system, tiny_records, tmp_path):
-    records = open_records(tiny_records, tmp_path)
-    return RecordReader(records, system if request.param == "compiled" else None)
+def holding_magic(*places: int, size: int = 400) -> bytes:
+    """Return bytes that begin like a JPEG and hold the magic number at some places."""
+    noise = bytearray(np.random.default_rng(len(places)).integers(0, 200, size, np.uint8))
+    noise[:4] = b"\xff\xd8\xff\xe0"
+    for place in places:
+        noise[place : place + 4] = MAGIC_BYTES
+    return bytes(noise)
 
 
-ROWS = np.array([3, 90, 17, 41])
-
-
-def test_what_is_missing_is_asked_for_however_long_nobody_has_waited(system, reader):
-    for count in range(1, 1001):
-        reader.read_ahead(ROWS)
-        assert system.calls == count
-    assert system.random == 1  # and told once how the file is read
-
-
-def test_what_is_in_memory_is_not_asked_for(system, reader):
-    system.held = True
-    for _ in range(1000):
-        reader.read_ahead(ROWS)
-    assert system.calls == 0
-    system.held = False  # it was driven out
-    reader.read_ahead(ROWS)
-    assert system.calls == 1
-
-
-def test_asking_goes_on_for_a_while_since_few_pages_are_looked_for(system, reader):
-    reader.read_ahead(ROWS)
-    system.held = True
-    for _ in range(1000):
-        reader.read_ahead(ROWS)
-    assert system.calls == ASK_AGAIN
-
-
-def test_where_the_system_does_not_tell_all_is_asked_for(
-    system, monkeypatch, tiny_records, tmp_path
-):
-    monkeypatch.setattr(reader_module, "tells", lambda path: False)
-    system.held = True  # so it says of a file that this process could not write
-    reader = RecordReader(open_records(tiny_records, tmp_path))
-    for count in range(1, 201):
-        reader.read_ahead(ROWS)
-        assert system.calls == count
-
-
-def test_nothing_is_asked_for_where_nothing_is_read(system, reader):
-    reader.read_ahead(np.empty(0, dtype=np.int64))
-    assert system.calls == 0
-
-
-def covered(records, rows, asked):
-    """Return whether the pages of each row's record are asked for."""
-    headers = reader.read_headers(map_rec(records.files[0]), records.offsets[rows])
-    pages = {p for begin, size in asked for p in range(begin // PAGE, -(-(begin + size) // PAGE))}
-    return [
-        set(range(offset // PAGE, -(-(offset + 8 + length) // PAGE))) <= pages
-        for offset, length in zip(records.offsets[rows].tolist(), headers.length.tolist())
-    ]
-
-
-def sized(*sizes):
-    """Return pictures of so many bytes, which nobody could decode."""
-    return [(0, b"\xff\xd8" + bytes(size - 4) + b"\xff\xd9") for size in sizes]
-
-
-def test_records_are_asked_for_as_long_as_they_are(system, make_records, tmp_path):
-    sizes = np.random.default_rng(0).integers(3_000, 30_000, 50)
-    folder = make_records(1, 50, pictures=sized(*sizes), header=False)
-    records = open_records(folder, tmp_path)
-    reader = RecordReader(records, system)
-    for rows in (np.array([30, 7, 12, 49, 0]), np.arange(50)):
-        reader.read_ahead(rows)
-        assert all(covered(records, rows, system.asked))
-    assert system.asked == [(0, os.path.getsize(records.files[0]))]  # neighbours are one piece
-    reader.read_ahead(np.array([7]))
-    begin = records.offsets[7] // PAGE * PAGE
-    assert system.asked == [(begin, records.offsets[8] - begin)]
-
-
-def test_records_that_are_left_out_are_not_asked_for(system, make_records, tmp_path):
-    folder = make_records(1, 400, pictures=sized(*[9_000] * 400), header=False)
-    lines = (folder / "train.idx").read_text().splitlines(keepends=True)
-    (folder / "train.idx").write_text("".join(lines[:20] + lines[380:]))
-    records = open_records(folder, tmp_path)
-    reader = RecordReader(records, system)
-    reader.gather(np.arange(40))  # from which it learns how long pictures are
-    reader.read_ahead(np.array([19]))
-    assert all(covered(records, np.array([19]), system.asked))
-    assert sum(size for _, size in system.asked) <= ASKED_OVER_MEAN * 2 * 9_000  # of 3 million
+def test_a_buffer_is_valid_for_as_many_calls_as_are_kept():
+    ring = BufferRing(2)
+    first = ring.take(2, 3)
+    assert first.shape == (2, 3) and first.dtype == np.uint8
+    first[:] = 7
+    for _ in range(2):
+        ring.take(2, 3)[:] = 9
+    assert (first == 7).all()
+    ring.take(2, 3)[:] = 5
+    assert (first == 5).all()  # used again
+    assert ring.take(100, 9).shape == (100, 9)  # a larger one is made
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_records_in_another_order_are_asked_for_by_their_mean(
-    system, make_records, tmp_path, compiled
-):
-    folder = make_records(1, 60, pictures=sized(*[9_000] * 60), header=False)
-    lines = [line.split("\t") for line in (folder / "train.idx").read_text().splitlines()]
-    keys = np.random.default_rng(0).permutation(len(lines)) + 1
-    text = "".join(f"{key}\t{offset}\n" for key, (_, offset) in zip(keys, lines))
-    (folder / "train.idx").write_text(text)
+def test_gathered_images_are_those_that_are_read(make_records, tmp_path, feed, compiled):
+    records = open_records([make_records(4, 3), make_records(3, 2, header=False)], tmp_path)
+    reader = RecordReader(records, feed if compiled else None)
+    rows = np.array([17, 0, 12, 5])
+    images = [image.tobytes() for image in reader.read(rows)]
+    array = reader.gather(rows, BufferRing(0))
+    assert isinstance(array, np.ndarray) == compiled
+    for image, row in zip(images, array, strict=True):
+        assert row.tobytes().startswith(image) and not any(row[len(image) + 2 :])
+    listed = reader.gather(rows)
+    assert isinstance(listed, list) and [image.tobytes() for image in listed] == images
+    assert reader.check(rows) is None  # nothing else stands in the records
+
+
+def test_an_image_beside_which_the_others_are_lost_makes_a_list(make_records, tmp_path, feed):
+    large = b"\xff\xd8" + bytes(2_000_000) + b"\xff\xd9"
+    images = [(0, b"\xff\xd8" + bytes(100) + b"\xff\xd9")] * 30
+    records = open_records(make_records(1, 31, pictures=[*images, (0, large)]), tmp_path)
+    reader = RecordReader(records, feed)
+    assert isinstance(reader.gather(np.arange(31), BufferRing(0)), list)
+    assert isinstance(reader.gather(np.arange(30), BufferRing(0)), np.ndarray)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_mean_is_learned_from_what_is_read(make_records, tmp_path, feed, compiled):
+    images = [(0, b"\xff\xd8" + bytes(996) + b"\xff\xd9")] * 300
+    records = open_records(make_records(1, 300, pictures=images), tmp_path)
+    reader = RecordReader(records, feed if compiled else None)
+    assert reader.mean_bytes == records.files[0].stat().st_size // 300
+    for _ in range(40):
+        reader.gather(np.arange(300), BufferRing(0))
+    assert reader.mean_bytes == 1000
+
+
+@pytest.mark.parametrize("row", [0, 3])
+def test_an_image_that_was_cut_off_is_refused(make_records, make_face, tmp_path, row):
+    images = [(0, make_face(0, k)) for k in range(4)]
+    images[row] = (0, images[row][1][:-600])
+    folder = make_records(1, 4, pictures=images)
+    reader = RecordReader(open_records(folder, tmp_path))
+    for call in (reader.gather, reader.check):
+        with pytest.raises(RecordError) as caught:
+            call(np.arange(4))
+        assert str(caught.value) == (
+            f"{folder}/train.rec: the image of key {row + 1} cannot be decoded; fix the record or "
+            "leave its key out of the .idx"
+        )
+    assert len(reader.read(np.arange(4))) == 4
+
+
+def test_a_record_without_an_image_is_refused(make_records, tmp_path):
+    folder = make_records(2, 2)
     records = open_records(folder, tmp_path)
-    reader = RecordReader(records, system if compiled else None)
-    rows = np.arange(0, 60, 20)
-    reader.read_ahead(rows)
-    assert all(covered(records, rows, system.asked))
-    assert sum(size for _, size in system.asked) < 3 * (2 * 9_100 + 2 * PAGE)
+    offset = int(records.offsets[2])
+    patch(folder / "train.rec", offset + 4, struct.pack("<I", 24))
+    with pytest.raises(RecordError) as caught:
+        RecordReader(records).read(np.arange(4))
+    assert str(caught.value) == (
+        f"{folder}/train.rec: the record of key 3 holds no image, got 24 bytes of which header and "
+        "labels take 24; fix the record or leave its key out of the .idx"
+    )
 
 
-def test_every_file_is_asked_for_its_own(system, make_records, tmp_path):
-    folders = [make_records(4, 3), make_records(3, 2, header=False)]
-    records = open_records(folders, tmp_path)
-    reader = RecordReader(records, system)
-    reader.read_ahead(np.arange(len(records)))
-    assert system.calls == 2 and system.random == 2
-
-
-@pytest.mark.parametrize("operators", ["native", "plain"])
-def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, operators):
-    ops.use(operators)
-    folder = make_records(1, 100, pictures=sized(*[20_000] * 100), header=False)
+def test_rec_that_changes_under_the_reader(make_records, tmp_path):
+    folder = make_records(4, 3)
     records = open_records(folder, tmp_path)
-    with open(records.files[0], "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    data = map_rec(records.files[0])
-    rows = np.array([70, 10, 40])
+    reader = RecordReader(records)
+    offset = int(records.offsets[3])
+    patch(folder / "train.rec", offset, bytes(4))
+    with pytest.raises(RecordError) as caught:
+        reader.read(np.array([0, 3]))
+    assert str(caught.value) == (
+        f"{folder}/train.rec: holds no whole record at the place of key 4, got offset {offset}; "
+        "the .rec has changed or is damaged, make or copy it again"
+    )
 
-    def held(rows):
-        pages = pages_of(data, records.offsets[rows], np.full(len(rows), 20_032))
-        return all_in_memory(data, *pages)
 
-    if held(np.array([99])):
-        pytest.skip("this file system keeps its files in memory")
-    reader = RecordReader(records, ops.feed())
-    assert not held(rows)
-    reader.read_ahead(rows)
-    until = time.monotonic() + FETCH_SECONDS
-    while not held(rows) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert held(rows)
-    assert not held(np.array([99])) and not held(
-        np.array([25])
-    )  # others were not fetched with them
+def test_broken_chain_of_parts(make_records, tmp_path):
+    folder = make_records(1, 1, pictures=[(0, holding_magic(100))])
+    records = open_records(folder, tmp_path)
+    offset = int(records.offsets[0])
+    second = offset + 8 + 24 + 100  # the head of the part behind the first one
+    patch(folder / "train.rec", second, bytes(4))
+    with pytest.raises(RecordError) as caught:
+        RecordReader(records).read(np.array([0]))
+    assert str(caught.value) == (
+        f"{folder}/train.rec: holds a broken record in parts at the place of key 1, got offset "
+        f"{offset}; the .rec has changed or is damaged, make or copy it again"
+    )
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("vector_labels", [True, False])
+def test_records_in_parts_are_read_back_exactly(make_records, tmp_path, header, vector_labels):
+    bodies = [
+        holding_magic(100),
+        holding_magic(4),
+        holding_magic(101),  # not at a multiple of 4: not cut
+        holding_magic(100, 104, 200),  # an empty part
+        holding_magic(396),  # at the very end
+        holding_magic(8, 396),
+        holding_magic(4, size=401),
+        holding_magic(),
+    ]
+    pictures = list(enumerate(bodies))
+    folder = make_records(
+        len(bodies), 1, pictures=pictures, header=header, vector_labels=vector_labels
+    )
+    records = open_records(folder, tmp_path)
+    assert [a.tobytes() for a in RecordReader(records).read(np.arange(8))] == bodies
+    assert records.labels.tolist() == list(range(len(bodies)))
+    order = np.array([5, 0, 3])
+    assert [a.tobytes() for a in RecordReader(records).read(order)] == [bodies[i] for i in order]
+
+
+def test_a_record_in_parts_at_the_end_of_the_file(make_records, tmp_path):
+    folder = make_records(1, 1, pictures=[(0, holding_magic(100))], header=False)
+    records = open_records(folder, tmp_path)
+    rec = folder / "train.rec"
+    rec.write_bytes(rec.read_bytes()[: 8 + 24 + 100])
+    with pytest.raises(RecordError, match="ends in the middle of a record in parts at the place"):
+        RecordReader(records).read(np.array([0]))

@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 
 import numpy as np
 import pytest
 
 from pipeline.records import recordio
-from pipeline.records.recordio import MAGIC, RecordError, check_index, read_headers, read_index
+from pipeline.records.mapped import RecordError
+from pipeline.records.recordio import (
+    MAGIC,
+    RecordFile,
+    bytes_after,
+    check_index,
+    frames,
+    read_headers,
+    read_index,
+)
 
 GOOD = "".join(f"{key}\t{key * 48}\n" for key in range(30_000)).encode()
 
@@ -162,7 +172,7 @@ def test_offsets_beyond_the_rec(idx, offset):
     rec, data = idx.with_suffix(".rec"), np.zeros(1000, np.uint8)
     data[:4] = np.frombuffer(MAGIC.to_bytes(4, "little"), np.uint8)
     with pytest.raises(RecordError) as caught:
-        check_index(rec, idx, data, *read_index(idx))
+        check_index(RecordFile(rec, idx, data, *read_index(idx)))
     assert str(caught.value) == (
         f"{rec}: ends before the record of key 7 (offset {offset}), got 1000 bytes; the .rec is "
         "truncated or train.idx belongs to another one"
@@ -181,3 +191,19 @@ def test_labels_that_are_no_numbers_are_read_without_a_warning():
         warnings.simplefilter("error")
         headers = read_headers(record, np.array([0]))
     assert np.isnan(headers.label[0])
+
+
+def frame(cflag: int, size: int) -> bytes:
+    return struct.pack("<II", MAGIC, cflag << 29 | size) + bytes(-(-size // 4) * 4)
+
+
+def test_frames_of_a_record_end_where_it_does():
+    record, more = frame(1, 6) + frame(2, 0) + frame(3, 5), frame(0, 3)
+    data = np.frombuffer(record + more, np.uint8)
+    assert list(frames(data, 0)) == [(1, 8, 6, 16), (2, 24, 0, 24), (3, 32, 5, 40)]
+    assert list(frames(data, 40)) == [(0, 48, 3, 52)]
+    assert bytes_after(data, 0) == len(more) and bytes_after(data, 40) == 0
+    for cut in (data[:20], np.append(data[:16], np.zeros(24, np.uint8))):  # the chain is broken
+        assert list(frames(cut, 0)) == [(1, 8, 6, 16)]
+        assert bytes_after(cut, 0) == len(cut) - 16
+    assert list(frames(data[:7], 0)) == []

@@ -13,8 +13,8 @@ import pytest
 
 import ops
 from pipeline import build_loader
+from pipeline.records import RecordError, open_records
 from pipeline.records import open as records_module
-from pipeline.records.open import RecordError, open_records
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import NO_AUGMENTATION
 from pipeline.sampling.batches import Share
@@ -45,16 +45,6 @@ def test_two_sets_are_one_set_by_set(sets, tmp_path):
     assert read == [pictures[i] for i in mixed]
     for label, (place, there) in zip(records.labels, records.origins[records.labels], strict=True):
         assert label == there + 3 * place
-
-
-def test_ids_tell_the_pictures_of_two_sets_apart(sets, tmp_path):
-    folders, _ = sets
-    one, both = open_records(folders[0], tmp_path), open_records(folders, tmp_path)
-    rows = np.arange(12)
-    assert (one.ids(rows) == one.keys).all()
-    assert (both.ids(rows) == one.keys).all()  # the first set keeps its choices
-    assert len(set(both.ids(np.arange(18)).tolist())) == 18
-    assert both.picture(12) == f"{folders[1]}/train.rec: the picture of key 0"
 
 
 def test_sets_may_share_their_labels(sets, tmp_path):
@@ -142,12 +132,12 @@ def test_sets_that_do_not_go_together(sets, make_face, make_records, tmp_path):
     folders, _ = sets
     narrow = make_records(1, 1, image_size=(112, 96))
     assert refusal([folders[0], narrow], tmp_path) == (
-        f"{narrow}/train.rec: its pictures are 112x96 pixels, got 112x112 in "
-        f"{folders[0]}/train.rec; sets that are read together need pictures of one size"
+        f"{narrow}/train.rec: its images are 112x96 pixels, got 112x112 in "
+        f"{folders[0]}/train.rec; sets that are read together need images of one size"
     )
     again = folders[1] / ".." / folders[1].name
     assert refusal([folders[1], folders[0], again], tmp_path) == (
-        f"data.records: a set stands twice, got {again}/train.rec; name each set once"
+        f"data.records: record set listed twice, got {again}/train.rec; name each set once"
     )
     assert refusal(folders, tmp_path, images_filter=9) == (
         f"data.images_filter: nobody in {folders[0]}/train.rec, {folders[1]}/train.rec has 9 "

@@ -19,8 +19,8 @@ from pipeline.sampling.augmentation import (
     LUMA,
     NO_AUGMENTATION,
     Augmentation,
-    Choices,
-    choose,
+    AugmentParams,
+    choose_params,
     color_matrices,
 )
 from pipeline.sampling.batches import Share
@@ -41,34 +41,34 @@ ONE_BY_ONE = {
 
 
 def test_nothing_is_done_unless_asked_for():
-    choices = choose(NO_AUGMENTATION, IDS, 1, 0, SIZE)
-    assert not choices.mirror.any() and not choices.quality.any() and not choices.cut_out.any()
-    assert (choices.color == 1).all() and not choices.shift.any()
+    params = choose_params(NO_AUGMENTATION, IDS, 1, 0, SIZE)
+    assert not params.mirror.any() and not params.quality.any() and not params.cut_out.any()
+    assert (params.color == 1).all() and not params.shift.any()
 
 
 def test_choices_follow_their_distributions():
-    choices = choose(ALL, IDS, 3, 5, SIZE)
-    assert abs(choices.mirror.mean() - 0.5) < 0.02
-    grey = choices.color[:, 2] == 0
+    params = choose_params(ALL, IDS, 3, 5, SIZE)
+    assert abs(params.mirror.mean() - 0.5) < 0.02
+    grey = params.color[:, 2] == 0
     assert abs(grey.mean() - 0.1) < 0.01
-    counts = np.stack([np.bincount(along + 6, minlength=13) for along in choices.shift.T])
+    counts = np.stack([np.bincount(along + 6, minlength=13) for along in params.shift.T])
     assert counts.shape == (2, 13) and np.abs(counts / len(IDS) - 1 / 13).max() < 0.008
-    assert abs(np.corrcoef(choices.shift.T)[0, 1]) < 0.04
-    choices = choose(replace(ALL, grey=0.0), IDS, 3, 5, SIZE)
-    assert np.abs(choices.color - 1).max() <= 0.125
-    assert np.abs(choices.color.mean(axis=0) - 1).max() < 0.003
-    assert np.abs(choices.color.std(axis=0) - 0.125 / 3**0.5).max() < 0.002
-    assert np.abs(np.corrcoef(choices.color.T) - np.eye(3)).max() < 0.04
-    compressed = choices.quality[choices.quality > 0]
+    assert abs(np.corrcoef(params.shift.T)[0, 1]) < 0.04
+    params = choose_params(replace(ALL, grey=0.0), IDS, 3, 5, SIZE)
+    assert np.abs(params.color - 1).max() <= 0.125
+    assert np.abs(params.color.mean(axis=0) - 1).max() < 0.003
+    assert np.abs(params.color.std(axis=0) - 0.125 / 3**0.5).max() < 0.002
+    assert np.abs(np.corrcoef(params.color.T) - np.eye(3)).max() < 0.04
+    compressed = params.quality[params.quality > 0]
     assert abs(len(compressed) / len(IDS) - 0.5) < 0.02
     counts = np.bincount(compressed)
     assert set(np.flatnonzero(counts)) == set(range(2, 21))
     assert np.abs(counts[2:] / len(compressed) - 1 / 19).max() < 0.012
-    assert abs(np.corrcoef(choices.quality > 0, choices.mirror)[0, 1]) < 0.04
+    assert abs(np.corrcoef(params.quality > 0, params.mirror)[0, 1]) < 0.04
 
 
 def test_squares_have_their_centre_anywhere_and_stay_inside():
-    squares = choose(ALL, IDS, 3, 5, SIZE).cut_out
+    squares = choose_params(ALL, IDS, 3, 5, SIZE).cut_out
     some = squares[squares[:, 2] > 0]
     assert abs(len(some) / len(IDS) - 0.5) < 0.02
     top, left, height, width = some.T
@@ -77,34 +77,34 @@ def test_squares_have_their_centre_anywhere_and_stay_inside():
     assert height.min() == width.min() == 20 and height.max() == width.max() == 40
     # What is lost at the edges: 40 x 40 of a centre that is uniform.
     assert abs(height.mean() - (72 * 40 + 2 * sum(range(20, 40))) / 112) < 0.3
-    odd = choose(replace(ALL, cut_out=7), IDS, 3, 5, (64, 48)).cut_out
+    odd = choose_params(replace(ALL, cut_out=7), IDS, 3, 5, (64, 48)).cut_out
     assert (odd[:, 0] + odd[:, 2]).max() == 64 and (odd[:, 1] + odd[:, 3]).max() == 48
     assert set(np.unique(odd[:, 2])) == {0, 4, 5, 6, 7}
 
 
 def test_probabilities_may_be_set():
     always = replace(ALL, jpeg_probability=1.0, cut_out_probability=0.1)
-    choices = choose(always, IDS, 1, 0, SIZE)
-    assert (choices.quality >= 2).all()
-    assert abs((choices.cut_out[:, 2] > 0).mean() - 0.1) < 0.01
+    params = choose_params(always, IDS, 1, 0, SIZE)
+    assert (params.quality >= 2).all()
+    assert abs((params.cut_out[:, 2] > 0).mean() - 0.1) < 0.01
 
 
 def test_choices_are_functions_of_seed_epoch_and_id_and_move_no_other():
-    choices = choose(ALL, IDS, 3, 5, SIZE)
-    part = choose(ALL, IDS[40:60], 3, 5, SIZE)
-    for whole, some in zip(choices, part):
+    params = choose_params(ALL, IDS, 3, 5, SIZE)
+    part = choose_params(ALL, IDS[40:60], 3, 5, SIZE)
+    for whole, some in zip(params, part):
         assert (whole[40:60] == some).all()
     for seed, epoch in ((4, 5), (3, 6)):
-        assert (choose(ALL, IDS, seed, epoch, SIZE).color != choices.color).any(axis=1).all()
+        assert (choose_params(ALL, IDS, seed, epoch, SIZE).color != params.color).any(axis=1).all()
     for name, augmentation in ONE_BY_ONE.items():
         if name not in ("all", "color_jitter"):
-            alone = choose(augmentation, IDS, 3, 5, SIZE)
+            alone = choose_params(augmentation, IDS, 3, 5, SIZE)
             field = {"jpeg_quality": "quality"}.get(name, name)
             if name == "grey":
                 # Half of the images here: those of the tenth are among them.
-                assert (alone.color[choices.color[:, 2] == 0, 2] == 0).all()
+                assert (alone.color[params.color[:, 2] == 0, 2] == 0).all()
                 continue
-            assert (getattr(alone, field) == getattr(choices, field)).all()
+            assert (getattr(alone, field) == getattr(params, field)).all()
 
 
 def mxnet_jitter(pixels: np.ndarray, color: np.ndarray, order: list[int]) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_one_matrix_is_the_three_jitters_in_any_order(order):
 
 def test_the_reference_does_each_thing_to_the_picture():
     image = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
-    plain = Choices(
+    plain = AugmentParams(
         np.False_, np.ones(3, np.float32), np.int32(0), *(np.zeros(n, np.int32) for n in (4, 2))
     )
     assert (augment(image.copy(), plain) == image).all()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import ops
-from pipeline.decode.autotune import sample
+from pipeline.decode.autotune import sample_rows
 from pipeline.records.open import open_records
+from pipeline.records.reader import RecordReader
 from tools.gpu_day import decoding
 from tools.gpu_day.damaged_images import KINDS, damage, outcome
 from tools.gpu_day.decoded_pixels import AUGMENTATIONS, difference, pixels
@@ -19,7 +20,8 @@ from tools.gpu_day.results import Parts, Skipped, read_parts
 
 @pytest.fixture(scope="module")
 def jpegs(tiny_records, tmp_path_factory):
-    return sample(open_records(tiny_records, tmp_path_factory.mktemp("scan")), 8)[1]
+    records = open_records(tiny_records, tmp_path_factory.mktemp("scan"))
+    return RecordReader(records).read(sample_rows(records, 8))
 
 
 def test_modes_agree_with_every_augmentation(jpegs, tmp_path):

@@ -111,10 +111,10 @@ def test_batches_arrive_as_they_were_sent():
 
 
 def test_a_batch_that_is_handed_over_too_early_or_overwritten_is_counted(monkeypatch):
-    hand_over, kept = hand_over_race.hand_over, []
+    copy, kept = hand_over_race.copy_to_ndarray, []
 
     def broken(tensor, ctx):
-        kept.append(hand_over(tensor, ctx))
+        kept.append(copy(tensor, ctx))
         if len(kept) == 2:
             kept[1][0, 0, 0, 0] += 1 / 128  # one step of one pixel
         if len(kept) == 5:
@@ -122,7 +122,7 @@ def test_a_batch_that_is_handed_over_too_early_or_overwritten_is_counted(monkeyp
             kept[2][:] = 0  # its memory is used for another
         return kept[-1]
 
-    monkeypatch.setattr(hand_over_race, "hand_over", broken)
+    monkeypatch.setattr(hand_over_race, "copy_to_ndarray", broken)
     counts = hand_over_race.wrong_batches(OTHER, 6, 4, 32, 0.125)
     assert counts == {"batches": 6, "wrong": 1, "wrong_later": 2}
 

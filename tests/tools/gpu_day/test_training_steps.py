@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decode.decode_paths import PATHS
+from pipeline.decode.dali import PATHS
 from tools.gpu_day import all_ranks, one_rank, two_ranks
 from tools.gpu_day.commands import Ended
 from tools.gpu_day.gpu_watch import GpuWatch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rivals take turns, rows say what was measured, and whoever cannot take part is named."""
+"""Candidates take turns, rows say what was measured, and whoever cannot take part is named."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.harness import process, timing
-from benchmarks.harness.process import Process, Rival, WorkerError
+from benchmarks.harness.process import Candidate, Process, WorkerError
 from benchmarks.harness.timing import race, rotated, summarise
 
 ECHO = "tests.benchmarks.echo_steps"
 EVER = math.inf  # seconds of a race that its rounds alone end
 
 
-def echo(name: str, images: int = 0, same_value=False, same_size=False, **settings) -> Rival:
-    return Rival(name, ECHO, settings, images=images, same_value=same_value, same_size=same_size)
+def echo(name: str, images: int = 0, same_value=False, same_size=False, **settings) -> Candidate:
+    return Candidate(
+        name, ECHO, settings, images=images, same_value=same_value, same_size=same_size
+    )
 
 
 def test_median_and_quartiles():
@@ -39,9 +41,9 @@ def test_turns_are_interleaved(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "MAX_STEPS", 2)
     monkeypatch.setattr(timing, "TURN_S", 1e9)  # so slow a machine is no machine
     journal = tmp_path / "journal"
-    rivals = [echo(n, journal=str(journal), word=n) for n in ("ours", "peer")]
+    candidates = [echo(n, journal=str(journal), word=n) for n in ("ours", "peer")]
     shown = []
-    found = race(rivals, EVER, rounds=3, show=lambda row: shown.append(row["name"]))
+    found = race(candidates, EVER, rounds=3, show=lambda row: shown.append(row["name"]))
     assert shown == ["ours", "peer"]  # before the rounds
     assert [row["rounds"] for row in found.rows] == [3, 3]
     assert [row["steps"] for row in found.rows] == [5, 5]
@@ -52,8 +54,8 @@ def test_turns_are_interleaved(tmp_path, monkeypatch):
 
 
 def test_a_row_has_what_was_measured():
-    rivals = [echo("ours", images=8, mark=True, memory_mib=32), echo("peer", images=8)]
-    found = race(rivals, EVER, rounds=2)
+    candidates = [echo("ours", images=8, mark=True, memory_mib=32), echo("peer", images=8)]
+    found = race(candidates, EVER, rounds=2)
     ours, peer = found.rows
     assert ours["name"] == "ours" and ours["parameters"] == 7 and ours["value"] == 1.0
     assert ours["spread"][0] <= ours["milliseconds"] <= ours["spread"][1]
@@ -73,13 +75,13 @@ def test_memory_is_counted_beyond_the_state():
 
 
 def test_whoever_cannot_take_part_is_named_and_the_others_go_on():
-    rivals = [
+    candidates = [
         echo("ours"),
         echo("peer", left_out="no licence"),
         echo("other", dies="out of ink"),
-        Rival("third", "tests.benchmarks.no_such_module", {}),
+        Candidate("third", "tests.benchmarks.no_such_module", {}),
     ]
-    found = race(rivals, EVER, rounds=2)
+    found = race(candidates, EVER, rounds=2)
     assert [row["name"] for row in found.rows] == ["ours"]
     assert found.left_out[:2] == ["peer: no licence", "other: its process ended: out of ink"]
     assert "no_such_module" in found.left_out[2]
@@ -93,8 +95,8 @@ def test_ours_must_not_fail():
     assert "times_ours" not in found.rows[0]
 
 
-def test_rivals_with_the_same_work_must_agree():
-    rivals = [
+def test_candidates_with_the_same_work_must_agree():
+    candidates = [
         echo("ours", same_value=True, same_size=True, value=2.0),
         echo("equal", same_value=True, same_size=True, value=2.001),
         echo("other loss", same_value=True, value=3.0),
@@ -102,7 +104,7 @@ def test_rivals_with_the_same_work_must_agree():
         echo("other net", same_size=True, parameters=8),
         echo("free", value=9.0, parameters=9),
     ]
-    found = race(rivals, EVER, rounds=1)
+    found = race(candidates, EVER, rounds=1)
     assert len(found.failed) == 3
     assert found.failed[0].startswith("other loss: its first step gave 3, that of ours 2;")
     assert found.failed[1].startswith("no loss: ")

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 
 PANEL, TITLE, GAP = 560, 60, 12  # pixels
-SIZE = (2 * PANEL + GAP, TITLE + PANEL)  # width, height of a picture
+SIZE = (2 * PANEL + GAP, TITLE + PANEL)  # width, height of a plot
 POINTS = 10_000  # drawn per panel at most
 SHIFT = 4  # bits of a pixel that OpenCV places circles by
 INSIDE = 0.999  # share of the points that the window holds at least, on each side
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER, GREY = (40, 40, 40), (255, 255, 255), (205, 205, 205)
 BINS = 720  # of the circle
-COLUMNS, SMALL, NAME = 6, 196, 20  # of the sheet; pixels of a picture, and of its name
+COLUMNS, SMALL, NAME = 6, 196, 20  # of the sheet; pixels of a plot, and of its name
 QUALITY = 75  # of the sheet's JPEG
 
 
@@ -25,6 +25,7 @@ def draw(
     title: str,
     subtitle: str,
     halves: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    *,
     circle: bool,
     seed: int,
 ) -> bytes:
@@ -47,40 +48,40 @@ def draw(
         points, labels = embeddings[order], labels[order]
         chosen.append((caption, stack_on_circle(points, labels) if circle else points, labels))
     middle, half = _window(np.concatenate([points for _, points, _ in chosen]))
-    picture = np.full((SIZE[1], SIZE[0], 3), 255, np.uint8)
-    cv2.putText(picture, title, (10, 26), FONT, 0.8, INK, 2, cv2.LINE_AA)
-    cv2.putText(picture, subtitle, (10, 50), FONT, 0.45, INK, 1, cv2.LINE_AA)
+    image = np.full((SIZE[1], SIZE[0], 3), 255, np.uint8)
+    cv2.putText(image, title, (10, 26), FONT, 0.8, INK, 2, cv2.LINE_AA)
+    cv2.putText(image, subtitle, (10, 50), FONT, 0.45, INK, 1, cv2.LINE_AA)
     for place, (caption, points, labels) in enumerate(chosen):
         left = place * (PANEL + GAP)
-        panel = picture[TITLE:, left : left + PANEL]
+        panel = image[TITLE:, left : left + PANEL]
         # One scale for x and y and for both panels, y upwards.
         pixels = (points - middle) * [1, -1] / half * (PANEL / 2 - 8) + PANEL / 2
         zero = (-middle) * [1, -1] / half * (PANEL / 2 - 8) + PANEL / 2
         panel[:] = _panel(caption, pixels, labels, zero)
-    done, png = cv2.imencode(".png", picture)
+    done, png = cv2.imencode(".png", image)
     assert done
     return png.tobytes()
 
 
-def sheet(pictures: Sequence[tuple[str, bytes]]) -> bytes:
+def sheet(plots: Sequence[tuple[str, bytes]]) -> bytes:
     """Return a JPEG of many losses side by side.
 
     Parameters
     ----------
-    pictures
+    plots
         Name and PNG, as `draw` returns it, of each loss; its right panel is shown.
     """
-    columns = min(COLUMNS, len(pictures))
-    rows = -(-len(pictures) // columns)
-    whole = np.full((rows * (NAME + SMALL), columns * SMALL, 3), 255, np.uint8)
-    for place, (name, png) in enumerate(pictures):
-        picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-        panel = picture[TITLE:, -PANEL:]
+    columns = min(COLUMNS, len(plots))
+    rows = -(-len(plots) // columns)
+    canvas = np.full((rows * (NAME + SMALL), columns * SMALL, 3), 255, np.uint8)
+    for place, (name, png) in enumerate(plots):
+        image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+        panel = image[TITLE:, -PANEL:]
         top, left = place // columns * (NAME + SMALL), place % columns * SMALL
-        cv2.putText(whole, name, (left + 4, top + 15), FONT, 0.42, INK, 1, cv2.LINE_AA)
+        cv2.putText(canvas, name, (left + 4, top + 15), FONT, 0.42, INK, 1, cv2.LINE_AA)
         small = cv2.resize(panel, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-        whole[top + NAME : top + NAME + SMALL, left : left + SMALL] = small
-    done, jpeg = cv2.imencode(".jpg", whole, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        canvas[top + NAME : top + NAME + SMALL, left : left + SMALL] = small
+    done, jpeg = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done
     return jpeg.tobytes()
 

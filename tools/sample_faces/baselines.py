@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure baselines without a net on the sample set: grey pixels, mean colour, whitened PCA.
 
-    python tools/sample_faces_baselines.py data/sample
+    python -m tools.sample_faces.baselines data/sample
 
 The set is of use only if these stay far below what a trained net reaches.
 """
@@ -12,9 +12,6 @@ import argparse
 import struct
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the repository's root,
-# so that the script runs from anywhere
 
 import cv2
 import numpy as np
@@ -49,8 +46,8 @@ def measure(folder: Path) -> dict[str, float]:
     faces = np.stack([_decode(jpeg) for jpeg in pairs.images])
     train, labels = read_training_images(folder)
     rows = {
-        "cosine of grey pixels": _accuracy(_cosines(_grey(faces, 112)), same),
-        "distance of mean RGB": _accuracy(_mean_rgb_similarity(faces), same),
+        "cosine of grey pixels": ten_fold_accuracy(_cosines(_grey(faces, 112)), same),
+        "distance of mean RGB": ten_fold_accuracy(_mean_rgb_similarity(faces), same),
     }
     known, asked = _grey(train, SIDE), _grey(faces, SIDE)
     middle = known.mean(0)
@@ -62,7 +59,7 @@ def measure(folder: Path) -> dict[str, float]:
             matrix = components[:, :dimensions]
             if within:
                 matrix = matrix @ _within_whitening(known @ matrix, labels)
-            scores[dimensions] = _accuracy(_cosines(asked @ matrix), same)
+            scores[dimensions] = ten_fold_accuracy(_cosines(asked @ matrix), same)
         best = max(scores, key=scores.get)
         rows[f"{kind}, best of {len(scores)}: {best}"] = scores[best]
     return rows
@@ -85,9 +82,6 @@ def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
         threshold = ranked[k - 1] if k else np.inf
         accuracies.append(np.mean((similarity[~rest] >= threshold) == same[~rest]))
     return float(np.mean(accuracies))
-
-
-_accuracy = ten_fold_accuracy
 
 
 def read_training_images(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options, table and JSON of the benchmarks, with rivals that compute nothing."""
+"""Options, table and JSON of the benchmarks, with candidates that compute nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from benchmarks.harness import chart, report, rivals
-from benchmarks.harness.process import Rival
+from benchmarks.harness import baselines, chart, report
+from benchmarks.harness.process import Candidate
 
 ECHO = "tests.benchmarks.echo_steps"
 
@@ -22,15 +22,15 @@ def options(*words: str) -> argparse.Namespace:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    monkeypatch.setattr(rivals, "install", lambda: "no network")
+    monkeypatch.setattr(baselines, "install", lambda: "no network")
     monkeypatch.setattr(report, "compile_operators", lambda: None)
     monkeypatch.delenv("TORCH_PYTHON", raising=False)
 
 
 def test_table_and_json_hold_the_same_rows(tmp_path, capsys):
     groups = [
-        [Rival("ours a", ECHO, {"mark": True}), Rival("limit a", ECHO, {})],
-        [Rival("ours b", ECHO, {}, images=4), Rival("gluonfr b", ECHO, {}, "gluonfr")],
+        [Candidate("ours a", ECHO, {"mark": True}), Candidate("limit a", ECHO, {})],
+        [Candidate("ours b", ECHO, {}, images=4), Candidate("gluonfr b", ECHO, {}, "gluonfr")],
     ]
     path = tmp_path / "new" / "rows.json"
     assert report.run("title", groups, options("--json", str(path))) == 0
@@ -47,34 +47,34 @@ def test_table_and_json_hold_the_same_rows(tmp_path, capsys):
 
 
 def test_failures_of_ours_are_the_exit_status(capsys):
-    group = [Rival("ours", ECHO, {"dies": "out of ink"}), Rival("peer", ECHO, {})]
+    group = [Candidate("ours", ECHO, {"dies": "out of ink"}), Candidate("peer", ECHO, {})]
     assert report.run("title", [group], options()) == 1
     captured = capsys.readouterr()
     assert "failed: ours: its process ended: out of ink" in captured.err
     assert "peer" in captured.out
 
 
-def test_rivals_that_cannot_be_had_are_left_out_with_one_sentence_each():
+def test_candidates_that_cannot_be_had_are_left_out_with_one_sentence_each():
     groups = [
-        [Rival("ours", ECHO, {}), Rival("torch", ECHO, {}, "torch")],
-        [Rival("torch 2", ECHO, {}, "torch"), Rival("gluonfr", ECHO, {}, "gluonfr")],
+        [Candidate("ours", ECHO, {}), Candidate("torch", ECHO, {}, "torch")],
+        [Candidate("torch 2", ECHO, {}, "torch"), Candidate("gluonfr", ECHO, {}, "gluonfr")],
     ]
     chosen, left_out = report.choose(groups, "", "")
-    assert [[rival.name for rival in group] for group in chosen] == [["ours"]]
+    assert [[candidate.name for candidate in group] for group in chosen] == [["ours"]]
     assert len(left_out) == 2 and "--torch" in left_out[0] and "no network" in left_out[1]
 
 
 def test_pytorch_is_run_by_its_own_interpreter():
-    groups = [[Rival("ours", ECHO, {}), Rival("torch", ECHO, {}, "torch")]]
+    groups = [[Candidate("ours", ECHO, {}), Candidate("torch", ECHO, {}, "torch")]]
     ((ours, torch),), left_out = report.choose(groups, "", "/elsewhere/python")
     assert torch.python == "/elsewhere/python" != ours.python
     assert left_out == []
 
 
 def test_only_what_is_asked_for_is_needed():
-    groups = [[Rival("ours", ECHO, {}), Rival("gluonfr", ECHO, {}, "gluonfr")]]
+    groups = [[Candidate("ours", ECHO, {}), Candidate("gluonfr", ECHO, {}, "gluonfr")]]
     chosen, left_out = report.choose(groups, "^ours", "")
-    assert [rival.name for rival in chosen[0]] == ["ours"] and left_out == []
+    assert [candidate.name for candidate in chosen[0]] == ["ours"] and left_out == []
 
 
 def test_a_chart_that_cannot_be_drawn_says_why(tmp_path):
@@ -87,7 +87,7 @@ def test_a_lock_that_cannot_be_installed_leaves_nothing(tmp_path, monkeypatch):
     lock.write_text("no-such-package-of-ours==1.0 --hash=sha256:" + "0" * 64 + "\n")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    why = rivals.install(tmp_path / "folder", lock)
+    why = baselines.install(tmp_path / "folder", lock)
     assert why.startswith("pip could not install requirements/lock.txt: ERROR")
     assert [path.name for path in tmp_path.iterdir()] == ["lock.txt"]
 
@@ -96,7 +96,7 @@ def test_an_installed_lock_is_not_installed_again(tmp_path, monkeypatch, capsys)
     monkeypatch.undo()
     lock = tmp_path / "lock.txt"
     lock.write_text("# nothing\n")
-    assert rivals.install(tmp_path / "folder", lock) == ""
+    assert baselines.install(tmp_path / "folder", lock) == ""
     assert "installing" in capsys.readouterr().out
-    assert rivals.install(tmp_path / "folder", lock) == ""
+    assert baselines.install(tmp_path / "folder", lock) == ""
     assert capsys.readouterr().out == ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Install what the benchmarks compare with and draw with:  python benchmarks/harness/rivals.py
+"""Install what the benchmarks compare with and draw with:  python benchmarks/harness/baselines.py
 
-GluonFR and matplotlib go into .rivals (requirements/rivals.txt, with hashes), not into the
+GluonFR and matplotlib go into .baselines (requirements/baselines.txt, with hashes), not into the
 environment that trains; the scripts of this folder call this themselves.  PyTorch is too large for
 that: the scripts take the interpreter of an environment that has it, from ``--torch`` or
 TORCH_PYTHON.
@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "requirements" / "rivals.txt"
-FOLDER = ROOT / ".rivals"
+LOCK = ROOT / "requirements" / "baselines.txt"
+FOLDER = ROOT / ".baselines"
 
 
 def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:

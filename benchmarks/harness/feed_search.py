@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 SHARE = 0.03  # of the device's time: what it may wait
 PRECISION = 0.02  # the next shorter interval that was tried and fails is at most so much shorter
-SPAN = 128.0  # times the first interval is the longest one tried: nothing made ahead needs 33 times
-NOTHING_AHEAD = 0.4  # of the first interval is waited: what the loader makes, it makes when asked
+SPAN = 128.0  # times the first interval, at most: a loader without prefetch needs 33
+NO_PREFETCH = 0.4  # of the first interval is waited: the loader makes a batch when asked
 MOST = 24  # probes of a search: where noise never lets it end
 JUMP = 6.0  # times the interval is tried next at most: where own rate was taken in a bad moment
 
@@ -74,7 +74,7 @@ def search(
     -----
     With more time between batches none is waited for longer.  So the interval at which a wait would
     be SHARE of the time is a bound for what is sought: an upper one if the probe failed, a lower
-    one if it passed.  With a loader that makes nothing ahead it is what is sought.
+    one if it passed.  With a loader that prefetches nothing it is what is sought.
 
     The lower bound is tried at the end, again if it failed once, because a neighbour's noise can
     fail a probe and pass none.
@@ -105,7 +105,7 @@ def search(
             interval = math.sqrt(low * high)
         elif best:
             interval = max(math.sqrt(low * high), interval / step)
-        elif wait > NOTHING_AHEAD * guess:
+        elif wait > NO_PREFETCH * guess:
             interval = min(slowest, balance * (1 + precision / 2), interval * JUMP)
         else:
             interval = min(slowest, interval * step)

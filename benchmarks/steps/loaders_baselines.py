@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loaders that come with MXNet: sources of benchmarks/steps/loader_steps.py.
+
+They read a .rec whose .idx lists images alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.inputs import MAX_IMAGES, MEAN, STD
+from benchmarks.harness.worker import LeftOut
+
+
+def gluon_transforms(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Return batches of Gluon's own classes, composed as in its tutorials."""
+    from mxnet.gluon.data.vision import ImageRecordDataset, transforms
+
+    steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # 0 to 1
+    steps.append(transforms.Normalize(MEAN / 255, STD / 255))
+    data = ImageRecordDataset(str(rec)).transform_first(transforms.Compose(steps))
+    return (image for image, _ in _data_loader(data, batch, workers))
+
+
+def gluon_cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Return batches of a Gluon DataLoader whose dataset decodes with OpenCV, in NumPy."""
+    return (image for image, _ in cv2_data_loader(rec, batch, workers))
+
+
+def cv2_data_loader(rec: Path, batch: int, workers: int) -> Iterator[tuple[Any, Any]]:
+    """Return (image, label) of `gluon_cv2` without end; the workers are forked now."""
+    from benchmarks.steps.record_dataset import RecordDataset
+
+    return _data_loader(RecordDataset(str(rec), MEAN, STD), batch, workers)
+
+
+def _data_loader(data: Any, batch: int, workers: int) -> Iterator[tuple[Any, Any]]:
+    from mxnet import gluon
+
+    loader = gluon.data.DataLoader(
+        data, batch, shuffle=True, last_batch="discard", num_workers=workers
+    )
+
+    def epochs() -> Iterator[tuple[Any, Any]]:
+        while True:  # the workers stay, as they do in a training script
+            yield from loader
+
+    return epochs()
+
+
+def record_iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Return batches of MXNet's iterator in C++, which has so many threads."""
+    return _image_record_iter(rec, batch, workers)
+
+
+def record_iterators(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield batches of several of MXNet's iterators in turns, each with a part of the set.
+
+    Each has a thread of its own, so that they use the cores that ``preprocess_threads`` does not:
+    MXNet 1.9.1 takes it for max(cores / 2 - 1, 1) where it is more.
+    """
+    from benchmarks.steps.record_dataset import RecordDataset
+
+    images = len(RecordDataset(str(rec), MEAN, STD))
+    if images // workers < batch:
+        raise LeftOut(f"{images} images in {workers} parts are no batch of {batch} each")
+    parts = [
+        _image_record_iter(rec, batch, 1, num_parts=workers, part_index=i) for i in range(workers)
+    ]
+    while True:
+        for part in parts:
+            yield next(part)
+
+
+def _image_record_iter(rec: Path, batch: int, threads: int, **part: int) -> Iterator[Any]:
+    import mxnet as mx
+
+    from benchmarks.steps.record_dataset import RecordDataset, ends_with_image
+
+    rec = ends_with_image(rec, MAX_IMAGES)
+    height, width = RecordDataset(str(rec), MEAN, STD).pixels(0)[0].shape[:2]
+    batches = mx.io.ImageRecordIter(
+        path_imgrec=str(rec),
+        path_imgidx=str(rec.with_suffix(".idx")),
+        data_shape=(3, height, width),
+        batch_size=batch,
+        shuffle=True,
+        rand_mirror=True,
+        preprocess_threads=threads,
+        **part,
+        **{f"mean_{colour}": MEAN for colour in "rgb"},
+        **{f"std_{colour}": STD for colour in "rgb"},
+    )
+    while True:
+        for item in batches:
+            yield item.data[0]
+        batches.reset()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our loaders as a training run builds them: sources of benchmarks/steps/loader_steps.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.harness.inputs import MAX_IMAGES
+from benchmarks.harness.process import CORES
+from benchmarks.harness.worker import LeftOut
+
+if TYPE_CHECKING:
+    from pipeline.records import RecordSet
+
+# Images of a window: as many as data.window says, or a sixteenth of the set, as 16,384 are of
+# 262,144.  The window reader fills its window each epoch.
+WINDOW_IMAGES, MAX_WINDOW_FRACTION = 16_384, 1 / 16
+CACHE_MIB = 1 << 20  # more than any set takes
+
+
+@cache
+def opened(path: Path, scratch: str) -> RecordSet:
+    """Open a set; its parsed index stays in the folder, where the parent may have written it."""
+    from pipeline.records import open_records
+
+    return open_records(path, scratch)
+
+
+def subset(records: RecordSet, count: int = MAX_IMAGES) -> RecordSet:
+    """Return the set, or so many images spread evenly over it if it has more."""
+    import numpy as np
+
+    if len(records) <= count:
+        return records
+    rows = np.linspace(0, len(records) - 1, count).astype(np.int64)
+    tables = {name: getattr(records, name)[rows] for name in ("file", "keys", "offsets", "labels")}
+    return replace(records, **tables)
+
+
+def ours(
+    path: Path, scratch: str, batch: int, workers: int, *, reader: str, **options: Any
+) -> Iterator[Any]:
+    """Yield batches in the order of a reader, of a whole set."""
+    records = opened(path, scratch)
+    if reader != "random":
+        options["window"] = min(WINDOW_IMAGES, max(1, int(len(records) * MAX_WINDOW_FRACTION)))
+    return _batches(records, scratch, batch, reader=reader, **options)
+
+
+def cached(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield batches out of the decoded cache: of MAX_IMAGES images if the set has more."""
+    from pipeline.decode.cache import CacheError, DecodedCache
+
+    records = subset(opened(path, scratch))
+    try:
+        decoded = DecodedCache(records, CACHE_MIB)
+    except CacheError as error:
+        raise LeftOut(str(error)) from None
+    batches = _batches(records, scratch, batch, reader="random", cache=decoded)
+    for image in islice(batches, len(records) // batch + 1):  # nobody is timed meanwhile
+        image.wait_to_read()
+    yield from batches
+
+
+def synthetic(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
+    """Yield the same batch again and again."""
+    from pipeline import build_loader
+
+    loader = build_loader("synthetic", opened(path, scratch), batch)
+    return (item.image for item in loader)
+
+
+def _batches(records: RecordSet, scratch: str, batch: int, **options: Any) -> Iterator[Any]:
+    from pipeline import build_loader
+
+    index = Path(scratch) / "index"
+    loader = build_loader("dali", records, batch, threads=CORES, index_folder=index, **options)
+    try:
+        for item in loader:
+            yield item.image
+    finally:
+        loader.close()

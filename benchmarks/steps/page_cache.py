@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page cache of a file: drop it, and see how much of it there is and what came from disks."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import time
+from pathlib import Path
+
+MAX_CACHED_FRACTION = 0.02  # of a file that was dropped
+DROPS, DROP_S = 10, 0.1  # attempts at most, seconds between them
+MIB = 1 << 20
+
+_IN_CORE = bytes(page & 1 for page in range(256))  # mincore's other bits mean nothing
+
+
+def drop(path: Path) -> None:
+    """Drop a file's pages from the page cache.
+
+    Raises
+    ------
+    RuntimeError
+        If the system keeps them nevertheless.
+    """
+    for _ in range(DROPS):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if (fraction := cached_fraction(path)) <= MAX_CACHED_FRACTION:
+            return
+        time.sleep(DROP_S)  # pages under I/O stay until it is complete
+    raise RuntimeError(f"{fraction:.0%} of {path.name} stay in memory: somebody maps it")
+
+
+def cached_fraction(path: Path) -> float:
+    """Return the fraction of a file's pages that are in the page cache."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as data:
+        pages = (ctypes.c_ubyte * -(-len(data) // mmap.PAGESIZE))()
+        address = ctypes.addressof(start := ctypes.c_char.from_buffer(data))
+        failed = ctypes.CDLL(None, use_errno=True).mincore(
+            ctypes.c_void_p(address), ctypes.c_size_t(len(data)), pages
+        )
+        del start  # or the map cannot be closed
+        if failed:
+            raise OSError(ctypes.get_errno(), "mincore")
+        return bytes(pages).translate(_IN_CORE).count(1) / len(pages)
+
+
+def disk_mib() -> float:
+    """Return the MiB that this process has read from disks so far."""
+    with open("/proc/self/io") as lines:
+        (count,) = (int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+    return count / MIB

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What DALI is asked for, with and without a GPU, and the queue of batches; no GPU is needed."""
+
+from __future__ import annotations
+
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+
+from launch.config.sections import DataConfig
+from pipeline.decode import dali
+from pipeline.decode.dali import (
+    MEAN,
+    PATHS,
+    STD,
+    DecodeGraph,
+    PipelineQueue,
+    external_input,
+    find_faulty,
+    jpeg_hardware_notice,
+    pipeline_def,
+    types,
+)
+from pipeline.sampling.augmentation import Augmentation, choose_params
+
+ALL = Augmentation(color_jitter=0.1, jpeg_quality=(2, 20), cut_out=9, shift=3, grey=0.1)
+# Operators that change images; choices are numbers, which stay on the CPU.
+CHANGES = ("JpegCompressionDistortion", "Mean", "CoordTransform", "Slice", "Erase")
+CHANGES = (*CHANGES, "CropMirrorNormalize")
+
+
+def test_the_configuration_has_every_path():
+    assert get_args(get_type_hints(DataConfig)["decode"]) == ("auto", *PATHS)
+
+
+def test_whether_jpeg_hardware_can_be_used_is_said():
+    def missing(name):
+        raise OSError(f"{name}: no such file")
+
+    sentence = jpeg_hardware_notice(missing)
+    assert sentence.startswith("decode: no JPEG hardware")
+    assert "got libnvcuvid.so.1: no such file; in a container set NVIDIA_DRIVER" in sentence
+    loaded: list[str] = []
+    assert "is used where the GPU has it" in jpeg_hardware_notice(loaded.append)
+    assert loaded == ["libnvcuvid.so.1"]
+
+
+def traced(decode, device_id, source="jpeg", finish="float"):
+    """Return what the decoder of a graph is asked for, and {operator: device}; builds nothing."""
+    asked: list[dict] = []
+    decoder = dali.fn.decoders.image
+
+    def image(data, **options):
+        asked.append(options)
+        return decoder(data, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dali.fn.decoders, "image", image)
+        pipe = dali._decode_graph(
+            *(source, decode, finish, ALL),
+            to_gpu=device_id is not None and finish == "float",
+            **{"batch_size": 4, "num_threads": 1, "device_id": device_id},
+        )
+        # DALI refuses arguments that the schema of the operator does not have.
+        pipe._build_graph()
+    nodes = {op.name.strip("_").rsplit("_", 1)[0]: op.outputs[0].device for op in pipe._ops}
+    return asked, nodes
+
+
+@pytest.mark.parametrize("decode", [name for name in PATHS if name.startswith("mixed")])
+def test_graphs_of_paths_on_the_gpu(decode):
+    asked, nodes = traced(decode, 0)
+    (options,) = asked
+    path = PATHS[decode]
+    assert options["device"] == "mixed"
+    assert options["hw_decoder_load"] == path.hw_decoder_load
+    assert options["hybrid_huffman_threshold"] == path.hybrid_huffman_threshold
+    assert {nodes[name] for name in ("Image", *CHANGES)} == {"gpu"}
+
+
+@pytest.mark.parametrize("source", ["jpeg", "pixels"])
+def test_what_the_cpu_decodes_goes_to_the_gpu_as_bytes(source):
+    asked, nodes = traced("cpu", 0, source)
+    assert [options["device"] for options in asked] == ["cpu"] * (source == "jpeg")
+    assert nodes.get("Image", "cpu") == "cpu"
+    assert {nodes[name] for name in CHANGES} == {"gpu"}
+
+
+@pytest.mark.parametrize("finish", ["float", "bytes"])
+def test_without_a_gpu_everything_is_on_the_cpu(finish):
+    asked, nodes = traced("cpu", None, finish=finish)
+    assert [sorted(options) for options in asked] == [["device", "output_type"]]
+    assert set(nodes.values()) == {"cpu"}
+
+
+@pytest.mark.parametrize("finish", ["float", "bytes"])
+def test_pixels_that_are_fed_come_out_mirrored_and_normalised_or_as_they_are(finish):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), dtype=np.uint8)
+    choices = choose_params(Augmentation(), np.arange(6), 1, 0, (8, 10))
+    graph = DecodeGraph(6, "cpu", 1, 1, None, Augmentation(), "pixels", finish)
+    graph.feed(pixels, choices)
+    found = np.array(graph.take().as_tensor())
+    graph.release()
+    if finish == "bytes":
+        assert (found == pixels).all()
+        return
+    planes = ((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(0, 3, 1, 2)
+    assert found.dtype == np.float32 and set(choices.mirror) == {True, False}
+    for image, plane, mirror in zip(found, planes, choices.mirror, strict=True):
+        assert (image == (plane[..., ::-1] if mirror else plane)).all()
+
+
+@pipeline_def
+def twice():
+    return external_input("number", types.INT32, 0) * 2
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_batches_beyond_the_depth_wait_and_come_in_order(depth):
+    options = {"batch_size": 2, "num_threads": 1, "device_id": None}
+    queue = PipelineQueue(twice(prefetch_queue_depth=depth, **options), depth)
+    runs: list[int] = []
+    run = queue._pipeline.schedule_run
+
+    def seen():
+        runs.append(1)
+        run()
+
+    queue._pipeline.schedule_run = seen
+    for number in range(depth - 1):
+        queue.feed_inputs({"number": np.array([number, -number], np.int32)})
+    assert not runs  # the first call starts as many as the queue is deep
+    for number in range(depth - 1, 7):
+        queue.feed_inputs({"number": np.array([number, -number], np.int32)})
+    assert len(runs) == 1
+    for number in range(7):
+        assert np.array(queue.take().as_tensor()).tolist() == [2 * number, -2 * number]
+        queue.release()
+        assert len(runs) == min(number + 2, 7 - depth + 1)
+
+
+def test_the_faulty_image_is_found_with_what_is_wrong(make_face):
+    sound = [np.frombuffer(make_face(n, 0), np.uint8) for n in range(3)]
+    assert find_faulty(sound, (112, 112)) is None
+    noise = np.arange(99, dtype=np.uint8)
+    assert find_faulty([*sound, noise, noise], (112, 112)) == (3, "cannot be decoded")
+    other = np.frombuffer(make_face(9, 0, (112, 96)), np.uint8)
+    said = "is 112x96 pixels, not 112x112"
+    assert find_faulty([sound[0], other, noise], (112, 112)) == (1, said)

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline that reads records itself: its order, and its images in every detail."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from itertools import islice
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+import ops
+from pipeline.decode import dali_reader
+from pipeline.decode.dali import PATHS, DecodeGraph, fn, pipeline_def
+from pipeline.decode.dali_reader import DEPTH, DaliReaderDecoder, decode_alone, read_pipeline
+from pipeline.records import RecordError, RecordReader, mapped, open_records
+from pipeline.records.index_cache import write_image_index
+from pipeline.sampling.augmentation import Augmentation
+from pipeline.sampling.batches import Share, batch_plans
+from pipeline.sampling.permutations import Position
+from pipeline.sampling.samplers import WindowSampler
+from pipeline.sampling.window_order import window_order
+from tests.pipeline.test_turned_images import stored_size, turned
+
+SEED, BATCH, EPOCH = 3, 5, 4
+AUGMENTATIONS = {
+    "none": Augmentation(mirror=False),
+    "mirror": Augmentation(),
+    "quality": Augmentation(jpeg_quality=(2, 20)),
+    "colour": Augmentation(color_jitter=0.3),
+    "grey": Augmentation(grey=0.5),
+    "shift": Augmentation(shift=9),
+    "cut-out": Augmentation(cut_out=50),
+    "all": Augmentation(
+        color_jitter=0.3, jpeg_quality=(10, 30), cut_out=50, shift=9, grey=0.3, mirror=True
+    ),
+}
+ALL = AUGMENTATIONS["all"]
+COLUMNS = ("file", "keys", "offsets", "labels")
+CHANGES = ("JpegCompressionDistortion", "Mean", "CoordTransform", "Slice", "Erase")
+
+
+@pytest.fixture(scope="module")
+def records(make_records, tmp_path_factory):
+    """Return 203 images, with identity records between them."""
+    return open_records(make_records(29, 7), tmp_path_factory.mktemp("sampler"))
+
+
+@pytest.fixture(scope="module")
+def oblong(make_records, make_face, tmp_path_factory):
+    """Return a set of 48 images, of which Exif turns some in the last two thirds."""
+    size = (64, 48)
+    jpegs = [turned(make_face(n, 0, stored_size(size, n)), n) for n in range(32)]
+    jpegs = [make_face(n, 1, size) for n in range(16)] + jpegs
+    pictures = [(n // 2, jpeg) for n, jpeg in enumerate(jpegs)]
+    folder = make_records(24, 2, pictures=pictures, image_size=size)
+    return open_records(folder, tmp_path_factory.mktemp("sampler"))
+
+
+def windows(records, share, window, batch_size=BATCH):
+    kernels = ops.loader_kernels()
+    order_of = kernels.window_order if kernels else window_order
+    return WindowSampler(
+        records, batch_size, window=window, seed=SEED, share=share, order_of=order_of
+    )
+
+
+def plans_of(records, sampler, epoch, augmentation):
+    batches = sampler.batches(Position(epoch, 0))
+    return batch_plans(records, batches, seed=SEED, augmentation=augmentation)
+
+
+def decoding(records, folder, sampler, augmentation, *, ctx=None, reader=None):
+    return DaliReaderDecoder(
+        records,
+        sampler,
+        reader or RecordReader(records, ops.loader_kernels()),
+        batch_size=sampler.batch_size,
+        decode="cpu",
+        threads=2,
+        augmentation=augmentation,
+        ctx=ctx or mx.cpu(),
+        index_folder=folder / "index",
+    )
+
+
+def decoded(records, folder, sampler, augmentation, count, **options):
+    """Return the images and the plans of some batches, taken before any of them is looked at."""
+    plans = plans_of(records, sampler, EPOCH, augmentation)
+    decoder = decoding(records, folder, sampler, augmentation, **options)
+    found = list(islice(decoder(plans), count))
+    decoder.close()
+    return [image.asnumpy() for image, _ in found], [plan for _, plan in found]
+
+
+def by_row(records, plans, augmentation):
+    """Return the images of plans as DALI makes them of JPEGs that are read by row."""
+    reader = RecordReader(records)
+    graph = DecodeGraph(len(plans[0].rows), "cpu", 1, 1, None, augmentation)
+    images = []
+    for plan in plans:
+        graph.feed(reader.gather(plan.rows), plan.params)
+        images.append(np.array(graph.take().as_tensor()))
+        graph.release()
+    return images
+
+
+@pipeline_def
+def places_of(options):
+    jpeg, _ = fn.readers.mxnet(**options)
+    return fn.pad(fn.get_property(jpeg, key="source_info"), fill_value=0)
+
+
+def rows_by_dali(records, options, batch_size, steps):
+    """Return the rows that a reader with these options delivers, as it names them itself."""
+    pipe = places_of(options, batch_size=batch_size, num_threads=1, device_id=None)
+    pipe.build()
+    lines = []
+    for _ in range(steps):
+        (text,) = pipe.run()
+        lines += [bytes(line).rstrip(b"\0").decode() for line in np.array(text.as_tensor())]
+    row_at = {int(offset): row for row, offset in enumerate(records.offsets)}
+    begin = f"{records.files[0]} at index "
+    assert all(line.startswith(begin) for line in lines)
+    return np.array([row_at[int(line[len(begin) :])] for line in lines]).reshape(steps, batch_size)
+
+
+@pytest.mark.parametrize("kind", ["plain", "native", "rows in another order"])
+@pytest.mark.parametrize("window", [1, 2, 40, 1000])
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_is_fed_is_in_the_order_of_the_reader(
+    records, tmp_path, monkeypatch, window, size, kind
+):
+    ops.use("plain" if kind == "plain" else "native")
+    if kind == "rows in another order":
+        rows = np.random.default_rng(0).permutation(len(records))
+        columns = {name: getattr(records, name)[rows] for name in COLUMNS}
+        records = dataclasses.replace(records, **columns)
+    options: list[dict] = []
+    reader = fn.readers.mxnet
+
+    def seen(**asked):
+        options.append(asked)
+        return reader(**asked)
+
+    monkeypatch.setattr(fn.readers, "mxnet", seen)
+    steps = len(records) // (BATCH * size)
+    for rank in range(size):
+        options.clear()
+        sampler = windows(records, Share(rank, size), window)
+        _, plans = decoded(records, tmp_path, sampler, Augmentation(), 2 * steps)
+        whole = BATCH * size
+        expected = [Position(e, n * whole) for e in (EPOCH, EPOCH + 1) for n in range(1, steps + 1)]
+        assert [plan.after for plan in plans] == expected
+        shards = [(rank + EPOCH) % size, (rank + EPOCH + 1) % size]
+        assert [asked["shard_id"] for asked in options[:2]] == shards
+        for epoch, asked in enumerate(options[:2]):
+            theirs = rows_by_dali(records, asked, BATCH, steps)
+            ours = [plan.rows for plan in plans[epoch * steps : (epoch + 1) * steps]]
+            assert (np.array(ours) == theirs).all()
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+@pytest.mark.parametrize(
+    ("window", "rank", "size", "operators"),
+    [(1, 0, 1, "native"), (40, 0, 1, "plain"), (40, 1, 3, "native")],
+)
+def test_images_are_those_that_are_read_by_row(
+    records, tmp_path, augmentation, window, rank, size, operators
+):
+    ops.use(operators)
+    steps = 5 * (len(records) // (BATCH * size)) // 2  # into the third epoch
+    sampler = windows(records, Share(rank, size), window)
+    images, plans = decoded(records, tmp_path, sampler, augmentation, steps)
+    for image, expected in zip(images, by_row(records, plans, augmentation), strict=True):
+        assert image.dtype == np.float32 and image.shape == (BATCH, 3, 112, 112)
+        assert (image == expected).all()
+    mirrors = np.concatenate([plan.params.mirror for plan in plans])
+    assert set(mirrors.tolist()) == {False, augmentation.mirror}
+
+
+@pytest.mark.parametrize("batch_size", [1, 67, 203])
+def test_epochs_of_any_number_of_batches(records, tmp_path, monkeypatch, batch_size):
+    started: list[int] = []
+    start = DaliReaderDecoder._started
+
+    def seen(self, epoch, *arguments):
+        started.append(epoch)
+        assert len(self._queues) <= 1  # this epoch and the next
+        return start(self, epoch, *arguments)
+
+    monkeypatch.setattr(DaliReaderDecoder, "_started", seen)
+    steps = len(records) // batch_size
+    sampler = windows(records, Share(), 40, batch_size)
+    count = 2 * steps + 1
+    images, plans = decoded(records, tmp_path, sampler, Augmentation(), count)
+    assert [plan.after.epoch - EPOCH for plan in plans] == [k // steps for k in range(count)]
+    for image, expected in zip(images, by_row(records, plans, Augmentation()), strict=True):
+        assert (image == expected).all()
+    assert started[:3] == [EPOCH, EPOCH + 1, EPOCH + 2]
+
+
+def test_the_next_epoch_starts_before_it_is_due(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(dali_reader, "EARLY_IMAGES", 4 * BATCH)
+    sampler = windows(records, Share(), 40)
+    decoder = decoding(records, tmp_path, sampler, Augmentation())
+    steps = len(records) // BATCH
+    plans = plans_of(records, sampler, 0, Augmentation())
+    alive = []
+    for _ in islice(decoder(plans), steps + 1):
+        alive.append(sorted(decoder._queues))
+    assert alive == [[0]] * (steps - 4) + [[0, 1]] * 3 + [[1]] * 2
+    decoder.close()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("augmentation", [Augmentation(), ALL], ids=["mirror", "all"])
+def test_images_that_exif_turns_are_upright(oblong, tmp_path, monkeypatch, augmentation, guarded):
+    ops.use("native")
+    mapped.guard_with(ops.guard() if guarded else None)
+    asked: list[bool] = []
+    reader = fn.readers.mxnet
+
+    def seen(**options):
+        asked.append(not options["dont_use_mmap"])
+        return reader(**options)
+
+    monkeypatch.setattr(fn.readers, "mxnet", seen)
+    sampler = windows(oblong, Share(), 8, 4)
+    checked = RecordReader(oblong, ops.loader_kernels())
+    images, plans = decoded(oblong, tmp_path, sampler, augmentation, 24, reader=checked)
+    turns = [checked.check(plan.rows) is not None for plan in plans]
+    assert set(turns) == {True, False}
+    for image, expected in zip(images, by_row(oblong, plans, augmentation), strict=True):
+        assert image.shape == (4, 3, 64, 48) and (image == expected).all()
+    assert set(asked) == {guarded}
+    mapped.guard_with(None)
+
+
+def test_ranks_share_one_index_of_the_images_alone(records, tmp_path):
+    for rank in range(2):
+        sampler = windows(records, Share(rank, 2), 40)
+        decoded(records, tmp_path, sampler, Augmentation(), 1)
+    (index,) = (tmp_path / "index").glob("*.idx")
+    lines = [f"{k}\t{o}" for k, o in zip(records.keys, records.offsets, strict=True)]
+    assert index.read_text().splitlines() == lines
+
+
+@pytest.fixture
+def damaged(make_records, make_face, tmp_path):
+    """Return ``damaged(number, bytes, at)`` -> 30 images, one with other bytes from a place on."""
+
+    def make(number, data, at=0):
+        records = open_records(make_records(30, 1, header=False), tmp_path / "sampler")
+        with records.files[0].open("r+b") as file:
+            file.seek(int(records.offsets[number]) + at)
+            file.write(data)
+        return records
+
+    return make
+
+
+@pytest.mark.parametrize("turned_ones", [0, 1])
+def test_a_damaged_image_is_named_by_its_key(make_records, make_face, tmp_path, turned_ones):
+    jpegs = [make_face(n, 0) for n in range(30)]
+    jpegs[11] = jpegs[11][:200] + bytes(20) + b"\xff\xd9"
+    jpegs[12] = turned(jpegs[12], 3 * turned_ones)
+    records = open_records(make_records(30, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    key = records.keys[11]
+    sampler = windows(records, Share(), 1)
+    with pytest.raises(RecordError, match=rf"key {key} cannot be decoded; "):
+        decoded(records, tmp_path, sampler, Augmentation(), 6)
+
+
+def test_an_image_of_another_size_is_named_by_its_key(make_records, make_face, tmp_path):
+    jpegs = [make_face(n, 0, (112, 96 if n == 11 else 112)) for n in range(30)]
+    records = open_records(make_records(30, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    sampler = windows(records, Share(), 1)
+    with pytest.raises(RecordError, match=rf"key {records.keys[11]} is 112x96 pixels, not 112x112"):
+        decoded(records, tmp_path, sampler, ALL, 6)
+
+
+def test_what_the_reader_refuses_is_one_sentence(damaged, tmp_path):
+    records = damaged(22, b"none")
+    sampler = windows(records, Share(), 10)
+    said = (
+        rf"^{records.files[0]}: cannot be read with data\.reader=window, got from DALI: Invalid "
+        r"RecordIO: w.*; make or copy it again, or use data\.reader=random$"
+    )
+    with pytest.raises(RecordError, match=said):
+        decoded(records, tmp_path, sampler, Augmentation(), 6)
+
+
+def test_a_decoder_that_fails_on_sound_images_says_so(records, tmp_path, monkeypatch):
+    def take(self):
+        raise RuntimeError("Critical error in pipeline:\nno memory")
+
+    monkeypatch.setattr(dali_reader.PipelineQueue, "take", take)
+    searched: list[int] = []
+    find = lambda jpegs, size: searched.append(len(jpegs))  # noqa: E731
+    monkeypatch.setattr("pipeline.decode.faults.find_faulty", find)
+    sampler = windows(records, Share(), 1)
+    said = "DALI could not decode images of .*, DALI says: no memory; use data.decode=native"
+    with pytest.raises(RecordError, match=said):
+        decoded(records, tmp_path, sampler, Augmentation(), 1)
+    assert searched == [DEPTH * BATCH]  # of all batches in flight
+
+
+def test_closing_ends_the_threads_of_dali(records, tmp_path):
+    def threads():
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    sampler = windows(records, Share(), 40)
+    decoded(records, tmp_path, sampler, Augmentation(), 2)  # what a process starts once
+    gc.collect()
+    before = threads()
+    decoder = decoding(records, tmp_path, sampler, Augmentation())
+    batches = decoder(plans_of(records, sampler, 0, Augmentation()))
+    next(batches)
+    assert threads() > before
+    decoder.close()
+    assert threads() == before
+
+
+def traced(decode, device_id):
+    """Return what the decoder is asked for, and {operator: device}; builds nothing."""
+    asked: list[dict] = []
+    decoder = fn.decoders.image
+
+    def image(data, **options):
+        asked.append(options)
+        return decoder(data, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fn.decoders, "image", image)
+        pipe = read_pipeline(
+            "train.rec",
+            "train.idx",
+            shard_id=0,
+            num_shards=1,
+            window=40,
+            reader_seed=1,
+            use_mmap=True,
+            decode=decode,
+            augmentation=ALL,
+            to_gpu=device_id is not None,
+            batch_size=4,
+            num_threads=1,
+            device_id=device_id,
+        )
+        # DALI refuses arguments that the schema of the operator does not have.
+        pipe._build_graph()
+    nodes = {op.name.strip("_").rsplit("_", 1)[0]: op.outputs[0].device for op in pipe._ops}
+    return asked, nodes
+
+
+@pytest.mark.parametrize("decode", [name for name in PATHS if name != "native"])
+@pytest.mark.parametrize("device_id", [None, 0])
+def test_images_stay_on_the_gpu_from_the_decoder_on(decode, device_id):
+    if device_id is None and decode != "cpu":
+        decode = "cpu"  # the others need a GPU
+    (options,), nodes = traced(decode, device_id)
+    path = PATHS[decode]
+    assert options["device"] == path.device
+    if path.device == "mixed":
+        assert options["hw_decoder_load"] == path.hw_decoder_load
+        assert options["hybrid_huffman_threshold"] == path.hybrid_huffman_threshold
+    on = "cpu" if device_id is None else "gpu"
+    assert {nodes[name] for name in (*CHANGES, "CropMirrorNormalize")} == {on}
+    assert sum("Reader" in name or "MXNet" in name for name in nodes) == 1
+
+
+def test_the_upper_bound_reads_and_decodes(records, tmp_path):
+    write_image_index(records, tmp_path / "images.idx")
+    batches = decode_alone(records.files[0], tmp_path / "images.idx", 16, 1)
+    assert list(islice(batches, 2 * DEPTH + 1)) == [None] * (2 * DEPTH + 1)

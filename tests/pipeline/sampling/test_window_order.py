@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of DALI's window reader: the plain function against the compiled one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ops
+from pipeline.sampling.window_order import window_order
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    ops.use("native")
+    found = ops.loader_kernels()
+    ops.use("plain")
+    return found
+
+
+@pytest.mark.parametrize("arguments", [(5, 6, 1, 0), (5, 5, 0, 0), (5, -1, 1, 0)])
+def test_orders_that_cannot_be(kernels, arguments):
+    with pytest.raises(ValueError, match=r"^feed\.window_order: got "):
+        kernels.window_order(*arguments)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 3_000_009, 2**31 - 1])
+@pytest.mark.parametrize("window", [1, 2, 40, 100_000])
+def test_the_order_without_the_compiled_functions(kernels, window, seed):
+    for count, taken in ((0, 0), (1, 1), (3000, 3000), (3000, 2001)):
+        found = window_order(count, taken, window, seed)
+        assert found.dtype == np.int32
+        assert (found == kernels.window_order(count, taken, window, seed)).all()
