@@ -15,10 +15,11 @@ from mxnet.gluon import nn
 import ops
 from heads import build_head
 from nets.blocks import ConvNormPReLU
+from normalization import MEAN, STD
 from tools.digits import Digits
 from tools.gallery.settings import Setting
 from training.schedule import learning_rate, margin_fraction
-from training.step import build_optimizer, collect_parameters, first_not_finite, train_step
+from training.step import build_optimizer, collect_parameters, train_step
 
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -105,7 +106,7 @@ def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int)
     for step, chosen in enumerate(batches(digits.train_labels, setting.batch, end, random)):
         images = step * setting.batch
         trainer.set_learning_rate(
-            learning_rate(images + 1, "cosine", setting.lr, end, round(setting.warmup * end))
+            learning_rate(images + 1, "cosine", setting.lr, end, warmup=round(setting.warmup * end))
         )
         share = margin_fraction(images, round(MARGIN_FROM * end), round(MARGIN_RISE * end))
         loss, _ = train_step(
@@ -121,11 +122,12 @@ def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int)
         if len(losses) == 50 or images + setting.batch == end:
             # Sync: what the losses were, once in many steps.
             values = mx.nd.concat(*losses, dim=0).asnumpy()
-            bad = first_not_finite(values)
-            if bad is not None:
+            bad = np.flatnonzero(~np.isfinite(values))
+            if len(bad):
+                where = step + 1 - len(losses) + bad[0]
                 raise GalleryError(
-                    f"{name}: the loss of step {step + 1 - len(losses) + bad} is not finite, got "
-                    f"{values[bad]}; lower its lr in tools/gallery/settings.py"
+                    f"{name}: the loss of step {where} is not finite, got {values[bad[0]]}; "
+                    "lower its lr in tools/gallery/settings.py"
                 )
             losses = []
     rate = end / (time.perf_counter() - began)
@@ -224,7 +226,7 @@ def shift(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _device_images(images: np.ndarray) -> mx.nd.NDArray:
-    return mx.nd.array((images[:, None].astype(np.float32) - 127.5) / 128)
+    return mx.nd.array((images[:, None].astype(np.float32) - MEAN) / STD)
 
 
 def _embed(net: gluon.Block, images: np.ndarray) -> np.ndarray:
