@@ -22,19 +22,15 @@ if __name__ == "__main__":  # first of all: the rest takes seconds, and the laun
 THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
 keep_memory()  # before there are threads
 
-import inspect
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-import ops
-import pipeline.decode.dali  # noqa: F401  before Horovod is loaded: pipeline/decode/dali.py says why
 from assemble.inputs import data_line, open_inputs
 from assemble.loader import drop_stale_caches, make_loader, mine_triplets
-from assemble.model import make_model, make_verify
+from assemble.model import choose_operators, make_model, make_verify
+from assemble.rules import read_config
 from assemble.run import Checkpointer, open_run
-from heads import HEADS
-from launch.config.cli import load_config
 from launch.environment.provenance import versions
 from launch.ranks.agreement import (
     agree,
@@ -44,7 +40,6 @@ from launch.ranks.agreement import (
     require_equal,
 )
 from launch.ranks.comm import Comm, NoConnection, connect
-from nets import NETS
 from training.log import RunLog
 from training.loop import Cadence, Loop
 from training.report import announce, reporting
@@ -69,8 +64,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
 
     What must be closed however it ends is given to ``at_end``.
     """
-    signatures = ({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
-    config = agree(comm, lambda: load_config(argv, *signatures))
+    config = agree(comm, lambda: read_config(argv))
     if isinstance(config, str):  # the answer to a question such as --help
         if comm.rank == 0:
             print(config)
@@ -83,8 +77,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     run = open_run(config, inputs, comm, at_end)
     if OUTPUT and run.folder.is_dir():  # Horovod: another host may not have the folder
         OUTPUT.keep_in(run.folder)
-    device = inputs.ctx.device_type, inputs.ctx.device_id
-    operators = agree(comm, lambda: ops.use(config.run.operators, *device))
+    operators = agree(comm, lambda: choose_operators(config, inputs))
     # The loader first: its worker processes fork before MXNet has threads.
     loader, decode, told = agree(comm, lambda: make_loader(config, inputs, run, comm, THREADS))
     at_end.callback(loader.close)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ops
+import pipeline.decode.dali  # noqa: F401  before Horovod is loaded: pipeline/decode/dali.py says why
 from assemble.inputs import Inputs
 from launch.config.configuration import Config
 from launch.config.sections import DataConfig

@@ -23,6 +23,11 @@ from training.run import Run, reseed
 from training.step import Model, build_optimizer, collect_parameters
 
 
+def choose_operators(config: Config, inputs: Inputs) -> str:
+    """Choose the operators for the device of this rank; return the sentence for the log."""
+    return ops.use(config.run.operators, inputs.ctx.device_type, inputs.ctx.device_id)
+
+
 def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Model, str]:
     """Return the model, with the weights that the run continues or starts with, and a notice."""
     reseed(config.run.seed, 0, 0)  # the same initial weights on every rank

@@ -1,19 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules between sections of the configuration, ranks and GPUs, checked before anything is opened.
+"""The configuration of a run, and rules between its sections, ranks and GPUs.
 
-Rules within a section are that section's (launch/config/sections.py); rules that need the data are
-in assemble/inputs.py.
+All are checked before anything is opened.  Rules within a section are that section's
+(launch/config/sections.py); rules that need the data are in assemble/inputs.py.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 
+from heads import HEADS
 from heads.metric import check_batches
+from launch.config.cli import load_config
 from launch.config.configuration import Config, ConfigError
+from nets import NETS
 
 CPU_DECODERS = ("auto", "cpu", "native")
 """Values of ``data.decode`` that need no GPU."""
+
+
+def read_config(argv: Sequence[str]) -> Config | str:
+    """Return the configuration that a command line asks for, or the answer to its question.
+
+    Raises
+    ------
+    ConfigError
+        With all problems at once.
+    """
+    signatures = ({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
+    return load_config(argv, *signatures)
 
 
 def check_run(config: Config, ranks: int, gpus: int) -> list[str]:

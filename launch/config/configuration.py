@@ -51,7 +51,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration; run_train.py alone sees it."""
+    """The whole configuration; run_train.py and assemble/ alone see it."""
 
     run: RunConfig
     data: DataConfig

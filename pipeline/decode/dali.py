@@ -36,6 +36,7 @@ for _warning in _caught:
             _warning.message, _warning.category, _warning.filename, _warning.lineno
         )
 
+from normalization import MEAN, STD
 from pipeline.decode.decode_paths import PATHS
 from pipeline.sampling.augmentation import (
     CUT_OUT_VALUE,
@@ -44,9 +45,6 @@ from pipeline.sampling.augmentation import (
     Choices,
     color_matrices,
 )
-
-MEAN, STD = 127.5, 128.0
-"""Pixels x of 0 to 255 are delivered as (x - MEAN) / STD."""
 
 READ_DEPTH = 2  # batches that the window reader has under way, beside those that are held
 
