@@ -67,7 +67,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     config = agree(comm, lambda: read_config(argv))
     if isinstance(config, str):  # the answer to a question such as --help
         if comm.rank == 0:
-            print(config)
+            print(config, flush=True)
         return
     inputs = agree(comm, lambda: open_inputs(config, comm))
     require_equal(comm, config.to_dict(), "configuration")
@@ -79,9 +79,11 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         OUTPUT.keep_in(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
     # The loader first: its worker processes fork before MXNet has threads.
-    loader, decode, told = agree(comm, lambda: make_loader(config, inputs, run, comm, THREADS))
+    loader, decode, loader_notices = agree(
+        comm, lambda: make_loader(config, inputs, run, comm, THREADS)
+    )
     at_end.callback(loader.close)
-    model, start = make_model(config, inputs, run, comm)
+    model, model_notice = make_model(config, inputs, run, comm)
 
     log = agree(comm, lambda: RunLog(run.folder if comm.rank == 0 else None, run.progress.step))
     batches = mine_triplets(config, loader, model, run, comm, log.say)
@@ -92,7 +94,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         run,
         ranks={"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
         data=data_line(config, inputs, comm.size),
-        notices=[*notices, operators, *told, start, comm.notice(inputs.ctx)],
+        notices=[*notices, operators, *loader_notices, model_notice, comm.notice(inputs.ctx)],
     )
     loop = Loop(
         model,

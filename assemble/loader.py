@@ -81,7 +81,7 @@ def make_augmentation(data: DataConfig) -> Augmentation:
     return Augmentation(
         mirror=data.mirror,
         color_jitter=data.color_jitter,
-        jpeg_quality=tuple(data.jpeg_quality) or None,
+        jpeg_quality=(data.jpeg_quality[0], data.jpeg_quality[1]) if data.jpeg_quality else None,
         jpeg_probability=data.jpeg_probability,
         cut_out=data.cut_out,
         cut_out_probability=data.cut_out_probability,
@@ -97,7 +97,7 @@ def choose_decoder(
     data = config.data
     if data.decode != "auto":
         return data.decode, ""
-    if data.loader != "dali":
+    if data.loader != "dali" or inputs.records is None:
         return "cpu", ""
     # The CPU fills the cache.
     on_gpu = inputs.ctx.device_type == "gpu" and not data.decoded_cache_mib

@@ -94,7 +94,7 @@ def test_on_a_gpu_its_decoders_are_measured_unless_the_cpu_fills_a_cache(monkeyp
 
     monkeypatch.setattr(module, "fastest_path", measure)
     inputs = SimpleNamespace(
-        ctx=SimpleNamespace(device_type="gpu", device_id=3), records=None, sets={}
+        ctx=SimpleNamespace(device_type="gpu", device_id=3), records="records", sets={}
     )
     for overrides in ((), ("data.decoded_cache_mib=64",)):
         config = make_config(*overrides)
