@@ -96,7 +96,14 @@ def run_verify(options: argparse.Namespace) -> None:
     check_sets(sets, checkpoint.image_size)
     net, image_size = load_net(checkpoint, ctx)
     results = evaluate_sets(
-        net, sets, options.batch_size, ctx, image_size, cut_off=find_cut_off_check()
+        net,
+        sets,
+        mean=checkpoint.mean,
+        std=checkpoint.std,
+        batch_size=options.batch_size,
+        ctx=ctx,
+        image_size=image_size,
+        cut_off=find_cut_off_check(),
     )
     print(format_table(results))
     if options.json:
@@ -116,20 +123,26 @@ def run_compare(options: argparse.Namespace) -> None:
     checkpoints = [open_model(f) for f in (options.base, options.checkpoint)]
     for checkpoint in checkpoints:
         check_sets(sets, checkpoint.image_size)
-    nets = [load_net(checkpoint, ctx) for checkpoint in checkpoints]
+    nets = [(c, *load_net(c, ctx)) for c in checkpoints]
     cut_off = find_cut_off_check()
     results = {}
     for name, pairs in sets.items():
         base, other = (
             right_pairs(
                 embed(
-                    *(net, pairs.images, size, options.batch_size, ctx),
+                    net,
+                    pairs.images,
+                    size,
+                    mean=checkpoint.mean,
+                    std=checkpoint.std,
+                    batch_size=options.batch_size,
+                    ctx=ctx,
                     where=pairs.path,
                     cut_off=cut_off,
                 )[0],
                 pairs.issame,
             )
-            for net, size in nets
+            for checkpoint, net, size in nets
         )
         found = paired_difference(base, other, people_of(pairs))
         print(
@@ -159,20 +172,15 @@ def choose_device(name: str) -> Any:
     """Return the MXNet context for "auto", "cpu" or "gpu"."""
     import mxnet as mx
 
-    if name == "cpu":
-        return mx.cpu()
+    from launch.environment import gpu
 
-    from launch.environment.gpu import notice_of_no_gpu, require_code
-
-    if mx.context.num_gpus():
-        notice, ctx = require_code(0), mx.gpu(0)
-    elif name == "auto":
-        notice, ctx = notice_of_no_gpu(), mx.cpu()
-    else:
+    gpus = mx.context.num_gpus() if name != "cpu" else 0
+    if name == "gpu" and not gpus:
         raise ValueError("--device: there is no GPU that MXNet can use, got gpu; take cpu")
+    on_gpu, notice = gpu.choose_device(name, gpus, 0, 1)
     if notice:
         print(f"evaluation: {notice}", file=sys.stderr)
-    return ctx
+    return mx.gpu(0) if on_gpu else mx.cpu()
 
 
 def find_cut_off_check() -> CutOff | None:

@@ -10,15 +10,14 @@ import numpy as np
 
 from evaluation.pairs import CutOff, Image, PairsError, decode_image, place
 
-# The network's input, as the training loader delivers it: (x - 127.5) / 128.
-PIXEL_MEAN = 127.5
-PIXEL_SCALE = 128.0
-
 
 def embed(
     net: Callable[[mx.nd.NDArray], mx.nd.NDArray],
     images: Sequence[Image],
     image_size: tuple[int, int] = (112, 112),
+    *,
+    mean: float,
+    std: float,
     batch_size: int = 64,
     ctx: mx.Context | None = None,
     part: tuple[int, int] = (0, 1),
@@ -39,6 +38,8 @@ def embed(
         Encoded images or pixels, see `evaluation.pairs.decode_image`.
     image_size
         (height, width) in pixels.
+    mean, std
+        The net takes pixels x of 0 to 255 as (x - mean) / std.
     batch_size
         Images per forward pass.
     ctx
@@ -105,7 +106,7 @@ def embed(
             # Bytes go to the device and become floats there: a quarter of the transfer. The array
             # is a copy, so that `pixels` may be filled again at once.
             batch = mx.nd.array(pixels, ctx=ctx, dtype="uint8").astype("float32")  # (B, H, W, 3)
-            batch = (batch.transpose((0, 3, 1, 2)) - PIXEL_MEAN) / PIXEL_SCALE  # (B, 3, H, W)
+            batch = (batch.transpose((0, 3, 1, 2)) - mean) / std  # (B, 3, H, W)
             queued = net(batch), net(mx.nd.flip(batch, axis=3)), good
             if waiting is not None:
                 collect(waiting)

@@ -21,6 +21,9 @@ Gather = Callable[[np.ndarray], np.ndarray]
 def evaluate_sets(
     net: Callable[[mx.nd.NDArray], mx.nd.NDArray],
     sets: Mapping[str, Pairs],
+    *,
+    mean: float,
+    std: float,
     batch_size: int = 64,
     ctx: mx.Context | None = None,
     image_size: tuple[int, int] = (112, 112),
@@ -37,6 +40,8 @@ def evaluate_sets(
         Image to embedding, equal on all ranks.
     sets
         Sets by name, the same on all ranks and in the same order.
+    mean, std
+        The net takes pixels x of 0 to 255 as (x - mean) / std.
     batch_size
         Images per forward pass on one rank.
     ctx
@@ -68,42 +73,35 @@ def evaluate_sets(
             f"evaluate_sets: several ranks need a way to collect embeddings, got size {size} and "
             "no gather; pass one"
         )
-    return {
-        name: _evaluate(net, name, pairs, batch_size, ctx, image_size, rank, size, gather, cut_off)
-        for name, pairs in sets.items()
-    }
-
-
-def _evaluate(
-    net: Callable[[mx.nd.NDArray], mx.nd.NDArray],
-    name: str,
-    pairs: Pairs,
-    batch_size: int,
-    ctx: mx.Context | None,
-    image_size: tuple[int, int],
-    rank: int,
-    size: int,
-    gather: Gather | None,
-    cut_off: CutOff | None,
-) -> dict[str, Any]:
-    # Horovod: a bad image raises at once on one rank alone; on several it becomes a row of NaN, so
-    # that all of them reach the exchange.
-    strict = gather is None
-    part = (rank, size)
-    embeddings, norms = embed(
-        net, pairs.images, image_size, batch_size, ctx, part, pairs.path, strict, cut_off
-    )
-    rows = np.concatenate([embeddings, norms[:, None]], axis=1)  # (n, E + 1)
-    if gather is not None:
-        n, columns = rows.shape
-        rows = np.asarray(gather(rows)).reshape(size, n, columns)
-        rows = rows.transpose(1, 0, 2).reshape(size * n, columns)
-    rows = rows[: len(pairs.images)]
-    for index in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
-        # Every rank holds all encoded images: each finds the reason itself, and the same one.
-        where = f"{pairs.path}: {place(int(index))}"
-        decode_image(pairs.images[index], image_size, where, cut_off)
-    try:
-        return verify(rows[:, :-1], pairs.issame, norms=rows[:, -1])
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    results = {}
+    for name, pairs in sets.items():
+        # Horovod: a bad image raises at once on one rank alone; on several it becomes a row of NaN,
+        # so that all of them reach the exchange.
+        embeddings, norms = embed(
+            net,
+            pairs.images,
+            image_size,
+            mean=mean,
+            std=std,
+            batch_size=batch_size,
+            ctx=ctx,
+            part=(rank, size),
+            where=pairs.path,
+            strict=gather is None,
+            cut_off=cut_off,
+        )
+        rows = np.concatenate([embeddings, norms[:, None]], axis=1)  # (n, E + 1)
+        if gather is not None:
+            n, columns = rows.shape
+            rows = np.asarray(gather(rows)).reshape(size, n, columns)
+            rows = rows.transpose(1, 0, 2).reshape(size * n, columns)
+        rows = rows[: len(pairs.images)]
+        for index in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
+            # Every rank holds all encoded images: each finds the reason itself, and the same one.
+            where = f"{pairs.path}: {place(int(index))}"
+            decode_image(pairs.images[index], image_size, where, cut_off)
+        try:
+            results[name] = verify(rows[:, :-1], pairs.issame, norms=rows[:, -1])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return results

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What run_train.py composes: the device of a rank, in a process of its own."""
+"""run_train.py as a program, in a process of its own: what comes first, and how it answers.
+
+Whole runs are in tests/parallel, the parts in tests/assemble.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +13,62 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DEVICES = """
-import os, sys
-import mxnet as mx
-import launch.gpu
+ORDER = """
+import sys
+from launch.ranks import malloc, threads
+
+def watched(work, name):
+    def done():
+        print(name, "mxnet" in sys.modules)
+        return work()
+    return done
+
+threads.share_cores = watched(threads.share_cores, "threads")
+malloc.keep_memory = watched(malloc.keep_memory, "memory")
 import run_train
-from launch.comm import Comm
-from launch.config import ConfigError
+print("dali", "nvidia.dali" in sys.modules, "horovod", "horovod.mxnet" in sys.modules)
+"""
 
-old, driverless = sys.argv[1:3]
-launch.environment.gpu.version = {"mxnet-cu112": "1.9.1"}.__getitem__
-arguments = ["--cfg", "demo.yaml", "data.records=[]", "data.loader=synthetic", "eval.sets=[]"]
-builders = run_train.NETS, run_train.HEADS
-config = run_train.load_config([*arguments, "data.num_classes=10"], *builders)
+ANSWER = """
+import sys
+import run_train
+from launch.ranks.comm import Comm
 
-def opened(gpus, driver, rank, ranks):
-    launch.environment.gpu.DRIVER = driver
-    mx.context.num_gpus = lambda: gpus
-    inputs = run_train.open_inputs(config, Comm(rank, ranks, rank, ranks))
-    print(inputs.ctx, os.environ.get("MXNET_USE_FUSION"), *inputs.notices, sep=" | ")
+class Rank(Comm):
+    def gather_json(self, value):
+        return [value]
 
-for rank in range(8):
-    try:
-        opened(7, old, rank, 8)
-    except ConfigError as error:
-        print(error)
-opened(0, driverless, 1, 2)
-opened(2, old, 1, 2)
+def refuse(*arguments):
+    raise AssertionError("something was opened")
+
+run_train.read_config = lambda argv: "optim.lr: float, 0.1"
+run_train.connect = lambda: Rank(int(sys.argv[1]), 2)
+run_train.open_inputs = refuse
+sys.exit(run_train.main(["--help"]))
 """
 
 
-def test_the_device_of_a_rank(make_driver, tmp_path):
+def run(*arguments: str) -> tuple[int, str, str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
     done = subprocess.run(
-        [sys.executable, "-c", DEVICES, make_driver(80, 80, version=11040), "no-such-driver.so"],
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != "MXNET_USE_FUSION"},
-        capture_output=True,
-        text=True,
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    *refused, without, with_gpu = done.stdout.splitlines()
-    assert len(refused) == 8 and len(set(refused)) == 1
-    assert "got 8 ranks on this host, MXNet sees 7 GPUs; start 7 (-np 7), or use" in refused[0]
-    assert without.startswith("cpu(0) | None | device: computes on the CPU, mxnet-cu112 1.9.1 is ")
-    assert with_gpu.startswith("gpu(1) | 0 | driver: CUDA 11.4 is older than the 11.8 for which ")
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_threads_and_memory_before_mxnet_and_dali_before_horovod():
+    code, out, error = run("-c", ORDER)
+    assert (code, error) == (0, "")
+    assert out.splitlines() == ["threads False", "memory False", "dali True horovod False"]
+
+
+def test_a_question_is_answered_once_and_nothing_is_opened():
+    assert run("-c", ANSWER, "0") == (0, "optim.lr: float, 0.1\n", "")
+    assert run("-c", ANSWER, "1") == (0, "", "")
+
+
+def test_a_refusal_is_one_sentence_and_code_2():
+    code, out, error = run("run_train.py", "--cfg", "nowhere.yaml")
+    assert (code, out) == (2, "")
+    assert error.startswith("run_train: --cfg: no such file, got 'nowhere.yaml'; give a path ")
+    assert error.count("\n") == 1

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from launch.config.paths import home_path
+from normalization import MEAN, STD
 from pipeline import build_loader
-from pipeline.decode.dali import MEAN, STD
 from pipeline.records.open import RecordSet, open_records
 from pipeline.sampling.augmentation import NO_AUGMENTATION, Augmentation
 

@@ -8,7 +8,7 @@ with them, and gives batches of anchors, positives and negatives, a third each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -18,27 +18,19 @@ from launch.ranks.comm import Comm
 
 EMPTY_BAGS = 20
 """So many bags in a row without triplets for a batch end the run."""
-ROWS = 512  # anchors whose distances to a whole bag are held at a time
-
-
-class Batch(NamedTuple):
-    """One batch of one rank: B / 3 anchors, then their positives, then their negatives."""
-
-    image: mx.nd.NDArray
-    """(B, 3, H, W) float32 on the device."""
-    label: mx.nd.NDArray
-    """(B,) float32."""
-    after: Any
-    """Where the data goes on: within a bag its beginning, since it is chosen from anew then."""
+ROWS = 512  # anchors whose distances to the images of a bag are held at a time
 
 
 class Bags:
     """Iterate over batches of triplets without end.
 
+    A batch is of the loader's own kind: B / 3 anchors, their positives, their negatives.  Within a
+    bag ``after`` is where the bag starts: a resumed run chooses its triplets again.
+
     Parameters
     ----------
     loader
-        Gives batches of groups of people, with ``image``, ``label`` and ``after``.
+        Gives batches of groups of people: named tuples with ``image``, ``label`` and ``after``.
     net
         Embeds the images of a bag, in inference mode.
     comm
@@ -52,8 +44,8 @@ class Bags:
         squared distance or, if angular, as an angle in radians.
     seed
         With the position and the rank it says which negatives are taken, in which order.
-    begin
-        Position that the loader begins at.
+    start
+        Position that the loader starts at.
     say
         Takes a line for the log.
 
@@ -67,39 +59,41 @@ class Bags:
         loader: Any,
         net: gluon.HybridBlock,
         comm: Comm,
+        *,
         bag: int,
         batch_size: int,
         alpha: float,
         angular: bool,
         seed: int,
-        begin: Any,
+        start: Any,
         say: Callable[[str], None],
     ):
         self.images_per_epoch = loader.images_per_epoch
         self._loader, self._net, self._comm, self._say = loader, net, comm, say
         self._bag, self._batch_size, self._seed = bag, batch_size, seed
         self._alpha, self._angular = alpha, angular
-        self._begin = begin
+        self._start = start
         self._images: mx.nd.NDArray | None = None
+        self._template: Any = None  # a batch of the loader without its arrays
         self._labels = np.empty(0)
         self._batches = self._endless()
 
     def __iter__(self) -> Bags:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Any:
         """Return the next batch; between bags it waits for the other ranks.
 
         Raises
         ------
         ValueError
-            If a picture is damaged on this rank, or too few triplets are found.
+            If an image is damaged on this rank, or too few triplets are found.
         FloatingPointError
             If the embeddings are not finite.
         """
         return next(self._batches)
 
-    def _endless(self) -> Iterator[Batch]:
+    def _endless(self) -> Iterator[Any]:
         empty = 0
         while True:
             triplets, end, trouble = self._next_bag()
@@ -113,7 +107,7 @@ class Bags:
             if steps:
                 empty = 0
                 self._say(
-                    f"bag at epoch {self._begin[0]}, image {self._begin[1]}: {len(triplets)} "
+                    f"bag at epoch {self._start[0]}, image {self._start[1]}: {len(triplets)} "
                     f"triplets of {self._bag} images, {steps} steps"
                 )
             else:
@@ -127,21 +121,21 @@ class Bags:
             third = self._batch_size // 3
             for step in range(steps):
                 rows = triplets[step * third : (step + 1) * third].T.reshape(-1)
-                yield self._batch(rows, end if step == steps - 1 else self._begin)
-            self._begin = end
+                yield self._batch(rows, end if step == steps - 1 else self._start)
+            self._start = end
 
     def _next_bag(self) -> tuple[np.ndarray, Any, Exception | None]:
-        """Return triplets (T, 3), where the data goes on after the bag, and what went wrong."""
+        """Return triplets (T, 3), the position after the bag, and what went wrong."""
         try:
             embedding, end = self._fill()
-            generator = np.random.default_rng([self._seed, *self._begin, self._comm.rank])
+            generator = np.random.default_rng([self._seed, *self._start, self._comm.rank])
             chosen = choose_triplets(embedding, self._labels, self._alpha, self._angular, generator)
             return generator.permutation(chosen), end, None
         except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
-            return np.empty((0, 3), np.int64), self._begin, error
+            return np.empty((0, 3), np.int64), self._start, error
 
     def _fill(self) -> tuple[np.ndarray, Any]:
-        """Put new images into the bag; return their embeddings (n, E) and the place after them."""
+        """Put new images into the bag; return their embeddings (n, E) and the position after."""
         labels, embeddings = [], []
         for first in range(0, self._bag, self._batch_size):
             batch = next(self._loader)
@@ -156,19 +150,21 @@ class Bags:
         embedding = np.concatenate(embeddings)
         if not np.isfinite(embedding).all():
             raise FloatingPointError("the embeddings of a bag are not finite, got NaN or infinity")
+        self._template = batch._replace(image=None, label=None)
         lengths = np.sqrt((embedding**2).sum(axis=1, keepdims=True) + 1e-10)
         return embedding / lengths, batch.after
 
-    def _batch(self, rows: np.ndarray, after: Any) -> Batch:
+    def _batch(self, rows: np.ndarray, after: Any) -> Any:
         assert self._images is not None
         ctx = self._images.context
         image = mx.nd.take(self._images, mx.nd.array(rows, ctx=ctx, dtype="int32"))
-        return Batch(image, mx.nd.array(self._labels[rows], ctx=ctx), after)
+        label = mx.nd.array(self._labels[rows], ctx=ctx)
+        return self._template._replace(image=image, label=label, after=after)
 
-    def _until_all_leave(self) -> Iterator[Batch]:
+    def _until_all_leave(self) -> Iterator[Any]:
         """Give any batch, without asking the other ranks: one of them has stopped asking."""
         while True:
-            yield self._batch(np.arange(self._batch_size), self._begin)
+            yield self._batch(np.arange(self._batch_size), self._start)
 
 
 def choose_triplets(

@@ -20,6 +20,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
+import normalization
 from atomic_write import sync_folder
 from training import checkpoint_files as files
 from training.checkpoint_files import (
@@ -28,6 +29,8 @@ from training.checkpoint_files import (
     UnreadableCheckpoint,
     remove_unfinished,
 )
+from training.faults import one_line
+from training.step import Model
 
 __all__ = [
     "Checkpoint",
@@ -58,8 +61,21 @@ class Checkpoint:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What is needed to build the net: ``{"net": {"name", ...}, "image_size": [H, W]}``."""
+        """Return what is needed to use the net.
+
+        ``{"net": {"name", ...}, "image_size": [H, W], "mean": 127.5, "std": 128.0}``
+        """
         return self.state["meta"]
+
+    @property
+    def mean(self) -> float:
+        """Mean that was taken off the pixels; the module's where an old checkpoint names none."""
+        return self.meta.get("mean", normalization.MEAN)
+
+    @property
+    def std(self) -> float:
+        """Number that the pixels were divided by; likewise."""
+        return self.meta.get("std", normalization.STD)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -96,33 +112,24 @@ class Checkpoint:
             own[name]._load_init(saved[name], ctx or mx.cpu())
         return fit
 
-    def load_momentum(
-        self, trainer: gluon.Trainer, parameters: Mapping[str, gluon.Parameter], head: gluon.Block
-    ) -> None:
+    def load_momentum(self, model: Model) -> None:
         """Put the optimizer's momentum back, by parameter name."""
         saved = _read_arrays(self.folder / "momentum.params")
-        places = {id(p): i for i, p in enumerate(trainer._params)}
-        updater = trainer._updaters[0]
-        own = _momentum_of_head(head)
+        places = {id(p): i for i, p in enumerate(model.trainer._params)}
+        updater = model.trainer._updaters[0]
+        own = _momentum_of_head(model.head)
         for name, array in saved.items():
             if name in own:
                 own[name][:] = array
                 continue
-            parameter = parameters[name]
+            parameter = model.parameters[name]
             place = places[id(parameter)]
             updater.states[place] = array.as_in_context(parameter.list_ctx()[0])
             updater.states_synced[place] = True
 
 
 def save_checkpoint(
-    parent: Path,
-    step: int,
-    net: gluon.Block,
-    head: gluon.Block,
-    trainer: gluon.Trainer,
-    parameters: Mapping[str, gluon.Parameter],
-    state: Mapping[str, Any],
-    keep: int,
+    parent: Path, step: int, model: Model, *, state: Mapping[str, Any], keep: int
 ) -> Path:
     """Write ``parent/step-<step>`` and remove all but the newest ``keep``.
 
@@ -138,9 +145,9 @@ def save_checkpoint(
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         arrays = {
-            "net.params": _arrays(net),
-            "head.params": _arrays(head),
-            "momentum.params": {**_momentum(trainer, parameters), **_momentum_of_head(head)},
+            "net.params": _arrays(model.net),
+            "head.params": _arrays(model.head),
+            "momentum.params": {**_momentum(model), **_momentum_of_head(model.head)},
         }
         marks = {}
         for name, content in arrays.items():
@@ -153,7 +160,7 @@ def save_checkpoint(
         files.put_in_place(aside, folder)
     except (OSError, CheckpointError, mx.base.MXNetError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or _last_line(error)
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise CheckpointError(
             f"{folder}: the checkpoint cannot be written, got {reason}; {_last_whole(parent)}, "
             "make room and give the same command again"
@@ -248,12 +255,10 @@ def _arrays(block: gluon.Block) -> dict[str, mx.nd.NDArray]:
     return {name: p.list_data()[0] for name, p in block._collect_params_with_prefix().items()}
 
 
-def _momentum(
-    trainer: gluon.Trainer, parameters: Mapping[str, gluon.Parameter]
-) -> dict[str, mx.nd.NDArray]:
-    places = {id(p): i for i, p in enumerate(trainer._params)}
-    states = trainer._updaters[0].states
-    found = {name: states.get(places[id(p)]) for name, p in parameters.items() if id(p) in places}
+def _momentum(model: Model) -> dict[str, mx.nd.NDArray]:
+    places = {id(p): i for i, p in enumerate(model.trainer._params)}
+    states = model.trainer._updaters[0].states
+    found = {n: states.get(places[id(p)]) for n, p in model.parameters.items() if id(p) in places}
     return {name: s for name, s in found.items() if s is not None}
 
 
@@ -290,12 +295,6 @@ def _read_arrays(path: Path) -> dict[str, mx.nd.NDArray]:
         loaded = mx.nd.load(str(path))
     except mx.base.MXNetError as error:
         raise CheckpointError(
-            f"{path}: cannot be read as MXNet arrays, got {_last_line(error)}"
+            f"{path}: cannot be read as MXNet arrays, got {one_line(error)}"
         ) from None
     return loaded if isinstance(loaded, dict) else {}
-
-
-def _last_line(error: Exception) -> str:
-    """Return what an MXNetError says; lines like those of a Python traceback stand before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("MXNetError: ") if lines else type(error).__name__

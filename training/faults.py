@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run ends before its end, on all ranks at the same step."""
+"""Ends of a run before its last step, on all ranks at the same step."""
 
 from __future__ import annotations
 
+from launch.ranks.agreement import Leaving
 
-class TrainingError(RuntimeError):
-    """Training that cannot go on; ``usage`` tells a fault of the data or the disk from others."""
+
+class TrainingError(Leaving):
+    """Training that cannot continue; ``usage``: for a fault of the data or the disk."""
 
     def __init__(self, text: str, usage: bool = False):
         super().__init__(text)
         self.usage = usage
+        self.exit_code = 2 if usage else 1
 
 
-class Stopped(Exception):
+class Stopped(Leaving):
     """The run was asked to stop (SIGTERM or SIGINT) and has."""
+
+    exit_code = 143
 
 
 def one_line(error: Exception) -> str:
-    """Return an error as one line.
+    """Return the message of an error as one line.
 
     MXNet's errors begin with lines like those of a traceback, DALI's end with a stack.
     """
@@ -25,5 +30,4 @@ def one_line(error: Exception) -> str:
     lines = [line for line in lines if line]
     if lines and lines[0].startswith("Traceback"):
         lines = lines[-1:]
-    name = type(error).__name__
-    return f"{name}: {' '.join(lines).removeprefix(f'{name}: ') or 'no message'}"
+    return " ".join(lines).removeprefix(f"{type(error).__name__}: ") or "no message"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,11 +124,6 @@ def verification_line(name: str, result: Mapping[str, Any]) -> str:
         f"TAR@FAR=1e-3 {'too few pairs' if tar is None else f'{tar:.4f}'}  "
         f"xnorm {result['xnorm']:.2f}  pairs {result['pairs']}"
     )
-
-
-def fail(text: str) -> None:
-    """Print the one sentence of a failed run on standard error."""
-    print(f"run_train: {text}", file=sys.stderr, flush=True)
 
 
 def _drop_after(path: Path, step: int) -> None:

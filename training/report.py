@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from launch.ranks.comm import Comm
+from training.faults import Stopped, TrainingError
 from training.log import RunLog
-from training.loop import Loop, Progress
+from training.loop import Loop
+from training.run import Run
 
 
 def announce(
     log: RunLog,
-    folder: Path,
-    progress: Progress,
+    run: Run,
+    *,
     ranks: Mapping[str, Any],
     data: Mapping[str, Any],
     notices: Sequence[str],
@@ -25,8 +27,9 @@ def announce(
 
     summary.json repeats the notices.
     """
-    log.say(f"run {folder}  " + "  ".join(f"{key} {value}" for key, value in ranks.items()))
+    log.say(f"run {run.folder}  " + "  ".join(f"{key} {value}" for key, value in ranks.items()))
     log.say("  ".join(f"{key} {value}" for key, value in data.items()))
+    progress = run.progress
     if progress.step:
         log.say(
             f"resumed at step {progress.step}, epoch {progress.epoch}, "
@@ -36,18 +39,27 @@ def announce(
         log.notice(notice)
 
 
-def finish(
-    log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str], **outcome: str
-) -> None:
-    """Write summary.json and close the log; all ranks call it together.
+@contextmanager
+def reporting(log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str]) -> Iterator[None]:
+    """Write summary.json when the loop ends: finished, stopped or failed.  For all ranks together.
 
     Parameters
     ----------
     versions
         What the result depends on.
-    outcome
-        status: "finished", "stopped" or "failed"; reason: a sentence, where there is one.
     """
+    try:
+        yield
+    except (Stopped, TrainingError) as error:
+        status = "stopped" if isinstance(error, Stopped) else "failed"
+        _finish(log, loop, comm, versions, status=status, reason=str(error))
+        raise
+    _finish(log, loop, comm, versions, status="finished")
+
+
+def _finish(
+    log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str], **outcome: str
+) -> None:
     peak_rss_mib = max(comm.gather_json(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
     totals = loop.totals
     try:

@@ -36,7 +36,7 @@ class RunFolderError(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run folder that this process holds."""
 
     folder: Path
@@ -50,11 +50,12 @@ class Run:
 def choose_run(
     parent: Path,
     name: str,
+    *,
     resume: bool,
     config: Mapping[str, Any],
     differences: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
     data: Mapping[str, Any] | None = None,
-) -> Run:
+) -> RunFolder:
     """Return the folder of this run, made if new and locked, and what it resumes from.
 
     Parameters
@@ -95,7 +96,7 @@ def choose_run(
         except OSError as error:
             raise _unwritable(parent, error) from None
         lock = _lock(folder)
-        return Run(folder, None, lock, _notices(lock))
+        return RunFolder(folder, None, lock, _notices(lock))
 
 
 def _resume(
@@ -104,14 +105,14 @@ def _resume(
     config: Mapping[str, Any],
     differences: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
     data: Mapping[str, Any] | None,
-) -> Run:
+) -> RunFolder:
     remove_unfinished(folder / "checkpoints")
     try:
         checkpoint = latest_checkpoint(folder / "checkpoints")
     except CheckpointError as error:
         raise RunFolderError(f"{error}, or {_NEW_RUN}") from None
     if checkpoint is None:
-        return Run(folder, None, lock, _notices(lock))  # it ended before its first checkpoint
+        return RunFolder(folder, None, lock, _notices(lock))  # it ended before its first checkpoint
     changed = differences(_read_config(folder / "config.yaml"), config)
     if changed:
         raise RunFolderError(
@@ -125,7 +126,7 @@ def _resume(
             f"the data back, or {_NEW_RUN} (train.pretrained={folder} keeps the weights)"
         )
     passed_over = tuple(f"passed over a damaged checkpoint: {x}" for x in checkpoint.damaged)
-    return Run(folder, checkpoint, lock, _notices(lock) + passed_over)
+    return RunFolder(folder, checkpoint, lock, _notices(lock) + passed_over)
 
 
 def _data_differences(kept: Mapping[str, Any] | None, data: Mapping[str, Any] | None) -> list[str]:

@@ -7,6 +7,7 @@ Images, not steps: another number of ranks or another batch size moves no learni
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import cos, pi
 
 
 def learning_rate(
@@ -14,6 +15,7 @@ def learning_rate(
     schedule: str,
     lr: float,
     end: int,
+    *,
     warmup: int = 0,
     milestones: Sequence[int] = (),
     decay: float = 0.1,
@@ -40,8 +42,6 @@ def learning_rate(
         polynomial: ``final_lr + (lr - final_lr) * (1 - progress) ** power``, where progress runs
         from 0 at the end of the warm-up to 1 at ``end``.  cosine: half a cosine between the two.
     """
-    from math import cos, pi
-
     if images < warmup:
         return lr * images / warmup
     if schedule == "step":

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import mxnet as mx
 from mxnet import autograd, gluon
@@ -12,6 +12,17 @@ from mxnet import autograd, gluon
 NO_DECAY = ("bias", "beta", "gamma", "alpha", "radius")
 """Ends of the names of parameters that weight decay would only shrink: biases, BatchNorm, PReLU,
 Ring loss."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained: a net, its head, and the trainer of both."""
+
+    net: gluon.HybridBlock
+    head: gluon.HybridBlock
+    trainer: gluon.Trainer
+    parameters: Mapping[str, gluon.Parameter]
+    """As `collect_parameters` returns them."""
 
 
 def collect_parameters(net: gluon.Block, head: gluon.Block) -> dict[str, gluon.Parameter]:
@@ -44,6 +55,7 @@ def train_step(
     image: mx.nd.NDArray,
     label: mx.nd.NDArray,
     margin_fraction: mx.nd.NDArray,
+    *,
     clip_norm: float = 0.0,
     size: int = 1,
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
@@ -109,8 +121,3 @@ def _portions(arrays: Sequence[mx.nd.NDArray]) -> Iterator[Sequence[mx.nd.NDArra
     """Cut a list up: MXNet's multi_* operators keep 200 places and write beyond them unchecked."""
     for start in range(0, len(arrays), 100):
         yield arrays[start : start + 100]
-
-
-def first_not_finite(values: Sequence[float]) -> int | None:
-    """Return the place of the first NaN or infinity, None if there is none."""
-    return next((i for i, v in enumerate(values) if not math.isfinite(v)), None)

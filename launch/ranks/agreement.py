@@ -1,19 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one rank refuses, all refuse, before the first collective of training."""
+"""Agreement of the ranks: what one rank rejects all reject, and all leave with one sentence."""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from launch.ranks.comm import Comm
+from launch.ranks.comm import Comm, NoConnection
 
 T = TypeVar("T")
+OTHER_HOSTS_S = 2.0
+"""Seconds that the other ranks of a host wait for the sentence of its first one."""
 
 
-class Refused(ValueError):
-    """The sentence with which all ranks leave together."""
+class Leaving(Exception):
+    """A reason to end the run, raised on all ranks alike with one sentence."""
+
+    exit_code = 1
+
+
+class Refused(Leaving):
+    """Configuration or data that some rank cannot use."""
+
+    exit_code = 2
+
+
+def leaving_together(comm: Comm, work: Callable[[], None]) -> int:
+    """Do ``work``, leave the other ranks and return the exit code.
+
+    That is 0, or the one of a Leaving, whose sentence rank 0 prints.
+    """
+    code = 0
+    try:
+        work()
+    except Leaving as leaving:
+        code = leaving.exit_code
+        if comm.rank == 0:
+            fail(str(leaving))
+    # Horovod: the launcher kills the others when one leaves with a code, so rank 0 speaks first.
+    comm.gather_json("done")
+    comm.close()
+    return code
+
+
+def leaving_alone(error: NoConnection) -> int:
+    """Print why this rank has no connection to the others; return the exit code."""
+    # Horovod: the launcher kills the others when one leaves with a code, so one of each host goes
+    # first: it may be the name of one host alone.
+    if int(os.environ.get("HOROVOD_LOCAL_RANK", "0")) == 0:
+        fail(str(error))
+    else:
+        time.sleep(OTHER_HOSTS_S)
+    return Refused.exit_code
+
+
+def fail(text: str) -> None:
+    """Print the sentence of a failed run on standard error."""
+    print(f"run_train: {text}", file=sys.stderr, flush=True)
 
 
 def agree(comm: Comm, work: Callable[[], T]) -> T:

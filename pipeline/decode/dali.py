@@ -36,6 +36,7 @@ for _warning in _caught:
             _warning.message, _warning.category, _warning.filename, _warning.lineno
         )
 
+from normalization import MEAN, STD
 from pipeline.sampling.augmentation import (
     CUT_OUT_VALUE,
     NO_AUGMENTATION,
@@ -43,9 +44,6 @@ from pipeline.sampling.augmentation import (
     AugmentParams,
     color_matrices,
 )
-
-MEAN, STD = 127.5, 128.0
-"""Pixels x of 0 to 255 are delivered as (x - MEAN) / STD."""
 
 
 class DecodePath(NamedTuple):

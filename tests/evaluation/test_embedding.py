@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import cv2
 import mxnet as mx
 import numpy as np
 import pytest
 
-from evaluation.embedding import embed
-from evaluation.evaluate import evaluate_sets
+from evaluation import embedding, evaluate
 from evaluation.pairs import Pairs, PairsError
 
 SIZE = (6, 4)
+MEAN, STD = 127.5, 128.0
+embed = partial(embedding.embed, mean=MEAN, std=STD)
+evaluate_sets = partial(evaluate.evaluate_sets, mean=MEAN, std=STD, batch_size=4, image_size=SIZE)
 
 
 def make_images(count: int, seed: int = 0) -> tuple[list[bytes], np.ndarray]:
@@ -67,6 +70,14 @@ def test_sum_over_image_and_mirror(count):
     np.testing.assert_allclose(norms, want_norms, rtol=1e-5, atol=1e-6)
 
 
+def test_pixels_are_normalised_as_the_net_takes_them():
+    net, (images, pixels) = make_net(), make_images(3)
+    sums, _ = embed(net, images, SIZE, mean=100.0, std=50.0)
+    x = ((pixels.astype(np.float32) - 100) / 50).transpose(0, 3, 1, 2)
+    want = sum(net(mx.nd.array(image.copy())).asnumpy() for image in (x, x[..., ::-1]))
+    np.testing.assert_allclose(sums, want, rtol=1e-5, atol=1e-6)
+
+
 def test_a_static_graph_gives_the_same_and_sees_one_shape():
     """The batches in flight must not share their output."""
     images, _ = make_images(23)
@@ -98,7 +109,7 @@ def test_pixels_and_encoded_images_mix():
 def test_parts_are_equally_long_and_interleaved(count, size):
     net, (images, _) = make_net(), make_images(count)
     whole, _ = embed(net, images, SIZE, batch_size=2)
-    parts = [embed(net, images, SIZE, 2, part=(rank, size))[0] for rank in range(size)]
+    parts = [embed(net, images, SIZE, batch_size=2, part=(rank, size))[0] for rank in range(size)]
     assert {len(part) for part in parts} == {-(-count // size)}
     for i in range(count):
         np.testing.assert_allclose(parts[i % size][i // size], whole[i], rtol=1e-5, atol=1e-6)
@@ -124,7 +135,7 @@ def test_a_cut_off_image_is_named_by_one_rank_and_by_several():
     with pytest.raises(PairsError, match=words):
         embed(net, sets.images, SIZE, where=sets.path, cut_off=cut_off)
     with pytest.raises(PairsError, match=words):
-        evaluate_sets(net, {"toy": sets}, 4, None, SIZE, cut_off=cut_off)
+        evaluate_sets(net, {"toy": sets}, cut_off=cut_off)
     results = evaluate_on_ranks(net, {"toy": sets}, 2, cut_off=cut_off)
     assert len(set(results)) == 1 and results[0][0] is PairsError and words in results[0][1]
 
@@ -164,13 +175,13 @@ def evaluate_on_ranks(net, sets, size, **options):
 
     for rank in range(size):
         with pytest.raises(Waiting):
-            evaluate_sets(net, sets, 4, None, SIZE, rank, size, send(rank), **options)
+            evaluate_sets(net, sets, rank=rank, size=size, gather=send(rank), **options)
     together = np.concatenate([sent[rank] for rank in range(size)])
     results = []
     for rank in range(size):
         try:
             results.append(
-                evaluate_sets(net, sets, 4, None, SIZE, rank, size, lambda _: together, **options)
+                evaluate_sets(net, sets, rank=rank, size=size, gather=lambda _: together, **options)
             )
         except ValueError as error:
             results.append((type(error), str(error)))
@@ -180,7 +191,7 @@ def evaluate_on_ranks(net, sets, size, **options):
 @pytest.mark.parametrize("pairs, size", [(12, 2), (11, 2), (13, 4), (11, 3), (10, 21), (11, 5)])
 def test_ranks_agree_with_one(pairs, size):
     net, sets = make_net(), {"toy": make_sets(pairs)}
-    alone = evaluate_sets(net, sets, 4, None, SIZE)
+    alone = evaluate_sets(net, sets)
     for result in evaluate_on_ranks(net, sets, size):
         assert set(result) == {"toy"}
         assert result["toy"]["accuracy"] == alone["toy"]["accuracy"]
@@ -192,7 +203,7 @@ def test_ranks_agree_with_one(pairs, size):
 def test_xnorm_is_the_mean_over_images_and_mirrors():
     net, pairs = make_net(), make_sets(10)
     _, norms = embed(net, pairs.images, SIZE)
-    result = evaluate_sets(net, {"toy": pairs}, 4, None, SIZE)
+    result = evaluate_sets(net, {"toy": pairs})
     assert result["toy"]["xnorm"] == pytest.approx(norms.mean(), rel=1e-6)
 
 
@@ -217,7 +228,7 @@ def test_a_diverged_net_stops_all_ranks_with_one_sentence():
 
 def test_several_sets_keep_their_names_and_order():
     sets = {"b": make_sets(10), "a": make_sets(12)}
-    result = evaluate_sets(make_net(), sets, 4, None, SIZE)
+    result = evaluate_sets(make_net(), sets)
     assert [(name, metrics["pairs"]) for name, metrics in result.items()] == [("b", 10), ("a", 12)]
 
 

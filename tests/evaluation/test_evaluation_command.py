@@ -19,7 +19,7 @@ from evaluation.pairs import write_pairs
 from heads import build_head
 from nets import build_net
 from training.checkpoint import save_checkpoint
-from training.step import collect_parameters
+from training.step import Model, collect_parameters
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def save(folder, net, options, image_size, steps) -> None:
     trainer = mx.gluon.Trainer(parameters, "sgd", kvstore=None)
     state = {"meta": {"net": options, "image_size": image_size}}
     for step in steps:
-        save_checkpoint(folder / "checkpoints", step, net, head, trainer, parameters, state, keep=2)
+        model = Model(net, head, trainer, parameters)
+        save_checkpoint(folder / "checkpoints", step, model, state=state, keep=2)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,11 @@ import ops
 from heads import HEADS, build_head
 from launch.ranks.comm import Comm
 from pipeline.loader import Batch
+from training.faults import TrainingError
 from training.log import RunLog
-from training.loop import Loop, Progress, TrainingError, reseed
-from training.step import build_optimizer, collect_parameters
+from training.loop import Cadence, Loop
+from training.run import Progress, Run, reseed
+from training.step import Model, build_optimizer, collect_parameters
 
 PEOPLE, IMAGES, SHOTS, SIZE, EMBEDDING, STEPS = 6, 4, 8, 28, 16, 40
 LR = 0.02
@@ -79,17 +81,25 @@ def train(name, pictures, folder, lr, **settings):
     source = PeopleTimesImages(pictures, settings.get("mining") == "blocks")
     size = len(next(source).label)
     optimizer = build_optimizer(parameters, "sgd", lr, 0.9, 5e-4)
-    loop = Loop(
-        *(net, head, Comm().trainer(parameters, optimizer), source, Comm(), RunLog(folder)),
-        Progress(),
+    run = Run(
+        folder=folder,
+        progress=Progress(),
+        seed=1,
+        global_batch_size=size,
+        epoch_images=size,
         end_images=STEPS * size,
-        batch_size=size,
         lr=lambda images: lr,
         margin=lambda images: 1.0,
+    )
+    loop = Loop(
+        Model(net, head, Comm().trainer(parameters, optimizer), parameters),
+        source,
+        Comm(),
+        RunLog(folder),
+        run,
         save=lambda: None,
         verify=None,
-        seed=1,
-        log_every=1,
+        cadence=Cadence(log_every=1),
     )
     loop.run()
     lines = (folder / "metrics.jsonl").read_text().splitlines()

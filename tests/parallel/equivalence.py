@@ -101,7 +101,9 @@ def main(
     for _ in range(steps):
         batch = next(loader)
         image, label = (array.as_in_context(ctx) for array in (batch.image, batch.label))
-        loss, _ = train_step(net, head, trainer, image, label, margin, clip_norm, comm.size)
+        loss, _ = train_step(
+            net, head, trainer, image, label, margin, clip_norm=clip_norm, size=comm.size
+        )
         losses.append(float(loss.asscalar()))
     loader.close()
     after = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}

@@ -19,7 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import run_train
-from training import loop
+from assemble import model
+from training import consensus, loop
 
 GO_ON = signal.SIGUSR1
 
@@ -31,27 +32,27 @@ def install() -> None:
         return
     signal.signal(GO_ON, lambda *_: told.set())
     ask_stop, train_step, evaluate_sets = (
-        loop.Loop._ask_stop,
+        consensus.Consensus.ask_stop,
         loop.train_step,
-        run_train.evaluate_sets,
+        model.evaluate_sets,
     )
     steps = count()
 
-    def ask(self: loop.Loop, number: int, frame: Any) -> None:
+    def ask(self: consensus.Consensus, number: int, frame: Any) -> None:
         ask_stop(self, number, frame)
         told.set()
 
-    def train(*arguments: Any) -> Any:
+    def train(*arguments: Any, **options: Any) -> Any:
         if str(next(steps)) == where:
             told.wait()
-        return train_step(*arguments)
+        return train_step(*arguments, **options)
 
     def evaluate(*arguments: Any, **options: Any) -> Any:
         if where == "verify":
             told.wait()
         return evaluate_sets(*arguments, **options)
 
-    loop.Loop._ask_stop, loop.train_step, run_train.evaluate_sets = ask, train, evaluate
+    consensus.Consensus.ask_stop, loop.train_step, model.evaluate_sets = ask, train, evaluate
 
 
 if __name__ == "__main__":

@@ -24,10 +24,12 @@ def main(folder: Path, arguments: list[str]) -> int:
     held.install()
     train_step = loop.train_step
 
-    def recorded(net: Any, head: Any, trainer: Any, image: Any, label: Any, *rest: Any) -> Any:
+    def recorded(
+        net: Any, head: Any, trainer: Any, image: Any, label: Any, *rest: Any, **options: Any
+    ) -> Any:
         file.write(" ".join(str(int(x)) for x in label.asnumpy()) + "\n")
         file.flush()
-        return train_step(net, head, trainer, image, label, *rest)
+        return train_step(net, head, trainer, image, label, *rest, **options)
 
     with open(folder / f"rank-{os.environ.get('HOROVOD_RANK', '0')}.txt", "w") as file:
         loop.train_step = recorded

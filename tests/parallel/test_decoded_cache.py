@@ -36,11 +36,12 @@ from functools import partial
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 import run_train
+from assemble import loader
 from tests.parallel import held
 held.install()
 folder = Path(__file__).parent / "memory"
-run_train.DecodedCache = partial(run_train.DecodedCache, folder=folder)
-run_train.remove_left_caches = partial(run_train.remove_left_caches, folder=folder)
+loader.DecodedCache = partial(loader.DecodedCache, folder=folder)
+loader.remove_left_caches = partial(loader.remove_left_caches, folder=folder)
 sys.exit(run_train.main(sys.argv[1:]))
 """
 

@@ -89,12 +89,17 @@ class TwoRanks(Comm):
         return np.concatenate([rows, [[next(self.others)]]])
 
 
-def bags(loader=None, comm=Comm(), begin=Position(), said=None, alpha=ALPHA):
+def bags(loader=None, comm=Comm(), start=Position(), said=None, alpha=ALPHA):
     return Bags(
         loader or People(),
         lambda image: image.flatten(),
         comm,
-        *(BAG, SIZE, alpha, False, 3, begin),
+        bag=BAG,
+        batch_size=SIZE,
+        alpha=alpha,
+        angular=False,
+        seed=3,
+        start=start,
         say=[].append if said is None else said.append,
     )
 
@@ -124,7 +129,7 @@ def test_batches_are_anchors_positives_and_negatives_until_the_bag_is_used_up():
     triplets = sum(1 for negatives in semi_hard.values() if negatives)
     assert len(used) == steps * 2 == triplets // 2 * 2  # every pair once, but a tail
     assert next(bags()).image.asnumpy().tolist() == first.image.asnumpy().tolist()
-    resumed = bags(People(first=4), begin=Position(0, BAG))
+    resumed = bags(People(first=4), start=Position(0, BAG))
     assert (next(resumed).image.asnumpy() == following.image.asnumpy()).all()
 
 

@@ -11,13 +11,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
 import pytest
 from mxnet.gluon import nn
 
+import normalization
 from heads import build_head
 from launch.ranks.comm import Comm
 from training.checkpoint import (
@@ -27,7 +27,7 @@ from training.checkpoint import (
     remove_unfinished,
     save_checkpoint,
 )
-from training.step import build_optimizer, collect_parameters, train_step
+from training.step import Model, build_optimizer, collect_parameters, train_step
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE, EMBEDDING = 5, 4
@@ -47,7 +47,7 @@ def build(seed, momentum=0.9, hidden=6, people=PEOPLE, name="sgd"):
     parameters = collect_parameters(net, head)
     optimizer = build_optimizer(parameters, name, 0.1, momentum, 1e-3)
     trainer = Comm().trainer(parameters, optimizer)
-    return SimpleNamespace(net=net, head=head, parameters=parameters, trainer=trainer)
+    return Model(net, head, trainer, parameters)
 
 
 def train(parts, steps):
@@ -60,14 +60,13 @@ def train(parts, steps):
 
 def save(parts, parent, step, keep=3, **state):
     state = {"progress": {"step": step}, "meta": META, **state}
-    blocks = (parts.net, parts.head, parts.trainer, parts.parameters)
-    return save_checkpoint(parent, step, *blocks, state, keep)
+    return save_checkpoint(parent, step, parts, state=state, keep=keep)
 
 
 def load(checkpoint, parts):
     checkpoint.load_net_parameters(parts.net)
     checkpoint.load_head_parameters(parts.head)
-    checkpoint.load_momentum(parts.trainer, parts.parameters, parts.head)
+    checkpoint.load_momentum(parts)
 
 
 def bits(parts):
@@ -379,6 +378,14 @@ class WithVelocity(mx.gluon.HybridBlock):
         self.momentum = {"weight": mx.nd.full((2, 3), 7.0, ctx=ctx)}
 
 
+def test_normalisation_travels_with_the_weights(tmp_path):
+    parts = build(1)
+    old = open_checkpoint(save(parts, tmp_path, 1))  # of a run that kept neither number
+    assert (old.mean, old.std) == (normalization.MEAN, normalization.STD) == (127.5, 128.0)
+    other = save(parts, tmp_path, 2, meta={**META, "mean": 100.0, "std": 50.0})
+    assert (open_checkpoint(other).mean, open_checkpoint(other).std) == (100.0, 50.0)
+
+
 def test_what_is_saved_lies_on_no_device(tmp_path, monkeypatch):
     # A second CPU stands for the GPU that an array's file would name.
     device, seen = mx.cpu(1), {}
@@ -396,12 +403,12 @@ def test_what_is_saved_lies_on_no_device(tmp_path, monkeypatch):
     monkeypatch.setattr(
         mx.nd, "save", lambda path, arrays: (seen.update(arrays), write(path, arrays))
     )
-    made = SimpleNamespace(net=net, head=head, parameters=parameters, trainer=trainer)
+    made = Model(net, head, trainer, parameters)
     folder = save(made, tmp_path, 1)
     assert {array.context for array in seen.values()} == {mx.cpu(0)}
     assert "head.weight" in mx.nd.load(str(folder / "momentum.params"))
     # And it comes back to where the head has it.
     head.momentum["weight"][:] = 0
-    open_checkpoint(folder).load_momentum(trainer, parameters, head)
+    open_checkpoint(folder).load_momentum(made)
     assert head.momentum["weight"].context == device
     assert (head.momentum["weight"].asnumpy() == 7).all()

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from training.log import RunLog, fail, progress_line, verification_line
+from training.log import RunLog, progress_line, verification_line
 
 VALUES = {
     "step": 40,
@@ -105,8 +105,3 @@ def test_other_ranks_write_nothing(capsys, tmp_path, monkeypatch):
     log.summary({"status": "finished"})
     log.close()
     assert capsys.readouterr().out == "" and not list(tmp_path.iterdir())
-
-
-def test_last_sentence_goes_to_standard_error(capsys):
-    fail("optim.lr: too much")
-    assert capsys.readouterr() == ("", "run_train: optim.lr: too much\n")

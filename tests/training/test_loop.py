@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mxnet as mx
@@ -19,10 +20,13 @@ from launch.ranks.comm import Comm
 from pipeline import build_loader
 from pipeline.loader import Batch
 from tests.training.gate import OPEN, gated
+from training import consensus
 from training import loop as loop_module
+from training.faults import Stopped, TrainingError
 from training.log import RunLog
-from training.loop import Loop, Progress, Stopped, TrainingError, reseed
-from training.step import build_optimizer, collect_parameters
+from training.loop import Cadence, Loop
+from training.run import Progress, Run, reseed
+from training.step import Model, build_optimizer, collect_parameters
 
 BATCH, PEOPLE, EMBEDDING = 4, 10, 8
 
@@ -39,6 +43,10 @@ class Source:
             "synthetic", None, batch_size, num_classes=PEOPLE, image_size=(size, size)
         )
         self.act, self.number = act or (lambda number: None), 0
+
+    @property
+    def images_per_epoch(self) -> int:
+        return self.loader.images_per_epoch
 
     def __next__(self) -> Batch:
         self.number += 1
@@ -67,17 +75,25 @@ def make_loop(tmp_path):
         optimizer = build_optimizer(parameters, "sgd", lr, 0.9, 0.0)
         saved, progress = [], progress or Progress()
         batch_size = source.loader and next(source.loader).image.shape[0]
-        loop = Loop(
-            *(net, head, Comm().trainer(parameters, optimizer), source, Comm(), RunLog(tmp_path)),
-            progress,
+        run = Run(
+            folder=tmp_path,
+            progress=progress,
+            seed=1,
+            global_batch_size=batch_size,
+            epoch_images=1000 * batch_size,
             end_images=steps * batch_size,
-            batch_size=batch_size,
             lr=options.pop("rate", lambda images: lr),
             margin=options.pop("margin", lambda images: 1.0),
+        )
+        loop = Loop(
+            Model(net, head, Comm().trainer(parameters, optimizer), parameters),
+            source,
+            Comm(),
+            RunLog(tmp_path),
+            run,
             save=save or (lambda: saved.append(progress.step)),
             verify=options.pop("verify", None),
-            seed=1,
-            **options,
+            cadence=Cadence(**options),
         )
         return SimpleNamespace(loop=loop, saved=saved, progress=progress, parameters=parameters)
 
@@ -134,9 +150,8 @@ def test_same_seed_same_weights_whatever_is_logged(make_loop, tmp_path):
 
 def test_position_is_that_of_the_last_batch_used(make_loop):
     seen = []
-    made = make_loop(Source(), 7)
+    made = make_loop(Source(), 7, checkpoint_every=3)
     made.loop.save = lambda: seen.append((made.progress.epoch, made.progress.consumed))
-    made.loop.checkpoint_every = 3
     made.loop.run()
     # One batch was taken beforehand, to see its size.
     assert seen == [(0, 4 * BATCH), (0, 7 * BATCH), (0, 8 * BATCH)]
@@ -183,14 +198,13 @@ def test_loss_that_is_not_finite_names_its_step(make_loop):
 
 
 def test_weights_that_are_not_finite_are_not_saved(make_loop):
-    made = make_loop(Source(), 8, log_every=4)
+    made = make_loop(Source(), 4, log_every=4)
     weight = made.parameters["head.weight"]
     with_nan = weight.data().asnumpy()
     with_nan[PEOPLE - 1] = np.nan
     # Behind the last loss: the update of the last step is seen by no forward pass.
-    write = made.loop._write_line
-    made.loop._write_line = lambda: (write(), weight.set_data(mx.nd.array(with_nan)))
-    made.loop.end_images = 4 * BATCH
+    log = made.loop._log
+    made.loop._log = lambda: (log(), weight.set_data(mx.nd.array(with_nan)))
     with pytest.raises(TrainingError) as caught:
         made.loop.run()
     assert str(caught.value) == (
@@ -218,6 +232,37 @@ def test_trouble_with_data_leaves_at_the_next_comparison(make_loop, error, tmp_p
     assert made.progress.step == 10  # the last good batch was fed until then
     assert calls == [1, 2, 3, 4, 5, 6, 7]
     assert [line["step"] for line in metrics(tmp_path)] == [5]
+
+
+def test_a_run_that_lacks_its_last_verification_alone_gets_it(make_loop, tmp_path):
+    progress, at = Progress(step=3, images=3 * BATCH), []
+
+    def verify():
+        at.append(progress.step)
+        return {}
+
+    made = make_loop(Source(), 3, progress=progress, verify=verify)
+    made.loop.run()
+    assert at == [3] and made.saved == [] and made.progress.step == 3
+    assert "loss" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_set_that_cannot_be_scored_ends_the_run(make_loop):
+    def verify():
+        raise ValueError("tiny: the embedding of image 0 is zero")
+
+    made = make_loop(Source(), 2, verify=verify)
+    with pytest.raises(TrainingError, match=r"^verification: tiny: the embedding") as caught:
+        made.loop.run()
+    assert caught.value.usage and made.saved == [2]
+
+
+def test_epochs_count_those_without_a_whole_step_left(make_loop):
+    made = make_loop(Source(), 2)
+    made.loop.run()
+    assert made.loop.epochs == 0
+    made.progress.consumed = made.loop.loader.images_per_epoch - BATCH + 1
+    assert made.loop.epochs == 1
 
 
 def test_embeddings_that_are_not_finite_keep_the_checkpoint(make_loop):
@@ -269,7 +314,7 @@ def test_a_full_disk_under_the_metrics_ends_the_run(make_loop):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_to_stop_saves_and_leaves(make_loop, monkeypatch, number):
-    monkeypatch.setattr(loop_module, "STOP_SECONDS", 3600.0)  # however busy the machine is
+    monkeypatch.setattr(consensus, "GRACE_S", 3600.0)  # however busy the machine is
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
 
     def act(batch):
@@ -362,13 +407,13 @@ def run_with_sleeps(make_loop, monkeypatch, folder, seconds, each):
     monkeypatch.setattr(loop_module, "DeviceClock", lambda: MachinesClock(machine))
     # The last step asks for no batch, so one interval more ends the run.
     made = make_loop(Source(act), each * 9, log_every=each)
-    write_line = made.loop._write_line
+    log = made.loop._log
 
     def after_the_device():
         machine.wait(0)  # for the losses
-        write_line()
+        log()
 
-    made.loop._write_line = after_the_device
+    made.loop._log = after_the_device
     made.loop.run()
     found = [
         (BATCH / line["images_per_second"], line["data_wait_fraction"])
@@ -406,14 +451,15 @@ class GatedNet(mx.gluon.Block):
 def test_waiting_beside_a_step_that_the_device_still_computes_is_free(make_loop, tmp_path):
     OPEN.clear()
     made = make_loop(Source(lambda number: time.sleep(0.01)), 6, log_every=1)
-    made.loop.net, write_line = GatedNet(made.loop.net), made.loop._write_line
+    made.loop.model = replace(made.loop.model, net=GatedNet(made.loop.model.net))
+    log = made.loop._log
 
     def when_the_device_is_done():
         OPEN.set()
-        write_line()
+        log()
         OPEN.clear()
 
-    made.loop._write_line = when_the_device_is_done
+    made.loop._log = when_the_device_is_done
     try:
         made.loop.run()
     finally:

@@ -26,7 +26,7 @@ def differences(old, new):
 
 
 def choose(parent, config=CONFIG, resume=True, name="demo", data=None):
-    run = choose_run(parent, name, resume, config, differences, data)
+    run = choose_run(parent, name, resume=resume, config=config, differences=differences, data=data)
     run.lock.release()
     return run.folder, run.checkpoint
 
@@ -188,7 +188,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path):
     folder = begin(tmp_path, step=10)
     write_checkpoint(folder, 20)
     damage(folder / "checkpoints" / "step-00000020")
-    run = choose_run(tmp_path, "demo", True, CONFIG, differences)
+    run = choose_run(tmp_path, "demo", resume=True, config=CONFIG, differences=differences)
     run.lock.release()
     assert run.checkpoint.state["progress"]["step"] == 10
     assert run.notices == (

@@ -17,7 +17,6 @@ from training.step import (
     build_optimizer,
     clip_gradients,
     collect_parameters,
-    first_not_finite,
     train_step,
 )
 
@@ -187,9 +186,3 @@ def test_all_finite(count):
             assert not all_finite(arrays), (place, value)
         arrays[place][-1] = 1
     assert all_finite(arrays)
-
-
-def test_first_not_finite():
-    assert first_not_finite([1.0, 2.0]) is None
-    assert first_not_finite([1.0, float("inf"), float("nan")]) == 1
-    assert first_not_finite([]) is None

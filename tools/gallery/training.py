@@ -15,6 +15,7 @@ from mxnet.gluon import nn
 import ops
 from heads import build_head
 from nets.blocks import ConvNormPReLU
+from normalization import MEAN, STD
 from tools.digits import Digits
 from tools.gallery.settings import Setting
 from training.schedule import learning_rate, margin_fraction
@@ -105,7 +106,7 @@ def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int)
     for step, chosen in enumerate(batches(digits.train_labels, setting.batch, end, random)):
         images = step * setting.batch
         trainer.set_learning_rate(
-            learning_rate(images + 1, "cosine", setting.lr, end, round(setting.warmup * end))
+            learning_rate(images + 1, "cosine", setting.lr, end, warmup=round(setting.warmup * end))
         )
         share = margin_fraction(images, round(MARGIN_FROM * end), round(MARGIN_RISE * end))
         loss, _ = train_step(
@@ -225,7 +226,7 @@ def shift(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _device_images(images: np.ndarray) -> mx.nd.NDArray:
-    return mx.nd.array((images[:, None].astype(np.float32) - 127.5) / 128)
+    return mx.nd.array((images[:, None].astype(np.float32) - MEAN) / STD)
 
 
 def _embed(net: gluon.Block, images: np.ndarray) -> np.ndarray:

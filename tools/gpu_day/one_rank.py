@@ -207,7 +207,15 @@ def compare_checkpoint(setting: Setting, parts: Parts, checkpoint: Checkpoint) -
     pairs = read_pairs(path)
     images, issame = pairs.images[: 2 * PAIRS], pairs.issame[:PAIRS]
     embedded = [
-        embed(net, images, checkpoint.image_size, 2 * PAIRS, ctx)[0]
+        embed(
+            net,
+            images,
+            checkpoint.image_size,
+            mean=checkpoint.mean,
+            std=checkpoint.std,
+            batch_size=2 * PAIRS,
+            ctx=ctx,
+        )[0]
         for net, ctx in zip(nets, (reference, device), strict=True)
     ]
     units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in embedded]

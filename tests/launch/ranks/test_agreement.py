@@ -7,12 +7,23 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from launch.ranks.agreement import Refused, agree, gather_notices, require_equal
-from launch.ranks.comm import Comm
+from launch.ranks import agreement
+from launch.ranks.agreement import (
+    Leaving,
+    Refused,
+    agree,
+    gather_notices,
+    leaving_alone,
+    leaving_together,
+    require_equal,
+)
+from launch.ranks.comm import Comm, NoConnection
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,9 @@ class ThreadComm(Comm):
 
     barrier: Any = None
     said: Any = None
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.array(x) for x in self.gather_json(rows.tolist())])
 
     def gather_json(self, value: Any) -> list[Any]:
         self.said[self.rank] = json.dumps(value)
@@ -120,3 +134,50 @@ def test_notices_of_all_ranks_are_told_once():
     told = on_ranks(3, lambda comm: gather_notices(comm, own[comm.rank]))
     assert told == [("driver is old", "rank 2: driver is older", "rank 2: no link")] * 3
     assert gather_notices(Comm(), ()) == ()
+
+
+class Ended(Leaving):
+    exit_code = 143
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [(None, 0), (Leaving("not finite"), 1), (Refused("no such file"), 2), (Ended("asked"), 143)],
+)
+def test_all_leave_with_the_code_of_the_reason(reason, code, capsys):
+    def work() -> None:
+        if reason:
+            raise reason
+
+    assert on_ranks(3, lambda comm: leaving_together(comm, work)) == [code] * 3
+    said = f"run_train: {reason}\n" if reason else ""
+    assert capsys.readouterr() == ("", said)  # once, by rank 0
+
+
+def test_the_sentence_is_said_before_any_rank_leaves(monkeypatch):
+    events = []
+
+    class Watched(Comm):
+        def gather_json(self, value: Any) -> list[Any]:
+            events.append(value)
+            return [value]
+
+        def close(self) -> None:
+            events.append("closed")
+
+    def work() -> None:
+        raise Refused("no such file")
+
+    monkeypatch.setattr(agreement, "fail", events.append)
+    assert leaving_together(Watched(), work) == 2
+    assert events == ["no such file", "done", "closed"]
+
+
+def test_a_rank_without_connection_speaks_for_its_host(monkeypatch, capsys):
+    slept = []
+    monkeypatch.setattr(agreement, "time", SimpleNamespace(sleep=slept.append))
+    for local_rank, said, waits in (("0", "run_train: no name\n", []), ("3", "", [2.0])):
+        slept.clear()
+        monkeypatch.setenv("HOROVOD_LOCAL_RANK", local_rank)
+        assert leaving_alone(NoConnection("no name")) == 2
+        assert capsys.readouterr() == ("", said) and slept == waits

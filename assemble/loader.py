@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loader of a rank, from the run's position on, and the triplets chosen from its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mxnet as mx
+
+from assemble.inputs import Inputs
+from launch.config.configuration import Config
+from launch.config.sections import DataConfig
+from launch.ranks.agreement import agree
+from launch.ranks.comm import Comm
+from pipeline.decode.autotune import choose_decode_path
+from pipeline.decode.cache import DecodedCache, remove_left_caches
+from pipeline.decode.dali import jpeg_hardware_notice
+from pipeline.loader import Share, build_loader
+from pipeline.sampling.augmentation import Augmentation
+from pipeline.sampling.permutations import Position
+from training.bag import Bags
+from training.run import Run
+from training.step import Model
+
+
+def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
+    """Remove decoded images that killed runs have left on the hosts, and say so."""
+    mib = config.data.decoded_cache_mib
+    freed = agree(comm, lambda: remove_left_caches(inputs.records, mib))
+    freed = sum(comm.gather_json(freed))
+    if freed and comm.rank == 0:  # at once: the run may be refused before it has a log
+        print(f"removed {-(-freed >> 20)} MiB of decoded pictures, left by killed runs", flush=True)
+
+
+def make_loader(
+    config: Config, inputs: Inputs, run: Run, comm: Comm, threads: int
+) -> tuple[Any, str, list[str]]:
+    """Return the loader of this rank, the name of its decoder, and notices.
+
+    Parameters
+    ----------
+    threads
+        Share of this rank in the cores, for ``data.threads=0``.
+    """
+    data, threads = config.data, config.data.threads or threads
+    augmentation = make_augmentation(data)
+    decode, measured = choose_decoder(config, inputs, comm, augmentation, threads)
+    cache = None
+    if data.decoded_cache_mib and inputs.records:
+        cache = DecodedCache(inputs.records, data.decoded_cache_mib)
+    loader = build_loader(
+        data.loader,
+        inputs.records,
+        data.batch_size,
+        position=_position(run),
+        seed=config.run.seed,
+        share=Share(comm.rank, comm.size),
+        ctx=inputs.ctx,
+        reader=data.reader,
+        decode=decode,
+        window=data.window,
+        block=data.block,
+        images_per_person=data.images_per_person,
+        augmentation=augmentation,
+        threads=threads,
+        workers=data.workers,
+        prefetch=data.prefetch,
+        index_folder=run.folder / "index",
+        cache=cache,
+        num_classes=inputs.num_classes,
+        image_size=inputs.image_size,
+    )
+    mixed = inputs.ctx.device_type == "gpu" and data.decode not in ("cpu", "native")
+    hardware = jpeg_hardware_notice() if mixed else ""
+    return loader, decode, [measured, hardware, loader.notice]
+
+
+def make_augmentation(data: DataConfig) -> Augmentation:
+    """Return what is done to the images."""
+    return Augmentation(
+        mirror=data.mirror,
+        color_jitter=data.color_jitter,
+        jpeg_quality=(data.jpeg_quality[0], data.jpeg_quality[1]) if data.jpeg_quality else None,
+        jpeg_probability=data.jpeg_probability,
+        cut_out=data.cut_out,
+        cut_out_probability=data.cut_out_probability,
+        shift=data.shift,
+        grey=data.grey,
+    )
+
+
+def choose_decoder(
+    config: Config, inputs: Inputs, comm: Comm, augmentation: Augmentation, threads: int
+) -> tuple[str, str]:
+    """Return the name of the decoder that ``data.decode`` stands for, and a notice or ""."""
+    data = config.data
+    if data.decode != "auto":
+        return data.decode, ""
+    if data.loader != "dali" or inputs.records is None:
+        return "cpu", ""
+    # Horovod: it gathers, so nothing before it may fail on one rank alone.
+    return choose_decode_path(
+        inputs.records,
+        batch_size=data.batch_size,
+        threads=threads,
+        ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,  # the CPU fills the cache
+        augmentation=augmentation,
+        gather=comm.gather,
+    )
+
+
+def mine_triplets(
+    config: Config, loader: Any, model: Model, run: Run, comm: Comm, say: Callable[[str], None]
+) -> Any:
+    """Return batches of triplets chosen from bags of the loader's; without data.bag the loader.
+
+    Parameters
+    ----------
+    say
+        Takes a line for the log.
+    """
+    if not config.data.bag:
+        return loader
+    return Bags(
+        loader,
+        model.net,
+        comm,
+        bag=config.data.bag,
+        batch_size=config.data.batch_size,
+        alpha=config.head.options["margin"],
+        angular=config.head.name == "angular_triplet",
+        seed=config.run.seed,
+        start=_position(run),
+        say=say,
+    )
+
+
+def _position(run: Run) -> Position:
+    return Position(run.progress.epoch, run.progress.consumed)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run: its folder and checkpoint, where it stands and ends, its schedules; how it is saved."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import normalization
+from assemble.inputs import Inputs
+from launch.config.configuration import Config, differences
+from launch.environment.provenance import commit, versions
+from launch.ranks.agreement import agree
+from launch.ranks.comm import Comm
+from training import schedule
+from training.checkpoint import open_checkpoint, save_checkpoint
+from training.run import Progress, Run
+from training.run_folder import RunFolder, choose_run, write_classes, write_config
+from training.step import Model
+
+
+def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> Run:
+    """Return the run that the configuration starts or resumes, alike on all ranks.
+
+    Rank 0 chooses the folder and locks it until ``at_end``.
+    """
+    notices: tuple[str, ...] = ()
+
+    def choose() -> list[str | None]:
+        nonlocal notices
+        if comm.rank:
+            return []
+        chosen = choose_folder(config, inputs, comm.size)
+        at_end.callback(chosen.lock.release)
+        notices = chosen.notices
+        return [str(chosen.folder), str(chosen.checkpoint.folder) if chosen.checkpoint else None]
+
+    folder, found = comm.gather_json(agree(comm, choose))[0]
+    checkpoint = agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
+    state = checkpoint.state if checkpoint else {}
+    global_batch_size = config.data.batch_size * comm.size
+    # Kept from the first start on: with another number of ranks an epoch drops another tail.
+    epoch_images = state.get("epoch_images", inputs.epoch_images)
+    end_images = state.get("end_images") or last_image(config, epoch_images, global_batch_size)
+    return Run(
+        folder=Path(folder),
+        checkpoint=checkpoint,
+        progress=Progress(**state.get("progress", {})),
+        seed=config.run.seed,
+        global_batch_size=global_batch_size,
+        epoch_images=epoch_images,
+        end_images=end_images,
+        lr=make_learning_rate(config, epoch_images, end_images),
+        margin=make_margin(config, epoch_images, end_images),
+        clip_norm=config.optim.clip_norm,
+        notices=notices,
+    )
+
+
+def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
+    """Return the run folder, locked, with the configuration written into it."""
+    plain = config.to_dict()
+    chosen = choose_run(
+        Path(config.run.dir),
+        config.run.name,
+        resume=config.run.resume,
+        config=plain,
+        differences=partial(differences, defaults=config.defaults()),
+        data=inputs.fingerprint(),
+    )
+    notes = {"versions": versions(), "commit": commit(), "ranks": ranks}
+    write_config(chosen.folder, plain, notes)
+    records = inputs.records
+    if records and records.origins is not None:
+        write_classes(chosen.folder, records.files, records.origins)
+    return chosen
+
+
+def last_image(config: Config, epoch_images: int, global_batch_size: int) -> int:
+    """Return the images of the whole run."""
+    train = config.train
+    ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]
+    return min(end for end in ends if end)
+
+
+def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> Any:
+    """Return the learning rate as a function of the images used."""
+    optim = config.optim
+    return partial(
+        schedule.learning_rate,
+        schedule=optim.schedule,
+        lr=optim.lr,
+        end=end_images,
+        warmup=optim.warmup.images(epoch_images, end_images),
+        milestones=[m.images(epoch_images, end_images) for m in optim.milestones],
+        decay=optim.decay,
+        power=optim.power,
+        final_lr=optim.final_lr,
+    )
+
+
+def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
+    """Return the margin fraction as a function of the images used."""
+    train = config.train
+    return partial(
+        schedule.margin_fraction,
+        start=train.margin_start.images(epoch_images, end_images),
+        warmup=train.margin_warmup.images(epoch_images, end_images),
+    )
+
+
+class Checkpointer:
+    """Writes the checkpoints of a run, on rank 0."""
+
+    def __init__(self, config: Config, inputs: Inputs, run: Run, model: Model, *, ranks: int):
+        self._run, self._model = run, model
+        self._keep = config.train.keep_checkpoints
+        plain = config.to_dict()
+        self._state = {
+            "epoch_images": run.epoch_images,
+            "end_images": run.end_images,
+            "ranks": ranks,
+            "data": inputs.fingerprint(),
+            "meta": {
+                "net": plain["net"],
+                "head": plain["head"],
+                "num_classes": inputs.num_classes,
+                "image_size": list(inputs.image_size),
+                "mean": normalization.MEAN,
+                "std": normalization.STD,
+            },
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint of where the run stands; CheckpointError if that fails."""
+        progress = self._run.progress
+        save_checkpoint(
+            self._run.folder / "checkpoints",
+            progress.step,
+            self._model,
+            state={"progress": asdict(progress), **self._state},
+            keep=self._keep,
+        )

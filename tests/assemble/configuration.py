@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small configuration, changed by overrides as on the command line."""
+
+from __future__ import annotations
+
+import inspect
+
+from heads import HEADS
+from launch.config.cli import apply_overrides
+from launch.config.configuration import Config, build_config
+from nets import NETS
+
+SMALL = {
+    "run": {"name": "small", "device": "cpu", "operators": "plain"},
+    "data": {"records": "nowhere", "batch_size": 4, "prefetch": 1},
+    "net": {"name": "mobilefacenet", "width": 0.125, "embedding_size": 16},
+    "head": {"name": "arcface"},
+    "train": {"max_steps": 6},
+}
+SYNTHETIC = ("data.records=[]", "data.loader=synthetic", "data.num_classes=10")
+
+
+def make_config(*overrides: str) -> Config:
+    """Return the configuration of a small net, for a run of a few steps."""
+    signatures = ({n: inspect.signature(b) for n, b in d.items()} for d in (NETS, HEADS))
+    return build_config(apply_overrides(SMALL, overrides), *signatures)
+
+
+def make_synthetic(*overrides: str) -> Config:
+    """Return the same for synthetic batches."""
+    return make_config(*SYNTHETIC, *overrides)

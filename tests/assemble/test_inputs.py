@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs: opened and checked, with a fingerprint; the device of a rank, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import pytest
+
+from assemble.inputs import data_line, open_inputs
+from launch.config.configuration import ConfigError
+from launch.ranks.comm import Comm
+from pipeline.loader import SYNTHETIC_STEPS
+from tests.assemble.configuration import make_config, make_synthetic
+
+ROOT = Path(__file__).resolve().parents[2]
+TWO = Comm(0, 2, 0, 2)
+
+DEVICES = """
+import os, sys
+import mxnet as mx
+import launch.environment.gpu
+from assemble.inputs import open_inputs
+from launch.config.configuration import ConfigError
+from launch.ranks.comm import Comm
+from tests.assemble.configuration import make_synthetic
+
+old, driverless = sys.argv[1:3]
+launch.environment.gpu.version = {"mxnet-cu112": "1.9.1"}.__getitem__
+config = make_synthetic("run.device=auto")
+
+def opened(gpus, driver, rank, ranks):
+    launch.environment.gpu.DRIVER = driver
+    mx.context.num_gpus = lambda: gpus
+    inputs = open_inputs(config, Comm(rank, ranks, rank, ranks))
+    print(inputs.ctx, os.environ.get("MXNET_USE_FUSION"), *inputs.notices, sep=" | ")
+
+for rank in range(8):
+    try:
+        opened(7, old, rank, 8)
+    except ConfigError as error:
+        print(error)
+opened(0, driverless, 1, 2)
+opened(2, old, 1, 2)
+"""
+
+
+def test_the_device_of_a_rank(make_driver):
+    done = subprocess.run(
+        [sys.executable, "-c", DEVICES, make_driver(80, 80, version=11040), "no-such-driver.so"],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "MXNET_USE_FUSION"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    *refused, without, with_gpu = done.stdout.splitlines()
+    assert len(refused) == 8 and len(set(refused)) == 1
+    assert "got 8 ranks on this host, MXNet sees 7 GPUs; start 7 (-np 7), or use" in refused[0]
+    assert without.startswith("cpu(0) | None | device: computes on the CPU, mxnet-cu112 1.9.1 is ")
+    assert with_gpu.startswith("gpu(1) | 0 | driver: CUDA 11.4 is older than the 11.8 for which ")
+
+
+def test_records_and_sets(tiny_records, tmp_path):
+    config = make_config(
+        f"data.records={tiny_records}",
+        f"eval.sets=[{tiny_records}]",
+        f"run.dir={tmp_path}",
+        "data.batch_size=7",
+    )
+    inputs = open_inputs(config, TWO)
+    assert inputs.ctx == mx.cpu() and inputs.notices == () and inputs.pretrained is None
+    assert (inputs.num_classes, inputs.image_size) == (12, (112, 112))
+    assert inputs.epoch_images == 112  # of 120: steps of 14
+    fingerprint = inputs.fingerprint()
+    assert {k: v for k, v in fingerprint.items() if not k.startswith("crc_")} == {
+        "images": 120,
+        "people": 12,
+        "image_size": [112, 112],
+    }
+    assert "crc_labels" in fingerprint
+    assert inputs.of_all_ranks() == {"device": "cpu", "pairs": {"tiny": 40}, **fingerprint}
+    assert data_line(config, inputs, 2) == {
+        "data": str(tiny_records),
+        "images": 120,
+        "people": 12,
+        "loader": "dali/random",
+        "batch": "7 x 2 = 14",
+    }
+
+
+def test_groups_of_people_have_another_epoch(tiny_records, tmp_path):
+    grouped = ("data.batch_size=6", "data.images_per_person=3", "head.name=triplet")
+    config = make_config(f"data.records={tiny_records}", f"run.dir={tmp_path}", *grouped)
+    assert open_inputs(config, Comm()).epoch_images == 12 * 3
+
+
+def test_synthetic_batches_need_no_records():
+    inputs = open_inputs(make_synthetic(), TWO)
+    assert inputs.records is None and inputs.sets == {}
+    assert inputs.epoch_images == SYNTHETIC_STEPS * 8
+    assert inputs.fingerprint() == {"images": 0, "people": 10, "image_size": [112, 112]}
+    assert data_line(make_synthetic(), inputs, 2)["data"] == "synthetic"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        # Rules come before anything is opened: the records are nowhere.
+        (["data.decode=mixed"], r"^data\.decode: 'mixed' needs a GPU"),
+        (["data.decode=mixed", "optim.fused_centres=true"], r"^configuration: 2 problems\n"),
+        ([], r"^nowhere: no such file"),
+    ],
+)
+def test_what_is_refused_first(overrides, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        open_inputs(make_config(f"run.dir={tmp_path}", *overrides), TWO)
+    assert isinstance(caught.value, ConfigError) == bool(overrides)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_size_that_the_net_cannot_take(make_records, tmp_path):
+    records = make_records(3, 4, image_size=(8, 8))
+    config = make_config(f"data.records={records}", f"run.dir={tmp_path}")
+    with pytest.raises(ValueError, match="8x8"):
+        open_inputs(config, Comm())
+
+
+@pytest.mark.parametrize("key", ["train.pretrained={}", "eval.sets=[{}]"])
+def test_what_is_not_there(key, tmp_path):
+    config = make_synthetic(key.format(tmp_path / "nothing"))
+    with pytest.raises((ValueError, OSError), match="nothing"):
+        open_inputs(config, Comm())

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint folders: whole, damaged or absent, which is the newest, which may go.
+
+Folders of small files stand for checkpoints; test_checkpoint.py has real ones.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from training import checkpoint_files as files
+from training.checkpoint_files import (
+    DamagedCheckpoint,
+    UnreadableCheckpoint,
+    find_newest,
+    fingerprint,
+    put_in_place,
+    remove_old,
+    remove_unfinished,
+    step_folders,
+    verify,
+)
+
+
+def write(folder, text="weights"):
+    """Write a whole checkpoint of two files."""
+    folder.mkdir(parents=True)
+    (folder / "net.params").write_text(text)
+    (folder / files.STATE).write_text(json.dumps({"text": text}))
+    marks = {name: fingerprint(folder / name) for name in ("net.params", files.STATE)}
+    (folder / files.MANIFEST).write_text(json.dumps({"files": marks}))
+    return folder
+
+
+def damage(folder):
+    (folder / "net.params").write_text("WEIGHTS")
+
+
+def names(parent):
+    return sorted(path.name for path in parent.iterdir())
+
+
+def test_folders_come_by_step(tmp_path):
+    for name in ("step-00000200", "step-00000030", "step-100000000", "step-7", "other"):
+        (tmp_path / name).mkdir()
+    found = [path.name for path in step_folders(tmp_path)]
+    assert found == ["step-00000030", "step-00000200", "step-100000000"]
+    assert step_folders(tmp_path / "nothing") == []
+
+
+def test_a_whole_checkpoint_gives_its_state(tmp_path):
+    folder = write(tmp_path / "step-00000001")
+    assert verify(folder) == {"text": "weights"}
+    assert find_newest(tmp_path).folder == folder
+
+
+@pytest.mark.parametrize("name", ["net.params", files.STATE, files.MANIFEST])
+def test_a_missing_file_is_damage(tmp_path, name):
+    folder = write(tmp_path / "step-00000001")
+    (folder / name).unlink()
+    with pytest.raises(DamagedCheckpoint, match=rf"{name}: is missing.*; take another checkpoint"):
+        verify(folder)
+
+
+def test_a_changed_file_is_damage(tmp_path):
+    damage(folder := write(tmp_path / "step-00000001"))
+    with pytest.raises(DamagedCheckpoint, match=r"net\.params: has changed since it was saved"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {}}', '{"files": 3}'])
+def test_a_manifest_that_lists_nothing_is_damage(tmp_path, text):
+    folder = write(tmp_path / "step-00000001")
+    (folder / files.MANIFEST).write_text(text)
+    with pytest.raises(DamagedCheckpoint, match=r"manifest\.json: is damaged, got "):
+        verify(folder)
+
+
+def test_what_cannot_be_read_is_no_damage(tmp_path):
+    folder = write(tmp_path / "step-00000001")
+    (folder / "net.params").unlink()
+    (folder / "net.params").mkdir()
+    with pytest.raises(UnreadableCheckpoint, match="cannot be read, got Is a directory"):
+        find_newest(tmp_path)
+
+
+def test_the_newest_whole_one_and_what_is_damaged_above_it(tmp_path):
+    older, newer = write(tmp_path / "step-00000001", "a"), write(tmp_path / "step-00000002", "b")
+    damage(newer)
+    found = find_newest(tmp_path)
+    assert (found.folder, found.state) == (older, {"text": "a"})
+    assert len(found.damaged) == 1 and found.damaged[0].startswith(f"{newer / 'net.params'}: ")
+    damage(older)
+    assert find_newest(tmp_path).folder is None and len(find_newest(tmp_path).damaged) == 2
+
+
+def test_damaged_checkpoints_drive_out_none_that_is_whole(tmp_path):
+    for step in range(1, 6):
+        write(tmp_path / f"step-{step:08d}")
+    damage(tmp_path / "step-00000005")
+    remove_old(tmp_path, keep=2)
+    assert names(tmp_path) == ["step-00000003", "step-00000004", "step-00000005"]
+
+
+def test_a_checkpoint_takes_the_place_of_another(tmp_path):
+    folder = write(tmp_path / "step-00000001", "old")
+    put_in_place(write(tmp_path / ".aside-step-00000001", "new"), folder)
+    assert verify(folder) == {"text": "new"} and names(tmp_path) == ["step-00000001"]
+
+
+def test_what_a_killed_run_left_goes_or_gets_its_name_back(tmp_path):
+    write(tmp_path / ".aside-step-00000003")  # half written, for all that is known
+    write(tmp_path / ".aside-old-step-00000001", "kept")  # killed between the two renames
+    write(tmp_path / "step-00000002", "new")
+    write(tmp_path / ".aside-old-step-00000002", "old")  # killed after both
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    assert verify(tmp_path / "step-00000001") == {"text": "kept"}
+    assert verify(tmp_path / "step-00000002") == {"text": "new"}

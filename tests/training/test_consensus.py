@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ranks leave together: whose trouble is named, who may save, which signals count."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from launch.ranks.comm import Comm
+from tests.launch.ranks.test_agreement import on_ranks
+from training import consensus as module
+from training.consensus import GRACE_S, Consensus, Kind, Trouble
+from training.faults import Stopped, TrainingError
+
+DAMAGED = Trouble(Kind.DATA, "train.rec: the image of key 7 cannot be decoded")
+FULL = Trouble(Kind.DISK, "metrics.jsonl cannot be written")
+
+
+def not_finite(step):
+    return Trouble(Kind.NOT_FINITE, f"the loss of step {step} is not finite, got nan", step)
+
+
+def leave(troubles, saved_step=None):
+    """Let ranks with these troubles exchange; return the error that all of them raise."""
+
+    def work(comm):
+        consensus = Consensus(comm, saved_step)
+        if troubles[comm.rank] is not None:
+            consensus.report(troubles[comm.rank])
+        return consensus.exchange()
+
+    errors = on_ranks(len(troubles), work)
+    assert all(type(error) is TrainingError for error in errors), errors
+    assert len({(str(error), error.exit_code) for error in errors}) == 1
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("troubles", "sentence"),
+    [
+        ([None, DAMAGED, None], f"rank 1: {DAMAGED.text}"),
+        ([None, FULL], f"rank 1: {FULL.text}"),
+        ([FULL, DAMAGED], f"rank 0: {FULL.text}"),  # the lowest rank
+        ([not_finite(3), DAMAGED], f"rank 1: {DAMAGED.text}"),  # what the user can repair
+        ([not_finite(5), not_finite(3)], "rank 1: the loss of step 3"),  # the earliest
+    ],
+)
+def test_one_trouble_is_named_by_all(troubles, sentence):
+    assert str(leave(troubles)).startswith(sentence)
+
+
+def test_the_exit_code_is_that_of_the_trouble():
+    assert leave([None, DAMAGED]).exit_code == 2
+    assert leave([None, not_finite(3)]).exit_code == 1
+
+
+@pytest.mark.parametrize(("saved_step", "saved"), [(None, "none yet"), (40, "step 40")])
+def test_a_loss_that_is_not_finite_names_the_checkpoint(saved_step, saved):
+    assert f"; the last good checkpoint ({saved}) is kept, begin" in str(
+        leave([not_finite(43), None], saved_step)
+    )
+
+
+def test_alone_no_rank_is_named():
+    consensus = Consensus(Comm())
+    consensus.report(DAMAGED)
+    consensus.report(FULL)  # the first counts
+    with pytest.raises(TrainingError) as caught:
+        consensus.exchange()
+    assert str(caught.value) == DAMAGED.text
+
+
+def test_numbers_come_back_by_name_and_rank():
+    def work(comm):
+        return Consensus(comm).exchange(loss=1.0 + comm.rank, cosine=0.5)
+
+    for found in on_ranks(3, work):
+        assert found["loss"].tolist() == [1, 2, 3] and found["cosine"].tolist() == [0.5] * 3
+        assert [*found] == ["loss", "cosine"] and found["loss"].dtype == np.float64
+
+
+def test_settling_nothing_continues_and_one_trouble_ends_all():
+    assert on_ranks(2, lambda comm: Consensus(comm).settle(None)) == [None, None]
+    errors = on_ranks(2, lambda comm: Consensus(comm).settle(FULL if comm.rank else None))
+    assert [str(error) for error in errors] == [f"rank 1: {FULL.text}"] * 2
+
+
+def stop(comm, saved, asked=True, step_seconds=0.1):
+    """Ask rank 1 to stop, exchange, stop."""
+    consensus = Consensus(comm)
+    if asked and comm.rank == 1:
+        consensus.ask_stop(signal.SIGTERM, None)
+    consensus.exchange()
+    assert consensus.stop_agreed == asked
+
+    def save():
+        saved.append(comm.rank)
+        consensus.saved_step = 8
+
+    if asked:
+        consensus.stop(8, step_seconds, save)
+
+
+def test_a_request_to_one_rank_stops_all():
+    saved = []
+    stopped = on_ranks(2, lambda comm: stop(comm, saved))
+    assert all(type(error) is Stopped for error in stopped), stopped
+    sentence = "stopped at step 8, saved at step 8; the same command goes on from there"
+    assert [str(error) for error in stopped] == [sentence] * 2
+    assert sorted(saved) == [0, 1]
+    assert on_ranks(2, lambda comm: stop(comm, saved, asked=False)) == [None, None]
+
+
+def test_nothing_is_saved_where_two_steps_outlast_the_grace_period():
+    saved = []
+    stopped = on_ranks(2, lambda comm: stop(comm, saved, step_seconds=GRACE_S))
+    assert [str(error) for error in stopped] == [
+        "stopped at step 8, saved at step 0; the same command goes on from there"
+    ] * 2
+    assert saved == []
+
+
+class Clock:
+    """Stands in for ``time``."""
+
+    now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("waited", "saves"), [(1.0, True), (3.5, False)])
+def test_the_grace_period_counts_from_the_first_request(monkeypatch, waited, saves):
+    clock, consensus, saved = Clock(), Consensus(Comm(), 5), []
+    monkeypatch.setattr(module, "time", clock)
+    consensus.ask_stop(signal.SIGTERM, None)
+    clock.now += waited  # of 4 s; a save takes 1 s at least
+    consensus.ask_stop(signal.SIGTERM, None)
+    with pytest.raises(Stopped):
+        consensus.stop(8, 0.1, lambda: saved.append(8))
+    assert bool(saved) == saves
+
+
+def test_no_rank_saves_where_one_lacks_the_time(monkeypatch):
+    clock, saved = Clock(), []
+    monkeypatch.setattr(module, "time", clock)
+
+    def work(comm):
+        consensus = Consensus(comm, 5)
+        if comm.rank == 1:
+            consensus.ask_stop(signal.SIGTERM, None)
+            clock.now += 3.5  # before the exchange, at which rank 0 learns of it
+        consensus.exchange()
+        consensus.stop(8, 0.1, lambda: saved.append(comm.rank))
+
+    stopped = on_ranks(2, work)
+    assert {str(error) for error in stopped} == {
+        "stopped at step 8, saved at step 5; the same command goes on from there"
+    }
+    assert not saved
+
+
+def test_what_is_saved_already_is_not_saved_again():
+    consensus = Consensus(Comm(), 8)
+    consensus.ask_stop(signal.SIGTERM, None)
+    with pytest.raises(Stopped, match="stopped at step 8, saved at step 8"):
+        consensus.stop(8, 0.1, lambda: pytest.fail("saved again"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_are_requests_while_it_listens(number):
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        consensus = Consensus(Comm())
+        with consensus.listening():
+            os.kill(os.getpid(), number)
+            consensus.exchange()
+        assert consensus.stop_agreed
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        consensus = Consensus(Comm())
+        with consensus.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            consensus.exchange()
+        assert not consensus.stop_agreed
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first lines of a run, and summary.json for each of its ends."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from launch.ranks.comm import Comm
+from training.faults import Stopped, TrainingError
+from training.log import RunLog
+from training.loop import Totals
+from training.report import announce, reporting
+from training.run import Progress
+
+VERSIONS = {"mxnet": "1.9.1", "decode": "native"}
+
+
+def loop():
+    return SimpleNamespace(
+        totals=Totals(images=800, seconds=4.0, waited=1.0, final_loss=2.5),
+        progress=Progress(step=10),
+        epochs=2,
+        verification={"tiny": {"accuracy": 0.75}},
+    )
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def first_lines(folder, capsys, progress):
+    log = RunLog(folder)
+    announce(
+        log,
+        SimpleNamespace(folder="runs/demo-001", progress=progress),
+        ranks={"ranks": 2, "device": "cpu(0)"},
+        data={"data": "/set", "images": 120},
+        notices=["", "operators: native", ""],
+    )
+    assert log.notices == ["operators: native"]
+    log.close()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_new_run_says_what_runs(tmp_path, capsys):
+    assert first_lines(tmp_path, capsys, Progress()) == [
+        "run runs/demo-001  ranks 2  device cpu(0)",
+        "data /set  images 120",
+        "operators: native",
+    ]
+
+
+def test_a_resumed_run_says_where(tmp_path, capsys):
+    lines = first_lines(tmp_path, capsys, Progress(step=6, images=48, epoch=1, consumed=8))
+    assert lines[2] == "resumed at step 6, epoch 1, 8 images into it"
+
+
+def test_a_finished_run(tmp_path):
+    log = RunLog(tmp_path)
+    log.notice("decoder: native")
+    with reporting(log, loop(), Comm(), VERSIONS):
+        pass
+    found = summary(tmp_path)
+    assert found.pop("peak_rss_mib") > 1
+    assert found == {
+        "status": "finished",
+        "steps": 10,
+        "epochs": 2,
+        "ranks": 1,
+        "images_per_second": 200.0,
+        "data_wait_fraction": 0.25,
+        "final_loss": 2.5,
+        "verification": {"tiny": {"accuracy": 0.75}},
+        "notices": ["decoder: native"],
+        "versions": VERSIONS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [(Stopped("stopped at step 10"), "stopped"), (TrainingError("the disk is full"), "failed")],
+)
+def test_a_run_that_ends_early_says_why(tmp_path, end, status):
+    with pytest.raises(type(end)), reporting(RunLog(tmp_path), loop(), Comm(), VERSIONS):
+        raise end
+    assert (summary(tmp_path)["status"], summary(tmp_path)["reason"]) == (status, str(end))
+
+
+def test_a_bug_leaves_no_summary(tmp_path):
+    with pytest.raises(ZeroDivisionError), reporting(RunLog(tmp_path), loop(), Comm(), VERSIONS):
+        raise ZeroDivisionError
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_disk_that_is_full_at_the_end_is_told(tmp_path, capsys, monkeypatch):
+    log = RunLog(tmp_path)
+
+    def refuse(values):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log, "summary", refuse)
+    with reporting(log, loop(), Comm(), VERSIONS):
+        pass
+    assert capsys.readouterr().out == (
+        "summary.json cannot be written, got No space left on device\n"
+    )
