@@ -128,7 +128,11 @@ def run_compare(options: argparse.Namespace) -> None:
         base, other = (
             right_pairs(
                 embed(
-                    *(net, pairs.images, size, options.batch_size, ctx),
+                    net,
+                    pairs.images,
+                    image_size=size,
+                    batch_size=options.batch_size,
+                    ctx=ctx,
                     where=pairs.path,
                     cut_off=cut_off,
                 )[0],

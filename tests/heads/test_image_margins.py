@@ -191,7 +191,7 @@ def test_elasticface_without_deviation_is_arcface():
 
 @pytest.mark.parametrize("name", ["adaface", "magface", "elasticface"])
 def test_edges(name):
-    _, weight, label = inputs()
+    _, weight, _ = inputs()
     zero = np.zeros((2, weight.shape[1]))
     along = np.stack([weight[0], -weight[len(weight) - 1]])
     for embedding, at in ((zero, [0, len(weight) - 1]), (along, [0, len(weight) - 1])):

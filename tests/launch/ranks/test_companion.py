@@ -283,7 +283,7 @@ def test_a_full_disk_is_said_once(tmp_path):
 
 def test_a_forked_worker_ends_with_its_rank(tmp_path, started):
     text = """
-from launch.lifeline import tie_forks
+from launch.ranks.lifeline import tie_forks
 tie_forks()
 if os.fork() == 0:
     (folder / "worker").touch()
