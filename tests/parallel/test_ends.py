@@ -61,7 +61,7 @@ def horovodrun_of_a_small_program(tmp_path):
     """Return the command of two ranks that only write lines."""
     script = tmp_path / "rank.py"
     script.write_text(RANK)
-    return [HOROVODRUN[0], "-np", "2", sys.executable, str(script)]
+    return [HOROVODRUN, "-np", "2", sys.executable, str(script)]
 
 
 def test_ranks_end_when_nobody_reads_horovodruns_pipe(horovodrun_of_a_small_program):
