@@ -74,7 +74,7 @@ RUN horovodrun=$(command -v horovodrun) \
     && python3 -m venv --system-site-packages --without-pip .venv-gpu \
     && python3 -m pip --python .venv-gpu/bin/python install --no-cache-dir --no-deps \
         --require-hashes -r requirements/ngc.txt \
-    && python3 -m pip --python .venv-gpu/bin/python install --no-index --no-deps \
+    && python3 -m pip --python .venv-gpu/bin/python install --no-cache-dir --no-index --no-deps \
         --no-build-isolation --editable . \
     && printf '#!/bin/sh\nexec %s --gloo "$@"\n' "${horovodrun}" >.venv-gpu/bin/horovodrun \
     && chmod 755 .venv-gpu/bin/horovodrun \
