@@ -17,7 +17,8 @@ COPY Makefile ./
 COPY requirements requirements
 COPY launch launch
 RUN PIP_NO_CACHE_DIR=1 make gpu
-# With nvcc of this base also those for GPUs.
+# With nvcc of this base also the operators for GPUs.
+COPY pyproject.toml ./
 COPY ops ops
 RUN make setup VENV=.venv-gpu
 
@@ -65,6 +66,7 @@ USER ${USER_ID}
 
 FROM system AS ngc
 COPY requirements/ngc.txt requirements/ngc.txt
+COPY pyproject.toml ./
 # Beside NGC's packages, not over them; the stamps tell setup.sh and make so.  NGC's Horovod may
 # know MPI too and would prefer it; the ranks here find each other by what Gloo's launcher tells
 # them (launch/ranks/comm.py).
@@ -72,6 +74,8 @@ RUN horovodrun=$(command -v horovodrun) \
     && python3 -m venv --system-site-packages --without-pip .venv-gpu \
     && python3 -m pip --python .venv-gpu/bin/python install --no-cache-dir --no-deps \
         --require-hashes -r requirements/ngc.txt \
+    && python3 -m pip --python .venv-gpu/bin/python install --no-cache-dir --no-index --no-deps \
+        --no-build-isolation --editable . \
     && printf '#!/bin/sh\nexec %s --gloo "$@"\n' "${horovodrun}" >.venv-gpu/bin/horovodrun \
     && chmod 755 .venv-gpu/bin/horovodrun \
     && touch .venv-gpu/.stamp-image .venv-gpu/.stamp-horovod

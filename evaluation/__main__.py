@@ -28,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def face_verify() -> int:
+    """Run ``python -m evaluation verify`` with the arguments of this process."""
+    return main(["verify", *sys.argv[1:]])
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(

@@ -49,7 +49,7 @@ def people_of(pairs: Pairs) -> np.ndarray:
 
 def _key(image: Image) -> bytes:
     return hashlib.sha256(
-        np.ascontiguousarray(image) if hasattr(image, "shape") else image
+        np.ascontiguousarray(image).tobytes() if isinstance(image, np.ndarray) else image
     ).digest()
 
 

@@ -3,16 +3,19 @@
 
 `pickle` imports and calls what a file names, and its `find_class` hook leaves ways round it (the
 extension cache, attributes set by BUILD, a memo index that asks for gigabytes). This is a stack
-machine of its own instead: opcodes not listed here do not exist, a global is a name compared with
-a list, and what such a name stands for is written out below. No object of the file is ever called.
+machine of its own instead: `pickletools` reads the arguments of the opcodes, opcodes not listed
+below are refused, a global is a name compared with a list, and what such a name stands for is
+written out here. No object of the file is ever called.
 """
 
 from __future__ import annotations
 
 import codecs
+import io
 import pickletools
-from collections.abc import Callable
 from enum import Enum
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -22,36 +25,27 @@ class PlainPickleError(ValueError):
 
 
 class _Global(Enum):
-    """What a file may name; the machine below says what becomes of it."""
+    """A global that a file may name, by its modules and names; `_Machine` says what it does."""
 
-    ENCODE = "_codecs.encode"
-    BYTES = "bytes"
-    NDARRAY = "numpy.ndarray"
-    DTYPE = "numpy.dtype"
-    RECONSTRUCT = "numpy.core.multiarray._reconstruct"
-    SCALAR = "numpy.core.multiarray.scalar"
-    FROMBUFFER = "numpy.core.numeric._frombuffer"
+    ENCODE = ("_codecs encode",)  # bytes at protocols 0 to 2, written by Python 3
+    BYTES = ("builtins bytes", "__builtin__ bytes")  # and so b"": bytes()
+    NDARRAY = ("numpy ndarray",)
+    DTYPE = ("numpy dtype",)
+    RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
+    SCALAR = ("numpy.core.multiarray scalar", "numpy._core.multiarray scalar")
+    FROMBUFFER = ("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer")  # protocol 5
+
+    def __str__(self) -> str:
+        return self.value[0].replace(" ", ".")
 
 
-_GLOBALS = {
-    ("_codecs", "encode"): _Global.ENCODE,  # bytes at protocols 0 to 2, written by Python 3
-    ("__builtin__", "bytes"): _Global.BYTES,  # and so b"": bytes()
-    ("builtins", "bytes"): _Global.BYTES,
-    ("numpy", "ndarray"): _Global.NDARRAY,
-    ("numpy", "dtype"): _Global.DTYPE,
-    ("numpy.core.multiarray", "_reconstruct"): _Global.RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _Global.RECONSTRUCT,
-    ("numpy.core.multiarray", "scalar"): _Global.SCALAR,
-    ("numpy._core.multiarray", "scalar"): _Global.SCALAR,
-    ("numpy.core.numeric", "_frombuffer"): _Global.FROMBUFFER,  # protocol 5
-    ("numpy._core.numeric", "_frombuffer"): _Global.FROMBUFFER,
-}
-
+_GLOBALS = {name: known for known in _Global for name in known.value}
 # No object dtype: its data would be pointers. No structured one: objects could hide in it.
 _DTYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
-_OPCODE_NAMES = {opcode.code: opcode.name for opcode in pickletools.opcodes}
-_MAX_INT_BYTES = 16
-_MAX_INT_DIGITS = 40
+_OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+_MAX_NUMBER_BYTES = 40  # digits, where a number is text
+_TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")  # all others are numbers
+_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
 class _Unbuilt:
@@ -87,7 +81,7 @@ def load_plain(data: bytes) -> object:
     except (IndexError, KeyError, ValueError, OverflowError) as error:
         # An empty stack, a memo entry never put, text that is no number: all in the machine's code.
         raise PlainPickleError(
-            f"is not a whole pickle, got {type(error).__name__} before byte {machine.at}"
+            f"is not a whole pickle, got {type(error).__name__} before byte {machine.stream.tell()}"
         ) from None
 
 
@@ -104,7 +98,7 @@ def describe(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, _Global):
-        return f"the global {value.value}"
+        return f"the global {value}"
     return "an unfinished array" if isinstance(value, _Unbuilt) else type(value).__name__
 
 
@@ -131,90 +125,143 @@ def _make_array(data: object, dtype: object, shape: object, order: str) -> np.nd
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
-class _Machine:
-    """A pickle's stack, marks and memo, and one method for every opcode that is allowed."""
+class _Stream(io.BytesIO):
+    """The bytes of a pickle; refuses to read what is not there before anything is allocated."""
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
+        super().__init__(data)
+        self.size = len(data)
+        self.reads_number = False
+        """Whether the argument of the current opcode is a number."""
+
+    def read(self, count: int | None = -1) -> bytes:
+        assert count is not None
+        if self.reads_number and count > _MAX_NUMBER_BYTES:
+            raise PlainPickleError(f"holds too long a number, got {count} bytes")
+        if not 0 <= count <= self.size - self.tell():
+            raise PlainPickleError(
+                f"is cut off, got an end at byte {self.size} where {count} more are announced "
+                f"at byte {self.tell()}"
+            )
+        return super().read(count)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(_MAX_NUMBER_BYTES + 2 if self.reads_number else -1)
+        if line.endswith(b"\n"):
+            return line
+        if len(line) > _MAX_NUMBER_BYTES and self.reads_number:
+            raise PlainPickleError(f"holds too long a number, got over {_MAX_NUMBER_BYTES} digits")
+        raise PlainPickleError(f"is cut off, got an end at byte {self.size} in a line")
+
+
+def _find_global(module: object, name: object) -> _Global:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise PlainPickleError(f"names a global without text, got {describe(module)}")
+    if known := _GLOBALS.get(f"{module} {name}"):
+        return known
+    full = f"{module}.{name}"[:80]
+    raise PlainPickleError(f"asks for more than images and booleans, got the global {full!r}")
+
+
+class _Machine:
+    """A pickle's stack, marks and memo."""
+
+    def __init__(self, data: bytes) -> None:
+        self.stream = _Stream(data)
         self.stack: list = []
         self.outer: list[list] = []  # the stacks below the marks
         self.memo: dict[int, object] = {}
         self.to_encode = len(data)
 
     def run(self) -> object:
+        """Take every opcode up to STOP; return what it leaves on the stack."""
         while True:
-            code = self.take(1)
-            if code == b".":
-                return self.stack.pop()
-            operation = _OPERATIONS.get(code)
-            if operation is None:
-                name = _OPCODE_NAMES.get(code.decode("latin1"), repr(code))
-                raise PlainPickleError(
-                    f"holds more than images and booleans, got the opcode {name} at byte "
-                    f"{self.at - 1}"
-                )
-            operation(self)
+            code = self.stream.read(1)
+            opcode = _OPCODES.get(code)
+            name = repr(code) if opcode is None else opcode.name
+            argument = partial(self.argument, opcode)
+            match name:
+                case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
+                    self.stack.append(_LITERALS[name])
+                case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4":
+                    self.stack.append(argument())
+                case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
+                    self.stack.append(argument())
+                case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
+                    self.stack.append(argument())
+                case "BYTEARRAY8":  # here nothing changes it
+                    self.stack.append(bytes(argument()))
+                case "BINSTRING" | "SHORT_BINSTRING":  # Python 2's str
+                    self.stack.append(argument().encode("latin1"))
+                case "STRING":
+                    self.stack.append(codecs.escape_decode(self.quoted())[0])
+                case "MARK":
+                    self.outer.append(self.stack)
+                    self.stack = []
+                case "EMPTY_LIST":
+                    self.stack.append([])
+                case "LIST":
+                    items = self.pop_mark()
+                    self.stack.append(items)
+                case "APPEND":
+                    item = self.stack.pop()
+                    self.extend([item])
+                case "APPENDS":
+                    items = self.pop_mark()
+                    self.extend(items)
+                case "TUPLE":
+                    items = self.pop_mark()
+                    self.stack.append(tuple(items))
+                case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                    items = [self.stack.pop() for _ in range(int(name[-1]))]
+                    self.stack.append(tuple(reversed(items)))
+                case "PUT" | "BINPUT" | "LONG_BINPUT":
+                    self.put(argument())
+                case "MEMOIZE":
+                    self.put(len(self.memo))
+                case "GET" | "BINGET" | "LONG_BINGET":
+                    self.stack.append(self.memo[argument()])
+                case "GLOBAL":
+                    self.stream.reads_number = False
+                    module, text = (self.stream.readline()[:-1].decode() for _ in range(2))
+                    self.stack.append(_find_global(module, text))
+                case "STACK_GLOBAL":
+                    text, module = self.stack.pop(), self.stack.pop()
+                    self.stack.append(_find_global(module, text))
+                case "REDUCE":
+                    arguments, target = self.stack.pop(), self.stack.pop()
+                    self.stack.append(self.stand_in(target, arguments))
+                case "BUILD":
+                    self.build()
+                case "PROTO":
+                    if (protocol := argument()) > 5:
+                        raise PlainPickleError(f"has an unknown pickle protocol, got {protocol}")
+                case "FRAME":
+                    argument()
+                case "STOP":
+                    return self.stack.pop()
+                case _:
+                    raise PlainPickleError(
+                        f"holds more than images and booleans, got the opcode {name} at byte "
+                        f"{self.stream.tell() - 1}"
+                    )
 
-    # -- reading
+    def argument(self, opcode: pickletools.OpcodeInfo | None) -> Any:
+        assert opcode is not None and opcode.arg is not None
+        self.stream.reads_number = not opcode.arg.name.startswith(_TEXT_ARGUMENTS)
+        return opcode.arg.reader(self.stream)
 
-    def take(self, count: int) -> bytes:
-        end = self.at + count
-        if end > len(self.data):
-            raise PlainPickleError(
-                f"is cut off, got an end at byte {len(self.data)} where {count} more are announced "
-                f"at byte {self.at}"
-            )
-        chunk = self.data[self.at : end]
-        self.at = end
-        return chunk
-
-    def line(self) -> bytes:
-        end = self.data.find(b"\n", self.at)
-        if end < 0:
-            raise PlainPickleError(f"is cut off, got an end at byte {len(self.data)} in a line")
-        chunk = self.data[self.at : end]
-        self.at = end + 1
-        return chunk
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
-
-    def text_number(self, text: bytes) -> int:
-        if len(text) > _MAX_INT_DIGITS:
-            raise PlainPickleError(f"holds too long a number, got {len(text)} digits")
-        return int(text)
+    def quoted(self) -> bytes:
+        # pickletools takes such text for ASCII; Python 2 wrote images so.
+        self.stream.reads_number = False
+        line = self.stream.readline().strip()
+        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+            raise PlainPickleError(f"holds text without quotes, got {describe(line)}")
+        return line[1:-1]
 
     def pop_mark(self) -> list:
         items, self.stack = self.stack, self.outer.pop()
         return items
-
-    # -- opcodes
-
-    def skip_protocol(self) -> None:
-        protocol = self.number(1)
-        if protocol > 5:
-            raise PlainPickleError(f"has an unknown pickle protocol, got {protocol}")
-
-    def skip_frame(self) -> None:
-        self.take(8)
-
-    def mark(self) -> None:
-        self.outer.append(self.stack)
-        self.stack = []
-
-    def make_list(self) -> None:
-        items = self.pop_mark()
-        self.stack.append(items)
-
-    def make_tuple(self) -> None:
-        items = self.pop_mark()
-        self.stack.append(tuple(items))
-
-    def short_tuple(self, count: int) -> None:
-        if len(self.stack) < count:
-            raise IndexError
-        self.stack[-count:] = [tuple(self.stack[-count:])]
 
     def extend(self, items: list) -> None:
         target = self.stack[-1]
@@ -222,83 +269,16 @@ class _Machine:
             raise PlainPickleError(f"appends to what is no list, got {describe(target)}")
         target.extend(items)
 
-    def append(self) -> None:
-        item = self.stack.pop()
-        self.extend([item])
-
-    def appends(self) -> None:
-        items = self.pop_mark()
-        self.extend(items)
-
-    def text_int(self) -> None:
-        line = self.line()
-        # Protocols 0 and 1 write booleans so.
-        special = {b"00": False, b"01": True}.get(line)
-        self.stack.append(self.text_number(line) if special is None else special)
-
-    def text_long(self) -> None:
-        self.stack.append(self.text_number(self.line().rstrip(b"L")))
-
-    def signed_int(self) -> None:
-        self.stack.append(int.from_bytes(self.take(4), "little", signed=True))
-
-    def long(self, size: int) -> None:
-        count = self.number(size)
-        if count > _MAX_INT_BYTES:
-            raise PlainPickleError(f"holds too long a number, got {count} bytes")
-        self.stack.append(int.from_bytes(self.take(count), "little", signed=True))
-
-    def text_bytes(self) -> None:
-        line = self.line().strip()
-        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-            raise PlainPickleError(f"holds text without quotes, got {describe(line)}")
-        self.stack.append(codecs.escape_decode(line[1:-1])[0])
-
-    def text_str(self) -> None:
-        self.stack.append(self.line().decode("raw-unicode-escape"))
-
-    def counted_bytes(self, size: int) -> None:
-        self.stack.append(self.take(self.number(size)))
-
-    def counted_str(self, size: int) -> None:
-        self.stack.append(self.take(self.number(size)).decode("utf-8", "surrogatepass"))
-
     def put(self, key: int) -> None:
         value = self.stack[-1]
         self.memo[key] = value
         if type(value) is _Unbuilt:
             value.keys.append(key)
 
-    def get(self, key: int) -> None:
-        self.stack.append(self.memo[key])
-
-    def named_global(self) -> None:
-        module, name = self.line(), self.line()
-        self.push_global(module.decode("utf-8"), name.decode("utf-8"))
-
-    def stack_global(self) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self.push_global(module, name)
-
-    def push_global(self, module: object, name: object) -> None:
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise PlainPickleError(f"names a global without text, got {describe(module)}")
-        known = _GLOBALS.get((module, name))
-        if known is None:
-            full = f"{module}.{name}"
-            raise PlainPickleError(
-                f"asks for more than images and booleans, got the global {full[:80]!r}"
-            )
-        self.stack.append(known)
-
-    def reduce(self) -> None:
-        args, target = self.stack.pop(), self.stack.pop()
+    def stand_in(self, target: object, args: object) -> object:
+        """Do for `target(*args)` what it would do with harmless arguments; refuse all others."""
         if not isinstance(target, _Global) or not isinstance(args, tuple):
             raise PlainPickleError(f"calls what it must not, got {describe(target)}")
-        self.stack.append(self.stand_in(target, args))
-
-    def stand_in(self, target: _Global, args: tuple) -> object:
-        """Do for `target(*args)` what it would do with harmless arguments; refuse all others."""
         if target is _Global.ENCODE and len(args) == 2:
             text, codec = args
             if isinstance(text, str) and isinstance(codec, str) and codec in ("latin1", "latin-1"):
@@ -325,9 +305,10 @@ class _Machine:
             if isinstance(order, str) and order in ("C", "F") and all(x is None for x in rest):
                 return _make_array(args[0], args[1], args[2], order)
         shown = ", ".join(describe(arg) for arg in args[:4])
-        raise PlainPickleError(f"calls {target.value} as no set does, got the arguments ({shown})")
+        raise PlainPickleError(f"calls {target} as no set does, got the arguments ({shown})")
 
     def build(self) -> None:
+        """Give the array or dtype below a state its value, on the stack and in the memo."""
         state, unbuilt = self.stack.pop(), self.stack.pop()
         if type(unbuilt) is not _Unbuilt or not isinstance(state, tuple):
             raise PlainPickleError(f"sets the state of what has none, got {describe(unbuilt)}")
@@ -363,51 +344,3 @@ class _Machine:
                 f"{len(state)} parts for {dtype}"
             )
         return np.dtype(order + dtype.str[1:])
-
-
-_OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
-    b"\x80": _Machine.skip_protocol,
-    b"\x95": _Machine.skip_frame,
-    b"(": _Machine.mark,
-    b"]": lambda m: m.stack.append([]),
-    b"l": _Machine.make_list,
-    b"a": _Machine.append,
-    b"e": _Machine.appends,
-    b")": lambda m: m.stack.append(()),
-    b"t": _Machine.make_tuple,
-    b"\x85": lambda m: m.short_tuple(1),
-    b"\x86": lambda m: m.short_tuple(2),
-    b"\x87": lambda m: m.short_tuple(3),
-    b"N": lambda m: m.stack.append(None),
-    b"\x88": lambda m: m.stack.append(True),
-    b"\x89": lambda m: m.stack.append(False),
-    b"I": _Machine.text_int,
-    b"L": _Machine.text_long,
-    b"J": _Machine.signed_int,
-    b"K": lambda m: m.stack.append(m.number(1)),
-    b"M": lambda m: m.stack.append(m.number(2)),
-    b"\x8a": lambda m: m.long(1),
-    b"\x8b": lambda m: m.long(4),
-    b"S": _Machine.text_bytes,  # Python 2's str in three sizes
-    b"T": lambda m: m.counted_bytes(4),
-    b"U": lambda m: m.counted_bytes(1),
-    b"C": lambda m: m.counted_bytes(1),
-    b"B": lambda m: m.counted_bytes(4),
-    b"\x8e": lambda m: m.counted_bytes(8),
-    b"\x96": lambda m: m.counted_bytes(8),  # a bytearray: here nothing changes it
-    b"V": _Machine.text_str,
-    b"\x8c": lambda m: m.counted_str(1),
-    b"X": lambda m: m.counted_str(4),
-    b"\x8d": lambda m: m.counted_str(8),
-    b"p": lambda m: m.put(m.text_number(m.line())),
-    b"q": lambda m: m.put(m.number(1)),
-    b"r": lambda m: m.put(m.number(4)),
-    b"\x94": lambda m: m.put(len(m.memo)),
-    b"g": lambda m: m.get(m.text_number(m.line())),
-    b"h": lambda m: m.get(m.number(1)),
-    b"j": lambda m: m.get(m.number(4)),
-    b"c": _Machine.named_global,
-    b"\x93": _Machine.stack_global,
-    b"R": _Machine.reduce,
-    b"b": _Machine.build,
-}

@@ -29,7 +29,13 @@ from ops.native.gpu import nvcc
 NATIVE = Path(__file__).parent / "native"
 LEVELS = {
     "avx512": [
-        *("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mbmi2"),
+        "-mavx512f",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512bw",
+        "-mavx2",
+        "-mfma",
+        "-mbmi2",
         "-mprefer-vector-width=512",
     ],
     "avx2": ["-mavx2", "-mfma", "-mbmi2"],

@@ -29,8 +29,18 @@ _SIGNATURES = {
     "face_decoder_start": (
         _POINTER,
         [
-            *(_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT),
-            *(_POINTER, _POINTER, _POINTER),
+            _POINTER,
+            _POINTER,
+            _POINTER,
+            _POINTER,
+            _INT,
+            _INT,
+            _INT,
+            _FLOAT,
+            _FLOAT,
+            _POINTER,
+            _POINTER,
+            _POINTER,
         ],
     ),
     "face_decoder_wait": (_INT, [_POINTER, _POINTER]),
@@ -106,7 +116,15 @@ class JpegDecoder:
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ValueError("decoder: wants an array that is contiguous and may be written")
         return self._started(
-            *(addresses, sizes, image_size, None, 0.0, 0.0, None, out.ctypes.data, (source, out))
+            addresses,
+            sizes,
+            image_size,
+            None,
+            0.0,
+            0.0,
+            None,
+            out.ctypes.data,
+            (source, out),
         )
 
     def to_planes(
@@ -138,7 +156,14 @@ class JpegDecoder:
         if len(mirror) != len(sizes):
             raise ValueError(f"decoder: {len(sizes)} pictures, got {len(mirror)} mirrors")
         return self._started(
-            *(addresses, sizes, image_size, mirror, 1 / std, -mean / std, out, None),
+            addresses,
+            sizes,
+            image_size,
+            mirror,
+            1 / std,
+            -mean / std,
+            out,
+            None,
             (source, holder),
         )
 
@@ -163,9 +188,17 @@ class JpegDecoder:
         entry = self._jobs[number] = [0, addresses, sizes, mirror, left, held]
         if self._end.alive:
             entry[0] = self._start(
-                *(self._decoder, addresses.ctypes.data, sizes.ctypes.data),
-                *(None if mirror is None else mirror.ctypes.data, len(sizes), *image_size),
-                *(factor, offset, planes, pixels, left.ctypes.data),
+                self._decoder,
+                addresses.ctypes.data,
+                sizes.ctypes.data,
+                None if mirror is None else mirror.ctypes.data,
+                len(sizes),
+                *image_size,
+                factor,
+                offset,
+                planes,
+                pixels,
+                left.ctypes.data,
             )
         if not entry[0]:
             raise RuntimeError("decoder: is closed, or was made before this process was forked")

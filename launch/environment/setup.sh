@@ -52,6 +52,10 @@ esac
 run_sum=$(sum_of requirements/$lock.txt "${hooks[@]}" <(echo "$version"))
 horovod_sum=$(sum_of requirements/horovod.txt requirements/$lock.txt <(echo "$version"))
 dev_sum=$(sum_of requirements/dev.txt <(echo "$version"))
+# The images make the environment before they have this file.  The path: a checkout may be moved, or
+# its environment copied to another one.
+checkout_sum=
+[ ! -f pyproject.toml ] || checkout_sum=$(sum_of pyproject.toml <(echo "$version $PWD"))
 # The images make the environment before they have the operators' sources.  Byte code is none of
 # them: Python writes it on first use.
 sources_of_ops() {
@@ -66,6 +70,7 @@ fi
 pending=''
 done_already run "$run_sum" || pending+=' run'
 done_already horovod "$horovod_sum" || pending+=' horovod'
+[ -z "$checkout_sum" ] || done_already checkout "$checkout_sum" || pending+=' checkout'
 done_already ops "$ops_sum" || pending+=' ops'
 [ "$stage" != dev ] || done_already dev "$dev_sum" || pending+=' dev'
 is_pending() { [[ "$pending " == *" $1 "* ]]; }
@@ -128,6 +133,13 @@ if is_pending run; then
     done
     "$venv/bin/python" -c 'import mxnet' || fail "mxnet does not import; the message above says why"
     echo "$run_sum" >"$venv/.stamp-run"
+fi
+
+if is_pending checkout; then
+    # In place: the folders of the checkout become importable from everywhere.  setuptools is that of
+    # the lock, and nothing is looked up.
+    pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+    echo "$checkout_sum" >"$venv/.stamp-checkout"
 fi
 
 if is_pending horovod; then

@@ -8,25 +8,39 @@ own sentence and exit code instead of horovodrun's traceback.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from launch.launchers.options import Parser, UsageError
 from launch.launchers.supervise import TRAIN, HorovodrunReader, Reader, supervise
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the ranks to their end; return their exit code."""
-    ranks, arguments = _split(list(argv))
-    if ranks is None:
-        print(
-            "launch.local: -np must be a number of ranks above 0; use -np N --cfg FILE",
-            file=sys.stderr,
-        )
+    parser = Parser("launch.local", "Start the ranks of this host.")
+    parser.add_argument("-np", "--ranks", type=_rank_count, default=1, help="how many (1)")
+    try:
+        options, arguments = parser.split(argv)
+    except UsageError as error:
+        print(error, file=sys.stderr)
         return 2
-    reader = HorovodrunReader() if ranks > 1 else Reader()
-    return supervise(command(ranks, arguments), environment(ranks), reader)
+    reader = HorovodrunReader() if options.ranks > 1 else Reader()
+    return supervise(command(options.ranks, arguments), environment(options.ranks), reader)
+
+
+def face_train() -> NoReturn:
+    """Become ``python -m launch.local``, the name by which ranks know their launcher."""
+    os.execv(sys.executable, [sys.executable, "-m", "launch.local", *sys.argv[1:]])
+
+
+def _rank_count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a number of ranks above 0, got {text!r}")
+    return int(text)
 
 
 def command(ranks: int, arguments: Sequence[str]) -> list[str]:
@@ -44,18 +58,6 @@ def environment(ranks: int) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0))
     shared = {"OMP_NUM_THREADS": str(max(1, cores // ranks)), "PYTHONUNBUFFERED": "1"}
     return {**os.environ, **{k: os.environ.get(k, v) for k, v in shared.items()}}
-
-
-def _split(argv: list[str]) -> tuple[int | None, list[str]]:
-    """Take ``-np N`` out of the arguments; one rank without it."""
-    if "-np" not in argv:
-        return 1, argv
-    place = argv.index("-np")
-    try:
-        ranks = int(argv[place + 1])
-    except (IndexError, ValueError):
-        return None, argv
-    return (ranks if ranks > 0 else None), argv[:place] + argv[place + 2 :]
 
 
 if __name__ == "__main__":

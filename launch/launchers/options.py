@@ -37,8 +37,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"python -m {module}",
             description=description,
-            epilog="All other arguments go to run_train.py.",
-            allow_abbrev=False,  # run_train.py's --cfg and its kin are no short forms of ours
+            epilog="All other arguments go to run_train.py, whose --help lists them.",
+            allow_abbrev=False,  # run_train.py's --cfg and its variants are no short forms of ours
         )
         self._module = module
 

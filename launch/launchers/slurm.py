@@ -111,8 +111,11 @@ def command(
         "--input=none",
         "--unbuffered",
         f"--chdir={ROOT}",
-        *(sys.executable, "-m", "launch.launchers.slurm_rank"),
-        *("--rendezvous", f"{address}:{port}"),
+        sys.executable,
+        "-m",
+        "launch.launchers.slurm_rank",
+        "--rendezvous",
+        f"{address}:{port}",
     ]
     if interface:
         full += ["--network-interface", interface]

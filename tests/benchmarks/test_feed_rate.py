@@ -19,7 +19,7 @@ from benchmarks.steps.fed_steps import SEED
 from benchmarks.steps.loaders_baselines import cv2_data_loader
 from pipeline import build_loader
 from pipeline.records.open import open_records
-from tests.benchmarks.test_steps import FOLDER, names, run
+from tests.benchmarks.test_steps import names, run
 
 BATCH_S = 0.02
 
@@ -183,7 +183,7 @@ sys.exit(feed_rate.main())
 def test_feed_rates_of_a_small_set(tiny_records, tmp_path):
     words = ["--records", tiny_records, "--batch", 4, "--probe-s", 0.02]
     script, path = tmp_path / "one_probe.py", tmp_path / "rows.json"
-    script.write_text(f"import sys\nsys.path.insert(0, {str(FOLDER.parent)!r})\n{ONE_PROBE}")
+    script.write_text(ONE_PROBE)
     rows, out = run(script, path, *words, "--only", "random-access$")
     assert names(rows) == ["ours random-access"]
     (row,) = rows

@@ -63,14 +63,16 @@ def build(path: Path, target: str, folder: Path) -> BareMachine:
     Left out are the packages of the system, all that a RUN does beside the set-up, and PATH.
     """
     _, stages = read(path)
-    machine = BareMachine(folder / target, sources=())
+    steps = steps_to(stages, target)
+    copies = [rest.removeprefix("--from=").split() for _, rest in steps if "--from=" in rest]
+    for origin, *_ in copies:  # first: all machines have one path, as all images have /train
+        build(path, origin, folder).folder.rename(folder / origin)
+    machine = BareMachine(folder / "image", sources=())
     machine.no_compilers()
-    for word, rest in steps_to(stages, target):
+    for word, rest in steps:
         if word == "COPY" and rest.startswith("--from="):
-            origin, source, copied = rest.removeprefix("--from=").split()
+            origin, source, copied = copies.pop(0)
             place = folder / origin / "train" / Path(source).relative_to("/train")
-            if not place.exists():
-                build(path, origin, folder)
             shutil.copytree(place, machine.train / copied)
         elif word == "COPY":
             source, _ = rest.split()

@@ -32,7 +32,7 @@ def test_an_image_that_lacks_any_stamp_is_not_built(path, target, tmp_path):
     machine.no_compilers()
     assert machine.run(check).returncode == 0
     folder = machine.train / machine.variables.get("VENV", ".venv")
-    for name in ("run", "horovod", "ops"):
+    for name in ("run", "checkout", "horovod", "ops"):
         stamp = folder / f".stamp-{name}"
         content = stamp.read_text()
         stamp.unlink()

@@ -186,6 +186,15 @@ def test_an_image_that_is_cut_off_is_named(checkpoint, tmp_path, capfd, make_fac
     assert out == ""
 
 
+def test_face_verify_is_the_command_verify(monkeypatch):
+    asked = []
+    monkeypatch.setattr(command, "run_verify", asked.append)
+    monkeypatch.setattr("sys.argv", ["face-verify", "--checkpoint", "run", "--sets", "a.bin"])
+    assert command.face_verify() == 0
+    (options,) = asked
+    assert (options.command, options.sets) == ("verify", ["a.bin"])
+
+
 def test_compare_with_itself(sets, checkpoint, tmp_path, capsys):
     report = tmp_path / "report.json"
     status = command.main(

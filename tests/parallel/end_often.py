@@ -24,8 +24,6 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from pipeline.records.writer import write_record_set
 from tests.conftest import faces
 from tests.parallel.ends import ENDS, LAUNCHERS, Launched, output_of, over_ssh

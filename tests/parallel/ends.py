@@ -27,7 +27,7 @@ MARK = "TEST_ENDS_MARK"
 LAUNCHERS: dict[str, Sequence[str]] = {
     "launch.local": (sys.executable, "-m", "launch.local", "-np", "2"),
     "launch.hosts": (sys.executable, "-m", "launch.hosts", "-H", "localhost:2"),
-    "horovodrun": (HOROVODRUN[0], "-np", "2", sys.executable, str(ROOT / "run_train.py")),
+    "horovodrun": (HOROVODRUN, "-np", "2", sys.executable, str(ROOT / "run_train.py")),
 }
 ENDS = ("SIGHUP", "SIGKILL", "SIGTERM", "closed pipe", "closed terminal")
 

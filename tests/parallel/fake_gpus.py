@@ -7,9 +7,6 @@ fake_gpus.py DRIVER GPUS ARGUMENTS-OF-RUN_TRAIN...
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import mxnet as mx
 

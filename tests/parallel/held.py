@@ -13,10 +13,7 @@ import signal
 import sys
 import threading
 from itertools import count
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import run_train
 from assemble import model

@@ -16,8 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from pipeline.records.writer import write_record_set
 from tests.conftest import faces
 from tests.parallel.kills import LONGEST_SEGMENT, MOMENTS, Kill, kill_often

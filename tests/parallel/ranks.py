@@ -21,8 +21,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-# --gloo: else it imports MXNet once more to find out whether there is MPI.
-HOROVODRUN = (str(Path(sys.executable).with_name("horovodrun")), "--gloo")
+HOROVODRUN = str(Path(sys.executable).with_name("horovodrun"))
+# --gloo: else it imports MXNet to find out whether there is MPI.
+QUICK_HOROVODRUN = (sys.executable, str(HERE / "horovodrun"), "--gloo")
 TIMEOUT_S = 400.0
 """After which ranks count as hanging; a start takes some seconds on an idle machine."""
 
@@ -98,7 +99,7 @@ class Ranks:
     def __enter__(self) -> Ranks:
         self._mark = uuid.uuid4().hex
         python = [*self.wrapper, sys.executable, *map(str, self.program)]
-        command = python if self.size == 1 else [*HOROVODRUN, "-np", str(self.size), *python]
+        command = python if self.size == 1 else [*QUICK_HOROVODRUN, "-np", str(self.size), *python]
         # One thread each: threads that outnumber free cores wait for each other at every operator.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.environment, _MARK: self._mark}
         for name in [n for n in environment if n.startswith("HOROVOD_")]:

@@ -16,7 +16,6 @@ from pipeline.decode.cache import FOLDER, PREFIX, _name
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
 from tests.parallel.ranks import (
-    ROOT,
     Ranks,
     held,
     hold,
@@ -30,11 +29,10 @@ from tests.parallel.ranks import (
 pytestmark = pytest.mark.parallel
 STEPS = 20
 # run_train.py with caches in a folder of its own: every run of this user clears the host's.
-ELSEWHERE = f"""
+ELSEWHERE = """
 import sys
 from functools import partial
 from pathlib import Path
-sys.path.insert(0, {str(ROOT)!r})
 import run_train
 from assemble import loader
 from tests.parallel import held

@@ -48,8 +48,7 @@ def test_no_process_outlives_its_launcher_and_the_run_resumes(
 
 RANK = """
 import os, sys, time
-sys.path.insert(0, {root!r})
-from launch.output import attach
+from launch.ranks.output import attach
 attach()
 while True:
     print("rank", os.environ["HOROVOD_RANK"], "\\u9854", flush=True)
@@ -60,11 +59,9 @@ while True:
 @pytest.fixture
 def horovodrun_of_a_small_program(tmp_path):
     """Return the command of two ranks that only write lines."""
-    from tests.parallel.ranks import ROOT
-
     script = tmp_path / "rank.py"
-    script.write_text(RANK.format(root=str(ROOT)))
-    return [HOROVODRUN[0], "-np", "2", sys.executable, str(script)]
+    script.write_text(RANK)
+    return [HOROVODRUN, "-np", "2", sys.executable, str(script)]
 
 
 def test_ranks_end_when_nobody_reads_horovodruns_pipe(horovodrun_of_a_small_program):

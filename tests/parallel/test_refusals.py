@@ -198,20 +198,17 @@ FAULTS: list[Maker] = [
     idx_of_another_rec,
     undecodable_picture,
     label_out_of_range,
-    misspelt_key,
     batch_larger_than_the_set,
     malicious_bin,
     undecodable_face_in_a_bin,
     cut_off_face_in_a_bin,
-    checkpoint_of_another_net,
     checkpoint_that_is_none,
     fused_centres_without_operators,
-    native_decoder_without_operators,
     decoder_of_gpus_without_one,
     bag_with_a_margin_that_rises,
-    file_in_the_place_of_the_run_folder,
 ]
 # On two ranks: one of the command line, one of the data, those that show up on one rank or late.
+# Those that show up late are refused on one rank too.
 ON_TWO = [
     misspelt_key,
     undecodable_picture,

@@ -75,8 +75,15 @@ class Harness:
         size = _size(rows, dims, classes)
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 0, _long(chunk))
         self._call(
-            *("margin_softmax_forward", inputs[0], size, self._list(inputs), self._list(out)),
-            *(ctypes.c_double(scale), memory, self._stream, _long(chunk)),
+            "margin_softmax_forward",
+            inputs[0],
+            size,
+            self._list(inputs),
+            self._list(out),
+            ctypes.c_double(scale),
+            memory,
+            self._stream,
+            _long(chunk),
         )
         return out
 
@@ -93,8 +100,16 @@ class Harness:
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 0, _long(chunk))
         self._call(
-            *("margin_softmax_backward", inputs[0], size, self._list(inputs), self._list(results)),
-            *(self._at(gradient), self._list(out), ctypes.c_double(scale), memory, self._stream),
+            "margin_softmax_backward",
+            inputs[0],
+            size,
+            self._list(inputs),
+            self._list(results),
+            self._at(gradient),
+            self._list(out),
+            ctypes.c_double(scale),
+            memory,
+            self._stream,
             _long(chunk),
         )
         return out[0], out[1]
@@ -113,9 +128,17 @@ class Harness:
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 1, _long(chunk))
         self._call(
-            *("margin_softmax_update", inputs[0], size, self._list(inputs), self._list(results)),
-            *(self._list([inputs[1], velocity, rate]), (ctypes.c_double * 3)(*numbers)),
-            *(ctypes.c_double(scale), memory, self._stream, _long(chunk)),
+            "margin_softmax_update",
+            inputs[0],
+            size,
+            self._list(inputs),
+            self._list(results),
+            self._list([inputs[1], velocity, rate]),
+            (ctypes.c_double * 3)(*numbers),
+            ctypes.c_double(scale),
+            memory,
+            self._stream,
+            _long(chunk),
         )
 
     def prelu(self, x: Array, slope: Array) -> Array:
@@ -142,8 +165,15 @@ class Harness:
         size = _size(*x.shape)
         memory = self._memory("activation_bytes", x, size)
         self._call(
-            *("batch_norm_forward", x, size, self._list(inputs), ctypes.c_double(epsilon)),
-            *(ctypes.c_double(momentum), self._list([*out, *running]), memory, self._stream),
+            "batch_norm_forward",
+            x,
+            size,
+            self._list(inputs),
+            ctypes.c_double(epsilon),
+            ctypes.c_double(momentum),
+            self._list([*out, *running]),
+            memory,
+            self._stream,
         )
         return out[0], out[1], out[2]
 
@@ -157,8 +187,15 @@ class Harness:
         x, size = inputs[0], _size(*inputs[0].shape)
         memory = self._memory("activation_bytes", x, size)
         self._call(
-            *("batch_norm_backward", x, size, self._list(inputs), ctypes.c_double(epsilon), given),
-            *(self._list([*out, None][:4]), memory, self._stream),
+            "batch_norm_backward",
+            x,
+            size,
+            self._list(inputs),
+            ctypes.c_double(epsilon),
+            given,
+            self._list([*out, None][:4]),
+            memory,
+            self._stream,
         )
         return out
 

@@ -104,8 +104,16 @@ def compile_objects(toolkit: Toolkit, sources: list[Path], folder: Path, jobs: i
 def command(toolkit: Toolkit) -> list[str]:
     """Return nvcc with all options but what to compile."""
     return [
-        *(toolkit.nvcc, "-ccbin", toolkit.compiler, "-std=c++17", "-O3", "-cudart", "static"),
-        *("-Xcompiler", "-fPIC,-fno-gnu-unique", *architectures(toolkit.release)),
+        toolkit.nvcc,
+        "-ccbin",
+        toolkit.compiler,
+        "-std=c++17",
+        "-O3",
+        "-cudart",
+        "static",
+        "-Xcompiler",
+        "-fPIC,-fno-gnu-unique",
+        *architectures(toolkit.release),
     ]
 
 

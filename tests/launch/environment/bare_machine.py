@@ -18,7 +18,7 @@ TOOLS = (
     *("make", "mkdir", "mktemp", "nproc", "rm", "sed", "sh", "sha256sum", "sort", "tail", "touch"),
     *("uname", "xargs"),
 )
-SOURCES = ("Makefile", "requirements", "launch", "ops")
+SOURCES = ("Makefile", "pyproject.toml", "requirements", "launch", "ops")
 PYTHON = r"""#!/bin/bash
 folder=${0%/*}
 case "$*" in

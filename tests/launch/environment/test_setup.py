@@ -27,7 +27,7 @@ def stamps(machine: BareMachine, venv: str = ".venv") -> dict[str, str]:
 @pytest.mark.parametrize("venv", [".venv", ".venv-gpu"])
 def test_a_second_call_does_nothing(machine, venv):
     machine.done(f"{SETUP} {venv}")
-    assert list(stamps(machine, venv)) == ["horovod", "ops", "python", "run"]
+    assert list(stamps(machine, venv)) == ["checkout", "horovod", "ops", "python", "run"]
     before = machine.calls
     assert machine.done(f"{SETUP} {venv}") == ""
     machine.no_compilers()
@@ -42,6 +42,47 @@ def test_the_environment_is_made_before_the_operators_are_there(tmp_path):
     assert list(stamps(machine)) == ["horovod", "python", "run"]
     machine.copy("ops")
     assert "compiling the fused operators" in machine.done(SETUP)
+    assert machine.done(SETUP) == ""
+
+
+INSTALL = "-m pip --disable-pip-version-check install --quiet --no-index --no-deps"
+INSTALL += " --no-build-isolation --editable ."
+
+
+@pytest.mark.parametrize("venv", [".venv", ".venv-gpu"])
+def test_an_environment_of_older_sources_gets_the_checkout_alone(machine, venv):
+    machine.done(f"{SETUP} {venv}")
+    (machine.train / venv / ".stamp-checkout").unlink()
+    machine.no_compilers()
+    before = machine.calls
+    assert "installing" not in machine.done(f"{SETUP} {venv}")
+    assert machine.calls[len(before) :] == [INSTALL]
+    assert machine.done(f"{SETUP} {venv}") == ""
+
+
+def test_the_checkout_is_installed_again_where_it_has_moved_or_its_list_has_changed(machine):
+    machine.no_compilers()
+    file = machine.train / "pyproject.toml"
+    file.write_text(file.read_text() + "\n")
+    machine.done(SETUP)
+    assert machine.calls[-1] == INSTALL
+    before = machine.calls
+    moved = machine.folder / "moved"
+    machine.train.rename(moved)
+    machine.train.mkdir()
+    assert "set-up: ready:" in machine.done(f"cd {moved} && {SETUP}")
+    assert machine.calls[len(before) :] == [INSTALL]
+
+
+def test_the_environment_is_made_before_the_list_of_packages_is_there(tmp_path):
+    machine = BareMachine(tmp_path, sources=("requirements", "launch/environment", "ops"))
+    machine.compilers()
+    machine.done(SETUP)
+    assert INSTALL not in machine.calls and "checkout" not in stamps(machine)
+    machine.copy("pyproject.toml")
+    machine.no_compilers()
+    machine.done(SETUP)
+    assert machine.calls[-1] == INSTALL
     assert machine.done(SETUP) == ""
 
 

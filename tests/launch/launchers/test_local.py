@@ -22,17 +22,36 @@ ROOT = Path(__file__).resolve().parents[3]
         (["--cfg", "a.yaml", "-np", "2", "run.seed=1"], 2, ["--cfg", "a.yaml", "run.seed=1"]),
     ],
 )
-def test_number_of_ranks(argv, ranks, rest):
-    assert local._split(argv) == (ranks, rest)
+def test_number_of_ranks(argv, ranks, rest, monkeypatch):
+    started = []
+    monkeypatch.setattr(local, "supervise", lambda *given: started.append(given[0]) or 0)
+    assert local.main(argv) == 0
+    assert started == [local.command(ranks, rest)]
 
 
-@pytest.mark.parametrize("argv", [["-np"], ["-np", "two"], ["-np", "0"], ["-np", "-1"]])
-def test_what_is_no_number_of_ranks(argv, capsys):
-    assert local._split(argv)[0] is None
-    assert local.main([*argv, "--cfg", "a.yaml"] if len(argv) > 1 else argv) == 2
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["-np"], "expected one argument"),
+        (["-np", "two", "--cfg", "a.yaml"], "must be a number of ranks above 0, got 'two'"),
+        (["-np", "0", "--cfg", "a.yaml"], "must be a number of ranks above 0, got '0'"),
+        (["-np", "-1", "--cfg", "a.yaml"], "must be a number of ranks above 0, got '-1'"),
+    ],
+)
+def test_what_is_no_number_of_ranks(argv, problem, capsys):
+    assert local.main(argv) == 2
     assert capsys.readouterr().err == (
-        "launch.local: -np must be a number of ranks above 0; use -np N --cfg FILE\n"
+        f"launch.local: argument -np/--ranks: {problem}; see python -m launch.local --help\n"
     )
+
+
+def test_the_script_becomes_the_module(monkeypatch):
+    became = []
+    monkeypatch.setattr(os, "execv", lambda *given: became.append(given))
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/face-train", "-np", "2", "run.seed=1"])
+    local.face_train()
+    module = [sys.executable, "-m", "launch.local", "-np", "2", "run.seed=1"]
+    assert became == [(sys.executable, module)]
 
 
 def test_command_of_one_rank_and_of_several():

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
 WAIT_S = 60.0  # until something counts as never happening
 
 START = """
 import os, signal, sys, time
 from pathlib import Path
-sys.path.insert(0, {root!r})
-from launch.output import attach
+from launch.ranks.output import attach
 output = attach()
 folder = Path(sys.argv[1])
 """
@@ -37,7 +35,7 @@ LAUNCHER = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).return
 
 
 def program(text):
-    return [sys.executable, "-c", START.format(root=str(ROOT)) + text]
+    return [sys.executable, "-c", START + text]
 
 
 @pytest.fixture
@@ -285,7 +283,7 @@ def test_a_full_disk_is_said_once(tmp_path):
 
 def test_a_forked_worker_ends_with_its_rank(tmp_path, started):
     text = """
-from launch.lifeline import tie_forks
+from launch.ranks.lifeline import tie_forks
 tie_forks()
 if os.fork() == 0:
     (folder / "worker").touch()

@@ -72,7 +72,7 @@ def images_of(records, name, batch_size, count, augmentation=Augmentation(), **o
     decoder = making(records, name, sampler, augmentation=augmentation, **options)
     start = sampler.batches(Position())
     images = decoder(batch_plans(records, start, seed=3, augmentation=augmentation))
-    found = [(image, plan) for image, plan in islice(images, count)]
+    found = list(islice(images, count))
     images.close()
     decoder.close()
     return np.stack([image.asnumpy() for image, _ in found]), [plan for _, plan in found]

@@ -151,7 +151,7 @@ def test_the_index_of_a_large_set_is_kept(sets, tmp_path, monkeypatch):
     shutil.copytree(folders[0], folder)
     monkeypatch.setattr(records_module, "LARGE", 12)
     before = open_records(folder, tmp_path / "kept")
-    (kept,) = (tmp_path / "kept").iterdir()
+    (_,) = (tmp_path / "kept").iterdir()
 
     def parse(idx):
         raise AssertionError("parsed again")

@@ -6,8 +6,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-
 from tools.gpu_day.day import Day
 from tools.gpu_day.setting import Setting
 from tools.gpu_day.steps import Step
