@@ -65,13 +65,11 @@ class Range(Softmax):
         fill = F.slice_axis(distance, axis=1, begin=0, end=1) * 0.0 + NONE
         of_image = self._top(F, F.concat(distance, *[fill] * self._largest, dim=1))
         # In each row what the images of its person have.
-        of_person = F.concat(
-            *(
-                only(F, F.broadcast_mul(F.ones_like(positive), row), 1.0 - negative, NONE)
-                for row in self._columns_of(F, of_image)
-            ),
-            dim=1,
-        )
+        rows = [
+            only(F, F.broadcast_mul(F.ones_like(positive), row), 1.0 - negative, NONE)
+            for row in self._columns_of(F, of_image)
+        ]
+        of_person = F.concat(*rows, dim=1)
         top = self._top(F, of_person)
         there = top > NONE / 2
         inverse = F.sum(there / (F.relu(top) + LENGTH_EPSILON), axis=1, keepdims=True)

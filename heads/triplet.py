@@ -44,12 +44,12 @@ class Triplet(PairLoss):
         self._mining = mining
 
     def forward(self, embedding, label, margin_fraction=None):
-        if self._mining == "blocks" and isinstance(embedding, mx.nd.NDArray):
-            if len(embedding) % 3:
-                raise ValueError(
-                    "head.mining: 'blocks' takes anchors, positives and negatives of one number, "
-                    f"got a batch of {len(embedding)}; use a multiple of 3"
-                )
+        blocks = self._mining == "blocks" and isinstance(embedding, mx.nd.NDArray)
+        if blocks and len(embedding) % 3:
+            raise ValueError(
+                "head.mining: 'blocks' takes anchors, positives and negatives of one number, got a "
+                f"batch of {len(embedding)}; use a multiple of 3"
+            )
         return super().forward(embedding, label, margin_fraction)
 
     def pair_loss(self, F, *, embedding, unit, cosine, margin, positive, negative):

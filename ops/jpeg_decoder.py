@@ -115,17 +115,8 @@ class JpegDecoder:
             raise ValueError(f"decoder: wants uint8 (B, H, W, 3), got {out.dtype} {out.shape}")
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ValueError("decoder: wants an array that is contiguous and may be written")
-        return self._started(
-            addresses,
-            sizes,
-            image_size,
-            None,
-            0.0,
-            0.0,
-            None,
-            out.ctypes.data,
-            (source, out),
-        )
+        pixels = out.ctypes.data
+        return self._started(addresses, sizes, image_size, pixels=pixels, held=(source, out))
 
     def to_planes(
         self,
@@ -133,6 +124,7 @@ class JpegDecoder:
         sizes: np.ndarray,
         image_size: tuple[int, int],
         mirror: np.ndarray,
+        *,
         mean: float,
         std: float,
         out: int,
@@ -159,12 +151,11 @@ class JpegDecoder:
             addresses,
             sizes,
             image_size,
-            mirror,
-            1 / std,
-            -mean / std,
-            out,
-            None,
-            (source, holder),
+            mirror=mirror,
+            factor=1 / std,
+            offset=-mean / std,
+            planes=out,
+            held=(source, holder),
         )
 
     def _started(
@@ -172,11 +163,12 @@ class JpegDecoder:
         addresses: np.ndarray,
         sizes: np.ndarray,
         image_size: tuple[int, int],
-        mirror: np.ndarray | None,
-        factor: float,
-        offset: float,
-        planes: int | None,
-        pixels: int | None,
+        *,
+        mirror: np.ndarray | None = None,
+        factor: float = 0.0,
+        offset: float = 0.0,
+        planes: int | None = None,
+        pixels: int | None = None,
         held: Any,
     ) -> Decoding:
         if len(addresses) != len(sizes):

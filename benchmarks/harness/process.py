@@ -70,7 +70,7 @@ class Process:
     """A candidate's process; `hello` is its first answer."""
 
     def __init__(self, candidate: Candidate) -> None:
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the process
         threads = {f"{library}_NUM_THREADS": str(CORES) for library in ("OMP", "OPENBLAS", "MKL")}
         # Another interpreter does not have the checkout installed.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -93,13 +93,15 @@ def differences(
         What a key stands for that the kept configuration lacks, since it was added later
         (`Config.defaults`).
     """
-    found = []
+    found: list[str] = []
     for section in sorted({*old, *new}):
         a = {**(defaults or {}).get(section, {}), **old.get(section, {})}
         b = new.get(section, {})
-        for key in sorted({*a, *b}):
-            if f"{section}.{key}" not in FREE_ON_RESUME and a.get(key) != b.get(key):
-                found.append(f"{section}.{key}: {a.get(key)!r} -> {b.get(key)!r}")
+        found.extend(
+            f"{section}.{key}: {a.get(key)!r} -> {b.get(key)!r}"
+            for key in sorted({*a, *b})
+            if f"{section}.{key}" not in FREE_ON_RESUME and a.get(key) != b.get(key)
+        )
     return found
 
 
@@ -120,13 +122,12 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
     ConfigError
         With all problems at once.
     """
-    problems: list[str] = []
     kinds = get_type_hints(Config)
     if not isinstance(raw, dict):
         raise ConfigError(f"{where}: expected sections ({', '.join(kinds)}), got {raw!r}")
-    for name in raw:
-        if name not in kinds:
-            problems.append(f"{name}: unknown section{name_hint(name, kinds)}")
+    problems: list[str] = [
+        f"{name}: unknown section{name_hint(name, kinds)}" for name in raw if name not in kinds
+    ]
     built: dict[str, Any] = {}
     for name, kind in kinds.items():
         value = raw.get(name)

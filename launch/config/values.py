@@ -71,10 +71,10 @@ def _exponent_note(declared: Setting, value: Any) -> str:
 
 def _expand_variables(text: str, where: str, problems: list[str]) -> str:
     """Put environment variables in the place of ``${NAME}``."""
-    for name in re.findall(VARIABLE, text):
-        if name not in os.environ:
-            problems.append(
-                f"{where}: the environment variable {name} is not set, got {text!r}; "
-                f"run as {name}=... horovodrun ..."
-            )
+    problems.extend(
+        f"{where}: the environment variable {name} is not set, got {text!r}; "
+        f"run as {name}=... horovodrun ..."
+        for name in re.findall(VARIABLE, text)
+        if name not in os.environ
+    )
     return re.sub(VARIABLE, lambda match: os.environ.get(match[1], ""), text)

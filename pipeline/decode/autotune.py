@@ -19,7 +19,7 @@ import numpy as np
 from ops import loader_kernels
 from ops.feed import LoaderKernels
 from pipeline.decode.dali import PATHS, release_memory
-from pipeline.decode.decoders import DEPTH, batches_per_group, make_decoder
+from pipeline.decode.decoders import DEPTH, NoDecoder, batches_per_group, make_decoder
 from pipeline.decode.faults import GraphError
 from pipeline.records import RecordSet
 from pipeline.records.reader import RecordReader
@@ -151,7 +151,7 @@ def measure(
             finally:
                 ready()
             return images_per_second(batches, batch_size, seconds)
-        except (RuntimeError, GraphError):
+        except (RuntimeError, GraphError, NoDecoder):
             return 0.0
 
 

@@ -46,6 +46,10 @@ Images = Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]
 Groups = Callable[[Iterator[BatchPlan]], Iterator[BatchGroup]]
 
 
+class NoDecoder(ValueError):
+    """This machine has no decoder of that name."""
+
+
 class Decoder(Protocol):
     """Turns batch plans into images on the device; called once, with plans that have no end."""
 
@@ -79,9 +83,7 @@ class NativeDecoder:
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
         """Yield groups with their pixels; one is decoded while another is used."""
-        buffers = BufferRing(
-            DEPTH + 1
-        )  # groups that DALI has, and the one that is decoded meanwhile
+        buffers = BufferRing(DEPTH + 1)  # of groups: DALI's, and the one that is decoded
         in_flight: deque[tuple[BatchGroup, Callable[[], np.ndarray]]] = deque()
         for group in groups:
             out = self._jpegs.pixels_in(buffers, len(group.rows))
@@ -221,7 +223,7 @@ def make_decoder(
     ctx, compiled = ctx or mx.cpu(), loader_kernels()
     decode = decode or ("native" if compiled else "cpu")
     if decode == "native" and not compiled:
-        raise ValueError(
+        raise NoDecoder(
             "data.decode: 'native' needs the compiled operators, got none; use "
             "data.decode=cpu, or install g++ and leave run.operators at auto"
         )

@@ -119,7 +119,10 @@ def test_a_newer_checkpoint_that_is_damaged_is_named(saved, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["head.name=n_pair", "data.images_per_person=0"], "is for heads of class centres"),
+        (
+            ["head.name=n_pair", "data.images_per_person=0"],
+            "is for heads that change the true class",
+        ),
         ([], "needs the fused operators, got plain ones"),
     ],
 )

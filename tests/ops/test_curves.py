@@ -16,7 +16,7 @@ import ops
 from heads import build_head
 from nets.blocks import ConvNormPReLU, LinearBottleneck
 from nets.embedding import GlobalDepthwiseEmbedding
-from tests.ops.test_margin_softmax import steps_of_head
+from tests.heads.test_fused_centres import steps_of_head
 
 STEPS = 50
 

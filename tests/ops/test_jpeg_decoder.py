@@ -37,6 +37,7 @@ SAMPLINGS = {
 SIZES = [(112, 112), (1, 5), (8, 8), (9, 6), (16, 17), (113, 111), (40, 200), (3, 650), (130, 24)]
 MUTATIONS = 4000
 LEFT, TAKEN, CUT = "left", "taken", "cut off"
+PLANES = {"mean": MEAN, "std": STD, "holder": None}
 
 
 def picture(size, kind, seed=0):
@@ -114,9 +115,8 @@ def planes_of(jpegs, size, mirror, shift=0, threads=1):
     memory = np.full(np.prod(shape) + 32, np.nan, dtype=np.float32)
     begin = -memory.ctypes.data // 4 % 16 + shift
     out = memory[begin : begin + np.prod(shape)]
-    started = decoder.to_planes(
-        *(addresses, sizes, size, mirror, MEAN, STD, out.ctypes.data, held, memory)
-    )
+    there = {"out": out.ctypes.data, "source": held, "holder": memory}
+    started = decoder.to_planes(addresses, sizes, size, mirror, mean=MEAN, std=STD, **there)
     assert not len(decoder.wait(started))
     decoder.close()
     rest = np.delete(memory, np.arange(begin, begin + np.prod(shape)))
@@ -460,7 +460,7 @@ def test_arrays_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="2 pictures, got 1 addresses"):
         decoder.to_pixels(addresses[:1], sizes, (8, 8), out, held)
     with pytest.raises(ValueError, match="2 pictures, got 1 mirrors"):
-        decoder.to_planes(addresses, sizes, (8, 8), np.zeros(1, bool), MEAN, STD, 0, held, None)
+        decoder.to_planes(addresses, sizes, (8, 8), np.zeros(1, bool), **PLANES, out=0, source=held)
     decoder.close()
 
 
@@ -544,7 +544,7 @@ def test_nothing_is_touched_behind_a_picture_and_its_result(size, sampling):
             ctypes.memmove(source, jpeg, part)
             decoder, whole = ops.loader_kernels().decoder(1), part == len(jpeg)
             what = (np.array([source]), np.array([part]), size)
-            started = decoder.to_planes(*what, np.ones(1, bool), MEAN, STD, out, None, None)
+            started = decoder.to_planes(*what, np.ones(1, bool), **PLANES, out=out, source=None)
             assert len(decoder.wait(started)) == (not whole)
             view = (ctypes.c_uint8 * pixels).from_address(out + planes - pixels)
             last = np.frombuffer(view, np.uint8).reshape(1, *size, 3)

@@ -150,7 +150,7 @@ def test_the_printed_configuration_loads_again(configs, tmp_path):
             ["--list", "net"],
             2,
             "",
-            "run_train: --list: no such list, got 'net'; did you mean 'nets'?",
+            "--list: no such list, got 'net'; did you mean 'nets'?",
         ),
     ],
 )

@@ -239,6 +239,11 @@ def test_what_cannot_be_decoded_has_no_rate(records, monkeypatch, error):
     assert readies == [1]
 
 
+def test_without_compiled_functions_their_decoder_has_no_rate(records):
+    ops.use("plain")
+    assert measure(batches_of(records, "native"), 48, 0.05) == 0.0
+
+
 def test_a_batch_larger_than_the_set_can_be_timed(make_records, tmp_path):
     few = open_records(make_records(2, 2), tmp_path)
     batches = batches_of(few, "cpu", batch_size=48)
