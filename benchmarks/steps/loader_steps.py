@@ -27,6 +27,7 @@ Source = Callable[[Path, str, int, int], Iterator[Any]]
 SOURCES: dict[str, Source] = {
     "random": partial(loaders_ours.ours, reader="random"),
     "random-dali": partial(loaders_ours.ours, reader="random", decode="cpu"),
+    "window-dali": partial(loaders_ours.ours, reader="window", decode="cpu"),
     "blocks": partial(loaders_ours.ours, reader="blocks"),
     "window": partial(loaders_ours.ours, reader="window"),
     "cache": loaders_ours.cached,
