@@ -75,8 +75,8 @@ def build(path: Path, target: str, folder: Path) -> BareMachine:
             place = folder / origin / "train" / Path(source).relative_to("/train")
             shutil.copytree(place, machine.train / copied)
         elif word == "COPY":
-            source, _ = rest.split()
-            for name in SOURCES if source == "." else (source,):
+            *copied, _ = rest.split()
+            for name in SOURCES if copied == ["."] else copied:
                 machine.copy(name)
         elif word == "RUN":
             if re.search(r"install .*\bg\+\+", rest):

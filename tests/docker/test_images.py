@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 
 import pytest
 
 from tests.docker.dockerfile import CPU, GPU, build, read, variables
+from tests.launch.environment.bare_machine import ROOT
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,25 @@ def test_the_base_that_runs_brings_no_cuda_and_the_python_of_the_builder():
     assert arguments["RUN_BASE"] == "ubuntu:22.04"
     assert re.fullmatch(r"nvidia/cuda:11\.8\.\d+-devel-ubuntu22\.04", arguments["BASE"])
     assert stages[-1].base == "wheels"  # what is built without a target
+
+
+def test_make_gpu_finds_all_that_it_imports(tmp_path):
+    # The builder's `make gpu` runs these modules before all sources are copied.
+    _, stages = read(GPU)
+    steps = next(s.steps for s in stages if s.name == "builder")
+    copied = steps[: next(i for i, (_, step) in enumerate(steps) if "make gpu" in step)]
+    for sources in [step.split()[:-1] for word, step in copied if word == "COPY"]:
+        for source in sources:
+            copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy2
+            copy(ROOT / source, tmp_path / source)
+    imports = "import launch.environment.gpu, launch.environment.gpu_check"
+    path = f"{tmp_path}:{sysconfig.get_path('purelib')}"
+    # -S: the checkout itself, which the environment installs, is not found.
+    command = [sys.executable, "-S", "-c", imports]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_drivers_of_the_gpu_images():
