@@ -18,7 +18,7 @@ from pipeline.decode.cache import DecodedCache, remove_left_caches
 from pipeline.decode.dali import jpeg_hardware_notice
 from pipeline.loader import Share, build_loader
 from pipeline.sampling.augmentation import Augmentation
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from training.bag import Bags
 from training.run import Run
 from training.step import Model

@@ -25,10 +25,10 @@ from pipeline.decode.to_mxnet import labels_to_ndarray
 from pipeline.gluon_loader import GluonDecoder
 from pipeline.prefetch import PrefetchQueue
 from pipeline.records import RecordSet, mapped
-from pipeline.sampling import permutations
+from pipeline.sampling import epoch_orders
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import BatchPlan, Share, batch_plans
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import make_sampler
 from pipeline.sampling.window_order import window_order
 from pipeline.synthetic import synthetic_batch
@@ -246,8 +246,8 @@ def _repeated(
     """Yield one batch again and again, at the positions of epochs of so many images."""
     image, label = (mx.nd.array(array, ctx=ctx) for array in arrays)
     while True:
-        position = permutations.settle(position, images, step_images)
-        position = permutations.advance(position, step_images)
+        position = epoch_orders.settle(position, images, step_images)
+        position = epoch_orders.advance(position, step_images)
         yield Batch(image, label, position)
 
 

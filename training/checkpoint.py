@@ -22,8 +22,8 @@ from mxnet import gluon
 
 import normalization
 from atomic_write import sync_folder
-from training import checkpoint_files as files
-from training.checkpoint_files import (
+from training import checkpoint_folders as files
+from training.checkpoint_folders import (
     CheckpointError,
     DamagedCheckpoint,
     UnreadableCheckpoint,

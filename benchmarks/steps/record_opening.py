@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.records import RecordSet, open_records
 from pipeline.records.index_cache import image_index
 from pipeline.sampling.augmentation import Augmentation, choose_params
-from pipeline.sampling.permutations import epoch_order, rank_rows
+from pipeline.sampling.epoch_orders import epoch_order, rank_rows
 from pipeline.sampling.samplers import BlockSampler
 
 SEED, BLOCK_IMAGES, WINDOW_IMAGES, VISIT_IMAGES = 1, 128, 16_384, 4096

@@ -25,7 +25,7 @@ from pipeline.records import RecordSet
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import batch_plans
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import Upcoming
 
 SECONDS = 1.0

@@ -29,7 +29,7 @@ from pipeline.records.read_ahead import ReadAhead
 from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import BatchGroup, BatchPlan, grouped
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import Sampler, WindowSampler
 
 GROUP_IMAGES = 512

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.sampling.permutations import uniform
+from pipeline.sampling.epoch_orders import uniform
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of R, G, B in the brightness of a pixel (ITU-R BT.601)."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.records import RecordSet
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 
 READ_AHEAD_GROUPS = 2
 """Groups whose records are read ahead while another one is decoded."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from pipeline.records import RecordSet
 from pipeline.records.index_cache import parts
-from pipeline.sampling import permutations
+from pipeline.sampling import epoch_orders
 from pipeline.sampling.batches import Share, epoch_images
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.window_order import window_order
 
 READERS = ("random", "blocks", "window")
@@ -60,11 +60,11 @@ class RandomSampler:
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of an epoch: rows of images (images_per_epoch,)."""
-        return permutations.epoch_order(self.images_per_epoch, self._seed, epoch)
+        return epoch_orders.epoch_order(self.images_per_epoch, self._seed, epoch)
 
     def start(self, position: Position) -> Position:
         step_images = self._share.global_batch_size(self.batch_size)
-        return permutations.settle(position, self.images_per_epoch, step_images)
+        return epoch_orders.settle(position, self.images_per_epoch, step_images)
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
         rank, size = self._share.rank, self._share.size
@@ -76,8 +76,8 @@ class RandomSampler:
                 epoch = position.epoch
                 order = self.order(epoch)
             assert order is not None
-            rows = permutations.rank_rows(order, position.consumed, self.batch_size, rank, size)
-            position = permutations.advance(position, self.batch_size * size)
+            rows = epoch_orders.rank_rows(order, position.consumed, self.batch_size, rank, size)
+            position = epoch_orders.advance(position, self.batch_size * size)
             yield rows, position
 
     def upcoming(self, start: Position) -> Upcoming:
@@ -98,7 +98,7 @@ class PersonSampler(RandomSampler):
 
     def order(self, epoch: int) -> np.ndarray:
         each = self._images_per_person
-        return self._rows[permutations.people_order(self._counts, self._seed, epoch, each)]
+        return self._rows[epoch_orders.people_order(self._counts, self._seed, epoch, each)]
 
 
 class BlockSampler(RandomSampler):
@@ -119,7 +119,7 @@ class BlockSampler(RandomSampler):
     def order(self, epoch: int) -> np.ndarray:
         images = self.images_per_epoch
         return self._rows(
-            permutations.block_order(images, self._seed, epoch, self._block, self._window)
+            epoch_orders.block_order(images, self._seed, epoch, self._block, self._window)
         )
 
     def upcoming(self, start: Position) -> Upcoming:
@@ -143,7 +143,7 @@ class BlockSampler(RandomSampler):
         first = start.consumed // self._window * self._window
         images = self.images_per_epoch
         for epoch in count(start.epoch):
-            firsts, sizes = permutations.shuffled_blocks(images, self._seed, epoch, self._block)
+            firsts, sizes = epoch_orders.shuffled_blocks(images, self._seed, epoch, self._block)
             ends = np.cumsum(sizes)
             for place, size, end in zip(firsts, sizes, ends, strict=True):
                 if end > first:
@@ -186,7 +186,7 @@ class WindowSampler:
     def start(self, position: Position) -> Position:
         """Return the start of the epoch: the window cannot be filled again in the middle."""
         step_images = self.share.global_batch_size(self.batch_size)
-        return Position(permutations.settle(position, self.images_per_epoch, step_images).epoch, 0)
+        return Position(epoch_orders.settle(position, self.images_per_epoch, step_images).epoch, 0)
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
         size, step_images = self.batch_size, self.share.global_batch_size(self.batch_size)

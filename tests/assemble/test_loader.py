@@ -16,7 +16,7 @@ from launch.ranks.comm import Comm
 from pipeline import build_loader
 from pipeline.loader import Share
 from pipeline.sampling.augmentation import Augmentation
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from tests.assemble.configuration import make_config, make_synthetic
 from training.bag import Bags
 from training.run import Progress

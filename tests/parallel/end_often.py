@@ -29,7 +29,7 @@ from tests.conftest import faces
 from tests.parallel.ends import ENDS, LAUNCHERS, Launched, output_of, over_ssh
 from tests.parallel.kills import half_written
 from tests.parallel.ranks import read_losses, write_cfg
-from training.checkpoint_files import find_newest, step_folders
+from training.checkpoint_folders import find_newest, step_folders
 
 LIMIT_S = {"SIGTERM": 10.0}
 LIMIT_OF_OTHERS_S = 5.0

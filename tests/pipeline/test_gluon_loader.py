@@ -20,7 +20,7 @@ from pipeline.gluon_loader import FaceDataset, GluonDecoder, RowSampler
 from pipeline.records import RecordReader, open_records
 from pipeline.sampling.augmentation import NO_AUGMENTATION, Augmentation
 from pipeline.sampling.batches import batch_plans
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import RandomSampler
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ from pipeline.decode.cache import DecodedCache
 from pipeline.records import RecordError, RecordReader, open_records
 from pipeline.sampling.augmentation import Augmentation, choose_params
 from pipeline.sampling.batches import Share
-from pipeline.sampling.permutations import Position, block_order, epoch_order, rank_rows
+from pipeline.sampling.epoch_orders import Position, block_order, epoch_order, rank_rows
 from pipeline.sampling.samplers import PersonSampler
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pipeline import build_loader
 from pipeline.loader import SYNTHETIC_STEPS
 from pipeline.records import open_records
 from pipeline.sampling.batches import Share
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from pipeline.synthetic import synthetic_batch
 
 PEOPLE, IMAGES = 13, 10

@@ -11,7 +11,7 @@ import pytest
 
 from launch.ranks.comm import Comm
 from pipeline.loader import Batch
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from training.bag import EMPTY_BAGS, Bags, choose_triplets
 
 SIZE, BAG, ALPHA = 6, 24, 0.4  # batch size 6: four people with six images in a bag

@@ -20,7 +20,7 @@ from pipeline.records import RecordError, RecordReader, mapped, open_records
 from pipeline.records.index_cache import write_image_index
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import Share, batch_plans
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import WindowSampler
 from pipeline.sampling.window_order import window_order
 from tests.pipeline.test_turned_images import stored_size, turned

@@ -28,7 +28,7 @@ from pipeline.records import RecordReader, open_records
 from pipeline.records.read_ahead import ReadAhead
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import Share, batch_plans
-from pipeline.sampling.permutations import Position, epoch_order
+from pipeline.sampling.epoch_orders import Position, epoch_order
 from pipeline.sampling.samplers import (
     MAX_GAP_BYTES,
     NORMAL_RECORD_BYTES,

@@ -24,7 +24,7 @@ from pipeline.sampling.augmentation import (
     color_matrices,
 )
 from pipeline.sampling.batches import Share
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 
 IDS = np.arange(20000, dtype=np.int64)
 SIZE = (112, 112)

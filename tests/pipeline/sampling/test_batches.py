@@ -16,7 +16,7 @@ from pipeline.sampling.batches import (
     epoch_images,
     grouped,
 )
-from pipeline.sampling.permutations import Position
+from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import RandomSampler
 from tests.pipeline.sampling.sets import made_set, people_set
 

@@ -12,7 +12,7 @@ import pytest
 import ops
 from pipeline.records import open_records
 from pipeline.sampling.batches import Share
-from pipeline.sampling.permutations import Position, block_order, epoch_order, rank_rows
+from pipeline.sampling.epoch_orders import Position, block_order, epoch_order, rank_rows
 from pipeline.sampling.samplers import (
     AHEAD_IMAGES,
     MAX_GAP_BYTES,

@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 import pytest
 
-from pipeline.sampling import permutations
-from pipeline.sampling.permutations import (
+from pipeline.sampling import epoch_orders
+from pipeline.sampling.epoch_orders import (
     Position,
     advance,
     block_order,
@@ -50,9 +50,9 @@ def test_order_is_the_same_for_all_time(monkeypatch):
     # Checkpoints hold a place in this order: another order would read images twice.
     assert epoch_order(8, seed=1, epoch=0).tolist() == ORDER_OF_8
     assert block_order(8, seed=1, epoch=0, block=2, window=4).tolist() == BLOCKS_OF_8
-    monkeypatch.setattr(permutations, "CELL", 4)
+    monkeypatch.setattr(epoch_orders, "CELL", 4)
     assert epoch_order(8, seed=1, epoch=0).tolist() == CELLS_OF_8
-    monkeypatch.setattr(permutations, "CELL", 64)  # 469 cells: their numbers take two bytes
+    monkeypatch.setattr(epoch_orders, "CELL", 64)  # 469 cells: their numbers take two bytes
     assert sum_of(epoch_order(30_000, seed=2, epoch=3)) == SUM_OF_MANY_CELLS
 
 
@@ -65,10 +65,10 @@ def test_large_orders_are_the_same_for_all_time(num_images):
 
 @pytest.mark.parametrize(("piece", "cells"), [(7, 5), (64, 300), (1000, 2), (4096, 300)])
 def test_dealing_is_a_stable_sort(monkeypatch, piece, cells):
-    monkeypatch.setattr(permutations, "PIECE", piece)
+    monkeypatch.setattr(epoch_orders, "PIECE", piece)
     cell = np.random.default_rng(piece).integers(0, cells, 1000, dtype=np.uint16)
     order = np.empty(1000, np.int32)
-    ends = permutations._deal(cell, cells, order)
+    ends = epoch_orders._deal(cell, cells, order)
     assert (order == np.argsort(cell, kind="stable")).all()
     assert (ends == np.cumsum(np.bincount(cell, minlength=cells))).all()
 
@@ -102,7 +102,7 @@ def test_large_sets_are_shuffled_as_a_whole(num_images):
 
 
 def test_small_sets_dealt_into_cells_come_in_every_order(monkeypatch):
-    monkeypatch.setattr(permutations, "CELL", 2)
+    monkeypatch.setattr(epoch_orders, "CELL", 2)
     orders = [tuple(epoch_order(4, seed, 0).tolist()) for seed in range(4800)]
     counts = np.array([orders.count(order) for order in set(orders)])
     assert len(counts) == 24

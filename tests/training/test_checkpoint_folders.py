@@ -10,8 +10,8 @@ import json
 
 import pytest
 
-from training import checkpoint_files as files
-from training.checkpoint_files import (
+from training import checkpoint_folders as files
+from training.checkpoint_folders import (
     DamagedCheckpoint,
     UnreadableCheckpoint,
     find_newest,
