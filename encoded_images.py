@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
-import numpy as np
+
+if TYPE_CHECKING:
+    import numpy as np
 
 END_OF_IMAGE = b"\xff\xd9"
 # A marker but for fill bytes, stuffed zeros and restarts, which stand among the codes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 
@@ -14,15 +14,17 @@ from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
 from evaluation.set_check import check_sets
-from launch.config.configuration import Config
 from launch.environment.gpu import choose_device
-from launch.ranks.comm import Comm
 from nets import check_image_size
 from pipeline.loader import SYNTHETIC_STEPS
 from pipeline.records import mapped
 from pipeline.records.open import RecordSet, open_records
 from pipeline.sampling.batches import epoch_images
 from training.checkpoint import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    from launch.config.configuration import Config
+    from launch.ranks.comm import Comm
 
 SYNTHETIC_SIZE = (112, 112)
 

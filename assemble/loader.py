@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 
-from assemble.inputs import Inputs
-from launch.config.configuration import Config
-from launch.config.sections import DataConfig
 from launch.ranks.agreement import agree
-from launch.ranks.comm import Comm
 from pipeline.decode.autotune import choose_decode_path
 from pipeline.decode.cache import DecodedCache, remove_left_caches
 from pipeline.decode.dali import jpeg_hardware_notice
@@ -20,8 +16,14 @@ from pipeline.loader import Share, build_loader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.epoch_orders import Position
 from training.bag import Bags
-from training.run import Run
-from training.step import Model
+
+if TYPE_CHECKING:
+    from assemble.inputs import Inputs
+    from launch.config.configuration import Config
+    from launch.config.sections import DataConfig
+    from launch.ranks.comm import Comm
+    from training.run import Run
+    from training.step import Model
 
 
 def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:

@@ -5,22 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
-
-from mxnet import gluon
+from typing import TYPE_CHECKING, Any
 
 import normalization
 import ops
-from assemble.inputs import Inputs
 from evaluation.evaluate import evaluate_sets
 from heads import build_head
-from launch.config.configuration import Config
 from launch.ranks.agreement import agree
-from launch.ranks.comm import Comm
 from nets import build_net
-from training.checkpoint import Checkpoint
 from training.run import Run, reseed
 from training.step import Model, build_optimizer, collect_parameters
+
+if TYPE_CHECKING:
+    from mxnet import gluon
+
+    from assemble.inputs import Inputs
+    from launch.config.configuration import Config
+    from launch.ranks.comm import Comm
+    from training.checkpoint import Checkpoint
 
 
 def choose_operators(config: Config, inputs: Inputs) -> str:

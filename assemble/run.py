@@ -7,19 +7,21 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import normalization
-from assemble.inputs import Inputs
 from launch.config.configuration import Config, differences
 from launch.environment.provenance import commit, versions
 from launch.ranks.agreement import agree
-from launch.ranks.comm import Comm
 from training import schedule
 from training.checkpoint import open_checkpoint, save_checkpoint
 from training.run import Progress, Run
 from training.run_folder import RunFolder, choose_run, write_classes, write_config
-from training.step import Model
+
+if TYPE_CHECKING:
+    from assemble.inputs import Inputs
+    from launch.ranks.comm import Comm
+    from training.step import Model
 
 
 def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> Run:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from evaluation.pairs import Image, Pairs
 from evaluation.verification import FOLDS, fold_accuracies, pair_distances
+
+if TYPE_CHECKING:
+    from evaluation.pairs import Image, Pairs
 
 
 class Difference(NamedTuple):

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mxnet as mx
 import numpy as np
 
 from evaluation.embedding import embed
 from evaluation.pairs import CutOff, Pairs, decode_image, find_sets, place
 from evaluation.verification import verify
+
+if TYPE_CHECKING:
+    import mxnet as mx
 
 __all__ = ["evaluate_sets", "find_sets"]
 

@@ -11,12 +11,14 @@ channels, the copies from one order to the other cost more than is won: such net
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxnet import autograd, gluon, sym
-from mxnet.gluon import nn
 
 from ops import choice
+
+if TYPE_CHECKING:
+    from mxnet.gluon import nn
 
 
 def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool = True) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import cv2
 import mxnet as mx
@@ -13,10 +14,12 @@ from mxnet import gluon
 
 from encoded_images import decode, has_end
 from pipeline.decode.dali import MEAN, STD
-from pipeline.records import RecordSet
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import CUT_OUT_VALUE, AugmentParams, color_matrices
-from pipeline.sampling.batches import BatchPlan
+
+if TYPE_CHECKING:
+    from pipeline.records import RecordSet
+    from pipeline.sampling.batches import BatchPlan
 
 LAST_BATCH_TIMEOUT_S = 30.0
 

@@ -13,13 +13,11 @@ import atexit
 import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import mxnet as mx
-import numpy as np
 
 from ops import guard, loader_kernels
-from pipeline.decode.cache import DecodedCache
 from pipeline.decode.decoders import Decoder, make_decoder
 from pipeline.decode.to_mxnet import labels_to_ndarray
 from pipeline.gluon_loader import GluonDecoder
@@ -32,6 +30,11 @@ from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import make_sampler
 from pipeline.sampling.window_order import window_order
 from pipeline.synthetic import synthetic_batch
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipeline.decode.cache import DecodedCache
 
 LOADERS = ("dali", "cpu", "synthetic")
 SYNTHETIC_STEPS = 1000

@@ -8,13 +8,14 @@ with them, and gives batches of anchors, positives and negatives, a third each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from launch.ranks.comm import Comm
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm
 
 EMPTY_BAGS = 20
 """So many bags in a row without triplets for a batch end the run."""

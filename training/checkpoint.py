@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
@@ -30,7 +30,9 @@ from training.checkpoint_folders import (
     remove_unfinished,
 )
 from training.faults import one_line
-from training.step import Model
+
+if TYPE_CHECKING:
+    from training.step import Model
 
 __all__ = [
     "Checkpoint",

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from launch.ranks.comm import Comm
 from training.faults import Stopped, TrainingError
+
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm
 
 GRACE_S = 4.0
 """horovodrun kills 5 s after SIGTERM: a checkpoint is saved on SIGTERM only if it fits this."""

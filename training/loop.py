@@ -14,18 +14,20 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
 
-from launch.ranks.comm import Comm
 from training.clock import DeviceClock
 from training.consensus import Consensus, Kind, Trouble
 from training.faults import TrainingError, one_line
 from training.log import RunLog, progress_line, verification_line
 from training.run import Run, reseed
 from training.step import Model, all_finite, train_step
+
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm
 
 Verify = Callable[[], Mapping[str, Mapping[str, Any]]]
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from launch.ranks.comm import Comm
 from training.faults import Stopped, TrainingError
-from training.log import RunLog
-from training.loop import Loop
-from training.run import Run
+
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm
+    from training.log import RunLog
+    from training.loop import Loop
+    from training.run import Run
 
 
 def announce(

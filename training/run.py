@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
 
-from training.checkpoint import Checkpoint
+if TYPE_CHECKING:
+    from training.checkpoint import Checkpoint
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
@@ -13,7 +13,9 @@ from launch.config.configuration import Config, ConfigError, build_config
 from launch.config.help import help_text, listing
 from launch.config.schema import schema_text
 from launch.config.yaml_files import find_config, read_yaml
-from ranges import Builders
+
+if TYPE_CHECKING:
+    from ranges import Builders
 
 
 class _Parser(argparse.ArgumentParser):

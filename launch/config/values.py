@@ -7,12 +7,14 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch.config.duration import Duration
 from launch.config.paths import expand_home
 from launch.config.sections import PATHS
-from ranges import Setting
+
+if TYPE_CHECKING:
+    from ranges import Setting
 
 VARIABLE = r"\$\{(\w+)\}"
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from launch.launchers.options import Host
+if TYPE_CHECKING:
+    from launch.launchers.options import Host
 
 
 @contextmanager

@@ -8,9 +8,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from launch.ranks.comm import Comm, NoConnection
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm, NoConnection
 
 T = TypeVar("T")
 OTHER_HOSTS_S = 2.0

@@ -11,22 +11,25 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mxnet as mx
 import numpy as np
 
 from ops import loader_kernels
-from ops.feed import LoaderKernels
 from pipeline.decode.dali import PATHS, release_memory
 from pipeline.decode.decoders import DEPTH, NoDecoder, batches_per_group, make_decoder
 from pipeline.decode.faults import GraphError
-from pipeline.records import RecordSet
 from pipeline.records.reader import RecordReader
-from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import batch_plans
 from pipeline.sampling.epoch_orders import Position
-from pipeline.sampling.samplers import Upcoming
+
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from ops.feed import LoaderKernels
+    from pipeline.records import RecordSet
+    from pipeline.sampling.augmentation import Augmentation
+    from pipeline.sampling.samplers import Upcoming
 
 SECONDS = 1.0
 SAMPLE_IMAGES = 512  # that are decoded again and again

@@ -13,10 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
-
-import mxnet as mx
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 # DALI's own modules too come from there, which loads them before Horovod does harm.
 from pipeline.decode.dali import (
@@ -36,10 +33,15 @@ from pipeline.decode.faults import take_dense
 from pipeline.decode.to_mxnet import copy_to_ndarray
 from pipeline.records import RecordError, RecordSet
 from pipeline.records.index_cache import image_index
-from pipeline.records.reader import RecordReader
-from pipeline.sampling.augmentation import Augmentation
-from pipeline.sampling.batches import BatchPlan
-from pipeline.sampling.samplers import WindowSampler
+
+if TYPE_CHECKING:
+    import mxnet as mx
+    import numpy as np
+
+    from pipeline.records.reader import RecordReader
+    from pipeline.sampling.augmentation import Augmentation
+    from pipeline.sampling.batches import BatchPlan
+    from pipeline.sampling.samplers import WindowSampler
 
 DEPTH = 2  # batches in flight
 EARLY_IMAGES = 2048

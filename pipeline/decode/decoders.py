@@ -12,25 +12,27 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mxnet as mx
 import numpy as np
 
 from ops import loader_kernels
-from pipeline.decode.cache import DecodedCache
 from pipeline.decode.dali import DecodeGraph
 from pipeline.decode.dali_reader import DaliReaderDecoder
 from pipeline.decode.faults import take_dense
 from pipeline.decode.native import JpegFallbackDecoder
 from pipeline.decode.to_mxnet import Normalizer, copy_to_ndarray
-from pipeline.records import RecordSet
 from pipeline.records.read_ahead import ReadAhead
 from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import BatchGroup, BatchPlan, grouped
 from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import Sampler, WindowSampler
+
+if TYPE_CHECKING:
+    from pipeline.decode.cache import DecodedCache
+    from pipeline.records import RecordSet
 
 GROUP_IMAGES = 512
 """Images that are planned, and that DALI decodes, in one go, as near as whole batches come: that

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.decode.dali import PipelineQueue, find_faulty
 from pipeline.records import RecordError, RecordSet
-from pipeline.records.reader import RecordReader
+
+if TYPE_CHECKING:
+    from pipeline.records.reader import RecordReader
 
 
 class GraphError(RecordError):

@@ -9,17 +9,21 @@ its end-of-image marker is refused, which DALI does not notice.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import mxnet as mx
 import numpy as np
 
-from ops.feed import LoaderKernels
 from ops.jpeg_decoder import CUT_OFF, Decoding
 from pipeline.decode.dali import MEAN, STD, DecodeGraph
 from pipeline.decode.faults import take_dense
 from pipeline.decode.to_mxnet import pooled_array
 from pipeline.records.reader import CUT_OFF_IMAGE, BufferRing, RecordReader
 from pipeline.sampling.augmentation import NO_AUGMENTATION
+
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from ops.feed import LoaderKernels
 
 
 class JpegFallbackDecoder:

@@ -7,13 +7,15 @@ So an array that some operator still reads cannot be overwritten, however long a
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
 
-from ops.feed import LoaderKernels
 from pipeline.decode.dali import MEAN, STD
+
+if TYPE_CHECKING:
+    from ops.feed import LoaderKernels
 
 __all__ = ["Normalizer", "copy_to_ndarray", "labels_to_ndarray", "pooled_array"]
 

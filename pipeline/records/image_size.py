@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from encoded_images import decode, has_end
 from pipeline.records.mapped import RecordError
-from pipeline.records.property_file import Property
 from pipeline.records.reader import RecordReader
-from pipeline.records.record_set import RecordSet
+
+if TYPE_CHECKING:
+    from pipeline.records.property_file import Property
+    from pipeline.records.record_set import RecordSet
 
 _OTHERS = 3  # images that are measured where the first one does not fit the property file
 

@@ -6,12 +6,15 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.records.mapped import libc
-from pipeline.records.reader import RecordReader
-from pipeline.records.record_set import RecordSet
+
+if TYPE_CHECKING:
+    from pipeline.records.reader import RecordReader
+    from pipeline.records.record_set import RecordSet
 
 SAMPLE_RECORDS = 16  # of a call, whose pages are looked up
 CALLS_AFTER_MISS = 64  # that ask for their records after the last one that found pages missing

@@ -11,11 +11,11 @@ import numpy as np
 from encoded_images import has_end, may_turn, upright
 from pipeline.records import mapped, recordio
 from pipeline.records.mapped import RecordError, check_file, piece
-from pipeline.records.record_set import RecordSet
 from pipeline.records.recordio import MAGIC, frames, map_rec, no_image, read_headers
 
 if TYPE_CHECKING:
     from ops.feed import LoaderKernels  # which brings MXNet
+    from pipeline.records.record_set import RecordSet
 
 CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
 MAX_SIZE_OVER_MEAN = 16  # of an image in an array of images; its row sets the length of all

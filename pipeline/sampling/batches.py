@@ -7,13 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.records import RecordSet
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
-from pipeline.sampling.epoch_orders import Position
+
+if TYPE_CHECKING:
+    from pipeline.records import RecordSet
+    from pipeline.sampling.epoch_orders import Position
 
 READ_AHEAD_GROUPS = 2
 """Groups whose records are read ahead while another one is decoded."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pipeline.records import RecordSet
 from pipeline.records.index_cache import parts
 from pipeline.sampling import epoch_orders
 from pipeline.sampling.batches import Share, epoch_images
 from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.window_order import window_order
+
+if TYPE_CHECKING:
+    from pipeline.records import RecordSet
 
 READERS = ("random", "blocks", "window")
 AHEAD_IMAGES = 1024

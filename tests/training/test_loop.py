@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
@@ -18,7 +19,6 @@ from mxnet.gluon import nn
 from heads import build_head
 from launch.ranks.comm import Comm
 from pipeline import build_loader
-from pipeline.loader import Batch
 from tests.training.gate import OPEN, gated
 from training import consensus
 from training import loop as loop_module
@@ -27,6 +27,9 @@ from training.log import RunLog
 from training.loop import Cadence, Loop
 from training.run import Progress, Run, reseed
 from training.step import Model, build_optimizer, collect_parameters
+
+if TYPE_CHECKING:
+    from pipeline.loader import Batch
 
 BATCH, PEOPLE, EMBEDDING = 4, 10, 8
 

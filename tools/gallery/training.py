@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
@@ -16,10 +17,12 @@ import ops
 from heads import build_head
 from nets.blocks import ConvNormPReLU
 from normalization import MEAN, STD
-from tools.digits import Digits
-from tools.gallery.settings import Setting
 from training.schedule import learning_rate, margin_fraction
 from training.step import build_optimizer, collect_parameters, train_step
+
+if TYPE_CHECKING:
+    from tools.digits import Digits
+    from tools.gallery.settings import Setting
 
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from pipeline.decode.dali import PATHS
 from tools.gpu_day.commands import Ended, python, run
 from tools.gpu_day.gpu_watch import GpuWatch
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
 from tools.gpu_day.training_runs import train
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 LIMIT_S = 75
 MBF, R50 = "mbf_arcface.yaml", "r50_arcface.yaml"

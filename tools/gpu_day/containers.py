@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tools.gpu_day.commands import Ended, run
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 ASK_S, LIMIT_S = 10, 40
 SHARED = "--shm-size=8g"

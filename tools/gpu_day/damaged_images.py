@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mxnet as mx
 import numpy as np
 
 from pipeline.loader import build_loader
 from pipeline.records.open import RecordError, open_records
 from pipeline.records.writer import write_record_set
+
+if TYPE_CHECKING:
+    import mxnet as mx
 
 IMAGES = 16  # of a set, one of which is damaged
 DAMAGED = 5  # its place

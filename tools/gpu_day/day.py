@@ -18,14 +18,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch.ranks.lifeline import end_with_parent
 from tools.gpu_day import keeper
 from tools.gpu_day.keeper import Outcome
 from tools.gpu_day.results import Part, append_line, read_parts
 from tools.gpu_day.setting import ROOT, Setting
-from tools.gpu_day.steps import Step
+
+if TYPE_CHECKING:
+    from tools.gpu_day.steps import Step
 
 LINES = "gpu_day.jsonl"
 LOGS = "gpu_day"

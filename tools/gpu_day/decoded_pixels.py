@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ops.feed import LoaderKernels
 from pipeline.decode.dali import STD, DecodeGraph
 from pipeline.sampling.augmentation import Augmentation, choose_params
+
+if TYPE_CHECKING:
+    from ops.feed import LoaderKernels
 
 THREADS = 2
 AUGMENTATIONS = {

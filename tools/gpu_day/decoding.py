@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import json
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 import ops
 from pipeline.decode.autotune import sample_rows
 from pipeline.decode.dali import PATHS
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
-from pipeline.sampling.augmentation import Augmentation
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.damaged_images import KINDS, outcome
 from tools.gpu_day.decoded_pixels import AUGMENTATIONS, difference, pixels
-from tools.gpu_day.results import Parts
-from tools.gpu_day.setting import Setting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pipeline.sampling.augmentation import Augmentation
+    from tools.gpu_day.results import Parts
+    from tools.gpu_day.setting import Setting
 
 IMAGES = 64
 GRID_S, GRID_LIMIT_S = 24, 55

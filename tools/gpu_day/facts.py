@@ -8,12 +8,14 @@ import os
 import resource
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch.environment.provenance import commit, cpu_model, versions
 from tools.gpu_day.commands import run
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 ASK_S = 5
 LIBRARIES = ("libcuda.so.1", "libcuda.so", "libnvcuvid.so.1")

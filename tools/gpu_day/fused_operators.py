@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
@@ -13,7 +14,9 @@ from heads import build_head
 from nets.blocks import ConvNormPReLU
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 LIMIT_S = 45
 TIMED = ["--heads", "128x512x85742", "--layers", "128x64x12544", "--repeat", "7"]

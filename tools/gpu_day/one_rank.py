@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import mxnet as mx
 import numpy as np
 
 from evaluation.embedding import embed
@@ -18,9 +17,13 @@ from evaluation.pairs import find_sets, read_pairs
 from evaluation.verification import verify
 from nets import build_net
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
 from tools.gpu_day.training_runs import SMALL, Run, checkpoints, off_by, resumed_at, train
 from training.checkpoint import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from tools.gpu_day.setting import Setting
 
 LIMIT_S = 60
 TOGETHER = 3

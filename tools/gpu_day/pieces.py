@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from tools.gpu_day.device_comparison import Agreement, compare
 from tools.gpu_day.graph_operators import cases
 from tools.gpu_day.hand_over_race import wrong_batches
 from tools.gpu_day.prelu_forms import SHAPE, SMALL_SHAPE, TOLERANCE, forms, measure_forms
 from tools.gpu_day.results import Parts, sentence
-from tools.gpu_day.setting import Setting
 from tools.gpu_day.training_operators import compare_training
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 BATCHES = 200
 SHOWN = 5  # operators that a sentence names

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tools.gpu_day.day import LINES, LOGS, text
 from tools.gpu_day.results import Parts, read_lines
-from tools.gpu_day.setting import Setting
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 REPORT = "report.md"
 

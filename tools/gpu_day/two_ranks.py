@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +21,11 @@ from pipeline.records.writer import write_record_set
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.damaged_images import damage
 from tools.gpu_day.keeper import descendants
-from tools.gpu_day.results import Parts
-from tools.gpu_day.setting import Setting
 from tools.gpu_day.training_runs import SMALL, Run, metrics, train
+
+if TYPE_CHECKING:
+    from tools.gpu_day.results import Parts
+    from tools.gpu_day.setting import Setting
 
 TOGETHER = 4
 """Pairs of ranks that run at once: most of their time they start."""

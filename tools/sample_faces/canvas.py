@@ -7,10 +7,13 @@ a head about 1. The canvas is drawn at SUPERSAMPLE times the final size.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 
-from tools.sample_faces.shots import Shot
+if TYPE_CHECKING:
+    from tools.sample_faces.shots import Shot
 
 IMAGE_SIZE = 112
 SUPERSAMPLE = 2

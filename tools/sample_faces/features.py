@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 
 from tools.sample_faces.canvas import Canvas, ellipse, fill_pixels, mirrored, mix, rotate, smooth
-from tools.sample_faces.people import Person
-from tools.sample_faces.shots import Shot
+
+if TYPE_CHECKING:
+    from tools.sample_faces.people import Person
+    from tools.sample_faces.shots import Shot
 
 DARK = np.array([30.0, 14.0, 10.0])
 PALE = np.array([255.0, 244.0, 232.0])
