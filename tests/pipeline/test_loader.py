@@ -78,7 +78,7 @@ def faces(make_records, tmp_path_factory):
 
 
 def numbered(row: int) -> bytes:
-    """Return a picture that shows its own number, and on which side its left is."""
+    """Return a image that shows its own number, and on which side its left is."""
     cells = np.zeros((4, 4))
     cells[:, 0] = 1
     cells[:, 1:3] = np.array([row >> bit & 1 for bit in range(8)]).reshape(4, 2)
@@ -87,7 +87,7 @@ def numbered(row: int) -> bytes:
 
 
 def read_number(image: np.ndarray) -> tuple[int, bool]:
-    """Return (row, mirrored) of a ``numbered`` picture, (3, 112, 112) normalised."""
+    """Return (row, mirrored) of a ``numbered`` image, (3, 112, 112) normalised."""
     cells = (image.mean(0).reshape(4, 28, 4, 28).mean((1, 3)) > 0).astype(int)
     left, right = cells[:, 0], cells[:, 3]
     assert (left != right).all() and (left == left[0]).all(), cells
@@ -97,14 +97,14 @@ def read_number(image: np.ndarray) -> tuple[int, bool]:
 
 @pytest.fixture(scope="module")
 def numbers(make_records, tmp_path_factory):
-    """Return a set whose pictures show their rows, so that it can be seen which were read."""
+    """Return a set whose samples show their rows, so that it can be seen which were read."""
     rows = range(PEOPLE * IMAGES)
-    folder = make_records(PEOPLE, IMAGES, pictures=[(r // IMAGES, numbered(r)) for r in rows])
+    folder = make_records(PEOPLE, IMAGES, samples=[(r // IMAGES, numbered(r)) for r in rows])
     return open_records(folder, tmp_path_factory.mktemp("scan"))
 
 
 def seen_numbers(images, labels):
-    """Return (row, mirrored) of every picture of some batches; labels are checked."""
+    """Return (row, mirrored) of every image of some batches; labels are checked."""
     found = [read_number(i) for i in images.reshape(-1, *images.shape[2:])]
     assert [row // IMAGES for row, _ in found] == labels.reshape(-1).tolist()
     return found
@@ -240,7 +240,8 @@ def test_the_window_reader_starts_the_epoch_again_and_says_so(numbers, tmp_path,
     whole = take(3, "dali", numbers, 4, position=Position(2, 0), **options)
     with loading("dali", numbers, 4, position=Position(2, 60), **options) as loader:
         assert loader.notice == (
-            "window reader: epoch 2 begins again, the 60 images already used of it are read twice"
+            "window reader: epoch 2 starts again, so the 60 images that it has already used are "
+            "read a second time"
         )
         batches = list(islice(loader, 3))
     assert [b.after for b in batches] == whole[2] == [Position(2, 4 * i) for i in (1, 2, 3)]
@@ -274,19 +275,19 @@ def test_batches_that_are_kept_stay_what_they_were(faces, name, options):
 
 @pytest.fixture(scope="module")
 def damaged(make_records, make_face, tmp_path_factory):
-    """Return ``damaged(key, jpeg)`` -> a set of 20 pictures of which one is replaced."""
+    """Return ``damaged(key, jpeg)`` -> a set of 20 samples of which one is replaced."""
 
     def make(key, jpeg):
-        pictures = [(i, make_face(i, 0)) for i in range(20)]
-        pictures[key - 1] = (key - 1, jpeg)
-        folder = make_records(20, 1, pictures=pictures)
+        samples = [(i, make_face(i, 0)) for i in range(20)]
+        samples[key - 1] = (key - 1, jpeg)
+        folder = make_records(20, 1, samples=samples)
         return open_records(folder, tmp_path_factory.mktemp("scan"))
 
     return make
 
 
 NO_JPEG = b"\xff\xd8" + bytes(range(200))
-# What becomes of a good picture.  One that was cut off is a picture to some decoders, which make up
+# What becomes of a good image.  One that was cut off is a image to some decoders, which make up
 # what is missing, each in its own way.
 DAMAGES = {
     "noise": lambda jpeg: NO_JPEG,
@@ -411,7 +412,8 @@ def test_what_does_not_go_together_is_refused(faces, tmp_path):
     with pytest.raises(ValueError) as caught:
         build_loader("dali", faces, 4, reader="window", cache=cache)
     assert str(caught.value) == (
-        "data.decoded_cache_mib: is not for data.reader=window, got a cache"
+        "data.decoded_cache_mib: does not work with data.reader=window, got a cache; use "
+        "data.reader=random or blocks, or set data.decoded_cache_mib=0"
     )
     cache.close()
 

@@ -70,7 +70,7 @@ def made(request, make_records, make_face, tmp_path_factory):
     """Return a set with images of every orientation, each upright of one size, and its JPEGs."""
     size = request.param
     jpegs = [turned(make_face(n, 0, stored_size(size, n)), n) for n in range(NUMBER)]
-    folder = make_records(NUMBER, 1, pictures=list(enumerate(jpegs)), image_size=size)
+    folder = make_records(NUMBER, 1, samples=list(enumerate(jpegs)), image_size=size)
     return open_records(folder, tmp_path_factory.mktemp("scan")), jpegs
 
 
@@ -136,7 +136,7 @@ def test_the_size_of_a_set_without_a_property_is_that_of_the_turned_image(
     make_records, make_face, tmp_path
 ):
     jpegs = [turned(make_face(n, 0, (48, 64)), 6) for n in range(4)]
-    folder = make_records(4, 1, pictures=list(enumerate(jpegs)), image_size=(64, 48))
+    folder = make_records(4, 1, samples=list(enumerate(jpegs)), image_size=(64, 48))
     (folder / "property").unlink()
     assert open_records(folder, tmp_path).image_size == (64, 48)
 
@@ -144,7 +144,7 @@ def test_the_size_of_a_set_without_a_property_is_that_of_the_turned_image(
 def test_an_image_whose_turned_size_is_another_is_refused_by_key(make_records, make_face, tmp_path):
     jpegs = [make_face(n, 0, (64, 48)) for n in range(8)]
     jpegs[5] = turned(jpegs[5], 6)
-    folder = make_records(8, 1, pictures=list(enumerate(jpegs)), image_size=(64, 48))
+    folder = make_records(8, 1, samples=list(enumerate(jpegs)), image_size=(64, 48))
     records = open_records(folder, tmp_path)
     key = records.keys[5]
     for way in (*DALI, "loader=cpu"):
@@ -160,7 +160,7 @@ def test_a_turned_image_that_cannot_be_decoded_is_refused_by_key(
     broken = turned(jpegs[5], 6)
     at = broken.index(b"\xff\xdb")
     jpegs[5] = broken[:at] + b"\xff\xd9"  # no tables, no frame, no codes
-    folder = make_records(8, 1, pictures=list(enumerate(jpegs)))
+    folder = make_records(8, 1, samples=list(enumerate(jpegs)))
     records = open_records(folder, tmp_path)
     for way in ("plain", "cpu", "native", "loader=cpu"):
         with pytest.raises(RecordError, match=rf"key {records.keys[5]} cannot be decoded; "):
@@ -224,7 +224,7 @@ def test_what_is_cut_off_with_an_end_is_refused_by_key(
         reader = "random"  # there is no such loader
     jpegs = [make_face(n, 0) for n in range(8)]
     jpegs[5] = cut_off(turned(jpegs[5], orientation))
-    folder = make_records(8, 1, pictures=list(enumerate(jpegs)))
+    folder = make_records(8, 1, samples=list(enumerate(jpegs)))
     records = open_records(folder, tmp_path)
     with pytest.raises(RecordError) as caught:
         batches(records, tmp_path, way, reader, count=1)
@@ -240,6 +240,6 @@ def test_a_turned_image_that_is_cut_off_is_refused_where_dali_decodes(
 ):
     jpegs = [make_face(n, 0) for n in range(8)]
     jpegs[5] = cut_off(turned(jpegs[5], 3))
-    records = open_records(make_records(8, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    records = open_records(make_records(8, 1, samples=list(enumerate(jpegs))), tmp_path)
     with pytest.raises(RecordError, match=rf"key {records.keys[5]} is cut off, got an end-of-"):
         batches(records, tmp_path, "cpu", "random", count=1)

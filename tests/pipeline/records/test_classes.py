@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.records.classes import SHARED, origins_of, renumber, share, stack
+from pipeline.records.classes import SHARED, make_origins, renumber, stack
 
 A = np.array([0, 0, 2, 2, 2], dtype=np.int32)
 B = np.array([1, 0, 0], dtype=np.int32)
@@ -17,12 +17,6 @@ def test_stacked_classes_begin_where_the_others_end():
     assert labels.dtype == np.int32 and num_classes == 9
     places = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
     assert [tuple(origin) for origin in origins.tolist()] == places
-
-
-def test_shared_classes_are_the_labels():
-    labels, num_classes, origins = share([A, B], [4, 2])
-    assert labels.tolist() == [*A.tolist(), *B.tolist()]
-    assert num_classes == 4 and origins is None
 
 
 def test_people_with_few_images_are_left_out_and_the_others_numbered_densely():
@@ -38,6 +32,6 @@ def test_people_with_few_images_are_left_out_and_the_others_numbered_densely():
     assert not len(rows) and not len(new) and not len(kept)
 
 
-def test_origins_of_a_set_are_its_labels():
-    assert origins_of(3, np.arange(2)).tolist() == [[3, 0], [3, 1]]
-    assert origins_of(SHARED, np.array([7])).tolist() == [[-1, 7]]
+def test_make_origins_a_set_are_its_labels():
+    assert make_origins(3, np.arange(2)).tolist() == [[3, 0], [3, 1]]
+    assert make_origins(SHARED, np.array([7])).tolist() == [[-1, 7]]

@@ -14,9 +14,9 @@ import pytest
 from pipeline.records import index_cache, record_set
 from pipeline.records.index_cache import (
     image_index,
-    keep_columns,
-    kept_columns,
+    load_columns,
     narrow,
+    save_columns,
     write_image_index,
 )
 from pipeline.records.open import open_records
@@ -48,7 +48,7 @@ def table_of(keys, offsets) -> RecordSet:
 @pytest.mark.parametrize("lines", [1, 3, 1 << 14])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_image_index_of_all_lengths_of_numbers(tmp_path, monkeypatch, lines, dtype):
-    monkeypatch.setattr(record_set, "LINES", lines)
+    monkeypatch.setattr(record_set, "SLICE_ROWS", lines)
     keys = np.array([0, 9, 10, 99, 100, 101_010, 2**31 - 1], dtype)
     offsets = np.array([0, 1 << 40, 7, 10**12, 10, 90, 2**62])
     write_image_index(table_of(keys, offsets), tmp_path / "images.idx")
@@ -74,8 +74,8 @@ def test_a_full_disk_leaves_nothing_of_an_image_index(tmp_path, monkeypatch):
     with pytest.raises(RecordError) as caught:
         write_image_index(table_of([1], [0]), tmp_path / "images.idx")
     assert str(caught.value) == (
-        f"{tmp_path}: cannot be written, got No space left on device; make room or choose another "
-        "run.dir"
+        f"{tmp_path}: cannot be written, got No space left on device; free disk space or "
+        "choose another run.dir"
     )
     assert [f.name for f in tmp_path.iterdir()] == ["images.idx"]
     assert (tmp_path / "images.idx").read_text() == "before"
@@ -116,16 +116,16 @@ def test_ranks_share_an_image_index(tmp_path, monkeypatch):
 def test_columns_are_kept_once_as_they_are(tmp_path, monkeypatch):
     path = tmp_path / "run" / "columns.npy"
     columns = [np.array([7, 2**40]), narrow(np.array([1, -2])), narrow(np.array([0.5, 1.0]))]
-    keep_columns(path, *columns)
-    found = kept_columns(path, 3)
+    save_columns(path, *columns)
+    found = load_columns(path, 3)
     assert [column.dtype for column in found] == [np.int64, np.int32, np.float64]
     assert [column.tolist() for column in found] == [[7, 2**40], [1, -2], [0.5, 1.0]]
-    keep_columns(path, *columns[::-1])  # what another rank wrote is the same, and is in use
-    assert kept_columns(path, 3)[0].tolist() == [7, 2**40]
+    save_columns(path, *columns[::-1])  # what another rank wrote is the same, and is in use
+    assert load_columns(path, 3)[0].tolist() == [7, 2**40]
     assert [file.name for file in path.parent.iterdir()] == ["columns.npy"]
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError):
-        kept_columns(path, 3)
+        load_columns(path, 3)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def jpegs(make_face):
 @pytest.fixture
 def folder(make_records, jpegs) -> Path:
     """Return a new set: images at keys 1..32, identity records at 33..36."""
-    return make_records(PEOPLE, IMAGES, pictures=jpegs)
+    return make_records(PEOPLE, IMAGES, samples=jpegs)
 
 
 def lines_of(folder: Path) -> list[str]:
@@ -66,62 +66,62 @@ def rewrite(folder: Path, bodies: list[tuple[int, object, bytes]]) -> None:
 
 def test_a_whole_set_has_no_notices(folder, make_records, jpegs, tmp_path):
     assert notices(folder, tmp_path) == []
-    assert notices(make_records(PEOPLE, 8, pictures=jpegs, header=False), tmp_path) == []
+    assert notices(make_records(PEOPLE, 8, samples=jpegs, header=False), tmp_path) == []
 
 
 @pytest.mark.parametrize("large", [True, False])
 def test_images_that_the_header_names_and_the_idx_does_not(folder, tmp_path, monkeypatch, large):
     if large:
-        monkeypatch.setattr(records_module, "LARGE", 1)
+        monkeypatch.setattr(records_module, "MIN_CACHED_RECORDS", 1)
     keep_lines(folder, lines_of(folder)[:20])
     assert len(open_records(folder, tmp_path)) == 19
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 13 of the 32 images that the header names are not in the .idx"
+        f"{folder}/train.idx: 13 of the 32 images that the header lists are not in the .idx"
     ]
 
 
 def test_notices_are_kept_where_labels_come_without_a_scan(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(records_module, "LARGE", 1)
+    monkeypatch.setattr(records_module, "MIN_CACHED_RECORDS", 1)
     # Nobody's images are missing as far as the identity records say.
     patch_floats(folder, 36, 25, 25)
     lines = lines_of(folder)
     keep_lines(folder, lines[:25] + lines[33:])
     monkeypatch.setattr(records_module, "labels_from_scan", None)
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 8 of the 32 images that the header names are not in the .idx"
+        f"{folder}/train.idx: 8 of the 32 images that the header lists are not in the .idx"
     ]
-    assert len(list(tmp_path.glob("pictures-*.npy"))) == 1
+    assert len(list(tmp_path.glob("index-*.npy"))) == 1
 
 
 def test_one_image_less(folder, tmp_path):
     lines = lines_of(folder)
     keep_lines(folder, lines[:5] + lines[6:])
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 1 of the 32 images that the header names is not in the .idx"
+        f"{folder}/train.idx: 1 of the 32 images that the header lists is not in the .idx"
     ]
 
 
 def test_identity_records_that_the_idx_leaves_out(folder, tmp_path):
     keep_lines(folder, lines_of(folder)[:33])
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 4 of the 4 identity records that the header names are not in the .idx"
+        f"{folder}/train.idx: 4 of the 4 identity records that the header lists are not in the .idx"
     ]
 
 
 def test_an_idx_without_header_that_is_cut_off(make_records, jpegs, tmp_path):
-    folder = make_records(PEOPLE, IMAGES, pictures=jpegs, header=False)
+    folder = make_records(PEOPLE, IMAGES, samples=jpegs, header=False)
     lines = lines_of(folder)
     after = (folder / "train.rec").stat().st_size - int(lines[19].split("\t")[1])
     keep_lines(folder, lines[:19])
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: its last record, of key 18, is followed by {after} bytes of "
-        "train.rec that it does not name"
+        f"{folder}/train.idx: its last record, key 18, is followed by {after} bytes of train.rec "
+        "that the .idx does not list"
     ]
 
 
 def test_a_last_record_in_parts_is_followed_by_nothing(make_records, make_face, tmp_path):
     body = make_face(0, 0) + bytes(-len(make_face(0, 0)) % 4) + b"\x0a\x23\xd7\xce" * 40
-    folder = make_records(1, 1, pictures=[(0, body)], header=False)
+    folder = make_records(1, 1, samples=[(0, body)], header=False)
     assert notices(folder, tmp_path) == []
 
 
@@ -134,25 +134,25 @@ def test_records_after_those_that_the_header_names(folder, make_face, tmp_path):
             file.writelines(frame(_payload(key, 3, make_face(3, 50 + key))))
     keep_lines(folder, lines)
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 2 records from key 37 on are not named by the header and are left out"
+        f"{folder}/train.idx: the header does not list 2 records, from key 37 on; they are left out"
     ]
 
 
 def test_a_property_file_that_names_other_people_than_the_header(folder, tmp_path):
     (folder / "property").write_text("20,112,112\n")
     assert notices(folder, tmp_path) == [
-        f"{folder}/property: names 20 people, the header of train.rec 4"
+        f"{folder}/property: gives 20 people, but the header of train.rec gives 4"
     ]
     assert notices(folder, tmp_path, num_classes=30) == []
 
 
 def test_notices_of_several_sets(folder, make_records, jpegs, tmp_path):
-    other = make_records(PEOPLE, IMAGES, pictures=jpegs)
+    other = make_records(PEOPLE, IMAGES, samples=jpegs)
     for cut, one in ((20, folder), (30, other)):
         keep_lines(one, lines_of(one)[:cut])
     said = [
-        f"{folder}/train.idx: 13 of the 32 images that the header names are not in the .idx",
-        f"{other}/train.idx: 3 of the 32 images that the header names are not in the .idx",
+        f"{folder}/train.idx: 13 of the 32 images that the header lists are not in the .idx",
+        f"{other}/train.idx: 3 of the 32 images that the header lists are not in the .idx",
     ]
     for labels in ("stacked", "shared"):
         assert notices([folder, other], tmp_path, labels=labels) == said
@@ -253,7 +253,7 @@ def test_the_first_of_several_is_named_where_keys_are_not_in_file_order(folder, 
 def test_a_record_that_is_emptied_later_is_refused_with_the_same_sentence(
     make_records, jpegs, tmp_path, header
 ):
-    folder = make_records(PEOPLE, IMAGES, pictures=jpegs, header=header)
+    folder = make_records(PEOPLE, IMAGES, samples=jpegs, header=header)
     records = open_records(folder, tmp_path)
     stat = (folder / "train.rec").stat()
     with (folder / "train.rec").open("r+b") as file:
@@ -282,7 +282,7 @@ def write_labels(folder: Path, make_face, labels: list[int], people: int) -> Non
 def hint(folder: Path, present: int, people: int) -> str:
     return (
         f"{folder}/train.rec: {present} of {people} classes have images; data.images_filter=1 "
-        f"leaves the others out and numbers these 0 to {present - 1}"
+        f"drops the others and numbers these 0 to {present - 1}"
     )
 
 
@@ -311,7 +311,7 @@ def test_hint_of_several_sets(make_face, tmp_path):
         write_labels(tmp_path / name, make_face, labels, 2001)
     both = [tmp_path / "a", tmp_path / "b"]
     names = f"{both[0]}/train.rec, {both[1]}/train.rec"
-    said = "classes have images; data.images_filter=1 leaves the others out and numbers these"
+    said = "classes have images; data.images_filter=1 drops the others and numbers these"
     assert notices(both, tmp_path) == [f"{names}: 5 of 4002 {said} 0 to 4"]
     assert notices(both, tmp_path, labels="shared") == [f"{names}: 4 of 2001 {said} 0 to 3"]
 
@@ -322,11 +322,11 @@ def test_more_classes_than_labels_can_tell_apart(make_face, tmp_path):
     with pytest.raises(RecordError) as caught:
         open_records(folder, tmp_path)
     assert str(caught.value) == (
-        f"{folder}/train.rec: holds more classes than the 16777216 that a batch can tell apart, "
-        "got 2147483647, 3 of them with images; use data.images_filter=1, which leaves the others "
-        "out"
+        f"{folder}/train.rec: has too many classes for labels in float32, which are exact up to "
+        "16777216, got 2147483647, 3 of them with images; use data.images_filter=1, which drops "
+        "the others"
     )
     assert open_records(folder, tmp_path, images_filter=1).labels.tolist() == [0, 1, 2]
-    with pytest.raises(RecordError, match="the sets hold more than 134217728 classes together"):
+    with pytest.raises(RecordError, match="the sets have more than 134217728 classes together"):
         write_labels(tmp_path / "b", make_face, [0], 1)
         open_records([folder, tmp_path / "b"], tmp_path)

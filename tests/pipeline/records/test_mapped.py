@@ -177,7 +177,7 @@ def either(request, monkeypatch):
     """Read with the guard, and with what there is on a host without a compiler."""
     if request.param == "guarded":
         request.getfixturevalue("guard")
-        monkeypatch.setattr(mapped, "copied", None)  # not needed
+        monkeypatch.setattr(mapped, "copy_pieces", None)  # not needed
     else:
         mapped.guard_with(None)
 
@@ -191,7 +191,7 @@ def test_each_of_several_files_is_named(make_records, tmp_path, either):
     with pytest.raises(RecordError, match=said):
         reader.read(np.arange(60))
         reader.check_files()
-    with pytest.raises(RecordError, match=said):  # and not of the picture
+    with pytest.raises(RecordError, match=said):  # and not of the image
         reader.check(np.arange(60))
 
 
@@ -231,9 +231,9 @@ def test_a_fault_in_a_file_of_full_length_is_none_of_its_length(folder, tmp_path
 
 
 def test_the_index_that_a_run_keeps(folder, tmp_path, monkeypatch, guard):
-    monkeypatch.setattr("pipeline.records.open.LARGE", 1)
+    monkeypatch.setattr("pipeline.records.open.MIN_CACHED_RECORDS", 1)
     open_records(folder, tmp_path)
-    (kept,) = tmp_path.glob("pictures-*.npy")
+    (kept,) = tmp_path.glob("index-*.npy")
     records = open_records(folder, tmp_path)
     reader = RecordReader(records)
     os.truncate(kept, 0)
@@ -242,7 +242,7 @@ def test_the_index_that_a_run_keeps(folder, tmp_path, monkeypatch, guard):
         reader.check_files()
     assert re.fullmatch(
         rf"{kept}: became shorter while it was read, got 0 bytes where \d+ were mapped; "
-        "give the same command, which makes it again",
+        "give the same command, which writes it again",
         str(error.value),
     )
 
@@ -284,13 +284,13 @@ def test_pieces_are_copied(tmp_path, monkeypatch, forbidden):
                 return -1
 
         monkeypatch.setattr(mapped, "libc", System)
-    monkeypatch.setattr(mapped, "_CALL_BYTES", 20 * PAGE)
+    monkeypatch.setattr(mapped, "_MAX_CALL_BYTES", 20 * PAGE)
     random = np.random.default_rng(1)
     for count in (0, 1, 5, 3000):
         begins = random.integers(0, 20 * PAGE, count)
         sizes = random.integers(0, 30 * PAGE if count < 9 else 90, count)
         expected = [whole[a : a + n] for a, n in zip(begins, sizes, strict=True)]
-        found = mapped.copied(data, begins, sizes)
+        found = mapped.copy_pieces(data, begins, sizes)
         assert (found == np.concatenate([np.empty(0, np.uint8), *expected])).all()
 
 

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The property file: what is read, the line that is shown, and sizes that are not the images'."""
+"""The property file: its content, damaged lines, and sizes that differ from the images'."""
 
 from __future__ import annotations
 
+import struct
+from itertools import islice
+
+import numpy as np
 import pytest
 
+from pipeline import build_loader
 from pipeline.records.mapped import RecordError
-from pipeline.records.property_file import Property, read_property
+from pipeline.records.open import open_records
+from pipeline.records.property_file import Property, measure, read_property
 
 
 @pytest.mark.parametrize(
@@ -76,3 +82,69 @@ def test_a_folder_of_that_name(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path}: cannot be read, got Is a directory; make it readable or remove it"
     )
+
+
+@pytest.mark.parametrize("size", [(96, 80), (112, 112)])
+def test_the_first_image_is_measured(make_records, tmp_path, size):
+    assert measure(open_records(make_records(2, 1, image_size=size), tmp_path)) == size
+
+
+def test_first_image_that_is_no_jpeg_gives_no_size(make_records, tmp_path):
+    noise = b"\xff\xd8\xff\xe0" + np.random.default_rng(0).bytes(396)
+    folder = make_records(2, 1, samples=[(0, noise), (1, noise)])
+    (folder / "property").unlink()
+    with pytest.raises(RecordError) as caught:
+        open_records(folder, tmp_path)
+    assert str(caught.value) == (
+        f"{folder}/train.rec: the image of key 1 cannot be decoded; fix the record or leave its "
+        "key out of the .idx"
+    )
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("said", ["3,128,128", "\ufeff 3 , 112 , 96 ", "3,96,112"])
+def test_another_size_than_the_images(make_records, tmp_path, header, said):
+    folder = make_records(3, 2, header=header)
+    (folder / "property").write_text(said + "\nmore\n", encoding="utf-8")
+    _, height, width = said.replace("\ufeff", "").replace(" ", "").split(",")
+    shown = said.removeprefix("\ufeff").strip()
+    for _ in range(2):
+        with pytest.raises(RecordError) as caught:
+            open_records(folder, tmp_path)
+        assert str(caught.value) == (
+            f"{folder}/property: its size, {height}x{width}, is not that of the images, got the "
+            f"line '{shown}' and 112x112 for the image of key {int(header)}; fix the line or "
+            "remove the file"
+        )
+
+
+def test_one_image_is_enough_to_blame_the_property_file(make_records, tmp_path):
+    folder = make_records(1, 1)
+    (folder / "property").write_text("1,64,64\n")
+    with pytest.raises(RecordError, match=r"property: its size, 64x64, is not that of the images"):
+        open_records(folder, tmp_path)
+
+
+@pytest.mark.parametrize("odd", [0, 4])
+@pytest.mark.parametrize("loader", ["dali", "cpu"])
+def test_one_image_of_another_size_is_blamed_itself(make_records, make_face, tmp_path, odd, loader):
+    samples = [(p, make_face(p, 0)) for p in range(6)]
+    samples[odd] = (odd, make_face(odd, 0, (96, 96)))
+    folder = make_records(6, 1, samples=samples)
+    batches = build_loader(loader, open_records(folder, tmp_path), 3)
+    with pytest.raises(RecordError) as caught:
+        list(islice(batches, 2))
+    batches.close()
+    assert str(caught.value).startswith(
+        f"{folder}/train.rec: the image of key {odd + 1} is 96x96 pixels, not 112x112; "
+    )
+
+
+def test_a_first_image_that_is_damaged_is_left_to_the_reader(make_records, tmp_path):
+    folder = make_records(2, 2)
+    lines = (folder / "train.idx").read_text().splitlines()
+    offset = int(lines[1].split("\t")[1])
+    with (folder / "train.rec").open("r+b") as file:
+        file.seek(offset + 32)
+        file.write(struct.pack("<I", 0))
+    assert len(open_records(folder, tmp_path)) == 4

@@ -131,7 +131,7 @@ def sized(*sizes):
 
 def test_records_are_asked_for_as_long_as_they_are(system, make_records, tmp_path):
     sizes = np.random.default_rng(0).integers(3_000, 30_000, 50)
-    folder = make_records(1, 50, pictures=sized(*sizes), header=False)
+    folder = make_records(1, 50, samples=sized(*sizes), header=False)
     records = open_records(folder, tmp_path)
     read_ahead = ReadAhead(records, RecordReader(records, system))
     for rows in (np.array([30, 7, 12, 49, 0]), np.arange(50)):
@@ -144,7 +144,7 @@ def test_records_are_asked_for_as_long_as_they_are(system, make_records, tmp_pat
 
 
 def test_records_that_are_left_out_are_not_asked_for(system, make_records, tmp_path):
-    folder = make_records(1, 400, pictures=sized(*[9_000] * 400), header=False)
+    folder = make_records(1, 400, samples=sized(*[9_000] * 400), header=False)
     lines = (folder / "train.idx").read_text().splitlines(keepends=True)
     (folder / "train.idx").write_text("".join(lines[:20] + lines[380:]))
     records = open_records(folder, tmp_path)
@@ -160,7 +160,7 @@ def test_records_that_are_left_out_are_not_asked_for(system, make_records, tmp_p
 def test_records_in_another_order_are_asked_for_by_their_mean(
     system, make_records, tmp_path, compiled
 ):
-    folder = make_records(1, 60, pictures=sized(*[9_000] * 60), header=False)
+    folder = make_records(1, 60, samples=sized(*[9_000] * 60), header=False)
     lines = [line.split("\t") for line in (folder / "train.idx").read_text().splitlines()]
     keys = np.random.default_rng(0).permutation(len(lines)) + 1
     text = "".join(f"{key}\t{offset}\n" for key, (_, offset) in zip(keys, lines))
@@ -184,7 +184,7 @@ def test_every_file_is_asked_for_its_own(system, make_records, tmp_path):
 @pytest.mark.parametrize("operators", ["native", "plain"])
 def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, operators):
     ops.use(operators)
-    folder = make_records(1, 100, pictures=sized(*[20_000] * 100), header=False)
+    folder = make_records(1, 100, samples=sized(*[20_000] * 100), header=False)
     records = open_records(folder, tmp_path)
     with open(records.files[0], "rb") as file:
         os.fsync(file.fileno())

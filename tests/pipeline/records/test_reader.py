@@ -69,7 +69,7 @@ def test_gathered_images_are_those_that_are_read(make_records, tmp_path, feed, c
 def test_an_image_beside_which_the_others_are_lost_makes_a_list(make_records, tmp_path, feed):
     large = b"\xff\xd8" + bytes(2_000_000) + b"\xff\xd9"
     images = [(0, b"\xff\xd8" + bytes(100) + b"\xff\xd9")] * 30
-    records = open_records(make_records(1, 31, pictures=[*images, (0, large)]), tmp_path)
+    records = open_records(make_records(1, 31, samples=[*images, (0, large)]), tmp_path)
     reader = RecordReader(records, feed)
     assert isinstance(reader.gather(np.arange(31), BufferRing(0)), list)
     assert isinstance(reader.gather(np.arange(30), BufferRing(0)), np.ndarray)
@@ -78,7 +78,7 @@ def test_an_image_beside_which_the_others_are_lost_makes_a_list(make_records, tm
 @pytest.mark.parametrize("compiled", [True, False])
 def test_the_mean_is_learned_from_what_is_read(make_records, tmp_path, feed, compiled):
     images = [(0, b"\xff\xd8" + bytes(996) + b"\xff\xd9")] * 300
-    records = open_records(make_records(1, 300, pictures=images), tmp_path)
+    records = open_records(make_records(1, 300, samples=images), tmp_path)
     reader = RecordReader(records, feed if compiled else None)
     assert reader.mean_bytes == records.files[0].stat().st_size // 300
     for _ in range(40):
@@ -90,7 +90,7 @@ def test_the_mean_is_learned_from_what_is_read(make_records, tmp_path, feed, com
 def test_an_image_that_was_cut_off_is_refused(make_records, make_face, tmp_path, row):
     images = [(0, make_face(0, k)) for k in range(4)]
     images[row] = (0, images[row][1][:-600])
-    folder = make_records(1, 4, pictures=images)
+    folder = make_records(1, 4, samples=images)
     reader = RecordReader(open_records(folder, tmp_path))
     for call in (reader.gather, reader.check):
         with pytest.raises(RecordError) as caught:
@@ -130,7 +130,7 @@ def test_rec_that_changes_under_the_reader(make_records, tmp_path):
 
 
 def test_broken_chain_of_parts(make_records, tmp_path):
-    folder = make_records(1, 1, pictures=[(0, holding_magic(100))])
+    folder = make_records(1, 1, samples=[(0, holding_magic(100))])
     records = open_records(folder, tmp_path)
     offset = int(records.offsets[0])
     second = offset + 8 + 24 + 100  # the head of the part behind the first one
@@ -138,8 +138,8 @@ def test_broken_chain_of_parts(make_records, tmp_path):
     with pytest.raises(RecordError) as caught:
         RecordReader(records).read(np.array([0]))
     assert str(caught.value) == (
-        f"{folder}/train.rec: holds a broken record in parts at the place of key 1, got offset "
-        f"{offset}; the .rec has changed or is damaged, make or copy it again"
+        f"{folder}/train.rec: holds a broken record of several frames at the place of key 1, "
+        f"got offset {offset}; the .rec has changed or is damaged, make or copy it again"
     )
 
 
@@ -156,9 +156,9 @@ def test_records_in_parts_are_read_back_exactly(make_records, tmp_path, header, 
         holding_magic(4, size=401),
         holding_magic(),
     ]
-    pictures = list(enumerate(bodies))
+    samples = list(enumerate(bodies))
     folder = make_records(
-        len(bodies), 1, pictures=pictures, header=header, vector_labels=vector_labels
+        len(bodies), 1, samples=samples, header=header, vector_labels=vector_labels
     )
     records = open_records(folder, tmp_path)
     assert [a.tobytes() for a in RecordReader(records).read(np.arange(8))] == bodies
@@ -168,9 +168,11 @@ def test_records_in_parts_are_read_back_exactly(make_records, tmp_path, header, 
 
 
 def test_a_record_in_parts_at_the_end_of_the_file(make_records, tmp_path):
-    folder = make_records(1, 1, pictures=[(0, holding_magic(100))], header=False)
+    folder = make_records(1, 1, samples=[(0, holding_magic(100))], header=False)
     records = open_records(folder, tmp_path)
     rec = folder / "train.rec"
     rec.write_bytes(rec.read_bytes()[: 8 + 24 + 100])
-    with pytest.raises(RecordError, match="ends in the middle of a record in parts at the place"):
+    with pytest.raises(
+        RecordError, match="ends in the middle of a record of several frames at the place"
+    ):
         RecordReader(records).read(np.array([0]))

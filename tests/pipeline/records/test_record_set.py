@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.records import record_set
-from pipeline.records.record_set import RecordSet, parts
+from pipeline.records.record_set import RecordSet, row_slices
 
 
 def made(offsets, file=None, keys=None) -> RecordSet:
@@ -32,26 +32,26 @@ TWO = made([0, 48, 96, 0, 48], file=[0, 0, 0, 1, 1], keys=[1, 2, 3, 1, 2])
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
 def test_parts_are_every_row_once(monkeypatch, count):
-    monkeypatch.setattr(record_set, "LINES", 3)
-    rows = [np.arange(count)[part] for part in parts(count)]
+    monkeypatch.setattr(record_set, "SLICE_ROWS", 3)
+    rows = [np.arange(count)[part] for part in row_slices(count)]
     assert [len(part) for part in rows[:-1]] == [3] * (len(rows) - 1)
     assert np.concatenate([np.arange(0), *rows]).tolist() == list(range(count))
 
 
 def test_order_of_the_file_is_found_piece_by_piece(monkeypatch):
-    monkeypatch.setattr(record_set, "LINES", 3)
+    monkeypatch.setattr(record_set, "SLICE_ROWS", 3)
     for swapped in range(8):
         offsets = np.arange(9) * 10
         offsets[[swapped, swapped + 1]] = offsets[[swapped + 1, swapped]]
         expected = list(range(9))
         expected[swapped : swapped + 2] = swapped + 1, swapped
-        assert made(offsets).in_file_order().tolist() == expected
-    assert made(np.arange(9) * 10).in_file_order() is None
+        assert made(offsets).file_order().tolist() == expected
+    assert made(np.arange(9) * 10).file_order() is None
 
 
 def test_files_are_each_in_their_order():
-    assert TWO.is_in_file_order() and TWO.in_file_order() is None
-    assert made([48, 0, 96, 48, 0], file=TWO.file).in_file_order().tolist() == [1, 0, 2, 4, 3]
+    assert TWO.is_in_file_order() and TWO.file_order() is None
+    assert made([48, 0, 96, 48, 0], file=TWO.file).file_order().tolist() == [1, 0, 2, 4, 3]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

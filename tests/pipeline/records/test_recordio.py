@@ -14,8 +14,8 @@ from pipeline.records.mapped import RecordError
 from pipeline.records.recordio import (
     MAGIC,
     RecordFile,
-    bytes_after,
     check_index,
+    count_bytes_after,
     frames,
     read_headers,
     read_index,
@@ -26,7 +26,7 @@ GOOD = "".join(f"{key}\t{key * 48}\n" for key in range(30_000)).encode()
 
 @pytest.fixture(autouse=True)
 def short_pieces(monkeypatch):
-    monkeypatch.setattr(recordio, "_PIECE", 1 << 16)
+    monkeypatch.setattr(recordio, "_CHUNK_BYTES", 1 << 16)
 
 
 @pytest.fixture
@@ -202,8 +202,8 @@ def test_frames_of_a_record_end_where_it_does():
     data = np.frombuffer(record + more, np.uint8)
     assert list(frames(data, 0)) == [(1, 8, 6, 16), (2, 24, 0, 24), (3, 32, 5, 40)]
     assert list(frames(data, 40)) == [(0, 48, 3, 52)]
-    assert bytes_after(data, 0) == len(more) and bytes_after(data, 40) == 0
+    assert count_bytes_after(data, 0) == len(more) and count_bytes_after(data, 40) == 0
     for cut in (data[:20], np.append(data[:16], np.zeros(24, np.uint8))):  # the chain is broken
         assert list(frames(cut, 0)) == [(1, 8, 6, 16)]
-        assert bytes_after(cut, 0) == len(cut) - 16
+        assert count_bytes_after(cut, 0) == len(cut) - 16
     assert list(frames(data[:7], 0)) == []

@@ -91,7 +91,7 @@ def test_magic_word_at_the_very_start():
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        ([(1, JPEG), (0, JPEG)], "got 0 after 1; sort by label"),
+        ([(1, JPEG), (0, JPEG)], "got 0 after 1; sort the pairs"),
         ([(3, JPEG)], "labels are 0 .. 2, got 3"),
         ([(-1, JPEG)], "labels are 0 .. 2, got -1"),
         ([(0, b"PNG")], "no JPEG"),

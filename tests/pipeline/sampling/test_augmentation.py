@@ -134,7 +134,7 @@ def test_one_matrix_is_the_three_jitters_in_any_order(order):
     assert np.abs(ours - mxnet_jitter(pixels, color, order)).max() < 1e-3
 
 
-def test_the_reference_does_each_thing_to_the_picture():
+def test_the_reference_does_each_thing_to_the_image():
     image = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
     plain = AugmentParams(
         np.False_, np.ones(3, np.float32), np.int32(0), *(np.zeros(n, np.int32) for n in (4, 2))
@@ -163,7 +163,7 @@ def test_the_reference_does_each_thing_to_the_picture():
 def sets(make_records, make_face, tmp_path_factory):
     """Return two sets read as one, with one person left out."""
     others = [(p, make_face(50 + p, i)) for p in range(6) for i in range(9)]
-    folders = [make_records(7, 10), make_records(6, 9, pictures=others)]
+    folders = [make_records(7, 10), make_records(6, 9, samples=others)]
     lines = (folders[0] / "train.idx").read_text().splitlines(keepends=True)
     (folders[0] / "train.idx").write_text("".join(lines[:1] + lines[9:]))  # two images of person 0
     records = open_records(folders, tmp_path_factory.mktemp("scan"), images_filter=5)

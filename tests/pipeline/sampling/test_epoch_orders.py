@@ -12,13 +12,12 @@ import pytest
 from pipeline.sampling import epoch_orders
 from pipeline.sampling.epoch_orders import (
     Position,
-    advance,
     block_order,
     epoch_order,
     people_order,
     rank_rows,
-    settle,
     shuffled_blocks,
+    skip_tail,
     uniform,
 )
 
@@ -27,13 +26,13 @@ def read(position: Position, num_images: int, batch_size: int, size: int, steps:
     """Return (epoch, row) of all that ``size`` ranks read in some steps, and the place after."""
     seen, whole = [], batch_size * size
     for _ in range(steps):
-        position = settle(position, num_images, whole)
+        position = skip_tail(position, num_images, whole)
         order = epoch_order(num_images, seed, position.epoch)
         for rank in range(size):
             rows = rank_rows(order, position.consumed, batch_size, rank, size)
             assert len(rows) == batch_size
             seen += [(position.epoch, int(row)) for row in rows]
-        position = advance(position, whole)
+        position = Position(position.epoch, position.consumed + whole)
     return seen, position
 
 
@@ -50,9 +49,9 @@ def test_order_is_the_same_for_all_time(monkeypatch):
     # Checkpoints hold a place in this order: another order would read images twice.
     assert epoch_order(8, seed=1, epoch=0).tolist() == ORDER_OF_8
     assert block_order(8, seed=1, epoch=0, block=2, window=4).tolist() == BLOCKS_OF_8
-    monkeypatch.setattr(epoch_orders, "CELL", 4)
+    monkeypatch.setattr(epoch_orders, "CELL_IMAGES", 4)
     assert epoch_order(8, seed=1, epoch=0).tolist() == CELLS_OF_8
-    monkeypatch.setattr(epoch_orders, "CELL", 64)  # 469 cells: their numbers take two bytes
+    monkeypatch.setattr(epoch_orders, "CELL_IMAGES", 64)  # 469 cells: their numbers take two bytes
     assert sum_of(epoch_order(30_000, seed=2, epoch=3)) == SUM_OF_MANY_CELLS
 
 
@@ -65,7 +64,7 @@ def test_large_orders_are_the_same_for_all_time(num_images):
 
 @pytest.mark.parametrize(("piece", "cells"), [(7, 5), (64, 300), (1000, 2), (4096, 300)])
 def test_dealing_is_a_stable_sort(monkeypatch, piece, cells):
-    monkeypatch.setattr(epoch_orders, "PIECE", piece)
+    monkeypatch.setattr(epoch_orders, "CHUNK_IMAGES", piece)
     cell = np.random.default_rng(piece).integers(0, cells, 1000, dtype=np.uint16)
     order = np.empty(1000, np.int32)
     ends = epoch_orders._deal(cell, cells, order)
@@ -102,7 +101,7 @@ def test_large_sets_are_shuffled_as_a_whole(num_images):
 
 
 def test_small_sets_dealt_into_cells_come_in_every_order(monkeypatch):
-    monkeypatch.setattr(epoch_orders, "CELL", 2)
+    monkeypatch.setattr(epoch_orders, "CELL_IMAGES", 2)
     orders = [tuple(epoch_order(4, seed, 0).tolist()) for seed in range(4800)]
     counts = np.array([orders.count(order) for order in set(orders)])
     assert len(counts) == 24
@@ -187,7 +186,7 @@ def test_an_epoch_covers_each_image_once_up_to_the_tail(num_images, size):
     assert {epoch for epoch, _ in seen} == {0}
     rows = [row for _, row in seen]
     assert len(set(rows)) == len(rows) == num_images - num_images % whole
-    assert settle(position, num_images, whole) == (Position(1, 0))
+    assert skip_tail(position, num_images, whole) == (Position(1, 0))
 
 
 def test_all_rank_counts_read_the_same_global_batches():
@@ -207,14 +206,13 @@ def test_another_number_of_ranks_loses_and_doubles_nothing(ranks):
     assert len(set(seen)) == len(seen)
     assert {epoch for epoch, _ in seen} == {0}
     assert num_images - len(seen) < batch_size * after
-    assert settle(position, num_images, batch_size * after).epoch == 1
+    assert skip_tail(position, num_images, batch_size * after).epoch == 1
 
 
 def test_settling_and_advancing():
-    assert settle(Position(2, 90), 100, 10) == Position(2, 90)
-    assert settle(Position(2, 91), 100, 10) == Position(3, 0)
-    assert settle(Position(2, 100), 100, 10) == Position(3, 0)
-    assert advance(Position(2, 90), 10) == Position(2, 100)
+    assert skip_tail(Position(2, 90), 100, 10) == Position(2, 90)
+    assert skip_tail(Position(2, 91), 100, 10) == Position(3, 0)
+    assert skip_tail(Position(2, 100), 100, 10) == Position(3, 0)
 
 
 def test_numbers_are_functions_of_seed_epoch_id_and_stream_alone():

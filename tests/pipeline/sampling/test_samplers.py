@@ -14,9 +14,9 @@ from pipeline.records import open_records
 from pipeline.sampling.batches import Share
 from pipeline.sampling.epoch_orders import Position, block_order, epoch_order, rank_rows
 from pipeline.sampling.samplers import (
-    AHEAD_IMAGES,
     MAX_GAP_BYTES,
     NORMAL_RECORD_BYTES,
+    READ_AHEAD_IMAGES,
     BlockSampler,
     PersonSampler,
     RandomSampler,
@@ -121,9 +121,9 @@ def test_blocks_lie_together_in_the_file():
 
 
 def test_the_order_of_a_set_in_its_files():
-    assert made_set(np.arange(5)).in_file_order() is None
-    assert made_set(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])).in_file_order() is None
-    mixed = made_set(np.array([1, 0, 0, 1]), np.array([0, 0, 1, 1])).in_file_order()
+    assert made_set(np.arange(5)).file_order() is None
+    assert made_set(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])).file_order() is None
+    mixed = made_set(np.array([1, 0, 0, 1]), np.array([0, 0, 1, 1])).file_order()
     assert mixed.tolist() == [1, 0, 2, 3]
 
 
@@ -228,7 +228,7 @@ def test_windows_are_asked_for_once_as_the_file_lies_and_before_they_are_due(ker
     batches = read(sampler, Position(), per_epoch + 1)
     for number, (rows, _, every) in enumerate(batches[:per_epoch], 1):
         assert set(rows) <= set(every)
-        assert len(every) <= min(number * batch + window + AHEAD_IMAGES + batch, shard)
+        assert len(every) <= min(number * batch + window + READ_AHEAD_IMAGES + batch, shard)
         assert (every == np.arange(len(every))).all()
     beyond = batches[-1][2][shard:]  # the next epoch's shard, from its start
     assert len(beyond) and (beyond == np.arange(len(beyond)) + (shard if size == 2 else 0)).all()
@@ -284,6 +284,6 @@ def test_the_sampler_of_a_reader():
     with pytest.raises(ValueError) as refused:
         make_sampler("window", two, 4, images_per_person=0, **options)
     assert str(refused.value) == (
-        "data.reader: 'window' reads one record set, got 2; make one of them with "
+        "data.reader: 'window' reads one record set, got 2; merge them with "
         "tools/shuffle_records.py, or use data.reader=random"
     )
