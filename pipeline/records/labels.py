@@ -29,16 +29,17 @@ class HeaderRecord:
     def notices(self, keys: np.ndarray) -> list[str]:
         """Return sentences on records that only the header or only the .idx lists."""
         found = []
-        named, listed, what = self.first_identity - 1, len(self.image_rows), "image"
-        if listed >= named:
-            named, listed = self.end - self.first_identity, len(self.identity_rows)
-            what = "identity record"
-        if listed < named:
-            verb = "is" if named - listed == 1 else "are"
-            found.append(
-                f"{named - listed} of the {named} {what}s that the header lists {verb} not in the "
-                ".idx"
-            )
+        for what, named, rows in (
+            ("image", self.first_identity - 1, self.image_rows),
+            ("identity record", self.end - self.first_identity, self.identity_rows),
+        ):
+            missing = named - len(rows)
+            if missing > 0:
+                verb = "is" if missing == 1 else "are"
+                found.append(
+                    f"{missing} of the {named} {what}s that the header lists {verb} not in the .idx"
+                )
+                break  # one notice is enough: an .idx cut off in its images has no identity records
         if len(self.extra_rows):
             found.append(
                 f"the header does not list {len(self.extra_rows)} records, from key "
@@ -83,11 +84,12 @@ def labels_from_identities(file: RecordFile, header: HeaderRecord) -> np.ndarray
     first, stop = ranges[:, np.argsort(ranges[0])]
     # The ranges must cover the keys of the images without gaps, and the first and the last image of
     # each range must have the same label.
-    if not len(first) or (first[1:] != stop[:-1]).any():
-        return None
-    if first[0] != file.keys[images[0]] or stop[-1] != file.keys[images[-1]] + 1:
-        return None
-    if len(images) != stop[-1] - first[0]:
+    if (
+        not len(first)
+        or (first[1:] != stop[:-1]).any()
+        or (first[0], stop[-1]) != (file.keys[images[0]], file.keys[images[-1]] + 1)
+        or len(images) != stop[-1] - first[0]
+    ):
         return None
     head = file.headers(images[first - first[0]])
     tail = file.headers(images[stop - 1 - first[0]])
@@ -163,7 +165,7 @@ def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
 def _check_short_records(file: RecordFile, images: np.ndarray) -> None:
     """Raise RecordError if the next record begins where an image should.
 
-    This takes two headers; the reader finds the empty records that gaps follow.
+    It reads only the headers of such records.  The reader finds empty records before a gap.
     """
     offsets, flag = file.offsets, int(file.headers(images[:1]).flag[0])
     order = None if (offsets[1:] > offsets[:-1]).all() else np.argsort(offsets)

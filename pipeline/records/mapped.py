@@ -50,11 +50,14 @@ class _Map(mmap.mmap):
     number: int | None = None  # the guard's number for this map; None: not guarded
     earlier_faults = 0  # the guard's fault count of the file before this map was made
 
-    def watch(self, address: int) -> None:
+    def guarded_bytes(self) -> np.ndarray:
+        """Guard the map, if there is a guard; return its bytes, uint8 (n,)."""
+        data = np.frombuffer(self, dtype=np.uint8)
         if self.number is None and _guard is not None:
-            self.number = _guard.watch(address)
+            self.number = _guard.watch(data.ctypes.data)
             if self.number is not None:
                 self.earlier_faults = _guard.faults(self.number)
+        return data
 
     def check(self) -> None:
         try:
@@ -81,7 +84,9 @@ def map_file(path: Path, advice: str = "copy it again and give the same command"
     ``advice`` is the last clause of the error message if the file becomes shorter.
     """
     with path.open("rb") as file:
-        return _map_bytes(_Map(file.fileno(), 0, access=mmap.ACCESS_READ), path, advice)
+        mapped = _Map(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped.path, mapped.advice = path, advice
+    return mapped.guarded_bytes()
 
 
 def map_shared(descriptor: int, size: int, path: Path, advice: str) -> np.ndarray:
@@ -89,14 +94,9 @@ def map_shared(descriptor: int, size: int, path: Path, advice: str) -> np.ndarra
 
     ``advice`` is that of ``map_file``.
     """
-    return _map_bytes(_Map(descriptor, size), path, advice)
-
-
-def _map_bytes(mapped: _Map, path: Path, advice: str) -> np.ndarray:
+    mapped = _Map(descriptor, size)
     mapped.path, mapped.advice = path, advice
-    data = np.frombuffer(mapped, dtype=np.uint8)
-    mapped.watch(data.ctypes.data)
-    return data
+    return mapped.guarded_bytes()
 
 
 def _find_map(data: np.ndarray) -> _Map | None:
@@ -109,13 +109,8 @@ def _find_map(data: np.ndarray) -> _Map | None:
 
 def mapped_files(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Guard the mapped files behind some arrays; return the bytes of each, uint8 (n,), once."""
-    found: dict[int, np.ndarray] = {}
-    for array in arrays:
-        mapped = _find_map(array)
-        if mapped is not None and id(mapped) not in found:
-            data = found[id(mapped)] = np.frombuffer(mapped, dtype=np.uint8)
-            mapped.watch(data.ctypes.data)
-    return list(found.values())
+    maps = {id(mapped): mapped for array in arrays if (mapped := _find_map(array)) is not None}
+    return [mapped.guarded_bytes() for mapped in maps.values()]
 
 
 def is_guarded(data: np.ndarray) -> bool:
@@ -144,7 +139,7 @@ class FileWatch:
         self._checked_at_s = 0.0
 
     def is_check_due(self) -> bool:
-        """Return True after a fault, or CHECK_INTERVAL_S after the last True.
+        """Return True after a fault, and CHECK_INTERVAL_S after the last True; without guard, True.
 
         The interval is needed because a file that ends inside a page causes no fault on that page.
         """

@@ -252,13 +252,11 @@ class WindowSampler:
         images = self.images_per_epoch
         large = [np.empty(0, np.int64)]
         for part in row_slices(images):
-            places = np.arange(part.start, min(part.stop, images))
-            begins = self._records.offsets[self.rows(places)]
-            if part.stop < images:
-                end = int(self._records.offsets[self.rows(np.array([part.stop]))[0]])
-            else:
-                end = self._records.files[0].stat().st_size
-            spans = np.diff(begins, append=end)
+            places = np.arange(part.start, min(part.stop + 1, images))
+            offsets = self._records.offsets[self.rows(places)]
+            if part.stop >= images:
+                offsets = np.append(offsets, self._records.files[0].stat().st_size)
+            spans = np.diff(offsets)
             large.append(spans[spans > NORMAL_RECORD_BYTES])
         largest = np.sort(np.concatenate(large))[-self.window :]
         return int(largest.sum()) > MAX_GAP_BYTES
