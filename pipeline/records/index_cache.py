@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index files that a run writes: the parsed index of a set, and an .idx of its images alone.
 
-RecordError if a file cannot be written; then no part of it remains.
+The functions raise RecordError if a file cannot be written; then no part of it remains.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def load_columns(path: Path, count: int) -> list[np.ndarray]:
 def release_freed_memory() -> None:
     """Return freed memory to the system, which malloc keeps in a run (launch/ranks/malloc.py)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # only glibc has it
+    if trim is not None:  # musl has no malloc_trim
         trim(0)
 
 
@@ -117,7 +117,7 @@ def _explain_write_errors(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        reason = error.strerror or error  # NumPy raises OSError without a number
+        reason = error.strerror or error  # NumPy raises OSError without errno
         raise RecordError(
             f"{folder}: cannot be written, got {reason}; free disk space or choose another run.dir"
         ) from None

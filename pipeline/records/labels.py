@@ -13,7 +13,7 @@ from pipeline.records.recordio import MAGIC, Headers, RecordFile, check_magic, e
 
 _MAX_KEY = 1 << 24  # header and identity records store keys as float32, which is exact up to here
 _MAX_LABEL = (1 << 31) - 2  # labels, and the number of classes, are int32
-_HEADER_BYTES = 32  # of a record, before its labels
+_HEADER_BYTES = 32  # size of a record before its vector of labels
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class HeaderRecord:
                 found.append(
                     f"{missing} of the {named} {what}s that the header lists {verb} not in the .idx"
                 )
-                break  # one notice is enough: an .idx cut off in its images has no identity records
+                break  # an .idx that is truncated inside its images lacks all identity records too
         if len(self.extra_rows):
             found.append(
                 f"the header does not list {len(self.extra_rows)} records, from key "
@@ -71,7 +71,7 @@ def read_header_record(file: RecordFile) -> HeaderRecord | None:
 def labels_from_identities(file: RecordFile, header: HeaderRecord) -> np.ndarray | None:
     """Return the label of each image from the identity records; None if they are inconsistent.
 
-    RecordError for an image record without an image.
+    Raises RecordError for an image record without an image.
     """
     images, people = header.image_rows, header.identity_rows
     if not len(images) or len(people) != header.end - header.first_identity:
@@ -104,7 +104,7 @@ def labels_from_scan(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read all record headers; return (rows of images, their labels).
 
-    RecordError for an image record without an image and for an offset without a record.
+    Raises RecordError for an image record without an image and for an offset without a record.
     """
     headers = file.headers()
     check_magic(file, np.arange(len(file.keys)), headers)
@@ -123,8 +123,8 @@ def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: i
     """Raise RecordError if one of labels (N,) is no whole number in 0..num_classes-1."""
     end = min(num_classes, _MAX_LABEL + 1)
     if labels.dtype.kind == "i" and labels.min() >= 0 and labels.max() < end:
-        return  # labels are integers if all of them fit into int32
-    inside = (labels >= 0) & (labels < end)  # False for NaN
+        return  # ``narrow`` has made them int32, so they are whole numbers
+    inside = (labels >= 0) & (labels < end)  # NaN is not inside
     bad = int(np.flatnonzero(~inside | (labels != np.floor(labels)))[0])
     label, valid = str(np.float32(labels[bad])).removesuffix(".0"), f"0..{num_classes - 1}"
     if inside[bad]:

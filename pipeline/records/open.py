@@ -219,10 +219,12 @@ def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
         try:
             return _load_cached(cached)
         except (ValueError, OSError, EOFError):
-            cached.unlink(missing_ok=True)  # incomplete after a crash of the host: parse again
+            cached.unlink(missing_ok=True)  # incomplete after a crash of the host
     index, scanned = _parse(rec, idx)
     index = index._replace(labels=narrow(index.labels))
-    if index.labels.dtype.kind == "i" and index.labels.min() >= 0:  # else check_labels fails later
+    if (
+        index.labels.dtype.kind == "i" and index.labels.min() >= 0
+    ):  # check_labels refuses others later
         index.facts["present"] = classes.count_present(index.labels)
     if not scanned and len(index.keys) < MIN_CACHED_RECORDS:
         return index
@@ -264,7 +266,7 @@ def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
             f"{rec}: holds no image, got {len(keys)} records without one; use another record set"
         )
     rows: np.ndarray | slice = images
-    if images[-1] - images[0] == len(images) - 1:  # consecutive: a view, not a copy of millions
+    if images[-1] - images[0] == len(images) - 1:  # a slice gives views, not copies
         rows = slice(int(images[0]), int(images[-1]) + 1)
     people = header.end - header.first_identity if header else 0
     facts = {"notices": notices, "people": people, "present": 0}

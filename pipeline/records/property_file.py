@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from pipeline.records.record_set import RecordSet
 
 _NUMBERS = re.compile(rb"\s*,\s*".join([rb"0*([1-9][0-9]{0,9})"] * 3))
-_MAX_NUMBERS = ((1 << 31) - 1, 65_535, 65_535)  # labels are int32; a JPEG has 65,535 pixels a side
+_MAX_NUMBERS = (
+    (1 << 31) - 1,
+    65_535,
+    65_535,
+)  # labels are int32; a side of a JPEG has at most 65,535 pixels
 _READ_BYTES = 1 << 16
 _MORE_MEASURED_IMAGES = 3
 
@@ -34,8 +38,8 @@ class Property(NamedTuple):
 def read_property(path: Path) -> Property:
     """Return the content of the first line of a ``property`` file that is not blank.
 
-    A byte order mark, spaces and further lines are ignored.  RecordError unless the line holds
-    three whole numbers above 0.
+    It ignores a byte order mark, spaces and further lines, and raises RecordError unless the line
+    holds three whole numbers above 0.
     """
     try:
         with path.open("rb") as file:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pipeline.records.reader import RecordReader
     from pipeline.records.record_set import RecordSet
 
-SAMPLE_RECORDS = 16  # records of a call whose pages are looked up with mincore
+SAMPLE_RECORDS = 16  # records per call whose pages are looked up with mincore
 CALLS_AFTER_MISS = 64  # calls that read ahead after a call found pages missing
-MAX_GAP_OVER_MEAN = 4  # a longer gap between two records holds records that the set leaves out
+MAX_GAP_OVER_MEAN = 4  # limit of a record's assumed size: longer gaps hold other records
 
 
 class ReadAhead:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pipeline.records.record_set import RecordSet
 
 CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
-MAX_SIZE_OVER_MEAN = 16  # in an array of images the largest one sets the length of all rows
-_MIN_MEAN_BYTES = 4096  # smaller means count as this in that comparison
+MAX_SIZE_OVER_MEAN = 16  # the largest image of an array sets the length of all of its rows
+_MIN_MEAN_BYTES = 4096  # used instead of a smaller mean size
 
 
 class BufferRing:
@@ -52,8 +52,8 @@ class RecordReader:
         columns = (records.keys, records.offsets, records.labels, records.file)
         self.files = mapped.mapped_files([*self.maps, *columns])
         """One array per mapped file: the .rec files and the cached index."""
-        # Bytes and number of the images read so far.  The first, pretended image has the files'
-        # bytes per image of the set, which is too much if the set leaves records out.
+        # Bytes and number of the images read so far, for their mean.  They start as one image of the
+        # mean size of the files, which is too large if the set leaves records out.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.records.mapped import RecordError
 
 SLICE_ROWS = 1 << 14  # rows processed at a time, to keep temporary arrays small
-_ID_KEY_BITS = 40  # an image's id is its key, plus the index of its file above these bits
+_ID_KEY_BITS = 40  # an image's id is its key + (file index << 40)
 
 
 def row_slices(count: int) -> list[slice]:
@@ -80,7 +80,7 @@ class RecordSet:
         found = {}
         for name in ("file", "keys", "offsets", "labels"):
             crc = 0
-            for part in row_slices(len(self)):  # as int64, because the column may be int32
+            for part in row_slices(len(self)):  # as int64, since a column may be int32
                 crc = zlib.crc32(getattr(self, name)[part].astype(np.int64), crc)
             found[f"crc_{name}"] = crc
         return found

@@ -30,7 +30,7 @@ from pipeline.records.mapped import RecordError, check_file, read_piece
 
 MAGIC = 0xCED7230A
 LENGTH_BITS = 29
-MAX_LENGTH = (1 << LENGTH_BITS) - 1  # bytes of a frame
+MAX_LENGTH = (1 << LENGTH_BITS) - 1  # largest payload of a frame in bytes
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # values of cflag: which part of its record a frame is
 _HEADER_BYTES = 40  # magic, length, image header (24), two float labels
 _MIN_RECORD_BYTES = 32  # magic, length, image header
@@ -41,7 +41,7 @@ _BLANK_BYTES = 1 << 16  # part of an .idx that is searched for blank lines at a 
 _LINE = re.compile(rb"[ \t]*([0-9]+)[ \t]+([0-9]+)\s*")
 _MAX_INT64 = (1 << 63) - 1
 _LARGE_NUMBER = 1 << 62  # lines with numbers from here on are parsed one by one
-_SHOWN_BYTES = 40  # part of a line that a message shows
+_SHOWN_BYTES = 40  # number of bytes of a line that a message shows
 
 
 class Headers(NamedTuple):
@@ -108,7 +108,7 @@ def map_rec(rec: Path) -> np.ndarray:
 def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return keys and offsets of an .idx, int64 (n,) each, sorted by key.
 
-    Blank lines at the end are ignored.  RecordError names a damaged line by number and text.
+    Blank lines at the end are ignored.  Raises RecordError, which quotes the line, for damage.
     """
     columns: tuple[list[np.ndarray], ...] = ([np.empty(0, np.int64)], [np.empty(0, np.int64)])
     for start, text in _read_lines(idx):
@@ -182,9 +182,9 @@ def _parse_fast(text: bytes) -> np.ndarray | None:
         return None
     if len(table) != 2 * text.count(b"\n") or not len(table):
         return None
-    if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # NumPy stops there
+    if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # NumPy stops parsing at a zero byte
         return None
-    # NumPy returns the largest int64 for larger numbers.  Offsets are multiples of 4.
+    # NumPy clips larger numbers to the largest int64.  Offsets are multiples of 4.
     if (
         not 0 <= np.bitwise_or.reduce(table) < _LARGE_NUMBER
         or np.bitwise_or.reduce(table[1::2]) & 3
@@ -226,7 +226,7 @@ def check_index(file: RecordFile) -> None:
     """Raise RecordError for a truncated .rec and for an .idx that belongs to another .rec."""
     rec, idx, data, keys, offsets = file
     last = int(np.argmax(offsets))
-    beyond = np.flatnonzero(offsets > len(data) - _MIN_RECORD_BYTES)  # a sum could overflow
+    beyond = np.flatnonzero(offsets > len(data) - _MIN_RECORD_BYTES)  # offsets + 32 could overflow
     if len(beyond):
         raise RecordError(
             f"{rec}: ends before the record of key {keys[beyond[0]]} (offset "

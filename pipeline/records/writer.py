@@ -84,7 +84,7 @@ def write_record_set(
             rec.writelines(frame(_payload(key, label, jpeg)))
 
         if header:
-            append(0, [0.0, 0.0])  # overwritten below
+            append(0, [0.0, 0.0])  # a placeholder, overwritten below
         ranges, count = _write_images(append, images, num_classes, header, vector_labels)
         if header:
             id_start = count + 1

@@ -44,8 +44,8 @@ class BatchGroup(NamedTuple):
     """Batches that are decoded together."""
 
     plans: Sequence[BatchPlan]
-    rows: np.ndarray  # of all plans
-    params: AugmentParams  # of all plans
+    rows: np.ndarray  # rows of all plans
+    params: AugmentParams  # parameters of all plans
     images: Any = None  # JPEG bytes or pixels in a form that ``DecodeGraph.feed`` accepts
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 CELL_IMAGES = 1 << 16  # images shuffled at a time: they fit into the processor's cache
 CHUNK_IMAGES = 1 << 17  # images processed at a time, to keep temporary arrays small
-PERSON_STREAM = 1 << 16  # `uniform`'s stream for the images of a person; augmentation's are smaller
+PERSON_STREAM = 1 << 16  # stream of ``uniform`` for the images of a person; augmentation uses 0..11
 
 
 class Position(NamedTuple):
@@ -36,7 +36,7 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     cells = num_images // CELL_IMAGES + 1
     if cells == 1:
         return generator.permutation(num_images)
-    # Allocated first, to get the memory that the order of the last epoch has freed.
+    # Allocated first, so that it reuses the memory of the last epoch's order.
     order = np.empty(num_images, dtype=_index_dtype(num_images))
     cell = generator.integers(0, cells, num_images, dtype=np.uint8 if cells <= 256 else np.uint16)
     ends = _deal(cell, cells, order)

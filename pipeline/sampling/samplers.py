@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
 READERS = ("random", "blocks", "window")
-READ_AHEAD_IMAGES = 1024  # read ahead at a time by the window sampler, beyond the window
+READ_AHEAD_IMAGES = 1024  # images that the window sampler reads ahead at a time
 NORMAL_RECORD_BYTES = 1 << 20
-MAX_GAP_BYTES = 1 << 26  # of a window of records in DALI's reader, for records that are not normal
+MAX_GAP_BYTES = 1 << 26  # limit of the total size of larger records in a window of DALI's reader
 
 Upcoming = Callable[[np.ndarray, Position], np.ndarray]
 """(rows (n,) of the next batches, position after them) -> rows to read ahead now."""
@@ -73,7 +73,7 @@ class RandomSampler:
         while True:
             position = self.start(position)
             if position.epoch != epoch:
-                order = None  # free its memory for the next order
+                order = None  # frees its memory for the next order
                 epoch = position.epoch
                 order = self.order(epoch)
             assert order is not None
@@ -280,7 +280,7 @@ def make_sampler(
 ) -> Sampler:
     """Return the sampler of a reader; ``options`` are those of all samplers.
 
-    ValueError if the reader is unknown or the set is too small.
+    Raises ValueError if the reader is unknown or the set is too small.
     """
     if reader not in READERS:
         raise ValueError(f"data.reader: must be one of {', '.join(READERS)}, got {reader!r}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_MODULUS = 2**31 - 1  # of std::minstd_rand0, which is std::default_random_engine of libstdc++
+_MODULUS = 2**31 - 1  # of std::minstd_rand0, the std::default_random_engine of libstdc++
 _WORD = 2**32
 
 

@@ -28,13 +28,13 @@ from pipeline.records.property_file import Property, measure, read_property
         "085742,112,096\n",
     ],
 )
-def test_what_is_read(tmp_path, text):
+def test_the_first_line_is_read(tmp_path, text):
     path = tmp_path / "property"
     path.write_text(text, encoding="utf-8")
     assert read_property(path)[:2] == (85742, (112, 96))
 
 
-def test_no_file_says_nothing(tmp_path):
+def test_a_missing_file_gives_defaults(tmp_path):
     assert read_property(tmp_path / "property") == Property(0, None, "")
 
 
@@ -65,7 +65,7 @@ def test_no_file_says_nothing(tmp_path):
         pytest.param(b"4" * 5000 + b",112,112", f"'{'4' * 40}'...", id="long"),
     ],
 )
-def test_what_is_refused_is_shown(tmp_path, content, shown):
+def test_a_damaged_line_is_refused_and_shown(tmp_path, content, shown):
     path = tmp_path / "property"
     path.write_bytes(content)
     with pytest.raises(RecordError) as caught:
@@ -76,7 +76,7 @@ def test_what_is_refused_is_shown(tmp_path, content, shown):
     )
 
 
-def test_a_folder_of_that_name(tmp_path):
+def test_a_folder_named_property_is_refused(tmp_path):
     with pytest.raises(RecordError) as caught:
         read_property(tmp_path)
     assert str(caught.value) == (
@@ -89,7 +89,7 @@ def test_the_first_image_is_measured(make_records, tmp_path, size):
     assert measure(open_records(make_records(2, 1, image_size=size), tmp_path)) == size
 
 
-def test_first_image_that_is_no_jpeg_gives_no_size(make_records, tmp_path):
+def test_a_first_image_without_pixels_is_refused_by_key(make_records, tmp_path):
     noise = b"\xff\xd8\xff\xe0" + np.random.default_rng(0).bytes(396)
     folder = make_records(2, 1, samples=[(0, noise), (1, noise)])
     (folder / "property").unlink()
@@ -102,12 +102,12 @@ def test_first_image_that_is_no_jpeg_gives_no_size(make_records, tmp_path):
 
 
 @pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("said", ["3,128,128", "\ufeff 3 , 112 , 96 ", "3,96,112"])
-def test_another_size_than_the_images(make_records, tmp_path, header, said):
+@pytest.mark.parametrize("line", ["3,128,128", "\ufeff 3 , 112 , 96 ", "3,96,112"])
+def test_a_size_that_differs_from_the_images_is_refused(make_records, tmp_path, header, line):
     folder = make_records(3, 2, header=header)
-    (folder / "property").write_text(said + "\nmore\n", encoding="utf-8")
-    _, height, width = said.replace("\ufeff", "").replace(" ", "").split(",")
-    shown = said.removeprefix("\ufeff").strip()
+    (folder / "property").write_text(line + "\nmore\n", encoding="utf-8")
+    _, height, width = line.replace("\ufeff", "").replace(" ", "").split(",")
+    shown = line.removeprefix("\ufeff").strip()
     for _ in range(2):
         with pytest.raises(RecordError) as caught:
             open_records(folder, tmp_path)
@@ -118,7 +118,7 @@ def test_another_size_than_the_images(make_records, tmp_path, header, said):
         )
 
 
-def test_one_image_is_enough_to_blame_the_property_file(make_records, tmp_path):
+def test_the_size_of_a_single_image_is_compared(make_records, tmp_path):
     folder = make_records(1, 1)
     (folder / "property").write_text("1,64,64\n")
     with pytest.raises(RecordError, match=r"property: its size, 64x64, is not that of the images"):
@@ -127,7 +127,9 @@ def test_one_image_is_enough_to_blame_the_property_file(make_records, tmp_path):
 
 @pytest.mark.parametrize("odd", [0, 4])
 @pytest.mark.parametrize("loader", ["dali", "cpu"])
-def test_one_image_of_another_size_is_blamed_itself(make_records, make_face, tmp_path, odd, loader):
+def test_a_single_image_of_another_size_is_refused_by_key(
+    make_records, make_face, tmp_path, odd, loader
+):
     samples = [(p, make_face(p, 0)) for p in range(6)]
     samples[odd] = (odd, make_face(odd, 0, (96, 96)))
     folder = make_records(6, 1, samples=samples)
@@ -140,7 +142,7 @@ def test_one_image_of_another_size_is_blamed_itself(make_records, make_face, tmp
     )
 
 
-def test_a_first_image_that_is_damaged_is_left_to_the_reader(make_records, tmp_path):
+def test_a_damaged_first_image_does_not_prevent_opening(make_records, tmp_path):
     folder = make_records(2, 2)
     lines = (folder / "train.idx").read_text().splitlines()
     offset = int(lines[1].split("\t")[1])
