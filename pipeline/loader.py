@@ -164,11 +164,11 @@ def build_loader(
     Raises
     ------
     ValueError
-        If a name is unknown or the global batch is larger than an epoch.
+        If a name is unknown, the global batch is larger than an epoch, or options conflict.
     """
     ctx, kernels = ctx or mx.cpu(), loader_kernels()
     mapped.guard_with(guard())
-    if name not in LOADERS or (records is None and name != "synthetic"):
+    if name not in LOADERS:
         raise ValueError(f"data.loader: must be one of {', '.join(LOADERS)}, got {name!r}")
     if name == "synthetic":
         step_images = share.global_batch_size(batch_size)
@@ -178,7 +178,11 @@ def build_loader(
         arrays = synthetic_batch(batch_size, num_classes, image_size, seed + share.rank)
         image, label = (mx.nd.array(array, ctx=ctx) for array in arrays)
         return Loader(_repeat(image, label, position, images, step_images), images, prefetch=2)
-    assert records is not None
+    if records is None:
+        raise ValueError(
+            f"data.loader: {name!r} needs a record set, got none; set data.records, or use "
+            "data.loader=synthetic"
+        )
     if cache is not None and reader == "window":
         raise ValueError(
             "data.decoded_cache_mib: does not work with data.reader=window, got a cache; use "

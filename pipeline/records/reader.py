@@ -52,8 +52,8 @@ class RecordReader:
         columns = (records.keys, records.offsets, records.labels, records.file)
         self.files = mapped.mapped_files([*self.maps, *columns])
         """One array per mapped file: the .rec files and the cached index."""
-        # Bytes and number of the images read so far, for their mean.  They start as one image of the
-        # mean size of the files, which is too large if the set leaves records out.
+        # Bytes and number of the images read so far, for their mean.  The initial image has the
+        # mean size of the records in the files, or more if the set leaves records out.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property
@@ -201,7 +201,7 @@ class RecordReader:
             place = int(bad[0])
             row = int(rows[place])
             if headers.magic[place] != MAGIC or end[place] > len(data):
-                raise self._record_error(row, "holds no whole record")
+                raise self._record_error(row, "holds no complete record")
             self.check_files()
             rec, key = self.records.files[self.records.file[row]], int(self.records.keys[row])
             length, flag = int(headers.length[place]), int(headers.flag[place])
@@ -223,14 +223,14 @@ class RecordReader:
             if cflag == recordio.LAST:
                 return np.concatenate(parts[1:])
             offset = end
-        problem = "ends in the middle of a" if offset + 8 > len(data) else "holds a broken"
+        problem = "ends inside a" if offset + 8 > len(data) else "holds a damaged"
         raise self._record_error(row, f"{problem} record of several frames")
 
     def _record_error(self, row: int, problem: str) -> RecordError:
         self.check_files()
         records = self.records
         return RecordError(
-            f"{records.files[records.file[row]]}: {problem} at the place of key "
-            f"{records.keys[row]}, got offset {records.offsets[row]}; the .rec has changed or is "
-            "damaged, make or copy it again"
+            f"{records.files[records.file[row]]}: {problem} for key {records.keys[row]}, "
+            f"got offset {records.offsets[row]}; the .rec has changed or is damaged, make or copy "
+            "it again"
         )

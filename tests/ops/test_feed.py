@@ -108,7 +108,7 @@ def test_a_record_that_is_not_there_is_named_and_nothing_is_read_beyond_the_file
     assert sizes[1:].tolist() == [-1] * 4 and not addresses[1:].any()
     records.offsets[2] += 4
     reader = RecordReader(records, feed)
-    with pytest.raises(RecordError, match=r"holds no whole record at the place of key 3"):
+    with pytest.raises(RecordError, match=r"holds no complete record for key 3"):
         reader.gather(np.arange(4), BufferRing(1))
     assert (reader.find(np.arange(4))[1] > 0).tolist() == [True, True, False, True]
 

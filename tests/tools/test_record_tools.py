@@ -177,7 +177,7 @@ def test_a_shuffle_that_fails_leaves_nothing(make_records, tmp_path, monkeypatch
         file.seek(int(records.offsets[20]))
         file.write(b"spoilt")
     monkeypatch.setattr("pipeline.records.open.check_index", lambda *_: None)  # it draws samples
-    with pytest.raises(ValueError, match="holds no whole record at the place of key 21"):
+    with pytest.raises(ValueError, match="holds no complete record for key 21"):
         shuffle_records.shuffle([source], out, seed=1, memory_bytes=1)
     assert files(out) == {}
 

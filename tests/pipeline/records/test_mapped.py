@@ -159,7 +159,7 @@ def test_every_decode_path_names_a_file_that_became_shorter(messages, name):
 def test_a_file_that_became_shorter_before_it_was_mapped_is_named(messages, path):
     text, rec, _, _ = messages[f"early, {path}"]
     assert text.startswith(f"{rec}: ") and "\n" not in text
-    assert re.search(r"is empty|holds no whole record|cannot be read with data\.reader", text)
+    assert re.search(r"is empty|holds no complete record|cannot be read with data\.reader", text)
 
 
 @pytest.fixture

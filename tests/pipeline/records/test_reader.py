@@ -109,7 +109,7 @@ def test_a_rec_that_changes_while_it_is_read_is_refused(make_records, tmp_path):
     with pytest.raises(RecordError) as caught:
         reader.read(np.array([0, 3]))
     assert str(caught.value) == (
-        f"{folder}/train.rec: holds no whole record at the place of key 4, got offset {offset}; "
+        f"{folder}/train.rec: holds no complete record for key 4, got offset {offset}; "
         "the .rec has changed or is damaged, make or copy it again"
     )
 
@@ -123,7 +123,7 @@ def test_a_damaged_second_frame_is_refused(make_records, tmp_path):
     with pytest.raises(RecordError) as caught:
         RecordReader(records).read(np.array([0]))
     assert str(caught.value) == (
-        f"{folder}/train.rec: holds a broken record of several frames at the place of key 1, "
+        f"{folder}/train.rec: holds a damaged record of several frames for key 1, "
         f"got offset {offset}; the .rec has changed or is damaged, make or copy it again"
     )
 
@@ -157,7 +157,5 @@ def test_a_truncated_record_of_several_frames_is_refused(make_records, tmp_path)
     records = open_records(folder, tmp_path)
     rec = folder / "train.rec"
     rec.write_bytes(rec.read_bytes()[: 8 + 24 + 100])
-    with pytest.raises(
-        RecordError, match="ends in the middle of a record of several frames at the place"
-    ):
+    with pytest.raises(RecordError, match="ends inside a record of several frames for key"):
         RecordReader(records).read(np.array([0]))
