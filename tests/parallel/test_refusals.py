@@ -310,7 +310,7 @@ def test_a_file_that_cannot_grow_leaves_the_last_checkpoint(ranks, tiny_records,
     # Files of more than 64 KiB fail half-way, as they do on a full disk; root is no exception.
     wrapper = ["sh", "-c", 'ulimit -f 128; exec "$0" "$@"']
     ended = run(ranks, training(cfg), wrapper=wrapper)
-    check_refusal(ended, rf"cannot be written, got No space left .* whole one is {latest}")
+    check_refusal(ended, rf"cannot be written, got No space left .* valid checkpoint is {latest}")
     assert contents(folder / "checkpoints" / "step-00000003") == kept
     assert not list((folder / "checkpoints").glob(".aside-*"))
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
