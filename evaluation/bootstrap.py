@@ -64,9 +64,8 @@ def find_correct_pairs(
     """
     distances = pair_distances(embeddings)
     _, thresholds = fold_accuracies(distances, issame, nfolds)
-    folds = np.array_split(
-        np.arange(len(issame)), nfolds
-    )  # larger folds first, as in fold_accuracies
+    # array_split puts the larger folds first, as fold_accuracies does.
+    folds = np.array_split(np.arange(len(issame)), nfolds)
     limit = np.concatenate([np.full(len(f), t) for f, t in zip(folds, thresholds, strict=True)])
     return (distances < limit) == issame
 

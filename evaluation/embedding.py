@@ -27,7 +27,7 @@ def embed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embed images and their mirror images.
 
-    The host decodes one batch while the device computes the one before.
+    The host decodes a batch while the device computes the previous batch.
 
     Parameters
     ----------

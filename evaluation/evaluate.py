@@ -72,7 +72,7 @@ def evaluate_sets(
     """
     if size > 1 and gather is None:
         raise ValueError(
-            f"evaluate_sets: several ranks need a function that gathers embeddings, got size "
+            "evaluate_sets: several ranks need a function that gathers embeddings, got size "
             f"{size} and no gather; pass gather"
         )
     results = {}

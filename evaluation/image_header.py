@@ -33,13 +33,13 @@ def read_size(image: bytes) -> tuple[int, int] | None:
         return _size_of_jpeg(image)
     if image.startswith(_PNG) and image[12:16] == b"IHDR":
         width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
-        may_turn = width != height and b"eXIf" in image
-        return None if may_turn or not width or not height else (height, width)
+        may_rotate = width != height and b"eXIf" in image
+        return None if may_rotate or not width or not height else (height, width)
     return None
 
 
 def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
-    size, may_turn = None, False
+    size, may_rotate = None, False
     for code, at in segments(image):
         if code in _FRAMES:
             frame = image[at + 2 : at + 8]  # bits of a sample, height, width, components
@@ -49,13 +49,11 @@ def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
                 return None
             size = height, width
         elif code == _START_OF_SCAN:
-            turned = size is not None and size[0] != size[1] and may_turn
-            return None if turned else size
-        elif (
-            code not in _OTHERS or image[at : at + 2] < b"\0\2"
-        ):  # the length field counts its own two bytes
+            rotated = size is not None and size[0] != size[1] and may_rotate
+            return None if rotated else size
+        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # the length includes itself
             return None
         elif code == _APP1:
             length = int.from_bytes(image[at : at + 2], "big")
-            may_turn |= any(tag in image[at + 2 : at + length] for tag in _ORIENTATION)
+            may_rotate |= any(tag in image[at + 2 : at + length] for tag in _ORIENTATION)
     return None

@@ -104,11 +104,11 @@ def find_global(module: object, name: object) -> Global:
         If the global is unknown.
     """
     if not isinstance(module, str) or not isinstance(name, str):
-        raise PlainPickleError(f"names a global without text, got {describe(module)}")
+        raise PlainPickleError(f"holds a global whose name is not text, got {describe(module)}")
     if known := _GLOBALS.get(f"{module} {name}"):
         return known
     full = f"{module}.{name}"[:80]
-    raise PlainPickleError(f"asks for more than images and booleans, got the global {full!r}")
+    raise PlainPickleError(f"holds more than images and booleans, got the global {full!r}")
 
 
 class StandIns:
@@ -141,7 +141,7 @@ class StandIns:
         if result is None:
             shown = ", ".join(describe(argument) for argument in arguments[:4])
             raise PlainPickleError(
-                f"calls {target} as no verification set does, got the arguments ({shown})"
+                f"calls {target} with arguments that no set holds, got ({shown})"
             )
         return result
 
@@ -199,7 +199,9 @@ def set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
         If the object takes no state, or NumPy writes no such state.
     """
     if type(unbuilt) is not Unbuilt or not isinstance(state, tuple):
-        raise PlainPickleError(f"sets the state of an object without one, got {describe(unbuilt)}")
+        raise PlainPickleError(
+            f"sets the state of an object that has none, got {describe(unbuilt)}"
+        )
     if unbuilt.dtype is not None:
         return _set_byte_order(unbuilt.dtype, state)
     # (version, shape, dtype, whether in Fortran order, data)

@@ -69,7 +69,7 @@ class _Stream(io.BytesIO):
         super().__init__(data)
         self.size = len(data)
         self.reads_number = False
-        """Whether the argument of the current opcode is a number."""
+        """True while the argument of the current opcode is a number."""
 
     def read(self, count: int | None = -1) -> bytes:
         assert count is not None

@@ -236,14 +236,14 @@ def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what
     expected = _shapes(block)
     for name in sorted({*saved, *expected}):
         if name not in saved:
-            raise CheckpointError(f"{path}: is of another {what}, got no {name!r}; {_CURE}")
+            raise CheckpointError(f"{path}: belongs to another {what}, got no {name!r}; {_CURE}")
         if name not in expected:
             raise CheckpointError(
-                f"{path}: is of another {what}, got {name!r}, which this {what} lacks; {_CURE}"
+                f"{path}: belongs to another {what}, got {name!r}, which this {what} lacks; {_CURE}"
             )
         if saved[name].shape != expected[name]:
             raise CheckpointError(
-                f"{path}: is of another {what}, {name!r} has shape {expected[name]} here, got "
+                f"{path}: belongs to another {what}, {name!r} has shape {expected[name]} here, got "
                 f"{saved[name].shape}; {_CURE}"
             )
     for name, parameter in block._collect_params_with_prefix().items():

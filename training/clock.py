@@ -19,9 +19,9 @@ class DeviceClock:
     """
 
     def __init__(self) -> None:
-        self._issued = 0
-        self._done = 0
-        self._done_at = time.perf_counter()
+        self._issued_steps = 0
+        self._finished_steps = 0
+        self._finished_at = time.perf_counter()
         self._lock = threading.Lock()
         self._steps: queue.SimpleQueue[mx.nd.NDArray | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._record_ends, name="device-clock", daemon=True)
@@ -33,15 +33,15 @@ class DeviceClock:
         # with the next step.
         marker = mx.nd.slice_axis(weight.reshape((-1,)), axis=0, begin=0, end=1)
         with self._lock:
-            self._issued += 1
+            self._issued_steps += 1
         self._steps.put(marker)
 
     def idle_seconds(self, start: float, end: float) -> float:
         """Return the seconds between ``start`` and ``end`` in which the device had no work."""
         with self._lock:
-            if self._done < self._issued:
+            if self._finished_steps < self._issued_steps:
                 return 0.0
-            return max(0.0, end - max(start, self._done_at))
+            return max(0.0, end - max(start, self._finished_at))
 
     def close(self) -> None:
         """Stop the thread."""
@@ -55,5 +55,5 @@ class DeviceClock:
             except mx.base.MXNetError:
                 return  # the training thread raises the same error
             with self._lock:
-                self._done += 1
-                self._done_at = time.perf_counter()
+                self._finished_steps += 1
+                self._finished_at = time.perf_counter()

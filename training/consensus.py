@@ -62,7 +62,7 @@ class Consensus:
         self.trouble: Trouble | None = None
         """Error of this rank; the next exchange sends it to the other ranks."""
         self.stop_agreed = False
-        """Whether the last exchange found a rank with a stop request."""
+        """True if the last exchange found a rank with a stop request."""
         self._requested_at: float | None = None
 
     @contextmanager

@@ -48,13 +48,13 @@ class Cadence:
 class Totals:
     """Totals of this process since the run started or resumed.
 
-    ``images`` counts the images of all ranks, ``seconds`` the training time, ``waited`` the seconds
-    in which the device waited for data.
+    ``images`` counts the images of all ranks, ``seconds`` the training time, and ``idle_seconds``
+    the time in which the device waited for data.
     """
 
     images: int = 0
     seconds: float = 0.0
-    waited: float = 0.0
+    idle_seconds: float = 0.0
     final_loss: float | None = None
 
     @property
@@ -65,18 +65,18 @@ class Totals:
     @property
     def data_wait_fraction(self) -> float:
         """Fraction of the training time in which the device waited for data."""
-        return self.waited / self.seconds if self.seconds else 0.0
+        return self.idle_seconds / self.seconds if self.seconds else 0.0
 
 
 @dataclass
 class _Interval:
     """Losses, cosines and times in seconds since the last log line."""
 
-    started: float = field(default_factory=lambda: time.perf_counter())
+    start_time: float = field(default_factory=lambda: time.perf_counter())
     losses: list[mx.nd.NDArray] = field(default_factory=list)
     cosines: list[mx.nd.NDArray] = field(default_factory=list)
-    waited: float = 0.0
-    paused: float = 0.0
+    idle_seconds: float = 0.0
+    pause_seconds: float = 0.0
 
 
 class Loop:
@@ -168,7 +168,7 @@ class Loop:
                 self._checkpoint()
             if verify:
                 self._verify(verify)
-            self._interval.paused += time.perf_counter() - pause_start
+            self._interval.pause_seconds += time.perf_counter() - pause_start
         self.consensus.exchange()  # errors since the last log line
 
     def _step(self, clock: DeviceClock) -> None:
@@ -215,7 +215,7 @@ class Loop:
                 consensus.trouble = Trouble(Kind.DATA, text)
             except FloatingPointError as error:
                 consensus.trouble = Trouble(Kind.NOT_FINITE, str(error), self.progress.step)
-        self._interval.waited += clock.idle_seconds(start, time.perf_counter())
+        self._interval.idle_seconds += clock.idle_seconds(start, time.perf_counter())
 
     def _log(self) -> None:
         """Read the losses, exchange them with the other ranks, write one log line."""
@@ -223,7 +223,7 @@ class Loop:
         # Sync: one copy for all losses since the last log line.
         losses = mx.nd.concat(*interval.losses, dim=0).asnumpy()
         cosine = float(mx.nd.concat(*interval.cosines, dim=0).mean().asscalar())
-        seconds = time.perf_counter() - interval.started - interval.paused
+        seconds = time.perf_counter() - interval.start_time - interval.pause_seconds
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
             step = progress.step - len(losses) + int(bad[0]) + 1
@@ -232,14 +232,14 @@ class Loop:
         rank_values = self.consensus.exchange(
             loss=float(losses.mean()) if not len(bad) else float("nan"),
             cosine=cosine,
-            data_wait_fraction=interval.waited / max(seconds, 1e-9),
+            data_wait_fraction=interval.idle_seconds / max(seconds, 1e-9),
         )
         images = len(losses) * run.global_batch_size
         data_wait_fraction = float(rank_values["data_wait_fraction"].max())
         totals = self.totals
         totals.images += images
         totals.seconds += seconds
-        totals.waited += data_wait_fraction * seconds
+        totals.idle_seconds += data_wait_fraction * seconds
         totals.final_loss = float(rank_values["loss"].mean())
         values = {
             "step": progress.step,

@@ -112,9 +112,8 @@ def _resume(
     except CheckpointError as error:
         raise RunFolderError(f"{error}, or {_NEW_RUN}") from None
     if checkpoint is None:
-        return RunFolder(
-            folder, None, lock, _notices(lock)
-        )  # the run ended before its first checkpoint
+        # The run ended before its first checkpoint.
+        return RunFolder(folder, None, lock, _notices(lock))
     changed = differences(_read_config(folder / "config.yaml"), config)
     if changed:
         raise RunFolderError(

@@ -134,7 +134,7 @@ REFUSED = {
         b"\x80\x04" + short("numpy.core") + short("multiarray.scalar") + b"\x93.",
         "numpy.core.multiarray.scalar",
     ),
-    "global of bytes": (b"\x80\x04C\x05numpyC\x07ndarray\x93.", "without text"),
+    "global of bytes": (b"\x80\x04C\x05numpyC\x07ndarray\x93.", "not text"),
     "codecs.decode": (b"c_codecs\ndecode\n(S'x'\nVlatin1\ntR.", "_codecs.decode"),
     "codecs.lookup": (b"c_codecs\nlookup\n(Vlatin1\ntR.", "_codecs.lookup"),
     "codecs, the public module": (b"ccodecs\nencode\n(Vx\nVlatin1\ntR.", "codecs.encode"),

@@ -143,7 +143,7 @@ def checkpoint_of_another_net(folder: Path, records: Path, make: Callable[..., P
     ended = run(1, training(other))
     assert ended.code == 0, ended.everything
     overrides = [f"train.pretrained={folder / 'other' / 'runs' / 'tiny-001'}"]
-    return Fault(r"net\.params: is of another net, '\S+' has shape", overrides=overrides)
+    return Fault(r"net\.params: belongs to another net, '\S+' has shape", overrides=overrides)
 
 
 def checkpoint_that_is_none(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:

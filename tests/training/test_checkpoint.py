@@ -239,18 +239,18 @@ def test_another_net_is_refused_by_parameter_name(tmp_path, parts):
     wider = build(seed=2, hidden=7)
     before = bits(wider)
     assert refusal(checkpoint.load_net_parameters, wider.net) == (
-        f"{path}: is of another net, '0.bias' has shape (7,) here, got (6,); {CURE}"
+        f"{path}: belongs to another net, '0.bias' has shape (7,) here, got (6,); {CURE}"
     )
     assert bits(wider) == before
     deeper = build(seed=2).net
     deeper.add(nn.Dense(4, in_units=4))
     assert refusal(checkpoint.load_net_parameters, deeper) == (
-        f"{path}: is of another net, got no '4.bias'; {CURE}"
+        f"{path}: belongs to another net, got no '4.bias'; {CURE}"
     )
     shorter = nn.HybridSequential()
     shorter.add(*(build(seed=2).net[i] for i in range(3)))
     assert refusal(checkpoint.load_net_parameters, shorter) == (
-        f"{path}: is of another net, got '3.bias', which this net lacks; {CURE}"
+        f"{path}: belongs to another net, got '3.bias', which this net lacks; {CURE}"
     )
 
 
@@ -259,8 +259,8 @@ def test_a_head_with_other_classes_is_refused(tmp_path, parts):
     other = build(seed=2, people=9)
     assert checkpoint.load_matching_parameters(other.head) == []
     assert refusal(checkpoint.load_head_parameters, other.head) == (
-        f"{checkpoint.folder / 'head.params'}: is of another head, 'weight' has shape (9, 4) here, "
-        f"got (5, 4); {CURE}"
+        f"{checkpoint.folder / 'head.params'}: belongs to another head, 'weight' has shape (9, 4) "
+        f"here, got (5, 4); {CURE}"
     )
 
 

@@ -20,7 +20,7 @@ VERSIONS = {"mxnet": "1.9.1", "decode": "native"}
 
 def loop():
     return SimpleNamespace(
-        totals=Totals(images=800, seconds=4.0, waited=1.0, final_loss=2.5),
+        totals=Totals(images=800, seconds=4.0, idle_seconds=1.0, final_loss=2.5),
         progress=Progress(step=10),
         epochs=2,
         verification={"tiny": {"accuracy": 0.75}},
