@@ -73,7 +73,7 @@ def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
         checkpoint.load_momentum(model)
     elif inputs.pretrained:
         inputs.pretrained.load_net_parameters(model.net, inputs.ctx)
-        loaded = inputs.pretrained.load_what_fits(model.head, inputs.ctx)
+        loaded = inputs.pretrained.load_matching_parameters(model.head, inputs.ctx)
         missing = sorted({*model.head._collect_params_with_prefix()} - {*loaded})
         new = f"; new in the head: {', '.join(missing)}" if missing else ""
         damaged = "".join(f"; passed over: {text}" for text in inputs.pretrained.damaged)

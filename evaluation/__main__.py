@@ -18,7 +18,7 @@ from launch.config.paths import expand_home
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, or 2 with one sentence on stderr."""
+    """Run the command; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
     try:
         {"verify": run_verify, "compare": run_compare}[options.command](options)
@@ -41,14 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     verify = commands.add_parser("verify", help="accuracy on pairs of faces (.bin)")
     compare = commands.add_parser(
-        "compare", help="accuracy beside that of another network, with bounds over people"
+        "compare", help="accuracy of two networks, with a 95 %% interval of the difference"
     )
     compare.add_argument(
         "--base",
         required=True,
         type=expand_home,
         metavar="FOLDER",
-        help="checkpoint or run to compare with",
+        help="checkpoint or run folder of the baseline",
     )
     for command in (verify, compare):
         command.add_argument(
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
             required=True,
             type=expand_home,
             metavar="FOLDER",
-            help="a checkpoint, or a run folder for its newest one",
+            help="a checkpoint, or a run folder (its newest checkpoint)",
         )
         command.add_argument(
             "--sets",
@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
             help="verification sets: .bin files, or folders of them",
         )
         command.add_argument(
-            "--json", type=expand_home, metavar="FILE", help="write the results there as well"
+            "--json", type=expand_home, metavar="FILE", help="also write the results to this file"
         )
         command.add_argument("--batch-size", type=int, default=64, metavar="N")
         command.add_argument(
@@ -84,14 +84,14 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size: must be at least 1, got {options.batch_size}; 64 is usual")
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise ValueError(
-            f"--json: its folder does not exist, got {options.json}; make the folder first"
+            f"--json: the folder does not exist, got {options.json}; create the folder first"
         )
 
 
 def run_verify(options: argparse.Namespace) -> None:
     """Read the sets, load the network, score and print."""
     _check(options)
-    # What can be wrong with little work comes first: MXNet takes seconds to import.
+    # Read the sets before MXNet, which takes seconds to import: most usage errors are there.
     sets = read_sets(options.sets)
 
     from evaluation.evaluate import evaluate_sets
@@ -117,11 +117,11 @@ def run_verify(options: argparse.Namespace) -> None:
 
 
 def run_compare(options: argparse.Namespace) -> None:
-    """Score two networks on the same sets; print by how much they differ, and how surely."""
+    """Score two networks on the same sets; print the difference with its 95 % interval."""
     _check(options)
     sets = read_sets(options.sets)
 
-    from evaluation.bootstrap import paired_difference, people_of, right_pairs
+    from evaluation.bootstrap import find_correct_pairs, find_people, paired_difference
     from evaluation.embedding import embed
 
     ctx = choose_device(options.device)
@@ -133,7 +133,7 @@ def run_compare(options: argparse.Namespace) -> None:
     results = {}
     for name, pairs in sets.items():
         base, other = (
-            right_pairs(
+            find_correct_pairs(
                 embed(
                     net,
                     pairs.images,
@@ -149,7 +149,7 @@ def run_compare(options: argparse.Namespace) -> None:
             )
             for checkpoint, net, size in nets
         )
-        found = paired_difference(base, other, people_of(pairs))
+        found = paired_difference(base, other, find_people(pairs))
         print(
             f"{name}: {base.mean():.2%} -> {other.mean():.2%}, difference "
             f"{100 * found.difference:+.2f} points, 95 % of draws over {found.people} people "
@@ -164,12 +164,12 @@ def run_compare(options: argparse.Namespace) -> None:
 
 
 def open_model(folder: str) -> Any:
-    """Return the checkpoint that a folder stands for; say on stderr what was passed over."""
+    """Return the checkpoint of a folder; print a line on stderr for each damaged one it skips."""
     from training.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(Path(folder))
     for sentence in checkpoint.damaged:
-        print(f"evaluation: passed over a damaged checkpoint: {sentence}", file=sys.stderr)
+        print(f"evaluation: skipped a damaged checkpoint: {sentence}", file=sys.stderr)
     return checkpoint
 
 
@@ -181,7 +181,7 @@ def choose_device(name: str) -> Any:
 
     gpus = mx.context.num_gpus() if name != "cpu" else 0
     if name == "gpu" and not gpus:
-        raise ValueError("--device: there is no GPU that MXNet can use, got gpu; take cpu")
+        raise ValueError("--device: MXNet finds no usable GPU, got gpu; use cpu")
     on_gpu, notice = gpu.choose_device(name, gpus, 0, 1)
     if notice:
         print(f"evaluation: {notice}", file=sys.stderr)
@@ -189,7 +189,7 @@ def choose_device(name: str) -> Any:
 
 
 def find_cut_off_check() -> CutOff | None:
-    """Return what says whether an image is cut off; None where nothing is compiled."""
+    """Return the check for truncated images; None without compiled operators."""
     import ops
 
     compiled = ops.compiled()
@@ -201,7 +201,7 @@ def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:
 
     Outputs
     -------
-    The hybridized network on `ctx`, and the (height, width) in pixels that it takes.
+    The hybridized network on `ctx`, and the (height, width) of its images in pixels.
     """
     from nets import build_net
 
@@ -213,7 +213,7 @@ def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lay out the results of `evaluate_sets`, one line per set."""
+    """Format the results of `evaluate_sets` as a table, one line per set."""
     fars = [key for metrics in results.values() for key in metrics if key.startswith("tar_at_far_")]
     fars = list(dict.fromkeys(fars))
     rows = [["set", "pairs", "accuracy", *(f"tar@far {key[11:]}" for key in fars), "xnorm"]]
@@ -228,7 +228,7 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     if any(metrics[key] is None for metrics in results.values() for key in fars):
-        lines.append("-: too few pairs of different people, 10 / far are needed")
+        lines.append("-: too few pairs of different people; at least 10 / far are needed")
     return "\n".join(lines)
 
 

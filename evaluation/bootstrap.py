@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is one network better than another on a set of pairs? Paired bootstrap over people.
+"""Paired bootstrap over people: compare two networks on one set of pairs.
 
-Pairs of one person are not independent, so people are drawn, not pairs: a pair counts as often as
-both of its people were drawn.  Both networks are scored on the same draws.
+Pairs of one person are not independent, so the bootstrap draws people instead of pairs.  The weight
+of a pair is the product of the counts of its two people.  Both networks use the same draws.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Difference(NamedTuple):
-    """Accuracy of a network less that of a base, with the bounds that 95 % of the draws lie in."""
+    """Difference of two accuracies (network - baseline), with the interval of 95 % of the draws."""
 
     difference: float
     low: float
@@ -28,23 +28,23 @@ class Difference(NamedTuple):
     people: int
 
 
-def people_of(pairs: Pairs) -> np.ndarray:
-    """Return the person of each image, (2 P,) int, as far as the pairs tell.
+def find_people(pairs: Pairs) -> np.ndarray:
+    """Return a person number for each image, (2 P,) int.
 
-    Images are of one person if they are the same image or stand in a pair of one person, or are
-    linked by such ones.  Somebody whose images are not all linked counts as several people.
+    Identical images and the images of a same-person pair get one number, and so do images linked by
+    a chain of them.  A person without links between all images counts as several people.
     """
     keys = [_key(image) for image in pairs.images]
-    above: dict[bytes, bytes] = {key: key for key in keys}
+    parent: dict[bytes, bytes] = {key: key for key in keys}
 
     def root(key: bytes) -> bytes:
-        while above[key] != key:
-            above[key] = above[above[key]]
-            key = above[key]
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
         return key
 
     for pair in np.flatnonzero(pairs.issame):
-        above[root(keys[2 * pair])] = root(keys[2 * pair + 1])
+        parent[root(keys[2 * pair])] = root(keys[2 * pair + 1])
     found: dict[bytes, int] = {}
     return np.array([found.setdefault(root(key), len(found)) for key in keys])
 
@@ -55,11 +55,17 @@ def _key(image: Image) -> bytes:
     ).digest()
 
 
-def right_pairs(embeddings: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS) -> np.ndarray:
-    """Return which pairs are told rightly, (P,) bool, by the thresholds of `fold_accuracies`."""
+def find_correct_pairs(
+    embeddings: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS
+) -> np.ndarray:
+    """Return which pairs are classified correctly, (P,) bool.
+
+    The thresholds are those of `fold_accuracies`.
+    """
     distances = pair_distances(embeddings)
     _, thresholds = fold_accuracies(distances, issame, nfolds)
-    folds = np.array_split(np.arange(len(issame)), nfolds)  # the larger ones first, as there
+    # array_split puts the larger folds first, as fold_accuracies does.
+    folds = np.array_split(np.arange(len(issame)), nfolds)
     limit = np.concatenate([np.full(len(f), t) for f, t in zip(folds, thresholds, strict=True)])
     return (distances < limit) == issame
 
@@ -76,11 +82,11 @@ def paired_difference(
     Parameters
     ----------
     base, other
-        Which pairs each of them tells rightly, (P,) bool.
+        Pairs that each network classifies correctly, (P,) bool.
     people
-        Person of each image, (2 P,).
+        Person number of each image, (2 P,).
     draws
-        Resamples.
+        Number of resamples.
 
     Notes
     -----

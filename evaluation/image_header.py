@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The size of an encoded image, and whether it was cut off, without decoding it."""
+"""Read the size of an encoded image, and detect truncation, without decoding."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from encoded_images import has_end, segments
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xae\x42\x60\x82"  # name and checksum of the last chunk, which is empty
-_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))  # the ones that libjpeg decodes
+_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))  # frame types that libjpeg decodes
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
-# Huffman and arithmetic tables, scans, quantisation, lines, restarts; application data, comments.
+# DHT, DAC, SOS, DQT, DNL, DRI, APP0 to APP15 and COM.
 _OTHERS = frozenset((0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
-_ORIENTATION = (b"\x01\x12", b"\x12\x01")  # EXIF's tag in either order of bytes
+_ORIENTATION = (b"\x01\x12", b"\x12\x01")  # EXIF tag in both byte orders
 
 
 def is_whole(image: bytes) -> bool:
-    """Return whether a JPEG or PNG has its end; other formats are their decoder's business."""
+    """Return whether a JPEG or PNG has its end marker; True for other formats."""
     if image.startswith(_PNG):
         return image.endswith(_PNG_END) or _PNG_END in image
     return has_end(np.frombuffer(image, np.uint8))
 
 
 def read_size(image: bytes) -> tuple[int, int] | None:
-    """Return the (height, width) of the pixels that decoding gives.
+    """Return the (height, width) in pixels of the decoded image.
 
-    None where only decoding tells: another format, a header that is damaged or that decoders
-    refuse, or an image that is not square and may be turned by its EXIF orientation.
+    None if only decoding gives the size: for another format, for a header that is damaged or
+    unsupported, and for an image that is not square and may have an EXIF orientation.
     """
     if image.startswith(_JPEG):
         return _size_of_jpeg(image)
     if image.startswith(_PNG) and image[12:16] == b"IHDR":
         width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
-        may_turn = width != height and b"eXIf" in image
-        return None if may_turn or not width or not height else (height, width)
+        may_rotate = width != height and b"eXIf" in image
+        return None if may_rotate or not width or not height else (height, width)
     return None
 
 
 def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
-    size, may_turn = None, False
+    size, may_rotate = None, False
     for code, at in segments(image):
         if code in _FRAMES:
             frame = image[at + 2 : at + 8]  # bits of a sample, height, width, components
@@ -49,11 +49,11 @@ def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
                 return None
             size = height, width
         elif code == _START_OF_SCAN:
-            turned = size is not None and size[0] != size[1] and may_turn
-            return None if turned else size
-        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # its own length is two
+            rotated = size is not None and size[0] != size[1] and may_rotate
+            return None if rotated else size
+        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # the length includes itself
             return None
         elif code == _APP1:
             length = int.from_bytes(image[at : at + 2], "big")
-            may_turn |= any(tag in image[at + 2 : at + length] for tag in _ORIENTATION)
+            may_rotate |= any(tag in image[at + 2 : at + length] for tag in _ORIENTATION)
     return None

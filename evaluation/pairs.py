@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification sets: InsightFace's .bin files, read without running anything that is in them."""
+"""Verification sets: read and write InsightFace's .bin files, decode their images."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ from evaluation.plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
 CutOff = Callable[[bytes | np.ndarray], bool]
-"""Whether an encoded image ends before its last pixels, which OpenCV does not report."""
+"""Function that returns whether an encoded image ends before its last pixels.
+
+OpenCV does not report such images.
+"""
 
 
 class PairsError(ValueError):
-    """A verification set cannot be used; the message is one sentence for the user."""
+    """Invalid verification set; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of face images with the answer to whether they show one person.
+    """Pairs of face images; each pair shows one person or two different people.
 
     Parameters
     ----------
     images
-        Two per pair, pair after pair: encoded bytes, encoded bytes as (N,) uint8, or RGB pixels
-        as (H, W, 3) uint8.
+        Images 2 i and 2 i + 1 form pair i.  An image is encoded bytes, encoded bytes as (N,) uint8,
+        or RGB pixels as (H, W, 3) uint8.
     issame
         Whether a pair shows one person, (P,) bool.
     path
-        Where the set came from; error messages begin with it.
+        File of the set; error messages begin with it.
     """
 
     images: list[Image]
@@ -51,9 +54,9 @@ class Pairs:
 def write_pairs(
     path: str | os.PathLike[str], images: Sequence[bytes], issame: Sequence[bool]
 ) -> None:
-    """Write a verification set as InsightFace ships it: a pickle (protocol 2) of (images, issame).
+    """Write a verification set in InsightFace's format: a pickle (protocol 2) of (images, issame).
 
-    A reader finds the old file or the new one, never a part.
+    The file is replaced atomically.
 
     Parameters
     ----------
@@ -67,14 +70,13 @@ def write_pairs(
     Raises
     ------
     PairsError
-        If the counts do not fit or an image is not encoded bytes.
+        If there are not two images per pair, or an image is not encoded bytes.
     """
     path = Path(path)
     if not issame or len(images) != 2 * len(issame):
         raise PairsError(
             f"{path}: a set has two images for every pair and at least one pair, got {len(images)} "
-            f"images and {len(issame)} pairs; hand over images[2 * i] and images[2 * i + 1] for "
-            "pair i"
+            f"images and {len(issame)} pairs; pass images[2 * i] and images[2 * i + 1] for pair i"
         )
     for index, image in enumerate(images):
         if not isinstance(image, bytes) or not image:
@@ -89,7 +91,7 @@ def write_pairs(
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     """Read a verification set (.bin) of any pickle protocol, from Python 2 or 3, as plain data.
 
-    Nothing in the file is called or imported: see `evaluation.plain_pickle`. Images stay encoded.
+    No code of the file runs: see `evaluation.plain_pickle`. Images stay encoded.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     Raises
     ------
     PairsError
-        If the file is missing, is cut off, asks for anything to be run, or is not a set of pairs.
+        If the file is missing or truncated, names a function to call, or is not a set of pairs.
     """
     try:
         data = Path(path).read_bytes()
@@ -115,58 +117,70 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
             f"{path}: {error}; take the set from a source you trust, or write it with write_pairs"
         ) from None
     del data
-    return Pairs(*_check_structure(content, path), path=str(path))
+    try:
+        images, issame = _check_structure(content)
+    except _StructureError as error:
+        raise PairsError(
+            f"{path}: {error}; a .bin holds (images, issame), two images per pair: write it with "
+            "write_pairs"
+        ) from None
+    return Pairs(images, issame, path=str(path))
 
 
-def _check_structure(
-    content: object, path: str | os.PathLike[str]
-) -> tuple[list[Image], np.ndarray]:
-    """Return images and issame (P,) of an unpickled set, or raise PairsError."""
+class _StructureError(ValueError):
+    """A part of a set has the wrong structure: "<what is wrong>, got <value>"."""
 
-    def refuse(problem: str, got: str) -> PairsError:
-        return PairsError(
-            f"{path}: {problem}, got {got}; a .bin holds (images, issame), two images per pair: "
-            "write it with write_pairs"
-        )
 
+def _check_structure(content: object) -> tuple[list[Image], np.ndarray]:
+    """Return the images and ``issame`` (P,) of an unpickled set."""
     if not isinstance(content, list | tuple) or len(content) != 2:
-        raise refuse("is not a pair of lists", describe(content))
-    bins, issame = content
-    if not isinstance(bins, list | tuple):
-        raise refuse("the images are not a list", describe(bins))
+        raise _StructureError(f"is not a pair of lists, got {describe(content)}")
+    images, issame = content
+    if not isinstance(images, list | tuple):
+        raise _StructureError(f"the images are not a list, got {describe(images)}")
+    answers = _check_issame(issame)
+    if not len(answers) or len(images) != 2 * len(answers):
+        raise _StructureError(
+            "there must be pairs, and twice as many images, got "
+            f"{len(answers)} pairs and {len(images)} images"
+        )
+    return [_check_encoding(image, index) for index, image in enumerate(images)], answers
+
+
+def _check_issame(issame: object) -> np.ndarray:
+    """Return the answers as (P,) bool."""
     if isinstance(issame, np.ndarray):
         if issame.dtype.kind not in "biu" or issame.size != max(issame.shape, default=0):
-            raise refuse("issame is not a row of booleans, or of 0 and 1", describe(issame))
+            raise _StructureError(
+                f"issame is not a row of booleans, or of 0 and 1, got {describe(issame)}"
+            )
         issame = list(issame.reshape(-1))
     elif not isinstance(issame, list | tuple):
-        raise refuse("issame is not a list", describe(issame))
+        raise _StructureError(f"issame is not a list, got {describe(issame)}")
     for index, same in enumerate(issame):
         if not isinstance(same, bool | np.bool_ | int | np.integer) or not 0 <= same <= 1:
-            raise refuse(f"issame of pair {index} is not a boolean, 0 or 1", describe(same))
-    answers = np.array([bool(same) for same in issame], dtype=bool)
-    if not len(answers) or len(bins) != 2 * len(answers):
-        raise refuse(
-            "there must be pairs, and twice as many images",
-            f"{len(answers)} pairs and {len(bins)} images",
-        )
-    images: list[Image] = []
-    for index, image in enumerate(bins):
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
-            if image.size == max(image.shape, default=0):  # encoded, a row or a column
-                images.append(image.reshape(-1))
-                continue
-            if image.ndim == 3 and image.shape[2] == 3:
-                images.append(image)
-                continue
-        elif isinstance(image, bytes) and image:
-            images.append(image)
-            continue
-        raise refuse(f"{place(index)} is not encoded bytes or a uint8 array", describe(image))
-    return images, answers
+            raise _StructureError(
+                f"issame of pair {index} is not a boolean, 0 or 1, got {describe(same)}"
+            )
+    return np.array([bool(same) for same in issame], dtype=bool)
+
+
+def _check_encoding(image: object, index: int) -> Image:
+    """Return an image as encoded bytes, as (N,) uint8 or as (H, W, 3) uint8."""
+    if isinstance(image, bytes) and image:
+        return image
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        if image.size == max(image.shape, default=0):  # an encoded image, as a row or a column
+            return image.reshape(-1)
+        if image.ndim == 3 and image.shape[2] == 3:
+            return image
+    raise _StructureError(
+        f"{place(index)} is not encoded bytes or a uint8 array, got {describe(image)}"
+    )
 
 
 def place(index: int) -> str:
-    """Name image `index` of a set by its pair, counted from 0: "image 1 of pair 3" for 7."""
+    """Name an image of a set by its pair: "image 1 of pair 3" for index 7."""
     return f"image {index % 2} of pair {index // 2}"
 
 
@@ -176,18 +190,20 @@ def decode_image(
     where: str = "image",
     cut_off: CutOff | None = None,
 ) -> np.ndarray:
-    """Decode one image of a set to RGB pixels, upright as ``mx.image.imdecode`` turns it.
+    """Decode one image of a set to RGB pixels.
+
+    The EXIF orientation is applied as ``mx.image.imdecode`` applies it.
 
     Parameters
     ----------
     image
         Encoded bytes, encoded bytes as (N,) uint8, or RGB pixels as (H, W, 3) uint8.
     image_size
-        The (height, width) in pixels that it must have; sets are aligned, never resized.
+        Required (height, width) in pixels; images are never resized.
     where
-        Beginning of the error message: the set and the pair.
+        Prefix of the error message: the set and the pair.
     cut_off
-        Called with an encoded image; None where nothing can say it.
+        Check for truncated images; None skips the check.
 
     Outputs
     -------
@@ -196,7 +212,7 @@ def decode_image(
     Raises
     ------
     PairsError
-        If it does not decode, is cut off or has another size.
+        If the image does not decode, is truncated or has another size.
     """
     if isinstance(image, np.ndarray) and image.ndim == 3:
         pixels = image
@@ -218,7 +234,7 @@ def decode_image(
 
 
 def require_size(found: tuple[int, int], image_size: tuple[int, int], where: str) -> None:
-    """Raise PairsError if the (height, width) of an image is not that of the network."""
+    """Raise PairsError if an image does not have the (height, width) of the network."""
     if found != tuple(image_size):
         raise PairsError(
             f"{where}: is not {image_size[0]} high and {image_size[1]} wide, got "
@@ -227,22 +243,21 @@ def require_size(found: tuple[int, int], image_size: tuple[int, int], where: str
 
 
 def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """Find verification sets: an entry is a .bin file, or a folder for every .bin in it.
+    """Find verification sets in files and folders.
 
     Parameters
     ----------
     entries
-        Files and folders.
+        .bin files, and folders of .bin files.
 
     Outputs
     -------
-    Path by name, the name being the file's stem; files in the order of the entries, those of a
-    folder sorted.
+    Paths by the stem of the file, in the order of the entries.  Files of a folder are sorted.
 
     Raises
     ------
     PairsError
-        If an entry is missing or holds no .bin, or two files have one name.
+        If an entry is missing, a folder holds no .bin file, or two files have the same stem.
     """
     found: dict[str, str] = {}
     for entry in map(Path, entries):
@@ -263,8 +278,8 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
         for file in files:
             if file.stem in found:
                 raise PairsError(
-                    f"{file}: a set called {file.stem!r} is there already, got {found[file.stem]}; "
-                    "rename one of them or name it once"
+                    f"{file}: a set called {file.stem!r} is listed already, got "
+                    f"{found[file.stem]}; rename one of them or list it once"
                 )
             found[file.stem] = str(file)
     if not found:
@@ -275,5 +290,5 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
 
 
 def read_sets(entries: Iterable[str | os.PathLike[str]]) -> Mapping[str, Pairs]:
-    """Read every set that `find_sets` finds, by name."""
+    """Read the verification sets of files and folders; return them by name, see `find_sets`."""
     return {name: read_pairs(path) for name, path in find_sets(entries).items()}

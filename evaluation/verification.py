@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification: do two embeddings show one person? Accuracy over folds and TAR at a given FAR.
+"""Face verification: accuracy over folds, and true accept rate at a given false accept rate.
 
-The protocol is that of LFW's restricted setting as InsightFace's `verification.py` carries it out,
-so that its published accuracies compare: ten folds in the order of the file, squared Euclidean
-distance of unit vectors, the threshold of a fold chosen on the nine others.
+The protocol is that of InsightFace's `verification.py` (the restricted setting of LFW), so that
+results compare with its published accuracies: ten folds in the order of the file, the squared
+Euclidean distance of unit vectors, and for each fold the best threshold of the nine others.
 
 Huang et al., "Labeled Faces in the Wild", 2007.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-# np.arange, not linspace, and without 4: InsightFace's thresholds to the last bit.
+# np.arange instead of linspace, and without 4: bitwise equal to InsightFace's thresholds.
 THRESHOLDS = np.arange(0, 4, 0.01)
 FOLDS = 10
 
@@ -32,15 +32,15 @@ def verify(
     Parameters
     ----------
     embeddings
-        Raw embeddings, each the sum of an image's and its mirror's; normalised here.
+        Raw embeddings, each the sum over an image and its mirror image; `verify` normalises them.
     issame
-        Whether a pair shows one person.
+        Whether each pair shows one person.
     nfolds
-        Number of folds, contiguous and in the order of the pairs.
+        Number of folds; a fold is a contiguous block of pairs.
     fars
-        False accept rates at which the true accept rate is wanted.
+        False accept rates of the requested true accept rates.
     norms
-        Lengths of the raw embeddings before the sum, for `xnorm`.
+        Norms of the raw embeddings, for `xnorm`.
 
     Inputs
     ------
@@ -50,13 +50,14 @@ def verify(
     -------
     A dict: `accuracy` and `accuracy_std`, mean and standard deviation over the folds;
     `best_threshold`, the mean of the folds' thresholds, a squared distance from 0 to 4;
-    `tar_at_far_<far>` for every far, None where `tar_at_far` is not defined; `xnorm`, the mean of
-    `norms` or None; `pairs`.
+    `tar_at_far_<far>` for each rate, None if `tar_at_far` returns None; `xnorm`, the mean of
+    `norms` or None; `pairs`, the number of pairs.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, pairs are fewer than folds, or an embedding is zero or not finite.
+        If shapes do not match, if there are fewer pairs than folds, or if an embedding is zero or
+        not finite.
     """
     issame = np.asarray(issame)
     if issame.ndim != 1 or issame.dtype != np.bool_:
@@ -67,7 +68,7 @@ def verify(
     if len(distances) != len(issame):
         raise ValueError(
             f"verify: there must be two embeddings for every pair, got {2 * len(distances)} "
-            f"embeddings and {len(issame)} pairs; hand over those of all images, in order"
+            f"embeddings and {len(issame)} pairs; pass the embeddings of all images, in order"
         )
     accuracies, thresholds = fold_accuracies(distances, issame, nfolds)
     result: dict[str, Any] = {
@@ -87,10 +88,10 @@ def pair_distances(embeddings: np.ndarray) -> np.ndarray:
     embeddings = np.asarray(embeddings, dtype=np.float64)
     if embeddings.ndim != 2 or len(embeddings) % 2 or not embeddings.size:
         raise ValueError(
-            f"verify: embeddings must be (2P, E), two rows per pair, got {embeddings.shape}; hand "
-            "over one row per image"
+            f"verify: embeddings must be (2P, E), two rows per pair, got {embeddings.shape}; "
+            "pass one row per image"
         )
-    # A diverged net must not score: NaN compares false, so that all pairs would count as different.
+    # Refuse NaN: comparisons with NaN are false, so that all pairs would count as different people.
     finite = np.isfinite(embeddings).all(axis=1)
     if not finite.all():
         raise _bad_row(int(np.argmin(finite)), "is not finite", "NaN or infinity", len(embeddings))
@@ -111,10 +112,10 @@ def _bad_row(row: int, problem: str, got: str, rows: int) -> ValueError:
 def fold_accuracies(
     distances: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return every fold's accuracy and the threshold that the other folds chose for it.
+    """Return the accuracy of each fold and the threshold that the other folds select for it.
 
-    A pair is accepted where its distance is less than the threshold. Of thresholds that are equally
-    good the least is taken. Fold sizes differ by one at most, the larger ones first, as in
+    A pair is accepted if its distance is below the threshold.  Among equally good thresholds the
+    smallest is selected.  Fold sizes differ by at most one, larger folds first, as in
     scikit-learn's KFold without shuffling.
 
     Inputs
@@ -129,16 +130,17 @@ def fold_accuracies(
     if not 2 <= nfolds <= pairs:
         raise ValueError(
             f"verify: folds must be from 2 to the number of pairs, got {nfolds} folds for {pairs} "
-            f"pairs; take a set of at least {max(nfolds, 2)} pairs, and {FOLDS} folds are usual"
+            f"pairs; use a set of at least {max(nfolds, 2)} pairs, and {FOLDS} folds are usual"
         )
     sizes = np.full(nfolds, pairs // nfolds)
     sizes[: pairs % nfolds] += 1
     fold = np.repeat(np.arange(nfolds), sizes)
 
-    # The first threshold above a distance; from there on the pair is accepted.
+    # Index of the smallest threshold that accepts each pair.
     first = np.searchsorted(THRESHOLDS, distances, side="right")
-    columns = len(THRESHOLDS) + 1  # the last one: accepted by none
-    # Accepting gains a pair of one person and loses one of two; (nfolds, thresholds).
+    columns = len(THRESHOLDS) + 1  # the last column: no threshold accepts the pair
+    # Accepting a same-person pair adds a correct answer, any other pair removes one.
+    # (nfolds, thresholds)
     gains = np.zeros((nfolds, columns), dtype=np.int64)
     np.add.at(gains, (fold, first), np.where(issame, 1, -1))
     negatives = np.bincount(fold, weights=~issame, minlength=nfolds).astype(np.int64)
@@ -150,11 +152,11 @@ def fold_accuracies(
 
 
 def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float | None:
-    """Share of same pairs accepted at the largest threshold that accepts at most `far` of the rest.
+    """Return the true accept rate at a false accept rate of at most `far`.
 
-    Exact over all pairs: the threshold is a distance that occurs, not one of a grid. None where
-    there are no same pairs, or fewer than 10 / far different ones: the tail is then a handful of
-    pairs, and the number noise.
+    The threshold is the largest observed distance with that false accept rate, not a value of a
+    grid.  None if there are no same-person pairs, or fewer than 10 / far different-person pairs:
+    the rate would depend on a handful of pairs.
 
     Inputs
     ------
@@ -162,10 +164,10 @@ def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float |
     """
     if not 0 < far <= 1:
         raise ValueError(
-            f"verify: a false accept rate is above 0 and at most 1, got {far}; try 1e-3"
+            f"verify: a false accept rate must be above 0 and at most 1, got {far}; try 1e-3"
         )
     positives, negatives = distances[issame], np.sort(distances[~issame])
-    # Room for rounding: 10 / 0.0003 may come out a hair above the whole number.
+    # Tolerate rounding: 10 / 0.0003 may be slightly above the integer.
     if not len(positives) or len(negatives) * (1 + 1e-9) < 10 / far:
         return None
     allowed = int(far * len(negatives)) + 1
@@ -173,12 +175,12 @@ def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float |
         allowed -= 1
     if allowed >= len(negatives):
         return 1.0
-    # "Less than the distance of the first one too many" accepts `allowed` of them, fewer with ties.
+    # Accepts `allowed` different-person pairs, fewer if distances are equal.
     return float(np.mean(positives < negatives[allowed]))
 
 
 def format_far(far: float) -> str:
-    """Write a rate as the keys of results do: 0.001 as "1e-3"."""
+    """Format a rate as in the keys of results: 0.001 as "1e-3"."""
     mantissa, exponent = f"{far:e}".split("e")
     digits = mantissa.rstrip("0").rstrip(".")
     return f"{digits}e{int(exponent)}"

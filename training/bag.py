@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triplets out of bags: many images are embedded, semi-hard triplets chosen, and those trained on.
+"""Semi-hard triplet mining in bags of images.
 
-``Bags`` stands in the place of the loader.  It takes its batches, of groups of people, fills a bag
-with them, and gives batches of anchors, positives and negatives, a third each.
+``Bags`` wraps a loader.  It collects the loader's batches in a bag, embeds the images, selects
+semi-hard triplets, and returns batches of anchors, positives and negatives, one third each.
 """
 
 from __future__ import annotations
@@ -17,42 +17,45 @@ from mxnet import gluon
 if TYPE_CHECKING:
     from launch.ranks.comm import Comm
 
-EMPTY_BAGS = 20
-"""So many bags in a row without triplets for a batch end the run."""
-ROWS = 512  # anchors whose distances to the images of a bag are held at a time
+MAX_EMPTY_BAGS = 20
+"""Number of consecutive bags with too few triplets for a batch that ends the run."""
+ANCHORS_PER_BLOCK = 512  # bounds the memory of the distance matrix
 
 
 class Bags:
-    """Iterate over batches of triplets without end.
+    """Endless iterator over batches of triplets.
 
-    A batch is of the loader's own kind: B / 3 anchors, their positives, their negatives.  Within a
-    bag ``after`` is where the bag starts: a resumed run chooses its triplets again.
+    A batch has the type of the loader's batches and holds B / 3 anchors, then their positives, then
+    their negatives.  Inside a bag, ``after`` is the position of the bag's first image, because a
+    resumed run mines the triplets of the bag again.
 
     Parameters
     ----------
     loader
-        Gives batches of groups of people: named tuples with ``image``, ``label`` and ``after``.
+        Iterator of batches with several images per person: named tuples with ``image``, ``label``
+        and ``after``.
     net
-        Embeds the images of a bag, in inference mode.
+        Network that embeds the images of a bag, in inference mode.
     comm
-        All ranks take as many batches from a bag as the one with the fewest triplets has.
+        Communication between ranks.  The rank with the fewest triplets sets the number of batches
+        that all ranks use of a bag.
     bag
-        Images of a bag on this rank, a multiple of ``batch_size``.
+        Number of images in a bag on this rank, a multiple of ``batch_size``.
     batch_size
         Images per batch, a multiple of 3.
     alpha, angular
-        Semi-hard are negatives that are farther than the positive, but by less than alpha: in
-        squared distance or, if angular, as an angle in radians.
+        A semi-hard negative is farther from the anchor than the positive, by less than alpha.
+        Distances are squared Euclidean, or angles in radians if angular.
     seed
-        With the position and the rank it says which negatives are taken, in which order.
+        Seed of the random choices, together with the position and the rank.
     start
-        Position that the loader starts at.
+        Position of the loader's first image.
     say
-        Takes a line for the log.
+        Function that logs a line.
 
     Notes
     -----
-    Of Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2; the bag is InsightFace's.
+    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2.  The bag comes from InsightFace.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Bags:
         self._alpha, self._angular = alpha, angular
         self._start = start
         self._images: mx.nd.NDArray | None = None
-        self._template: Any = None  # a batch of the loader without its arrays
+        self._template: Any = None  # batch of the loader without its arrays
         self._labels = np.empty(0)
         self._batches = self._endless()
 
@@ -83,12 +86,12 @@ class Bags:
         return self
 
     def __next__(self) -> Any:
-        """Return the next batch; between bags it waits for the other ranks.
+        """Return the next batch; wait for the other ranks between bags.
 
         Raises
         ------
         ValueError
-            If an image is damaged on this rank, or too few triplets are found.
+            If an image is damaged on this rank, or if bags contain too few triplets.
         FloatingPointError
             If the embeddings are not finite.
         """
@@ -98,13 +101,13 @@ class Bags:
         empty = 0
         while True:
             triplets, end, trouble = self._next_bag()
-            # Horovod: a rank in trouble takes part, so that the others learn of it.
-            fits = -1 if trouble else len(triplets) * 3 // self._batch_size
-            steps = int(self._comm.gather(np.array([[fits]])).min())
+            # Horovod: a rank with an error takes part and reports -1 to the other ranks.
+            batches = -1 if trouble else len(triplets) * 3 // self._batch_size
+            steps = int(self._comm.gather(np.array([[batches]])).min())
             if trouble:
                 raise trouble
             if steps < 0:
-                yield from self._until_all_leave()
+                yield from self._repeat_images()
             if steps:
                 empty = 0
                 self._say(
@@ -113,11 +116,11 @@ class Bags:
                 )
             else:
                 empty += 1
-            if empty == EMPTY_BAGS:
+            if empty == MAX_EMPTY_BAGS:
                 raise ValueError(
                     f"data.bag: {empty} bags in a row gave too few triplets for a batch, got "
-                    f"{len(triplets)} of {self._bag} images; nobody is left within head.margin="
-                    f"{self._alpha:g}, raise it, enlarge data.bag, or end the training here"
+                    f"{len(triplets)} of {self._bag} images; no negatives are left within "
+                    f"head.margin={self._alpha:g}: increase it or data.bag, or end the training"
                 )
             third = self._batch_size // 3
             for step in range(steps):
@@ -126,7 +129,7 @@ class Bags:
             self._start = end
 
     def _next_bag(self) -> tuple[np.ndarray, Any, Exception | None]:
-        """Return triplets (T, 3), the position after the bag, and what went wrong."""
+        """Return triplets (T, 3), the position after the bag, and this rank's error, if any."""
         try:
             embedding, end = self._fill()
             generator = np.random.default_rng([self._seed, *self._start, self._comm.rank])
@@ -136,7 +139,7 @@ class Bags:
             return np.empty((0, 3), np.int64), self._start, error
 
     def _fill(self) -> tuple[np.ndarray, Any]:
-        """Put new images into the bag; return their embeddings (n, E) and the position after."""
+        """Fill the bag with new images; return their embeddings (n, E) and the next position."""
         labels, embeddings = [], []
         for first in range(0, self._bag, self._batch_size):
             batch = next(self._loader)
@@ -144,7 +147,7 @@ class Bags:
                 shape = (self._bag, *batch.image.shape[1:])
                 self._images = mx.nd.empty(shape, ctx=batch.image.context)
             self._images[first : first + self._batch_size] = batch.image
-            # Sync: the next forward pass writes to the same place.
+            # Sync: the next forward pass overwrites the output of the net.
             embeddings.append(self._net(batch.image).asnumpy())
             labels.append(batch.label.asnumpy())
         self._labels = np.concatenate(labels)
@@ -162,8 +165,11 @@ class Bags:
         label = mx.nd.array(self._labels[rows], ctx=ctx)
         return self._template._replace(image=image, label=label, after=after)
 
-    def _until_all_leave(self) -> Iterator[Any]:
-        """Give any batch, without asking the other ranks: one of them has stopped asking."""
+    def _repeat_images(self) -> Iterator[Any]:
+        """Yield the first images without communication, because another rank has failed.
+
+        All ranks leave at the next exchange of the training loop.
+        """
         while True:
             yield self._batch(np.arange(self._batch_size), self._start)
 
@@ -177,24 +183,25 @@ def choose_triplets(
 ) -> np.ndarray:
     """Return (anchor, positive, negative) for each pair of images of one person: int64 (T, 3).
 
-    The anchor is the earlier of the two.  The negative is one of those with
-    d(a, p) < d(a, n) < d(a, p) + alpha, each as likely as another; a pair without any is left out.
+    The anchor is the first image of the pair.  The negative is drawn uniformly from the images with
+    d(a, p) < d(a, n) < d(a, p) + alpha.  A pair without such images is skipped.
 
     Parameters
     ----------
     embedding
-        (n, E), of length 1.
+        (n, E), rows of norm 1.
     label
-        (n,), person of each.
+        (n,), class of each image.
     alpha, angular
-        Width of the range of negatives; whether distances are angles in radians, else squared.
+        Width of the range of distances; whether distances are angles in radians or squared
+        Euclidean.
     generator
-        Draws the negatives.
+        Source of the random choices.
     """
     found = []
     squares = (embedding**2).sum(axis=1)
-    for first in range(0, len(label), ROWS):
-        rows = slice(first, first + ROWS)
+    for first in range(0, len(label), ANCHORS_PER_BLOCK):
+        rows = slice(first, first + ANCHORS_PER_BLOCK)
         product = embedding[rows] @ embedding.T
         distances = (
             np.arccos(np.clip(product, -1, 1))

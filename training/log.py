@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run tells: plain lines from rank 0, metrics.jsonl, tensorboard and summary.json."""
+"""Output of a run: lines on stdout, metrics.jsonl, TensorBoard events and summary.json."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from atomic_write import atomic_write
 
 
 class RunLog:
-    """Writes for rank 0; on the other ranks every call does nothing.
+    """Log of rank 0; on other ranks the methods do nothing.
 
     Parameters
     ----------
     folder
-        The run folder; None on ranks that do not write.
+        The run folder; None on ranks other than 0.
     step
-        Step that the run goes on from: later lines of metrics.jsonl are dropped.
+        Step that the run resumes from; later lines of metrics.jsonl are removed.
     """
 
     def __init__(self, folder: Path | None, step: int = 0):
         self._folder = folder
         self.notices: list[str] = []
-        """What ``notice`` was called with."""
+        """Lines that ``notice`` has printed."""
         if folder is None:
             return
         self._path = folder / "metrics.jsonl"
-        _drop_after(self._path, step)
+        _remove_lines_after(self._path, step)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard", step)
 
     def say(self, text: str) -> None:
-        """Print one plain line."""
+        """Print one line."""
         if self._folder is not None:
             print(text, flush=True)
 
     def notice(self, text: str) -> None:
-        """Print one plain line that belongs into summary.json as well."""
+        """Print one line and add it to ``notices``, which go into summary.json."""
         self.notices.append(text)
         self.say(text)
 
     def metrics(self, values: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl and its numbers to tensorboard.
+        """Append one line to metrics.jsonl and its numbers to the TensorBoard events.
 
         Raises
         ------
         OSError
-            If the disk is full.
+            If the line cannot be written, for example to a full disk.
         """
         if self._folder is None:
             return
@@ -73,10 +73,10 @@ class RunLog:
 
 
 class _Board:
-    """Tensorboard's event file, written at once.
+    """TensorBoard event file that the calling thread writes.
 
-    tensorboardX's SummaryWriter writes in a thread of its own, which a full disk ends: after that
-    its queue fills and the caller waits for ever.
+    The SummaryWriter of tensorboardX writes in a thread of its own.  A full disk ends that thread;
+    then its queue fills up and the caller blocks forever.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -85,9 +85,9 @@ class _Board:
 
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
-        # What a killed run wrote after its checkpoint is hidden.
-        begin = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
-        self._writer.write_event(begin)
+        # TensorBoard hides the events of later steps that a killed run has written.
+        start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._writer.write_event(start)
 
     def write(self, values: Mapping[str, Any]) -> None:
         from tensorboardX.proto.event_pb2 import Event
@@ -105,7 +105,7 @@ class _Board:
 
 
 def progress_line(values: Mapping[str, Any], end_steps: int) -> str:
-    """Return the plain line of one log interval."""
+    """Format the stdout line of one log interval."""
     seconds = values["eta_s"]
     eta = f"{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     return (
@@ -117,7 +117,7 @@ def progress_line(values: Mapping[str, Any], end_steps: int) -> str:
 
 
 def verification_line(name: str, result: Mapping[str, Any]) -> str:
-    """Return the plain line of one verification set."""
+    """Format the stdout line of one verification set."""
     tar = result["tar_at_far_1e-3"]
     return (
         f"verify {name}: accuracy {result['accuracy']:.4f} +- {result['accuracy_std']:.4f}  "
@@ -126,10 +126,11 @@ def verification_line(name: str, result: Mapping[str, Any]) -> str:
     )
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines up to a step: what a killed run logged after its checkpoint comes again.
+def _remove_lines_after(path: Path, step: int) -> None:
+    """Remove the lines after a step, because the resumed run logs these steps again.
 
-    The last line may have been cut short by the kill.  A damaged line before it stays as it is.
+    A kill may have truncated the last line; it is removed if it is damaged.  Damaged lines before
+    it stay.
     """
     if not path.exists():
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first lines and the last file of a run."""
+"""Print the first lines of a run and write summary.json at its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def announce(
     data: Mapping[str, Any],
     notices: Sequence[str],
 ) -> None:
-    """Say what runs, on what, on which data; empty notices are left out.
+    """Print the run folder, the ranks, the data and the non-empty notices.
 
     summary.json repeats the notices.
     """
@@ -43,12 +43,14 @@ def announce(
 
 @contextmanager
 def reporting(log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str]) -> Iterator[None]:
-    """Write summary.json when the loop ends: finished, stopped or failed.  For all ranks together.
+    """Write summary.json after the with block, with status "finished", "stopped" or "failed".
+
+    All ranks enter it.  Other exceptions than TrainingError and Stopped write no file.
 
     Parameters
     ----------
     versions
-        What the result depends on.
+        Versions of the libraries, and choices such as the decoder.
     """
     try:
         yield
@@ -82,4 +84,4 @@ def _finish(
         )
         log.close()
     except OSError as error:
-        log.say(f"summary.json cannot be written, got {error.strerror}")
+        log.say(f"summary.json cannot be written, got {error.strerror}; free disk space")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run: where it lives, where it stands, where it ends, and its schedules."""
+"""State of a run: folder, progress, end and schedules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with every checkpoint."""
+    """Position of a run; every checkpoint contains it.
+
+    ``images`` counts the images of all ranks since step 0, ``consumed`` those of the current epoch.
+    """
 
     step: int = 0
     images: int = 0
@@ -27,31 +30,31 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run, alike on all ranks; the loop moves ``progress``."""
+    """Constants and progress of a run, the same on all ranks; the loop updates ``progress``."""
 
     folder: Path
-    """The run folder."""
+    """Run folder."""
     checkpoint: Checkpoint | None = None
-    """What the run resumes from; None at its beginning."""
+    """Checkpoint that the run resumes from; None for a new run."""
     progress: Progress
     seed: int
     global_batch_size: int
-    """Images of all ranks per step."""
+    """Number of images of all ranks per step."""
     epoch_images: int
-    """Images of an epoch when the run began, in whole steps."""
+    """Number of images per epoch when the run started, a multiple of its global batch size."""
     end_images: int
-    """Images of all ranks after which the run ends."""
+    """Number of images of all ranks at the end of the run."""
     lr: Callable[[int], float]
-    """Learning rate by the images used so far."""
+    """Learning rate as a function of the images of all ranks so far."""
     margin: Callable[[int], float]
-    """Share of the margin by the images used so far."""
+    """Fraction of the margin as a function of the images of all ranks so far."""
     clip_norm: float = 0.0
-    """Largest global norm of the averaged gradients; 0 clips nothing."""
+    """Upper bound of the global norm of the averaged gradients; 0 disables clipping."""
     notices: tuple[str, ...] = ()
-    """Sentences for the log; on rank 0 alone."""
+    """Lines for the log; empty on ranks other than 0."""
 
 
 def reseed(seed: int, step: int, rank: int) -> None:
-    """Seed MXNet's generator from the place in the run."""
+    """Seed MXNet's generator from the seed of the run, the step and the rank."""
     words = np.random.SeedSequence([seed, step, rank]).generate_state(1)
     mx.random.seed(int(words[0]) & 0x7FFFFFFF)

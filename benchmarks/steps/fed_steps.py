@@ -75,7 +75,7 @@ def build(
         image, label = next(batches)[:2]
         if loader == "gluon":  # a worker's batch lies in memory that is shared with it
             image, label = image.as_in_context(mx.cpu()), label.as_in_context(mx.cpu())
-        waited += clock.starved(asked, time.perf_counter())
+        waited += clock.idle_seconds(asked, time.perf_counter())
         loss, _ = train_step(network, head, trainer, image, label, fraction)
         clock.step(weight.data())
         issued.append(loss)

@@ -115,13 +115,13 @@ def test_a_second_launch_other_data_and_damage_are_refused(tiny_records, make_fa
     write_record_set(records, [(p, make_face(p, 0)) for p in range(13)], 13)
     assert refused(cfg) == (
         f"run_train: {folder}: the unfinished run was trained on other data (images: 120 -> 13; "
-        "people: 12 -> 13); put the data back, or begin a new run with run.resume=false "
+        "people: 12 -> 13); restore the data, or start a new run with run.resume=false "
         f"(train.pretrained={folder} keeps the weights)"
     )
     for state in folder.glob("checkpoints/*/state.json"):
         state.write_bytes(state.read_bytes()[:-1])
     assert refused(cfg).startswith(
-        f"run_train: {folder / 'checkpoints'}: no checkpoint is whole, got "
+        f"run_train: {folder / 'checkpoints'}: no checkpoint is valid, got "
     )
 
 

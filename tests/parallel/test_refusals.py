@@ -143,7 +143,7 @@ def checkpoint_of_another_net(folder: Path, records: Path, make: Callable[..., P
     ended = run(1, training(other))
     assert ended.code == 0, ended.everything
     overrides = [f"train.pretrained={folder / 'other' / 'runs' / 'tiny-001'}"]
-    return Fault(r"net\.params: is of another net, '\S+' has shape", overrides=overrides)
+    return Fault(r"net\.params: belongs to another net, '\S+' has shape", overrides=overrides)
 
 
 def checkpoint_that_is_none(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
@@ -310,7 +310,7 @@ def test_a_file_that_cannot_grow_leaves_the_last_checkpoint(ranks, tiny_records,
     # Files of more than 64 KiB fail half-way, as they do on a full disk; root is no exception.
     wrapper = ["sh", "-c", 'ulimit -f 128; exec "$0" "$@"']
     ended = run(ranks, training(cfg), wrapper=wrapper)
-    check_refusal(ended, rf"cannot be written, got No space left .* whole one is {latest}")
+    check_refusal(ended, rf"cannot be written, got No space left .* valid checkpoint is {latest}")
     assert contents(folder / "checkpoints" / "step-00000003") == kept
     assert not list((folder / "checkpoints").glob(".aside-*"))
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
