@@ -41,12 +41,12 @@ def over_ranks(rows, statistic):
     return statistic(rows)
 
 
-def test_there_are_configurations():
+def test_demo_yaml_exists():
     assert "demo.yaml" in {path.name for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONFIGS).as_posix())
-def test_configuration_loads_and_builds(path, monkeypatch, tmp_path):
+def test_a_configuration_loads_and_builds(path, monkeypatch, tmp_path):
     monkeypatch.setenv("FACES_DIR", str(tmp_path))
     config = load_config(["--cfg", str(path), *overrides(path)], NETS, HEADS)
     assert config.run.name == path.stem
@@ -61,7 +61,7 @@ def test_configuration_loads_and_builds(path, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_every_loss_is_chosen_by_its_name(name):
+def test_every_loss_can_be_selected_by_name(name):
     raw = read_yaml(CONFIGS / "demo.yaml")
     raw["head"] = {"name": name}
     config = build_config(raw, NETS, HEADS, where="demo.yaml")
@@ -76,7 +76,7 @@ def test_every_loss_is_chosen_by_its_name(name):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONFIGS).as_posix())
-def test_first_lines_say_what_how_and_what_to_expect(path):
+def test_the_first_lines_contain_purpose_command_and_expected_result(path):
     head, name = opening(path), path.relative_to(CONFIGS).as_posix()
     assert len(head) >= 3, f"{name}: first lines must say what it trains, how, and the result"
     assert any(
@@ -87,7 +87,7 @@ def test_first_lines_say_what_how_and_what_to_expect(path):
     ), f"{name}: what to expect is missing from its first lines"
 
 
-def test_dalis_pipeline_is_one_override_away():
+def test_two_overrides_select_dalis_pipeline():
     """mbf_arcface_dali.yaml is mbf_arcface.yaml with what its header says, and a shuffled set."""
     given = ["data.records=/set", "run.name=one"]
     said = [text for text in overrides(CONFIGS / "mbf_arcface.yaml") if "FOLDER" not in text]
@@ -101,11 +101,11 @@ def test_dalis_pipeline_is_one_override_away():
 def test_dalis_pipeline_is_refused_on_the_cpu(tiny_records, tmp_path):
     places = [f"data.records={tiny_records}", f"run.dir={tmp_path / 'runs'}", "run.device=cpu"]
     refused = run(1, training(CONFIGS / "mbf_arcface_dali.yaml", *places))
-    check_refusal(refused, r"data\.decode: 'mixed' needs a GPU, got none; use data\.decode=auto")
+    check_refusal(refused, r"data\.decode: 'mixed' requires a GPU, got none; use data\.decode=auto")
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_document_shows_the_pipeline_as_it_is():
+def test_the_example_in_docs_matches_the_pipeline():
     document = (ROOT / "docs" / "gpu.md").read_text()
     shown = document.split("```python\n")[1].split("```")[0]
     assert len(shown.splitlines()) <= 15

@@ -246,7 +246,7 @@ def test_no_gpu_where_mxnet_is_the_one_for_gpus_is_told(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     assert command.choose_device("auto") == mx.cpu()
     said = capsys.readouterr().err
-    assert said.startswith("evaluation: device: computes on the CPU, mxnet-cu112 1.9.1 is install")
+    assert said.startswith("evaluation: device: this process uses the CPU, because mxnet-cu112 1.")
 
 
 def test_a_driver_that_is_too_old_for_fusion_is_told(make_driver, monkeypatch, capsys):
@@ -256,5 +256,5 @@ def test_a_driver_that_is_too_old_for_fusion_is_told(make_driver, monkeypatch, c
     monkeypatch.setenv("MXNET_USE_FUSION", "0")
     assert command.choose_device("gpu") == mx.gpu(0)
     assert capsys.readouterr().err.startswith(
-        "evaluation: driver: CUDA 11.4 is older than the 11.8"
+        "evaluation: driver: MXNet's operator fusion requires CUDA 11.8, "
     )
