@@ -75,7 +75,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     drop_stale_caches(config, inputs, comm)
 
     run = open_run(config, inputs, comm, at_end)
-    if OUTPUT and run.folder.is_dir():  # Horovod: may be missing on other hosts
+    if OUTPUT and run.folder.is_dir():  # Horovod: other hosts may not have it
         OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
     # The loader first: its worker processes must fork before MXNet starts threads.

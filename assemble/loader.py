@@ -103,7 +103,7 @@ def choose_decoder(
         return data.decode, ""
     if data.loader != "dali" or inputs.records is None:
         return "cpu", ""
-    # Horovod: it calls a collective, so no single rank may fail before it.
+    # Horovod: the function calls a collective, so no single rank may fail before it.
     return choose_decode_path(
         inputs.records,
         batch_size=data.batch_size,

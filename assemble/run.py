@@ -46,7 +46,9 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     global_batch_size = config.data.batch_size * comm.size
     # Stored at the first start, because the size of an epoch depends on the number of ranks.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
-    end_images = state.get("end_images") or last_image(config, epoch_images, global_batch_size)
+    end_images = state.get("end_images") or count_run_images(
+        config, epoch_images, global_batch_size
+    )
     return Run(
         folder=Path(folder),
         checkpoint=checkpoint,
@@ -81,7 +83,7 @@ def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
     return chosen
 
 
-def last_image(config: Config, epoch_images: int, global_batch_size: int) -> int:
+def count_run_images(config: Config, epoch_images: int, global_batch_size: int) -> int:
     """Return the number of images of the whole run: the lowest of its three limits."""
     train = config.train
     ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]

@@ -156,7 +156,7 @@ def _section(kind: type, name: str, raw: dict[str, Any], problems: list[str]) ->
     if len(problems) > before:
         return None
     built = kind(**values)
-    check = getattr(built, "check", tuple)  # optional method
+    check = getattr(built, "check", tuple)  # not every section has rules
     problems += [f"{name}.{key}: {text}" for key, text in check()]
     return built
 
@@ -191,11 +191,11 @@ def _choice(section: str, raw: dict[str, Any], builders: Builders, problems: lis
 def _plain_section(section: Any) -> dict[str, Any]:
     if isinstance(section, Choice):
         return {"name": section.name, **section.options}
-    return {f.name: plain(getattr(section, f.name)) for f in dataclasses.fields(section)}
+    return {f.name: to_plain(getattr(section, f.name)) for f in dataclasses.fields(section)}
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Convert the value of a key to YAML and JSON types."""
     if isinstance(value, list):
-        return [plain(v) for v in value]
+        return [to_plain(v) for v in value]
     return str(value) if isinstance(value, Duration) else value

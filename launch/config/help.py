@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from launch.config.configuration import Choice, Config, ConfigError, plain
+from launch.config.configuration import Choice, Config, ConfigError, to_plain
 from launch.config.docstrings import docstring_parts, field_docs, parameter_docs, summary
 from launch.config.sections import section_settings
 from launch.config.values import name_hint
@@ -128,5 +128,5 @@ def _wrapped(text: str, indent: int, rest: int | None = None) -> list[str]:
 
 
 def _yaml(value: Any) -> str:
-    text: str = yaml.safe_dump(plain(value), default_flow_style=True, width=1000)
+    text: str = yaml.safe_dump(to_plain(value), default_flow_style=True, width=1000)
     return text.strip().removesuffix("...").strip()

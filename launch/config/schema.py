@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any, get_type_hints
 
-from launch.config.configuration import Choice, Config, plain
+from launch.config.configuration import Choice, Config, to_plain
 from launch.config.docstrings import field_docs, parameter_docs, summary
 from launch.config.duration import PATTERN, Duration
 from launch.config.sections import section_settings
@@ -68,7 +68,7 @@ def _described(each: Setting, text: str) -> dict[str, Any]:
     found = _value(each)
     if text:
         found["description"] = text
-    return {**found, "default": plain(each.default)}
+    return {**found, "default": to_plain(each.default)}
 
 
 def _value(each: Setting) -> dict[str, Any]:

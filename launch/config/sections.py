@@ -67,8 +67,8 @@ class DataConfig:
     """Minimum number of images per person. People with fewer images are removed and the remaining
     labels are renumbered from 0. 0: keep everyone."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
-    """dali: the fast loader of this project. cpu: the Gluon DataLoader, a baseline. synthetic: one
-    fixed batch, repeated."""
+    """dali: the loader of this project, with DALI or the native decoder. cpu: the Gluon DataLoader, a
+    baseline. synthetic: one fixed batch, repeated."""
     reader: Literal["random", "blocks", "window"] = "random"
     """Order of the images. random: a new permutation of all images every epoch. blocks: blocks of
     consecutive images in random order, for disks with slow seeks. window: a sequential scan
@@ -85,10 +85,10 @@ class DataConfig:
     num_classes: Count = 0
     """Number of people (classes). 0: read it from the property file or from the labels."""
     window: PositiveCount = 16384
-    """blocks: number of consecutive images in an epoch's order that are shuffled together. window:
-    size of the shuffle buffer in images."""
+    """reader blocks: number of images per window; the images of all blocks in a window are shuffled.
+    reader window: size of the shuffle buffer in images."""
     block: PositiveCount = 128
-    """blocks: number of consecutive images per block."""
+    """reader blocks: number of consecutive images per block."""
     images_per_person: Annotated[int, at_least(0, "4 is usual")] = 0
     """Number of images per person in a batch, for losses on pairs and triplets. An epoch then
     contains every person once. 0: images in random order."""
@@ -113,14 +113,14 @@ class DataConfig:
     grey: Fraction = 0.0
     """Fraction of the images that are converted to grey."""
     decoded_cache_mib: Count = 0
-    """Memory limit in MiB of the cache of decoded images that the ranks of a host share. The cache
-    holds all images or is refused. 0: no cache."""
+    """Memory limit in MiB of the cache of decoded images that the ranks of a host share. The run is
+    refused if the images need more. 0: no cache."""
     threads: Count = 0
     """Number of decoder threads per rank. 0: the cores of the host divided by its ranks."""
     workers: Count = 1
     """loader cpu: number of worker processes. 0: decode in the training process."""
     prefetch: PositiveCount = 4
-    """Number of batches that are prepared in advance."""
+    """Number of batches that the loader prepares in advance."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, problem) for each key that contradicts another one."""

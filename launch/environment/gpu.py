@@ -70,7 +70,7 @@ class Driver:
         return number.value if counted else 0
 
     def gpu(self, index: int) -> Gpu:
-        """Return name and compute capability of ``mx.gpu(index)``.
+        """Return the name and the compute capability of ``mx.gpu(index)``.
 
         Raises
         ------
@@ -140,7 +140,7 @@ def choose_device(device: str, gpus: int, local_rank: int, local_size: int) -> t
         )
     if gpus:
         # Horovod: all ranks must use the same kind of device, because it decides how they exchange
-        # gradients.  The CPU for all ranks would be a hundred times slower.
+        # gradients.  Using the CPU on all ranks would be a hundred times slower.
         raise ConfigError(
             f"run.device: 'auto' requires one GPU per rank, got {local_size} ranks and "
             f"{_gpus(gpus)} on this host; start {gpus} (-np {gpus}), or use run.device=cpu; under "
@@ -204,7 +204,7 @@ def require_supported_gpu(index: int) -> str:
     try:
         wheel = version(WHEEL)
     except PackageNotFoundError:
-        return ""  # another build, as in NVIDIA's images
+        return ""  # MXNet is another build, as in NVIDIA's images
     driver = Driver()
     gpu = driver.gpu(index)
     if not supports_capability(gpu.capability):

@@ -41,7 +41,7 @@ def main() -> int:
             return 1
         paths = [str(STUB_FOLDER), os.environ.get("LD_LIBRARY_PATH", "")]
         environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
-        environment["MXNET_CUDA_LIB_CHECKING"] = "0"  # else MXNet warns of the stub
+        environment["MXNET_CUDA_LIB_CHECKING"] = "0"  # MXNet would warn of the stub
         # The dynamic linker reads LD_LIBRARY_PATH only when a process starts.
         arguments = [sys.executable, "-m", "launch.environment.gpu_check"]
         os.execve(sys.executable, arguments, environment)

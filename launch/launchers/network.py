@@ -13,7 +13,7 @@ from launch.launchers.options import UsageError
 LOOPBACK = "127.0.0.1"
 
 
-def own_address(hosts: Sequence[str], interface: str | None = None) -> str:
+def find_own_address(hosts: Sequence[str], interface: str | None = None) -> str:
     """Return the IPv4 address of this host that the other hosts connect to.
 
     Parameters
@@ -30,7 +30,7 @@ def own_address(hosts: Sequence[str], interface: str | None = None) -> str:
         address.
     """
     if interface is not None:
-        return address_of(interface)
+        return find_address(interface)
     for host in hosts:
         address = _source_address(host)
         if address is not None and not address.startswith("127."):
@@ -43,7 +43,7 @@ def own_address(hosts: Sequence[str], interface: str | None = None) -> str:
     )
 
 
-def address_of(interface: str) -> str:
+def find_address(interface: str) -> str:
     """Return the IPv4 address of a network interface of this host.
 
     Raises
@@ -61,7 +61,7 @@ def address_of(interface: str) -> str:
     )
 
 
-def interface_towards(address: str) -> str:
+def find_interface(address: str) -> str:
     """Return the network interface of the route from this host to an address.
 
     Raises

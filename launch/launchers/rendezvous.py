@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def rendezvous(hosts: Sequence[Host]) -> Iterator[int]:
-    """Run a rendezvous server for the ranks of all hosts; yield its port on this host."""
+def run_rendezvous_server(hosts: Sequence[Host]) -> Iterator[int]:
+    """Run the server for the ranks of all hosts on this host; yield its port."""
     from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
     from horovod.runner.http.http_server import RendezvousServer
 

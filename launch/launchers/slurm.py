@@ -15,9 +15,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from launch.launchers.network import own_address
+from launch.launchers.network import find_own_address
 from launch.launchers.options import INTERFACE_HELP, Host, Parser, UsageError, format_plan
-from launch.launchers.rendezvous import rendezvous
+from launch.launchers.rendezvous import run_rendezvous_server
 from launch.launchers.slurm_job import read_job
 from launch.launchers.supervise import ROOT, Reader, supervise
 
@@ -72,11 +72,11 @@ def main(argv: Sequence[str]) -> int:
             command = build_command(os.environ, hosts, arguments, "ADDRESS", 0, interface)
             print(format_plan(hosts, command, ROOT).replace("ADDRESS:0", "ADDRESS:PORT"))
             return 0
-        address = own_address([host.name for host in hosts], options.network_interface)
+        address = find_own_address([host.name for host in hosts], options.network_interface)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    with rendezvous(hosts) as port:
+    with run_rendezvous_server(hosts) as port:
         interface = options.network_interface
         command = build_command(os.environ, hosts, arguments, address, port, interface)
         return supervise(command, os.environ, SrunReader(os.environ["SLURM_JOB_ID"]))

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from launch.launchers.network import interface_towards
+from launch.launchers.network import find_interface
 from launch.launchers.options import Parser, UsageError
 from launch.launchers.slurm_job import rank_environment
 from launch.launchers.supervise import TRAIN
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
         options, arguments = parser.split(argv)
         address, _, port = options.rendezvous.rpartition(":")
         # By route, not by name: nodes may have different names for their interfaces.
-        interface = options.network_interface or interface_towards(address)
+        interface = options.network_interface or find_interface(address)
         environment = rank_environment(os.environ, address, int(port), interface)
     except UsageError as error:
         print(error, file=sys.stderr)

@@ -82,7 +82,7 @@ class HorovodrunReader(Reader):
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
         if prefix := self._prefix.match(line):
             text = line[prefix.end() :]
-            # The shell of a rank prints "Terminated" when horovodrun kills it after another failed.
+            # The shell of a rank prints "Terminated" when horovodrun kills it.
             hidden = text == "Terminated" or (prefix[2] == "stdout" and prefix[1] != "0")
             return None if hidden else (text, prefix[2])
         if match := self._exit_message.match(line):

@@ -90,8 +90,7 @@ class HorovodComm(Comm):
     _reductions: Iterator[int] = field(default_factory=itertools.count, compare=False)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        # Horovod: sums the gathered values here instead of allreduce, so that counts and flags are
-        # exact.
+        # Horovod: allgather and a sum on the host keep counts and flags exact; allreduce would not.
         values = np.ascontiguousarray(values, dtype=np.float64)
         return self.gather(values[None]).sum(axis=0)
 
@@ -197,7 +196,7 @@ def nccl_release() -> str:
 
 
 class NoLink(ValueError):
-    """The NVIDIA driver has no library of the name that Horovod loads."""
+    """Missing library ``libcuda.so``, the name under which Horovod loads the NVIDIA driver."""
 
 
 def require_driver_link() -> None:
@@ -235,7 +234,7 @@ CYCLE_MS = "5"
 
 
 class NoConnection(ValueError):
-    """This rank cannot connect to the others, so the ranks cannot agree on the error either."""
+    """Failure to connect to the other ranks, so that the ranks cannot agree on an error."""
 
 
 def connect() -> Comm:

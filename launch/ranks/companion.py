@@ -33,10 +33,10 @@ from launch.ranks.lifeline import OUTPUT_CLOSED, Chain, Lifeline, obeys_hangup, 
 LOG = "train.log"
 LAUNCHER_ENCODING_VARIABLE = "RANK_LAUNCHERS_ENCODING"
 """Variable with the encoding of the launcher's output, set if the rank has changed its own."""
-POLL_S = 0.25  # between two checks of the launcher
-STOP_S = 3.5  # from SIGTERM to SIGKILL, so that all ranks end within 5 s of their launcher
-FLUSH_TIMEOUT_S = 5.0  # for a slow reader to read the remaining output of an ended rank
-MAX_PENDING_BYTES = 1 << 20  # of output that a slow reader has not read yet
+POLL_S = 0.25  # seconds between two checks of the launcher
+STOP_S = 3.5  # seconds from SIGTERM to SIGKILL; all ranks then end within 5 s of their launcher
+FLUSH_TIMEOUT_S = 5.0  # seconds for a slow reader to read the last output of an ended rank
+MAX_PENDING_BYTES = 1 << 20  # limit of the output that a slow reader has not read yet
 MAX_LINE_BYTES = 1 << 16
 READ_BYTES = 1 << 16
 
@@ -231,7 +231,7 @@ class Companion:
                 self._check_launcher()
                 if (
                     read_start_time(self._rank) != self._started
-                ):  # its children may hold the pipes open
+                ):  # children of the rank may hold the pipes open
                     self._drain(open_pipes)
                     open_pipes.clear()
         until = time.monotonic() + FLUSH_TIMEOUT_S
@@ -253,7 +253,7 @@ class Companion:
     def _drain(self, pipes: set[int]) -> None:
         for descriptor in pipes:
             os.set_blocking(descriptor, False)
-            with contextlib.suppress(BlockingIOError):  # a child of the rank may hold it open
+            with contextlib.suppress(BlockingIOError):  # a child of the rank may hold the pipe open
                 while data := os.read(descriptor, READ_BYTES):
                     self._handle(self._pipes[descriptor], data)
 
@@ -296,9 +296,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def main(argv: list[str]) -> int:
     """Run the companion of the rank that the arguments name."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the rank handles them
+        signal.signal(number, signal.SIG_IGN)  # only the rank handles these signals
     if obeys_hangup():
-        signal.signal(signal.SIGHUP, lambda *_: None)  # SIG_IGN would mean nohup
+        signal.signal(signal.SIGHUP, lambda *_: None)  # obeys_hangup takes SIG_IGN for nohup
     rank, stdout, stderr, control = map(int, argv[:4])
     Companion(rank, stdout, stderr, control, Chain.parse(argv[4])).run()
     return 0

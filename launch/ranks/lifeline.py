@@ -30,8 +30,8 @@ LAUNCHERS = ("launch.local", "launch.hosts", "launch.slurm", "horovod.runner")
 """Prefixes of modules that start ranks when run with ``python -m``."""
 SERVERS = ("sshd", "slurmstepd", "orted", "prted", "mpirun", "prterun")
 """Prefixes of the names of programs that start ranks for a launcher on another host."""
-CONNECT_INTERVAL_S = 1.0  # between two connections of a rank to the rendezvous server
-MAX_CONNECTIONS_PER_S = 256  # of all ranks together
+CONNECT_INTERVAL_S = 1.0  # seconds between two connections of a rank to the rendezvous server
+MAX_CONNECTIONS_PER_S = 256  # limit for the connections of all ranks to the rendezvous server
 OUTPUT_CLOSED = "the reader of the output has closed its pipe"
 _PR_SET_PDEATHSIG = 1
 

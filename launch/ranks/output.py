@@ -19,7 +19,7 @@ from launch.ranks.companion import LAUNCHER_ENCODING_VARIABLE
 from launch.ranks.lifeline import find_chain
 
 COMPANION = Path(__file__).with_name("companion.py")
-COMPANION_TIMEOUT_S = 6.0  # longer than FLUSH_TIMEOUT_S of the companion
+COMPANION_TIMEOUT_S = 6.0  # seconds; longer than the companion's FLUSH_TIMEOUT_S
 
 
 class Output:

@@ -11,7 +11,7 @@ import yaml
 
 from assemble.inputs import open_inputs
 from assemble.model import make_model
-from assemble.run import Checkpointer, last_image, open_run
+from assemble.run import Checkpointer, count_run_images, open_run
 from launch.ranks.agreement import Refused
 from launch.ranks.comm import Comm
 from tests.assemble.configuration import make_config, make_synthetic
@@ -141,7 +141,10 @@ def test_the_classes_of_several_sets_are_recorded(make_records, tmp_path):
     ],
 )
 def test_the_first_limit_ends_the_run(overrides, images):
-    assert last_image(make_synthetic(*overrides), epoch_images=100, global_batch_size=8) == images
+    assert (
+        count_run_images(make_synthetic(*overrides), epoch_images=100, global_batch_size=8)
+        == images
+    )
 
 
 def test_schedules_follow_the_configuration(begin):
