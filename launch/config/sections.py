@@ -67,8 +67,8 @@ class DataConfig:
     """Minimum number of images per person. People with fewer images are removed and the remaining
     labels are renumbered from 0. 0: keep everyone."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
-    """dali: the loader of this project, with DALI or the native decoder. cpu: the Gluon DataLoader, a
-    baseline. synthetic: one fixed batch, repeated."""
+    """dali: the loader of this project, with DALI or the native decoder. cpu: the Gluon DataLoader,
+    a baseline. synthetic: one fixed batch, repeated."""
     reader: Literal["random", "blocks", "window"] = "random"
     """Order of the images. random: a new permutation of all images every epoch. blocks: blocks of
     consecutive images in random order, for disks with slow seeks. window: a sequential scan
@@ -85,8 +85,8 @@ class DataConfig:
     num_classes: Count = 0
     """Number of people (classes). 0: read it from the property file or from the labels."""
     window: PositiveCount = 16384
-    """reader blocks: number of images per window; the images of all blocks in a window are shuffled.
-    reader window: size of the shuffle buffer in images."""
+    """reader blocks: number of images per window, whose blocks are shuffled together. reader
+    window: size of the shuffle buffer in images."""
     block: PositiveCount = 128
     """reader blocks: number of consecutive images per block."""
     images_per_person: Annotated[int, at_least(0, "4 is usual")] = 0

@@ -134,20 +134,20 @@ def test_triplets_are_mined_if_a_bag_is_configured(make):
         *("data.batch_size=6", "data.images_per_person=3", "data.bag=18"),
         *("head.name=angular_triplet", "head.mining=blocks", "head.margin=3"),
     )
-    said = []
-    bags = mine_triplets(config, loader, model, run, Comm(), said.append)
+    message = []
+    bags = mine_triplets(config, loader, model, run, Comm(), message.append)
     assert isinstance(bags, Bags) and bags.images_per_epoch == loader.images_per_epoch
     batch = next(bags)
     anchor, positive, negative = batch.label.asnumpy().reshape(3, 2)
     assert (anchor == positive).all() and (anchor != negative).all()
     assert type(batch) is type(next(loader))
-    assert np.isfinite(batch.image.asnumpy()).all() and said[0].startswith("bag at epoch 0, ")
+    assert np.isfinite(batch.image.asnumpy()).all() and message[0].startswith("bag at epoch 0, ")
 
 
 @pytest.mark.parametrize(
-    ("freed", "said"), [((0, 0), ""), ((1 << 20, 1), "removed 2 MiB of decoded images")]
+    ("freed", "message"), [((0, 0), ""), ((1 << 20, 1), "removed 2 MiB of decoded images")]
 )
-def test_rank_0_reports_the_stale_caches_of_all_hosts(monkeypatch, capsys, freed, said):
+def test_rank_0_reports_the_stale_caches_of_all_hosts(monkeypatch, capsys, freed, message):
     class Both(Comm):
         def gather_json(self, value):
             return [None, None] if value is None else [*freed]
@@ -155,6 +155,6 @@ def test_rank_0_reports_the_stale_caches_of_all_hosts(monkeypatch, capsys, freed
     monkeypatch.setattr(module, "remove_left_caches", lambda records, mib: freed[0])
     inputs = SimpleNamespace(records=None)
     drop_stale_caches(make_synthetic(), inputs, Both())
-    assert capsys.readouterr().out.startswith(said)
+    assert capsys.readouterr().out.startswith(message)
     drop_stale_caches(make_synthetic(), inputs, Both(1, 2))  # other ranks print nothing
     assert capsys.readouterr().out == ""

@@ -22,7 +22,7 @@ def home(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "whole"),
+    ("text", "path"),
     [
         ("~", "/home/me"),
         ("~/faces", "/home/me/faces"),
@@ -32,9 +32,9 @@ def home(monkeypatch):
         ("", ""),
     ],
 )
-def test_home_folders_are_expanded(text, whole):
-    assert expand_home(text) == whole
-    assert home_path(text) == Path(whole)
+def test_home_folders_are_expanded(text, path):
+    assert expand_home(text) == path
+    assert home_path(text) == Path(path)
 
 
 def test_the_home_folder_of_another_user_is_expanded():

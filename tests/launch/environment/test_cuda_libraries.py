@@ -230,6 +230,6 @@ def test_the_gpu_environment_trains_a_step():
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()[-1]
-    assert said.startswith("mxnet 1.9.1: CUDA, CUDNN, NCCL on; num_gpus ")
-    assert "trained a step on cpu(0)" in said
+    message = done.stdout.splitlines()[-1]
+    assert message.startswith("mxnet 1.9.1: CUDA, CUDNN, NCCL on; num_gpus ")
+    assert "trained a step on cpu(0)" in message

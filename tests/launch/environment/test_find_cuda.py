@@ -40,8 +40,8 @@ def find_cuda(tmp_path):
 
     def find(on_path: Path | None = None, **environment: str) -> tuple[str, str, str]:
         program = (
-            'set -euo pipefail; said=""; say() { said=$*; }; . launch/environment/horovod.sh; '
-            'find_cuda_11; printf "%s\\n" "$cuda_home" "$cuda_cxx" "$said"'
+            'set -euo pipefail; text=""; say() { text=$*; }; . launch/environment/horovod.sh; '
+            'find_cuda_11; printf "%s\\n" "$cuda_home" "$cuda_cxx" "$text"'
         )
         path = f"{on_path / 'bin'}:{tools}" if on_path else str(tools)
         done = subprocess.run(
@@ -52,8 +52,8 @@ def find_cuda(tmp_path):
             text=True,
         )
         assert (done.returncode, done.stderr) == (0, "")
-        home, cxx, said = done.stdout.splitlines()
-        return home, Path(cxx).name, said
+        home, cxx, message = done.stdout.splitlines()
+        return home, Path(cxx).name, message
 
     return find
 
@@ -101,5 +101,5 @@ def test_an_unusable_nvcc_is_reported(release, takes, found, find_cuda, tmp_path
 
 @pytest.mark.skipif(has_cuda_11(), reason="this machine has CUDA 11 in /usr/local")
 def test_a_missing_nvcc_is_reported(find_cuda):
-    home, _, said = find_cuda()
-    assert home == "" and said.endswith("of CUDA 11, got no nvcc (docs/gpu.md)")
+    home, _, message = find_cuda()
+    assert home == "" and message.endswith("of CUDA 11, got no nvcc (docs/gpu.md)")

@@ -73,13 +73,13 @@ def test_a_driver_without_gpus_reports_its_version(use_driver):
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [(11000, "11.0"), (11040, "11.4"), (11070, "11.7"), (10020, "10.2")]
+    ("version", "release"), [(11000, "11.0"), (11040, "11.4"), (11070, "11.7"), (10020, "10.2")]
 )
-def test_fusion_is_disabled_with_older_drivers(version, said, use_driver, from_wheel, fusion):
+def test_fusion_is_disabled_with_older_drivers(version, release, use_driver, from_wheel, fusion):
     use_driver(80, 80, version=version)
     assert gpu.require_supported_gpu(1) == (
-        f"driver: MXNet's operator fusion requires CUDA 11.8, got a driver for CUDA {said}; fusion "
-        "is off (MXNET_USE_FUSION=0), which is slower: install driver 520.61.05 or newer"
+        f"driver: MXNet's operator fusion requires CUDA 11.8, got a driver for CUDA {release}; "
+        "fusion is off (MXNET_USE_FUSION=0), which is slower: install driver 520.61.05 or newer"
     )
     assert fusion() == "0"
 
@@ -96,8 +96,8 @@ def test_the_fusion_setting_of_the_user_has_precedence(use_driver, from_wheel, f
     monkeypatch.setenv(gpu.FUSION_VARIABLE, "0")
     assert "fusion is off (MXNET_USE_FUSION=0)" in gpu.require_supported_gpu(0)
     monkeypatch.setenv(gpu.FUSION_VARIABLE, "1")
-    said = gpu.require_supported_gpu(0)
-    assert said.endswith(
+    message = gpu.require_supported_gpu(0)
+    assert message.endswith(
         " and MXNET_USE_FUSION=1, with which the first step fails; set MXNET_USE_FUSION=0, or "
         "install driver 520.61.05 or newer"
     )
@@ -161,14 +161,16 @@ def test_a_notice_explains_why_the_cpu_is_used(
     )
 
 
-@pytest.mark.parametrize(("capability", "said"), [(90, "9.0"), (37, "3.7")])
-def test_gpus_that_the_wheel_does_not_support_are_refused(capability, said, use_driver, from_wheel):
+@pytest.mark.parametrize(("capability", "shown"), [(90, "9.0"), (37, "3.7")])
+def test_gpus_that_the_wheel_does_not_support_are_refused(
+    capability, shown, use_driver, from_wheel
+):
     use_driver(80, capability)
     with pytest.raises(ConfigError) as caught:
         gpu.require_supported_gpu(1)
     assert str(caught.value) == (
         "run.device: mxnet-cu112 1.9.1 supports GPUs with compute capability 5.0 to 8.9, got "
-        f"Fake GPU 1 with compute capability {said} as GPU 1; use NVIDIA's NGC MXNet image 24.06 "
+        f"Fake GPU 1 with compute capability {shown} as GPU 1; use NVIDIA's NGC MXNet image 24.06 "
         "(docker/README.md), or run.device=cpu"
     )
 

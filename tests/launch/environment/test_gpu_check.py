@@ -61,8 +61,8 @@ def test_unsupported_gpus_are_reported_with_their_indices(check):
 
 def test_unsupported_gpus_of_one_model_share_a_notice():
     hopper = gpu.Gpu("NVIDIA H100", (9, 0))
-    (said,) = gpu_check.unsupported_notices([hopper, gpu.Gpu("NVIDIA A100", (8, 0)), hopper])
-    assert said.startswith("GPU 0, 2: ") and "got NVIDIA H100 with compute" in said
+    (message,) = gpu_check.unsupported_notices([hopper, gpu.Gpu("NVIDIA A100", (8, 0)), hopper])
+    assert message.startswith("GPU 0, 2: ") and "got NVIDIA H100 with compute" in message
 
 
 def test_supported_gpus_cause_no_notice(check):

@@ -87,18 +87,18 @@ def test_the_environment_can_be_created_before_pyproject_is_copied(tmp_path):
 
 
 def test_byte_code_does_not_recompile_the_operators(machine):
-    for place in ("ops/__pycache__", "ops/native/gpu/__pycache__", "ops/native/gpu"):
-        folder = machine.train / place
+    for path in ("ops/__pycache__", "ops/native/gpu/__pycache__", "ops/native/gpu"):
+        folder = machine.train / path
         folder.mkdir(exist_ok=True)
         (folder / "nvcc.cpython-311.pyc").write_bytes(b"byte code")
-        assert machine.done(SETUP) == "", place
+        assert machine.done(SETUP) == "", path
 
 
 def test_changed_sources_recompile_the_operators(machine):
     before = stamps(machine)
-    for place in ("ops/new.py", "ops/native/gpu/new.cu", "ops/native/two words.h"):
-        (machine.train / place).write_text("new")
-        assert "compiling the fused operators" in machine.done(SETUP), place
+    for path in ("ops/new.py", "ops/native/gpu/new.cu", "ops/native/two words.h"):
+        (machine.train / path).write_text("new")
+        assert "compiling the fused operators" in machine.done(SETUP), path
         assert machine.calls[-1] == "-m ops"
         after = stamps(machine)
         assert [name for name in after if after[name] != before[name]] == ["ops"]
@@ -113,8 +113,8 @@ def test_without_a_compiler_the_operators_are_skipped(machine, venv, stamp):
     file.unlink() if stamp is None else file.write_text(stamp)
     before = machine.calls
     machine.no_compilers()
-    said = machine.done(f"{SETUP} {venv}")
-    assert said == (
+    message = machine.done(f"{SETUP} {venv}")
+    assert message == (
         "set-up: the fused operators are not compiled: no C++ compiler was found; install one: "
         "apt-get install g++\n"
     )

@@ -57,8 +57,8 @@ def test_cores_per_task_and_interface_are_passed_to_srun(environment, capsys):
     environment["SLURM_CPUS_PER_TASK"] = "6"
     _, command = dry_run(capsys, "--network-interface", "eth1")
     assert "--cpus-per-task=6" in command
-    place = command.index("--network-interface")
-    assert command[place + 1] == "eth1" and place > command.index("launch.launchers.slurm_rank")
+    index = command.index("--network-interface")
+    assert command[index + 1] == "eth1" and index > command.index("launch.launchers.slurm_rank")
 
 
 def test_unequal_nodes_have_no_ntasks_per_node(environment, capsys):
@@ -92,7 +92,7 @@ srun: error: gpu01: tasks 0,2-7: Terminated
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "shown"),
+    ("message", "code", "shown"),
     [
         (REFUSED, 2, "run_train: data.records: no such file\n"),
         (KILLED, 137, KILLED),
@@ -103,11 +103,11 @@ srun: error: gpu01: tasks 0,2-7: Terminated
     ],
     ids=["refused", "killed", "stopped", "crashed", "other", "nothing ended"],
 )
-def test_the_first_exit_message_of_srun_is_the_exit_code(said, code, shown, capsys):
+def test_the_first_exit_message_of_srun_is_the_exit_code(message, code, shown, capsys):
     reader = SrunReader("7")
-    print_output(io.StringIO(said), "stderr", reader, None)
+    print_output(io.StringIO(message), "stderr", reader, None)
     assert reader.code == code
-    assert capsys.readouterr().err == (said if shown is None else shown)
+    assert capsys.readouterr().err == (message if shown is None else shown)
 
 
 def test_output_of_a_rank_is_not_parsed_as_a_message_of_srun(capsys):

@@ -150,8 +150,8 @@ def test_all_ranks_return_the_exit_code_of_the_reason(reason, code, capsys):
             raise reason
 
     assert on_ranks(3, lambda comm: exit_together(comm, work)) == [code] * 3
-    said = f"run_train: {reason}\n" if reason else ""
-    assert capsys.readouterr() == ("", said)  # rank 0 prints it
+    message = f"run_train: {reason}\n" if reason else ""
+    assert capsys.readouterr() == ("", message)  # rank 0 prints it
 
 
 def test_the_message_is_printed_before_any_rank_exits(monkeypatch):
@@ -176,8 +176,8 @@ def test_the_message_is_printed_before_any_rank_exits(monkeypatch):
 def test_local_rank_0_reports_a_missing_connection(monkeypatch, capsys):
     slept = []
     monkeypatch.setattr(agreement, "time", SimpleNamespace(sleep=slept.append))
-    for local_rank, said, waits in (("0", "run_train: no name\n", []), ("3", "", [2.0])):
+    for local_rank, message, waits in (("0", "run_train: no name\n", []), ("3", "", [2.0])):
         slept.clear()
         monkeypatch.setenv("HOROVOD_LOCAL_RANK", local_rank)
         assert exit_alone(NoConnection("no name")) == 2
-        assert capsys.readouterr() == ("", said) and slept == waits
+        assert capsys.readouterr() == ("", message) and slept == waits

@@ -100,13 +100,13 @@ def ranks_chain(monkeypatch, names, launchers):
     ids=["launch.local", "horovodrun", "ssh", "slurm", "shell"],
 )
 def test_every_process_up_to_the_launcher_is_watched(names, watched, monkeypatch):
-    for place in range(len(names)):
+    for index in range(len(names)):
         alive, chain = ranks_chain(monkeypatch, names, {"horovodrun", "local"})
         line = Lifeline(Chain.parse(str(chain)), {})
         assert line.loss_reason() == ""
-        del alive[11 + place]
-        ended = f"process {11 + place}, which started this rank, has ended"
-        assert line.loss_reason() == (ended if place < watched else "")
+        del alive[11 + index]
+        ended = f"process {11 + index}, which started this rank, has ended"
+        assert line.loss_reason() == (ended if index < watched else "")
 
 
 @pytest.mark.parametrize("names", [["sshd"], ["slurmstepd"], []])
