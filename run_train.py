@@ -4,29 +4,29 @@
 One rank:       python run_train.py --cfg demo.yaml
 Several ranks:  horovodrun -np 8 python run_train.py --cfg mbf_arcface.yaml data.records=FOLDER
 
-The composition root and table of contents: configuration -> inputs, run, loader, model -> loop.
-assemble/ holds the chapters; with this file it alone sees the whole configuration.
+This program builds all parts of a run: configuration -> inputs, run, loader, model -> loop.  The
+functions are in assemble/; only they and this file receive the whole configuration.
 """
 
 from __future__ import annotations
 
-from launch.ranks.lifeline import tie_forks
+from launch.ranks.lifeline import kill_forks_at_exit
 from launch.ranks.malloc import keep_memory
-from launch.ranks.output import attach
+from launch.ranks.output import attach_companion
 from launch.ranks.threads import share_cores
 
 OUTPUT = None
-if __name__ == "__main__":  # first of all: the rest takes seconds, and the launcher may end in them
-    OUTPUT = attach()
-    tie_forks()
+if __name__ == "__main__":  # before the imports below: they take seconds, and the launcher may end
+    OUTPUT = attach_companion()
+    kill_forks_at_exit()
 THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
-keep_memory()  # before there are threads
+keep_memory()  # before any thread starts
 
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from assemble.inputs import data_line, open_inputs
+from assemble.inputs import data_summary, open_inputs
 from assemble.loader import drop_stale_caches, make_loader, mine_triplets
 from assemble.model import choose_operators, make_model, make_verify
 from assemble.rules import read_config
@@ -34,9 +34,9 @@ from assemble.run import Checkpointer, open_run
 from launch.environment.provenance import versions
 from launch.ranks.agreement import (
     agree,
+    exit_alone,
+    exit_together,
     gather_notices,
-    leaving_alone,
-    leaving_together,
     require_equal,
 )
 from launch.ranks.comm import Comm, NoConnection, connect
@@ -46,39 +46,39 @@ from training.report import announce, reporting
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line; return 0, 1 (training failed), 2 (usage or data) or 143 (stopped)."""
+    """Run a command line; return 0, 1 (training failed), 2 (usage or data) or 143 (stopped)."""
     try:
         comm = connect()
     except NoConnection as error:
-        return leaving_alone(error)
+        return exit_alone(error)
 
     def work() -> None:
         with ExitStack() as at_end:
             train(argv, comm, at_end)
 
-    return leaving_together(comm, work)
+    return exit_together(comm, work)
 
 
 def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
-    """Compose the parts and run them; every fault is raised on all ranks alike.
+    """Build all parts of a run and train; if any rank fails, all ranks raise the same error.
 
-    What must be closed however it ends is given to ``at_end``.
+    ``at_end`` receives the functions that release resources; the caller always closes it.
     """
     config = agree(comm, lambda: read_config(argv))
-    if isinstance(config, str):  # the answer to a question such as --help
+    if isinstance(config, str):  # the text that --help or --version requests
         if comm.rank == 0:
             print(config, flush=True)
         return
     inputs = agree(comm, lambda: open_inputs(config, comm))
     require_equal(comm, config.to_dict(), "configuration")
-    require_equal(comm, inputs.of_all_ranks(), "data")
+    require_equal(comm, inputs.shared_facts(), "data")
     drop_stale_caches(config, inputs, comm)
 
     run = open_run(config, inputs, comm, at_end)
-    if OUTPUT and run.folder.is_dir():  # Horovod: another host may not have the folder
-        OUTPUT.keep_in(run.folder)
+    if OUTPUT and run.folder.is_dir():  # Horovod: other hosts may not have it
+        OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
-    # The loader first: its worker processes fork before MXNet has threads.
+    # The loader first: its worker processes must fork before MXNet starts threads.
     loader, decode, loader_notices = agree(
         comm, lambda: make_loader(config, inputs, run, comm, THREADS)
     )
@@ -93,7 +93,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         log,
         run,
         ranks={"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
-        data=data_line(config, inputs, comm.size),
+        data=data_summary(config, inputs, comm.size),
         notices=[*notices, operators, *loader_notices, model_notice, comm.notice(inputs.ctx)],
     )
     loop = Loop(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration to objects: with run_train.py the only code that sees the whole configuration."""
+"""Construction of a run; only this folder and run_train.py receive the whole configuration."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loader of a rank, from the run's position on, and the triplets chosen from its batches."""
+"""The data loader of a rank, and triplet mining on its batches."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ if TYPE_CHECKING:
 
 
 def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
-    """Remove decoded images that killed runs have left on the hosts, and say so."""
+    """Remove the decoded-image caches of killed runs on all hosts, and print their size."""
     mib = config.data.decoded_cache_mib
     freed = agree(comm, lambda: remove_left_caches(inputs.records, mib))
     freed = sum(comm.gather_json(freed))
-    if freed and comm.rank == 0:  # at once: the run may be refused before it has a log
-        print(f"removed {-(-freed >> 20)} MiB of decoded pictures, left by killed runs", flush=True)
+    if freed and comm.rank == 0:  # printed now, because the run may fail before it has a log
+        print(f"removed {-(-freed >> 20)} MiB of decoded images of killed runs", flush=True)
 
 
 def make_loader(
     config: Config, inputs: Inputs, run: Run, comm: Comm, threads: int
 ) -> tuple[Any, str, list[str]]:
-    """Return the loader of this rank, the name of its decoder, and notices.
+    """Return the loader of this rank, the name of its decoder, and notices for the log.
 
     Parameters
     ----------
+    config, inputs, run, comm
+        Configuration, inputs and position of the run; communication with the other ranks.
     threads
-        Share of this rank in the cores, for ``data.threads=0``.
+        Number of decoder threads for ``data.threads=0``.
     """
     data, threads = config.data, config.data.threads or threads
     augmentation = make_augmentation(data)
@@ -79,7 +81,7 @@ def make_loader(
 
 
 def make_augmentation(data: DataConfig) -> Augmentation:
-    """Return what is done to the images."""
+    """Return the augmentation that the section ``data`` describes."""
     return Augmentation(
         mirror=data.mirror,
         color_jitter=data.color_jitter,
@@ -95,13 +97,13 @@ def make_augmentation(data: DataConfig) -> Augmentation:
 def choose_decoder(
     config: Config, inputs: Inputs, comm: Comm, augmentation: Augmentation, threads: int
 ) -> tuple[str, str]:
-    """Return the name of the decoder that ``data.decode`` stands for, and a notice or ""."""
+    """Return the name of the decoder for ``data.decode``, and a notice for the log or ""."""
     data = config.data
     if data.decode != "auto":
         return data.decode, ""
     if data.loader != "dali" or inputs.records is None:
         return "cpu", ""
-    # Horovod: it gathers, so nothing before it may fail on one rank alone.
+    # Horovod: the function calls a collective, so no single rank may fail before it.
     return choose_decode_path(
         inputs.records,
         batch_size=data.batch_size,
@@ -115,12 +117,14 @@ def choose_decoder(
 def mine_triplets(
     config: Config, loader: Any, model: Model, run: Run, comm: Comm, say: Callable[[str], None]
 ) -> Any:
-    """Return batches of triplets chosen from bags of the loader's; without data.bag the loader.
+    """Return a loader of mined triplets if ``data.bag`` is set; otherwise return ``loader``.
 
     Parameters
     ----------
+    config, loader, model, run, comm
+        Configuration, loader and model of this rank; position of the run; communication.
     say
-        Takes a line for the log.
+        Function that writes a line to the log.
     """
     if not config.data.bag:
         return loader

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model of a rank: net, head and trainer, equal on all ranks, and its verification."""
+"""Net, head and trainer of a rank, and the verification of the net."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def choose_operators(config: Config, inputs: Inputs) -> str:
-    """Choose the operators for the device of this rank; return the sentence for the log."""
+    """Choose native or plain operators for the device of this rank; return a notice for the log."""
     return ops.use(config.run.operators, inputs.ctx.device_type, inputs.ctx.device_id)
 
 
 def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Model, str]:
-    """Return the model, with the weights that the run continues or starts with, and a notice."""
+    """Return the model with initial, pretrained or resumed weights, and a notice for the log."""
     reseed(config.run.seed, 0, 0)  # the same initial weights on every rank
     net, head = agree(comm, lambda: make_blocks(config, inputs, comm))
     parameters, optim = collect_parameters(net, head), config.optim
@@ -48,7 +48,7 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
 def make_blocks(
     config: Config, inputs: Inputs, comm: Comm
 ) -> tuple[gluon.HybridBlock, gluon.HybridBlock]:
-    """Return net and head, initialised on the device and hybridized with static memory."""
+    """Return net and head, initialised on the device and hybridized with static allocation."""
     net = build_net(config.net.name, inputs.image_size, **config.net.options)
     step = {"momentum": config.optim.momentum, "weight_decay": config.optim.weight_decay}
     head = build_head(
@@ -66,7 +66,7 @@ def make_blocks(
 
 
 def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
-    """Load the checkpoint of this run, or the pretrained one of another; return a notice or ""."""
+    """Load the checkpoint of a resumed run or the pretrained weights; return a notice or ""."""
     if checkpoint:
         checkpoint.load_net_parameters(model.net, inputs.ctx)
         checkpoint.load_head_parameters(model.head, inputs.ctx)
@@ -75,8 +75,8 @@ def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
         inputs.pretrained.load_net_parameters(model.net, inputs.ctx)
         loaded = inputs.pretrained.load_matching_parameters(model.head, inputs.ctx)
         missing = sorted({*model.head._collect_params_with_prefix()} - {*loaded})
-        new = f"; new in the head: {', '.join(missing)}" if missing else ""
-        damaged = "".join(f"; passed over: {text}" for text in inputs.pretrained.damaged)
+        new = f"; initialised randomly: {', '.join(missing)} of the head" if missing else ""
+        damaged = "".join(f"; skipped: {text}" for text in inputs.pretrained.damaged)
         return f"starts from the weights of {inputs.pretrained.folder}{new}{damaged}"
     return ""
 
@@ -84,7 +84,7 @@ def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
 def make_verify(
     config: Config, inputs: Inputs, model: Model, comm: Comm
 ) -> Callable[[], dict[str, dict[str, Any]]] | None:
-    """Return the verification of the net, for all ranks together; None without sets."""
+    """Return a function that verifies the net on all ranks together; None without sets."""
     if not inputs.sets:
         return None
     compiled = ops.loader_kernels()

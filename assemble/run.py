@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run: its folder and checkpoint, where it stands and ends, its schedules; how it is saved."""
+"""A new or resumed run: its folder, position, end and schedules, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> Run:
-    """Return the run that the configuration starts or resumes, alike on all ranks.
+    """Start or resume the run that the configuration describes; all ranks return equal values.
 
-    Rank 0 chooses the folder and locks it until ``at_end``.
+    Rank 0 chooses the run folder and locks it; ``at_end`` releases the lock.
     """
     notices: tuple[str, ...] = ()
 
@@ -44,9 +44,11 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     checkpoint = agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
     state = checkpoint.state if checkpoint else {}
     global_batch_size = config.data.batch_size * comm.size
-    # Kept from the first start on: with another number of ranks an epoch drops another tail.
+    # Stored at the first start, because the size of an epoch depends on the number of ranks.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
-    end_images = state.get("end_images") or last_image(config, epoch_images, global_batch_size)
+    end_images = state.get("end_images") or count_run_images(
+        config, epoch_images, global_batch_size
+    )
     return Run(
         folder=Path(folder),
         checkpoint=checkpoint,
@@ -63,7 +65,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
 
 
 def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
-    """Return the run folder, locked, with the configuration written into it."""
+    """Choose and lock the run folder, and write the configuration into it."""
     plain = config.to_dict()
     chosen = choose_run(
         Path(config.run.dir),
@@ -81,15 +83,15 @@ def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
     return chosen
 
 
-def last_image(config: Config, epoch_images: int, global_batch_size: int) -> int:
-    """Return the images of the whole run."""
+def count_run_images(config: Config, epoch_images: int, global_batch_size: int) -> int:
+    """Return the number of images of the whole run: the lowest of its three limits."""
     train = config.train
     ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]
     return min(end for end in ends if end)
 
 
 def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return the learning rate as a function of the images used."""
+    """Return a function from the number of images used so far to the learning rate."""
     optim = config.optim
     return partial(
         schedule.learning_rate,
@@ -105,7 +107,7 @@ def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> An
 
 
 def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return the margin fraction as a function of the images used."""
+    """Return a function from the number of images used so far to the fraction of the margin."""
     train = config.train
     return partial(
         schedule.margin_fraction,
@@ -115,7 +117,7 @@ def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
 
 
 class Checkpointer:
-    """Writes the checkpoints of a run, on rank 0."""
+    """Writer of the checkpoints of a run; rank 0 uses it."""
 
     def __init__(self, config: Config, inputs: Inputs, run: Run, model: Model, *, ranks: int):
         self._run, self._model = run, model
@@ -137,7 +139,7 @@ class Checkpointer:
         }
 
     def save(self) -> None:
-        """Write a checkpoint of where the run stands; CheckpointError if that fails."""
+        """Write a checkpoint at the current position; raise CheckpointError if that fails."""
         progress = self._run.progress
         save_checkpoint(
             self._run.folder / "checkpoints",

@@ -15,6 +15,7 @@ from typing import Any
 from evaluation.pairs import CutOff, read_sets
 from evaluation.set_check import check_sets
 from launch.config.paths import expand_home
+from launch.environment.provenance import VersionAction
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation", description="Score a trained network."
     )
+    parser.add_argument("--version", action=VersionAction)
     commands = parser.add_subparsers(dest="command", required=True)
     verify = commands.add_parser("verify", help="accuracy on pairs of faces (.bin)")
     compare = commands.add_parser(
@@ -51,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="checkpoint or run folder of the baseline",
     )
     for command in (verify, compare):
+        command.add_argument("--version", action=VersionAction)
         command.add_argument(
             "--checkpoint",
             required=True,

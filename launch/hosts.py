@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of several hosts over ssh:  python -m launch.hosts"""
+"""Start ranks on several hosts over ssh:  python -m launch.hosts"""
 
 import sys
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of one host:  python -m launch.local"""
+"""Start ranks on this host:  python -m launch.local"""
 
 import sys
 

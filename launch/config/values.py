@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values as YAML gives them, read as a setting declares them."""
+"""Conversion of YAML values to the declared types of settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch.config.duration import Duration
 from launch.config.paths import expand_home
-from launch.config.sections import PATHS
+from launch.config.sections import PATH_KEYS
 
 if TYPE_CHECKING:
     from ranges import Setting
@@ -20,18 +20,22 @@ VARIABLE = r"\$\{(\w+)\}"
 
 
 def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -> Any:
-    """Return one value as its setting declares it; append what is wrong, then return None.
+    """Convert a YAML value to the type of its setting; if it is invalid, append to ``problems``.
 
     Parameters
     ----------
     declared
         The setting.
     value
-        What YAML gives: one entry may stand for a list of one.
+        Value from the YAML parser.  A list of one entry may be written as that entry.
     where
-        The key as ``section.key``, which begins each sentence.
+        The key as ``section.key``, the start of each error message.
     problems
-        Sentences so far.
+        List of error messages, changed in place.
+
+    Outputs
+    -------
+    The converted value; None if it is invalid.
     """
     if declared.entry:
         entries = value if isinstance(value, list) else [value]
@@ -48,21 +52,21 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
         if declared.kind is not str:
             return value
         text = _expand_variables(value, where, problems)
-        return expand_home(text) if where.partition("[")[0] in PATHS else text
+        return expand_home(text) if where.partition("[")[0] in PATH_KEYS else text
     except ValueError as error:
         problems.append(f"{where}: {error}")
         return None
 
 
 def name_hint(word: Any, known: Iterable[Any]) -> str:
-    """Return the end of a sentence about an unknown name: the nearest, or all known ones."""
+    """Return a hint on an unknown name: the most similar known name, or all known names."""
     names = [str(name) for name in known]
     near = difflib.get_close_matches(str(word), names, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
 
 
 def _exponent_note(declared: Setting, value: Any) -> str:
-    """Return what helps where YAML read a number without a dot, such as 5e-4, as text."""
+    """Return a hint if the value is a number that YAML reads as text, such as 5e-4; else ""."""
     if declared.kind is not float or not isinstance(value, str):
         return ""
     try:
@@ -72,7 +76,7 @@ def _exponent_note(declared: Setting, value: Any) -> str:
 
 
 def _expand_variables(text: str, where: str, problems: list[str]) -> str:
-    """Put environment variables in the place of ``${NAME}``."""
+    """Replace each ``${NAME}`` by the environment variable of that name."""
     problems.extend(
         f"{where}: the environment variable {name} is not set, got {text!r}; "
         f"run as {name}=... horovodrun ..."

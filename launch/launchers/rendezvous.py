@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Horovod's rendezvous server, for launchers that start the ranks themselves.
+"""Horovod's rendezvous server, for launchers that do not use horovodrun.
 
-The only importer of horovod.runner: it belongs to the process that starts the ranks and knows
-neither MXNet nor collectives, which are launch/ranks/comm.py's in the ranks.
+Only this module imports horovod.runner.  It runs in the launcher, without MXNet; the ranks import
+horovod.mxnet in launch/ranks/comm.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def rendezvous(hosts: Sequence[Host]) -> Iterator[int]:
-    """Serve the ranks of these hosts, on all addresses of this one; give the port."""
+def run_rendezvous_server(hosts: Sequence[Host]) -> Iterator[int]:
+    """Run the server for the ranks of all hosts on this host; yield its port."""
     from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
     from horovod.runner.http.http_server import RendezvousServer
 

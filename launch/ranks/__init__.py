@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every rank has: communication, agreement, threads, memory, its link to the launcher."""
+"""Parts of every rank: communication, agreement, threads, memory and link to the launcher."""

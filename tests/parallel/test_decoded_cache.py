@@ -117,7 +117,7 @@ def test_after_a_kill_the_next_run_uses_the_memory_or_frees_it(
         else:
             ended = started.wait()
             assert ended.code != 0, ended.everything
-            assert "removed 3 MiB of decoded pictures" in ended.stdout
+            assert "removed 3 MiB of decoded images" in ended.stdout
     if caches(memory):
         assert is_right(left, tiny_records) > 16
 
@@ -133,7 +133,7 @@ def test_after_a_kill_the_next_run_uses_the_memory_or_frees_it(
         assert set(now) == {left} and (not found or now[left] == inode)
     else:
         assert not now
-        assert ended.stdout.count("removed 5 MiB of decoded pictures") == len(found)
+        assert ended.stdout.count("removed 5 MiB of decoded images") == len(found)
     assert caches(memory) == set()
     assert read_losses(folder) == pytest.approx(losses, abs=1e-5)
 
@@ -148,7 +148,7 @@ def test_two_ranks_refuse_a_set_that_does_not_fit(tiny_records, elsewhere, tmp_p
         "got 1; raise it, or set it to 0"
     ) in ended.said, ended.everything
     assert "Traceback" not in ended.stderr
-    assert ended.stdout.count("removed 3 MiB of decoded pictures, left by killed runs") == 1
+    assert ended.stdout.count("removed 3 MiB of decoded images of killed runs") == 1
     assert caches(memory) == set()
 
 

@@ -48,8 +48,8 @@ def test_no_process_outlives_its_launcher_and_the_run_resumes(
 
 RANK = """
 import os, sys, time
-from launch.ranks.output import attach
-attach()
+from launch.ranks.output import attach_companion
+attach_companion()
 while True:
     print("rank", os.environ["HOROVOD_RANK"], "\\u9854", flush=True)
     time.sleep(0.01)

@@ -152,7 +152,7 @@ def checkpoint_that_is_none(folder: Path, records: Path, make: Callable[..., Pat
 
 def fused_centres_on_two_ranks(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     overrides = ["optim.fused_centres=true"]
-    return Fault(r"optim\.fused_centres: is for one rank, got 2 ranks", overrides=overrides)
+    return Fault(r"optim\.fused_centres: requires a single rank, got 2 ranks", overrides=overrides)
 
 
 def fused_centres_without_operators(
@@ -173,7 +173,7 @@ def native_decoder_without_operators(
 
 def decoder_of_gpus_without_one(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     overrides = ["data.decode=mixed", "run.device=cpu"]
-    return Fault(r"data\.decode: 'mixed' needs a GPU, got none", overrides=overrides)
+    return Fault(r"data\.decode: 'mixed' requires a GPU, got none", overrides=overrides)
 
 
 def bag_with_a_margin_that_rises(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
@@ -182,7 +182,7 @@ def bag_with_a_margin_that_rises(folder: Path, records: Path, make: Callable[...
         "head": {"name": "triplet", "mining": "blocks"},
         "train": {"margin_warmup": "10 %"},
     }
-    return Fault(r"data\.bag: chooses triplets by the whole margin, got", sections=sections)
+    return Fault(r"data\.bag: mines triplets with the full margin, got", sections=sections)
 
 
 def file_in_the_place_of_the_run_folder(
@@ -264,7 +264,7 @@ def test_other_data_on_one_rank(tiny_records, make_records, tmp_path):
     cfg = write_cfg(tmp_path, "faces")
     wrapper = ["sh", "-c", f'cd {tmp_path}/host-$HOROVOD_RANK; exec "$0" "$@"']
     ended = run(2, training(cfg), wrapper=wrapper)
-    sentence = r"data\.images: the ranks do not see the same, got 120 on rank 0 and 132 on rank 1"
+    sentence = r"data\.images: must be equal on all ranks, got 120 on rank 0 and 132 on rank 1"
     check_refusal(ended, sentence)
 
 
