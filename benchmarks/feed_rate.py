@@ -83,7 +83,7 @@ while os.getppid() == int(sys.argv[1]):
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    report.add_options(parser)
+    report.add_options(parser, SECONDS)
     parser.add_argument("--records", type=home_path, help="record set to read")
     parser.add_argument("--batch", type=int, default=128, help="images per batch (128)")
     parser.add_argument("--load", type=int, default=1, help="number of busy cores (1)")

@@ -79,7 +79,7 @@ def run(cupy: Any, ours: harness.Harness, stream: Any, arguments: argparse.Names
     arrays = agreement.Arrays(cupy.asarray, cupy.asnumpy)
     for result in agreement.compare(ours, arrays, arguments.check):
         wrong += not result.right()
-        verdict = "correct" if result.right() else "WRONG"
+        verdict = "right" if result.right() else "WRONG"
         print(f"{verdict}  {result.dtype}  {result.name:42} error {result.error:.1e}")
     rows: list[dict[str, Any]] = []
     for sizes, candidates in ((arguments.heads, heads), (arguments.layers, layers)):
@@ -203,8 +203,7 @@ def _sizes(text: str) -> list[tuple[int, ...]]:
     sizes = [tuple(int(side) for side in size.split("x")) for size in text.split(",")]
     if any(len(size) != 3 or min(size) < 1 for size in sizes):
         raise argparse.ArgumentTypeError(
-            f"--heads, --layers, --check: a size is three positive numbers, got {text}; write for "
-            "example 128x512x10572"
+            f"a size has three sides of 1 or more, got {text}; write for example 128x512x10572"
         )
     return sizes
 
@@ -215,13 +214,13 @@ def _cupy() -> Any:
 
         if not cupy.cuda.runtime.getDeviceCount():
             raise RequirementError(
-                "gpu: the benchmark needs an NVIDIA GPU, got none; run it on another machine"
+                "the benchmark needs an NVIDIA GPU, got none; run it on another machine"
             )
     except RequirementError:
         raise
     except Exception as error:  # also of the driver, whose exception classes are in CuPy
         raise RequirementError(
-            f"gpu: the benchmark needs an NVIDIA GPU, its driver and CuPy, got: {error}; on a "
+            f"the benchmark needs an NVIDIA GPU, its driver and CuPy, got: {error}; on a "
             "machine with a GPU install cupy-cuda11x, 12x or 13x"
         ) from None
     return cupy
