@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long single operators take:  python benchmarks/operator_step.py [--torch PYTHON]
+"""Time single operators:  python benchmarks/operator_step.py [--torch PYTHON]
 
-Forward and backward of PReLU with a slope per channel, and of batch normalisation followed by it,
-on a feature map of MobileFaceNet's first layers: ours (``face_prelu``, ``face_batch_norm``),
-Gluon's own blocks, PyTorch's.  All get the same numbers; the gradients of the slopes must be equal.
+A step is forward and backward of PReLU with a slope per channel, or of batch normalisation followed
+by PReLU, on a feature map of MobileFaceNet's first layers.  The candidates are our operators
+(``face_prelu``, ``face_batch_norm``), Gluon's blocks and PyTorch's modules.  All get the same
+inputs, and their gradients of the slopes must be equal.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
     parser.add_argument(
-        "--shape", type=int, nargs=4, default=[64, 64, 56, 56], help="B C H W (64 64 56 56)"
+        "--shape",
+        type=int,
+        nargs=4,
+        default=[64, 64, 56, 56],
+        metavar=("B", "C", "H", "W"),
+        help="shape of the feature map (64 64 56 56)",
     )
     arguments = parser.parse_args()
     groups = [group(operator, arguments.shape) for operator in OPERATORS]

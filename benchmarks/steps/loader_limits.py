@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upper bounds of our loaders, each a part of their work alone: sources of loader_steps.py.
+"""Upper bounds of our loaders: sources of benchmarks/steps/loader_steps.py.
 
-This module calls internals of pipeline/ and ops/; what it yields is only counted.
+Each source does one part of a loader's work alone.  It calls internals of pipeline/ and ops/, and
+the benchmark only counts the items that it yields.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield what libjpeg-turbo alone decodes on all cores, to bytes that nobody converts."""
+    """Decode with libjpeg-turbo alone on all cores, without normalisation; yield batch numbers."""
     baselines.use_folder()
     try:
         import simplejpeg
@@ -34,7 +35,7 @@ def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
     def decode(part: list[bytes]) -> None:
         for jpeg in part:
-            simplejpeg.decode_jpeg(jpeg)  # without Python's lock
+            simplejpeg.decode_jpeg(jpeg)  # releases the GIL
 
     with ThreadPoolExecutor(CORES) as pool:
         while True:
@@ -45,7 +46,7 @@ def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield what DALI's reader and decoder alone give: bytes in DALI's memory."""
+    """Read and decode with DALI alone, to bytes in DALI's memory; yield batch numbers."""
     from pipeline.decode.dali_reader import decode_alone
 
     batches = _group_batches(batch)
@@ -54,7 +55,7 @@ def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def native_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield what our decoder alone gives: normalised planes of JPEGs in memory."""
+    """Decode JPEGs in memory with our decoder alone, to normalised planes; yield batch numbers."""
     import numpy as np
 
     images = _group_batches(batch) * batch
@@ -80,12 +81,12 @@ def native_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterato
                 holder=out,
             )
             if len(decoder.wait(started)):
-                raise LeftOut("there are images that it leaves to DALI")
+                raise LeftOut("the set has images that our decoder does not support")
             yield from range(images // batch)
 
 
 def convert(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield the conversion alone, on all cores, of as many images as the decoded cache holds."""
+    """Yield batches that our kernel converts from random pixels in memory, without decoding."""
     import mxnet as mx
     import numpy as np
 
@@ -100,7 +101,7 @@ def convert(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]
 
 
 def _kernels() -> LoaderKernels:
-    """Return the compiled functions of loaders."""
+    """Return the compiled functions of the loaders."""
     import ops
 
     kernels = ops.loader_kernels()
@@ -109,19 +110,19 @@ def _kernels() -> LoaderKernels:
     return kernels
 
 
-def _jpegs(path: Path, scratch: str, least: int) -> list[bytes]:
-    """Return JPEGs in memory; those of a small set repeatedly, so that there are enough."""
+def _jpegs(path: Path, scratch: str, min_count: int) -> list[bytes]:
+    """Return at least ``min_count`` JPEGs; a small set is repeated."""
     import numpy as np
 
     from pipeline.records.reader import RecordReader
 
     records = subset(opened(path, scratch))
     jpegs = [jpeg.tobytes() for jpeg in RecordReader(records).read(np.arange(len(records)))]
-    return jpegs * -(-least // len(jpegs))
+    return jpegs * -(-min_count // len(jpegs))
 
 
 def _group_batches(batch: int) -> int:
-    """Return how many batches are decoded in one go: as many as in our loaders."""
+    """Return the number of batches that are decoded together, the same as in our loaders."""
     from pipeline.decode.decoders import batches_per_group
 
     return batches_per_group(batch)

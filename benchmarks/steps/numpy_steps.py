@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The upper bound of a margin softmax in NumPy: its matrix products and nothing else."""
+"""Upper bound of a margin softmax: its matrix products alone, in NumPy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmarks.harness.worker import Work, serve
 
 
 def build(num_classes: int, embedding_size: int, batch: int) -> Work:
-    """Build the four products of a head that keeps no matrix of logits, by NumPy's OpenBLAS.
+    """Build the work of four matrix products with NumPy's OpenBLAS, without new output arrays.
 
-    Cosines, the cosines again for backward, the gradients of embeddings and of class centres; with
-    output buffers that are kept.
+    A head that does not store the matrix of logits computes the cosines, the cosines again in the
+    backward pass, the gradient of the embeddings and the gradient of the class centres.
     """
     weight = np.empty((num_classes, embedding_size), np.float32)
     for rows, values in inputs.centres(num_classes, embedding_size):
@@ -36,8 +36,8 @@ def build(num_classes: int, embedding_size: int, batch: int) -> Work:
 
 def warm() -> None:
     """Start the threads of OpenBLAS."""
-    some = np.ones((512, 512), np.float32)
-    np.dot(some, some)
+    matrix = np.ones((512, 512), np.float32)
+    np.dot(matrix, matrix)
 
 
 if __name__ == "__main__":
