@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from heads import HEADS
 from heads.metric import check_batches
-from launch.config import Config, ConfigError, load_config, requested_text
+from launch.config.cli import load_config, requested_text
+from launch.config.configuration import Config, ConfigError
 from nets import NETS
 
 CPU_DECODERS = ("auto", "cpu", "native")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from heads import HEADS, build_head
-from launch.config import load_config
+from launch.config.cli import load_config
 from launch.config.configuration import build_config
 from launch.config.yaml_files import read_yaml
 from nets import NETS, build_net

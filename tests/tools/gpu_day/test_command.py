@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,10 +102,14 @@ def test_a_folder_that_cannot_be_written_is_refused(venv, tiny_records, tmp_path
 
 
 def test_make_refuses_without_an_environment(tmp_path):
-    """Also where there is no interpreter but the system's."""
+    """The system's interpreter has no packages; -S hides those of this environment."""
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
     done = subprocess.run(
         ["make", "-s", "gpu-day", f"VENV={tmp_path}/.venv"],
         cwd=ROOT,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
     )
