@@ -150,7 +150,7 @@ def test_stale_caches_of_all_hosts_are_told(monkeypatch, capsys, freed, said):
         def gather_json(self, value):
             return [None, None] if value is None else [*freed]
 
-    monkeypatch.setattr(module, "remove_left_caches", lambda records, mib: freed[0])
+    monkeypatch.setattr(module, "remove_stale_caches", lambda records, mib: freed[0])
     inputs = SimpleNamespace(records=None)
     drop_stale_caches(make_synthetic(), inputs, Both())
     assert capsys.readouterr().out.startswith(said)

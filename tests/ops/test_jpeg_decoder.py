@@ -104,7 +104,7 @@ def judged(jpegs, size):
     )
     decoder.wait(started)
     decoder.close()
-    return started.left.tolist()
+    return started.outcomes.tolist()
 
 
 def planes_of(jpegs, size, mirror, shift=0, threads=1):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.decode import cache as cache_module
-from pipeline.decode.cache import CacheError, DecodedCache, remove_left_caches
+from pipeline.decode.cache import CacheError, DecodedCache, remove_stale_caches
 from pipeline.records.open import open_records
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,16 +81,16 @@ def test_what_a_killed_process_has_left_is_used_or_removed(records, make_records
 def test_what_is_left_is_removed_without_a_cache_too(records, make_records, tmp_path):
     left = leave(records, tmp_path)
     other = open_records(make_records(5, 4), tmp_path / "scan")
-    assert remove_left_caches(records, 10, tmp_path) == 0 and caches(tmp_path) == left
+    assert remove_stale_caches(records, 10, tmp_path) == 0 and caches(tmp_path) == left
     held = DecodedCache(records, 10, tmp_path)
     for nobody in (None, records, other):
-        assert remove_left_caches(nobody, 0, tmp_path) == 0 and caches(tmp_path) == left
+        assert remove_stale_caches(nobody, 0, tmp_path) == 0 and caches(tmp_path) == left
     held.close()
     for wanted, mib in ((None, 0), (None, 10), (records, 0), (other, 10)):
         leave(records, tmp_path)
-        assert remove_left_caches(wanted, mib, tmp_path) == PICTURES_BYTES
+        assert remove_stale_caches(wanted, mib, tmp_path) == PICTURES_BYTES
         assert caches(tmp_path) == []
-        assert remove_left_caches(wanted, mib, tmp_path) == 0
+        assert remove_stale_caches(wanted, mib, tmp_path) == 0
     leave(records, tmp_path)
     with pytest.raises(CacheError, match="got 0; raise it"):
         DecodedCache(records, 0, tmp_path)
@@ -100,7 +100,7 @@ def test_what_is_left_is_removed_without_a_cache_too(records, make_records, tmp_
 def test_one_of_two_that_remove_at_once_counts_it(records, tmp_path):
     leave(records, tmp_path)
     with ThreadPoolExecutor(8) as pool:
-        freed = pool.map(lambda _: remove_left_caches(None, 0, tmp_path), range(8))
+        freed = pool.map(lambda _: remove_stale_caches(None, 0, tmp_path), range(8))
     assert sum(freed) == PICTURES_BYTES and caches(tmp_path) == []
 
 
@@ -110,15 +110,15 @@ def test_what_cannot_be_removed_stops_nobody(records, tmp_path):
     (tmp_path / "elsewhere").write_text("mine")
     here.with_name(f"{here.name}-link").symlink_to(tmp_path / "elsewhere")
     here.with_name(f"{here.name}-folder").mkdir()
-    assert remove_left_caches(None, 0, tmp_path) == PICTURES_BYTES
+    assert remove_stale_caches(None, 0, tmp_path) == PICTURES_BYTES
     assert (tmp_path / "elsewhere").read_text() == "mine"
-    assert remove_left_caches(None, 0, tmp_path / "nowhere") == 0
+    assert remove_stale_caches(None, 0, tmp_path / "nowhere") == 0
 
 
 def test_another_decoder_has_another_cache(records, tmp_path, monkeypatch):
-    assert [name for name, _ in cache_module._decoder()] == ["nvidia-dali-cuda110"]
+    assert [name for name, _ in cache_module._dali_packages()] == ["nvidia-dali-cuda110"]
     first = DecodedCache(records, 10, tmp_path)
-    monkeypatch.setattr(cache_module, "_decoder", lambda: [("nvidia-dali-cuda110", "1.35.0")])
+    monkeypatch.setattr(cache_module, "_dali_packages", lambda: [("nvidia-dali-cuda110", "1.35.0")])
     second = DecodedCache(records, 10, tmp_path)
     assert len(caches(tmp_path)) == 2
     first.close()
@@ -154,6 +154,8 @@ def test_memory_that_is_not_there_is_refused(records, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(CacheError, match=r"cannot take the 1 MiB of .*, got No space left .*shm-"):
+    with pytest.raises(
+        CacheError, match=r"has no space for the 1 MiB of .*, got No space left .*shm-"
+    ):
         DecodedCache(records, 10, tmp_path)
     assert caches(tmp_path) == []

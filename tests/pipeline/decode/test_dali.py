@@ -14,13 +14,13 @@ from pipeline.decode.dali import (
     MEAN,
     PATHS,
     STD,
+    DALIDataType,
     DecodeGraph,
     PipelineQueue,
     external_input,
-    find_faulty,
+    find_faulty_image,
     jpeg_hardware_notice,
     pipeline_def,
-    types,
 )
 from pipeline.sampling.augmentation import Augmentation, choose_params
 
@@ -58,9 +58,7 @@ def traced(decode, device_id, source="jpeg", finish="float"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dali.fn.decoders, "image", image)
         pipe = dali._decode_graph(
-            *(source, decode, finish, ALL),
-            to_gpu=device_id is not None and finish == "float",
-            **{"batch_size": 4, "num_threads": 1, "device_id": device_id},
+            source, decode, finish, ALL, batch_size=4, num_threads=1, device_id=device_id
         )
         # DALI refuses arguments that the schema of the operator does not have.
         pipe._build_graph()
@@ -113,7 +111,7 @@ def test_pixels_that_are_fed_come_out_mirrored_and_normalised_or_as_they_are(fin
 
 @pipeline_def
 def twice():
-    return external_input("number", types.INT32, 0) * 2
+    return external_input("number", DALIDataType.INT32, 0) * 2
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -142,9 +140,9 @@ def test_batches_beyond_the_depth_wait_and_come_in_order(depth):
 
 def test_the_faulty_image_is_found_with_what_is_wrong(make_face):
     sound = [np.frombuffer(make_face(n, 0), np.uint8) for n in range(3)]
-    assert find_faulty(sound, (112, 112)) is None
+    assert find_faulty_image(sound, (112, 112)) is None
     noise = np.arange(99, dtype=np.uint8)
-    assert find_faulty([*sound, noise, noise], (112, 112)) == (3, "cannot be decoded")
+    assert find_faulty_image([*sound, noise, noise], (112, 112)) == (3, "cannot be decoded")
     other = np.frombuffer(make_face(9, 0, (112, 96)), np.uint8)
     said = "is 112x96 pixels, not 112x112"
-    assert find_faulty([sound[0], other, noise], (112, 112)) == (1, said)
+    assert find_faulty_image([sound[0], other, noise], (112, 112)) == (1, said)

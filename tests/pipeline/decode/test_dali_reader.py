@@ -15,7 +15,12 @@ import pytest
 import ops
 from pipeline.decode import dali_reader
 from pipeline.decode.dali import PATHS, DecodeGraph, fn, pipeline_def
-from pipeline.decode.dali_reader import DEPTH, DaliReaderDecoder, decode_alone, read_pipeline
+from pipeline.decode.dali_reader import (
+    IN_FLIGHT_BATCHES,
+    DaliReaderDecoder,
+    decode_alone,
+    read_pipeline,
+)
 from pipeline.records import RecordError, RecordReader, mapped, open_records
 from pipeline.records.index_cache import write_image_index
 from pipeline.sampling.augmentation import Augmentation
@@ -75,10 +80,8 @@ def plans_of(records, sampler, epoch, augmentation):
 
 def decoding(records, folder, sampler, augmentation, *, ctx=None, reader=None):
     return DaliReaderDecoder(
-        records,
         sampler,
         reader or RecordReader(records, ops.loader_kernels()),
-        batch_size=sampler.batch_size,
         decode="cpu",
         threads=2,
         augmentation=augmentation,
@@ -185,14 +188,14 @@ def test_images_are_those_that_are_read_by_row(
 @pytest.mark.parametrize("batch_size", [1, 67, 203])
 def test_epochs_of_any_number_of_batches(records, tmp_path, monkeypatch, batch_size):
     started: list[int] = []
-    start = DaliReaderDecoder._started
+    start = DaliReaderDecoder._start
 
     def seen(self, epoch, *arguments):
         started.append(epoch)
         assert len(self._queues) <= 1  # this epoch and the next
         return start(self, epoch, *arguments)
 
-    monkeypatch.setattr(DaliReaderDecoder, "_started", seen)
+    monkeypatch.setattr(DaliReaderDecoder, "_start", seen)
     steps = len(records) // batch_size
     sampler = windows(records, Share(), 40, batch_size)
     count = 2 * steps + 1
@@ -301,12 +304,12 @@ def test_a_decoder_that_fails_on_sound_images_says_so(records, tmp_path, monkeyp
     monkeypatch.setattr(dali_reader.PipelineQueue, "take", take)
     searched: list[int] = []
     find = lambda jpegs, size: searched.append(len(jpegs))  # noqa: E731
-    monkeypatch.setattr("pipeline.decode.faults.find_faulty", find)
+    monkeypatch.setattr("pipeline.decode.faults.find_faulty_image", find)
     sampler = windows(records, Share(), 1)
-    said = "DALI could not decode images of .*, DALI says: no memory; use data.decode=native"
+    said = "DALI could not decode images of .*, got from DALI: no memory; use data.decode=native"
     with pytest.raises(RecordError, match=said):
         decoded(records, tmp_path, sampler, Augmentation(), 1)
-    assert searched == [DEPTH * BATCH]  # of all batches in flight
+    assert searched == [IN_FLIGHT_BATCHES * BATCH]  # of all batches in flight
 
 
 def test_closing_ends_the_threads_of_dali(records, tmp_path):
@@ -336,21 +339,8 @@ def traced(decode, device_id):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fn.decoders, "image", image)
-        pipe = read_pipeline(
-            "train.rec",
-            "train.idx",
-            shard_id=0,
-            num_shards=1,
-            window=40,
-            reader_seed=1,
-            use_mmap=True,
-            decode=decode,
-            augmentation=ALL,
-            to_gpu=device_id is not None,
-            batch_size=4,
-            num_threads=1,
-            device_id=device_id,
-        )
+        options = {"path": ["train.rec"], "index_path": ["train.idx"]}
+        pipe = read_pipeline(options, decode, ALL, batch_size=4, num_threads=1, device_id=device_id)
         # DALI refuses arguments that the schema of the operator does not have.
         pipe._build_graph()
     nodes = {op.name.strip("_").rsplit("_", 1)[0]: op.outputs[0].device for op in pipe._ops}
@@ -376,4 +366,4 @@ def test_images_stay_on_the_gpu_from_the_decoder_on(decode, device_id):
 def test_the_upper_bound_reads_and_decodes(records, tmp_path):
     write_image_index(records, tmp_path / "images.idx")
     batches = decode_alone(records.files[0], tmp_path / "images.idx", 16, 1)
-    assert list(islice(batches, 2 * DEPTH + 1)) == [None] * (2 * DEPTH + 1)
+    assert list(islice(batches, 2 * IN_FLIGHT_BATCHES + 1)) == [None] * (2 * IN_FLIGHT_BATCHES + 1)

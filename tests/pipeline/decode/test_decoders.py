@@ -103,8 +103,8 @@ def test_where_images_come_from_and_who_finishes_them(
     decoder = making(faces, name, augmentation=augmentation, ctx=ctx)
     assert type(decoder) is kind
     if kind is DaliDecoder:
-        assert type(decoder._images) is source
-        assert (decoder._normalizer is not None) == by_kernel
+        assert type(decoder.images) is source
+        assert (decoder.normalizer is not None) == by_kernel
     decoder.close()
 
 

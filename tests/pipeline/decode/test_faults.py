@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.decode.dali import DecodeGraph
-from pipeline.decode.faults import GraphError, reason_of, take_dense
+from pipeline.decode.faults import GraphError, dali_message, take_tensor
 from pipeline.records import RecordError, RecordReader, open_records
 from pipeline.sampling.augmentation import NO_AUGMENTATION
 
@@ -30,8 +30,8 @@ SAID = "Error in thread 0: nvJPEG error (8): NVJPEG_STATUS_EXECUTION_FAILED"
 class Failing:
     """A graph that cannot finish its batch."""
 
-    def __init__(self, text: str):
-        self.text = text
+    def __init__(self, text: str, device_id: int | None = None, decodes_on_gpu: bool = False):
+        self.text, self.device_id, self.decodes_on_gpu = text, device_id, decodes_on_gpu
 
     def take(self):
         raise RuntimeError(self.text)
@@ -45,7 +45,7 @@ def records(tiny_records, tmp_path_factory):
 def refused(records, rows, text=NVJPEG, error=GraphError, **options) -> str:
     reader = RecordReader(records)
     with pytest.raises(RecordError) as caught:
-        take_dense(reader, Failing(text), np.array_split(rows, 2), **options)
+        take_tensor(reader, Failing(text, **options), np.array_split(rows, 2))
     assert type(caught.value) is error and isinstance(caught.value, ValueError)
     assert caught.value.__suppress_context__
     assert "\n" not in str(caught.value)
@@ -55,19 +55,19 @@ def refused(records, rows, text=NVJPEG, error=GraphError, **options) -> str:
 def test_what_the_decoder_of_a_gpu_alone_cannot_do_is_told_with_its_number(records):
     rows = np.array([40, 7, 99, 12])
     keys = records.keys[rows]
-    assert refused(records, rows, gpu=3, decodes_on_gpu=True) == (
+    assert refused(records, rows, device_id=3, decodes_on_gpu=True) == (
         f"GPU 3 could not decode images of {records.files[0]} between keys {keys.min()} and "
-        f"{keys.max()}, DALI says: {SAID}; the CPU can: data.decode=native"
+        f"{keys.max()}, got from DALI: {SAID}; the CPU can, so use data.decode=native"
     )
 
 
 def test_what_a_gpu_cannot_finish_is_not_said_of_its_decoder(records):
     text = "CUDA runtime API error cudaErrorMemoryAllocation (2):\nout of memory"
-    said = refused(records, np.arange(4), text, gpu=0)
+    said = refused(records, np.arange(4), text, device_id=0)
     assert said.startswith(f"GPU 0 could not finish images of {records.files[0]} between keys ")
     assert said.endswith(
-        "DALI says: CUDA runtime API error cudaErrorMemoryAllocation (2): out of memory; use a "
-        "smaller data.batch_size if its memory is full, else run.device=cpu"
+        "got from DALI: CUDA runtime API error cudaErrorMemoryAllocation (2): out of memory; use a "
+        "smaller data.batch_size if GPU memory is full, else run.device=cpu"
     )
 
 
@@ -80,19 +80,19 @@ def test_without_a_gpu_it_is_a_sentence_too(records):
 def test_every_set_is_named_with_its_own_keys(make_records, tmp_path):
     folders = [make_records(2, 3), make_records(3, 2)]
     both = open_records(folders, tmp_path)
-    said = refused(both, np.array([1, 2, 7, 9]), gpu=1, decodes_on_gpu=True)
+    said = refused(both, np.array([1, 2, 7, 9]), device_id=1, decodes_on_gpu=True)
     first, second = both.files
     assert (
         f" images of {first} between keys {both.keys[1]} and {both.keys[2]} and {second} " in said
     )
-    assert f"{second} between keys {both.keys[7]} and {both.keys[9]}, DALI says" in said
+    assert f"{second} between keys {both.keys[7]} and {both.keys[9]}, got from DALI" in said
 
 
 def test_a_damaged_image_is_named_whoever_decodes(make_records, make_face, tmp_path):
     pictures = [(i // 2, make_face(i // 2, i)) for i in range(6)]
     pictures[3] = (1, pictures[3][1].replace(b"\xff\xdb", b"\xff\xfe"))
     broken = open_records(make_records(3, 2, pictures=pictures), tmp_path)
-    said = refused(broken, np.arange(6), gpu=3, decodes_on_gpu=True, error=RecordError)
+    said = refused(broken, np.arange(6), device_id=3, decodes_on_gpu=True, error=RecordError)
     assert said.startswith(
         f"{broken.files[0]}: the image of key {broken.keys[3]} cannot be decoded; "
     )
@@ -109,7 +109,7 @@ def test_a_damaged_image_is_named_whoever_decodes(make_records, make_face, tmp_p
     ],
 )
 def test_what_dali_says_is_one_line(text, said):
-    assert reason_of(RuntimeError(text)) == said
+    assert dali_message(RuntimeError(text)) == said
 
 
 def test_what_dali_says_of_a_real_fault_is_one_line():
@@ -117,6 +117,6 @@ def test_what_dali_says_of_a_real_fault_is_one_line():
     graph.feed([np.frombuffer(b"no image at all, but long enough", np.uint8)], None)
     with pytest.raises(RuntimeError) as caught:
         graph.take()
-    said = reason_of(caught.value)
+    said = dali_message(caught.value)
     assert "Stacktrace" not in said and "File" not in said and "no longer valid" not in said
     assert said.startswith("Error in thread 0: ")
