@@ -139,7 +139,7 @@ class _Plan:
     def __init__(self, records: RecordSet, seed: int, memory_bytes: int):
         count, sizes = len(records), _record_bytes(records)
         self.order = np.random.default_rng(seed).permutation(count)
-        as_read = records.in_file_order()
+        as_read = records.file_order()
         self.as_read = np.arange(count) if as_read is None else as_read
         # With one image as large as that, all buckets would hold one.
         most = max(memory_bytes, 4 * int(sizes.max()))

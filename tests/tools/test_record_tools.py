@@ -61,7 +61,7 @@ def test_what_a_set_leaves_out_is_said(make_records, tmp_path, capsys):
     lines = (folder / "train.idx").read_text().splitlines(keepends=True)
     (folder / "train.idx").write_text("".join(lines[:5] + lines[6:]))
     shuffle_records.shuffle([folder], tmp_path / "shuffled", seed=1)
-    notice = f"{folder}/train.idx: 1 of the 40 images that the header names is not in the .idx\n"
+    notice = f"{folder}/train.idx: 1 of the 40 images that the header lists is not in the .idx\n"
     assert capsys.readouterr().err == f"shuffle_records: {notice}"
     with pytest.raises(ValueError):  # too few people
         hold_out_people.hold_out(folder, tmp_path / "held", 2, 20)
@@ -82,7 +82,7 @@ def uneven_sets(tiny_records, make_records, make_face):
         # After the end of the image: the magic number of records, which cuts them into parts.
         tail = struct.pack("<I", MAGIC) * (shot % 5) + bytes(100 * shot)
         pictures.append((shot % 3, jpeg + bytes(-len(jpeg) % 4) + tail))
-    return [tiny_records, make_records(3, 0, pictures=pictures, header=False)]
+    return [tiny_records, make_records(3, 0, samples=pictures, header=False)]
 
 
 def in_todays_order(sources: list[Path], folder: Path, seed: int) -> None:
@@ -147,7 +147,7 @@ def test_buckets_are_of_equal_rows_and_fit(tmp_path):
 
 
 def test_a_large_set_leaves_no_index_beside_the_new_one(tiny_records, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.records.open.LARGE", 10)
+    monkeypatch.setattr("pipeline.records.open.MIN_CACHED_RECORDS", 10)
     shuffle_records.shuffle([tiny_records], tmp_path, seed=3)
     assert sorted(files(tmp_path)) == ["property", "train.idx", "train.rec"]
 
@@ -177,7 +177,7 @@ def test_a_shuffle_that_fails_leaves_nothing(make_records, tmp_path, monkeypatch
         file.seek(int(records.offsets[20]))
         file.write(b"spoilt")
     monkeypatch.setattr("pipeline.records.open.check_index", lambda *_: None)  # it draws samples
-    with pytest.raises(ValueError, match="holds no whole record at the place of key 21"):
+    with pytest.raises(ValueError, match="holds no complete record for key 21"):
         shuffle_records.shuffle([source], out, seed=1, memory_bytes=1)
     assert files(out) == {}
 
