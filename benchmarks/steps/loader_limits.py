@@ -46,7 +46,7 @@ def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Yield what DALI's reader and decoder alone give: bytes in DALI's memory."""
-    from pipeline.decode.dali_reader import decode_alone
+    from benchmarks.steps.dali_decode import decode_alone
 
     batches = _group_batches(batch)
     for _ in decode_alone(rec, rec.with_suffix(".idx"), batches * batch, CORES):

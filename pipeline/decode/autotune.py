@@ -32,12 +32,9 @@ if TYPE_CHECKING:
     from pipeline.sampling.augmentation import Augmentation
     from pipeline.sampling.samplers import Upcoming
 
-SAMPLE_IMAGES = 512
-"""Approximate number of images that are decoded repeatedly to time a mode."""
-PROBE_IMAGES = 64
-"""Number of images that decide, without a GPU, whether to use the compiled decoder."""
-MAX_FALLBACK_FRACTION = 0.5
-"""Maximum fraction of the probe images that the compiled decoder may not support."""
+SAMPLE_IMAGES = 512  # approximate number of images that are decoded repeatedly to time a mode
+PROBE_IMAGES = 64  # images that the compiled decoder tries if there is no GPU
+MAX_FALLBACK_FRACTION = 0.5  # maximum fraction of them that it may not support
 
 
 def choose_decode_path(
@@ -56,17 +53,8 @@ def choose_decode_path(
     because they share cores and disk.  Without a GPU nothing is timed: the result is "native" if
     the operators are compiled and support most of the images.
 
-    Parameters
-    ----------
-    gather
-        Blocking allgather over the ranks: concatenates their arrays by rank.
-    seconds
-        Measuring time per mode.
-
-    Raises
-    ------
-    ValueError
-        If no mode works on every rank.
+    ``gather`` is a blocking allgather that concatenates the arrays of the ranks.  Each mode is
+    timed for some ``seconds``.  Raises ValueError if no mode works on every rank.
     """
     if ctx.device_type != "gpu":
         return _choose_without_gpu(records, gather)
@@ -125,6 +113,10 @@ def sample_batches(
         decoder.close()
 
 
+def _sample_steps(batch_size: int) -> int:
+    return max(2, -(-SAMPLE_IMAGES // batch_size))
+
+
 class _SampleSampler:
     """Sampler that repeats the same rows.  Rows may be duplicates, so a set may be small."""
 
@@ -180,14 +172,10 @@ def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds
 
 
 def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
-    """Return the mode with the highest rate on its slowest rank, because a step waits for that.
+    """Return the mode that is fastest on its slowest rank, because a step waits for that rank.
 
-    Of equal modes it returns the first.
-
-    Parameters
-    ----------
-    rates_of_ranks
-        Images/s (ranks, modes), 0 if a rank cannot use a mode.
+    Of equal modes it returns the first.  ``rates_of_ranks`` are images/s (ranks, modes), 0 if a
+    rank cannot use a mode.
     """
     slowest = np.asarray(rates_of_ranks).min(axis=0)
     if not slowest.max() > 0:
@@ -197,10 +185,6 @@ def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)
             "damaged image"
         )
     return names[int(slowest.argmax())]
-
-
-def _sample_steps(batch_size: int) -> int:
-    return max(2, -(-SAMPLE_IMAGES // batch_size))
 
 
 def _choose_without_gpu(

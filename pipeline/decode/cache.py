@@ -27,8 +27,7 @@ from pipeline.records import RecordSet, mapped
 
 __all__ = ["CacheError", "DecodedCache", "remove_stale_caches"]
 
-FOLDER = Path(os.environ.get("FACE_CACHE_FOLDER") or "/dev/shm")
-"""File system in memory for the caches of all runs on this host."""
+FOLDER = Path(os.environ.get("FACE_CACHE_FOLDER") or "/dev/shm")  # on a file system in memory
 PREFIX = "face-decoded-"
 MIB = 1 << 20
 _CONTENT = "upright"  # part of the file name: change it if the same JPEGs give other pixels
@@ -39,19 +38,10 @@ class CacheError(ValueError):
 
 
 class DecodedCache:
-    """Decoded images of a record set, shared by the processes of a host.
+    """Decoded images of a record set, uint8 (N, H, W, 3), in a file that all ranks of a host map.
 
-    Parameters
-    ----------
-    budget_mib
-        Maximum size of the cache in MiB, for all ranks of the host together.
-    folder
-        Folder on a file system in memory.
-
-    Raises
-    ------
-    CacheError
-        If the images need more than the budget or than the free memory of the file system.
+    Raises CacheError if the images need more than ``budget_mib`` MiB, or more than the file system
+    of ``folder`` has free.
     """
 
     def __init__(self, records: RecordSet, budget_mib: int, folder: Path = FOLDER):

@@ -232,10 +232,8 @@ class DecodeGraph(PipelineQueue):
     ----------
     batch_size, threads, depth
         Maximum number of images per batch, worker threads, and batches in flight.
-    decode
-        Name in PATHS.
-    device_id
-        GPU of this rank, which receives the planes; None for the CPU.
+    decode, device_id
+        Name in PATHS; GPU that receives the planes, or None for the CPU.
     augmentation
         Augmentation that the params of ``feed`` belong to.
     source
@@ -266,13 +264,9 @@ class DecodeGraph(PipelineQueue):
     def feed(self, images: Any, params: AugmentParams | None) -> None:
         """Add a batch.  Feed ``depth`` batches before the first ``take``.
 
-        Parameters
-        ----------
-        images
-            JPEG bytes: a list of uint8 (n,), or an array (B, S) with padding after each image.  Or
-            pixels, uint8 (B, H, W, 3).  Do not change them before the batch is released.
-        params
-            Augmentation of each image; None for none.
+        ``images`` are JPEG bytes, a list of uint8 (n,) or an array (B, S) with padding after each
+        image, or pixels, uint8 (B, H, W, 3).  Do not change them before the batch is released.
+        Without ``params`` the images are not augmented.
         """
         inputs: dict[str, Any] = {"image": images}
         if params is not None:

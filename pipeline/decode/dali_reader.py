@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from pipeline.sampling.samplers import WindowSampler
 
 IN_FLIGHT_BATCHES = 2
+# The pipeline of the next epoch starts when this many images remain, so that its window is full in
+# time.
 EARLY_IMAGES = 2048
-"""Number of images before the end of an epoch at which the next epoch's pipeline starts, so that
-its window is full in time."""
 
 
 @pipeline_def(enable_conditionals=True)
@@ -61,20 +61,9 @@ class DaliReaderDecoder:
     It supports record sets of one file: DALI's reader treats several files as one split stream, and
     loses its position at a file that begins with an image.
 
-    Parameters
-    ----------
-    sampler
-        Computes the shard, the seed and the order of DALI's reader.
-    reader
-        Reads the same records by row, to check them and to find a damaged image.
-    decode
-        Name in PATHS.
-    threads
-        Number of decoder threads.
-    ctx
-        Device of the images.
-    index_folder
-        Folder for the .idx file that lists only images.
+    The sampler computes the shard, the seed and the order of DALI's reader.  ``reader`` reads the
+    same records by row, to check them and to find a damaged image.  ``index_folder`` receives the
+    .idx file that lists only images; ``make_decoder`` documents the other parameters.
     """
 
     def __init__(
@@ -185,25 +174,3 @@ class DaliReaderDecoder:
         images = copy_to_ndarray(tensor, self._ctx, self._reader.kernels)
         self._upright_graph.release()
         return images
-
-
-@pipeline_def
-def _decode_only(rec: str, index: str) -> Any:
-    jpeg, _ = fn.readers.mxnet(
-        path=[rec], index_path=[index], random_shuffle=True, tensor_init_bytes=16384
-    )
-    return fn.decoders.image(jpeg, **decoder_options("cpu"))
-
-
-def decode_alone(rec: Path, index: Path, batch_size: int, threads: int) -> Iterator[None]:
-    """Read and decode batches with DALI and discard them: an upper bound for benchmarks."""
-    pipeline = _decode_only(
-        str(rec), str(index), batch_size=batch_size, num_threads=threads, device_id=None
-    )
-    pipeline.build()
-    pipeline.schedule_run()
-    while True:
-        pipeline.share_outputs()
-        yield
-        pipeline.release_outputs()
-        pipeline.schedule_run()

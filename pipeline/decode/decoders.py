@@ -36,16 +36,12 @@ if TYPE_CHECKING:
     from pipeline.decode.cache import DecodedCache
     from pipeline.records import RecordSet
 
+# Approximate size of a group: batches that are planned together, and that DALI decodes in one call.
+# More images per call spread its cost.
 GROUP_IMAGES = 512
-"""Approximate number of images in a group of batches.  The batches of a group are planned together,
-and DALI decodes them in one call: that spreads the cost of a call over more images."""
-MIN_IN_FLIGHT_IMAGES = 256
-"""Number of images that the compiled decoder has in flight at least."""
-MAX_IN_FLIGHT_BATCHES = 16
-"""Number of batches that the compiled decoder has in flight at most.  Each uses at least two huge
-pages of memory."""
-IN_FLIGHT_GROUPS = 2
-"""Number of groups of batches that DALI has in flight."""
+MIN_IN_FLIGHT_IMAGES = 256  # minimum for the compiled decoder
+MAX_IN_FLIGHT_BATCHES = 16  # maximum for the compiled decoder: each has at least two huge pages
+IN_FLIGHT_GROUPS = 2  # groups in DALI's queue
 
 Images = Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]
 Groups = Callable[[Iterator[BatchPlan]], Iterator[BatchGroup]]
@@ -64,10 +60,8 @@ class Decoder(Protocol):
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
         """Yield (images, plan) for each plan; the images are a new float32 (B, 3, H, W) NDArray.
 
-        Raises
-        ------
-        RecordError
-            If an image cannot be decoded or has another size, or a record cannot be read.
+        Raises RecordError if a record cannot be read, or an image cannot be decoded or has another
+        size than the record set.
         """
 
     def close(self) -> None:
@@ -213,19 +207,10 @@ def make_decoder(
     cache: DecodedCache | None = None,
     index_folder: Path = Path("."),
 ) -> Decoder:
-    """Return the decoder for a sampler's batches.
+    """Return the decoder for the batches that a sampler yields from the position ``start`` on.
 
-    ``build_loader`` documents the other parameters.
-
-    Parameters
-    ----------
-    start
-        Position at which the sampler starts.
-
-    Raises
-    ------
-    NoDecoder
-        If ``decode`` is "native" and the operators are not compiled.
+    ``build_loader`` documents the other parameters.  Raises NoDecoder if ``decode`` is "native" and
+    the operators are not compiled.
     """
     ctx, compiled = ctx or mx.cpu(), loader_kernels()
     decode = decode or ("native" if compiled else "cpu")

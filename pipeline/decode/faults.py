@@ -22,10 +22,7 @@ class GraphError(RecordError):
 def take_tensor(reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[np.ndarray]) -> Any:
     """Return the oldest batch of a pipeline as a dense DALI tensor.
 
-    Parameters
-    ----------
-    in_flight
-        Rows of the record set for each batch in the pipeline, oldest first.
+    ``in_flight`` are the rows of the record set for each batch in the pipeline, oldest first.
 
     Raises
     ------

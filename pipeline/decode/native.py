@@ -31,14 +31,8 @@ class JpegFallbackDecoder:
     ``start_pixels`` and ``start_planes`` return a function that waits for the result.  That
     function raises RecordError if an image cannot be decoded or has another size.
 
-    Parameters
-    ----------
-    max_images
-        Maximum number of images per call.
-    threads
-        Number of threads of the compiled decoder, and of DALI.
-    kernels
-        The compiled functions; None to decode everything with DALI.
+    ``max_images`` is the maximum number of images per call.  Without ``kernels``, the compiled
+    functions, DALI decodes all images.
     """
 
     def __init__(
@@ -76,16 +70,9 @@ class JpegFallbackDecoder:
     def start_planes(
         self, rows: np.ndarray, mirror: np.ndarray, ctx: mx.Context
     ) -> Callable[[], mx.nd.NDArray]:
-        """Start to decode rows to a new NDArray, float32 (B, 3, H, W), normalised.
+        """Start to decode rows to a new NDArray on the CPU, float32 (B, 3, H, W), normalised.
 
-        Needs ``kernels``.
-
-        Parameters
-        ----------
-        mirror
-            bool (B,): True to flip the image horizontally.
-        ctx
-            A CPU context.
+        Needs ``kernels``.  ``mirror`` is bool (B,): True flips the image horizontally.
         """
         assert self._decoder is not None and self._kernels is not None
         planes, out = pooled_array(self._kernels, (len(rows), 3, *self._image_size), ctx)

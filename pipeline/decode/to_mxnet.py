@@ -71,14 +71,8 @@ class Normalizer:
     def __call__(self, pixels: int, rows: np.ndarray, mirror: np.ndarray) -> mx.nd.NDArray:
         """Return images as float32 (B, 3, H, W).
 
-        Parameters
-        ----------
-        pixels
-            Address of the pixels, uint8 (N, H, W, 3).
-        rows
-            Indices of the images in the pixels, int64 (B,).
-        mirror
-            bool (B,): True to flip the image horizontally.
+        ``pixels`` is the address of uint8 (N, H, W, 3).  ``rows`` (B,) are the indices of the
+        images in it.  ``mirror`` is bool (B,): True flips the image horizontally.
         """
         size = self.image_size
         array, out = pooled_array(self.kernels, (len(rows), 3, *size), self.ctx)

@@ -22,7 +22,6 @@ from pipeline.decode.dali_reader import (
     read_pipeline,
 )
 from pipeline.records import RecordError, RecordReader, mapped, open_records
-from pipeline.records.index_cache import write_image_index
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import Share, batch_plans
 from pipeline.sampling.epoch_orders import Position
@@ -361,9 +360,3 @@ def test_images_stay_on_the_gpu_from_the_decoder_on(decode, device_id):
     on = "cpu" if device_id is None else "gpu"
     assert {nodes[name] for name in (*CHANGES, "CropMirrorNormalize")} == {on}
     assert sum("Reader" in name or "MXNet" in name for name in nodes) == 1
-
-
-def test_the_upper_bound_reads_and_decodes(records, tmp_path):
-    write_image_index(records, tmp_path / "images.idx")
-    batches = decode_alone(records.files[0], tmp_path / "images.idx", 16, 1)
-    assert list(islice(batches, 2 * IN_FLIGHT_BATCHES + 1)) == [None] * (2 * IN_FLIGHT_BATCHES + 1)
