@@ -10,7 +10,7 @@ import mxnet as mx
 
 from launch.ranks.agreement import agree
 from pipeline.decode.autotune import choose_decode_path
-from pipeline.decode.cache import DecodedCache, remove_left_caches
+from pipeline.decode.cache import DecodedCache, remove_stale_caches
 from pipeline.decode.dali import jpeg_hardware_notice
 from pipeline.loader import Share, build_loader
 from pipeline.sampling.augmentation import Augmentation
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
     """Remove the decoded-image caches of killed runs on all hosts, and print their size."""
     mib = config.data.decoded_cache_mib
-    freed = agree(comm, lambda: remove_left_caches(inputs.records, mib))
+    freed = agree(comm, lambda: remove_stale_caches(inputs.records, mib))
     freed = sum(comm.gather_json(freed))
     if freed and comm.rank == 0:  # printed now, because the run may fail before it has a log
         print(f"removed {-(-freed >> 20)} MiB of decoded images of killed runs", flush=True)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEGs to pixels or normalised planes, in threads of its own: over ops/native/jpeg/decoder.cc.
+"""Python interface of the compiled JPEG decoder, ops/native/jpeg/decoder.cc.
 
-It takes what face sets are made of, sequential Huffman-coded JPEGs of 8 bits (ITU-T T.81), grey or
-YCbCr with luma sampled once or twice each way, and gives the pixels of libjpeg-turbo to the last
-bit.  Whatever else there is, what Exif turns, and every stream with something odd in it, it leaves
-to others.  Of a stream that ends before the last pixels it says so.
+The decoder supports the JPEGs that face sets consist of: sequential, Huffman-coded, 8 bits (ITU-T
+T.81), grey or YCbCr, with chroma subsampled by 1 or 2 in each direction.  Its pixels are identical
+to those of libjpeg-turbo.  It skips other formats, images that Exif rotates and streams with any
+irregularity; the caller decodes those with another decoder.  It also reports streams that end
+before the last pixels.
 """
 
 from __future__ import annotations
@@ -20,56 +21,46 @@ import numpy as np
 __all__ = ["CUT_OFF", "Decoding", "JpegDecoder"]
 
 CUT_OFF = 2
-"""In ``Decoding.left``: the codes of the image end before its last pixels."""
+"""Value in ``Decoding.outcomes``: the codes of the image end before its last pixels."""
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+# fmt: off
 _SIGNATURES = {
     "face_decoder": (_POINTER, [_INT]),
     "face_decoder_end": (None, [_POINTER]),
     "face_decoder_start": (
         _POINTER,
-        [
-            _POINTER,
-            _POINTER,
-            _POINTER,
-            _POINTER,
-            _INT,
-            _INT,
-            _INT,
-            _FLOAT,
-            _FLOAT,
-            _POINTER,
-            _POINTER,
-            _POINTER,
-        ],
+        [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT, _POINTER,
+         _POINTER, _POINTER],
     ),
     "face_decoder_wait": (_INT, [_POINTER, _POINTER]),
 }
+# fmt: on
 
 
 class Decoding(NamedTuple):
-    """Pictures that are being decoded."""
+    """A job of the decoder."""
 
     number: int
-    left: np.ndarray
-    """(B,) uint8, 1 for those that are left to others, CUT_OFF for those that nobody can decode in
-    full; not before they are waited for."""
+    outcomes: np.ndarray
+    """uint8 (B,): 0 if the image is decoded, 1 if the decoder skipped it, CUT_OFF if its data is
+    incomplete.  Valid after ``JpegDecoder.wait``."""
 
 
 class JpegDecoder:
-    """Decodes jobs of pictures, one after the other, each with all its threads.
+    """Decodes jobs of images in order; all threads share each job.
 
     Parameters
     ----------
     library
         The compiled library.
     threads
-        How many.
+        Number of threads.
 
     Raises
     ------
     OSError
-        If the system has no thread for it.
+        If the system cannot create a thread.
     """
 
     def __init__(self, library: ctypes.CDLL, threads: int):
@@ -77,19 +68,21 @@ class JpegDecoder:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self._start, self._wait = library.face_decoder_start, library.face_decoder_wait
-        # Jobs by number, with what the threads read and write: whoever has started one may be gone.
+        # Keeps the buffers of running jobs alive; the caller may already have been
+        # garbage-collected.
         self._jobs: dict[int, list[Any]] = {}
         self._numbers = count()
         self._decoder = library.face_decoder(threads)
         if not self._decoder:
             raise OSError(
-                f"data.threads: the system gives no thread to decode with, got 0 of {threads}; "
+                f"data.threads: the system cannot create decoder threads, got 0 of {threads}; "
                 "raise its limit on processes"
             )
         self._end = weakref.finalize(
             self, _end, library.face_decoder_end, self._decoder, self._jobs
         )
-        # At the end of the process whoever has it closes it: a thread may be waiting for it.
+        # The owner must close the decoder before the process ends.  A finalizer at exit could free
+        # it while another thread waits in it.
         self._end.atexit = False
 
     def to_pixels(
@@ -100,23 +93,30 @@ class JpegDecoder:
         out: np.ndarray,
         source: Any,
     ) -> Decoding:
-        """Start to decode pictures to ``out``, uint8 (B, H, W, 3), contiguous.
+        """Start to decode images to ``out``, uint8 (B, H, W, 3), contiguous.
 
         Parameters
         ----------
         addresses, sizes
-            Of pictures in memory, int64 (B,) and (B,); one without bytes is left to others.
+            Memory addresses and sizes in bytes of the encoded images, int64 (B,) and (B,).  The
+            decoder skips an image of 0 bytes.
         image_size
-            (H, W) in pixels; a picture of another size is left to others.
+            (H, W) in pixels.  The decoder skips an image of another size.
         source
-            What holds the pictures' memory.
+            Object that owns the memory of the encoded images.
         """
         if out.shape != (len(sizes), *image_size, 3) or out.dtype != np.uint8:
-            raise ValueError(f"decoder: wants uint8 (B, H, W, 3), got {out.dtype} {out.shape}")
+            raise ValueError(
+                f"decoder: out does not fit, got {out.dtype} {out.shape}; give uint8 "
+                f"{(len(sizes), *image_size, 3)}"
+            )
         if not (out.flags.c_contiguous and out.flags.writeable):
-            raise ValueError("decoder: wants an array that is contiguous and may be written")
+            raise ValueError(
+                f"decoder: out cannot be written, got strides {out.strides}; give a contiguous and "
+                "writeable array"
+            )
         pixels = out.ctypes.data
-        return self._started(addresses, sizes, image_size, pixels=pixels, held=(source, out))
+        return self._start_job(addresses, sizes, image_size, pixels=pixels, buffers=(source, out))
 
     def to_planes(
         self,
@@ -131,23 +131,22 @@ class JpegDecoder:
         source: Any,
         holder: Any,
     ) -> Decoding:
-        """Start to decode pictures to (x - mean) / std, as planes, mirrored where it says so.
+        """Start to decode images, mirror them and normalise them to planes (x - mean) / std.
+
+        ``to_pixels`` documents the other parameters.
 
         Parameters
         ----------
-        addresses, sizes, image_size, source
-            As above.
         mirror
-            bool (B,).
+            bool (B,): True to flip the image horizontally.
         out
-            Address of the result, float32 (B, 3, H, W); faster where it is a multiple of 32.
+            Address of the result, float32 (B, 3, H, W); multiples of 32 are faster.
         holder
-            What holds the result's memory.
+            Object that owns the memory of the result.
         """
         mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
-        if len(mirror) != len(sizes):
-            raise ValueError(f"decoder: {len(sizes)} pictures, got {len(mirror)} mirrors")
-        return self._started(
+        _check_length("mirror", mirror, len(sizes))
+        return self._start_job(
             addresses,
             sizes,
             image_size,
@@ -155,10 +154,10 @@ class JpegDecoder:
             factor=1 / std,
             offset=-mean / std,
             planes=out,
-            held=(source, holder),
+            buffers=(source, holder),
         )
 
-    def _started(
+    def _start_job(
         self,
         addresses: np.ndarray,
         sizes: np.ndarray,
@@ -169,17 +168,16 @@ class JpegDecoder:
         offset: float = 0.0,
         planes: int | None = None,
         pixels: int | None = None,
-        held: Any,
+        buffers: Any,
     ) -> Decoding:
-        if len(addresses) != len(sizes):
-            raise ValueError(f"decoder: {len(sizes)} pictures, got {len(addresses)} addresses")
+        _check_length("addresses", addresses, len(sizes))
         addresses = np.ascontiguousarray(addresses, dtype=np.int64)
         sizes = np.ascontiguousarray(sizes, dtype=np.int64)
-        left = np.empty(len(sizes), dtype=np.uint8)
+        outcomes = np.empty(len(sizes), dtype=np.uint8)
         number = next(self._numbers)
-        entry = self._jobs[number] = [0, addresses, sizes, mirror, left, held]
+        job = self._jobs[number] = [0, addresses, sizes, mirror, outcomes, buffers]
         if self._end.alive:
-            entry[0] = self._start(
+            job[0] = self._start(
                 self._decoder,
                 addresses.ctypes.data,
                 sizes.ctypes.data,
@@ -190,36 +188,51 @@ class JpegDecoder:
                 offset,
                 planes,
                 pixels,
-                left.ctypes.data,
+                outcomes.ctypes.data,
             )
-        if not entry[0]:
-            raise RuntimeError("decoder: is closed, or was made before this process was forked")
-        return Decoding(number, left)
+        if not job[0]:
+            raise RuntimeError(
+                "decoder: cannot start a job, got a decoder that is closed or belongs to the "
+                "parent process; create a new one"
+            )
+        return Decoding(number, outcomes)
 
     def wait(self, decoding: Decoding) -> np.ndarray:
-        """Wait for pictures; return the places of those that are not decoded, int64 (n,).
+        """Wait for a job; return the indices of the images that are not decoded, int64 (n,).
 
         Raises
         ------
         KeyError
-            If they were waited for before, or the decoder is closed.
+            If this is the second call for the job, or the decoder is closed.
         RuntimeError
-            If it is closed meanwhile.
+            If another thread closes the decoder meanwhile.
         """
         job = self._jobs.pop(decoding.number)
         if not self._wait(self._decoder, job[0]):
             self._jobs[decoding.number] = job
-            raise RuntimeError("decoder: was closed before the pictures were decoded")
-        return np.flatnonzero(decoding.left)
+            raise RuntimeError(
+                "decoder: a job is incomplete, got a decoder that was closed meanwhile; wait for "
+                "all jobs before close()"
+            )
+        return np.flatnonzero(decoding.outcomes)
 
     def close(self) -> None:
-        """End the threads; jobs that were not waited for are dropped."""
-        ending = self._end.detach()  # a call does nothing once the process has begun to end
+        """Stop the threads and drop unfinished jobs."""
+        # Calling the finalizer does nothing during interpreter exit, so call its function directly.
+        ending = self._end.detach()
         if ending:
             _, end, arguments, _ = ending
             end(*arguments)
 
 
+def _check_length(name: str, array: np.ndarray, count: int) -> None:
+    if len(array) != count:
+        raise ValueError(
+            f"decoder: {name} has the wrong length, got {len(array)}; give one value for each of "
+            f"the {count} images"
+        )
+
+
 def _end(end: Callable[[int], None], decoder: int, jobs: dict[int, list[Any]]) -> None:
     end(decoder)
-    jobs.clear()  # now that nobody reads or writes what they hold
+    jobs.clear()  # after end(): no thread reads or writes the buffers now

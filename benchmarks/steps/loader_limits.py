@@ -47,7 +47,7 @@ def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     """Read and decode with DALI alone, to bytes in DALI's memory; yield batch numbers."""
-    from pipeline.decode.dali_reader import decode_alone
+    from benchmarks.steps.dali_decode import decode_alone
 
     batches = _group_batches(batch)
     for _ in decode_alone(rec, rec.with_suffix(".idx"), batches * batch, CORES):

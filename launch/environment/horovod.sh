@@ -60,7 +60,8 @@ build_horovod() {
     fi
     # pip builds under TMPDIR.  The cmake of the wheel precedes the system's in PATH.
     # Horovod's sources rely on headers that GCC 13 (Ubuntu 24.04) no longer includes indirectly.
-    if ! env CXXFLAGS="-include stdexcept -include cstdint ${CXXFLAGS:-}" PATH="$home/bin:${cuda_home:+$cuda_home/bin:}$PATH" MAKEFLAGS="-j$(nproc)" \
+    if ! env CXXFLAGS="-include stdexcept -include cstdint ${CXXFLAGS:-}" \
+        PATH="$home/bin:${cuda_home:+$cuda_home/bin:}$PATH" MAKEFLAGS="-j$(nproc)" \
         HOROVOD_WITH_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
         HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 "${build[@]}" \
         "$venv/bin/python" -m pip --disable-pip-version-check install --no-build-isolation --no-deps \

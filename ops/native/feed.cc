@@ -118,7 +118,7 @@ void give_back(Block* block) {
 
 // Where the pictures of some records begin in memory and their bytes: -1 where no whole record stands,
 // -2 for one in parts.
-extern "C" void face_find_pictures(const uint8_t* data, int64_t size, const int64_t* offsets,
+extern "C" void face_find_images(const uint8_t* data, int64_t size, const int64_t* offsets,
                                    int64_t count, const uint8_t** pictures, int64_t* bytes) {
   for (int64_t i = 0; i < count; ++i) {
     pictures[i] = nullptr;
@@ -171,7 +171,7 @@ extern "C" void face_read_ahead(uint8_t* data, const int64_t* offsets, const int
 // An array of float32 (N, C, H, W), not initialised, as DLPack hands it over: for
 // MXNDArrayFromDLPackEx.  Its memory is used again once nobody refers to the array any more, MXNet's
 // engine and the graph of autograd included.  Null where there is no memory.
-extern "C" DLManagedTensor* face_lend_array(int64_t N, int64_t C, int64_t H, int64_t W) {
+extern "C" DLManagedTensor* face_pooled_array(int64_t N, int64_t C, int64_t H, int64_t W) {
   Block* block = take(N * C * H * W * sizeof(float));
   if (!block) return nullptr;
   const int64_t shape[] = {N, C, H, W};

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fastest decode mode here: real decoders timed on images of the run, on all ranks at once.
+"""Choice of the decode mode for ``data.decode=auto``.
 
-It depends on the GPU, the cores of each rank and the size of the images, so that no rule gives it.
+The fastest mode depends on the GPU, the cores per rank and the image sizes.  So on GPUs all ranks
+time the real decoders on images of the run, at the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from ops import loader_kernels
 from pipeline.decode.dali import PATHS, release_memory
-from pipeline.decode.decoders import DEPTH, NoDecoder, batches_per_group, make_decoder
+from pipeline.decode.decoders import IN_FLIGHT_GROUPS, NoDecoder, batches_per_group, make_decoder
 from pipeline.decode.faults import GraphError
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.batches import batch_plans
@@ -31,10 +32,9 @@ if TYPE_CHECKING:
     from pipeline.sampling.augmentation import Augmentation
     from pipeline.sampling.samplers import Upcoming
 
-SECONDS = 1.0
-SAMPLE_IMAGES = 512  # that are decoded again and again
-PROBE_IMAGES = 64  # that say whether our decoder is of use
-MAX_FALLBACK_FRACTION = 0.5  # of them, that it may leave to DALI
+SAMPLE_IMAGES = 512  # approximate number of images that are decoded repeatedly to time a mode
+PROBE_IMAGES = 64  # images that the compiled decoder tries if there is no GPU
+MAX_FALLBACK_FRACTION = 0.5  # maximum fraction of them that it may not support
 
 
 def choose_decode_path(
@@ -45,29 +45,20 @@ def choose_decode_path(
     ctx: mx.Context,
     augmentation: Augmentation,
     gather: Callable[[np.ndarray], np.ndarray],
-    seconds: float = SECONDS,
+    seconds: float = 1.0,
 ) -> tuple[str, str]:
-    """Return the name of the decode mode that the run should use, and a sentence for the log.
+    """Return the name of the decode mode for the run, and a line for the log.
 
-    All ranks call it together and get the same.  They share cores and disk, so each mode is timed
-    on all of them at once.  Without a GPU nothing is timed: our decoder is used if it is compiled
-    and supports most of the images.
+    All ranks call it together and get the same result.  They time each mode at the same time,
+    because they share cores and disk.  Without a GPU nothing is timed: the result is "native" if
+    the operators are compiled and support most of the images.
 
-    Parameters
-    ----------
-    gather
-        Returns the rows of all ranks, by rank; waits for all of them.
-    seconds
-        How long each mode is timed.
-
-    Raises
-    ------
-    ValueError
-        If there is no mode that every rank can use.
+    ``gather`` is a blocking allgather that concatenates the arrays of the ranks.  Each mode is
+    timed for some ``seconds``.  Raises ValueError if no mode works on every rank.
     """
     if ctx.device_type != "gpu":
         return _choose_without_gpu(records, gather)
-    fault: Exception | None = None
+    first_error: Exception | None = None
     columns = []
     sample = partial(sample_batches, records, batch_size=batch_size, threads=threads, ctx=ctx)
     for path in PATHS:
@@ -75,22 +66,24 @@ def choose_decode_path(
         try:
             rate = measure(batches, batch_size, seconds, ready=lambda: gather(np.zeros(1)))
         except Exception as error:
-            # Horovod: whatever happens here, the other ranks wait for this one in every gather.
-            fault = fault or error
+            # Horovod: the other ranks wait in every gather, so this rank must reach them all.
+            first_error = first_error or error
         columns.append(gather(np.array([rate])))
     release_memory()
-    if fault is not None:
-        raise fault
+    if first_error is not None:
+        raise first_error
     rates_of_ranks = np.stack(columns, axis=1)
-    name = fastest_path(rates_of_ranks)
-    return name, _sentence(name, rates_of_ranks)
+    name, slowest, ranks = fastest_path(rates_of_ranks), rates_of_ranks.min(axis=0), len(columns[0])
+    rates = {path: f"{round(rate, -2):,.0f}" for path, rate in zip(PATHS, slowest, strict=True)}
+    where = "here" if ranks == 1 else f"on the slowest of {ranks} ranks"
+    others = ", ".join(f"{path} {rate}" for path, rate in rates.items() if path != name)
+    return name, f"decode: {name}, {rates[name]} images/s {where} ({others})"
 
 
 def sample_rows(records: RecordSet, count: int) -> np.ndarray:
-    """Return random rows of a set, (count,).
+    """Return random rows of a record set, int64 (count,), sorted.
 
-    Horovod: the same rows on all ranks, in the order of the file, so that a slow disk is asked for
-    few of them.
+    Horovod: all ranks get the same rows, and read them in file order, to spare a slow disk.
     """
     return np.sort(np.random.default_rng(0).integers(0, len(records), count))
 
@@ -104,7 +97,7 @@ def sample_batches(
     ctx: mx.Context,
     augmentation: Augmentation,
 ) -> Generator[mx.nd.NDArray, None, None]:
-    """Yield batches of the same sample again and again, as the decoder of a mode makes them."""
+    """Yield batches of one sample endlessly, from the decoder that the run would use."""
     steps = _sample_steps(batch_size)
     sampler = _SampleSampler(sample_rows(records, steps * batch_size), batch_size)
     batches = islice(sampler.batches(Position()), steps)
@@ -120,8 +113,12 @@ def sample_batches(
         decoder.close()
 
 
+def _sample_steps(batch_size: int) -> int:
+    return max(2, -(-SAMPLE_IMAGES // batch_size))
+
+
 class _SampleSampler:
-    """The same rows again and again; some may be drawn twice, so that any batch can be filled."""
+    """Sampler that repeats the same rows.  Rows may be duplicates, so a set may be small."""
 
     def __init__(self, rows: np.ndarray, batch_size: int):
         self.batch_size, self.images_per_epoch = batch_size, len(rows)
@@ -143,9 +140,9 @@ def measure(
     seconds: float,
     ready: Callable[[], object] = lambda: None,
 ) -> float:
-    """Return the images/s of ``sample_batches``, and close them; 0.0 if this machine cannot.
+    """Return the images/s of ``sample_batches``, or 0.0 if the mode fails; close the generator.
 
-    ``ready`` is called once, between warm-up and measurement, also when the warm-up failed.
+    ``ready`` is called once between warm-up and measurement, even if the warm-up fails.
     """
     with contextlib.closing(batches):
         try:
@@ -159,53 +156,49 @@ def measure(
 
 
 def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
-    """Take the sample's batches once and what is in flight: memory is as large as it will be."""
-    for _ in range(_sample_steps(batch_size) + DEPTH * batches_per_group(batch_size)):
+    """Take as many batches as the sample and the queue have: memory reaches its final size."""
+    for _ in range(_sample_steps(batch_size) + IN_FLIGHT_GROUPS * batches_per_group(batch_size)):
         next(batches)
 
 
 def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds: float) -> float:
-    """Return the images/s over some seconds; as many are in flight at the end as at the start."""
+    """Return the images/s measured over some seconds, with a full queue at both ends."""
     images, start, elapsed = 0, time.perf_counter(), 0.0
     while elapsed < seconds:
-        next(batches)  # Sync: DALI has finished it and it was copied to MXNet
+        next(batches)  # Sync: DALI has finished the batch, and it was copied to MXNet
         images += batch_size
         elapsed = time.perf_counter() - start
     return images / elapsed
 
 
 def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
-    """Return the decode mode whose slowest rank is the fastest, as a step waits for it.
+    """Return the mode that is fastest on its slowest rank, because a step waits for that rank.
 
-    Of equals the first.  ``rates_of_ranks`` has images/s (ranks, modes), 0 where a rank cannot use
-    a mode.
+    Of equal modes it returns the first.  ``rates_of_ranks`` are images/s (ranks, modes), 0 if a
+    rank cannot use a mode.
     """
     slowest = np.asarray(rates_of_ranks).min(axis=0)
     if not slowest.max() > 0:
         raise ValueError(
-            "data.decode: 'auto' finds no way that every rank can decode a sample of the images, "
-            f"got 0 images/s for each of {', '.join(names)}; with data.decode=cpu an image that "
-            "is damaged is named"
+            "data.decode: 'auto' finds no mode that decodes a sample of the images on every rank, "
+            f"got 0 images/s for each of {', '.join(names)}; use data.decode=cpu, which names a "
+            "damaged image"
         )
     return names[int(slowest.argmax())]
-
-
-def _sample_steps(batch_size: int) -> int:
-    return max(2, -(-SAMPLE_IMAGES // batch_size))
 
 
 def _choose_without_gpu(
     records: RecordSet, gather: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[str, str]:
-    kernels, fault, count = loader_kernels(), None, PROBE_IMAGES
+    kernels, first_error, count = loader_kernels(), None, PROBE_IMAGES
     try:
         if kernels is not None:
             count = fallback_count(records, kernels)
     except Exception as error:
-        fault = error  # Horovod: the other ranks wait in the gather
+        first_error = error  # Horovod: the other ranks wait in the gather
     compiled, counts = gather(np.array([[kernels is not None, count]])).T
-    if fault is not None:
-        raise fault
+    if first_error is not None:
+        raise first_error
     if not compiled.all():
         return "cpu", "decode: cpu, no compiled functions"
     if counts.max() > MAX_FALLBACK_FRACTION * PROBE_IMAGES:
@@ -217,7 +210,7 @@ def _choose_without_gpu(
 
 
 def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
-    """Return how many of PROBE_IMAGES images our decoder leaves to DALI."""
+    """Return the number of probe images that the compiled decoder does not support."""
     reader, decoder = RecordReader(records, kernels), kernels.decoder(1)
     out = np.empty((PROBE_IMAGES, *records.image_size, 3), np.uint8)
     addresses, sizes = reader.find(sample_rows(records, PROBE_IMAGES))
@@ -228,13 +221,3 @@ def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
         decoder.close()
     reader.check_files()
     return count
-
-
-def _sentence(name: str, rates_of_ranks: np.ndarray) -> str:
-    """Return what was measured, of each mode on the slowest rank, to the next hundred."""
-    slowest = rates_of_ranks.min(axis=0)
-    rates = {path: f"{round(rate, -2):,.0f}" for path, rate in zip(PATHS, slowest, strict=True)}
-    ranks = len(rates_of_ranks)
-    where = "here" if ranks == 1 else f"on the slowest of {ranks} ranks"
-    others = ", ".join(f"{path} {rate}" for path, rate in rates.items() if path != name)
-    return f"decode: {name}, {rates[name]} images/s {where} ({others})"

@@ -152,7 +152,7 @@ def test_rank_0_reports_the_stale_caches_of_all_hosts(monkeypatch, capsys, freed
         def gather_json(self, value):
             return [None, None] if value is None else [*freed]
 
-    monkeypatch.setattr(module, "remove_left_caches", lambda records, mib: freed[0])
+    monkeypatch.setattr(module, "remove_stale_caches", lambda records, mib: freed[0])
     inputs = SimpleNamespace(records=None)
     drop_stale_caches(make_synthetic(), inputs, Both())
     assert capsys.readouterr().out.startswith(message)

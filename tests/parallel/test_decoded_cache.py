@@ -39,7 +39,7 @@ from tests.parallel import held
 held.install()
 folder = Path(__file__).parent / "memory"
 loader.DecodedCache = partial(loader.DecodedCache, folder=folder)
-loader.remove_left_caches = partial(loader.remove_left_caches, folder=folder)
+loader.remove_stale_caches = partial(loader.remove_stale_caches, folder=folder)
 sys.exit(run_train.main(sys.argv[1:]))
 """
 

@@ -20,7 +20,7 @@ def kernels():
 
 @pytest.mark.parametrize("arguments", [(5, 6, 1, 0), (5, 5, 0, 0), (5, -1, 1, 0)])
 def test_invalid_arguments_are_refused(kernels, arguments):
-    with pytest.raises(ValueError, match=r"^feed\.window_order: got "):
+    with pytest.raises(ValueError, match=r"^feed\.window_order: "):
         kernels.window_order(*arguments)
 
 
