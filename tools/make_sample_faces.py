@@ -137,7 +137,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.pairs % (2 * FOLDS):
         raise ValueError(
             f"--pairs: must be a multiple of {2 * FOLDS} ({FOLDS} folds, as many pairs of one "
-            f"person as of two), got {options.pairs}; use {options.pairs // (2 * FOLDS) * 2 * FOLDS or 2 * FOLDS}"
+            f"person as of two), got {options.pairs}; use "
+            f"{options.pairs // (2 * FOLDS) * 2 * FOLDS or 2 * FOLDS}"
         )
 
 

@@ -312,7 +312,7 @@ def _write_buckets(
 
 
 def _read_bucket(path: Path, buffer: np.ndarray) -> None:
-    """Read a bucket file into a buffer of its size; delete it, since the new set needs the space."""
+    """Read a bucket file into a buffer of its size, and delete it to free disk space."""
     with open(path, "rb") as file:
         if file.readinto(buffer.data) != len(buffer) or file.read(1):
             raise OSError(

@@ -104,7 +104,7 @@ def _draw_eye(canvas: Canvas, person: Person, shot: Shot, side: int) -> None:
                     (-width, 0)], False)  # fmt: skip
     opening = canvas.project(to_face(np.concatenate([upper, lower])))
     iris_at = mirrored(place, side) + np.array(shot.gaze) * t["iris"]
-    # The lids hide a part of the iris: draw the eyeball separately, then blend it in through a mask.
+    # The lids hide a part of the iris: draw the eyeball separately, then blend it through a mask.
     low = np.clip(opening.min(0).astype(int) - 2, 0, len(canvas.image) - 3)
     high = np.clip(opening.max(0).astype(int) + 3, 3, len(canvas.image))
     region = canvas.image[low[1] : high[1], low[0] : high[0]]
