@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation of pixels for the nets: ``(x - MEAN) / STD`` for x of 0 to 255, in all channels.
+"""Normalisation of pixels for the nets: ``(x - MEAN) / STD`` for x in 0..255, on every channel.
 
-A checkpoint's metadata keeps both numbers.  Imports nothing: every package may import this module.
+Every checkpoint stores both numbers in its metadata.
 """
 
 MEAN = 127.5

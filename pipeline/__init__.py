@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG records -> batches on the device."""
+"""Data pipeline: JPEG record files to batches on the device."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ __all__ = ["build_loader"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that records and sampling serve programs that have no mxnet.
+    # Lazy import: programs without MXNet use pipeline.records and pipeline.sampling.
     if name == "build_loader":
         from pipeline.loader import build_loader
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items that one thread prefetches for another."""
+"""Queue between the thread that prefetches batches and the thread that uses them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-POLLS_PER_DRAIN = 8  # of the producer at a full queue, while the consumer empties it
-MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # between two polls
+POLLS_PER_DRAIN = 8  # times the producer polls a full queue while the consumer drains it
+MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # bounds of the time between two polls
 
 
 class PrefetchQueue(Generic[Item]):
-    """A bounded queue whose producer sleeps, once it is full, until a quarter remains.
+    """A bounded queue whose producer, once the queue is full, sleeps until a quarter remains.
 
-    A producer that is woken whenever an item is taken holds Python's lock, and has the processor,
-    just when the consumer wants to continue.  So it is not woken: it polls, less often where the
-    queue was emptied slowly the last time.  Only a consumer that finds the queue empty wakes it.
+    Waking the producer for every item would give it Python's lock and the processor just when the
+    consumer wants to continue.  Therefore the producer polls, less often if the last drain was
+    slow.  The consumer wakes it only if the queue is empty.
     """
 
     def __init__(self, capacity: int):
@@ -30,7 +30,7 @@ class PrefetchQueue(Generic[Item]):
         self._poll_s = MIN_POLL_S
 
     def put(self, item: Item) -> bool:
-        """Wait for room and add an item; return False, adding nothing, once the queue is closed."""
+        """Wait until the queue has space and add an item; return False if the queue is closed."""
         with self._changed:
             if len(self._items) == self._capacity:
                 self._sleep()
@@ -48,7 +48,7 @@ class PrefetchQueue(Generic[Item]):
         self._poll_s = min(MAX_POLL_S, max(MIN_POLL_S, drain_s / POLLS_PER_DRAIN))
 
     def take(self) -> Item:
-        """Wait for the oldest item and remove it; raise StopIteration once the queue is closed."""
+        """Wait for the oldest item and remove it; raise StopIteration if the queue is closed."""
         with self._changed:
             if not self._items:
                 self._filling = True
@@ -61,7 +61,7 @@ class PrefetchQueue(Generic[Item]):
             return item
 
     def close(self) -> None:
-        """Wake both threads; nothing is put or taken from now on."""
+        """Drop all items and wake both threads; later puts and takes fail."""
         with self._changed:
             self._closed = True
             self._items.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One fixed batch: training with it shows the upper bound that computing sets."""
+"""One fixed random batch: training on it measures the speed of the compute without a loader."""
 
 from __future__ import annotations
 

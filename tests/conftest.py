@@ -93,14 +93,14 @@ def make_face() -> Callable[..., bytes]:
 def make_records(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return ``make_records(people, images, **options)`` -> a new folder with a record set.
 
-    ``options`` are those of ``write_record_set``; ``pictures`` gives other (label, JPEG) pairs.
+    ``options`` are those of ``write_record_set``; ``samples`` replaces the (label, JPEG) pairs.
     """
 
     def make(people: int, images: int, **options: Any) -> Path:
         folder = tmp_path_factory.mktemp("records")
         size = options.get("image_size", (112, 112))
-        pictures = options.pop("pictures", None) or faces(people, images, size)
-        write_record_set(folder, pictures, people, **options)
+        samples = options.pop("samples", None) or faces(people, images, size)
+        write_record_set(folder, samples, people, **options)
         return folder
 
     return make

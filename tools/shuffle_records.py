@@ -167,7 +167,7 @@ class _Plan:
     def __init__(self, records: RecordSet, seed: int, memory_bytes: int):
         count, sizes = len(records), _record_bytes(records)
         self.order = np.random.default_rng(seed).permutation(count)
-        file_order = records.in_file_order()
+        file_order = records.file_order()
         self.file_order = np.arange(count) if file_order is None else file_order
         # All buckets have equally many rows: without this minimum, a single large image would
         # reduce every bucket to one row.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies on disk: record files, their index, labels and bytes; knows no mxnet."""
+"""Record sets on disk: record files, their index, labels and images; does not import MXNet."""
 
 from pipeline.records.mapped import RecordError
 from pipeline.records.open import open_records

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index files that a run writes: the parsed index of a set, and an .idx of its images alone.
 
-They are made in pieces: an index of 5.8 million lines as Python text takes 700 MB.  A file that
-cannot be written is a RecordError, and nothing is left of it.
+The functions raise RecordError if a file cannot be written; then no part of it remains.
 """
 
 from __future__ import annotations
@@ -21,35 +20,35 @@ import numpy as np
 from atomic_write import atomic_write
 from pipeline.records import mapped
 from pipeline.records.mapped import RecordError
-from pipeline.records.record_set import RecordSet, parts
+from pipeline.records.record_set import RecordSet, row_slices
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers as int32 where they all are such: that is half of the memory."""
+    """Return numbers as int32 if that changes no value: it halves the memory."""
     with np.errstate(invalid="ignore"):
         small = numbers.astype(np.int32)
     return small if (small == numbers).all() else numbers
 
 
-def keep_columns(path: Path, *columns: np.ndarray) -> None:
-    """Write columns (N,) of numbers one after the other, unless another rank just has."""
-    with _alone(path.parent):
+def save_columns(path: Path, *columns: np.ndarray) -> None:
+    """Write columns (N,) of numbers one after the other, unless another rank has written them."""
+    with _lock_folder(path.parent):
         if not path.is_file():
             with atomic_write(path) as file:
                 for column in columns:
                     np.save(file, column, allow_pickle=False)
 
 
-def kept_columns(path: Path, count: int) -> list[np.ndarray]:
-    """Return columns that were kept as maps of the file, which the ranks of a host share.
+def load_columns(path: Path, count: int) -> list[np.ndarray]:
+    """Return ``count`` saved columns as views of the mapped file, which all ranks of a host share.
 
     Raises
     ------
     ValueError, OSError, EOFError
-        If the file is not whole.
+        If the file is incomplete.
     """
     columns = []
-    data = mapped.map_file(path, "give the same command, which makes it again")
+    data = mapped.map_file(path, "give the same command, which writes it again")
     with path.open("rb") as file:
         for _ in range(count):
             np.lib.format.read_magic(file)
@@ -64,74 +63,77 @@ def kept_columns(path: Path, count: int) -> list[np.ndarray]:
 
 
 def release_freed_memory() -> None:
-    """Return freed memory to the system: a run keeps it (launch/ranks/malloc.py)."""
+    """Return freed memory to the system, which malloc keeps in a run (launch/ranks/malloc.py)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc
+    if trim is not None:  # musl has no malloc_trim
         trim(0)
 
 
 def image_index(records: RecordSet, folder: Path) -> Path:
-    """Return an .idx in a folder that lists the images alone; written unless it is there.
+    """Return an .idx in a folder that lists the images alone; write it if it does not exist.
 
-    Its name comes from what it says, so a resumed run finds it, and all ranks share one.
+    Its name is a hash of its content, so all ranks, and resumed runs, share one file.
     """
     digest = hashlib.sha256()
-    for part in parts(len(records)):
+    for part in row_slices(len(records)):
         digest.update(records.keys[part].tobytes())
         digest.update(records.offsets[part].tobytes())
     path = folder / f"images-{digest.hexdigest()[:16]}.idx"
-    with _alone(folder):
+    with _lock_folder(folder):
         if not path.is_file():
             write_image_index(records, path)
     return path
 
 
 def write_image_index(records: RecordSet, path: Path) -> None:
-    """Write an .idx that lists the images alone, for readers that decode every line of it."""
-    with _writing(path.parent), atomic_write(path) as file:
-        for part in parts(len(records)):
-            keys, offsets = _digits(records.keys[part]), _digits(records.offsets[part])
+    """Write an .idx that lists the images alone, for readers that decode every line of an .idx.
+
+    It is written in parts: the Python text of 5.8 million lines would take 700 MB.
+    """
+    with _explain_write_errors(path.parent), atomic_write(path) as file:
+        for part in row_slices(len(records)):
+            keys, offsets = _to_digits(records.keys[part]), _to_digits(records.offsets[part])
             marks = np.broadcast_to(np.frombuffer(b"\t\n", np.uint8), (len(keys), 2))
             lines = np.concatenate([keys, marks[:, :1], offsets, marks[:, 1:]], axis=1)
             file.write(lines[lines > 0].data)
 
 
-def _digits(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers from 0 on in ASCII, uint8 (n, digits of the largest), 0 before the first."""
+def _to_digits(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers of at least 0 in ASCII, uint8 (n, digits), padded with zero bytes in front."""
     quotient = numbers.astype(np.int64)
     digits = np.zeros((len(quotient), len(str(quotient.max()))), dtype=np.uint8)
     last = digits.shape[1] - 1
-    for place in range(last, -1, -1):
+    for column in range(last, -1, -1):
         digit = quotient % 10 + ord("0")
-        digits[:, place] = np.where((quotient > 0) | (place == last), digit, 0)
+        digits[:, column] = np.where((quotient > 0) | (column == last), digit, 0)
         quotient //= 10
     return digits
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Make a folder that is written into, and name it where that fails."""
+def _explain_write_errors(folder: Path) -> Iterator[None]:
+    """Create a folder; raise RecordError if it, or a file in it, cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        reason = error.strerror or error  # NumPy's own have no number
+        reason = error.strerror or error  # NumPy raises OSError without errno
         raise RecordError(
-            f"{folder}: cannot be written, got {reason}; make room or choose another run.dir"
+            f"{folder}: cannot be written, got {reason}; free disk space or choose another run.dir"
         ) from None
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Have one rank of a host at a time in a folder, which is made; the others wait.
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Create a folder and lock it for this rank; the other ranks of the host wait.
 
-    Where the file system has no locks on folders (NFS) all continue, and each writes the same.
+    On file systems without locks on folders (NFS) all ranks continue; each writes the same file.
     """
-    with _writing(folder):
-        held = os.open(folder, os.O_RDONLY)
+    with _explain_write_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             with suppress(OSError):
-                fcntl.flock(held, fcntl.LOCK_EX)  # Horovod: a rank that dies releases it
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # Horovod: a rank that dies releases it
             yield
         finally:
-            os.close(held)
+            os.close(descriptor)

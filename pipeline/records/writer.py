@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write InsightFace record sets: `<name>.rec`, `<name>.idx` and `property`.
+"""Write InsightFace record sets: ``<name>.rec``, ``<name>.idx`` and ``property``.
 
-The bytes of a record: `pipeline.records.recordio`.  With a header record the keys are laid out as
+``pipeline.records.recordio`` describes the bytes of a record.  A set with a header record has the
+keys
 
-    0                      labels [id_start, id_end), no body
+    0                      labels [id_start, id_end), no image
     1 .. id_start - 1      images, sorted by person
-    id_start .. id_end - 1 one record per person: labels [first key, last key + 1), no body
+    id_start .. id_end - 1 one record per person: labels [first key, last key + 1), no image
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipeline.records import recordio
 from pipeline.records.recordio import MAGIC
 
 MAGIC_BYTES = struct.pack("<I", MAGIC)
-_MAX_KEYS = 1 << 24  # keys are stored as float32 labels: beyond this they are rounded
+_MAX_KEYS = 1 << 24  # identity records store keys as float32, which is exact up to here
 _MAGIC = re.compile(re.escape(MAGIC_BYTES))
 _FLOAT = struct.Struct("<f")
 
@@ -35,28 +36,28 @@ def write_record_set(
     header: bool = True,
     vector_labels: bool = False,
 ) -> int:
-    """Write one record set; its files appear whole or not at all.
+    """Write one record set completely, or, after an error, none of its files.
 
-    Images are streamed: one is held at a time. `property` appears last, so a folder that has it
-    has a whole set.
+    Images are streamed: only one is in memory at a time.  ``property`` appears last, so a folder
+    with that file has a complete set.
 
     Parameters
     ----------
     folder
-        Where the files go; made if it is missing.
+        Folder of the files; created if missing.
     images
         Pairs (label, JPEG bytes); labels are 0 .. num_classes - 1, sorted if there is a header.
     num_classes
-        Number of people. A person without images gets an identity record with an empty range.
+        Number of people.  A person without images gets an identity record with an empty range.
     image_size
-        (height, width) in pixels, as written to `property`.
+        (height, width) in pixels, as written to ``property``.
     name
         Stem of the .rec and the .idx.
     header
-        Write the header record and the identity records. False: images alone, keys from 0, as
-        im2rec does.
+        Write the header record and the identity records.  False: only images, with keys from 0 on,
+        as im2rec does.
     vector_labels
-        Store the label as the vector [label, 1.0] (flag 2) in place of a scalar.
+        Store the label as the vector [label, 1.0] (flag 2) instead of a scalar.
 
     Returns
     -------
@@ -65,10 +66,10 @@ def write_record_set(
     Raises
     ------
     ValueError
-        Labels out of order, out of range or no whole numbers, an image that is no JPEG, no images
-        at all.
+        If labels are unsorted, out of range or not whole, if an image is no JPEG, or if there are
+        no images.
     OSError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the people")
@@ -83,7 +84,7 @@ def write_record_set(
             rec.writelines(frame(_payload(key, label, jpeg)))
 
         if header:
-            append(0, [0.0, 0.0])  # room for it; filled in at the end
+            append(0, [0.0, 0.0])  # a placeholder, overwritten below
         ranges, count = _write_images(append, images, num_classes, header, vector_labels)
         if header:
             id_start = count + 1
@@ -101,10 +102,10 @@ def write_record_set(
 
 
 def frame(payload: bytes) -> Iterator[bytes]:
-    """Yield the bytes of one record, in frames: a multiple of 4.
+    """Yield the bytes of one record, split into frames; their number is a multiple of 4.
 
-    A reader that has lost its place looks for the magic number at multiples of 4, so that a payload
-    may not hold it there.
+    A reader may search for the magic number at multiples of 4 to find the next record.  Therefore
+    the payload must not contain it there.
     """
     if len(payload) > recordio.MAX_LENGTH:
         raise ValueError(
@@ -121,11 +122,11 @@ def frame(payload: bytes) -> Iterator[bytes]:
 
 
 def _payload(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
-    """Return image header and body; a list of labels is stored as a vector."""
-    if isinstance(label, list):
-        head = struct.pack("<IfQQ", len(label), 0.0, key, 0)
-        return head + struct.pack(f"<{len(label)}f", *label) + jpeg
-    return struct.pack("<IfQQ", 0, label, key, 0) + jpeg
+    """Return image header and image; a list of labels is stored as a vector."""
+    vector = label if isinstance(label, list) else []
+    scalar = 0.0 if isinstance(label, list) else label
+    head = struct.pack("<IfQQ", len(vector), scalar, key, 0)
+    return head + struct.pack(f"<{len(vector)}f", *vector) + jpeg
 
 
 def _write_images(
@@ -135,7 +136,7 @@ def _write_images(
     header: bool,
     vector_labels: bool,
 ) -> tuple[list[tuple[int, int]], int]:
-    """Append all images; return the range of keys of each person, and the number of images."""
+    """Append all images; return the range of keys of each person and the number of images."""
     first_key = int(header)
     ranges = [(first_key, first_key)] * (num_classes if header else 0)
     key, previous = first_key, 0
@@ -153,7 +154,7 @@ def _write_images(
         label = int(label)
         if header and label < previous:
             raise ValueError(
-                f"image {key}: labels must not fall, got {label} after {previous}; sort by label"
+                f"image {key}: labels must be sorted, got {label} after {previous}; sort the pairs"
             )
         if jpeg[:2] != b"\xff\xd8":
             raise ValueError(
@@ -165,5 +166,7 @@ def _write_images(
             ranges[label] = (first if end > first else key, key + 1)
         key, previous = key + 1, label
     if key == first_key:
-        raise ValueError("images: at least one is needed, got none; look at the source folder")
+        raise ValueError(
+            "images: at least one is needed, got none; check the folder that they come from"
+        )
     return ranges, key - first_key

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a rank reads, in which order, and how they are augmented; knows no mxnet."""
+"""Order of the images of each rank and their random augmentation; does not import MXNet."""

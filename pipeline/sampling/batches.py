@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch plans: the rows of each batch of a rank and what is done to them, one by one or grouped."""
+"""Batch plans: rows and augmentation of each batch of a rank, and groups of such plans."""
 
 from __future__ import annotations
 
@@ -17,59 +17,53 @@ if TYPE_CHECKING:
     from pipeline.records import RecordSet
     from pipeline.sampling.epoch_orders import Position
 
-READ_AHEAD_GROUPS = 2
-"""Groups whose records are read ahead while another one is decoded."""
+READ_AHEAD_GROUPS = 2  # groups whose records are read ahead while another group is decoded
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of the data that one rank reads."""
+    """Part of the data that one rank reads: its number and the number of ranks."""
 
     rank: int = 0
     size: int = 1
 
     def global_batch_size(self, batch_size: int) -> int:
-        """Return the images of all ranks per step."""
+        """Return the number of images of all ranks per step."""
         return batch_size * self.size
 
 
 class BatchPlan(NamedTuple):
-    """What a rank reads for one batch."""
+    """Description of one batch of a rank."""
 
-    rows: np.ndarray
-    """Rows of the record set, int64 (B,)."""
+    rows: np.ndarray  # int64 (B,), rows of the record set
     params: AugmentParams
-    """What is done to the images."""
-    after: Position
-    """Where the data resumes after this batch."""
+    after: Position  # position from which the data resumes after this batch
 
 
 class BatchGroup(NamedTuple):
-    """Batches that are decoded in one go."""
+    """Batches that are decoded together."""
 
     plans: Sequence[BatchPlan]
-    rows: np.ndarray
-    """Those of all plans."""
-    params: AugmentParams
-    """Those of all plans."""
-    images: Any = None
-    """JPEG bytes or pixels in a form that ``DecodeGraph.feed`` takes."""
+    rows: np.ndarray  # rows of all plans
+    params: AugmentParams  # parameters of all plans
+    images: Any = None  # JPEG bytes or pixels in a form that ``DecodeGraph.feed`` accepts
 
 
 def epoch_images(records: RecordSet, batch_size: int, size: int, images_per_person: int = 0) -> int:
-    """Return the images of an epoch: those of the set, or of groups of people.
+    """Return the number of images of an epoch.
 
     Parameters
     ----------
     batch_size, size
-        Images per rank and step, number of ranks.
+        Number of images per rank and step; number of ranks.
     images_per_person
-        Images of each person's group; 0 for no groups.
+        Size of the groups of images of one person, of which an epoch has one per person.  0: an
+        epoch has every image once.
 
     Raises
     ------
     ValueError
-        If they do not fill one step.
+        If an epoch has fewer images than one step.
     """
     images, found = len(records), f"{len(records)}"
     if images_per_person:
@@ -101,12 +95,9 @@ def grouped(
     group_size: int,
     read_ahead: Callable[[np.ndarray, Position], None] = lambda rows, after: None,
 ) -> Iterator[BatchGroup]:
-    """Yield plans, which have no end, in groups of ``group_size`` batches.
+    """Yield endless plans in groups of ``group_size`` batches.
 
-    Parameters
-    ----------
-    read_ahead
-        Called with the rows of groups that are due soon and the position after them.
+    ``read_ahead`` is called with the rows of each of the next groups and the position after them.
     """
     waiting: deque[tuple[list[BatchPlan], np.ndarray]] = deque()
     while True:

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of DALI's window reader in plain Python: twin of ``LoaderKernels.window_order``.
+"""Order of DALI's window reader in plain Python, for hosts without the compiled functions.
 
-For hosts without the compiled functions; takes half a second for a million records.
+``LoaderKernels.window_order`` computes the same.  This takes half a second for a million records.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["window_order"]
-
-_MODULUS = 2**31 - 1  # of std::minstd_rand0, which is std::default_random_engine of libstdc++
+_MODULUS = 2**31 - 1  # of std::minstd_rand0, the std::default_random_engine of libstdc++
 _WORD = 2**32
 
 
@@ -20,15 +18,15 @@ def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
     Parameters
     ----------
     count, taken
-        Records of the shard, and how many of them are wanted.
+        Number of records in the shard and number of records to read.
     window, seed
-        The reader's ``initial_fill`` and ``seed``; a window of 1 is no shuffling.
+        ``initial_fill`` and ``seed`` of the reader; a window of 1 does not shuffle.
 
     Outputs
     -------
-    Places in the shard, each at most once.
+    Indices into the shard, each at most once.
     """
-    state = _seeded(seed)
+    state = _seed_engine(seed)
     order = list(range(count))
     for i in range(taken):
         choices = min(window, count - i)
@@ -44,30 +42,28 @@ def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
     return np.array(order[:taken], dtype=np.int32)
 
 
-def _seeded(seed: int) -> int:
-    """Return the state of std::minstd_rand0 that std::seed_seq({seed}) gives."""
-    return _last_of_four(seed % _WORD) % _MODULUS or 1
+def _seed_engine(seed: int) -> int:
+    """Return the state of std::minstd_rand0 after seeding with std::seed_seq({seed}).
 
-
-def _last_of_four(seed: int) -> int:
-    """Return the last of 4 numbers of std::seed_seq({seed}), [rand.util.seedseq] of C++."""
+    That is the last of 4 words of the sequence, [rand.util.seedseq] of C++, modulo the modulus.
+    """
+    seed %= _WORD
     words = [0x8B8B8B8B] * 4
     for k in range(4):
-        here, first, second, before = k, (k + 1) % 4, (k + 2) % 4, (k - 1) % 4
-        r1 = 1664525 * _mixed(words[here] ^ words[first] ^ words[before]) % _WORD
+        first, second, before = (k + 1) % 4, (k + 2) % 4, (k - 1) % 4
+        r1 = 1664525 * _mix(words[k] ^ words[first] ^ words[before]) % _WORD
         r2 = (r1 + (1 if k == 0 else k + (seed if k == 1 else 0))) % _WORD
         words[first] = (words[first] + r1) % _WORD
         words[second] = (words[second] + r2) % _WORD
-        words[here] = r2
+        words[k] = r2
     for k in range(4):
-        here, first, second, before = k, (k + 1) % 4, (k + 2) % 4, (k - 1) % 4
-        r3 = 1566083941 * _mixed((words[here] + words[first] + words[before]) % _WORD) % _WORD
-        r4 = (r3 - k) % _WORD
+        first, second, before = (k + 1) % 4, (k + 2) % 4, (k - 1) % 4
+        r3 = 1566083941 * _mix((words[k] + words[first] + words[before]) % _WORD) % _WORD
         words[first] ^= r3
-        words[second] ^= r4
-        words[here] = r4
-    return words[3]
+        words[second] ^= (r3 - k) % _WORD
+        words[k] = (r3 - k) % _WORD
+    return words[3] % _MODULUS or 1
 
 
-def _mixed(word: int) -> int:
+def _mix(word: int) -> int:
     return word ^ word >> 27

@@ -127,7 +127,7 @@ def cut_off_picture(folder: Path, records: Path, make: Callable[..., Path]) -> F
     kept = open_records(records, folder)
     jpegs = [j.tobytes() for j in RecordReader(kept).read(np.arange(len(kept)))]
     jpegs[17] = cut_off(jpegs[17])
-    copy = make(12, 10, pictures=list(zip(kept.labels.tolist(), jpegs, strict=True)))
+    copy = make(12, 10, samples=list(zip(kept.labels.tolist(), jpegs, strict=True)))
     sections = {"train": {"max_steps": 0, "epochs": 1, "log_every": 3, "checkpoint_every": 5}}
     key = kept.keys[17]
     return Fault(rf"the image of key {key} is cut off, got an end-of-image", copy, sections)

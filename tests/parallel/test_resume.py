@@ -33,7 +33,7 @@ def two_sets(make_records, make_face):
     """Return two sets: 30 people x 2 images, and 17 people x 2 and five with a single one."""
     second = [(p, make_face(100 + p, i)) for p in range(22) for i in range(2 if p % 5 else 1)]
     assert len(second) == 39  # p = 0, 5, 10, 15, 20 have one image
-    return [make_records(30, 2), make_records(22, 2, pictures=second)]
+    return [make_records(30, 2), make_records(22, 2, samples=second)]
 
 
 @pytest.mark.parametrize(

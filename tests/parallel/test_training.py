@@ -92,7 +92,7 @@ def test_images_that_are_not_in_the_idx_are_said_and_kept(make_records, tmp_path
     (records / "train.idx").write_text("".join(lines[:20]))
     ended = run(1, training(write_cfg(tmp_path, records, train={"max_steps": 2})))
     assert ended.code == 0, ended.everything
-    notice = f"{records}/train.idx: 13 of the 32 images that the header names are not in the .idx"
+    notice = f"{records}/train.idx: 13 of the 32 images that the header lists are not in the .idx"
     assert notice in ended.stdout.splitlines()
     assert notice in check_summary(tmp_path / "runs" / "tiny-001", steps=2)["notices"]
 

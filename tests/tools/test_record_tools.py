@@ -61,7 +61,7 @@ def test_notices_about_missing_images_are_printed(make_records, tmp_path, capsys
     lines = (folder / "train.idx").read_text().splitlines(keepends=True)
     (folder / "train.idx").write_text("".join(lines[:5] + lines[6:]))
     shuffle_records.shuffle([folder], tmp_path / "shuffled", seed=1)
-    notice = f"{folder}/train.idx: 1 of the 40 images that the header names is not in the .idx\n"
+    notice = f"{folder}/train.idx: 1 of the 40 images that the header lists is not in the .idx\n"
     assert capsys.readouterr().err == f"shuffle_records: {notice}"
     with pytest.raises(ValueError, match="at least 20 people must be held out"):
         hold_out_people.hold_out(folder, tmp_path / "held", 2, 20)
@@ -149,7 +149,7 @@ def test_buckets_have_equally_many_rows_and_fit_into_memory():
 
 
 def test_no_cached_index_remains_beside_the_new_set(tiny_records, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.records.open.LARGE", 10)
+    monkeypatch.setattr("pipeline.records.open.MIN_CACHED_RECORDS", 10)
     shuffle_records.shuffle([tiny_records], tmp_path, seed=3)
     assert sorted(files(tmp_path)) == ["property", "train.idx", "train.rec"]
 
@@ -181,7 +181,7 @@ def test_a_failed_shuffle_leaves_no_files(make_records, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "pipeline.records.open.check_index", lambda *_: None
     )  # it may read the damaged record
-    with pytest.raises(ValueError, match="holds no whole record at the place of key 21"):
+    with pytest.raises(ValueError, match="holds no complete record for key 21"):
         shuffle_records.shuffle([source], out, seed=1, memory_bytes=1)
     assert files(out) == {}
 

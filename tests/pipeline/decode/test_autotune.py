@@ -94,7 +94,7 @@ def test_no_mode_that_every_rank_can_use(rates_of_ranks):
 def test_without_a_gpu_nothing_is_measured(make_records, tmp_path, operators, kind, chosen):
     progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, int(kind == "progressive")]
     jpeg = cv2.imencode(".jpg", np.full((112, 112, 3), 99, np.uint8), progressive)[1].tobytes()
-    folder = make_records(2, 4, pictures=[(label, jpeg) for label in (0, 0, 1, 1)])
+    folder = make_records(2, 4, samples=[(label, jpeg) for label in (0, 0, 1, 1)])
     found = open_records(folder, tmp_path)
     ops.use(operators)
     assert choose(found) == chosen
@@ -255,6 +255,6 @@ def test_a_batch_larger_than_the_set_can_be_timed(make_records, tmp_path):
 def test_a_damaged_image_of_the_sample_is_named(make_records, make_face, tmp_path):
     images = [(number, make_face(number, 0)) for number in range(4)]
     images[2] = (2, images[2][1].replace(b"\xff\xdb", b"\xff\xfe"))
-    broken = open_records(make_records(4, 1, pictures=images), tmp_path)
+    broken = open_records(make_records(4, 1, samples=images), tmp_path)
     with pytest.raises(RecordError, match=rf"key {broken.keys[2]} cannot be decoded; "):
         measure(batches_of(broken, "cpu", batch_size=8), 8, 0.05)

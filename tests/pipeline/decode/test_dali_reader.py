@@ -56,7 +56,7 @@ def oblong(make_records, make_face, tmp_path_factory):
     jpegs = [turned(make_face(n, 0, stored_size(size, n)), n) for n in range(32)]
     jpegs = [make_face(n, 1, size) for n in range(16)] + jpegs
     pictures = [(n // 2, jpeg) for n, jpeg in enumerate(jpegs)]
-    folder = make_records(24, 2, pictures=pictures, image_size=size)
+    folder = make_records(24, 2, samples=pictures, image_size=size)
     return open_records(folder, tmp_path_factory.mktemp("sampler"))
 
 
@@ -268,7 +268,7 @@ def test_a_damaged_image_is_named_by_its_key(make_records, make_face, tmp_path, 
     jpegs = [make_face(n, 0) for n in range(30)]
     jpegs[11] = jpegs[11][:200] + bytes(20) + b"\xff\xd9"
     jpegs[12] = turned(jpegs[12], 3 * turned_ones)
-    records = open_records(make_records(30, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    records = open_records(make_records(30, 1, samples=list(enumerate(jpegs))), tmp_path)
     key = records.keys[11]
     sampler = windows(records, Share(), 1)
     with pytest.raises(RecordError, match=rf"key {key} cannot be decoded; "):
@@ -277,7 +277,7 @@ def test_a_damaged_image_is_named_by_its_key(make_records, make_face, tmp_path, 
 
 def test_an_image_of_another_size_is_named_by_its_key(make_records, make_face, tmp_path):
     jpegs = [make_face(n, 0, (112, 96 if n == 11 else 112)) for n in range(30)]
-    records = open_records(make_records(30, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    records = open_records(make_records(30, 1, samples=list(enumerate(jpegs))), tmp_path)
     sampler = windows(records, Share(), 1)
     with pytest.raises(RecordError, match=rf"key {records.keys[11]} is 112x96 pixels, not 112x112"):
         decoded(records, tmp_path, sampler, ALL, 6)

@@ -243,7 +243,7 @@ def mixed(make_records, make_face, tmp_path_factory):
         comment = b"\xff\xfe" + (2 + 2 * 7).to_bytes(2, "big") + b"\0\0" + magic * 3
         return jpeg[:2] + comment + jpeg[2:] if kind == "d" else jpeg
 
-    folder = make_records(16, 4, pictures=[(i // 4, made(i)) for i in range(64)])
+    folder = make_records(16, 4, samples=[(i // 4, made(i)) for i in range(64)])
     return open_records(folder, tmp_path_factory.mktemp("scan"))
 
 

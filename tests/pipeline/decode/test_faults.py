@@ -91,7 +91,7 @@ def test_every_set_is_named_with_its_own_keys(make_records, tmp_path):
 def test_a_damaged_image_is_named_whoever_decodes(make_records, make_face, tmp_path):
     pictures = [(i // 2, make_face(i // 2, i)) for i in range(6)]
     pictures[3] = (1, pictures[3][1].replace(b"\xff\xdb", b"\xff\xfe"))
-    broken = open_records(make_records(3, 2, pictures=pictures), tmp_path)
+    broken = open_records(make_records(3, 2, samples=pictures), tmp_path)
     said = refused(broken, np.arange(6), gpu=3, decodes_on_gpu=True, error=RecordError)
     assert said.startswith(
         f"{broken.files[0]}: the image of key {broken.keys[3]} cannot be decoded; "

@@ -29,7 +29,7 @@ def records(make_records, make_face, tmp_path_factory):
         return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
 
     images = [(number, made(number)) for number in range(COUNT)]
-    folder = make_records(COUNT, 1, pictures=images, image_size=(64, 48))
+    folder = make_records(COUNT, 1, samples=images, image_size=(64, 48))
     return open_records(folder, tmp_path_factory.mktemp("scan"))
 
 
@@ -83,7 +83,7 @@ def test_an_image_that_nobody_decodes_is_named(make_records, make_face, tmp_path
     jpegs = [make_face(number, 0) for number in range(4)]
     at = jpegs[2].index(b"\xff\xda")
     jpegs[2] = jpegs[2][: (at + len(jpegs[2])) // 2] + b"\xff\xd9"
-    records = open_records(make_records(4, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    records = open_records(make_records(4, 1, samples=list(enumerate(jpegs))), tmp_path)
     decoder, rows = decoder_of(records), np.arange(4)
     if start == "pixels":
         finish = decoder.start_pixels(rows, decoder.pixels_in(BufferRing(0), 4))
