@@ -25,7 +25,7 @@ from pipeline.loader import build_loader
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.writer import write_record_set
 
-PEOPLE, IMAGES_PER_PERSON = 1000, 30  # of the record set that this tool makes
+PEOPLE, IMAGES_PER_PERSON = 1000, 30  # size of the record set that this tool makes
 
 
 def main() -> None:

@@ -33,13 +33,13 @@ if __name__ == "__main__":  # the thread counts and malloc must be set before mx
 import ops
 from heads import HEADS
 from tools.digits import Digits, draw_digits, read_mnist
-from tools.gallery.page import Row, page, write_settings
+from tools.gallery.page import Row, format_settings, page
 from tools.gallery.plots import SIZE, draw, sheet
 from tools.gallery.settings import LOSSES
 from tools.gallery.training import GalleryError, train
 
 DRAWN_IMAGES = (20_000, 2_000)  # training and test images to draw without --mnist
-QUICK_IMAGES, QUICK_EPOCHS = (4_000, 1_000), 12.0  # with --quick
+QUICK_IMAGES, QUICK_EPOCHS = (4_000, 1_000), 12.0  # images and epochs with --quick
 TITLE = "Losses in two dimensions"
 
 
@@ -145,7 +145,7 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
             (f"train {outcome.train_accuracy:.4f}", outcome.train_embeddings, outcome.train_labels),
             (f"test {outcome.test_accuracy:.4f}", outcome.test_embeddings, outcome.test_labels),
         ]
-        settings = write_settings(name, setting.head)
+        settings = format_settings(name, setting.head)
         plot = draw(name, settings, halves, circle=setting.circle, seed=arguments.seed)
         write_file(arguments.out / f"{name}.png", plot)
         plots.append((name, plot))

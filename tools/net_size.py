@@ -104,7 +104,7 @@ def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
         if node["op"] not in ("Convolution", "FullyConnected"):
             continue
         weight = nodes[node["inputs"][1][0]]
-        if weight["op"] != "null":  # computed, so part of a PReLU
+        if weight["op"] != "null":  # a computed weight belongs to a PReLU
             continue
         pixels = math.prod(shape_of[f"{node['name']}_output"][2:])
         total += pixels * math.prod(shape_of[weight["name"]])

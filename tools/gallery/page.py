@@ -43,7 +43,7 @@ class Row:
     """Throughput of training only."""
 
 
-def write_settings(name: str, head: dict[str, Any]) -> str:
+def format_settings(name: str, head: dict[str, Any]) -> str:
     """Return the name and the settings of a head as one line."""
     return f"{name}({', '.join(f'{key}={value}' for key, value in head.items())})"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 PANEL, TITLE, GAP = 560, 60, 12  # side of a panel, height of the title, distance of panels (pixels)
 SIZE = (2 * PANEL + GAP, TITLE + PANEL)  # (width, height) of a plot in pixels
-MAX_POINTS = 10_000  # per panel
+MAX_POINTS = 10_000  # drawn points per panel
 SUBPIXEL_BITS = 4  # fractional bits of OpenCV's circle coordinates
 INSIDE_QUANTILE = 0.999  # points beyond this quantile may lie outside a panel, on each side
 FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
-MARGIN_START_FRACTION, MARGIN_RISE_FRACTION = 0.2, 0.3  # of the run; before it the margin is 0
+MARGIN_START_FRACTION, MARGIN_RISE_FRACTION = 0.2, 0.3
+"""Fractions of a run: the first one without a margin, the second one with a rising margin."""
 CIRCLE_ORDER = (1, 8, 3, 5, 0, 6, 4, 9, 7, 2)  # similar digits are neighbours
 MAX_SHIFT_PIXELS = 1
 MAX_TRAIN_EMBEDDINGS = 20_000
 EMBED_BATCH_SIZE = 500
-LOSS_READ_STEPS = 50  # the host reads the losses once in so many steps
+LOSS_READ_STEPS = 50  # steps between two reads of the losses by the host
 
 
 class GalleryError(RuntimeError):

@@ -38,7 +38,7 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 
 def require_image(image: str) -> None:
-    """Raise Skipped without docker or without the image."""
+    """Raise Skipped if docker or the image is missing."""
     if not shutil.which("docker"):
         raise Skipped("docker is not installed")
     if run(

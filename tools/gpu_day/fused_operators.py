@@ -77,7 +77,7 @@ def _step(ctx: mx.Context, choice: str) -> dict[str, np.ndarray]:
     block = ConvNormPReLU(3, CHANNELS, 3, 2, 1, prefix="block_")
     head = build_head("arcface", CLASSES, CHANNELS, m2=0.3, scale=16.0)
     for part in (block, head):
-        part.initialize(mx.init.Xavier())  # on the CPU, for equal random numbers
+        part.initialize(mx.init.Xavier())  # on the CPU: equal weights on all devices
         part.collect_params().reset_ctx(ctx)
         part.hybridize()
     random = np.random.default_rng(6)

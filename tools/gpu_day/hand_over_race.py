@@ -20,7 +20,7 @@ from pipeline.decode.to_mxnet import copy_to_ndarray
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
 from training.step import build_optimizer, collect_parameters, train_step
 
-PREFETCH_BATCHES = 2  # in the graph, as in the loader
+PREFETCH_BATCHES = 2  # batches in DALI's graph, as in the loader
 HELD_BATCHES = 3  # batches that are compared a second time, some steps later
 PEOPLE, EMBEDDING_SIZE = 10, 16
 MIRROR = Augmentation()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tools.gpu_day.setting import Setting
 
 BATCHES = 200
-MAX_NAMED_PROBLEMS = 5  # per sentence
+MAX_NAMED_PROBLEMS = 5  # problems that the sentence of a failed part lists
 
 
 def measure(setting: Setting, parts: Parts) -> None:

@@ -33,7 +33,7 @@ LIMIT_S = 60
 STEPS, CLIP_NORM = 20, 2.0  # the norm of the gradients exceeds CLIP_NORM, so clipping has an effect
 MAX_WEIGHT_DIFFERENCE = 1e-4
 SHORT_RUNS = 6
-IMAGES = 32  # in the record set with a damaged image
+IMAGES = 32  # images in the record set of `run_damaged`
 DAMAGED_KEY = 11
 
 

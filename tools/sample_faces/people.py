@@ -38,7 +38,7 @@ EARRINGS = (
 BROWS = (None, (24, 18, 18), (150, 70, 30), (190, 184, 176))  # None: darker than the hair
 BLUSHES = ((210, 60, 70), (225, 120, 60), (150, 60, 130))
 MOUSTACHES = ("none", "none", "none", "thin", "thick", "goatee", "beard")
-GLASSES_FRACTION = 0.25  # of the people
+GLASSES_FRACTION = 0.25  # fraction of the people who wear glasses
 
 # Range (low, high) of each trait.  A beta distribution with more weight at both ends than in the
 # middle makes two people differ clearly in some traits.  Lengths are in face units.
