@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what only a machine with GPUs can show:  python -m tools.gpu_day
+"""Measurements on a machine with GPUs:  python -m tools.gpu_day
 
-Ten steps, each a process with a time limit, which never stop one another.  Each writes one JSON
-line; the last one makes the table of docs/gpu.md of them.  Without a GPU the same code runs with
-contexts of the CPU, as far as that means something.
+The day has ten steps.  Each step is a process with a time limit, and its failure does not affect
+the other steps.  Each step writes one JSON line; the last step turns these lines into the table of
+docs/gpu.md.  Without a GPU, the steps that can run on the CPU do so, as a rehearsal.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pixels of a decode mode and an augmentation, and how far they are from those of another."""
+"""Pixels of a decode mode and an augmentation, and their difference from another decode mode."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ AUGMENTATIONS = {
     "shift": Augmentation(shift=8),
     "all": Augmentation(color_jitter=0.125, grey=0.2, jpeg_quality=(20, 60), cut_out=32, shift=8),
 }
-MOST_MEAN = 2.0
-"""Difference of pixels, of 255, up to which decoders agree: they round planes of colour
-differently."""
+MAX_MEAN_DIFFERENCE = 2.0
+"""Tolerated mean difference of pixels (0 to 255); decoders round chroma differently."""
 
 
 class Difference(NamedTuple):
-    """How far two batches of pixels are apart, in units of 255."""
+    """Difference between two batches of pixels, on the scale 0 to 255."""
 
     mean: float
     largest: float
 
     @property
     def small(self) -> bool:
-        """Whether the decoders agree."""
-        return self.mean <= MOST_MEAN
+        """Return whether the difference is within the tolerance."""
+        return self.mean <= MAX_MEAN_DIFFERENCE
 
 
 def pixels(
@@ -46,7 +45,7 @@ def pixels(
     device_id: int | None,
     feed: LoaderKernels | None,
 ) -> np.ndarray:
-    """Return normalised images, float32 (B, 3, H, W), as a loader with this decode mode has them.
+    """Decode, augment and normalise images as the loader does.
 
     Parameters
     ----------
@@ -55,16 +54,20 @@ def pixels(
     mode
         Name in ``pipeline.decode.dali.PATHS``.
     augmentation
-        What is done to them.
+        Augmentation of the images.
     device_id
-        GPU on which the batch ends; None for the memory of the CPU.
+        GPU of the result; None for the CPU.
     feed
-        The compiled functions, for the mode "native".
+        Compiled functions, required by the mode "native".
+
+    Outputs
+    -------
+    (B, 3, H, W) float32.
 
     Raises
     ------
     RuntimeError
-        If they cannot be decoded in this way here.
+        If the decode mode is not available here.
     """
     size = image_size(jpegs[0])
     params = choose_params(augmentation, np.arange(len(jpegs)), 3, 0, size)
@@ -85,19 +88,21 @@ def pixels(
 def native_pixels(
     jpegs: list[np.ndarray], size: tuple[int, int], feed: LoaderKernels | None
 ) -> np.ndarray:
-    """Return the pixels of the compiled decoder, uint8 (B, H, W, 3)."""
+    """Return the pixels of the native decoder, uint8 (B, H, W, 3)."""
     if feed is None:
-        raise RuntimeError("there are no compiled functions")
+        raise RuntimeError("the native decoder is not compiled")
     addresses = np.array([jpeg.ctypes.data for jpeg in jpegs])
     sizes, out = np.array([jpeg.size for jpeg in jpegs]), np.empty((len(jpegs), *size, 3), np.uint8)
     decoder = feed.decoder(THREADS)
     try:
         started = decoder.to_pixels(addresses, sizes, size, out, source=jpegs)
-        left = decoder.wait(started)
+        unsupported = decoder.wait(started)
     finally:
         decoder.close()
-    if len(left):
-        raise RuntimeError(f"{len(left)} of {len(jpegs)} images are none for the compiled decoder")
+    if len(unsupported):
+        raise RuntimeError(
+            f"the native decoder does not support {len(unsupported)} of {len(jpegs)} images"
+        )
     return out
 
 
@@ -105,10 +110,11 @@ def image_size(jpeg: np.ndarray) -> tuple[int, int]:
     """Return (height, width) of an encoded image in pixels."""
     import cv2
 
-    return cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape[:2]
+    height, width, _ = cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape
+    return height, width
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    """Return how far normalised images (B, 3, H, W) are apart."""
-    apart = np.abs(a.astype(np.float64) - b) * STD
-    return Difference(round(float(apart.mean()), 3), round(float(apart.max()), 1))
+    """Return the difference between two batches of normalised images (B, 3, H, W)."""
+    differences = np.abs(a.astype(np.float64) - b) * STD
+    return Difference(round(float(differences.mean()), 3), round(float(differences.max()), 1))

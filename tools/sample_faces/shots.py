@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs from image to image of one person: pose, expression, light, cover, camera."""
+"""Properties that vary between images of one person: pose, expression, light, occlusion, camera."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.sample_faces.people import HAIR_STYLES, HAIRS
 
 @dataclass(frozen=True)
 class Shot:
-    """The nuisance parameters of one image; the units stand beside each."""
+    """Nuisance parameters of one image; comments give their units."""
 
     # pose
     yaw: float  # radians
@@ -26,11 +26,11 @@ class Shot:
     gaze: tuple[float, float]  # iris radii
     brow_raise: float  # face units
     mouth_open: float  # face units
-    smile: float  # face units that the corners rise
+    smile: float  # face units that the corners of the mouth rise
     # light
     light_from: tuple[float, float, float]  # unit vector, camera coordinates
     ambient: float  # 0 .. 1
-    shadow: tuple[float, float, float]  # angle in radians, place in pixels, depth 0 .. 1
+    shadow: tuple[float, float, float]  # angle in radians, offset in pixels, depth 0 .. 1
     gain: float  # factor
     gamma: float  # exponent
     white: tuple[float, float, float]  # factor for each of R, G, B
@@ -38,9 +38,9 @@ class Shot:
     glasses: str  # none, clear, dark
     cover: str  # none, patch, bar, hand, scarf, mask
     cap: bool
-    hair_style: str | None  # a wig or another cut in place of the person's own hair
-    hair_colour: tuple[int, int, int] | None  # dyed
-    fringe: float  # face units that the hair line falls
+    hair_style: str | None  # None: the person's own style
+    hair_colour: tuple[int, int, int] | None  # None: the person's own colour
+    fringe: float  # face units that the hairline is lowered
     # camera
     blur: float  # pixels, sigma
     noise: float  # grey levels, sigma
@@ -49,9 +49,10 @@ class Shot:
 
 
 def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
-    """Draw the parameters of one image."""
+    """Return random parameters of one image."""
     normal, uniform, chance = rng.normal, rng.uniform, rng.random
     light = np.array([uniform(-1, 1), uniform(-1.0, 0.5), uniform(0.3, 1.0)])
+    light_x, light_y, light_z = light / np.linalg.norm(light)
     covered = chance() < 0.06
     glasses = chance() < (0.85 if wears_glasses else 0.05)
     return Shot(
@@ -66,7 +67,7 @@ def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
         brow_raise=float(normal(0, 0.02)),
         mouth_open=float(max(0.0, uniform(-0.15, 0.15))),
         smile=float(uniform(-0.03, 0.08)),
-        light_from=tuple(float(v) for v in light / np.linalg.norm(light)),
+        light_from=(float(light_x), float(light_y), float(light_z)),
         ambient=float(uniform(0.6, 0.9)),
         shadow=(
             float(uniform(0, 2 * np.pi)),
@@ -75,7 +76,7 @@ def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
         ),
         gain=float(uniform(0.8, 1.4)),
         gamma=float(np.exp(normal(0, 0.12))),
-        white=tuple(float(v) for v in np.exp(normal(0, 0.05, 3))),
+        white=_white_balance(rng),
         glasses=str(rng.choice(["clear"] * 9 + ["dark"])) if glasses else "none",
         cover=str(rng.choice(["patch", "bar", "hand", "scarf", "mask"])) if covered else "none",
         cap=bool(chance() < 0.08),
@@ -87,3 +88,8 @@ def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
         quality=int(rng.integers(50, 96)),
         clutter=int(rng.integers(1 << 31)),
     )
+
+
+def _white_balance(rng: np.random.Generator) -> tuple[float, float, float]:
+    red, green, blue = np.exp(rng.normal(0, 0.05, 3))
+    return float(red), float(green), float(blue)
