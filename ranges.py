@@ -132,14 +132,37 @@ def setting(name: str, annotation: Any, default: Any) -> Setting:
 
 
 def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
-    """Return the settings of a class or function: its keyword-only arguments, by name."""
-    function = builder.__init__ if inspect.isclass(builder) else builder
-    hints = get_type_hints(function, include_extras=True)
-    return {
-        p.name: setting(p.name, hints[p.name], p.default)
-        for p in inspect.signature(builder).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    """Return the settings of a function or class by name: its keyword-only arguments.
+
+    A class whose constructor passes ``**kwargs`` on also has the settings of its base class, after
+    its own: the base's arguments with a range, of a Literal or of bool. Other arguments of a base
+    class are internal.
+    """
+    found: dict[str, Setting] = {}
+    for function, inherited in _functions(builder):
+        hints = get_type_hints(function, include_extras=True)
+        for p in inspect.signature(function).parameters.values():
+            public = p.kind is p.KEYWORD_ONLY and (not inherited or _is_public(hints[p.name]))
+            if public and p.name not in found:
+                found[p.name] = setting(p.name, hints[p.name], p.default)
+    return found
+
+
+def _functions(builder: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], bool]]:
+    """Yield the function, or the constructors that the arguments reach; and whether inherited."""
+    if not inspect.isclass(builder):
+        yield builder, False
+        return
+    for owner in inspect.getmro(builder):
+        if constructor := vars(owner).get("__init__"):
+            yield constructor, owner is not builder
+            parameters = inspect.signature(constructor).parameters.values()
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return
+
+
+def _is_public(annotation: Any) -> bool:
+    return annotation is bool or get_origin(annotation) in (Annotated, Literal)
 
 
 def cross_problems(
@@ -184,7 +207,9 @@ def checked_options(
     for key in options:
         if key not in declared:
             known = ", ".join(declared)
-            raise ValueError(f"{section}.{key}: no setting of {section} {name!r}; known: {known}")
+            raise ValueError(
+                f"{section}.{key}: unknown setting of {section} {name!r}; known: {known}"
+            )
     for key, text in _problems(builders[name], declared, options):
         raise ValueError(f"{section}.{key}: {text}")
     numeric = {key for key in options if declared[key].kind in (int, float)}

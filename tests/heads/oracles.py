@@ -246,13 +246,14 @@ def circle(now, held, label, w, *, m=0.25, scale=256.0):
 # Joint
 
 
-def intra(now, held, label, w, *, m2=0.5, scale=64.0, intra_weight=1.0):
+def intra(now, held, label, w, *, intra_weight=1.0, m2=0.5, scale=64.0, easy_margin=False):
     angles = np.array([angle_of(row[y]) for row, y in zip(cosines(now), label)])
-    return arcface(now, held, label, w, m2=m2, scale=scale) + intra_weight * angles / math.pi
+    loss = arcface(now, held, label, w, m2=m2, scale=scale, easy_margin=easy_margin)
+    return loss + intra_weight * angles / math.pi
 
 
-def inter(now, held, label, w, *, m2=0.5, scale=64.0, inter_weight=1.0):
-    loss = arcface(now, held, label, w, m2=m2, scale=scale)
+def inter(now, held, label, w, *, inter_weight=1.0, m2=0.5, scale=64.0, easy_margin=False):
+    loss = arcface(now, held, label, w, m2=m2, scale=scale, easy_margin=easy_margin)
     between = unit(now.weight) @ unit(now.weight).T
     classes = len(between)
     for i, y in enumerate(label):

@@ -105,7 +105,7 @@ def test_other_heads_are_refused(name):
     with pytest.raises(ops.OperatorError) as refused:
         build_head(name, 30, 8, fused_update=STEP)
     assert str(refused.value) == (
-        "optim.fused_centres: is for heads that change the true class's cosine alone, got "
+        "optim.fused_centres: supports only heads that change the true class's cosine alone, got "
         f"{name!r}; set it to false"
     )
 

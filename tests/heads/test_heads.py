@@ -47,8 +47,8 @@ def test_defaults_are_in_their_ranges(name):
     [
         ("arcfase", {}, "head.name: unknown head 'arcfase'; did you mean 'arcface'? known: softm"),
         ("zzz", {}, "head.name: unknown head 'zzz'; known: softmax, l2_softmax, normface"),
-        ("cosface", {"m2": 0.5}, "head.m2: no setting of head 'cosface'; known: m3, scale"),
-        ("mps", {"scale": 3}, "head.scale: no setting of head 'mps'; known: margin"),
+        ("cosface", {"m2": 0.5}, "head.m2: unknown setting of head 'cosface'; known: m3, scale"),
+        ("mps", {"scale": 3}, "head.scale: unknown setting of head 'mps'; known: margin"),
     ],
 )
 def test_unknown_names_are_refused(name, options, sentence):

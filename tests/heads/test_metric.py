@@ -47,19 +47,19 @@ def test_nothing_is_learnt_and_pairs_are_needed(name):
             "triplet",
             "blocks",
             (True, 0),
-            "head.mining: 'blocks' takes triplets chosen from a bag, got",
+            "head.mining: 'blocks' needs triplets selected from a bag, got",
         ),
         (
             "triplet",
             "hard",
             (True, 60),
-            "data.bag: chooses the triplets of a head",
+            "data.bag: selects the triplets of a head",
         ),
         (
             "arcface",
             "",
             (True, 60),
-            "data.bag: chooses the triplets of a head",
+            "data.bag: selects the triplets of a head",
         ),
     ],
 )

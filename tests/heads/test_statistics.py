@@ -6,12 +6,12 @@ from __future__ import annotations
 import mxnet as mx
 
 from heads.head import Head
-from heads.statistics import Traced, alone, state
+from heads.statistics import TracedFunction, alone, create_state
 
 
 def test_a_state_is_a_parameter_without_a_gradient():
     head = Head(prefix="head_")
-    head.mean = state(head, "mean", (2,), mx.init.Constant(3.0))
+    head.mean = create_state(head, "mean", (2,), mx.init.Constant(3.0))
     head.initialize()
     assert list(head._collect_params_with_prefix()) == ["mean"]
     assert head.mean.grad_req == "null" and head.mean.name == "head_mean"
@@ -25,7 +25,7 @@ def test_a_traced_function_returns_what_it_returns_and_has_no_parameters():
         calls.append(F)
         return one + other, one * other
 
-    traced = Traced(both)
+    traced = TracedFunction(both)
     for shift in (0, 1):
         arrays = mx.nd.array([1, 2]) + shift, mx.nd.array([3, 4])
         found = [array.asnumpy().tolist() for array in traced(*arrays)]

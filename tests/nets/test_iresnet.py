@@ -192,7 +192,7 @@ def test_parameter_names_are_structural_and_stable():
         ({"dropout": True}, "net.dropout: must be a number from 0 to below 1, got True; "),
         ({"dropout": float("nan")}, "net.dropout: must be a number from 0 to below 1, got nan; "),
         ({"dropout": "0.4"}, "net.dropout: must be a number from 0 to below 1, got '0.4'; "),
-        ({"width": 0.5}, "net.width: no setting of net 'iresnet50'; known: embedding_size, dropou"),
+        ({"width": 0.5}, "net.width: unknown setting of net 'iresnet50'; known: embed"),
     ],
 )
 def test_bad_settings_are_refused_in_a_sentence(settings, sentence):

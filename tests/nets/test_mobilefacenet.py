@@ -158,7 +158,7 @@ def test_builders_are_their_own_schema():
             "net.name: unknown net 'mobilefacenets'; did you mean 'mobilefacenet'? known: mob",
         ),
         ("x", {}, "net.name: unknown net 'x'; known: mobilefacenet"),
-        ("mobilefacenet", {"depth": 3}, "net.depth: no setting of net 'mobilefacenet'; known: wi"),
+        ("mobilefacenet", {"depth": 3}, "net.depth: unknown setting of net 'mobilefacenet'; known: "),
         ("mobilefacenet", {"width": 0}, "net.width: must be a number above 0 up to 8, got 0; 1.0"),
         ("mobilefacenet", {"width": "1"}, "net.width: must be a number above 0 up to 8, got '1'"),
         ("mobilefacenet", {"width": True}, "net.width: must be a number above 0 up to 8, got True"),
