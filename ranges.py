@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges of settings, declared as types: ``m2: Annotated[float, Within(0, 1.57, "in radians")]``.
+"""Settings with ranges, declared as types: ``m2: Annotated[float, Within(0, 1.57, "in radians")]``.
 
-The sections of the configuration, the nets and the heads declare their settings so. One
-declaration gives the check, the sentence of its error, the line of the help and the JSON Schema.
+The sections of the configuration, the nets and the heads declare their settings in this form. The
+check, its error, the help and the JSON Schema are derived from the declaration.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Builders = Mapping[str, Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Within:
-    """Numbers from ``low`` to ``high``, both allowed unless said otherwise.
+    """Range of numbers from ``low`` to ``high``, by default inclusive.
 
     Parameters
     ----------
     low, high
-        Bounds; infinite where there is none.
+        Bounds; infinite without a bound.
     advice
-        What to do with another value: the end of the error's sentence.
+        Advice for a value outside, the end of the error.
     open_low, open_high
-        Whether the bound itself is refused.
+        Whether the range excludes the bound itself.
     """
 
     low: float
@@ -67,7 +67,7 @@ def at_least(low: float, advice: str = "") -> Within:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: a keyword-only argument or a field of a section."""
+    """Setting of a builder or a section: a keyword-only argument or a field."""
 
     name: str
     kind: Any
@@ -88,7 +88,7 @@ class Setting:
 
     @property
     def noun(self) -> str:
-        """Name of the type with its range, as after "must be" in a sentence."""
+        """Type and range in words, for a sentence that begins with "must be"."""
         if self.choices:
             return f"one of {', '.join(map(repr, self.choices))}"
         if self.entry:
@@ -98,7 +98,7 @@ class Setting:
         return f"{noun} {self.range}" if self.range else noun
 
     def problem(self, value: Any) -> str:
-        """Return what is wrong with a value, empty if nothing is."""
+        """Return what is wrong with a value, or an empty string."""
         if self.entry and isinstance(value, list):
             return next(filter(None, map(self.entry.problem, value)), "")
         if self._accepts(value):
@@ -116,7 +116,7 @@ class Setting:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
             return not self.entry and isinstance(value, self.kind)
-        # Text is not converted: PyYAML reads 5e-4 as text, and so would hide a slip.
+        # Text is not converted to a number. PyYAML reads 5e-4 as text: the error shows this typo.
         number = numbers.Integral if self.kind is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
             return False
@@ -168,9 +168,9 @@ def _is_public(annotation: Any) -> bool:
 def cross_problems(
     builder: Callable[..., Any], options: Mapping[str, Any]
 ) -> Iterable[tuple[str, str]]:
-    """Return (key, sentence) of settings that exclude each other, each in its range.
+    """Return (key, sentence) for settings that exclude each other.
 
-    A builder says so in ``problems``, a static method of all its options; most have none.
+    The optional static method ``problems`` of a builder yields them from all settings.
     """
     find = getattr(builder, "problems", None)
     defaults = {name: each.default for name, each in settings(builder).items()}
@@ -180,12 +180,12 @@ def cross_problems(
 def checked_options(
     section: str, name: str, builders: Builders, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the given options of a builder chosen by name, numbers as the type declared.
+    """Return the options of a builder after a check, with numbers converted to the declared type.
 
     Parameters
     ----------
     section
-        "net" or "head": the first word of the sentence.
+        "net" or "head", the first word of the error.
     name
         Name of the builder.
     builders
@@ -196,7 +196,7 @@ def checked_options(
     Raises
     ------
     ValueError
-        With the first problem: an unknown name or option, a value out of its range.
+        If the name or an option is unknown, or a value is out of its range.
     """
     if name not in builders:
         near = difflib.get_close_matches(str(name), builders, n=1)

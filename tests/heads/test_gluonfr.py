@@ -221,13 +221,13 @@ def test_triplet_of_given_triplets(gluonfr):
     label[8:] += 1
     for margin in (0.3, 1.0):
         loss, _ = ours("triplet", None, mixed, label, margin=margin, mining="blocks")
-        # Ours is per image of the batch, of which a third are anchors; and normalises by itself.
+        # Our loss is per image of the batch, of which a third are anchors. It normalises.
         np.testing.assert_allclose(loss[:4] / 3, triplets(gluonfr, mixed, margin), rtol=1e-5)
         assert not loss[4:].any()
 
 
 def test_sv_softmax_before_the_guard(gluonfr, embedding, weight):
-    # Its m2 is taken off the cosine and m3 added to the angle: the other way round than ours.
+    # GluonFR subtracts m2 from the cosine and adds m3 to the angle, the reverse of our names.
     dense = scores(gluonfr, weight, True, True)
     cosine = (unit(embedding) @ unit(weight).T)[np.arange(BATCH), DISTINCT]
     near = np.arccos(cosine) < math.pi - 0.3
