@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges of settings: what is in them, and the sentence about what is not."""
+"""Ranges of settings, and the errors of values outside."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/elasticface.py: margins that are drawn, and refusals."""
+"""heads/elasticface.py: random margins and invalid settings."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images make pairs and triplets, against a search through all."""
+"""Compares mined pairs and triplets with an exhaustive search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from heads import mining
 
 
-def test_mined_triplets_are_those_of_a_search_through_all():
+def test_mined_triplets_equal_an_exhaustive_search():
     random = np.random.RandomState(5)
     label = random.randint(0, 12, 60)
     distance = random.rand(60, 60)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What heads learn from whole batches: states and traced functions."""
+"""States and traced functions for statistics over batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_state_is_a_parameter_without_a_gradient():
     assert head.mean.data().asnumpy().tolist() == [3, 3]
 
 
-def test_a_traced_function_returns_what_it_returns_and_has_no_parameters():
+def test_a_traced_function_equals_the_function_and_has_no_parameters():
     calls = []
 
     def both(F, one, other):
@@ -33,5 +33,5 @@ def test_a_traced_function_returns_what_it_returns_and_has_no_parameters():
     assert len(calls) == 1 and not list(traced.collect_params())
 
 
-def test_alone_is_the_statistic_of_the_own_rows():
+def test_alone_returns_the_statistic_of_its_rows():
     assert alone(mx.nd.array([1, 3]), mx.nd.mean).asscalar() == 2
