@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every loss trains a tiny net on drawn faces; at ten times the rate too, or stops and says so."""
+"""Every loss trains a tiny net on drawn faces; at ten times the learning rate it may raise."""
 
 from __future__ import annotations
 
