@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges of settings, declared as types: ``m2: Annotated[float, Within(0, 1.57, "in radians")]``.
+"""Settings with ranges, declared as types: ``m2: Annotated[float, Within(0, 1.57, "in radians")]``.
 
-The sections of the configuration, the nets and the heads declare their settings so. One
-declaration gives the check, the sentence of its error, the line of the help and the JSON Schema.
+The sections of the configuration, the nets and the heads declare their settings in this form. The
+check, its error, the help and the JSON Schema are derived from the declaration.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Builders = Mapping[str, Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Within:
-    """Numbers from ``low`` to ``high``, both allowed unless said otherwise.
+    """Range of numbers from ``low`` to ``high``, by default inclusive.
 
     Parameters
     ----------
     low, high
-        Bounds; infinite where there is none.
+        Bounds; infinite without a bound.
     advice
-        What to do with another value: the end of the error's sentence.
+        Advice for a value outside, the end of the error.
     open_low, open_high
-        Whether the bound itself is refused.
+        Whether the range excludes the bound itself.
     """
 
     low: float
@@ -67,7 +67,7 @@ def at_least(low: float, advice: str = "") -> Within:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: a keyword-only argument or a field of a section."""
+    """Setting of a builder or a section: a keyword-only argument or a field."""
 
     name: str
     kind: Any
@@ -88,7 +88,7 @@ class Setting:
 
     @property
     def noun(self) -> str:
-        """Name of the type with its range, as after "must be" in a sentence."""
+        """Type and range in words, for a sentence that begins with "must be"."""
         if self.choices:
             return f"one of {', '.join(map(repr, self.choices))}"
         if self.entry:
@@ -98,7 +98,7 @@ class Setting:
         return f"{noun} {self.range}" if self.range else noun
 
     def problem(self, value: Any) -> str:
-        """Return what is wrong with a value, empty if nothing is."""
+        """Return what is wrong with a value, or an empty string."""
         if self.entry and isinstance(value, list):
             return next(filter(None, map(self.entry.problem, value)), "")
         if self._accepts(value):
@@ -116,7 +116,7 @@ class Setting:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
             return not self.entry and isinstance(value, self.kind)
-        # Text is not converted: PyYAML reads 5e-4 as text, and so would hide a slip.
+        # Text is not converted to a number. PyYAML reads 5e-4 as text: the error shows this typo.
         number = numbers.Integral if self.kind is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
             return False
@@ -132,22 +132,45 @@ def setting(name: str, annotation: Any, default: Any) -> Setting:
 
 
 def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
-    """Return the settings of a class or function: its keyword-only arguments, by name."""
-    function = builder.__init__ if inspect.isclass(builder) else builder
-    hints = get_type_hints(function, include_extras=True)
-    return {
-        p.name: setting(p.name, hints[p.name], p.default)
-        for p in inspect.signature(builder).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    """Return the settings of a function or class by name: its keyword-only arguments.
+
+    A class whose constructor passes ``**kwargs`` on also has the settings of its base class, after
+    its own: the base's arguments with a range, of a Literal or of bool. Other arguments of a base
+    class are internal.
+    """
+    found: dict[str, Setting] = {}
+    for function, inherited in _functions(builder):
+        hints = get_type_hints(function, include_extras=True)
+        for p in inspect.signature(function).parameters.values():
+            public = p.kind is p.KEYWORD_ONLY and (not inherited or _is_public(hints[p.name]))
+            if public and p.name not in found:
+                found[p.name] = setting(p.name, hints[p.name], p.default)
+    return found
+
+
+def _functions(builder: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], bool]]:
+    """Yield the function, or the constructors that the arguments reach; and whether inherited."""
+    if not inspect.isclass(builder):
+        yield builder, False
+        return
+    for owner in inspect.getmro(builder):
+        if constructor := vars(owner).get("__init__"):
+            yield constructor, owner is not builder
+            parameters = inspect.signature(constructor).parameters.values()
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return
+
+
+def _is_public(annotation: Any) -> bool:
+    return annotation is bool or get_origin(annotation) in (Annotated, Literal)
 
 
 def cross_problems(
     builder: Callable[..., Any], options: Mapping[str, Any]
 ) -> Iterable[tuple[str, str]]:
-    """Return (key, sentence) of settings that exclude each other, each in its range.
+    """Return (key, sentence) for settings that exclude each other.
 
-    A builder says so in ``problems``, a static method of all its options; most have none.
+    The optional static method ``problems`` of a builder yields them from all settings.
     """
     find = getattr(builder, "problems", None)
     defaults = {name: each.default for name, each in settings(builder).items()}
@@ -157,12 +180,12 @@ def cross_problems(
 def checked_options(
     section: str, name: str, builders: Builders, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the given options of a builder chosen by name, numbers as the type declared.
+    """Return the options of a builder after a check, with numbers converted to the declared type.
 
     Parameters
     ----------
     section
-        "net" or "head": the first word of the sentence.
+        "net" or "head", the first word of the error.
     name
         Name of the builder.
     builders
@@ -173,7 +196,7 @@ def checked_options(
     Raises
     ------
     ValueError
-        With the first problem: an unknown name or option, a value out of its range.
+        If the name or an option is unknown, or a value is out of its range.
     """
     if name not in builders:
         near = difflib.get_close_matches(str(name), builders, n=1)
@@ -184,7 +207,9 @@ def checked_options(
     for key in options:
         if key not in declared:
             known = ", ".join(declared)
-            raise ValueError(f"{section}.{key}: no setting of {section} {name!r}; known: {known}")
+            raise ValueError(
+                f"{section}.{key}: unknown setting of {section} {name!r}; known: {known}"
+            )
     for key, text in _problems(builders[name], declared, options):
         raise ValueError(f"{section}.{key}: {text}")
     numeric = {key for key in options if declared[key].kind in (int, float)}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads: embedding and label in, loss per image out."""
+"""Losses as heads: from embedding and label to a loss per image."""
 
-import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from heads.a_softmax import ASoftmax
 from heads.adacos import AdaCos
@@ -73,7 +73,7 @@ HEADS: dict[str, type[Head]] = {
     "n_pair": NPair,
     "mps": MPS,
 }
-"""Name -> class, whose keyword-only arguments are the schema of ``head.*`` in a configuration."""
+"""Name -> class; its keyword-only arguments are the schema of ``head.*`` in a configuration."""
 
 
 def build_head(
@@ -83,35 +83,31 @@ def build_head(
     reduce: Reduce = alone,
     *,
     fused_update: Mapping[str, float] | None = None,
-    **kwargs,
+    **settings: Any,
 ) -> Head:
-    """Build a head by name; it still needs `initialize()`.
+    """Build a head by name; the caller still calls `initialize()`.
 
     Parameters
     ----------
     name
         A key of ``HEADS``.
-    num_classes, embedding_size
-        Number of classes C, length E of the embedding.
-    reduce
-        Computes a statistic of the rows of all ranks (`heads.statistics.Reduce`), for heads that
-        keep statistics over the batch.
+    num_classes, embedding_size, reduce
+        See `heads.head.ClassHead` and `heads.head.Head`.
     fused_update
-        ``momentum`` and ``weight_decay`` with which the head updates its own class centres:
-        `heads.fused_centres.FusedCentres`; None leaves them to a trainer.
-    kwargs
-        Settings: keyword arguments of that class.
+        ``momentum`` and ``weight_decay`` of `heads.fused_centres.FusedCentres`, which updates its
+        own class centres; None leaves the update to a trainer.
+    settings
+        Keyword-only arguments of the class.
 
     Raises
     ------
     ValueError
         If the name or a setting is unknown, or a value is refused.
     OperatorError
-        If the class centres cannot be updated so.
+        If ``fused_update`` is given and the head or the operators do not support it.
     """
-    options = checked_options("head", name, HEADS, kwargs)
-    kind = HEADS[name]
-    ranks = [reduce] if "reduce" in inspect.signature(kind).parameters else []
+    options = checked_options("head", name, HEADS, settings)
+    kind: Any = HEADS[name]
     if fused_update is not None:
         kind, options["fused_update"] = fused_class(name, kind), fused_update
-    return kind(num_classes, embedding_size, *ranks, **options)
+    return kind(num_classes, embedding_size, reduce=reduce, **options)

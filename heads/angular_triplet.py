@@ -2,15 +2,17 @@
 """Triplet loss on angles."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from heads.margins import clipped_angle
-from heads.triplet import Mining, Triplet
+from heads.triplet import Triplet
 from ranges import Within
+
+Radians = Annotated[float, Within(0, math.pi, "it is in radians, 0.35 is usual", open_low=True)]
 
 
 class AngularTriplet(Triplet):
-    """Triplet loss by the angles between embeddings.
+    """Triplet loss on the angles between embeddings.
 
     triplet with d = arccos(x . y) in radians, of the normalised embeddings
 
@@ -22,24 +24,14 @@ class AngularTriplet(Triplet):
     Parameters
     ----------
     margin
-        Angle by which a negative is to be farther, in radians.
+        Angle by which a negative must be farther than a positive, in radians.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        margin: Annotated[
-            float, Within(0, math.pi, "it is in radians, 0.35 is usual", open_low=True)
-        ] = 0.35,
-        mining: Mining = "semi_hard",
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, margin=margin, mining=mining, **kwargs)
+    def __init__(self, *sizes: int, margin: Radians = 0.35, **kwargs: Any) -> None:
+        super().__init__(*sizes, margin=margin, **kwargs)
 
-    def _distances(self, F, unit, cosine):
+    def _distances(self, F: Any, unit: Any, cosine: Any) -> Any:
         return clipped_angle(F, cosine)
 
-    def _between(self, F, one, other):
+    def _row_distances(self, F: Any, one: Any, other: Any) -> Any:
         return clipped_angle(F, F.sum(one * other, axis=1))

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """ArcFace."""
 
+from typing import Any
+
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import additive_angle
-from heads.settings import Angle, Scale
+from heads.settings import Angle
 
 
 class ArcFace(MarginSoftmax):
@@ -17,17 +19,10 @@ class ArcFace(MarginSoftmax):
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        m2: Angle = 0.5,
-        scale: Scale = 64.0,
-        easy_margin: bool = False,
-        **kwargs,
+        self, *sizes: int, m2: Angle = 0.5, easy_margin: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+        super().__init__(*sizes, **kwargs)
         self._m2, self._easy_margin = m2, easy_margin
 
-    def margin(self, F, cosine, embedding):
+    def margin(self, F: Any, cosine: Any, embedding: Any) -> tuple[Any, Any]:
         return additive_angle(F, cosine, self._m2, self._easy_margin)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All three margins together."""
+"""Combination of the three margins."""
+
+from typing import Any
 
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import combined_margin
-from heads.settings import Angle, Cosine, Factor, Scale
+from heads.settings import Angle, Cosine, Factor
 
 
 class Combined(MarginSoftmax):
@@ -17,18 +19,10 @@ class Combined(MarginSoftmax):
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        m1: Factor = 1.0,
-        m2: Angle = 0.3,
-        m3: Cosine = 0.2,
-        scale: Scale = 64.0,
-        **kwargs,
+        self, *sizes: int, m1: Factor = 1.0, m2: Angle = 0.3, m3: Cosine = 0.2, **kwargs: Any
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
-        self._margins = {"m1": m1, "m2": m2, "m3": m3}
+        super().__init__(*sizes, **kwargs)
+        self._margins: dict[str, Any] = {"m1": m1, "m2": m2, "m3": m3}
 
-    def margin(self, F, cosine, embedding):
+    def margin(self, F: Any, cosine: Any, embedding: Any) -> tuple[Any, Any]:
         return combined_margin(F, cosine, **self._margins)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """CosFace, also known as AM-Softmax."""
 
+from typing import Any
+
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import additive_cosine
-from heads.settings import Cosine, Scale
+from heads.settings import Cosine
 
 
 class CosFace(MarginSoftmax):
@@ -16,17 +18,9 @@ class CosFace(MarginSoftmax):
     AM-Softmax, arXiv:1801.05599, is the same loss.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        m3: Cosine = 0.35,
-        scale: Scale = 64.0,
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+    def __init__(self, *sizes: int, m3: Cosine = 0.35, **kwargs: Any) -> None:
+        super().__init__(*sizes, **kwargs)
         self._m3 = m3
 
-    def margin(self, F, cosine, embedding):
+    def margin(self, F: Any, cosine: Any, embedding: Any) -> tuple[Any, Any]:
         return additive_cosine(F, cosine, self._m3)

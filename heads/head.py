@@ -1,52 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of all heads, and the check of their settings."""
+"""Base classes of all heads."""
 
-import functools
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-from mxnet import gluon, init
+from mxnet import autograd, gluon, init
 
+from heads.cross_entropy import Form, cross_entropy
+from heads.statistics import Reduce, alone
 from ranges import Setting, Within, at_least, cross_problems, settings
-
-
-def _checked(constructor):
-    """Put a check of all settings before the constructor of a head."""
-
-    @functools.wraps(constructor)
-    def checked(self, *args, **kwargs):
-        kind = type(self)
-        if kind.__init__ is checked:  # not as the constructor of a base class
-            declared = settings(kind)
-            given = {key: value for key, value in kwargs.items() if key in declared}
-            alone = ((key, declared[key].problem(value)) for key, value in given.items())
-            problems = [(key, text) for key, text in alone if text]
-            for key, text in problems or cross_problems(kind, given):
-                raise ValueError(f"head.{key}: {text}")
-        constructor(self, *args, **kwargs)
-
-    return checked
 
 
 class Head(gluon.HybridBlock):
     """Loss for each image of a batch of embeddings.
 
-    A subclass is built as ``(num_classes, embedding_size, *, ...)``. Its keyword-only arguments,
-    ``Annotated`` with their ranges, are its settings, the keys of ``head.*``. Further keyword
-    arguments are those of a Gluon block. A static method ``problems(options)`` may yield (key,
-    sentence) for settings that exclude each other. Heads that keep statistics take ``reduce`` third
-    (`heads.statistics.Reduce`). Where the authors' code differs: docs/losses.md.
+    A subclass is built as ``(num_classes, embedding_size, *, ...)``. The keyword-only arguments of
+    its constructor are its settings, the keys of ``head.*``; their ``Annotated`` types hold the
+    ranges. It passes all other arguments on to its base class. A static method
+    ``problems(options)`` may yield (key, sentence) for settings that exclude each other.
+
+    The docstring of a loss has a summary, the formula and the paper as its first three paragraphs;
+    `tools.losses_table` prints the last two. docs/losses.md defines the symbols and lists the
+    differences from the authors' code.
+
+    Parameters
+    ----------
+    reduce
+        Computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
 
     Inputs
     ------
     embedding : (B, E) float32
-        Of any length; normalised here where the loss wants it.
+        Of any length; the loss normalises it if its formula says so.
     label : (B,) float32 or int32
         Class of each image, 0 to C - 1.
     margin_fraction : (1,) float32, optional
-        From 0 (no margin) to 1 (the full margin, the default), for a warm-up. An input, so a
-        changed value does not trace again. Required inside another hybridized block.
+        Fraction w of the margin, from 0 (no margin) to 1 (the full margin, the default), for a
+        warm-up. It is an input, so that a new value does not trace the graph again. It is required
+        inside another hybridized block.
 
     Outputs
     -------
@@ -61,51 +53,65 @@ class Head(gluon.HybridBlock):
         If a setting or a size is out of range or of the wrong type.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            cls.__init__ = _checked(cls.__init__)
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Head":
+        # Here, before any constructor: each class is checked against its own ranges only.
+        declared = settings(cls)
+        given = {key: value for key, value in kwargs.items() if key in declared}
+        found = ((key, declared[key].problem(value)) for key, value in given.items())
+        problems = [(key, text) for key, text in found if text]
+        for key, text in problems or cross_problems(cls, given):
+            raise ValueError(f"head.{key}: {text}")
+        return super().__new__(cls)
 
-    def forward(self, embedding, label, margin_fraction=None):
+    def __init__(self, *, reduce: Reduce = alone, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._reduce = reduce
+
+    def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
+        if autograd.is_training() and isinstance(embedding, mx.nd.NDArray):
+            with autograd.pause():
+                self.update_statistics(embedding, label)
         if margin_fraction is None:
             margin_fraction = mx.nd.ones((1,), ctx=embedding.context, dtype=embedding.dtype)
         return super().forward(embedding, label, margin_fraction)
 
+    def update_statistics(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
+        """Update statistics over batches; `forward` calls it in training, before the loss."""
+
 
 class ClassHead(Head):
-    """Head with a vector for each class, the rows of ``weight``.
+    """Head with one vector per class, a row of ``weight``.
 
     Parameters
     ----------
     num_classes, embedding_size
         Number of classes C, length E of the embedding.
     sub_centers
-        Centres of each class K, side by side in ``weight``, (C K, E): the nearest one counts.
+        Number of centres K of each class; ``weight`` is then (C K, E), with the centres of a class
+        in adjacent rows.
     """
 
+    initializer: mx.init.Initializer = init.Normal(0.01)
+
     def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        sub_centers: int = 1,
-        initializer: mx.init.Initializer | None = None,
-        **kwargs,
+        self, num_classes: int, embedding_size: int, *, sub_centers: int = 1, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        require("num_classes", int, at_least(2, "a softmax needs two to choose from"), num_classes)
-        require("embedding_size", int, at_least(1, "give that of the net"), embedding_size)
+        require("num_classes", int, at_least(2, "a softmax needs two classes"), num_classes)
+        require("embedding_size", int, at_least(1, "use that of the net"), embedding_size)
         self._num_classes, self._dtype = num_classes, "float32"
+        shape = (num_classes * sub_centers, embedding_size)
         with self.name_scope():
-            self.weight = self.params.get(
-                "weight",
-                shape=(num_classes * sub_centers, embedding_size),
-                init=initializer or init.Normal(0.01),
-            )
+            self.weight = self.params.get("weight", shape=shape, init=self.initializer)
 
-    def cast(self, dtype):
+    def cast(self, dtype: Any) -> None:
         super().cast(dtype)
         self._dtype = np.dtype(dtype).name
+
+    def cross_entropy(self, F: Any, *arrays: Any, form: Form, **options: Any) -> tuple[Any, Any]:
+        """Call `heads.cross_entropy.cross_entropy` with the head's number of classes and dtype."""
+        options |= {"num_classes": self._num_classes, "dtype": self._dtype}
+        return cross_entropy(F, *arrays, form=form, **options)
 
 
 def require(name: str, kind: type, within: Within, value: Any) -> None:

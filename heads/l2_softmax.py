@@ -2,13 +2,14 @@
 """L2-constrained softmax."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from heads.head import require
 from heads.softmax import Softmax
 from ranges import at_least
 
-PROBABILITY = 0.9  # that a class must be able to reach
+MIN_PROBABILITY = 0.9  # of the true class, where its score is the largest possible
+Scale = Annotated[float, at_least(0, "0 computes it from the number of classes")]
 
 
 class L2Softmax(Softmax):
@@ -21,25 +22,19 @@ class L2Softmax(Softmax):
     Parameters
     ----------
     scale
-        Length of the embeddings, alpha in the paper; 0 takes the least with which a class can
-        reach a probability of 0.9 (13.6 for 85,742 people).
+        Length of the embeddings, alpha in the paper; 0 computes the smallest length with which a
+        class reaches a probability of 0.9 (13.6 for 85,742 people).
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        scale: Annotated[float, at_least(0, "0 takes the least that serves")] = 0.0,
-        use_bias: bool = False,
-        **kwargs,
+        self, num_classes: int, embedding_size: int, *, scale: Scale = 0.0, **kwargs: Any
     ) -> None:
-        super().__init__(num_classes, embedding_size, use_bias=use_bias, **kwargs)
-        least = math.log(max(PROBABILITY * (num_classes - 2) / (1 - PROBABILITY), 2.0))
+        super().__init__(num_classes, embedding_size, **kwargs)
+        least = math.log(max(MIN_PROBABILITY * (num_classes - 2) / (1 - MIN_PROBABILITY), 2.0))
         advice = f"below {least:.3g} no class of {num_classes} reaches a probability of 0.9"
         if scale:
             require("head.scale", float, at_least(round(least, 3), advice), scale)
         self._scale = scale or least
 
-    def _rows(self, embedding, unit):
+    def _rows(self, embedding: Any, unit: Any) -> Any:
         return unit * self._scale

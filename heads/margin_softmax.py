@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Softmax cross-entropy on scaled cosines with a margin; all class centres on every rank."""
+"""Base class of the softmax losses on scaled cosines with a margin."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import ops
-from heads.cross_entropy import Form, cross_entropy
+from heads.cross_entropy import Form
 from heads.head import ClassHead
+from heads.settings import Scale
 
 
 class MarginSoftmax(ClassHead):
-    """Softmax of the scaled cosines to all class centres, with a margin on the true class.
+    """Softmax on the scaled cosines to all class centres, with a margin on the true class.
 
-    -log softmax_y of the logits s c_j, that of the true class y s psi: c_j is the cosine to the
-    centre of class j, psi what `margin` makes of c_y = cos t. With the share w of a warm-up it is
+    The loss is -log softmax_y of the logits: s c_j for other classes j, s psi for the true class y.
+    `margin` computes psi from c_y = cos t. With a margin fraction w the true class has the logit
     s ((1 - w) c_y + w psi).
 
     Parameters
@@ -27,26 +28,30 @@ class MarginSoftmax(ClassHead):
     scale
         Factor s on the cosines.
     easy_margin
-        Whether all margins are confined to angles below pi/2.
+        Whether the margins apply only to angles below pi/2.
     momentum
-        Share of the newest batch in running means.
+        Weight of the newest batch in running means.
 
     Outputs
     -------
     loss, target_cosine : (B,) float32 each
-        The loss is not below 0 but for rounding, by some 1e-6.
+        The loss is at least 0, except for rounding errors of about 1e-6.
     """
 
+    columns: Any = None
+    """``columns(F, fraction, psi, cosine, **state)``: see ``columns`` of `cross_entropy`."""
+
     def __init__(
-        self, num_classes: int, embedding_size: int, *, scale: float, sub_centers: int = 1, **kwargs
+        self, *sizes: int, scale: Scale = 64.0, sub_centers: int = 1, **kwargs: Any
     ) -> None:
-        super().__init__(num_classes, embedding_size, sub_centers=sub_centers, **kwargs)
+        super().__init__(*sizes, sub_centers=sub_centers, **kwargs)
         self._form = Form(scale, group=sub_centers)
 
-    def margin(self, F, cosine, embedding):
-        """Return psi and its slope towards the cosine: here no margin.
+    def margin(self, F: Any, cosine: Any, *arrays: Any, **state: Any) -> tuple[Any, Any]:
+        """Return psi and its slope with respect to the cosine; the base class has no margin.
 
-        Parameters of the head without a gradient follow as keyword arguments.
+        It is called with the cosine and the embedding. The head's parameters without a gradient
+        are keyword arguments.
 
         Inputs
         ------
@@ -59,27 +64,26 @@ class MarginSoftmax(ClassHead):
         """
         return cosine, F.ones_like(cosine)
 
-    columns: Callable[..., tuple] | None = None
-    """``columns(F, fraction, psi, cosine, **state)``: see ``columns`` of `cross_entropy`."""
-
-    def hybrid_forward(self, F, embedding, label, margin_fraction, weight, **state):
+    def hybrid_forward(
+        self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
+    ) -> tuple[Any, ...]:
         if ops.fused():
             ops.refuse_add("head", self.weight)
         fixed = F.BlockGrad(embedding)
-        return cross_entropy(
+        return self.cross_entropy(
             F,
             embedding,
             weight,
             label,
-            num_classes=self._num_classes,
             form=self._form,
-            margin=lambda cosine: self._target_score(F, cosine, margin_fraction, fixed, **state),
+            margin=lambda cosine: self.target_score(F, cosine, margin_fraction, fixed, **state),
             columns=self.columns and partial(self.columns, F, margin_fraction, **state),
-            dtype=self._dtype,
         )
 
-    def _target_score(self, F, cosine, fraction, embedding, **state):
-        """Return psi and its slope with this share of the margin, (B,) each."""
+    def target_score(
+        self, F: Any, cosine: Any, fraction: Any, embedding: Any, **state: Any
+    ) -> tuple[Any, Any]:
+        """Return psi and its slope with a fraction of the margin, (B,) each."""
         psi, slope = self.margin(F, cosine, embedding, **state)
         psi = cosine + F.broadcast_mul(psi - cosine, fraction)
         return psi, 1.0 + F.broadcast_mul(slope - 1.0, fraction)

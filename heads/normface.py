@@ -2,7 +2,6 @@
 """NormFace."""
 
 from heads.margin_softmax import MarginSoftmax
-from heads.settings import Scale
 
 
 class NormFace(MarginSoftmax):
@@ -12,8 +11,3 @@ class NormFace(MarginSoftmax):
 
     Wang et al., "NormFace", arXiv:1704.06369, equation 6.
     """
-
-    def __init__(
-        self, num_classes: int, embedding_size: int, *, scale: Scale = 64.0, **kwargs
-    ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)

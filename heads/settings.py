@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of settings that several heads share: the range, and what is usual."""
+"""Types of the settings that several heads share: ranges and usual values."""
 
 import math
 from typing import Annotated
@@ -13,4 +13,4 @@ Scale = Annotated[float, above(0, "30 to 64 is usual")]
 Momentum = Annotated[float, Within(0, 1, "0.01 is usual", open_low=True)]
 CenterRate = Annotated[float, Within(0, 1, "0.5 is usual")]
 CenterWeight = Annotated[float, at_least(0, "0.003 is usual")]
-TermWeight = Annotated[float, at_least(0, "1 is the paper's")]
+TermWeight = Annotated[float, at_least(0, "the paper uses 1")]

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """SphereFace."""
 
+from typing import Any
+
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import combined_margin
-from heads.settings import Factor, Scale
+from heads.settings import Factor
 
 
 class SphereFace(MarginSoftmax):
@@ -13,20 +15,13 @@ class SphereFace(MarginSoftmax):
 
     Liu et al., "SphereFace", arXiv:1704.08063, equation 6.
 
-    On normalised and scaled embeddings, and not annealed: `heads.margins.multiplied_angle`.
+    Embeddings are normalised and scaled, and the margin is not annealed: `a_softmax` is the loss
+    of the paper in both.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        m1: Factor = 1.35,
-        scale: Scale = 64.0,
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+    def __init__(self, *sizes: int, m1: Factor = 1.35, **kwargs: Any) -> None:
+        super().__init__(*sizes, **kwargs)
         self._m1 = m1
 
-    def margin(self, F, cosine, embedding):
+    def margin(self, F: Any, cosine: Any, embedding: Any) -> tuple[Any, Any]:
         return combined_margin(F, cosine, m1=self._m1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What heads learn from a whole batch: over the images of all ranks, alike on each of them."""
+"""Parameters and functions for statistics over the images of all ranks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,19 +9,26 @@ from mxnet import gluon
 
 Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 Reduce = Callable[[mx.nd.NDArray, Statistic], mx.nd.NDArray]
-"""``reduce(rows, by)`` returns ``by`` of the rows (B, ...) of all ranks, rank 0 first."""
+"""``reduce(rows, statistic)`` returns the statistic of the rows (B, ...) of all ranks.
+
+The rows of rank 0 come first; the result is the same on every rank."""
 
 
-def state(
+def alone(rows: mx.nd.NDArray, statistic: Statistic) -> mx.nd.NDArray:
+    """Return the statistic of the rows of a run with a single rank."""
+    return statistic(rows)
+
+
+def create_state(
     head: gluon.HybridBlock, name: str, shape: tuple[int, ...], init: mx.init.Initializer
 ) -> gluon.Parameter:
-    """Give a head a parameter that it learns without a gradient; it is part of checkpoints."""
+    """Create a parameter without a gradient; checkpoints contain it."""
     with head.name_scope():
         return head.params.get(name, shape=shape, init=init, grad_req="null", differentiable=False)
 
 
-class Traced(gluon.HybridBlock):
-    """A function of arrays, traced once: called outside a head's own graph it costs one call.
+class TracedFunction(gluon.HybridBlock):
+    """Function of arrays, traced once, so that MXNet runs it as one operator.
 
     Parameters
     ----------
@@ -34,10 +41,5 @@ class Traced(gluon.HybridBlock):
         self._function = function
         self.hybridize()
 
-    def hybrid_forward(self, F, *arrays):
+    def hybrid_forward(self, F: Any, *arrays: Any) -> Any:
         return self._function(F, *arrays)
-
-
-def alone(rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
-    """Return the statistic of the rows of one rank that is the only one."""
-    return by(rows)

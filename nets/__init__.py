@@ -2,6 +2,7 @@
 """Networks that turn aligned face images into embeddings."""
 
 from collections.abc import Callable
+from typing import Any
 
 from mxnet import gluon
 
@@ -12,22 +13,24 @@ from ranges import checked_options
 
 __all__ = ["NETS", "build_net", "check_image_size"]
 
-# Name -> builder. The builder's keyword-only arguments are the schema of `net.*` in a config.
 NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "mobilefacenet": MobileFaceNet,
     **{f"iresnet{depth}": iresnet(depth) for depth in UNITS},
 }
+"""Name -> builder; its keyword-only arguments are the schema of ``net.*`` in a configuration."""
 
 
-def build_net(name: str, image_size: tuple[int, int] = (112, 112), **kwargs) -> gluon.HybridBlock:
-    """Build a network by name; it still needs `initialize()`.
+def build_net(
+    name: str, image_size: tuple[int, int] = (112, 112), **kwargs: Any
+) -> gluon.HybridBlock:
+    """Build a network by name; the caller still calls `initialize()`.
 
     Parameters
     ----------
     name
         A key of ``NETS``.
     image_size
-        (height, width) of the images in pixels; the net takes no others.
+        (height, width) of the images in pixels; the net accepts no other size.
     kwargs
         Keyword-only arguments of that builder.
 

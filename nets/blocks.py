@@ -5,14 +5,15 @@ The blocks hold the parameters; `ops.layers` chooses the operators that compute 
 """
 
 import math
+from typing import Any
 
 from mxnet import gluon, init
 from mxnet.gluon import nn
 
 from ops import layers
 
-# Gluon's and PyTorch's default (the older MXNet face networks differ: 2e-5, 1e-3), so weights
-# move between the two unchanged. It is also the least that cuDNN 8's batch normalisation takes.
+# Default of Gluon and PyTorch, so that weights are interchangeable. Older MXNet face networks use
+# 2e-5 or 1e-3. It is also the minimum that cuDNN 8's batch normalisation accepts.
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
 STATISTICS = {"epsilon": BN_EPSILON, "momentum": BN_MOMENTUM}
@@ -26,7 +27,7 @@ class PReLU(gluon.HybridBlock):
     channels
         Number of channels C of the input.
     fused
-        Whether training takes the fused operators if available; `ops.layers` says when not to.
+        Whether training uses the fused operators if available; `ops.layers` lists the exceptions.
 
     Inputs
     ------
@@ -41,18 +42,18 @@ class PReLU(gluon.HybridBlock):
     He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1; slopes start at 0.25.
     """
 
-    def __init__(self, channels: int, fused: bool = True, **kwargs) -> None:
+    def __init__(self, channels: int, fused: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._fused = fused
         with self.name_scope():
             self.alpha = self.params.get("alpha", shape=(channels,), init=init.Constant(0.25))
 
-    def hybrid_forward(self, F, x, alpha):
+    def hybrid_forward(self, F: Any, x: Any, alpha: Any) -> Any:
         return layers.prelu(F, x, alpha, parameter=self.alpha, fused=self._fused)
 
 
 class BatchNorm(nn.BatchNorm):
-    """`mxnet.gluon.nn.BatchNorm` over channels, in training with a fused operator.
+    """Batch normalisation over channels, with a fused operator in training.
 
     Parameters
     ----------
@@ -74,11 +75,13 @@ class BatchNorm(nn.BatchNorm):
     Ioffe and Szegedy, "Batch Normalization", arXiv:1502.03167, algorithms 1 and 2.
     """
 
-    def __init__(self, channels: int, fused: bool = True, **kwargs) -> None:
+    def __init__(self, channels: int, fused: bool = True, **kwargs: Any) -> None:
         super().__init__(in_channels=channels, **STATISTICS, **kwargs)
         self._fused = fused
 
-    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+    def hybrid_forward(
+        self, F: Any, x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any
+    ) -> Any:
         values = (gamma, beta, running_mean, running_var)
         plain = super().hybrid_forward
         return layers.batch_norm(F, x, values, norm=self, plain=plain, fused=self._fused)
@@ -90,9 +93,9 @@ class ConvNorm(gluon.HybridBlock):
     Parameters
     ----------
     in_channels, channels
-        Channels in and out.
+        Number of input and output channels.
     kernel, stride, padding
-        In pixels; the kernel may be (height, width).
+        Kernel size, stride and padding in pixels; the kernel may be (height, width).
     groups
         Number of convolution groups; ``groups=in_channels=channels`` is depthwise.
     fused
@@ -117,11 +120,11 @@ class ConvNorm(gluon.HybridBlock):
         *,
         groups: int = 1,
         fused: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # He initialisation over the fan-out that one input value really has. mx.init.Xavier would
-        # count all channels of a depthwise filter and make it smaller by sqrt(channels).
+        # He initialisation with the fan-out of one input value. mx.init.Xavier counts all channels
+        # of a depthwise filter, which makes the weights smaller by a factor of sqrt(channels).
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         fan_out = height * width * channels // groups
         with self.name_scope():
@@ -138,19 +141,19 @@ class ConvNorm(gluon.HybridBlock):
             self.norm = BatchNorm(channels, fused)
         self._fused = fused
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return layers.conv_norm(F, x, self.conv, self.norm, fused=self._fused)
 
 
 class ConvNormPReLU(ConvNorm):
-    """`ConvNorm` followed by `PReLU`; same parameters, inputs and outputs."""
+    """`ConvNorm` followed by `PReLU`, with the same parameters, inputs and outputs."""
 
-    def __init__(self, in_channels: int, channels: int, *args, **kwargs) -> None:
+    def __init__(self, in_channels: int, channels: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(in_channels, channels, *args, **kwargs)
         with self.name_scope():
             self.act = PReLU(channels, self._fused)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return layers.conv_norm_prelu(F, x, self.conv, self.norm, self.act, fused=self._fused)
 
 
@@ -160,12 +163,12 @@ class LinearBottleneck(gluon.HybridBlock):
     Parameters
     ----------
     in_channels, channels
-        Channels in and out.
+        Number of input and output channels.
     expanded
-        Channels of the depthwise convolution in the middle.
+        Number of channels of the depthwise convolution.
     stride
-        Of the depthwise convolution. With stride 1 and as many channels out as in, the input is
-        added to the output.
+        Stride of the depthwise convolution. With stride 1 and equal numbers of channels, the block
+        adds its input to the output.
 
     Inputs
     ------
@@ -177,11 +180,11 @@ class LinearBottleneck(gluon.HybridBlock):
 
     Notes
     -----
-    Sandler et al., "MobileNetV2", arXiv:1801.04381, section 3.3, with PReLU for ReLU6.
+    Sandler et al., "MobileNetV2", arXiv:1801.04381, section 3.3, with PReLU instead of ReLU6.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, expanded: int, stride: int = 1, **kwargs
+        self, in_channels: int, channels: int, expanded: int, stride: int = 1, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self._residual = stride == 1 and in_channels == channels
@@ -190,6 +193,6 @@ class LinearBottleneck(gluon.HybridBlock):
             self.depthwise = ConvNormPReLU(expanded, expanded, 3, stride, 1, groups=expanded)
             self.project = ConvNorm(expanded, channels)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         y = self.project(self.depthwise(self.expand(x)))
         return F.elemwise_add(x, y) if self._residual else y

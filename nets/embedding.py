@@ -2,6 +2,7 @@
 """Last layers: from the final feature map to the embedding."""
 
 import math
+from typing import Any
 
 from mxnet import gluon, init
 from mxnet.gluon import nn
@@ -15,7 +16,7 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
     Parameters
     ----------
     in_channels
-        Channels C of the feature map.
+        Number of channels C of the feature map.
     embedding_size
         Length E of the embedding.
     feature_size
@@ -32,8 +33,8 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
     Notes
     -----
     Chen et al., "MobileFaceNets", arXiv:1804.07573, section 3.1, equation 1. The last batch
-    normalisation keeps its scale at 1, as all embeddings share one length budget that the head
-    normalises away. In training it needs at least two images: the variance of one is 0.
+    normalisation has a fixed scale of 1, because the head normalises the length of the embeddings.
+    In training it needs at least two images, because the variance of one image is 0.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
         in_channels: int,
         embedding_size: int,
         feature_size: tuple[int, int] = (7, 7),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
@@ -49,7 +50,7 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
             self.linear = _linear(in_channels, embedding_size)
             self.norm = _fixed_scale_norm(embedding_size)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return _normalise(F, self.norm, self.linear(self.pool(x)))
 
 
@@ -59,13 +60,13 @@ class DenseEmbedding(gluon.HybridBlock):
     Parameters
     ----------
     in_channels
-        Channels C of the feature map.
+        Number of channels C of the feature map.
     embedding_size
         Length E of the embedding.
     feature_size
         (height, width) of the feature map in pixels.
     dropout
-        Share of the features that is dropped in training, from 0 to below 1.
+        Fraction of the features dropped in training, from 0 to below 1.
 
     Inputs
     ------
@@ -78,8 +79,7 @@ class DenseEmbedding(gluon.HybridBlock):
     Notes
     -----
     Output option "E" of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1.
-    The last batch normalisation keeps its scale at 1 and in training needs at least two images, as
-    in `GlobalDepthwiseEmbedding`.
+    For the last batch normalisation see `GlobalDepthwiseEmbedding`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class DenseEmbedding(gluon.HybridBlock):
         embedding_size: int,
         feature_size: tuple[int, int] = (7, 7),
         dropout: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
@@ -97,7 +97,7 @@ class DenseEmbedding(gluon.HybridBlock):
             self.linear = _linear(in_channels * math.prod(feature_size), embedding_size)
             self.norm = _fixed_scale_norm(embedding_size)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return _normalise(F, self.norm, self.linear(self.dropout(self.feature_norm(x))))
 
 
@@ -106,22 +106,22 @@ def _linear(features: int, embedding_size: int) -> nn.Dense:
     return nn.Dense(
         embedding_size,
         in_units=features,
-        use_bias=False,  # the batch normalisation after it has one
+        use_bias=False,  # the next batch normalisation has a bias
         weight_initializer=init.Normal(math.sqrt(1.0 / features)),
     )
 
 
 def _fixed_scale_norm(embedding_size: int) -> nn.BatchNorm:
-    """Return a batch normalisation whose scale stays at 1."""
+    """Return a batch normalisation with a fixed scale of 1."""
     norm = nn.BatchNorm(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=embedding_size)
-    # Not BatchNorm(scale=False): its gradient for beta is reported wrong on some GPUs.
-    # A frozen gamma of 1 is the same function and takes the ordinary path.
+    # Not BatchNorm(scale=False), whose gradient of beta is reported to be wrong on some GPUs. A
+    # frozen gamma of 1 is the same function and uses the common code.
     norm.gamma.grad_req = "null"
     return norm
 
 
-def _normalise(F, norm: nn.BatchNorm, embedding):
+def _normalise(F: Any, norm: nn.BatchNorm, embedding: Any) -> Any:
     """Normalise (B, E) over the batch."""
-    # Normalised as (B, E, 1, 1): MXNet keeps oneDNN's batch normalisations by shape and takes
-    # that of (B, C, 1, 1) for (B, E) where C = E, which ends in a segmentation fault.
+    # As (B, E, 1, 1): MXNet caches oneDNN's batch normalisations by shape and reuses that of
+    # (B, C, 1, 1) for (B, E) if C = E, which causes a segmentation fault.
     return F.flatten(norm(F.reshape(embedding, shape=(0, -1, 1, 1))))

@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes of images that a net takes, and of the feature map that it makes of them."""
+"""Image sizes that a net supports, and the sizes of its feature maps."""
 
 import numbers
 
 HALVINGS = 4
-"""Convolutions of stride 2 between the image and the last feature map, in every net here."""
-LEAST_SIDE = 2 ** (HALVINGS - 1) + 1
-"""Shortest side of an image in pixels: from 8 a convolution of stride 2 would meet a single one."""
-MXNET_ELEMENTS = 2**31
-"""Arrays of MXNet have fewer elements than this."""
+"""Number of convolutions with stride 2 in each net, before the last feature map."""
+MIN_SIDE_PIXELS = 2 ** (HALVINGS - 1) + 1
+"""Minimum side of an image in pixels: at 8, the last stride of 2 applies to a single pixel."""
+MAX_MXNET_ELEMENTS = 2**31
+"""Limit of the number of elements in an MXNet array, which must be below it."""
 
 
 def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) as ints, or say why the net does not take such images.
+    """Return (height, width) as ints after a check that the net supports the size.
 
     Parameters
     ----------
     name
-        Of the net, for the sentence.
+        Name of the net, for the error.
     image_size
         (height, width) of the images in pixels.
 
     Raises
     ------
     ValueError
-        If a side is shorter than ``LEAST_SIDE`` or the size is no pair of whole numbers.
+        If a side is shorter than ``MIN_SIDE_PIXELS`` or the size is not a pair of whole numbers.
     """
     sides = tuple(image_size) if isinstance(image_size, tuple | list) else ()
     if len(sides) != 2 or not all(
@@ -34,11 +34,11 @@ def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
             f"image_size: must be the height and the width in pixels, got {image_size!r}; "
             "(112, 112) is usual"
         )
-    if min(sides) < LEAST_SIDE:
+    if min(sides) < MIN_SIDE_PIXELS:
         raise ValueError(
-            f"net.name: {name!r} takes images of at least {LEAST_SIDE}x{LEAST_SIDE} pixels, since "
-            f"it halves them {HALVINGS} times, got {sides[0]}x{sides[1]}; use a set of larger "
-            "images"
+            f"net.name: {name!r} needs images of at least {MIN_SIDE_PIXELS}x{MIN_SIDE_PIXELS} "
+            f"pixels, because it halves them {HALVINGS} times, got {sides[0]}x{sides[1]}; use a "
+            "set of larger images"
         )
     return int(sides[0]), int(sides[1])
 
@@ -46,7 +46,7 @@ def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
 def feature_size(image_size: tuple[int, int], halvings: int = HALVINGS) -> tuple[int, int]:
     """Return (height, width) of the last feature map of an image.
 
-    A convolution of stride 2 gives ceil(side / 2) places: 3x3 with padding 1 and 1x1 with none.
+    A convolution of stride 2 gives ceil(side / 2) pixels: 3x3 with padding 1, 1x1 without padding.
     """
     height, width = image_size
     for _ in range(halvings):
@@ -55,16 +55,16 @@ def feature_size(image_size: tuple[int, int], halvings: int = HALVINGS) -> tuple
 
 
 def check_features(name: str, image_size: tuple[int, int], features: int, outputs: int) -> None:
-    """Say so if a linear map of the feature map would have more weights than MXNet can hold.
+    """Check that a linear layer on the feature map has no more weights than MXNet supports.
 
     Raises
     ------
     ValueError
-        If ``features * outputs`` is ``MXNET_ELEMENTS`` or more.
+        If ``features * outputs`` is ``MAX_MXNET_ELEMENTS`` or more.
     """
-    if features * outputs >= MXNET_ELEMENTS:
+    if features * outputs >= MAX_MXNET_ELEMENTS:
         raise ValueError(
             f"net.name: the last layer of {name!r} would have {features * outputs:,} weights, "
-            f"{MXNET_ELEMENTS:,} and more are too many for MXNet, got images of "
+            f"{MAX_MXNET_ELEMENTS:,} and more are too many for MXNet, got images of "
             f"{image_size[0]}x{image_size[1]}; use a set of smaller images"
         )

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from mxnet import gluon
 from mxnet.gluon import nn
@@ -16,33 +16,33 @@ from ranges import Within, at_least
 
 STEM_CHANNELS = 64
 STAGE_CHANNELS = (64, 128, 256, 512)
-# Depth -> units per stage.
 UNITS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 14, 3),
     100: (3, 13, 30, 3),
 }
+"""Depth -> number of units of each stage."""
 FUSED = False
-"""Dense convolutions all through; `ops.layers` says why they stay with oneDNN."""
-EmbeddingSize = Annotated[int, at_least(1, "512 is the network of the paper")]
+"""All convolutions are dense: oneDNN computes them, for the reason given in `ops.layers`."""
+EmbeddingSize = Annotated[int, at_least(1, "the paper uses 512")]
 Dropout = Annotated[
     float,
-    Within(0, 1, "0.0 drops nothing, 0.4 is the network of the paper", open_high=True),
+    Within(0, 1, "0.0 disables it, the paper uses 0.4", open_high=True),
 ]
 
 
 class IRUnit(gluon.HybridBlock):
-    """Residual unit: BN, 3x3, BN, PReLU, 3x3, BN, plus the shortcut; nothing after the sum.
+    """Residual unit: BN, 3x3, BN, PReLU, 3x3, BN, plus the shortcut, without a final activation.
 
     Parameters
     ----------
     in_channels, channels
-        Channels in and out.
+        Number of input and output channels.
     stride
-        Of the second convolution and of the shortcut.
+        Stride of the second convolution and of the shortcut.
     project
-        Whether the shortcut is a 1x1 convolution with batch normalisation, not the input itself.
+        Whether the shortcut is a 1x1 convolution with batch normalisation; otherwise the identity.
 
     Inputs
     ------
@@ -66,7 +66,7 @@ class IRUnit(gluon.HybridBlock):
         channels: int,
         stride: int = 1,
         project: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
@@ -77,13 +77,13 @@ class IRUnit(gluon.HybridBlock):
                 ConvNorm(in_channels, channels, 1, stride, fused=FUSED) if project else None
             )
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         y = self.second(self.first(self.norm(x)))
         return F.elemwise_add(y, self.shortcut(x) if self.shortcut is not None else x)
 
 
 class IResNet(ops.TwoGraphs):
-    """Stem at full resolution, four stages of `IRUnit` that halve it each, dense embedding.
+    """IResNet: a stem at full resolution, four stages that halve it, and a dense embedding.
 
     Parameters
     ----------
@@ -92,10 +92,10 @@ class IResNet(ops.TwoGraphs):
     embedding_size
         Length E of the embedding.
     dropout
-        Share of the last feature map that is dropped in training.
+        Fraction of the last feature map dropped in training.
     channels
-        Channels of each stage, the first one's also of the stem. Other than those of the paper in
-        small nets for tests only.
+        Number of channels of each stage; the stem has that of the first. Only the small nets of
+        tests differ from the paper.
     image_size
         (height, width) of the input in pixels; the last layer depends on it.
 
@@ -110,10 +110,10 @@ class IResNet(ops.TwoGraphs):
     Notes
     -----
     LResNet-E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1: "L" for
-    the first convolution, 3x3 with stride 1 and no pooling, so that 112x112 pixels end as 7x7; "E"
-    for the last layers (`nets.embedding.DenseEmbedding`). Residual learning and the variance that
-    the convolutions start with: He et al., arXiv:1512.03385 and arXiv:1502.01852. Every shape is
-    given, so `initialize()` allocates at once and nothing waits for a first batch.
+    the first convolution, 3x3 with stride 1 and no pooling, so that 112x112 pixels become 7x7; "E"
+    for the last layers (`nets.embedding.DenseEmbedding`). Residual learning and the initial
+    variance of the convolutions: He et al., arXiv:1512.03385 and arXiv:1502.01852. All shapes are
+    known, so `initialize()` allocates immediately and without a first batch.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class IResNet(ops.TwoGraphs):
         dropout: float = 0.0,
         channels: Sequence[int] = STAGE_CHANNELS,
         image_size: tuple[int, int] = (112, 112),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         before = channels[0]
@@ -141,7 +141,7 @@ class IResNet(ops.TwoGraphs):
             remaining = feature_size(image_size, len(channels))
             self.embedding = DenseEmbedding(before, embedding_size, remaining, dropout)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return self.embedding(self.stages(self.stem(x)))
 
 
@@ -151,7 +151,7 @@ def iresnet(depth: int) -> Callable[..., IResNet]:
     Parameters
     ----------
     depth
-        Number of layers, as the field counts them.
+        Number of layers in the usual count: a key of ``UNITS``.
     """
     name = f"iresnet{depth}"
 
@@ -176,13 +176,13 @@ def iresnet(depth: int) -> Callable[..., IResNet]:
     embedding_size
         Length of the embedding.
     dropout
-        Share of the last feature map that is dropped in training. The MXNet networks of the paper
-        drop 0.4, InsightFace's later training script 0.
+        Fraction of the last feature map dropped in training. The MXNet networks of the paper
+        use 0.4, InsightFace's later training script uses 0.
 
     Raises
     ------
     ValueError
-        If the images are too small, or the last layer too large for MXNet.
+        If the images are too small, or the last layer is too large for MXNet.
 
     Notes
     -----

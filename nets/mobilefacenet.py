@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MobileFaceNet: a face network of about one million parameters."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from mxnet.gluon import nn
 
@@ -13,10 +13,10 @@ from ranges import Within, at_least
 
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
-Width = Annotated[float, Within(0, 8, "1.0 is the network of the paper", open_low=True)]
-EmbeddingSize = Annotated[int, at_least(1, "128 is the network of the paper")]
-# Channels out, expanded channels of the first block (stride 2), expanded channels of the others,
-# number of others. The 1-4-6-2 form that the field trains.
+Width = Annotated[float, Within(0, 8, "the paper uses 1.0", open_low=True)]
+EmbeddingSize = Annotated[int, at_least(1, "the paper uses 128")]
+# Output channels, expanded channels of the first block (stride 2), expanded channels of the other
+# blocks, number of other blocks. It is the usual variant with 1-4-6-2 blocks.
 STAGES = (
     (64, 128, 128, 4),
     (128, 256, 256, 6),
@@ -30,9 +30,10 @@ class MobileFaceNet(ops.TwoGraphs):
     Parameters
     ----------
     image_size
-        (height, width) in pixels; the global convolution is as large as the last feature map.
+        (height, width) in pixels; the global convolution has the size of the last feature map.
     width
-        Factor on every number of channels but the embedding's, each rounded to a multiple of 8.
+        Factor on the numbers of channels, each rounded to a multiple of 8. The embedding size
+        does not change.
     embedding_size
         Length E of the embedding.
 
@@ -46,8 +47,8 @@ class MobileFaceNet(ops.TwoGraphs):
 
     Notes
     -----
-    Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1. Every shape is given, so
-    `initialize()` allocates at once and nothing waits for a first batch.
+    Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1. All shapes are known, so
+    `initialize()` allocates immediately and without a first batch.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class MobileFaceNet(ops.TwoGraphs):
         *,
         width: Width = 1.0,
         embedding_size: EmbeddingSize = 128,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         size = check_image_size("mobilefacenet", image_size)
         super().__init__(**kwargs)
@@ -83,7 +84,7 @@ class MobileFaceNet(ops.TwoGraphs):
             remaining = feature_size(size, 1 + len(STAGES))
             self.embedding = GlobalDepthwiseEmbedding(last, embedding_size, remaining)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = self.stem_depthwise(self.stem(x))
         return self.embedding(self.last(self.stages(x)))
 

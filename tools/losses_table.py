@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of docs/losses.md, made of the heads:  python -m tools.losses_table [--write]
+"""Generates the tables of docs/losses.md from the heads:  python -m tools.losses_table [--write]
 
-Without an argument it prints the document as it should be; ``--write`` writes it.
+It prints the document with new tables; ``--write`` writes it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from heads import HEADS
 from heads.head import ClassHead, Head
-from ranges import Setting, settings
+from ranges import Setting, Within, settings
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "losses.md"
 HEADER = "| name | paper | formula | settings: default, range |\n|---|---|---|---|"
 
 
 def document(text: str) -> str:
-    """Return the document with its tables made again, each between two comments."""
+    """Return the document with new tables, each between two HTML comments."""
     of_classes = {name: kind for name, kind in HEADS.items() if issubclass(kind, ClassHead)}
     of_pairs = {name: kind for name, kind in HEADS.items() if name not in of_classes}
     for place, heads in (("class centres", of_classes), ("pairs", of_pairs)):
@@ -34,8 +34,10 @@ def document(text: str) -> str:
 
 
 def row(name: str, kind: type[Head]) -> str:
-    """Return the row of one head: paper and formula are paragraphs of its docstring."""
-    _, formula, paper = (" ".join(p.split()) for p in inspect.getdoc(kind).split("\n\n")[:3])
+    """Return the row of a head, with the paper and the formula from its docstring."""
+    _, formula, paper = (
+        " ".join(p.split()) for p in (inspect.getdoc(kind) or "").split("\n\n")[:3]
+    )
     listed = ", ".join(setting_text(s) for s in settings(kind).values()) or "none"
     cells = [f"`{name}`", paper.removesuffix("."), f"`{formula}`", listed]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
@@ -48,14 +50,14 @@ def setting_text(setting: Setting) -> str:
     if setting.choices:
         others = [str(choice) for choice in setting.choices if choice != setting.default]
         return f"{setting.name} {setting.default} (or {', '.join(others)})"
-    bounds = setting.range
+    bounds = setting.range or Within(-float("inf"))
     low = f"{'(' if bounds.open_low else '['}{bounds.low:g}"
     high = "∞)" if bounds.high == float("inf") else f"{bounds.high:g}]"
     return f"{setting.name} {setting.default:g} {low}, {high}"
 
 
 def main() -> None:
-    """Print the document, or write it."""
+    """Print or write the document."""
     text = document(DOCUMENT.read_text(encoding="utf-8"))
     if sys.argv[1:] == ["--write"]:
         DOCUMENT.write_text(text, encoding="utf-8")

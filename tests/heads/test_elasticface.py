@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/elasticface.py: margins that are drawn, and refusals."""
+"""heads/elasticface.py: random margins and invalid settings."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def test_values_that_do_not_fit_are_refused():
     assert refusal("elasticface", sigma=-1) == sigma
     assert refusal("elasticface", plus=1) == "head.plus: must be true or false, got 1"
     assert refusal("elasticface", by_argsort=True) == (
-        "head.by_argsort: goes with head.plus=true, got head.plus=false; set head.plus=true"
+        "head.by_argsort: needs head.plus=true, got head.plus=false; set head.plus=true"
     )

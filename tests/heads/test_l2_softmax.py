@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/l2_softmax.py: values that a hand can follow, and a refusal."""
+"""heads/l2_softmax.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 

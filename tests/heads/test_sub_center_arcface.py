@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/sub_center_arcface.py: values that a hand can follow, and a refusal."""
+"""heads/sub_center_arcface.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 

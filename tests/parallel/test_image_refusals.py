@@ -44,7 +44,7 @@ def test_a_verification_set(ranks, change, sentence, tiny_records, tmp_path):
 
 def test_images_that_are_too_small_for_the_net(make_records, tmp_path):
     ended = run(1, training(write_cfg(tmp_path, make_records(4, 4, image_size=(8, 8)))))
-    sentence = r"net\.name: 'mobilefacenet' takes images of at least 9x9 pixels, .*, got 8x8; use"
+    sentence = r"net\.name: 'mobilefacenet' needs images of at least 9x9 pixels, .*, got 8x8; use"
     check_refusal(ended, sentence)
     assert not (tmp_path / "runs").exists()
 
