@@ -17,13 +17,13 @@ __all__ = ["LoaderKernels"]
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
-    "face_find_pictures": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]),
+    "face_find_images": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]),
     "face_find_turned": (None, [_POINTER, _POINTER, _INT, _POINTER]),
     "face_jpeg_cut_off": (_INT, [_POINTER, _INT]),
     "face_gather": (_INT, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
     "face_window_order": (None, [_INT, _INT, _INT, _INT, _POINTER]),
     "face_read_ahead": (None, [_POINTER, _POINTER, _POINTER, _INT]),
-    "face_lend_array": (_POINTER, [_INT, _INT, _INT, _INT]),
+    "face_pooled_array": (_POINTER, [_INT, _INT, _INT, _INT]),
     "face_normalise": (
         None,
         [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT, _POINTER, _INT],
@@ -67,7 +67,7 @@ class LoaderKernels:
         """
         offsets = np.ascontiguousarray(offsets, dtype=np.int64)
         addresses, sizes = np.empty_like(offsets), np.empty_like(offsets)
-        self._find_pictures(
+        self._library.face_find_images(
             data.ctypes.data,
             data.size,
             offsets.ctypes.data,
@@ -167,7 +167,7 @@ class LoaderKernels:
         MemoryError
             If there is none.
         """
-        address = self._lend_array(*shape)
+        address = self._library.face_pooled_array(*shape)
         if not address:
             raise MemoryError(f"no memory for an array of {shape}")
         return int(address)

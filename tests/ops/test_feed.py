@@ -120,7 +120,7 @@ def test_records_in_parts_and_giants_are_read_one_by_one(feed, make_records, mak
     giant = whole + bytes(2_000_000)
     for odd in (parted, giant):
         pictures = [(0, whole), (0, odd), (0, whole)] + [(0, whole)] * 30
-        records = open_records(make_records(1, 3, pictures=pictures), tmp_path)
+        records = open_records(make_records(1, 3, samples=pictures), tmp_path)
         rows = np.arange(len(records))
         found = RecordReader(records, feed).gather(rows, BufferRing(1))
         assert isinstance(found, list)
@@ -140,7 +140,7 @@ def test_what_follows_a_picture_changes_no_pixel(feed, make_records, make_face, 
     face = make_face(1, 1)
     kinds = [face, face + bytes(3), face + b"\xff" * 5, face + b"taken by me\n", make_face(0, 0)]
     pictures = [(0, jpeg) for jpeg in kinds]
-    records = open_records(make_records(1, 5, pictures=pictures), tmp_path)
+    records = open_records(make_records(1, 5, samples=pictures), tmp_path)
     reader, rows = RecordReader(records, feed), np.arange(5)
     array, each = reader.gather(rows, BufferRing(1)), reader.gather(rows)
     assert isinstance(array, np.ndarray) and isinstance(each, list)
@@ -158,7 +158,7 @@ def test_pictures_that_were_cut_off_are_refused(
     face = make_face(1, 1)
     cut = face[: int((len(face) - 2) * part)] + behind
     pictures = [(0, jpeg) for jpeg in (face, face, cut, face)]
-    records = open_records(make_records(1, 4, pictures=pictures), tmp_path)
+    records = open_records(make_records(1, 4, samples=pictures), tmp_path)
     reader = RecordReader(records, feed if compiled else None)
     with pytest.raises(RecordError) as caught:
         reader.gather(np.arange(3, -1, -1), BufferRing(1))
