@@ -30,7 +30,7 @@ class State:
     loader_kernels: LoaderKernels | None = None
     """Functions for data loaders; they run on the CPU for every device."""
     loaded: bool = False
-    """Whether MXNet has loaded the library; it can load a library only once."""
+    """True after MXNet has loaded the library, which it can do only once."""
     guard: Guard | None = None
     """Guard of the process; a process has one SIGBUS handler."""
 

@@ -25,7 +25,7 @@ HOROVODRUN = str(Path(sys.executable).with_name("horovodrun"))
 # Without --gloo horovodrun imports MXNet to find out whether Horovod supports MPI.
 QUICK_HOROVODRUN = (sys.executable, str(HERE / "horovodrun"), "--gloo")
 TIMEOUT_S = 400.0
-"""Time after which ranks count as hanging.  A start takes some seconds on an idle machine."""
+"""Maximum duration of a program.  A start takes some seconds on an idle machine."""
 
 _PREFIX = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
 _MARK = "TEST_RANKS_MARK"  # variable in the environment of every process of one ``Ranks``
@@ -69,7 +69,7 @@ class RunResult:
 
     @property
     def has_launcher(self) -> bool:
-        """Whether a launcher started the ranks; a single rank runs without one."""
+        """True if a launcher started the ranks; a single rank runs without one."""
         return bool(self.launcher_output)
 
     @property
@@ -134,7 +134,7 @@ class Ranks:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the program or its launcher has ended."""
+        """True after the program or its launcher has ended."""
         return self._process.poll() is not None
 
     def wait(self, timeout_s: float = TIMEOUT_S) -> RunResult:

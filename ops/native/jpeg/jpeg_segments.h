@@ -78,8 +78,8 @@ inline bool exif_turns(const uint8_t* data, int64_t size) {
 }
 
 // Returns whether OpenCV may rotate or mirror a JPEG because of the Exif data in its first APP1
-// segment. MXNet's OpenCV ignores Exif if the file begins with a JFIF segment.  It may ignore
-// damaged Exif data for which this function returns true.
+// segment.  MXNet's OpenCV ignores Exif if the file begins with a JFIF segment.  The result may
+// also be true for damaged Exif data that OpenCV ignores.
 inline bool may_turn(const uint8_t* data, int64_t size) {
   if (!is_jpeg(data, size)) return false;
   if (data[3] == 0xE0 && size >= 11 && !memcmp(data + 6, "JFIF", 5)) return false;
