@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused operators for MXNet and for loaders, and the one place that chooses whether they are used.
+"""Fused operators for MXNet, compiled functions for loaders, and the choice to use them.
 
-Every operator has a plain-Gluon twin: the same parameters, the same numbers up to rounding.
-ops/choice.py holds the choice, ops/layers.py the layers of networks in all their forms.
+Every fused operator has a plain Gluon twin with the same parameters and the same results up to
+rounding.  ops/choice.py makes the choice; ops/layers.py has the network layers that follow it.
 """
 
 from ops.choice import (

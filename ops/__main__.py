@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile the operators and say where they lie:  python -m ops"""
+"""Command that compiles the operators and prints the path of the library:  python -m ops"""
 
 import sys
 

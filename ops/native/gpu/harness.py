@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators of a library with harness.cc in it, for arrays of CuPy or of an emulated device."""
+"""Python interface of harness.cc: GPU operators on arrays of CuPy or of the emulated device."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-Array = Any  # of CuPy, or of NumPy for an emulated device
+Array = Any  # a CuPy array, or a NumPy array for the emulated device
 
 
 class HarnessError(RuntimeError):
-    """An operator could not be put on the stream; the message says why."""
+    """An operator could not enqueue its work; the message gives the reason."""
 
 
 class Results(NamedTuple):
-    """What the margin softmax gives, in the order of MarginSoftmaxResult in gpu.h."""
+    """Outputs of the margin softmax, in the order of MarginSoftmaxResults in kernels.h."""
 
     loss: Array
     cosine: Array
@@ -27,18 +27,18 @@ class Results(NamedTuple):
 
 
 class Harness:
-    """The operators, each a function of arrays on the device that makes its own outputs.
+    """GPU operators as functions of arrays on the device; each allocates its outputs.
 
     Parameters
     ----------
     library
-        A shared library of the sources of this folder.
+        A shared library of the sources in this folder.
     empty
-        ``empty(shape, dtype)`` makes an array on the device; bytes are asked for as "uint8".
+        ``empty(shape, dtype)`` allocates an array on the device; "uint8" means bytes.
     pointer
-        ``pointer(array)`` is its address there.
+        ``pointer(array)`` returns the device address of an array.
     stream
-        The CUDA stream that all work is put on.
+        Address of the CUDA stream for all work.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class Harness:
         self._stream = ctypes.c_void_p(stream)
 
     def fault(self, device: int = 0) -> str | None:
-        """Return why the GPU of this number cannot be used, or None."""
+        """Return why a GPU cannot run the operators, or None if it can."""
         function = self._library.face_gpu_fault
         function.argtypes, function.restype = [ctypes.c_int], ctypes.c_char_p
-        said = function(device)
-        return said.decode() if said else None
+        fault = function(device)
+        return fault.decode() if fault else None
 
     def margin_softmax_bytes(
         self, width: int, sides: tuple[int, int, int], update: bool, chunk: int = 0
     ) -> int:
-        """Return the working memory for B rows, E dimensions and C classes of so wide values."""
+        """Return the workspace in bytes for ``sides`` (B, E, C) and values of ``width`` bytes."""
         function = self._library.face_gpu_margin_softmax_bytes
         function.restype = ctypes.c_int64
-        return function(width, _size(*sides), int(update), _long(chunk))
+        return int(function(width, _size(*sides), int(update), _long(chunk)))
 
     def margin_softmax(self, inputs: list[Array], scale: float, chunk: int = 0) -> Results:
-        """Return what forward gives for embedding, centres, label, psi and slope."""
+        """Return the outputs of forward for embedding, centres, label, psi and slope."""
         (rows, dims), classes = inputs[0].shape, len(inputs[1])
         shapes = [(rows,)] * 4 + [(rows, dims), (classes,)]
         out = Results(*(self._empty(shape, inputs[0].dtype) for shape in shapes))
@@ -124,7 +124,13 @@ class Harness:
         scale: float,
         chunk: int = 0,
     ) -> None:
-        """Move centres and velocity; numbers: momentum, weight decay, gradient of each loss."""
+        """Apply an SGD step to centres and velocity in place.
+
+        Parameters
+        ----------
+        numbers
+            Momentum, weight decay, and the gradient of every row's loss.
+        """
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 1, _long(chunk))
         self._call(
@@ -159,7 +165,13 @@ class Harness:
     def batch_norm(
         self, inputs: list[Array], running: list[Array], epsilon: float, momentum: float
     ) -> tuple[Array, Array, Array]:
-        """Return y, mean and inverse for x, gamma, beta and slope or None; move ``running``."""
+        """Return y, mean and 1 / standard deviation; update the ``running`` statistics in place.
+
+        Parameters
+        ----------
+        inputs
+            x, gamma, beta and slope; the slope is None without PReLU.
+        """
         x, gamma = inputs[:2]
         out = [self._empty(a.shape, x.dtype) for a in (x, gamma, gamma)]
         size = _size(*x.shape)
@@ -180,7 +192,7 @@ class Harness:
     def batch_norm_gradients(
         self, inputs: list[Array], mean: Array, inverse: Array, dy: Array, epsilon: float
     ) -> list[Array]:
-        """Return d x, d gamma, d beta and, where there is a slope, its gradient."""
+        """Return d x, d gamma, d beta and, if there is a slope, d slope."""
         arrays = [array for array in inputs if array is not None]
         out = [self._empty(array.shape, array.dtype) for array in arrays]
         given = self._list([mean, inverse, dy])
@@ -200,7 +212,7 @@ class Harness:
         return out
 
     def fill(self, array: Array, value: float) -> None:
-        """Set all values of an array."""
+        """Set all values of an array to ``value``."""
         where, count = self._at(array), _long(array.size)
         self._call("fill", array, where, count, ctypes.c_double(value), self._stream)
 
@@ -213,15 +225,15 @@ class Harness:
     def _memory(self, name: str, like: Array, *arguments: Any) -> ctypes.c_void_p:
         function = getattr(self._library, f"face_gpu_{name}")
         function.restype = ctypes.c_int64
-        self._kept = self._empty((function(like.dtype.itemsize, *arguments),), "uint8")
-        return self._at(self._kept)
+        self._workspace = self._empty((function(like.dtype.itemsize, *arguments),), "uint8")
+        return self._at(self._workspace)
 
     def _call(self, name: str, like: Array, *arguments: Any) -> None:
         function = getattr(self._library, f"face_gpu_{name}")
         function.restype = ctypes.c_char_p
-        said = function(like.dtype.itemsize, *arguments)
-        if said:
-            raise HarnessError(f"{name}: {said.decode()}")
+        fault = function(like.dtype.itemsize, *arguments)
+        if fault:
+            raise HarnessError(f"{name}: {fault.decode()}")
 
 
 def _long(value: int) -> ctypes.c_int64:
