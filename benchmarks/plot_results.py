@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from benchmarks.harness import chart
+from launch.config.paths import home_path
 
 
 def main() -> int:
     """Draw the rows that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("results", type=Path, help="JSON file that a benchmark wrote")
-    parser.add_argument("image", type=Path, help="PNG file to write")
+    parser.add_argument("results", type=home_path, help="JSON file that a benchmark wrote")
+    parser.add_argument("image", type=home_path, help="PNG file to write")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="rows to draw (default: all)")
     parser.add_argument("--title", default="", help="title of the chart")
     arguments = parser.parse_args()

@@ -196,9 +196,9 @@ def test_a_decoded_cache_of_another_version_is_not_used(made, tmp_path, monkeypa
     cache = DecodedCache(records, 100, tmp_path)
     (now,) = tmp_path.iterdir()
     cache.close()
-    for name in ("_PIXELS", "cv2"):
+    for name in ("_CONTENT", "cv2"):
         with monkeypatch.context() as patch:
-            other = "another version" if name == "_PIXELS" else SimpleNamespace(__version__="0.0")
+            other = "another version" if name == "_CONTENT" else SimpleNamespace(__version__="0.0")
             patch.setattr(f"pipeline.decode.cache.{name}", other)
             cache = DecodedCache(records, 100, tmp_path)
             (then,) = tmp_path.iterdir()
