@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs of a run: device, records, verification sets and pretrained weights."""
+"""Open and check the inputs of a run: device, record sets, verification sets, initial weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SYNTHETIC_IMAGE_SIZE = (112, 112)
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Inputs of a run on this rank, opened and checked."""
+    """Inputs of a run on this rank, after `open_inputs` has opened and checked them."""
 
     ctx: mx.Context
     """Device of this rank."""
@@ -42,16 +42,19 @@ class Inputs:
     pretrained: Checkpoint | None
     """Checkpoint with the initial weights; None for random weights."""
     num_classes: int
-    """Number of people."""
+    """Number of classes; each class is one person."""
     image_size: tuple[int, int]
-    """(height, width) in pixels."""
+    """Height and width of the training images in pixels."""
     epoch_images: int
     """Number of images per epoch of all ranks together, a multiple of the global batch size."""
     notices: tuple[str, ...] = ()
-    """Notices on the device of this rank, for the log."""
+    """Notices about the device of this rank, to be written to the log."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return sizes and checksums of the training data; a resumed run compares them."""
+        """Return sizes and checksums of the training data.
+
+        Every checkpoint stores them.  A resumed run compares them with those of its own data.
+        """
         return {
             "images": len(self.records) if self.records else 0,
             "people": self.num_classes,
@@ -60,7 +63,11 @@ class Inputs:
         }
 
     def shared_facts(self) -> dict[str, Any]:
-        """Return the values that must be equal on all ranks: fingerprint, device type and sets."""
+        """Return the values that must be equal on all ranks.
+
+        These are the device type, the number of pairs of each verification set, and the sizes and
+        checksums of the training data.
+        """
         return {
             "device": self.ctx.device_type,
             "pairs": {name: len(pairs) for name, pairs in self.sets.items()},
@@ -69,12 +76,13 @@ class Inputs:
 
 
 def open_inputs(config: Config, comm: Comm) -> Inputs:
-    """Open and check all files and devices that the configuration names.
+    """Open, check and return all files and devices that the configuration names.
 
     Raises
     ------
     ValueError
-        If an input is invalid, or if the configuration has problems, which are listed together.
+        If an input is invalid, or if the configuration has problems.  One message then lists all
+        problems.
     OSError
         If a file cannot be read.
     """
@@ -113,14 +121,14 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
 
 
 def choose_context(config: Config, comm: Comm) -> tuple[mx.Context, str]:
-    """Return the device of this rank, and a notice for the log or ""."""
+    """Return the device of this rank, and a notice for the log ("" if there is none)."""
     gpus = mx.context.num_gpus() if config.run.device != "cpu" else 0
     on_gpu, notice = choose_device(config.run.device, gpus, comm.local_rank, comm.local_size)
     return mx.gpu(comm.local_rank) if on_gpu else mx.cpu(), notice
 
 
 def data_summary(config: Config, inputs: Inputs, ranks: int) -> dict[str, Any]:
-    """Return the description of the data for the first lines of the log, by name."""
+    """Return facts about the training data by name, for the first lines of the log."""
     data = config.data
     return {
         "data": ", ".join(data.records) or "synthetic",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data loader of a rank, and triplet mining on its batches."""
+"""Build the data loader of a rank, and add triplet mining if the configuration requests it."""
 
 from __future__ import annotations
 
@@ -27,25 +27,32 @@ if TYPE_CHECKING:
 
 
 def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
-    """Remove the decoded-image caches of killed runs on all hosts, and print their size."""
+    """Remove the caches of decoded images that killed runs left behind on all hosts.
+
+    Rank 0 prints the total size of the removed caches.
+    """
     mib = config.data.decoded_cache_mib
     freed = agree(comm, lambda: remove_stale_caches(inputs.records, mib))
     freed = sum(comm.gather_json(freed))
-    if freed and comm.rank == 0:  # printed now, because the run may fail before it has a log
-        print(f"removed {-(-freed >> 20)} MiB of decoded images of killed runs", flush=True)
+    if freed and comm.rank == 0:  # print, not log: the run may fail before its log exists
+        print(
+            f"removed {-(-freed >> 20)} MiB of decoded images that killed runs left behind",
+            flush=True,
+        )
 
 
 def make_loader(
     config: Config, inputs: Inputs, run: Run, comm: Comm, threads: int
 ) -> tuple[Any, str, list[str]]:
-    """Return the loader of this rank, the name of its decoder, and notices for the log.
+    """Build the data loader of this rank; return it, its decoder's name and notices for the log.
 
     Parameters
     ----------
     config, inputs, run, comm
-        Configuration, inputs and position of the run; communication with the other ranks.
+        Configuration of the run, its inputs, the run with its current position, and communication
+        with the other ranks.
     threads
-        Number of decoder threads for ``data.threads=0``.
+        Number of decoder threads to use if ``data.threads`` is 0.
     """
     data, threads = config.data, config.data.threads or threads
     augmentation = make_augmentation(data)
@@ -81,7 +88,7 @@ def make_loader(
 
 
 def make_augmentation(data: DataConfig) -> Augmentation:
-    """Return the augmentation that the section ``data`` describes."""
+    """Return the image augmentation that the section ``data`` of the configuration describes."""
     return Augmentation(
         mirror=data.mirror,
         color_jitter=data.color_jitter,
@@ -97,18 +104,22 @@ def make_augmentation(data: DataConfig) -> Augmentation:
 def choose_decoder(
     config: Config, inputs: Inputs, comm: Comm, augmentation: Augmentation, threads: int
 ) -> tuple[str, str]:
-    """Return the name of the decoder for ``data.decode``, and a notice for the log or ""."""
+    """Return the JPEG decoder that ``data.decode`` names, or choose a decoder if it is "auto".
+
+    The result is the name of the decoder, and a notice for the log ("" if there is none).
+    """
     data = config.data
     if data.decode != "auto":
         return data.decode, ""
     if data.loader != "dali" or inputs.records is None:
         return "cpu", ""
-    # Horovod: the function calls a collective, so no single rank may fail before it.
+    # Horovod: choose_decode_path calls a collective.  If one rank failed before that call, the
+    # other ranks would wait for ever.
     return choose_decode_path(
         inputs.records,
         batch_size=data.batch_size,
         threads=threads,
-        ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,  # the CPU fills the cache
+        ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,  # a cache is filled on the CPU
         augmentation=augmentation,
         gather=comm.gather,
     )
@@ -117,12 +128,13 @@ def choose_decoder(
 def mine_triplets(
     config: Config, loader: Any, model: Model, run: Run, comm: Comm, say: Callable[[str], None]
 ) -> Any:
-    """Return a loader of mined triplets if ``data.bag`` is set; otherwise return ``loader``.
+    """Return a loader that yields mined triplets if ``data.bag`` is set, else return ``loader``.
 
     Parameters
     ----------
     config, loader, model, run, comm
-        Configuration, loader and model of this rank; position of the run; communication.
+        Configuration of the run, data loader and model of this rank, the run with its current
+        position, and communication with the other ranks.
     say
         Function that writes a line to the log.
     """

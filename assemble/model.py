@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Net, head and trainer of a rank, and the verification of the net."""
+"""Build the net, head and trainer of a rank, and the function that verifies the net."""
 
 from __future__ import annotations
 
@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 
 
 def choose_operators(config: Config, inputs: Inputs) -> str:
-    """Choose native or plain operators for the device of this rank; return a notice for the log."""
+    """Choose native (C++) or plain (MXNet Gluon) operators for the device of this rank.
+
+    Return a notice for the log.
+    """
     return ops.use(config.run.operators, inputs.ctx.device_type, inputs.ctx.device_id)
 
 
 def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Model, str]:
-    """Return the model with initial, pretrained or resumed weights, and a notice for the log."""
-    reseed(config.run.seed, 0, 0)  # the same initial weights on every rank
+    """Build the model of this rank with its random, pretrained or resumed weights.
+
+    Return the model, and a notice for the log.
+    """
+    reseed(config.run.seed, 0, 0)  # every rank draws the same initial weights
     net, head = agree(comm, lambda: make_blocks(config, inputs, comm))
     parameters, optim = collect_parameters(net, head), config.optim
     optimizer = build_optimizer(
@@ -48,7 +54,7 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
 def make_blocks(
     config: Config, inputs: Inputs, comm: Comm
 ) -> tuple[gluon.HybridBlock, gluon.HybridBlock]:
-    """Return net and head, initialised on the device and hybridized with static allocation."""
+    """Build net and head, initialise both on the device, and hybridize both with static memory."""
     net = build_net(config.net.name, inputs.image_size, **config.net.options)
     step = {"momentum": config.optim.momentum, "weight_decay": config.optim.weight_decay}
     head = build_head(
@@ -66,7 +72,10 @@ def make_blocks(
 
 
 def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
-    """Load the checkpoint of a resumed run or the pretrained weights; return a notice or ""."""
+    """Load the weights of a resumed run, or else the pretrained weights, into the model.
+
+    Return a notice for the log, or "" if there is nothing to report.
+    """
     if checkpoint:
         checkpoint.load_net_parameters(model.net, inputs.ctx)
         checkpoint.load_head_parameters(model.head, inputs.ctx)
@@ -77,14 +86,17 @@ def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
         missing = sorted({*model.head._collect_params_with_prefix()} - {*loaded})
         new = f"; initialised randomly: {', '.join(missing)} of the head" if missing else ""
         damaged = "".join(f"; skipped: {text}" for text in inputs.pretrained.damaged)
-        return f"starts from the weights of {inputs.pretrained.folder}{new}{damaged}"
+        return f"the run starts from the weights of {inputs.pretrained.folder}{new}{damaged}"
     return ""
 
 
 def make_verify(
     config: Config, inputs: Inputs, model: Model, comm: Comm
 ) -> Callable[[], dict[str, dict[str, Any]]] | None:
-    """Return a function that verifies the net on all ranks together; None without sets."""
+    """Return a function that evaluates the net on the verification sets, on all ranks together.
+
+    Return None if the configuration names no verification sets.
+    """
     if not inputs.sets:
         return None
     compiled = ops.loader_kernels()

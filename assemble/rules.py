@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules between the sections of a configuration, the number of ranks and the GPUs.
+"""Check the rules that involve several sections of a configuration, the ranks or the GPUs.
 
-They are checked before any file is opened.  Rules within one section are in
-launch/config/sections.py; checks that need the data are in assemble/inputs.py.
+These rules are checked before any file is opened.  Rules within one section are in
+launch/config/sections.py.  Checks that need the data are in assemble/inputs.py.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ CPU_DECODERS = ("auto", "cpu", "native")
 
 
 def read_config(argv: Sequence[str]) -> Config | str:
-    """Return the configuration of a command line, or the text that it requests (such as the help).
+    """Parse a command line; return its configuration, or the text to print, such as the help.
 
     Raises
     ------
     ConfigError
-        If the configuration is invalid; lists every problem.
+        If the configuration is invalid.  The message lists every problem.
     """
     return requested_text(argv, NETS, HEADS) or load_config(argv, NETS, HEADS)
 
@@ -46,7 +46,7 @@ def check_run(config: Config, ranks: int, gpus: int) -> list[str]:
 
 
 def require_none(problems: Sequence[str]) -> None:
-    """Raise ConfigError with all messages, if there are any."""
+    """Raise one ConfigError with all messages in ``problems``, unless the list is empty."""
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:
@@ -59,8 +59,8 @@ def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
     if data.decode not in CPU_DECODERS and not gpus:
         yield f"data.decode: {data.decode!r} requires a GPU, got none; use data.decode=auto"
     if config.optim.fused_centres and ranks > 1:
-        # Horovod: the update inside the operator uses gradients of this rank only, not their mean.
-        yield (f"optim.fused_centres: requires a single rank, got {ranks} ranks; set it to false")
+        # Horovod: the fused update uses the gradients of this rank, not the mean over all ranks.
+        yield f"optim.fused_centres: requires one rank, got {ranks}; set optim.fused_centres=false"
     groups = data.images_per_person > 0 or data.loader == "synthetic"
     try:
         check_batches(head.name, head.options.get("mining", ""), groups, data.bag)
@@ -69,7 +69,7 @@ def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
     if data.bag and (train.margin_start.amount or train.margin_warmup.amount):
         yield (
             "data.bag: mines triplets with the full margin, got train.margin_start or "
-            "train.margin_warmup above 0; remove both"
+            "train.margin_warmup above 0; remove both keys"
         )
     if not (data.records or data.num_classes):
         yield "data.num_classes: required for synthetic batches, got 0; set it to 1000, for example"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A new or resumed run: its folder, position, end and schedules, and its checkpoints."""
+"""Start or resume a run: its folder, start position, end and schedules.  Save its checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> Run:
     """Start or resume the run that the configuration describes; all ranks return equal values.
 
-    Rank 0 chooses the run folder and locks it; ``at_end`` releases the lock.
+    Rank 0 chooses the run folder and locks the folder.  Closing ``at_end`` releases the lock.
     """
     notices: tuple[str, ...] = ()
 
@@ -44,7 +44,8 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     checkpoint = agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
     state = checkpoint.state if checkpoint else {}
     global_batch_size = config.data.batch_size * comm.size
-    # Stored at the first start, because the size of an epoch depends on the number of ranks.
+    # The checkpoint stores the epoch size of the first start, because the size depends on the
+    # number of ranks, which may differ when the run resumes.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
     end_images = state.get("end_images") or count_run_images(
         config, epoch_images, global_batch_size
@@ -65,7 +66,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
 
 
 def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
-    """Choose and lock the run folder, and write the configuration into it."""
+    """Choose and lock the folder of a new or resumed run, and save the configuration there."""
     plain = config.to_dict()
     chosen = choose_run(
         Path(config.run.dir),
@@ -84,14 +85,18 @@ def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
 
 
 def count_run_images(config: Config, epoch_images: int, global_batch_size: int) -> int:
-    """Return the number of images of the whole run: the lowest of its three limits."""
+    """Return the number of images after which the run ends.
+
+    This is the lowest limit among train.epochs, train.max_images and train.max_steps; a limit of 0
+    does not count.
+    """
     train = config.train
     ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]
     return min(end for end in ends if end)
 
 
 def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return a function from the number of images used so far to the learning rate."""
+    """Return a function that computes the learning rate from the number of images used so far."""
     optim = config.optim
     return partial(
         schedule.learning_rate,
@@ -107,7 +112,10 @@ def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> An
 
 
 def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return a function from the number of images used so far to the fraction of the margin."""
+    """Return a function that computes which fraction of the full margin applies.
+
+    The argument of that function is the number of images used so far.
+    """
     train = config.train
     return partial(
         schedule.margin_fraction,
@@ -117,7 +125,7 @@ def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
 
 
 class Checkpointer:
-    """Writer of the checkpoints of a run; rank 0 uses it."""
+    """Writer of the checkpoints of a run; only rank 0 uses this class."""
 
     def __init__(self, config: Config, inputs: Inputs, run: Run, model: Model, *, ranks: int):
         self._run, self._model = run, model
@@ -139,7 +147,7 @@ class Checkpointer:
         }
 
     def save(self) -> None:
-        """Write a checkpoint at the current position; raise CheckpointError if that fails."""
+        """Write a checkpoint at the current position; raise CheckpointError if writing fails."""
         progress = self._run.progress
         save_checkpoint(
             self._run.folder / "checkpoints",

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration, launchers, and communication between ranks."""
+"""Configuration, environment set-up, launchers, and communication between ranks."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration: sections, YAML files, command line.
+"""Read the configuration of a run: sections, YAML files, command line.
 
-Imports nothing: programs that run without an environment use some of its modules.
+This file imports nothing, because programs that run outside the virtual environment use some
+modules of this folder.
 """

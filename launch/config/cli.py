@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of run_train.py: ``--cfg NAME.yaml [section.key=value ...]``, ``--help``."""
+"""Parse the command line of run_train.py.
+
+The command line is ``--cfg NAME.yaml [section.key=value ...]``, or an option such as ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,17 @@ if TYPE_CHECKING:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argument parser that raises ConfigError, so that all ranks report the same error."""
+    """Argument parser that raises ConfigError instead of exiting.
+
+    All ranks can then exit together with one error message.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"command line: {message}; use --cfg NAME.yaml [section.key=value ...]")
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; `help.USAGE` describes the arguments.
+    """Parse the command line of run_train.py; USAGE in launch/config/help.py lists the arguments.
 
     Raises
     ------
@@ -51,7 +57,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of the sections with the overrides ``section.key=value`` applied."""
+    """Return a copy of the configuration ``raw``, changed by overrides ``section.key=value``."""
     merged = {
         name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()
     }
@@ -67,7 +73,9 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         if merged.get(section) is None:
             merged[section] = {}
         if not isinstance(merged[section], dict):
-            raise ConfigError(f"{section}: expected a section, got {merged[section]!r}")
+            raise ConfigError(
+                f"{section}: expected a section (key: value lines), got {merged[section]!r}"
+            )
         merged[section][key] = value
     return merged
 
@@ -80,12 +88,13 @@ def requested_text(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
     argv
         Arguments without the name of the program.
     nets, heads
-        Builders by name.
+        Builders of nets and heads by name.
 
     Raises
     ------
     ConfigError
-        If a name is unknown, or if the configuration to print is invalid.
+        If the argument of --help or --list is unknown, or if the configuration to print is
+        invalid.
     """
     arguments = parse_arguments(argv)
     if arguments.version:
@@ -110,19 +119,22 @@ def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     argv
         Arguments without the name of the program.
     nets, heads
-        Builders by name; their keyword-only arguments are the keys of ``net`` and ``head``.
+        Builders of nets and heads by name; the keyword-only arguments of a builder are the keys of
+        the section ``net`` or ``head``.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read or the configuration is invalid; lists every problem.
+        If the file cannot be read or the configuration is invalid.  The message lists every
+        problem.
     """
     arguments = parse_arguments(argv)
     path = find_config(arguments.cfg)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path.name}: expected sections with key: value lines, got {raw!r}")
-    raw.pop("notes", None)  # the config.yaml of a run folder also records versions and commit
+    # In the config.yaml of a run folder, `notes` contains versions and commit, not settings.
+    raw.pop("notes", None)
     raw = apply_overrides(raw, arguments.overrides)
     run = raw.setdefault("run", {}) or {}
     if isinstance(run, dict) and not run.get("name"):

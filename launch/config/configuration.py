@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration of a run, built from nested mappings.
+"""Build the configuration of a run from nested mappings, and compare two configurations.
 
 A YAML key, its dataclass field (launch/config/sections.py), its keyword argument and its log key
 have the same name.  The sections ``net`` and ``head`` have no dataclass: their keys are the
-keyword-only arguments of the builders.  Callers pass the builders, so that this module does not
-import MXNet.
+keyword-only arguments of the builders, the functions and classes that build a net or a head.
+Callers pass the builders, so that this module does not import MXNet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from launch.config.sections import (
 from launch.config.values import name_hint, read_value
 from ranges import Builders, cross_problems, settings
 
-# Keys that may change when a run resumes, because they do not change the weights.
+# Keys whose values may change when a run resumes, because the saved weights stay valid.
 KEYS_FREE_ON_RESUME = {
     "run.name",
     "run.dir",
@@ -43,12 +43,12 @@ KEYS_FREE_ON_RESUME = {
 
 
 class ConfigError(ValueError):
-    """An invalid configuration; the message lists every problem."""
+    """Error for an invalid configuration; the message lists every problem."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Name of a net or a head, with the keyword arguments of its builder."""
+    """Choice of a net or a head: its name, and the keyword arguments of its builder."""
 
     name: str
     options: dict[str, Any]
@@ -57,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Config:
-    """All sections of a configuration; only run_train.py and assemble/ receive it."""
+    """Complete configuration of a run; only run_train.py and assemble/ receive this object."""
 
     run: RunConfig
     data: DataConfig
@@ -68,11 +68,14 @@ class Config:
     eval: EvalConfig
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return all values, defaults included, as YAML and JSON types."""
+        """Return the values of all sections, defaults included, as YAML and JSON types."""
         return {f.name: _plain_section(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     def defaults(self) -> dict[str, dict[str, Any]]:
-        """Return the default of every key, for the chosen net and head, as YAML and JSON types."""
+        """Return the default of every key as YAML and JSON types.
+
+        The sections ``net`` and ``head`` contain the defaults of the chosen net and head.
+        """
         sections = (getattr(self, f.name) for f in dataclasses.fields(self))
         defaults = (
             Choice(s.name, s.defaults) if isinstance(s, Choice) else type(s)() for s in sections
@@ -84,7 +87,7 @@ class Config:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Return ``section.key: old -> new`` for each change that prevents a run from resuming.
+    """Return a line ``section.key: old -> new`` for each change that prevents a run from resuming.
 
     Parameters
     ----------
@@ -114,14 +117,15 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
     raw
         ``{section: {key: value}}``, as a YAML parser returns it.
     nets, heads
-        Builders by name; their keyword-only arguments are the keys of the section.
+        Builders of nets and heads by name; the keyword-only arguments of a builder are the keys of
+        the section ``net`` or ``head``.
     where
         Name of the file, for the error message.
 
     Raises
     ------
     ConfigError
-        If a section, key or value is invalid; lists every problem.
+        If a section, key or value is invalid.  The message lists every problem.
     """
     kinds = get_type_hints(Config)
     if not isinstance(raw, dict):
@@ -156,7 +160,7 @@ def _section(kind: type, name: str, raw: dict[str, Any], problems: list[str]) ->
     if len(problems) > before:
         return None
     built = kind(**values)
-    check = getattr(built, "check", tuple)  # not every section has rules
+    check = getattr(built, "check", tuple)  # a section without rules has no method `check`
     problems += [f"{name}.{key}: {text}" for key, text in check()]
     return built
 
@@ -195,7 +199,7 @@ def _plain_section(section: Any) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """Convert the value of a key to YAML and JSON types."""
+    """Convert the value of a configuration key to types that YAML and JSON can store."""
     if isinstance(value, list):
         return [to_plain(v) for v in value]
     return str(value) if isinstance(value, Duration) else value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durations of training in images, epochs or percent of the run."""
+"""Durations of training, given in images, epochs or percent of the run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PATTERN = r"\s*([0-9]*\.?[0-9]+)\s*(images?|epochs?|%)\s*"
 class Duration:
     """A duration of training, independent of the batch size.
 
-    YAML files write it as ``51200000 images``, ``2.5 epochs``, ``10 %`` (of the whole run) or
-    ``0``.
+    YAML files write a duration as ``51200000 images``, ``2.5 epochs``, ``10 %`` (of the complete
+    run) or ``0``.
     """
 
     amount: float = 0.0
@@ -37,12 +37,12 @@ class Duration:
         return cls(float(match[1]), unit)  # type: ignore[arg-type]
 
     def images(self, epoch_images: int, run_images: int) -> int:
-        """Convert the duration to images, given the number of images of an epoch and of the run."""
+        """Convert the duration to a number of images, given the images per epoch and per run."""
         scale = {"images": 1.0, "epochs": epoch_images, "%": run_images / 100}[self.unit]
         return round(self.amount * scale)
 
     def __str__(self) -> str:
-        # No exponent: `parse` must accept the text that config.yaml stores.
+        # Format without an exponent: config.yaml stores this text, and `parse` must accept it.
         number = f"{self.amount:.9f}".rstrip("0").rstrip(".")
         return f"{number} {self.unit}" if self.amount else "0"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Help of run_train.py, generated from the declarations of the settings."""
+"""Generate the help of run_train.py from the declarations of the settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USAGE = """\
 run_train.py --cfg NAME.yaml [section.key=value ...]      train
 run_train.py --cfg NAME.yaml [...] --print-config         print the resolved configuration as YAML
 run_train.py --help [SECTION | SECTION.KEY | net.NAME | head.NAME]
-run_train.py --list nets | heads | configs                print names with one line on each
+run_train.py --list nets | heads | configs                print the names with a short description
 run_train.py --print-schema                               print the JSON Schema of the YAML files
 run_train.py --version                                    print the version and the commit
 
@@ -31,12 +31,12 @@ WIDTH = 100
 
 
 def help_text(topic: str, nets: Builders, heads: Builders) -> str:
-    """Return the help for a topic, or the whole help if the topic is "".
+    """Return the help for one topic, or the complete help if the topic is "".
 
     Raises
     ------
     ConfigError
-        If the topic is no section, key, net or head.
+        If the topic is not a section, key, net or head.
     """
     kinds = get_type_hints(Config)
     builders = {"net": nets, "head": heads}
@@ -70,7 +70,7 @@ def listing(what: str, nets: Builders, heads: Builders) -> str:
     Raises
     ------
     ConfigError
-        If ``what`` is another word.
+        If ``what`` is none of these three words.
     """
     lists: dict[str, Callable[[], Mapping[str, str]]] = {
         "nets": lambda: {name: summary(builder) for name, builder in nets.items()},
@@ -96,7 +96,9 @@ def _section(name: str, kind: type, builders: Mapping[str, Builders]) -> str:
         for key, each in section_settings(kind).items():
             lines += _setting(f"{name}.{key}", each, docs)
         return "\n".join([*lines, ""])
-    lines = [f"{name}: keys and defaults for each {name}.name; --help {name}.NAME describes them."]
+    lines = [
+        f"{name}: keys and defaults for each {name}.name; --help {name}.NAME describes the keys."
+    ]
     for choice, builder in builders[name].items():
         lines += _wrapped(f"{name}.name={choice}: {summary(builder)}", 2)
         keys = (f"{name}.{key}={_yaml(s.default)}" for key, s in settings(builder).items())
@@ -116,7 +118,7 @@ def _builder(topic: str, section: str, builder: Callable[..., Any]) -> str:
 
 
 def _setting(key: str, each: Setting, docs: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines of one key: type, range, default and docstring."""
+    """Yield the lines of help for one key: its type, range, default and docstring."""
     advice = f" ({each.range.advice})" if each.range and each.range.advice else ""
     yield from _wrapped(f"{key}: {each.noun}{advice}; default {_yaml(each.default)}", 2, 6)
     yield from _wrapped(docs.get(each.name, ""), 6)

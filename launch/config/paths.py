@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths with a leading ``~``, which the shell does not expand in ``key=~/faces``."""
+"""Expand a leading ``~`` in paths, because the shell does not expand ``key=~/faces``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class NoHome(argparse.ArgumentTypeError, ValueError):
-    """A path that names an unknown home folder; argparse prints the message."""
+    """Error for a path that names an unknown home folder; argparse prints its message."""
 
 
 def expand_home(text: str) -> str:
@@ -18,7 +18,7 @@ def expand_home(text: str) -> str:
     Raises
     ------
     NoHome
-        If the user has no home folder.
+        If the home folder of the user cannot be found.
     """
     path = os.path.expanduser(text)
     if path.startswith("~"):
@@ -31,5 +31,5 @@ def expand_home(text: str) -> str:
 
 
 def home_path(text: str) -> Path:
-    """Return `expand_home` of a path as a Path; a ``type`` for argparse."""
+    """Expand a leading ``~`` and return a Path; for use as ``type`` of an argparse argument."""
     return Path(expand_home(text))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON Schema of the YAML files, generated from the declarations of the settings."""
+"""Generate the JSON Schema of the YAML files from the declarations of the settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 def schema_text(nets: Builders, heads: Builders) -> str:
     """Return the text of configs/schema.json, with which editors complete and check YAML files."""
-    properties: dict[str, Any] = {"notes": {"description": "Versions and commit of a run."}}
+    properties: dict[str, Any] = {
+        "notes": {"description": "Package versions and Git commit of a run."}
+    }
     for name, kind in get_type_hints(Config).items():
         if kind is Choice:
             properties[name] = _choice(nets if name == "net" else heads)
@@ -49,7 +51,7 @@ def _section(kind: type) -> dict[str, Any]:
 
 
 def _choice(builders: Builders) -> dict[str, Any]:
-    """Return the schema of a section whose other keys depend on ``name``."""
+    """Return the schema of the section ``net`` or ``head``, whose keys depend on ``name``."""
     cases = []
     for name, builder in builders.items():
         docs = parameter_docs(builder)
@@ -74,7 +76,7 @@ def _described(each: Setting, text: str) -> dict[str, Any]:
 def _value(each: Setting) -> dict[str, Any]:
     if each.choices:
         return {"enum": list(each.choices)}
-    if each.entry:  # a list of one entry may be written as that entry
+    if each.entry:  # a list with one entry may be written as the bare entry
         entry = _value(each.entry)
         return {"anyOf": [{"type": "array", "items": entry}, entry]}
     if each.kind is Duration:

@@ -2,7 +2,8 @@
 """Sections of the configuration: the type, range, default and meaning of every key.
 
 The type of a field declares its range.  A section with rules between its keys has a method
-``check``, which yields (field, problem).  ``--help`` and the JSON Schema print the same docstrings.
+``check``, which yields pairs (key, error message).  ``--help`` and the JSON Schema contain the
+docstrings of the fields.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from launch.config.duration import NO_DURATION, Duration
 from ranges import Setting, Within, above, at_least, setting
 
 PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
-"""Keys whose values are paths; a leading ``~`` in them is the home folder."""
+"""Keys whose values are paths, in which a leading ``~`` means the home folder."""
 
 Count = Annotated[int, at_least(0)]
 PositiveCount = Annotated[int, at_least(1)]
@@ -27,25 +28,27 @@ Fraction = Annotated[float, Within(0, 1)]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Run folder, random seed and device."""
+    """Run folder, random seed, device and operators."""
 
     name: str = ""
-    """Name of the run folder, without its number. Empty: the name of the YAML file."""
+    """Name of the run folder, without the number that is added to the name. Empty: the name of the
+    YAML file."""
     dir: str = "runs"
     """Folder that contains the run folders."""
     seed: Annotated[int, Within(0, 2**31 - 1)] = 1
     """Random seed of the image order, the augmentation and the initial weights."""
     resume: bool = True
-    """true: resume the newest run of this name if it is unfinished. false: start a new run."""
+    """true: resume the newest run named run.name if that run is unfinished, otherwise start a new
+    run. false: always start a new run."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: one GPU per rank if the host has GPUs, otherwise the CPU. A host with fewer GPUs than
-    ranks is an error."""
+    """Device of each rank. cpu: the CPU. gpu: one GPU per rank. auto: one GPU per rank if the host
+    has GPUs, otherwise the CPU. gpu and auto refuse a host with some GPUs, but fewer than ranks."""
     operators: Literal["auto", "native", "plain"] = "auto"
-    """native: the fused C++ operators in ops/. plain: the operators of MXNet Gluon. auto: native if
-    they are compiled, otherwise plain."""
+    """Implementation of the operators. native: the fused C++ operators in ops/. plain: the
+    operators of MXNet Gluon. auto: native if those are compiled, otherwise plain."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem) for each value that is no folder name."""
+        """Yield a pair (key, error message) if the run name is not a plain folder name."""
         if self.name != Path(self.name).name or self.name in (".", ".."):
             yield (
                 "name",
@@ -61,14 +64,14 @@ class DataConfig:
     """Record sets to train on: .rec files, or folders that contain train.rec, train.idx and
     property. Several sets are concatenated."""
     labels: Literal["stacked", "shared"] = "stacked"
-    """Labels of several record sets. stacked: the sets contain different people, so their labels
-    are renumbered. shared: a label means the same person in every set."""
+    """Meaning of the labels of several record sets. stacked: the sets contain different people, so
+    the labels are renumbered. shared: a label means the same person in every set."""
     images_filter: Count = 0
-    """Minimum number of images per person. People with fewer images are removed and the remaining
-    labels are renumbered from 0. 0: keep everyone."""
+    """Minimum number of images per person. People with fewer images are removed, and the remaining
+    labels are renumbered from 0. 0: keep all people."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
-    """dali: the loader of this project, with DALI or the native decoder. cpu: the Gluon DataLoader,
-    a baseline. synthetic: one fixed batch, repeated."""
+    """Data loader. dali: the loader of this project, with DALI or the native decoder. cpu: the
+    DataLoader of MXNet Gluon, as a baseline. synthetic: one fixed batch, repeated."""
     reader: Literal["random", "blocks", "window"] = "random"
     """Order of the images. random: a new permutation of all images every epoch. blocks: blocks of
     consecutive images in random order, for disks with slow seeks. window: a sequential scan
@@ -77,31 +80,34 @@ class DataConfig:
         "auto", "cpu", "native", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman"
     ] = "auto"
     """JPEG decoder. cpu: DALI on the CPU. native: the C++ decoder in ops/, which returns the same
-    pixels. mixed, mixed_cuda, mixed_hardware, mixed_gpu_huffman: DALI on the GPU. auto on a GPU:
-    the fastest in a measurement of a few seconds at the start. auto on a CPU: native if it is
-    compiled and supports most images, otherwise cpu."""
+    pixels as cpu. mixed, mixed_cuda, mixed_hardware, mixed_gpu_huffman: DALI on the GPU. auto on a
+    GPU: the decoder that is fastest in a measurement of a few seconds at the start of the run. auto
+    on a CPU: native if it is compiled and supports most images, otherwise cpu."""
     batch_size: PositiveCount = 128
     """Number of images per rank and step."""
     num_classes: Count = 0
     """Number of people (classes). 0: read it from the property file or from the labels."""
     window: PositiveCount = 16384
-    """reader blocks: number of images per window, whose blocks are shuffled together. reader
-    window: size of the shuffle buffer in images."""
+    """With data.reader=blocks: number of images per window. Blocks are put in random order, then
+    the images of each window are shuffled. With data.reader=window: size of the shuffle buffer in
+    images."""
     block: PositiveCount = 128
-    """reader blocks: number of consecutive images per block."""
+    """With data.reader=blocks: number of consecutive images per block."""
     images_per_person: Annotated[int, at_least(0, "4 is usual")] = 0
     """Number of images per person in a batch, for losses on pairs and triplets. An epoch then
-    contains every person once. 0: images in random order."""
+    contains every person once. 0: off, images are in random order."""
     bag: Annotated[int, at_least(0, "7200 is usual")] = 0
-    """Number of images per rank that are embedded before triplets are mined among them; InsightFace
-    uses 7200. Requires images_per_person. 0: off, triplets are mined within each batch."""
+    """Number of images per rank in a bag. The net embeds all images of a bag before triplets are
+    mined among these images. InsightFace uses 7200. Requires images_per_person. 0: off, triplets
+    are mined within each batch."""
     mirror: bool = True
     """Mirror each image horizontally with probability 0.5."""
     color_jitter: Annotated[float, Within(0, 1, open_high=True)] = 0.0
     """Maximum relative change of brightness, contrast and saturation; InsightFace uses 0.125.
     0: off."""
     jpeg_quality: list[Annotated[int, Within(1, 100)]] = field(default_factory=list)
-    """[lowest, highest] JPEG quality of a second compression; InsightFace uses [2, 20]. []: off."""
+    """[lowest, highest] quality of a second JPEG compression, as an augmentation; InsightFace uses
+    [2, 20]. []: off."""
     jpeg_probability: Fraction = 0.5
     """Fraction of the images that jpeg_quality applies to."""
     cut_out: Count = 0
@@ -113,32 +119,35 @@ class DataConfig:
     grey: Fraction = 0.0
     """Fraction of the images that are converted to grey."""
     decoded_cache_mib: Count = 0
-    """Memory limit in MiB of the cache of decoded images that the ranks of a host share. The run is
-    refused if the images need more. 0: no cache."""
+    """Memory limit in MiB of the cache of decoded images that the ranks of a host share. The run
+    ends with an error if the decoded images need more memory. 0: no cache."""
     threads: Count = 0
-    """Number of decoder threads per rank. 0: the cores of the host divided by its ranks."""
+    """Number of decoder threads per rank. 0: the number of cores of the host divided by its number
+    of ranks."""
     workers: Count = 1
-    """loader cpu: number of worker processes. 0: decode in the training process."""
+    """With data.loader=cpu: number of worker processes. 0: decode in the training process."""
     prefetch: PositiveCount = 4
     """Number of batches that the loader prepares in advance."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem) for each key that contradicts another one."""
+        """Yield a pair (key, error message) for each key that contradicts another key."""
         if not self.records and self.loader != "synthetic":
             yield (
                 "records",
-                "required: a folder with train.rec, train.idx and property, or a .rec file",
+                "required, got none; name a folder with train.rec, train.idx and property, or a "
+                ".rec file",
             )
         if len(self.records) > 1 and self.num_classes:
             yield (
                 "num_classes",
                 f"must be 0 for several record sets, got {self.num_classes} for "
-                f"{len(self.records)} sets; write the number into the property file of each set",
+                f"{len(self.records)} sets; write the number of classes into the property file of "
+                "each set",
             )
         if len(self.records) > 1 and self.reader == "window":
             yield (
                 "reader",
-                f"'window' reads one record set, got {len(self.records)}; merge them with "
+                f"'window' reads one record set, got {len(self.records)}; merge the sets with "
                 "tools/shuffle_records.py, or use data.reader=random",
             )
         if self.reader == "window" and self.loader == "cpu":
@@ -147,17 +156,23 @@ class DataConfig:
             yield (
                 "decoded_cache_mib",
                 "requires data.loader=dali and data.reader=random or blocks, got "
-                f"{self.loader} and {self.reader}; set it to 0",
+                f"{self.loader} and {self.reader}; set data.decoded_cache_mib=0",
             )
         quality = self.jpeg_quality
         if quality and not (len(quality) == 2 and quality[0] <= quality[1]):
-            yield "jpeg_quality", f"must be [lowest, highest] within 1 to 100, got {quality}"
+            yield (
+                "jpeg_quality",
+                f"must be [lowest, highest] within 1 to 100, got {quality}; write [2, 20]",
+            )
         yield from self._check_people()
 
     def _check_people(self) -> Iterator[tuple[str, str]]:
         each = self.images_per_person
         if each == 1:
-            yield "images_per_person", f"must be 0 (off) or at least 2, got {each}; 4 is usual"
+            yield (
+                "images_per_person",
+                f"must be 0 (off) or at least 2, got {each}; 4 images per person is usual",
+            )
         elif each and self.batch_size % each:
             yield (
                 "images_per_person",
@@ -172,12 +187,17 @@ class DataConfig:
         if each and self.loader == "synthetic":
             yield (
                 "images_per_person",
-                f"requires record files, got {each} with data.loader=synthetic; set it to 0",
+                f"requires record files, got {each} with data.loader=synthetic; set "
+                "data.images_per_person=0",
             )
         if not self.bag:
             return
         if self.bag % self.batch_size:
-            yield "bag", f"must be a multiple of data.batch_size, got {self.bag}; 7200 is usual"
+            yield (
+                "bag",
+                f"must be a multiple of data.batch_size, got {self.bag}; a bag of 7200 images is "
+                "usual",
+            )
         if self.batch_size % 3:
             yield (
                 "bag",
@@ -185,7 +205,10 @@ class DataConfig:
                 f"{self.batch_size * 3} or another multiple of 3",
             )
         if not each:
-            yield "bag", "requires data.images_per_person, got 0; 5 is usual"
+            yield (
+                "bag",
+                "requires data.images_per_person above 0, got 0; 5 images per person is usual",
+            )
 
 
 @dataclass(frozen=True)
@@ -193,40 +216,43 @@ class OptimConfig:
     """Optimizer and learning-rate schedule."""
 
     name: Literal["sgd", "nag"] = "sgd"
-    """sgd: SGD with momentum. nag: SGD with Nesterov momentum."""
+    """Optimizer. sgd: SGD with momentum. nag: SGD with Nesterov momentum."""
     lr: Annotated[float, above(0)] = 0.1
     """Learning rate after the warm-up."""
     momentum: Annotated[float, Within(0, 1, open_high=True)] = 0.9
     """Momentum factor of SGD."""
     weight_decay: NonNegative = 5.0e-4
-    """Weight decay (L2 penalty). Biases, BatchNorm and PReLU parameters have none."""
+    """Weight decay (L2 penalty) of all parameters except biases and those of BatchNorm and
+    PReLU."""
     schedule: Literal["step", "cosine", "polynomial"] = "step"
     """Learning-rate schedule after the warm-up. step: multiply the rate by decay at each milestone.
-    cosine, polynomial: lower it smoothly from lr to final_lr."""
+    cosine, polynomial: lower the rate smoothly from lr to final_lr."""
     milestones: list[Duration] = field(default_factory=list)
-    """step: durations from the start of the run, after each of which the rate is multiplied by
-    decay."""
+    """With optim.schedule=step: durations from the start of the run. At the end of each duration
+    the learning rate is multiplied by decay."""
     decay: Annotated[float, Within(0, 1, open_low=True)] = 0.1
-    """step: factor on the learning rate at each milestone."""
+    """With optim.schedule=step: factor by which the learning rate is multiplied at each
+    milestone."""
     power: NonNegative = 2.0
-    """polynomial: exponent of the schedule, lr * (1 - progress) ** power."""
+    """With optim.schedule=polynomial: exponent in final_lr + (lr - final_lr) * (1 - progress) **
+    power, where progress rises from 0 after the warm-up to 1 at the end of the run."""
     final_lr: NonNegative = 0.0
-    """cosine, polynomial: learning rate at the end of the run."""
+    """With optim.schedule=cosine or polynomial: learning rate at the end of the run."""
     warmup: Duration = NO_DURATION
     """Duration over which the learning rate rises linearly from 0 to lr."""
     clip_norm: NonNegative = 0.0
     """Maximum global L2 norm of the averaged gradients. 0: no clipping."""
     fused_centres: bool = False
     """Update the class centres inside the loss operator, which saves the memory of their gradient.
-    One rank only."""
+    Requires a run with one rank."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem) for each key that contradicts another one."""
+        """Yield a pair (key, error message) for each key that contradicts another key."""
         if self.fused_centres and (self.name != "sgd" or self.clip_norm):
             yield (
                 "fused_centres",
                 f"requires optim.name=sgd and optim.clip_norm=0, got {self.name!r} and "
-                f"{self.clip_norm}; set it to false",
+                f"{self.clip_norm}; set optim.fused_centres=false",
             )
         if self.milestones and self.schedule != "step":
             yield (
@@ -237,33 +263,33 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Length of the run, margin warm-up, logging and checkpoints."""
+    """Duration of the run, initial weights, margin warm-up, logging and checkpoints."""
 
     epochs: Count = 0
-    """Number of epochs; 0: no limit. The run ends at the first limit that it reaches: epochs,
-    max_images or max_steps."""
+    """Maximum number of epochs. 0: no limit. The run ends at the first limit that it reaches:
+    epochs, max_images or max_steps."""
     max_images: Count = 0
-    """Number of images of the run, all ranks together. 0: no limit."""
+    """Maximum number of images of the run, all ranks together. 0: no limit."""
     max_steps: Count = 0
-    """Number of optimizer steps of the run. A run that resumes with another number of ranks still
-    ends after the same number of images. 0: no limit."""
+    """Maximum number of optimizer steps of the run. A run that resumes with another number of ranks
+    still ends after the same number of images. 0: no limit."""
     pretrained: str = ""
-    """Checkpoint or run folder with the initial weights: those of the net, and those of the head
-    whose name and shape match."""
+    """Checkpoint folder or run folder with the initial weights. The net loads all its weights from
+    there. The head loads the weights whose name and shape match."""
     margin_start: Duration = NO_DURATION
-    """Duration at the start of the run without a margin."""
+    """Duration at the start of the run during which the loss has no margin."""
     margin_warmup: Duration = NO_DURATION
-    """Duration after margin_start over which the margin grows linearly from 0."""
+    """Duration after margin_start over which the margin grows linearly from 0 to its full value."""
     log_every: PositiveCount = 20
-    """Number of steps between two lines of the log. The losses are read and the ranks exchange
-    their state at the same interval."""
+    """Number of steps between two lines of the log. At the same interval the losses are read and
+    the ranks exchange their state."""
     checkpoint_every: PositiveCount = 1000
     """Number of steps between two checkpoints."""
     keep_checkpoints: PositiveCount = 3
-    """Number of checkpoints to keep; older ones are deleted."""
+    """Number of checkpoints to keep; older checkpoints are deleted."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem) if nothing ends the run."""
+        """Yield a pair (key, error message) if the section sets no limit that ends the run."""
         if not (self.epochs or self.max_images or self.max_steps):
             yield (
                 "epochs",
@@ -280,11 +306,11 @@ class EvalConfig:
     every_steps: Count = 2000
     """Number of steps between two verifications. 0: verify at the end only."""
     batch_size: PositiveCount = 64
-    """Number of images per forward pass."""
+    """Number of images per forward pass of the verification."""
 
 
 def section_settings(section: type) -> dict[str, Setting]:
-    """Return the settings of a section by name."""
+    """Return the settings (type, range, default) that a section declares, by key."""
     hints = get_type_hints(section, include_extras=True)
     defaults: Any = section()
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of YAML values to the declared types of settings."""
+"""Convert YAML values to the declared types of settings."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ VARIABLE = r"\$\{(\w+)\}"
 
 
 def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -> Any:
-    """Convert a YAML value to the type of its setting; if it is invalid, append to ``problems``.
+    """Convert a YAML value to the type of its setting, or append an error message to ``problems``.
 
     Parameters
     ----------
     declared
-        The setting.
+        Setting that declares the type and the range of the value.
     value
-        Value from the YAML parser.  A list of one entry may be written as that entry.
+        Value from the YAML parser.  A list with one entry may be written as the bare entry.
     where
-        The key as ``section.key``, the start of each error message.
+        Key of the value as ``section.key``; each error message starts with the key.
     problems
         List of error messages, changed in place.
 
     Outputs
     -------
-    The converted value; None if it is invalid.
+    The converted value; None if the value is invalid.
     """
     if declared.entry:
         entries = value if isinstance(value, list) else [value]
@@ -59,7 +59,7 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
 
 
 def name_hint(word: Any, known: Iterable[Any]) -> str:
-    """Return a hint on an unknown name: the most similar known name, or all known names."""
+    """Return a hint for an unknown name: the most similar known name, or else all known names."""
     names = [str(name) for name in known]
     near = difflib.get_close_matches(str(word), names, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
@@ -76,10 +76,13 @@ def _exponent_note(declared: Setting, value: Any) -> str:
 
 
 def _expand_variables(text: str, where: str, problems: list[str]) -> str:
-    """Replace each ``${NAME}`` by the environment variable of that name."""
+    """Replace each ``${NAME}`` in ``text`` by the value of the environment variable NAME.
+
+    For each variable that is not set, append an error message to ``problems``.
+    """
     problems.extend(
         f"{where}: the environment variable {name} is not set, got {text!r}; "
-        f"run as {name}=... horovodrun ..."
+        f"set it in the command: {name}=... horovodrun ..."
         for name in re.findall(VARIABLE, text)
         if name not in os.environ
     )

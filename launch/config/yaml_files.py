@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Search and reading of YAML configurations."""
+"""Find and read the YAML files of configurations."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path
     known = ", ".join(config_names())
-    raise ConfigError(f"--cfg: no such file, got {name!r}; give a path or one of configs/: {known}")
+    raise ConfigError(
+        f"--cfg: no such file, got {name!r}; give a path or a name in configs/: {known}"
+    )
 
 
 def read_yaml(path: Path) -> Any:
-    """Parse a YAML file; raise ConfigError with the line of a syntax error."""
+    """Parse a YAML file; raise ConfigError if it cannot be read or contains a syntax error."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:

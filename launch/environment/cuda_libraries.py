@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import hook that loads the CUDA 11 libraries of the nvidia-* wheels before mxnet.
+"""Import hook that loads the CUDA 11 libraries of the nvidia-* wheels before mxnet is imported.
 
 libmxnet.so of mxnet-cu112 links its libraries by name, and the dynamic linker does not search the
 folders of the wheels.  The linker reuses a library that is already loaded under the same name, so
@@ -8,8 +8,8 @@ site-packages of ``.venv-gpu`` with a ``.pth`` file that imports it, so that eve
 hook.  A process that never imports mxnet only has one more entry in ``sys.meta_path``.
 
 cuDNN and NVRTC load some of their own libraries on first use, by name.  If LD_LIBRARY_PATH contains
-another release, the linker would find that one first; the module therefore loads these libraries
-too.
+another release of them, the linker would find that release first.  The module therefore loads these
+libraries too.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 DRIVER = "libcuda.so.1"
-# (folder of the wheel in site-packages/nvidia, library), dependencies first.
+# Pairs of a wheel's folder in site-packages/nvidia and a library in it, dependencies first.
 LIBRARIES = (
     ("cuda_runtime", "libcudart.so.11.0"),
     ("nvtx", "libnvToolsExt.so.1"),
@@ -44,7 +44,7 @@ LIBRARIES = (
 
 
 def preload(site: Path, load: Callable[[str], object] = ctypes.CDLL) -> int:
-    """Load the NVIDIA driver and the libraries of the wheels; return the number of libraries.
+    """Load the NVIDIA driver and the libraries of the wheels; return how many libraries it loaded.
 
     If ``site`` contains none of the wheels, the system provides CUDA and nothing is loaded.
 
@@ -78,21 +78,26 @@ def preload(site: Path, load: Callable[[str], object] = ctypes.CDLL) -> int:
         ) from None
     for path in paths:
         load(str(path))
-    # The cuDNN is newer than the one MXNet was compiled with; without this every rank warns of it.
+    # The cuDNN wheel is newer than the cuDNN that MXNet was compiled with.  Without this variable
+    # every rank prints a warning about the difference.
     os.environ.setdefault("MXNET_CUDNN_LIB_CHECKING", "0")
     return len(paths)
 
 
 class MxnetImportHook:
-    """Meta path finder that finds no module; it runs `preload` when mxnet is imported."""
+    """Import hook for ``sys.meta_path`` that finds no module, but runs `preload` before mxnet."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
-        """Call `preload` if ``name`` is the mxnet in the folder of this file; return None."""
+        """Call `preload` if ``name`` is mxnet and mxnet is installed next to this file.
+
+        Return None, so that the next finder of ``sys.meta_path`` imports the module.
+        """
         if name == "mxnet":
             site = Path(__file__).resolve().parent
             spec = PathFinder.find_spec("mxnet")
-            # Horovod's build puts the CPU build of MXNet before this one (horovod.sh).
+            # While horovod.sh builds Horovod, the first mxnet on the path may be the CPU build,
+            # which needs no CUDA libraries.
             if spec and spec.origin and Path(spec.origin).resolve().parents[1] == site:
                 preload(site)
         return None

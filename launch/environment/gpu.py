@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPUs of this host, their compute capabilities, and the choice of the device of a rank.
+"""Find the GPUs of this host and their compute capabilities; choose the device of a rank.
 
 The module asks the NVIDIA driver directly, through libcuda.so.1.  MXNet itself fails late and
 unclearly: if its wheel has no machine code for the GPU, or if the driver is too old for the code
-that MXNet compiles at run time, the first training step fails with a message that names neither.
+that MXNet compiles at run time, the first training step fails with a message that names neither
+cause.
 
 ``python -m launch.environment.gpu`` prints the number of GPUs, and fails if no driver can be
 loaded.  The Makefile uses it to choose between .venv and .venv-gpu.
@@ -21,19 +22,21 @@ from launch.config.configuration import ConfigError
 
 WHEEL = "mxnet-cu112"
 WHEEL_CAPABILITIES = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
-"""Compute capabilities with machine code in the wheel's libmxnet.so, which contains no PTX."""
+"""Compute capabilities, as pairs (major, minor), for which the MXNet wheel contains machine code.
+
+Its libmxnet.so contains no PTX, which the driver could compile for other capabilities."""
 
 MIN_FUSION_CUDA_VERSION = 11080
-"""Minimum CUDA version of the driver for MXNet's operator fusion, in cuDriverGetVersion's code.
+"""Minimum CUDA version of the driver for MXNet's operator fusion, as cuDriverGetVersion returns it.
 
 On GPUs MXNet fuses the pointwise operators of hybridized graphs (src/imperative/cached_op.h) and
 compiles them to PTX with NVRTC (src/operator/fusion/fused_op.cu).  The wheel ships the NVRTC of
-CUDA 11.8; older drivers reject its PTX with CUDA_ERROR_UNSUPPORTED_PTX_VERSION."""
+CUDA 11.8.  Older drivers reject its PTX with CUDA_ERROR_UNSUPPORTED_PTX_VERSION."""
 FUSION_DRIVER = "520.61.05"
 FUSION_VARIABLE = "MXNET_USE_FUSION"
 
 DRIVER = "libcuda.so.1"
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_MAJOR, _MINOR = 75, 76  # values of CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,14 @@ class Driver:
 
     def __init__(self) -> None:
         self._cuda = ctypes.CDLL(DRIVER)
-        # On failure (no device, kernel module not loaded) this host has no usable GPU.
+        # cuInit fails if the host has no device or has not loaded the kernel module.  The host then
+        # has no usable GPU.
         self._ready = self._call("cuInit", 0)
 
     def version(self) -> int:
         """Return the CUDA version that the driver supports, such as 11040 for 11.4; 0 if unknown.
 
-        The driver reports it without a GPU too.
+        The driver reports the version even if the host has no GPU.
         """
         number = ctypes.c_int(0)
         return number.value if self._call("cuDriverGetVersion", ctypes.byref(number)) else 0
@@ -75,7 +79,7 @@ class Driver:
         Raises
         ------
         ConfigError
-            If the driver does not report them.
+            If the driver does not report the name and the compute capability.
         """
         name = ctypes.create_string_buffer(128)
         major, minor = ctypes.c_int(), ctypes.c_int()
@@ -88,7 +92,7 @@ class Driver:
         if not succeeded:
             raise ConfigError(
                 f"run.device: the NVIDIA driver does not report GPU {index}, got {self.count()} "
-                "GPUs from it; check the output of nvidia-smi, or use run.device=cpu"
+                "GPUs from the driver; check the output of nvidia-smi, or use run.device=cpu"
             )
         return Gpu(name.value.decode(errors="replace"), (major.value, minor.value))
 
@@ -101,8 +105,8 @@ class Driver:
 def supports_capability(capability: tuple[int, int]) -> bool:
     """Return whether the MXNet wheel contains machine code for this compute capability.
 
-    Machine code for (M, m) runs on GPUs with (M, n) where n >= m.  Source: CUDA C++ Programming
-    Guide, "Binary Compatibility".
+    Machine code for capability (M, m) runs on GPUs of capability (M, n) if n >= m.  Source: CUDA
+    C++ Programming Guide, "Binary Compatibility".
     """
     return any(
         capability[0] == major and capability[1] >= minor for major, minor in WHEEL_CAPABILITIES
@@ -110,9 +114,10 @@ def supports_capability(capability: tuple[int, int]) -> bool:
 
 
 def choose_device(device: str, gpus: int, local_rank: int, local_size: int) -> tuple[bool, str]:
-    """Choose between the CPU and the GPU ``local_rank``; return (use the GPU, notice or "").
+    """Choose the device of a rank: the CPU, or the GPU whose index is ``local_rank``.
 
-    Call it before MXNet traces a graph, because it may disable MXNet's operator fusion.
+    Return whether to use the GPU, and a notice for the log ("" if there is none).  Call the
+    function before MXNet traces a graph, because it may disable MXNet's operator fusion.
 
     Parameters
     ----------
@@ -126,8 +131,8 @@ def choose_device(device: str, gpus: int, local_rank: int, local_size: int) -> t
     Raises
     ------
     ConfigError
-        If "gpu" or "auto" finds GPUs for some ranks of the host only, if "gpu" finds none, or if
-        MXNet cannot use the GPU of this rank.
+        If ``device`` is not "cpu" and the host has GPUs, but fewer than ranks; if ``device`` is
+        "gpu" and the host has no GPU; or if MXNet cannot use the GPU of this rank.
     """
     if device == "cpu":
         return False, ""
@@ -135,22 +140,23 @@ def choose_device(device: str, gpus: int, local_rank: int, local_size: int) -> t
         return True, require_supported_gpu(local_rank)
     if device == "gpu":
         raise ConfigError(
-            f"run.device: 'gpu' requires one GPU per rank of this host ({local_size}), got {gpus}; "
-            "use run.device=cpu or fewer ranks"
+            f"run.device: 'gpu' requires a GPU for each of the {local_size} ranks on this host, "
+            f"got {gpus}; use run.device=cpu or fewer ranks"
         )
     if gpus:
-        # Horovod: all ranks must use the same kind of device, because it decides how they exchange
-        # gradients.  Using the CPU on all ranks would be a hundred times slower.
+        # Horovod: all ranks must use the same kind of device, because the device decides how the
+        # ranks exchange gradients.  The CPU on all ranks would be a hundred times slower.
         raise ConfigError(
             f"run.device: 'auto' requires one GPU per rank, got {local_size} ranks and "
-            f"{_gpus(gpus)} on this host; start {gpus} (-np {gpus}), or use run.device=cpu; under "
-            "Slurm request GPUs per node, so that every task sees all of them"
+            f"{_gpus(gpus)} on this host; start at most {gpus} of the ranks (-np {gpus}), or use "
+            "run.device=cpu; under Slurm request GPUs per node, so that every task sees all GPUs "
+            "of its node"
         )
     return False, no_gpu_notice()
 
 
 def no_gpu_notice() -> str:
-    """Return a notice if the CUDA build of MXNet is installed and sees no GPU; else ""."""
+    """Return a notice for a process without a GPU if MXNet's CUDA build is installed; else ""."""
     try:
         wheel = version(WHEEL)
     except PackageNotFoundError:
@@ -163,14 +169,15 @@ def no_gpu_notice() -> str:
         cause = "no NVIDIA driver can be loaded"
     return (
         f"device: this process uses the CPU, because {WHEEL} {wheel} sees no GPU ({cause}); check "
-        "nvidia-smi and CUDA_VISIBLE_DEVICES, or choose the CPU explicitly"
+        "nvidia-smi and CUDA_VISIBLE_DEVICES, or choose the CPU explicitly to hide this notice"
     )
 
 
 def disable_unsupported_fusion(driver: Driver) -> str:
-    """Disable MXNet's operator fusion if the driver is too old for it; return a notice or "".
+    """Disable MXNet's operator fusion if the driver is too old for fusion.
 
-    MXNet reads MXNET_USE_FUSION whenever it traces a graph.  A value that the user has set stays.
+    Return a notice for the log, or "" if the driver supports fusion.  MXNet reads MXNET_USE_FUSION
+    whenever it traces a graph.  A value of this variable that the user has set is kept.
     """
     supported = driver.version()
     if not 0 < supported < MIN_FUSION_CUDA_VERSION:
@@ -182,7 +189,7 @@ def disable_unsupported_fusion(driver: Driver) -> str:
     value = os.environ.setdefault(FUSION_VARIABLE, "0")
     if value.lower() not in ("0", "false"):
         return (
-            f"{problem} and {FUSION_VARIABLE}={value}, with which the first step fails; set "
+            f"{problem} and {FUSION_VARIABLE}={value}; the first training step will fail; set "
             f"{FUSION_VARIABLE}=0, or install driver {FUSION_DRIVER} or newer"
         )
     return (
@@ -194,7 +201,8 @@ def disable_unsupported_fusion(driver: Driver) -> str:
 def require_supported_gpu(index: int) -> str:
     """Check that the MXNet wheel has machine code for GPU ``index``; return a notice or "".
 
-    Another build of MXNet is not checked, because it was compiled for the machine it runs on.
+    Other builds of MXNet, such as that of NVIDIA's images, are not checked: they were compiled for
+    the machine on which they run.
 
     Raises
     ------
@@ -204,7 +212,7 @@ def require_supported_gpu(index: int) -> str:
     try:
         wheel = version(WHEEL)
     except PackageNotFoundError:
-        return ""  # MXNet is another build, as in NVIDIA's images
+        return ""  # another build of MXNet, such as that of NVIDIA's images
     driver = Driver()
     gpu = driver.gpu(index)
     if not supports_capability(gpu.capability):
@@ -221,7 +229,7 @@ def _gpus(count: int) -> str:
 
 
 def _release(number: int) -> str:
-    """Format a CUDA version: "11.4" for 11040, "unknown" for 0."""
+    """Format the number of a CUDA version: "11.4" for 11040, "unknown" for 0."""
     return f"{number // 1000}.{number % 1000 // 10}" if number else "unknown"
 
 

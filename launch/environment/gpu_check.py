@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check of the GPU environment:  .venv-gpu/bin/python -m launch.environment.gpu_check
+"""Check the GPU environment:  .venv-gpu/bin/python -m launch.environment.gpu_check
 
 The program imports MXNet and Horovod and trains a small net for one step on the CPU and on every
-GPU that the MXNet wheel supports.  It prints the number of GPUs and names those that it cannot use.
+GPU that the MXNet wheel supports.  It prints the number of GPUs and lists the unsupported GPUs.
 Without an NVIDIA driver it restarts itself with the stub driver that setup.sh compiled.
 """
 
@@ -28,7 +28,7 @@ FEATURES = ("CUDA", "CUDNN", "NCCL")
 
 
 def main() -> int:
-    """Print the result of the check; return 0, or 1 with an error message."""
+    """Run the check and print its result; return 0 on success, or 1 after an error message."""
     uses_stub = str(STUB_FOLDER) in os.environ.get("LD_LIBRARY_PATH", "").split(":")
     try:
         ctypes.CDLL(DRIVER)
@@ -41,7 +41,8 @@ def main() -> int:
             return 1
         paths = [str(STUB_FOLDER), os.environ.get("LD_LIBRARY_PATH", "")]
         environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
-        environment["MXNET_CUDA_LIB_CHECKING"] = "0"  # MXNet would warn of the stub
+        # MXNet would otherwise warn about the CUDA version of the stub driver.
+        environment["MXNET_CUDA_LIB_CHECKING"] = "0"
         # The dynamic linker reads LD_LIBRARY_PATH only when a process starts.
         arguments = [sys.executable, "-m", "launch.environment.gpu_check"]
         os.execve(sys.executable, arguments, environment)
@@ -58,7 +59,7 @@ def main() -> int:
     driver = Driver()
     found = [driver.gpu(i) for i in range(gpus)]
     usable = [i for i, gpu in enumerate(found) if supports_capability(gpu.capability)]
-    # Before MXNet traces a graph.
+    # disable_unsupported_fusion must run before MXNet traces a graph.
     notices = [disable_unsupported_fusion(driver) if usable else "", *unsupported_notices(found)]
     contexts = [mx.cpu(), *(mx.gpu(i) for i in usable)]
     for context in contexts:
@@ -66,15 +67,15 @@ def main() -> int:
         if not after < before:
             print(
                 f"gpu_check: a training step on {context} must lower the loss, got {before:g} "
-                f"before and {after:g} after it; see docs/gpu.md",
+                f"before and {after:g} after the step; see docs/gpu.md",
                 file=sys.stderr,
             )
             return 1
     release = nccl_release()
-    if release and not uses_stub:  # the stub has no libcuda.so
+    if release and not uses_stub:  # the stub driver provides no libcuda.so
         try:
             require_driver_link()
-        except NoLink as error:  # a run with one rank works without it
+        except NoLink as error:  # a run with one rank needs no libcuda.so
             notices.append(str(error))
     for notice in filter(None, notices):
         print(f"gpu_check: {notice}")
@@ -88,14 +89,17 @@ def main() -> int:
 
 
 def unsupported_notices(gpus: Sequence[Gpu]) -> list[str]:
-    """Return one notice for each GPU model that MXNet does not support, with the GPUs' indices."""
+    """Return one notice for each GPU model that MXNet does not support.
+
+    The notice contains the indices of all GPUs of that model.
+    """
     numbers: dict[str, list[str]] = {}
     for i, gpu in enumerate(gpus):
         if not supports_capability(gpu.capability):
             numbers.setdefault(str(gpu), []).append(str(i))
     return [
-        f"GPU {', '.join(found)}: MXNet has no machine code for it, got {gpu}; see \"Which GPUs\" "
-        "in docs/gpu.md"
+        f"GPU {', '.join(found)}: MXNet has no machine code for this model, got {gpu}; see "
+        '"Which GPUs" in docs/gpu.md'
         for gpu, found in numbers.items()
     ]
 

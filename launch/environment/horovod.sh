@@ -2,7 +2,7 @@
 # Functions that build Horovod for the MXNet in $venv (absolute path: $home); setup.sh sources them.
 #
 # The build uses NCCL if $venv has MXNet for CUDA and a CUDA 11 compiler is installed, otherwise Gloo
-# alone.  At run time launch/ranks/comm.py asks Horovod which of the two it is.
+# alone.  At run time launch/ranks/comm.py asks Horovod whether it was built with NCCL.
 # shellcheck shell=bash disable=SC2154
 
 cuda_home='' cuda_cxx=''
@@ -12,7 +12,7 @@ cuda_home='' cuda_cxx=''
 find_cuda_11() {
     local nvcc release cxx scratch found='no nvcc'
     scratch=$(mktemp -d)
-    echo '#include <functional>' >"$scratch/try.cu" # nvcc fails on it if the C++ compiler is too new
+    echo '#include <functional>' >"$scratch/try.cu" # nvcc fails on this file if the C++ compiler is too new
     for nvcc in ${CUDA_HOME:+"$CUDA_HOME/bin/nvcc"} "$(command -v nvcc || true)" /usr/local/cuda-11*/bin/nvcc; do
         [ -x "$nvcc" ] || continue
         release=$({ "$nvcc" --version || true; } | sed -n 's/.*release \([0-9.]*\).*/\1/p')
@@ -52,7 +52,8 @@ build_horovod() {
         say "building Horovod for MXNet with Gloo (2 to 3 minutes)"
         if [ $lock = gpu ]; then
             # Horovod requires nvcc if it finds MXNet with CUDA.  MXNet for the CPU has the same
-            # headers and the same memory layout, so the build uses that one.
+            # headers and the same memory layout as MXNet with CUDA, so this build uses MXNet for the
+            # CPU.
             awk '/^[a-z]/ { take = /^mxnet==/ } take' requirements/cpu.txt >"$venv/mxnet-cpu.txt"
             pip install --quiet --no-deps --require-hashes --target "$venv/mxnet-cpu" -r "$venv/mxnet-cpu.txt"
             build+=(PYTHONPATH="$home/mxnet-cpu")

@@ -13,12 +13,16 @@ ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": st
 
 
 class MxnetImportHook:
-    """Meta path finder that finds no module; it sets the aliases when mxnet is imported."""
+    """Import hook for ``sys.meta_path`` that finds no module, but sets the aliases before mxnet."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
-        """Set the aliases if ``name`` is mxnet; return None."""
-        # The hook stays in sys.meta_path: removing it here would skip the finder after it.
+        """Restore the aliases in NumPy if ``name`` is mxnet.
+
+        Return None, so that the next finder of ``sys.meta_path`` imports the module.
+        """
+        # Do not remove the hook from sys.meta_path here: Python is iterating over that list and
+        # would skip the next finder.
         if name == "mxnet":
             if sys.version_info >= (3, 12):
                 import setuptools  # noqa: F401  provides distutils, which mxnet imports

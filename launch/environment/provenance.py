@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Versions, commit and processor that a result depends on, besides its configuration."""
+"""Find the package versions, the Git commit and the processor, on which a result depends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         found[package] = _version(package) or "absent"
-    if gpu_wheel := _version("mxnet-cu112"):  # the same MXNet, packaged for CUDA
+    if gpu_wheel := _version("mxnet-cu112"):  # MXNet's package for CUDA counts as mxnet too
         found["mxnet"] = found["mxnet-cu112"] = gpu_wheel
     return found
 
@@ -36,9 +36,10 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str:
-    """Return the commit of this checkout, "unknown" outside a checkout.
+    """Return the Git commit of this checkout; "unknown" outside a checkout.
 
-    The container images contain no Git history; they store the commit in SOURCE_COMMIT.
+    The container images contain no Git history, so their environment variable SOURCE_COMMIT
+    contains the commit.
     """
     if source_commit := os.environ.get("SOURCE_COMMIT"):
         return source_commit
@@ -63,21 +64,28 @@ def version_line() -> str:
 
 
 class VersionAction(argparse.Action):
-    """Print the version line and exit; unlike ``action="version"``, run git only when used."""
+    """Action of the option ``--version``: print the version line and exit.
+
+    Unlike argparse's ``action="version"``, this action runs git only if the option is used.
+    """
 
     def __init__(self, option_strings: list[str], dest: str, **_: Any):
         super().__init__(
-            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print the version"
+            option_strings,
+            dest,
+            nargs=0,
+            default=argparse.SUPPRESS,
+            help="print version and commit",
         )
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        """Print the line on the standard output and exit with code 0."""
+        """Print the version line on standard output and exit with code 0."""
         print(version_line())
         parser.exit()
 
 
 def cpu_model() -> str:
-    """Return the model name of the processor from /proc/cpuinfo."""
+    """Return the model name of the processor from /proc/cpuinfo, or else its architecture."""
     with open("/proc/cpuinfo") as lines:
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

@@ -3,8 +3,8 @@
 # Create or update a virtual environment:  setup.sh FOLDER [PYTHON [run | dev | gpu]]
 #
 # A folder whose name ends in -gpu gets MXNet for CUDA 11 (requirements/gpu.txt), any other folder
-# MXNet for the CPU (requirements/cpu.txt).  `dev` also installs the tools for tests and lint; `gpu`
-# rebuilds Horovod if a CUDA 11 compiler has been installed since.
+# MXNet for the CPU (requirements/cpu.txt).  `dev` also installs the tools for tests and lint.  `gpu`
+# rebuilds Horovod if a CUDA 11 compiler has been installed since the last build of Horovod.
 #
 # Each stage writes a stamp file with the checksum of its inputs.  A second call therefore skips all
 # finished stages, a changed lock file repeats its own stage only, and an interrupted stage runs
@@ -76,7 +76,7 @@ done_already ops "$ops_sum" || pending+=' ops'
 is_pending() { [[ "$pending " == *" $1 "* ]]; }
 [ -n "$pending" ] || exit 0
 # The compiled operators are optional: without them training uses MXNet's own operators, which are
-# slower, and logs that.
+# slower, and the log contains a notice.
 if is_pending ops; then
     skip_reason=
     command -v "${CXX:-g++}" >/dev/null || skip_reason="no C++ compiler was found; install one: apt-get install g++"
@@ -136,8 +136,8 @@ if is_pending run; then
 fi
 
 if is_pending checkout; then
-    # An editable installation makes the packages of the checkout importable from any folder.  It
-    # uses the setuptools of the lock file and no index.
+    # An editable installation makes the packages of the checkout importable from any folder.  pip
+    # uses the setuptools of the lock file and contacts no package index.
     pip install --quiet --no-index --no-deps --no-build-isolation --editable .
     echo "$checkout_sum" >"$venv/.stamp-checkout"
 fi

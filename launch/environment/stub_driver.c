@@ -5,7 +5,8 @@
  *
  * It defines the driver functions that libmxnet.so links:
  *     nm -D --undefined-only libmxnet.so | grep ' cu[A-Z]'
- * The CUDA runtime looks up further functions by name; it finds none and reports no device.
+ * The CUDA runtime looks up further driver functions by name.  It finds none of them in the stub and
+ * reports no device.
  */
 enum { NO_DEVICE = 100 };
 
@@ -22,7 +23,7 @@ ABSENT(cuModuleLoadData)
 ABSENT(cuModuleLoadDataEx)
 ABSENT(cuModuleUnload)
 
-/* libmxnet.so prints the text without checking the return code. */
+/* libmxnet.so prints the text of an error without checking the code that this function returns. */
 int cuGetErrorString(int error, const char **text) {
     (void)error;
     *text = "this is a stub, not an NVIDIA driver";

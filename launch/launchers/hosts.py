@@ -17,21 +17,33 @@ from launch.config.paths import home_path
 from launch.launchers.options import INTERFACE_HELP, Host, Parser, UsageError, format_plan
 from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, supervise
 
-# Names that Horovod accepts, except those with a leading "-", which ssh would parse as an option.
+# Entries HOST:RANKS with a host name that Horovod accepts.  A name must not start with "-", which
+# ssh would parse as an option.
 _HOST = re.compile(r"^([A-Za-z0-9_][\w.-]*):([0-9]+)$", re.ASCII)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start the ranks, wait for them and return their exit code."""
+    """Start the ranks, wait until all have ended and return the exit code of the run."""
     parser = Parser("launch.hosts", "Start ranks on several hosts over ssh.")
-    parser.add_argument("-H", "--hosts", required=True, help="hosts and numbers of ranks: a:8,b:8")
     parser.add_argument(
-        "-np", "--ranks", type=int, help="total number of ranks (default: sum of -H)"
+        "-H", "--hosts", required=True, help="hosts, each with its number of ranks: a:8,b:8"
+    )
+    parser.add_argument(
+        "-np",
+        "--ranks",
+        type=int,
+        help="total number of ranks (default: the sum of the numbers in -H)",
     )
     parser.add_argument("--network-interface", help=INTERFACE_HELP)
-    parser.add_argument("--ssh-port", type=int, help="ssh port of all hosts (default: ssh's own)")
-    parser.add_argument("--ssh-identity-file", type=home_path, help="private key for ssh")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument(
+        "--ssh-port", type=int, help="ssh port of all hosts (default: from the ssh configuration)"
+    )
+    parser.add_argument(
+        "--ssh-identity-file", type=home_path, help="file with the private key for ssh"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the hosts, ranks and command, then exit"
+    )
     try:
         options, arguments = parser.split(argv)
         hosts = limit_ranks(parse_hosts(options.hosts), options.ranks)
@@ -89,9 +101,9 @@ def limit_ranks(hosts: Sequence[Host], ranks: int | None) -> list[Host]:
     Parameters
     ----------
     hosts
-        Hosts with their maximum number of ranks.
+        Hosts with their slots, the maximum number of ranks of each host.
     ranks
-        Total number of ranks; None uses all slots.
+        Total number of ranks; None starts a rank on every slot.
 
     Raises
     ------
@@ -103,7 +115,7 @@ def limit_ranks(hosts: Sequence[Host], ranks: int | None) -> list[Host]:
     if not 0 < remaining <= slots:
         raise UsageError(
             f"launch.hosts: -np must be from 1 to {slots}, the sum of -H, got {ranks}; "
-            "omit -np to use all"
+            "omit -np to start all ranks of -H"
         )
     used = []
     for host in hosts:
@@ -114,7 +126,9 @@ def limit_ranks(hosts: Sequence[Host], ranks: int | None) -> list[Host]:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that the path of the project needs no quotes: Horovod does not quote it for ``cd``.
+    """Check that the path of the project needs no shell quotes.
+
+    Horovod inserts the path into a ``cd`` command without quotes.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from launch.launchers.supervise import TRAIN, HorovodrunReader, Reader, supervis
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start the ranks, wait for them and return their exit code."""
+    """Start the ranks, wait until all have ended and return the exit code of the run."""
     parser = Parser("launch.local", "Start ranks on this host.")
     parser.add_argument(
         "-np", "--ranks", type=_rank_count, default=1, help="number of ranks (default: 1)"
@@ -37,7 +37,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def face_train() -> NoReturn:
-    """Replace this process by ``python -m launch.local``, which ranks recognise as a launcher."""
+    """Run the command ``face-train``: replace this process by ``python -m launch.local``.
+
+    The ranks recognise a launcher by that command line.
+    """
     os.execv(sys.executable, [sys.executable, "-m", "launch.local", *sys.argv[1:]])
 
 
@@ -48,7 +51,7 @@ def _rank_count(text: str) -> int:
 
 
 def build_command(ranks: int, arguments: Sequence[str]) -> list[str]:
-    """Return the command line that starts the ranks."""
+    """Return the command line that starts the ranks: run_train.py, or horovodrun if several."""
     train = [*TRAIN, *arguments]
     if ranks == 1:
         return train
@@ -58,7 +61,7 @@ def build_command(ranks: int, arguments: Sequence[str]) -> list[str]:
 
 
 def build_environment(ranks: int) -> dict[str, str]:
-    """Return the environment of the ranks: OpenMP threads per rank, unbuffered output."""
+    """Return the environment variables of the ranks: OpenMP threads per rank, unbuffered output."""
     cores = len(os.sched_getaffinity(0))
     defaults = {"OMP_NUM_THREADS": str(max(1, cores // ranks)), "PYTHONUNBUFFERED": "1"}
     return {**os.environ, **{k: os.environ.get(k, v) for k, v in defaults.items()}}

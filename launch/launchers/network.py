@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Address and network interface of this host for connections with other hosts."""
+"""Find the address and the network interface of this host for connections with other hosts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def find_own_address(hosts: Sequence[str], interface: str | None = None) -> str:
-    """Return the IPv4 address of this host that the other hosts connect to.
+    """Return the IPv4 address of this host at which the other hosts can reach it.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def find_address(interface: str) -> str:
         if address.family == socket.AF_INET:
             return address.address
     raise UsageError(
-        f"launch: no network interface with an IPv4 address has this name, got {interface!r}; "
-        f"choose one of {socket.gethostname()}: {', '.join(known)}"
+        f"launch: the network interface does not exist or has no IPv4 address, got {interface!r}; "
+        f"choose one of the interfaces of {socket.gethostname()}: {', '.join(known)}"
     )
 
 
@@ -67,7 +67,7 @@ def find_interface(address: str) -> str:
     Raises
     ------
     UsageError
-        If there is no such route.
+        If this host has no route to the address.
     """
     source = _source_address(address)
     for name, addresses in psutil.net_if_addrs().items():
@@ -83,7 +83,7 @@ def _source_address(host: str) -> str | None:
     """Return the source address of packets to a host; None if there is no route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((host, 9))  # UDP: looks up the route and sends nothing
+            probe.connect((host, 9))  # for UDP, connect looks up the route and sends nothing
         except OSError:
             return None
         return probe.getsockname()[0]

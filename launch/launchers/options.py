@@ -11,11 +11,13 @@ from typing import NoReturn
 
 from launch.environment.provenance import VersionAction
 
-INTERFACE_HELP = "network interface for Gloo and NCCL, such as eth0 (default: detected)"
+INTERFACE_HELP = (
+    "network interface for Gloo and NCCL, such as eth0 (default: detected automatically)"
+)
 
 
 class UsageError(ValueError):
-    """An invalid command line or environment of a launcher."""
+    """Error for an invalid command line or environment of a launcher."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"python -m {module}",
             description=description,
-            epilog="All other arguments are passed to run_train.py; its --help lists them.",
-            allow_abbrev=False,  # else an option of run_train.py could match as an abbreviation
+            epilog="All other arguments are passed to run_train.py, whose --help lists them.",
+            allow_abbrev=False,  # else argparse may take options of run_train.py as abbreviations
         )
         self.add_argument("--version", action=VersionAction)
         self._module = module
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError; argparse would print the usage and exit."""
+        """Raise UsageError, whereas argparse would print the usage and exit."""
         raise UsageError(f"{self._module}: {message}; see python -m {self._module} --help")
 
     def split(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -63,7 +65,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def format_plan(hosts: Sequence[Host], command: Sequence[str], folder: object) -> str:
-    """Return the text of ``--dry-run``: the ranks of each host, the folder and the command."""
+    """Return the text that ``--dry-run`` prints: ranks of each host, project folder and command."""
     width = max(len("host"), *(len(host.name) for host in hosts))
     lines, first = [f"{'host':{width}}  ranks"], 0
     for host in hosts:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress bar of a launcher."""
+"""Progress bar that a launcher draws on the terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 
 class ProgressBar:
-    """Progress bar on a terminal, updated from the metrics.jsonl of the run.
+    """Progress bar on a terminal, updated from the file metrics.jsonl of the run.
 
     Parameters
     ----------
     stream
         The terminal.
     root
-        Folder that the path of the run, as the ranks print it, is relative to.
+        Project folder.  The ranks print the path of their run folder relative to this folder.
     """
 
     def __init__(self, stream: TextIO, root: Path):
@@ -31,7 +31,11 @@ class ProgressBar:
         self._thread: threading.Thread | None = None
 
     def write_line(self, text: str) -> None:
-        """Print a line of the ranks above the bar; step lines only set the length of the bar."""
+        """Print an output line of the ranks above the bar.
+
+        Once the bar exists, a line such as ``step 20/1000`` is not printed, but sets the total
+        number of steps of the bar.
+        """
         step = re.match(r"step (\d+)/(\d+)", text)
         if step and self._bar is not None:
             self._bar.total = int(step[2])
@@ -46,7 +50,7 @@ class ProgressBar:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop updating and remove the bar."""
+        """Stop updating the bar and close the bar."""
         self._stop.set()
         if self._thread:
             self._thread.join()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Horovod's rendezvous server, for launchers that do not use horovodrun.
 
-Only this module imports horovod.runner.  It runs in the launcher, without MXNet; the ranks import
-horovod.mxnet in launch/ranks/comm.py.
+Only this module imports horovod.runner.  It runs in the process of the launcher, which does not
+import MXNet.  The ranks import horovod.mxnet in launch/ranks/comm.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def run_rendezvous_server(hosts: Sequence[Host]) -> Iterator[int]:
-    """Run the server for the ranks of all hosts on this host; yield its port."""
+    """Run Horovod's rendezvous server on this host for the ranks of all hosts; yield its port."""
     from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
     from horovod.runner.http.http_server import RendezvousServer
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start ranks in a Slurm job:  python -m launch.slurm --cfg NAME.yaml [overrides]
 
-Call it once inside a job (sbatch, salloc), without srun.  The launcher runs Horovod's rendezvous
-server and starts srun, which starts one rank per task without ssh.  docs/clusters.md shows a job
-file.
+Run this command once inside a job (sbatch, salloc), without srun.  The launcher runs Horovod's
+rendezvous server and starts srun, which starts one rank per task without ssh.  docs/clusters.md
+shows a job file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from launch.launchers.supervise import ROOT, Reader, supervise
 
 
 class SrunReader(Reader):
-    """Output filter for srun: hides srun's messages if a rank has printed the reason."""
+    """Output filter for srun: hides srun's own messages after a rank has failed.
+
+    The failed rank has printed the reason itself.
+    """
 
     stderr = subprocess.PIPE
 
@@ -41,7 +44,7 @@ class SrunReader(Reader):
 
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
         if stream == "stderr":
-            # Only the first exit code counts: srun then kills the other ranks.
+            # Only the first exit code counts, because srun then kills the other ranks.
             if self.code is None and (match := self._exit_message.match(line)):
                 self.code = int(match[1]) if match[1] else self._signals.get(match[2], 1)
                 self._rank_exited = match[1] is not None
@@ -53,16 +56,19 @@ class SrunReader(Reader):
         if self._stop_requested:
             process.send_signal(signal.SIGTERM)
             return
-        # On SIGTERM srun kills the ranks with SIGKILL; scancel sends them SIGTERM.
+        # On SIGTERM srun would kill the ranks with SIGKILL.  scancel sends SIGTERM to the ranks, so
+        # that they can save a checkpoint.
         self._stop_requested = True
         subprocess.Popen(["scancel", "--quiet", "--signal=TERM", self._job])
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start the ranks, wait for them and return their exit code."""
+    """Start the ranks, wait until all have ended and return the exit code of the run."""
     parser = Parser("launch.slurm", "Start ranks in the current Slurm job.")
     parser.add_argument("--network-interface", help=INTERFACE_HELP)
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the nodes, ranks and command, then exit"
+    )
     try:
         options, arguments = parser.split(argv)
         hosts = read_job(os.environ)
@@ -103,16 +109,18 @@ def build_command(
     address, port
         Address and port of the rendezvous server.
     interface
-        Name of a network interface that all nodes have; None lets every rank detect its own.
+        Name of a network interface that all nodes have; None lets every rank detect the interface
+        of its node.
     """
     command = ["srun", f"--nodes={len(hosts)}", f"--ntasks={sum(host.ranks for host in hosts)}"]
     if len({host.ranks for host in hosts}) == 1:
         command.append(f"--ntasks-per-node={hosts[0].ranks}")
     if cores := variables.get("SLURM_CPUS_PER_TASK"):
-        command.append(f"--cpus-per-task={cores}")  # srun does not inherit it since Slurm 22.05
+        # Since Slurm 22.05 srun does not inherit this option from the job.
+        command.append(f"--cpus-per-task={cores}")
     command += [
-        "--distribution=block",  # consecutive ranks on each node
-        "--kill-on-bad-exit=1",  # else the other ranks would wait for ever
+        "--distribution=block",  # Each node gets consecutive ranks.
+        "--kill-on-bad-exit=1",  # Otherwise the other ranks would wait for a failed rank for ever.
         "--input=none",
         "--unbuffered",
         f"--chdir={ROOT}",

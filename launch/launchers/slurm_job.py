@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes and ranks of a Slurm job, parsed from Slurm's environment variables."""
+"""Parse the nodes and ranks of a Slurm job from Slurm's environment variables."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
 
 
 def expand_nodes(text: str) -> list[str]:
-    """Expand a node list such as ``gpu[01-03,07],login1``.
+    """Expand Slurm's node list, such as ``gpu[01-03,07],login1``, to a list of node names.
 
     Raises
     ------
     UsageError
-        If the text is no node list.
+        If the text is not a node list.
     """
     nodes = [node for part in _split(text) for node in _expand(part)]
     if not all(nodes):
@@ -27,12 +27,12 @@ def expand_nodes(text: str) -> list[str]:
 
 
 def expand_tasks(text: str) -> list[int]:
-    """Expand the number of tasks per node, such as ``8(x2),4`` to 8, 8, 4.
+    """Expand Slurm's tasks per node, such as ``8(x2),4``, to one number per node: 8, 8, 4.
 
     Raises
     ------
     UsageError
-        If the text has another format.
+        If the text does not have this format.
     """
     tasks: list[int] = []
     for part in text.split(","):
@@ -108,7 +108,8 @@ def rank_environment(
             f"launch.slurm: the ranks of a node must be consecutive, got rank {rank} for task "
             f"{local_rank} of node {node}; unset SLURM_DISTRIBUTION and omit --distribution"
         )
-    # Horovod's "cross" group: the ranks with the same local rank, one per node that has one.
+    # Horovod's "cross" group contains the ranks with the same local rank: one rank of each node
+    # that has enough ranks.
     across = [number for number, host in enumerate(hosts) if host.ranks > local_rank]
     environment = {
         "HOROVOD_RANK": rank,
@@ -126,8 +127,9 @@ def rank_environment(
         "NCCL_SOCKET_IFNAME": variables.get("NCCL_SOCKET_IFNAME", interface),
         "PYTHONUNBUFFERED": "1",
     }
-    # With --cpus-per-task Slurm binds each task to its own cores; launch/ranks/threads.py would
-    # divide them by the number of ranks again.  A value that the user has set has precedence.
+    # With --cpus-per-task Slurm binds each task to its own cores.  Without OMP_NUM_THREADS,
+    # launch/ranks/threads.py would divide these cores by the number of ranks again.  A value that
+    # the user has set has precedence.
     cores = variables.get("OMP_NUM_THREADS") or variables.get("SLURM_CPUS_PER_TASK")
     if cores:
         environment["OMP_NUM_THREADS"] = cores
@@ -145,12 +147,15 @@ def _pair(names: Sequence[str], tasks: Sequence[int], total: str | None) -> list
 
 
 def _split(text: str) -> list[str]:
-    """Split a node list at the commas outside brackets."""
+    """Split Slurm's node list at the commas outside brackets."""
     return re.split(r",(?![^\[]*\])", text)
 
 
 def _expand(part: str) -> list[str]:
-    """Expand the brackets of one entry, the first one here and the others by recursion."""
+    """Expand the brackets of one entry of a node list to node names, such as ``gpu[1-2]``.
+
+    The function expands the first pair of brackets and calls itself for further pairs.
+    """
     before, bracket, rest = part.partition("[")
     if not bracket:
         return [part]

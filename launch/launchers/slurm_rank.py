@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Program of one srun task, which becomes one rank; only launch.slurm starts it."""
+"""Program that becomes one rank of a Slurm job; launch.slurm starts it in each task of srun."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from launch.launchers.supervise import TRAIN
 
 
 def main(argv: Sequence[str]) -> int:
-    """Set Horovod's variables and replace this process by run_train.py; return 2 on an error."""
+    """Set Horovod's environment variables and replace this process by run_train.py.
+
+    Return 2 if the command line or the environment is invalid.
+    """
     parser = Parser("launch.launchers.slurm_rank", "Run one rank of a Slurm job.")
     parser.add_argument("--rendezvous", required=True, help="ADDRESS:PORT of the rendezvous server")
     parser.add_argument("--network-interface", help="network interface for Gloo and NCCL")
     try:
         options, arguments = parser.split(argv)
         address, _, port = options.rendezvous.rpartition(":")
-        # By route, not by name: nodes may have different names for their interfaces.
+        # Find the interface by route, because the interfaces of the nodes may have different names.
         interface = options.network_interface or find_interface(address)
         environment = rank_environment(os.environ, address, int(port), interface)
     except UsageError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Supervision of the command that starts the ranks: output, signals and exit code.
+"""Supervise the command that starts the ranks: its output, signals and exit code.
 
 All launchers use `supervise`.  They differ in their `Reader`, which filters the output of the
 command, extracts the exit code of the run and stops the ranks.
@@ -41,7 +41,7 @@ class Reader:
         """Exit code of the rank that ended the run; None until the output contains it."""
 
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
-        """Return the (line, stream) to print, or None to hide the line.
+        """Filter a line: return the pair (line, stream) to print, or None to hide the line.
 
         Parameters
         ----------
@@ -60,16 +60,17 @@ class Reader:
 class HorovodrunReader(Reader):
     """Output filter for horovodrun: prints the lines of rank 0 and all errors without prefixes."""
 
-    stderr = subprocess.STDOUT  # horovodrun's prefixes name the rank and the stream of each line
-    # horovodrun kills its ranks 5 s after SIGTERM.  If it hangs, it is killed, and the companions
-    # of the ranks then stop them within 3.5 s.
+    stderr = subprocess.STDOUT  # horovodrun's prefixes name the rank and the stream of each line.
+    # horovodrun kills its ranks 5 s after SIGTERM.  If horovodrun hangs, the launcher kills it, and
+    # the companion processes of the ranks then stop the ranks within 3.5 s.
     kill_after_s = 6.5
 
     _prefix = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
     _first_exit_message = re.compile(r"^Exit code: (-?\d+)")
     _exit_message = re.compile(r"^Process \d+ exit with status code (-?\d+)")
-    _ssh_failure_code = 255  # ssh lost its connection; the exit code of the rank is unknown
-    # horovodrun's own messages on a failed rank, which has printed the reason itself.
+    # ssh exits with code 255 if it loses the connection.  The rank's exit code is then unknown.
+    _ssh_failure_code = 255
+    # Messages of horovodrun about a failed rank are hidden: the rank has printed the reason itself.
     _own_message = re.compile(
         r"^(Process \d+ exit with status code|Terminating remaining workers|"
         r"Traceback \(most recent|RuntimeError: Horovod detected|Process name: )"
@@ -82,7 +83,7 @@ class HorovodrunReader(Reader):
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
         if prefix := self._prefix.match(line):
             text = line[prefix.end() :]
-            # The shell of a rank prints "Terminated" when horovodrun kills it.
+            # The shell of a rank prints "Terminated" when horovodrun kills the rank.
             hidden = text == "Terminated" or (prefix[2] == "stdout" and prefix[1] != "0")
             return None if hidden else (text, prefix[2])
         if match := self._exit_message.match(line):
@@ -98,12 +99,12 @@ class HorovodrunReader(Reader):
 
 
 class Screen:
-    """Standard output and error of a launcher; survives the loss of the terminal or pipe.
+    """Writer to a launcher's standard output and error; survives the loss of a terminal or pipe.
 
     Parameters
     ----------
     on_closed_pipe
-        Function to call once when the reader of a pipe has closed it.
+        Function to call once, after the reader of standard output or error has closed its pipe.
     """
 
     def __init__(self, on_closed_pipe: Callable[[], object]):
@@ -127,8 +128,8 @@ class Screen:
             null_device = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null_device, 1 if stream == "stdout" else 2)
             os.close(null_device)
-            # Stop the run if a pipe was closed (EPIPE).  A closed terminal (EIO) sends SIGHUP
-            # instead, and nohup and setsid keep the run alive without it.
+            # Stop the run here only if a pipe was closed (EPIPE).  A closed terminal (EIO) also
+            # sends SIGHUP, which stops the run unless nohup or setsid keeps it alive.
             if error.errno == errno.EPIPE and self._on_closed_pipe is not None and obeys_hangup():
                 callback, self._on_closed_pipe = self._on_closed_pipe, None
                 callback()
@@ -137,9 +138,9 @@ class Screen:
 def supervise(command: Sequence[str], environment: Mapping[str, str], reader: Reader) -> int:
     """Run a command in the project folder and return the exit code of the ranks.
 
-    ``reader.stop`` is called on Ctrl-C, SIGTERM, SIGHUP (unless nohup ignores it) and when the
-    reader of the launcher's output closes its pipe; the output is then still read to its end.  If
-    the launcher is killed, the kernel sends SIGTERM to the command.
+    ``reader.stop`` is called on Ctrl-C, SIGTERM, SIGHUP (unless nohup ignores it), and when the
+    program that reads the launcher's output closes its pipe.  The output of the command is then
+    still read to its end.  If the launcher is killed, the kernel sends SIGTERM to the command.
 
     Parameters
     ----------
@@ -148,7 +149,7 @@ def supervise(command: Sequence[str], environment: Mapping[str, str], reader: Re
     environment
         Environment variables of the command.
     reader
-        Filter of its output.
+        Output filter of the command; it also stops the ranks.
     """
     use_utf8()
     process = subprocess.Popen(
@@ -195,7 +196,7 @@ def print_output(
     bar: ProgressBar | None,
     screen: Screen | None = None,
 ) -> None:
-    """Read one stream of the command to its end and print the lines that the reader returns."""
+    """Read one output stream of the command to its end; print the lines that ``reader`` returns."""
     screen = screen or Screen(lambda: None)
     for line in output:
         filtered = reader.read(line.rstrip("\n"), stream)
@@ -209,7 +210,7 @@ def print_output(
 
 
 def _stop(reader: Reader, process: subprocess.Popen[str]) -> None:
-    """Request the ranks to stop; kill the command if it does not end in time."""
+    """Request the ranks to stop; kill the command if it has not ended after ``kill_after_s``."""
     reader.stop(process)
     if reader.kill_after_s is not None:
         timer = threading.Timer(reader.kill_after_s, process.kill)

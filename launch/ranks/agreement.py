@@ -19,13 +19,13 @@ MESSAGE_WAIT_S = 2.0
 
 
 class Leaving(Exception):
-    """Reason to end the run; all ranks raise it with the same message."""
+    """Exception that ends the run; all ranks raise it together, with the same message."""
 
     exit_code = 1
 
 
 class Refused(Leaving):
-    """Configuration or data that at least one rank cannot use."""
+    """Exception for a configuration or data that at least one rank cannot use."""
 
     exit_code = 2
 
@@ -33,7 +33,8 @@ class Refused(Leaving):
 def exit_together(comm: Comm, work: Callable[[], None]) -> int:
     """Call ``work``, disconnect from the other ranks and return the exit code.
 
-    The exit code is 0, or that of the `Leaving` that ``work`` raises; rank 0 prints its message.
+    The exit code is 0 if ``work`` returns.  If ``work`` raises `Leaving`, rank 0 prints the message
+    of the exception, and the exit code is that of the exception.
     """
     code = 0
     try:
@@ -42,16 +43,18 @@ def exit_together(comm: Comm, work: Callable[[], None]) -> int:
         code = leaving.exit_code
         if comm.rank == 0:
             print_error(str(leaving))
-    # Horovod: the launcher kills all ranks when one exits with an error; rank 0 must print first.
+    # Horovod: the launcher kills all ranks when one exits with an error.  All ranks therefore wait
+    # here until rank 0 has printed its message.
     comm.gather_json("done")
     comm.close()
     return code
 
 
 def exit_alone(error: NoConnection) -> int:
-    """Print why this rank cannot connect to the others; return the exit code."""
-    # Horovod: the launcher kills all ranks when one exits with an error.  Local rank 0 prints on
-    # every host, because the error may concern one host only.
+    """Print why this rank cannot connect to the other ranks; return the exit code."""
+    # Horovod: the launcher kills all ranks when one exits with an error, so the other ranks wait
+    # until local rank 0 has printed.  Local rank 0 prints on every host, because the error may
+    # concern one host only.
     if int(os.environ.get("HOROVOD_LOCAL_RANK", "0")) == 0:
         print_error(str(error))
     else:
@@ -65,7 +68,7 @@ def print_error(text: str) -> None:
 
 
 def agree(comm: Comm, work: Callable[[], T]) -> T:
-    """Call ``work`` on every rank and return its result.
+    """Call ``work`` on every rank; return its result on this rank if no rank fails.
 
     Raises
     ------
@@ -112,7 +115,7 @@ def require_equal(comm: Comm, value: Any, what: str) -> None:
 
 
 def gather_notices(comm: Comm, notices: Sequence[str]) -> tuple[str, ...]:
-    """Return the notices of all ranks without duplicates; ranks above 0 get a prefix."""
+    """Return the notices of all ranks without duplicates; those of ranks above 0 name the rank."""
     found: dict[str, str] = {}
     for rank, received in enumerate(comm.gather_json(list(notices))):
         for notice in received:
@@ -121,7 +124,7 @@ def gather_notices(comm: Comm, notices: Sequence[str]) -> tuple[str, ...]:
 
 
 def _first_difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any]:
-    """Return the key of the first difference between two values, and both values of that key."""
+    """Return the key at which two nested dicts first differ, and the value of each at that key."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         key = next(key for key in a if a[key] != b[key])
         return _first_difference(a[key], b[key], f"{where}.{key}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Communication between ranks; only this module imports horovod.
+"""Communication between ranks; only this module imports horovod.mxnet.
 
 `connect` returns a `HorovodComm` if horovodrun or another launcher started this process as one of
 several ranks, otherwise a `Comm` for one process.  Both have the same methods, so callers need no
@@ -39,15 +39,21 @@ class Comm:
     local_size: int = 1
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum over all ranks as float64 with the same shape; wait for all ranks."""
+        """Return the sum of the arrays of all ranks, element by element, as float64.
+
+        All arrays must have the same shape.  The call waits for all ranks.
+        """
         return np.asarray(values, dtype=np.float64)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Concatenate the rows of all ranks, rank 0 first; shapes (n, ...) may differ in n."""
+        """Concatenate the arrays of all ranks along the first axis, rank 0 first.
+
+        The number of rows may differ between ranks; the other dimensions must be equal.
+        """
         return rows
 
     def gather_json(self, value: Any) -> list[Any]:
-        """Return the values of all ranks in rank order; they must be serializable as JSON."""
+        """Return the values of all ranks in rank order; each must be serializable as JSON."""
         return [value]
 
     def broadcast(self, parameters: Mapping[str, Any]) -> None:
@@ -57,14 +63,14 @@ class Comm:
         """Replace each array by its mean over the ranks, in place."""
 
     def reduce(self, rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
-        """Apply ``by`` to the concatenated rows of all ranks, rank 0 first, without blocking.
+        """Return ``by`` of the concatenated rows of all ranks, rank 0 first, without blocking.
 
         Parameters
         ----------
         rows
-            (n, ...) array of a floating-point type, with the same n on every rank.
+            Array of a floating-point type and of shape (n, ...), which is equal on all ranks.
         by
-            Function of the concatenated rows, (n * size, ...).
+            Function of the concatenated rows, whose shape is (n * number of ranks, ...).
         """
         return by(rows)
 
@@ -73,7 +79,7 @@ class Comm:
         return mx.gluon.Trainer(parameters, optimizer, kvstore=None)
 
     def require_link(self, ctx: mx.Context) -> None:
-        """Raise NoLink if Horovod cannot load the driver for arrays on this device."""
+        """Raise NoLink if this device is a GPU whose NVIDIA driver Horovod cannot load."""
 
     def notice(self, ctx: mx.Context) -> str:
         """Return a notice on how the ranks exchange arrays on this device, or ""."""
@@ -85,12 +91,13 @@ class Comm:
 
 @dataclass(frozen=True)
 class HorovodComm(Comm):
-    """Communication of one of several ranks over Horovod."""
+    """Communication of this rank with the other ranks over Horovod."""
 
     _reductions: Iterator[int] = field(default_factory=itertools.count, compare=False)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        # Horovod: allgather and a sum on the host keep counts and flags exact; allreduce would not.
+        # Horovod: allgather and a float64 sum on the host keep counts and flags exact, in contrast
+        # to allreduce.
         values = np.ascontiguousarray(values, dtype=np.float64)
         return self.gather(values[None]).sum(axis=0)
 
@@ -104,7 +111,8 @@ class HorovodComm(Comm):
         ).asnumpy()
         if not counts.any():
             return rows
-        # Sync: allgather waits for every rank.  It cannot send empty arrays, so they get one byte.
+        # Sync: allgather waits for every rank.  It cannot send an empty array, so such an array is
+        # sent as one byte.
         padded = flat if flat.size else np.zeros(1, dtype=np.uint8)
         gathered = hvd.allgather(mx.nd.array(padded, dtype="uint8"), name="gather.bytes").asnumpy()
         row_bytes = int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.itemsize
@@ -126,7 +134,7 @@ class HorovodComm(Comm):
     def broadcast(self, parameters: Mapping[str, Any]) -> None:
         import horovod.mxnet as hvd
 
-        # Horovod: no parameter has deferred initialisation, so all of them are broadcast.
+        # Horovod: no parameter has deferred initialisation, so this call broadcasts all parameters.
         arrays = {
             n: p.data() if isinstance(p, mx.gluon.Parameter) else p for n, p in parameters.items()
         }
@@ -143,10 +151,12 @@ class HorovodComm(Comm):
     def reduce(self, rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
         import horovod.mxnet as hvd
 
-        # Horovod: allgather would block to exchange the shapes; here they are known.
+        # Horovod: allgather would block to exchange the shapes, which are equal on all ranks here.
+        # Each rank therefore fills its part of a zero array, and allreduce sums the arrays.
         all_rows = mx.nd.zeros((self.size, *rows.shape), rows.context, rows.dtype)
         all_rows[self.rank] = rows
-        # Names of operations in flight must differ; the host runs up to two steps ahead.
+        # Operations in flight must have different names.  The host may submit two more steps before
+        # the device has finished the current step.
         name = f"reduce.{next(self._reductions) % 8}"
         with _exchangeable({name: all_rows}) as exchanged:
             hvd.allreduce_(exchanged[name], average=False, name=name)
@@ -163,8 +173,9 @@ class HorovodComm(Comm):
             return HostTrainer(parameters, optimizer, self.size, sum_in_place)
         trainer = hvd.DistributedTrainer(parameters, optimizer)
         if not trainer._average_in_framework:
-            # Horovod: NCCL 2.10 and newer would average during the reduction.  Gradient clipping
-            # (training/step.py) requires sums, which ``update`` divides by the number of ranks.
+            # Horovod: with NCCL 2.10 and newer, the reduction would compute averages.  Gradient
+            # clipping (training/step.py) requires sums, which ``update`` divides by the number of
+            # ranks.
             trainer._average_in_framework, trainer._postscale_factor = True, 1.0
             trainer._scale /= self.size
         return trainer
@@ -191,12 +202,12 @@ def nccl_release() -> str:
     """Return the NCCL version that Horovod was built with, such as "2.21.5"; "" without NCCL."""
     import horovod.mxnet as hvd
 
-    code = int(hvd.nccl_built())  # since NCCL 2.9: major * 10000 + minor * 100 + patch
+    code = int(hvd.nccl_built())  # since NCCL 2.9 this is major * 10000 + minor * 100 + patch
     return f"{code // 10000}.{code // 100 % 100}.{code % 100}" if code else ""
 
 
 class NoLink(ValueError):
-    """Missing library ``libcuda.so``, the name under which Horovod loads the NVIDIA driver."""
+    """Error for a missing ``libcuda.so``, the name under which Horovod loads the NVIDIA driver."""
 
 
 def require_driver_link() -> None:
@@ -222,7 +233,10 @@ def through_host(ctx: mx.Context) -> bool:
 
 
 def _exchangeable(arrays: NamedArrays) -> AbstractContextManager[NamedArrays]:
-    """Yield the arrays themselves, or copies in host memory that are copied back at the end."""
+    """Return a context manager that yields arrays which Horovod can exchange.
+
+    These are the arrays themselves, or copies in host memory that are copied back at the end.
+    """
     ctx = next(iter(arrays.values())).context if arrays else mx.cpu()
     return in_host_memory(arrays) if through_host(ctx) else nullcontext(arrays)
 
@@ -234,17 +248,17 @@ CYCLE_MS = "5"
 
 
 class NoConnection(ValueError):
-    """Failure to connect to the other ranks, so that the ranks cannot agree on an error."""
+    """Error of a rank that cannot connect to the other ranks, and therefore exits alone."""
 
 
 def connect() -> Comm:
-    """Connect to the other ranks, if a launcher started several.
+    """Return the communication of this rank; connect to the other ranks if there are any.
 
     Raises
     ------
     NoConnection
-        If the name of this host has no address, or none that other hosts can reach; Gloo would
-        abort the process.
+        If the name of this host has no address, or no address that other hosts can reach.  Gloo
+        would then abort the process.
     """
     if int(os.environ.get("HOROVOD_SIZE", "1")) == 1:
         return Comm()
@@ -252,7 +266,7 @@ def connect() -> Comm:
     hvd = _load_horovod()
     if not nccl_release():
         # Horovod: in each cycle (1 ms by default) the ranks negotiate the ready tensors in a busy
-        # loop, which takes a fifth of the step if the same cores compute.
+        # loop.  On cores that also compute, the loop takes a fifth of the time of a step.
         os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MS)
     hvd.init()
     return HorovodComm(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
@@ -278,7 +292,7 @@ def _has_other_hosts() -> bool:
     """Return whether ranks on other hosts must connect to this host."""
     size = os.environ.get("HOROVOD_SIZE", "1")
     local_size = os.environ.get("HOROVOD_LOCAL_SIZE", size)
-    # If the rendezvous server has a loopback address, all ranks run on its host.
+    # If the rendezvous server has a loopback address, all ranks run on the host of that server.
     server = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "")
     return int(size) > int(local_size) and not server.startswith("127.")
 
@@ -298,5 +312,5 @@ def _check_host_name(name: str, several_hosts: bool) -> None:
     if several_hosts and ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         raise NoConnection(
             f"launch: the name of this host must resolve to an address that other hosts can reach, "
-            f"got {address} for {name!r}; change the address of {name} in its /etc/hosts"
+            f"got {address} for {name!r}; change the address of {name} in /etc/hosts"
         )

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Companion process of a rank: it logs the output and stops the rank when its launcher has ended.
+"""Companion process of a rank: logs its output, and stops the rank when the launcher has ended.
 
     python launch/ranks/companion.py PID STDOUT STDERR CONTROL CHAIN
 
-launch/ranks/output.py starts it.  It is a separate process, because a rank may hang inside a
-library, and because the last output of a killed rank must reach the log.  The rank writes to two
-pipes.  The companion appends their data to train.log and forwards it to the original output of the
-rank.  The reader of that output may be slow or gone; the rank never waits for it.
+launch/ranks/output.py starts the companion.  It is a separate process, because a rank may hang
+inside a library, and because the last output of a killed rank must reach the log.  The rank writes
+to two pipes.  The companion appends their data to train.log and forwards the data to the original
+output of the rank.  The reader of that output may be slow or gone, but the rank never waits for the
+reader.
 
 The module uses the standard library only, because it runs without site-packages.
 """
@@ -32,11 +33,17 @@ from launch.ranks.lifeline import OUTPUT_CLOSED, Chain, Lifeline, obeys_hangup, 
 
 LOG = "train.log"
 LAUNCHER_ENCODING_VARIABLE = "RANK_LAUNCHERS_ENCODING"
-"""Variable with the encoding of the launcher's output, set if the rank has changed its own."""
-POLL_S = 0.25  # seconds between two checks of the launcher
-STOP_S = 3.5  # seconds from SIGTERM to SIGKILL; all ranks then end within 5 s of their launcher
-FLUSH_TIMEOUT_S = 5.0  # seconds for a slow reader to read the last output of an ended rank
-MAX_PENDING_BYTES = 1 << 20  # limit of the output that a slow reader has not read yet
+"""Environment variable with the encoding of the launcher's output.
+
+A rank sets the variable when it switches its own encoding to UTF-8."""
+POLL_S = 0.25
+"""Seconds between two checks of the launcher."""
+STOP_S = 3.5
+"""Seconds from SIGTERM to SIGKILL.  With this value all ranks end within 5 s of their launcher."""
+FLUSH_TIMEOUT_S = 5.0
+"""Seconds that a slow reader gets to read the last output of an ended rank."""
+MAX_PENDING_BYTES = 1 << 20
+"""Maximum amount of output that waits for a slow reader; further output is dropped."""
 MAX_LINE_BYTES = 1 << 16
 READ_BYTES = 1 << 16
 
@@ -47,7 +54,7 @@ class Log:
     Parameters
     ----------
     rank
-        Number of the rank; lines of ranks above 0 get it as a prefix.
+        Number of the rank.  Each line of a rank above 0 starts with this number.
     """
 
     def __init__(self, rank: int):
@@ -55,14 +62,17 @@ class Log:
         self._partial = {"stdout": b"", "stderr": b""}
         self._in_run_folder = False
         self.error = ""
-        """Reason why the last write failed; "" if it succeeded."""
+        """Reason why the last write failed; "" if the last write succeeded."""
         try:
             self._file, self._path = tempfile.mkstemp(prefix="face-train-", suffix=".log")
         except OSError as error:
             self._file, self._path, self.error = -1, "", str(error.strerror)
 
     def write(self, stream: str, data: bytes) -> None:
-        """Append data of a stream; only complete lines are written, so that streams do not mix."""
+        """Append data of a stream ("stdout" or "stderr") to the log.
+
+        Only complete lines are written, so that lines of the two streams do not mix.
+        """
         lines = (self._partial[stream] + data).split(b"\n")
         self._partial[stream] = lines.pop()
         if len(self._partial[stream]) > MAX_LINE_BYTES:
@@ -71,7 +81,7 @@ class Log:
         self._append(b"".join(self._prefix + line + b"\n" for line in lines))
 
     def move_to(self, folder: str) -> None:
-        """Append the temporary log to the log of a run folder, and continue there."""
+        """Append the temporary log to the log of a run folder, and write later output there."""
         try:
             path = os.path.join(folder, LOG)
             file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -84,13 +94,13 @@ class Log:
             while data := os.read(temporary, READ_BYTES):
                 self._append(data)
             os.close(temporary)
-            if self.error:  # the temporary log is the only copy
+            if self.error:  # keep the temporary log, the only complete copy
                 return
             os.unlink(self._path)
         self._path, self._in_run_folder = path, True
 
     def close(self, keep: bool) -> None:
-        """Complete the last line of each stream; remove a temporary log unless ``keep``."""
+        """Write the unfinished last line of each stream; delete a temporary log unless ``keep``."""
         for stream, rest in self._partial.items():
             if rest:
                 self.write(stream, b"\n")
@@ -104,7 +114,7 @@ class Log:
         try:
             _write_all(self._file, data)
             self.error = ""
-        except OSError as error:  # a full disk; a later write may succeed
+        except OSError as error:  # such as a full disk; a later write may succeed
             self.error = str(error.strerror)
 
 
@@ -128,7 +138,7 @@ class Forwarder:
         self._changed = threading.Condition()
         self._finishing = False
         self.write_errno = 0
-        """errno of the write that failed, 0 if none failed; later data is dropped."""
+        """errno of the first failed write, after which all data is dropped; 0 if none failed."""
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -152,7 +162,7 @@ class Forwarder:
             self._changed.notify()
 
     def finish(self, until: float) -> None:
-        """Wait until all data is written, at most until this time of the monotonic clock."""
+        """Wait until all data is written, but no longer than ``until`` on the monotonic clock."""
         self.put(b"", last=True)
         with self._changed:
             self._finishing = True
@@ -185,9 +195,9 @@ class Companion:
     stdout, stderr
         File descriptors of the pipes that the rank writes to.
     control
-        File descriptor of the pipe with the path of the run folder: ``FOLDER NUL``.
+        File descriptor of the pipe on which the rank sends the path of its run folder and a NUL.
     chain
-        The processes between the rank and its launcher.
+        Processes from the parent of the rank up to the launcher.
     """
 
     def __init__(self, rank: int, stdout: int, stderr: int, control: int, chain: Chain):
@@ -264,10 +274,10 @@ class Companion:
             self._report_error()
 
     def _check_launcher(self) -> None:
-        """Send SIGTERM to the rank if its launcher has ended, and SIGKILL after STOP_S."""
+        """Send SIGTERM to the rank if its launcher has ended, and SIGKILL STOP_S seconds later."""
         if self._kill_at is None:
             reason = self._lifeline.loss_reason()
-            # Only a failed write reveals a closed pipe.
+            # A failed write is the only sign that the reader of this output has closed its pipe.
             closed = self._forwarders["stdout"].write_errno == errno.EPIPE
             if not reason and closed and obeys_hangup():
                 reason = OUTPUT_CLOSED
@@ -294,11 +304,12 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the companion of the rank that the arguments name."""
+    """Run the companion of the rank whose process id is the first argument."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # only the rank handles these signals
     if obeys_hangup():
-        signal.signal(signal.SIGHUP, lambda *_: None)  # obeys_hangup takes SIG_IGN for nohup
+        # Not SIG_IGN, which obeys_hangup would take for the effect of nohup.
+        signal.signal(signal.SIGHUP, lambda *_: None)
     rank, stdout, stderr, control = map(int, argv[:4])
     Companion(rank, stdout, stderr, control, Chain.parse(argv[4])).run()
     return 0

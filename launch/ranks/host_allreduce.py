@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collectives on GPU arrays through host memory, for Horovod without NCCL.
+"""Exchange of GPU arrays between ranks through host memory, for Horovod without NCCL.
 
-MXNet's engine runs the copies asynchronously, in order with the other operations on the same
-arrays, so nothing in this module waits for the device.
+MXNet's engine runs the copies asynchronously and in the right order with the other operations on
+the same arrays, so nothing in this module waits for the device.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class HostCopies:
     Parameters
     ----------
     arrays
-        Arrays on one device; any shapes.
+        Arrays of any shapes, all on one device.
     pinned
         Whether to use pinned memory for arrays on a GPU, which copies at full bus bandwidth.  Use
-        it for copies that are reused, because allocating and freeing pinned memory is slow and
-        synchronises with the GPU.
+        pinned memory only for copies that are reused, because allocating and freeing pinned memory
+        is slow and synchronises with the GPU.
     """
 
     def __init__(self, arrays: Arrays, pinned: bool = False):
@@ -49,10 +49,10 @@ def is_gpu(ctx: mx.Context) -> bool:
 
 
 def _empty_copy(array: mx.nd.NDArray, pinned: bool) -> mx.nd.NDArray:
-    """Allocate an array of the same shape and type in host memory."""
+    """Allocate an array in host memory with the shape and type of ``array``."""
     ctx = array.context
     if pinned and is_gpu(ctx):
-        with suppress(mx.base.MXNetError):  # pinned memory may be exhausted
+        with suppress(mx.base.MXNetError):  # Pinned memory may be exhausted.
             # cpu_pinned(0) would create a CUDA context on GPU 0, so use the index of this GPU.
             return mx.nd.empty(array.shape, ctx=mx.cpu_pinned(ctx.device_id), dtype=array.dtype)
     return mx.nd.empty(array.shape, ctx=mx.cpu(), dtype=array.dtype)
@@ -60,7 +60,7 @@ def _empty_copy(array: mx.nd.NDArray, pinned: bool) -> mx.nd.NDArray:
 
 @contextmanager
 def in_host_memory(arrays: Mapping[str, mx.nd.NDArray]) -> Iterator[dict[str, mx.nd.NDArray]]:
-    """Yield copies of the arrays in host memory by name; copy them back at the end."""
+    """Yield copies of the arrays in host memory by name; copy them to the device at the end."""
     copies = HostCopies(list(arrays.values()))
     copies.copy_from_device()
     yield dict(zip(arrays, copies.copies, strict=True))
@@ -77,7 +77,7 @@ class HostTrainer(mx.gluon.Trainer):
     optimizer
         Optimizer, which runs on that device.
     size
-        Number of ranks; ``update`` divides the gradients by it and by the batch size.
+        Number of ranks; ``update`` divides the gradients by this number and by the batch size.
     sum_in_place
         Function that replaces each array of a list in host memory by its sum over the ranks.
     """
@@ -95,7 +95,7 @@ class HostTrainer(mx.gluon.Trainer):
         self._gradients: HostCopies | None = None
 
     def _allreduce_grads(self) -> None:
-        if self._gradients is None:  # MXNet never reallocates gradients, so allocate once
+        if self._gradients is None:  # gradients are never reallocated, so allocate copies once
             trained = [p for p in self._params if p.grad_req != "null"]
             self._gradients = HostCopies([p.list_grad()[0] for p in trained], pinned=True)
         self._gradients.copy_from_device()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detection of a launcher that has ended.
+"""Detect that the launcher of a rank has ended.
 
 On the host of the launcher, `Lifeline` reads /proc: it watches every process between the rank and
 its launcher, and checks that the launcher's output pipe still has a reader.  On other hosts, and
-under a scheduler, it connects to Horovod's rendezvous server; a refused connection means that the
-launcher has ended.
+under a scheduler, `Lifeline` connects to Horovod's rendezvous server.  A refused connection means
+that the launcher has ended.
 
 The module uses the standard library only, so that the companion (launch/ranks/companion.py) starts
 within milliseconds.
@@ -30,23 +30,25 @@ LAUNCHERS = ("launch.local", "launch.hosts", "launch.slurm", "horovod.runner")
 """Prefixes of modules that start ranks when run with ``python -m``."""
 SERVERS = ("sshd", "slurmstepd", "orted", "prted", "mpirun", "prterun")
 """Prefixes of the names of programs that start ranks for a launcher on another host."""
-CONNECT_INTERVAL_S = 1.0  # seconds between two connections of a rank to the rendezvous server
-MAX_CONNECTIONS_PER_S = 256  # limit for the connections of all ranks to the rendezvous server
+CONNECT_INTERVAL_S = 1.0
+"""Seconds between two connections of a rank to the rendezvous server."""
+MAX_CONNECTIONS_PER_S = 256
+"""Maximum number of connections of all ranks together to the rendezvous server per second."""
 OUTPUT_CLOSED = "the reader of the output has closed its pipe"
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The processes between a rank and its launcher.
+    """Processes from the parent of a rank up to the launcher.
 
     Parameters
     ----------
     watched
-        (process id, start time) of each process, from the parent of the rank upwards.
+        Pairs (process id, start time), one per process, from the parent of the rank upwards.
     launcher
-        Process id of the launcher, the last entry of ``watched``; 0 if it runs on another host or
-        if there is none.
+        Process id of the launcher, the last entry of ``watched``; 0 if the launcher runs on another
+        host or if there is no launcher.
     """
 
     watched: tuple[tuple[int, str], ...]
@@ -57,14 +59,14 @@ class Chain:
 
     @classmethod
     def parse(cls, text: str) -> Chain:
-        """Parse the result of ``str(chain)``."""
+        """Parse a chain from the text that ``str(chain)`` returns."""
         launcher, *watched = text.split(",")
         pairs = (entry.split(":") for entry in watched)
         return cls(tuple((int(pid), start) for pid, start in pairs), int(launcher))
 
 
 def find_chain(rank: int) -> Chain:
-    """Find the launcher of a rank in /proc, and the processes between them.
+    """Find the launcher of a rank in /proc, and the processes between rank and launcher.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ class Lifeline:
     Parameters
     ----------
     chain
-        The processes between the rank and its launcher.
+        Processes from the parent of the rank up to the launcher.
     environment
         Environment variables of the rank, with the address of Horovod's rendezvous server.
     """
@@ -106,7 +108,7 @@ class Lifeline:
             ).start()
 
     def loss_reason(self) -> str:
-        """Return why the launcher counts as lost; "" while it exists."""
+        """Return why the launcher counts as ended; "" while it is still running."""
         for pid, started in self._watched:
             if read_start_time(pid) != started:
                 return f"process {pid}, which started this rank, has ended"
@@ -134,7 +136,7 @@ class Lifeline:
 
 
 def list_ancestors(pid: int) -> list[int]:
-    """Return the parent of a process, its parent and so on, without process 1."""
+    """Return the process ids of the ancestors of a process, its parent first, without process 1."""
     found: list[int] = []
     while True:
         fields = _stat(pid)
@@ -158,7 +160,7 @@ def lacks_reader(pid: int) -> bool:
             return False
         descriptor = os.open(output, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        return error.errno == errno.ENXIO  # a named pipe without a reader
+        return error.errno == errno.ENXIO  # ENXIO: a named pipe without a reader
     try:
         poll = select.poll()
         poll.register(descriptor, 0)
@@ -180,7 +182,8 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
     number
         Number of the signal.
     parent
-        Process id of the parent before the fork; if it has already ended, the signal is sent now.
+        Process id of the parent before the fork.  If the parent has already ended, the signal is
+        sent immediately.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if parent is not None and os.getppid() != parent:
@@ -190,7 +193,8 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
 def kill_forks_at_exit() -> None:
     """Make the kernel kill every forked child when this process ends.
 
-    Otherwise the worker processes of a loader would wait for work for ever after a SIGKILL.
+    Otherwise, after a SIGKILL of this process, the worker processes of its loader would wait for
+    work for ever.
     """
     os.register_at_fork(after_in_child=end_with_parent)
 
@@ -207,11 +211,14 @@ def _name(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name, which may contain spaces."""
+    """Return the fields of /proc/PID/stat that follow the process name.
+
+    The name may contain spaces, so the text cannot be split at spaces from its start.
+    """
     return _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
 
 
 def _read(pid: int, name: str) -> bytes:
-    with contextlib.suppress(OSError):  # the process has ended
+    with contextlib.suppress(OSError):  # the process may have ended
         return Path(f"/proc/{pid}/{name}").read_bytes()
     return b""

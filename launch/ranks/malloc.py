@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""glibc settings for large arrays.
+"""Configure glibc's malloc for large arrays.
 
 MXNet has no memory pool for the CPU: it allocates every array with malloc.  glibc returns large
 blocks to the kernel when they are freed, so the next array causes page faults and the kernel zeroes
-each page again.  For a batch of images this takes longer than writing the images.
+each page again.  For a batch of images these page faults take longer than writing the images.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 def keep_memory() -> bool:
     """Configure glibc to reuse freed memory instead of returning it to the kernel.
 
-    The process then never shrinks.  All threads share one arena, because arenas of threads are
-    limited to 64 MiB.  Call the function before any thread starts.
+    The memory of the process then never shrinks.  All threads share one arena, because arenas of
+    threads are limited to 64 MiB.  Call the function before any thread starts.
 
     Outputs
     -------
-    Whether the settings changed.  They stay if the user has set MALLOC_ variables or if the C
-    library is not glibc.
+    True if the settings were changed.  They are not changed if the user has set environment
+    variables MALLOC_* or if the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):

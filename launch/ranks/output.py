@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Redirection of the output of a rank through a companion process.
+"""Redirect the output of a rank through a companion process.
 
-`attach_companion` starts the companion (launch/ranks/companion.py).  It receives everything that
-the rank and its libraries write, appends it to train.log and forwards it to the original output.
+`attach_companion` starts the companion (launch/ranks/companion.py).  The companion receives all
+output of the rank and its libraries, appends the output to train.log and forwards the output to the
+original standard output and error.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from launch.ranks.companion import LAUNCHER_ENCODING_VARIABLE
 from launch.ranks.lifeline import find_chain
 
 COMPANION = Path(__file__).with_name("companion.py")
-COMPANION_TIMEOUT_S = 6.0  # seconds; longer than the companion's FLUSH_TIMEOUT_S
+COMPANION_TIMEOUT_S = 6.0  # seconds to wait for the companion; more than its FLUSH_TIMEOUT_S
 
 
 class Output:
-    """Standard output and error of this process while they pass through its companion.
+    """Standard output and error of this process, redirected through its companion process.
 
     Parameters
     ----------
     process
-        The companion.
+        The companion process.
     control
         File descriptor of the control pipe to the companion.
     originals
@@ -40,8 +41,8 @@ class Output:
         atexit.register(self.close)
 
     def log_to(self, folder: Path) -> None:
-        """Write the log to a run folder from now on; the earlier output moves there."""
-        with contextlib.suppress(BrokenPipeError):  # the companion was killed
+        """Write the log to a run folder from now on, and move the earlier output there."""
+        with contextlib.suppress(BrokenPipeError):  # the companion may have been killed
             os.write(self._control, os.fsencode(folder.absolute()) + b"\0")
 
     def close(self) -> None:
@@ -59,10 +60,10 @@ class Output:
 
 
 def attach_companion() -> Output | None:
-    """Redirect the output of this process through a companion; None if it cannot be started.
+    """Redirect the output of this process through a companion process.
 
-    The companion also ends this process when its launcher ends.  Call the function early, before
-    any thread starts.
+    Return None if the companion cannot be started.  The companion also ends this process when the
+    launcher ends.  Call the function early, before any thread starts.
     """
     if sys.getfilesystemencoding() != "utf-8":
         # File names and YAML files are UTF-8, and other locales would raise UnicodeEncodeError.
@@ -78,12 +79,12 @@ def attach_companion() -> Output | None:
             [sys.executable, "-S", COMPANION, *map(str, (os.getpid(), *reading, chain))],
             stdin=subprocess.DEVNULL,
             pass_fds=reading,
-            start_new_session=True,  # signals to the process group of the rank must not reach it
+            start_new_session=True,  # signals to the rank's group do not reach the companion
         )
     except OSError as error:
         for descriptor in (*reading, *writing):
             os.close(descriptor)
-        print(f"run_train: no train.log is written, got {error.strerror}", file=sys.stderr)
+        print(f"run_train: train.log cannot be written, got {error.strerror}", file=sys.stderr)
         return None
     for descriptor in reading:
         os.close(descriptor)
@@ -96,7 +97,7 @@ def attach_companion() -> Output | None:
 
 
 def use_utf8() -> None:
-    """Encode standard output and error as UTF-8 in any locale; escape lone surrogates."""
+    """Encode standard output and error as UTF-8 in any locale; write lone surrogates as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Number of OpenMP threads of a rank.
+"""Set the number of OpenMP threads of a rank.
 
 MXNet, OpenBLAS and oneDNN read OMP_NUM_THREADS when they are loaded, so `share_cores` must run
 before mxnet is imported.
@@ -11,7 +11,7 @@ import os
 
 
 def share_cores() -> int:
-    """Set OMP_NUM_THREADS to the cores of this host divided by its ranks, and return it.
+    """Set OMP_NUM_THREADS to the cores of this host divided by its ranks; return its value.
 
     The number of ranks of this host is HOROVOD_LOCAL_SIZE, which horovodrun sets.  An
     OMP_NUM_THREADS that the user has set has precedence.

@@ -96,12 +96,13 @@ def test_a_checkpoint_restores_weights_and_momentum(saved):
 def test_pretrained_weights_are_loaded_where_shapes_match(saved):
     trained, folder = open_checkpoint(saved[1]), saved[1]
     model, notice = make(f"train.pretrained={folder}")
-    assert notice == f"starts from the weights of {folder}"
+    assert notice == f"the run starts from the weights of {folder}"
     expected = mx.nd.load(str(trained.folder / "head.params"))
     assert (weights(model)["head.weight"] == expected["weight"].asnumpy()).all()
     model, notice = make(f"train.pretrained={folder}", "data.num_classes=11")
     assert (
-        notice == f"starts from the weights of {folder}; initialised randomly: weight of the head"
+        notice
+        == f"the run starts from the weights of {folder}; initialised randomly: weight of the head"
     )
     first = next(name for name in model.parameters if name.endswith("weight"))
     stored = mx.nd.load(str(trained.folder / "net.params"))

@@ -13,7 +13,7 @@ TRIPLETS = ("data.batch_size=6", "data.images_per_person=3", "head.name=triplet"
 BLOCKS = (*TRIPLETS, "head.mining=blocks", "data.bag=18")
 BAG_MARGIN = (
     "data.bag: mines triplets with the full margin, got train.margin_start or train.margin_warmup "
-    "above 0; remove both"
+    "above 0; remove both keys"
 )
 
 # Violated rule: overrides, ranks, GPUs, start of the message (heads/ has its own messages).
@@ -28,7 +28,7 @@ PROBLEMS = {
         ["optim.fused_centres=true"],
         2,
         0,
-        "optim.fused_centres: requires a single rank, got 2 ranks; set it to false",
+        "optim.fused_centres: requires one rank, got 2; set optim.fused_centres=false",
     ),
     "pairs without groups": (
         ["head.name=triplet"],

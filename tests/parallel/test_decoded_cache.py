@@ -151,7 +151,7 @@ def test_two_ranks_refuse_a_record_set_larger_than_the_cache(tiny_records, own_f
         "got 1; raise it, or set it to 0"
     ) in ended.rank_output, ended.everything
     assert "Traceback" not in ended.stderr
-    assert ended.stdout.count("removed 3 MiB of decoded images of killed runs") == 1
+    assert ended.stdout.count("removed 3 MiB of decoded images that killed runs left") == 1
     assert caches(memory) == set()
 
 

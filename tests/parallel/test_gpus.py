@@ -30,7 +30,8 @@ def test_fewer_gpus_than_ranks_are_refused(tiny_records, make_driver, tmp_path):
     program = [HERE / "fake_gpus.py", make_driver(86), 1, "--cfg", cfg]
     refused = run(2, [*program, "run.device=gpu"])
     check_refusal(
-        refused, r"run\.device: 'gpu' requires one GPU per rank of this host \(2\), got 1; use"
+        refused,
+        r"run\.device: 'gpu' requires a GPU for each of the 2 ranks on this host, got 1; use",
     )
     # "auto" must not fall back to the CPU, which would be far too slow.
     refused = run(2, [*program, "run.device=auto"])

@@ -167,18 +167,18 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"data": {"loader": "dali"}},
-            "data.records: required: a folder with train.rec, train.idx and property, or a .rec "
-            "file",
+            "data.records: required, got none; name a folder with train.rec, train.idx and "
+            "property, or a .rec file",
         ),
         ({"data": {"batch_size": 0}}, "data.batch_size: must be a whole number from 1, got 0"),
         (
             {"data": {"records": ["a", "b"], "num_classes": 5}},
             "data.num_classes: must be 0 for several record sets, got 5 for 2 sets; write the "
-            "number into the property file of each set",
+            "number of classes into the property file of each set",
         ),
         (
             {"data": {"records": ["a", "b"], "num_classes": 0, "reader": "window"}},
-            "data.reader: 'window' reads one record set, got 2; merge them with "
+            "data.reader: 'window' reads one record set, got 2; merge the sets with "
             "tools/shuffle_records.py, or use data.reader=random",
         ),
         (
@@ -188,7 +188,8 @@ def test_a_saved_configuration_loads_unchanged():
         *(
             (
                 {"data": {"jpeg_quality": value}},
-                f"data.jpeg_quality: must be [lowest, highest] within 1 to 100, got {value}",
+                f"data.jpeg_quality: must be [lowest, highest] within 1 to 100, got {value}; "
+                "write [2, 20]",
             )
             for value in ([20, 2], [50], [1, 2, 3])
         ),
@@ -211,7 +212,8 @@ def test_a_saved_configuration_loads_unchanged():
             for data, sentence in (
                 (
                     {"images_per_person": 1},
-                    "images_per_person: must be 0 (off) or at least 2, got 1; 4 is usual",
+                    "images_per_person: must be 0 (off) or at least 2, got 1; 4 images per person "
+                    "is usual",
                 ),
                 (
                     {"images_per_person": 4},
@@ -226,12 +228,17 @@ def test_a_saved_configuration_loads_unchanged():
                 (
                     {"images_per_person": 5, "loader": "synthetic"},
                     "images_per_person: requires record files, got 5 with data.loader=synthetic; "
-                    "set it to 0",
+                    "set data.images_per_person=0",
                 ),
-                ({"bag": 60}, "bag: requires data.images_per_person, got 0; 5 is usual"),
+                (
+                    {"bag": 60},
+                    "bag: requires data.images_per_person above 0, got 0; 5 images per person is "
+                    "usual",
+                ),
                 (
                     {"images_per_person": 5, "bag": 100},
-                    "bag: must be a multiple of data.batch_size, got 100; 7200 is usual",
+                    "bag: must be a multiple of data.batch_size, got 100; a bag of 7200 images is "
+                    "usual",
                 ),
                 (
                     {"images_per_person": 5, "bag": 100, "batch_size": 10},
@@ -303,7 +310,7 @@ def test_environment_variables_are_expanded(monkeypatch):
     assert config.eval.sets == ["/faces/lfw.bin"]
     assert problems(data={"records": "${NO_SUCH_FOLDER}/x"}) == [
         "data.records: the environment variable NO_SUCH_FOLDER is not set, got "
-        "'${NO_SUCH_FOLDER}/x'; run as NO_SUCH_FOLDER=... horovodrun ..."
+        "'${NO_SUCH_FOLDER}/x'; set it in the command: NO_SUCH_FOLDER=... horovodrun ..."
     ]
 
 

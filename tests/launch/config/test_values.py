@@ -65,8 +65,8 @@ def test_valid_values_are_converted(annotation, value, expected):
             str,
             "${NO_A}${NO_B}",
             [
-                f"a.b: the environment variable {name} is not set, got '${{NO_A}}{rest}'; run as "
-                f"{name}=... horovodrun ..."
+                f"a.b: the environment variable {name} is not set, got '${{NO_A}}{rest}'; set it "
+                f"in the command: {name}=... horovodrun ..."
                 for name, rest in (("NO_A", "${NO_B}"), ("NO_B", "${NO_B}"))
             ],
         ),

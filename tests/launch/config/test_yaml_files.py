@@ -43,7 +43,7 @@ def test_an_unknown_name_lists_all_configurations(configs):
     with pytest.raises(ConfigError) as caught:
         find_config("three.yaml")
     assert str(caught.value) == (
-        "--cfg: no such file, got 'three.yaml'; give a path or one of configs/: more/two.yaml, "
+        "--cfg: no such file, got 'three.yaml'; give a path or a name in configs/: more/two.yaml, "
         "one.yaml"
     )
     assert all(find_config(name).is_file() for name in config_names())

@@ -57,7 +57,9 @@ def test_the_driver_reports_names_and_capabilities(use_driver):
     assert driver.count() == 2
     assert driver.gpu(0) == gpu.Gpu("Fake GPU 0", (6, 1))
     assert str(driver.gpu(1)) == "Fake GPU 1 with compute capability 8.9"
-    with pytest.raises(ConfigError, match=r"does not report GPU 2, got 2 GPUs from it; check"):
+    with pytest.raises(
+        ConfigError, match=r"does not report GPU 2, got 2 GPUs from the driver; check"
+    ):
         driver.gpu(2)
 
 
@@ -98,7 +100,7 @@ def test_the_fusion_setting_of_the_user_has_precedence(use_driver, from_wheel, f
     monkeypatch.setenv(gpu.FUSION_VARIABLE, "1")
     message = gpu.require_supported_gpu(0)
     assert message.endswith(
-        " and MXNET_USE_FUSION=1, with which the first step fails; set MXNET_USE_FUSION=0, or "
+        " and MXNET_USE_FUSION=1; the first training step will fail; set MXNET_USE_FUSION=0, or "
         "install driver 520.61.05 or newer"
     )
     assert fusion() == "1"
@@ -121,15 +123,15 @@ def test_fewer_gpus_than_ranks_are_refused_on_every_rank(gpus, seen, ranks):
             gpu.choose_device("auto", gpus, rank, ranks)
         assert str(caught.value) == (
             f"run.device: 'auto' requires one GPU per rank, got {ranks} ranks and {seen} on this "
-            f"host; start {gpus} (-np {gpus}), or use run.device=cpu; under Slurm request GPUs per "
-            "node, so that every task sees all of them"
+            f"host; start at most {gpus} of the ranks (-np {gpus}), or use run.device=cpu; under "
+            "Slurm request GPUs per node, so that every task sees all GPUs of its node"
         )
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_missing_gpus_are_refused(gpus):
     with pytest.raises(
-        ConfigError, match=rf"requires one GPU per rank of this host \(2\), got {gpus}; "
+        ConfigError, match=f"requires a GPU for each of the 2 ranks on this host, got {gpus}; "
     ):
         gpu.choose_device("gpu", gpus, 0, 2)
 
@@ -157,7 +159,7 @@ def test_a_notice_explains_why_the_cpu_is_used(
     assert gpu.choose_device("auto", 0, 0, 2) == (
         False,
         f"device: this process uses the CPU, because mxnet-cu112 1.9.1 sees no GPU ({seen}); check "
-        "nvidia-smi and CUDA_VISIBLE_DEVICES, or choose the CPU explicitly",
+        "nvidia-smi and CUDA_VISIBLE_DEVICES, or choose the CPU explicitly to hide this notice",
     )
 
 

@@ -51,8 +51,8 @@ def test_unsupported_gpus_are_reported_with_their_indices(check):
     code, lines, trained = check(90, 80, 90, 37)
     assert code == 0
     assert lines[:-1] == [
-        f"gpu_check: GPU {i}: MXNet has no machine code for it, got Fake GPU {i} with compute "
-        f'capability {capability}; see "Which GPUs" in docs/gpu.md'
+        f"gpu_check: GPU {i}: MXNet has no machine code for this model, got Fake GPU {i} with "
+        f'compute capability {capability}; see "Which GPUs" in docs/gpu.md'
         for i, capability in ((0, "9.0"), (2, "9.0"), (3, "3.7"))
     ]
     assert lines[-1].startswith("mxnet 1.9.1: CUDA, CUDNN, NCCL on; num_gpus 4; trained a step on ")

@@ -85,7 +85,7 @@ def test_a_loopback_host_name_is_refused_for_several_hosts(address, monkeypatch)
         connect()
     assert str(caught.value) == (
         "launch: the name of this host must resolve to an address that other hosts can reach, "
-        f"got {address} for 'gpu1'; change the address of gpu1 in its /etc/hosts"
+        f"got {address} for 'gpu1'; change the address of gpu1 in /etc/hosts"
     )
 
 
