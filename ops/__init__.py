@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused operators for MXNet, compiled functions for loaders, and the choice to use them.
+"""Fused operators for MXNet, compiled functions for data loaders, and the choice to use them.
 
-Every fused operator has a plain Gluon twin with the same parameters and the same results up to
-rounding.  ops/choice.py makes the choice; ops/layers.py has the network layers that follow it.
+Every fused operator has a plain Gluon equivalent with the same parameters and, up to rounding, the
+same results.  ops/choice.py chooses fused or plain operators for the process.  ops/layers.py
+contains the network layers that use the chosen operators.
 """
 
 from ops.choice import (

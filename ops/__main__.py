@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command that compiles the operators and prints the path of the library:  python -m ops"""
+"""Compile the operators and print the path of the library.  Command: python -m ops"""
 
 import sys
 

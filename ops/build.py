@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compilation of the operators:  python -m ops
+"""Compile the operators to a shared library.  Command: python -m ops
 
-Set-up compiles them; after a change of the sources, the first use compiles them again.
+The set-up of the project compiles the operators.  After a change of the sources, the first use of
+the operators compiles them again.
 
 The library is in ``sys.prefix``/lib/face_ops.  Its name is a checksum of the sources, the compiler
-options and the MXNet version, so a change of any of them causes a new build.  It contains every
-instruction level and chooses one at run time (ops/native/dispatch.cc).  If MXNet supports CUDA and
-nvcc is available, it also contains the GPU operators.
+options and the MXNet version, so a change of any of these causes a new build.  The library contains
+code for every CPU instruction level and chooses a level at run time (ops/native/dispatch.cc).  If
+MXNet supports CUDA and nvcc is available, the library also contains the GPU operators.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ LEVELS = {
     "avx2": ["-mavx2", "-mfma", "-mbmi2"],
     "baseline": [],
 }
-# No option may allow a different order of sums: a level must give the same results in every build.
+# No option may let the compiler change the order of sums: the code of one instruction level must
+# return the same results in every build.
 OPTIONS = [
     "-fno-gnu-unique",
     "-std=c++17",
@@ -59,10 +61,11 @@ class BuildError(RuntimeError):
 
 
 def library() -> Path:
-    """Return the path of the library of these sources, whether or not it exists.
+    """Return the path of the library for the current sources, whether or not the file exists.
 
-    A name that ends in "-gpu" means that the library contains the GPU operators.  Such a library
-    is also used without nvcc: the build of a container image may have compiled it.
+    A file name that ends in "-gpu.so" means that the library contains the GPU operators.  Such a
+    library is used even if nvcc is missing, because the build of a container image may have
+    compiled it.
     """
     digest = hashlib.sha256()
     for source in sorted(p for p in NATIVE.rglob("*.*") if "__pycache__" not in p.parts):
@@ -74,12 +77,12 @@ def library() -> Path:
 
 
 def compile_library() -> Path:
-    """Compile the library unless it exists; return its path.
+    """Compile the library, unless its file exists already; return its path.
 
     Raises
     ------
     BuildError
-        If there is no C++ compiler, it fails, or the folder is not writable.
+        If there is no C++ compiler, a compiler fails, or the library's folder is not writable.
     """
     path = library()
     if path.is_file():
@@ -87,14 +90,15 @@ def compile_library() -> Path:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise BuildError(
-            f"ops: no C++ compiler found, got {os.environ.get('CXX', 'g++')!r}; install it "
-            "(apt-get install g++) and run python -m ops"
+            f"ops: no C++ compiler found, got {os.environ.get('CXX', 'g++')!r}; install "
+            "g++ (apt-get install g++) and run python -m ops"
         )
     mxnet = Path(mx.__file__).parent
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.parent / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # ranks start at the same time; one compiles
+            # All ranks start at the same time.  One compiles, and the other ranks wait here.
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if path.is_file():
                 return path
             with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
@@ -102,8 +106,8 @@ def compile_library() -> Path:
                 os.replace(Path(scratch) / "ops.so", path)
     except OSError as error:
         raise BuildError(
-            f"ops: {path.parent} must be writable, got: {error.strerror}; change its "
-            "permissions or free disk space"
+            f"ops: the folder {path.parent} must be writable, got: {error.strerror}; change the "
+            "folder's permissions or free disk space"
         ) from None
     for old in path.parent.glob("*.so"):
         if old != path:
@@ -139,7 +143,7 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
             first = next((line for line in lines if "error" in line), "no message")
             raise BuildError(
                 f"ops: the operators do not compile, got: {first}; check that {compiler} supports "
-                f"C++17 ({arguments[-1]})"
+                f"C++17 (it failed at {arguments[-1]})"
             )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -149,8 +153,8 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
             for target, arguments in zip(objects, jobs.values(), strict=True)
         ]
         list(pool.map(run, commands))
-    # -Bsymbolic: Horovod loads libmxnet with global symbols, and its instances of standard library
-    # templates have another ABI. The library must use its own instances.
+    # -Bsymbolic: Horovod loads libmxnet with global symbols, and libmxnet's instances of standard
+    # library templates have another ABI.  The library of operators must use its own instances.
     if toolkit is None:
         run(["-shared", "-Wl,-Bsymbolic", "-o", str(scratch / "ops.so"), *map(str, objects)])
         return
@@ -172,7 +176,7 @@ def _mxnet() -> tuple[str, str]:
 
 @cache
 def _toolkit() -> nvcc.Toolkit | None:
-    """Return the CUDA toolkit; None if there is none or MXNet does not support CUDA."""
+    """Return the nvcc to use; None if no nvcc works or MXNet does not support CUDA."""
     if not mx.runtime.Features().is_enabled("CUDA"):
         return None
     try:

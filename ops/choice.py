@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Process-wide choice between fused and plain operators.
 
-Call ``use`` before the first call of a network; without it the operators are plain.  Blocks query
-the choice with ``fused``, ``fused_scores`` and ``for_gpu``.
+Call ``use`` before the first call of a network.  Without a call of ``use`` the operators are plain.
+Network blocks query the choice with ``fused``, ``fused_scores`` and ``for_gpu``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ CHOICES = ("auto", "native", "plain")
 
 @dataclass
 class State:
-    """Operators that this process uses; ``use`` changes them."""
+    """Choice of operators of this process; the function ``use`` sets it."""
 
     device: str = "cpu"
-    """Type of the device that computes: "cpu" or "gpu"."""
+    """Type of the device on which the network computes: "cpu" or "gpu"."""
     fused_device: str = ""
     """Type of the device whose fused operators are in use; empty for plain operators."""
     loader_kernels: LoaderKernels | None = None
-    """Functions for data loaders; they run on the CPU for every device."""
+    """Compiled functions for data loaders, which run on the CPU even if the network computes on a
+    GPU; None if the operators are plain."""
     loaded: bool = False
-    """True after MXNet has loaded the library, which it can do only once."""
+    """True after MXNet has loaded the library; MXNet can load a library only once."""
     guard: Guard | None = None
-    """Guard of the process; a process has one SIGBUS handler."""
+    """SIGBUS handler of the process, which can have only one; None before ``guard()`` is called."""
 
 
 state = State()
@@ -43,15 +44,16 @@ class OperatorError(ValueError):
 
 
 def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
-    """Choose the operators of this process; return a sentence for the log.
+    """Choose the operators of this process; return a sentence for the log, which may be empty.
 
     Parameters
     ----------
     choice
-        "native" uses the fused operators or raises; "plain" uses Gluon's operators; "auto" uses
-        the fused operators on a CPU if they are available, and plain ones on a GPU.
+        "native" uses the fused operators, and raises an error if they are not available.  "plain"
+        uses Gluon's operators.  "auto" uses the fused operators on a CPU if they are available,
+        and plain operators on a GPU.
     device
-        Type of the device that computes, "cpu" or "gpu".
+        Type of the device on which the network computes, "cpu" or "gpu".
     device_id
         Number of the GPU to check, as in ``mx.gpu(number)``.
 
@@ -79,9 +81,9 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     except build.BuildError as error:
         if choice == "native":
             raise OperatorError(str(error)) from None
-        if device != "cpu":  # "auto" uses plain operators on a GPU anyway
-            return f"native JPEG decoder not compiled; DALI decodes all images: {error}"
-        return f"operators plain (slower): {error}"
+        if device != "cpu":  # on a GPU "auto" uses plain operators, with or without a library
+            return f"native JPEG decoder not compiled, so DALI decodes all images: {error}"
+        return f"fused operators not compiled, so the slower plain operators are used: {error}"
     state.fused_device = device
     compiled.face_ops_level.restype = ctypes.c_char_p
     level = "gpu" if device == "gpu" else compiled.face_ops_level().decode()
@@ -106,12 +108,15 @@ def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
 
 
 def loader_kernels() -> LoaderKernels | None:
-    """Return the compiled functions for loaders; None if the operators are plain."""
+    """Return the compiled functions for data loaders; None if the operators are plain."""
     return state.loader_kernels
 
 
 def compiled() -> LoaderKernels | None:
-    """Return the functions for loaders, also for plain operators; None if not compiled."""
+    """Return the compiled functions for data loaders, even if the operators are plain.
+
+    Compiles the library if necessary.  Returns None if it cannot be compiled.
+    """
     try:
         return state.loader_kernels or LoaderKernels(ctypes.CDLL(str(build.compile_library())))
     except build.BuildError:
@@ -119,9 +124,9 @@ def compiled() -> LoaderKernels | None:
 
 
 def guard() -> Guard | None:
-    """Return the guard of reads of mapped files, also for plain operators.
+    """Return the guard against failed reads of mapped files, even if the operators are plain.
 
-    It is None if the library is not compiled or the SIGBUS handler cannot be installed.
+    Returns None if the library is not compiled or the SIGBUS handler cannot be installed.
     """
     if state.guard is None:
         path = build.library()
@@ -132,16 +137,16 @@ def guard() -> Guard | None:
 
 
 def fused() -> bool:
-    """Return whether training uses fused operators."""
+    """Return whether training uses the fused operators, on a CPU or a GPU."""
     return bool(state.fused_device)
 
 
 def for_gpu() -> bool:
     """Return whether the block that is being traced or called computes on a GPU.
 
-    That is so if ``use`` chose a GPU or if the current context is a GPU.  Gluon sets the current
-    context to the device of a block's input before it calls or traces the block.  So a network
-    gets the operators for its device without a call of ``use``.
+    The result is True if ``use`` chose a GPU or if the current context is a GPU.  Gluon sets the
+    current context to the device of a block's input before it calls or traces the block.
+    Therefore a network gets the operators for its device even without a call of ``use``.
     """
     return "gpu" in (state.device, context.current_context().device_type)
 
@@ -149,7 +154,8 @@ def for_gpu() -> bool:
 def fused_scores() -> bool:
     """Return whether training uses the fused operators that exist only for a CPU.
 
-    They are the convolutions, and the margin softmax of scores other than scaled cosines.
+    These operators are the convolutions, and the margin softmax of scores other than scaled
+    cosines.
     """
     return state.fused_device == "cpu"
 
@@ -157,12 +163,12 @@ def fused_scores() -> bool:
 def refuse_add(where: str, *parameters: gluon.Parameter) -> None:
     """Raise OperatorError if a parameter has ``grad_req="add"``.
 
-    MXNet does not pass grad_req to external operators, so the result would be silently wrong.
+    MXNet does not pass grad_req to external operators, so the gradient would be silently wrong.
 
     Parameters
     ----------
     where
-        Start of the message, such as the name of the layer.
+        First words of the error message, such as the name of the layer.
     """
     for parameter in parameters:
         if parameter.grad_req == "add":

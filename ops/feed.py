@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python interface of the compiled functions that a loader calls once per batch.
+"""Python interface of the compiled functions that a data loader calls once per batch.
 
 The functions are in ops/native/feed.cc.  ctypes releases the GIL during each call, so several
 threads can work on one batch.  ``ops.loader_kernels`` returns a ``LoaderKernels`` if the library is
@@ -33,12 +33,12 @@ _SIGNATURES = {
 
 
 class LoaderKernels:
-    """Compiled functions for loaders.
+    """Compiled functions for data loaders, called through ctypes.
 
     Parameters
     ----------
     library
-        The loaded library of operators.
+        The library of operators, loaded with ctypes.
     """
 
     def __init__(self, library: ctypes.CDLL):
@@ -52,18 +52,18 @@ class LoaderKernels:
         return JpegDecoder(self._library, threads)
 
     def find_images(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the memory addresses and the sizes in bytes of the images of some records.
+        """Find the encoded images of B records; return their memory addresses and sizes in bytes.
 
         Parameters
         ----------
         data
             Mapped bytes of a .rec file, uint8 (n,).
         offsets
-            Offsets of the records in bytes, int64 (B,).
+            Offsets of the records in the file, in bytes, int64 (B,).
 
         Outputs
         -------
-        Addresses int64 (B,) and sizes int64 (B,).  The size is -1 if there is no complete record at
+        Addresses, int64 (B,), and sizes, int64 (B,).  A size is -1 if no complete record begins at
         the offset, and -2 if the record is split into parts.
         """
         offsets = np.ascontiguousarray(offsets, dtype=np.int64)
@@ -79,9 +79,9 @@ class LoaderKernels:
         return addresses, sizes
 
     def find_turned(self, addresses: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Return which images have an Exif orientation of 2 to 8, bool (B,).
+        """Return which of B images have an Exif orientation of 2 to 8, as bool (B,).
 
-        It gives the same results as ``encoded_images.may_turn``.
+        The results are the same as those of ``encoded_images.may_turn``.
 
         Parameters
         ----------
@@ -98,7 +98,8 @@ class LoaderKernels:
         """Return whether the Huffman codes of a JPEG end before its last pixels.
 
         The function reads the codes up to an end-of-image marker and decodes no pixels.  It returns
-        False for formats that the compiled decoder does not support.  It ignores Exif.
+        False for formats that the compiled decoder does not support.  It also checks JPEGs that
+        Exif turns.
 
         Parameters
         ----------
@@ -110,9 +111,10 @@ class LoaderKernels:
         return bool(self._library.face_jpeg_cut_off(data.ctypes.data, data.size))
 
     def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
-        """Copy images to the rows of an array and append an end-of-image marker to each.
+        """Copy B encoded images to the rows of an array, and append an end-of-image marker to each.
 
-        Returns the number of JPEGs that lacked this marker.  Zeros after the marker are allowed.
+        Returns the number of JPEGs that did not end with this marker before.  Zeros after the
+        marker are allowed.
 
         Parameters
         ----------
@@ -124,24 +126,25 @@ class LoaderKernels:
         row_bytes = sizes.max() + 2
         if rows.strides[1] != 1 or rows.shape[1] < row_bytes or len(rows) != len(sizes):
             raise ValueError(
-                f"feed.gather: rows do not fit, got {rows.shape}; give {len(sizes)} contiguous "
-                f"rows of {row_bytes} bytes or more"
+                f"feed.gather: the array `rows` cannot hold the images, got shape {rows.shape}; "
+                f"give {len(sizes)} contiguous rows of {row_bytes} bytes or more"
             )
         return self._library.face_gather(
             addresses.ctypes.data, sizes.ctypes.data, len(sizes), rows.ctypes.data, rows.strides[0]
         )
 
     def window_order(self, count: int, length: int, window: int, seed: int) -> np.ndarray:
-        """Return the order in which DALI's ``fn.readers.mxnet`` reads a shard.
+        """Return the order in which DALI's ``fn.readers.mxnet`` delivers the records of a shard.
 
         Parameters
         ----------
         count
             Number of records in the shard.
         length
-            Number of records to order, at most ``count``.
+            Number of records to return, from the beginning of the order; at most ``count``.
         window, seed
-            The reader's ``initial_fill`` and ``seed``.  A window of 1 does not shuffle.
+            The arguments ``initial_fill`` and ``seed`` of DALI's reader.  A window of 1 means no
+            shuffling.
 
         Outputs
         -------
@@ -157,7 +160,7 @@ class LoaderKernels:
         return order[:length]
 
     def read_ahead(self, data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
-        """Ask the kernel to read pages of a mapped file ahead.
+        """Ask the Linux kernel to read ranges of a mapped file into memory before their use.
 
         Parameters
         ----------
@@ -175,9 +178,10 @@ class LoaderKernels:
         )
 
     def pooled_array(self, shape: tuple[int, int, int, int]) -> int:
-        """Return the address of a new DLManagedTensor, float32, uninitialised, in pooled memory.
+        """Allocate a float32 array in pooled memory; return the address of its DLManagedTensor.
 
-        The first field of the DLManagedTensor is the address of the values.
+        The values are not initialised.  The first field of the DLManagedTensor is the address of
+        the values.
 
         Raises
         ------
@@ -187,8 +191,8 @@ class LoaderKernels:
         address = self._library.face_pooled_array(*shape)
         if not address:
             raise MemoryError(
-                f"feed.pooled_array: allocation failed, got no memory for float32 {shape}; lower "
-                "data.batch_size"
+                "feed.pooled_array: allocation failed, got no memory for a float32 array of shape "
+                f"{shape}; lower data.batch_size"
             )
         return address
 
@@ -203,20 +207,21 @@ class LoaderKernels:
         out: int,
         threads: int = 1,
     ) -> None:
-        """Mirror images, normalise them to (x - mean) / std, and write them as planes.
+        """Mirror B of N images, normalise them to (x - mean) / std, and write them as planes.
 
         Parameters
         ----------
         pixels
-            Address of the images, uint8 (N, H, W, 3).
+            Memory address of the pixels of N images, uint8 (N, H, W, 3).
         rows
-            Indices of the images to convert, int64 (B,).
+            Indices of the B images to convert, int64 (B,).
         mirror
             bool (B,): True to flip the image horizontally.
         image_size
             (H, W) in pixels.
         out
-            Address of the result, float32 (B, 3, H, W); multiples of 32 are faster.
+            Memory address of the result, float32 (B, 3, H, W).  An address that is a multiple of 32
+            makes the function faster.
         threads
             Number of threads.
         """
@@ -224,8 +229,8 @@ class LoaderKernels:
         mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
         if len(rows) != len(mirror):
             raise ValueError(
-                f"feed.normalise: rows and mirror differ in length, got {len(rows)} and "
-                f"{len(mirror)}; give one mirror value per row"
+                "feed.normalise: rows and mirror must have the same number of values, got "
+                f"{len(rows)} and {len(mirror)}; give one mirror value per row"
             )
         height, width = image_size
         self._library.face_normalise(

@@ -3,7 +3,7 @@
 
 The kernel sends SIGBUS to a thread that reads a mapped page beyond the end of a truncated file, or
 a page that the disk cannot read.  By default SIGBUS ends the process.  With a guard the thread
-reads zeros from that page to the end of the map, and the guard counts the fault.
+reads zeros from that page to the end of the mapping, and the guard counts the fault.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 class Guard:
     """SIGBUS handler for all threads of the process and for processes forked later.
 
-    Faults outside the watched files go to the previous handler.
+    Faults outside the watched files go to the SIGBUS handler that was installed before.
 
     Parameters
     ----------
     library
-        The compiled library of operators.
+        The library of operators, loaded with ctypes.
     """
 
     def __init__(self, library: ctypes.CDLL):
-        # PyDLL keeps the GIL. Every batch calls face_bus_faults, which only reads a counter; to
-        # release the GIL and wait for it again would take much longer than the call.
+        # PyDLL keeps the GIL during a call.  face_bus_faults is called for every batch and only
+        # reads a counter.  To release the GIL and take it again would cost much more time than the
+        # call.
         with_gil = ctypes.PyDLL(library._name)
         self._watch, self._faults = library.face_bus_watch, with_gil.face_bus_faults
         self._watch.restype, self._watch.argtypes = _INT, [_POINTER]
@@ -37,17 +38,18 @@ class Guard:
         self.works = bool(library.face_bus_begin())
 
     def watch(self, address: int) -> int | None:
-        """Watch the file mapped at an address, in all its maps.
+        """Guard every mapping of the file that is mapped at this address, and return its number.
 
-        Return the number of the file, or None if the guard cannot watch it.  All maps of a file
-        have the same number.
+        The number identifies the file in ``faults`` and is the same for all mappings of the file.
+        Returns None if the guard cannot watch the file.
         """
         number = int(self._watch(address))
         return None if number < 0 else number
 
     def faults(self, number: int) -> int:
-        """Return the number of failed reads of a watched file.
+        """Return how many reads of a watched file have failed.
 
-        The counter rises before any thread can read the zeros.
+        ``number`` is what ``watch`` returned for the file.  A failed read is counted before any
+        thread can read the zeros in place of the missing data.
         """
         return int(self._faults(number))

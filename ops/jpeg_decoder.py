@@ -3,9 +3,9 @@
 
 The decoder supports the JPEGs that face sets consist of: sequential, Huffman-coded, 8 bits (ITU-T
 T.81), grey or YCbCr, with chroma subsampled by 1 or 2 in each direction.  Its pixels are identical
-to those of libjpeg-turbo.  It skips other formats, images that Exif rotates and streams with any
-irregularity; the caller decodes those with another decoder.  It also reports streams that end
-before the last pixels.
+to those of libjpeg-turbo.  The decoder skips all other formats, images that Exif rotates, and
+streams with any irregularity.  The caller decodes skipped images with another decoder.  The decoder
+also reports streams that end before their last pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 __all__ = ["CUT_OFF", "Decoding", "JpegDecoder"]
 
 CUT_OFF = 2
-"""Value in ``Decoding.outcomes``: the codes of the image end before its last pixels."""
+"""Value in ``Decoding.outcomes`` for an image whose Huffman codes end before its last pixels."""
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 # fmt: off
@@ -39,21 +39,21 @@ _SIGNATURES = {
 
 
 class Decoding(NamedTuple):
-    """A job of the decoder."""
+    """A job of the decoder: the B images of one call of ``to_pixels`` or ``to_planes``."""
 
     number: int
     outcomes: np.ndarray
-    """uint8 (B,): 0 if the image is decoded, 1 if the decoder skipped it, CUT_OFF if its data is
-    incomplete.  Valid after ``JpegDecoder.wait``."""
+    """Outcome of each image, uint8 (B,): 0 if the image is decoded, 1 if the decoder skipped the
+    image, CUT_OFF if the data of the image is incomplete.  Valid after ``JpegDecoder.wait``."""
 
 
 class JpegDecoder:
-    """Decodes jobs of images in order; all threads share each job.
+    """Decodes JPEGs in jobs, one after another; all threads work on one job together.
 
     Parameters
     ----------
     library
-        The compiled library.
+        The library of operators, loaded with ctypes.
     threads
         Number of threads.
 
@@ -68,7 +68,7 @@ class JpegDecoder:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self._start, self._wait = library.face_decoder_start, library.face_decoder_wait
-        # Keeps the buffers of running jobs alive; the caller may already have been
+        # Keeps the buffers of running jobs alive, even if the caller has already been
         # garbage-collected.
         self._jobs: dict[int, list[Any]] = {}
         self._numbers = count()
@@ -76,13 +76,13 @@ class JpegDecoder:
         if not self._decoder:
             raise OSError(
                 f"data.threads: the system cannot create decoder threads, got 0 of {threads}; "
-                "raise its limit on processes"
+                "raise the limit on processes (ulimit -u)"
             )
         self._end = weakref.finalize(
             self, _end, library.face_decoder_end, self._decoder, self._jobs
         )
         # The owner must close the decoder before the process ends.  A finalizer at exit could free
-        # it while another thread waits in it.
+        # the decoder while another thread waits for a job.
         self._end.atexit = False
 
     def to_pixels(
@@ -93,27 +93,30 @@ class JpegDecoder:
         out: np.ndarray,
         source: Any,
     ) -> Decoding:
-        """Start to decode images to ``out``, uint8 (B, H, W, 3), contiguous.
+        """Start to decode B images to pixels, and return the job.
+
+        The pixels are written to ``out``, which is uint8 (B, H, W, 3) and contiguous.
 
         Parameters
         ----------
         addresses, sizes
-            Memory addresses and sizes in bytes of the encoded images, int64 (B,) and (B,).  The
-            decoder skips an image of 0 bytes.
+            Memory addresses and sizes in bytes of the encoded images, both int64 (B,).  The decoder
+            skips an image of 0 bytes.
         image_size
             (H, W) in pixels.  The decoder skips an image of another size.
         source
-            Object that owns the memory of the encoded images.
+            Object that owns the memory of the encoded images; the decoder keeps a reference to it
+            during the job.
         """
         if out.shape != (len(sizes), *image_size, 3) or out.dtype != np.uint8:
             raise ValueError(
-                f"decoder: out does not fit, got {out.dtype} {out.shape}; give uint8 "
-                f"{(len(sizes), *image_size, 3)}"
+                f"decoder: the array `out` does not fit the images, got {out.dtype} {out.shape}; "
+                f"give uint8 {(len(sizes), *image_size, 3)}"
             )
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ValueError(
-                f"decoder: out cannot be written, got strides {out.strides}; give a contiguous and "
-                "writeable array"
+                f"decoder: the array `out` cannot be written, got strides {out.strides}; give a "
+                "contiguous and writeable array"
             )
         pixels = out.ctypes.data
         return self._start_job(addresses, sizes, image_size, pixels=pixels, buffers=(source, out))
@@ -131,18 +134,21 @@ class JpegDecoder:
         source: Any,
         holder: Any,
     ) -> Decoding:
-        """Start to decode images, mirror them and normalise them to planes (x - mean) / std.
+        """Start to decode, mirror and normalise B images to planes, and return the job.
 
-        ``to_pixels`` documents the other parameters.
+        A value x of a pixel becomes (x - mean) / std.  ``to_pixels`` documents the parameters that
+        are missing below.
 
         Parameters
         ----------
         mirror
             bool (B,): True to flip the image horizontally.
         out
-            Address of the result, float32 (B, 3, H, W); multiples of 32 are faster.
+            Memory address of the result, float32 (B, 3, H, W).  An address that is a multiple of 32
+            makes the decoder faster.
         holder
-            Object that owns the memory of the result.
+            Object that owns the memory of the result; the decoder keeps a reference to it during
+            the job.
         """
         mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
         _check_length("mirror", mirror, len(sizes))
@@ -193,32 +199,33 @@ class JpegDecoder:
         if not job[0]:
             raise RuntimeError(
                 "decoder: cannot start a job, got a decoder that is closed or belongs to the "
-                "parent process; create a new one"
+                "parent process; create a new decoder"
             )
         return Decoding(number, outcomes)
 
     def wait(self, decoding: Decoding) -> np.ndarray:
-        """Wait for a job; return the indices of the images that are not decoded, int64 (n,).
+        """Wait for a job; return the indices of the images that were not decoded, int64 (n,).
 
         Raises
         ------
         KeyError
-            If this is the second call for the job, or the decoder is closed.
+            If ``wait`` was called for this job before, or the decoder is closed.
         RuntimeError
-            If another thread closes the decoder meanwhile.
+            If another thread closes the decoder during the wait.
         """
         job = self._jobs.pop(decoding.number)
         if not self._wait(self._decoder, job[0]):
             self._jobs[decoding.number] = job
             raise RuntimeError(
-                "decoder: a job is incomplete, got a decoder that was closed meanwhile; wait for "
-                "all jobs before close()"
+                "decoder: a job cannot finish, got a decoder that was closed during the job; wait "
+                "for all jobs before close()"
             )
         return np.flatnonzero(decoding.outcomes)
 
     def close(self) -> None:
-        """Stop the threads and drop unfinished jobs."""
-        # Calling the finalizer does nothing during interpreter exit, so call its function directly.
+        """Stop the decoder's threads and drop unfinished jobs."""
+        # A call of the finalizer does nothing while the interpreter exits, so call the finalizer's
+        # function directly.
         ending = self._end.detach()
         if ending:
             _, end, arguments, _ = ending
@@ -228,11 +235,11 @@ class JpegDecoder:
 def _check_length(name: str, array: np.ndarray, count: int) -> None:
     if len(array) != count:
         raise ValueError(
-            f"decoder: {name} has the wrong length, got {len(array)}; give one value for each of "
-            f"the {count} images"
+            f"decoder: {name} has the wrong number of values, got {len(array)}; give one value for "
+            f"each of the {count} images"
         )
 
 
 def _end(end: Callable[[int], None], decoder: int, jobs: dict[int, list[Any]]) -> None:
     end(decoder)
-    jobs.clear()  # after end(): no thread reads or writes the buffers now
+    jobs.clear()  # frees the buffers: after end() no thread reads or writes them

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network layers that choose between fused and plain operators.
 
-Each function takes the Gluon blocks that hold the parameters.  Its result equals that of the blocks
-called in sequence.  Only training uses the fused operators.
+Each function takes the Gluon blocks that hold the parameters, and returns the same result as a call
+of these blocks in sequence.  Only training uses the fused operators.
 
 The fused operators use the layout (B, C, H, W), but oneDNN's dense convolutions use a layout
 blocked by channels.  Between dense convolutions the layout conversions cost more time than the
-fusion saves, so such networks pass ``fused=False``.
+fusion saves, so networks of dense convolutions pass ``fused=False``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool = True) -> Any:
     """Apply PReLU with one slope per channel: max(x, 0) + alpha * min(x, 0).
 
-    It has three implementations:
+    There are three implementations:
 
     - Training with fused operators: ``face_prelu``.
     - GPU: MXNet's ``LeakyReLU(act_type="prelu")``, one kernel forward and one backward.  Its
@@ -33,20 +33,20 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
       (apache/mxnet, issue 10972).
     - CPU: ``alpha * x + (1 - alpha) * relu(x)``, with depthwise 1x1 convolutions as products.
       oneDNN vectorises the convolutions, their weight gradients, the ReLU and the sum, and keeps
-      its blocked layout between the convolutions before and after.  ``LeakyReLU`` on a CPU is not
-      vectorised and needs the plain layout.
+      its blocked layout from the convolution before PReLU to the convolution after.  ``LeakyReLU``
+      on a CPU is not vectorised and needs the plain layout (B, C, H, W).
 
     The CPU implementation is unsuitable for a GPU.  MXNet 1.9.1 passes every convolution to cuDNN
-    (src/operator/nn/convolution.cu): six calls with one group per channel and four times the memory
-    traffic.  From Ampere on cuDNN also rounds the products to TF32, a relative error of up to
-    4.9e-4 in a function that is otherwise exact.
+    (src/operator/nn/convolution.cu), which means six calls with one group per channel and four
+    times the memory traffic.  On Ampere and later GPUs, cuDNN also rounds the products to TF32,
+    which adds a relative error of up to 4.9e-4 to a function that is otherwise exact.
 
     Parameters
     ----------
     alpha
-        Values of the slopes, (C,).
+        Slope of each of the C channels, (C,).
     parameter
-        Parameter that holds the slopes.
+        Gluon parameter that holds the slopes.
     fused
         Whether a fused operator may be used.
     """
@@ -69,16 +69,16 @@ def batch_norm(
     plain: Callable[..., Any],
     fused: bool = True,
 ) -> Any:
-    """Apply batch normalisation.
+    """Apply batch normalisation, with the fused operator in training and with ``plain`` otherwise.
 
     Parameters
     ----------
     values
         Values of gamma, beta, running mean and running variance of ``norm``, (C,) each.
     norm
-        Block that holds these parameters.
+        Block that holds these four parameters.
     plain
-        ``plain(F, x, *values)`` computes the layer with plain operators.
+        Function ``plain(F, x, *values)`` that computes the layer with plain operators.
     fused
         Whether a fused operator may be used.
     """
@@ -117,12 +117,12 @@ def conv_norm_prelu(
 
 
 def _training() -> bool:
-    """Return whether the current graph is for training and uses fused operators."""
+    """Return whether the current call is for training and this process uses fused operators."""
     return autograd.is_training() and choice.fused()
 
 
 def _convolve(F: Any, x: Any, conv: nn.Conv2D, fused: bool) -> Any:
-    # The fused convolutions exist only for a CPU, like the margin softmax of arbitrary scores.
+    # ``fused_scores`` is True only on a CPU, and the fused convolutions exist only for a CPU.
     if fused and _training() and choice.fused_scores() and _is_pointwise(conv):
         choice.refuse_add("convolution", conv.weight)
         return F.face_pointwise(x, _values(F, x, conv.weight))
@@ -154,5 +154,5 @@ def _statistics(norm: nn.BatchNorm) -> dict[str, float]:
 
 
 def _values(F: Any, x: Any, parameter: gluon.Parameter) -> Any:
-    """Return a child block's parameter in the form in which ``hybrid_forward`` gets parameters."""
+    """Return the symbol or the array of a parameter, as ``hybrid_forward`` of its block gets it."""
     return parameter.var() if F is sym else parameter.data(x.context)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base class of networks with separate graphs for training and inference."""
+"""Base class of Gluon networks with separate graphs for training and inference."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from ops.choice import for_gpu
 class TwoGraphs(gluon.HybridBlock):
     """Hybrid block with one graph for training and one for inference, over the same parameters.
 
-    Gluon traces a hybridized block once, in the mode of that call.  The fused operators support
-    only training, so each mode needs its own graph.  A block whose parameters move between a CPU
-    and a GPU is traced again.
+    Gluon traces a hybridized block only once, in the mode (training or inference) of the first
+    call.  The fused operators support only training, so each mode needs its own graph.  A block
+    whose parameters move between a CPU and a GPU is traced again.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._graphs: dict[bool, tuple[Any, ...]] = {}  # by "is training"
+        self._graphs: dict[
+            bool, tuple[Any, ...]
+        ] = {}  # key: True for training, False for inference
         self._graphs_for_gpu: dict[bool, bool] = {}
 
     def _call_cached_op(self, *args: Any) -> Any:

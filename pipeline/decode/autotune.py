@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choice of the decode mode for ``data.decode=auto``.
+"""Choose the decode mode for ``data.decode=auto``.
 
-The fastest mode depends on the GPU, the cores per rank and the image sizes.  So on GPUs all ranks
-time the real decoders on images of the run, at the same time.
+The fastest mode depends on the GPU, the number of CPU cores per rank and the image sizes.
+Therefore all ranks with a GPU time every mode at the same time, with the real decoders and a sample
+of the run's images.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
     from pipeline.sampling.augmentation import Augmentation
     from pipeline.sampling.samplers import Upcoming
 
-SAMPLE_IMAGES = 512  # approximate number of images that are decoded repeatedly to time a mode
-PROBE_IMAGES = 64  # images that the compiled decoder tries if there is no GPU
-MAX_FALLBACK_FRACTION = 0.5  # maximum fraction of them that it may not support
+# Approximate number of images in the sample, which is decoded repeatedly to time a mode.
+SAMPLE_IMAGES = 512
+# Number of images that the compiled decoder tries to decode, on a machine without a GPU.
+PROBE_IMAGES = 64
+# Largest fraction of the probed images that may be unsupported if the compiled decoder is chosen.
+MAX_FALLBACK_FRACTION = 0.5
 
 
 def choose_decode_path(
@@ -47,14 +51,15 @@ def choose_decode_path(
     gather: Callable[[np.ndarray], np.ndarray],
     seconds: float = 1.0,
 ) -> tuple[str, str]:
-    """Return the name of the decode mode for the run, and a line for the log.
+    """Choose the decode mode for the run; return its name and a line for the log.
 
-    All ranks call it together and get the same result.  They time each mode at the same time,
-    because they share cores and disk.  Without a GPU nothing is timed: the result is "native" if
-    the operators are compiled and support most of the images.
+    All ranks must call this function together, and all get the same result.  With GPUs the ranks
+    time each mode at the same time, because they share CPU cores and the disk.  Without a GPU no
+    mode is timed: the result is "native" if the compiled decoder is available and supports most of
+    the probed images, else "cpu".
 
-    ``gather`` is a blocking allgather that concatenates the arrays of the ranks.  Each mode is
-    timed for some ``seconds``.  Raises ValueError if no mode works on every rank.
+    ``gather`` is a blocking allgather that concatenates the arrays of all ranks.  ``seconds`` is
+    the time for which each mode is measured.  Raises ValueError if no mode works on every rank.
     """
     if ctx.device_type != "gpu":
         return _choose_without_gpu(records, gather)
@@ -66,7 +71,8 @@ def choose_decode_path(
         try:
             rate = measure(batches, batch_size, seconds, ready=lambda: gather(np.zeros(1)))
         except Exception as error:
-            # Horovod: the other ranks wait in every gather, so this rank must reach them all.
+            # Horovod: the other ranks wait for this rank in every gather, so this rank raises the
+            # error only after its last gather.
             first_error = first_error or error
         columns.append(gather(np.array([rate])))
     release_memory()
@@ -75,15 +81,16 @@ def choose_decode_path(
     rates_of_ranks = np.stack(columns, axis=1)
     name, slowest, ranks = fastest_path(rates_of_ranks), rates_of_ranks.min(axis=0), len(columns[0])
     rates = {path: f"{round(rate, -2):,.0f}" for path, rate in zip(PATHS, slowest, strict=True)}
-    where = "here" if ranks == 1 else f"on the slowest of {ranks} ranks"
+    where = "on this rank" if ranks == 1 else f"on the slowest of {ranks} ranks"
     others = ", ".join(f"{path} {rate}" for path, rate in rates.items() if path != name)
-    return name, f"decode: {name}, {rates[name]} images/s {where} ({others})"
+    return name, f"decode: {name}, {rates[name]} images/s {where} (other modes: {others})"
 
 
 def sample_rows(records: RecordSet, count: int) -> np.ndarray:
-    """Return random rows of a record set, int64 (count,), sorted.
+    """Draw random rows of a record set with a fixed seed; return them sorted, int64 (count,).
 
-    Horovod: all ranks get the same rows, and read them in file order, to spare a slow disk.
+    A row may be drawn twice.  Horovod: all ranks get the same rows.  Sorted rows are read in file
+    order, which is fastest on a slow disk.
     """
     return np.sort(np.random.default_rng(0).integers(0, len(records), count))
 
@@ -97,7 +104,10 @@ def sample_batches(
     ctx: mx.Context,
     augmentation: Augmentation,
 ) -> Generator[mx.nd.NDArray, None, None]:
-    """Yield batches of one sample endlessly, from the decoder that the run would use."""
+    """Decode one sample of the images again and again, and yield its batches endlessly.
+
+    ``path`` is the name of the decode mode.  The decoder is the one that the run would use.
+    """
     steps = _sample_steps(batch_size)
     sampler = _SampleSampler(sample_rows(records, steps * batch_size), batch_size)
     batches = islice(sampler.batches(Position()), steps)
@@ -118,7 +128,10 @@ def _sample_steps(batch_size: int) -> int:
 
 
 class _SampleSampler:
-    """Sampler that repeats the same rows.  Rows may be duplicates, so a set may be small."""
+    """Sampler that yields the same batches of rows endlessly.
+
+    The rows may contain duplicates, so the record set may have fewer images than the sample.
+    """
 
     def __init__(self, rows: np.ndarray, batch_size: int):
         self.batch_size, self.images_per_epoch = batch_size, len(rows)
@@ -140,9 +153,11 @@ def measure(
     seconds: float,
     ready: Callable[[], object] = lambda: None,
 ) -> float:
-    """Return the images/s of ``sample_batches``, or 0.0 if the mode fails; close the generator.
+    """Time a decode mode; return its images/s, or 0.0 if the mode fails.
 
-    ``ready`` is called once between warm-up and measurement, even if the warm-up fails.
+    ``batches`` is the generator that ``sample_batches`` returned for the mode; it is closed at the
+    end.  ``ready`` is called once between warm-up and measurement, even if the warm-up fails, so
+    that ranks can wait for each other in it.
     """
     with contextlib.closing(batches):
         try:
@@ -156,33 +171,40 @@ def measure(
 
 
 def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
-    """Take as many batches as the sample and the queue have: memory reaches its final size."""
+    """Take and drop batches until the decoder's memory has its final size.
+
+    That takes as many batches as there are in the sample and in the decoder's queue together.
+    """
     for _ in range(_sample_steps(batch_size) + IN_FLIGHT_GROUPS * batches_per_group(batch_size)):
         next(batches)
 
 
 def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds: float) -> float:
-    """Return the images/s measured over some seconds, with a full queue at both ends."""
+    """Take batches for at least ``seconds`` seconds; return the measured images/s.
+
+    The decoder's queue is full at the start and at the end, so it does not affect the result.
+    """
     images, start, elapsed = 0, time.perf_counter(), 0.0
     while elapsed < seconds:
-        next(batches)  # Sync: DALI has finished the batch, and it was copied to MXNet
+        next(batches)  # Sync: returns when DALI has finished the batch and MXNet has its copy
         images += batch_size
         elapsed = time.perf_counter() - start
     return images / elapsed
 
 
 def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
-    """Return the mode that is fastest on its slowest rank, because a step waits for that rank.
+    """Return the name of the mode that is fastest on its slowest rank, because steps wait for it.
 
-    Of equal modes it returns the first.  ``rates_of_ranks`` are images/s (ranks, modes), 0 if a
-    rank cannot use a mode.
+    If several modes are equally fast, the first of them is returned.  ``rates_of_ranks`` holds
+    images/s as an array (ranks, modes), with 0 where a rank cannot use a mode.  ``names`` holds the
+    names of the modes.
     """
     slowest = np.asarray(rates_of_ranks).min(axis=0)
     if not slowest.max() > 0:
         raise ValueError(
             "data.decode: 'auto' finds no mode that decodes a sample of the images on every rank, "
-            f"got 0 images/s for each of {', '.join(names)}; use data.decode=cpu, which names a "
-            "damaged image"
+            f"got 0 images/s for each of {', '.join(names)}; use data.decode=cpu, whose error "
+            "message names a damaged image"
         )
     return names[int(slowest.argmax())]
 
@@ -195,22 +217,26 @@ def _choose_without_gpu(
         if kernels is not None:
             count = fallback_count(records, kernels)
     except Exception as error:
-        first_error = error  # Horovod: the other ranks wait in the gather
+        # Horovod: raise the error only after the gather, where the other ranks wait for this rank.
+        first_error = error
     compiled, counts = gather(np.array([[kernels is not None, count]])).T
     if first_error is not None:
         raise first_error
     if not compiled.all():
-        return "cpu", "decode: cpu, no compiled functions"
+        return "cpu", "decode: cpu, because the compiled functions are not available"
     if counts.max() > MAX_FALLBACK_FRACTION * PROBE_IMAGES:
         return "cpu", (
-            f"decode: cpu, {counts.max():.0f} of {PROBE_IMAGES} images are not supported by the "
-            "compiled decoder"
+            f"decode: cpu, because {counts.max():.0f} of {PROBE_IMAGES} probed "
+            "images are not supported by the compiled decoder"
         )
-    return "native", "decode: native"
+    return "native", "decode: native, the compiled JPEG decoder on the CPU"
 
 
 def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
-    """Return the number of probe images that the compiled decoder does not support."""
+    """Decode ``PROBE_IMAGES`` images with the compiled decoder; return how many it cannot decode.
+
+    DALI must decode those images instead.
+    """
     reader, decoder = RecordReader(records, kernels), kernels.decoder(1)
     out = np.empty((PROBE_IMAGES, *records.image_size, 3), np.uint8)
     addresses, sizes = reader.find(sample_rows(records, PROBE_IMAGES))

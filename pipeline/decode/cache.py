@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cache of decoded images in shared memory, for all ranks of a host.
+"""Cache of decoded images in shared memory, used by all ranks of a host.
 
-The cache is a file that holds all images, uint8 (N, H, W, 3), and one valid byte per image.  The
-first rank that needs an image decodes it; two ranks that do so at once write the same bytes.  The
-valid byte is written last, so an image that a killed rank wrote in part is decoded again.  The last
-rank to close the cache removes the file.  If all ranks were killed, the next run reuses the file
-for the same record set, or else removes it.
+The cache is one file.  It holds the N images of a record set, uint8 (N, H, W, 3), and then one
+valid byte per image, which is 1 if the image is stored.  The first rank that needs an image decodes
+it.  If two ranks decode an image at the same time, they write identical bytes.  The valid byte is
+written after the image, so an image that a killed rank wrote only in part is decoded again.
+
+The last rank to close the cache removes the file.  If all ranks were killed, the file remains.  The
+next run reuses the file if it has the same record set, and removes the file if not.
 """
 
 from __future__ import annotations
@@ -27,21 +29,24 @@ from pipeline.records import RecordSet, mapped
 
 __all__ = ["CacheError", "DecodedCache", "remove_stale_caches"]
 
-FOLDER = Path(os.environ.get("FACE_CACHE_FOLDER") or "/dev/shm")  # on a file system in memory
+# Default folder of the caches.  It must be on a file system in memory.
+FOLDER = Path(os.environ.get("FACE_CACHE_FOLDER") or "/dev/shm")
 PREFIX = "face-decoded-"
 MIB = 1 << 20
-_CONTENT = "upright"  # part of the file name: change it if the same JPEGs give other pixels
+# Part of what the cache's file name is computed from.  Change this value whenever a change of the
+# code makes the same JPEGs decode to other pixels, so that old caches are not reused.
+_CONTENT = "upright"
 
 
 class CacheError(ValueError):
-    """The decoded images do not fit into the memory."""
+    """The decoded images need more memory than the budget allows, or than is free."""
 
 
 class DecodedCache:
     """Decoded images of a record set, uint8 (N, H, W, 3), in a file that all ranks of a host map.
 
-    Raises CacheError if the images need more than ``budget_mib`` MiB, or more than the file system
-    of ``folder`` has free.
+    Raises CacheError if the images need more than ``budget_mib`` MiB, or more than is free on the
+    file system of ``folder``.
     """
 
     def __init__(self, records: RecordSet, budget_mib: int, folder: Path = FOLDER):
@@ -50,18 +55,19 @@ class DecodedCache:
         count, size, total = len(records), height * width * 3, _size(records)
         if total > budget_mib * MIB:
             raise CacheError(
-                f"data.decoded_cache_mib: the images of {records.name} need "
-                f"{-(-total // MIB)} MiB decoded, got {budget_mib}; raise it, or set it to 0"
+                f"data.decoded_cache_mib: the decoded images of {records.name} need "
+                f"{-(-total // MIB)} MiB, got {budget_mib}; raise the value, or set 0 to run "
+                "without a cache"
             )
         path = folder / _name(records)
         try:
             file = _open(path, total)
-            memory = mapped.map_shared(file, total, path, "give the same command")
+            memory = mapped.map_shared(file, total, path, "start the same run again")
         except OSError as error:
             raise CacheError(
                 f"data.decoded_cache_mib: {folder} has no space for the {-(-total // MIB)} MiB of "
-                f"{records.name}, got {error.strerror}; free memory there (docker run --shm-size), "
-                "or set it to 0"
+                f"decoded images of {records.name}, got {error.strerror}; free memory in {folder}, "
+                "raise --shm-size of docker run, or set 0 to run without a cache"
             ) from None
         # A finalizer, because it also runs when the process ends without close().
         self._leave = weakref.finalize(self, _leave, path, file)
@@ -69,24 +75,30 @@ class DecodedCache:
         self._valid = memory[count * size :]
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows that the cache does not hold yet, without duplicates."""
+        """Return those of the rows whose images the cache does not hold yet, without duplicates."""
         absent = rows[self._valid[rows] == 0]
         return np.unique(absent) if len(absent) else absent
 
     def store(self, rows: np.ndarray, images: np.ndarray) -> None:
-        """Add images, uint8 (n, H, W, 3)."""
+        """Store the decoded images of these n rows, uint8 (n, H, W, 3), and mark them as valid."""
         self.images[rows] = images
-        self._valid[rows] = 1  # after the images: x86 does not reorder stores
+        # Set the valid bytes after the images.  x86 does not reorder stores, so every process that
+        # sees a valid byte also sees the image.
+        self._valid[rows] = 1
 
     def close(self) -> None:
-        """Close the cache.  Do not use ``images`` afterwards."""
+        """Close the cache, and remove its file if no other process uses the cache.
+
+        Do not use ``images`` afterwards.
+        """
         self._leave()
 
 
 def remove_stale_caches(records: RecordSet | None, budget_mib: int, folder: Path = FOLDER) -> int:
-    """Remove this user's caches that no process uses; return the number of bytes freed.
+    """Remove this user's cache files that no process uses; return the number of bytes freed.
 
-    The cache of ``records`` remains if the images fit into ``budget_mib``: the run will reuse it.
+    The cache of ``records`` is kept if it fits into ``budget_mib`` MiB, because the run will reuse
+    it.
     """
     stale = list(folder.glob(f"{PREFIX}{os.getuid()}-*"))
     if stale and records and _size(records) <= budget_mib * MIB:
@@ -94,21 +106,24 @@ def remove_stale_caches(records: RecordSet | None, budget_mib: int, folder: Path
         stale = [path for path in stale if path.name != keep]
     freed = 0
     for path in stale:
-        with contextlib.suppress(OSError):  # another process removed it, or it is no cache
+        # Ignored errors: another process removed the file, or the path is not a regular file.
+        with contextlib.suppress(OSError):
             freed += _leave(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW))
     return freed
 
 
 def _size(records: RecordSet) -> int:
-    """Return the number of bytes of a cache: the images, and a valid byte for each."""
+    """Return the size of a cache in bytes: the decoded images, and one valid byte per image."""
     height, width = records.image_size
     return len(records) * (height * width * 3 + 1)
 
 
 def _name(records: RecordSet) -> str:
-    """Return the file name of a cache: a hash of the record set, its rows and the decoders.
+    """Return the file name of a cache, which contains a hash of all that determines the pixels.
 
-    Another version of DALI or OpenCV may give other pixels.  The compiled decoder gives DALI's.
+    The hash covers the .rec files, the rows, the image size, and the versions of DALI and OpenCV,
+    because another version may decode to other pixels.  The compiled decoder returns the same
+    pixels as DALI, so the hash does not cover it.
     """
     digest = hashlib.sha256(repr((_CONTENT, cv2.__version__, _dali_packages())).encode())
     for rec in records.files:
@@ -121,37 +136,50 @@ def _name(records: RecordSet) -> str:
 
 
 def _dali_packages() -> list[tuple[str, str]]:
-    """Return (name, version) of the installed DALI; the CUDA version is part of the name."""
+    """Return the installed DALI packages as pairs (name, version).
+
+    The name of a DALI package contains the CUDA version.
+    """
     found = ((d.metadata["Name"] or "", d.version) for d in distributions())
     return sorted({(name, version) for name, version in found if name.startswith("nvidia-dali")})
 
 
 def _open(path: Path, size: int) -> int:
-    """Open or create a cache with a shared lock, so that no process removes it."""
+    """Open or create a cache file of ``size`` bytes; return its file descriptor.
+
+    A shared lock on the file keeps other processes from removing it.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
             state = os.fstat(file)
             if state.st_uid != os.getuid() or not stat.S_ISREG(state.st_mode):
-                raise OSError(errno.EPERM, f"{path} belongs to another user")
+                raise OSError(errno.EPERM, f"{path} belongs to another user or is no regular file")
             if state.st_nlink:
-                os.posix_fallocate(file, 0, size)  # else memory could run out during the run
+                # Reserve all memory now: it could run out during the run otherwise.
+                os.posix_fallocate(file, 0, size)
                 return file
         except BaseException:
             _leave(path, file)
             raise
-        os.close(file)  # another process removed it before the lock: create a new one
+        # Another process removed the file before this one got the lock: create a new file.
+        os.close(file)
 
 
 def _leave(path: Path, file: int) -> int:
-    """Close a cache and remove it if no other process uses it; return the bytes freed."""
+    """Close a cache file, and remove it if no other process uses it.
+
+    Returns the number of bytes freed.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_UN)  # else two processes that leave at once block each other
+        # Without this unlock, two processes that leave at the same time would keep each other from
+        # getting the exclusive lock, and the file would remain.
+        fcntl.flock(file, fcntl.LOCK_UN)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         state = os.fstat(file)
         if not state.st_nlink:
-            return 0  # another process removed it before the lock
+            return 0  # another process removed the file before this one got the lock
         path.unlink(missing_ok=True)
         return state.st_size
     except BlockingIOError:

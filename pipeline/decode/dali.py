@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DALI pipeline for images that are fed: JPEG bytes or pixels -> augmentation -> planes.
+"""DALI pipeline that decodes JPEG bytes, or takes pixels, and augments and normalises the images.
 
-``dali_reader`` has the pipeline that reads records itself.  Only these two files import
-nvidia.dali; this one does not import mxnet.
+The caller feeds the images.  The pipeline in ``dali_reader`` reads the records itself.  Only these
+two files import nvidia.dali.  This file does not import mxnet.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Horovod loads libmxnet with global symbols.  If DALI's libraries are loaded after it, they bind to
-# MXNet's JPEG decoder instead of their own and corrupt the heap.
+# Horovod loads libmxnet with global symbols.  If DALI's libraries are loaded after libmxnet, they
+# bind to MXNet's JPEG decoder instead of their own and corrupt the heap.
 if "nvidia.dali" not in sys.modules and "horovod.mxnet" in sys.modules:
     raise ImportError(
-        "pipeline.decode.dali: import it before launch.ranks.comm.connect() loads Horovod"
+        "pipeline.decode.dali: must be imported before Horovod, got horovod.mxnet already loaded; "
+        "import this module before the call of launch.ranks.comm.connect()"
     )
 
-# DALI warns on every rank that Python 3.12 is experimental, and it ignores warning filters.  The
-# tests pass on Python 3.12, so drop this warning and show all others.
+# DALI warns on every rank that its support for Python 3.12 is experimental, and DALI ignores
+# warning filters.  The tests pass on Python 3.12, so drop this warning and show all other warnings.
 with warnings.catch_warnings(record=True) as _caught:
     import nvidia.dali.fn as fn
     from nvidia.dali import Pipeline, backend, pipeline_def
@@ -46,12 +47,12 @@ from pipeline.sampling.augmentation import (
 
 
 class DecodePath(NamedTuple):
-    """Arguments of ``fn.decoders.image``, with DALI's defaults.
+    """Decode mode, as arguments of ``fn.decoders.image``; the default values are those of DALI.
 
     With the device "mixed", the hardware JPEG decoder of some GPUs (A100, H100) decodes the
-    fraction ``hw_decoder_load`` of each batch.  For the other images the CPU does the Huffman
-    decoding and the GPU the rest.  The GPU helps with the Huffman decoding of images that have more
-    pixels than ``hybrid_huffman_threshold``.
+    fraction ``hw_decoder_load`` of each batch.  For the remaining images the CPU does the Huffman
+    decoding and the GPU all later steps.  The GPU helps with the Huffman decoding of images that
+    have more pixels than ``hybrid_huffman_threshold``.
     """
 
     device: str
@@ -61,16 +62,17 @@ class DecodePath(NamedTuple):
 
 PATHS = {
     "cpu": DecodePath("cpu"),
-    # The compiled decoder, on the CPU.  DALI decodes the formats that it does not support.
+    # The compiled decoder, on the CPU.  DALI decodes the formats that the compiled decoder does not
+    # support.
     "native": DecodePath("cpu"),
     "mixed": DecodePath("mixed"),
     "mixed_cuda": DecodePath("mixed", hw_decoder_load=0.0),
     "mixed_hardware": DecodePath("mixed", hw_decoder_load=1.0),
-    # An image of 112x112 has 12,544 pixels.
+    # A 112x112 image has 12,544 pixels, so with this threshold the GPU helps with every image.
     "mixed_gpu_huffman": DecodePath("mixed", 0.0, hybrid_huffman_threshold=1000),
 }
-"""Decode modes by name, the values of ``data.decode``; keep launch/config/sections.py in step.  The
-"mixed" modes need a GPU."""
+"""Decode modes by name.  The names are the values of ``data.decode``: change them in
+launch/config/sections.py too.  The modes whose name begins with "mixed" need a GPU."""
 
 
 def decoder_options(decode: str) -> dict[str, Any]:
@@ -84,22 +86,27 @@ def decoder_options(decode: str) -> dict[str, Any]:
 
 
 def external_input(name: str, dtype: Any, ndim: int, **options: Any) -> Any:
-    """Return an external source that receives one array per image."""
+    """Create a DALI external source, into which the caller feeds one array per image.
+
+    ``ndim`` is the number of axes of each array, and ``options`` are further arguments for DALI.
+    """
     return fn.external_source(name=name, dtype=dtype, ndim=ndim, **options)
 
 
 def augment(image: Any, augmentation: Augmentation) -> Any:
-    """Apply an augmentation, except mirroring, to RGB images (H, W, 3), uint8.
+    """Add an augmentation, except mirroring, to a DALI graph; return the augmented images.
 
-    ``augment_inputs`` returns the values for the external sources.  The images stay uint8 unless
-    the augmentation changes colours; then they become float32.
+    ``image`` stands for RGB images, uint8 (H, W, 3).  ``augment_inputs`` returns the values for the
+    external sources that this function creates.  The images stay uint8 unless the augmentation
+    changes colours, which makes them float32.
     """
     if augmentation.jpeg_quality:
         quality = external_input("quality", DALIDataType.INT32, 0)
-        if quality > 0:  # per image: DALI compiles this to a split and a merge of the batch
+        # DALI evaluates this condition for each image: it splits the batch and merges the parts.
+        if quality > 0:
             image = fn.jpeg_compression_distortion(image, quality=quality)
     if augmentation.colors:
-        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # (1, 1, 3)
+        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # per channel, (1, 1, 3)
         image = fn.coord_transform(
             image, M=external_input("color", DALIDataType.FLOAT, 2)
         ) + fn.coord_transform(mean, M=external_input("color_mean", DALIDataType.FLOAT, 2))
@@ -124,7 +131,7 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
 
 
 def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[str, np.ndarray]:
-    """Return the inputs of ``augment`` and of mirroring, by name of the external source."""
+    """Return the values for the external sources of ``augment`` and of mirroring, by name."""
     inputs = {"mirror": params.mirror.astype(np.int32)}
     if augmentation.jpeg_quality:
         inputs["quality"] = params.quality
@@ -134,19 +141,20 @@ def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[st
         inputs["shift_start"] = -params.shift
     if augmentation.cut_out:
         anchor, shape = np.split(params.cut_out.astype(np.float32), 2, axis=1)
-        inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI does not support strides
+        inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI needs contiguous arrays
         inputs["cut_out_shape"] = np.ascontiguousarray(shape)
     return inputs
 
 
 def to_planes(image: Any, augmentation: Augmentation) -> Any:
-    """Augment, mirror and normalise RGB images: uint8 (H, W, 3) -> float32 (3, H, W).
+    """Add augmentation, mirroring and normalisation of images to a DALI graph.
 
-    If the pipeline has a GPU, all of this runs there, also if the CPU decoded the images.
+    The input is RGB pixels, uint8 (H, W, 3), and the output is planes, float32 (3, H, W).  If the
+    pipeline has a GPU, all these steps run on the GPU, even if the CPU decoded the images.
     """
     if Pipeline.current().device_id is not None and image.device == "cpu":
-        # Copy first: later the images may be float32, which is four times the bytes.  And the GPU
-        # can do all that follows, which frees the CPU cores for decoding.
+        # Copy to the GPU before all other steps: they may make the images float32, which has four
+        # times the bytes, and on the GPU they leave the CPU cores free for decoding.
         image = image.gpu()
     image = augment(image, augmentation)
     return fn.crop_mirror_normalize(
@@ -161,7 +169,10 @@ def to_planes(image: Any, augmentation: Augmentation) -> Any:
 
 @pipeline_def(enable_conditionals=True)
 def _decode_graph(source: str, decode: str, finish: str, augmentation: Augmentation) -> Any:
-    """Convert JPEG bytes or pixels to RGB images; ``DecodeGraph`` documents the parameters."""
+    """Define the DALI pipeline that converts JPEG bytes or pixels to augmented RGB images.
+
+    ``DecodeGraph`` documents the parameters.
+    """
     if source == "pixels":
         image = external_input("image", DALIDataType.UINT8, 3, layout="HWC", no_copy=True)
     else:
@@ -171,25 +182,30 @@ def _decode_graph(source: str, decode: str, finish: str, augmentation: Augmentat
 
 
 class PipelineQueue:
-    """Queue of at most ``depth`` batches in flight in a DALI pipeline with external sources.
+    """Queue of batches in a DALI pipeline with external sources, at most ``depth`` in flight.
 
     ``depth`` is the pipeline's ``prefetch_queue_depth``.  The pipeline starts when ``depth``
-    batches are fed.  ``decodes_on_gpu`` tells error messages where it decodes JPEGs.
+    batches have been fed.  ``decodes_on_gpu`` is True if the pipeline decodes JPEGs on the GPU;
+    only error messages use it.
     """
 
     def __init__(self, pipeline: Pipeline, depth: int, decodes_on_gpu: bool = False):
         self._pipeline, self._depth = pipeline, depth
         self.device_id, self.decodes_on_gpu = pipeline.device_id, decodes_on_gpu
         self._fed = self._scheduled = self._released = 0
-        self._inputs: deque[Any] = deque()  # keeps alive what DALI reads without a copy
+        self._inputs: deque[Any] = deque()  # keeps fed arrays alive: DALI reads them in place
         pipeline.build()
 
     def __del__(self) -> None:
-        # Delete the pipeline before the inputs: its threads read them until they stop.
+        # Delete the pipeline before the inputs: the pipeline's threads read the inputs until the
+        # threads stop.
         self.__dict__.pop("_pipeline", None)
 
     def feed_inputs(self, inputs: dict[str, Any]) -> None:
-        """Add a batch: values by name of the external source.  It starts when a slot is free."""
+        """Add a batch, given as values by name of the external source.
+
+        The pipeline starts the batch as soon as fewer than ``depth`` batches are in flight.
+        """
         for name, values in inputs.items():
             self._pipeline.feed_input(name, values)
         self._inputs.append(inputs)
@@ -197,20 +213,21 @@ class PipelineQueue:
         self._schedule()
 
     def take(self) -> Any:
-        """Wait for the oldest batch; return its images, a DALI tensor list.
+        """Wait for the oldest batch; return its images as a DALI tensor list.
 
-        The images stay valid until ``release``.  On a GPU they are complete: DALI waits for the
-        CUDA event after the batch's last kernel.
+        The images stay valid until ``release`` is called.  Images on a GPU are complete: DALI waits
+        for the CUDA event after the batch's last kernel.
 
         Raises
         ------
         RuntimeError
-            If an image of any batch in flight cannot be decoded.  The pipeline is unusable then.
+            If an image of any batch in flight cannot be decoded.  After this error the pipeline
+            cannot be used any more.
         """
         return self._pipeline.share_outputs()[0]
 
     def release(self) -> None:
-        """Release the images of the last ``take``."""
+        """Release the images that the last ``take`` returned; DALI may then start another batch."""
         self._pipeline.release_outputs()
         self._inputs.popleft()
         self._released += 1
@@ -221,7 +238,7 @@ class PipelineQueue:
             if self._fed < self._depth:
                 return
             self._pipeline.schedule_run()
-            # The first call starts ``depth`` batches.
+            # The first call of schedule_run starts ``depth`` batches, each later call one batch.
             self._scheduled += 1 if self._scheduled else self._depth
 
 
@@ -230,17 +247,23 @@ class DecodeGraph(PipelineQueue):
 
     Parameters
     ----------
-    batch_size, threads, depth
-        Maximum number of images per batch, worker threads, and batches in flight.
-    decode, device_id
-        Name in PATHS; GPU that receives the planes, or None for the CPU.
+    batch_size
+        Maximum number of images per batch.
+    decode
+        Name of the decode mode in PATHS.
+    threads
+        Number of worker threads.
+    depth
+        Maximum number of batches in flight.
+    device_id
+        Number of the GPU that receives the images, or None for the CPU.
     augmentation
-        Augmentation that the params of ``feed`` belong to.
+        Augmentation for which the ``params`` of ``feed`` were drawn.
     source
-        Input: "jpeg" (JPEG bytes) or "pixels".
+        Kind of the input: "jpeg" (JPEG bytes) or "pixels".
     finish
-        Output: "float", float32 (3, H, W), mirrored and normalised; or "bytes", uint8 (H, W, 3),
-        neither mirrored nor normalised.
+        Kind of the output: "float" means planes, float32 (3, H, W), mirrored and normalised;
+        "bytes" means pixels, uint8 (H, W, 3), neither mirrored nor normalised.
     """
 
     def __init__(
@@ -262,11 +285,11 @@ class DecodeGraph(PipelineQueue):
         super().__init__(pipeline, depth, decodes_on_gpu)
 
     def feed(self, images: Any, params: AugmentParams | None) -> None:
-        """Add a batch.  Feed ``depth`` batches before the first ``take``.
+        """Add a batch of B images.  Feed ``depth`` batches before the first ``take``.
 
-        ``images`` are JPEG bytes, a list of uint8 (n,) or an array (B, S) with padding after each
-        image, or pixels, uint8 (B, H, W, 3).  Do not change them before the batch is released.
-        Without ``params`` the images are not augmented.
+        JPEG bytes are a list of B arrays, uint8 (n,), or one array, uint8 (B, S), with padding
+        after each image.  Pixels are uint8 (B, H, W, 3).  Do not change the arrays before the batch
+        is released.  Without ``params`` the images are not augmented.
         """
         inputs: dict[str, Any] = {"image": images}
         if params is not None:
@@ -278,17 +301,18 @@ class DecodeGraph(PipelineQueue):
 
 def release_memory() -> None:
     """Release the GPU memory that DALI still holds for deleted pipelines."""
-    dali_backend: Any = backend  # DALI's type stubs lack the function
+    dali_backend: Any = backend  # DALI's type stubs lack ReleaseUnusedMemory
     dali_backend.ReleaseUnusedMemory()
 
 
 def find_faulty_image(
     jpegs: Sequence[np.ndarray], image_size: tuple[int, int]
 ) -> tuple[int, str] | None:
-    """Return (index, fault) of the first image that cannot be decoded or has another size.
+    """Find the first image that cannot be decoded or whose size is not ``image_size``.
 
-    Returns None if there is no such image.  It decodes image by image on the CPU, which is slow, so
-    call it only for a batch that failed.
+    Returns (index, fault), where the fault is a clause for an error message, or None if there is no
+    such image.  The function decodes one image at a time on the CPU, which is slow, so call it only
+    for a batch that failed.
     """
     graph = DecodeGraph(1, "cpu", 1, 1, None, NO_AUGMENTATION, finish="bytes")
     for i, jpeg in enumerate(jpegs):
@@ -306,16 +330,17 @@ def find_faulty_image(
 def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
     """Return a log line that says whether nvJPEG can use a hardware JPEG decoder.
 
-    nvJPEG needs the driver's libnvcuvid.so.1 for that.  Without the library, as in containers that
-    lack the driver capability "video", nvJPEG silently decodes without the hardware.  Source:
-    NVIDIA's answers in CUDALibrarySamples, issue 132, and nvImageCodec, issue 26.
+    nvJPEG needs the driver's library libnvcuvid.so.1 to use the hardware.  Without that library, as
+    in containers that lack the driver capability "video", nvJPEG silently decodes without the
+    hardware.  Source: replies of NVIDIA in the GitHub issues CUDALibrarySamples 132 and
+    nvImageCodec 26.  ``load`` loads a shared library and raises OSError if it cannot.
     """
     try:
         load("libnvcuvid.so.1")
     except OSError as error:
         return (
-            "decode: no JPEG hardware, so mixed, mixed_cuda and mixed_hardware are the same: "
+            "decode: no JPEG hardware, so mixed, mixed_cuda and mixed_hardware decode alike: "
             f"libnvcuvid.so.1 cannot be loaded, got {error}; in a container set "
             "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
-    return "decode: libnvcuvid.so.1 is loaded, so JPEG hardware is used where the GPU has it"
+    return "decode: libnvcuvid.so.1 is loaded, so nvJPEG can use JPEG hardware if the GPU has any"

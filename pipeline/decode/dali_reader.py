@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DALI pipeline from the records to normalised images, for ``data.reader=window``.
+"""DALI pipeline that reads records and returns normalised images, for ``data.reader=window``.
 
     readers.mxnet -> decoders.image (cpu or mixed) -> augmentation -> crop_mirror_normalize
 
-The reader does not say which records it delivers.  So the sampler computes the reader's order, and
-the parameters of the augmentation are fed in that order.
+DALI's reader does not say which records it delivers.  Therefore the sampler computes the order in
+which the reader delivers them, and the parameters of the augmentation are fed in that order.
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ if TYPE_CHECKING:
     from pipeline.sampling.samplers import WindowSampler
 
 IN_FLIGHT_BATCHES = 2
-# The pipeline of the next epoch starts when this many images remain, so that its window is full in
-# time.
+# The pipeline of the next epoch starts when this many images of the current epoch remain, so that
+# the shuffle window of the new pipeline is full before its first batch is needed.
 EARLY_IMAGES = 2048
 
 
 @pipeline_def(enable_conditionals=True)
 def read_pipeline(reader_options: dict[str, Any], decode: str, augmentation: Augmentation) -> Any:
-    """Read, decode, augment and normalise images: float32 (3, H, W).
+    """Define the DALI pipeline that reads, decodes, augments and normalises images.
+
+    The output is planes, float32 (3, H, W).
 
     ``reader_options`` are the arguments of ``fn.readers.mxnet``.
     """
@@ -56,14 +58,14 @@ def read_pipeline(reader_options: dict[str, Any], decode: str, augmentation: Aug
 
 
 class DaliReaderDecoder:
-    """Decodes batches that DALI reads itself, with one pipeline per epoch.
+    """Decodes batches of images that DALI reads itself, with one DALI pipeline per epoch.
 
-    It supports record sets of one file: DALI's reader treats several files as one split stream, and
-    loses its position at a file that begins with an image.
+    This decoder supports only record sets of one .rec file: DALI's reader treats several files as
+    one split stream, and loses its position at a file that begins with an image.
 
     The sampler computes the shard, the seed and the order of DALI's reader.  ``reader`` reads the
-    same records by row, to check them and to find a damaged image.  ``index_folder`` receives the
-    .idx file that lists only images; ``make_decoder`` documents the other parameters.
+    same records by row, to check them and to find a damaged image.  An .idx file that lists only
+    the images is written to ``index_folder``.  ``make_decoder`` documents the other parameters.
     """
 
     def __init__(
@@ -83,13 +85,16 @@ class DaliReaderDecoder:
         self._augmentation, self._ctx, self._index_folder = augmentation, ctx, index_folder
         self._device_id = ctx.device_id if ctx.device_type == "gpu" else None
         (self._rec,) = reader.records.files
-        self._queues: dict[int, PipelineQueue] = {}  # by epoch: the current one and the next
+        self._queues: dict[int, PipelineQueue] = {}  # by epoch number: current and next epoch
         self._upright_graph: DecodeGraph | None = None
 
     def __call__(
         self, plans: Iterator[BatchPlan]
     ) -> Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]:
-        """Decode as ``Decoder`` does; the plans begin at the start of an epoch."""
+        """Yield (images, plan) for each plan, as ``Decoder`` documents.
+
+        The first plan must be the first one of an epoch.
+        """
         records, batch_size = self._reader.records, self._sampler.batch_size
         index = image_index(records, self._index_folder)
         steps = len(records) // self._sampler.share.global_batch_size(batch_size)
@@ -113,7 +118,7 @@ class DaliReaderDecoder:
         self._upright_graph = None
 
     def _start(self, epoch: int, index: Path, depth: int) -> PipelineQueue:
-        """Return the queue of an epoch, before its first batch."""
+        """Create the pipeline of an epoch; return its queue, from which no batch was taken yet."""
         sampler = self._sampler
         reader_options = {
             "path": [str(self._rec)],
@@ -122,8 +127,8 @@ class DaliReaderDecoder:
             "num_shards": sampler.share.size,
             "random_shuffle": sampler.window > 1,
             "initial_fill": sampler.window,
-            "seed": sampler.reader_seed(epoch),  # the sampler's order depends on it
-            "tensor_init_bytes": 1,  # the reader does not copy records out of the mapped file
+            "seed": sampler.reader_seed(epoch),  # the sampler computes its order from this seed
+            "tensor_init_bytes": 1,  # minimal: records are not copied out of the mapped file
             "dont_use_mmap": not self._reader.is_guarded,
         }
         pipeline = read_pipeline(
@@ -138,7 +143,7 @@ class DaliReaderDecoder:
         return PipelineQueue(pipeline, depth, PATHS[self._decode].device == "mixed")
 
     def _take_oldest(self, planned: deque[BatchPlan]) -> mx.nd.NDArray:
-        """Return the images of the first plan, whose batch is in flight."""
+        """Wait for the images of the oldest plan, ``planned[0]``, and return them."""
         plan = planned[0]
         queue, kernels = self._queues[plan.after.epoch], self._reader.kernels
         try:
@@ -148,12 +153,13 @@ class DaliReaderDecoder:
                 reason = dali_message(error).rpartition(" failed: ")[2]
                 raise RecordError(
                     f"{self._rec}: cannot be read with data.reader=window, got from DALI: {reason};"
-                    " make or copy it again, or use data.reader=random"
+                    " make or copy the file again, or use data.reader=random"
                 ) from None
             output = error
         upright = self._reader.check(plan.rows)
         if upright is not None and not isinstance(output, RuntimeError):
-            # Exif rotates some images, and DALI ignores Exif: decode upright copies instead.
+            # Exif turns some images of the batch, and DALI ignores Exif.  Decode upright copies of
+            # the images instead.
             images = self._decode_upright(plan, upright)
         else:
             in_flight = [p.rows for p in planned if p.after.epoch == plan.after.epoch]
@@ -163,7 +169,7 @@ class DaliReaderDecoder:
         return images
 
     def _decode_upright(self, plan: BatchPlan, upright: list[np.ndarray]) -> mx.nd.NDArray:
-        """Return the images of a plan, decoded from upright copies."""
+        """Decode ``upright``, the encoded upright copies of a plan's images; return the images."""
         if self._upright_graph is None:
             size, device, augmentation = len(plan.rows), self._device_id, self._augmentation
             self._upright_graph = DecodeGraph(

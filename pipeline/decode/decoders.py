@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoders: they take batch plans and yield images on the device.  ``make_decoder`` chooses one.
+"""Decoders, which take batch plans and yield images on the device.
+
+``make_decoder`` chooses the decoder of a run:
 
 ``NativeDecoder``: the compiled decoder writes normalised planes, on CPUs only.
-``CachedDecoder``: reads pixels that were decoded before.
-``DaliDecoder``: DALI decodes or augments; the compiled kernel or DALI normalises.
-``DaliReaderDecoder`` (``dali_reader``): DALI reads the records too.
+``CachedDecoder``: pixels that were decoded before are read from the cache.
+``DaliDecoder``: DALI decodes or augments, and a compiled kernel or DALI normalises.
+``DaliReaderDecoder`` (in ``dali_reader``): DALI reads the records, decodes, augments, normalises.
 """
 
 from __future__ import annotations
@@ -36,12 +38,16 @@ if TYPE_CHECKING:
     from pipeline.decode.cache import DecodedCache
     from pipeline.records import RecordSet
 
-# Approximate size of a group: batches that are planned together, and that DALI decodes in one call.
-# More images per call spread its cost.
+# Approximate number of images in a group.  The batches of a group are planned together, and DALI
+# decodes them in one call.  The more images a call has, the less the call costs per image.
 GROUP_IMAGES = 512
-MIN_IN_FLIGHT_IMAGES = 256  # minimum for the compiled decoder
-MAX_IN_FLIGHT_BATCHES = 16  # maximum for the compiled decoder: each has at least two huge pages
-IN_FLIGHT_GROUPS = 2  # groups in DALI's queue
+# Minimum number of images that the compiled decoder has in flight.
+MIN_IN_FLIGHT_IMAGES = 256
+# Maximum number of batches that the compiled decoder has in flight, because each batch takes at
+# least two huge pages.  This limit has priority over MIN_IN_FLIGHT_IMAGES.
+MAX_IN_FLIGHT_BATCHES = 16
+# Number of groups in DALI's queue.
+IN_FLIGHT_GROUPS = 2
 
 Images = Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]
 Groups = Callable[[Iterator[BatchPlan]], Iterator[BatchGroup]]
@@ -52,24 +58,28 @@ class NoDecoder(ValueError):
 
 
 class Decoder(Protocol):
-    """Converts batch plans to images on the device.  Call it once, with an endless iterator."""
+    """Interface of all decoders, which convert batch plans to images on the device.
+
+    Call a decoder only once, with an endless iterator of plans.
+    """
 
     files: list[np.ndarray]
-    """One array per mapped file.  If a file shrinks, its missing pages read as zeros."""
+    """Bytes of the mapped files, one array per file.  If a file shrinks while it is mapped, the
+    missing pages read as zeros."""
 
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
         """Yield (images, plan) for each plan; the images are a new float32 (B, 3, H, W) NDArray.
 
-        Raises RecordError if a record cannot be read, or an image cannot be decoded or has another
-        size than the record set.
+        Raises RecordError if a record cannot be read, if an image cannot be decoded, or if an image
+        has not the image size of the record set.
         """
 
     def close(self) -> None:
-        """Stop the threads.  Close the generator first."""
+        """Stop the decoder's threads.  Close the generator that ``__call__`` returned before."""
 
 
 class NativeDecoder:
-    """Decodes with the compiled decoder: to planes on the CPU, or to pixels that DALI augments."""
+    """Decodes with the compiled decoder, to planes on the CPU or to pixels that DALI augments."""
 
     def __init__(self, jpegs: JpegFallbackDecoder, groups: Groups, ctx: mx.Context):
         self.files = jpegs.reader.files
@@ -87,8 +97,11 @@ class NativeDecoder:
                     yield finish(), plan
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
-        """Yield groups with their pixels.  The next group is decoded meanwhile."""
-        # DALI reads IN_FLIGHT_GROUPS buffers while the decoder writes one more.
+        """Decode the images of each group, and yield the group with their pixels.
+
+        While the caller uses a group, the threads of the decoder decode the next group.
+        """
+        # DALI reads IN_FLIGHT_GROUPS buffers while the compiled decoder writes another buffer.
         buffers = BufferRing(IN_FLIGHT_GROUPS + 1)
         in_flight: deque[tuple[BatchGroup, Callable[[], np.ndarray]]] = deque()
         for group in groups:
@@ -104,7 +117,7 @@ class NativeDecoder:
 
 @dataclass
 class CachedDecoder:
-    """Reads pixels from a ``DecodedCache`` and decodes the missing images into it."""
+    """Reads pixels from a ``DecodedCache``, and adds images that are missing in the cache."""
 
     cache: DecodedCache
     jpegs: JpegFallbackDecoder
@@ -123,13 +136,13 @@ class CachedDecoder:
             yield from _normalized(group, address, group.rows, self.normalizer)
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
-        """Yield groups with their pixels."""
+        """Yield each group with the pixels of its images, read from the cache."""
         for group in groups:
             self.fill(group.rows)
             yield group._replace(images=self.cache.images[group.rows])
 
     def fill(self, rows: np.ndarray) -> None:
-        """Decode the images of these rows that the cache does not hold yet."""
+        """Decode those images of the rows that are missing in the cache, and store them in it."""
         missing = self.cache.missing(rows)
         if len(missing):
             out = self.jpegs.pixels_in(self._buffers, len(missing))
@@ -141,28 +154,32 @@ class CachedDecoder:
 
 
 class JpegBytes:
-    """Reads JPEGs from the mapped files for DALI's decoders.  ``decode`` is a name in PATHS."""
+    """Reads JPEG bytes from the mapped files for DALI's decoders.
+
+    ``decode`` is the name of the decode mode in PATHS.
+    """
 
     def __init__(self, reader: RecordReader, decode: str):
         self.files, self._reader = reader.files, reader
-        # Only the CPU decoder gets one array per batch: GPU decoders were never tested with it.
+        # DALI's CPU decoder gets one array with the JPEGs of all images.  DALI's GPU decoders get a
+        # list of arrays, because they were never tested with a single array.
         self._buffers = BufferRing(IN_FLIGHT_GROUPS) if decode == "cpu" else None
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
-        """Yield groups with their JPEGs."""
+        """Yield each group with the JPEG bytes of its images."""
         for group in groups:
             yield group._replace(images=self._reader.gather(group.rows, self._buffers))
 
     def close(self) -> None:
-        """Do nothing: this source has no threads."""
+        """Do nothing, because ``JpegBytes`` has no threads to stop."""
 
 
 @dataclass
 class DaliDecoder:
-    """Decodes or augments with DALI; the ``normalizer``, or DALI without one, normalises.
+    """Decodes or augments with DALI.  The ``normalizer`` normalises, or DALI if it is None.
 
-    With a ``normalizer`` the graph's ``finish`` is "bytes".  Without one it is "float", and a group
-    has one batch.  A group has as many images as a batch of the graph.
+    With a ``normalizer`` the graph's ``finish`` is "bytes".  Without a normalizer ``finish`` is
+    "float", and a group has only one batch.  The graph gets all images of a group as one batch.
     """
 
     images: JpegBytes | NativeDecoder | CachedDecoder
@@ -209,8 +226,9 @@ def make_decoder(
 ) -> Decoder:
     """Return the decoder for the batches that a sampler yields from the position ``start`` on.
 
-    ``build_loader`` documents the other parameters.  Raises NoDecoder if ``decode`` is "native" and
-    the operators are not compiled.
+    If ``decode`` is None, the mode is "native" if the operators are compiled, else "cpu".
+    ``build_loader`` documents the remaining parameters.  Raises NoDecoder if ``decode`` is "native"
+    and the operators are not compiled.
     """
     ctx, compiled = ctx or mx.cpu(), loader_kernels()
     decode = decode or ("native" if compiled else "cpu")
@@ -222,7 +240,7 @@ def make_decoder(
     reader = RecordReader(records, compiled)
     options: dict[str, Any] = {"decode": decode, "threads": threads, "augmentation": augmentation}
 
-    # First decision: which component provides JPEGs or pixels?
+    # First decision: which component provides the JPEG bytes or the pixels?
     if isinstance(sampler, WindowSampler) and decode != "native" and not sampler.has_gaps():
         return DaliReaderDecoder(sampler, reader, ctx=ctx, index_folder=index_folder, **options)
     upcoming, fetch = sampler.upcoming(start), ReadAhead(records, reader)
@@ -233,7 +251,7 @@ def make_decoder(
 
     group_size = batches_per_group(sampler.batch_size)
     groups = partial(grouped, group_size=group_size, read_ahead=read_ahead)
-    # The kernels write to host memory, so their output is usable only if the device is a CPU.
+    # The compiled kernels write to host memory, which is of use only if the device is a CPU.
     kernels = compiled if ctx.device_type == "cpu" else None
     images: JpegBytes | NativeDecoder | CachedDecoder = JpegBytes(reader, decode)
     if decode == "native" or cache is not None:
@@ -244,12 +262,12 @@ def make_decoder(
         normalizer = Normalizer(kernels, records.image_size, ctx, threads) if kernels else None
         images = CachedDecoder(cache, jpegs, groups, normalizer)
 
-    # Second decision: which component augments and normalises?
+    # Second decision: which component augments and normalises the images?
     if kernels and not isinstance(images, JpegBytes) and not augmentation.changes_pixels:
         return images
     normalizer = None
     if kernels and cache is None and not augmentation.colors:
-        # One thread, because DALI's threads use the cores.
+        # The normalizer gets one thread, because DALI's threads keep the cores busy.
         normalizer = Normalizer(kernels, records.image_size, ctx, threads=1)
     else:
         group_size, groups = 1, partial(grouped, group_size=1, read_ahead=read_ahead)
@@ -265,16 +283,17 @@ def make_decoder(
 
 
 def batches_per_group(batch_size: int) -> int:
-    """Return the number of batches in a group (see ``GROUP_IMAGES``)."""
+    """Return the number of batches that together have about ``GROUP_IMAGES`` images: a group."""
     return max(1, round(GROUP_IMAGES / batch_size))
 
 
 def _normalized(
     group: BatchGroup, address: int, rows: np.ndarray, normalizer: Normalizer
 ) -> Images:
-    """Yield the batches of a group, normalised.
+    """Normalise the images of a group, and yield (images, plan) for each of its batches.
 
-    ``rows`` (n,) are indices into the pixels, uint8 (N, H, W, 3), at ``address``.
+    ``address`` is the memory address of the pixels of N images, uint8 (N, H, W, 3).  ``rows`` (n,)
+    are the indices of the group's n images among them.
     """
     start = 0
     for plan in group.plans:

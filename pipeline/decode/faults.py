@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors for batches that DALI cannot finish; the message names the damaged image, if any."""
+"""Errors for batches that DALI cannot finish; the messages name the damaged image if one exists."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 
 class GraphError(RecordError):
-    """A DALI pipeline fails although the CPU can decode all images of the batch."""
+    """A DALI pipeline failed although the CPU can decode all images that were in flight."""
 
 
 def take_tensor(reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[np.ndarray]) -> Any:
-    """Return the oldest batch of a pipeline as a dense DALI tensor.
+    """Wait for the oldest batch of a pipeline; return its images as a dense DALI tensor.
 
-    ``in_flight`` are the rows of the record set for each batch in the pipeline, oldest first.
+    ``in_flight`` holds the rows of each batch in the pipeline (rows of the record set), the oldest
+    batch first.
 
     Raises
     ------
     RecordError
-        If an image cannot be decoded or has another size than the record set.
+        If an image cannot be decoded or has not the image size of the record set.
     GraphError
         If the pipeline fails although the CPU can decode all images in flight.
     """
@@ -41,7 +42,10 @@ def take_tensor(reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[
 def check_output(
     reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[np.ndarray], output: Any
 ) -> Any:
-    """Do what ``take_tensor`` does, given the result or the RuntimeError of ``graph.take()``."""
+    """Return the images of a taken batch as a dense DALI tensor, or raise as ``take_tensor`` does.
+
+    ``output`` is what ``graph.take()`` returned, or the RuntimeError that it raised.
+    """
     records, error = reader.records, output if isinstance(output, RuntimeError) else None
     if error is None and output.is_dense_tensor():
         tensor = output.as_tensor()
@@ -50,22 +54,23 @@ def check_output(
             return tensor
     rows = np.concatenate(in_flight)
     found = find_faulty_image(list(reader.gather(rows)), records.image_size)
-    reader.check_files()  # a truncated file reads as zeros, so the image itself may be sound
+    # Report a truncated file before a damaged image: its missing bytes read as zeros.
+    reader.check_files()
     if found is not None:
         index, what = found
         raise records.image_error(int(rows[index]), what) from None
     if error is not None:
         raise GraphError(_graph_error(records, rows, graph, error)) from None
     raise RecordError(
-        f"{records.name}: holds images of several sizes, got a batch that is not all "
-        f"{records.image_size}"
+        f"{records.name}: all images must have one size, got a batch with other sizes than "
+        f"(height, width) = {records.image_size}; make the record set again from images of one size"
     )
 
 
 def _graph_error(
     records: RecordSet, rows: np.ndarray, graph: PipelineQueue, error: RuntimeError
 ) -> str:
-    """Return the message of a ``GraphError``."""
+    """Return the message of a ``GraphError``: where it failed, on which images, and what to do."""
     images = []
     for file in np.unique(records.file[rows]):
         keys = records.keys[rows[records.file[rows] == file]]
@@ -75,7 +80,7 @@ def _graph_error(
         "use data.decode=native, or a smaller data.batch_size if memory is full",
     )
     if graph.decodes_on_gpu:
-        remedy = "the CPU can, so use data.decode=native"
+        remedy = "the CPU can decode them, so use data.decode=native"
     elif graph.device_id is not None:
         verb = "finish"
         remedy = "use a smaller data.batch_size if GPU memory is full, else run.device=cpu"
@@ -87,7 +92,10 @@ def _graph_error(
 
 
 def dali_message(error: RuntimeError) -> str:
-    """Return DALI's error message in one line, without tracebacks; "nothing" if it is empty."""
+    """Return DALI's error message on one line, without stack traces.
+
+    Returns "nothing" if no message remains.
+    """
     lines = [line.strip() for line in str(error).splitlines()]
     start = max((i + 1 for i, line in enumerate(lines) if line.endswith("encountered:")), default=0)
     message = []

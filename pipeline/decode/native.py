@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """JPEG decoding on the CPU: the compiled decoder, with DALI for the formats it does not support.
 
-Both give the same pixels.  The compiled decoder (``ops.jpeg_decoder``) reads from the mapped files.
-It also refuses a JPEG whose data ends before its last pixels; DALI does not detect that.
+Both decoders return the same pixels.  The compiled decoder (``ops.jpeg_decoder``) reads directly
+from the mapped files.  The compiled decoder also refuses a JPEG whose data ends before its last
+pixels, which DALI does not detect.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
 
 
 class JpegFallbackDecoder:
-    """Decodes rows of a record set asynchronously.
+    """Decodes the images of rows of a record set asynchronously.
 
-    ``start_pixels`` and ``start_planes`` return a function that waits for the result.  That
-    function raises RecordError if an image cannot be decoded or has another size.
+    ``start_pixels`` and ``start_planes`` start the work and return a function.  That function waits
+    for the result and returns it.  It raises RecordError if an image cannot be decoded or has not
+    the image size of the record set.
 
-    ``max_images`` is the maximum number of images per call.  Without ``kernels``, the compiled
-    functions, DALI decodes all images.
+    ``max_images`` is the maximum number of images per call.  ``kernels`` are the compiled
+    functions; if they are None, DALI decodes all images.
     """
 
     def __init__(
@@ -45,12 +47,18 @@ class JpegFallbackDecoder:
         self._buffers = BufferRing(1)
 
     def pixels_in(self, buffers: BufferRing, count: int) -> np.ndarray:
-        """Return the next buffer of a ring as pixels, uint8 (count, H, W, 3), uninitialised."""
+        """Return the next buffer of a ring as an array for the pixels of ``count`` images.
+
+        The array is uint8 (count, H, W, 3) and not initialised.
+        """
         height, width = self._image_size
         return buffers.take(count, 3 * height * width).reshape(count, height, width, 3)
 
     def start_pixels(self, rows: np.ndarray, out: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start to decode rows to ``out``, uint8 (B, H, W, 3), contiguous."""
+        """Start to decode the images of B rows; return a function that waits and returns ``out``.
+
+        The pixels are written to ``out``, which is uint8 (B, H, W, 3) and contiguous.
+        """
         decoding = None
         if self._decoder is not None:
             addresses, sizes = self.reader.find(rows)
@@ -62,7 +70,8 @@ class JpegFallbackDecoder:
             remaining = self._wait(rows, decoding)
             if len(remaining):
                 out[remaining] = self._decode_with_dali(rows[remaining])
-            self.reader.check_files()  # a truncated file reads as zeros; no cache may keep them
+            # A truncated file reads as zeros, and no cache may keep pixels decoded from zeros.
+            self.reader.check_files()
             return out
 
         return finish
@@ -70,9 +79,10 @@ class JpegFallbackDecoder:
     def start_planes(
         self, rows: np.ndarray, mirror: np.ndarray, ctx: mx.Context
     ) -> Callable[[], mx.nd.NDArray]:
-        """Start to decode rows to a new NDArray on the CPU, float32 (B, 3, H, W), normalised.
+        """Start to decode the images of B rows; return a function that waits and returns planes.
 
-        Needs ``kernels``.  ``mirror`` is bool (B,): True flips the image horizontally.
+        The planes are normalised images in a new NDArray on the CPU, float32 (B, 3, H, W).
+        ``mirror`` is bool (B,): True flips the image horizontally.  This method needs ``kernels``.
         """
         assert self._decoder is not None and self._kernels is not None
         planes, out = pooled_array(self._kernels, (len(rows), 3, *self._image_size), ctx)
@@ -96,7 +106,10 @@ class JpegFallbackDecoder:
             self._decoder.close()
 
     def _wait(self, rows: np.ndarray, decoding: Decoding | None) -> np.ndarray:
-        """Wait for the compiled decoder; return the indices (n,) that DALI must decode."""
+        """Wait for the compiled decoder; return the indices of the images that DALI must decode.
+
+        The indices (n,) refer to ``rows``.  Raises RecordError if the data of an image is cut off.
+        """
         if self._decoder is None or decoding is None:
             return np.arange(len(rows))
         remaining = self._decoder.wait(decoding)
@@ -108,11 +121,14 @@ class JpegFallbackDecoder:
     def _fill_planes(
         self, rows: np.ndarray, remaining: np.ndarray, mirror: np.ndarray, out: int
     ) -> None:
-        """Decode ``rows[remaining]`` with DALI and write their planes to the batch at ``out``."""
+        """Decode the images of ``rows[remaining]`` with DALI, and write their planes.
+
+        ``out`` is the memory address of the planes of the batch, float32 (B, 3, H, W).
+        """
         assert self._kernels is not None
         pixels, size = self._decode_with_dali(rows[remaining]), self._image_size
         image_bytes = 3 * size[0] * size[1] * np.dtype(np.float32).itemsize
-        # One call for each run of consecutive indices.
+        # Make one call for each run of consecutive indices, because their planes are adjacent.
         run_ends = np.flatnonzero(np.diff(remaining, append=-1) != 1) + 1
         for start, end in zip([0, *run_ends[:-1]], run_ends, strict=True):
             first = int(remaining[start])
@@ -128,7 +144,7 @@ class JpegFallbackDecoder:
             )
 
     def _decode_with_dali(self, rows: np.ndarray) -> np.ndarray:
-        """Return the pixels of rows, uint8 (n, H, W, 3)."""
+        """Decode the images of n rows with DALI; return their pixels, uint8 (n, H, W, 3)."""
         if self._graph is None:
             options: dict[str, Any] = {"augmentation": NO_AUGMENTATION, "finish": "bytes"}
             size, threads = self._max_images, self._threads

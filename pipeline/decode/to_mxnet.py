@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversion of decoded images and labels to MXNet arrays.
 
-Every batch is a new NDArray: nothing overwrites an array that an MXNet operator may still read.
+Every batch gets a new NDArray, so nothing overwrites an array that an MXNet operator may still
+read.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def copy_to_ndarray(
 ) -> mx.nd.NDArray:
     """Copy a dense float32 DALI tensor (CPU or GPU) to a new NDArray of the same shape.
 
-    With ``kernels`` an array on the CPU uses pooled memory, which is faster.
+    With ``kernels`` (the compiled functions) an array on the CPU uses pooled memory, which is
+    faster.
     """
     shape = tuple(tensor.shape())
     if kernels is not None and ctx.device_type == "cpu":
@@ -34,13 +36,13 @@ def copy_to_ndarray(
         ctypes.memmove(address, tensor.data_ptr(), array.size * np.dtype(np.float32).itemsize)
         return array
     array = mx.nd.empty(shape, ctx=ctx)
-    # Only DALI's GPU tensors have this attribute.  The array is on the same GPU.
+    # Only DALI's GPU tensors have this attribute.  The new array is on the tensor's GPU.
     if hasattr(type(tensor), "__cuda_array_interface__"):
-        # Sync: a blocking copy, because MXNet does not know the CUDA stream that DALI copies on.
+        # Sync: the copy blocks, because MXNet does not know the CUDA stream that DALI copies on.
         tensor.copy_to_external(ctypes.c_void_p(_address(array)), non_blocking=False)
         return array
     source = ctypes.c_void_p(tensor.data_ptr())
-    # Sync: returns when the copy is done.  ctypes releases the GIL meanwhile.
+    # Sync: the call returns when the copy is done.  ctypes releases the GIL during the call.
     mx.base.check_call(
         mx.base._LIB.MXNDArraySyncCopyFromCPU(array.handle, source, ctypes.c_size_t(array.size))
     )
@@ -48,12 +50,12 @@ def copy_to_ndarray(
 
 
 def labels_to_ndarray(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
-    """Return labels (B,) as a new float32 NDArray."""
+    """Copy the labels of a batch, (B,), to a new float32 NDArray on the device ``ctx``."""
     values = labels.astype(np.float32)
     if ctx.device_type != "cpu":
         return mx.nd.array(values, ctx=ctx, dtype="float32")
-    # No operator uses the new array yet, so a direct write is safe.  A copy through MXNet's engine
-    # takes ten times as long.
+    # No operator uses the new array yet, so a direct write to its memory is safe.  A copy through
+    # MXNet's engine would take ten times as long.
     array = mx.nd.empty(values.shape, ctx=ctx)
     ctypes.memmove(_address(array), values.ctypes.data, values.nbytes)
     return array
@@ -61,18 +63,19 @@ def labels_to_ndarray(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Mirrors and normalises pixels on the CPU and converts them to planes, in one pass."""
+    """Mirrors and normalises pixels on the CPU and writes them as planes, in one pass."""
 
     kernels: LoaderKernels
     image_size: tuple[int, int]  # (H, W) in pixels
-    ctx: mx.Context  # of a CPU
+    ctx: mx.Context  # must be a CPU
     threads: int = 1
 
     def __call__(self, pixels: int, rows: np.ndarray, mirror: np.ndarray) -> mx.nd.NDArray:
-        """Return images as float32 (B, 3, H, W).
+        """Return B normalised images as planes in a new NDArray, float32 (B, 3, H, W).
 
-        ``pixels`` is the address of uint8 (N, H, W, 3).  ``rows`` (B,) are the indices of the
-        images in it.  ``mirror`` is bool (B,): True flips the image horizontally.
+        ``pixels`` is the memory address of the pixels of N images, uint8 (N, H, W, 3).  ``rows``
+        (B,) are the indices of the wanted images among them.  ``mirror`` is bool (B,): True flips
+        the image horizontally.
         """
         size = self.image_size
         array, out = pooled_array(self.kernels, (len(rows), 3, *size), self.ctx)
@@ -83,12 +86,12 @@ class Normalizer:
 def pooled_array(
     kernels: LoaderKernels, shape: tuple[int, int, int, int], ctx: mx.Context
 ) -> tuple[mx.nd.NDArray, int]:
-    """Return a new float32 NDArray in pooled memory, and the address of its values.
+    """Return a new float32 NDArray in pooled memory, and the memory address of its values.
 
-    MXNet returns the memory to the pool when the last reference to the array is gone.  A recorded
-    graph holds a reference until its backward pass.
+    MXNet returns the memory to the pool when the last reference to the array is gone.  A graph that
+    autograd has recorded holds a reference until its backward pass.
     """
-    if ctx.device_id:  # DLPack supports only CPU 0
+    if ctx.device_id:  # DLPack supports only mx.cpu(0), so other CPU contexts use no pool
         array = mx.nd.empty(shape, ctx=ctx)
         return array, _address(array)
     tensor = kernels.pooled_array(shape)

@@ -341,12 +341,12 @@ def test_without_a_compiler_the_operators_are_plain(tmp_path):
         text=True,
     )
     why = (
-        "ops: no C++ compiler found, got 'no-such-compiler'; install it (apt-get install g++) and "
+        "ops: no C++ compiler found, got 'no-such-compiler'; install g++ (apt-get install g++) and "
         "run python -m ops"
     )
-    on_gpus = f"native JPEG decoder not compiled; DALI decodes all images: {why}"
+    on_gpus = f"native JPEG decoder not compiled, so DALI decodes all images: {why}"
     assert done.stdout.splitlines() == [
-        f"operators plain (slower): {why}",
+        f"fused operators not compiled, so the slower plain operators are used: {why}",
         "False",
         why,
         f"{on_gpus!r} False",

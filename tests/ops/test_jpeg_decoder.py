@@ -453,16 +453,18 @@ def test_arrays_of_other_shapes_are_refused():
     held, addresses, sizes = in_memory([encode(make_image((8, 8), "noise"))] * 2)
     for out, message in (
         (np.empty((1, 8, 8, 3), np.uint8), r"got uint8 \(1, 8, 8, 3\); give uint8 \(2, 8, 8, 3\)"),
-        (np.empty((2, 8, 8, 3), np.int8), r"out does not fit, got int8 "),
+        (np.empty((2, 8, 8, 3), np.int8), r"`out` does not fit the images, got int8 "),
         (np.empty((2, 8, 8, 6), np.uint8)[..., ::2], "give a contiguous and writeable array"),
         (np.broadcast_to(np.uint8(0), (2, 8, 8, 3)), "give a contiguous and writeable array"),
     ):
         with pytest.raises(ValueError, match=message):
             decoder.to_pixels(addresses, sizes, (8, 8), out, held)
     out = np.empty((2, 8, 8, 3), np.uint8)
-    with pytest.raises(ValueError, match="addresses has the wrong length, got 1; .* 2 images"):
+    with pytest.raises(ValueError, match="addresses has the wrong number of values, got 1; .* 2 "):
         decoder.to_pixels(addresses[:1], sizes, (8, 8), out, held)
-    with pytest.raises(ValueError, match="mirror has the wrong length, got 1; .* 2 images"):
+    with pytest.raises(
+        ValueError, match="mirror has the wrong number of values, got 1; .* 2 images"
+    ):
         decoder.to_planes(addresses, sizes, (8, 8), np.zeros(1, bool), **PLANES, out=0, source=held)
     decoder.close()
 

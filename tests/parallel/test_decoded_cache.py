@@ -147,8 +147,8 @@ def test_two_ranks_refuse_a_record_set_larger_than_the_cache(tiny_records, own_f
     ended = run(2, program(cfg, "data.decoded_cache_mib=1"))
     assert ended.code != 0
     assert (
-        f"data.decoded_cache_mib: the images of {tiny_records / 'train.rec'} need 5 MiB decoded, "
-        "got 1; raise it, or set it to 0"
+        f"data.decoded_cache_mib: the decoded images of {tiny_records / 'train.rec'} need 5 MiB, "
+        "got 1; raise the value, or set 0 to run without a cache"
     ) in ended.rank_output, ended.everything
     assert "Traceback" not in ended.stderr
     assert ended.stdout.count("removed 3 MiB of decoded images that killed runs left") == 1

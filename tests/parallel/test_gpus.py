@@ -55,5 +55,5 @@ def test_a_gpu_decode_error_on_one_rank_ends_all_ranks_with_one_message(tiny_rec
     sentence = r"rank 1: GPU 1 could not decode images of \S+ between keys \d+ and \d+, got from "
     check_refusal(
         run(2, [HERE / "gpu_fault.py", "--cfg", cfg]),
-        sentence + r"DALI: nvJPEG error \(8\); the CPU can, so use data\.decode=native",
+        sentence + r"DALI: nvJPEG error \(8\); the CPU can decode them, so use data\.decode=native",
     )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python interface of harness.cc: GPU operators on arrays of CuPy or of the emulated device."""
+"""Python interface of harness.cc, which runs the GPU operators without MXNet.
+
+The arrays are CuPy arrays on a GPU, or NumPy arrays on the emulated device.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ class HarnessError(RuntimeError):
 
 
 class Results(NamedTuple):
-    """Outputs of the margin softmax, in the order of MarginSoftmaxResults in kernels.h."""
+    """Outputs of the margin softmax, forward; MarginSoftmaxResults in ops/native/kernels.h."""
 
     loss: Array
     cosine: Array
@@ -27,18 +30,18 @@ class Results(NamedTuple):
 
 
 class Harness:
-    """GPU operators as functions of arrays on the device; each allocates its outputs.
+    """GPU operators as methods that take arrays on the device and allocate their outputs.
 
     Parameters
     ----------
     library
-        A shared library of the sources in this folder.
+        Path of a shared library compiled from the sources in this folder.
     empty
         ``empty(shape, dtype)`` allocates an array on the device; "uint8" means bytes.
     pointer
         ``pointer(array)`` returns the device address of an array.
     stream
-        Address of the CUDA stream for all work.
+        Address of the CUDA stream on which all work is enqueued; 0 is the default stream.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Harness:
         self._stream = ctypes.c_void_p(stream)
 
     def fault(self, device: int = 0) -> str | None:
-        """Return why a GPU cannot run the operators, or None if it can."""
+        """Return why GPU number ``device`` cannot run the operators, or None if it can."""
         function = self._library.face_gpu_fault
         function.argtypes, function.restype = [ctypes.c_int], ctypes.c_char_p
         fault = function(device)
@@ -62,13 +65,29 @@ class Harness:
     def margin_softmax_bytes(
         self, width: int, sides: tuple[int, int, int], update: bool, chunk: int = 0
     ) -> int:
-        """Return the workspace in bytes for ``sides`` (B, E, C) and values of ``width`` bytes."""
+        """Return the size in bytes of the workspace of the margin softmax.
+
+        Parameters
+        ----------
+        width
+            Size of a value in bytes: 4 for float32, 8 for float64.
+        sides
+            (B, E, C): number of rows, of dimensions of an embedding, and of classes.
+        update
+            Whether the workspace is for ``margin_softmax_step``.
+        chunk
+            Number of classes processed at a time; 0 lets the library choose.
+        """
         function = self._library.face_gpu_margin_softmax_bytes
         function.restype = ctypes.c_int64
         return int(function(width, _size(*sides), int(update), _long(chunk)))
 
     def margin_softmax(self, inputs: list[Array], scale: float, chunk: int = 0) -> Results:
-        """Return the outputs of forward for embedding, centres, label, psi and slope."""
+        """Run the margin softmax, forward, and return its outputs.
+
+        ``inputs`` are embedding, centres, label, psi and slope.  ``chunk`` is the number of classes
+        processed at a time; 0 lets the library choose.
+        """
         (rows, dims), classes = inputs[0].shape, len(inputs[1])
         shapes = [(rows,)] * 4 + [(rows, dims), (classes,)]
         out = Results(*(self._empty(shape, inputs[0].dtype) for shape in shapes))
@@ -95,7 +114,11 @@ class Harness:
         scale: float,
         chunk: int = 0,
     ) -> tuple[Array, Array]:
-        """Return the gradients of embedding and centres; ``results.loss`` may be None."""
+        """Run the margin softmax, backward; return the gradients of embedding and centres.
+
+        ``gradient`` (B,) is the gradient of the losses of the B rows.  ``results.loss`` may be
+        None; with it, p - 1 is exact even if the probability p is near 1.
+        """
         out = [self._empty(array.shape, array.dtype) for array in inputs[:2]]
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 0, _long(chunk))
@@ -124,12 +147,14 @@ class Harness:
         scale: float,
         chunk: int = 0,
     ) -> None:
-        """Apply an SGD step to centres and velocity in place.
+        """Apply one SGD step to the class centres and their velocity, in place.
 
         Parameters
         ----------
+        rate
+            Learning rate, as an array (1,) on the device.
         numbers
-            Momentum, weight decay, and the gradient of every row's loss.
+            Momentum, weight decay, and the gradient of the loss, one value for all rows.
         """
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 1, _long(chunk))
@@ -148,13 +173,13 @@ class Harness:
         )
 
     def prelu(self, x: Array, slope: Array) -> Array:
-        """Return PReLU of x (N, C, P)."""
+        """Return PReLU of x, (N, C, P) for N images, C channels and P pixels."""
         y = self._empty(x.shape, x.dtype)
         self._call("prelu_forward", x, _size(*x.shape), self._list([x, slope, y]), self._stream)
         return y
 
     def prelu_gradients(self, x: Array, slope: Array, dy: Array) -> tuple[Array, Array]:
-        """Return d x and d slope."""
+        """Return the gradients of x and slope of PReLU; ``dy`` is the gradient of the output."""
         dx, dslope = (self._empty(a.shape, a.dtype) for a in (x, slope))
         size = _size(*x.shape)
         memory = self._memory("activation_bytes", x, size)
@@ -165,12 +190,14 @@ class Harness:
     def batch_norm(
         self, inputs: list[Array], running: list[Array], epsilon: float, momentum: float
     ) -> tuple[Array, Array, Array]:
-        """Return y, mean and 1 / standard deviation; update the ``running`` statistics in place.
+        """Run batch normalisation; return the output, the mean and 1 / standard deviation.
 
         Parameters
         ----------
         inputs
-            x, gamma, beta and slope; the slope is None without PReLU.
+            x, gamma, beta, and the slope of the PReLU that follows, or None without PReLU.
+        running
+            Running mean and running variance, which are updated in place.
         """
         x, gamma = inputs[:2]
         out = [self._empty(a.shape, x.dtype) for a in (x, gamma, gamma)]
@@ -192,7 +219,11 @@ class Harness:
     def batch_norm_gradients(
         self, inputs: list[Array], mean: Array, inverse: Array, dy: Array, epsilon: float
     ) -> list[Array]:
-        """Return d x, d gamma, d beta and, if there is a slope, d slope."""
+        """Return the gradients of x, gamma, beta and, with PReLU, slope of batch normalisation.
+
+        ``mean`` and ``inverse`` (1 / standard deviation) are results of ``batch_norm``; ``dy`` is
+        the gradient of the output.
+        """
         arrays = [array for array in inputs if array is not None]
         out = [self._empty(array.shape, array.dtype) for array in arrays]
         given = self._list([mean, inverse, dy])

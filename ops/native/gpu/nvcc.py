@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Search for nvcc and compilation of the GPU operators with it.
+"""Find nvcc, and compile the GPU operators with it.
 
-Any release from CUDA 11.0 on is suitable.  The library contains the CUDA runtime and uses the
-cuBLAS that MXNet has already loaded (blas.cu), so it loads no other CUDA library.
+Any release from CUDA 11.0 on is suitable.  The compiled library contains the CUDA runtime and uses
+the cuBLAS that MXNet has already loaded (blas.cu), so it loads no further CUDA library.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ COMPILERS = ("g++", "g++-13", "g++-12", "g++-11", "g++-10", "g++-9")
 
 
 class ToolkitError(RuntimeError):
-    """No nvcc can compile the operators; the message gives the reason."""
+    """The GPU operators cannot be compiled with nvcc; the message gives the reason."""
 
 
 class Toolkit(NamedTuple):
-    """An nvcc, its release, and a C++ compiler that it supports."""
+    """Path of an nvcc, its CUDA release, and the path of a C++ compiler that nvcc supports."""
 
     nvcc: str
     release: tuple[int, int]
@@ -36,8 +36,8 @@ class Toolkit(NamedTuple):
 def architectures(release: tuple[int, int]) -> list[str]:
     """Return nvcc's -gencode options: machine code for each GPU family, and PTX for newer GPUs.
 
-    Code for compute capability 8.0 also runs on 8.6 and 8.9: it runs on all later minor versions
-    of the same major version.
+    Machine code runs on all later minor versions of the same major version: code for compute
+    capability 8.0 also runs on 8.6 and 8.9.
     """
     families = [50, 60, 70, 80] if release < (13, 0) else [75, 80]
     if release >= (11, 8):
@@ -51,10 +51,10 @@ def architectures(release: tuple[int, int]) -> list[str]:
 
 
 def find() -> Toolkit:
-    """Return the first nvcc that works with a C++ compiler of this machine.
+    """Return the first nvcc found that works with a C++ compiler of this machine.
 
-    The search covers CUDA_HOME, PATH and /usr/local/cuda*.  The compiler is CXX or one of
-    ``COMPILERS``.
+    The search covers, in this order, CUDA_HOME, PATH and /usr/local/cuda*.  The C++ compiler is the
+    value of the environment variable CXX or one of ``COMPILERS``.
 
     Raises
     ------
@@ -80,12 +80,14 @@ def find() -> Toolkit:
         found += " without a C++ compiler that it supports"
     raise ToolkitError(
         f"ops: the GPU operators need nvcc of CUDA 11.0 or newer, got {found}; install a CUDA "
-        "toolkit or set CUDA_HOME=FOLDER"
+        "toolkit or set CUDA_HOME to the folder of one"
     )
 
 
 def compile_objects(toolkit: Toolkit, sources: list[Path], folder: Path, jobs: int) -> list[Path]:
-    """Compile sources to position-independent objects in a folder, ``jobs`` at a time.
+    """Compile sources to position-independent object files in ``folder``; return their paths.
+
+    At most ``jobs`` compilations run at the same time.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def compile_objects(toolkit: Toolkit, sources: list[Path], folder: Path, jobs: i
 
 
 def command(toolkit: Toolkit) -> list[str]:
-    """Return the nvcc command without input and output files."""
+    """Return the nvcc command line with all options, but without input and output files."""
     return [
         toolkit.nvcc,
         "-ccbin",
@@ -119,12 +121,12 @@ def command(toolkit: Toolkit) -> list[str]:
 
 
 def link(toolkit: Toolkit, objects: list[Path], target: Path) -> None:
-    """Link objects of nvcc or the C++ compiler to a shared library with the CUDA runtime.
+    """Link object files of nvcc and the C++ compiler to a shared library with the CUDA runtime.
 
     Raises
     ------
     ToolkitError
-        If nvcc cannot link them.
+        If nvcc cannot link the object files.
     """
     flags = ["-shared", "-Xlinker", "-Bsymbolic", "-Xcompiler", "-fopenmp"]
     _run([*command(toolkit), *flags, "-o", str(target), *map(str, objects), "-ldl"], target.name)
@@ -136,8 +138,8 @@ def _run(arguments: list[str], what: str) -> None:
         lines = (done.stderr + done.stdout).strip().splitlines()
         first = next((line for line in lines if "error" in line), "no message")
         raise ToolkitError(
-            f"ops: nvcc cannot build {what}, got: {first}; install another CUDA release or C++ "
-            "compiler"
+            f"ops: nvcc cannot build {what}, got: {first}; install another CUDA release or another "
+            "C++ compiler"
         )
 
 
@@ -153,7 +155,7 @@ def _release(nvcc: str) -> tuple[int, int] | None:
 def _supports(nvcc: str, compiler: str) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "try.cu"
-        source.write_text("#include <functional>\n")  # fails if the compiler is too new
+        source.write_text("#include <functional>\n")  # nvcc fails if the C++ compiler is too new
         arguments = [nvcc, "-ccbin", compiler, "-std=c++17", "-c", str(source), "-o"]
         done = subprocess.run([*arguments, str(source.with_suffix(".o"))], capture_output=True)
     return done.returncode == 0

@@ -80,12 +80,20 @@ def test_no_common_mode_is_refused(rates_of_ranks):
 @pytest.mark.parametrize(
     ("operators", "kind", "chosen"),
     [
-        ("native", "baseline", ("native", "decode: native")),
-        ("plain", "baseline", ("cpu", "decode: cpu, no compiled functions")),
+        ("native", "baseline", ("native", "decode: native, the compiled JPEG decoder on the CPU")),
+        (
+            "plain",
+            "baseline",
+            ("cpu", "decode: cpu, because the compiled functions are not available"),
+        ),
         (
             "native",
             "progressive",
-            ("cpu", "decode: cpu, 64 of 64 images are not supported by the compiled decoder"),
+            (
+                "cpu",
+                "decode: cpu, because 64 of 64 probed images are not supported by the compiled "
+                "decoder",
+            ),
         ),
     ],
 )
@@ -182,8 +190,8 @@ def test_all_ranks_choose_the_same_mode(fake_rates):
     measured = fake_rates(rates)
     results = Ranks(3).run()
     sentence = (
-        "decode: mixed_hardware, 61,200 images/s on the slowest of 3 ranks (cpu 9,800, "
-        "native 19,800, mixed 41,000, mixed_cuda 0, mixed_gpu_huffman 0)"
+        "decode: mixed_hardware, 61,200 images/s on the slowest of 3 ranks (other modes: "
+        "cpu 9,800, native 19,800, mixed 41,000, mixed_cuda 0, mixed_gpu_huffman 0)"
     )
     assert results == [("mixed_hardware", sentence)] * 3
     assert measured == [path for path in PATHS for _ in range(3)]  # all ranks time a mode at once
@@ -192,7 +200,9 @@ def test_all_ranks_choose_the_same_mode(fake_rates):
 def test_the_sentence_of_a_single_rank_says_here(fake_rates):
     fake_rates({path: [100.0] for path in PATHS})
     ((name, sentence),) = Ranks(1).run()
-    assert name == "cpu" and sentence.startswith("decode: cpu, 100 images/s here (native 100, ")
+    assert name == "cpu" and sentence.startswith(
+        "decode: cpu, 100 images/s on this rank (other modes: native 100, "
+    )
 
 
 def test_a_rank_with_an_error_reaches_every_gather(fake_rates):

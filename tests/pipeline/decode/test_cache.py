@@ -105,7 +105,7 @@ def test_stale_caches_are_removed_unless_they_are_wanted_or_in_use(
         assert caches(tmp_path) == []
         assert remove_stale_caches(wanted, mib, tmp_path) == 0
     write(stale_cache, tmp_path)
-    with pytest.raises(CacheError, match="got 0; raise it"):
+    with pytest.raises(CacheError, match="got 0; raise the value"):
         DecodedCache(records, 0, tmp_path)
     assert caches(tmp_path) == []
 
@@ -156,8 +156,8 @@ def test_a_set_above_the_budget_is_refused(records, tmp_path):
     with pytest.raises(CacheError) as caught:
         DecodedCache(records, 0, tmp_path)
     assert str(caught.value) == (
-        f"data.decoded_cache_mib: the images of {records.name} need 1 MiB decoded, got 0; raise "
-        "it, or set it to 0"
+        f"data.decoded_cache_mib: the decoded images of {records.name} need 1 MiB, got 0; raise "
+        "the value, or set 0 to run without a cache"
     )
     assert caches(tmp_path) == []
 

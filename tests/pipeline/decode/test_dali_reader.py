@@ -289,7 +289,7 @@ def test_an_error_of_the_reader_is_one_sentence(damaged, tmp_path):
     sampler = windows(records, Share(), 10)
     said = (
         rf"^{records.files[0]}: cannot be read with data\.reader=window, got from DALI: Invalid "
-        r"RecordIO: w.*; make or copy it again, or use data\.reader=random$"
+        r"RecordIO: w.*; make or copy the file again, or use data\.reader=random$"
     )
     with pytest.raises(RecordError, match=said):
         decoded(records, tmp_path, sampler, Augmentation(), 6)

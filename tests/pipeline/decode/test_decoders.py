@@ -321,8 +321,8 @@ def test_dali_refuses_to_be_loaded_after_horovod():
     done = run_program("import horovod.mxnet, pipeline.decode.dali")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: pipeline.decode.dali: import it before launch.ranks.comm.connect() loads "
-        "Horovod"
+        "ImportError: pipeline.decode.dali: must be imported before Horovod, got horovod.mxnet "
+        "already loaded; import this module before the call of launch.ranks.comm.connect()"
     )
     done = run_program("import pipeline.decode.dali, horovod.mxnet; print('both')")
     assert (done.returncode, done.stdout) == (0, "both\n"), done.stderr

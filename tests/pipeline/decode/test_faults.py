@@ -57,7 +57,7 @@ def test_a_failure_of_a_gpu_decoder_names_the_gpu_and_the_keys(records):
     keys = records.keys[rows]
     assert refused(records, rows, device_id=3, decodes_on_gpu=True) == (
         f"GPU 3 could not decode images of {records.files[0]} between keys {keys.min()} and "
-        f"{keys.max()}, got from DALI: {SAID}; the CPU can, so use data.decode=native"
+        f"{keys.max()}, got from DALI: {SAID}; the CPU can decode them, so use data.decode=native"
     )
 
 
