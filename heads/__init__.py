@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses as heads: from embedding and label to a loss per image."""
+"""Heads: Gluon blocks that compute one loss per image from its embedding and label."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -73,7 +73,9 @@ HEADS: dict[str, type[Head]] = {
     "n_pair": NPair,
     "mps": MPS,
 }
-"""Name -> class; its keyword-only arguments are the schema of ``head.*`` in a configuration."""
+"""Mapping from the name of a loss to its class.
+
+The keyword-only arguments of a class are the keys of ``head.*`` in a configuration."""
 
 
 def build_head(
@@ -85,26 +87,30 @@ def build_head(
     fused_update: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> Head:
-    """Build a head by name; the caller still calls `initialize()`.
+    """Build a head from its name; its parameters have no values until `initialize()` is called.
 
     Parameters
     ----------
     name
-        A key of ``HEADS``.
-    num_classes, embedding_size, reduce
-        See `heads.head.ClassHead` and `heads.head.Head`.
+        Name of the loss, a key of ``HEADS``.
+    num_classes
+        Number of classes in the training set.
+    embedding_size
+        Number of dimensions of an embedding.
+    reduce
+        Function that computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
     fused_update
-        ``momentum`` and ``weight_decay`` of `heads.fused_centres.FusedCentres`, which updates its
-        own class centres; None leaves the update to a trainer.
+        ``momentum`` and ``weight_decay`` with which the head updates its own class centres
+        (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres.
     settings
-        Keyword-only arguments of the class.
+        Keyword-only arguments of the class of the head.
 
     Raises
     ------
     ValueError
-        If the name or a setting is unknown, or a value is refused.
+        If the name or a setting is unknown, or if a value is out of its range.
     OperatorError
-        If ``fused_update`` is given and the head or the operators do not support it.
+        If ``fused_update`` is given, but the head or the operators do not support such an update.
     """
     options = checked_options("head", name, HEADS, settings)
     kind: Any = HEADS[name]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A-Softmax, the annealed loss of SphereFace."""
+"""A-Softmax: the loss of SphereFace, with an annealed margin and unnormalised embeddings."""
 
 from typing import Annotated, Any
 
@@ -10,11 +10,15 @@ from ranges import Within, at_least
 
 
 class ASoftmax(ClassHead):
-    """Softmax on |x| cos t with an annealed factor m1 on the angle to the true class.
+    """Softmax on unnormalised embeddings with an annealed factor on the angle to the true class.
 
-    |x| c_j; true class: |x| (c + w / (1 + lambda_min) (psi - c)), psi = (-1)^k cos(m1 t) - 2 k
+    logits |x| c_j; true class: |x| (c + w / (1 + lambda_min) (psi - c)),
+    psi = (-1)^k cos(m1 t) - 2 k, k = floor(m1 t / pi)
 
     Liu et al., "SphereFace", arXiv:1704.08063, equation 7; annealing as in its appendix.
+
+    Symbols: |x| is the L2 norm of the embedding; c_j is its cosine to the centre of class j; c and
+    t are its cosine and angle to the centre of the true class.
 
     The annealing factor 1 / (1 + lambda) of the paper is w / (1 + lambda_min) here:
     ``train.margin_warmup`` raises the margin fraction w from 0 to 1.
@@ -22,16 +26,16 @@ class ASoftmax(ClassHead):
     Parameters
     ----------
     m1
-        Factor on the angle, a whole number.
+        Factor on the angle to the true class, a whole number: larger factors give a larger margin.
     lambda_min
-        Smallest lambda; 0 gives the full margin.
+        Value of lambda at the end of the annealing; 0 gives the full margin, 5 a sixth of it.
     """
 
     def __init__(
         self,
         *sizes: int,
-        m1: Annotated[int, Within(1, 4, "the paper uses 4, sphereface accepts any factor")] = 4,
-        lambda_min: Annotated[float, at_least(0, "5 is usual")] = 5.0,
+        m1: Annotated[int, Within(1, 4, "the paper uses 4; for fractions, use sphereface")] = 4,
+        lambda_min: Annotated[float, at_least(0, "the usual lambda_min is 5")] = 5.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*sizes, **kwargs)
@@ -40,7 +44,7 @@ class ASoftmax(ClassHead):
     def hybrid_forward(
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any
     ) -> tuple[Any, Any]:
-        lengths = length(F, embedding)  # (B,)
+        lengths = length(F, embedding)
         fixed = F.BlockGrad(lengths)
         centre = F.BlockGrad(F.take(weight, label, mode="clip"))
         cosine = F.BlockGrad(F.sum(normalised(F, embedding) * normalised(F, centre), axis=1))
@@ -50,6 +54,8 @@ class ASoftmax(ClassHead):
         slope = 1.0 + F.broadcast_mul(slope - 1.0, fraction)
         margin, form = (lambda score: (fixed * psi, slope)), Form(unit_rows=False)
         loss, _ = self.cross_entropy(F, embedding, weight, label, form=form, margin=margin)
-        # |x| psi(t) also depends on |x| itself; the slope covers only the score |x| cos t.
+        # The true class's logit |x| psi(t) depends on |x| in two ways: through the score |x| cos t,
+        # whose gradient `slope` gives, and directly through the factor |x|, whose gradient is
+        # added.
         by_length = F.BlockGrad(psi - slope * cosine)
         return through_psi(F, loss, by_length * lengths, 1.0), cosine

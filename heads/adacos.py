@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdaCos."""
+"""AdaCos: a softmax loss that adapts its scale to each batch."""
 
 import math
 from typing import Any
@@ -12,26 +12,32 @@ from heads.head import ClassHead, require
 from heads.statistics import TracedFunction, create_state
 from ranges import at_least
 
-EXCLUDED_COSINE = -1000.0  # its exponential is 0, which removes a class from a sum
-# If the few other classes are all opposite, the logarithm is negative. If classes crowd, as in two
-# dimensions, the scale feeds its own growth.
+# Cosine that removes a class from a sum of exponentials: exp(-1000) is 0 in float32.
+EXCLUDED_COSINE = -1000.0
+# Bounds of the adapted scale. Without the lower bound, a few classes that all lie opposite to the
+# embedding would give a negative scale (a negative logarithm). Without the upper bound, the scale
+# would grow from step to step if the class centres are crowded, as in two dimensions.
 MIN_SCALE, MAX_SCALE = 1e-3, 1e3
 
 
 class AdaCos(ClassHead):
     """Softmax on cosines with a scale that adapts to each batch.
 
-    s c_j, s = log(B) / cos(min(pi / 4, median t)), B the mean of sum exp(s c_j) over other classes
+    logits s c_j, s = log(A) / cos(min(pi / 4, median t)),
+    A = mean over images of the sum over other classes of exp(s c_j)
 
     Zhang et al., "AdaCos", arXiv:1905.00292, equations 12 to 15.
 
-    The first scale is sqrt(2) log(C - 1). Each training batch sets a new one, clipped to 0.001 to
-    1000. A margin fraction has no effect. A step computes all scores twice, once for the scale and
-    once for the loss.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; t is its angle to the
+    centre of the true class; s in A is the previous scale.
+
+    The initial scale is sqrt(2) log(C - 1) for C classes. Each training batch sets a new scale,
+    clipped to 0.001 to 1000. A margin fraction has no effect. A step computes all scores twice,
+    once for the scale and once for the loss.
     """
 
     def __init__(self, num_classes: int, embedding_size: int, **kwargs: Any) -> None:
-        advice = "adacos computes its scale from the other classes"
+        advice = "adacos computes its scale from two or more other classes"
         require("num_classes", int, at_least(3, advice), num_classes)
         super().__init__(num_classes, embedding_size, **kwargs)
         self._batch_rows = TracedFunction(self._rows)
@@ -44,7 +50,11 @@ class AdaCos(ClassHead):
         scale[:] = self._reduce(rows, _adapted_scale)
 
     def _rows(self, F: Any, embedding: Any, label: Any, weight: Any, scale: Any) -> Any:
-        """Return log sum exp(scale cos t) over the other classes, and the angle t: (B, 2)."""
+        """Return two numbers per image of the batch, as an array of shape (batch size, 2).
+
+        Column 0 is the logarithm of the sum of exp(scale * cosine) over all classes except the true
+        class. Column 1 is the angle to the centre of the true class, in radians.
+        """
         unit = normalised(F, embedding)
         rows = F.broadcast_mul(unit, F.reshape(scale, shape=(1, 1)))
         centre = normalised(F, F.take(weight, label, mode="clip"))
@@ -75,7 +85,10 @@ class AdaCos(ClassHead):
 
 
 def _adapted_scale(rows: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Return the scale (1,) for the rows of all ranks, (B, 2)."""
+    """Return the new scale, shape (1,).
+
+    ``rows`` is the output of `AdaCos._rows` for the images of all ranks, shape (images, 2).
+    """
     others, angles = rows[:, 0], mx.nd.sort(rows[:, 1], axis=0)
     top, middle = others.max(), (len(rows) - 1) // 2
     mean = mx.nd.log(mx.nd.exp(others - top).mean()) + top

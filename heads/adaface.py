@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdaFace."""
+"""AdaFace: a softmax loss with a margin that adapts to image quality."""
 
 from typing import Annotated, Any
 
@@ -12,32 +12,39 @@ from heads.settings import Momentum
 from heads.statistics import TracedFunction, create_state
 from ranges import Within, above
 
+# Range to which the L2 norm of an embedding is clipped.
 MIN_LENGTH, MAX_LENGTH = 1e-3, 100.0
 
 
 class AdaFace(MarginSoftmax):
-    """Softmax with a margin that adapts to image quality, measured by the embedding's length.
+    """Softmax with a margin that adapts to image quality, measured by the norm of the embedding.
 
-    s c_j; true class: s (cos(t - m q) - m q - m), q = h (|x| - mean) / deviation in [-1, 1]
+    logits s c_j; true class: s (cos(t - m q) - m q - m),
+    q = h (|x| - mean) / deviation, clipped to [-1, 1]
 
     Kim et al., "AdaFace", arXiv:2204.00964, equations 13 to 15.
 
-    Mean and deviation are running statistics of the lengths; no gradient flows through q. The
-    deviation of a batch divides by B, not B - 1, so that one image is a valid batch.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
+    angle to the centre of the true class; s is ``scale``.
+
+    ``mean`` and ``deviation`` are the running mean and standard deviation of the L2 norms |x|. No
+    gradient flows through the quality q. The standard deviation of a batch of B images divides by
+    B, not by B - 1, so that a batch of one image is valid.
 
     Parameters
     ----------
     m
-        Margin.
+        Size of the margin on the angle (radians) and on the cosine.
     h
-        Factor on the normalised length: with 0.333, q is in [-1, 1] for two thirds of the images.
+        Factor on the standardised L2 norm of the embedding, (norm - mean) / deviation. With 0.333,
+        norms within three standard deviations of the mean are not clipped.
     """
 
     def __init__(
         self,
         *sizes: int,
-        m: Annotated[float, Within(0, 1, "0.4 is usual")] = 0.4,
-        h: Annotated[float, above(0, "0.333 is usual")] = 0.333,
+        m: Annotated[float, Within(0, 1, "the usual margin is 0.4")] = 0.4,
+        h: Annotated[float, above(0, "the usual factor is 0.333")] = 0.333,
         momentum: Momentum = 0.01,
         **kwargs: Any,
     ) -> None:
@@ -45,7 +52,8 @@ class AdaFace(MarginSoftmax):
         self._m, self._h, self._momentum = m, h, momentum
         self._lengths_of = TracedFunction(_clipped_length)
         self._moments = TracedFunction(_mean_and_deviation)
-        # Running mean and deviation, with the authors' first values.
+        # Running mean and standard deviation of the L2 norms; the initial values 20 and 100 are
+        # those of the authors' code.
         first = mx.init.Constant(mx.nd.array([20.0, 100.0]))
         self.lengths = create_state(self, "lengths", (2,), first)
 
@@ -68,7 +76,8 @@ def _clipped_length(F: Any, embedding: Any) -> Any:
 
 
 def _mean_and_deviation(F: Any, lengths: Any, running: Any) -> Any:
-    # Around the running mean, because squares of the lengths themselves lose the digits.
+    # Subtract the running mean first: the squares of the norms are large, and their difference
+    # would lose its significant digits in float32.
     mean = F.slice_axis(running, axis=0, begin=0, end=1)
     difference = F.broadcast_sub(lengths, mean)
     first = F.mean(difference, axis=0, keepdims=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triplet loss on angles."""
+"""Triplet loss on the angles between embeddings."""
 
 import math
 from typing import Annotated, Any
@@ -8,23 +8,25 @@ from heads.margins import clipped_angle
 from heads.triplet import Triplet
 from ranges import Within
 
-Radians = Annotated[float, Within(0, math.pi, "it is in radians, 0.35 is usual", open_low=True)]
+Radians = Annotated[float, Within(0, math.pi, "the usual margin is 0.35 radians", open_low=True)]
 
 
 class AngularTriplet(Triplet):
     """Triplet loss on the angles between embeddings.
 
-    triplet with d = arccos(x . y) in radians, of the normalised embeddings
+    triplet with d = arccos(x . y), the angle in radians between the normalised embeddings x and y
 
-    Schroff et al., "FaceNet", arXiv:1503.03832, equation 3, with the angle as Deng et al.,
-    "ArcFace", arXiv:1801.07698, have it in their triplet loss, equation 7.
+    Schroff et al., "FaceNet", arXiv:1503.03832, equation 3, with the angle of the triplet loss of
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 7.
 
-    The slope is 0 within 5e-4 of 0 and pi.
+    The gradient of an angle is 0 within 5e-4 radians of 0 and pi, where the slope of arccos would
+    be infinite.
 
     Parameters
     ----------
     margin
-        Angle by which a negative must be farther than a positive, in radians.
+        Angle in radians by which an image of another person must be farther from the anchor than an
+        image of the same person.
     """
 
     def __init__(self, *sizes: int, margin: Radians = 0.35, **kwargs: Any) -> None:

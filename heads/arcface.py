@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ArcFace."""
+"""ArcFace: a softmax loss with a margin on the angle to the true class."""
 
 from typing import Any
 
@@ -11,11 +11,15 @@ from heads.settings import Angle
 class ArcFace(MarginSoftmax):
     """Softmax with m2 added to the angle to the true class.
 
-    s c_j; true class: s cos(t + m2), guarded: s (c - m2 sin m2) where t > pi - m2
+    logits s c_j; true class: s cos(t + m2), with a guard: s (c - m2 sin m2) where t > pi - m2
 
     Deng et al., "ArcFace", arXiv:1801.07698, equation 3.
 
-    The guard is that of the authors' code of 2018: `heads.margins.additive_angle`.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
+    angle to the centre of the true class; s is ``scale``.
+
+    The guard comes from the code that the authors published in 2018. The reason is given in
+    `heads.margins.additive_angle`.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Center loss."""
+"""Center loss: softmax with a pull of each embedding towards the mean of its class."""
 
 from typing import Any
 
@@ -19,15 +19,19 @@ class Center(Softmax):
     Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition", ECCV 2016,
     equations 2 to 5.
 
-    After each batch the centre m of a class with n images x_i in the batch becomes
+    Symbols: x is the embedding; m_y is the running centre of its class.
+
+    After each batch, the centre m of a class with n embeddings x_i in the batch becomes
     m - center_rate sum_i (m - x_i) / (1 + n). The centres start at 0 and have no gradient.
 
     Parameters
     ----------
     center_weight
-        Factor on half the squared distance to the centre of the true class.
+        Factor on the added term, half the squared distance between an embedding and the running
+        centre of its class.
     center_rate
-        Fraction of the update above that a centre makes.
+        Step size of the running centres towards the embeddings of their class: 0 leaves the centres
+        unchanged.
     """
 
     def __init__(
@@ -51,21 +55,24 @@ class Center(Softmax):
         return out
 
     def _move(self, rows: mx.nd.NDArray) -> mx.nd.NDArray:
-        """Move the centres of the classes in the rows [embedding, label] of all ranks."""
+        """Move the centre of every class in the batch towards its embeddings.
+
+        Each row is an embedding followed by its label; ``rows`` has the images of all ranks.
+        """
         centers = self.centers.list_data()[0]
         moved, classes = self._moved(rows, centers)
-        # In place; all images of a class write the same value. `centers[classes] = moved` takes
-        # ten times as long.
+        # Write the moved centres in place; several images of one class write the same value. The
+        # plain assignment `centers[classes] = moved` takes ten times as long.
         mx.nd._internal._scatter_set_nd(centers, moved, classes, shape=centers.shape, out=centers)
         return moved
 
     def _moved_centers(self, F: Any, rows: Any, centers: Any) -> tuple[Any, Any]:
         embedding = F.slice_axis(rows, axis=1, begin=0, end=-1)
-        label = F.slice_axis(rows, axis=1, begin=-1, end=None)  # (N, 1)
+        label = F.slice_axis(rows, axis=1, begin=-1, end=None)  # shape (images, 1)
         same = F.broadcast_equal(label, F.transpose(label))
         count = F.sum(same, axis=1, keepdims=True)
         own = F.take(centers, F.reshape(label, shape=(-1,)), mode="clip")
-        # sum of (m - x) over the class = count m - sum of x
+        # Sum of (m - x) over the `count` images x of a class with centre m: count * m - sum of x.
         total = F.broadcast_mul(own, count) - F.dot(same, embedding)
         moved = own - self._center_rate * F.broadcast_div(total, 1.0 + count)
         return moved, F.cast(F.transpose(label), dtype="int32")
@@ -74,7 +81,7 @@ class Center(Softmax):
         return self._pull(F, embedding, self._own_centers(F, label, centers))
 
     def _own_centers(self, F: Any, label: Any, centers: Any) -> Any:
-        return F.BlockGrad(F.take(centers, label, mode="clip"))  # (B, E)
+        return F.BlockGrad(F.take(centers, label, mode="clip"))
 
     def _pull(self, F: Any, embedding: Any, own: Any) -> Any:
         return 0.5 * self._center_weight * F.sum(F.square(embedding - own), axis=1)

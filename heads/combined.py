@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Combination of the three margins."""
+"""Softmax loss that combines the margins of SphereFace, ArcFace and CosFace."""
 
 from typing import Any
 
@@ -9,13 +9,17 @@ from heads.settings import Angle, Cosine, Factor
 
 
 class Combined(MarginSoftmax):
-    """Softmax with three margins on the true class: m1, m2 and m3.
+    """Softmax with three margins on the true class: m1 and m2 on the angle, m3 on the cosine.
 
-    s c_j; true class: s ((-1)^k cos(m1 t + m2) - 2 k - m3), k = floor((m1 t + m2) / pi)
+    logits s c_j; true class: s ((-1)^k cos(m1 t + m2) - 2 k - m3), k = floor((m1 t + m2) / pi)
 
     Deng et al., "ArcFace", arXiv:1801.07698, equation 4.
 
-    With m1 = 1 it is s (cos(t + m2) - m3) with the guard of `heads.margins.additive_angle`.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
+    angle to the centre of the true class; s is ``scale``.
+
+    With m1 = 1 the logit of the true class is s (cos(t + m2) - m3), with the guard of
+    `heads.margins.additive_angle`.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CosFace, also known as AM-Softmax."""
+"""CosFace, also known as AM-Softmax: a softmax loss with a margin on the cosine."""
 
 from typing import Any
 
@@ -11,11 +11,14 @@ from heads.settings import Cosine
 class CosFace(MarginSoftmax):
     """Softmax with m3 subtracted from the cosine to the true class.
 
-    s c_j; true class: s (c - m3)
+    logits s c_j; true class: s (c - m3)
 
     Wang et al., "CosFace", arXiv:1801.09414, equation 4.
 
-    AM-Softmax, arXiv:1801.05599, is the same loss.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
+    angle to the centre of the true class; s is ``scale``.
+
+    The loss AM-Softmax, arXiv:1801.05599, has the same equation.
     """
 
     def __init__(self, *sizes: int, m3: Cosine = 0.35, **kwargs: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CurricularFace."""
+"""CurricularFace: ArcFace with a growing weight on hard classes."""
 
 from typing import Any
 
@@ -13,20 +13,26 @@ from heads.statistics import create_state
 
 
 class CurricularFace(MarginSoftmax):
-    """ArcFace with a weight on hard other classes that grows in the course of training.
+    """ArcFace with a weight on hard classes that grows in the course of training.
 
-    s c_j, where c_j > psi: s c_j (t + c_j), t the running mean of c; true class: s psi of arcface
+    logits s c_j, or s c_j (t + c_j) where c_j > psi, t = running mean of c;
+    true class: s psi, psi as in arcface
 
     Huang et al., "CurricularFace", arXiv:2004.00288, equations 4 to 7.
 
-    The margin fraction of a warm-up also applies to the other classes.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c is its cosine to the
+    centre of the true class; psi is c after the margin; s is ``scale``. A class j is hard if c_j >
+    psi.
+
+    The margin fraction of a warm-up also applies to the weight on the hard classes.
 
     Parameters
     ----------
     guarded_threshold
-        Whether the threshold of a hard class is psi with the guard; false uses cos(t_y + m2)
-        without the guard, as the authors' code does. The two differ where t_y > pi - m2: there the
-        guarded threshold makes all classes hard.
+        Whether the cosine above which a class is hard includes the guard of `arcface`. If false,
+        this threshold is cos(a + m2), as in the authors' code, where a is the angle to the true
+        class. The setting matters only where a > pi - m2: with the guard all classes are hard
+        there.
     """
 
     def __init__(
@@ -56,5 +62,5 @@ class CurricularFace(MarginSoftmax):
         if not self._guarded_threshold:
             unguarded = unguarded_angle(F, cosine, self._m2)
             psi = cosine + F.broadcast_mul(unguarded - cosine, fraction)
-        # A class with a cosine equal to psi is not hard.
+        # Raise the threshold by the rounding error: a class whose cosine equals psi is not hard.
         return psi + ROUNDING, column_numbers(F, fraction, value, slope, 1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class centres that the fused operator updates, without an array of their gradients."""
+"""Class centres that the fused operator updates without allocating an array of gradients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,20 +12,23 @@ from heads.margin_softmax import MarginSoftmax
 
 PERMITTED = ["normface", "coco", "sphereface", "cosface", "arcface", "combined", "adaface"]
 PERMITTED += ["magface", "elasticface", "sub_center_arcface"]
-"""Heads that change only the true class's cosine; the last one only with one centre per class."""
+"""Heads that a fused update supports, because they change only the cosine of the true class.
+
+``sub_center_arcface`` is supported only with one centre per class."""
 
 
 class FusedCentres(MarginSoftmax):
-    """Margin softmax that updates its own class centres; their ``grad_req`` is "null".
+    """Margin softmax that updates its own class centres, without an array of their gradients.
 
-    It supports a single rank only: the update bypasses the trainer, which averages, clips and
-    checks gradients. `fused_class` derives such a class from a head.
+    The ``grad_req`` of the centres is "null". A run must have a single rank, because the update
+    bypasses the trainer, which averages gradients over the ranks, clips them and checks them.
+    `fused_class` combines this class with a head.
 
     Parameters
     ----------
     fused_update
-        ``momentum`` and ``weight_decay`` of SGD: v = momentum v - lr (gradient + weight_decay w),
-        w = w + v.
+        ``momentum`` and ``weight_decay`` of the SGD update of the centres w with velocity v:
+        v = momentum v - lr (gradient + weight_decay w), w = w + v.
     """
 
     def __init__(
@@ -35,13 +38,13 @@ class FusedCentres(MarginSoftmax):
             raise refusal("sub_center_arcface")
         if not ops.fused():
             raise ops.OperatorError(
-                "optim.fused_centres: needs the fused operators, got plain ones; use "
-                "run.operators=native, which says what is missing"
+                "optim.fused_centres: needs the fused operators, got the plain MXNet operators; "
+                "set run.operators=native to see why the fused operators are not available"
             )
         super().__init__(*sizes, **kwargs)
         self._update = dict(fused_update)
         self._velocity: mx.nd.NDArray | None = None
-        self._saved: list[mx.nd.NDArray] = []  # arrays of the forward pass for the update
+        self._saved: list[mx.nd.NDArray] = []  # forward results that `update` needs
         self.weight.grad_req = "null"
 
     def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
@@ -53,8 +56,9 @@ class FusedCentres(MarginSoftmax):
     def hybrid_forward(
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
     ) -> tuple[Any, ...]:
-        # A gradient of the centres would be an array as large as they are. The last term of the
-        # loss is 0 and carries the embedding's gradient only.
+        # The gradient of the centres is never computed: it would be an array as large as the
+        # centres. The term added to the loss has the value 0 and gives only the embedding its
+        # gradient.
         label = F.cast(label, dtype=self._dtype)
         centre, fixed = F.take(weight, label, mode="clip"), F.BlockGrad(embedding)
         cosine = F.BlockGrad(F.sum(normalised(F, fixed) * normalised(F, centre), axis=1))
@@ -66,7 +70,7 @@ class FusedCentres(MarginSoftmax):
 
     @property
     def momentum(self) -> dict[str, mx.nd.NDArray]:
-        """Momentum of the centres, by parameter name."""
+        """SGD momentum of the class centres, as a mapping from parameter name to array."""
         if self._velocity is None:
             centres = self.weight.list_data()[0]
             self._velocity = mx.nd.zeros(centres.shape, centres.context, dtype=centres.dtype)
@@ -75,7 +79,7 @@ class FusedCentres(MarginSoftmax):
     def update(self, lr: mx.nd.NDArray) -> None:
         """Update the class centres by one step of SGD on the mean loss of the last forward pass.
 
-        Call it once for each forward pass, after the backward pass.
+        Call this method once after each forward and backward pass.
 
         Raises
         ------
@@ -83,7 +87,10 @@ class FusedCentres(MarginSoftmax):
             If no forward pass has run since the last update.
         """
         if not self._saved:
-            raise RuntimeError("head.update: no forward pass since the last update")
+            raise RuntimeError(
+                "head.update: no forward pass since the last update; run a forward and a backward "
+                "pass before each update"
+            )
         (embedding, label, *rest), self._saved = self._saved, []
         centres, momentum = self.weight.list_data()[0], self.momentum["weight"]
         arrays = embedding, centres, label, *rest, momentum, lr
@@ -91,12 +98,15 @@ class FusedCentres(MarginSoftmax):
 
 
 def fused_class(name: str, kind: type) -> type:
-    """Return a subclass of a head and `FusedCentres`, which comes before `MarginSoftmax`.
+    """Derive a class from a head whose class centres the fused operator updates.
+
+    The new class inherits from the head and then from `FusedCentres`, so that `FusedCentres`
+    comes before `MarginSoftmax` in the method resolution order.
 
     Raises
     ------
     OperatorError
-        If the head does not support it.
+        If the head does not support a fused update.
     """
     if name not in PERMITTED:
         raise refusal(name)
@@ -104,8 +114,8 @@ def fused_class(name: str, kind: type) -> type:
 
 
 def refusal(name: str) -> ops.OperatorError:
-    """Return the error for a head whose centres the operator cannot update."""
+    """Return the error for a head whose class centres the fused operator cannot update."""
     return ops.OperatorError(
-        "optim.fused_centres: supports only heads that change the true class's cosine alone, got "
-        f"{name!r}; set it to false"
+        "optim.fused_centres: supports only heads that have one centre per class and change only "
+        f"the true class's cosine, got head.name={name!r}; set optim.fused_centres=false"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Git loss."""
+"""Git loss: center loss with a push away from the centres of other classes."""
 
 from typing import Annotated, Any
 
@@ -7,23 +7,27 @@ from heads.center import Center
 from heads.mining import pairs
 from ranges import at_least
 
-GitWeight = Annotated[float, at_least(0, "0 disables the push")]
+GitWeight = Annotated[float, at_least(0, "git_weight 0 disables the push")]
 
 
 class Git(Center):
     """Center loss with a push of each embedding away from the running centres of other classes.
 
-    center; + git_weight / B sum over images j of other classes of 1 / (1 + |x - m_yj|^2)
+    center; + git_weight / B * sum over images j of other classes of 1 / (1 + |x - m_yj|^2)
 
     Calefati et al., "Git Loss for Deep Face Recognition", arXiv:1807.08512, equation 3.
 
-    The equation sums over all j other than i. Here the sum excludes the images of the true class,
-    because the text of the paper pushes embeddings away from the centres of other classes only.
+    Symbols: x is the embedding; B is the number of images in the batch; m_yj is the running centre
+    of the class of image j.
+
+    The equation of the paper sums over all images but the image itself. Here the sum also excludes
+    the other images of the true class, because the text of the paper pushes embeddings away from
+    the centres of other classes only.
 
     Parameters
     ----------
     git_weight
-        Factor on the push, lambda_G in the paper.
+        Factor on the push away from the centres of other classes, lambda_G in the paper.
     """
 
     def __init__(self, *sizes: int, git_weight: GitWeight = 0.003, **kwargs: Any) -> None:
@@ -38,7 +42,7 @@ class Git(Center):
         _, other = pairs(F, label)
         squares = F.expand_dims(F.sum(F.square(own), axis=1), axis=0)
         squares = F.broadcast_add(F.sum(F.square(embedding), axis=1, keepdims=True), squares)
-        # (B, B), squared
+        # Squared distances, shape (batch size, batch size).
         distance = F.relu(squares - 2.0 * F.dot(embedding, own, transpose_b=True))
-        # The mean of a row is its sum divided by B.
+        # The mean over a row is the sum of the equation divided by the batch size B.
         return loss + self._git_weight * F.mean(other / (1.0 + distance), axis=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base classes of all heads."""
+"""Base classes of all heads: `Head`, and `ClassHead` for losses with class centres."""
 
 from typing import Any
 
@@ -13,39 +13,42 @@ from ranges import Setting, Within, at_least, cross_problems, settings
 
 
 class Head(gluon.HybridBlock):
-    """Loss for each image of a batch of embeddings.
+    """Base class of the losses: a Gluon block that computes one loss per image of a batch.
 
-    A subclass is built as ``(num_classes, embedding_size, *, ...)``. The keyword-only arguments of
-    its constructor are its settings, the keys of ``head.*``; their ``Annotated`` types hold the
-    ranges. It passes all other arguments on to its base class. A static method
-    ``problems(options)`` may yield (key, sentence) for settings that exclude each other.
+    The constructor of a subclass has the form ``(num_classes, embedding_size, *, ...)``. Its
+    keyword-only arguments are the settings of the loss, the keys of ``head.*``, and their
+    ``Annotated`` types hold the ranges. The constructor passes all other arguments to its base
+    class. A subclass may have a static method ``problems(options)`` that yields a pair
+    (key, sentence) for each setting that contradicts another setting.
 
-    The docstring of a loss has a summary, the formula and the paper as its first three paragraphs;
-    `tools.losses_table` prints the last two. docs/losses.md defines the symbols and lists the
-    differences from the authors' code.
+    The docstring of a loss begins with three paragraphs: summary, formula, paper.
+    `tools.losses_table` prints the formula and the paper in docs/losses.md, which defines the
+    symbols and lists the differences from the authors' code.
 
     Parameters
     ----------
     reduce
-        Computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
+        Function that computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
 
     Inputs
     ------
     embedding : (B, E) float32
-        Of any length; the loss normalises it if its formula says so.
+        B embeddings of E dimensions, not normalised; the loss normalises them where its formula
+        needs that.
     label : (B,) float32 or int32
-        Class of each image, 0 to C - 1.
+        Class of each image, from 0 to C - 1 for C classes.
     margin_fraction : (1,) float32, optional
         Fraction w of the margin, from 0 (no margin) to 1 (the full margin, the default), for a
-        warm-up. It is an input, so that a new value does not trace the graph again. It is required
-        inside another hybridized block.
+        warm-up. The fraction is an input of the graph, so that a new value does not trace the graph
+        again. Inside another hybridized block this input is required.
 
     Outputs
     -------
     loss : (B,) float32
+        Loss of each image.
     target_cosine : (B,) float32
-        Cosine to the centre of the true class, without margin and scale; no gradient flows
-        through it.
+        Cosine of each embedding to the centre of the true class, without margin and scale. No
+        gradient flows through the cosine.
 
     Raises
     ------
@@ -54,7 +57,8 @@ class Head(gluon.HybridBlock):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Head":
-        # Here, before any constructor: each class is checked against its own ranges only.
+        # Check the settings before any constructor runs, so that each class is checked against its
+        # own ranges, not against those of its base classes.
         declared = settings(cls)
         given = {key: value for key, value in kwargs.items() if key in declared}
         found = ((key, declared[key].problem(value)) for key, value in given.items())
@@ -76,19 +80,24 @@ class Head(gluon.HybridBlock):
         return super().forward(embedding, label, margin_fraction)
 
     def update_statistics(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
-        """Update statistics over batches; `forward` calls it in training, before the loss."""
+        """Update the running statistics of the head with one batch; the base class has none.
+
+        `forward` calls this method in training, before it computes the loss.
+        """
 
 
 class ClassHead(Head):
-    """Head with one vector per class, a row of ``weight``.
+    """Head with a vector for each class: the class centres are the rows of ``weight``.
 
     Parameters
     ----------
-    num_classes, embedding_size
-        Number of classes C, length E of the embedding.
+    num_classes
+        Number of classes C.
+    embedding_size
+        Number of dimensions E of an embedding.
     sub_centers
-        Number of centres K of each class; ``weight`` is then (C K, E), with the centres of a class
-        in adjacent rows.
+        Number of centres K of each class. ``weight`` has the shape (C K, E), with the centres of a
+        class in adjacent rows.
     """
 
     initializer: mx.init.Initializer = init.Normal(0.01)
@@ -97,8 +106,12 @@ class ClassHead(Head):
         self, num_classes: int, embedding_size: int, *, sub_centers: int = 1, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        require("num_classes", int, at_least(2, "a softmax needs two classes"), num_classes)
-        require("embedding_size", int, at_least(1, "use that of the net"), embedding_size)
+        require(
+            "num_classes", int, at_least(2, "a softmax needs at least two classes"), num_classes
+        )
+        require(
+            "embedding_size", int, at_least(1, "use the embedding size of the net"), embedding_size
+        )
         self._num_classes, self._dtype = num_classes, "float32"
         shape = (num_classes * sub_centers, embedding_size)
         with self.name_scope():
@@ -115,6 +128,6 @@ class ClassHead(Head):
 
 
 def require(name: str, kind: type, within: Within, value: Any) -> None:
-    """Raise ValueError if a value is not of the type and in the range."""
+    """Raise ValueError unless a value has the type ``kind`` and lies in the range ``within``."""
     if problem := Setting(name, kind, within, None).problem(value):
         raise ValueError(f"{name}: {problem}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ArcFace with the intra-loss."""
+"""ArcFace with the intra-loss, which pulls embeddings to the centre of their class."""
 
 import math
 from typing import Any
@@ -11,18 +11,19 @@ from heads.settings import TermWeight
 
 
 class Intra(ArcFace):
-    """ArcFace with a penalty on the angle to the centre of the true class.
+    """ArcFace with a penalty on the angle between an embedding and the centre of its class.
 
-    arcface; + intra_weight t / pi
+    arcface; + intra_weight t / pi, t the angle to the centre of the true class
 
-    Deng et al., "ArcFace", arXiv:1801.07698, equation 5 (intra-loss), there with m2 = 0.
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 5 (intra-loss; the paper sets m2 = 0).
 
-    The slope of the angle is 0 within 4.5e-4 radians of 0 and pi, where that of arccos is infinite.
+    The gradient of the angle is 0 within 4.5e-4 radians of 0 and pi, where the slope of arccos is
+    infinite.
 
     Parameters
     ----------
     intra_weight
-        Factor on the angle.
+        Factor on the angle between an embedding and the centre of its class.
     """
 
     def __init__(self, *sizes: int, intra_weight: TermWeight = 1.0, **kwargs: Any) -> None:

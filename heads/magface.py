@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MagFace."""
+"""MagFace: a softmax loss with a margin that grows with the norm of the embedding."""
 
 import math
 from collections.abc import Iterator
@@ -14,33 +14,42 @@ RIGHT_ANGLE_RADIANS = math.pi / 2
 
 
 class MagFace(MarginSoftmax):
-    """Softmax with a margin that grows with the embedding's length, and a term on that length.
+    """Softmax with a margin that grows with the L2 norm of the embedding, and a term on that norm.
 
-    s c_j; true class: s cos(t + m(a)), guarded; + length_weight (a / high^2 + 1 / a)
+    logits s c_j; true class: s cos(t + m(a)) with the guard of arcface;
+    + length_weight (a / high^2 + 1 / a)
 
     Meng et al., "MagFace", arXiv:2103.06627, equation 3 and section 3.3.
 
-    a is |x|, clipped to low to high; m(a) rises linearly from least to most. Gradients flow through
-    a in both terms.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
+    angle to the centre of the true class; s is ``scale``.
+
+    a is the L2 norm of the embedding, clipped to the range from ``low`` to ``high``. In this range
+    the margin m(a) rises linearly from ``least`` to ``most``. Gradients flow through a in both
+    terms.
 
     Parameters
     ----------
-    low, high
-        Smallest and largest embedding length, between which the margin grows.
-    least, most
-        Margins at the lengths low and high, in radians.
+    low
+        Embedding norm at and below which the margin is ``least``.
+    high
+        Embedding norm at and above which the margin is ``most``.
+    least
+        Margin on the angle of an embedding with the norm ``low``, in radians.
+    most
+        Margin on the angle of an embedding with the norm ``high``, in radians.
     length_weight
-        Factor on the term on the length, which decreases up to a = high.
+        Factor on the term that rewards large embedding norms, up to the norm ``high``.
     """
 
     def __init__(
         self,
         *sizes: int,
-        low: Annotated[float, above(0, "10 is usual")] = 10.0,
-        high: Annotated[float, above(0, "110 is usual")] = 110.0,
-        least: Annotated[float, Within(0, RIGHT_ANGLE_RADIANS, "0.45 is usual")] = 0.45,
-        most: Annotated[float, Within(0, RIGHT_ANGLE_RADIANS, "0.8 is usual")] = 0.8,
-        length_weight: Annotated[float, at_least(0, "35 is usual")] = 35.0,
+        low: Annotated[float, above(0, "the usual norm is 10")] = 10.0,
+        high: Annotated[float, above(0, "the usual norm is 110")] = 110.0,
+        least: Annotated[float, Within(0, RIGHT_ANGLE_RADIANS, "the usual margin is 0.45")] = 0.45,
+        most: Annotated[float, Within(0, RIGHT_ANGLE_RADIANS, "the usual margin is 0.8")] = 0.8,
+        length_weight: Annotated[float, at_least(0, "the usual weight is 35")] = 35.0,
         easy_margin: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -51,9 +60,12 @@ class MagFace(MarginSoftmax):
 
     @staticmethod
     def problems(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield (key, sentence) of bounds that are not in order."""
-        high = above(options["low"], "110 is usual")
-        most = Within(options["least"], RIGHT_ANGLE_RADIANS, "0.8 is usual")
+        """Yield a pair (key, sentence) for each upper bound that is below its lower bound.
+
+        ``high`` must be above ``low``, and ``most`` must be at least ``least``.
+        """
+        high = above(options["low"], "the usual norm is 110")
+        most = Within(options["least"], RIGHT_ANGLE_RADIANS, "the usual margin is 0.8")
         for key, bound in (("high", high), ("most", most)):
             if problem := Setting(key, float, bound, None).problem(options[key]):
                 yield key, problem

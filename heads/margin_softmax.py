@@ -13,24 +13,26 @@ from heads.settings import Scale
 class MarginSoftmax(ClassHead):
     """Softmax on the scaled cosines to all class centres, with a margin on the true class.
 
-    The loss is -log softmax_y of the logits: s c_j for other classes j, s psi for the true class y.
-    `margin` computes psi from c_y = cos t. With a margin fraction w the true class has the logit
-    s ((1 - w) c_y + w psi).
+    The loss of an image is the negative logarithm of the softmax probability of its true class y.
+    Another class j has the logit s c_j, where c_j is the cosine of the embedding to the centre of
+    class j and s is ``scale``. The true class has the logit s psi; the method `margin` computes psi
+    from c_y. With a margin fraction w the logit of the true class is s ((1 - w) c_y + w psi).
 
     Parameters
     ----------
     m1
-        Factor on the angle to the true class.
+        Factor on the angle between an embedding and the centre of its class.
     m2
-        Margin added to the angle, in radians.
+        Margin added to the angle between an embedding and the centre of its class, in radians.
     m3
-        Margin subtracted from the cosine.
+        Margin subtracted from the cosine between an embedding and the centre of its class.
     scale
-        Factor s on the cosines.
+        Factor on the cosines: logit = scale * cosine.
     easy_margin
-        Whether the margins apply only to angles below pi/2.
+        Whether an image gets the margin only if its angle to the centre of its class is below pi/2.
     momentum
-        Weight of the newest batch in running means.
+        Weight of the newest batch in a running statistic:
+        new = (1 - momentum) * old + momentum * batch.
 
     Outputs
     -------
@@ -39,7 +41,10 @@ class MarginSoftmax(ClassHead):
     """
 
     columns: Any = None
-    """``columns(F, fraction, psi, cosine, **state)``: see ``columns`` of `cross_entropy`."""
+    """Method that changes the scores of the other classes, or None if a loss leaves them unchanged.
+
+    It has the signature ``columns(F, fraction, psi, cosine, **state)`` and returns what the
+    parameter ``columns`` of `heads.cross_entropy.cross_entropy` requires."""
 
     def __init__(
         self, *sizes: int, scale: Scale = 64.0, sub_centers: int = 1, **kwargs: Any
@@ -48,15 +53,17 @@ class MarginSoftmax(ClassHead):
         self._form = Form(scale, group=sub_centers)
 
     def margin(self, F: Any, cosine: Any, *arrays: Any, **state: Any) -> tuple[Any, Any]:
-        """Return psi and its slope with respect to the cosine; the base class has no margin.
+        """Return psi, the cosine of the true class after the margin, and its slope dpsi/dcosine.
 
-        It is called with the cosine and the embedding. The head's parameters without a gradient
-        are keyword arguments.
+        The base class has no margin: psi is the cosine. ``state`` holds the parameters of the head
+        that have no gradient.
 
         Inputs
         ------
-        cosine, embedding : (B,), (B, E)
-            No gradient flows through them.
+        cosine : (B,)
+            Cosine to the centre of the true class for each of the B images; without gradient.
+        embedding : (B, E)
+            Embeddings of E dimensions; without gradient.
 
         Outputs
         -------
@@ -83,7 +90,10 @@ class MarginSoftmax(ClassHead):
     def target_score(
         self, F: Any, cosine: Any, fraction: Any, embedding: Any, **state: Any
     ) -> tuple[Any, Any]:
-        """Return psi and its slope with a fraction of the margin, (B,) each."""
+        """Return psi and its slope dpsi/dcosine with only a fraction of the margin.
+
+        Both have one value per image. The fraction 0 gives the cosine itself, 1 the full margin.
+        """
         psi, slope = self.margin(F, cosine, embedding, **state)
         psi = cosine + F.broadcast_mul(psi - cosine, fraction)
         return psi, 1.0 + F.broadcast_mul(slope - 1.0, fraction)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base class of the losses on pairs and triplets, and the check of their batches."""
+"""Base class of the losses on pairs and triplets of images, and a check of their batches."""
 
 from typing import Any, NamedTuple
 
@@ -8,43 +8,45 @@ from heads.head import Head
 from heads.mining import mean_over, pairs
 
 PAIRED = ("contrastive", "triplet", "angular_triplet", "n_pair", "mps", "range", "marginal")
-"""Heads that compare images of one person."""
+"""Names of the heads that need several images of the same person in a batch."""
 
 
 class Batch(NamedTuple):
-    """Arrays that `PairLoss.pair_loss` reads."""
+    """Arrays of a batch of B images with E-dimensional embeddings, for `PairLoss.pair_loss`."""
 
     embedding: Any
-    """(B, E), not normalised."""
+    """Embeddings as the network computes them, not normalised: shape (B, E)."""
     unit: Any
-    """(B, E), normalised."""
+    """Embeddings normalised to L2 norm 1: shape (B, E)."""
     cosine: Any
-    """(B, B), of all pairs."""
+    """Cosines of all pairs of embeddings: shape (B, B)."""
     margin: Any
-    """(1, 1), times the margin fraction."""
+    """Margin of the loss, already multiplied by the margin fraction: shape (1, 1)."""
     positive: Any
     negative: Any
-    """(B, B) each: `heads.mining.pairs`."""
+    """Masks from `heads.mining.pairs`, shape (B, B) each: ``positive`` marks the pairs of the same
+    person, ``negative`` the pairs of two people."""
 
 
 class PairLoss(Head):
-    """Loss on the pairs of a batch, without class centres and parameters.
+    """Base class of the losses on pairs of images; it has no class centres and no parameters.
 
-    It ignores the number of classes and the embedding size. The pairs are those of the rank's own
-    batch, which must contain several images of a person: ``data.images_per_person``.
+    The loss ignores the number of classes and the embedding size. Each rank forms pairs from its
+    own batch, which must contain several images of each person: set ``data.images_per_person``.
 
     Parameters
     ----------
     margin
-        Required difference between positive and negative pairs, in the unit of the loss's distance.
+        Required difference between pairs of the same person and pairs of two people, in the unit of
+        the distance or score of the loss.
 
     Outputs
     -------
     loss : (B,) float32
-        Loss with each image as the anchor; 0 if the image is in no pair or triplet.
+        Loss with each image as the anchor; 0 if the image belongs to no pair or triplet.
     target_cosine : (B,) float32
-        Mean cosine to the other images of the person, 0 if there are none; no gradient flows
-        through it.
+        Mean cosine of each image to the other images of the same person, or 0 if the batch has no
+        other image of this person. No gradient flows through this mean.
     """
 
     def __init__(
@@ -64,39 +66,43 @@ class PairLoss(Head):
         return self.pair_loss(F, batch), F.BlockGrad(mean_over(F, cosine, positive))
 
     def pair_loss(self, F: Any, batch: Batch) -> Any:
-        """Return the loss with each image as the anchor, (B,)."""
+        """Return the loss with each of the B images as the anchor, shape (B,)."""
         raise NotImplementedError
 
 
 def check_batches(name: str, mining: str, groups: bool, bag: int) -> None:
-    """Check that the batches contain the pairs or triplets that a head needs.
+    """Raise an error if the batches do not contain the pairs or triplets that a head needs.
 
     Parameters
     ----------
-    name, mining
-        Name and mining of the head; "" if it has no mining.
+    name
+        Name of the head.
+    mining
+        Value of ``head.mining``, or "" if the head has no such setting.
     groups
-        Whether ``data.images_per_person`` puts several images of a person into a batch.
+        Whether ``data.images_per_person`` puts several images of each person into a batch.
     bag
-        Number of images in a bag: ``data.bag``.
+        Number of images in a bag, from which the triplets are selected: ``data.bag``. 0: no bag.
 
     Raises
     ------
     ValueError
-        If the head finds no pairs, or if both or neither of head and data select the triplets.
+        If the batches contain no pairs for the head, if ``head.mining=blocks`` is set without a
+        bag, or if a bag is set without ``head.mining=blocks``.
     """
     if name in PAIRED and not groups:
         raise ValueError(
-            f"head.name: {name!r} compares images of one person, got data.images_per_person=0; set "
-            "it to 4, for example, with a data.batch_size that is a multiple of it"
+            f"head.name: {name!r} needs several images of each person in a batch, got "
+            "data.images_per_person=0; set data.images_per_person=4, for example, and a "
+            "data.batch_size that is a multiple of 4"
         )
     if mining == "blocks" and not bag:
         raise ValueError(
-            "head.mining: 'blocks' needs triplets selected from a bag, got data.bag=0; set "
-            "data.bag (7200 is usual) or use head.mining=semi_hard"
+            "head.mining: 'blocks' needs triplets selected from a bag of images, got data.bag=0; "
+            "set data.bag to a number of images, for example 7200, or use head.mining=semi_hard"
         )
     if bag and mining != "blocks":
         raise ValueError(
-            f"data.bag: selects the triplets of a head with head.mining=blocks, got {name!r} with "
-            f"{mining or 'none'}; use head.name=triplet head.mining=blocks, or data.bag=0"
+            f"data.bag: needs a head with head.mining=blocks, got head.name={name} with the mining "
+            f"{mining or 'none'}; set head.name=triplet head.mining=blocks, or data.bag=0"
         )

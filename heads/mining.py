@@ -1,30 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs and triplets of a batch, selected on the device.
+"""Selection of pairs and triplets from a batch, on the device.
 
-Functions take ``mx.nd`` or ``mx.sym`` as ``F``. The rows of (B, B) arrays are anchors; masks are 0
-or 1. The selection carries no gradient; the selected distances do.
+Functions take ``mx.nd`` or ``mx.sym`` as ``F``. B is the number of images in the batch. In arrays
+of shape (B, B), row i belongs to image i as the anchor. Masks contain 0 and 1. A positive of an
+anchor is another image of the same person, a negative is an image of another person. Gradients flow
+through the selected distances, not through the selection.
 """
 
 from typing import Any
 
 MAX_DISTANCE = 1e9
-"""Larger than every distance and angle between embeddings of length 1."""
+"""Number larger than every distance and every angle between embeddings of L2 norm 1."""
 ROUNDING = 1e-6
-"""Largest rounding error of a float32 distance."""
+"""Largest rounding error of a float32 distance between embeddings of L2 norm 1."""
 
 
 def pairs(F: Any, label: Any) -> tuple[Any, Any]:
-    """Return masks of the other images of the anchor's person and of the images of other people.
+    """Return two masks of the pairs of a batch: pairs of the same person, and pairs of two people.
 
     Inputs
     ------
     label : (B,)
+        Person of each of the B images.
 
     Outputs
     -------
-    positive, negative : (B, B) float32
+    positive : (B, B) float32
+        1 where images i and j are different images of the same person, else 0.
+    negative : (B, B) float32
+        1 where images i and j show two people, else 0.
     """
-    label = F.cast(label, dtype="float32")  # exact up to 2**24 people
+    label = F.cast(label, dtype="float32")  # float32 holds labels exactly up to 2**24
     place = F.contrib.arange_like(label)
     same, itself = (
         F.broadcast_equal(F.expand_dims(row, axis=1), F.expand_dims(row, axis=0))
@@ -34,29 +40,38 @@ def pairs(F: Any, label: Any) -> tuple[Any, Any]:
 
 
 def squared_distances(F: Any, rows: Any, products: Any = None) -> Any:
-    """Return |x_i - x_j|^2, (B, B), from the rows (B, E) and, if known, their products (B, B)."""
+    """Return the squared distances |x_i - x_j|^2 of all pairs of rows, shape (B, B).
+
+    ``rows`` has the shape (B, E). ``products`` are the inner products of all pairs of rows, shape
+    (B, B); the function computes them if they are not given.
+    """
     squares = F.sum(F.square(rows), axis=1, keepdims=True)
     both = F.broadcast_add(squares, F.transpose(squares))
     products = F.dot(rows, rows, transpose_b=True) if products is None else products
-    return F.relu(both - 2.0 * products)  # a rounding error can make it negative
+    return F.relu(both - 2.0 * products)  # rounding can make a square negative
 
 
 def mean_over(F: Any, values: Any, mask: Any) -> Any:
-    """Return the mean of the masked values of each row, 0 if there are none: (B,)."""
+    """Return the mean of each row of ``values`` where the mask is 1, shape (B,).
+
+    The mean of a row whose mask is 0 everywhere is 0.
+    """
     return F.sum(values * mask, axis=1) / F.maximum(F.sum(mask, axis=1), 1.0)
 
 
 def select(F: Any, values: Any, mask: Any, otherwise: float) -> Any:
-    """Return the values where the mask is 1, and a number elsewhere."""
+    """Return ``values`` where the mask is 1, and the number ``otherwise`` where the mask is 0."""
     return values * mask + otherwise * (1.0 - mask)
 
 
 def hardest(F: Any, distance: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
-    """Return the distances to the farthest positive and to the nearest negative, (B,) each.
+    """Return the distance of each anchor to its farthest positive and to its nearest negative.
 
-    Without a positive or a negative, the number is the distance to some other image.
+    Both outputs have the shape (B,). If an anchor has no positive, its first number is the distance
+    to an arbitrary image; if it has no negative, its second number is.
     """
-    # argmax and pick, not max: max passes its gradient to all equal distances.
+    # argmax with pick, not max: max would pass its gradient to all distances that are equally
+    # large.
     fixed = F.BlockGrad(distance)
     farthest = F.argmax(select(F, fixed, positive, -1.0), axis=1)
     nearest = F.argmin(select(F, fixed, negative, MAX_DISTANCE), axis=1)
@@ -64,22 +79,26 @@ def hardest(F: Any, distance: Any, positive: Any, negative: Any) -> tuple[Any, A
 
 
 def semi_hard(F: Any, distance: Any, positive: Any, negative: Any) -> Any:
-    """Return for each anchor and positive the distance to the nearest negative beyond it, (B, B).
+    """Return the distance from each anchor to the semi-hard negative of each of its positives.
 
-    If no negative lies beyond the positive, the farthest negative is used. The number is undefined
-    if there is no negative or the column is not a positive.
+    The output has the shape (B, B): row i is the anchor, column j the positive. The semi-hard
+    negative is the nearest negative that is farther from the anchor than the positive; if no
+    negative is farther, it is the farthest negative. A number is undefined if the anchor has no
+    negative or if image j is not a positive of image i.
 
     Notes
     -----
-    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2. It sorts, because a comparison of all
-    positives with all negatives needs an array of (B, B, B).
+    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2. The function sorts distances, because
+    a comparison of all positives with all negatives needs an array of shape (B, B, B).
     """
     fixed = F.BlockGrad(distance)
-    # An equal distance is not beyond; rounding errors separate equal distances.
+    # A negative as far from the anchor as the positive is not farther. ROUNDING puts it before the
+    # positive in the order, even if rounding errors separate the two distances.
     key = select(F, fixed + ROUNDING * positive, positive + negative, MAX_DISTANCE)
-    order = F.argsort(key, axis=1)  # the anchor is last
+    order = F.argsort(key, axis=1)  # the anchor comes last
+    # Number of negatives that come before each image in the order.
     nearer = F.cumsum(_along(F, negative, order), axis=1)
-    nearer = _along(F, nearer, F.argsort(order, axis=1))  # number of negatives before each image
+    nearer = _along(F, nearer, F.argsort(order, axis=1))
     last = F.maximum(F.sum(negative, axis=1, keepdims=True) - 1.0, 0.0)
     place = F.broadcast_minimum(nearer, last)
     negatives = F.argsort(select(F, fixed, negative, MAX_DISTANCE), axis=1)
@@ -87,6 +106,6 @@ def semi_hard(F: Any, distance: Any, positive: Any, negative: Any) -> Any:
 
 
 def _along(F: Any, rows: Any, column: Any) -> Any:
-    """Return ``rows[i, column[i, j]]``, (B, B)."""
+    """Return the array of the elements ``rows[i, column[i, j]]``, shape (B, B)."""
     place = F.expand_dims(F.contrib.arange_like(rows, axis=0), axis=1)
     return F.gather_nd(rows, F.stack(F.broadcast_like(place, column), column, axis=0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""N-pair loss."""
+"""N-pair loss: softmax of one positive against all negatives of the batch."""
 
 from typing import Annotated, Any
 
@@ -7,8 +7,9 @@ from heads.metric import Batch, PairLoss
 from heads.mining import mean_over, select
 from ranges import at_least
 
-EXCLUDED_PRODUCT = -1e30  # its exponential is 0
-LengthWeight = Annotated[float, at_least(0, "0.002 is usual")]
+# Inner product that removes an image from a sum of exponentials: exp(-1e30) is 0.
+EXCLUDED_PRODUCT = -1e30
+LengthWeight = Annotated[float, at_least(0, "the usual weight is 0.002")]
 
 
 class NPair(PairLoss):
@@ -18,16 +19,17 @@ class NPair(PairLoss):
     + length_weight |x|^2
 
     Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NIPS 2016,
-    equation 6 and section 3.2.2, here with all images of the batch, there with one pair of each
+    equation 6 and section 3.2.2, with all images of the batch; the paper has one pair of each
     class.
 
-    Embeddings are not normalised.
+    Symbols: x, x_p and x_n are the embeddings of the anchor, of a positive (another image of the
+    same person) and of a negative (an image of another person). They are not normalised.
 
     Parameters
     ----------
     length_weight
-        Factor on the squared length of the embedding. Other code multiplies its usual 0.002 by
-        0.25, for anchor and positive each, which equals 0.001 here.
+        Factor on the squared L2 norm of the embedding. The value 0.002 in TensorFlow's N-pair loss
+        equals 0.001 here: TensorFlow applies a further factor of 0.25 to anchor and positive each.
     """
 
     def __init__(self, *sizes: int, length_weight: LengthWeight = 0.002, **kwargs: Any) -> None:

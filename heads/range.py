@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Range loss."""
+"""Range loss: softmax with terms on the distances within and between classes."""
 
 from typing import Annotated, Any
 
@@ -8,38 +8,45 @@ from heads.mining import pairs, select, squared_distances
 from heads.softmax import Softmax
 from ranges import Within, above, at_least
 
-NO_DISTANCE = -1.0  # below every distance
+# Number that marks an absent distance; every squared distance is larger.
+NO_DISTANCE = -1.0
 
 
 class Range(Softmax):
-    """Softmax with a pull within each person and a push between the two closest people.
+    """Softmax with a pull within each class and a push between the two closest classes of a batch.
 
-    softmax; + intra_weight sum of harmonic means of largest d^2; + inter_weight max(0, margin - D)
+    softmax; + intra_weight * sum over classes of the harmonic mean of the largest d^2;
+    + inter_weight * max(0, margin - D)
 
     Zhang et al., "Range Loss for Deep Face Recognition with Long-tail", arXiv:1611.08976, equations
     2 to 6.
 
-    d are the distances within each person of the batch. D is the smallest squared distance between
-    the mean embeddings of two people. A batch must contain several images of a person:
-    ``data.images_per_person``. Embeddings are not normalised, and the defaults are the paper's.
+    Symbols: d is the distance between two embeddings of a class in the batch; D is the smallest
+    squared distance between the mean embeddings of two classes.
+
+    A batch must contain several images of each person: set ``data.images_per_person``. Embeddings
+    are not normalised. The default settings are the values of the paper.
 
     Parameters
     ----------
-    intra_weight, inter_weight
-        Factors on the terms within and between people, alpha and beta in the paper.
+    intra_weight
+        Factor on the pull within classes, alpha in the paper.
+    inter_weight
+        Factor on the push between classes, beta in the paper.
     largest
-        Number k of the largest distances of each person that count.
+        Number of the largest distances within each class that are averaged, k in the paper.
     margin
-        Squared distance below which two people are pushed apart.
+        Squared distance between the mean embeddings of two classes below which they are pushed
+        apart.
     """
 
     def __init__(
         self,
         *sizes: int,
-        intra_weight: Annotated[float, at_least(0, "the paper uses 0.00005")] = 5e-5,
-        inter_weight: Annotated[float, at_least(0, "the paper uses 0.0001")] = 1e-4,
-        largest: Annotated[int, Within(1, 8, "the paper uses 2")] = 2,
-        margin: Annotated[float, above(0, "the paper uses 20000")] = 2e4,
+        intra_weight: Annotated[float, at_least(0, "the weight in the paper is 0.00005")] = 5e-5,
+        inter_weight: Annotated[float, at_least(0, "the weight in the paper is 0.0001")] = 1e-4,
+        largest: Annotated[int, Within(1, 8, "the number in the paper is 2")] = 2,
+        margin: Annotated[float, above(0, "the margin in the paper is 20000")] = 2e4,
         **kwargs: Any,
     ) -> None:
         super().__init__(*sizes, **kwargs)
@@ -53,15 +60,19 @@ class Range(Softmax):
         return F.reshape(within + between, shape=(1,))
 
     def _within(self, F: Any, embedding: Any, positive: Any, negative: Any) -> Any:
-        """Return the sum over people of the mean of their largest distances, (1, 1)."""
+        """Return the sum over classes of the harmonic mean of their largest squared distances.
+
+        The output has the shape (1, 1).
+        """
         place = F.contrib.arange_like(embedding, axis=0)
         earlier = F.broadcast_lesser(F.expand_dims(place, axis=0), F.expand_dims(place, axis=1))
-        once = positive * earlier  # each pair in one row only
-        first = F.sum(once, axis=1, keepdims=True) == 0  # (B, 1): one row for each person
+        once = positive * earlier  # mask with each pair in one row only
+        # Mask of the first image of each class, shape (batch size, 1).
+        first = F.sum(once, axis=1, keepdims=True) == 0
         distance = select(F, squared_distances(F, embedding), once, NO_DISTANCE)
         fill = F.slice_axis(distance, axis=1, begin=0, end=1) * 0.0 + NO_DISTANCE
         of_image = self._top(F, F.concat(distance, *[fill] * self._largest, dim=1))
-        # Each row holds the distances of all images of its person.
+        # In each array, row i holds one of the largest distances of every image of image i's class.
         rows = [
             select(F, F.broadcast_mul(F.ones_like(positive), row), 1.0 - negative, NO_DISTANCE)
             for row in map(F.transpose, F.split(of_image, self._largest, axis=1))
@@ -76,10 +87,13 @@ class Range(Softmax):
         return F.topk(values, k=self._largest, axis=1, ret_typ="value")
 
     def _between(self, F: Any, embedding: Any, negative: Any) -> Any:
-        """Return how far the smallest distance between people is below the margin, (1, 1)."""
+        """Return how far the smallest squared distance between class means is below the margin.
+
+        The output has the shape (1, 1). It is 0 if the distance is not below the margin.
+        """
         same = 1.0 - negative
         means = F.broadcast_div(F.dot(same, embedding), F.sum(same, axis=1, keepdims=True))
         distance = select(F, squared_distances(F, means), negative, self._margin)
         flat = F.reshape(distance, shape=(1, -1))
-        # argmin and pick, not min: min passes its gradient to all equal distances.
+        # argmin with pick, not min: min would pass its gradient to all distances that are equal.
         return F.relu(self._margin - F.pick(flat, F.argmin(flat, axis=1), axis=1, keepdims=True))

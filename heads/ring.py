@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ring loss."""
+"""Ring loss: softmax with a pull of all embeddings to one norm."""
 
 from typing import Annotated, Any
 
@@ -11,27 +11,28 @@ from ranges import above, at_least
 
 
 class Ring(Softmax):
-    """Softmax with a pull of all embeddings to one length, which is learned.
+    """Softmax with a pull of all embeddings to one L2 norm, which is learned.
 
     softmax; + ring_weight / 2 (|x| - R)^2
 
     Zheng et al., "Ring loss", arXiv:1803.00130, equation 1.
 
-    R starts at ``radius``. Set it to the length that the untrained network produces.
+    Symbols: |x| is the L2 norm of the embedding; R is the learned norm. R starts at ``radius``.
 
     Parameters
     ----------
     ring_weight
-        Factor on the pull, lambda in the paper.
+        Factor on the added term, half the squared difference of norms; lambda in the paper.
     radius
-        Initial value of R.
+        Initial value of the learned norm. Set the radius to the mean L2 norm of the embeddings of
+        the untrained network.
     """
 
     def __init__(
         self,
         *sizes: int,
-        ring_weight: Annotated[float, at_least(0, "0.01 is usual")] = 0.01,
-        radius: Annotated[float, above(0, "20 is usual")] = 20.0,
+        ring_weight: Annotated[float, at_least(0, "the usual weight is 0.01")] = 0.01,
+        radius: Annotated[float, above(0, "the usual radius is 20")] = 20.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*sizes, **kwargs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain softmax, the base class of the losses that add a term to it."""
+"""Plain softmax loss, the base class of the losses that add a term to the softmax loss."""
 
 from typing import Any
 
@@ -12,17 +12,19 @@ from heads.head import ClassHead, Head
 class Softmax(ClassHead):
     """Softmax on inner products with one weight vector per class.
 
-    w_j . x + b_j
+    logits w_j . x + b_j
 
     Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs", 1990.
 
-    It is the softmax loss in equation 1 of Deng et al., "ArcFace", arXiv:1801.07698. A margin
-    fraction has no effect.
+    Symbols: x is the embedding; w_j and b_j are the weight vector and the bias of class j.
+
+    Equation 1 of Deng et al., "ArcFace", arXiv:1801.07698, is the same loss. A margin fraction has
+    no effect.
 
     Parameters
     ----------
     use_bias
-        Whether each class has a bias, which favours frequent classes.
+        Whether each class has a learned bias. A bias favours frequent classes.
     """
 
     def __init__(self, *sizes: int, use_bias: bool = False, **kwargs: Any) -> None:
@@ -32,7 +34,7 @@ class Softmax(ClassHead):
                 self.bias = self.params.get("bias", shape=(self._num_classes,), init=init.Zero())
 
     def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
-        # MXNet warns of an unused input, so the graph has no margin fraction.
+        # The graph has no input for the margin fraction: MXNet would warn that the input is unused.
         return super(Head, self).forward(embedding, label)
 
     def hybrid_forward(
@@ -44,17 +46,21 @@ class Softmax(ClassHead):
         term = self.added_term(F, embedding, label, **state)
         if term is not None:
             loss = F.broadcast_add(loss, term)
-        centre = F.BlockGrad(F.take(weight, label, mode="clip"))  # (B, E)
+        centre = F.BlockGrad(F.take(weight, label, mode="clip"))
         return loss, F.BlockGrad(F.sum(unit * normalised(F, centre), axis=1))
 
     def _rows(self, embedding: Any, unit: Any) -> Any:
-        """Return the vectors to multiply with the class vectors, (B, E)."""
+        """Return the rows whose inner products with the class vectors are the scores.
+
+        Rows and inputs have the shape (batch size, embedding size). ``unit`` is the normalised
+        embedding.
+        """
         return embedding
 
     def added_term(self, F: Any, *arrays: Any, **state: Any) -> Any:
-        """Return the term that a loss adds to the cross-entropy, (B,) or (1,), or None.
+        """Return the term that a loss adds to the cross-entropy, or None without such a term.
 
-        It is called with the embedding and the label. The head's parameters except weight and bias
-        are keyword arguments.
+        The term has one value per image or a single value, shape (1,). ``arrays`` are the embedding
+        and the label. ``state`` holds the parameters of the head except weight and bias.
         """
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SphereFace."""
+"""SphereFace: a softmax loss with a factor on the angle to the true class."""
 
 from typing import Any
 
@@ -11,12 +11,15 @@ from heads.settings import Factor
 class SphereFace(MarginSoftmax):
     """Softmax with the angle to the true class multiplied by m1.
 
-    s c_j; true class: s ((-1)^k cos(m1 t) - 2 k), k = floor(m1 t / pi)
+    logits s c_j; true class: s ((-1)^k cos(m1 t) - 2 k), k = floor(m1 t / pi)
 
     Liu et al., "SphereFace", arXiv:1704.08063, equation 6.
 
-    Embeddings are normalised and scaled, and the margin is not annealed: `a_softmax` is the loss
-    of the paper in both.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
+    angle to the centre of the true class; s is ``scale``.
+
+    Here the embeddings are normalised and the margin is not annealed. The loss of the paper, with
+    unnormalised embeddings and annealing, is `a_softmax`.
     """
 
     def __init__(self, *sizes: int, m1: Factor = 1.35, **kwargs: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters and functions for statistics over the images of all ranks."""
+"""Helpers for heads that keep running statistics over the images of all ranks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,31 +9,33 @@ from mxnet import gluon
 
 Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 Reduce = Callable[[mx.nd.NDArray, Statistic], mx.nd.NDArray]
-"""``reduce(rows, statistic)`` returns the statistic of the rows (B, ...) of all ranks.
+"""Function ``reduce(rows, statistic)`` that computes a statistic over the rows of all ranks.
 
-The rows of rank 0 come first; the result is the same on every rank."""
+``rows`` are the rows of this rank, one per image. The function concatenates the rows of all ranks,
+in
+the order of the ranks, and applies ``statistic``. Every rank gets the same result."""
 
 
 def alone(rows: mx.nd.NDArray, statistic: Statistic) -> mx.nd.NDArray:
-    """Return the statistic of the rows of a run with a single rank."""
+    """Compute a statistic over the rows of this rank only: the `Reduce` of a run with one rank."""
     return statistic(rows)
 
 
 def create_state(
     head: gluon.HybridBlock, name: str, shape: tuple[int, ...], init: mx.init.Initializer
 ) -> gluon.Parameter:
-    """Create a parameter without a gradient; checkpoints contain it."""
+    """Create a parameter of a head that has no gradient and that checkpoints contain."""
     with head.name_scope():
         return head.params.get(name, shape=shape, init=init, grad_req="null", differentiable=False)
 
 
 class TracedFunction(gluon.HybridBlock):
-    """Function of arrays, traced once, so that MXNet runs it as one operator.
+    """Wrapper that traces a function of arrays, so that MXNet runs the function as one operator.
 
     Parameters
     ----------
     function
-        ``function(F, *arrays)``; it has no parameters.
+        Function with the signature ``function(F, *arrays)`` that has no trainable parameters.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

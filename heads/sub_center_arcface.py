@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sub-center ArcFace."""
+"""Sub-center ArcFace: ArcFace with several centres per class."""
 
 from typing import Annotated, Any
 
 from heads.arcface import ArcFace
 from ranges import Within
 
-# The fused operator processes 96 rows of centres in one tile.
-SubCenters = Annotated[int, Within(1, 96, "3 is usual")]
+# At most 96: all centres of a class must fit into one tile of the fused operator, which has 96
+# rows.
+SubCenters = Annotated[int, Within(1, 96, "the usual number of centres is 3")]
 
 
 class SubCenterArcFace(ArcFace):
-    """ArcFace with several centres per class, of which the nearest one counts.
+    """ArcFace with several centres per class; the nearest centre gives the score of the class.
 
-    arcface with c_j = max over k of c_jk, of the K centres of class j
+    arcface with c_j = max over k of c_jk, the cosines to the K centres of class j
 
     Deng et al., "Sub-center ArcFace", ECCV 2020, equations 2 and 3.
 
-    Images with wrong labels can gather at a centre of their own. If several centres are equally
-    near, only the first one counts and receives a gradient.
+    Images with wrong labels can form a cluster at a separate centre of their class. If several
+    centres of a class are equally near, only the first one receives a gradient.
+
+    Parameters
+    ----------
+    sub_centers
+        Number of centres of each class.
     """
 
     def __init__(self, *sizes: int, sub_centers: SubCenters = 3, **kwargs: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SV-X-Softmax."""
+"""SV-X-Softmax: a margin softmax that raises the logits of hard classes."""
 
 from typing import Annotated, Any
 
@@ -11,27 +11,30 @@ from ranges import Within
 
 
 class SVSoftmax(MarginSoftmax):
-    """Softmax with a margin that also raises the logits of hard other classes.
+    """Softmax with a margin on the true class and raised logits of the hard classes.
 
-    s c_j, where c_j > psi: s (t c_j + t - 1); true class: s psi, psi as in combined
+    logits s c_j, or s (t c_j + t - 1) where c_j > psi; true class: s psi, psi as in combined
 
     Wang et al., "Support Vector Guided Softmax Loss", arXiv:1812.11317, equations 6 to 9.
 
-    The margin fraction of a warm-up also applies to t. With ``easy_margin`` a class is hard where
-    c_j exceeds the psi of a margin at every angle and without a guard. Otherwise psi has the guard
-    of `heads.margins.additive_angle` where t > pi - m2 (m1 = 1), which is in neither paper nor
-    code.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; psi is the cosine to the
+    centre of the true class after the margin; s is ``scale``. A class j is hard if c_j > psi.
+
+    The margin fraction of a warm-up also applies to t. With m1 = 1, psi has the guard of
+    `heads.margins.additive_angle` where the angle to the true class exceeds pi - m2; neither the
+    paper nor the authors' code has a guard. With ``easy_margin`` the decision whether a class is
+    hard uses a psi that has the margin at every angle and no guard.
 
     Parameters
     ----------
     t
-        Stress on the hard classes; 1 disables it.
+        Factor that raises the logits of the hard classes, called stress; 1 leaves them unchanged.
     """
 
     def __init__(
         self,
         *sizes: int,
-        t: Annotated[float, Within(1, 10, "1.2 is usual")] = 1.2,
+        t: Annotated[float, Within(1, 10, "the usual stress is 1.2")] = 1.2,
         m1: Factor = 1.0,
         m2: Angle = 0.0,
         m3: Cosine = 0.35,
@@ -51,10 +54,15 @@ class SVSoftmax(MarginSoftmax):
         if self._easy_margin:
             everywhere = self._psi_at_every_angle(F, cosine)
             psi = cosine + F.broadcast_mul(everywhere - cosine, fraction)
-        return psi + ROUNDING, numbers  # a class with a cosine equal to psi is not hard
+        # Raise the threshold by the rounding error: a class whose cosine equals psi is not hard.
+        return psi + ROUNDING, numbers
 
     def _psi_at_every_angle(self, F: Any, cosine: Any) -> Any:
-        """Return psi without an easy margin and without a guard, (B,)."""
+        """Return the cosine of the true class after a margin that applies at every angle.
+
+        Neither ``easy_margin`` nor the guard limits this margin. The output has one value per
+        image.
+        """
         m1, m2, m3 = self._margins.values()
         if m1 == 1:
             return unguarded_angle(F, cosine, m2) - m3

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks that turn aligned face images into embeddings."""
+"""Networks that compute embeddings from aligned face images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,28 +17,30 @@ NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "mobilefacenet": MobileFaceNet,
     **{f"iresnet{depth}": iresnet(depth) for depth in UNITS},
 }
-"""Name -> builder; its keyword-only arguments are the schema of ``net.*`` in a configuration."""
+"""Mapping from the name of a network to the class or function that builds it.
+
+The keyword-only arguments of a builder are the keys of ``net.*`` in a configuration."""
 
 
 def build_net(
     name: str, image_size: tuple[int, int] = (112, 112), **kwargs: Any
 ) -> gluon.HybridBlock:
-    """Build a network by name; the caller still calls `initialize()`.
+    """Build a network from its name; its weights have no values until `initialize()` is called.
 
     Parameters
     ----------
     name
-        A key of ``NETS``.
+        Name of the network, a key of ``NETS``.
     image_size
-        (height, width) of the images in pixels; the net accepts no other size.
+        (height, width) of the images in pixels; the network accepts only images of this size.
     kwargs
-        Keyword-only arguments of that builder.
+        Keyword-only arguments of the builder, for example ``embedding_size``.
 
     Raises
     ------
     ValueError
-        If the name or a keyword is unknown, a value is out of its range, or the builder refuses the
-        image size.
+        If the name or a keyword is unknown, if a value is out of its range, or if the network does
+        not support the image size.
     """
     options = checked_options("net", name, NETS, kwargs)
     return NETS[name](image_size, **options)

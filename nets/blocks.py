@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building blocks of the networks: convolution, batch normalisation, PReLU, bottleneck.
 
-The blocks hold the parameters; `ops.layers` chooses the operators that compute with them.
+The blocks hold the parameters. `ops.layers` chooses the plain or fused operators that compute the
+outputs.
+
+Shapes: B is the number of images in the batch, C the number of channels, H and W are the height and
+the width of a feature map, H' and W' those of the output.
 """
 
 import math
@@ -12,22 +16,27 @@ from mxnet.gluon import nn
 
 from ops import layers
 
-# Default of Gluon and PyTorch, so that weights are interchangeable. Older MXNet face networks use
-# 2e-5 or 1e-3. It is also the minimum that cuDNN 8's batch normalisation accepts.
+# Number added to the variance in batch normalisation. 1e-5 is the default of Gluon and PyTorch, so
+# weights are interchangeable with theirs, and the minimum that cuDNN 8 accepts. Older MXNet face
+# networks use 2e-5 or 1e-3.
 BN_EPSILON = 1e-5
+# Weight of the old value in the running mean and variance of batch normalisation.
 BN_MOMENTUM = 0.9
 STATISTICS = {"epsilon": BN_EPSILON, "momentum": BN_MOMENTUM}
 
 
 class PReLU(gluon.HybridBlock):
-    """Rectifier with one learned slope per channel: y = max(x, 0) + alpha * min(x, 0).
+    """Rectifier with a learned slope alpha for the negative inputs of each channel.
+
+    y = max(x, 0) + alpha * min(x, 0).
 
     Parameters
     ----------
     channels
         Number of channels C of the input.
     fused
-        Whether training uses the fused operators if available; `ops.layers` lists the exceptions.
+        Whether training uses the fused operators if they are available. `ops.layers` lists the
+        exceptions.
 
     Inputs
     ------
@@ -39,7 +48,8 @@ class PReLU(gluon.HybridBlock):
 
     Notes
     -----
-    He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1; slopes start at 0.25.
+    He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1. The initial slope
+    alpha is 0.25.
     """
 
     def __init__(self, channels: int, fused: bool = True, **kwargs: Any) -> None:
@@ -53,14 +63,14 @@ class PReLU(gluon.HybridBlock):
 
 
 class BatchNorm(nn.BatchNorm):
-    """Batch normalisation over channels, with a fused operator in training.
+    """Batch normalisation of each channel, with a fused operator in training.
 
     Parameters
     ----------
     channels
         Number of channels C of the input.
     fused
-        See `PReLU`.
+        Whether training uses the fused operators if they are available (see `PReLU`).
 
     Inputs
     ------
@@ -88,18 +98,25 @@ class BatchNorm(nn.BatchNorm):
 
 
 class ConvNorm(gluon.HybridBlock):
-    """Convolution without bias, then batch normalisation (linear: no activation).
+    """Convolution without bias, then batch normalisation, without an activation.
 
     Parameters
     ----------
-    in_channels, channels
-        Number of input and output channels.
-    kernel, stride, padding
-        Kernel size, stride and padding in pixels; the kernel may be (height, width).
+    in_channels
+        Number of input channels.
+    channels
+        Number of output channels.
+    kernel
+        Size of the kernel in pixels: one number for a square kernel, or (height, width).
+    stride
+        Stride of the convolution in pixels.
+    padding
+        Padding on each side of the input in pixels.
     groups
-        Number of convolution groups; ``groups=in_channels=channels`` is depthwise.
+        Number of convolution groups. The convolution is depthwise if ``groups``, ``in_channels``
+        and ``channels`` are equal.
     fused
-        See `PReLU`.
+        Whether training uses the fused operators if they are available (see `PReLU`).
 
     Inputs
     ------
@@ -123,8 +140,9 @@ class ConvNorm(gluon.HybridBlock):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # He initialisation with the fan-out of one input value. mx.init.Xavier counts all channels
-        # of a depthwise filter, which makes the weights smaller by a factor of sqrt(channels).
+        # He initialisation. The fan-out is the number of output values that one input value
+        # reaches. mx.init.Xavier counts all channels of a depthwise convolution, so its weights
+        # would be too small by a factor of sqrt(channels).
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         fan_out = height * width * channels // groups
         with self.name_scope():
@@ -146,7 +164,7 @@ class ConvNorm(gluon.HybridBlock):
 
 
 class ConvNormPReLU(ConvNorm):
-    """`ConvNorm` followed by `PReLU`, with the same parameters, inputs and outputs."""
+    """`ConvNorm` followed by `PReLU`; parameters, inputs and outputs are those of `ConvNorm`."""
 
     def __init__(self, in_channels: int, channels: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(in_channels, channels, *args, **kwargs)
@@ -158,17 +176,21 @@ class ConvNormPReLU(ConvNorm):
 
 
 class LinearBottleneck(gluon.HybridBlock):
-    """Expand with 1x1, filter with a depthwise 3x3, project linearly with 1x1.
+    """Bottleneck block: a 1x1, a depthwise 3x3 and a linear 1x1 convolution.
+
+    The first convolution expands the number of channels, the last one reduces it again.
 
     Parameters
     ----------
-    in_channels, channels
-        Number of input and output channels.
+    in_channels
+        Number of input channels.
+    channels
+        Number of output channels.
     expanded
         Number of channels of the depthwise convolution.
     stride
-        Stride of the depthwise convolution. With stride 1 and equal numbers of channels, the block
-        adds its input to the output.
+        Stride of the depthwise convolution. With stride 1 and equal numbers of input and output
+        channels, the block adds its input to its output.
 
     Inputs
     ------

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Last layers: from the final feature map to the embedding."""
+"""Last layers of the networks, which compute the embedding from the last feature map.
+
+Shapes: B is the number of images in the batch, C the number of channels of the feature map, E the
+number of dimensions of an embedding.
+"""
 
 import math
 from typing import Any
@@ -11,16 +15,16 @@ from nets.blocks import BN_EPSILON, BN_MOMENTUM, BatchNorm, ConvNorm
 
 
 class GlobalDepthwiseEmbedding(gluon.HybridBlock):
-    """Global depthwise convolution (GDC), linear map to the embedding, batch normalisation.
+    """Last layers: global depthwise convolution (GDC), linear layer, batch normalisation.
 
     Parameters
     ----------
     in_channels
         Number of channels C of the feature map.
     embedding_size
-        Length E of the embedding.
+        Number of dimensions E of the embedding.
     feature_size
-        (height, width) of the feature map in pixels, the size of the depthwise filter.
+        (height, width) of the feature map in pixels. The depthwise filter has the same size.
 
     Inputs
     ------
@@ -33,8 +37,9 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
     Notes
     -----
     Chen et al., "MobileFaceNets", arXiv:1804.07573, section 3.1, equation 1. The last batch
-    normalisation has a fixed scale of 1, because the head normalises the length of the embeddings.
-    In training it needs at least two images, because the variance of one image is 0.
+    normalisation has a fixed scale (gamma) of 1, because the head normalises the embeddings. In
+    training this layer needs batches of at least two images, because the variance over a single
+    image is 0.
     """
 
     def __init__(
@@ -55,18 +60,18 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
 
 
 class DenseEmbedding(gluon.HybridBlock):
-    """Batch normalisation, dropout, linear map of the whole feature map, batch normalisation.
+    """Last layers: batch normalisation, dropout, linear layer, batch normalisation.
 
     Parameters
     ----------
     in_channels
         Number of channels C of the feature map.
     embedding_size
-        Length E of the embedding.
+        Number of dimensions E of the embedding.
     feature_size
         (height, width) of the feature map in pixels.
     dropout
-        Fraction of the features dropped in training, from 0 to below 1.
+        Fraction of the values of the feature map that training sets to 0, from 0 to below 1.
 
     Inputs
     ------
@@ -79,7 +84,7 @@ class DenseEmbedding(gluon.HybridBlock):
     Notes
     -----
     Output option "E" of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1.
-    For the last batch normalisation see `GlobalDepthwiseEmbedding`.
+    `GlobalDepthwiseEmbedding` explains the fixed scale of the last batch normalisation.
     """
 
     def __init__(
@@ -102,26 +107,26 @@ class DenseEmbedding(gluon.HybridBlock):
 
 
 def _linear(features: int, embedding_size: int) -> nn.Dense:
-    """Return the linear map to the embedding; it flattens its input."""
+    """Create the linear layer that computes the embedding from the flattened features."""
     return nn.Dense(
         embedding_size,
         in_units=features,
-        use_bias=False,  # the next batch normalisation has a bias
+        use_bias=False,  # batch normalisation follows and has a bias
         weight_initializer=init.Normal(math.sqrt(1.0 / features)),
     )
 
 
 def _fixed_scale_norm(embedding_size: int) -> nn.BatchNorm:
-    """Return a batch normalisation with a fixed scale of 1."""
+    """Create a batch normalisation of the embedding with a fixed scale (gamma) of 1."""
     norm = nn.BatchNorm(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=embedding_size)
-    # Not BatchNorm(scale=False), whose gradient of beta is reported to be wrong on some GPUs. A
-    # frozen gamma of 1 is the same function and uses the common code.
+    # A frozen gamma of 1 computes the same function as BatchNorm(scale=False), whose gradient of
+    # beta is reported to be wrong on some GPUs.
     norm.gamma.grad_req = "null"
     return norm
 
 
 def _normalise(F: Any, norm: nn.BatchNorm, embedding: Any) -> Any:
-    """Normalise (B, E) over the batch."""
-    # As (B, E, 1, 1): MXNet caches oneDNN's batch normalisations by shape and reuses that of
-    # (B, C, 1, 1) for (B, E) if C = E, which causes a segmentation fault.
+    """Apply a batch normalisation to embeddings of shape (B, E)."""
+    # Reshape to (B, E, 1, 1). MXNet caches the batch normalisations of oneDNN by shape, and for an
+    # input (B, E) it would reuse one that it created for (B, E, 1, 1): a segmentation fault.
     return F.flatten(norm(F.reshape(embedding, shape=(0, -1, 1, 1))))

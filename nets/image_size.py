@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image sizes that a net supports, and the sizes of its feature maps."""
+"""Checks of the image size that a network supports, and the sizes of its feature maps."""
 
 import numbers
 
 HALVINGS = 4
-"""Number of convolutions with stride 2 in each net, before the last feature map."""
+"""Number of convolutions with stride 2 in each network, before the last feature map."""
 MIN_SIDE_PIXELS = 2 ** (HALVINGS - 1) + 1
-"""Minimum side of an image in pixels: at 8, the last stride of 2 applies to a single pixel."""
+"""Minimum height and width of an image in pixels.
+
+With a side of 8 pixels, the last convolution with stride 2 would get a single pixel."""
 MAX_MXNET_ELEMENTS = 2**31
-"""Limit of the number of elements in an MXNet array, which must be below it."""
+"""Number of elements that an MXNet array must stay below."""
 
 
 def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Return (height, width) as ints after a check that the net supports the size.
+    """Check that a network supports an image size, and return (height, width) as ints.
 
     Parameters
     ----------
     name
-        Name of the net, for the error.
+        Name of the network, for the error message.
     image_size
         (height, width) of the images in pixels.
 
     Raises
     ------
     ValueError
-        If a side is shorter than ``MIN_SIDE_PIXELS`` or the size is not a pair of whole numbers.
+        If a side is shorter than ``MIN_SIDE_PIXELS`` or if the size is not a pair of whole numbers.
     """
     sides = tuple(image_size) if isinstance(image_size, tuple | list) else ()
     if len(sides) != 2 or not all(
@@ -32,21 +34,22 @@ def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
     ):
         raise ValueError(
             f"image_size: must be the height and the width in pixels, got {image_size!r}; "
-            "(112, 112) is usual"
+            "the usual size is (112, 112)"
         )
     if min(sides) < MIN_SIDE_PIXELS:
         raise ValueError(
             f"net.name: {name!r} needs images of at least {MIN_SIDE_PIXELS}x{MIN_SIDE_PIXELS} "
-            f"pixels, because it halves them {HALVINGS} times, got {sides[0]}x{sides[1]}; use a "
-            "set of larger images"
+            f"pixels, because the network halves the image size {HALVINGS} times, got "
+            f"{sides[0]}x{sides[1]} pixels; use a data set with larger images"
         )
     return int(sides[0]), int(sides[1])
 
 
 def feature_size(image_size: tuple[int, int], halvings: int = HALVINGS) -> tuple[int, int]:
-    """Return (height, width) of the last feature map of an image.
+    """Return the (height, width) of the last feature map for an image of a given size, in pixels.
 
-    A convolution of stride 2 gives ceil(side / 2) pixels: 3x3 with padding 1, 1x1 without padding.
+    ``halvings`` is the number of convolutions with stride 2. Each reduces a side to ceil(side / 2)
+    pixels, both a 3x3 convolution with padding 1 and a 1x1 convolution without padding.
     """
     height, width = image_size
     for _ in range(halvings):
@@ -55,7 +58,18 @@ def feature_size(image_size: tuple[int, int], halvings: int = HALVINGS) -> tuple
 
 
 def check_features(name: str, image_size: tuple[int, int], features: int, outputs: int) -> None:
-    """Check that a linear layer on the feature map has no more weights than MXNet supports.
+    """Check that MXNet supports the number of weights of the last linear layer.
+
+    Parameters
+    ----------
+    name
+        Name of the network, for the error message.
+    image_size
+        (height, width) of the images in pixels, for the error message.
+    features
+        Number of inputs of the layer.
+    outputs
+        Number of outputs of the layer.
 
     Raises
     ------
@@ -64,7 +78,7 @@ def check_features(name: str, image_size: tuple[int, int], features: int, output
     """
     if features * outputs >= MAX_MXNET_ELEMENTS:
         raise ValueError(
-            f"net.name: the last layer of {name!r} would have {features * outputs:,} weights, "
-            f"{MAX_MXNET_ELEMENTS:,} and more are too many for MXNet, got images of "
-            f"{image_size[0]}x{image_size[1]}; use a set of smaller images"
+            f"net.name: the last layer of {name!r} would have {features * outputs:,} weights, but "
+            f"an MXNet array must have fewer than {MAX_MXNET_ELEMENTS:,} elements, got images of "
+            f"{image_size[0]}x{image_size[1]} pixels; use a data set with smaller images"
         )

@@ -13,10 +13,11 @@ from ranges import Within, at_least
 
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
-Width = Annotated[float, Within(0, 8, "the paper uses 1.0", open_low=True)]
-EmbeddingSize = Annotated[int, at_least(1, "the paper uses 128")]
-# Output channels, expanded channels of the first block (stride 2), expanded channels of the other
-# blocks, number of other blocks. It is the usual variant with 1-4-6-2 blocks.
+Width = Annotated[float, Within(0, 8, "the width in the paper is 1.0", open_low=True)]
+EmbeddingSize = Annotated[int, at_least(1, "the embedding size in the paper is 128")]
+# One tuple per stage: number of output channels, number of expanded channels of the first block
+# (which has stride 2), number of expanded channels of each further block, number of further blocks.
+# These stages are the usual variant with 1-4-6-2 blocks.
 STAGES = (
     (64, 128, 128, 4),
     (128, 256, 256, 6),
@@ -30,25 +31,28 @@ class MobileFaceNet(ops.TwoGraphs):
     Parameters
     ----------
     image_size
-        (height, width) in pixels; the global convolution has the size of the last feature map.
+        (height, width) of the images in pixels, which determines the size of the global depthwise
+        convolution.
     width
-        Factor on the numbers of channels, each rounded to a multiple of 8. The embedding size
-        does not change.
+        Factor on the number of channels of every layer; the result is rounded to a multiple of 8.
+        The width does not change the embedding size.
     embedding_size
-        Length E of the embedding.
+        Number of dimensions E of the embedding.
 
     Inputs
     ------
-    x : (B, 3, *image_size) float32, normalised to about -1..1
+    x : (B, 3, *image_size) float32
+        B images with values of about -1 to 1.
 
     Outputs
     -------
-    (B, E) float32, not normalised to unit length
+    (B, E) float32
+        Embeddings, not normalised to L2 norm 1.
 
     Notes
     -----
-    Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1. All shapes are known, so
-    `initialize()` allocates immediately and without a first batch.
+    Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1. `initialize()` allocates all
+    parameters immediately, because no shape depends on the first batch.
     """
 
     def __init__(
@@ -90,5 +94,5 @@ class MobileFaceNet(ops.TwoGraphs):
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """Multiply a number of channels by the width and round to a multiple of 8, at least 8."""
+    """Multiply a number of channels by ``width`` and round it to a multiple of 8, at least 8."""
     return max(8, int(channels * width / 8 + 0.5) * 8)

@@ -25,6 +25,6 @@ def test_an_easy_margin_ends_at_a_right_angle():
 
 def test_a_value_out_of_range_is_refused():
     sentence = (
-        "head.m2: must be a number from 0 up to 1.5708, got 2.0; it is in radians, 0.5 is usual"
+        "head.m2: must be a number from 0 up to 1.5708, got 2.0; the usual margin is 0.5 radians"
     )
     assert refusal("arcface", m2=2.0) == sentence

@@ -26,5 +26,5 @@ def test_a_centre_follows_its_class():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.center_rate: must be a number from 0 up to 1, got 2; 0.5 is usual"
+    sentence = "head.center_rate: must be a number from 0 up to 1, got 2; the usual rate is 0.5"
     assert refusal("center", center_rate=2) == sentence

@@ -12,5 +12,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.m: must be a number from 0 up to 1, got 2; 0.25 is usual"
+    sentence = "head.m: must be a number from 0 up to 1, got 2; the usual margin is 0.25"
     assert refusal("circle", m=2) == sentence

@@ -48,7 +48,7 @@ def test_a_margin_is_drawn_for_each_image(plus, hybridize):
 
 
 def test_values_that_do_not_fit_are_refused():
-    sigma = "head.sigma: must be a number from 0, got -1; 0.05 is usual"
+    sigma = "head.sigma: must be a number from 0, got -1; the usual deviation is 0.05 radians"
     assert refusal("elasticface", sigma=-1) == sigma
     assert refusal("elasticface", plus=1) == "head.plus: must be true or false, got 1"
     assert refusal("elasticface", by_argsort=True) == (

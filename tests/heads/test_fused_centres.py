@@ -105,8 +105,8 @@ def test_other_heads_are_refused(name):
     with pytest.raises(ops.OperatorError) as refused:
         build_head(name, 30, 8, fused_update=STEP)
     assert str(refused.value) == (
-        "optim.fused_centres: supports only heads that change the true class's cosine alone, got "
-        f"{name!r}; set it to false"
+        "optim.fused_centres: supports only heads that have one centre per class and change only "
+        f"the true class's cosine, got head.name={name!r}; set optim.fused_centres=false"
     )
 
 

@@ -13,5 +13,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.git_weight: must be a number from 0, got -1; 0 disables the push"
+    sentence = "head.git_weight: must be a number from 0, got -1; git_weight 0 disables the push"
     assert refusal("git", git_weight=-1) == sentence

@@ -15,5 +15,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.inter_weight: must be a number from 0, got -1; the paper uses 1"
+    sentence = "head.inter_weight: must be a number from 0, got -1; the weight in the paper is 1"
     assert refusal("inter", inter_weight=-1) == sentence

@@ -14,5 +14,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.intra_weight: must be a number from 0, got -1; the paper uses 1"
+    sentence = "head.intra_weight: must be a number from 0, got -1; the weight in the paper is 1"
     assert refusal("intra", intra_weight=-1) == sentence

@@ -18,5 +18,8 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.largest: must be a whole number from 1 up to 8, got 9; the paper uses 2"
+    sentence = (
+        "head.largest: must be a whole number from 1 up to 8, got 9; "
+        "the number in the paper is 2"
+    )
     assert refusal("range", largest=9) == sentence

@@ -12,5 +12,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.radius: must be a number above 0, got 0; 20 is usual"
+    sentence = "head.radius: must be a number above 0, got 0; the usual radius is 20"
     assert refusal("ring", radius=0) == sentence

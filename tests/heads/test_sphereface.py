@@ -14,5 +14,7 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.m1: must be a number above 0 up to 4, got 0; 1 leaves the angle as it is"
+    sentence = (
+        "head.m1: must be a number above 0 up to 4, got 0; " "factor 1 does not change the angle"
+    )
     assert refusal("sphereface", m1=0) == sentence

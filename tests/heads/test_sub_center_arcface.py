@@ -16,5 +16,6 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.sub_centers: must be a whole number from 1 up to 96, got 97; 3 is usual"
+    sentence = "head.sub_centers: must be a whole number from 1 up to 96, got 97; "
+    sentence += "the usual number of centres is 3"
     assert refusal("sub_center_arcface", sub_centers=97) == sentence

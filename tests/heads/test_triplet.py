@@ -24,8 +24,8 @@ def test_blocks_are_anchors_positives_and_negatives():
     with pytest.raises(ValueError) as refused:
         losses("triplet", [[1, 0]] * 8, [0] * 8, mining="blocks")
     assert str(refused.value) == (
-        "head.mining: 'blocks' needs as many anchors as positives and negatives, got a batch "
-        "of 8; use a multiple of 3"
+        "head.mining: 'blocks' needs equal numbers of anchors, positives and negatives, got a "
+        "batch of 8 images; use a batch size that is a multiple of 3"
     )
 
 

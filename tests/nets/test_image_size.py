@@ -69,8 +69,9 @@ def test_features_of_a_side():
 @pytest.mark.parametrize("size", [(8, 8), (8, 112), (112, 1), (0, 0), (-112, 112)], ids=str)
 def test_too_small_images_are_refused(name, size):
     sentence = (
-        f"net.name: '{name}' needs images of at least 9x9 pixels, because it halves them 4 times, "
-        f"got {size[0]}x{size[1]}; use a set of larger images"
+        f"net.name: '{name}' needs images of at least 9x9 pixels, because the "
+        f"network halves the image size 4 times, got {size[0]}x{size[1]} pixels; "
+        "use a data set with larger images"
     )
     for refuse in (build_net, check_image_size):
         with pytest.raises(ValueError) as caught:
@@ -88,8 +89,9 @@ def test_more_weights_than_mxnet_can_hold_are_refused():
     with pytest.raises(ValueError) as caught:
         build_net("iresnet18", (1600, 1600))
     assert str(caught.value) == (
-        "net.name: the last layer of 'iresnet18' would have 2,621,440,000 weights, 2,147,483,648 "
-        "and more are too many for MXNet, got images of 1600x1600; use a set of smaller images"
+        "net.name: the last layer of 'iresnet18' would have 2,621,440,000 weights, but an "
+        "MXNet array must have fewer than 2,147,483,648 elements, got images of "
+        "1600x1600 pixels; use a data set with smaller images"
     )
     assert build_net("mobilefacenet", (1600, 1600)).embedding.pool.conv.weight.shape[2:] == (
         100,

@@ -185,9 +185,9 @@ def test_parameter_names_are_structural_and_stable():
     [
         (
             {"embedding_size": 0},
-            "net.embedding_size: must be a whole number from 1, got 0; the paper uses",
+            "net.embedding_size: must be a whole number from 1, got 0; the embedding size",
         ),
-        ({"dropout": 1.0}, "net.dropout: must be a number from 0 to below 1, got 1.0; 0.0 dis"),
+        ({"dropout": 1.0}, "net.dropout: must be a number from 0 to below 1, got 1.0; dropout 0"),
         ({"dropout": -0.1}, "net.dropout: must be a number from 0 to below 1, got -0.1; "),
         ({"dropout": True}, "net.dropout: must be a number from 0 to below 1, got True; "),
         ({"dropout": float("nan")}, "net.dropout: must be a number from 0 to below 1, got nan; "),
