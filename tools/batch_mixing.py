@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count the different people per batch for each reader, on a record set sorted by person.
+"""Count the different people in a batch, for each reader of the data pipeline.
 
 python tools/batch_mixing.py
 
-Compares random access, blocks and the window reader with the expected count of a uniform
-permutation.  The tool makes a small record set, or reads the one given by ``--records``.  It
-measures no time.
+The readers are random access, blocks and the window reader.  The tool compares their counts with
+the count that a uniform random permutation would give.  It uses the record set of ``--records``, or
+makes a small one.  The images of a person are adjacent in the small set, which is the hardest case
+for mixing.  The tool measures no time.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from pipeline.loader import build_loader
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.writer import write_record_set
 
-PEOPLE, IMAGES_PER_PERSON = 1000, 30  # size of the record set that this tool makes
+PEOPLE, IMAGES_PER_PERSON = 1000, 30  # size of the small record set that this tool makes
 
 
 def main() -> None:
-    """Count people per batch for each reader and print a table."""
+    """Count the different people per batch for each reader, and print the counts as a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--records", help="InsightFace folder (default: a small record set made by this tool)"
+        "--records", help="folder with an InsightFace record set (default: make a small set)"
     )
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--windows", type=int, nargs="+", default=[1024, 4096, 16384])
-    parser.add_argument("--json", type=home_path, help="JSON file for the results")
+    parser.add_argument("--json", type=home_path, help="write machine and results to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if not arguments.records:
@@ -86,9 +87,10 @@ def _people_per_batch(records: RecordSet, batch_size: int, steps: int, **options
 
 
 def _expected_people(records: RecordSet, batch_size: int) -> float:
-    """Return the expected number of people in a batch drawn without replacement.
+    """Return the expected number of different people in a batch drawn without replacement.
 
-    A person with n of the N images is in a batch of B with probability 1 - C(N - n, B) / C(N, B).
+    A person with n of all N images appears in a batch of B images with the probability
+    1 - C(N - n, B) / C(N, B), where C is the binomial coefficient.
     """
     total = len(records)
     drawn = np.arange(batch_size)

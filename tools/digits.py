@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of digits: read from the files of MNIST, or drawn in the fonts of OpenCV."""
+"""Read images of digits from the files of MNIST, or draw digits in the fonts of OpenCV."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE = 28
 CANVAS_SIDE = 4 * SIDE
 """Side in pixels of the canvas that a digit is drawn on, before rotation and downscaling."""
 GLYPH_HEIGHT = 18
-"""Height in pixels of a digit in the final image, about that of MNIST's digits."""
+"""Height in pixels of a digit in the final image; the digits of MNIST are about as high."""
 FONTS = (
     cv2.FONT_HERSHEY_SIMPLEX,
     cv2.FONT_HERSHEY_PLAIN,
@@ -32,7 +32,8 @@ FONTS = (
 class Digits(NamedTuple):
     """Training and test images of digits.
 
-    Images are (N, 28, 28) uint8, white on black; labels are (N,) int32.
+    The images are uint8 arrays of shape (N, 28, 28), white on black.  The labels are int32 arrays
+    of shape (N,) with the digit on each image.
     """
 
     train_images: np.ndarray
@@ -42,12 +43,12 @@ class Digits(NamedTuple):
 
 
 def read_mnist(folder: Path) -> Digits:
-    """Read the four idx files of MNIST, plain or compressed with gzip.
+    """Read images and labels from the four idx files of MNIST, plain or compressed with gzip.
 
     Raises
     ------
     ValueError
-        If a file is missing or damaged, or does not hold MNIST.
+        If a file is missing or damaged, or if its content is not that of MNIST.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -60,17 +61,17 @@ def read_mnist(folder: Path) -> Digits:
         labels, labels_path = _read_idx(folder, f"{half}-labels-idx1-ubyte", 1)
         if images.shape[1:] != (SIDE, SIDE):
             raise ValueError(
-                f"{images_path}: must hold images of {SIDE}x{SIDE}, got {images.shape[1]}x"
+                f"{images_path}: must hold images of {SIDE}x{SIDE} pixels, got {images.shape[1]}x"
                 f"{images.shape[2]}; use the files of MNIST"
             )
         if len(labels) != len(images):
             raise ValueError(
                 f"{labels_path}: must hold a label for each of {len(images)} images, got "
-                f"{len(labels)}; use the files of one data set"
+                f"{len(labels)} labels; take images and labels from the same data set"
             )
         if set(np.unique(labels)) != set(range(10)):
             raise ValueError(
-                f"{labels_path}: must hold each of the labels 0 to 9 and no other, got "
+                f"{labels_path}: must hold every label from 0 to 9 and no other label, got "
                 f"{np.unique(labels).tolist()[:12]}; use the files of MNIST"
             )
         halves += [images, labels.astype(np.int32)]
@@ -92,12 +93,12 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Pat
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read, got {error}; download it again") from None
-    # idx format: two zero bytes, the type (8: uint8), the number of dimensions, each dimension as
-    # a big-endian uint32, the values.
+    # An idx file consists of two zero bytes, the type (8 means uint8), the number of dimensions,
+    # the size of each dimension as a big-endian uint32, and the values.
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes((0, 0, 8, dimensions)):
         raise ValueError(
-            f"{path}: must begin as an idx file of {dimensions} dimensions, got "
+            f"{path}: must begin with the header of an idx file of {dimensions} dimensions, got "
             f"{content[:4].hex() or 'nothing'}; download it again"
         )
     shape = [int(n) for n in np.frombuffer(content, ">u4", dimensions, offset=4)]
@@ -110,14 +111,15 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Pat
 
 
 def draw_digits(train: int, test: int, seed: int) -> Digits:
-    """Draw equally many images of each digit in the fonts of OpenCV.
+    """Draw training and test images of the ten digits in the fonts of OpenCV.
 
-    Each digit is rotated, scaled, slanted and shifted at random, and has noise added.
+    All digits are equally frequent.  Each image is rotated, scaled, slanted and shifted at random,
+    and gets random noise.
 
     Parameters
     ----------
     train, test
-        Number of training images and of test images.
+        Number of training images, and number of test images.
     seed
         Random seed.
     """
@@ -141,7 +143,8 @@ def _draw(text: str, random: np.random.Generator) -> np.ndarray:
         (CANVAS_SIDE / 2, CANVAS_SIDE / 2), random.uniform(-20, 20), random.uniform(0.75, 1.1)
     )
     slant = random.uniform(-0.25, 0.25)
-    shift = random.uniform(-2.5, 2.5, 2) * CANVAS_SIDE / SIDE  # up to 2.5 pixels of the final image
+    # The digit moves by up to 2.5 pixels of the final image.
+    shift = random.uniform(-2.5, 2.5, 2) * CANVAS_SIDE / SIDE
     matrix = matrix + np.array([[0, slant, shift[0]], [0, 0, shift[1]]])
     warped = cv2.warpAffine(canvas, matrix, (CANVAS_SIDE, CANVAS_SIDE))
     small = cv2.resize(warped, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)

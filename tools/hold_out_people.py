@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Split a record set by person into a training set and pairs for tuning.
+"""Hold out some people of a record set, and make verification pairs of their images.
 
 python tools/hold_out_people.py RECORDS OUT
 
-Writes a record set without every n-th person (``--every``) to OUT, and pairs of the removed people
-to OUT/held_out.bin.  Tune hyperparameters on these pairs, so that the verification set of the final
-result stays unused.
+Holds out every n-th person (``--every``).  Writes a record set of the remaining people to OUT, and
+pairs of the held-out people to OUT/held_out.bin.  Tune hyperparameters on these pairs, so that the
+verification set of the final result stays unused.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FOLDS = 10
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("records", type=home_path, help="folder with train.rec, or a .rec file")
-    parser.add_argument("out", type=home_path, help="output folder")
+    parser.add_argument("out", type=home_path, help="folder for the results")
     parser.add_argument(
-        "--every", type=int, default=5, help="hold out every n-th person (default: 5)"
+        "--every", type=int, default=5, help="hold out every N-th person (default: N = 5)"
     )
     parser.add_argument(
         "--pairs", type=int, default=1000, help="number of pairs in held_out.bin (default: 1000)"
@@ -47,9 +47,10 @@ def main() -> int:
 
 
 def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
-    """Write a record set without the held-out people, and pairs of the held-out people.
+    """Write a record set of the remaining people, and verification pairs of the held-out people.
 
-    Half of the pairs show one person.  No person is in two folds.
+    Half of the pairs show the same person twice.  The pairs form ten folds for cross-validation,
+    and no person is in two folds.
 
     Parameters
     ----------
@@ -58,9 +59,9 @@ def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
     out
         Output folder.
     every
-        Hold out every n-th person.
+        Hold out every n-th person, where n is this number.
     pairs
-        Number of pairs.
+        Number of pairs, rounded down to a multiple of ten.
 
     Raises
     ------
@@ -80,13 +81,13 @@ def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
     if len(held) < 2 * FOLDS:
         raise ValueError(
             f"{source}: at least {2 * FOLDS} people must be held out (two per fold), got "
-            f"{len(held)} of {len(people)}; lower --every"
+            f"{len(held)} of {len(people)} people; lower --every"
         )
     kept = np.setdiff1d(people, held)
     write_record_set(out, _images_of(records, kept), len(kept), records.image_size)
     images, same = _pairs(records, held, pairs)
     write_pairs(out / "held_out.bin", images, same)
-    print(f"{out}: {len(kept)} people for training, {len(held)} held out in {len(same)} pairs")
+    print(f"{out}: {len(kept)} people for training, {len(held)} other people in {len(same)} pairs")
 
 
 def _images_of(records: RecordSet, people: np.ndarray) -> Iterator[tuple[int, bytes]]:

@@ -4,9 +4,9 @@
 python tools/loss_gallery.py --mnist FOLDER --out FOLDER [--only LOSS ...]
 
 Trains a small net on images of digits once per loss.  Writes OUT/<loss>.png (embeddings of
-training and test images), OUT/index.html (all plots and accuracies) and OUT/sheet.jpg (the test
-panels of all losses in one image).  Without ``--mnist``, the tool draws digits.  docs/gallery.md
-explains settings and plots.
+training and test images), OUT/index.html (all plots and accuracies) and OUT/sheet.jpg (the plots of
+the test images of all losses, in one image).  Without ``--mnist``, the tool draws its own digits.
+docs/gallery.md explains the settings and the plots.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from launch.config.paths import home_path
 from launch.ranks.malloc import keep_memory
 from launch.ranks.threads import share_cores
 
-if __name__ == "__main__":  # the thread counts and malloc must be set before mxnet is imported
+if __name__ == "__main__":  # thread counts and malloc must be set before mxnet is imported
     share_cores()
     keep_memory()
 
@@ -38,13 +38,14 @@ from tools.gallery.plots import SIZE, draw, sheet
 from tools.gallery.settings import LOSSES
 from tools.gallery.training import GalleryError, train
 
-DRAWN_IMAGES = (20_000, 2_000)  # training and test images to draw without --mnist
-QUICK_IMAGES, QUICK_EPOCHS = (4_000, 1_000), 12.0  # images and epochs with --quick
+DRAWN_IMAGES = (20_000, 2_000)  # number of training and test images to draw without --mnist
+# Number of training and test images, and of epochs, with --quick.
+QUICK_IMAGES, QUICK_EPOCHS = (4_000, 1_000), 12.0
 TITLE = "Losses in two dimensions"
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mnist", type=home_path, help="folder with the four idx files of MNIST")
     parser.add_argument(
@@ -52,13 +53,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--only", nargs="+", metavar="LOSS", help="train only these losses")
     parser.add_argument(
-        "--epochs", type=float, help="number of epochs (default: the setting of each loss)"
+        "--epochs", type=float, help="number of epochs (default: each loss has its own number)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="use fewer digits and epochs, to try the tool"
+        "--quick", action="store_true", help="try the tool with fewer images and epochs"
     )
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
-    parser.add_argument("--json", type=home_path, help="JSON file for machine and results")
+    parser.add_argument("--json", type=home_path, help="write machine and results to this file")
     arguments = parser.parse_args(argv)
     try:
         names = choose(arguments.only)
@@ -87,7 +88,7 @@ def choose(only: list[str] | None) -> list[str]:
     Raises
     ------
     ValueError
-        If a name is not a loss.
+        If ``only`` has a name that no loss has.
     """
     known = [name for name in LOSSES if name in HEADS]
     for name in only or []:
@@ -99,7 +100,7 @@ def choose(only: list[str] | None) -> list[str]:
 
 
 def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
-    """Return the digits and a sentence that describes them.
+    """Read or draw the images of digits; return them with a sentence that describes them.
 
     Raises
     ------
@@ -128,7 +129,7 @@ def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
 
 
 def make(names: list[str], digits: Digits, about: str, arguments: argparse.Namespace) -> None:
-    """Train with each loss and write its plot; rewrite the page after every loss."""
+    """Train once with each loss, and write the plot and the updated page after each training."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     operators = ops.use("auto")
     print(about)
@@ -183,7 +184,7 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
+    """Write a file atomically: a reader sees the old content or the complete new content."""
     with atomic_write(path) as file:
         file.write(content)
 

@@ -4,7 +4,8 @@
     python tools/make_sample_faces.py data/sample_faces
 
 Writes a record set (train.rec, train.idx, property), a verification set (sample_val.bin) and the
-arguments (made_with.json).  The same seed gives the same bytes.  No person is in both sets.
+arguments of this call (made_with.json).  The same arguments give the same bytes in each file.  No
+person is in both sets.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from tools.sample_faces.pairs import FOLDS, choose_pairs, look_number_of
 from tools.sample_faces.people import Person, draw_person
 from tools.sample_faces.renderer import render_jpeg
 
-GENERATOR_VERSION = 1  # increase it when the same arguments give other bytes
-LOOKS = 10  # number of different looks that people share
+GENERATOR_VERSION = 1  # increase this number if a change of the code changes the files
+LOOKS = 10  # number of different looks (skin, hair); many people share each look
 RECORD_FILES = ("train.rec", "train.idx", "property")
 PAIRS_FILE = "sample_val.bin"
 ARGUMENTS_FILE = "made_with.json"
@@ -37,14 +38,14 @@ Job = tuple[int, int, int, int]  # seed, person number, look number, image numbe
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, or 2 with one sentence on stderr."""
+    """Run the tool; return exit code 0, or print one sentence to stderr and return 2."""
     options = _parse(argv)
     arguments = {key: value for key, value in vars(options).items() if key not in _NOT_RECORDED}
     arguments["generator_version"] = GENERATOR_VERSION
     try:
         _check(options)
         if is_made(options.out, arguments):
-            print(f"{options.out}: already made with these arguments")
+            print(f"{options.out}: the sample faces are already made with these arguments")
             return 0
         make(options.out, arguments, options.workers)
     except (OSError, ValueError) as error:
@@ -52,13 +53,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(
         f"{options.out}: {options.people * options.images_per_person} images of {options.people} "
-        f"people, {options.pairs} pairs of {options.pairs_people} others"
+        f"people, {options.pairs} pairs of {options.pairs_people} other people"
     )
     return 0
 
 
 def make(out: Path, arguments: dict[str, int], workers: int) -> None:
-    """Write the data set.
+    """Render all images, and write the record set and the verification set.
 
     ARGUMENTS_FILE is written last: its presence shows that all other files are complete.
 
@@ -105,11 +106,11 @@ def is_made(out: Path, arguments: dict[str, int]) -> bool:
 
 
 def render_all(jobs: Iterable[Job], workers: int) -> Iterator[bytes]:
-    """Yield the JPEG bytes of each job, in order, rendered in parallel."""
+    """Render images in parallel; yield the JPEG bytes of each, in the order of the jobs."""
     if workers == 1:
         yield from map(_render_job, jobs)
         return
-    # Not fork: a forked child can inherit a lock that a thread of OpenCV holds.
+    # Use spawn, not fork: a forked child can inherit a lock that a thread of OpenCV holds.
     with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(_render_job, jobs, chunksize=16)
 
@@ -136,8 +137,8 @@ def _check(options: argparse.Namespace) -> None:
             )
     if options.pairs % (2 * FOLDS):
         raise ValueError(
-            f"--pairs: must be a multiple of {2 * FOLDS} ({FOLDS} folds, as many pairs of one "
-            f"person as of two), got {options.pairs}; use "
+            f"--pairs: must be a multiple of {2 * FOLDS} ({FOLDS} folds, each with as many pairs "
+            f"of one person as of two people), got {options.pairs}; use "
             f"{options.pairs // (2 * FOLDS) * 2 * FOLDS or 2 * FOLDS}"
         )
 
@@ -167,7 +168,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pairs-people", type=int, default=100, help="number of people in the verification set"
     )
-    parser.add_argument("--pairs", type=int, default=1000, help="number of pairs, a multiple of 20")
+    parser.add_argument("--pairs", type=int, default=1000, help="number of pairs (multiple of 20)")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="number of rendering processes"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the number of parameters and multiply-accumulates of each net.
+"""Print the number of parameters and of multiply-accumulates (MACs) of each net.
 
 python tools/net_size.py [NET ...]
 
-The figures are for one 112x112 image.  The tool counts them on the symbol graph and allocates no
-parameters.
+The MACs are those for one image of 112x112 pixels.  The tool derives all numbers from the symbol
+graph and allocates no parameters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mxnet import gluon
 
 from nets import NETS, build_net
 
-IMAGE_SIZE = (112, 112)  # pixels
+IMAGE_SIZE = (112, 112)  # height and width in pixels
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Size:
     """Size and cost of one net."""
 
     parameters: int
-    """Number of parameters as papers count them.
+    """Number of parameters, counted as in papers.
 
-    It includes the fixed scale of the last batch normalisation, and excludes running statistics and
-    class centres.
+    The number includes the fixed scale of the last batch normalisation.  It does not include the
+    running statistics and the class centres.
     """
     running_statistics: int
     """Number of running means and variances of batch normalisation."""
@@ -40,15 +40,15 @@ class Size:
 
     @property
     def mebibytes(self) -> float:
-        """Size in MiB of parameters and running statistics in float32."""
+        """Return the size in MiB of all parameters and running statistics, stored as float32."""
         return 4 * (self.parameters + self.running_statistics) / 2**20
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "nets", nargs="*", metavar="NET", help=f"one of {', '.join(NETS)} (default: all)"
+        "nets", nargs="*", metavar="NET", help=f"one of {', '.join(NETS)} (default: all nets)"
     )
     names = parser.parse_args(argv).nets or list(NETS)
     try:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(net: gluon.HybridBlock, image_size: tuple[int, int] = IMAGE_SIZE) -> Size:
-    """Return the size of a net, initialised or not.
+    """Count the parameters and the MACs of a net, which need not be initialised.
 
     Parameters
     ----------
@@ -85,14 +85,15 @@ def measure(net: gluon.HybridBlock, image_size: tuple[int, int] = IMAGE_SIZE) ->
 
 
 def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
-    """Return the multiply-accumulates of convolutions and dense layers for one image.
+    """Return the number of multiply-accumulates of all convolutions and dense layers for one image.
 
-    A convolution needs one multiply-accumulate per weight and output pixel, a dense layer one per
-    weight.  Batch normalisation, activations and sums are not counted, as in papers.
+    A convolution needs one multiply-accumulate for each weight at each output pixel.  A dense layer
+    needs one for each weight.  As in papers, batch normalisation, activations and sums do not
+    count.
 
-    The CPU form of `nets.blocks.PReLU` consists of two depthwise convolutions, which are not
-    counted either.  Their weights are computed from the slopes, so they are no parameters in the
-    graph; this distinguishes them from layers.
+    On the CPU, `nets.blocks.PReLU` consists of two depthwise convolutions.  These do not count
+    either, because PReLU is an activation.  Their weights are computed from the slopes and are not
+    parameters of the graph, so this function can distinguish them from layers.
     """
     graph = net(mx.sym.var("data"))
     internals = graph.get_internals()
@@ -104,7 +105,7 @@ def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
         if node["op"] not in ("Convolution", "FullyConnected"):
             continue
         weight = nodes[node["inputs"][1][0]]
-        if weight["op"] != "null":  # a computed weight belongs to a PReLU
+        if weight["op"] != "null":  # a convolution with computed weights belongs to a PReLU
             continue
         pixels = math.prod(shape_of[f"{node['name']}_output"][2:])
         total += pixels * math.prod(shape_of[weight["name"]])

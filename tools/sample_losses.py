@@ -3,9 +3,10 @@
 
 python tools/sample_losses.py OUT
 
-Runs run_train.py once per loss, with equal settings except for those in SETTINGS, and prints the
-verification accuracies.  The result shows whether each loss learns.  It does not show which loss is
-best: that needs more people and longer runs.  `make sample` renders the faces.
+Runs run_train.py once per loss and prints the verification accuracies.  All runs have equal
+settings, except for those in SETTINGS.  The result shows whether each loss learns, but not which
+loss is best: such a comparison needs more people and longer runs.  `make sample` renders the sample
+faces.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from launch.config.paths import home_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "sample_faces"
-ANGLE = {"m2": 0.2, "scale": 24.0}  # a margin of 0.5 at scale 64 needs many more people
-PEOPLE = {"data": {"images_per_person": 4}}  # for losses that compare images of one person
+ANGLE = {"m2": 0.2, "scale": 24.0}  # the usual margin 0.5 at scale 64 needs many more people
+PEOPLE = {"data": {"images_per_person": 4}}  # for losses that compare images of the same person
 SETTINGS: dict[str, dict[str, Any]] = {
     "normface": {"head": {"scale": 24.0}},
     "sphereface": {"head": {"m1": 1.2, "scale": 24.0}},
@@ -43,8 +44,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{name: PEOPLE for name in ("range", "marginal", "contrastive", "triplet")},
     **{name: PEOPLE for name in ("angular_triplet", "n_pair", "mps")},
 }
-# All losses train for equally many images.  With data.images_per_person=4 an epoch has only four
-# images of each person, so these losses train for more epochs.
+# All losses train on the same number of images.  With data.images_per_person=4, an epoch has only
+# four images of each person, so the losses with this setting train for more epochs.
 BASE: dict[str, dict[str, Any]] = {
     "data": {"records": str(SAMPLE), "batch_size": 64},
     "net": {"name": "mobilefacenet", "width": 0.25, "embedding_size": 128},
@@ -55,14 +56,14 @@ BASE: dict[str, dict[str, Any]] = {
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     from heads import HEADS
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=home_path, help="output folder for runs and losses.json")
     parser.add_argument("--only", nargs="+", choices=HEADS, default=list(HEADS), metavar="LOSS")
     parser.add_argument(
-        "--steps", type=int, default=200, help="number of steps of 64 images (default: 200)"
+        "--steps", type=int, default=200, help="number of steps, each with 64 images (default: 200)"
     )
     arguments = parser.parse_args()
     if not SAMPLE.is_dir():
@@ -76,7 +77,8 @@ def main() -> int:
     for name in arguments.only:
         found[name] = train(name, arguments.out, arguments.steps)
         print(
-            f"{name:20} {found[name]['accuracy']:.3f}  loss {found[name]['final_loss']:.3f}",
+            f"{name:20} accuracy {found[name]['accuracy']:.3f}  "
+            f"final loss {found[name]['final_loss']:.3f}",
             flush=True,
         )
     report = json.dumps({"steps": arguments.steps, "losses": found}, indent=2)
@@ -85,7 +87,7 @@ def main() -> int:
 
 
 def train(name: str, out: Path, steps: int) -> dict[str, float]:
-    """Train with one loss in a separate process; return its accuracy and final loss."""
+    """Train with one loss in a separate process; return the accuracy and the final loss."""
     config = {section: dict(values) for section, values in BASE.items()}
     config["train"]["max_steps"] = steps
     config["train"]["epochs"] = 1000
@@ -102,8 +104,8 @@ def train(name: str, out: Path, steps: int) -> dict[str, float]:
     if done.returncode:
         last = (out / f"{name}.log").read_text().splitlines()[-1:]
         raise SystemExit(
-            f"sample_losses: {name}: must end with code 0, got {done.returncode}, "
-            f"{''.join(last)}; see {out / name}.log"
+            f"sample_losses: {name}: the training must end with exit code 0, got "
+            f"{done.returncode}, last line: {''.join(last)}; see {out / name}.log"
         )
     (folder,) = out.glob(f"{name}*/summary.json")
     summary = json.loads(folder.read_text())

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a contact sheet of augmented images.
+"""Draw augmented images as a contact sheet, a PNG file with one image per row.
 
 python tools/show_augmentation.py RECORDS OUT.png
 
-Each row shows one image as the net receives it, clipped to 0 to 255.  The columns show the
-original, each augmentation alone with InsightFace's settings, and all augmentations together.
+Each row shows one image as the net receives it, with pixel values clipped to 0 to 255.  The columns
+show the original, each augmentation alone with InsightFace's settings, and all augmentations
+together.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ TITLE_PIXELS = 16
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "records", type=home_path, nargs="+", help="folders with train.rec, or .rec files"
     )
     parser.add_argument("out", type=home_path, help="PNG file to write")
-    parser.add_argument("--images", type=int, default=8, help="number of rows (default: 8)")
+    parser.add_argument("--images", type=int, default=8, help="number of images (default: 8)")
     parser.add_argument(
-        "--seed", type=int, default=1, help="seed of order and augmentation (default: 1)"
+        "--seed", type=int, default=1, help="seed of image order and augmentation (default: 1)"
     )
     arguments = parser.parse_args()
     try:
@@ -65,7 +66,7 @@ def main() -> int:
 
 
 def contact_sheet(records: RecordSet, images: int, seed: int) -> np.ndarray:
-    """Return the contact sheet as uint8 BGR pixels (H, W, 3)."""
+    """Draw the contact sheet; return its BGR pixels as a uint8 array (height, width, 3)."""
     columns = []
     for title, augmentation in COLUMNS.items():
         loader = build_loader("dali", records, images, seed=seed, augmentation=augmentation)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Merge record sets into one shuffled record set, for the window reader.
+"""Merge record sets into one record set in random order, for the window reader.
 
 python tools/shuffle_records.py RECORDS [RECORDS ...] OUT [--seed N] [--labels shared]
 
-Writes train.rec, train.idx and property to OUT: the same JPEG bytes in random order, without header
-and identity records.  The labels of a single set stay.  The labels of several sets are stacked or
-shared, as with data.labels; classes.json maps them to the people of the sets.  On the result,
-``data.reader=window`` reads sequentially and mixes people well, also on disks with slow seeks.
+Writes train.rec, train.idx and property to OUT, with the same JPEG bytes in random order, but no
+header and identity records.  A single set keeps its labels.  The labels of several sets are stacked
+or shared, as with data.labels; classes.json then lists the source set and label of each class.  The
+new set lets ``data.reader=window`` mix people well with sequential reads, also on slow disks.
 
 The tool itself reads and writes sequentially.  The first pass distributes the images to temporary
 bucket files in OUT; each bucket holds one part of the new order.  The second pass reads one bucket
-after the other and sorts it in memory.  If all images fit into ``--memory-mib``, the tool writes no
-bucket files.
+after another and sorts its images in memory.  If all images fit into ``--memory-mib``, the tool
+writes no bucket files.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from training.run_folder import write_classes
 
 MIB = 1 << 20
 _MEMORY_MIB = 1024
-_CHUNK_RECORDS = 1024  # records per read request
-_TERMINAL_PROGRESS_S, _PROGRESS_S = 0.2, 60.0  # seconds between two progress messages
+_CHUNK_RECORDS = 1024  # number of records per read request
+_TERMINAL_PROGRESS_S, _PROGRESS_S = 0.2, 60.0  # seconds between two messages: terminal, file
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "records", type=home_path, nargs="+", help="folders with train.rec, or .rec files"
     )
-    parser.add_argument("out", type=home_path, help="output folder")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the order (default: 1)")
+    parser.add_argument("out", type=home_path, help="folder of the new set")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
     parser.add_argument(
-        "--labels", choices=("stacked", "shared"), default="stacked", help="labels of several sets"
+        "--labels", choices=("stacked", "shared"), default="stacked", help="see data.labels"
     )
     parser.add_argument(
         "--memory-mib",
         type=int,
         default=_MEMORY_MIB,
-        help=f"memory for images, without the index of the sets (default: {_MEMORY_MIB})",
+        help=f"MiB of memory for images; the index needs more memory (default: {_MEMORY_MIB})",
     )
     arguments = parser.parse_args()
-    # An exception, not Python's immediate end: unfinished files in OUT are removed first.
+    # SIGTERM raises SystemExit instead of killing Python, so that unfinished files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     progress = _Progress()
     try:
@@ -90,7 +90,7 @@ def shuffle(
     memory_bytes: int = _MEMORY_MIB * MIB,
     progress: Callable[[str, int, int], None] = lambda what, done, count: None,
 ) -> int:
-    """Write the images of all record sets to a new set in random order; return their number.
+    """Write the images of all record sets to one new set in random order; return their number.
 
     Parameters
     ----------
@@ -99,14 +99,14 @@ def shuffle(
     out
         Output folder.
     seed
-        Seed of the order.
+        Random seed of the new order.
     labels
-        "stacked" or "shared": labels of several sets, as ``data.labels``.
+        How to combine the labels of several sets, "stacked" or "shared", as ``data.labels``.
     memory_bytes
-        Memory for images, at least that of the four largest images.  The order does not depend on
-        it.
+        Memory for images, raised to four times the largest image if lower.  The new order does not
+        depend on this value.
     progress
-        Callback with the name of the phase, the finished images and all images.
+        Callback that gets the phase, the number of finished images and the number of all images.
 
     Raises
     ------
@@ -125,15 +125,15 @@ def shuffle(
                 f"OUT: must not be the folder of a source set, got {out}; choose another folder"
             )
         out.mkdir(parents=True, exist_ok=True)
-        # On the disk of the new set: each bucket file is removed once its images are in the set, so
-        # both together never exceed the size of the set by much.
+        # The bucket files are on the disk of the new set.  Each file is removed once it is read, so
+        # the bucket files and the new set together are never much larger than the new set.
         scratch = at_end.enter_context(tempfile.TemporaryDirectory(prefix=".shuffle-", dir=out))
         plan = _Plan(records, seed, memory_bytes)
         _check_space(out, plan)
 
         def images() -> Iterator[tuple[int, bytes]]:
             yield from _shuffled(records, plan, Path(scratch), progress)
-            # Last, so that a shuffle that fails leaves an older set in OUT intact.
+            # classes.json changes last: if the shuffle fails, an older set in OUT stays intact.
             (out / "classes.json").unlink(missing_ok=True)
             if records.origins is not None:
                 write_classes(out, records.files, records.origins)
@@ -144,7 +144,7 @@ def shuffle(
 
 
 class _Plan:
-    """Order of the new set and its division into buckets.
+    """Random order of the new set of N images, and the division of this order into buckets.
 
     Attributes
     ----------
@@ -157,11 +157,11 @@ class _Plan:
     load_bounds
         Load k of the first pass reads ``file_order[load_bounds[k] : load_bounds[k + 1]]``.
     bucket : (N,)
-        Bucket of each row.
+        Number of the bucket that holds each row.
     buffer_bytes
-        Size of the buffer; every bucket and every load fits into it.
+        Size of the buffer in bytes; every bucket and every load fits into the buffer.
     set_bytes
-        Size of the new set on disk.
+        Estimated size of the new set on disk in bytes.
     """
 
     def __init__(self, records: RecordSet, seed: int, memory_bytes: int):
@@ -178,14 +178,14 @@ class _Plan:
         self.bucket[self.order] = np.arange(count) // int(self.bucket_bounds[1])
         total = int(sizes.sum())
         self.buffer_bytes = min(max_bytes, total)
-        self.set_bytes = total + count * (len(f"{count}{total}") + 2)  # the .rec and the .idx
+        self.set_bytes = total + count * (len(f"{count}{total}") + 2)  # .rec and .idx
 
 
 def _record_bytes(records: RecordSet) -> np.ndarray:
-    """Return an upper bound of the bytes of each record, (N,).
+    """Return an upper bound of the size of each record in bytes, (N,) for N records.
 
-    The bound is the distance to the next record of the index.  Where this distance is large, for
-    example before the identity records, the record is read.
+    The bound is the distance to the next record of the index.  Where this distance is unusually
+    large, for example before the identity records, the bound comes from the record itself.
     """
     found = np.empty(len(records), dtype=np.int64)
     for place, rec in enumerate(records.files):
@@ -199,7 +199,7 @@ def _record_bytes(records: RecordSet) -> np.ndarray:
 
 
 def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Return the bounds 0, r, 2r, ..., n of equally long parts of at most max_bytes each."""
+    """Split n rows into parts of r rows and at most max_bytes; return the bounds 0, r, ..., n."""
     count, largest = len(sizes), int(sizes.sum())
     rows = count
     while largest > max_bytes and rows > 1:
@@ -209,7 +209,7 @@ def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
 
 
 def _bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Return the bounds 0, ..., n of the longest parts of at most max_bytes each."""
+    """Split n rows into the longest parts of at most max_bytes; return the bounds 0, ..., n."""
     ends, bounds = np.cumsum(sizes), [0]
     while bounds[-1] < len(sizes):
         before = ends[bounds[-1] - 1] if bounds[-1] else 0
@@ -229,11 +229,11 @@ def _check_space(out: Path, plan: _Plan) -> None:
 def _shuffled(
     records: RecordSet, plan: _Plan, scratch: Path, progress: Callable[[str, int, int], None]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield label and JPEG bytes of all rows in the new order."""
+    """Yield all images in the new order, as pairs (label, JPEG bytes)."""
     reader = _SequentialReader(records)
     count, buckets = len(plan.order), len(plan.bucket_bounds) - 1
     buffer = np.empty(plan.buffer_bytes, dtype=np.uint8)
-    lengths = np.empty(count, dtype=np.int32)  # bytes of each row's JPEG
+    lengths = np.empty(count, dtype=np.int32)  # size of each row's JPEG in bytes
     for a, b in pairwise(plan.load_bounds.tolist()):
         rows = plan.file_order[a:b]
         for done in reader.fill(buffer, lengths, rows):
@@ -256,18 +256,18 @@ def _shuffled(
 
 
 class _SequentialReader:
-    """Reader of images in file order that prefetches from disk in large requests.
+    """Read images in file order, and let the kernel prefetch the records in large requests.
 
-    A memory map alone waits for the disk every few pages.
+    Without these requests, a read from the memory map waits for the disk every few pages.
     """
 
     def __init__(self, records: RecordSet):
         self._records, self._reader = records, RecordReader(records)
 
     def fill(self, buffer: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> Iterator[int]:
-        """Copy the JPEGs of some rows to the buffer, and store their lengths by row.
+        """Copy the JPEGs of these rows to the buffer, and their sizes in bytes to lengths[row].
 
-        Yields the number of finished rows.
+        Yields the number of finished rows after each chunk.
         """
         end = 0
         starts = range(0, len(rows), _CHUNK_RECORDS)
@@ -283,7 +283,7 @@ class _SequentialReader:
             yield min((number + 1) * _CHUNK_RECORDS, len(rows))
 
     def _read_ahead(self, rows: np.ndarray) -> None:
-        """Ask the kernel to read the records from the first to the last row, in each file."""
+        """Ask the kernel to prefetch, in each file, the records from the first to the last row."""
         for place in np.unique(self._records.file[rows]).tolist():
             offsets = self._records.offsets[rows[self._records.file[rows] == place]]
             with open(self._records.files[place], "rb") as file:
@@ -298,9 +298,9 @@ class _SequentialReader:
 def _write_buckets(
     buffer: np.ndarray, lengths: np.ndarray, buckets: np.ndarray, scratch: Path
 ) -> None:
-    """Append the JPEGs of the buffer to their bucket files.
+    """Append each JPEG of the buffer to the file of its bucket.
 
-    Only one file is open at a time: there can be more buckets than a process may have open files.
+    Only one file is open at a time, because a process may not open as many files as there can be.
     """
     starts = np.cumsum(lengths) - lengths
     here = np.argsort(buckets, kind="stable")
@@ -312,18 +312,18 @@ def _write_buckets(
 
 
 def _read_bucket(path: Path, buffer: np.ndarray) -> None:
-    """Read a bucket file into a buffer of its size, and delete it to free disk space."""
+    """Read a bucket file into a buffer of equal size, and delete the file to free disk space."""
     with open(path, "rb") as file:
         if file.readinto(buffer.data) != len(buffer) or file.read(1):
             raise OSError(
-                f"{path}: must have {len(buffer)} bytes, got another length; start again and leave "
-                "the files in OUT alone"
+                f"{path}: must have {len(buffer)} bytes, got a different size; run the tool again "
+                "and do not change files in OUT meanwhile"
             )
     path.unlink()
 
 
 class _Progress:
-    """Progress messages on standard error: one updated line on a terminal, else one per minute."""
+    """Print progress to standard error: an updated line on a terminal, else one line a minute."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements on a machine with GPUs:  python -m tools.gpu_day
+"""Measure this project on a machine with GPUs:  python -m tools.gpu_day
 
-The day has ten steps.  Each step is a process with a time limit, and its failure does not affect
-the other steps.  Each step writes one JSON line; the last step turns these lines into the table of
-docs/gpu.md.  Without a GPU, the steps that can run on the CPU do so, as a rehearsal.
+One run of all measurements is called a day and has ten steps.  Each step is a process with a time
+limit.  A step that fails does not affect the other steps.  Each step writes one JSON line; the last
+step makes the table of docs/gpu.md from these lines.  Without a GPU, the day is a rehearsal: it
+runs the steps that work on the CPU and skips the other steps.
 """

@@ -4,8 +4,8 @@
 python -m tools.gpu_day [--rehearse] [--only 3 5] [--records FOLDER] [--out FOLDER]
 
 Writes one line per step to OUT/gpu_day.jsonl and the logs to OUT/gpu_day/.  The last step prints
-the table of docs/gpu.md.  Exit codes: 0; 1 if a step failed; 2 if a prerequisite is missing;
-128 + N after signal N.
+the table of docs/gpu.md.  Exit codes: 0 if no step failed; 1 if a step failed; 2 if a prerequisite
+is missing; 128 + N after signal N.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from tools.gpu_day.steps import STEPS, choose
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line; return its exit code."""
+    """Check the prerequisites, run the steps, and return the exit code."""
     options = build_parser().parse_args(argv)
     try:
         python, gpus = check(options)
     except MissingPrerequisite as error:
         print(f"gpu_day: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before the first step
+    except KeyboardInterrupt:  # Ctrl-C during the check of the prerequisites
         print("gpu_day: stopped before the first step", file=sys.stderr)
         return 128 + signal.SIGINT
     if not options.only:
@@ -64,7 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_day", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "--venv", type=home_path, help="environment (default: .venv-gpu if complete, else .venv)"
+        "--venv",
+        type=home_path,
+        help="Python environment (default: .venv-gpu if it works with a GPU here, else .venv)",
     )
     parser.add_argument(
         "--records",
@@ -76,13 +78,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=home_path,
         default=ROOT / "results",
-        help="folder for results (default: results)",
+        help="folder for the results (default: results)",
     )
     parser.add_argument(
-        "--image", default="faces-gpu", help="name of the GPU image (default: faces-gpu)"
+        "--image", default="faces-gpu", help="Docker image for GPUs (default: faces-gpu)"
     )
     parser.add_argument(
-        "--rehearse", action="store_true", help="use the CPU, even if there are GPUs"
+        "--rehearse", action="store_true", help="rehearse on the CPU, even if there are GPUs"
     )
     parser.add_argument(
         "--only",
@@ -91,16 +93,16 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         choices=[step.number for step in STEPS],
         metavar="N",
-        help="run only these steps and append their lines to the earlier results",
+        help="run only the steps with these numbers; append their lines to the earlier results",
     )
     parser.add_argument(
-        "--patience", type=float, default=1.0, help="factor on all time limits (default: 1)"
+        "--patience", type=float, default=1.0, help="multiply all time limits by it (default: 1)"
     )
     return parser
 
 
 def check(options: argparse.Namespace) -> tuple[str, int]:
-    """Check the prerequisites; return the interpreter and the number of GPUs.
+    """Check the prerequisites; return the path of the Python interpreter and the number of GPUs.
 
     Raises
     ------
@@ -112,7 +114,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
         gpu = ROOT / ".venv-gpu"
         if (gpu / "bin" / "python").is_file() and count_gpus(str(gpu / "bin" / "python")):
             venv = gpu
-    venv = ROOT / venv  # an absolute path stays as it is
+    venv = ROOT / venv  # an absolute path in venv stays unchanged
     python = require_environment(venv)
     gpus = 0 if options.rehearse else count_gpus(python)
     require_gpu_environment(venv, gpus)
@@ -122,7 +124,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def rename_old_results(lines: Path) -> None:
-    """Rename the results of an earlier day, which may be expensive to repeat."""
+    """Rename the results file of an earlier day to keep it: a day may be expensive to repeat."""
     if lines.is_file():
         number = 1
         while (other := lines.with_name(f"{lines.stem}-{number}{lines.suffix}")).exists():

@@ -20,21 +20,26 @@ LIMIT_S = 75
 MBF, R50 = "mbf_arcface.yaml", "r50_arcface.yaml"
 MBF_STEPS, R50_STEPS, MODE_STEPS = 300, 100, 60
 MEMORY_STEPS = (20, 100, 280)
-"""Training steps at which the memory is recorded; growth between the last two is a leak."""
+"""Training steps at which the memory of the GPUs is recorded.
+
+Growth of the memory between the last two of these steps means a leak.
+"""
 COMMON = ("eval.sets=[]", "train.log_every=10", "train.checkpoint_every=100000")
 USAGE_CODE = 2
-RESERVE_S = 5.0  # part of the step's time limit that no run may use
+RESERVE_S = 5.0  # seconds of the step's time limit that no training run may use
 MAX_GROWTH_MIB = 256
-"""Tolerated growth of the memory between the last two of MEMORY_STEPS."""
+"""Tolerated growth of the GPU memory in MiB between the last two of MEMORY_STEPS."""
 
 
 def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
-    """Test refusals, then train MobileFaceNet, IResNet-50, and MobileFaceNet per decode mode.
+    """Check that too many ranks are refused, then train two nets, and one net per decode mode.
+
+    The nets are MobileFaceNet and IResNet-50.  MobileFaceNet trains in each decode mode.
 
     Parameters
     ----------
     ranks
-        Number of ranks; 0 stands for the number of GPUs.
+        Number of ranks; 0 means one rank per GPU.
     """
     end = time.monotonic() + setting.limit_s - RESERVE_S
     ranks = ranks or setting.gpus
@@ -50,7 +55,8 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
                 sentences = sum("run.device" in line for line in ended.text.splitlines())
                 right = ended.code == USAGE_CODE and sentences == 1
                 wrong = (
-                    f"expected code {USAGE_CODE} and one sentence, got code {ended.code}, {last}"
+                    f"expected exit code {USAGE_CODE} and one line about run.device, got code "
+                    f"{ended.code} and the last line {last}"
                 )
                 parts.require(what, right, last, wrong)
     with parts.part(f"{MBF}, {ranks} ranks"):
@@ -105,26 +111,26 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
 
 
 def _run_refused(setting: Setting, ranks: int, variables: dict[str, str]) -> Ended:
-    """Start more ranks than visible GPUs, with run.device=auto."""
+    """Start more ranks than there are visible GPUs, with run.device=auto; return the result."""
     paths = [f"data.records={setting.records}", f"run.dir={setting.scratch / f'refused-{ranks}'}"]
     command = python("-m", "launch.local", "-np", str(ranks), "--cfg", MBF, *paths, *COMMON)
     return run([*command, "train.max_steps=1"], limit_s=LIMIT_S, variables=variables)
 
 
 def _report_watch(parts: Parts, watch: GpuWatch, ranks: int) -> None:
-    """Write memory and processes per GPU, if nvidia-smi reports them."""
+    """Write the parts "memory" and "contexts" from the memory and processes that were observed."""
     memory, contexts = watch.memory, watch.contexts
     if not memory:
-        parts.add("memory", "skipped", "nvidia-smi reported nothing while the ranks trained")
+        parts.add("memory", "skipped", "nvidia-smi reported no memory during the training")
     else:
         by_step = {f"step {step}": f"{mib} MiB" for step, mib in memory.items()}
         values = list(memory.values())
         growth = values[-1] - values[-2] if len(values) == len(MEMORY_STEPS) else 0
-        parts.require("memory", growth <= MAX_GROWTH_MIB, by_step, f"it grows: {by_step}")
-    if not contexts:  # for example in a container
+        parts.require("memory", growth <= MAX_GROWTH_MIB, by_step, f"the memory grows: {by_step}")
+    if not contexts:  # nvidia-smi shows no processes in a container, for example
         parts.add("contexts", "skipped", "nvidia-smi shows no processes here")
     else:
         # Only ranks may have a CUDA context, not their companion processes.
         right = len(contexts) == ranks and set(contexts.values()) == {1}
         value = f"one process on each of {ranks} GPUs"
-        parts.require("contexts", right, value, f"processes by GPU: {contexts}")
+        parts.require("contexts", right, value, f"wrong numbers of processes by GPU: {contexts}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Execution of programs by a step.  The supervisor of the step ends what outlives a program."""
+"""Run programs in a step.  The supervisor of the step ends processes that outlive a program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_S = 0.1
 
 
 class Ended(NamedTuple):
-    """Result of a program."""
+    """Result of a program that has ended."""
 
     code: int
     """Exit code; 128 + N after signal N."""
@@ -38,7 +38,7 @@ class TooLong(RuntimeError):
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment variables without Horovod's, plus the given ones."""
+    """Return the environment variables of this process, without HOROVOD_*, plus `variables`."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
     return {**inherited, **variables}
 
@@ -50,18 +50,18 @@ def run(
     variables: Mapping[str, str] | None = None,
     while_running: Callable[[subprocess.Popen], object] | None = None,
 ) -> Ended:
-    """Run a program in the root folder of the project and print its output.
+    """Run a program in the root folder of the project, print its output and return its result.
 
     Parameters
     ----------
     command
         Program and arguments.
     limit_s
-        Time limit in seconds; the program is killed after it.
+        Time limit in seconds, after which the program is killed.
     variables
         Additional environment variables.
     while_running
-        Callback with the process, called ten times a second.
+        Callback that gets the running process, ten times a second.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def run(
     words = [str(word) for word in command]
     print("$", *[f"{k}={v}" for k, v in (variables or {}).items()], *words, flush=True)
     start = time.monotonic()
-    # A file, not a pipe: a process that outlives the program would keep the pipe open.
+    # The output goes to a file: a process that outlives the program would keep a pipe open.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             words,
@@ -86,14 +86,14 @@ def run(
         )
         code = _wait(process, start + limit_s, while_running)
         size = os.fstat(output.fileno()).st_size
-        # Not seek and read: running processes share the file offset.
+        # pread, not seek and read: processes that still run share the file offset.
         text = os.pread(output.fileno(), size, 0).decode(errors="replace")
     seconds = time.monotonic() - start
     print(text, f"-> code {code}, {seconds:.1f} s", sep="\n", flush=True)
     if code is None:
         raise TooLong(
             f"{Path(words[0]).name} {' '.join(words[1:4])}: must end within {limit_s:g} s, "
-            "got no end"
+            "got a program that still ran and was killed; see its output in the log"
         )
     return Ended(code if code >= 0 else 128 - code, text, seconds)
 
@@ -103,7 +103,7 @@ def _wait(
     end: float,
     while_running: Callable[[subprocess.Popen], object] | None,
 ) -> int | None:
-    """Wait for a process; return its exit code, or None after killing it."""
+    """Wait for a process; return its exit code, or kill it at the time `end` and return None."""
     while True:
         try:
             return process.wait(POLL_S)
@@ -117,5 +117,5 @@ def _wait(
 
 
 def python(*arguments: str | Path) -> list[str]:
-    """Return the command line of a Python program for this interpreter."""
+    """Return the command line that runs a Python program with this interpreter."""
     return [sys.executable, *map(str, arguments)]

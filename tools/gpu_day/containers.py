@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 8: run the GPU image with all GPUs."""
+"""Step 8: run the Docker image for GPUs in containers that see all GPUs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ STEPS = 50
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Run the image's check, train, and test the refusal without shared memory."""
+    """Run the image's `check` command, train, and test that little shared memory is refused."""
     with parts.part("containers"):
         label = f"gpu-day={os.getpid()}"
-        # Containers are children of the docker daemon: the supervisor cannot end them.
+        # Containers are children of the docker daemon, so the supervisor cannot end them.  SIGTERM
+        # raises SystemExit, and the `finally` below ends them.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         require_image(setting.image)
         try:
@@ -38,7 +39,7 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 
 def require_image(image: str) -> None:
-    """Raise Skipped if docker or the image is missing."""
+    """Raise Skipped if the docker command or the Docker image is missing."""
     if not shutil.which("docker"):
         raise Skipped("docker is not installed")
     if run(
@@ -72,7 +73,7 @@ def _measure(setting: Setting, parts: Parts, label: str) -> None:
 
 
 def start(setting: Setting, label: str, options: Sequence[str], command: Sequence[str]) -> Ended:
-    """Run a command in a container with all GPUs; the records are mounted at /data."""
+    """Run a command in a container with all GPUs, with the records mounted at /data."""
     user = f"{os.getuid()}:{os.getgid()}"
     mounts = ["-v", f"{setting.records}:/data:ro", "-v", f"{setting.scratch / 'runs'}:/train/runs"]
     given = ["--gpus", "all", "--ulimit", "memlock=-1", "--user", user, "--label", label]
@@ -93,9 +94,9 @@ def end_containers(label: str) -> None:
 
 
 def _report(parts: Parts, what: str, ended: Ended, code: int, expected: str = "") -> None:
-    """Require an exit code, and a line of output that contains the expected text."""
+    """Write a part, measured if the program ended with this code and printed the expected text."""
     sentence = next((line.strip() for line in ended.text.splitlines() if expected in line), "")
     right = ended.code == code and (not expected or bool(sentence))
     value = sentence if expected else ended.last_line()
-    wrong = f"expected code {code}, got {ended.code}, {ended.last_line()}"
+    wrong = f"expected exit code {code}, got {ended.code}; last line: {ended.last_line()}"
     parts.require(what, right, f"code {ended.code}, {value}", wrong)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test of the loader with damaged JPEGs."""
+"""Damage JPEGs in several ways, and test how the loader reacts to them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ IMAGES = 16  # images in a test set; one of them is damaged
 DAMAGED_ROW = 5
 FLIPPED_BYTES = (1, 10, 100)
 CUT_FRACTIONS = (0.25, 0.5, 0.9)
-VISIBLE_DIFFERENCE = 8.0 / 128  # of normalised pixels
-SOS, DHT = b"\xff\xda", b"\xff\xc4"  # start of scan, Huffman tables
+VISIBLE_DIFFERENCE = 8.0 / 128  # difference of normalised pixels, 8 of 255 grey levels
+SOS, DHT = b"\xff\xda", b"\xff\xc4"  # JPEG markers: start of scan, Huffman tables
 KINDS = tuple(
     [f"cut at {share:.0%}" for share in CUT_FRACTIONS]
     + [f"{count} bytes flipped" for count in FLIPPED_BYTES]
@@ -30,7 +30,7 @@ KINDS = tuple(
 
 
 def damage(jpeg: bytes, kind: str) -> bytes:
-    """Return a damaged copy of a JPEG; `kind` is one of KINDS.  The result is deterministic."""
+    """Return a copy of a JPEG with the damage `kind`, one of KINDS, always the same bytes."""
     data = bytearray(jpeg)
     if kind.startswith("cut"):
         share = float(kind.split()[2].rstrip("%")) / 100
@@ -40,7 +40,7 @@ def damage(jpeg: bytes, kind: str) -> bytes:
         length = int.from_bytes(jpeg[start - 2 : start], "big") - 2
         data[start : start + length] = bytes(length)
         return bytes(data)
-    start = jpeg.index(SOS) + 14  # after the header of the scan
+    start = jpeg.index(SOS) + 14  # the first byte after the header of the scan
     random = np.random.default_rng(len(jpeg))
     for position in random.integers(start, len(jpeg) - 2, int(kind.split()[0])):
         data[position] ^= 0x55
@@ -54,8 +54,9 @@ def load_damaged(
 
     Outputs
     -------
-    "named" if the loader refuses the image by its key; "refused: ..." if it raises another error;
-    "silent" if it delivers visibly wrong pixels; "same pixels" otherwise.
+    "named" if the loader raises an error with the key of the damaged image; "refused: ..." if it
+    raises an error without the key; "silent" if it delivers visibly wrong pixels without an error;
+    "same pixels" if it delivers the right pixels.
     """
     sound = [(row // 2, bytes(jpegs[row % len(jpegs)])) for row in range(IMAGES)]
     broken = list(sound)
@@ -77,7 +78,7 @@ def load_damaged(
 def _images(
     images: Sequence[tuple[int, bytes]], decode: str, ctx: mx.Context, folder: Path
 ) -> np.ndarray:
-    """Write a record set and return all its images as one batch of the loader."""
+    """Write a record set, load all its images as one batch, and return their pixels."""
     write_record_set(folder, images, IMAGES // 2)
     records = open_records(folder, folder)
     loader = build_loader("dali", records, IMAGES, ctx=ctx, decode=decode)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sequential execution of the steps.
+"""Run the steps of a day one after another, and record their results.
 
-A failed step does not stop the next one.  The module imports only the standard library: any Python
-can start the day, and the environment under test runs only the steps.
+A failed step does not stop the next step.  The module imports only the standard library, so that
+any Python can start the day.  The environment under test runs only the steps.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from tools.gpu_day.steps import Step
 
 LINES = "gpu_day.jsonl"
-"""File with one line per step, in the folder of results."""
+"""Name of the file with one JSON line per step, in the folder of the results."""
 LOGS = "gpu_day"
-"""Folder of the steps' logs, in the folder of results."""
+"""Name of the folder with the logs of the steps, in the folder of the results."""
 
 
 @dataclass
 class Day:
-    """One execution of all steps.
+    """One run of the measurements, step by step.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ class Day:
     out
         Folder of the results.
     setting
-        Setting of the steps; each step gets a scratch folder of its own.
+        Setting of the steps; each step gets a new scratch folder.
     patience
-        Factor on the time limits, for slow machines.
+        Factor by which all time limits are multiplied, for slow machines.
     """
 
     python: str
@@ -63,15 +63,16 @@ class Day:
         """Number of the signal that stopped the day, 0 if there was none."""
 
     def run(self, steps: Sequence[Step]) -> list[dict[str, Any]]:
-        """Run the steps and return their lines.
+        """Run the steps, append their result lines to the file LINES, and return these lines.
 
-        SIGINT, SIGTERM and SIGHUP end the current step with all its processes, and skip the others.
+        SIGINT, SIGTERM and SIGHUP end the current step with all its processes.  The steps after it
+        are skipped.
         """
         (self.out / LOGS).mkdir(parents=True, exist_ok=True)
-        # If a supervisor is killed, the processes below it become children of this process.
+        # If a supervisor is killed, its descendants become children of this process.
         supervisor.adopt_orphans()
         for number in supervisor.STOP_SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            if signal.getsignal(number) != signal.SIG_IGN:  # an ignored signal stays ignored: nohup
                 signal.signal(number, self._stop)
         lines = []
         for step in steps:
@@ -88,7 +89,7 @@ class Day:
             self._supervisor.send_signal(signal.SIGTERM)
 
     def _result(self, step: Step) -> dict[str, Any]:
-        """Run or skip a step; return its line."""
+        """Run or skip a step; return its result line."""
         started = time.time()
         line: dict[str, Any] = {"step": step.number, "what": step.what}
         reason = step.reason_to_skip(self.setting.gpus)
@@ -102,19 +103,19 @@ class Day:
             try:
                 outcome = self._run_step(step, limit_s, log, results)
             except (OSError, ValueError) as error:  # for example a full disk
-                outcome = Outcome(127, fault=f"cannot be started, got {error}")
+                outcome = Outcome(127, fault=f"the step cannot be started, got {error}")
             line |= summarize(outcome, read_parts(results), limit_s, self.setting.gpus)
             line |= {"seconds": round(time.time() - started, 1), "log": str(log)}
         return line | {"gpus": self.setting.gpus, "time": time.strftime("%F %T%z")}
 
     def _new_file(self, step: Step, suffix: str) -> Path:
-        """Return the path of a step's file; delete the file of an earlier day."""
+        """Return the path for a step's log or parts; delete the file that an earlier day left."""
         path = self.out / LOGS / f"{step.what.replace(' ', '-')}.{suffix}"
         path.unlink(missing_ok=True)
         return path
 
     def _run_step(self, step: Step, limit_s: float, log: Path, results: Path) -> Outcome:
-        """Run a step under a supervisor."""
+        """Run a step in a process under a supervisor; return how the step ended."""
         scratch = self.out / LOGS / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
@@ -136,11 +137,11 @@ class Day:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches only this process, which forwards it
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the step
             preexec_fn=partial(end_with_parent, signal.SIGTERM, os.getpid()),
         )
         self._supervisor = process
-        if self.stopped_by:  # a signal arrived before the line above
+        if self.stopped_by:  # a signal arrived before self._supervisor was set
             process.send_signal(signal.SIGTERM)
         answer, _ = process.communicate()
         self._supervisor = None
@@ -154,10 +155,10 @@ class Day:
 
 
 def summarize(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int) -> dict[str, Any]:
-    """Return state, value and parts of a step for its line.
+    """Return the state, the value and the parts of a step, as items of its result line.
 
-    A step is measured if at least one part is measured and none failed.  Without a GPU, the state
-    of the first part counts, because it is the main part of the step.
+    With GPUs, a step is measured if at least one of its parts is measured and none failed.  Without
+    a GPU, the state of the first part counts, because the first part is the main one.
     """
     faults = _faults(outcome, parts, limit_s)
     by_state: dict[str, dict[str, Any]] = {"measured": {}, "failed": {}, "skipped": {}}
@@ -179,7 +180,7 @@ def summarize(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int
 
 
 def _faults(outcome: Outcome, parts: Sequence[Part], limit_s: float) -> list[str]:
-    """Return the faults of a step that its parts do not report."""
+    """Return the faults of a step that are not in its parts, for example an exceeded time limit."""
     faults = []
     if outcome.fault:
         faults.append(outcome.fault)
@@ -198,7 +199,7 @@ def _faults(outcome: Outcome, parts: Sequence[Part], limit_s: float) -> list[str
 
 
 def describe(line: dict[str, Any]) -> str:
-    """Format the line of a step for the terminal."""
+    """Format the result line of a step as text for the terminal."""
     value = line["value"]
     if isinstance(value, dict):
         value = "; ".join(f"{what}: {format_value(found)}" for what, found in value.items())

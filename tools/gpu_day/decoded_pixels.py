@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels of a decode mode and an augmentation, and their difference from another decode mode."""
+"""Decode and augment images in one decode mode, and compare the pixels with another mode's."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ AUGMENTATIONS = {
     "all": Augmentation(color_jitter=0.125, grey=0.2, jpeg_quality=(20, 60), cut_out=32, shift=8),
 }
 MAX_MEAN_DIFFERENCE = 2.0
-"""Tolerated mean difference of pixels (0 to 255); decoders round chroma differently."""
+"""Tolerated mean difference of pixel values (0 to 255), since decoders round chroma differently."""
 
 
 class Difference(NamedTuple):
-    """Difference between two batches of pixels, on the scale 0 to 255."""
+    """Mean and largest difference between the pixels of two batches, on the scale 0 to 255."""
 
     mean: float
     largest: float
 
     @property
     def small(self) -> bool:
-        """Return whether the difference is within the tolerance."""
+        """Return whether the mean difference is at most MAX_MEAN_DIFFERENCE."""
         return self.mean <= MAX_MEAN_DIFFERENCE
 
 
@@ -50,19 +50,19 @@ def pixels(
     Parameters
     ----------
     jpegs
-        Encoded images of one size.
+        Encoded images, all of the same size in pixels.
     mode
-        Name in ``pipeline.decode.dali.PATHS``.
+        Decode mode, a name in ``pipeline.decode.dali.PATHS``.
     augmentation
         Augmentation of the images.
     device_id
-        GPU of the result; None for the CPU.
+        Number of the GPU that receives the pixels; None for the CPU.
     feed
-        Compiled functions, required by the mode "native".
+        Compiled functions of the loader, required by the mode "native".
 
     Outputs
     -------
-    (B, 3, H, W) float32.
+    Normalised pixels, (B, 3, H, W) float32, for B images of H x W pixels.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def pixels(
 def native_pixels(
     jpegs: list[np.ndarray], size: tuple[int, int], feed: LoaderKernels | None
 ) -> np.ndarray:
-    """Return the pixels of the native decoder, uint8 (B, H, W, 3)."""
+    """Decode B images of H x W pixels with the native decoder; return uint8 (B, H, W, 3)."""
     if feed is None:
         raise RuntimeError("the native decoder is not compiled")
     addresses = np.array([jpeg.ctypes.data for jpeg in jpegs])
@@ -107,7 +107,7 @@ def native_pixels(
 
 
 def image_size(jpeg: np.ndarray) -> tuple[int, int]:
-    """Return (height, width) of an encoded image in pixels."""
+    """Return the height and the width of an encoded image in pixels."""
     import cv2
 
     height, width, _ = cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape
@@ -115,6 +115,6 @@ def image_size(jpeg: np.ndarray) -> tuple[int, int]:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    """Return the difference between two batches of normalised images (B, 3, H, W)."""
+    """Return the difference between two batches of normalised images of equal shape."""
     differences = np.abs(a.astype(np.float64) - b) * STD
     return Difference(round(float(differences.mean()), 3), round(float(differences.max()), 1))

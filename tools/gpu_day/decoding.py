@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 3: compare DALI's decode modes on the device with its decoder on the CPU."""
+"""Step 3: compare each decode mode on the device with DALI's decoder on the CPU."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from tools.gpu_day.setting import Setting
 
 IMAGES = 64
-GRID_S, GRID_LIMIT_S = 24, 55  # measuring time and time limit of benchmarks/decode_grid.py
+GRID_S, GRID_LIMIT_S = 24, 55  # seconds of measurement, and time limit, of decode_grid.py
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare the pixels, test damaged images, and time all decode modes."""
+    """Compare the pixels of all decode modes, test the modes with damaged images, and time them."""
     _, device = setting.contexts()
     device_id = 0 if setting.gpus else None
     modes = list(PATHS) if setting.gpus else ["cpu", "native"]
@@ -51,13 +51,18 @@ def measure(setting: Setting, parts: Parts) -> None:
         for row in rows:
             if "path" in row:
                 best.setdefault(row["path"], round(row["images_per_second"]))
-        parts.require("images/s", bool(best), best, f"code {ended.code}, {ended.last_line()}")
+        parts.require(
+            "images/s",
+            bool(best),
+            best,
+            f"decode_grid.py ended with code {ended.code}; last line: {ended.last_line()}",
+        )
 
 
 def compare_modes(
     parts: Parts, jpegs: list[np.ndarray], modes: list[str], device_id: int | None
 ) -> None:
-    """Write the pixel difference between each decode mode and DALI on the CPU, per augmentation."""
+    """Write how far the pixels of each decode mode and augmentation are from DALI on the CPU."""
     reference = {
         name: pixels(jpegs, "cpu", augmentation, None, None)
         for name, augmentation in AUGMENTATIONS.items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison of one operator on two devices: values and gradients, with tolerances."""
+"""Compare the values and gradients of one operator on two devices, with tolerances."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ import numpy as np
 from tools.gpu_day.graph_operators import Case, forward
 
 TOLERANCE = 1e-5
-"""Error relative to the largest value, for float32 operators."""
+"""Tolerated error of float32 operators, relative to the largest value."""
 TOLERANCES = {
-    # Ampere and newer GPUs compute these in TF32, whose 10 bits round each factor by 2**-11.
+    # Ampere and newer GPUs compute these operators in TF32.  TF32 keeps 10 bits of the mantissa,
+    # so each factor has a relative rounding error of up to 2**-11.
     **dict.fromkeys(("Convolution", "FullyConnected", "dot", "batch_dot"), 2e-3),
-    **dict.fromkeys(("BatchNorm", "L2Normalization"), 1e-4),  # another summation order
+    **dict.fromkeys(("BatchNorm", "L2Normalization"), 1e-4),  # the order of the sums differs
 }
 RANDOM = ("Dropout", "_random", "_sample")
-"""Prefixes of operators with random outputs, which differ between devices."""
+"""Prefixes of the names of operators with random outputs, which differ between devices."""
 INDEX_OPERATORS = ("argsort", "argmax", "argmin")
-"""Operators that return indices; the values are compared, since equal values may swap indices."""
-SIGMAS = 8  # tolerance for statistics of random outputs, in standard errors
+"""Operators that return indices.
+
+The values at these indices are compared, because the indices of equal values may be swapped.
+"""
+SIGMAS = 8  # tolerated difference of statistics of random outputs, in standard errors
 
 
 class Agreement(NamedTuple):
@@ -32,7 +36,10 @@ class Agreement(NamedTuple):
     place: str
     """Net or head that contains the operator."""
     error: float
-    """Largest difference of values and gradients, relative to the largest value (at least 1)."""
+    """Largest difference of values or gradients, divided by the largest value.
+
+    Where the largest value is below 1, the difference is not divided.
+    """
     tolerance: float
     gradient: bool
     """Whether the comparison includes a gradient."""
@@ -44,7 +51,7 @@ class Agreement(NamedTuple):
 
 
 def compare(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
-    """Compute an operator on two devices and compare values and gradients."""
+    """Compute an operator on two devices; compare its values and, if it has any, its gradients."""
     if case.op.startswith(RANDOM):
         return _compare_random(case, reference, device)
     values = {f"i{index}": value for index, value in enumerate(case.inputs)}
@@ -72,7 +79,10 @@ def compare(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
 
 
 def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the largest relative difference; infinity if only one array has a non-finite value."""
+    """Return the largest relative difference between the two arrays of a pair.
+
+    The difference is infinite if the shapes differ or a value is not finite in only one array.
+    """
     worst = 0.0
     for true, found in pairs:
         true, found = (np.asarray(a, dtype=np.float64) for a in (true, found))
@@ -87,7 +97,7 @@ def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def _values_at(case: Case, indices: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the input values at the indices that an operator returned for its axis."""
+    """Return the input values at the indices that an operator of INDEX_OPERATORS returned."""
     values = case.inputs[0]
     axis = int(case.attributes.get("axis", -1))
     found = []
@@ -100,7 +110,10 @@ def _values_at(case: Case, indices: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _compare_random(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
-    """Compare shape, mean and standard deviation of random outputs of two devices."""
+    """Compare shape, mean and standard deviation of the random outputs of two devices.
+
+    The unit of the error is SIGMAS standard errors, so the tolerance is 1.
+    """
     values = {f"i{index}": value for index, value in enumerate(case.inputs)}
     true, found = (forward(case.symbol(), values, ctx)[0][0] for ctx in (reference, device))
     comparable = true.shape == found.shape and bool(np.isfinite(found).all())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 1: check MXNet and its CUDA libraries with a training step, also next to a foreign cuDNN.
+"""Step 1: check MXNet and its CUDA libraries with a training step, also beside another cuDNN.
 
-With .venv-gpu, the step runs ``launch.environment.gpu_check``, which uses a stand-in without a
-driver.  With the environment for the CPU, it runs the same training step on the CPU.
+With .venv-gpu, the step runs ``launch.environment.gpu_check``, which loads a stub driver if the
+NVIDIA driver is missing.  With the environment for the CPU, the same training step runs on the CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ print(f"mxnet {mx.__version__}: loss {before:.4f} before a training step, {after
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Train a small net with fusion on and off, and with a foreign cuDNN on the library path."""
+    """Train a small net with operator fusion on and off, and with a foreign cuDNN on the path."""
     command, kind = check_command(setting.gpus, ROOT)
     print(f"environment: {kind}", flush=True)
     for value in ("1", "0"):
@@ -45,12 +45,14 @@ def measure(setting: Setting, parts: Parts) -> None:
         folder = compile_foreign(setting.scratch / "foreign")
         path = f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
         ended = run(command, limit_s=LIMIT_S, variables={"LD_LIBRARY_PATH": path})
-        parts.require(what, LOADED_MESSAGE not in ended.text, "right", "it was loaded; see the log")
+        parts.require(
+            what, LOADED_MESSAGE not in ended.text, "right", "the foreign cuDNN was loaded"
+        )
         report(parts, "training step beside it", kind, ended)
 
 
 def check_command(gpus: int, root: Path) -> tuple[list[str], str]:
-    """Return the command of the check, and a description of its environment."""
+    """Return the command that runs the training step, and a description of its environment."""
     gpu = root / ".venv-gpu"
     if gpus or sys.prefix.endswith("-gpu"):
         return [sys.executable, "-m", "launch.environment.gpu_check"], "gpu_check"
@@ -61,13 +63,13 @@ def check_command(gpus: int, root: Path) -> tuple[list[str], str]:
 
 
 def report(parts: Parts, what: str, kind: str, ended: Ended) -> None:
-    """Write the result of a check."""
+    """Write a part, measured if the program of the check ended with exit code 0."""
     value = f"{kind}: {ended.last_line()}"
     parts.require(what, ended.code == 0, value, f"code {ended.code}, {value}")
 
 
 def compile_foreign(folder: Path) -> Path:
-    """Compile a library with the name of a part of cuDNN that prints a message when loaded."""
+    """Compile a library that is named as one of cuDNN's and prints a message when it is loaded."""
     if not shutil.which("g++"):
         raise Skipped("there is no g++ to compile a foreign cuDNN")
     folder.mkdir(parents=True)

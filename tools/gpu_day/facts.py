@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 0: describe the machine."""
+"""Step 0: record the properties of the machine, its GPUs and their driver."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 QUERY_TIMEOUT_S = 5
 LIBRARIES = ("libcuda.so.1", "libcuda.so", "libnvcuvid.so.1")
-"""Libraries of the driver: CUDA, CUDA as Horovod with NCCL loads it, JPEG hardware (A100, H100)."""
+"""Libraries of the driver that the step tries to load.
+
+The libraries are CUDA, CUDA under the name that Horovod with NCCL loads, and the library of the
+JPEG hardware (A100, H100).
+"""
 FIELDS = ("name", "driver_version", "memory.total", "ecc.mode.current", "mig.mode.current")
-"""Fields of nvidia-smi.  Each is queried alone, because an unknown field fails the whole query."""
+"""Fields to query from nvidia-smi, one at a time: a query with an unknown field fails."""
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Write the properties of GPUs and host."""
+    """Write the properties of the GPUs and of the host as parts."""
     with parts.part("GPUs and driver"):
         if not setting.gpus:
             raise Skipped("no GPU")
@@ -40,12 +44,12 @@ def measure(setting: Setting, parts: Parts) -> None:
                 run(["nvidia-smi", *d], limit_s=QUERY_TIMEOUT_S).code
                 for d in (["-q"], ["topo", "-m"])
             ]
-            wrong = f"codes {codes} of -q and topo -m"
-            parts.require("nvidia-smi", not any(codes), "its answers are in the log", wrong)
+            wrong = f"`nvidia-smi -q` and `nvidia-smi topo -m` ended with codes {codes}"
+            parts.require("nvidia-smi", not any(codes), "the output is in the log", wrong)
 
 
 def gpus(count: int) -> dict[str, Any]:
-    """Return names and compute capabilities of the GPUs, and the driver's properties."""
+    """Return names and compute capabilities of the GPUs, FIELDS, and which LIBRARIES load."""
     from launch.environment.gpu import Driver
 
     driver = Driver()
@@ -68,7 +72,7 @@ def gpus(count: int) -> dict[str, Any]:
 
 
 def host() -> dict[str, Any]:
-    """Return processor, memory, resource limits, versions and commit."""
+    """Return the processor, memory, resource limits, software versions and commit of the host."""
     shared = os.statvfs("/dev/shm") if Path("/dev/shm").is_dir() else None
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -85,7 +89,7 @@ def host() -> dict[str, Any]:
 
 
 def loads(library: str) -> bool:
-    """Return whether the dynamic linker finds a library."""
+    """Return whether the dynamic linker finds a shared library by its name."""
     try:
         ctypes.CDLL(library)
     except OSError:

@@ -22,12 +22,12 @@ LIMIT_S = 45
 TIMED = ["--heads", "128x512x85742", "--layers", "128x64x12544", "--repeat", "7"]
 MISSING_CODE = 2  # exit code of the benchmark if CuPy or nvcc is missing
 TOLERANCE = 2e-3
-"""Error relative to the largest value; one of the two forms may use TF32."""
+"""Tolerated error relative to the largest value; fused or plain operators may use TF32."""
 CHANNELS, CLASSES, IMAGES = 32, 50, 16
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Check and time the operators alone, then check them in MXNet on the first two GPUs."""
+    """Check and time the fused operators alone, then check them in MXNet on the first two GPUs."""
     with parts.part("operators against float64, beside CuPy"):
         table = setting.scratch / "operators.json"
         command = python("benchmarks/gpu_operators.py", *TIMED, "--json", table)
@@ -37,7 +37,12 @@ def measure(setting: Setting, parts: Parts) -> None:
         rows = json.loads(table.read_text())["rows"] if table.is_file() else []
         timed = {row["name"]: f"{row['milliseconds']:.2f} ms" for row in rows}
         what, last = "operators against float64, beside CuPy", ended.last_line()
-        parts.require(what, ended.code == 0, timed, f"code {ended.code}, {last}")
+        parts.require(
+            what,
+            ended.code == 0,
+            timed,
+            f"gpu_operators.py ended with code {ended.code}; last line: {last}",
+        )
     for index in range(2):
         what = f"fused against plain, {setting.device} {index}"
         with parts.part(what):
@@ -71,13 +76,13 @@ def fused_against_plain(ctx: mx.Context) -> dict[str, float]:
 
 
 def _step(ctx: mx.Context, choice: str) -> dict[str, np.ndarray]:
-    """Compute loss and gradients of a block and a head with plain or fused operators."""
+    """Return loss and gradients of a block and a head; `choice` is "plain" or "native" (fused)."""
     ops.use(choice, ctx.device_type, ctx.device_id)
     mx.random.seed(9)
     block = ConvNormPReLU(3, CHANNELS, 3, 2, 1, prefix="block_")
     head = build_head("arcface", CLASSES, CHANNELS, m2=0.3, scale=16.0)
     for part in (block, head):
-        part.initialize(mx.init.Xavier())  # on the CPU: equal weights on all devices
+        part.initialize(mx.init.Xavier())  # on the CPU, for equal weights on all devices
         part.collect_params().reset_ctx(ctx)
         part.hybridize()
     random = np.random.default_rng(6)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Monitor of the GPUs during training: memory at some steps, and processes per GPU."""
+"""Monitor the GPUs during a training run: memory at some steps, and processes per GPU."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class GpuWatch:
     Parameters
     ----------
     folder
-        Run folder.
+        Folder of the training run.
     steps
-        Steps at which to record the memory.
+        Training steps at which to record the memory.
     clock
         Function that returns the time in seconds.
     """
@@ -33,12 +33,12 @@ class GpuWatch:
         self._folder, self._due, self._clock = folder, list(steps), clock
         self._last = clock() - QUERY_INTERVAL_S
         self.memory: dict[int, int] = {}
-        """Memory in MiB of the GPU with the highest use, by step."""
+        """Used memory in MiB of the GPU that uses most, by training step."""
         self.contexts: dict[str, int] = {}
-        """Largest number of processes on a GPU, by the GPU's id."""
+        """Largest number of processes seen at a time on each GPU, by the GPU's id."""
 
     def __call__(self, process: subprocess.Popen) -> None:
-        """Query nvidia-smi if QUERY_INTERVAL_S seconds have passed."""
+        """Query nvidia-smi if QUERY_INTERVAL_S seconds have passed since the last query."""
         if self._clock() - self._last < QUERY_INTERVAL_S:
             return
         self._last = self._clock()
@@ -58,7 +58,7 @@ class GpuWatch:
 
 
 def query(option: str) -> list[list[str]]:
-    """Return the rows of nvidia-smi's answer; an empty list if the query fails."""
+    """Query nvidia-smi; return its table as rows of cells, or [] if the query fails."""
     try:
         done = subprocess.run(
             ["nvidia-smi", option, "--format=csv,noheader,nounits"],

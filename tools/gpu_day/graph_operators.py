@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All MXNet operators of the nets and heads, with the inputs that they receive in training.
+"""Collect all MXNet operators of nets and heads, with the inputs they receive in training.
 
 Each net and head is traced, and its graph is computed once on the CPU.  Each node becomes a case:
 an operator, its attributes and the values of its inputs.  Operators of a new head are included
@@ -23,13 +23,13 @@ from nets.mobilefacenet import MobileFaceNet
 PEOPLE, IMAGES_PER_PERSON, EMBEDDING_SIZE, CLASSES = 6, 3, 16, 20
 IMAGE_SIZE, IMAGES = (48, 48), 4
 DEVICES = ("cpu", "gpu")
-"""Device types to trace for; blocks may use other operators on a GPU."""
+"""Device types for which nets and heads are traced, as some blocks differ on a GPU."""
 MXNET_VERSION = 10901
-"""MXNet version in the graphs; MXNet converts graphs of other versions."""
+"""MXNet version to write into graphs, here 1.9.1: MXNet converts graphs of other versions."""
 
 
 class Case(NamedTuple):
-    """Operator with its attributes and inputs."""
+    """One operator of a graph, with its attributes and the values of its inputs."""
 
     op: str
     attributes: dict[str, str]
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """Yield the operators of all nets and heads, without duplicates of equal input shapes."""
+    """Yield all operators of nets and heads, once for equal attributes and input shapes."""
     seen: set[Any] = set()
     for place, graph, values in graphs():
         nodes = json.loads(graph.tojson())["nodes"]
@@ -60,7 +60,7 @@ def cases() -> Iterator[Case]:
 
 
 def graphs() -> Iterator[tuple[str, mx.sym.Symbol, dict[str, np.ndarray]]]:
-    """Yield name, graph and values (arguments and states) of every net and head."""
+    """Yield each net and head as (name, graph, values of all arguments and states by name)."""
     random = np.random.default_rng(5)
     image = random.uniform(-1, 1, (IMAGES, 3, *IMAGE_SIZE)).astype(np.float32)
     count = PEOPLE * IMAGES_PER_PERSON
@@ -102,7 +102,7 @@ def _parameters(block: mx.gluon.Block) -> dict[str, np.ndarray]:
 
 
 def _nodes(place: str, graph: mx.sym.Symbol, values: Mapping[str, np.ndarray]) -> Iterator[Case]:
-    """Yield the operators of a graph with the values of their inputs."""
+    """Compute a graph on the CPU; yield its operators with the values of their inputs."""
     inside = graph.get_internals()
     nodes = json.loads(inside.tojson())["nodes"]
     counts = [1 if node["op"] == "null" else _outputs(node) for node in nodes]
@@ -128,7 +128,7 @@ def _outputs(node: Mapping[str, Any]) -> int:
 
 
 def _attributes(node: Mapping[str, Any]) -> dict[str, str]:
-    # Attributes with two underscores are Gluon's own, not the operator's.
+    # Attributes that begin with two underscores belong to Gluon, not to the operator.
     attributes = node.get("attrs", node.get("attr", {}))
     return {key: value for key, value in attributes.items() if not key.startswith("__")}
 
@@ -142,7 +142,7 @@ def _symbol(op: str, attributes: Mapping[str, str], inputs: int) -> mx.sym.Symbo
     heads = [[inputs, 0, 0]]
     graph = {"nodes": nodes, "arg_nodes": list(range(inputs)), "heads": heads}
     graph["attrs"] = {"mxnet_version": ["int", MXNET_VERSION]}
-    # `heads` selects only the first output; get_internals() finds all visible ones.
+    # `heads` selects only the first output; get_internals() finds all visible outputs.
     inside = mx.sym.load_json(json.dumps(graph)).get_internals()
     names = [name for name in inside.list_outputs() if name.startswith("node")]
     return mx.sym.Group([inside[name] for name in names])
@@ -174,7 +174,7 @@ def forward(
         if name in wanted:
             array.attach_grad()
     mx.random.seed(11, ctx=ctx)
-    compute = mx.nd.CachedOp(graph)  # as a hybridized block does
+    compute = mx.nd.CachedOp(graph)  # computes a graph as a hybridized block does
     with mx.autograd.record() if wanted else mx.autograd.train_mode():
         found = compute(*arrays)
     outputs = found if isinstance(found, list) else [found]

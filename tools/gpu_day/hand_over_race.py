@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Test for races in the transfer of batches from DALI to MXNet, while a net trains.
 
-A batch differs from its source if MXNet reads it before DALI has finished it, or if DALI reuses its
-memory while MXNet reads it.  The normalisation, (x - 127.5) / 128, is exact in float32, so any
-difference is an error.
+A batch differs from its source if MXNet reads the batch before DALI has finished it, or if DALI
+reuses the memory while MXNet still reads.  The normalisation, (x - 127.5) / 128, is exact in
+float32, so any difference is an error.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.decode.to_mxnet import copy_to_ndarray
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
 from training.step import build_optimizer, collect_parameters, train_step
 
-PREFETCH_BATCHES = 2  # batches in DALI's graph, as in the loader
-HELD_BATCHES = 3  # batches that are compared a second time, some steps later
+PREFETCH_BATCHES = 2  # number of batches in flight in DALI's graph, as in the loader
+HELD_BATCHES = 3  # number of steps after which a batch is compared a second time
 PEOPLE, EMBEDDING_SIZE = 10, 16
 MIRROR = Augmentation()
 
@@ -29,7 +29,9 @@ MIRROR = Augmentation()
 def wrong_batches(
     device: mx.Context, batches: int, batch_size: int, size: int, width: float
 ) -> dict[str, int]:
-    """Return the number of wrong batches: at the transfer, and some steps later.
+    """Train on random batches, and count the batches that differ from their source.
+
+    A batch is compared at its transfer ("wrong") and HELD_BATCHES steps later ("wrong_later").
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def wrong_batches(
         image = copy_to_ndarray(graph.take().as_tensor(), device)
         graph.release()
         expected = mx.nd.array(_expected(*sent.popleft()), ctx=device)
-        # The host reads the differences at the end only: a wait here would hide a race.
+        # The host reads the differences only at the end, because a wait here would hide a race.
         at_transfer.append(_difference(image, expected))
         held.append((image, expected))
         train_step(net, head, trainer, image, label, margin)
@@ -82,7 +84,7 @@ def wrong_batches(
 
 
 def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, AugmentParams]:
-    """Return random pixels (B, H, W, 3), different for each batch, and the mirror flags."""
+    """Return random pixels, (batch_size, size, size, 3) uint8, and the mirror flags of a batch."""
     random = np.random.default_rng(number)
     pixels = random.integers(0, 256, (batch_size, size, size, 3), np.uint8)
     ids = np.arange(batch_size, dtype=np.int64) + number * batch_size
@@ -90,7 +92,7 @@ def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, Augment
 
 
 def _expected(pixels: np.ndarray, params: AugmentParams) -> np.ndarray:
-    """Return the expected batch, (B, 3, H, W) float32."""
+    """Mirror and normalise pixels on the host, which gives the batch that DALI must deliver."""
     mirrored = np.where(params.mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
     planes = mirrored.transpose(0, 3, 1, 2).astype(np.float32)
     return np.ascontiguousarray((planes - np.float32(MEAN)) / np.float32(STD))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 5: compare the losses of one rank with the CPU, and move a checkpoint between devices."""
+"""Step 5: compare losses on a GPU with losses on the CPU, and move a checkpoint between both."""
 
 from __future__ import annotations
 
@@ -34,24 +34,31 @@ if TYPE_CHECKING:
 
 LIMIT_S = 60
 MAX_CONCURRENT_RUNS = 3
-"""Number of untimed runs that share a GPU; start-up takes most of their time."""
+"""Number of training runs that share a GPU if speed does not matter.
+
+Most of the time of such a short run is start-up.
+"""
 REFUSED_CODE = 2
 REPORTED_STEPS, COMPARED_STEPS = 8, 3
-"""Number of first steps whose losses are reported, and whose losses are compared.
+"""Number of first steps whose losses are reported, and number of those that are compared.
 
-A net that trains from scratch in single precision amplifies rounding: on one CPU, plain and fused
-operators differ by 2e-4 after 3 steps and by 1e-2 after 7."""
+A net that trains from scratch in single precision amplifies rounding errors.  On one CPU, the
+losses with plain and with fused operators differ by 2e-4 after 3 steps and by 1e-2 after 7 steps.
+"""
 TF32_TOLERANCE, DEVICE_TOLERANCE, FUSION_TOLERANCE = 0.05, 0.02, 1e-4
 """Largest relative difference of losses: with TF32, between devices without TF32, and between
 fusion on and off."""
 LOW_LR = ("optim.lr=0.001", "optim.warmup=0", "data.batch_size=32")
-"""Overrides against the amplification of rounding, which is a hundred times faster at full lr."""
-PAIRS = 60  # verification pairs to embed on both devices
+"""Overrides that limit the amplification of rounding errors.
+
+With the full learning rate, the amplification is a hundred times faster.
+"""
+PAIRS = 60  # number of verification pairs to embed on both devices
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 class Variant(NamedTuple):
-    """Training run whose losses are compared with another run's."""
+    """Settings of a training run whose losses are compared with those of another run."""
 
     name: str
     overrides: tuple[str, ...]
@@ -87,7 +94,7 @@ REHEARSED = (
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Train all variants, resume a run on other devices, and time one GPU."""
+    """Compare the losses of all variants, resume a run on other devices, and time one GPU."""
     steps = 50 if setting.gpus else REPORTED_STEPS
     compare_losses(setting, parts, ON_GPUS if setting.gpus else REHEARSED, steps)
     last: Checkpoint | None = None
@@ -118,7 +125,7 @@ def measure(setting: Setting, parts: Parts) -> None:
 def compare_losses(
     setting: Setting, parts: Parts, variants: tuple[Variant, ...], steps: int
 ) -> None:
-    """Train each variant and compare the losses of its first steps."""
+    """Train each variant, and compare the losses of its first steps with those of its reference."""
     losses: dict[str, dict[int, float]] = {}
     with ThreadPoolExecutor(MAX_CONCURRENT_RUNS if setting.gpus else 1) as pool:
         jobs = [
@@ -128,7 +135,7 @@ def compare_losses(
                 f"losses{number}",
                 *SMALL,
                 *variant.overrides,
-                "data.decode=cpu",  # equal pixels for all variants
+                "data.decode=cpu",  # so that all variants train on equal pixels
                 f"train.max_steps={steps}",
                 *LOW_LR,
             )
@@ -165,12 +172,13 @@ def change_devices(setting: Setting, end: int) -> tuple[Run, dict[str, str]]:
 
     Outputs
     -------
-    The last run, and the steps of each run by device.
+    The last run, and a dict from the number and device of each run to the steps that it trained.
 
     Raises
     ------
     RuntimeError
-        If a run does not resume at a checkpoint of the previous one, or does not finish.
+        If a run does not resume at a checkpoint of the previous run, or if the last run does not
+        finish.
     """
     overrides = (*SMALL, "train.checkpoint_every=4", f"train.max_steps={end}", "data.decode=cpu")
     segments: dict[str, str] = {}
@@ -205,7 +213,7 @@ def _checkpoint_steps(folder: Path) -> list[int]:
 
 
 def _kill_after(folder: Path, step: int) -> Callable[[subprocess.Popen], None]:
-    """Return a callback that kills a run once it has a checkpoint after a step."""
+    """Return a callback that kills a run once it has written a checkpoint later than `step`."""
 
     def kill(process: subprocess.Popen) -> None:
         if max(_checkpoint_steps(folder), default=0) > step:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 2: compare the parts of a training step on the device with the CPU."""
+"""Step 2: compare the parts of a training step on the device with those on the CPU."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from tools.gpu_day.setting import Setting
 
 BATCHES = 200
-MAX_NAMED_PROBLEMS = 5  # problems that the sentence of a failed part lists
+MAX_NAMED_PROBLEMS = 5  # number of problems that the message of a failed part lists
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare operators, implementations of PReLU, and transferred batches."""
+    """Compare operators, implementations of PReLU and transferred batches with their references."""
     reference, device = setting.contexts()
     with parts.part("operators of graphs"):
         found, faults = [], []
@@ -36,7 +36,7 @@ def measure(setting: Setting, parts: Parts) -> None:
     with parts.part("PReLU"):
         for name, result in measure_forms(device, SHAPE if setting.gpus else SMALL_SHAPE).items():
             what, right = f"PReLU, {name}", result["error"] <= TOLERANCE
-            parts.require(what, right, result, f"differs by {result['error']:.1e} from NumPy")
+            parts.require(what, right, result, f"error against NumPy {result['error']:.1e}")
         if reason := forms(device)[1]:
             parts.add("PReLU, fused", "skipped", reason)
     with parts.part("hand-over"):
@@ -47,7 +47,7 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 
 def _report(parts: Parts, what: str, found: list[Agreement], faults: list[str]) -> None:
-    """Print the result of each operator, and write their summary as one part."""
+    """Print the result of each operator, and write one part that sums up all results."""
     for result in found:
         right = "right" if result.holds else "WRONG"
         kind = "value and gradient" if result.gradient else "value"
@@ -60,7 +60,7 @@ def _report(parts: Parts, what: str, found: list[Agreement], faults: list[str]) 
     ]
     problems = [*faults, *wrong]
     if not found:
-        raise RuntimeError(f"no operator can be compared; {problems[0]}")
+        raise RuntimeError(f"no operator can be compared; the first error: {problems[0]}")
     worst = max(found, key=lambda result: result.error / result.tolerance)
     value = {
         "operators": len({result.op for result in found}),

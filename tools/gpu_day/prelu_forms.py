@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison of the implementations of PReLU with one slope per channel: result and time.
+"""Compare results and times of three implementations of PReLU with one slope per channel.
 
-There are three: two depthwise 1x1 convolutions, which oneDNN vectorises; MXNet's LeakyReLU; and the
-fused operator, if its library is available.
+One implementation consists of two depthwise 1x1 convolutions, which oneDNN vectorises.  Another is
+MXNet's LeakyReLU.  The third is the fused operator, if the library of this operator is available.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import ops
 SHAPE, SMALL_SHAPE = (64, 64, 56, 56), (8, 64, 28, 28)
 ROUNDS = 9
 TOLERANCE = 1e-3
-"""Error relative to the largest value; TF32 rounds the inputs of convolutions to 10 bits."""
+"""Tolerated error relative to the largest value; TF32 rounds inputs of convolutions to 10 bits."""
 
 Form = Callable[[mx.nd.NDArray, mx.nd.NDArray], mx.nd.NDArray]
 
@@ -43,12 +43,15 @@ def leaky(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
 
 
 def fused(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Compute PReLU with the fused operator."""
+    """Compute PReLU with the fused operator of this project."""
     return mx.nd.face_prelu(x, alpha)
 
 
 def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
-    """Return the available implementations by name, and why the fused one is unavailable."""
+    """Return the available implementations by name, and why the fused operator is unavailable.
+
+    The reason is "" if the fused operator is available.
+    """
     found: dict[str, Form] = {"two convolutions": convolutions, "LeakyReLU": leaky}
     try:
         ops.use("native", ctx.device_type, ctx.device_id)
@@ -60,7 +63,7 @@ def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
 
 
 def measure_forms(ctx: mx.Context, shape: tuple[int, int, int, int]) -> dict[str, dict[str, float]]:
-    """Return the time in ms (forward and backward) and the error of each implementation."""
+    """Return the error of each implementation, and its time in ms (forward and backward pass)."""
     random = np.random.default_rng(2)
     x, pull = (random.normal(size=shape).astype(np.float32) for _ in range(2))
     alpha = random.uniform(0.1, 0.4, shape[1]).astype(np.float32)
@@ -98,7 +101,7 @@ def measure_forms(ctx: mx.Context, shape: tuple[int, int, int, int]) -> dict[str
 def reference(
     x: np.ndarray, alpha: np.ndarray, pull: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute value, input gradient and slope gradient of PReLU in float64.
+    """Compute PReLU in float64; return its output and the gradients of its input and its slopes.
 
     He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1.
     """

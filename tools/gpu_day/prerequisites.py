@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks before the first step.  The module imports only the standard library."""
+"""Check the prerequisites before the first step.  This module imports only the standard library."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from tools.gpu_day.setting import ROOT
 
 COMPLETE = ".stamp-horovod"
-"""File that launch/environment/setup.sh writes last into an environment."""
+"""File that launch/environment/setup.sh writes last, so it marks a complete environment."""
 DRIVER_TIMEOUT_S = 60
-"""Time limit for counting the GPUs."""
+"""Time limit in seconds for counting the GPUs."""
 
 
 class MissingPrerequisite(Exception):
@@ -20,7 +20,7 @@ class MissingPrerequisite(Exception):
 
 
 def require_environment(venv: Path) -> str:
-    """Return the Python interpreter of an environment.
+    """Check that an environment is complete; return the path of its Python interpreter.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def count_gpus(python: str) -> int:
 
 
 def require_gpu_environment(venv: Path, gpus: int) -> None:
-    """Raise MissingPrerequisite if there are GPUs but the environment is that for the CPU."""
+    """Raise MissingPrerequisite if there are GPUs, but the environment is for the CPU only."""
     if gpus and not venv.name.endswith("-gpu"):
         raise MissingPrerequisite(
             f"{gpus} GPU{'s' if gpus > 1 else ''} cannot be measured with the environment for the "

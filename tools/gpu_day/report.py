@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 9: write the last table of docs/gpu.md with the measured values.
+"""Step 9: write a report, which is the last table of docs/gpu.md with the measured values.
 
 ``python -m tools.gpu_day.report OUT`` prints the report of an earlier day.  The module imports only
 the standard library.
@@ -22,12 +22,12 @@ REPORT = "report.md"
 
 
 class Claim(NamedTuple):
-    """Untested row of docs/gpu.md, and the step that tests it."""
+    """Row of the table of untested claims in docs/gpu.md, and the step that tests the claim."""
 
     what: str
     step: int
     parts: tuple[str, ...] = ()
-    """Prefixes of the names of the relevant parts; empty: all parts of the step."""
+    """Prefixes of the names of the parts that test the claim; empty means all parts of the step."""
 
 
 CLAIMS = (
@@ -61,7 +61,7 @@ CLAIMS = (
 
 
 def table(lines: Mapping[int, dict[str, Any]]) -> list[str]:
-    """Return the rows of the table, in Markdown.
+    """Return the lines of the table of claims and states, in Markdown.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def state(claim: Claim, lines: Mapping[int, dict[str, Any]]) -> str:
     if found["measured"]:
         skipped = f"; untested: {_format(found['skipped'])}" if found["skipped"] else ""
         return f"{kind}: {_format(found['measured'])}{skipped}"
-    if line["state"] == "failed":  # before the first relevant part
+    if line["state"] == "failed":  # the step failed before its first relevant part
         return f"**failed**: {line['value']}{log}"
     return f"untested, {line['value'] if line['state'] == 'skipped' else _format(found['skipped'])}"
 
@@ -116,12 +116,12 @@ def failures(lines: Mapping[int, dict[str, Any]]) -> list[str]:
 
 
 def render(lines: Mapping[int, dict[str, Any]]) -> str:
-    """Return the report in Markdown."""
+    """Return the report in Markdown: the machine, the table and the failed steps."""
     return "\n".join([f"Measured {machine(lines)}.", "", *table(lines), "", *failures(lines)])
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Write the report to the folder of the logs."""
+    """Write the report of the day to a file in the folder of the logs."""
     logs = setting.scratch.parent
     lines = read_lines(logs.parent / LINES)
     report = logs / REPORT
@@ -141,7 +141,7 @@ def _cell(value: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the report of a results folder; return the exit code."""
+    """Print the report of an earlier day from its results folder; return the exit code."""
     folder = Path(argv[0] if argv else "results")
     try:
         print(render(read_lines(folder / LINES)))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results: one JSON object per part of a step, and one line per step.
+"""Write and read the results of a day: one JSON object per part of a step, one line per step.
 
-A step appends each part to its file as soon as it is measured, so a later failure or the time limit
-loses no part.  The module imports only the standard library.
+A step appends each part to a file as soon as the part is measured, so that a later failure or the
+time limit loses no part.  The module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Skipped(Exception):
 
 
 class Part(NamedTuple):
-    """One result of a step."""
+    """Result of one part of a step."""
 
     what: str
     state: str
@@ -34,12 +34,12 @@ class Part(NamedTuple):
 
 
 class Parts:
-    """Writer of the parts of a step.
+    """Write the results of the parts of a step to a file.
 
     Parameters
     ----------
     path
-        File to append to.
+        File to which the results are appended.
     """
 
     def __init__(self, path: Path):
@@ -47,7 +47,7 @@ class Parts:
         self.failed = False
 
     def add(self, what: str, state: str, value: Any) -> None:
-        """Write one part to the file, and print it for the log."""
+        """Append the result of one part to the file, and print the result for the log."""
         self.failed |= state == "failed"
         line = json.dumps(Part(what, state, value)._asdict())
         with self._path.open("a", encoding="utf-8") as file:
@@ -55,16 +55,16 @@ class Parts:
         print(line, flush=True)
 
     def measured(self, what: str, value: Any) -> None:
-        """Write a measured part."""
+        """Record a part of the step as measured, with its value."""
         self.add(what, "measured", value)
 
     def require(self, what: str, holds: bool, value: Any, wrong: str) -> None:
-        """Write a measured part if `holds`, else a failed part with the sentence `wrong`."""
+        """Record a part as measured if `holds` is true, else as failed with the message `wrong`."""
         self.add(what, "measured" if holds else "failed", value if holds else wrong)
 
     @contextlib.contextmanager
     def part(self, what: str) -> Iterator[None]:
-        """Return a context that turns an exception into a failed or skipped part."""
+        """Return a context that records an exception as a failed part, or `Skipped` as skipped."""
         try:
             yield
         except Skipped as reason:
@@ -84,7 +84,7 @@ def sentence(error: BaseException) -> str:
 
 
 def read_parts(path: Path) -> list[Part]:
-    """Return the parts that a step has written; a damaged line becomes a failed part."""
+    """Return the parts that a step has written; a damaged line of the file is a failed part."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def _part(line: bytes) -> Part | None:
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append the line of a step and flush it to disk."""
+    """Append the result line of a step to a file, and flush the file to disk."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
@@ -117,7 +117,7 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> dict[int, dict[str, Any]]:
-    """Return the newest line of each step by its number; damaged lines are skipped."""
+    """Return the newest result line of each step by step number; skip damaged lines."""
     found = {}
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Setting of a step: number of GPUs, record set and output folder."""
+"""Setting that a day passes to its steps: number of GPUs, record set and output folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Setting:
-    """Setting of a step.
+    """Setting that a day passes to one of its steps.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class Setting:
     scratch
         Output folder of the step, initially empty.
     image
-        Name of the GPU image.
+        Name of the Docker image for GPUs.
     limit_s
         Time limit of the step in seconds.
     """
@@ -41,9 +41,10 @@ class Setting:
         return "gpu" if self.gpus else "cpu"
 
     def contexts(self) -> tuple[Any, Any]:
-        """Return the reference context and the context under test.
+        """Return two MXNet contexts: the reference, and the one under test.
 
-        Without a GPU, the latter is ``mx.cpu(1)``: the same processor, but another context.
+        Without a GPU, the context under test is ``mx.cpu(1)``, which is the same processor as the
+        reference ``mx.cpu(0)``, but another context.
         """
         import mxnet as mx
 
@@ -57,7 +58,7 @@ class Setting:
 
     @classmethod
     def from_json(cls, text: str) -> Setting:
-        """Return the setting from the output of ``to_json``."""
+        """Create a setting from the output of ``to_json``."""
         values = json.loads(text)
         paths = {key: Path(values[key]) for key in ("records", "scratch")}
         return cls(**{**values, **paths})

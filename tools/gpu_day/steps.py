@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of the day: purpose, time limit and number of GPUs.
+"""List the steps of a day with their modules, time limits and numbers of GPUs.
 
-Basic steps come before dependent ones, cheap steps before expensive ones, and one GPU before
-several.  The module imports only the standard library.
+Basic steps come before steps that depend on them, cheap steps before expensive steps, and steps for
+one GPU before steps for several GPUs.  The module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """Step of the day.
+    """One step of a day.
 
     Parameters
     ----------
@@ -24,12 +24,12 @@ class Step:
     limit_s
         Time limit in seconds on a machine with GPUs.
     gpus
-        Smallest number of GPUs; with fewer the step is skipped.
+        Smallest number of GPUs that the step needs; with fewer GPUs, the step is skipped.
     rehearsal_s
-        Time limit in seconds without a GPU; 0 skips the step.
+        Time limit in seconds without a GPU; 0 means that the step is skipped without a GPU.
     command
-        Program and arguments to run instead of the module; {results} stands for the file of the
-        parts.
+        Program and arguments to run instead of the module.  In an argument, {results} is replaced
+        by the path of the file for the results of the parts.
     """
 
     number: int
@@ -42,15 +42,15 @@ class Step:
 
     @property
     def what(self) -> str:
-        """Return number and name of the step."""
+        """Return the number and the name of the step as one string."""
         return f"{self.number} {self.name}"
 
     def time_limit(self, gpus: int) -> float:
-        """Return the time limit in seconds for a number of GPUs."""
+        """Return the time limit in seconds on a machine with this number of GPUs."""
         return self.limit_s if gpus else self.rehearsal_s
 
     def reason_to_skip(self, gpus: int) -> str:
-        """Return why the step cannot run with a number of GPUs, "" if it can."""
+        """Return why the step cannot run with this number of GPUs, or "" if the step can run."""
         if not gpus and not self.rehearsal_s:
             return "no GPU"
         if 0 < gpus < self.gpus:
@@ -70,7 +70,7 @@ STEPS = (
     Step(8, "containers", "containers", 45),
     Step(9, "report", "report", 10, rehearsal_s=10),
 )
-"""All steps of the day: at most 10 minutes with GPUs, at most 5 minutes without."""
+"""All steps of a day, which take at most 10 minutes with GPUs and at most 5 minutes without."""
 
 
 def choose(steps: Sequence[Step], numbers: Sequence[int]) -> list[Step]:

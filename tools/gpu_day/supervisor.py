@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Supervisor of a command: it enforces a time limit and ends all processes of the command.
+"""Run a command under a supervisor, which enforces a time limit and ends all its processes.
 
     python -m tools.gpu_day.supervisor LIMIT_S LOG COMMAND [ARGUMENT ...]
 
 The supervisor is the subreaper of the command (PR_SET_CHILD_SUBREAPER).  A process that changes its
 process group or session, or whose parent ends, stays a descendant of the supervisor.  The
 supervisor ends all descendants when the command ends, when the time limit is over, and on SIGTERM,
-SIGINT or SIGHUP.  It prints one JSON object, an `Outcome`.  The module imports only the standard
-library.
+SIGINT or SIGHUP.  Then the supervisor prints an `Outcome` as one JSON object.  The module imports
+only the standard library.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from typing import NamedTuple
 from launch.ranks.lifeline import end_with_parent
 
 SETTLE_S = 1.0
-"""Seconds after the end of a command in which its child processes may end normally."""
+"""Seconds that child processes have to end normally after the end of the command."""
 TERM_TO_KILL_S = 2.0
-"""Seconds between SIGTERM and SIGKILL."""
+"""Seconds that processes have to end between SIGTERM and SIGKILL."""
 KILL_S = 10.0
-"""Seconds after SIGKILL; a process that still exists then hangs in the kernel."""
+"""Seconds to wait after SIGKILL; a process that exists longer hangs in the kernel."""
 MAX_LOG_BYTES = 16 << 20
-"""Size limit of a log; further output is read and discarded."""
+"""Size limit of a log in bytes; output beyond the limit is read and discarded."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _AWAITED_SIGNALS = {signal.SIGCHLD, *STOP_SIGNALS}
 _PR_SET_CHILD_SUBREAPER = 36
@@ -47,9 +47,12 @@ class Outcome(NamedTuple):
     code: int | None
     """Exit code, 128 + N after signal N; None if the supervisor ended the command."""
     ended_by: str = ""
-    """"limit" after the time limit, else the name of the signal that the supervisor received."""
+    """Why the supervisor ended the command: "limit" (time limit) or the name of a signal.
+
+    Empty if the command ended normally.
+    """
     remaining: int = 0
-    """Number of processes that outlived the command, before the supervisor ended them."""
+    """Number of processes that outlived the command and that the supervisor then ended."""
     stuck: tuple[int, ...] = ()
     """Ids of processes that SIGKILL does not end, because they hang in the kernel."""
     fault: str = ""
@@ -57,7 +60,7 @@ class Outcome(NamedTuple):
 
 
 def supervise(command: Sequence[str], limit_s: float, log: Path) -> Outcome:
-    """Run a command until it ends or its time is over, then end all its processes.
+    """Run a command until it ends, its time is over or a signal arrives; end all its processes.
 
     Parameters
     ----------
@@ -86,13 +89,13 @@ def supervise(command: Sequence[str], limit_s: float, log: Path) -> Outcome:
         return Outcome(127, fault=f"{command[0]} cannot be started, got {error.strerror}")
     finally:
         os.close(write)
-    # The thread starts after the fork: a fork would copy locks that it holds.
+    # The thread starts after the fork: a fork would copy locks that the thread holds.
     writer = threading.Thread(target=_write, args=(read, log), daemon=True)
     writer.start()
     status, ended_by = _wait(process.pid, end)
     remaining = len(_wait_for_descendants(SETTLE_S)) if status is not None else 0
     stuck = end_all(terminate=status is None or remaining > 0)
-    process.returncode = 0 if status is None else status  # _reap has waited for it already
+    process.returncode = 0 if status is None else status  # _reap has waited for the process
     writer.join(1.0)
     return Outcome(status, ended_by, remaining, tuple(stuck))
 
@@ -103,7 +106,7 @@ def _prepare_child(supervisor_pid: int) -> None:
 
 
 def _wait(pid: int, end: float) -> tuple[int | None, str]:
-    """Wait for a child; return its exit code, or None and the reason for the end of the wait."""
+    """Wait for a child until `end`; return its exit code, or None and why the wait has ended."""
     while (timeout_s := end - time.monotonic()) > 0:
         found = signal.sigtimedwait(_AWAITED_SIGNALS, timeout_s)
         if found is not None and found.si_signo != signal.SIGCHLD:
@@ -115,12 +118,12 @@ def _wait(pid: int, end: float) -> tuple[int | None, str]:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of each descendant whose parent ends."""
+    """Make this process the new parent of each descendant whose parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_all(terminate: bool = True) -> list[int]:
-    """End all descendants of this process; return the ids of those that SIGKILL does not end.
+    """End all descendants of this process; return the ids of processes that SIGKILL does not end.
 
     Parameters
     ----------
@@ -131,7 +134,7 @@ def end_all(terminate: bool = True) -> list[int]:
         _signal(descendants(), signal.SIGTERM)
         _wait_for_descendants(TERM_TO_KILL_S)
     give_up = time.monotonic() + KILL_S
-    # Repeated, because a process can start another one before it is killed.
+    # SIGKILL is repeated, because a process can start another process before it is killed.
     while (pids := descendants()) and time.monotonic() < give_up:
         _signal(pids, signal.SIGKILL)
         _reap()
@@ -148,7 +151,8 @@ def descendants(ancestor: int = 0) -> list[int]:
         if not entry.isdigit():
             continue
         with contextlib.suppress(OSError):  # the process has ended
-            # The name of the program is in brackets and may contain spaces and brackets.
+            # The program name is in brackets and may contain spaces and brackets, so the fields are
+            # read after the last bracket.
             fields = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(entry))
             if fields[0] in (b"Z", b"X"):
@@ -162,7 +166,7 @@ def descendants(ancestor: int = 0) -> list[int]:
 
 
 def _wait_for_descendants(timeout_s: float) -> list[int]:
-    """Wait until all descendants have ended; return those that still run after timeout_s."""
+    """Wait up to timeout_s for all descendants to end; return the ids of those that still run."""
     give_up = time.monotonic() + timeout_s
     while (pids := descendants()) and time.monotonic() < give_up:
         _reap()
@@ -178,7 +182,7 @@ def _signal(pids: Sequence[int], number: int) -> None:
 
 
 def _reap() -> dict[int, int]:
-    """Wait for children that have ended; return their exit codes by process id."""
+    """Collect the children that have ended; return their exit codes by process id."""
     codes = {}
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -191,7 +195,10 @@ def _reap() -> dict[int, int]:
 
 
 def _write(source: int, log: Path) -> None:
-    """Copy a pipe to a file, up to MAX_LOG_BYTES; read the rest, so that writers never block."""
+    """Copy a pipe to a log file, up to MAX_LOG_BYTES.
+
+    Further output is read and discarded, so that the processes that write it never block.
+    """
     free_bytes = MAX_LOG_BYTES
     with open(source, "rb", buffering=0) as pipe, log.open("ab", buffering=0) as file:
         while data := pipe.read(1 << 16):
@@ -203,7 +210,7 @@ def _write(source: int, log: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line; return its exit code."""
+    """Supervise the command of the command line, print the Outcome as JSON, and return 0."""
     limit_s, log, *command = argv
     print(json.dumps(supervise(command, float(limit_s), Path(log))._asdict()), flush=True)
     return 0

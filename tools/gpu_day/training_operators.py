@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison of the operators that training calls outside the graphs of net and head."""
+"""Compare operators on two devices: those that training calls outside the nets and heads."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OPERATORS: dict[str, Callable[[Arrays], Arrays]] = {
 
 
 def compare_training(reference: mx.Context, device: mx.Context) -> Iterator[Agreement]:
-    """Compute each operator on two devices; yield the difference."""
+    """Compute each of OPERATORS on two devices; yield the difference of the results."""
     random = np.random.default_rng(4)
     values = [random.normal(size=(12, 7)).astype(np.float32) for _ in range(3)]
     for name, compute in OPERATORS.items():

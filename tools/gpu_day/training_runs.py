@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training runs of the steps, and their results."""
+"""Start training runs in a step, and read their results."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Run:
-    """Finished training run."""
+    """Training run that has ended, with or without an error."""
 
     ended: Ended
     folder: Path
 
     @property
     def losses(self) -> dict[int, float]:
-        """Return the logged losses by step."""
+        """Return the logged losses by training step."""
         return {line["step"]: line["loss"] for line in metrics(self.folder) if "loss" in line}
 
     @property
@@ -45,7 +45,9 @@ class Run:
     def require_finished(self) -> None:
         """Raise RuntimeError with the last line of output if the run did not finish."""
         if self.ended.code or self.summary.get("status") != "finished":
-            raise RuntimeError(f"code {self.ended.code}, {self.ended.last_line()}")
+            raise RuntimeError(
+                f"the run ended with code {self.ended.code}; last line: {self.ended.last_line()}"
+            )
 
     def speed(self) -> dict[str, Any]:
         """Return images/s, the fraction of time spent waiting for data, and the decode mode."""
@@ -76,11 +78,11 @@ def train(
     overrides
         Configuration overrides, ``section.key=value``.
     ranks
-        Number of ranks; several ranks run under ``launch.local``.
+        Number of ranks; more than one rank runs under ``launch.local``.
     cfg
         Configuration file.
     limit_s, variables, while_running
-        See `commands.run`.
+        Arguments of `commands.run`.
     """
     runs = setting.scratch / "runs"
     start = [str(ROOT / "run_train.py")]
@@ -97,14 +99,14 @@ def train(
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a run's metrics.jsonl."""
+    """Return the parsed lines of a run's metrics.jsonl, except an incomplete last line."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def resume_step(ended: Ended) -> int:
-    """Return the step at which a run resumed, 0 for a new run."""
+    """Return the step at which a run resumed, from its output; 0 for a run that started new."""
     match = re.search(r"^resumed at step (\d+)", ended.text, re.MULTILINE)
     return int(match[1]) if match else 0
 
@@ -112,12 +114,12 @@ def resume_step(ended: Ended) -> int:
 def relative_difference(
     losses: Mapping[int, float], reference: Mapping[int, float], steps: int
 ) -> float:
-    """Return the largest relative difference between the losses of the first steps.
+    """Return the largest relative difference between two runs' losses in their first steps.
 
     Raises
     ------
     RuntimeError
-        If one of the runs did not log all these losses.
+        If a run did not log the losses of all these steps.
     """
     missing = [s for s in range(1, steps + 1) if s not in losses or s not in reference]
     if missing:

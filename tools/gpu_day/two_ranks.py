@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 6: check that two ranks equal one rank, and that both end together after any fault."""
+"""Step 6: check that two ranks train the same weights as one, and end together after a fault."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from tools.gpu_day.setting import Setting
 
 MAX_CONCURRENT_RUNS = 4
-"""Number of concurrent runs; start-up takes most of their time."""
+"""Number of training runs at the same time; most of the time of each run is start-up."""
 LIMIT_S = 60
-STEPS, CLIP_NORM = 20, 2.0  # the norm of the gradients exceeds CLIP_NORM, so clipping has an effect
+STEPS, CLIP_NORM = 20, 2.0  # the norm of the gradients exceeds CLIP_NORM, so they are clipped
 MAX_WEIGHT_DIFFERENCE = 1e-4
 SHORT_RUNS = 6
 IMAGES = 32  # images in the record set of `run_damaged`
@@ -38,7 +38,7 @@ DAMAGED_KEY = 11
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Run all pairs of ranks, a few at a time, and check the result of each."""
+    """Start all training runs, a few at a time, and check the weights or the end of each run."""
     direct, through_host = ("gpu", "gpu host") if setting.gpus else ("straight", "host")
 
     def start(ranks: int, batch_size: int, transport: str, clip: float) -> Future:
@@ -74,7 +74,7 @@ def measure(setting: Setting, parts: Parts) -> None:
                 "ends",
                 not any(codes),
                 f"{len(codes)} of {len(codes)} with code 0",
-                f"codes {codes}",
+                f"every run must end with code 0, got codes {codes}",
             )
 
 
@@ -88,9 +88,9 @@ def train_weights(
     ranks, batch_size
         Number of ranks, and batch size per rank.
     transport
-        Path of the gradients, as tests/parallel/equivalence.py defines it.
+        Route of the gradients between the ranks, a name that tests/parallel/equivalence.py knows.
     clip
-        Norm for gradient clipping; 0 disables it.
+        Norm to which the gradients are clipped; 0 disables clipping.
 
     Raises
     ------
@@ -105,18 +105,21 @@ def train_weights(
     launcher = [str(Path(program[0]).with_name("horovodrun")), "--gloo", "-np", str(ranks)]
     ended = run(program if ranks == 1 else [*launcher, *program], limit_s=LIMIT_S)
     if ended.code:
-        raise RuntimeError(f"{ranks} ranks, {transport}: code {ended.code}, {ended.last_line()}")
+        raise RuntimeError(
+            f"{ranks} ranks, {transport}: ended with code {ended.code}; last line: "
+            f"{ended.last_line()}"
+        )
     with np.load(out) as file:
         return dict(file)
 
 
 def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """Return the largest absolute difference between two sets of weights."""
+    """Return the largest absolute difference between two sets of weights with equal names."""
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
 def run_damaged(setting: Setting) -> Run:
-    """Train on a record set with a damaged image."""
+    """Train on two ranks, on a record set with one damaged image."""
     folder = setting.scratch / "damaged"
     records = open_records(setting.records, setting.scratch)
     jpegs = RecordReader(records).gather(sample_rows(records, IMAGES))
@@ -128,7 +131,7 @@ def run_damaged(setting: Setting) -> Run:
 
 
 def run_until_ended(setting: Setting, name: str, end: Callable[[subprocess.Popen], bool]) -> Run:
-    """Train until the first steps are logged, then call `end` with the launcher's process."""
+    """Train on two ranks; once a step is logged, call `end` with the launcher until it succeeds."""
     folder, done = setting.scratch / "runs" / f"{name}-001", False
 
     def end_once(process: subprocess.Popen) -> None:
@@ -140,7 +143,7 @@ def run_until_ended(setting: Setting, name: str, end: Callable[[subprocess.Popen
 
 
 def run_short(setting: Setting, name: str) -> Run:
-    """Train for three steps."""
+    """Train on two ranks for three steps."""
     return _pair(setting, name, "train.max_steps=3")
 
 
@@ -150,7 +153,7 @@ def _pair(
     *overrides: str,
     while_running: Callable[[subprocess.Popen], Any] | None = None,
 ) -> Run:
-    """Train a small net on two ranks."""
+    """Train a small net on two ranks, and return the run after its end."""
     small = (*SMALL, "data.batch_size=4", f"run.device={setting.device}", "data.decode=cpu")
     return train(
         setting,
@@ -169,7 +172,7 @@ def _terminate(process: subprocess.Popen) -> bool:
 
 
 def _kill_rank_1(process: subprocess.Popen) -> bool:
-    """Kill rank 1 of a launcher; return whether it was found."""
+    """Kill the process of rank 1 under a launcher; return whether this process was found."""
     below = set(descendants(process.pid))
     for pid in below:
         with contextlib.suppress(OSError):  # the process has ended
@@ -183,7 +186,7 @@ def _kill_rank_1(process: subprocess.Popen) -> bool:
 
 
 def _require_end(parts: Parts, what: str, run: Run, code: int, expected: str = "") -> None:
-    """Require an exit code, and a line of output that contains the expected text."""
+    """Write a part, measured if the run ended with this code and printed the expected text."""
     ended = run.ended
     lines = ended.text.splitlines()
     sentence = next((line for line in lines if expected and expected in line), "")
@@ -191,5 +194,5 @@ def _require_end(parts: Parts, what: str, run: Run, code: int, expected: str = "
     value = f"code {ended.code} after {ended.seconds:.0f} s"
     value += f": {sentence.strip()}" if sentence else ""
     wanted = f"code {code}" + (f" and {expected!r}" if expected else "")
-    wrong = f"expected {wanted}, got {value}, {ended.last_line()}"
+    wrong = f"expected {wanted}, got {value}; last line: {ended.last_line()}"
     parts.require(what, right, value, wrong)

@@ -3,7 +3,8 @@
 
     python -m tools.sample_faces.baselines data/sample_faces
 
-The sample faces show that training works only if these baselines stay far below a trained net.
+A good accuracy on the sample faces shows that training works only if these baselines, which need no
+training of a net, are far less accurate.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from evaluation.pairs import PairsError, read_pairs
 from launch.config.paths import home_path
 
 FOLDS = 10
-PCA_SIDE = 28  # pixels; the first 200 components are smooth, so more pixels add nothing
+# Height and width in pixels of the images for PCA.  The first 200 components are smooth, so more
+# pixels would add nothing.
+PCA_SIDE = 28
 DIMENSIONS = (32, 64, 100, 150, 200)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the accuracy of each baseline; return the exit code."""
+    """Print the accuracy of each baseline on the sample faces; return the exit code."""
     parser = argparse.ArgumentParser(description="Measure baselines on the sample faces.")
     parser.add_argument("folder", type=home_path, help="output folder of make_sample_faces.py")
     folder = parser.parse_args(argv).folder
@@ -66,13 +69,13 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
-    """Return the mean accuracy over folds; the other folds choose the threshold of each fold.
+    """Return the mean accuracy over ten folds, each with the best threshold of the other nine.
 
     Folds are consecutive and of equal size.
 
     Inputs
     ------
-    similarity (P,) float, same (P,) bool.
+    For P pairs: similarity (P,) float, and same (P,) bool, true for two images of one person.
     """
     fold = np.arange(len(same)) * FOLDS // len(same)
     accuracies = []
@@ -80,7 +83,7 @@ def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
         rest = fold != test
         order = np.argsort(-similarity[rest], kind="stable")
         ranked, truth = similarity[rest][order], same[rest][order]
-        # correct[k]: number of correct pairs if the k most similar ones count as the same person
+        # correct[k] is the number of correct pairs if the k most similar pairs count as "same".
         correct = np.concatenate([[0], np.cumsum(np.where(truth, 1, -1))]) + (~truth).sum()
         k = int(correct.argmax())
         threshold = ranked[k - 1] if k else np.inf
@@ -89,14 +92,15 @@ def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
 
 
 def read_training_images(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return images (N, 112, 112, 3) uint8 RGB and labels (N,) of train.rec."""
+    """Read the N images of train.rec as (N, 112, 112, 3) uint8 RGB, and their labels as (N,)."""
     index = [line.split() for line in (folder / "train.idx").read_text().splitlines()]
     data = (folder / "train.rec").read_bytes()
     images, labels = [], []
     for _, offset in index:
         _, lrec, flag, label = struct.unpack_from("<IIIf", data, int(offset))
         start, length = int(offset) + 8, lrec & ((1 << 29) - 1)
-        # flag 0 marks an image with a scalar label; header and identity records have vectors.
+        # The flag 0 marks an image with a scalar label.  The labels of header and identity records
+        # are vectors.
         if flag == 0 and lrec >> 29 == 0:
             images.append(_decode(data[start + 24 : start + length]))
             labels.append(int(label))
@@ -108,7 +112,7 @@ def _decode(jpeg: bytes | np.ndarray) -> np.ndarray:
 
 
 def _grey(faces: np.ndarray, side: int) -> np.ndarray:
-    """Return grey images as rows (N, side * side) with mean 0 and standard deviation 1."""
+    """Return N images as grey rows (N, side * side), each with mean 0 and standard deviation 1."""
     grey = faces.astype(np.float32).mean(-1)
     if side != grey.shape[1]:
         grey = np.stack([cv2.resize(g, (side, side), interpolation=cv2.INTER_AREA) for g in grey])
@@ -117,7 +121,7 @@ def _grey(faces: np.ndarray, side: int) -> np.ndarray:
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:
-    """Return the cosine of each pair of consecutive rows, (2P, D) to (P,)."""
+    """Return the cosines of rows 0 and 1, of rows 2 and 3, and so on: (2P, D) in, (P,) out."""
     rows = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
     return (rows[0::2] * rows[1::2]).sum(1)
 
@@ -128,7 +132,7 @@ def _mean_rgb_similarity(faces: np.ndarray) -> np.ndarray:
 
 
 def _whitened_components(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return the first principal components of zero-mean rows (N, D), scaled to variance 1.
+    """Return the first principal components of N zero-mean rows (N, D), each with variance 1.
 
     Outputs
     -------
@@ -139,7 +143,7 @@ def _whitened_components(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _within_whitening(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the matrix (D, D) that whitens the within-person variation of points (N, D)."""
+    """Return the matrix (D, D) that whitens the variation of N points (N, D) within each person."""
     sums = np.zeros((labels.max() + 1, points.shape[1]))
     np.add.at(sums, labels, points)
     inside = points - (sums / np.maximum(np.bincount(labels), 1)[:, None])[labels]

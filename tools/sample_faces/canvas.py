@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing of shapes on a face: they are bent over a head, rotated and projected to pixels.
+"""Draw shapes on a face: bend them over a head, rotate them and project them to pixels.
 
-Face units: x points right, y points down, (0, 0) lies between eyes and nose, and half the height of
-a head is about 1.  The canvas has SUPERSAMPLE times the size of the final image.
+Coordinates are in face units: x points right, y points down, (0, 0) lies between eyes and nose, and
+half the height of a head is about 1.  The canvas has SUPERSAMPLE times the height and the width of
+the final image.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE = 112
 SUPERSAMPLE = 2
-HEAD_DEPTH = 0.75  # face units, from the outline of the head to the front of the face
+HEAD_DEPTH = 0.75  # depth in face units, from the outline of the head to the front of the face
 _SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """RGB image, and the camera that looks at the head."""
+    """RGB image to draw on, and the camera that looks at the head."""
 
     def __init__(self, shot: Shot) -> None:
         side = IMAGE_SIZE * SUPERSAMPLE
@@ -41,13 +42,13 @@ class Canvas:
         Parameters
         ----------
         points
-            (N, 2) in face units.
+            Coordinates (x, y) of N points in face units, (N, 2).
         lift
-            Height above the skin in face units; None for the plane of the head's outline.
+            Height above the skin in face units; None means the plane of the head's outline.
 
         Outputs
         -------
-        (N, 2) float, pixels of the canvas.
+        Coordinates (x, y) of the N points in pixels of the canvas, (N, 2) float.
         """
         points = np.asarray(points, np.float64)
         x, y = points[:, 0] * self._sign, points[:, 1]
@@ -65,13 +66,13 @@ class Canvas:
         return turned * self.unit + self._centre
 
     def fill(self, points: ArrayLike, colour: ArrayLike, lift: float | None = 0.0) -> None:
-        """Fill a polygon in face units."""
+        """Fill a polygon with a colour; its corners are in face units."""
         fill_pixels(self.image, self.project(points, lift), colour)
 
     def line(
         self, points: ArrayLike, colour: ArrayLike, width: float, lift: float | None = 0.0
     ) -> None:
-        """Draw an open curve; points and width in face units."""
+        """Draw an open curve; its points and its width are in face units."""
         pixels = _fixed_point(self.project(points, lift))
         thickness = max(1, round(width * self.unit))
         cv2.polylines(
@@ -79,11 +80,11 @@ class Canvas:
         )
 
     def dot(self, x: float, y: float, radius: float, colour: ArrayLike) -> None:
-        """Draw a disc on the skin."""
+        """Draw a disc on the skin; its centre and its radius are in face units."""
         self.fill(ellipse(x, y, radius, radius, 10), colour)
 
     def soften(self, points: ArrayLike, colour: ArrayLike, strength: float, blur: float) -> None:
-        """Blend a polygon with blurred edges into the image; points and blur in face units."""
+        """Blend a polygon with blurred edges into the image; corners and blur are in face units."""
         pixels = self.project(points)
         margin = 2.0 * blur * self.unit + 2.0
         side = len(self.image)
@@ -101,18 +102,18 @@ class Canvas:
 
 
 def fill_pixels(image: np.ndarray, pixels: np.ndarray, colour: ArrayLike) -> None:
-    """Fill a polygon in pixels."""
+    """Fill a polygon of an image with a colour; its corners are in pixels."""
     cv2.fillPoly(image, [_fixed_point(pixels)], rgb(colour), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def rgb(colour: ArrayLike) -> tuple[int, int, int]:
-    """Convert a colour to the tuple that OpenCV expects."""
+    """Convert a colour to the tuple of three integers that OpenCV expects."""
     red, green, blue = np.clip(colour, 0, 255)
     return int(red), int(green), int(blue)
 
 
 def mix(first: ArrayLike, second: ArrayLike, fraction: float) -> np.ndarray:
-    """Interpolate between two colours; `fraction` is the weight of the second one."""
+    """Interpolate between two colours; `fraction` is the weight of the second colour."""
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     return one * (1.0 - fraction) + other * fraction
 
@@ -132,7 +133,7 @@ def smooth(corners: ArrayLike, closed: bool = True, rounds: int = 3) -> np.ndarr
 def ellipse(
     x: float, y: float, width: float, height: float, count: int = 20, slant: float = 0.0
 ) -> np.ndarray:
-    """Return points (count, 2) on an ellipse with half axes width and height."""
+    """Return points (count, 2) on an ellipse around (x, y) with the half axes width and height."""
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     points = np.stack([width * np.cos(angle), height * np.sin(angle)], 1)
     return rotate(points, slant) + (x, y)
@@ -145,7 +146,7 @@ def rotate(points: ArrayLike, angle: float) -> np.ndarray:
 
 
 def mirrored(points: ArrayLike, side: int) -> np.ndarray:
-    """Return the points for the right half (side 1) or the left half (side -1) of a face."""
+    """Mirror points of the right half of a face to the left half if `side` is -1, not if 1."""
     return np.asarray(points) * (side, 1)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing of the features of a face: head, ears, eyes, brows, nose, mouth and marks."""
+"""Draw the features of a face: head, ears, eyes, brows, nose, mouth and marks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIDES = (1, -1)
 
 
 def draw_features(canvas: Canvas, person: Person, shot: Shot) -> None:
-    """Draw all features in front of the back hair and behind the front hair."""
+    """Draw all features of a face, in front of the back hair and behind the front hair."""
     t = person.traits
     skin = person.look.skin
     _draw_head(canvas, person)
@@ -40,7 +40,7 @@ def draw_features(canvas: Canvas, person: Person, shot: Shot) -> None:
 
 
 def head_outline(t: dict[str, float]) -> np.ndarray:
-    """Return the closed outline of the head, (N, 2) in face units."""
+    """Return N points (N, 2) on the closed outline of the head, in face units."""
     half = np.array([
         (0.30, -1.20),
         (t["forehead_width"], -0.98),
@@ -63,7 +63,7 @@ def _draw_head(canvas: Canvas, person: Person) -> None:
             lobe = ellipse(x * 1.04, 0.08 + size * 1.3, t["earring"], t["earring"], 14)
             canvas.fill(lobe, person.earrings, None)
     canvas.fill(head_outline(t), skin, None)
-    for side in SIDES:  # cheeks
+    for side in SIDES:  # the red of the cheeks
         canvas.soften(ellipse(0.40 * side, 0.30, 0.16, 0.13), person.blush_colour, t["blush"], 0.08)
     chin = t["chin_y"] - 0.13
     canvas.soften(ellipse(0, chin, 0.16, 0.09), PALE, 0.18, 0.06)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Selection of the pairs of the sample verification set."""
+"""Choose the pairs of images for the sample verification set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from tools.sample_faces.people import Person, look_distance
 
 FOLDS = 10
 LOOKS_PER_FOLD = 2
-NEAREST_PEOPLE = 4  # an impostor is one of the people in the fold with the most similar looks
+# A pair of two people takes the second person from the people of the fold whose looks are most
+# similar to the look of the first person.  This is their number.
+NEAREST_PEOPLE = 4
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,14 @@ class Pair:
 
 
 def fold_of(position: int, count: int) -> int:
-    """Return the fold of the person at a position; fold sizes differ by at most one person."""
+    """Return the fold of person number `position` of `count`; fold sizes differ by at most one."""
     return position * FOLDS // count
 
 
 def look_number_of(position: int, count: int, looks: int) -> int:
-    """Return the look of a person of the verification set.
+    """Return the number of the look of person number `position` in the verification set.
 
-    A fold has LOOKS_PER_FOLD looks only, so different people of a fold often look alike.
+    A fold has only LOOKS_PER_FOLD looks, so different people of a fold often look alike.
     """
     return (LOOKS_PER_FOLD * fold_of(position, count) + position % LOOKS_PER_FOLD) % looks
 
@@ -40,17 +42,17 @@ def look_number_of(position: int, count: int, looks: int) -> int:
 def choose_pairs(
     numbers: list[int], person_of: Callable[[int], Person], count: int, seed: int
 ) -> list[Pair]:
-    """Return the pairs in fold order.
+    """Choose the pairs of the verification set; return them fold by fold.
 
-    Half of the pairs of a fold show one person.  No person is in two folds, and no image in two
-    pairs.  With fewer than two people per fold, all folds share all people.
+    Half of the pairs of a fold show the same person.  No person is in two folds, and no image in
+    two pairs.  If there are fewer than two people per fold, all people are in all folds.
 
     Parameters
     ----------
     numbers
-        Numbers of the people, at least 2.
+        Numbers that identify the people; at least two people.
     person_of
-        Function from the number to the person.
+        Function that returns the person with a number.
     count
         Number of pairs, a multiple of 20.
     seed
@@ -82,7 +84,7 @@ def choose_pairs(
 def similar_people(
     number: int, members: list[int], person_of: Callable[[int], Person]
 ) -> list[int]:
-    """Return the NEAREST_PEOPLE other members whose looks are most similar to the person's."""
+    """Return the NEAREST_PEOPLE members whose looks are most similar to that of person `number`."""
     look = person_of(number).look
     others = [m for m in members if m != number]
     return sorted(others, key=lambda m: look_distance(look, person_of(m).look))[:NEAREST_PEOPLE]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People of the sample set: the properties that all images of one person share.
+"""Draw random people for the sample set: the properties that all images of one person share.
 
-A person has a look (skin, hair colour, hair style) and traits.  Many people share a look, so it
-barely identifies anybody.  The traits, such as the shapes of eyes and mouth, identify a person.
+A person has a look (skin, hair colour, hair style) and traits.  Many people share a look, so a look
+barely identifies a person.  The traits, such as the shapes of eyes and mouth, identify a person.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ EARRINGS = (
     (190, 30, 60),
     (60, 40, 140),
 )
-BROWS = (None, (24, 18, 18), (150, 70, 30), (190, 184, 176))  # None: darker than the hair
+BROWS = (
+    None,
+    (24, 18, 18),
+    (150, 70, 30),
+    (190, 184, 176),
+)  # None means darker than the hair
 BLUSHES = ((210, 60, 70), (225, 120, 60), (150, 60, 130))
 MOUSTACHES = ("none", "none", "none", "thin", "thick", "goatee", "beard")
 GLASSES_FRACTION = 0.25  # fraction of the people who wear glasses
@@ -53,16 +58,16 @@ TRAITS = {
     "eye_y": (-0.18, -0.02),
     "eye_width": (0.12, 0.23),
     "eye_height": (0.05, 0.16),
-    "eye_slant": (-0.40, 0.40),  # radians, outer corner up when positive
+    "eye_slant": (-0.40, 0.40),  # angle in radians; a positive angle lifts the outer corner
     "iris": (0.06, 0.115),
-    "lid_fold": (0.0, 1.0),  # strength
-    "eye_bag": (0.0, 1.0),  # strength
+    "lid_fold": (0.0, 1.0),  # strength of the fold above the eye
+    "eye_bag": (0.0, 1.0),  # strength of the bag under the eye
     "earring": (0.06, 0.12),
     "lash": (0.010, 0.040),
     "brow_gap": (0.13, 0.27),
     "brow_length": (0.16, 0.38),
     "brow_thickness": (0.02, 0.12),
-    "brow_slant": (-0.45, 0.45),  # radians, outer end up when positive
+    "brow_slant": (-0.45, 0.45),  # angle in radians; a positive angle lifts the outer end
     "brow_arch": (-0.02, 0.11),
     "brow_inner": (0.05, 0.20),
     "nose_y": (0.18, 0.44),
@@ -76,15 +81,15 @@ TRAITS = {
     "cupid": (0.0, 0.05),
     "lip_red": (0.35, 1.0),
     "cheek_fold": (0.0, 1.0),  # strength of the folds from nose to mouth
-    "chin_cleft": (0.0, 1.0),  # strength
-    "blush": (0.0, 0.8),  # strength
-    "freckles": (-60.0, 70.0),  # number; none when negative
+    "chin_cleft": (0.0, 1.0),  # strength of the line in the chin
+    "blush": (0.0, 0.8),  # strength of the red of the cheeks
+    "freckles": (-60.0, 70.0),  # number of freckles; a negative number means none
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """Skin, hair colour (RGB, 0 .. 255) and hair style."""
+    """Skin colour and hair colour (RGB, 0 .. 255), and hair style."""
 
     skin: np.ndarray
     hair: np.ndarray
@@ -116,14 +121,14 @@ class Person:
     blush_colour: tuple[int, int, int]
     moustache: str
     glasses: Glasses | None
-    moles: np.ndarray = field(repr=False)  # (M, 3): x, y, radius in face units
-    freckles: np.ndarray = field(repr=False)  # (F, 2): x, y
+    moles: np.ndarray = field(repr=False)  # M rows (x, y, radius), in face units
+    freckles: np.ndarray = field(repr=False)  # F rows (x, y), in face units
 
 
 def draw_person(seed: int, number: int, look_number: int) -> Person:
-    """Return a random person.
+    """Return the random person with this number; the same arguments give the same person.
 
-    People with the same look_number differ little in skin and hair.
+    People with the same look_number differ little in the colours of skin and hair.
     """
     rng = np.random.default_rng([seed, 1, number])
     traits = {
@@ -165,9 +170,10 @@ def draw_glasses(rng: np.random.Generator) -> Glasses:
 
 
 def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
-    """Return a shared look with small variations of the person's own.
+    """Return the look with this number, with small random variations for one person.
 
-    The shared part has a generator of its own, so it is the same for all people with the look.
+    The look itself comes from a separate generator, so all people with this look number share it.
+    The variations come from ``rng``.
     """
     shared = np.random.default_rng([seed, 2, look_number])
     skin = np.array(SKINS[look_number % len(SKINS)]) + shared.normal(0, 6, 3)
@@ -180,6 +186,6 @@ def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
 
 
 def look_distance(one: Look, other: Look) -> float:
-    """Return the dissimilarity of two looks: RGB distances, plus 100 if the hair styles differ."""
+    """Return the RGB distances of two looks' skin and hair, plus 100 if the hair styles differ."""
     colours = np.linalg.norm(one.skin - other.skin) + np.linalg.norm(one.hair - other.hair)
     return float(colours + 100.0 * (one.style != other.style))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendering of one image: background, hair, face, occlusion, light and camera."""
+"""Render one image of a person: background, hair, face, occlusion, light and camera."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def render_jpeg(seed: int, person_number: int, person: Person, image_number: int
 
 
 def render(person: Person, shot: Shot) -> np.ndarray:
-    """Render one image.
+    """Render one image of a person.
 
     Outputs
     -------
-    (112, 112, 3) uint8, RGB.
+    RGB image, (112, 112, 3) uint8.
     """
     clutter = np.random.default_rng(shot.clutter)
     person = dataclasses.replace(person, look=_with_hair(person.look, shot))
@@ -57,7 +57,7 @@ def render(person: Person, shot: Shot) -> np.ndarray:
 
 
 def _with_hair(look: Look, shot: Shot) -> Look:
-    """Return the look with the hair colour and style of the shot."""
+    """Return the look with the hair colour and hair style of the shot, if the shot has them."""
     hair = look.hair if shot.hair_colour is None else np.array(shot.hair_colour)
     return Look(skin=look.skin, hair=hair, style=shot.hair_style or look.style)
 
@@ -109,7 +109,7 @@ def _draw_front_hair(
              (w, -0.25), (w - 0.12, -0.5), (0.35, y), (dip, y - 0.12), (-0.35, y),
              (-w + 0.12, -0.5)]  # fmt: skip
     canvas.fill(smooth(front), look.hair, None)
-    for x in clutter.uniform(-w, w, 7):  # strands
+    for x in clutter.uniform(-w, w, 7):  # strands of hair
         strand = [(x * 0.5, -1.3), (x, -1.0), (x * 1.02, y - 0.08)]
         tone = mix(look.hair, (255, 240, 220), clutter.uniform(0.05, 0.2))
         canvas.line(smooth(strand, False, 2), tone, 0.02, None)
@@ -137,7 +137,7 @@ def _draw_glasses(canvas: Canvas, person: Person, shot: Shot, clutter: np.random
 
 
 def _draw_cover(canvas: Canvas, person: Person, shot: Shot, clutter: np.random.Generator) -> None:
-    """Draw an object that hides a part of the face."""
+    """Draw the object that hides a part of the face, if the shot has such an object."""
     colour = clutter.uniform(10, 245, 3)
     side = len(canvas.image)
     if shot.cover == "patch":

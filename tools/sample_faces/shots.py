@@ -12,44 +12,44 @@ from tools.sample_faces.people import HAIR_STYLES, HAIRS
 
 @dataclass(frozen=True)
 class Shot:
-    """Nuisance parameters of one image; comments give their units."""
+    """Properties of one image that do not identify the person; comments give the units."""
 
     # pose
-    yaw: float  # radians
-    pitch: float  # radians
-    roll: float  # radians
-    scale: float  # pixels per face unit
-    centre: tuple[float, float]  # pixels
+    yaw: float  # rotation to the side, in radians
+    pitch: float  # rotation up or down, in radians
+    roll: float  # rotation in the image plane, in radians
+    scale: float  # size of the face in pixels per face unit
+    centre: tuple[float, float]  # position (x, y) of the face in pixels
     mirrored: bool
     # expression
-    eye_open: float  # factor
-    gaze: tuple[float, float]  # iris radii
-    brow_raise: float  # face units
-    mouth_open: float  # face units
-    smile: float  # face units that the corners of the mouth rise
+    eye_open: float  # factor on the height of the eyes
+    gaze: tuple[float, float]  # shift (x, y) of the irises, in iris radii
+    brow_raise: float  # distance by which the brows rise, in face units
+    mouth_open: float  # height of the open mouth, in face units
+    smile: float  # distance by which the corners of the mouth rise, in face units
     # light
-    light_from: tuple[float, float, float]  # unit vector, camera coordinates
-    ambient: float  # 0 .. 1
+    light_from: tuple[float, float, float]  # unit vector to the light, in camera coordinates
+    ambient: float  # fraction of the light that has no direction, 0 .. 1
     shadow: tuple[float, float, float]  # angle in radians, offset in pixels, depth 0 .. 1
-    gain: float  # factor
-    gamma: float  # exponent
-    white: tuple[float, float, float]  # factor for each of R, G, B
+    gain: float  # factor on the brightness
+    gamma: float  # exponent of the brightness
+    white: tuple[float, float, float]  # factors on R, G and B (white balance)
     # cover
-    glasses: str  # none, clear, dark
-    cover: str  # none, patch, bar, hand, scarf, mask
+    glasses: str  # one of none, clear, dark
+    cover: str  # one of none, patch, bar, hand, scarf, mask
     cap: bool
-    hair_style: str | None  # None: the person's own style
-    hair_colour: tuple[int, int, int] | None  # None: the person's own colour
-    fringe: float  # face units that the hairline is lowered
+    hair_style: str | None  # None means the hair style of the person
+    hair_colour: tuple[int, int, int] | None  # RGB; None means the hair colour of the person
+    fringe: float  # distance by which the hairline is lowered, in face units
     # camera
-    blur: float  # pixels, sigma
-    noise: float  # grey levels, sigma
-    quality: int  # JPEG, 0 .. 100
-    clutter: int  # seed of background, clothes and cover
+    blur: float  # standard deviation of the blur, in pixels
+    noise: float  # standard deviation of the noise, in grey levels
+    quality: int  # JPEG quality, 0 .. 100
+    clutter: int  # random seed of background, clothes and cover
 
 
 def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
-    """Return random parameters of one image."""
+    """Return the random properties of one image; a wearer of glasses mostly wears them."""
     normal, uniform, chance = rng.normal, rng.uniform, rng.random
     light = np.array([uniform(-1, 1), uniform(-1.0, 0.5), uniform(0.3, 1.0)])
     light_x, light_y, light_z = light / np.linalg.norm(light)

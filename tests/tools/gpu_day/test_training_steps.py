@@ -67,7 +67,8 @@ def test_a_failed_run_is_a_failed_part(monkeypatch, tmp_path):
         one_rank, "train", lambda *_, **__: finished(tmp_path / "run", {}, 1, "out of memory")
     )
     compare_losses(Setting(1, tmp_path, tmp_path), Parts(tmp_path / "parts"), ON_GPUS[:2], STEPS)
-    assert set(parts_of(tmp_path).values()) == {("failed", "RuntimeError: code 1, out of memory")}
+    wrong = "RuntimeError: the run ended with code 1; last line: out of memory"
+    assert set(parts_of(tmp_path).values()) == {("failed", wrong)}
 
 
 def test_missing_losses_are_refused():
