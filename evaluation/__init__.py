@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation of embedding networks.
 
-The first use of a name imports its module.
+The package imports a module only when one of the module's names is first used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # evaluate_sets imports MXNet; programs configure threads before that.
+    # Import late: evaluate_sets imports MXNet, and programs must configure threads before MXNet is
+    # imported.
     if name not in __all__:
         raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES.get(name, "evaluation.pairs")), name)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m evaluation verify --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]
+"""Command line: score a network on verification sets, or compare two networks on the same sets.
+
+python -m evaluation verify --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]
 python -m evaluation compare --base FOLDER --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]
 """
 
@@ -19,7 +21,7 @@ from launch.environment.provenance import VersionAction
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return exit code 0, or 2 after an error message on stderr."""
+    """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
     try:
         {"verify": run_verify, "compare": run_compare}[options.command](options)
@@ -37,20 +39,20 @@ def face_verify() -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m evaluation", description="Score a trained network."
+        prog="python -m evaluation", description="Score trained networks."
     )
     parser.add_argument("--version", action=VersionAction)
     commands = parser.add_subparsers(dest="command", required=True)
-    verify = commands.add_parser("verify", help="accuracy on pairs of faces (.bin)")
+    verify = commands.add_parser("verify", help="score a network on verification sets")
     compare = commands.add_parser(
-        "compare", help="accuracy of two networks, with a 95 %% interval of the difference"
+        "compare", help="compare two networks, with a 95 %% interval of the difference in accuracy"
     )
     compare.add_argument(
         "--base",
         required=True,
         type=expand_home,
         metavar="FOLDER",
-        help="checkpoint or run folder of the baseline",
+        help="baseline: a checkpoint folder, or a run folder for its newest checkpoint",
     )
     for command in (verify, compare):
         command.add_argument("--version", action=VersionAction)
@@ -59,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
             required=True,
             type=expand_home,
             metavar="FOLDER",
-            help="a checkpoint, or a run folder (its newest checkpoint)",
+            help="network: a checkpoint folder, or a run folder for its newest checkpoint",
         )
         command.add_argument(
             "--sets",
@@ -67,17 +69,20 @@ def build_parser() -> argparse.ArgumentParser:
             nargs="+",
             type=expand_home,
             metavar="BIN",
-            help="verification sets: .bin files, or folders of them",
+            help="verification sets: .bin files, or folders of .bin files",
         )
         command.add_argument(
-            "--json", type=expand_home, metavar="FILE", help="also write the results to this file"
+            "--json",
+            type=expand_home,
+            metavar="FILE",
+            help="also write the results to this JSON file",
         )
         command.add_argument("--batch-size", type=int, default=64, metavar="N")
         command.add_argument(
             "--device",
             choices=("auto", "cpu", "gpu"),
             default="auto",
-            help="auto: the first GPU if there is one",
+            help="device of the networks; auto is the first GPU, or the CPU if there is no GPU",
         )
     return parser
 
@@ -87,14 +92,16 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size: must be at least 1, got {options.batch_size}; 64 is usual")
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise ValueError(
-            f"--json: the folder does not exist, got {options.json}; create the folder first"
+            f"--json: the folder of the file does not exist, got {options.json}; create the folder "
+            "first"
         )
 
 
 def run_verify(options: argparse.Namespace) -> None:
-    """Read the sets, load the network, score and print."""
+    """Score a network on verification sets; print a table, and write the JSON file if requested."""
     _check(options)
-    # Read the sets before MXNet, which takes seconds to import: most usage errors are there.
+    # Read the sets before the import of MXNet, which takes seconds: most usage errors are errors of
+    # the sets.
     sets = read_sets(options.sets)
 
     from evaluation.evaluate import evaluate_sets
@@ -120,7 +127,7 @@ def run_verify(options: argparse.Namespace) -> None:
 
 
 def run_compare(options: argparse.Namespace) -> None:
-    """Score two networks on the same sets; print the difference with its 95 % interval."""
+    """Score two networks on the same sets; print their difference with its 95 % interval."""
     _check(options)
     sets = read_sets(options.sets)
 
@@ -154,9 +161,10 @@ def run_compare(options: argparse.Namespace) -> None:
         )
         found = paired_difference(base, other, find_people(pairs))
         print(
-            f"{name}: {base.mean():.2%} -> {other.mean():.2%}, difference "
-            f"{100 * found.difference:+.2f} points, 95 % of draws over {found.people} people "
-            f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+            f"{name}: accuracy {base.mean():.2%} -> {other.mean():.2%}, difference "
+            f"{100 * found.difference:+.2f} percentage points, 95 % interval "
+            f"{100 * found.low:+.2f} to {100 * found.high:+.2f} (bootstrap over {found.people} "
+            "people)"
         )
         accuracies = {"base": float(base.mean()), "accuracy": float(other.mean())}
         results[name] = accuracies | found._asdict()
@@ -167,7 +175,7 @@ def run_compare(options: argparse.Namespace) -> None:
 
 
 def open_model(folder: str) -> Any:
-    """Return the checkpoint of a folder; print a line on stderr for each damaged one it skips."""
+    """Open the checkpoint in a folder; print a line on stderr for each skipped, damaged one."""
     from training.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(Path(folder))
@@ -177,14 +185,14 @@ def open_model(folder: str) -> Any:
 
 
 def choose_device(name: str) -> Any:
-    """Return the MXNet context for "auto", "cpu" or "gpu"."""
+    """Return the MXNet context for the device "auto", "cpu" or "gpu"."""
     import mxnet as mx
 
     from launch.environment import gpu
 
     gpus = mx.context.num_gpus() if name != "cpu" else 0
     if name == "gpu" and not gpus:
-        raise ValueError("--device: MXNet finds no usable GPU, got gpu; use cpu")
+        raise ValueError("--device: MXNet finds no usable GPU, got gpu; use --device cpu")
     on_gpu, notice = gpu.choose_device(name, gpus, 0, 1)
     if notice:
         print(f"evaluation: {notice}", file=sys.stderr)
@@ -192,7 +200,7 @@ def choose_device(name: str) -> Any:
 
 
 def find_cut_off_check() -> CutOff | None:
-    """Return the check for truncated images; None without compiled operators."""
+    """Return the function that detects truncated images; None if no operators are compiled."""
     import ops
 
     compiled = ops.compiled()
@@ -231,7 +239,9 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     if any(metrics[key] is None for metrics in results.values() for key in fars):
-        lines.append("-: too few pairs of different people; at least 10 / far are needed")
+        lines.append(
+            "-: too few pairs of different people; a set needs at least 10 / far such pairs"
+        )
     return "\n".join(lines)
 
 

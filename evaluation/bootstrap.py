@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paired bootstrap over people: compare two networks on one set of pairs.
 
-Pairs of one person are not independent, so the bootstrap draws people instead of pairs.  The weight
-of a pair is the product of the counts of its two people.  Both networks use the same draws.
+Pairs that share a person are not independent, so the bootstrap draws people instead of pairs, with
+replacement.  A pair of two people has as weight the product of how often each was drawn.  A pair of
+one person has as weight how often this person was drawn.  Both networks use the same draws.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class Difference(NamedTuple):
-    """Difference of two accuracies (network - baseline), with the interval of 95 % of the draws."""
+    """Accuracy of a network minus accuracy of the baseline, with a 95 % interval.
+
+    ``low`` and ``high`` are the ends of the interval.  ``people`` is the number of people in the
+    set.  The accuracies are fractions from 0 to 1.
+    """
 
     difference: float
     low: float
@@ -29,10 +34,11 @@ class Difference(NamedTuple):
 
 
 def find_people(pairs: Pairs) -> np.ndarray:
-    """Return a person number for each image, (2 P,) int.
+    """Return a person number for each of the 2 P images in P pairs, (2 P,) int.
 
-    Identical images and the images of a same-person pair get one number, and so do images linked by
-    a chain of them.  A person without links between all images counts as several people.
+    Two images are linked if they are identical or form a same-person pair.  Images that are linked,
+    directly or through a chain of images, get the same number.  A person whose images are not all
+    linked counts as several people.
     """
     keys = [_key(image) for image in pairs.images]
     parent: dict[bytes, bytes] = {key: key for key in keys}
@@ -58,9 +64,9 @@ def _key(image: Image) -> bytes:
 def find_correct_pairs(
     embeddings: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS
 ) -> np.ndarray:
-    """Return which pairs are classified correctly, (P,) bool.
+    """Return for each of the P pairs whether it is classified correctly, (P,) bool.
 
-    The thresholds are those of `fold_accuracies`.
+    Each fold of pairs uses the threshold that `fold_accuracies` selects for this fold.
     """
     distances = pair_distances(embeddings)
     _, thresholds = fold_accuracies(distances, issame, nfolds)
@@ -77,21 +83,21 @@ def paired_difference(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """Compare two networks on the same pairs.
+    """Return the difference in accuracy of two networks on the same pairs, with its interval.
 
     Parameters
     ----------
     base, other
-        Pairs that each network classifies correctly, (P,) bool.
+        Whether the baseline and the other network classify each of P pairs correctly, (P,) bool.
     people
-        Person number of each image, (2 P,).
+        Person number of each image, (2 P,), see `find_people`.
     draws
-        Number of resamples.
+        Number of bootstrap resamples.
 
     Notes
     -----
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13: percentiles
-    of the resampled difference.
+    The ends of the interval are percentiles of the resampled difference: Efron and Tibshirani, "An
+    Introduction to the Bootstrap", 1993, chapters 8 and 13.
     """
     people = np.asarray(people)
     first, second = people[0::2], people[1::2]

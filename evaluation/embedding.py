@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embed images: each result is the embedding of the image plus that of its mirror image."""
+"""Embed images: the result for an image is its embedding plus that of its mirror image."""
 
 from __future__ import annotations
 
@@ -25,49 +25,55 @@ def embed(
     strict: bool = True,
     cut_off: CutOff | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embed images and their mirror images.
+    """Embed images and their mirror images; return the sum of both embeddings for each image.
 
     The host decodes a batch while the device computes the previous batch.
 
     Parameters
     ----------
     net
-        Network that maps images to embeddings; it runs in inference mode.  All batches have one
-        shape (the last one is padded), so that MXNet traces a hybridized net once.
+        Network from images (B, 3, H, W) to embeddings (B, E), run in inference mode.  All batches
+        have the same shape, because the last batch is padded, so that MXNet traces a hybridized net
+        only once.
     images
         Encoded images or pixels, see `evaluation.pairs.Pairs`.
     image_size
-        (height, width) in pixels.
+        Required (height, width) of the images in pixels.
     mean, std
         The input of the net is (x - mean) / std for pixels x from 0 to 255.
     batch_size
         Images per forward pass.
     ctx
-        Device of the net; None for the current one.
+        Device of the net; None for MXNet's current context.
     part
-        (rank, size): embed images rank, rank + size, and so on.  Every rank embeds the same number
-        of images: a rank with one image fewer repeats the last image of the set.
+        Rank of this process and number of ranks, as a pair (rank, size).  The process embeds the
+        images with the indices rank, rank + size, rank + 2 * size and so on.  Every rank embeds the
+        same number of images: a rank with one image fewer embeds the last image of the set again.
     where
-        Prefix of error messages: the set.
+        Prefix of error messages, for example the file of the set.
     strict
-        True: raise PairsError for an image that does not decode.  False: set its row to NaN, so
-        that a rank with a bad image still takes part in the next collective.
+        True: raise PairsError for an image that does not decode.  False: set the image's
+        row of the result to NaN, so that a rank with a bad image still takes part in the next
+        collective operation.
     cut_off
-        See `evaluation.pairs.decode_image`.
+        Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
 
     Outputs
     -------
-    Sum of the two raw embeddings, (n, E) float32 with n = ceil(len(images) / size); mean norm of
-    the two, (n,) float32.
+    Two float32 arrays for the n = ceil(len(images) / size) images of this rank: the sum of the two
+    raw embeddings of each image, (n, E), and the mean of the L2 norms of these two, (n,).
 
     Raises
     ------
     PairsError
-        If there are no images, or an image does not decode, is truncated or has another size.
+        If there are no images, or an image does not decode, is truncated or is not of the size
+        ``image_size``.
     """
     rank, size = part
     if not len(images):
-        raise PairsError(f"{where}: there are no images to embed, got 0 images; pass at least 1")
+        raise PairsError(
+            f"{where}: there are no images to embed, got 0 images; pass at least 1 image"
+        )
     if batch_size < 1 or not 0 <= rank < size:
         raise ValueError(
             f"embed: batch_size must be at least 1 and rank from 0 to size - 1, got {batch_size}, "
@@ -81,7 +87,7 @@ def embed(
 
     def collect(batch_outputs: tuple[mx.nd.NDArray, mx.nd.NDArray, np.ndarray]) -> None:
         straight, mirrored, good = batch_outputs
-        # Sync: the host waits for a batch; the next one is in the queue of the device already.
+        # Sync: the host waits for this batch, while the next batch is already queued on the device.
         one, two = straight.asnumpy()[: len(good)], mirrored.asnumpy()[: len(good)]
         total = one + two
         total[~good] = np.nan
@@ -103,8 +109,8 @@ def embed(
                     if strict:
                         raise
                     pixels[row], good[row] = 0, False
-            # The device converts bytes to floats: that needs a quarter of the transfer. mx.nd.array
-            # copies, so the next batch may overwrite `pixels`.
+            # Transfer bytes and convert them to float32 on the device: the transfer is a quarter as
+            # large. mx.nd.array copies `pixels`, so the next batch may overwrite `pixels`.
             batch = mx.nd.array(pixels, ctx=ctx, dtype="uint8").astype("float32")  # (B, H, W, 3)
             batch = (batch.transpose((0, 3, 1, 2)) - mean) / std  # (B, 3, H, W)
             queued = net(batch), net(mx.nd.flip(batch, axis=3)), good

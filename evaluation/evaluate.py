@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score a network on verification sets, with one rank or several."""
+"""Score a network on verification sets, with one rank or several ranks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def evaluate_sets(
     Parameters
     ----------
     net
-        Network that maps images to embeddings, with the same parameters on all ranks.
+        Network from images to embeddings, with the same parameters on all ranks.
     sets
         Sets by name; all ranks pass the same sets in the same order.
     mean, std
@@ -47,26 +47,27 @@ def evaluate_sets(
     batch_size
         Images per forward pass on one rank.
     ctx
-        Device of the net; None for the current one.
+        Device of the net; None for MXNet's current context.
     image_size
-        (height, width) in pixels.
+        Required (height, width) of the images in pixels.
     rank, size
         Rank of this process and number of ranks; rank i % size embeds image i.
     gather
-        Function that concatenates the arrays (n, E) float32 of all ranks to (size * n, E), rank 0
-        first.  None with one rank.
+        Function that gets one float32 array (n, columns) per rank and returns the arrays of all
+        ranks concatenated, (size * n, columns), rank 0 first.  None if there is only one rank.
     cut_off
-        See `evaluation.pairs.decode_image`; None on all ranks or on no rank.
+        Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
+        Either all ranks pass a function, or all ranks pass None.
 
     Outputs
     -------
-    Results of `evaluation.verification.verify` by the name of the set.
+    Dict from the name of each set to the result of `evaluation.verification.verify` for the set.
 
     Raises
     ------
     PairsError
-        If an image does not decode, is truncated or has another size.  All ranks raise the same
-        error.
+        If an image does not decode, is truncated or is not of the size ``image_size``.  All ranks
+        raise the same error.
     ValueError
         If an embedding is zero or not finite, or a set has fewer pairs than folds.
     """
@@ -77,8 +78,8 @@ def evaluate_sets(
         )
     results = {}
     for name, pairs in sets.items():
-        # Horovod: with several ranks a bad image becomes a row of NaN, so that every rank reaches
-        # the exchange.  A single rank raises immediately.
+        # Horovod: with several ranks a bad image becomes a row of NaN, so that every rank calls
+        # `gather`.  A single rank raises the error immediately.
         embeddings, norms = embed(
             net,
             pairs.images,
@@ -99,7 +100,8 @@ def evaluate_sets(
             rows = rows.transpose(1, 0, 2).reshape(size * n, columns)
         rows = rows[: len(pairs.images)]
         for index in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
-            # Every rank holds all encoded images, so all ranks raise the same error here.
+            # Decode the bad image again to raise its error.  Every rank holds all encoded images,
+            # so all ranks raise the same error here.
             where = f"{pairs.path}: {place(int(index))}"
             decode_image(pairs.images[index], image_size, where, cut_off)
         try:

@@ -18,27 +18,27 @@ from evaluation.plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
 CutOff = Callable[[bytes | np.ndarray], bool]
-"""Function that returns whether an encoded image ends before its last pixels.
+"""Function that returns True if the data of an encoded image end before its last pixels.
 
-OpenCV does not report such images.
+OpenCV decodes such a truncated image without an error.
 """
 
 
 class PairsError(ValueError):
-    """Invalid verification set; the message is one sentence for the user."""
+    """A verification set cannot be used; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of face images; each pair shows one person or two different people.
+    """Verification set of P pairs of face images; a pair shows one person or two different people.
 
     Parameters
     ----------
     images
-        Images 2 i and 2 i + 1 form pair i.  An image is encoded bytes, encoded bytes as (N,) uint8,
-        or RGB pixels as (H, W, 3) uint8.
+        List of 2 P images; images 2 i and 2 i + 1 form pair i.  An image is N encoded bytes, as
+        ``bytes`` or as uint8 array (N,), or RGB pixels, as uint8 array (H, W, 3).
     issame
-        Whether a pair shows one person, (P,) bool.
+        Bool array (P,), True for a pair that shows one person, False for two people.
     path
         File of the set; error messages begin with it.
     """
@@ -54,9 +54,10 @@ class Pairs:
 def write_pairs(
     path: str | os.PathLike[str], images: Sequence[bytes], issame: Sequence[bool]
 ) -> None:
-    """Write a verification set in InsightFace's format: a pickle (protocol 2) of (images, issame).
+    """Write a verification set to a .bin file in InsightFace's format.
 
-    The file is replaced atomically.
+    The file is a pickle (protocol 2) of the tuple (images, issame).  An existing file is replaced
+    atomically.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def write_pairs(
     images
         Encoded images (JPEG or PNG), two per pair, pair after pair.
     issame
-        One bool per pair.
+        One bool per pair, True if the pair shows one person.
 
     Raises
     ------
@@ -89,9 +90,10 @@ def write_pairs(
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
-    """Read a verification set (.bin) of any pickle protocol, from Python 2 or 3, as plain data.
+    """Read a verification set from a .bin file, without running any code in the file.
 
-    No code of the file runs: see `evaluation.plain_pickle`. Images stay encoded.
+    The file is a pickle of any protocol, written by Python 2 or 3 (see `evaluation.plain_pickle`).
+    The images stay encoded.
 
     Parameters
     ----------
@@ -101,7 +103,8 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     Raises
     ------
     PairsError
-        If the file is missing or truncated, names a function to call, or is not a set of pairs.
+        If the file is missing or truncated, holds more than plain data (such as a call of a
+        function), or is not a set of pairs.
     """
     try:
         data = Path(path).read_bytes()
@@ -114,25 +117,29 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         content = load_plain(data)
     except PlainPickleError as error:
         raise PairsError(
-            f"{path}: {error}; take the set from a source you trust, or write it with write_pairs"
+            f"{path}: {error}; take the set from a source you trust, or write the file with "
+            "write_pairs"
         ) from None
     del data
     try:
         images, issame = _check_structure(content)
     except _StructureError as error:
         raise PairsError(
-            f"{path}: {error}; a .bin holds (images, issame), two images per pair: write it with "
-            "write_pairs"
+            f"{path}: {error}; a .bin file holds (images, issame) with two images per pair: write "
+            "the file with write_pairs"
         ) from None
     return Pairs(images, issame, path=str(path))
 
 
 class _StructureError(ValueError):
-    """A part of a set has the wrong structure: "<what is wrong>, got <value>"."""
+    """A part of a set has the wrong structure.
+
+    The message has the form "<what is wrong>, got <value>".
+    """
 
 
 def _check_structure(content: object) -> tuple[list[Image], np.ndarray]:
-    """Return the images and ``issame`` (P,) of an unpickled set."""
+    """Check the structure of an unpickled set; return its 2 P images and ``issame``, (P,) bool."""
     if not isinstance(content, list | tuple) or len(content) != 2:
         raise _StructureError(f"is not a pair of lists, got {describe(content)}")
     images, issame = content
@@ -141,18 +148,18 @@ def _check_structure(content: object) -> tuple[list[Image], np.ndarray]:
     answers = _check_issame(issame)
     if not len(answers) or len(images) != 2 * len(answers):
         raise _StructureError(
-            "there must be pairs, and twice as many images, got "
+            "a set must have at least one pair, and two images per pair, got "
             f"{len(answers)} pairs and {len(images)} images"
         )
     return [_check_encoding(image, index) for index, image in enumerate(images)], answers
 
 
 def _check_issame(issame: object) -> np.ndarray:
-    """Return the answers as (P,) bool."""
+    """Check the list ``issame``; return it as bool (P,), one value per pair (True: one person)."""
     if isinstance(issame, np.ndarray):
         if issame.dtype.kind not in "biu" or issame.size != max(issame.shape, default=0):
             raise _StructureError(
-                f"issame is not a row of booleans, or of 0 and 1, got {describe(issame)}"
+                f"issame is not a row of booleans or of the numbers 0 and 1, got {describe(issame)}"
             )
         issame = list(issame.reshape(-1))
     elif not isinstance(issame, list | tuple):
@@ -166,11 +173,14 @@ def _check_issame(issame: object) -> np.ndarray:
 
 
 def _check_encoding(image: object, index: int) -> Image:
-    """Return an image as encoded bytes, as (N,) uint8 or as (H, W, 3) uint8."""
+    """Check the type of an image, and return the image.
+
+    N encoded bytes stay ``bytes`` or become uint8 (N,).  Pixels stay uint8 (H, W, 3).
+    """
     if isinstance(image, bytes) and image:
         return image
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
-        if image.size == max(image.shape, default=0):  # an encoded image, as a row or a column
+        if image.size == max(image.shape, default=0):  # encoded bytes, as a row or a column
             return image.reshape(-1)
         if image.ndim == 3 and image.shape[2] == 3:
             return image
@@ -180,7 +190,7 @@ def _check_encoding(image: object, index: int) -> Image:
 
 
 def place(index: int) -> str:
-    """Name an image of a set by its pair: "image 1 of pair 3" for index 7."""
+    """Return the name of an image in messages: "image 1 of pair 3" for index 7."""
     return f"image {index % 2} of pair {index // 2}"
 
 
@@ -197,13 +207,13 @@ def decode_image(
     Parameters
     ----------
     image
-        Encoded bytes, encoded bytes as (N,) uint8, or RGB pixels as (H, W, 3) uint8.
+        N encoded bytes, as ``bytes`` or as uint8 array (N,), or RGB pixels, as uint8 (H, W, 3).
     image_size
         Required (height, width) in pixels; images are never resized.
     where
-        Prefix of the error message: the set and the pair.
+        Prefix of error messages, which names the set and the image.
     cut_off
-        Check for truncated images; None skips the check.
+        Function that detects truncated images, see `CutOff`; None skips the check.
 
     Outputs
     -------
@@ -212,7 +222,7 @@ def decode_image(
     Raises
     ------
     PairsError
-        If the image does not decode, is truncated or has another size.
+        If the image does not decode, is truncated or is not of the size ``image_size``.
     """
     if isinstance(image, np.ndarray) and image.ndim == 3:
         pixels = image
@@ -234,16 +244,16 @@ def decode_image(
 
 
 def require_size(found: tuple[int, int], image_size: tuple[int, int], where: str) -> None:
-    """Raise PairsError if an image does not have the (height, width) of the network."""
+    """Raise PairsError if ``found`` is not ``image_size``; both are (height, width) in pixels."""
     if found != tuple(image_size):
         raise PairsError(
-            f"{where}: is not {image_size[0]} high and {image_size[1]} wide, got "
-            f"{found[0]} x {found[1]}; align the set to the network's image size"
+            f"{where}: is not {image_size[0]} pixels high and {image_size[1]} pixels wide, got "
+            f"{found[0]} x {found[1]} pixels; align the set to the network's image size"
         )
 
 
 def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """Find verification sets in files and folders.
+    """Return the paths of the verification sets in files and folders, by the name of the set.
 
     Parameters
     ----------
@@ -252,7 +262,8 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
 
     Outputs
     -------
-    Paths by the stem of the file, in the order of the entries.  Files of a folder are sorted.
+    Dict from the stem of each file, the name of the set, to its path, in the order of the entries.
+    The files of a folder are sorted by name.
 
     Raises
     ------
@@ -266,29 +277,30 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
             if not files:
                 raise PairsError(
                     f"{entry}: holds no .bin file, got {len(list(entry.iterdir()))} other entries; "
-                    "name a .bin file or the folder that holds them"
+                    "name a .bin file or a folder of .bin files"
                 )
         elif entry.is_file():
             files = [entry]
         else:
             raise PairsError(
-                f"{entry}: is neither a file nor a folder, got nothing there; name a .bin file or "
-                "a folder of them"
+                f"{entry}: must be a file or a folder, got neither; name a .bin file or a folder "
+                "of .bin files"
             )
         for file in files:
             if file.stem in found:
                 raise PairsError(
                     f"{file}: a set called {file.stem!r} is listed already, got "
-                    f"{found[file.stem]}; rename one of them or list it once"
+                    f"{found[file.stem]}; rename one of the two files, or list the file only once"
                 )
             found[file.stem] = str(file)
     if not found:
         raise PairsError(
-            "verification sets: none found, got no entries; name a .bin file or a folder of them"
+            "verification sets: none found, got no entries; name a .bin file or a folder of .bin "
+            "files"
         )
     return found
 
 
 def read_sets(entries: Iterable[str | os.PathLike[str]]) -> Mapping[str, Pairs]:
-    """Read the verification sets of files and folders; return them by name, see `find_sets`."""
+    """Read the verification sets in files and folders; return the sets by name, see `find_sets`."""
     return {name: read_pairs(path) for name, path in find_sets(entries).items()}

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Globals that a verification set may name, and stand-ins for the calls of these globals.
+"""Globals that the pickle of a verification set may name, and stand-ins for calls of them.
 
-A stand-in computes the result that the real function would return.  The real function never runs.
+A global is a function or a class that a pickle names.  A stand-in computes the result that a call
+of the real function would return.  The real function never runs.
 """
 
 from __future__ import annotations
@@ -13,29 +14,34 @@ import numpy as np
 
 
 class PlainPickleError(ValueError):
-    """A malformed pickle, or a pickle with more than plain data.
+    """A pickle is malformed, or holds more than plain data.
 
     The message has the form "<what is wrong>, got <value>".
     """
 
 
 class Global(Enum):
-    """Known globals; the values are the modules and names that Python and NumPy versions write."""
+    """Known globals.
+
+    A value lists the "<module> <name>" that the versions of Python and NumPy write for a global.
+    """
 
     ENCODE = ("_codecs encode",)  # how Python 3 writes bytes at protocols 0 to 2
-    BYTES = ("builtins bytes", "__builtin__ bytes")  # b"" at protocols 0 to 2 is bytes()
+    BYTES = ("builtins bytes", "__builtin__ bytes")  # protocols 0 to 2 write b"" as bytes()
     NDARRAY = ("numpy ndarray",)
     DTYPE = ("numpy dtype",)
     RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
     SCALAR = ("numpy.core.multiarray scalar", "numpy._core.multiarray scalar")
-    FROMBUFFER = ("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer")  # protocol 5
+    # How NumPy writes arrays at protocol 5.
+    FROMBUFFER = ("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer")
 
     def __str__(self) -> str:
         return self.value[0].replace(" ", ".")
 
 
 _GLOBALS = {name: known for known in Global for name in known.value}
-# No object dtype: its data would be pointers.  No structured dtype: objects could hide in it.
+# Allowed dtypes.  Object dtypes are missing because their data would be pointers, and structured
+# dtypes are missing because their fields could hold objects.
 _DTYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 _MAX_AXES = 8
 
@@ -43,7 +49,8 @@ _MAX_AXES = 8
 class Unbuilt:
     """An array or dtype that the REDUCE opcode has created and BUILD has not filled yet.
 
-    ``dtype`` is None for an array, whose state holds the dtype.  ``keys`` are its memo keys.
+    ``dtype`` is None for an array, because the dtype of an array comes with its state.  ``keys``
+    are the memo keys of this object.
     """
 
     __slots__ = ("dtype", "keys")
@@ -83,7 +90,7 @@ def _make_array(data: object, dtype: object, shape: object, order: str) -> np.nd
         raise PlainPickleError(f"an array has more than {_MAX_AXES} axes, got {len(shape)}")
     size = dtype.itemsize
     for n in shape:
-        size *= n  # integers of Python do not overflow
+        size *= n  # Python integers do not overflow, however large the shape
     if size != len(data):
         raise PlainPickleError(
             f"an array of shape {shape} and {dtype} needs {size} bytes, got {len(data)}"
@@ -96,12 +103,12 @@ def _make_array(data: object, dtype: object, shape: object, order: str) -> np.nd
 
 
 def find_global(module: object, name: object) -> Global:
-    """Return the known global of a module and a name.
+    """Look up a global by its module and name, and return it.
 
     Raises
     ------
     PlainPickleError
-        If the global is unknown.
+        If the global is not one of the known globals.
     """
     if not isinstance(module, str) or not isinstance(name, str):
         raise PlainPickleError(f"holds a global whose name is not text, got {describe(module)}")
@@ -112,27 +119,29 @@ def find_global(module: object, name: object) -> Global:
 
 
 class StandIns:
-    """Stand-ins for the known globals.
+    """Stand-ins that compute the calls of known globals in one pickle.
 
-    A stand-in returns None for arguments that no verification set holds.
+    A stand-in returns None if its arguments do not occur in verification sets.
 
     Parameters
     ----------
     encodable_characters
-        Characters of text that the calls may encode together.  A pickle writes each text once, but
-        it can encode one text a thousand times.
+        Largest number of characters that all calls of ``_codecs.encode`` together may encode.
+        Without this limit a small pickle could encode one text thousands of times, and the results
+        would fill the memory.
     """
 
     def __init__(self, encodable_characters: int) -> None:
         self._encodable_characters = encodable_characters
 
     def call(self, target: object, arguments: object) -> object:
-        """Return the result of ``target(*arguments)``.
+        """Return the result of ``target(*arguments)``, computed by the stand-in of ``target``.
 
         Raises
         ------
         PlainPickleError
-            If the target is not a known function, or no verification set holds such arguments.
+            If the target is not a known function, or such arguments do not occur in verification
+            sets.
         """
         if not isinstance(target, Global) or not isinstance(arguments, tuple):
             raise PlainPickleError(f"calls an object that is no function, got {describe(target)}")
@@ -157,7 +166,7 @@ class StandIns:
         return b""
 
     def _reconstruct(self, kind: object, shape: object, code: object) -> Unbuilt | None:
-        """Return an array without a state; BUILD overwrites the shape and the type code."""
+        """Return an unbuilt array; BUILD sets the shape and the dtype, so both are ignored here."""
         return Unbuilt(None) if kind is Global.NDARRAY else None
 
     def _make_dtype(self, code: object, align: object = 0, copy: object = 1) -> Unbuilt:
@@ -179,7 +188,7 @@ class StandIns:
         return _make_array(data, dtype, shape, order)
 
 
-# Each stand-in, with the argument counts that it accepts.
+# Stand-in of each global, with the numbers of arguments that the stand-in accepts.
 _STAND_INS: dict[Global, tuple[Callable[..., object], tuple[int, ...]]] = {
     Global.ENCODE: (StandIns._encode, (2,)),
     Global.BYTES: (StandIns._make_bytes, (0,)),
@@ -191,12 +200,12 @@ _STAND_INS: dict[Global, tuple[Callable[..., object], tuple[int, ...]]] = {
 
 
 def set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
-    """Return the array or dtype that BUILD makes of a state.
+    """Return the array or dtype that the BUILD opcode makes from an unbuilt object and its state.
 
     Raises
     ------
     PlainPickleError
-        If the object takes no state, or NumPy writes no such state.
+        If the object is not an `Unbuilt`, or NumPy writes no such state.
     """
     if type(unbuilt) is not Unbuilt or not isinstance(state, tuple):
         raise PlainPickleError(
@@ -204,7 +213,7 @@ def set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
         )
     if unbuilt.dtype is not None:
         return _set_byte_order(unbuilt.dtype, state)
-    # (version, shape, dtype, whether in Fortran order, data)
+    # The state of an array is (version, shape, dtype, whether in Fortran order, data).
     if len(state) != 5 or type(state[3]) not in (bool, int):
         raise PlainPickleError(
             f"holds an array whose state NumPy did not write, got {len(state)} parts"
@@ -213,7 +222,10 @@ def set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
 
 
 def _set_byte_order(dtype: np.dtype, state: tuple) -> np.dtype:
-    """Apply (version, byte order, subarray, names, fields, size, alignment, flags)."""
+    """Return a dtype with the byte order that its state holds; refuse any other state.
+
+    The state is (version, byte order, subarray, names, fields, size, alignment, flags).
+    """
     order = state[1] if len(state) == 8 else None
     order = order.decode("latin1") if isinstance(order, bytes) else order
     sizes = state[5:]

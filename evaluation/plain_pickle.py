@@ -5,8 +5,8 @@
 attack: the extension cache, attributes set by BUILD, a memo index that allocates gigabytes.  This
 module therefore has its own stack machine.  `pickletools` reads the arguments of the opcodes.
 `pickletools.genops` is not enough: it decodes quoted text as ASCII and cannot read the images that
-Python 2 wrote.  The machine refuses every opcode without an entry in `_ACTIONS`.  It never calls an
-object of the file: see `evaluation.pickle_globals`.
+Python 2 wrote.  The machine refuses every opcode without an entry in `_ACTIONS`.  The machine
+never calls an object that the file names: see `evaluation.pickle_globals`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from evaluation.pickle_globals import (
 __all__ = ["PlainPickleError", "describe", "load_plain"]
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
-_MAX_NUMBER_BYTES = 40  # digits of a number in text
+_MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or as decimal digits
 _MAX_PROTOCOL = 5
-_TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")  # all others are numbers
+# Prefixes of pickletools' names for arguments that are text or bytes; other arguments are numbers.
+_TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")
 
 
 def load_plain(data: bytes) -> object:
@@ -45,7 +46,7 @@ def load_plain(data: bytes) -> object:
     Raises
     ------
     PlainPickleError
-        If the pickle is truncated or malformed, or holds anything else.
+        If the pickle is truncated or malformed, or holds an object of a type not named above.
     """
     if not data:
         raise PlainPickleError("the file is empty, got 0 bytes")
@@ -55,7 +56,8 @@ def load_plain(data: bytes) -> object:
     except PlainPickleError:
         raise
     except (IndexError, KeyError, ValueError, OverflowError) as error:
-        # The machine's own errors: an empty stack, an unknown memo key, text that is no number.
+        # A malformed pickle causes these errors in the machine, for example by an empty stack, an
+        # unknown memo key, or text that is no number.
         raise PlainPickleError(
             f"is not a complete pickle, got {type(error).__name__} before byte "
             f"{machine.stream.tell()}"
@@ -63,7 +65,7 @@ def load_plain(data: bytes) -> object:
 
 
 class _Stream(io.BytesIO):
-    """Bytes of a pickle; a read beyond the end raises an error before it allocates memory."""
+    """Stream of a pickle's bytes; a read beyond the end fails before it allocates memory."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -74,10 +76,10 @@ class _Stream(io.BytesIO):
     def read(self, count: int | None = -1) -> bytes:
         assert count is not None
         if self.reads_number and count > _MAX_NUMBER_BYTES:
-            raise PlainPickleError(f"holds too long a number, got {count} bytes")
+            raise PlainPickleError(f"holds too long a number, got a number of {count} bytes")
         if not 0 <= count <= self.size - self.tell():
             raise PlainPickleError(
-                f"is cut off, got {self.size} bytes where {count} more must follow byte "
+                f"is cut off, got {self.size} bytes in total, but {count} bytes must follow byte "
                 f"{self.tell()}"
             )
         return super().read(count)
@@ -91,7 +93,7 @@ class _Stream(io.BytesIO):
         raise PlainPickleError(f"is cut off, got {self.size} bytes that end inside a line")
 
     def read_argument(self, opcode: pickletools.OpcodeInfo) -> Any:
-        """Read the argument of an opcode, None if the opcode takes none."""
+        """Read and return the argument of an opcode; return None if the opcode has no argument."""
         if opcode.arg is None:
             return None
         self.reads_number = not opcode.arg.name.startswith(_TEXT_ARGUMENTS)
@@ -105,29 +107,29 @@ class _Stream(io.BytesIO):
         line = self.readline().strip()
         if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
             raise PlainPickleError(f"holds text without quotes, got {describe(line)}")
-        data: Any = codecs.escape_decode(line[1:-1])[0]  # bytes; the stubs say str
+        data: Any = codecs.escape_decode(line[1:-1])[0]  # bytes, although the type stubs say str
         return data
 
     def read_global(self) -> tuple[str, str]:
-        # pickletools would decode escapes in these names; pickle does not.
+        # As in pickle, escapes in module and name stay undecoded; pickletools would decode them.
         return self.readline()[:-1].decode(), self.readline()[:-1].decode()
 
 
 class _Machine:
-    """Stack machine with the stack, the marks and the memo of a pickle.
+    """Stack machine that executes the opcodes of a pickle, with stack, marks and memo.
 
-    Methods named in `_ACTIONS` take the argument of their opcode, None if it has none.
+    A method in `_ACTIONS` gets the argument of its opcode, or None if the opcode has no argument.
     """
 
     def __init__(self, data: bytes) -> None:
         self.stream = _Stream(data)
         self.stack: list = []
-        self.outer: list[list] = []  # the stacks below the marks
+        self.outer: list[list] = []  # stacks that MARK has set aside, the innermost last
         self.memo: dict[int, object] = {}
         self.stand_ins = StandIns(encodable_characters=len(data))
 
     def run(self) -> object:
-        """Execute the opcodes up to STOP; return the top of the stack."""
+        """Execute the opcodes up to STOP; return the object on top of the stack."""
         while True:
             code = self.stream.read(1)
             opcode = _OPCODES.get(code)
@@ -203,15 +205,15 @@ class _Machine:
             raise PlainPickleError(f"has an unknown pickle protocol, got {protocol}")
 
     def skip(self, _: object) -> None:
-        """Ignore the length of a frame."""
+        """Ignore the opcode FRAME: its argument, the size of a frame, is not needed."""
 
     def reduce(self, _: None) -> None:
-        """Replace (global, arguments) on the stack by the result of the global's stand-in."""
+        """Pop a global and its arguments; push the result of the global's stand-in."""
         arguments, target = self.stack.pop(), self.stack.pop()
         self.stack.append(self.stand_ins.call(target, arguments))
 
     def build(self, _: None) -> None:
-        """Replace (unbuilt, state) on the stack by the array or dtype, in the memo too."""
+        """Pop an unbuilt object and its state; push the built object and put it into the memo."""
         state, unbuilt = self.stack.pop(), self.stack.pop()
         built = set_state(unbuilt, state)
         for key in unbuilt.keys:

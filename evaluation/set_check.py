@@ -25,13 +25,13 @@ def check_sets(sets: Mapping[str, Pairs], image_size: tuple[int, int], nfolds: i
     image_size
         (height, width) of the network's images in pixels.
     nfolds
-        Number of folds of the protocol, and the smallest number of pairs of a set.
+        Number of folds of the verification protocol; a set needs at least so many pairs.
 
     Raises
     ------
     PairsError
         If a set has too few pairs, if its pairs are all same-person or all different-person pairs,
-        or if an image is truncated, does not decode or has another size.
+        or if an image is truncated, does not decode or is not of the size ``image_size``.
     """
     for pairs in sets.values():
         _check_answers(pairs, nfolds)
@@ -48,7 +48,7 @@ def _check_answers(pairs: Pairs, nfolds: int) -> None:
         )
     same = int(pairs.issame.sum())
     if same in (0, len(pairs)):
-        kind = "of one person" if same else "of two people"
+        kind = "that show one person each" if same else "that show two people each"
         raise PairsError(
             f"{pairs.path}: all pairs are of one kind, so any network would score 100 %, got "
             f"{len(pairs)} pairs {kind}; give a set with pairs of both kinds"
@@ -67,6 +67,6 @@ def _check_image(image: Image, image_size: tuple[int, int], where: str) -> None:
         require_size(size, image_size, where)
     if not is_whole(encoded):
         raise PairsError(
-            f"{where}: is cut off, got {len(encoded)} bytes without an end of the image; download "
-            "the set again, or make it again"
+            f"{where}: is cut off, got {len(encoded)} bytes without an end marker; download or "
+            "make the set again"
         )

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-# np.arange instead of linspace, and without 4: bitwise equal to InsightFace's thresholds.
+# Squared distances 0, 0.01 ... 3.99.  They are bitwise equal to InsightFace's thresholds, which
+# np.linspace would not give.
 THRESHOLDS = np.arange(0, 4, 0.01)
 FOLDS = 10
 
@@ -27,20 +28,20 @@ def verify(
     fars: Sequence[float] = (1e-3,),
     norms: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Score pairs of embeddings.
+    """Score P pairs of embeddings with the protocol of this module.
 
     Parameters
     ----------
     embeddings
         Raw embeddings, each the sum over an image and its mirror image; `verify` normalises them.
     issame
-        Whether each pair shows one person.
+        True for each pair that shows one person, False for each pair that shows two people.
     nfolds
         Number of folds; a fold is a contiguous block of pairs.
     fars
-        False accept rates of the requested true accept rates.
+        False accept rates at which the true accept rate is computed.
     norms
-        Norms of the raw embeddings, for `xnorm`.
+        L2 norms of the raw embeddings, for the result `xnorm`; None to leave `xnorm` None.
 
     Inputs
     ------
@@ -50,8 +51,8 @@ def verify(
     -------
     A dict: `accuracy` and `accuracy_std`, mean and standard deviation over the folds;
     `best_threshold`, the mean of the folds' thresholds, a squared distance from 0 to 4;
-    `tar_at_far_<far>` for each rate, None if `tar_at_far` returns None; `xnorm`, the mean of
-    `norms` or None; `pairs`, the number of pairs.
+    `tar_at_far_<far>` for each rate in `fars`, the true accept rate that `tar_at_far` returns, or
+    None; `xnorm`, the mean of `norms` or None; `pairs`, the number of pairs.
 
     Raises
     ------
@@ -62,13 +63,13 @@ def verify(
     issame = np.asarray(issame)
     if issame.ndim != 1 or issame.dtype != np.bool_:
         raise ValueError(
-            f"verify: issame must be (P,) bool, got {issame.shape} {issame.dtype}; convert it first"
+            f"verify: issame must be (P,) bool, got {issame.shape} {issame.dtype}; convert issame"
         )
     distances = pair_distances(embeddings)
     if len(distances) != len(issame):
         raise ValueError(
             f"verify: there must be two embeddings for every pair, got {2 * len(distances)} "
-            f"embeddings and {len(issame)} pairs; pass the embeddings of all images, in order"
+            f"embeddings and {len(issame)} pairs; pass one embedding for each image"
         )
     accuracies, thresholds = fold_accuracies(distances, issame, nfolds)
     result: dict[str, Any] = {
@@ -97,7 +98,7 @@ def pair_distances(embeddings: np.ndarray) -> np.ndarray:
         raise _bad_row(int(np.argmin(finite)), "is not finite", "NaN or infinity", len(embeddings))
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if not norms.all():
-        raise _bad_row(int(np.argmin(norms)), "has no direction", "length 0", len(embeddings))
+        raise _bad_row(int(np.argmin(norms)), "has no direction", "norm 0", len(embeddings))
     unit = embeddings / norms
     return np.square(unit[0::2] - unit[1::2]).sum(axis=1)
 
@@ -115,8 +116,8 @@ def fold_accuracies(
     """Return the accuracy of each fold and the threshold that the other folds select for it.
 
     A pair is accepted if its distance is below the threshold.  Among equally good thresholds the
-    smallest is selected.  Fold sizes differ by at most one, larger folds first, as in
-    scikit-learn's KFold without shuffling.
+    smallest is selected.  The numbers of pairs in two folds differ by at most one, and
+    the larger folds come first, as in scikit-learn's KFold without shuffling.
 
     Inputs
     ------
@@ -129,8 +130,9 @@ def fold_accuracies(
     pairs = len(distances)
     if not 2 <= nfolds <= pairs:
         raise ValueError(
-            f"verify: folds must be from 2 to the number of pairs, got {nfolds} folds for {pairs} "
-            f"pairs; use a set of at least {max(nfolds, 2)} pairs, and {FOLDS} folds are usual"
+            "verify: the number of folds must be from 2 to the number of pairs, got "
+            f"{nfolds} folds for {pairs} pairs; use a set of at least {max(nfolds, 2)} pairs, and "
+            f"{FOLDS} folds are usual"
         )
     sizes = np.full(nfolds, pairs // nfolds)
     sizes[: pairs % nfolds] += 1
@@ -138,9 +140,9 @@ def fold_accuracies(
 
     # Index of the smallest threshold that accepts each pair.
     first = np.searchsorted(THRESHOLDS, distances, side="right")
-    columns = len(THRESHOLDS) + 1  # the last column: no threshold accepts the pair
-    # Accepting a same-person pair adds a correct answer, any other pair removes one.
-    # (nfolds, thresholds)
+    columns = len(THRESHOLDS) + 1  # last column: pairs that no threshold accepts
+    # Change in the number of correctly classified pairs at each threshold, (nfolds, columns).  An
+    # accepted same-person pair adds 1, an accepted different-person pair subtracts 1.
     gains = np.zeros((nfolds, columns), dtype=np.int64)
     np.add.at(gains, (fold, first), np.where(issame, 1, -1))
     negatives = np.bincount(fold, weights=~issame, minlength=nfolds).astype(np.int64)
@@ -152,11 +154,11 @@ def fold_accuracies(
 
 
 def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float | None:
-    """Return the true accept rate at a false accept rate of at most `far`.
+    """Return the true accept rate at a false accept rate of at most `far`, or None.
 
-    The threshold is the largest observed distance with that false accept rate, not a value of a
-    grid.  None if there are no same-person pairs, or fewer than 10 / far different-person pairs:
-    the rate would depend on a handful of pairs.
+    The threshold is the largest observed distance at which the false accept rate is at most `far`,
+    not one of THRESHOLDS.  The result is None if there are no same-person pairs, or fewer than
+    10 / far different-person pairs, because the rate would then depend on very few pairs.
 
     Inputs
     ------
@@ -167,7 +169,7 @@ def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float |
             f"verify: a false accept rate must be above 0 and at most 1, got {far}; try 1e-3"
         )
     positives, negatives = distances[issame], np.sort(distances[~issame])
-    # Tolerate rounding: 10 / 0.0003 may be slightly above the integer.
+    # The factor tolerates rounding: 10 / far may be slightly above an exact integer.
     if not len(positives) or len(negatives) * (1 + 1e-9) < 10 / far:
         return None
     allowed = int(far * len(negatives)) + 1
@@ -175,12 +177,12 @@ def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float |
         allowed -= 1
     if allowed >= len(negatives):
         return 1.0
-    # Accepts `allowed` different-person pairs, fewer if distances are equal.
+    # This threshold accepts `allowed` different-person pairs, or fewer if distances are equal.
     return float(np.mean(positives < negatives[allowed]))
 
 
 def format_far(far: float) -> str:
-    """Format a rate as in the keys of results: 0.001 as "1e-3"."""
+    """Format a false accept rate for the keys of results: 0.001 gives "1e-3"."""
     mantissa, exponent = f"{far:e}".split("e")
     digits = mantissa.rstrip("0").rstrip(".")
     return f"{digits}e{int(exponent)}"

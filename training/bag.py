@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from launch.ranks.comm import Comm
 
 MAX_EMPTY_BAGS = 20
-"""Number of consecutive bags with too few triplets for a batch that ends the run."""
-ANCHORS_PER_BLOCK = 512  # bounds the memory of the distance matrix
+"""Number of consecutive bags, each with too few triplets for one batch, that ends the run."""
+ANCHORS_PER_BLOCK = 512  # rows of the distance matrix in memory at the same time
 
 
 class Bags:
     """Endless iterator over batches of triplets.
 
-    A batch has the type of the loader's batches and holds B / 3 anchors, then their positives, then
-    their negatives.  Inside a bag, ``after`` is the position of the bag's first image, because a
-    resumed run mines the triplets of the bag again.
+    A batch has the type of the loader's batches and holds ``batch_size / 3`` anchors, then their
+    positives, then their negatives.  Field ``after`` of a batch is the position at which a resumed
+    run starts to read.  In all batches of a bag except the last, ``after`` is the position of the
+    bag's first image, because a resumed run mines the triplets of the bag again.
 
     Parameters
     ----------
@@ -37,25 +38,25 @@ class Bags:
     net
         Network that embeds the images of a bag, in inference mode.
     comm
-        Communication between ranks.  The rank with the fewest triplets sets the number of batches
-        that all ranks use of a bag.
+        Communication between ranks.  All ranks use the same number of batches of a bag: the number
+        that the rank with the fewest triplets can fill.
     bag
         Number of images in a bag on this rank, a multiple of ``batch_size``.
     batch_size
         Images per batch, a multiple of 3.
     alpha, angular
-        A semi-hard negative is farther from the anchor than the positive, by less than alpha.
-        Distances are squared Euclidean, or angles in radians if angular.
+        A semi-hard negative is farther from the anchor than the positive, by less than ``alpha``.
+        Distances are angles in radians if ``angular`` is True, else squared Euclidean distances.
     seed
-        Seed of the random choices, together with the position and the rank.
+        Seed of the run.  Random choices depend on the seed, the position of the bag and the rank.
     start
-        Position of the loader's first image.
+        Position of the loader's first image, as a pair (epoch, images consumed in this epoch).
     say
-        Function that logs a line.
+        Function that writes one line to the log.
 
     Notes
     -----
-    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2.  The bag comes from InsightFace.
+    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2.  Bags are those of InsightFace.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Bags:
         self._alpha, self._angular = alpha, angular
         self._start = start
         self._images: mx.nd.NDArray | None = None
-        self._template: Any = None  # batch of the loader without its arrays
+        self._template: Any = None  # batch of the loader with image and label set to None
         self._labels = np.empty(0)
         self._batches = self._endless()
 
@@ -86,14 +87,15 @@ class Bags:
         return self
 
     def __next__(self) -> Any:
-        """Return the next batch; wait for the other ranks between bags.
+        """Return the next batch of triplets; wait for the other ranks before each new bag.
 
         Raises
         ------
         ValueError
-            If an image is damaged on this rank, or if bags contain too few triplets.
+            If this rank reads a damaged image, or if MAX_EMPTY_BAGS consecutive bags contain too
+            few triplets for a batch.
         FloatingPointError
-            If the embeddings are not finite.
+            If an embedding is NaN or infinite.
         """
         return next(self._batches)
 
@@ -101,7 +103,8 @@ class Bags:
         empty = 0
         while True:
             triplets, end, trouble = self._next_bag()
-            # Horovod: a rank with an error takes part and reports -1 to the other ranks.
+            # Horovod: a rank with an error also takes part in this gather, because the other ranks
+            # wait for all ranks.  Instead of a number of batches it sends -1.
             batches = -1 if trouble else len(triplets) * 3 // self._batch_size
             steps = int(self._comm.gather(np.array([[batches]])).min())
             if trouble:
@@ -112,15 +115,16 @@ class Bags:
                 empty = 0
                 self._say(
                     f"bag at epoch {self._start[0]}, image {self._start[1]}: {len(triplets)} "
-                    f"triplets of {self._bag} images, {steps} steps"
+                    f"triplets found in {self._bag} images, used in {steps} steps"
                 )
             else:
                 empty += 1
             if empty == MAX_EMPTY_BAGS:
                 raise ValueError(
-                    f"data.bag: {empty} bags in a row gave too few triplets for a batch, got "
-                    f"{len(triplets)} of {self._bag} images; no negatives are left within "
-                    f"head.margin={self._alpha:g}: increase it or data.bag, or end the training"
+                    f"data.bag: {empty} consecutive bags have too few triplets for a batch, got "
+                    f"{len(triplets)} triplets from the {self._bag} images of the last bag; almost "
+                    f"no negatives are within head.margin={self._alpha:g}: increase head.margin or "
+                    "data.bag, or end the training"
                 )
             third = self._batch_size // 3
             for step in range(steps):
@@ -129,7 +133,11 @@ class Bags:
             self._start = end
 
     def _next_bag(self) -> tuple[np.ndarray, Any, Exception | None]:
-        """Return triplets (T, 3), the position after the bag, and this rank's error, if any."""
+        """Fill and mine the next bag; return its triplets, the position after it, and an error.
+
+        The triplets are (T, 3), rows of image numbers (anchor, positive, negative).  The error is
+        this rank's exception, or None.
+        """
         try:
             embedding, end = self._fill()
             generator = np.random.default_rng([self._seed, *self._start, self._comm.rank])
@@ -139,7 +147,10 @@ class Bags:
             return np.empty((0, 3), np.int64), self._start, error
 
     def _fill(self) -> tuple[np.ndarray, Any]:
-        """Fill the bag with new images; return their embeddings (n, E) and the next position."""
+        """Fill the bag with the next n images of the loader and embed them.
+
+        Returns the embeddings, (n, E) with rows of norm 1, and the position after the last image.
+        """
         labels, embeddings = [], []
         for first in range(0, self._bag, self._batch_size):
             batch = next(self._loader)
@@ -147,7 +158,7 @@ class Bags:
                 shape = (self._bag, *batch.image.shape[1:])
                 self._images = mx.nd.empty(shape, ctx=batch.image.context)
             self._images[first : first + self._batch_size] = batch.image
-            # Sync: the next forward pass overwrites the output of the net.
+            # Sync: copy the output now, because the next forward pass of the net overwrites it.
             embeddings.append(self._net(batch.image).asnumpy())
             labels.append(batch.label.asnumpy())
         self._labels = np.concatenate(labels)
@@ -166,9 +177,10 @@ class Bags:
         return self._template._replace(image=image, label=label, after=after)
 
     def _repeat_images(self) -> Iterator[Any]:
-        """Yield the first images without communication, because another rank has failed.
+        """Yield a batch of the bag's first images endlessly, because another rank has failed.
 
-        All ranks leave at the next exchange of the training loop.
+        This generator does not communicate.  All ranks exit at the next exchange of errors in the
+        training loop.
         """
         while True:
             yield self._batch(np.arange(self._batch_size), self._start)
@@ -181,20 +193,22 @@ def choose_triplets(
     angular: bool,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Return (anchor, positive, negative) for each pair of images of one person: int64 (T, 3).
+    """Choose one semi-hard negative for each pair of images of one person.
 
-    The anchor is the first image of the pair.  The negative is drawn uniformly from the images with
-    d(a, p) < d(a, n) < d(a, p) + alpha.  A pair without such images is skipped.
+    The first image of the pair is the anchor a, the second is the positive p.  The negative n is
+    drawn uniformly from the images of other classes with d(a, p) < d(a, n) < d(a, p) + alpha.  A
+    pair without such images is skipped.  Returns T triplets as int64 (T, 3): rows of image numbers
+    (anchor, positive, negative).
 
     Parameters
     ----------
     embedding
-        (n, E), rows of norm 1.
+        Embeddings of n images, (n, E), with rows of norm 1.
     label
-        (n,), class of each image.
+        Class of each image, (n,).
     alpha, angular
-        Width of the range of distances; whether distances are angles in radians or squared
-        Euclidean.
+        Width ``alpha`` of the allowed range of d(a, n).  Distances d are angles in radians if
+        ``angular`` is True, else squared Euclidean distances.
     generator
         Source of the random choices.
     """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Save and load checkpoints; a resumed run computes the same numbers bit by bit.
+"""Save and load checkpoints; a resumed run computes bitwise the same numbers as without a stop.
 
-``step-<8 digits>/`` holds net.params, head.params and momentum.params (MXNet arrays by parameter
-name), state.json (position, counts, net configuration) and manifest.json (size and SHA-256 of the
-other files, written last).  The folder gets its name after all files are on disk.  No file is a
-pickle.
+A checkpoint is a folder ``step-<8 digits>/``.  It holds net.params, head.params and momentum.params
+(MXNet arrays by parameter name), state.json (position, counts, net configuration) and manifest.json
+(size and SHA-256 of the other files, written last).  The folder gets its final name after all files
+are on disk.  No file is a pickle.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Verified checkpoint on disk.
+    """Checkpoint on disk whose files match its manifest.
 
-    ``state`` is the argument of ``save_checkpoint``.  ``damaged`` holds one message for each newer,
-    damaged checkpoint that was skipped.
+    ``state`` is the content of state.json, as passed to ``save_checkpoint``.  ``damaged`` holds one
+    message for each newer checkpoint that was skipped because it is damaged.
     """
 
     folder: Path
@@ -63,48 +63,53 @@ class Checkpoint:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Net configuration: ``{"net": {"name", ...}, "image_size": [H, W], "mean", "std"}``."""
+        """Configuration of the net and its images.
+
+        A dict with the keys "net" (arguments of ``build_net``), "image_size" ([height, width] in
+        pixels), "mean" and "std".
+        """
         return self.state["meta"]
 
     @property
     def mean(self) -> float:
-        """Mean that training subtracted from the pixels; the default if the checkpoint has none."""
+        """Mean that training subtracted from pixels; normalization.MEAN if not saved."""
         return self.meta.get("mean", normalization.MEAN)
 
     @property
     def std(self) -> float:
-        """Divisor of the pixels in training; the default if the checkpoint has none."""
+        """Number by which training divided the pixels; normalization.STD if not saved."""
         return self.meta.get("std", normalization.STD)
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(Height, width) in pixels of the training images."""
+        """Size of the training images in pixels, as (height, width)."""
         height, width = self.meta["image_size"]
         return height, width
 
     def require_image_size(self, found: tuple[int, int]) -> None:
-        """Raise CheckpointError if images have another (height, width) than those of the net."""
+        """Raise CheckpointError if ``found`` (height, width) is not the image size of the net."""
         if found != self.image_size:
             own, other = ("{}x{}".format(*size) for size in (self.image_size, found))
             raise CheckpointError(
-                f"{self.folder}: its net takes images of {own} pixels, got records of {other}; "
-                f"align the records to {own}, or use a checkpoint trained at {other}"
+                f"{self.folder}: the net takes images of {own} pixels (height x width), got "
+                f"records with images of {other}; align the images to {own}, or use a checkpoint "
+                f"that was trained on images of {other}"
             )
 
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Load the weights of the net; raise CheckpointError if names or shapes differ."""
+        """Load the saved weights of ``net``; raise CheckpointError if a name or shape differs."""
         load_parameters(self.folder / "net.params", net, ctx, "net")
 
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Load the weights of the head; raise CheckpointError if names or shapes differ."""
+        """Load the saved weights of ``head``; raise CheckpointError if a name or shape differs."""
         load_parameters(self.folder / "head.params", head, ctx, "head")
 
     def load_matching_parameters(
         self, head: gluon.Block, ctx: mx.Context | None = None
     ) -> list[str]:
-        """Load the head parameters with equal name and shape into another head.
+        """Load into ``head`` those saved head parameters that match in name and shape.
 
-        Another loss can thus start from the saved class centres.
+        So training with a different loss can start from the saved class centres.
 
         Outputs
         -------
@@ -118,7 +123,7 @@ class Checkpoint:
         return names
 
     def load_momentum(self, model: Model) -> None:
-        """Load the momentum of the optimizer by parameter name."""
+        """Load the saved momentum of each parameter into the trainer and the head of ``model``."""
         saved = _read_arrays(self.folder / "momentum.params")
         indices = {id(p): i for i, p in enumerate(model.trainer._params)}
         updater = model.trainer._updaters[0]
@@ -136,13 +141,15 @@ class Checkpoint:
 def save_checkpoint(
     parent: Path, step: int, model: Model, *, state: Mapping[str, Any], keep: int
 ) -> Path:
-    """Write ``parent/step-<8 digits>`` and remove all but the newest ``keep`` checkpoints.
+    """Write the checkpoint ``parent/step-<8 digits>``; keep only the newest ``keep`` checkpoints.
+
+    ``state`` becomes the content of state.json.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be written, for example to a full disk.  Earlier checkpoints are
-        unchanged.
+        If the checkpoint cannot be written, for example because the disk is full.  The earlier
+        checkpoints then stay unchanged.
     """
     folder = parent / f"step-{step:08d}"
     aside = parent / f"{files.ASIDE_PREFIX}{folder.name}"
@@ -186,12 +193,12 @@ def _last_whole(parent: Path) -> str:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Verify a checkpoint folder against its manifest and return the checkpoint.
 
-    For a run folder or its ``checkpoints``, return the newest valid checkpoint.
+    If ``folder`` is a run folder or its folder ``checkpoints``, open the newest valid checkpoint.
 
     Raises
     ------
     CheckpointError
-        If there is no checkpoint, or if a file of it is missing, changed or unreadable.
+        If no checkpoint is found, or if a file of the checkpoint is missing, changed or unreadable.
     """
     folder = Path(folder)
     if re.fullmatch(r"step-\d{8,}", folder.name) and folder.is_dir():
@@ -200,57 +207,60 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         newest = latest_checkpoint(parent)
         if newest:
             return newest
-    if (folder / files.MANIFEST).is_file():  # a renamed checkpoint folder
+    if (folder / files.MANIFEST).is_file():  # a checkpoint folder that the user has renamed
         return Checkpoint(folder, files.verify(folder))
     raise CheckpointError(
-        f"{folder}: no checkpoint there, got no {files.MANIFEST} and no step-* folder with one; "
-        "pass a run folder or one of its checkpoints/step-*"
+        f"{folder}: no checkpoint found, got no {files.MANIFEST} and no step-* folder with a "
+        f"{files.MANIFEST}; pass a run folder, or a folder checkpoints/step-* of a run"
     )
 
 
 def latest_checkpoint(parent: Path) -> Checkpoint | None:
-    """Return the newest valid checkpoint of a folder, None if the folder has no checkpoint.
+    """Return the newest valid checkpoint in ``parent``, or None if ``parent`` has no checkpoint.
 
     Raises
     ------
     DamagedCheckpoint
-        If the folder has checkpoints and all of them are damaged.
+        If ``parent`` has checkpoints and all of them are damaged.
     UnreadableCheckpoint
-        If reading a checkpoint fails.
+        If reading a checkpoint fails; the checkpoint may be valid.
     """
     found = files.find_newest(parent)
     if found.folder:
         return Checkpoint(found.folder, found.state, found.damaged)
     if found.damaged:
         raise DamagedCheckpoint(
-            f"{parent}: no checkpoint is valid, got {len(found.damaged)} damaged; the newest: "
-            f"{found.damaged[0]}",
-            cure="restore one from a backup",
+            f"{parent}: no checkpoint is valid, got {len(found.damaged)} damaged checkpoints, of "
+            f"which the newest is {found.damaged[0]}",
+            cure="restore a checkpoint from a backup",
         )
     return None
 
 
 def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what: str) -> None:
-    """Load saved arrays into a block; raise CheckpointError if names or shapes differ."""
+    """Load the arrays in a file into a block; raise CheckpointError if a name or shape differs.
+
+    ``what`` names the block in messages: "net" or "head".
+    """
     saved = _read_arrays(path)
     expected = _shapes(block)
     for name in sorted({*saved, *expected}):
         if name not in saved:
-            raise CheckpointError(f"{path}: belongs to another {what}, got no {name!r}; {_CURE}")
+            raise CheckpointError(f"{path}: does not fit this {what}, got no {name!r}; {_CURE}")
         if name not in expected:
             raise CheckpointError(
-                f"{path}: belongs to another {what}, got {name!r}, which this {what} lacks; {_CURE}"
+                f"{path}: does not fit this {what}, got {name!r}, which this {what} lacks; {_CURE}"
             )
         if saved[name].shape != expected[name]:
             raise CheckpointError(
-                f"{path}: belongs to another {what}, {name!r} has shape {expected[name]} here, got "
-                f"{saved[name].shape}; {_CURE}"
+                f"{path}: does not fit this {what}, whose {name!r} has shape {expected[name]}, got "
+                f"shape {saved[name].shape}; {_CURE}"
             )
     for name, parameter in block._collect_params_with_prefix().items():
         parameter._load_init(saved[name], ctx or mx.cpu())
 
 
-_CURE = "use the configuration of the checkpoint"
+_CURE = "use the configuration with which the checkpoint was trained"
 
 
 def _shapes(block: gluon.Block) -> dict[str, tuple[int, ...]]:
@@ -269,22 +279,28 @@ def _momentum(model: Model) -> dict[str, mx.nd.NDArray]:
 
 
 def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
-    """Return the momentum of a head that updates its own class centres."""
+    """Return the momentum of a head that updates its own class centres, by ``head.<name>``.
+
+    The dict is empty for a head that the trainer updates.
+    """
     return {f"head.{name}": array for name, array in getattr(head, "momentum", {}).items()}
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-    # The file would store the device of each array, and MXNet would load the array to that GPU even
-    # in a run on the CPU.
+    # Copy to the CPU first: MXNet stores the device of each array in the file, and would load an
+    # array from a GPU onto the GPU again, even in a run on the CPU.
     arrays = {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}
     try:
         mx.nd.save(str(path), arrays)
     except mx.base.MXNetError as error:
         if "Write incomplete" in str(error):
-            raise OSError(28, "No space left on device (or a limit on the size of files)") from None
+            raise OSError(
+                28, "No space left on device (or the limit on file sizes is reached)"
+            ) from None
         raise
     files.flush(path)
-    # MXNet does not report an error if the last part of a file does not fit on the disk.
+    # Read the file back and compare: MXNet reports no error if the last part of a file does not fit
+    # on the disk.
     try:
         back = mx.nd.load(str(path)) if arrays else {}
     except mx.base.MXNetError:
@@ -301,6 +317,6 @@ def _read_arrays(path: Path) -> dict[str, mx.nd.NDArray]:
         loaded = mx.nd.load(str(path))
     except mx.base.MXNetError as error:
         raise CheckpointError(
-            f"{path}: cannot be read as MXNet arrays, got {one_line(error)}"
+            f"{path}: cannot be read as MXNet arrays, got {one_line(error)}; use another checkpoint"
         ) from None
     return loaded if isinstance(loaded, dict) else {}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint folders on disk: verify them, find the newest, remove old ones.
+"""Checkpoint folders on disk: verify them, find the newest one, remove old ones.
 
 A folder ``step-<8 digits>`` is a valid checkpoint only if every file has the size and the SHA-256
-of its manifest.json.  A missing folder, a damaged one and a read error have different effects.
-Without a folder a new run starts.  A damaged folder is reported and an older one is used.  A read
-error ends the run, because the checkpoint may be valid.
+that the folder's manifest.json states.  If no checkpoint folder exists, training starts from step
+0.  If a checkpoint folder is damaged, training reports the damage and uses an older checkpoint.  If
+a checkpoint folder cannot be read, the run ends, because the checkpoint may be valid.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be written, read or loaded into this net."""
+    """A checkpoint cannot be written, read, or loaded into the net or the head."""
 
 
 class DamagedCheckpoint(CheckpointError):
     """A file of a checkpoint is missing or has changed.
 
-    The message is ``fault``, what is wrong, and ``cure``, what to do.
+    The message joins ``fault``, which says what is wrong, and ``cure``, which says what to do.
     """
 
     def __init__(self, fault: str, cure: str = "use another checkpoint"):
@@ -52,7 +52,7 @@ class NewestCheckpoint:
     """Newest valid checkpoint of a folder of checkpoints.
 
     ``folder`` is None if there is no valid checkpoint.  ``state`` is the content of state.json.
-    ``damaged`` holds one message for each damaged checkpoint that is newer.
+    ``damaged`` holds one message for each damaged checkpoint that is newer than ``folder``.
     """
 
     folder: Path | None
@@ -61,12 +61,14 @@ class NewestCheckpoint:
 
 
 def step_folders(parent: Path) -> list[Path]:
-    """Return the folders ``step-<8 digits>`` of a parent, sorted by step.
+    """Return the checkpoint folders ``step-<8 digits>`` in ``parent``, sorted by step.
+
+    The list is empty if ``parent`` does not exist.
 
     Raises
     ------
     UnreadableCheckpoint
-        If the parent exists and cannot be listed.
+        If ``parent`` exists and cannot be listed.
     """
     try:
         names = os.listdir(parent)
@@ -84,7 +86,7 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises
     ------
     DamagedCheckpoint
-        If a file is missing or has changed.
+        If a file of the checkpoint is missing, or has changed since the checkpoint was saved.
     UnreadableCheckpoint
         If reading a file fails.
     """
@@ -102,8 +104,8 @@ def verify(folder: Path) -> dict[str, Any]:
     for name, expected in files.items():
         if fingerprint(folder / name) != expected:
             raise DamagedCheckpoint(
-                f"{folder / name}: has changed since it was saved, got another size or SHA-256 "
-                f"than in {MANIFEST}"
+                f"{folder / name}: has changed since it was saved, got a size or SHA-256 that "
+                f"differs from {MANIFEST}"
             )
     state: dict[str, Any] = json.loads(_read(folder / STATE))
     _verified[folder] = _identity(folder)
@@ -111,27 +113,27 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def find_newest(parent: Path) -> NewestCheckpoint:
-    """Return the newest valid checkpoint of a parent, with messages for newer, damaged ones.
+    """Find the newest valid checkpoint in ``parent``, and the damaged checkpoints that are newer.
 
     Raises
     ------
     UnreadableCheckpoint
-        If reading a checkpoint fails before a valid one is found.
+        If reading a checkpoint fails before a valid checkpoint is found.
     """
     damaged: list[str] = []
     for folder in reversed(step_folders(parent)):
         try:
             return NewestCheckpoint(folder, verify(folder), tuple(damaged))
         except DamagedCheckpoint as error:
-            if folder.exists():  # a running process may have removed it
+            if folder.exists():  # False if another process has just removed the folder
                 damaged.append(error.fault)
     return NewestCheckpoint(None, {}, tuple(damaged))
 
 
 def remove_old(parent: Path, keep: int) -> None:
-    """Remove the checkpoints that are older than the newest ``keep`` valid ones.
+    """Keep the newest ``keep`` valid checkpoints in ``parent``; remove all older checkpoints.
 
-    Damaged checkpoints do not count, so they never displace valid ones.
+    Damaged checkpoints do not count toward ``keep``, so they never displace valid checkpoints.
     """
     valid = 0
     for folder in reversed(step_folders(parent)):
@@ -142,9 +144,10 @@ def remove_old(parent: Path, keep: int) -> None:
 
 
 def remove_unfinished(parent: Path) -> None:
-    """Remove the incomplete checkpoints of a killed run.
+    """Remove the incomplete checkpoints that a killed process has written in ``parent``.
 
-    A checkpoint that the run was about to replace gets its name back.
+    If the process was killed while it replaced a complete checkpoint, that checkpoint is renamed
+    back to its ``step-<8 digits>``.
     """
     for aside in parent.glob(f"{ASIDE_PREFIX}*"):
         folder = parent / aside.name.removeprefix(_REPLACED_PREFIX)
@@ -155,15 +158,16 @@ def remove_unfinished(parent: Path) -> None:
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
-    """Rename a complete folder to its final name; replace an existing folder of that name."""
+    """Rename the complete checkpoint ``aside`` to ``folder``; replace ``folder`` if it exists."""
     replaced = folder.with_name(f"{_REPLACED_PREFIX}{folder.name}")
     shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():  # a resumed run saves the same step again
+    if folder.exists():  # a resumed run may save a step that was saved before
         os.rename(folder, replaced)
     os.rename(aside, folder)
     sync_folder(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
-    _verified[folder] = _identity(folder)  # save_checkpoint has flushed and read its files
+    # The folder needs no verification: save_checkpoint has flushed and hashed all of its files.
+    _verified[folder] = _identity(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -199,8 +203,8 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-# Folders that this process has verified, with the identities of their files at that time.  Without
-# this cache, every call of remove_old would read all checkpoints.
+# Checkpoint folders that this process has verified, each with the result of _identity at that time.
+# Without this cache, every call of remove_old would read all files of all checkpoints.
 _verified: dict[Path, tuple[Any, ...]] = {}
 
 
@@ -210,11 +214,11 @@ def _is_valid(folder: Path) -> bool:
             verify(folder)
         return True
     except (CheckpointError, OSError):
-        return False  # remove_old does not count it
+        return False  # remove_old does not count a checkpoint that fails here
 
 
 def _identity(folder: Path) -> tuple[Any, ...]:
-    """Return inode, size and times of all files; they change when a file is written."""
+    """Return name, inode, size and times of all files in a folder, to detect later changes."""
     with os.scandir(folder) as entries:
         states = [(entry.name, entry.stat()) for entry in entries]
     return tuple(sorted((n, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in states))

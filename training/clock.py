@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the time in which the device is idle because the next batch is missing."""
+"""Measure how long the device is idle because it waits for the next batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import mxnet as mx
 class DeviceClock:
     """Clock that records when the device finishes each step.
 
-    The host runs ahead of the device, so a slow ``next(loader)`` costs nothing while the device
-    computes earlier steps.  Only the wait after the last step has finished is lost time.  A
-    separate thread waits for the device, so that the training thread does not block.
+    The host issues steps before the device computes them, so a slow ``next(loader)`` costs nothing
+    while the device computes earlier steps.  Time is lost only after the device has finished the
+    last issued step.  A separate thread waits for the device, so that the training thread does not
+    block.
     """
 
     def __init__(self) -> None:
@@ -29,8 +30,8 @@ class DeviceClock:
 
     def step(self, weight: mx.nd.NDArray) -> None:
         """Record that a step has been issued; ``weight`` is the last array that the step writes."""
-        # A copy of one number is ready when the update is.  The weight itself would be busy again
-        # with the next step.
+        # Wait for a copy of one number of the weight: the copy is ready when this step has updated
+        # the weight.  A wait for the weight itself could also include the update of the next step.
         marker = mx.nd.slice_axis(weight.reshape((-1,)), axis=0, begin=0, end=1)
         with self._lock:
             self._issued_steps += 1
@@ -44,16 +45,16 @@ class DeviceClock:
             return max(0.0, end - max(start, self._finished_at))
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread that waits for the device."""
         self._steps.put(None)
         self._thread.join()
 
     def _record_ends(self) -> None:
         while (marker := self._steps.get()) is not None:
             try:
-                marker.wait_to_read()  # Sync: only this thread waits
+                marker.wait_to_read()  # Sync: blocks this thread, not the training thread
             except mx.base.MXNetError:
-                return  # the training thread raises the same error
+                return  # the training thread also gets and raises this error
             with self._lock:
                 self._finished_steps += 1
                 self._finished_at = time.perf_counter()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Consensus of the ranks: they exchange errors and stop requests, and leave at the same step.
+"""Consensus of the ranks: exchange errors and stop requests, so that all exit at the same step.
 
-A rank with an error takes part in every collective until the next exchange.  There all ranks
-receive the error and raise the same exception.
+A rank with an error still takes part in every collective operation until the next exchange.  In the
+exchange all ranks receive the error, and all ranks raise the same exception.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from launch.ranks.comm import Comm
 
 GRACE_S = 4.0
-"""Time limit of a checkpoint after SIGTERM; horovodrun kills the ranks after 5 s."""
+"""Seconds after SIGTERM in which a checkpoint must be saved; horovodrun kills ranks after 5 s."""
 
 
 class Kind(str, Enum):
-    """Kinds of trouble."""
+    """Kinds of errors that end a run."""
 
     DATA = "data"
     """A batch cannot be read."""
@@ -39,7 +39,11 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True)
 class Trouble:
-    """Error of one rank that ends the run; ``step`` is the first step with a non-finite value."""
+    """Error of one rank that ends the run.
+
+    ``text`` is the message.  ``step`` is the first step with a non-finite value, or 0 for errors of
+    data and disk.
+    """
 
     kind: Kind
     text: str
@@ -58,18 +62,18 @@ class Consensus:
     def __init__(self, comm: Comm, saved_step: int | None = None):
         self._comm = comm
         self.saved_step = saved_step
-        """Step of the last checkpoint, for messages."""
+        """Step of the last saved checkpoint, None before the first one; messages name this step."""
         self.trouble: Trouble | None = None
-        """Error of this rank; the next exchange sends it to the other ranks."""
+        """Error of this rank, or None; the next exchange sends the error to the other ranks."""
         self.stop_agreed = False
-        """True if the last exchange found a rank with a stop request."""
+        """True if at the last exchange at least one rank had a stop request."""
         self._requested_at: float | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Treat SIGTERM, SIGINT and SIGHUP as stop requests in a with block."""
+        """Treat the signals SIGTERM, SIGINT and SIGHUP as stop requests during a with block."""
         numbers = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores SIGHUP
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup SIGHUP stays ignored
             numbers.append(signal.SIGHUP)
         handlers = {number: signal.signal(number, self.ask_stop) for number in numbers}
         try:
@@ -79,23 +83,23 @@ class Consensus:
                 signal.signal(number, handler)
 
     def ask_stop(self, number: int, frame: Any) -> None:
-        """Record a stop request; this is a signal handler."""
-        if self._requested_at is None:  # the grace period starts at the first request
+        """Handle a signal: record a stop request and the time of the first one."""
+        if self._requested_at is None:  # the grace period starts at the first signal
             self._requested_at = time.perf_counter()
 
     def report(self, trouble: Trouble) -> None:
-        """Record the first error of this rank."""
+        """Record an error of this rank, unless an earlier error is recorded."""
         if self.trouble is None:
             self.trouble = trouble
 
     def exchange(self, **numbers: float) -> dict[str, np.ndarray]:
         """Exchange named numbers, errors and stop requests with all ranks.
 
-        All ranks pass the same names.
+        All ranks call this method together and pass the same names.
 
         Outputs
         -------
-        For each name the numbers of all ranks, (ranks,) float64.
+        Dict from each name to the numbers of all ranks, float64 (ranks,), rank 0 first.
 
         Raises
         ------
@@ -111,7 +115,7 @@ class Consensus:
         return dict(zip(numbers, columns, strict=True))
 
     def settle(self, trouble: Trouble | None) -> None:
-        """Raise TrainingError on all ranks if any rank passes an error."""
+        """Exchange errors; raise TrainingError on all ranks if any rank passes an error."""
         found = self._comm.gather_json(trouble and asdict(trouble))
         troubles = [
             (rank, Trouble(**{**fields, "kind": Kind(fields["kind"])}))
@@ -122,10 +126,10 @@ class Consensus:
             self.leave(troubles)
 
     def leave(self, troubles: list[tuple[int, Trouble]]) -> NoReturn:
-        """Raise TrainingError for one of (rank, trouble).
+        """Raise TrainingError for one of several errors, given as pairs (rank, trouble).
 
-        Errors of data and disk come before non-finite values, because the user can repair them.
-        Among equals the earliest step comes first, then the lowest rank.
+        Errors of data and disk have priority over non-finite values, because the user can repair
+        them.  Among errors of equal priority, the earliest step wins, then the lowest rank.
         """
         rank, first = min(troubles, key=lambda t: (t[1].kind is Kind.NOT_FINITE, t[1].step))
         where = f"rank {rank}: " if self._comm.size > 1 else ""
@@ -139,22 +143,22 @@ class Consensus:
         )
 
     def stop(self, step: int, step_seconds: float, save: Callable[[], None]) -> NoReturn:
-        """Save a checkpoint if the grace period allows it, and raise Stopped.
+        """Save a checkpoint if the grace period leaves enough time; then raise Stopped.
 
         Parameters
         ----------
         step, step_seconds
-            Number of finished steps, and seconds per step.
+            Number of finished steps, and duration of one step in seconds.
         save
-            Function that all ranks call to save a checkpoint; it sets ``saved_step``.
+            Function that saves a checkpoint and sets ``saved_step``; all ranks call the function.
         """
         now = time.perf_counter()
         remaining = GRACE_S - (now - (now if self._requested_at is None else self._requested_at))
-        # Horovod: all ranks must make the same decision.
+        # Horovod: all ranks must decide alike whether they save.
         fits = self._comm.gather(np.array([[remaining]])).min() > max(1.0, 2 * step_seconds)
         if fits and self.saved_step != step:
             save()
         raise Stopped(
-            f"stopped at step {step}, saved at step {self.saved_step or 0}; the same command "
-            "resumes from there"
+            f"stopped at step {step}, saved at step {self.saved_step or 0} (0: no checkpoint); the "
+            "same command resumes from the saved step"
         )

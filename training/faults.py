@@ -7,7 +7,10 @@ from launch.ranks.agreement import Leaving
 
 
 class TrainingError(Leaving):
-    """Training cannot continue; ``usage`` marks errors of the data or the disk (exit code 2)."""
+    """Training cannot continue.
+
+    The exit code is 2 if ``usage`` is True, for errors of the data or the disk, else 1.
+    """
 
     def __init__(self, text: str, usage: bool = False):
         super().__init__(text)
@@ -22,9 +25,9 @@ class Stopped(Leaving):
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error as one line.
+    """Return the message of an error as one line, without the traceback or stack trace in it.
 
-    MXNet's messages begin with a traceback; DALI's messages end with a stack trace.
+    MXNet's messages begin with a traceback.  DALI's messages end with a stack trace.
     """
     lines = [line.strip() for line in str(error).partition("Stacktrace (")[0].splitlines()]
     lines = [line for line in lines if line]

@@ -14,20 +14,21 @@ from atomic_write import atomic_write
 
 
 class RunLog:
-    """Log of rank 0; on other ranks the methods do nothing.
+    """Log of a run; only rank 0 writes, and on other ranks the methods write nothing.
 
     Parameters
     ----------
     folder
         The run folder; None on ranks other than 0.
     step
-        Step that the run resumes from; later lines of metrics.jsonl are removed.
+        Step that the run resumes from, 0 for a new run.  The lines of metrics.jsonl about later
+        steps are removed.
     """
 
     def __init__(self, folder: Path | None, step: int = 0):
         self._folder = folder
         self.notices: list[str] = []
-        """Lines that ``notice`` has printed."""
+        """Lines that were passed to ``notice``."""
         if folder is None:
             return
         self._path = folder / "metrics.jsonl"
@@ -36,22 +37,22 @@ class RunLog:
         self._board = _Board(folder / "tensorboard", step)
 
     def say(self, text: str) -> None:
-        """Print one line."""
+        """Print one line on stdout."""
         if self._folder is not None:
             print(text, flush=True)
 
     def notice(self, text: str) -> None:
-        """Print one line and add it to ``notices``, which go into summary.json."""
+        """Print one line on stdout and add it to ``notices``, which summary.json repeats."""
         self.notices.append(text)
         self.say(text)
 
     def metrics(self, values: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl and its numbers to the TensorBoard events.
+        """Append ``values`` to metrics.jsonl as one line, and to the TensorBoard events.
 
         Raises
         ------
         OSError
-            If the line cannot be written, for example to a full disk.
+            If the line cannot be written, for example because the disk is full.
         """
         if self._folder is None:
             return
@@ -60,23 +61,23 @@ class RunLog:
         self._board.write(values)
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Write summary.json."""
+        """Write ``values`` to summary.json."""
         if self._folder is not None:
             with atomic_write(self._folder / "summary.json", "w") as file:
                 file.write(json.dumps(values, indent=1) + "\n")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close metrics.jsonl and the TensorBoard event file."""
         if self._folder is not None:
             self._file.close()
             self._board.close()
 
 
 class _Board:
-    """TensorBoard event file that the calling thread writes.
+    """TensorBoard event file, written in the calling thread.
 
-    The SummaryWriter of tensorboardX writes in a thread of its own.  A full disk ends that thread;
-    then its queue fills up and the caller blocks forever.
+    The SummaryWriter of tensorboardX writes in a separate thread instead.  A full disk ends that
+    thread.  Then the queue of events fills up, and the caller blocks forever.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -85,7 +86,7 @@ class _Board:
 
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
-        # TensorBoard hides the events of later steps that a killed run has written.
+        # This event makes TensorBoard hide the later steps that the run logged before a kill.
         start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         self._writer.write_event(start)
 
@@ -105,7 +106,7 @@ class _Board:
 
 
 def progress_line(values: Mapping[str, Any], end_steps: int) -> str:
-    """Format the stdout line of one log interval."""
+    """Return the line that reports one log interval on stdout."""
     seconds = values["eta_s"]
     eta = f"{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     return (
@@ -117,7 +118,7 @@ def progress_line(values: Mapping[str, Any], end_steps: int) -> str:
 
 
 def verification_line(name: str, result: Mapping[str, Any]) -> str:
-    """Format the stdout line of one verification set."""
+    """Return the line that reports the result of one verification set on stdout."""
     tar = result["tar_at_far_1e-3"]
     return (
         f"verify {name}: accuracy {result['accuracy']:.4f} +- {result['accuracy_std']:.4f}  "
@@ -127,10 +128,10 @@ def verification_line(name: str, result: Mapping[str, Any]) -> str:
 
 
 def _remove_lines_after(path: Path, step: int) -> None:
-    """Remove the lines after a step, because the resumed run logs these steps again.
+    """Remove the lines of metrics.jsonl after ``step``: a resumed run logs those steps again.
 
-    A kill may have truncated the last line; it is removed if it is damaged.  Damaged lines before
-    it stay.
+    A damaged last line, which a kill may have truncated, is removed too.  Damaged lines before the
+    last line stay.
     """
     if not path.exists():
         return

@@ -4,7 +4,7 @@
 The host runs at most two steps ahead of the device.  Losses stay on the device; the host reads them
 every ``log_every`` steps.  At these steps the ranks also exchange errors and stop requests
 (training/consensus.py): a damaged image, a non-finite loss, a full disk, SIGTERM.  Until then a
-rank with an error trains on its last good batch, so that no other rank waits in a collective.
+rank with an error repeats its last good batch, so that no other rank waits forever in a collective.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Verify = Callable[[], Mapping[str, Mapping[str, Any]]]
 class Cadence:
     """Numbers of steps between log lines, checkpoints and verifications.
 
-    ``verify_every=0`` verifies only at the end.
+    With ``verify_every=0`` the run verifies only at its end.
     """
 
     log_every: int = 20
@@ -49,7 +49,8 @@ class Totals:
     """Totals of this process since the run started or resumed.
 
     ``images`` counts the images of all ranks, ``seconds`` the training time, and ``idle_seconds``
-    the time in which the device waited for data.
+    the time in which the device waited for data.  ``final_loss`` is the mean loss in the last log
+    line, None before the first log line.
     """
 
     images: int = 0
@@ -70,7 +71,7 @@ class Totals:
 
 @dataclass
 class _Interval:
-    """Losses, cosines and times in seconds since the last log line."""
+    """Losses and cosines of the steps since the last log line, and times in seconds."""
 
     start_time: float = field(default_factory=lambda: time.perf_counter())
     losses: list[mx.nd.NDArray] = field(default_factory=list)
@@ -80,7 +81,7 @@ class _Interval:
 
 
 class Loop:
-    """Training loop from ``run.progress`` to ``run.end_images``.
+    """Training loop that starts at ``run.progress`` and ends after ``run.end_images`` images.
 
     Parameters
     ----------
@@ -89,11 +90,13 @@ class Loop:
     loader
         Iterator of batches with ``image``, ``label`` and ``after`` (see pipeline/loader.py).
     run
-        The loop updates ``run.progress`` in place.
+        Constants and progress of the run; the loop updates ``run.progress`` in place.
     save
-        Function that writes a checkpoint; only rank 0 calls it.  It raises ValueError on failure.
+        Function that writes a checkpoint and raises ValueError on failure.  Only rank 0 calls the
+        function.
     verify
-        Function that returns ``{set: result}``; all ranks call it.  None without verification sets.
+        Function that scores the net and returns ``{name of the set: result}``.  All ranks call the
+        function.  None if there are no verification sets.
     """
 
     def __init__(
@@ -123,31 +126,34 @@ class Loop:
 
     @property
     def epochs(self) -> int:
-        """Number of completed epochs."""
+        """Number of completed epochs.
+
+        The current epoch counts as completed if its remaining images do not fill a batch.
+        """
         remaining = self.loader.images_per_epoch - self.progress.consumed
         incomplete = self.progress.consumed > 0 and remaining < self._run.global_batch_size
         return self.progress.epoch + incomplete
 
     def run(self) -> None:
-        """Train to the end.
+        """Train and verify until the run ends.
 
         Raises
         ------
         TrainingError
-            If training cannot continue; on every rank at the same step, with the same message.
+            If training cannot continue.  All ranks raise it at the same step, with one message.
         Stopped
-            After a stop request to any rank; on every rank at the same step.
+            After a stop request to any rank.  All ranks raise it at the same step.
         """
         with self.consensus.listening(), closing(DeviceClock()) as clock:
             if self.progress.images < self._run.end_images:
                 self._train(clock)
-            elif self.verify is not None:  # the process was killed after the last checkpoint
+            elif self.verify is not None:  # a kill has prevented the final verification
                 self._verify(self.verify)
 
     def _train(self, clock: DeviceClock) -> None:
         progress, cadence = self.progress, self.cadence
         self._fetch(clock)
-        self.consensus.exchange()  # fails if a rank has no first batch
+        self.consensus.exchange()  # raises TrainingError if a rank has no first batch
         self._stop_if_agreed()
         self._interval = _Interval()
         last = False
@@ -169,7 +175,7 @@ class Loop:
             if verify:
                 self._verify(verify)
             self._interval.pause_seconds += time.perf_counter() - pause_start
-        self.consensus.exchange()  # errors since the last log line
+        self.consensus.exchange()  # raises TrainingError for errors since the last log line
 
     def _step(self, clock: DeviceClock) -> None:
         """Issue one step on the current batch; wait until at most two steps are in flight."""
@@ -197,7 +203,7 @@ class Loop:
             self._issued[0].wait_to_read()  # Sync: the host is at most two steps ahead
 
     def _fetch(self, clock: DeviceClock) -> None:
-        """Get the next batch; after an error keep the last good batch."""
+        """Get the next batch from the loader; on an error, record it and keep the last batch."""
         consensus, start = self.consensus, time.perf_counter()
         # Horovod: a rank with a full disk still calls the loader, because Bags exchanges data
         # between all ranks (training/bag.py).
@@ -206,7 +212,7 @@ class Loop:
                 self._batch = next(self.loader)
             except (ValueError, OSError) as error:
                 consensus.trouble = Trouble(Kind.DATA, str(error))
-            except RuntimeError as error:  # from DALI, MXNet or CUDA, maybe on one rank only
+            except RuntimeError as error:  # of DALI, MXNet or CUDA, maybe on one rank only
                 text = (
                     f"the loader failed, got {type(error).__name__}: {one_line(error)}; use a "
                     "smaller data.batch_size if memory is full, or data.decode=native, which "
@@ -218,9 +224,9 @@ class Loop:
         self._interval.idle_seconds += clock.idle_seconds(start, time.perf_counter())
 
     def _log(self) -> None:
-        """Read the losses, exchange them with the other ranks, write one log line."""
+        """Read the losses from the device, exchange them with the other ranks, write a log line."""
         interval, progress, run = self._interval, self.progress, self._run
-        # Sync: one copy for all losses since the last log line.
+        # Sync: the host copies all losses since the last log line at once.
         losses = mx.nd.concat(*interval.losses, dim=0).asnumpy()
         cosine = float(mx.nd.concat(*interval.cosines, dim=0).mean().asscalar())
         seconds = time.perf_counter() - interval.start_time - interval.pause_seconds
@@ -277,7 +283,7 @@ class Loop:
 
     def _average_statistics(self) -> None:
         """Average the running statistics of BatchNorm over the ranks."""
-        # Horovod: every rank has statistics of its own images.
+        # Horovod: each rank has computed these statistics from its own images only.
         self.comm.average(
             {
                 name: p.list_data()[0]
@@ -299,14 +305,14 @@ class Loop:
                 trouble = Trouble(Kind.DISK, str(error))
         self.consensus.settle(trouble)
         self.consensus.saved_step = step
-        # The state of MXNet's generator cannot be saved.  Every run therefore seeds it here from
-        # (seed, step, rank), so that a resumed run draws the same numbers.
+        # The state of MXNet's random generator cannot be saved.  Every run therefore seeds the
+        # generator after each checkpoint, so that a resumed run draws the same numbers.
         reseed(self._run.seed, step, self.comm.rank)
 
     def _verify(self, verify: Verify) -> None:
         try:
             self.verification = verify()
-        except ValueError as error:  # the same error on all ranks
+        except ValueError as error:  # all ranks raise an identical error
             raise TrainingError(f"verification: {error}", usage=True) from None
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
         for name, result in self.verification.items():

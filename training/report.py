@@ -25,17 +25,17 @@ def announce(
     data: Mapping[str, Any],
     notices: Sequence[str],
 ) -> None:
-    """Print the run folder, the ranks, the data and the non-empty notices.
+    """Print the first lines of a run: folder, ranks, data, resumed position and notices.
 
-    summary.json repeats the notices.
+    Empty notices are skipped.  summary.json repeats the printed notices.
     """
     log.say(f"run {run.folder}  " + "  ".join(f"{key} {value}" for key, value in ranks.items()))
     log.say("  ".join(f"{key} {value}" for key, value in data.items()))
     progress = run.progress
     if progress.step:
         log.say(
-            f"resumed at step {progress.step}, epoch {progress.epoch}, "
-            f"{progress.consumed} images into it"
+            f"resumed at step {progress.step}, epoch {progress.epoch}, after {progress.consumed} "
+            "images of this epoch"
         )
     for notice in filter(None, notices):
         log.notice(notice)
@@ -45,12 +45,13 @@ def announce(
 def reporting(log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str]) -> Iterator[None]:
     """Write summary.json after the with block, with status "finished", "stopped" or "failed".
 
-    All ranks enter it.  Other exceptions than TrainingError and Stopped write no file.
+    All ranks enter the with block.  If it raises an exception that is neither TrainingError nor
+    Stopped, no summary.json is written.
 
     Parameters
     ----------
     versions
-        Versions of the libraries, and choices such as the decoder.
+        Versions of the libraries, and choices of the run such as the decoder, for summary.json.
     """
     try:
         yield

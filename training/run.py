@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State of a run: folder, progress, end and schedules."""
+"""Constants and progress of a run: folder, position, end and schedules."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Position of a run; every checkpoint contains it.
+    """Position of a run, saved in every checkpoint.
 
-    ``images`` counts the images of all ranks since step 0, ``consumed`` those of the current epoch.
+    ``images`` counts the images of all ranks since step 0, ``consumed`` the images of all ranks in
+    the current epoch.
     """
 
     step: int = 0
@@ -30,31 +31,31 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Constants and progress of a run, the same on all ranks; the loop updates ``progress``."""
+    """Constants and progress of a run, equal on all ranks; the loop updates ``progress``."""
 
     folder: Path
-    """Run folder."""
+    """Folder of the run, for its checkpoints and logs."""
     checkpoint: Checkpoint | None = None
     """Checkpoint that the run resumes from; None for a new run."""
     progress: Progress
     seed: int
     global_batch_size: int
-    """Number of images of all ranks per step."""
+    """Number of images that all ranks together process per step."""
     epoch_images: int
     """Number of images per epoch when the run started, a multiple of its global batch size."""
     end_images: int
-    """Number of images of all ranks at the end of the run."""
+    """Number of images, counted over all ranks, after which the run ends."""
     lr: Callable[[int], float]
-    """Learning rate as a function of the images of all ranks so far."""
+    """Function that returns the learning rate after this number of images of all ranks."""
     margin: Callable[[int], float]
-    """Fraction of the margin as a function of the images of all ranks so far."""
+    """Function that returns the fraction of the margin after this number of images of all ranks."""
     clip_norm: float = 0.0
     """Upper bound of the global norm of the averaged gradients; 0 disables clipping."""
     notices: tuple[str, ...] = ()
-    """Lines for the log; empty on ranks other than 0."""
+    """Lines to print at the start of the run; empty on ranks other than 0."""
 
 
 def reseed(seed: int, step: int, rank: int) -> None:
-    """Seed MXNet's generator from the seed of the run, the step and the rank."""
+    """Seed MXNet's random generator from the seed of the run, the step and the rank."""
     words = np.random.SeedSequence([seed, step, rank]).generate_state(1)
     mx.random.seed(int(words[0]) & 0x7FFFFFFF)

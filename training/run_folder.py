@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose the folder of a run, and decide whether the run resumes or starts.
+"""Choose the folder of a run, and decide whether to resume a run or start a new one.
 
-Run folders are ``<dir>/<name>-001``, ``-002`` and so on.  An unfinished newest run resumes.
-After a finished run, a new run starts in the next folder.
+Run folders are ``<dir>/<name>-001``, ``<dir>/<name>-002`` and so on.  If the newest run is
+unfinished, it is resumed.  If the newest run is finished, a new run starts in the next folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NEW_RUN = "start a new run with run.resume=false"
 
 
 class RunFolderError(ValueError):
-    """A run folder cannot be used."""
+    """A run folder cannot be read or written, or its run does not fit this configuration."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RunFolder:
     """Checkpoint that the run resumes from; None for a new run."""
     lock: RunLock
     notices: tuple[str, ...] = ()
-    """Lines for the log."""
+    """Lines for the log, such as warnings about locks and damaged checkpoints."""
 
 
 def choose_run(
@@ -63,19 +63,20 @@ def choose_run(
     parent, name
         ``run.dir`` and ``run.name``.
     resume
-        False always starts a new run.
+        ``run.resume``; False always starts a new run.
     config
-        Resolved configuration.
+        Resolved configuration of this process.
     differences
-        Function that returns the differences between the saved configuration and this one.
+        Function that gets the saved configuration and ``config``, and returns one text per
+        difference.
     data
         Fingerprint of the training data; checkpoints store it under ``data``.
 
     Raises
     ------
     RunFolderError
-        If the folder cannot be read or written, if the unfinished run had another configuration or
-        other data, or if all of its checkpoints are damaged.
+        If the folder cannot be read or written, if the unfinished run has a different configuration
+        or different data, or if all checkpoints of the unfinished run are damaged.
     RunLocked
         If another process trains in the folder.
     """
@@ -84,7 +85,8 @@ def choose_run(
         newest = parent / f"{name}-{number:03d}"
         if number and resume and status(newest) != "finished":
             lock = _lock(newest)
-            if status(newest) != "finished":  # the former owner of the lock may have finished
+            # Check again: the run may have finished after the first check and before the lock.
+            if status(newest) != "finished":
                 return _resume(newest, lock, config, differences, data)
             lock.release()
             continue
@@ -112,26 +114,30 @@ def _resume(
     except CheckpointError as error:
         raise RunFolderError(f"{error}, or {_NEW_RUN}") from None
     if checkpoint is None:
-        # The run ended before its first checkpoint.
+        # The unfinished run has no checkpoint, so training starts from step 0 in its folder.
         return RunFolder(folder, None, lock, _notices(lock))
     changed = differences(_read_config(folder / "config.yaml"), config)
     if changed:
         raise RunFolderError(
-            f"{folder}: the unfinished run has another configuration ({'; '.join(changed)}); "
-            f"restore it, or {_NEW_RUN}"
+            f"{folder}: the unfinished run has a different configuration, got the changes "
+            f"({'; '.join(changed)}); restore the old values, or {_NEW_RUN}"
         )
     changed = _data_differences(checkpoint.state.get("data"), data)
     if changed:
         raise RunFolderError(
-            f"{folder}: the unfinished run was trained on other data ({'; '.join(changed)}); "
-            f"restore the data, or {_NEW_RUN} (train.pretrained={folder} keeps the weights)"
+            f"{folder}: the unfinished run was trained on different data, got the changes "
+            f"({'; '.join(changed)}); restore the data, or {_NEW_RUN} "
+            f"(train.pretrained={folder} keeps the weights)"
         )
     skipped = tuple(f"skipped a damaged checkpoint: {x}" for x in checkpoint.damaged)
     return RunFolder(folder, checkpoint, lock, _notices(lock) + skipped)
 
 
 def _data_differences(saved: Mapping[str, Any] | None, data: Mapping[str, Any] | None) -> list[str]:
-    """Return the differences between two fingerprints; none if a fingerprint is missing."""
+    """Return one text for each difference between two fingerprints of training data.
+
+    The list is empty if a fingerprint is missing.
+    """
     if saved is None or data is None:
         return []
     found = []
@@ -140,7 +146,7 @@ def _data_differences(saved: Mapping[str, Any] | None, data: Mapping[str, Any] |
         if old == new:
             continue
         if key.startswith("crc_"):
-            found.append(f"other {key.removeprefix('crc_')}")
+            found.append(f"different {key.removeprefix('crc_')}")
         else:
             found.append(f"{key}: {old} -> {new}")
     # If counts differ, checksums differ too: report only the counts.
@@ -148,7 +154,10 @@ def _data_differences(saved: Mapping[str, Any] | None, data: Mapping[str, Any] |
 
 
 def _newest_number(parent: Path, name: str) -> int:
-    """Return the highest run number of a name, 0 without runs; create the parent folder."""
+    """Return the highest number of the run folders of a name, or 0 if there are no run folders.
+
+    The folder ``parent`` is created if it does not exist.
+    """
     try:
         parent.mkdir(parents=True, exist_ok=True)
         found = os.listdir(parent)
@@ -177,7 +186,7 @@ def _unwritable(folder: Path, error: OSError) -> RunFolderError:
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-    """Write config.yaml: the resolved configuration, then versions and commit."""
+    """Write config.yaml: the resolved configuration, then ``notes`` (versions and commit)."""
     _write(folder, "config.yaml", yaml.safe_dump({**config, "notes": dict(notes)}, sort_keys=False))
 
 
@@ -187,9 +196,10 @@ def write_classes(folder: Path, files: Sequence[Path], origins: Any) -> None:
     Parameters
     ----------
     files
-        The .rec files.
+        The .rec files of the training data.
     origins
-        int64 (C, 2): index in ``files`` (-1 if the sets share their labels) and label in that file.
+        Origin of each of the C classes, int64 (C, 2): index of its file in ``files``, and its label
+        in this file.  The index is -1 if the sets share their labels.
     """
     record, label = origins.T.tolist()
     names = [str(file) for file in files]
@@ -205,7 +215,7 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 
 def status(folder: Path) -> str:
-    """Return the status in summary.json, "unfinished" without that file.
+    """Return the status of a run from its summary.json, "unfinished" if the file is missing.
 
     Raises
     ------
@@ -219,7 +229,7 @@ def status(folder: Path) -> str:
     try:
         return str(json.loads(text)["status"])
     except (ValueError, KeyError, TypeError):
-        raise _damaged(path, "remove it to resume the run") from None
+        raise _damaged(path, "remove the file to resume the run") from None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -227,7 +237,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     text = _read(path)
     if text is None:
         raise RunFolderError(
-            f"{path}: is missing, got checkpoints without it; restore it, or {_NEW_RUN}"
+            f"{path}: is missing, got checkpoints without this file; restore the file, or "
+            f"{_NEW_RUN}"
         )
     try:
         saved = yaml.safe_load(text)
@@ -236,7 +247,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(saved, dict) or not all(
         isinstance(section, dict) for section in saved.values()
     ):
-        raise _damaged(path, "restore it")
+        raise _damaged(path, "restore the file")
     saved.pop("notes", None)
     return saved
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lock a run folder, so that only one process trains in it; the kernel frees the lock."""
+"""Lock a run folder, so that only one process trains in it.
+
+The kernel releases the lock when the process exits, even after a kill.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +25,27 @@ class RunLocked(ValueError):
 
 
 class RunLock:
-    """Lock of a run folder; the process owns it until it exits or calls ``release``.
+    """Lock of a run folder; the process owns the lock until it exits or calls ``release``.
 
-    The lock is a POSIX lock (fcntl), not flock: forked worker processes do not inherit it, and NFS
-    shares it between hosts.
+    The lock is a POSIX lock (fcntl), not flock: forked worker processes do not inherit POSIX locks,
+    and NFS enforces POSIX locks across hosts.
 
     Parameters
     ----------
     folder
-        Run folder.
+        Run folder to lock.
 
     Raises
     ------
     RunLocked
-        If another process owns the lock; the message names its host and process.
+        If another process owns the lock; the message names the owner's host and process.
     OSError
         If the lock file cannot be created.
     """
 
     def __init__(self, folder: Path):
         self.notice = ""
-        """Line for the log if the file system has no locks, else empty."""
+        """Warning for the log if the file system does not support locks, else empty."""
         path = folder / FILE_NAME
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -53,15 +56,15 @@ class RunLock:
                 os.close(self._file)
                 raise RunLocked(
                     f"{folder}: another process trains in this run folder, got "
-                    f"{_describe(owner)}; wait for it, stop it, or start a new run with "
-                    "run.resume=false"
+                    f"{_describe(owner)}; wait for that process, stop that process, or start a new "
+                    "run with run.resume=false"
                 ) from None
             if error.errno not in _UNSUPPORTED_ERRNOS:
                 os.close(self._file)
                 raise
             self.notice = (
-                f"{folder}: the file system has no locks ({error.strerror}); do not start this run "
-                "twice at the same time"
+                f"{folder}: the file system does not support locks, got {error.strerror}; do not "
+                "start this run twice at the same time"
             )
         owner = {"host": socket.gethostname(), "process": os.getpid(), "since": int(time.time())}
         os.ftruncate(self._file, 0)
@@ -77,7 +80,7 @@ def _read_owner(file: int) -> dict[str, Any]:
         owner = json.loads(os.pread(file, 4096, 0))
         return owner if isinstance(owner, dict) else {}
     except ValueError:
-        return {}  # the owner has not written its name yet
+        return {}  # the owner has not written its host and process id yet
 
 
 def _describe(owner: dict[str, Any]) -> str:

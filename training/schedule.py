@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning rate and margin as pure functions of the number of images.
+"""Learning rate and margin fraction as pure functions of the number of images so far.
 
 Schedules count images instead of steps, so they do not depend on the batch size and the number of
 ranks.
@@ -28,21 +28,21 @@ def learning_rate(
     Parameters
     ----------
     images
-        Number of images of all ranks so far.
+        Number of images that all ranks together have processed so far.
     schedule
         "step", "cosine" or "polynomial".
     lr
         Learning rate after the warm-up.
     end
-        Number of images of the run.
+        Number of images of all ranks after which the run ends.
     warmup
-        Number of images over which the rate rises linearly from 0.
+        Number of images of all ranks over which the rate rises linearly from 0 to ``lr``.
     milestones
-        step: numbers of images at which the rate is multiplied by ``decay``.
+        For "step": numbers of images at which the rate is multiplied by ``decay``.
     power, final_lr
-        polynomial: ``final_lr + (lr - final_lr) * (1 - progress) ** power``.  The progress rises
-        linearly from 0 after the warm-up to 1 at ``end``.  cosine: half a cosine period from ``lr``
-        to ``final_lr``.
+        For "polynomial" the rate is ``final_lr + (lr - final_lr) * (1 - progress) ** power``, where
+        ``progress`` rises linearly from 0 after the warm-up to 1 at ``end``.  For "cosine" the rate
+        falls from ``lr`` after the warm-up to ``final_lr`` at ``end``, along half a cosine period.
     """
     if images < warmup:
         return lr * images / warmup
@@ -62,7 +62,8 @@ def margin_fraction(images: int, start: int = 0, warmup: int = 0) -> float:
     Parameters
     ----------
     images, start, warmup
-        Numbers of images of all ranks: so far, at the start of the rise, and during the rise.
+        Numbers of images, counted over all ranks: images so far, images before the rise starts, and
+        images over which the fraction rises from 0 to 1.
     """
     if images < start:
         return 0.0

@@ -10,7 +10,7 @@ import mxnet as mx
 from mxnet import autograd, gluon
 
 NO_DECAY_SUFFIXES = ("bias", "beta", "gamma", "alpha", "radius")
-"""Name suffixes of parameters without weight decay: biases, BatchNorm, PReLU, Ring loss."""
+"""Name suffixes of parameters without weight decay (biases, BatchNorm, PReLU, Ring loss)."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Model:
     head: gluon.HybridBlock
     trainer: gluon.Trainer
     parameters: Mapping[str, gluon.Parameter]
-    """Result of `collect_parameters`."""
+    """All parameters of net and head by name, as `collect_parameters` returns them."""
 
 
 def collect_parameters(net: gluon.Block, head: gluon.Block) -> dict[str, gluon.Parameter]:
-    """Return all parameters by the names ``net.<name>`` and ``head.<name>``."""
+    """Return all parameters of net and head by the names ``net.<name>`` and ``head.<name>``."""
     return {
         f"{part}.{name}": parameter
         for part, block in (("net", net), ("head", head))
@@ -40,7 +40,10 @@ def build_optimizer(
     momentum: float,
     weight_decay: float,
 ) -> mx.optimizer.Optimizer:
-    """Build SGD or NAG; disable weight decay for the names in NO_DECAY_SUFFIXES."""
+    """Create the optimizer ``name`` ("sgd" or "nag").
+
+    Weight decay is disabled for the parameters whose names end with one of NO_DECAY_SUFFIXES.
+    """
     for key, parameter in parameters.items():
         if key.endswith(NO_DECAY_SUFFIXES):
             parameter.wd_mult = 0.0
@@ -66,9 +69,9 @@ def train_step(
         The trainer updates the parameters of net and head.  A head that updates its own class
         centres uses the learning rate of the trainer.
     image, label
-        (B, 3, H, W) and (B,).
+        Images (B, 3, H, W) and class labels (B,) of the batch.
     margin_fraction
-        (1,), fraction of the margin in use.
+        Fraction of the margin in use, from 0 to 1, as an array (1,).
     clip_norm
         Upper bound of the global norm of the gradients of the mean loss over all ranks; 0 disables
         clipping.
@@ -78,14 +81,15 @@ def train_step(
     Returns
     -------
     loss, cosine
-        Means over the batch, (1,) each, not yet copied from the device.
+        Mean loss and mean cosine over the batch, (1,) each, not yet copied from the device.
     """
     batch_size = image.shape[0]
     with autograd.record():
         embedding = net(image)  # (B, E)
         loss, cosine = head(embedding, label, margin_fraction)  # (B,), (B,)
     loss.backward()
-    # Horovod: sum the gradients over the ranks; trainer.update divides them.
+    # Horovod: sum the gradients over the ranks; trainer.update divides the sums by the number of
+    # images of all ranks.
     trainer.allreduce_grads()
     if clip_norm:
         clip_gradients(trainer, clip_norm * batch_size * size)
@@ -96,7 +100,10 @@ def train_step(
 
 
 def clip_gradients(trainer: gluon.Trainer, limit: float) -> None:
-    """Scale all gradients so that their global norm is at most ``limit``; no host sync."""
+    """Scale all gradients in place so that their global L2 norm is at most ``limit``.
+
+    The host does not wait for the device.
+    """
     gradients = trained_gradients(trainer)
     squares = [mx.nd.multi_sum_sq(*g, num_arrays=len(g)).sum() for g in _portions(gradients)]
     factor = mx.nd.minimum(limit / (mx.nd.sqrt(mx.nd.add_n(*squares)) + 1e-12), 1.0)
@@ -110,14 +117,17 @@ def trained_gradients(trainer: gluon.Trainer) -> Sequence[mx.nd.NDArray]:
 
 
 def all_finite(arrays: Sequence[mx.nd.NDArray]) -> bool:
-    """Return whether no array holds NaN or infinity."""
-    # Sync: the host reads one number per portion.
+    """Return True if no array holds NaN or infinity."""
+    # Sync: the host reads one number from the device per portion of the arrays.
     return all(
         mx.nd.multi_all_finite(*some, num_arrays=len(some)).asscalar() for some in _portions(arrays)
     )
 
 
 def _portions(arrays: Sequence[mx.nd.NDArray]) -> Iterator[Sequence[mx.nd.NDArray]]:
-    """Split a list: MXNet's multi_* operators overflow a buffer at more than 200 arrays."""
+    """Yield the arrays in portions of at most 100.
+
+    MXNet's multi_* operators overflow a buffer if they get more than 200 arrays.
+    """
     for start in range(0, len(arrays), 100):
         yield arrays[start : start + 100]

@@ -103,10 +103,10 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_notice(sets, with_damage,
 @pytest.mark.parametrize(
     "change, problem",
     [
-        ({"--checkpoint": "nowhere"}, "nowhere: no checkpoint there"),
-        ({"--sets": "nowhere.bin"}, "nowhere.bin: is neither a file nor a folder"),
+        ({"--checkpoint": "nowhere"}, "nowhere: no checkpoint found"),
+        ({"--sets": "nowhere.bin"}, "nowhere.bin: must be a file or a folder"),
         ({"--batch-size": "0"}, "--batch-size: must be at least 1"),
-        ({"--json": "nowhere/report.json"}, "--json: the folder does not exist"),
+        ({"--json": "nowhere/report.json"}, "--json: the folder of the file does not exist"),
     ],
 )
 def test_usage_errors_are_one_sentence(sets, checkpoint, capsys, change, problem):
@@ -123,7 +123,7 @@ def test_a_run_without_checkpoints_is_refused(sets, tmp_path, capsys):
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     empty = str(tmp_path / "empty")
     assert command.main(["verify", "--checkpoint", empty, "--sets", str(sets)]) == 2
-    assert "empty: no checkpoint there" in capsys.readouterr().err
+    assert "empty: no checkpoint found" in capsys.readouterr().err
 
 
 def test_a_set_of_another_size_is_refused(checkpoint, tmp_path, capsys):
@@ -131,7 +131,7 @@ def test_a_set_of_another_size_is_refused(checkpoint, tmp_path, capsys):
     write_pairs(tmp_path / "small.bin", [small] * 20, [i % 2 == 0 for i in range(10)])
     arguments = ["verify", "--checkpoint", str(checkpoint), "--sets", str(tmp_path / "small.bin")]
     assert command.main([*arguments, "--device", "cpu"]) == 2
-    assert "small.bin: image 0 of pair 0: is not 112 high and 112 wide" in capsys.readouterr().err
+    assert "small.bin: image 0 of pair 0: is not 112 pixels high and" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_sets_are_checked_before_the_network_is_built(
     write_pairs(tmp_path / "few.bin", images[:4], [True, False])
     words = [str(checkpoint) if word == "CHECKPOINT" else word for word in command_line]
     for name, problem in [
-        ("odd", "image 1 of pair 2: is not 112 high and 112 wide, got 112 x 96; align"),
+        ("odd", "image 1 of pair 2: is not 112 pixels high and 112 pixels wide, got 112 x 96 "),
         ("few", "has too few pairs for the 10 folds of verification, got 2; give a set of at "),
     ]:
         path = str(tmp_path / f"{name}.bin")
@@ -201,7 +201,8 @@ def test_comparing_a_network_with_itself_gives_no_difference(sets, checkpoint, t
     )
     lines = capsys.readouterr().out.splitlines()
     assert status == 0 and len(lines) == 2
-    assert lines[0].startswith("one: ") and "difference +0.00 points, 95 % of draws" in lines[0]
+    assert lines[0].startswith("one: accuracy ")
+    assert "difference +0.00 percentage points, 95 % interval +0.00 to +0.00 (" in lines[0]
     found = json.loads(report.read_text())["comparison"]["two"]
     assert found["base"] == found["accuracy"] and found["low"] == found["high"] == 0
     arguments = ["compare", "--base", str(tmp_path), "--checkpoint", str(checkpoint)]

@@ -211,9 +211,9 @@ def test_an_invalid_set_is_not_written(tmp_path, images, issame):
         (([b"a", b"b"], np.array([1.0])), "row of booleans"),
         (([b"a", b"b"], np.array([[True, False], [True, False]])), "row of booleans"),
         (([b"a", b"b"], np.array([])), "row of booleans"),
-        (([b"a", b"b"], np.array([], bool)), "twice"),
-        (([b"a", b"b", b"c"], [True]), "twice"),
-        (([], []), "twice"),
+        (([b"a", b"b"], np.array([], bool)), "two images per pair"),
+        (([b"a", b"b", b"c"], [True]), "two images per pair"),
+        (([], []), "two images per pair"),
         (([b"a", b""], [True]), "image 1 of pair 0"),
         (([b"a", "b"], [True]), "image 1 of pair 0"),
         (([b"a", [b"b"]], [True]), "image 1 of pair 0"),
@@ -326,7 +326,7 @@ def test_a_truncated_image_is_named_without_output_of_the_decoder(capfd):
 
 def test_an_image_of_another_size_is_refused():
     png = cv2.imencode(".png", np.zeros((8, 6, 3), np.uint8))[1].tobytes()
-    with pytest.raises(PairsError, match="image: is not 6 high and 8 wide, got 8 x 6; "):
+    with pytest.raises(PairsError, match="is not 6 pixels high and 8 pixels wide, got 8 x 6 pix"):
         decode_image(png, (6, 8))
 
 
@@ -355,7 +355,7 @@ def test_missing_and_duplicate_sets_are_refused(tmp_path):
     for entries, problem in [
         ([], "none found"),
         ([tmp_path / "empty"], "holds no .bin"),
-        ([tmp_path / "no.bin"], "neither a file nor a folder"),
+        ([tmp_path / "no.bin"], "must be a file or a folder, got neither"),
         ([tmp_path, tmp_path / "x"], "'a' is listed already"),
         ([tmp_path / "a.bin", tmp_path / "a.bin"], "'a' is listed already"),
     ]:

@@ -66,8 +66,8 @@ def test_valid_sets_pass():
 )
 def test_an_image_of_another_size_is_refused(index, image, found):
     assert refusal(make_set(**{f"i{index}": image})) == (
-        f"sets/toy.bin: image {index % 2} of pair {index // 2}: is not 24 high and 20 wide, "
-        f"got {found}; align the set to the network's image size"
+        f"sets/toy.bin: image {index % 2} of pair {index // 2}: is not 24 pixels high and 20 "
+        f"pixels wide, got {found} pixels; align the set to the network's image size"
     )
 
 
@@ -76,8 +76,8 @@ def test_an_image_without_an_end_is_refused(extension):
     whole = encoded(extension=extension)
     for cut in (len(whole) - 1, len(whole) - 2, len(whole) * 3 // 4):
         assert refusal(make_set(i13=whole[:cut])) == (
-            f"sets/toy.bin: image 1 of pair 6: is cut off, got {cut} bytes without an end of the "
-            "image; download the set again, or make it again"
+            f"sets/toy.bin: image 1 of pair 6: is cut off, got {cut} bytes without an end "
+            "marker; download or make the set again"
         )
     cut_off = np.frombuffer(whole[:-2], np.uint8)
     assert "image 1 of pair 6: is cut off, got" in refusal(make_set(i13=cut_off))
@@ -117,5 +117,5 @@ def test_pairs_of_one_kind_are_refused(same, kind):
     images = make_set().images
     assert refusal(Pairs(images, np.full(10, same), "sets/toy.bin")) == (
         "sets/toy.bin: all pairs are of one kind, so any network would score 100 %, got 10 pairs "
-        f"of {kind}; give a set with pairs of both kinds"
+        f"that show {kind} each; give a set with pairs of both kinds"
     )

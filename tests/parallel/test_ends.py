@@ -115,8 +115,9 @@ def test_a_second_launch_changed_data_and_damaged_checkpoints_are_refused(
 
     write_record_set(records, [(p, make_face(p, 0)) for p in range(13)], 13)
     assert refusal(cfg) == (
-        f"run_train: {folder}: the unfinished run was trained on other data (images: 120 -> 13; "
-        "people: 12 -> 13); restore the data, or start a new run with run.resume=false "
+        f"run_train: {folder}: the unfinished run was trained on different data, got the changes "
+        "(images: 120 -> 13; people: 12 -> 13); restore the data, or start a new run with "
+        "run.resume=false "
         f"(train.pretrained={folder} keeps the weights)"
     )
     for state in folder.glob("checkpoints/*/state.json"):

@@ -63,7 +63,8 @@ def test_two_ranks_train_on_bags_in_step_and_checkpoint_the_start_of_a_bag(make_
         labels = np.loadtxt(tmp_path / "labels" / f"rank-{rank}.txt", dtype=int).reshape(-1, 3, 2)
         assert len(labels) == 9
         assert (labels[:, 0] == labels[:, 1]).all() and (labels[:, 0] != labels[:, 2]).all()
-    starts = re.findall(r"^bag at epoch \d, image (\d+): \d+ triplets of 18", ended.stdout, re.M)
+    bag = r"^bag at epoch \d, image (\d+): \d+ triplets found in 18"
+    starts = re.findall(bag, ended.stdout, re.M)
     assert starts[:1] == ["0"] and all(int(start) % 36 == 0 for start in starts)
     state = json.loads(
         (tmp_path / "runs/tiny-001/checkpoints/step-00000008/state.json").read_text()

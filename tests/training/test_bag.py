@@ -110,7 +110,7 @@ def test_batches_hold_each_triplet_of_a_bag_once():
     first = next(source)
     (line,) = log
     steps = int(line.split()[-2])
-    assert line.startswith("bag at epoch 0, image 0: ") and f" of {BAG} images, " in line
+    assert line.startswith("bag at epoch 0, image 0: ") and f" found in {BAG} images, " in line
     batches = [first, *islice(source, steps)]
     inside, (following,) = batches[:steps], batches[steps:]
     assert {b.after for b in inside[:-1]} == {Position(0, 0)}  # a resumed run repeats the bag
@@ -144,9 +144,9 @@ def test_bags_without_triplets_end_the_run():
     with pytest.raises(ValueError) as caught:
         next(bags(People(spread=0.0)))
     assert str(caught.value) == (
-        f"data.bag: {MAX_EMPTY_BAGS} bags in a row gave too few triplets for a batch, got 0 of 24 "
-        "images; no negatives are left within head.margin=0.4: increase it or data.bag, or end the "
-        "training"
+        f"data.bag: {MAX_EMPTY_BAGS} consecutive bags have too few triplets for a batch, got 0 "
+        "triplets from the 24 images of the last bag; almost no negatives are within "
+        "head.margin=0.4: increase head.margin or data.bag, or end the training"
     )
 
 

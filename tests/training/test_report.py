@@ -55,7 +55,7 @@ def test_a_new_run_prints_ranks_data_and_notices(tmp_path, capsys):
 
 def test_a_resumed_run_prints_its_position(tmp_path, capsys):
     lines = first_lines(tmp_path, capsys, Progress(step=6, images=48, epoch=1, consumed=8))
-    assert lines[2] == "resumed at step 6, epoch 1, 8 images into it"
+    assert lines[2] == "resumed at step 6, epoch 1, after 8 images of this epoch"
 
 
 def test_the_summary_of_a_finished_run_is_complete(tmp_path):

@@ -105,8 +105,9 @@ def test_a_changed_configuration_is_refused_with_the_differences(tmp_path):
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path, changed)
     assert str(caught.value) == (
-        f"{folder}: the unfinished run has another configuration (optim.lr: 0.1 -> 0.2; run.seed: "
-        "1 -> 3); restore it, or start a new run with run.resume=false"
+        f"{folder}: the unfinished run has a different configuration, got the changes (optim.lr: "
+        "0.1 -> 0.2; run.seed: 1 -> 3); restore the old values, or start a new run with "
+        "run.resume=false"
     )
     assert choose(tmp_path, changed, resume=False)[0] == tmp_path / "demo-002"
 
@@ -132,8 +133,8 @@ def test_a_damaged_configuration_is_refused(tmp_path, text):
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path)
     assert str(caught.value) == (
-        f"{folder / 'config.yaml'}: is damaged, got {text!r}; restore it, or start a new run with "
-        "run.resume=false"
+        f"{folder / 'config.yaml'}: is damaged, got {text!r}; restore the file, or start a new "
+        "run with run.resume=false"
     )
     assert choose(tmp_path, resume=False) == (tmp_path / "demo-002", None)
 
@@ -141,7 +142,7 @@ def test_a_damaged_configuration_is_refused(tmp_path, text):
 def test_a_missing_configuration_is_refused(tmp_path):
     folder = start_run(tmp_path)
     (folder / "config.yaml").unlink()
-    with pytest.raises(RunFolderError, match="is missing, got checkpoints without it; restore it"):
+    with pytest.raises(RunFolderError, match="is missing, got checkpoints without this file; re"):
         choose(tmp_path)
 
 
@@ -175,9 +176,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
         choose(tmp_path)
     newest = folder / "checkpoints" / "step-00000020" / "state.json"
     assert str(caught.value) == (
-        f"{folder / 'checkpoints'}: no checkpoint is valid, got 2 damaged; the newest: {newest}: "
-        "has changed since it was saved, got another size or SHA-256 than in manifest.json; "
-        "restore one from a backup, or start a new run with run.resume=false"
+        f"{folder / 'checkpoints'}: no checkpoint is valid, got 2 damaged checkpoints, of which "
+        f"the newest is {newest}: has changed since it was saved, got a size or SHA-256 that "
+        "differs from manifest.json; restore a checkpoint from a backup, or start a new run "
+        "with run.resume=false"
     )
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
         "step-00000010",
@@ -196,7 +198,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_notice(tmp_path):
     assert run.notices == (
         "skipped a damaged checkpoint: "
         f"{folder / 'checkpoints' / 'step-00000020' / 'state.json'}: has changed since it was "
-        "saved, got another size or SHA-256 than in manifest.json",
+        "saved, got a size or SHA-256 that differs from manifest.json",
     )
 
 
@@ -230,7 +232,7 @@ DATA = {"images": 120, "people": 12, "crc_keys": 1, "crc_labels": 2}
     [
         ({"images": 110, "crc_keys": 3}, "images: 120 -> 110"),
         ({"images": 130, "people": 13, "crc_labels": 5}, "images: 120 -> 130; people: 12 -> 13"),
-        ({"crc_labels": 5}, "other labels"),
+        ({"crc_labels": 5}, "different labels"),
     ],
     ids=["fewer images", "more people", "other labels"],
 )
@@ -241,9 +243,9 @@ def test_other_data_is_refused_with_the_difference(tmp_path, now, difference):
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path, data={**DATA, **now})
     assert str(caught.value) == (
-        f"{folder}: the unfinished run was trained on other data ({difference}); restore the "
-        f"data, or start a new run with run.resume=false (train.pretrained={folder} keeps the "
-        "weights)"
+        f"{folder}: the unfinished run was trained on different data, got the changes "
+        f"({difference}); restore the data, or start a new run with run.resume=false "
+        f"(train.pretrained={folder} keeps the weights)"
     )
     assert choose(tmp_path, data={**DATA, **now}, resume=False)[0] == tmp_path / "demo-002"
 
@@ -298,6 +300,7 @@ def test_a_damaged_summary_is_refused(tmp_path, text):
     with pytest.raises(RunFolderError) as caught:
         status(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'summary.json'}: is damaged, got {text!r}; remove it to resume the run, or "
+        f"{tmp_path / 'summary.json'}: is damaged, got {text!r}; remove the file to resume "
+        "the run, or "
         "start a new run with run.resume=false"
     )

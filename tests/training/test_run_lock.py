@@ -58,7 +58,7 @@ def test_a_second_process_is_refused_by_host_and_process(tmp_path, owner):
     )
     assert str(caught.value).startswith(start)
     assert str(caught.value).endswith(
-        "; wait for it, stop it, or start a new run with run.resume=false"
+        "; wait for that process, stop that process, or start a new run with run.resume=false"
     )
 
 
@@ -71,7 +71,7 @@ def test_the_death_of_the_owner_frees_the_lock(tmp_path, owner):
 
 def test_an_owner_without_a_name_is_reported(tmp_path, owner):
     (tmp_path / "run.lock").write_text("")
-    with pytest.raises(RunLocked, match="got a process that has just started; wait for it"):
+    with pytest.raises(RunLocked, match="got a process that has just started; wait for"):
         RunLock(tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     lock = RunLock(tmp_path)
     assert lock.notice == (
-        f"{tmp_path}: the file system has no locks (No locks available); do not start this run "
-        "twice at the same time"
+        f"{tmp_path}: the file system does not support locks, got No locks available; do not start "
+        "this run twice at the same time"
     )
     lock.release()

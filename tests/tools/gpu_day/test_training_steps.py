@@ -87,7 +87,7 @@ def test_a_run_resumes_on_another_device(resumes, monkeypatch, tmp_path):
         folder = tmp_path / "runs" / "changing-001"
         (folder / "checkpoints" / f"step-{count * 4:08d}").mkdir(parents=True)
         start = (count - 1) * 4 if resumes else 0
-        output = f"resumed at step {start}, epoch 0, 9 images into it" if start else "new"
+        output = f"resumed at step {start}, epoch 0, after 9 images" if start else "new"
         return finished(folder, {}, 0 if count == 3 else 137, output)
 
     monkeypatch.setattr(one_rank, "train", train)
