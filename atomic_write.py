@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write files atomically: to a temporary file in the same folder, fsync, rename.
+"""Write files atomically: write a temporary file in the same folder, call fsync, then rename it.
 
-Readers find either the old file or the new one.  After an error no part of the new file remains.
-A killed process may leave a hidden file ``.<name>.<host>-<thread>.part``.
+A reader finds either the old file or the complete new file.  After an error the temporary file is
+removed.  A killed process may leave a hidden temporary file ``.<name>.<host>-<thread>.part``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     Parameters
     ----------
     path
-        Name of the file; its folder must exist.
+        Path of the final file; its folder must exist.
     mode
-        "wb", or "w" for text in UTF-8.
+        "wb" for bytes, or "w" for text in UTF-8.
 
     Raises
     ------
@@ -39,13 +39,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 def atomic_write_together(
     paths: Sequence[str | os.PathLike[str]], mode: str = "wb"
 ) -> Iterator[list[IO[Any]]]:
-    """Open several files of one folder as ``atomic_write`` does and rename them in order.
+    """Open several files of one folder as ``atomic_write`` does; rename them in the given order.
 
-    All files are on the disk before the first rename.  If the last file exists, so do the others:
-    an older file of its name is removed before the first rename.
+    All files are on the disk before the first rename.  An older file with the name of the last path
+    is removed before the first rename.  Therefore, if the last file exists, all files of the set
+    exist.
     """
     targets = [Path(path) for path in paths]
-    # Ranks on several hosts may share the folder: a thread number alone is not unique.
+    # Ranks on several hosts may share the folder, and thread ids are unique only within a host.
     writer = f"{os.uname().nodename}-{threading.get_native_id()}"
     temporaries = [path.with_name(f".{path.name}.{writer}.part") for path in targets]
     try:
@@ -70,7 +71,7 @@ def atomic_write_together(
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the file names of a folder to the disk."""
+    """Flush the directory entries of a folder to the disk, so that renames survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoded images: find truncated JPEGs, apply the Exif orientation, decode.
+"""Check JPEGs for truncation, decode images, and apply their Exif orientation.
 
 Every decoder of the project applies the Exif orientation exactly as ``mx.image.imdecode`` does.
-DALI's decoders, on CPUs and GPUs, ignore Exif, so they get an upright copy of such images.
+DALI's decoders, on CPUs and GPUs, ignore Exif.  So they get an upright copy of each image that its
+Exif orientation rotates or flips.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 END_OF_IMAGE = b"\xff\xd9"
-# Any marker except those inside entropy-coded data: fill bytes, stuffed zeros, restart markers.
+# Matches a JPEG marker and captures its code.  Excludes what also occurs inside entropy-coded data:
+# fill bytes, stuffed zeros and restart markers.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _WITHOUT_LENGTH_CODES = (0x01, 0xD8)
 _HEADER_END_CODES = (0xD8, 0xD9, 0xDA)
@@ -27,8 +29,8 @@ _APP1_CODE, _EXIF_PREFIX, _ORIENTATION_TAG = 0xE1, b"Exif\0\0", 0x0112
 def has_end(image: np.ndarray) -> bool:
     """Return whether a JPEG has an end-of-image marker; a JPEG without one is truncated.
 
-    Other bytes may follow the marker.  The answer for other formats is always True: their decoders
-    detect truncation.
+    Further bytes may follow the marker.  The result is always True for other image formats, because
+    their decoders detect truncation.
     """
     if image[-2:].tobytes() == END_OF_IMAGE:
         return True
@@ -39,10 +41,11 @@ def has_end(image: np.ndarray) -> bool:
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (code, offset of the byte after the code) of each JPEG marker except the first.
+    """Yield each JPEG marker except the first as a pair (code, offset of the byte after the code).
 
-    At that offset lies the segment's length, a big-endian 16-bit number that includes itself; the
-    segment's content follows.  Markers inside a segment are skipped: a thumbnail has its own.
+    The length of the marker's segment is stored at that offset, as a big-endian 16-bit number of
+    bytes.  The length includes its own two bytes, and the content of the segment follows it.  The
+    search skips markers inside a segment, because an embedded thumbnail has markers too.
     """
     at = 2
     while found := _MARKER.search(data, at):
@@ -55,13 +58,14 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
 def may_turn(image: np.ndarray) -> bool:
     """Return whether OpenCV rotates or flips an image because of an Exif orientation of 2 to 8.
 
-    If the Exif data are damaged, the answer may be True although OpenCV leaves the image unchanged.
-    ``may_turn`` in ops/native/jpeg/jpeg_segments.h is the same function in C++ and explains more.
+    If the Exif data are damaged, the result may be True although OpenCV leaves the image unchanged.
+    The C++ function ``may_turn`` in ops/native/jpeg/jpeg_segments.h implements the same rules and
+    explains them in more detail.
 
     Parameters
     ----------
     image
-        Encoded image, uint8 (n,).
+        Bytes of an encoded image, uint8 (n,).
     """
     if not _uses_exif(image):
         return False
@@ -75,7 +79,7 @@ def may_turn(image: np.ndarray) -> bool:
         length = int.from_bytes(data[at : at + 2], "big")
         if at + max(length, 2) > len(data):
             return False
-        if length < 2:  # libjpeg continues after the invalid length
+        if length < 2:  # invalid; libjpeg skips the 2 bytes of the length and continues
             at += 2
         elif code == _APP1_CODE:
             return _exif_turns(data[at + 2 : at + length][len(_EXIF_PREFIX) :])
@@ -85,7 +89,7 @@ def may_turn(image: np.ndarray) -> bool:
 
 
 def decode(image: np.ndarray) -> np.ndarray | None:
-    """Decode an image to BGR, uint8 (H, W, 3), upright; return None if it cannot be decoded."""
+    """Decode an image to upright BGR pixels, uint8 (H, W, 3); return None if decoding fails."""
     flags = cv2.IMREAD_COLOR
     if not _uses_exif(image):
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
@@ -96,24 +100,27 @@ def decode(image: np.ndarray) -> np.ndarray | None:
 
 
 def upright(image: np.ndarray) -> np.ndarray | None:
-    """Return an upright BMP copy without Exif, uint8 (n,); None if the image cannot be decoded."""
+    """Re-encode an image as upright BMP without Exif, uint8 (n,); return None if decoding fails."""
     pixels = decode(image)
     return None if pixels is None else cv2.imencode(".bmp", pixels)[1]
 
 
 def _uses_exif(image: np.ndarray) -> bool:
-    """Return whether the Exif orientation applies: to JPEGs that do not begin with a JFIF segment.
+    """Return whether OpenCV must apply an image's Exif orientation.
 
-    MXNet reads the size of JFIF images from their frame header, and then OpenCV ignores Exif.
+    It must for JPEGs that do not begin with a JFIF segment.  MXNet reads the size of a JFIF image
+    from its frame header, and OpenCV then ignores Exif.
     """
     head = image[:11].tobytes()
     return head[:3] == b"\xff\xd8\xff" and not (head[3:4] == b"\xe0" and head[6:] == b"JFIF\0")
 
 
 def _exif_turns(data: bytes) -> bool:
-    """Return whether the first directory of Exif data has an orientation of 2 to 8.
+    """Return whether the Exif orientation in ``data`` is 2 to 8, which rotates or flips the image.
 
-    ``data`` begins with the byte order.  Like OpenCV, this ignores the type of the entry.
+    ``data`` is the Exif content from its byte order mark ("II" or "MM") on.  Only the first
+    directory is searched.  Like OpenCV, this function ignores the data type of the orientation
+    entry.
     """
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation of pixels for the nets: ``(x - MEAN) / STD`` for x in 0..255, on every channel.
+"""Constants of the pixel normalisation: nets receive ``(x - MEAN) / STD`` for a pixel x in 0..255.
 
-Every checkpoint stores both numbers in its metadata.
+Both constants apply to every channel.  Every checkpoint stores them in its metadata.
 """
 
 MEAN = 127.5

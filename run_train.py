@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a face-recognition network from record files and verify it.
+"""Train a face-recognition network on record files and evaluate it on verification pairs.
 
 One rank:       python run_train.py --cfg demo.yaml
 Several ranks:  horovodrun -np 8 python run_train.py --cfg mbf_arcface.yaml data.records=FOLDER
 
-This program builds all parts of a run: configuration -> inputs, run, loader, model -> loop.  The
-functions are in assemble/; only they and this file receive the whole configuration.
+This program builds the parts of a run in this order: configuration, inputs, run folder, loader,
+model, training loop.  The functions that build them are in assemble/.  Only these functions and
+this file receive the complete configuration.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from launch.ranks.output import attach_companion
 from launch.ranks.threads import share_cores
 
 OUTPUT = None
-if __name__ == "__main__":  # before the imports below: they take seconds, and the launcher may end
+# Attach the companion before the slow imports below: the launcher may end while they run (seconds).
+if __name__ == "__main__":
     OUTPUT = attach_companion()
     kill_forks_at_exit()
-THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
-keep_memory()  # before any thread starts
+THREADS = share_cores()  # sets OMP_NUM_THREADS, which mxnet reads when it is imported below
+keep_memory()  # configures malloc, which must happen before any thread starts
 
 import sys
 from collections.abc import Sequence
@@ -46,7 +48,10 @@ from training.report import announce, reporting
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command line; return 0, 1 (training failed), 2 (usage or data) or 143 (stopped)."""
+    """Run a command line and return the exit code.
+
+    The exit code is 0 (success), 1 (training failed), 2 (error in usage or data) or 143 (stopped).
+    """
     try:
         comm = connect()
     except NoConnection as error:
@@ -60,12 +65,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
-    """Build all parts of a run and train; if any rank fails, all ranks raise the same error.
+    """Build all parts of a run and train; if any rank fails, all ranks raise that rank's error.
 
-    ``at_end`` receives the functions that release resources; the caller always closes it.
+    ``at_end`` collects the functions that release resources.  The caller closes it in every case.
     """
     config = agree(comm, lambda: read_config(argv))
-    if isinstance(config, str):  # the text that --help or --version requests
+    if isinstance(config, str):  # the output of --help or --version
         if comm.rank == 0:
             print(config, flush=True)
         return
@@ -75,10 +80,10 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     drop_stale_caches(config, inputs, comm)
 
     run = open_run(config, inputs, comm, at_end)
-    if OUTPUT and run.folder.is_dir():  # Horovod: other hosts may not have it
+    if OUTPUT and run.folder.is_dir():  # may be missing on other hosts than rank 0's
         OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
-    # The loader first: its worker processes must fork before MXNet starts threads.
+    # Make the loader before the model: its worker processes must fork before MXNet starts threads.
     loader, decode, loader_notices = agree(
         comm, lambda: make_loader(config, inputs, run, comm, THREADS)
     )

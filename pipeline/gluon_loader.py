@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same batches from a Gluon DataLoader in plain Python: a baseline and the tests' reference."""
+"""Make batches with a Gluon DataLoader in plain Python, as a baseline and a reference for tests.
+
+The batches are the same as those of the DALI loader.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ LAST_BATCH_TIMEOUT_S = 30.0
 
 
 class FaceDataset(gluon.data.Dataset):
-    """Images of a record set; the index of an image is (row, augmentation parameters)."""
+    """Dataset of the images of a record set; its index is a pair (row, augmentation parameters)."""
 
     def __init__(self, records: RecordSet):
         self._records, self._reader = records, RecordReader(records)
@@ -39,12 +42,13 @@ class FaceDataset(gluon.data.Dataset):
         try:
             return self._image(row, params)
         finally:
-            # In a file that became shorter, zeros may have caused a wrong image or another error.
+            # Missing bytes of a file that became shorter read as zeros.  Report that rather than a
+            # wrong image or the error that the zeros caused.
             self._reader.check_files()
 
     def _image(self, row: int, params: AugmentParams) -> np.ndarray:
         jpeg = self._reader.read(np.array([row]))[0]
-        # OpenCV would decode a truncated image without an error.
+        # Check for the end first: OpenCV decodes a truncated image without an error.
         image = decode(jpeg) if has_end(jpeg) else None
         if image is None:
             raise self._records.image_error(row, "cannot be decoded")
@@ -58,7 +62,7 @@ class FaceDataset(gluon.data.Dataset):
 
 
 def augment(image: np.ndarray, params: AugmentParams) -> np.ndarray:
-    """Augment one BGR image (H, W, 3) uint8; return uint8, or float32 after a colour jitter."""
+    """Augment a BGR image, uint8 (H, W, 3); return uint8, or float32 after a colour jitter."""
     if params.quality:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(params.quality)]
         image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
@@ -76,7 +80,10 @@ def augment(image: np.ndarray, params: AugmentParams) -> np.ndarray:
 
 
 def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Move an image (H, W, 3) by a number of pixels; fill the border with grey."""
+    """Move the content of an image (H, W, 3) by ``down`` and ``right`` pixels.
+
+    The uncovered border gets the grey value CUT_OUT_VALUE.
+    """
     height, width = image.shape[:2]
     moved = np.full_like(image, CUT_OUT_VALUE)
     moved[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = image[
@@ -88,17 +95,17 @@ def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
 class GluonDecoder:
     """Decoder of batch plans that uses a Gluon DataLoader.
 
-    The call forks the workers: call it before MXNet or DALI start threads.
+    Calling the decoder forks the worker processes.  Call it before MXNet or DALI start threads.
     """
 
     def __init__(self, records: RecordSet, workers: int, ctx: mx.Context):
-        self.files: list[np.ndarray] = []  # each worker checks the files that it reads
+        self.files: list[np.ndarray] = []  # empty: workers check their own files
         self._records, self._workers, self._ctx = records, workers, ctx
 
     def __call__(
         self, plans: Iterator[BatchPlan]
     ) -> Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]:
-        cv2.setNumThreads(0)  # one thread per worker
+        cv2.setNumThreads(0)  # each worker process uses one thread
         in_flight: deque[BatchPlan] = deque()
 
         def indices() -> Iterator[list[tuple[int, AugmentParams]]]:
@@ -115,14 +122,14 @@ class GluonDecoder:
         return ((image.as_in_context(ctx), in_flight.popleft()) for image in images)
 
     def close(self) -> None:
-        """Do nothing: the DataLoader ends its workers when it is deleted."""
+        """Do nothing: the DataLoader ends its worker processes when it is deleted."""
 
 
 def let_workers_finish(loader: gluon.data.DataLoader) -> None:
     """Make a Gluon DataLoader wait for its worker processes when it is deleted.
 
-    MXNet 1.9.1 kills them.  A worker that is killed while it sends a batch never releases the
-    queue's lock, and then the pool waits for that lock forever.
+    MXNet 1.9.1 kills the worker processes instead.  A worker that is killed while it sends a batch
+    never releases the lock of the result queue.  The pool then waits for that lock forever.
     """
     pool = loader._worker_pool
 
@@ -130,7 +137,7 @@ def let_workers_finish(loader: gluon.data.DataLoader) -> None:
         in_flight = list(pool._cache.values())
         for result in in_flight:
             result.wait(LAST_BATCH_TIMEOUT_S)
-        if all(result.ready() for result in in_flight):  # false if a worker was killed
+        if all(result.ready() for result in in_flight):  # False if a worker was killed
             pool.close()
             pool.join()
         type(pool).terminate(pool)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``build_loader``: an iterator over the batches of one rank on the device.
+"""Build an iterator over the batches of one rank on the device, with ``build_loader``.
 
-Every loader gives the same images in batch t of a rank, with the same augmentation, as normalised
-float32 in NCHW layout.  Every batch is a new NDArray, so an operator that still reads an older
-batch never sees it overwritten.  A thread makes the batches during the training step: decoding,
-copying and computing release Python's lock.
+The loaders "dali" and "cpu" give the same images with the same augmentation in batch t of a rank,
+as normalised float32 in NCHW layout.  Every batch is a new NDArray, so an operator that still reads
+an older batch never sees it overwritten.  A thread makes the batches during the training step.
+Decoding, copying and computing release Python's global interpreter lock.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.decode.cache import DecodedCache
 
 LOADERS = ("dali", "cpu", "synthetic")
-SYNTHETIC_STEPS = 1000  # steps per epoch of the synthetic loader without records
+SYNTHETIC_STEPS = 1000  # steps per epoch of the synthetic loader if it has no record set
 
 
 class Batch(NamedTuple):
@@ -43,13 +43,13 @@ class Batch(NamedTuple):
 
     image: mx.nd.NDArray  # (B, 3, H, W) float32 on the device
     label: mx.nd.NDArray  # (B,) float32 with integer values, which are exact up to 2**24
-    after: Position  # position from which the data resumes after this batch
+    after: Position  # position in the data after this batch, from which a run can resume
 
 
 class Loader:
-    """Endless iterator over batches that a thread prefetches; ``build_loader`` makes it.
+    """Endless iterator over batches that a thread prefetches; create it with ``build_loader``.
 
-    ``notice`` is a sentence for the log, or empty.
+    ``notice`` is a sentence for the log, or an empty string.
     """
 
     def __init__(
@@ -66,14 +66,17 @@ class Loader:
             target=self._work, args=(batches,), name="loader", daemon=True
         )
         self._thread.start()
-        # DALI's own exit handler aborts the process if DALI is still in use.
+        # Close before DALI's own exit handler runs: it aborts the process if DALI is still in use.
         atexit.register(self.close)
 
     def __iter__(self) -> Loader:
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch; raise RecordError, now and in later calls, for a damaged image."""
+        """Return the next batch.
+
+        If an image is damaged, this call and all later calls raise RecordError.
+        """
         if self._failure is None:
             item = self._queue.take()
             if isinstance(item, Batch):
@@ -82,7 +85,10 @@ class Loader:
         raise self._failure
 
     def close(self) -> None:
-        """Stop the thread; it finishes at most one more batch, which is dropped."""
+        """Stop the prefetching thread and wait until it ends.
+
+        The thread may finish one more batch, which is dropped.
+        """
         self._queue.close()
         self._failure = StopIteration()
         self._thread.join()
@@ -121,50 +127,53 @@ def build_loader(
     num_classes: int = 0,
     image_size: tuple[int, int] = (112, 112),
 ) -> Loader:
-    """Return a loader of one rank's batches that starts at a position.
+    """Build a loader that yields the batches of one rank, starting at a position in the data.
 
     Parameters
     ----------
     name
-        "dali", "cpu" (Gluon DataLoader) or "synthetic" (one fixed batch).
+        Loader: "dali", "cpu" (Gluon DataLoader) or "synthetic" (the same batch in every step).
     records
-        Record set; None only for the synthetic loader.
+        Record set; only the synthetic loader accepts None.
     batch_size
         Number of images B per batch of this rank.
     position
-        Where to start; the window reader starts at the beginning of the position's epoch.
+        Position of the first batch; the "window" reader always starts at the beginning of the
+        position's epoch.
     seed
-        Seed of the orders and of the augmentation.
+        Seed of the image order and of the augmentation.
     share
         Number of this rank and number of ranks.
     ctx
         Device of the batches; the CPU by default.
     reader
-        "random": one permutation of all images per epoch.  "blocks": ``block`` consecutive images
-        stay together, and each ``window`` images are shuffled.  "window": the order of DALI's
-        sequential reader with a shuffle buffer of ``window`` images.
+        "random": one permutation of all images per epoch.  "blocks": blocks of ``block``
+        consecutive images in random order, then a shuffle within each ``window`` images.
+        "window": the order of DALI's sequential reader with a shuffle buffer of ``window`` images.
     decode
-        Decode path, a name in PATHS; by default "native" if its compiled functions are available,
-        else "cpu".  All other paths need a GPU.
+        Decode path, a key of ``pipeline.decode.dali.PATHS``.  Default: "native" if its compiled
+        functions are available, else "cpu".  All other paths need a GPU.
     images_per_person
-        Size of the groups of images of one person that batches consist of, for the "random" reader;
-        an epoch then shows every person once.  0: no groups.
+        For the "random" reader: a batch consists of groups of this many images of one person, and
+        an epoch has one group of every person.  0: no groups.
     augmentation
-        Random changes of the images.
+        Settings of the random changes of the images.
     threads, workers, prefetch
-        Number of decoder threads, of worker processes (cpu loader) and of prefetched batches.
+        Number of decoder threads, of worker processes of the "cpu" loader, and of prefetched
+        batches.
     index_folder
         Folder for the .idx file that the "window" reader writes for DALI's reader.
     cache
         Cache of decoded images, for the "dali" loader with the "random" or "blocks" reader; the
-        loader closes it.
+        loader closes the cache.
     num_classes, image_size
         Number of classes and (height, width) in pixels of the synthetic batch without records.
 
     Raises
     ------
     ValueError
-        If a name is unknown, the global batch is larger than an epoch, or options conflict.
+        If a name is unknown, the global batch is larger than an epoch, or options exclude each
+        other.
     """
     ctx, kernels = ctx or mx.cpu(), loader_kernels()
     mapped.guard_with(guard())
@@ -220,8 +229,8 @@ def build_loader(
     notice = ""
     if position.epoch == start.epoch and position.consumed > start.consumed == 0:
         notice = (
-            f"window reader: epoch {start.epoch} starts again, so the {position.consumed} images "
-            "that it has already used are read a second time"
+            f"data.reader=window: epoch {start.epoch} restarts at its first image, so "
+            f"{position.consumed} images that were already used are read a second time"
         )
     return Loader(batches, sampler.images_per_epoch, prefetch, notice)
 
@@ -232,10 +241,10 @@ def _add_labels(
     records: RecordSet,
     ctx: mx.Context,
 ) -> Generator[Batch, None, None]:
-    """Yield images with their labels; raise RecordError if a mapped file became shorter.
+    """Yield batches of images with their labels; raise RecordError if a mapped file became shorter.
 
-    Missing pages of a mapped file read as zeros.  They would give a wrong batch or a misleading
-    error, so the files are checked before either leaves this function.
+    Missing pages of a mapped file read as zeros, which give a wrong batch or a misleading error.
+    Therefore the files are checked before this function yields a batch or raises an error.
     """
 
     def check_files() -> None:
@@ -253,7 +262,7 @@ def _add_labels(
         check_files()
         raise
     finally:
-        images.close()  # first, because it waits for threads that decoder.close ends
+        images.close()  # before decoder.close: waits for threads that decoder.close ends
         decoder.close()
 
 
@@ -264,7 +273,7 @@ def _repeat(
     images_per_epoch: int,
     step_images: int,
 ) -> Generator[Batch, None, None]:
-    """Yield the same image and label forever, each time with the next position."""
+    """Yield the same image and label arrays forever; only the position of the batch advances."""
     while True:
         epoch, consumed = epoch_orders.skip_tail(position, images_per_epoch, step_images)
         position = Position(epoch, consumed + step_images)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class numbers: join the labels of several sets, and drop people with too few images.
+"""Class numbers: join the labels of several record sets, and drop people with too few images.
 
-``origins``, int64 (C, 2), gives for each class the index of its set in the list (SHARED if the sets
-share their labels) and its label in that set.
+The array ``origins``, int64 (C, 2), has one row for each of the C classes.  A row holds the index
+of the class's set in the list of sets (SHARED if the sets share their labels), and the label of the
+class in that set.
 """
 
 from __future__ import annotations
@@ -12,20 +13,27 @@ from collections.abc import Sequence
 import numpy as np
 
 SHARED = -1
-_MAX_CLASSES_PER_IMAGE = 16  # above this, an array with an entry per class would waste memory
+_MAX_CLASSES_PER_IMAGE = 16  # for more, an array with an entry per class wastes memory
 
 
 def make_origins(set_index: int, labels: np.ndarray) -> np.ndarray:
-    """Return the origins, int64 (C, 2), of classes that are the labels (C,) of one set."""
+    """Return the origins, int64 (C, 2), of C classes that all come from one set.
+
+    ``labels``, (C,), are the labels of the classes in that set.
+    """
     return np.stack([np.full(len(labels), set_index), labels], axis=1)
 
 
 def stack(
     labels: Sequence[np.ndarray], num_classes: Sequence[int]
 ) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return labels, number of classes and origins of sets that hold different people.
+    """Join the labels of sets that hold different people, without a common class.
 
     The first class of a set follows the last class of the set before it.
+
+    Outputs
+    -------
+    Labels of all N images, int32 (N,); number of classes C; origins of the classes, int64 (C, 2).
     """
     firsts = np.concatenate([[0], np.cumsum(num_classes)])
     stacked = [part + first for part, first in zip(labels, firsts[:-1].tolist(), strict=True)]
@@ -36,15 +44,16 @@ def stack(
 def renumber(
     labels: np.ndarray, num_classes: int, images_filter: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Drop people with fewer than ``images_filter`` images and renumber the others 0, 1, 2, ...
+    """Drop people with fewer than ``images_filter`` images; renumber the other people 0, 1, 2, ...
 
     InsightFace's ``data_images_filter`` does not renumber, so its class matrix has a row for every
     dropped person.
 
     Outputs
     -------
-    Remaining rows, int64 (M,); their new labels, in the order of the old ones, int32 (M,); the old
-    label of each new label, int64 (K,).
+    Rows of the M remaining images, int64 (M,); new labels of these images, int32 (M,); old labels
+    of the K remaining people, int64 (K,), indexed by new label.  The new labels have the order of
+    the old labels.
     """
     if num_classes > _MAX_CLASSES_PER_IMAGE * len(labels):
         present, dense = np.unique(labels, return_inverse=True)
@@ -58,9 +67,9 @@ def renumber(
 
 
 def count_present(labels: np.ndarray) -> int:
-    """Return the number of different labels; labels are at least 0."""
+    """Return the number of different labels in an array; no label may be below 0."""
     if int(labels.max()) > _MAX_CLASSES_PER_IMAGE * len(labels):
         return len(np.unique(labels))
-    present = np.zeros(int(labels.max()) + 1, dtype=bool)  # np.bincount would take 8 times that
+    present = np.zeros(int(labels.max()) + 1, dtype=bool)  # np.bincount: 8 times the memory
     present[labels] = True
     return int(np.count_nonzero(present))

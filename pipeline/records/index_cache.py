@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Index files that a run writes: the parsed index of a set, and an .idx of its images alone.
+"""Save and load a run's index files: the parsed index of a set, and an .idx that lists only images.
 
-The functions raise RecordError if a file cannot be written; then no part of it remains.
+If a file cannot be written, the function that writes it raises RecordError and leaves no part of
+the file.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from pipeline.records.record_set import RecordSet, row_slices
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers as int32 if that changes no value: it halves the memory."""
+    """Convert numbers to int32, which halves the memory, if that changes no value."""
     with np.errstate(invalid="ignore"):
         small = numbers.astype(np.int32)
     return small if (small == numbers).all() else numbers
 
 
 def save_columns(path: Path, *columns: np.ndarray) -> None:
-    """Write columns (N,) of numbers one after the other, unless another rank has written them."""
+    """Write arrays of shape (N,) to one file, one after the other, unless the file exists.
+
+    The file exists if another rank has already written it.
+    """
     with _lock_folder(path.parent):
         if not path.is_file():
             with atomic_write(path) as file:
@@ -40,7 +44,9 @@ def save_columns(path: Path, *columns: np.ndarray) -> None:
 
 
 def load_columns(path: Path, count: int) -> list[np.ndarray]:
-    """Return ``count`` saved columns as views of the mapped file, which all ranks of a host share.
+    """Return the first ``count`` arrays of a file that ``save_columns`` wrote.
+
+    The arrays are views of the mapped file, so all ranks of a host share the memory.
 
     Raises
     ------
@@ -48,7 +54,7 @@ def load_columns(path: Path, count: int) -> list[np.ndarray]:
         If the file is incomplete.
     """
     columns = []
-    data = mapped.map_file(path, "give the same command, which writes it again")
+    data = mapped.map_file(path, "rerun the command, which writes the file again")
     with path.open("rb") as file:
         for _ in range(count):
             np.lib.format.read_magic(file)
@@ -56,23 +62,28 @@ def load_columns(path: Path, count: int) -> list[np.ndarray]:
             start = file.tell()
             size = math.prod(shape) * dtype.itemsize
             if start + size > len(data):
-                raise ValueError(f"{path}: ends in the middle of a column, got {len(data)} bytes")
+                raise ValueError(
+                    f"{path}: ends inside a column, got {len(data)} bytes; remove the file"
+                )
             columns.append(data[start : start + size].view(dtype).reshape(shape))
             file.seek(size, os.SEEK_CUR)
     return columns
 
 
 def release_freed_memory() -> None:
-    """Return freed memory to the system, which malloc keeps in a run (launch/ranks/malloc.py)."""
+    """Release memory that malloc has kept after it was freed to the operating system.
+
+    In a run malloc does not release it, because of the settings in launch/ranks/malloc.py.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # musl has no malloc_trim
         trim(0)
 
 
 def image_index(records: RecordSet, folder: Path) -> Path:
-    """Return an .idx in a folder that lists the images alone; write it if it does not exist.
+    """Return the path of an .idx in ``folder`` that lists only images; write the file if missing.
 
-    Its name is a hash of its content, so all ranks, and resumed runs, share one file.
+    The file name contains a hash of the content, so all ranks and resumed runs share one file.
     """
     digest = hashlib.sha256()
     for part in row_slices(len(records)):
@@ -86,9 +97,9 @@ def image_index(records: RecordSet, folder: Path) -> Path:
 
 
 def write_image_index(records: RecordSet, path: Path) -> None:
-    """Write an .idx that lists the images alone, for readers that decode every line of an .idx.
+    """Write an .idx that lists only images, for readers that decode every record of an .idx.
 
-    It is written in parts: the Python text of 5.8 million lines would take 700 MB.
+    The function writes the lines in parts: 5.8 million lines as Python strings would take 700 MB.
     """
     with _explain_write_errors(path.parent), atomic_write(path) as file:
         for part in row_slices(len(records)):
@@ -99,7 +110,10 @@ def write_image_index(records: RecordSet, path: Path) -> None:
 
 
 def _to_digits(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers of at least 0 in ASCII, uint8 (n, digits), padded with zero bytes in front."""
+    """Convert n numbers, each at least 0, to ASCII digits.
+
+    The result is uint8 (n, digits), where each row is padded with zero bytes on the left.
+    """
     quotient = numbers.astype(np.int64)
     digits = np.zeros((len(quotient), len(str(quotient.max()))), dtype=np.uint8)
     last = digits.shape[1] - 1
@@ -112,12 +126,12 @@ def _to_digits(numbers: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _explain_write_errors(folder: Path) -> Iterator[None]:
-    """Create a folder; raise RecordError if it, or a file in it, cannot be written."""
+    """Create a folder; raise RecordError if the folder or a file in it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        reason = error.strerror or error  # NumPy raises OSError without errno
+        reason = error.strerror or error  # NumPy's OSError has no errno and no strerror
         raise RecordError(
             f"{folder}: cannot be written, got {reason}; free disk space or choose another run.dir"
         ) from None
@@ -125,15 +139,16 @@ def _explain_write_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock_folder(folder: Path) -> Iterator[None]:
-    """Create a folder and lock it for this rank; the other ranks of the host wait.
+    """Create a folder and lock it for this rank; the other ranks of the host wait for the lock.
 
-    On file systems without locks on folders (NFS) all ranks continue; each writes the same file.
+    On file systems that cannot lock folders (NFS) no rank waits, and each rank writes the same
+    file.
     """
     with _explain_write_errors(folder):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # Horovod: a rank that dies releases it
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # released if this rank dies
             yield
         finally:
             os.close(descriptor)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the image records of a .rec and their labels, from the identity records or from a scan."""
+"""Find the image records of a .rec and their labels.
+
+The labels come from the identity records or, if these are missing or damaged, from a scan of all
+record headers.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,23 @@ import numpy as np
 from pipeline.records.mapped import RecordError
 from pipeline.records.recordio import MAGIC, Headers, RecordFile, check_magic, empty_record_error
 
-_MAX_KEY = 1 << 24  # header and identity records store keys as float32, which is exact up to here
-_MAX_LABEL = (1 << 31) - 2  # labels, and the number of classes, are int32
-_HEADER_BYTES = 32  # size of a record before its vector of labels
+_MAX_KEY = 1 << 24  # header and identity records store keys as float32, exact up to this number
+_MAX_LABEL = (1 << 31) - 2  # labels and the number of classes must fit into int32
+_HEADER_BYTES = 32  # size of the part of a record before its vector of labels
 
 
 @dataclass(frozen=True)
 class HeaderRecord:
-    """Content of the header record, and the rows of the .idx that belong to its ranges of keys."""
+    """Content of the header record, and the .idx rows whose keys lie in each of its key ranges."""
 
-    first_identity: int  # first key of the identity records; images have smaller keys
+    first_identity: int  # key of the first identity record; all images have smaller keys
     end: int  # key after the last identity record
     image_rows: np.ndarray
     identity_rows: np.ndarray
-    extra_rows: np.ndarray  # rows with keys from ``end`` on
+    extra_rows: np.ndarray  # rows whose keys are ``end`` or larger
 
     def notices(self, keys: np.ndarray) -> list[str]:
-        """Return sentences on records that only the header or only the .idx lists."""
+        """Return log sentences about records that only the header record or only the .idx lists."""
         found = []
         for what, named, rows in (
             ("image", self.first_identity - 1, self.image_rows),
@@ -39,17 +43,17 @@ class HeaderRecord:
                 found.append(
                     f"{missing} of the {named} {what}s that the header lists {verb} not in the .idx"
                 )
-                break  # an .idx that is truncated inside its images lacks all identity records too
+                break  # an .idx that ends among the images also lacks all identity records
         if len(self.extra_rows):
             found.append(
-                f"the header does not list {len(self.extra_rows)} records, from key "
-                f"{keys[self.extra_rows[0]]} on; they are left out"
+                f"the header does not list {len(self.extra_rows)} records of the .idx, from key "
+                f"{keys[self.extra_rows[0]]} on; the loader does not read them"
             )
         return found
 
 
 def read_header_record(file: RecordFile) -> HeaderRecord | None:
-    """Return the content of the header record; None if there is no consistent one."""
+    """Read the header record; return None if it is missing or inconsistent."""
     keys = file.keys
     if keys[0] != 0:
         return None
@@ -61,7 +65,7 @@ def read_header_record(file: RecordFile) -> HeaderRecord | None:
         return None
     identity_rows = np.flatnonzero((keys >= first) & (keys < end))
     if (file.headers(identity_rows).body > 0).any():
-        return None  # these records are images
+        return None  # the records in the range of identity records hold images
     image_rows = np.flatnonzero((keys > 0) & (keys < first))
     return HeaderRecord(
         int(first), int(end), image_rows, identity_rows, np.flatnonzero(keys >= end)
@@ -71,7 +75,7 @@ def read_header_record(file: RecordFile) -> HeaderRecord | None:
 def labels_from_identities(file: RecordFile, header: HeaderRecord) -> np.ndarray | None:
     """Return the label of each image from the identity records; None if they are inconsistent.
 
-    Raises RecordError for an image record without an image.
+    Raises RecordError if an image record holds no image.
     """
     images, people = header.image_rows, header.identity_rows
     if not len(images) or len(people) != header.end - header.first_identity:
@@ -82,8 +86,8 @@ def labels_from_identities(file: RecordFile, header: HeaderRecord) -> np.ndarray
     ranges = np.stack([identity.label, identity.second]).astype(np.int64)
     ranges = ranges[:, ranges[1] > ranges[0]]
     first, stop = ranges[:, np.argsort(ranges[0])]
-    # The ranges must cover the keys of the images without gaps, and the first and the last image of
-    # each range must have the same label.
+    # The key ranges of the identity records must cover the keys of the images without gaps.  Below,
+    # the first and the last image of each range must have the same label.
     if (
         not len(first)
         or (first[1:] != stop[:-1]).any()
@@ -102,9 +106,9 @@ def labels_from_identities(file: RecordFile, header: HeaderRecord) -> np.ndarray
 def labels_from_scan(
     file: RecordFile, header: HeaderRecord | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read all record headers; return (rows of images, their labels).
+    """Read all record headers; return the rows of the images and the labels of these images.
 
-    Raises RecordError for an image record without an image and for an offset without a record.
+    Raises RecordError if an image record holds no image, or if no record starts at an offset.
     """
     headers = file.headers()
     check_magic(file, np.arange(len(file.keys)), headers)
@@ -114,34 +118,37 @@ def labels_from_scan(
 
 
 def count_classes(labels: np.ndarray) -> int:
-    """Return the largest label plus 1, ignoring values that are no labels; at least 1."""
+    """Return the largest label plus 1, at least 1; ignore negative, infinite and NaN labels."""
     sound = labels[(labels >= 0) & (labels < np.inf)]
     return min(int(sound.max()), _MAX_LABEL) + 1 if len(sound) else 1
 
 
 def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Raise RecordError if one of labels (N,) is no whole number in 0..num_classes-1."""
+    """Raise RecordError if a label is not a whole number in 0..num_classes-1.
+
+    ``keys`` and ``labels`` have shape (N,), with one entry per image.
+    """
     end = min(num_classes, _MAX_LABEL + 1)
     if labels.dtype.kind == "i" and labels.min() >= 0 and labels.max() < end:
-        return  # ``narrow`` has made them int32, so they are whole numbers
-    inside = (labels >= 0) & (labels < end)  # NaN is not inside
+        return  # int32 labels, made by ``narrow``, are whole numbers
+    inside = (labels >= 0) & (labels < end)  # False for NaN
     bad = int(np.flatnonzero(~inside | (labels != np.floor(labels)))[0])
     label, valid = str(np.float32(labels[bad])).removesuffix(".0"), f"0..{num_classes - 1}"
     if inside[bad]:
         raise RecordError(
-            f"{rec}: the label in the record of key {keys[bad]} is no whole number, got {label}; "
-            f"labels must be {valid}"
+            f"{rec}: the label in the record of key {keys[bad]} is not a whole number, got "
+            f"{label}; labels must be whole numbers in {valid}"
         )
     raise RecordError(
         f"{rec}: label {label} in the record of key {keys[bad]} is out of range, "
-        f"got num_classes={num_classes}; labels must be {valid}"
+        f"got num_classes={num_classes}; labels must be whole numbers in {valid}"
     )
 
 
 def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     """Return all rows except a header record at the start and identity records at the end.
 
-    Return no row if no record holds an image.
+    Return an empty array if no record holds an image.
     """
     filled = np.flatnonzero(headers.body > 0)
     if not len(filled):
@@ -149,8 +156,9 @@ def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     end = int(filled[-1]) + 1
     first, stop = headers.label[end:], headers.second[end:]
     is_bare = (headers.body <= 0) & (headers.flag >= 2)
-    # An image record with two labels has flag 2 as well.  Identity records hold ranges of keys up
-    # to that of the last image, which float32 may have rounded.
+    # Flag 2 does not prove an identity record: an image record with two labels also has flag 2.
+    # But identity records hold key ranges, and the last range includes the key of the last image,
+    # which float32 may have rounded.
     are_ranges = bool(
         len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1])
     )
@@ -163,9 +171,10 @@ def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
 
 
 def _check_short_records(file: RecordFile, images: np.ndarray) -> None:
-    """Raise RecordError if the next record begins where an image should.
+    """Raise RecordError if an image record is too short to hold an image.
 
-    It reads only the headers of such records.  The reader finds empty records before a gap.
+    The length of a record is the distance to the next offset.  Only the headers of short records
+    are read.  An empty record before a gap in the .rec is not short; the reader finds it later.
     """
     offsets, flag = file.offsets, int(file.headers(images[:1]).flag[0])
     order = None if (offsets[1:] > offsets[:-1]).all() else np.argsort(offsets)
@@ -177,7 +186,10 @@ def _check_short_records(file: RecordFile, images: np.ndarray) -> None:
 
 
 def _check_bodies(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarray) -> None:
-    """Raise RecordError if one of the rows of ``headers``, which have these keys, has no image."""
+    """Raise RecordError if the record at one of ``rows`` holds no image.
+
+    ``rows`` are indices into ``headers``, and ``keys`` are the keys of these rows.
+    """
     empty = np.flatnonzero(headers.body[rows] <= 0)
     if len(empty):
         row = rows[empty[0]]
@@ -186,5 +198,5 @@ def _check_bodies(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarra
 
 
 def _are_keys(numbers: np.ndarray) -> bool:
-    """Return whether floats are whole numbers that float32 represents exactly."""
+    """Return whether all numbers are whole, at least 0, and exact in float32."""
     return bool(((numbers >= 0) & (numbers <= _MAX_KEY) & (numbers == np.floor(numbers))).all())

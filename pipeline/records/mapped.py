@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory-mapped files that may become shorter while they are read.
+"""Read memory-mapped files that may become shorter while they are read.
 
 A thread that touches a mapped page beyond the end of the file gets SIGBUS.  With the compiled
-library such pages read as zeros (``ops.guard``); call ``check_file`` before you use what was read.
-Without the library ``copy_pieces`` reads with a system call, which fails instead.
+library such a page reads as zeros (``ops.guard``); call ``check_file`` before you use the bytes.
+Without the library, ``copy_pieces`` reads with a system call, which returns an error instead.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from ops.guard import Guard  # imports MXNet
 
 CHECK_INTERVAL_S = 0.02
-_MAX_CALL_PIECES = 1024  # IOV_MAX, the kernel's limit per call
-_MAX_CALL_BYTES = 1 << 30  # the kernel's limit per call is 2 GiB
+_MAX_CALL_PIECES = 1024  # pieces per process_vm_readv call; the kernel allows IOV_MAX
+_MAX_CALL_BYTES = 1 << 30  # bytes per process_vm_readv call; the kernel allows 2 GiB
 _guard: Guard | None = None
 
 
 class RecordError(ValueError):
-    """A record set that cannot be read; the message names the file and the key."""
+    """Error about a record set that cannot be read; the message names the file and the key."""
 
 
 def guard_with(guard: Guard | None) -> None:
-    """Set the guard of all maps that are made or passed to ``mapped_files`` later; None: no guard.
+    """Set the guard of all memory maps that are created or passed to ``mapped_files`` later.
 
-    The guard makes missing pages read as zeros.
+    The guard makes missing pages read as zeros.  None: later maps are not guarded.
     """
     global _guard
     _guard = guard
 
 
 class _Map(mmap.mmap):
-    """Map of a whole file."""
+    """Memory map of a complete file."""
 
     path: Path
     advice: str
-    number: int | None = None  # the guard's number for this map; None: not guarded
-    earlier_faults = 0  # the guard's fault count of the file before this map was made
+    number: int | None = None  # the guard's id of the mapped file; None: not guarded
+    earlier_faults = 0  # number of faults in this file when the guard began to watch this map
 
     def guarded_bytes(self) -> np.ndarray:
-        """Guard the map, if there is a guard; return its bytes, uint8 (n,)."""
+        """Guard this map if a guard is set; return the bytes of the file, uint8 (n,)."""
         data = np.frombuffer(self, dtype=np.uint8)
         if self.number is None and _guard is not None:
             self.number = _guard.watch(data.ctypes.data)
@@ -70,16 +70,16 @@ class _Map(mmap.mmap):
                 f"{len(self)} were mapped; {self.advice}"
             )
         if self.number is not None and _guard and _guard.faults(self.number) != self.earlier_faults:
-            raise self.read_error("SIGBUS: an I/O error, or it was shorter for a while")
+            raise self.read_error("SIGBUS (an I/O error, or the file was shorter for a while)")
 
     def read_error(self, cause: str) -> RecordError:
         return RecordError(
-            f"{self.path}: cannot be read, got {cause}; check the disk, {self.advice}"
+            f"{self.path}: cannot be read, got {cause}; check the disk, then {self.advice}"
         )
 
 
-def map_file(path: Path, advice: str = "copy it again and give the same command") -> np.ndarray:
-    """Map a file, which must not be empty, without reading it; return its bytes, uint8 (n,).
+def map_file(path: Path, advice: str = "copy the file again and rerun the command") -> np.ndarray:
+    """Map a file without reading it; return its bytes, uint8 (n,). The file must not be empty.
 
     ``advice`` is the last clause of the error message if the file becomes shorter.
     """
@@ -92,7 +92,7 @@ def map_file(path: Path, advice: str = "copy it again and give the same command"
 def map_shared(descriptor: int, size: int, path: Path, advice: str) -> np.ndarray:
     """Map an open file for writing, shared with other processes; return its bytes, uint8 (size,).
 
-    ``advice`` is that of ``map_file``.
+    ``advice`` has the same meaning as in ``map_file``.
     """
     mapped = _Map(descriptor, size)
     mapped.path, mapped.advice = path, advice
@@ -100,7 +100,7 @@ def map_shared(descriptor: int, size: int, path: Path, advice: str) -> np.ndarra
 
 
 def _find_map(data: np.ndarray) -> _Map | None:
-    """Return the map that an array is a view of, if any."""
+    """Return the memory map that an array is a view of; None if the array is not such a view."""
     base: Any = data
     while isinstance(base, np.ndarray | memoryview):
         base = base.base if isinstance(base, np.ndarray) else base.obj
@@ -108,7 +108,7 @@ def _find_map(data: np.ndarray) -> _Map | None:
 
 
 def mapped_files(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Guard the mapped files behind some arrays; return the bytes of each, uint8 (n,), once."""
+    """Guard the mapped files behind arrays; return the bytes of each file once, uint8 (n,)."""
     maps = {id(mapped): mapped for array in arrays if (mapped := _find_map(array)) is not None}
     return [mapped.guarded_bytes() for mapped in maps.values()]
 
@@ -122,8 +122,8 @@ def is_guarded(data: np.ndarray) -> bool:
 def check_file(data: np.ndarray) -> None:
     """Raise RecordError if the mapped file of an array became shorter or cannot be read.
 
-    Call this before using, or reporting another error about, bytes that were read from the array:
-    missing pages read as zeros.  It takes at most two system calls.
+    Call this function before you use bytes of the array, or report another error about them:
+    missing pages read as zeros.  The check takes at most two system calls.
     """
     mapped = _find_map(data)
     if mapped is not None:
@@ -131,7 +131,7 @@ def check_file(data: np.ndarray) -> None:
 
 
 class FileWatch:
-    """Decides, without system calls, when to check mapped files, one per array, again."""
+    """Decides, without system calls, when to repeat ``check_file`` for a list of mapped arrays."""
 
     def __init__(self, arrays: Iterable[np.ndarray]):
         self._numbers = [m.number for array in arrays if (m := _find_map(array)) is not None]
@@ -139,9 +139,11 @@ class FileWatch:
         self._checked_at_s = 0.0
 
     def is_check_due(self) -> bool:
-        """Return True after a fault, and CHECK_INTERVAL_S after the last True; without guard, True.
+        """Return whether to check the files now.
 
-        The interval is needed because a file that ends inside a page causes no fault on that page.
+        A check is due after a fault, and CHECK_INTERVAL_S after the last check.  Without a guard a
+        check is always due.  The interval is needed because a file that ends inside a page causes
+        no fault on that page.
         """
         if _guard is None or None in self._numbers:
             return True
@@ -156,8 +158,8 @@ class FileWatch:
 def copy_pieces(data: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Copy pieces of a mapped array, one after the other, into a new array, uint8 (sizes.sum(),).
 
-    ``starts`` and ``sizes`` are int64 (n,); the pieces lie inside the array.  Raises RecordError
-    as ``check_file`` does.
+    ``starts`` and ``sizes`` are int64 (n,), in bytes, for n pieces inside the array.  Raises
+    RecordError if the file became shorter or cannot be read.
     """
     out = np.empty(int(sizes.sum()), dtype=np.uint8)
     ends = np.cumsum(sizes)
@@ -174,8 +176,8 @@ def copy_pieces(data: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.n
         if got != wanted:
             if got >= 0 or ctypes.get_errno() == errno.EFAULT:
                 check_file(data)
-                raise RecordError("a mapped file cannot be read, got EFAULT; check the disk")
-            # A sandbox forbids the system call.
+                raise RecordError("memory-mapped file: cannot be read, got EFAULT; check the disk")
+            # The system call is forbidden, for example by a sandbox: copy without it.
             for k in range(first, last):
                 out[ends[k] - sizes[k] : ends[k]] = data[starts[k] : starts[k] + sizes[k]]
         first = last
@@ -183,7 +185,10 @@ def copy_pieces(data: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.n
 
 
 def read_pieces(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
-    """Return pieces of an array: views of it if it is guarded, else copies."""
+    """Return the pieces ``data[starts[i]:ends[i]]`` of an array as a list.
+
+    The pieces are views if the array is guarded, else copies.
+    """
     if not is_guarded(data):
         sizes = ends - starts
         data, ends = copy_pieces(data, starts, sizes), np.cumsum(sizes)
@@ -192,13 +197,13 @@ def read_pieces(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[
 
 
 def read_piece(data: np.ndarray, start: int, size: int) -> np.ndarray:
-    """Return one piece of an array, shorter if the array ends before it."""
+    """Return ``size`` bytes of an array from ``start`` on; fewer if the array ends before that."""
     return read_pieces(data, np.array([start]), np.array([min(start + size, len(data))]))[0]
 
 
 @functools.cache
 def libc() -> ctypes.CDLL:
-    """Return the C library with declared signatures of the memory-map functions."""
+    """Load the C library and declare the signatures of its memory-map functions."""
     library = ctypes.CDLL(None, use_errno=True)
     pointer, size = ctypes.c_void_p, ctypes.c_ulong
     library.process_vm_readv.argtypes = [ctypes.c_int, pointer, size, pointer, size, size]

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Open InsightFace record sets without changing them: parse the index, join sets, filter people.
 
-A set is ``train.rec`` (RecordIO), ``train.idx`` (``key<TAB>offset`` lines) and ``property``
-(``num_classes,height,width``; further lines are ignored).
+A set consists of ``train.rec`` (RecordIO), ``train.idx`` (``key<TAB>offset`` lines) and
+``property`` (``num_classes,height,width``; further lines are ignored).
 
-InsightFace's sets have records without images.  The header record, key 0, holds the first key of
-the identity records and the key after the last.  The identity records follow the images; each holds
-the first image key of one person and the key after the last.  Sets from im2rec have neither.
+InsightFace's sets also have records without images.  The header record, key 0, holds the key of the
+first identity record and the key after the last identity record.  The identity records follow the
+images.  Each of them holds the key of the first image of one person and the key after that person's
+last image.  Sets from im2rec have neither a header record nor identity records.
 """
 
 from __future__ import annotations
@@ -41,21 +42,22 @@ from pipeline.records.recordio import (
     read_index,
 )
 
-MIN_CACHED_RECORDS = 200_000  # from here on, loading the cached index is faster than parsing
-_CACHE_FORMAT = 3  # number of the file format; it is part of the name of a cached index
+MIN_CACHED_RECORDS = 200_000  # smallest set whose index is cached; loading is faster than parsing
+_CACHE_FORMAT = 3  # version of the cached index; part of the hash in its file name
 _MIN_RECORD_BYTES = 32
-_MIN_EMPTY_CLASSES = 1000  # fewer classes without images cost next to nothing
-_MAX_CLASSES = 1 << 24  # batches hold labels as float32
-_MAX_STACKED_CLASSES = 1 << 27  # their origins take 2 GiB
+_MIN_EMPTY_CLASSES = 1000  # smallest number of classes without images that the log mentions
+_MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
+_MAX_STACKED_CLASSES = 1 << 27  # limit before the filter; the origins of 2**27 classes take 2 GiB
 
 
 class _Index(NamedTuple):
-    """Images of one set, sorted by key."""
+    """Index of the images of one set, sorted by key."""
 
     keys: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
-    # "notices"; "people", their number in the header record or 0; "present", people with images.
+    # "notices": sentences for the log.  "people": number of people in the header record, or 0.
+    # "present": number of people with images.
     facts: dict[str, Any]
 
 
@@ -66,31 +68,32 @@ def open_records(
     labels: str = "stacked",
     images_filter: int = 0,
 ) -> RecordSet:
-    """Read the index and the labels of a record set, or of several as one.
+    """Read the index and the labels of one record set, or of several sets joined into one.
 
     Parameters
     ----------
     path
-        A folder with train.rec (or a single .rec), or a .rec file with its .idx beside it, or a
-        list of them.
+        A folder with train.rec (or with one .rec of another name), a .rec file with its .idx in
+        the same folder, or a list of such paths.
     scan_folder
         Folder, created if missing, for the cached index of sets with at least 200,000 records and
         of sets whose labels need a scan of the whole .rec.
     num_classes
-        Number of classes C of each set; 0: from the property file, else from the largest label.
+        Number of classes of each set.  0: the number in the property file or, without that file,
+        the largest label plus 1.
     labels
         "stacked": the sets hold different people, and the labels of a set follow those of the set
         before it; "shared": the same label is the same person in all sets.
     images_filter
-        Minimum number of images per person; people with fewer are dropped, and the others numbered
-        0, 1, 2, ... in their order.  0: no filter.
+        Minimum number of images per person.  People with fewer images are dropped, and the
+        remaining people are renumbered 0, 1, 2, ... in their old order.  0: no filter.
 
     Raises
     ------
     RecordError
         If a file is missing, truncated or belongs to another set, if a label is no whole number in
         ``[0, num_classes)``, if an image record holds no image, if the sets do not fit together,
-        or if the filter drops everybody.
+        or if the filter drops all people.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     opened = [_open(Path(p), Path(scan_folder), num_classes) for p in paths]
@@ -105,20 +108,21 @@ def open_records(
     elif missing > present and missing >= _MIN_EMPTY_CLASSES:
         hint = (
             f"{records.name}: {present} of {records.num_classes} classes have images; "
-            f"data.images_filter=1 drops the others and numbers these 0 to {present - 1}"
+            "set data.images_filter=1 to drop the classes without images and to renumber the "
+            f"remaining ones 0 to {present - 1}"
         )
         records = replace(records, notices=(*records.notices, hint))
     if records.num_classes > _MAX_CLASSES:
         raise RecordError(
             f"{records.name}: has too many classes for labels in float32, which are exact up to "
-            f"{_MAX_CLASSES}, got {records.num_classes}, {present} of them with images; use "
-            "data.images_filter=1, which drops the others"
+            f"{_MAX_CLASSES}, got {records.num_classes}, {present} of them with images; set "
+            "data.images_filter=1 to drop the classes without images"
         )
     return records
 
 
 def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, int]:
-    """Return a set and the number of its people that have images."""
+    """Open one set; return the set and the number of its people that have images."""
     rec, idx = find_files(path)
     keys, offsets, labels, facts = _load_index(rec, idx, scan_folder)
     file = rec.with_name("property")
@@ -126,8 +130,8 @@ def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, i
     notices = [f"{idx}: {notice}" for notice in facts["notices"]]
     if not num_classes and found.num_classes and facts["people"] not in (0, found.num_classes):
         notices.append(
-            f"{file}: gives {found.num_classes} people, but the header of {rec.name} gives "
-            f"{facts['people']}"
+            f"{file}: states {found.num_classes} classes, but the header of {rec.name} lists "
+            f"{facts['people']} identities"
         )
     num_classes = num_classes or found.num_classes or count_classes(labels)
     check_labels(rec, keys, labels, num_classes)
@@ -149,13 +153,17 @@ def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, i
 
 
 def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
-    """Return several sets as one."""
+    """Join several sets into one record set.
+
+    Raises RecordError if image sizes differ, if a set is listed twice, or if there are too many
+    classes.
+    """
     first = sets[0]
     for i, records in enumerate(sets):
         if records.image_size != first.image_size:
             (height, width), (first_height, first_width) = records.image_size, first.image_size
             raise RecordError(
-                f"{records.name}: its images are {height}x{width} pixels, got "
+                f"{records.name}: the images are {height}x{width} pixels, got "
                 f"{first_height}x{first_width} in {first.name}; all sets of a run need images of "
                 "one size"
             )
@@ -169,7 +177,7 @@ def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
     elif sum(counts) > _MAX_STACKED_CLASSES:
         raise RecordError(
             f"data.records: the sets have more than {_MAX_STACKED_CLASSES} classes together, got "
-            f"{sum(counts)}; number the people of each set from 0 on without gaps"
+            f"{sum(counts)}; number the identities of each set 0, 1, 2, ... without gaps"
         )
     else:
         joined, num_classes, origins = classes.stack(labels, counts)
@@ -187,13 +195,13 @@ def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
 
 
 def _filter_people(records: RecordSet, images_filter: int) -> RecordSet:
-    """Return a set without the people that have fewer than ``images_filter`` images."""
+    """Drop people with fewer than ``images_filter`` images from a set, and renumber the others."""
     rows, labels, kept = classes.renumber(records.labels, records.num_classes, images_filter)
     if not len(kept):
         most = int(np.bincount(records.labels).max())
         raise RecordError(
-            f"data.images_filter: nobody in {records.name} has {images_filter} images, got at most "
-            f"{most}; lower data.images_filter"
+            f"data.images_filter: no identity in {records.name} has {images_filter} images, got at "
+            f"most {most} images per identity; lower data.images_filter"
         )
     if records.origins is not None:
         origins = records.origins[kept]
@@ -211,7 +219,10 @@ def _filter_people(records: RecordSet, images_filter: int) -> RecordSet:
 
 
 def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
-    """Return the cached index of a set, or parse its .idx."""
+    """Load the cached index of a set, or parse its .idx.
+
+    A parsed index is cached if the set is large or if its labels needed a scan of the .rec.
+    """
     stats = [(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in (rec, idx)]
     digest = hashlib.sha256(repr((_CACHE_FORMAT, stats)).encode()).hexdigest()[:16]
     cached = scan_folder / f"index-{digest}.npy"
@@ -219,12 +230,12 @@ def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
         try:
             return _load_cached(cached)
         except (ValueError, OSError, EOFError):
-            cached.unlink(missing_ok=True)  # incomplete after a crash of the host
+            cached.unlink(missing_ok=True)  # the file is incomplete after a crash of the host
     index, scanned = _parse(rec, idx)
     index = index._replace(labels=narrow(index.labels))
     if (
         index.labels.dtype.kind == "i" and index.labels.min() >= 0
-    ):  # check_labels refuses others later
+    ):  # check_labels refuses other labels later
         index.facts["present"] = classes.count_present(index.labels)
     if not scanned and len(index.keys) < MIN_CACHED_RECORDS:
         return index
@@ -255,18 +266,18 @@ def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
     after = count_bytes_after(file.data, int(offsets[last]))
     if not notices and after >= _MIN_RECORD_BYTES:
         notices.append(
-            f"its last record, key {keys[last]}, is followed by {after} bytes of {rec.name} that "
-            "the .idx does not list"
+            f"key {keys[last]} is the last record in the .idx, but {after} more bytes of "
+            f"{rec.name} follow this record"
         )
     scanned = labels is None
     if labels is None:
         images, labels = labels_from_scan(file, header)
     if not len(images):
         raise RecordError(
-            f"{rec}: holds no image, got {len(keys)} records without one; use another record set"
+            f"{rec}: holds no image, got {len(keys)} records without image; use another record set"
         )
     rows: np.ndarray | slice = images
-    if images[-1] - images[0] == len(images) - 1:  # a slice gives views, not copies
+    if images[-1] - images[0] == len(images) - 1:  # no gaps: a slice gives views, not copies
         rows = slice(int(images[0]), int(images[-1]) + 1)
     people = header.end - header.first_identity if header else 0
     facts = {"notices": notices, "people": people, "present": 0}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``property`` file of a record set, and the size of the images that it should give."""
+"""Read the ``property`` file of a record set, and check its image size against the images.
+
+For sets without the file, measure the first image.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +25,25 @@ _MAX_NUMBERS = (
     (1 << 31) - 1,
     65_535,
     65_535,
-)  # labels are int32; a side of a JPEG has at most 65,535 pixels
+)  # of num_classes (labels are int32), height and width (a JPEG has at most 65,535 pixels per side)
 _READ_BYTES = 1 << 16
 _MORE_MEASURED_IMAGES = 3
 
 
 class Property(NamedTuple):
-    """Content of a ``property`` file; the default values stand for a missing file."""
+    """Content of a ``property`` file; the default values represent a missing file."""
 
     num_classes: int = 0
     image_size: tuple[int, int] | None = None  # (height, width) in pixels
-    line: str = ""  # quoted for a message
+    line: str = ""  # line of the file, in quotes for a message
 
 
 def read_property(path: Path) -> Property:
-    """Return the content of the first line of a ``property`` file that is not blank.
+    """Read the number of classes and the image size from the first non-blank line of the file.
 
-    It ignores a byte order mark, spaces and further lines, and raises RecordError unless the line
-    holds three whole numbers above 0.
+    A byte order mark, spaces and further lines are ignored.  Raises RecordError unless the line
+    holds three whole numbers above 0.  If the file does not exist, the result is an empty
+    ``Property``.
     """
     try:
         with path.open("rb") as file:
@@ -56,15 +60,15 @@ def read_property(path: Path) -> Property:
     numbers = [int(digits) for digits in found.groups()] if found else []
     if not found or any(n > most for n, most in zip(numbers, _MAX_NUMBERS, strict=True)):
         raise RecordError(
-            f"{path}: the first line is not num_classes,height,width, three whole numbers above 0, "
-            f"got {quote_line(line)}; fix the line or remove the file"
+            f"{path}: the first line must be num_classes,height,width, three whole numbers above "
+            f"0, got {quote_line(line)}; fix the line or remove the file"
         )
     classes, height, width = numbers
     return Property(classes, (height, width), quote_line(line))
 
 
 def measure(records: RecordSet) -> tuple[int, int]:
-    """Return (height, width) in pixels of the first image, for sets without a property file."""
+    """Return (height, width) in pixels of a set's first image, for sets without property file."""
     size = _image_size(records, 0)
     if size is None:
         raise records.image_error(0, "cannot be decoded")
@@ -74,7 +78,8 @@ def measure(records: RecordSet) -> tuple[int, int]:
 def check_image_size(records: RecordSet, file: Path, found: Property) -> None:
     """Raise RecordError if the size in the property file is not that of the images.
 
-    If only some images have another size, the loader refuses those images when it reads them.
+    If only some images have another size, this check passes.  The loader refuses those images when
+    it reads them.
     """
     last = len(records) - 1
     try:
@@ -85,10 +90,10 @@ def check_image_size(records: RecordSet, file: Path, found: Property) -> None:
         if any(_image_size(records, row) == found.image_size for row in more.tolist()):
             return
     except RecordError:
-        return  # a damaged record, which the reader reports
+        return  # the record is damaged, which the reader reports later
     height, width = records.image_size
     raise RecordError(
-        f"{file}: its size, {height}x{width}, is not that of the images, got the line {found.line} "
+        f"{file}: the image size {height}x{width} is wrong, got the line {found.line} in the file "
         f"and {size[0]}x{size[1]} for the image of key {records.keys[0]}; fix the line or remove "
         "the file"
     )
@@ -98,7 +103,7 @@ def _image_size(records: RecordSet, row: int) -> tuple[int, int] | None:
     """Return (height, width) in pixels of an image; None if it cannot be decoded."""
     reader = RecordReader(records)
     jpeg = reader.read(np.array([row]))[0]
-    # OpenCV would decode a truncated image, and write a warning to standard error.
+    # Decode only complete images: OpenCV decodes a truncated one too, with a warning on stderr.
     image = decode(jpeg) if has_end(jpeg) else None
     reader.check_files()
     return None if image is None else (image.shape[0], image.shape[1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask the kernel to read records from the disk before the loader needs them."""
+"""Read ahead: ask the kernel to load records from the disk before the loader needs them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ if TYPE_CHECKING:
     from pipeline.records.reader import RecordReader
     from pipeline.records.record_set import RecordSet
 
-SAMPLE_RECORDS = 16  # records per call whose pages are looked up with mincore
-CALLS_AFTER_MISS = 64  # calls that read ahead after a call found pages missing
-MAX_GAP_OVER_MEAN = 4  # limit of a record's assumed size: longer gaps hold other records
+SAMPLE_RECORDS = 16  # records per call whose pages are checked with mincore
+CALLS_AFTER_MISS = 64  # number of calls that read ahead after a call found missing pages
+# Largest assumed size of a record, as a multiple of the mean size.  The distance to the next record
+# of the set may be larger, because other records lie between the two.
+MAX_GAP_OVER_MEAN = 4
 
 
 class ReadAhead:
-    """Reads the records of rows ahead, in the background; call it with rows that come up soon.
+    """Loads records into memory in the background; call it with rows that are needed soon.
 
-    It looks up whether a sample of the pages is in memory, and stops asking the kernel once no
-    sample lacked a page for a while.  The first call marks the files for random access, so the
-    kernel reads a missing page alone.  The compiled functions of the reader make it faster.
+    Each call checks with mincore whether the pages of a few sample records are in memory.  After
+    CALLS_AFTER_MISS calls without a missing page, it stops asking the kernel for records until a
+    page is missing again.  The first call marks the files for random access, so the kernel reads a
+    missing page without its neighbours.  The reader's compiled functions, if available, make the
+    calls faster.
     """
 
     def __init__(self, records: RecordSet, reader: RecordReader):
         self._records, self._reader = records, reader
         self._visible = [is_residency_visible(rec) for rec in records.files]
-        self._remaining_calls = 0  # calls that still read ahead
+        self._remaining_calls = 0  # number of next calls that read ahead
         self._in_file_order: bool | None = None  # None before the first call
 
     def __call__(self, rows: np.ndarray) -> None:
-        """Ask the kernel for the records of rows (n,), if some of them are not in memory."""
+        """Ask the kernel to load the records of ``rows`` (n,) unless they seem to be in memory."""
         maps = self._reader.maps
         if self._in_file_order is None:
             self._in_file_order = self._records.is_in_file_order()
@@ -61,10 +65,13 @@ class ReadAhead:
                 kernels.read_ahead(maps[file], start, size)
 
     def _pages(self, rows: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """Return (file index, offsets, sizes) of the pages that hold the records of some rows."""
+        """Return the pages that hold the records of ``rows``, for each file.
+
+        The result is a list of (file index, offsets, sizes); offsets and sizes are arrays in bytes.
+        """
         offsets, mean = self._records.offsets[rows], self._reader.mean_bytes
         sizes = np.full(len(rows), 2 * mean)
-        if self._in_file_order:  # a record ends where the next one begins
+        if self._in_file_order:  # a record ends where the next record begins
             following = np.minimum(rows + 1, len(self._records) - 1)
             gaps = self._records.offsets[following] - offsets
             sizes = np.where(gaps > 0, np.minimum(gaps, MAX_GAP_OVER_MEAN * mean), sizes)
@@ -77,7 +84,7 @@ class ReadAhead:
 def pages_of(
     data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (offsets, sizes) of the whole pages that hold some pieces of a mapped file.
+    """Return the pages that hold pieces of a mapped file, as arrays (offsets, sizes) in bytes.
 
     Adjacent and overlapping pieces are merged.
     """
@@ -93,16 +100,16 @@ def pages_of(
 
 
 def advise(data: np.ndarray, start: np.ndarray, size: np.ndarray, advice: int) -> None:
-    """Call madvise for whole pages of a mapped file."""
+    """Call madvise with ``advice`` for page ranges (offset, size) of a mapped file."""
     address = data.ctypes.data
     for offset, length in zip(start.tolist(), size.tolist(), strict=True):
         libc().madvise(address + offset, length, advice)
 
 
 def are_resident(data: np.ndarray, start: np.ndarray, size: np.ndarray) -> bool:
-    """Return whether whole pages of a mapped file are all in memory; False if mincore fails.
+    """Return whether page ranges of a mapped file are completely in memory; False if mincore fails.
 
-    It reads no page.
+    The check does not load any page.
     """
     pages = -(-size // mmap.PAGESIZE)
     resident = np.zeros(int(pages.sum()), dtype=np.uint8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RecordReader: JPEG bytes of a record set by row, through memory maps of the .rec files."""
+"""RecordReader: read the JPEG bytes of a record set's rows through memory maps of .rec files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from pipeline.records.record_set import RecordSet
 
 CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
-MAX_SIZE_OVER_MEAN = 16  # the largest image of an array sets the length of all of its rows
-_MIN_MEAN_BYTES = 4096  # used instead of a smaller mean size
+# Largest size of an image in an array of images, as a multiple of the mean size.  All rows of the
+# array are as long as its largest image.
+MAX_SIZE_OVER_MEAN = 16
+_MIN_MEAN_BYTES = 4096  # lower bound of the mean size in that comparison
 
 
 class BufferRing:
-    """Reusable byte buffers (B, S); a buffer stays valid during the next ``kept`` calls.
+    """Ring of reusable byte buffers; each stays valid during the next ``kept`` calls of ``take``.
 
     Allocating new memory for each batch would take as long as filling it.
     """
@@ -40,20 +42,21 @@ class BufferRing:
 
 
 class RecordReader:
-    """JPEG bytes of a record set by row.
+    """Reads the JPEG bytes of a record set by row.
 
-    ``find`` needs ``kernels``, the compiled functions; so does the array that ``gather`` returns.
+    ``kernels`` are the compiled functions.  ``find`` requires them, and without them ``gather``
+    always returns a list.
     """
 
     def __init__(self, records: RecordSet, kernels: LoaderKernels | None = None):
         self.records, self.kernels = records, kernels
         self.maps = [map_rec(rec) for rec in records.files]
-        """Bytes of each .rec, uint8 (n,)."""
+        """Memory-mapped bytes of each .rec file, uint8 (n,)."""
         columns = (records.keys, records.offsets, records.labels, records.file)
         self.files = mapped.mapped_files([*self.maps, *columns])
-        """One array per mapped file: the .rec files and the cached index."""
-        # Bytes and number of the images read so far, for their mean.  The initial image has the
-        # mean size of the records in the files, or more if the set leaves records out.
+        """Bytes of each mapped file, uint8 (n,): the .rec files and the cached index."""
+        # Total size and number of the images read so far, for the mean size.  The initial values
+        # stand for one image of the mean record size; it is too large if the set omits records.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property
@@ -63,27 +66,31 @@ class RecordReader:
 
     @property
     def is_guarded(self) -> bool:
-        """Return whether other readers may map the .rec files although they may become shorter."""
+        """Return whether every map of a .rec is safe to read even if the file becomes shorter.
+
+        Only then may other readers, such as DALI's, map the same files.
+        """
         return all(map(mapped.is_guarded, self.maps))
 
     def check_files(self) -> None:
-        """Raise RecordError if a mapped file became shorter, or cannot be read.
+        """Raise RecordError if a mapped file became shorter or cannot be read.
 
-        The bytes read from it may then be zeros.  It takes a microsecond per file.
+        Bytes that were read from such a file may be zeros.  The check takes a microsecond per file.
         """
         for data in self.files:
             check_file(data)
 
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Return the JPEG bytes of each row, uint8 (n,).
+        """Return a list with the JPEG bytes of each row, uint8 (n,).
 
-        If the maps are guarded (``pipeline.records.mapped``), most arrays are views of them, and
-        the kernel reads the file only when their bytes are used.  Call ``check_files`` after that.
+        If the maps are guarded (``pipeline.records.mapped``), most arrays of the list are views of
+        the maps, and the kernel reads the file only when the bytes are used.  Call ``check_files``
+        after you have used them.
 
         Raises
         ------
         RecordError
-            If no whole record starts at the offset of a row, or a file became shorter.
+            If no complete record starts at the offset of a row, or if a file became shorter.
         """
         if len(self.maps) == 1:
             return self._read(self.maps[0], rows)
@@ -95,10 +102,10 @@ class RecordReader:
         return images
 
     def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the memory addresses of the images of rows and their sizes in bytes, int64 (B,).
+        """Return the memory address and the size in bytes of each row's image, both int64 (B,).
 
-        The size is 0 for a record that is damaged and for one in several frames; ``read``
-        distinguishes them.
+        The size is 0 if the record is damaged or consists of several frames.  ``read``
+        distinguishes these two cases.
         """
         assert self.kernels is not None
         offsets = self.records.offsets[rows]
@@ -116,18 +123,20 @@ class RecordReader:
     ) -> np.ndarray | list[np.ndarray]:
         """Return the JPEG bytes of the rows in one array from ``buffers``, uint8 (B, S).
 
-        An end-of-image marker and zeros, which decoders ignore, follow each image.  No Python code
-        runs per image.
+        In the array, an end-of-image marker and zeros, which decoders ignore, follow each image.
+        No Python code runs per image.
 
-        The result is a list like that of ``read`` if there are no buffers or no compiled functions,
-        if a record has several frames, if Exif turns an image, or if one image is so large that
-        the array would be mostly zeros.  The list holds an upright copy without Exif of each image
-        that Exif turns, because DALI ignores Exif.
+        The result is a list, as from ``read``, in these cases: there are no buffers or no compiled
+        functions; a record has several frames; an image has an Exif orientation that rotates or
+        flips it; or one image is so large that the array would be mostly zeros.  In the list, an
+        upright copy without Exif replaces each image that the Exif orientation rotates or flips,
+        because DALI ignores Exif.
 
         Raises
         ------
         RecordError
-            As ``read``, and if an image is truncated, or one that Exif turns cannot be decoded.
+            In the cases of ``read``; also if an image is truncated, or if an upright copy is needed
+        but the image cannot be decoded.
         """
         array = None if buffers is None else self._gather(rows, buffers)
         if array is not None:
@@ -138,14 +147,15 @@ class RecordReader:
         return copies or images
 
     def check(self, rows: np.ndarray) -> list[np.ndarray] | None:
-        """Return the list of ``gather`` if Exif turns one of its images, else None.
+        """Check the images of rows that another reader, such as DALI's, reads.
 
-        For rows that another reader, such as DALI's, reads.  Raises as ``gather`` does.
+        If the Exif orientation rotates or flips one of the images, return the list of ``gather``,
+        else None.  Raises the same errors as ``gather``.
         """
         return self._replace_turned(rows, self.read(rows))
 
     def _gather(self, rows: np.ndarray, buffers: BufferRing) -> np.ndarray | None:
-        """Return the array of ``gather``; None if ``gather`` has to return a list."""
+        """Return the array of ``gather``; None if ``gather`` must return a list instead."""
         if self.kernels is None:
             return None
         addresses, sizes = self.find(rows)
@@ -155,13 +165,16 @@ class RecordReader:
         if self.kernels.find_turned(addresses, sizes).any():
             return None
         array = buffers.take(len(rows), longest + 2)
-        if self.kernels.gather(addresses, sizes, array):  # some image has no end-of-image marker
+        if self.kernels.gather(addresses, sizes, array):  # True: some image lacks its end marker
             images = [row[:size] for row, size in zip(array, sizes.tolist(), strict=True)]
             self._check_ends(rows, images)
         return array
 
     def _check_ends(self, rows: np.ndarray, images: list[np.ndarray]) -> None:
-        """Raise RecordError for a JPEG without an end: decoders invent the missing pixels."""
+        """Raise RecordError if a JPEG has no end-of-image marker.
+
+        Decoders would invent the missing pixels of such a truncated image.
+        """
         for row, image in zip(rows.tolist(), images, strict=True):
             if not has_end(image):
                 self.check_files()
@@ -170,7 +183,10 @@ class RecordReader:
     def _replace_turned(
         self, rows: np.ndarray, images: list[np.ndarray]
     ) -> list[np.ndarray] | None:
-        """Check the images and replace those that Exif turns; return None if there are none."""
+        """Check the images; replace those that Exif rotates or flips by upright copies.
+
+        Return the new list, or None if no image needs a copy.
+        """
         self._check_ends(rows, images)
         turned = [place for place, image in enumerate(images) if may_turn(image)]
         if not turned:
@@ -191,7 +207,7 @@ class RecordReader:
         self._count += count
 
     def _read(self, data: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
-        """Return the JPEG bytes of rows that lie in one file."""
+        """Return a list with the JPEG bytes of rows that all lie in the file ``data``."""
         offsets = self.records.offsets[rows]
         headers = read_headers(data, offsets)
         start = offsets + 32 + 4 * headers.flag.astype(np.int64)
@@ -213,7 +229,10 @@ class RecordReader:
         return images
 
     def _join_frames(self, data: np.ndarray, row: int, offset: int) -> np.ndarray:
-        """Return the payload of a record in several frames, with the magic number between them."""
+        """Return the payload of a record that consists of several frames.
+
+        The magic number is inserted between the frames, because the writer removed it there.
+        """
         magic = np.frombuffer(MAGIC.to_bytes(4, "little"), np.uint8)
         parts: list[np.ndarray] = []
         for cflag, start, length, end in frames(data, offset):

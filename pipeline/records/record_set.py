@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RecordSet: keys, offsets and labels of the images of one record set or of several."""
+"""RecordSet: keys, offsets and labels of the images of one or more record sets."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from pipeline.records.mapped import RecordError
 
 SLICE_ROWS = 1 << 14  # rows processed at a time, to keep temporary arrays small
-_ID_KEY_BITS = 40  # an image's id is its key + (file index << 40)
+_ID_KEY_BITS = 40  # the id of an image is its key + (file index << 40)
 
 
 def row_slices(count: int) -> list[slice]:
-    """Return the slices in which ``count`` rows are processed."""
+    """Split ``count`` rows into slices of at most SLICE_ROWS rows."""
     return [slice(start, start + SLICE_ROWS) for start in range(0, count, SLICE_ROWS)]
 
 
 @dataclass(frozen=True)
 class RecordSet:
-    """The images of one record set or of several, set by set in the order of their keys.
+    """Images of one or more record sets, sorted by set and then by key.
 
-    Row i of the arrays is one image.
+    Entry i of each array describes image i, also called row i.  N is the number of images.
     """
 
     files: tuple[Path, ...]  # the .rec files
@@ -34,8 +34,9 @@ class RecordSet:
     labels: np.ndarray  # (N,) int32, class of the image
     num_classes: int
     image_size: tuple[int, int]  # (height, width) in pixels
-    # (num_classes, 2) int64, if labels were stacked or renumbered: the person of each class as
-    # (index in ``files``, label there); the index is -1 if the sets share their labels.
+    # (num_classes, 2) int64, or None if labels were neither stacked nor renumbered.  Each row is
+    # the origin of one class: the index in ``files`` (-1 if the sets share their labels), and the
+    # label in that file.
     origins: np.ndarray | None = None
     notices: tuple[str, ...] = ()  # sentences for the log about records that the set leaves out
 
@@ -44,15 +45,15 @@ class RecordSet:
 
     @property
     def name(self) -> str:
-        """Names of the files, for messages."""
+        """Paths of the .rec files, joined by commas for messages."""
         return ", ".join(map(str, self.files))
 
     def ids(self, rows: np.ndarray) -> np.ndarray:
-        """Return a unique number for each row, int64; in a single set it is the key."""
+        """Return a unique number for each row, int64; in a single set the number is the key."""
         return self.keys[rows] + (self.file[rows].astype(np.int64) << _ID_KEY_BITS)
 
     def is_in_file_order(self) -> bool:
-        """Return whether the rows have the order of their records, set by set."""
+        """Return whether the rows are sorted by file and then by offset in the file."""
         for part in row_slices(len(self)):
             part = slice(part.start, part.stop + 1)
             file, offsets = self.file[part], self.offsets[part]
@@ -61,11 +62,14 @@ class RecordSet:
         return True
 
     def file_order(self) -> np.ndarray | None:
-        """Return the rows in the order of their records, (N,); None if that is 0, 1, 2, ..."""
+        """Return the rows (N,) sorted by file and offset; None if they already have that order."""
         return None if self.is_in_file_order() else np.lexsort((self.offsets, self.file))
 
     def by_file(self, rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Return (file index, indices into ``rows`` of the images in it) for each file."""
+        """Group rows by file; return a list of pairs (file index, places).
+
+        ``places`` are indices into ``rows``, of those rows whose images lie in the file.
+        """
         if len(self.files) == 1:
             return [(0, np.arange(len(rows)))]
         file = self.file[rows]
@@ -74,23 +78,26 @@ class RecordSet:
     def checksums(self) -> dict[str, int]:
         """Return checksums that identify the images, under names that begin with ``crc_``.
 
-        They ignore the folders of the files.  They also ignore the bytes of the images, which would
-        all have to be read.
+        The checksums do not depend on the folders of the files.  They do not cover the bytes of the
+        images either, because that would require reading all files.
         """
         found = {}
         for name in ("file", "keys", "offsets", "labels"):
             crc = 0
-            for part in row_slices(len(self)):  # as int64, since a column may be int32
+            for part in row_slices(len(self)):  # as int64, because a column may be int32 or int64
                 crc = zlib.crc32(getattr(self, name)[part].astype(np.int64), crc)
             found[f"crc_{name}"] = crc
         return found
 
     def image_name(self, row: int) -> str:
-        """Return the subject of a message about an image: its file and key."""
+        """Return the name of an image for messages: its file and its key."""
         return f"{self.files[self.file[row]]}: the image of key {self.keys[row]}"
 
     def image_error(self, row: int, problem: str) -> RecordError:
-        """Return the error for an image; ``problem`` continues a sentence about it."""
+        """Return an error about one image.
+
+        ``problem`` is the predicate of the message, for example "cannot be decoded".
+        """
         return RecordError(
             f"{self.image_name(row)} {problem}; fix the record or leave its key out of the .idx"
         )

@@ -5,13 +5,13 @@ A record file is a sequence of dmlc RecordIO frames:
 
     u32 magic | u32 cflag << 29 | length | payload | zeros up to a multiple of 4
 
-A payload is an image header, then the JPEG.  If ``flag`` is above 0, the first of the labels after
-the header replaces the label in it:
+A payload is an image header, followed by the JPEG.  If ``flag`` is above 0, ``flag`` labels follow
+the header, and the first of them replaces the label in the header:
 
     u32 flag | f32 label | u64 id | u64 id2 | flag times f32 label
 
-A payload that contains the magic number at a multiple of 4 is split there into several frames,
-without the number itself.
+If a payload contains the magic number at a multiple of 4 bytes, the record is split there into
+several frames, which do not contain that magic number.
 """
 
 from __future__ import annotations
@@ -31,37 +31,40 @@ from pipeline.records.mapped import RecordError, check_file, read_piece
 MAGIC = 0xCED7230A
 LENGTH_BITS = 29
 MAX_LENGTH = (1 << LENGTH_BITS) - 1  # largest payload of a frame in bytes
-WHOLE, FIRST, MIDDLE, LAST = range(4)  # values of cflag: which part of its record a frame is
-_HEADER_BYTES = 40  # magic, length, image header (24), two float labels
-_MIN_RECORD_BYTES = 32  # magic, length, image header
-_CHUNK_RECORDS = 1 << 16  # headers that are read at a time
-_CHUNK_BYTES = 1 << 22  # part of an .idx that is parsed at a time
-_MAX_LINE_BYTES = 1 << 10  # far more than a line of an .idx has
-_BLANK_BYTES = 1 << 16  # part of an .idx that is searched for blank lines at a time
+WHOLE, FIRST, MIDDLE, LAST = range(4)  # values of cflag: part of its record that a frame holds
+_HEADER_BYTES = 40  # bytes read per record: magic, length, image header (24), two float labels
+_MIN_RECORD_BYTES = 32  # smallest record: magic, length, image header (24)
+_CHUNK_RECORDS = 1 << 16  # number of headers that are read at a time
+_CHUNK_BYTES = 1 << 22  # size of the part of an .idx that is parsed at a time
+_MAX_LINE_BYTES = 1 << 10  # limit for reading one line; a valid .idx line is far shorter
+_BLANK_BYTES = 1 << 16  # size of the part of an .idx that is searched for blank lines at a time
 _LINE = re.compile(rb"[ \t]*([0-9]+)[ \t]+([0-9]+)\s*")
 _MAX_INT64 = (1 << 63) - 1
-_LARGE_NUMBER = 1 << 62  # lines with numbers from here on are parsed one by one
+_LARGE_NUMBER = 1 << 62  # lines with this or a larger number are parsed one by one
 _SHOWN_BYTES = 40  # number of bytes of a line that a message shows
 
 
 class Headers(NamedTuple):
-    """Headers of n records, each field of shape (n,)."""
+    """Headers of n records; each field is an array of shape (n,)."""
 
     magic: np.ndarray
     cflag: np.ndarray
     length: np.ndarray
     flag: np.ndarray
     label: np.ndarray
-    second: np.ndarray  # the second label, 0 if there is none
+    second: np.ndarray  # second label; 0 if the record has only one label
 
     @property
     def body(self) -> np.ndarray:
-        """Bytes of the image, or of its first part, int64 (n,)."""
+        """Size in bytes of the image, or of the image's part in the first frame, int64 (n,)."""
         return self.length - 24 - 4 * self.flag.astype(np.int64)
 
 
 class RecordFile(NamedTuple):
-    """A mapped .rec and its parsed .idx; ``keys`` and ``offsets`` are int64 (n,), sorted by key."""
+    """Memory-mapped .rec and its parsed .idx.
+
+    ``keys`` and ``offsets`` are int64 (n,), sorted by key, with one entry per record.
+    """
 
     rec: Path
     idx: Path
@@ -70,12 +73,15 @@ class RecordFile(NamedTuple):
     offsets: np.ndarray
 
     def headers(self, rows: np.ndarray | slice = slice(None)) -> Headers:
-        """Return the headers of the records of some rows."""
+        """Read the headers of the records at ``rows`` of the index."""
         return read_headers(self.data, self.offsets[rows])
 
 
 def find_files(path: Path) -> tuple[Path, Path]:
-    """Return the .rec file that is ``path``, or lies in the folder ``path``, and its .idx."""
+    """Return the paths of a .rec and its .idx.
+
+    ``path`` is the .rec itself, or a folder with train.rec or with one .rec of another name.
+    """
     rec = path / "train.rec" if path.is_dir() else path
     if path.is_dir() and not rec.exists():
         found = sorted(path.glob("*.rec"))
@@ -89,12 +95,12 @@ def find_files(path: Path) -> tuple[Path, Path]:
     idx = rec.with_suffix(".idx")
     for file, why in ((rec, "data.records"), (idx, f"needed beside {rec.name}")):
         if not file.is_file():
-            raise RecordError(f"{file}: no such file ({why}); check data.records, got '{path}'")
+            raise RecordError(f"{file}: no such file ({why}), got '{path}'; check data.records")
     return rec, idx
 
 
 def map_rec(rec: Path) -> np.ndarray:
-    """Map a .rec without reading it; return its bytes, uint8 (n,)."""
+    """Memory-map a .rec without reading it; return its bytes, uint8 (n,)."""
     if not rec.stat().st_size:
         raise RecordError(f"{rec}: is empty, got 0 bytes; make or copy it again")
     try:
@@ -106,9 +112,10 @@ def map_rec(rec: Path) -> np.ndarray:
 
 
 def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return keys and offsets of an .idx, int64 (n,) each, sorted by key.
+    """Read an .idx; return its keys and its offsets, int64 (n,) each, sorted by key.
 
-    Blank lines at the end are ignored.  Raises RecordError, which quotes the line, for damage.
+    Blank lines at the end of the file are ignored.  For a damaged line the function raises
+    RecordError, which quotes the line.
     """
     columns: tuple[list[np.ndarray], ...] = ([np.empty(0, np.int64)], [np.empty(0, np.int64)])
     for start, text in _read_lines(idx):
@@ -127,7 +134,8 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
             "copy it again"
         )
     if (keys[1:] <= keys[:-1]).any():
-        # A line of three numbers and a line of one would shift the columns between them.
+        # Unsorted keys may be a sign of damage: after a line of three numbers, keys and offsets are
+        # exchanged until a line of one number.
         for start, text in _read_lines(idx):
             if text.translate(None, b"0123456789") != b"\t\n" * text.count(b"\n"):
                 _parse_lines(idx, start, text)
@@ -140,16 +148,17 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset in bytes, text) of chunks of whole lines.
+    """Yield the lines of an .idx in chunks of complete lines, as pairs (offset in bytes, text).
 
-    Blank lines at the end of the file are left out; the last line gets a line break if it has none.
+    Blank lines at the end of the file are omitted.  If the last line has no line break, the
+    function adds one.
     """
     try:
         with path.open("rb") as file:
             stop = _find_end_of_text(file)
             while (start := file.tell()) < stop:
                 text = file.read(min(_CHUNK_BYTES, stop - start))
-                # The limit matters for a file that is no index and has no line break at all.
+                # Limit the length, because a file that is not an index may have no line break.
                 rest = file.readline(_MAX_LINE_BYTES) if file.tell() < stop else b"\n"
                 yield start, text + rest
     except OSError as error:
@@ -159,7 +168,7 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _find_end_of_text(file: BinaryIO) -> int:
-    """Return the offset after the last byte that is not blank; rewind the file."""
+    """Return the offset after the last non-blank byte of a file; rewind the file."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - _BLANK_BYTES)
@@ -173,7 +182,11 @@ def _find_end_of_text(file: BinaryIO) -> int:
 
 
 def _parse_fast(text: bytes) -> np.ndarray | None:
-    """Return the numbers of whole lines, int64 (n, 2); None if the lines need ``_parse_lines``."""
+    """Parse complete lines with NumPy; return their numbers, int64 (n, 2).
+
+    Return None if the lines may be damaged or hold large numbers; then ``_parse_lines`` must parse
+    them.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -184,7 +197,8 @@ def _parse_fast(text: bytes) -> np.ndarray | None:
         return None
     if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # NumPy stops parsing at a zero byte
         return None
-    # NumPy clips larger numbers to the largest int64.  Offsets are multiples of 4.
+    # NumPy clips a number that does not fit to the largest int64, so refuse all large numbers.
+    # Also refuse offsets that are not multiples of 4.
     if (
         not 0 <= np.bitwise_or.reduce(table) < _LARGE_NUMBER
         or np.bitwise_or.reduce(table[1::2]) & 3
@@ -194,7 +208,10 @@ def _parse_fast(text: bytes) -> np.ndarray | None:
 
 
 def _parse_lines(idx: Path, start: int, text: bytes) -> np.ndarray:
-    """Return the numbers of whole lines, int64 (n, 2); raise RecordError for a damaged line."""
+    """Parse complete lines one by one; return their numbers, int64 (n, 2).
+
+    Raises RecordError for a damaged line.
+    """
     table = []
     for index, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
         found = _LINE.fullmatch(line)
@@ -207,23 +224,23 @@ def _parse_lines(idx: Path, start: int, text: bytes) -> np.ndarray:
         if not found:
             raise RecordError(
                 f"{where} is not a key, a tab and an offset, got {quote_line(line)}; the file is "
-                "damaged or no index, make or copy it again"
+                "damaged or is not an index, make or copy it again"
             )
         key, offset = (n[:_SHOWN_BYTES].decode() + "..." * (len(n) > _SHOWN_BYTES) for n in numbers)
         raise RecordError(
-            f"{where} gives key {key} the offset {offset}, got a number above {_MAX_INT64}; the "
+            f"{where} has key {key} and offset {offset}, got a number above {_MAX_INT64}; the "
             "file is damaged, make or copy it again"
         )
     return np.array(table, dtype=np.int64)
 
 
 def quote_line(text: bytes) -> str:
-    """Return a line in quotes for a message: shortened, with escapes for unprintable bytes."""
+    """Return a line in quotes for a message: shortened, and with escapes for unprintable bytes."""
     return repr(text.rstrip(b"\r\n")[:_SHOWN_BYTES])[1:] + "..." * (len(text) > _SHOWN_BYTES)
 
 
 def check_index(file: RecordFile) -> None:
-    """Raise RecordError for a truncated .rec and for an .idx that belongs to another .rec."""
+    """Raise RecordError if the .rec is truncated, or if the .idx belongs to another .rec."""
     rec, idx, data, keys, offsets = file
     last = int(np.argmax(offsets))
     beyond = np.flatnonzero(offsets > len(data) - _MIN_RECORD_BYTES)  # offsets + 32 could overflow
@@ -231,9 +248,9 @@ def check_index(file: RecordFile) -> None:
         raise RecordError(
             f"{rec}: ends before the record of key {keys[beyond[0]]} (offset "
             f"{offsets[beyond[0]]}), got {len(data)} bytes; the .rec is truncated or {idx.name} "
-            "belongs to another one"
+            "belongs to another .rec"
         )
-    # A sample of a thousand records: checking every record would read the whole file.
+    # Check only a sample of 1000 records: checking every record would read the complete file.
     sample = np.unique(np.linspace(0, len(keys) - 1, 1000).astype(np.int64))
     check_magic(file, sample, file.headers(sample))
     end = int(offsets[last] + 8 + file.headers(slice(last, last + 1)).length[0])
@@ -245,7 +262,10 @@ def check_index(file: RecordFile) -> None:
 
 
 def check_magic(file: RecordFile, rows: np.ndarray, headers: Headers) -> None:
-    """Raise RecordError if no record starts at the offset of one of the rows of ``headers``."""
+    """Raise RecordError if one of the records does not begin with the magic number.
+
+    ``rows`` are the index rows of the records, and ``headers`` are their headers.
+    """
     wrong = rows[headers.magic != MAGIC]
     if len(wrong):
         raise RecordError(
@@ -255,7 +275,12 @@ def check_magic(file: RecordFile, rows: np.ndarray, headers: Headers) -> None:
 
 
 def frames(data: np.ndarray, offset: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (cflag, start, bytes, end with padding) of the frames of a record; stop at damage."""
+    """Yield the frames of a record as (cflag, start, bytes, end).
+
+    ``start`` is the offset of the payload in the .rec, ``bytes`` its size, and ``end`` the offset
+    after its padding.  The function stops at the last frame of the record or at the first damaged
+    frame.
+    """
     cflag = FIRST
     while cflag in (FIRST, MIDDLE) and offset + 8 <= len(data):
         magic, word = read_piece(data, offset, 8).view("<u4").tolist()
@@ -267,19 +292,20 @@ def frames(data: np.ndarray, offset: int) -> Iterator[tuple[int, int, int, int]]
 
 
 def count_bytes_after(data: np.ndarray, offset: int) -> int:
-    """Return the number of bytes of a .rec after a record, its padding and all of its frames."""
+    """Return the number of bytes of a .rec that follow the record at ``offset``."""
     ends = [offset, *(end for *_, end in frames(data, offset))]
     return len(data) - ends[-1]
 
 
 def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
-    """Return the headers of the records at some offsets."""
+    """Read the headers of the records at some offsets of a .rec."""
     raw = np.zeros((len(offsets), _HEADER_BYTES), dtype=np.uint8)
     columns = np.arange(_HEADER_BYTES)
     for first in range(0, len(offsets), _CHUNK_RECORDS):
         chunk = slice(first, first + _CHUNK_RECORDS)
         starts = offsets[chunk]
-        # The last record of a file may have fewer than 40 bytes; nothing uses the rest of its row.
+        # The last record of a file may have fewer than 40 bytes.  Nothing uses the rest of its row
+        # of ``raw``.
         if mapped.is_guarded(data):
             raw[chunk] = data[np.minimum(starts[:, None] + columns, len(data) - 1)]
         else:
@@ -297,7 +323,11 @@ def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
 
 
 def empty_record_error(rec: Path, key: int, length: int, flag: int) -> RecordError:
-    """Return the error for an image record that holds no image."""
+    """Return the error about an image record that holds no image.
+
+    ``length`` is the size of the payload in bytes, and ``flag`` is the number of labels after the
+    header.
+    """
     return RecordError(
         f"{rec}: the record of key {key} holds no image, got {length} bytes of which header and "
         f"labels take {24 + 4 * flag}; fix the record or leave its key out of the .idx"

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write InsightFace record sets: ``<name>.rec``, ``<name>.idx`` and ``property``.
 
-``pipeline.records.recordio`` describes the bytes of a record.  A set with a header record has the
-keys
+``pipeline.records.recordio`` describes the bytes of a record.  A set with a header record has these
+records:
 
-    0                      labels [id_start, id_end), no image
-    1 .. id_start - 1      images, sorted by person
-    id_start .. id_end - 1 one record per person: labels [first key, last key + 1), no image
+    key 0                       header record: labels (id_start, id_end), no image
+    keys 1 .. id_start - 1      images, sorted by person
+    keys id_start .. id_end - 1 identity records, one per person, no image: labels (key of the
+                                person's first image, key of the last image + 1)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pipeline.records import recordio
 from pipeline.records.recordio import MAGIC
 
 MAGIC_BYTES = struct.pack("<I", MAGIC)
-_MAX_KEYS = 1 << 24  # identity records store keys as float32, which is exact up to here
+_MAX_KEYS = 1 << 24  # identity records store keys as float32, exact up to this number
 _MAGIC = re.compile(re.escape(MAGIC_BYTES))
 _FLOAT = struct.Struct("<f")
 
@@ -36,28 +37,29 @@ def write_record_set(
     header: bool = True,
     vector_labels: bool = False,
 ) -> int:
-    """Write one record set completely, or, after an error, none of its files.
+    """Write one complete record set; after an error, leave none of its files.
 
-    Images are streamed: only one is in memory at a time.  ``property`` appears last, so a folder
-    with that file has a complete set.
+    The function streams the images: only one image is in memory at a time.  It renames ``property``
+    last, so a folder that contains ``property`` holds a complete set.
 
     Parameters
     ----------
     folder
-        Folder of the files; created if missing.
+        Folder for the files; created if it does not exist.
     images
-        Pairs (label, JPEG bytes); labels are 0 .. num_classes - 1, sorted if there is a header.
+        Pairs (label, JPEG bytes).  Labels are 0 .. num_classes - 1, and must be sorted if
+        ``header`` is True.
     num_classes
-        Number of people.  A person without images gets an identity record with an empty range.
+        Number of people.  A person without images gets an identity record with an empty key range.
     image_size
         (height, width) in pixels, as written to ``property``.
     name
-        Stem of the .rec and the .idx.
+        File name of the .rec and the .idx without its extension.
     header
-        Write the header record and the identity records.  False: only images, with keys from 0 on,
-        as im2rec does.
+        Whether to write the header record and the identity records.  False: write only images, with
+        keys 0, 1, 2, ..., as im2rec does.
     vector_labels
-        Store the label as the vector [label, 1.0] (flag 2) instead of a scalar.
+        Whether to store each label as the vector [label, 1.0] (flag 2) instead of a scalar.
 
     Returns
     -------
@@ -66,13 +68,13 @@ def write_record_set(
     Raises
     ------
     ValueError
-        If labels are unsorted, out of range or not whole, if an image is no JPEG, or if there are
-        no images.
+        If labels are unsorted, out of range or not whole numbers, if an image is not a JPEG, or if
+        there are no images.
     OSError
         If the folder cannot be written.
     """
     if num_classes < 1:
-        raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the people")
+        raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the classes")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in (f"{name}.rec", f"{name}.idx", "property")]
@@ -84,7 +86,7 @@ def write_record_set(
             rec.writelines(frame(_payload(key, label, jpeg)))
 
         if header:
-            append(0, [0.0, 0.0])  # a placeholder, overwritten below
+            append(0, [0.0, 0.0])  # placeholder for the header record, overwritten below
         ranges, count = _write_images(append, images, num_classes, header, vector_labels)
         if header:
             id_start = count + 1
@@ -102,14 +104,16 @@ def write_record_set(
 
 
 def frame(payload: bytes) -> Iterator[bytes]:
-    """Yield the bytes of one record, split into frames; their number is a multiple of 4.
+    """Yield the bytes of one record, split into frames and padded to a multiple of 4 bytes.
 
-    A reader may search for the magic number at multiples of 4 to find the next record.  Therefore
-    the payload must not contain it there.
+    To find the next record, a reader may search for the magic number at multiples of 4 bytes.
+    Therefore no frame's payload may contain the magic number at such an offset.  The payload is
+    split there, and the number is left out.
     """
     if len(payload) > recordio.MAX_LENGTH:
         raise ValueError(
-            f"record: at most {recordio.MAX_LENGTH} bytes, got {len(payload)}; shrink the image"
+            f"record: at most {recordio.MAX_LENGTH} bytes are possible, got {len(payload)}; shrink "
+            "the image"
         )
     cuts = [found.start() for found in _MAGIC.finditer(payload) if found.start() % 4 == 0]
     starts = [0, *(cut + len(MAGIC_BYTES) for cut in cuts)]
@@ -122,7 +126,10 @@ def frame(payload: bytes) -> Iterator[bytes]:
 
 
 def _payload(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
-    """Return image header and image; a list of labels is stored as a vector."""
+    """Return the payload of a record: image header, labels and image.
+
+    If ``label`` is a list, the labels are stored as a vector after the header.
+    """
     vector = label if isinstance(label, list) else []
     scalar = 0.0 if isinstance(label, list) else label
     head = struct.pack("<IfQQ", len(vector), scalar, key, 0)
@@ -136,29 +143,35 @@ def _write_images(
     header: bool,
     vector_labels: bool,
 ) -> tuple[list[tuple[int, int]], int]:
-    """Append all images; return the range of keys of each person and the number of images."""
+    """Append all images to the set; return the key range of each person, and the number of images.
+
+    A key range is a pair (key of the first image, key after the last image).  Without a header the
+    list of ranges is empty.
+    """
     first_key = int(header)
     ranges = [(first_key, first_key)] * (num_classes if header else 0)
     key, previous = first_key, 0
     for label, jpeg in images:
         if not 0 <= label < num_classes:
             raise ValueError(
-                f"image {key}: labels are 0 .. {num_classes - 1}, got {label}; number the people "
-                "without gaps or raise num_classes"
+                f"image {key}: the label must be in 0 .. {num_classes - 1}, got {label}; number "
+                "the identities 0, 1, 2, ... without gaps or raise num_classes"
             )
         if label != int(label) or _FLOAT.unpack(_FLOAT.pack(label))[0] != label:
             raise ValueError(
-                f"image {key}: labels are whole numbers that float32 holds exactly, got {label}; "
-                "number the people without gaps"
+                f"image {key}: the label must be a whole number that float32 represents exactly, "
+                f"got {label}; number the identities 0, 1, 2, ... without gaps"
             )
         label = int(label)
         if header and label < previous:
             raise ValueError(
-                f"image {key}: labels must be sorted, got {label} after {previous}; sort the pairs"
+                f"image {key}: labels must be sorted, got {label} after {previous}; sort the "
+                "images by label"
             )
         if jpeg[:2] != b"\xff\xd8":
             raise ValueError(
-                f"image {key}: no JPEG, got bytes beginning {bytes(jpeg[:4])!r}; encode it first"
+                f"image {key}: must be a JPEG, got bytes that begin with {bytes(jpeg[:4])!r}; "
+                "encode the image as JPEG first"
             )
         append(key, [label, 1.0] if vector_labels else label, jpeg)
         if header:
@@ -167,6 +180,6 @@ def _write_images(
         key, previous = key + 1, label
     if key == first_key:
         raise ValueError(
-            "images: at least one is needed, got none; check the folder that they come from"
+            "images: at least one image is needed, got none; check the source folder of the images"
         )
     return ranges, key - first_key

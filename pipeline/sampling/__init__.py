@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Order of the images of each rank and their random augmentation; does not import MXNet."""
+"""Choose the image order of each rank and the random augmentation; MXNet is not needed."""

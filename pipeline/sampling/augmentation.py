@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random augmentation: mirror, JPEG compression, colour jitter and cut-out as InsightFace has them;
-shift and grey for small sets.
+"""Choose random augmentations: mirror, JPEG compression, colours, cut-out, shift and grey.
 
-Each parameter is a function of (seed, epoch, id of the image), so loaders, readers, numbers of
-ranks and resumed runs agree.  The decoders apply them in the order JPEG compression, colours,
-shift, cut-out, mirror, between decoding and normalisation.
+Mirror, JPEG compression, colour jitter and cut-out follow InsightFace.  Shift and grey are
+additions for small training sets.
+
+Each random parameter is a function of (seed, epoch, image id).  So every loader, reader, number of
+ranks and resumed run gives an image the same augmentation.  The decoders apply JPEG compression,
+colours, shift, cut-out and mirror in this order, between decoding and normalisation.
 """
 
 from __future__ import annotations
@@ -19,29 +21,33 @@ from pipeline.sampling.epoch_orders import uniform
 
 # Weights of R, G and B in the brightness of a pixel (ITU-R BT.601).
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-CUT_OUT_VALUE = 128  # pixel value of the cut-out square and of the border that a shift leaves
+CUT_OUT_VALUE = 128  # pixel value in the cut-out square and in the border that a shift uncovers
 
-# Each parameter has its own random stream, so switching one on does not change the others.
+# Number of the random stream of each parameter.  Streams are independent, so enabling one kind of
+# augmentation does not change the random numbers of another kind.
 _MIRROR, _BRIGHTNESS, _CONTRAST, _SATURATION, _JPEG, _QUALITY, _CUT_OUT, _TOP, _LEFT = range(9)
 _DOWN, _RIGHT, _GREY = range(9, 12)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Settings of the random changes of the images; fractions are probabilities per image."""
+    """Settings of the random changes of the images.
 
-    mirror: bool = True  # mirror half of the images
-    color_jitter: float = 0.0  # largest relative change of brightness, contrast and saturation each
-    jpeg_quality: tuple[int, int] | None = None  # range, in 1..100, of a second JPEG compression
+    Each fraction of images is the probability that one image is changed.
+    """
+
+    mirror: bool = True  # whether half of the images are mirrored left to right
+    color_jitter: float = 0.0  # largest relative change of brightness, of contrast, of saturation
+    jpeg_quality: tuple[int, int] | None = None  # quality range (1..100) of a recompression
     jpeg_probability: float = 0.5  # fraction of the images that are compressed again
-    cut_out: int = 0  # side in pixels of a grey square over the image
-    cut_out_probability: float = 0.5  # fraction of the images with a square
-    shift: int = 0  # largest number of pixels by which an image moves vertically and horizontally
+    cut_out: int = 0  # side in pixels of a grey square that covers part of the image
+    cut_out_probability: float = 0.5  # fraction of the images that get the grey square
+    shift: int = 0  # largest number of pixels by which an image moves in each direction
     grey: float = 0.0  # fraction of the images that become grey
 
     @property
     def colors(self) -> bool:
-        """Return whether the settings change colours."""
+        """Return whether the settings change the colours of images."""
         return bool(self.color_jitter or self.grey)
 
     @property
@@ -54,20 +60,20 @@ NO_AUGMENTATION = Augmentation(mirror=False)
 
 
 class AugmentParams(NamedTuple):
-    """Random changes of each of B images, or of one image (without the leading axis)."""
+    """Random changes of B images, or of one image if the leading axis B is missing."""
 
-    mirror: np.ndarray  # (B,) bool
-    # (B, 3) float32, factors of brightness, contrast and saturation; 1 changes nothing, and a
-    # saturation of 0 makes the image grey.
+    mirror: np.ndarray  # (B,) bool: whether to mirror the image left to right
+    # (B, 3) float32: factors of brightness, contrast and saturation.  A factor of 1 changes
+    # nothing, and a saturation factor of 0 makes the image grey.
     color: np.ndarray
-    quality: np.ndarray  # (B,) int32, JPEG quality; 0: no compression
+    quality: np.ndarray  # (B,) int32: JPEG quality of a recompression; 0: none
     cut_out: (
         np.ndarray
-    )  # (B, 4) int32, top, left, height, width in pixels before mirroring; 0: none
-    shift: np.ndarray  # (B, 2) int32, pixels down and right, before mirroring
+    )  # (B, 4) int32: top, left, height, width of the square in pixels before mirroring; 0: none
+    shift: np.ndarray  # (B, 2) int32: shift down and shift right in pixels, before mirroring
 
     def each(self) -> Iterator[AugmentParams]:
-        """Yield the parameters of each image."""
+        """Yield the parameters of each image as an ``AugmentParams`` of one image."""
         return (AugmentParams(*one) for one in zip(*self, strict=True))
 
 
@@ -78,22 +84,23 @@ def choose_params(
     epoch: int,
     image_size: tuple[int, int],
 ) -> AugmentParams:
-    """Return the random changes of some images in an epoch.
+    """Choose the random changes of B images in an epoch.
 
     Parameters
     ----------
     ids
-        (B,) int64, a number per image.
+        Unique numbers of the images (``RecordSet.ids``), int64 (B,).
     image_size
         (height, width) in pixels.
 
     Notes
     -----
-    The distributions are those of InsightFace's image iterator with ``data_color`` 1
-    (``color_jitter`` 0.125), above 1 (``jpeg_quality`` 2 to 20 on every other image) and
-    ``data_cutoff``.  The square's centre is uniform over the image, and the part of the square
-    beyond the image is lost, as in DeVries and Taylor, "Improved regularization of convolutional
-    neural networks with Cutout", arXiv:1708.04552.
+    The distributions are those of InsightFace's image iterator.  Its ``data_color`` 1 corresponds
+    to ``color_jitter`` 0.125, its ``data_color`` above 1 to ``jpeg_quality`` 2 to 20 on half of the
+    images, and its ``data_cutoff`` to ``cut_out``.  The centre of the cut-out square is uniform
+    over the image, and the part of the square outside the image is clipped, as in DeVries and
+    Taylor, "Improved regularization of convolutional neural networks with Cutout",
+    arXiv:1708.04552.
     """
     count = len(ids)
 
@@ -129,15 +136,17 @@ def choose_params(
 
 
 def color_matrices(color: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return M and K, float32 (B, 3, 3), of a colour jitter ``M x + K mean(x)`` on RGB pixels x.
+    """Return M and K, float32 (B, 3, 3), of the colour jitter ``M x + K mean(x)`` on RGB pixels x.
 
-    Saturation s blends a pixel with its brightness ``g = LUMA . x``: ``s x + (1 - s) g``.  Contrast
-    c blends it with the image's mean brightness: ``c x + (1 - c) mean(g)``.  Brightness multiplies.
-    All three are linear, and only the brightness factor changes the mean brightness; so their
-    order, which MXNet's ColorJitterAug draws, does not matter.  As there, values below 0 and above
-    255 are not clipped.
+    The brightness of a pixel is ``g = LUMA . x``.  A saturation factor s blends a pixel with its
+    brightness: ``s x + (1 - s) g``.  A contrast factor c blends a pixel with the mean brightness of
+    the image: ``c x + (1 - c) mean(g)``.  A brightness factor multiplies the pixel.
+
+    All three changes are linear, and only the brightness factor changes the mean brightness.  So
+    their order does not matter, although MXNet's ColorJitterAug draws it at random.  Like
+    ColorJitterAug, the colour jitter does not clip values below 0 or above 255.
     """
     brightness, contrast, saturation = color.T[:, :, None, None].astype(np.float32)
-    grey = np.broadcast_to(LUMA, (3, 3))  # maps x to g in every channel
+    grey = np.broadcast_to(LUMA, (3, 3))  # matrix: pixel x -> its brightness g in all channels
     matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * grey)
     return matrix.astype(np.float32), (brightness * (1 - contrast) * grey).astype(np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers, one per reader: rows and order of a rank's images, and rows to read ahead."""
+"""Samplers, one per reader: choose the rows of each batch of a rank and the rows to read ahead."""
 
 from __future__ import annotations
 
@@ -19,29 +19,36 @@ if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
 READERS = ("random", "blocks", "window")
-READ_AHEAD_IMAGES = 1024  # images that the window sampler reads ahead at a time
+READ_AHEAD_IMAGES = 1024  # smallest number of images that the window sampler reads ahead at a time
 NORMAL_RECORD_BYTES = 1 << 20
-MAX_GAP_BYTES = 1 << 26  # limit of the total size of larger records in a window of DALI's reader
+MAX_GAP_BYTES = 1 << 26  # limit of the total size of larger records in DALI's shuffle buffer
 
 Upcoming = Callable[[np.ndarray, Position], np.ndarray]
-"""(rows (n,) of the next batches, position after them) -> rows to read ahead now."""
+"""Function that returns the rows to read ahead now; its arguments are the rows (n,) of the next
+batches and the position after those batches."""
 
 
 class Sampler(Protocol):
-    """Rows of one rank, batch by batch."""
+    """Chooses the rows of one rank, batch by batch."""
 
     batch_size: int
     images_per_epoch: int
-    """Number of images of all ranks, including the tail that does not fill a global batch."""
+    """Number of images per epoch of all ranks, including the tail after the last global batch."""
 
     def start(self, position: Position) -> Position:
-        """Return where reading starts when a run resumes at a position."""
+        """Return the position at which reading starts if a run resumes at ``position``."""
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
-        """Yield (rows (B,) int64, position after the batch) without end, from ``start(...)`` on."""
+        """Yield endless batches from ``start`` on, as pairs (rows, position after the batch).
+
+        ``start`` is a result of the method ``start``.  The rows are int64 (B,).
+        """
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that gives the rows to read ahead; call it per group, in order."""
+        """Return a function that returns the rows to read ahead.
+
+        Call that function once for each group of batches, in the order of the groups.
+        """
 
 
 class RandomSampler:
@@ -60,7 +67,7 @@ class RandomSampler:
         self.batch_size, self._seed, self._share = batch_size, seed, share
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the rows of an epoch in their order, (images_per_epoch,)."""
+        """Return the rows of an epoch in reading order, shape (images_per_epoch,)."""
         return epoch_orders.epoch_order(self.images_per_epoch, self._seed, epoch)
 
     def start(self, position: Position) -> Position:
@@ -73,7 +80,7 @@ class RandomSampler:
         while True:
             position = self.start(position)
             if position.epoch != epoch:
-                order = None  # frees its memory for the next order
+                order = None  # free the memory of this order for the next order
                 epoch = position.epoch
                 order = self.order(epoch)
             assert order is not None
@@ -86,7 +93,10 @@ class RandomSampler:
 
 
 class PersonSampler(RandomSampler):
-    """Groups of ``images_per_person`` images of one person; an epoch has one group per person."""
+    """Sampler of groups of ``images_per_person`` images of one person.
+
+    An epoch has one group of every person.
+    """
 
     def __init__(
         self, records: RecordSet, batch_size: int, *, images_per_person: int, **options: Any
@@ -104,10 +114,10 @@ class PersonSampler(RandomSampler):
 
 
 class BlockSampler(RandomSampler):
-    """Blocks of consecutive records in random order, shuffled within a window.
+    """Sampler of blocks of consecutive records in random order, shuffled within a window.
 
-    It is for disks with slow seeks: read-ahead reads a block with one request.  ``block`` and
-    ``window`` are numbers of images.
+    Use this sampler for disks with slow seeks: read-ahead reads a block with one request.
+    ``block`` and ``window`` are numbers of images.
     """
 
     def __init__(
@@ -139,7 +149,10 @@ class BlockSampler(RandomSampler):
         return next_blocks
 
     def _blocks(self, start: Position) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (number of images before the block since epoch 0, places in the file) per block."""
+        """Yield each block as a pair (number of images before the block since epoch 0, places).
+
+        The places are indices of the block's records in file order.
+        """
         first = start.consumed // self._window * self._window
         images = self.images_per_epoch
         for epoch in count(start.epoch):
@@ -152,14 +165,14 @@ class BlockSampler(RandomSampler):
 
 
 class WindowSampler:
-    """The order of ``fn.readers.mxnet``: a shard of the file, shuffled in a buffer of ``window``.
+    """Sampler with the order of ``fn.readers.mxnet``: one shard of the file, with a shuffle buffer.
 
-    A rank reads another shard in each epoch.  Shard and seed depend on the epoch alone, so an epoch
-    that starts again after a restart is the same.  ``order_of`` is ``window_order``, in Python or
-    compiled (ops.feed).
+    ``window`` is the size of the buffer in images.  A rank reads another shard in each epoch.
+    Shard and seed depend only on the epoch, so an epoch that restarts has the same order.
+    ``order_of`` is ``window_order``, either in Python or compiled (ops.feed).
 
-    Several files are refused.  DALI's reader treats them as one stream cut into parts and fails if
-    a file begins with an image.
+    The constructor refuses several files.  DALI's reader treats several files as one stream that it
+    cuts into parts, and fails if a file begins with an image.
     """
 
     def __init__(
@@ -183,7 +196,10 @@ class WindowSampler:
         self._file_order = records.file_order()
 
     def start(self, position: Position) -> Position:
-        """Return the start of the epoch: the window cannot be restored inside an epoch."""
+        """Return the position at which reading starts: the first image of the epoch.
+
+        The shuffle buffer cannot be restored in the middle of an epoch, so the epoch restarts.
+        """
         step_images = self.share.global_batch_size(self.batch_size)
         epoch = epoch_orders.skip_tail(position, self.images_per_epoch, step_images).epoch
         return Position(epoch, 0)
@@ -197,9 +213,10 @@ class WindowSampler:
                 yield self.rows(first + places), Position(epoch, (step + 1) * step_images)
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that gives each row once, in file order, before it enters the window.
+        """Return a function that returns each row once, in file order, before the row is read.
 
-        It gives at least READ_AHEAD_IMAGES rows at a time, up to the end of the shard.
+        A call returns the rows that enter the shuffle buffer next.  It returns either no rows or at
+        least READ_AHEAD_IMAGES rows, or fewer at the end of the shard.
         """
         epoch, remaining = start.epoch, self.places(start.epoch)
 
@@ -219,35 +236,36 @@ class WindowSampler:
         return next_records
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the order of an epoch: indices into the shard, int32, of whole batches."""
+        """Return the order of an epoch's full batches, int32: indices into the shard."""
         steps = self.images_per_epoch // self.share.global_batch_size(self.batch_size)
         return self._order_of(
             len(self.places(epoch)), steps * self.batch_size, self.window, self.reader_seed(epoch)
         )
 
     def shard(self, epoch: int) -> int:
-        """Return the number of this rank's shard."""
+        """Return the number of the shard that this rank reads in an epoch."""
         return (self.share.rank + epoch) % self.share.size
 
     def reader_seed(self, epoch: int) -> int:
-        """Return the seed of the reader's shuffle buffer."""
+        """Return the seed of the reader's shuffle buffer in an epoch."""
         return (self._seed * 1_000_003 + epoch) % 2**31
 
     def places(self, epoch: int) -> range:
-        """Return the shard as ``fn.readers.mxnet`` cuts it: places in the file order."""
+        """Return the shard of an epoch, cut as by ``fn.readers.mxnet``: places in file order."""
         shard, size = self.shard(epoch), self.share.size
         return range(*(self.images_per_epoch * k // size for k in (shard, shard + 1)))
 
     def rows(self, places: np.ndarray) -> np.ndarray:
-        """Return the rows at some places in the file order."""
+        """Return the rows of the record set at some places in file order."""
         return _rows_at(self._file_order, places)
 
     def has_gaps(self) -> bool:
         """Return whether DALI's reader would use too much memory for bytes between the records.
 
-        For DALI a record ends at the next offset of its index, or at the end of the file.  So it
-        reads records that the .idx or data.images_filter leaves out with the record before them.
-        It holds a window of records in memory, because it copies them if the window is large.
+        For DALI a record ends at the next offset of its index, or at the end of the file.  If the
+        .idx or data.images_filter leaves records out, DALI reads these as a part of the record
+        before them.  DALI's reader holds a window of records in memory, because it copies them if
+        the window is large.
         """
         images = self.images_per_epoch
         large = [np.empty(0, np.int64)]
@@ -263,7 +281,7 @@ class WindowSampler:
 
 
 def _rows_at(file_order: np.ndarray | None, places: np.ndarray) -> np.ndarray:
-    """Return the rows at some places of ``RecordSet.file_order``."""
+    """Return the rows at some places of ``file_order``, the result of ``RecordSet.file_order``."""
     return places if file_order is None else file_order[places]
 
 
@@ -278,9 +296,9 @@ def make_sampler(
     order_of: Callable[[int, int, int, int], np.ndarray] = window_order,
     **options: Any,
 ) -> Sampler:
-    """Return the sampler of a reader; ``options`` are those of all samplers.
+    """Build the sampler of a reader; ``options`` are the options that all samplers share.
 
-    Raises ValueError if the reader is unknown or the set is too small.
+    Raises ValueError if the reader is unknown or the set has fewer images than one step.
     """
     if reader not in READERS:
         raise ValueError(f"data.reader: must be one of {', '.join(READERS)}, got {reader!r}")

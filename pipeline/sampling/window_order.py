@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Order of DALI's window reader in plain Python, for hosts without the compiled functions.
+"""Compute the order of DALI's window reader in plain Python, for hosts without compiled functions.
 
-``LoaderKernels.window_order`` computes the same.  This takes half a second for a million records.
+``LoaderKernels.window_order`` computes the same order.  The Python function takes half a second for
+a million records.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_MODULUS = 2**31 - 1  # of std::minstd_rand0, the std::default_random_engine of libstdc++
+_MODULUS = 2**31 - 1  # modulus of std::minstd_rand0, the default random engine of libstdc++
 _WORD = 2**32
 
 
@@ -18,19 +19,19 @@ def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
     Parameters
     ----------
     count, taken
-        Number of records in the shard and number of records to read.
+        Number of records in the shard, and number of records to read from it.
     window, seed
-        ``initial_fill`` and ``seed`` of the reader; a window of 1 does not shuffle.
+        Arguments ``initial_fill`` and ``seed`` of the reader.  A window of 1 does not shuffle.
 
     Outputs
     -------
-    Indices into the shard, each at most once.
+    Indices of records in the shard, in reading order; no index repeats.
     """
     state = _seed_engine(seed)
     order = list(range(count))
     for i in range(taken):
         choices = min(window, count - i)
-        # std::uniform_int_distribution<>(0, choices - 1) of libstdc++.
+        # Draw as std::uniform_int_distribution<>(0, choices - 1) of libstdc++ does.
         scaling = (_MODULUS - 2) // choices
         beyond = choices * scaling
         drawn = beyond
@@ -45,7 +46,8 @@ def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
 def _seed_engine(seed: int) -> int:
     """Return the state of std::minstd_rand0 after seeding with std::seed_seq({seed}).
 
-    That is the last of 4 words of the sequence, [rand.util.seedseq] of C++, modulo the modulus.
+    The state is the last of the 4 words that the seed sequence generates ([rand.util.seedseq] of
+    the C++ standard), modulo _MODULUS.
     """
     seed %= _WORD
     words = [0x8B8B8B8B] * 4

@@ -39,6 +39,6 @@ def test_a_truncated_record_file_ends_all_ranks_with_one_message(
         ended = ranks.wait()
     sentence = (
         f"{rec}: became shorter while it was read, got {after} bytes where {before} were mapped; "
-        "copy it again and give the same command"
+        "copy the file again and rerun the command"
     )
     check_refusal(ended, re.escape(sentence))

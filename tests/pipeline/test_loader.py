@@ -240,8 +240,8 @@ def test_the_window_reader_gives_notice_when_it_restarts_an_epoch(numbers, tmp_p
     whole = take(3, "dali", numbers, 4, position=Position(2, 0), **options)
     with loading("dali", numbers, 4, position=Position(2, 60), **options) as loader:
         assert loader.notice == (
-            "window reader: epoch 2 starts again, so the 60 images that it has already used are "
-            "read a second time"
+            "data.reader=window: epoch 2 restarts at its first image, so 60 images that were "
+            "already used are read a second time"
         )
         batches = list(islice(loader, 3))
     assert [b.after for b in batches] == whole[2] == [Position(2, 4 * i) for i in (1, 2, 3)]

@@ -114,8 +114,8 @@ def test_a_truncated_idx_without_header_is_noticed(make_records, jpegs, tmp_path
     after = (folder / "train.rec").stat().st_size - int(lines[19].split("\t")[1])
     keep_lines(folder, lines[:19])
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: its last record, key 18, is followed by {after} bytes of train.rec "
-        "that the .idx does not list"
+        f"{folder}/train.idx: key 18 is the last record in the .idx, but {after} more bytes of "
+        "train.rec follow this record"
     ]
 
 
@@ -134,14 +134,15 @@ def test_records_beyond_the_header_are_counted(folder, make_face, tmp_path):
             file.writelines(frame(_payload(key, 3, make_face(3, 50 + key))))
     keep_lines(folder, lines)
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: the header does not list 2 records, from key 37 on; they are left out"
+        f"{folder}/train.idx: the header does not list 2 records of the .idx, from key 37 on; the "
+        "loader does not read them"
     ]
 
 
 def test_a_number_of_people_that_differs_from_the_header_is_noticed(folder, tmp_path):
     (folder / "property").write_text("20,112,112\n")
     assert notices(folder, tmp_path) == [
-        f"{folder}/property: gives 20 people, but the header of train.rec gives 4"
+        f"{folder}/property: states 20 classes, but the header of train.rec lists 4 identities"
     ]
     assert notices(folder, tmp_path, num_classes=30) == []
 
@@ -281,8 +282,9 @@ def write_labels(folder: Path, make_face, labels: list[int], people: int) -> Non
 
 def hint(folder: Path, present: int, people: int) -> str:
     return (
-        f"{folder}/train.rec: {present} of {people} classes have images; data.images_filter=1 "
-        f"drops the others and numbers these 0 to {present - 1}"
+        f"{folder}/train.rec: {present} of {people} classes have images; set "
+        "data.images_filter=1 to drop the classes without images and to renumber the remaining "
+        f"ones 0 to {present - 1}"
     )
 
 
@@ -311,7 +313,10 @@ def test_joined_sets_with_large_gaps_get_one_hint(make_face, tmp_path):
         write_labels(tmp_path / name, make_face, labels, 2001)
     both = [tmp_path / "a", tmp_path / "b"]
     names = f"{both[0]}/train.rec, {both[1]}/train.rec"
-    expected = "classes have images; data.images_filter=1 drops the others and numbers these"
+    expected = (
+        "classes have images; set data.images_filter=1 to drop the classes without images and to "
+        "renumber the remaining ones"
+    )
     assert notices(both, tmp_path) == [f"{names}: 5 of 4002 {expected} 0 to 4"]
     assert notices(both, tmp_path, labels="shared") == [f"{names}: 4 of 2001 {expected} 0 to 3"]
 
@@ -323,8 +328,8 @@ def test_too_many_classes_for_float32_are_refused(make_face, tmp_path):
         open_records(folder, tmp_path)
     assert str(caught.value) == (
         f"{folder}/train.rec: has too many classes for labels in float32, which are exact up to "
-        "16777216, got 2147483647, 3 of them with images; use data.images_filter=1, which drops "
-        "the others"
+        "16777216, got 2147483647, 3 of them with images; set data.images_filter=1 to drop "
+        "the classes without images"
     )
     assert open_records(folder, tmp_path, images_filter=1).labels.tolist() == [0, 1, 2]
     with pytest.raises(RecordError, match="the sets have more than 134217728 classes together"):

@@ -145,7 +145,7 @@ def folder(make_records, tmp_path):
 def sentence(rec, size, whole):
     return (
         f"{rec}: became shorter while it was read, got {size} bytes where {whole} were mapped; "
-        "copy it again and give the same command"
+        "copy the file again and rerun the command"
     )
 
 
@@ -223,7 +223,7 @@ def test_a_fault_in_a_file_of_full_length_is_reported_as_an_io_error(folder, tmp
     os.truncate(rec, PAGE)
     assert data[-1] == 0 and data[PAGE] == 0
     rec.write_bytes(whole)  # the same inode
-    with pytest.raises(RecordError, match=r"train\.rec: cannot be read, got SIGBUS: an I/O err"):
+    with pytest.raises(RecordError, match=r"train\.rec: cannot be read, got SIGBUS \(an I/O err"):
         check_file(data)
     check_file(map_rec(rec))  # a later map is fine
     assert map_rec(rec).tobytes() == whole
@@ -241,7 +241,7 @@ def test_a_cached_index_that_became_shorter_is_named(folder, tmp_path, monkeypat
         reader.check_files()
     assert re.fullmatch(
         rf"{kept}: became shorter while it was read, got 0 bytes where \d+ were mapped; "
-        "give the same command, which writes it again",
+        "rerun the command, which writes the file again",
         str(error.value),
     )
 

@@ -128,7 +128,7 @@ def test_num_classes_overrides_property(folder, scans):
     assert open_records(folder, scans, num_classes=20).num_classes == 20
     assert refusal(folder, scans, num_classes=2) == (
         f"{folder / 'train.rec'}: label 2 in the record of key 7 is out of range, got "
-        "num_classes=2; labels must be 0..1"
+        "num_classes=2; labels must be whole numbers in 0..1"
     )
 
 
@@ -241,13 +241,13 @@ def test_people_may_have_no_images(make_records, samples, scans):
 
 def test_missing_files_are_named(folder, scans):
     assert refusal(folder / "other.rec", scans) == (
-        f"{folder}/other.rec: no such file (data.records); check data.records, got "
-        f"'{folder}/other.rec'"
+        f"{folder}/other.rec: no such file (data.records), got '{folder}/other.rec'; "
+        "check data.records"
     )
     (folder / "train.idx").unlink()
     assert refusal(folder, scans) == (
-        f"{folder}/train.idx: no such file (needed beside train.rec); check data.records, got "
-        f"'{folder}'"
+        f"{folder}/train.idx: no such file (needed beside train.rec), got '{folder}'; "
+        "check data.records"
     )
     (folder / "train.rec").unlink()
     assert refusal(folder, scans) == (
@@ -277,7 +277,7 @@ def test_a_truncated_rec_is_refused(folder, scans, cut):
         key = min(k for k, offset in index.items() if offset + 32 > size - cut)
         expected = (
             f"{rec}: ends before the record of key {key} (offset {index[key]}), got "
-            f"{size - cut} bytes; the .rec is truncated or train.idx belongs to another one"
+            f"{size - cut} bytes; the .rec is truncated or train.idx belongs to another .rec"
         )
     assert refusal(folder, scans) == expected
 
@@ -305,7 +305,7 @@ def test_the_idx_of_a_larger_rec_is_refused(folder, make_records, scans):
     other = make_records(PEOPLE, 2 * IMAGES)
     shutil.copy(other / "train.idx", folder / "train.idx")
     assert refusal(folder, scans).endswith(
-        "; the .rec is truncated or train.idx belongs to another one"
+        "; the .rec is truncated or train.idx belongs to another .rec"
     )
 
 
@@ -322,7 +322,7 @@ def test_the_first_label_out_of_range_is_refused(folder, scans, label):
     patch(folder / "train.rec", index_of(folder)[3] + 12, struct.pack("<f", label))
     assert refusal(folder, scans) == (
         f"{folder}/train.rec: label {label:g} in the record of key 1 is out of range, got "
-        "num_classes=4; labels must be 0..3"
+        "num_classes=4; labels must be whole numbers in 0..3"
     )
 
 
@@ -346,7 +346,7 @@ def test_a_label_that_is_not_finite_or_huge_is_refused(
         for _ in range(2):
             assert refusal(folder, scans) == (
                 f"{folder}/train.rec: label {shown} in the record of key 2 is out of range, got "
-                f"num_classes={classes}; labels must be 0..{classes - 1}"
+                f"num_classes={classes}; labels must be whole numbers in 0..{classes - 1}"
             )
 
 
@@ -365,8 +365,8 @@ def test_a_fractional_label_is_refused(
     if not with_property:
         (folder / "property").unlink()
     assert refusal(folder, scans) == (
-        f"{folder}/train.rec: the label in the record of key {key} is no whole number, got "
-        f"{value}; labels must be 0..3"
+        f"{folder}/train.rec: the label in the record of key {key} is not a whole number, got "
+        f"{value}; labels must be whole numbers in 0..3"
     )
 
 
@@ -376,8 +376,8 @@ def test_fractional_labels_alone_are_refused(make_records, scans):
         patch(folder / "train.rec", index_of(folder)[key] + 12, struct.pack("<f", value))
     for name in ("property", "nothing"):
         assert refusal(folder, scans) == (
-            f"{folder}/train.rec: the label in the record of key 0 is no whole number, got 0.5; "
-            "labels must be 0..1"
+            f"{folder}/train.rec: the label in the record of key 0 is not a whole number, got 0.5; "
+            "labels must be whole numbers in 0..1"
         )
         if name == "property":
             (folder / name).unlink()
@@ -387,7 +387,8 @@ def test_a_set_without_images_is_refused(folder, scans):
     lines = (folder / "train.idx").read_text().splitlines(keepends=True)
     (folder / "train.idx").write_text("".join(lines[13:]))
     assert refusal(folder, scans) == (
-        f"{folder}/train.rec: holds no image, got 4 records without one; use another " "record set"
+        f"{folder}/train.rec: holds no image, got 4 records without image; use another "
+        "record set"
     )
 
 

@@ -71,8 +71,8 @@ def test_a_damaged_line_is_refused_and_shown(tmp_path, content, shown):
     with pytest.raises(RecordError) as caught:
         read_property(path)
     assert str(caught.value) == (
-        f"{path}: the first line is not num_classes,height,width, three whole numbers above 0, got "
-        f"{shown}; fix the line or remove the file"
+        f"{path}: the first line must be num_classes,height,width, three whole numbers above 0, "
+        f"got {shown}; fix the line or remove the file"
     )
 
 
@@ -112,8 +112,8 @@ def test_a_size_that_differs_from_the_images_is_refused(make_records, tmp_path, 
         with pytest.raises(RecordError) as caught:
             open_records(folder, tmp_path)
         assert str(caught.value) == (
-            f"{folder}/property: its size, {height}x{width}, is not that of the images, got the "
-            f"line '{shown}' and 112x112 for the image of key {int(header)}; fix the line or "
+            f"{folder}/property: the image size {height}x{width} is wrong, got the line '{shown}' "
+            f"in the file and 112x112 for the image of key {int(header)}; fix the line or "
             "remove the file"
         )
 
@@ -121,7 +121,7 @@ def test_a_size_that_differs_from_the_images_is_refused(make_records, tmp_path, 
 def test_the_size_of_a_single_image_is_compared(make_records, tmp_path):
     folder = make_records(1, 1)
     (folder / "property").write_text("1,64,64\n")
-    with pytest.raises(RecordError, match=r"property: its size, 64x64, is not that of the images"):
+    with pytest.raises(RecordError, match=r"property: the image size 64x64 is wrong, got the line"):
         open_records(folder, tmp_path)
 
 

@@ -103,8 +103,8 @@ def test_a_damaged_line_is_refused_by_number_and_text(idx, number, line):
     message = refusal(idx, b"\n".join(lines))
     assert message == (
         f"{idx}: line {number} is not a key, a tab and an offset, got "
-        f"{repr(line if number < 30_000 else line.rstrip())[1:]}; the file is damaged or no index, "
-        "make or copy it again"
+        f"{repr(line if number < 30_000 else line.rstrip())[1:]}; the file is damaged or is not "
+        "an index, make or copy it again"
     )
     assert message.isascii() and message.isprintable()
 
@@ -131,7 +131,7 @@ def test_a_message_shortens_a_long_line(idx):
     message = refusal(idx, GOOD + b"x" * 300_000)
     assert message == (
         f"{idx}: line 30001 is not a key, a tab and an offset, got '{'x' * 40}'...; the file is "
-        "damaged or no index, make or copy it again"
+        "damaged or is not an index, make or copy it again"
     )
 
 
@@ -156,14 +156,14 @@ def test_numbers_above_int64_are_refused(idx, key, offset):
     lines = GOOD.split(b"\n")
     lines[20_000] = f"{key}\t{offset}".encode()
     assert refusal(idx, b"\n".join(lines)) == (
-        f"{idx}: line 20001 gives key {key} the offset {offset}, got a number above {2**63 - 1}; "
+        f"{idx}: line 20001 has key {key} and offset {offset}, got a number above {2**63 - 1}; "
         "the file is damaged, make or copy it again"
     )
 
 
 def test_a_message_shortens_a_long_number(idx):
     message = refusal(idx, b"5\t" + b"9" * 100_000 + b"\n")
-    assert f"line 1 gives key 5 the offset {'9' * 40}..., got" in message and len(message) < 400
+    assert f"line 1 has key 5 and offset {'9' * 40}..., got" in message and len(message) < 400
 
 
 @pytest.mark.parametrize("offset", [2**63 - 1, 2**63 - 32, 2**63 - 64, 10**12, 969, 1000])
@@ -175,7 +175,7 @@ def test_an_offset_beyond_the_rec_is_refused(idx, offset):
         check_index(RecordFile(rec, idx, data, *read_index(idx)))
     assert str(caught.value) == (
         f"{rec}: ends before the record of key 7 (offset {offset}), got 1000 bytes; the .rec is "
-        "truncated or train.idx belongs to another one"
+        "truncated or train.idx belongs to another .rec"
     )
 
 

@@ -122,7 +122,7 @@ def test_sets_that_do_not_fit_together_are_refused(sets, make_face, make_records
     folders, _ = sets
     narrow = make_records(1, 1, image_size=(112, 96))
     assert refusal([folders[0], narrow], tmp_path) == (
-        f"{narrow}/train.rec: its images are 112x96 pixels, got 112x112 in "
+        f"{narrow}/train.rec: the images are 112x96 pixels, got 112x112 in "
         f"{folders[0]}/train.rec; all sets of a run need images of one size"
     )
     again = folders[1] / ".." / folders[1].name
@@ -130,8 +130,8 @@ def test_sets_that_do_not_fit_together_are_refused(sets, make_face, make_records
         f"data.records: record set listed twice, got {again}/train.rec; name each set once"
     )
     assert refusal(folders, tmp_path, images_filter=9) == (
-        f"data.images_filter: nobody in {folders[0]}/train.rec, {folders[1]}/train.rec has 9 "
-        "images, got at most 4; lower data.images_filter"
+        f"data.images_filter: no identity in {folders[0]}/train.rec, {folders[1]}/train.rec has 9 "
+        "images, got at most 4 images per identity; lower data.images_filter"
     )
 
 
@@ -156,7 +156,7 @@ def test_the_index_of_a_large_set_is_cached(sets, tmp_path, monkeypatch):
     # num_classes is still checked against the labels.
     assert refusal(folder, tmp_path / "kept", num_classes=2) == (
         f"{folder}/train.rec: label 2 in the record of key 9 is out of range, got num_classes=2; "
-        "labels must be 0..1"
+        "labels must be whole numbers in 0..1"
     )
     # A changed .idx is parsed again: three images fewer.
     lines = (folder / "train.idx").read_text().splitlines(keepends=True)

@@ -91,10 +91,10 @@ def test_the_magic_number_may_begin_an_image():
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        ([(1, JPEG), (0, JPEG)], "got 0 after 1; sort the pairs"),
-        ([(3, JPEG)], "labels are 0 .. 2, got 3"),
-        ([(-1, JPEG)], "labels are 0 .. 2, got -1"),
-        ([(0, b"PNG")], "no JPEG"),
+        ([(1, JPEG), (0, JPEG)], "got 0 after 1; sort the images"),
+        ([(3, JPEG)], "the label must be in 0 .. 2, got 3"),
+        ([(-1, JPEG)], "the label must be in 0 .. 2, got -1"),
+        ([(0, b"PNG")], "must be a JPEG"),
         ([], "at least one"),
     ],
 )
@@ -111,8 +111,8 @@ def test_labels_that_float32_cannot_hold_are_refused(tmp_path, label, vector_lab
     with pytest.raises(ValueError) as caught:
         write_record_set(tmp_path, images, 1 << 25, header=False, vector_labels=vector_labels)
     assert str(caught.value) == (
-        f"image 1: labels are whole numbers that float32 holds exactly, got {label}; number the "
-        "people without gaps"
+        f"image 1: the label must be a whole number that float32 represents exactly, got {label}; "
+        "number the identities 0, 1, 2, ... without gaps"
     )
     assert not list(tmp_path.iterdir())
 

@@ -68,8 +68,8 @@ def test_an_epoch_of_people_has_a_group_per_person():
     with pytest.raises(ValueError) as refused:
         epoch_images(records, 8, 8, 2)
     assert str(refused.value) == (
-        "data.batch_size: 8 x 8 ranks needs 64 images per step, got 30 people x 2 images in a.rec; "
-        "lower data.batch_size or add data"
+        "data.batch_size: 8 x 8 ranks needs 64 images per step, got 30 classes x 2 images in a.rec"
+        "; lower data.batch_size or add data"
     )
 
 
