@@ -49,7 +49,7 @@ def test_a_leak_is_reported(what, at_once):
         return 30 + at % 5 + (at > 300 if at_once else at // 100)
 
     (sentence,) = sentences(samples(**{what: grows}))
-    assert sentence.startswith(f"{what} grow from 3")
+    assert sentence.startswith(f"the number of {what} grows from 3")
 
 
 def test_growing_memory_is_reported():

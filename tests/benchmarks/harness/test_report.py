@@ -50,7 +50,7 @@ def test_a_failure_of_ours_gives_exit_status_1(capsys):
     group = [Candidate("ours", ECHO, {"dies": "out of ink"}), Candidate("peer", ECHO, {})]
     assert report.run("title", [group], options()) == 1
     captured = capsys.readouterr()
-    assert "failed: ours: its process ended: out of ink" in captured.err
+    assert "failed: ours: the process ended: out of ink" in captured.err
     assert "peer" in captured.out
 
 
