@@ -14,7 +14,7 @@ from benchmarks.steps.loader_steps import IMAGE_REC_SOURCES, SOURCES, build
 
 FEW = 50
 MISSING = {  # reason if a package or the compiled operators are missing
-    "raw": "no simplejpeg: ",
+    "raw": "simplejpeg cannot be imported: ",
     "native": "the native operators are not compiled",
     "convert": "the native operators are not compiled",
 }
