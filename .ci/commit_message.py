@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the message of a commit, as git's commit-msg hook: ``commit_message.py FILE``.
+"""Check a commit message, as git's commit-msg hook: ``commit_message.py FILE``.
 
-The subject has at most 72 characters and says in the imperative what the commit does; a body says
-why, but for a change of at most three lines.
+The subject must have at most 72 characters and say in the imperative what the commit does.  The
+body must say why.  A commit that changes at most three lines needs no body.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ IMPERATIVE = {"Add", "Bring", "Embed", "Feed", "Need", "Seed", "Shed", "Speed", 
 
 
 def problems(message: str, changed_lines: int) -> list[str]:
-    """Return what is wrong with a message for a commit of that many changed lines."""
+    """Return a sentence for each fault of a commit message; no sentence means no fault.
+
+    ``changed_lines`` is the number of lines that the commit adds and removes.
+    """
     lines = [line for line in message.splitlines() if not line.startswith("#")]
     subject, body = (lines or [""])[0].strip(), lines[1:]
     if subject.startswith(("Merge ", "Revert ", "fixup! ", "squash! ")):
@@ -29,7 +32,7 @@ def problems(message: str, changed_lines: int) -> list[str]:
     if not subject:
         found.append("the subject is empty; say what the commit does")
     if len(subject) > MAX_SUBJECT:
-        found.append(f"the subject has {len(subject)} characters; at most {MAX_SUBJECT} are shown")
+        found.append(f"the subject has {len(subject)} characters; shorten it to {MAX_SUBJECT}")
     if subject.endswith("."):
         found.append("the subject ends with a full stop; leave it out")
     if subject and (
@@ -37,14 +40,14 @@ def problems(message: str, changed_lines: int) -> list[str]:
     ):
         found.append(f'the subject begins with "{first}"; begin with a verb such as "Add" or "Fix"')
     if body and body[0].strip():
-        found.append("the second line is not empty; leave a line between subject and body")
+        found.append("the second line is not empty; leave one line empty below the subject")
     if changed_lines > TYPO_LINES and not any(line.strip() for line in body):
-        found.append(f"no body for {changed_lines} changed lines; say why in it")
+        found.append(f"no body for {changed_lines} changed lines; add one that says why")
     return found
 
 
 def staged_lines() -> int:
-    """Return how many lines the index adds or removes."""
+    """Return the number of lines that the staged changes add and remove together."""
     numbers = subprocess.run(
         ["git", "diff", "--cached", "--numstat"], check=True, capture_output=True, text=True
     ).stdout.split("\n")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Print docstrings, messages and comments drawn at random, for a reader to judge.
 
-``python .ci/sample_texts.py SEED [--docstrings 20 --messages 20 --comments 10]`` draws from all
-Python files but the tests.  A text passes if somebody who knows the field and not the project
-understands it at the first reading.
+``python .ci/sample_texts.py SEED [--docstrings 20 --messages 20 --comments 10]`` draws the
+texts from all tracked Python files except the tests.  A text passes if somebody who knows the field
+and not the project understands it at the first reading.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MIN_WORDS = 4
-"""Shorter messages and comments have no sentence to judge."""
+"""Smallest number of words in a comment that can be drawn; a message needs twice as many words.
+
+Shorter texts have no sentence to judge.
+"""
 
 
 def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, name and docstring) of each module, class and function."""
+    """Yield a pair (line number, "name: docstring") for each documented module, class, function."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             text = ast.get_docstring(node)
@@ -34,7 +37,11 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, source) of each sentence in an expression: errors, log lines, help texts."""
+    """Yield a pair (line number, source code) for each string that is long enough for a message.
+
+    Messages are errors, log lines and help texts.  Docstrings and strings with line breaks are
+    skipped.
+    """
     statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     pieces = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
               for part in node.values}  # fmt: skip
@@ -50,7 +57,7 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def comments(source: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) of each block of comments."""
+    """Yield a pair (first line number, text) for each block of comments on adjacent lines."""
     block: list[str] = []
     first = last = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -69,11 +76,11 @@ def comments(source: str) -> Iterator[tuple[int, str]]:
 
 
 def main() -> int:
-    """Draw and print the texts; return the exit code."""
+    """Draw texts at random and print them; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("seed", type=int, help="seed of the draw")
+    parser.add_argument("seed", type=int, help="seed of the random draw")
     for kind, count in (("docstrings", 20), ("messages", 20), ("comments", 10)):
-        parser.add_argument(f"--{kind}", type=int, default=count, help=f"number of {kind}")
+        parser.add_argument(f"--{kind}", type=int, default=count, help=f"number of {kind} to draw")
     arguments = parser.parse_args()
     listing = subprocess.run(
         ["git", "ls-files", "*.py"], cwd=ROOT, check=True, capture_output=True, text=True

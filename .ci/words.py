@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refuse the words of the first glossary table of CONTRIBUTING.md in the tracked text files.
+"""Find refused words in the tracked text files; the first table of CONTRIBUTING.md lists them.
 
-``python .ci/words.py [FILE ...]`` checks names, comments, messages and documents alike: it splits
-identifiers at underscores and capitals, and finds phrases that continue on the next line.  It
-prints ``file:line: "word"; write "better"`` for each hit and exits with code 1.
+``python .ci/words.py [FILE ...]`` checks names, comments, messages and documents alike.  The script
+splits identifiers at underscores and capitals, and also finds a phrase that continues on the next
+line.  For each refused word it prints ``file:line: "word"; write "better"``.  If it finds one, the
+exit code is 1.
 """
 
 from __future__ import annotations
@@ -23,23 +24,24 @@ SUFFIXES = {
 TABLE = re.compile(r"^\| not \| but \|\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
 HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 GAP = r"[\s#*/\"'_-]+"
-"""What may stand between the words of a phrase: a line break with the mark of a comment too."""
+"""Pattern of the text between two words of a phrase: blanks, line breaks, marks of comments."""
 
 
 def read_glossary(text: str) -> dict[str, str]:
-    """Return the refused words and phrases with what to write instead."""
+    """Return a dictionary from each refused word or phrase to the words to write instead."""
     table = TABLE.search(text)
     if table is None:
-        raise SystemExit(f"{GLOSSARY}: no table with the columns not and but; restore it")
+        raise SystemExit(f'{GLOSSARY}: no table with the columns "not" and "but"; restore it')
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
     return {word.strip(): better for words, better in rows for word in words.split(",")}
 
 
 def hits(text: str, glossary: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """Yield (line, refused word) for each place in a text."""
+    """Yield a pair (line number, refused word) for each place where a text uses such a word."""
     phrases = "|".join(GAP.join(map(re.escape, word.split())) for word in glossary)
     pattern = re.compile(rf"(?<![a-z])(?:{phrases})(?![a-z])", re.IGNORECASE)
-    # A space at each capital inside a name: words keep their order, lines their numbers.
+    # Insert a space before each capital inside a name (CamelCase -> Camel Case).  The order of the
+    # words and the line numbers do not change.
     spaced = HUMP.sub(" ", text)
     for found in pattern.finditer(spaced):
         word = re.sub(GAP, " ", found[0]).lower()
@@ -47,7 +49,7 @@ def hits(text: str, glossary: dict[str, str]) -> Iterator[tuple[int, str]]:
 
 
 def tracked_files() -> list[str]:
-    """Return the tracked text files, without locks and measured results."""
+    """Return the names of the tracked text files, except lock files and measured results (JSON)."""
     listing = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -62,7 +64,10 @@ def tracked_files() -> list[str]:
 
 
 def main(names: list[str]) -> int:
-    """Print every hit in these files, or in all tracked ones; return the exit code."""
+    """Print every refused word in the files ``names``, or in all tracked files if there are none.
+
+    Return the exit code: 1 if a refused word was found, else 0.
+    """
     glossary = read_glossary((ROOT / GLOSSARY).read_text(encoding="utf-8"))
     count = 0
     for name in names or tracked_files():

@@ -2,10 +2,11 @@
 """Measure the speed of each decode mode on this machine:  python benchmarks/decode_grid.py
 
 The benchmark times each mode of ``data.decode`` with several thread counts and batch sizes, for a
-few seconds each: from JPEG bytes in memory to mirrored, normalised float32 NCHW arrays on the GPU.
-Without a GPU it times the modes ``cpu`` and ``native`` only, whose arrays stay in CPU memory.  Then
-the fastest mode and Gluon's DataLoader with OpenCV read the same set in interleaved turns.  The
-DataLoader's arrays always stay in CPU memory.
+few seconds each.  The timed work begins with JPEG bytes in memory and ends with mirrored,
+normalised float32 NCHW arrays on the GPU.  Without a GPU the benchmark times only the modes ``cpu``
+and ``native``, whose arrays stay in CPU memory.  Then the fastest mode and Gluon's DataLoader with
+OpenCV read the same record set alternately, for about a second at a time.  The DataLoader's arrays
+always stay in CPU memory.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from pipeline.decode.dali import PATHS, release_memory
 from pipeline.records import RecordError, RecordSet, open_records
 
 GRAPH, MXNET = "benchmarks.steps.graph_steps", "benchmarks.steps.loader_steps"
-SECONDS, QUICK_SECONDS = 360.0, 40.0  # of the whole run; the grid takes half of them
+SECONDS, QUICK_SECONDS = 360.0, 40.0  # default time limits of a run; the grid may use half
 BATCHES, THREADS = (128, 256, 512, 1024), (1, 2, 4, 8, 16)
-MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # of timing per cell of the grid
-CELL_WINDOWS = 5  # timed parts of a cell; the table shows their median
+MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # shortest and longest timing of one cell of the grid
+CELL_WINDOWS = 5  # timed parts per cell; the table shows the median rate of the parts
 STEP_IMAGES, GLUON_STEP_IMAGES = 2048, 512
 COLUMNS = report.RATE_COLUMNS[:2]
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     arguments = parse_arguments()
     seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     device_id = 0 if count_gpus() else None
@@ -63,13 +64,13 @@ def main() -> int:
         print("\n" + "\n".join(report.table(rows, width, COLUMNS)))
         candidates = group(folder, image_rec, rows[0], device_id, batch)
         print(
-            f"\n{rows[0]['name']} (the fastest) and Gluon's DataLoader in interleaved turns:",
+            f"\n{rows[0]['name']} (the fastest mode) and Gluon's DataLoader, timed alternately:",
             flush=True,
         )
         race = timing.race(candidates, seconds / 2, rounds=arguments.rounds)
     report.add_rates(race.rows, ())
     ours = [row["images_per_second"] for row in race.rows if row["name"] == rows[0]["name"]]
-    for row in race.rows:  # the ratio of rates, because the steps have different sizes
+    for row in race.rows:  # compare rates, because the steps of the rows have different sizes
         row.pop("times_ours", None)
         if ours:
             row["times_ours"] = ours[0] / row["images_per_second"]
@@ -94,28 +95,48 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the options of the command line."""
+    """Parse the command line and return its options."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=home_path, help="write the machine and the rows to a file")
-    parser.add_argument("--plot", type=home_path, help="draw the rows to a PNG file")
-    parser.add_argument("--quick", action="store_true", help="finish within a minute")
     parser.add_argument(
-        "--seconds", type=float, help=f"time limit of all rows together ({SECONDS:.0f})"
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
     )
-    parser.add_argument("--records", type=home_path, help="record set to read")
-    parser.add_argument("--batches", type=int, nargs="+", help="batch sizes (128 256 512 1024)")
-    parser.add_argument("--threads", type=int, nargs="+", help="decoder threads (1 2 4 8 16)")
+    parser.add_argument("--plot", type=home_path, help="PNG file to draw with a bar per result row")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure fewer rows, to finish within a minute"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"time limit in seconds for all rows together (default: {SECONDS:.0f})",
+    )
+    parser.add_argument(
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        help="batch sizes to measure (default: 128 256 512 1024)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        help="numbers of decoder threads to measure (default: 1 2 4 8 16, up to the cores)",
+    )
     parser.add_argument(
         "--rounds",
         type=int,
         default=timing.ROUNDS,
-        help=f"largest number of interleaved rounds ({timing.ROUNDS})",
+        help=f"largest number of rounds, in each of which every row runs once ({timing.ROUNDS})",
     )
     return parser.parse_args()
 
 
 def count_gpus() -> int:
-    """Return the number of GPUs in this machine."""
+    """Return the number of GPUs in this machine; 0 if the NVIDIA driver is missing."""
     try:
         return Driver().count()
     except OSError:
@@ -123,14 +144,17 @@ def count_gpus() -> int:
 
 
 def describe_device(device_id: int | None) -> str:
-    """Return a description of the device that holds the batches."""
+    """Return a text that names the GPU of the batches, or says that they stay in CPU memory."""
     if device_id is None:
         return "no GPU: batches stay in CPU memory"
     return str(Driver().gpu(device_id))
 
 
 def numbers_up_to(limit: int, numbers: Sequence[int], ends: bool) -> list[int]:
-    """Return the numbers up to a limit; if ``ends``, only the smallest and largest of them."""
+    """Return the numbers that are at most ``limit``.
+
+    If ``ends`` is true, return only the smallest and the largest of these numbers.
+    """
     found = [number for number in numbers if number <= limit]
     return sorted({found[0], found[-1]}) if ends else found
 
@@ -142,12 +166,12 @@ def grid(
     device_id: int | None,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Measure the cells of the grid one after the other.
+    """Measure the decode rate of each cell of the grid, one cell after the other.
 
     Parameters
     ----------
     cells
-        Decode mode, threads and batch size of each cell.
+        A triple (decode mode, number of threads, batch size) for each cell.
     device_id
         GPU that receives the batches; None for CPU memory.
     seconds
@@ -156,7 +180,7 @@ def grid(
     Returns
     -------
     tuple
-        Rows, fastest first, and a sentence for each cell that does not work on this machine.
+        Result rows, fastest first, and a sentence for each cell that does not work on this machine.
     """
     end = time.monotonic() + seconds
     rows: list[dict[str, Any]] = []
@@ -172,7 +196,7 @@ def grid(
             window_s = min(MAX_CELL_S, max(MIN_CELL_S, remaining_s)) / CELL_WINDOWS
             rates = [images_per_second(batches, batch, window_s) for _ in range(CELL_WINDOWS)]
             batches.close()
-            del batches  # closes the DALI pipeline
+            del batches  # drop the last reference, which closes the DALI pipeline
         except (RuntimeError, RecordError) as error:
             message = " ".join(str(error).split()[:30])
             left_out.append(f"{name}: {message}")
@@ -199,14 +223,16 @@ def grid(
 def group(
     records: Path, image_rec: Path, best: dict[str, Any], device_id: int | None, batch: int
 ) -> list[Candidate]:
-    """Return the fastest cell of the grid and the Gluon DataLoaders to compare it with.
+    """Return the candidates of the comparison: the grid's fastest cell and Gluon DataLoaders.
 
     Parameters
     ----------
     image_rec
-        .rec of the set in a temporary folder; its .idx lists images only.
+        Path of a .rec of the same set, in a temporary folder; its .idx lists images only.
+    best
+        Result row of the fastest cell.
     batch
-        Images per batch of a DataLoader.
+        Images per batch of each DataLoader.
     """
     scratch, steps = str(image_rec.parent), max(1, round(STEP_IMAGES / best["batch"]))
     settings = {"records": str(records), "scratch": scratch, "device_id": device_id}

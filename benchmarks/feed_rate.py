@@ -2,11 +2,12 @@
 """Measure the fastest device that a loader can feed:  python benchmarks/feed_rate.py
 
 A simulated device takes a batch, sleeps for the time of its computation, and takes the next batch.
-The feed rate is the highest rate at which the device waits for less than 3 % of its time; a
-bisection finds it.  The benchmark compares it with the loader's own rate, measured just before and
-after, at which batches are taken without a pause.  Meanwhile matrix products keep ``--load`` cores
-busy, as the host's part of training does.  Loaders without worker processes have no row: they
-prepare a batch when it is requested, so they feed a device at 3 % of their own rate.
+The feed rate is the highest rate at which the device spends less than 3 % of its time waiting for
+batches; a bisection finds this rate.  The benchmark compares the feed rate with the loader's own
+rate, at which batches are taken without a pause; it measures the own rate just before and after.
+Meanwhile matrix products keep ``--load`` cores busy, as the host's part of training does.  Loaders
+without worker processes have no row: they prepare a batch only when it is requested, so they could
+feed a device only at 3 % of their own rate.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ from benchmarks.harness.process import CORES, Candidate, WorkerError
 from benchmarks.harness.timing import Result, quartiles
 from launch.config.paths import home_path
 
-GROUP_BATCHES = 16  # our loaders decode batches in groups; own rates are measured over whole groups
+GROUP_BATCHES = 16  # batches that our loaders decode as one group; own rates cover full groups
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4
 QUICK_PRECISION_FRACTION = 0.05
-SETTLE_FRACTION = 0.25  # untimed part before a probe, in which prefetch queues fill again
+SETTLE_FRACTION = 0.25  # untimed batches before a probe / its batches; prefetch queues fill
 MIN_PROBE_BATCHES = 3
-OWN_RATE_FRACTION = 0.3  # time of an own-rate measurement, as a fraction of a probe's time
-SECONDS, QUICK_SECONDS = 560.0, 34.0  # default time limits of a whole run
-MIN_ROUNDS, QUICK_ROUNDS = 3, 1  # that the time limit of a turn leaves time for
-TURNS_FRACTION = 0.65  # of the time limit is for turns; the rest is for starting processes
-ROW_PROBES = 25  # that each row must have time for, with its start
-MAX_FEED_RATIO = 1.03  # feed rate / own rate; a higher ratio shows that the machine's speed changed
-UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")  # have no row
-SLOW_KINDS = ("random-dali", "window", "blocks", "cache", "ffcv")  # --quick leaves them out
+OWN_RATE_FRACTION = 0.3  # duration of an own-rate measurement / duration of a probe
+SECONDS, QUICK_SECONDS = 560.0, 34.0  # default time limits of a run
+MIN_ROUNDS, QUICK_ROUNDS = 3, 1  # number of rounds that must fit into the time limit
+TURNS_FRACTION = 0.65  # share of the time limit for searches; processes start in the rest
+ROW_PROBES = 25  # number of probes for which each row must have time, with its start
+MAX_FEED_RATIO = 1.03  # largest credible feed rate / own rate; above it the machine's speed changed
+UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")  # no rows
+SLOW_KINDS = ("random-dali", "window", "blocks", "cache", "ffcv")  # loaders that --quick leaves out
 COLUMNS = (
     ("images/s", "images_per_second", "{:,.0f}"),
     ("quartiles", "images_per_second_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),
@@ -67,10 +68,11 @@ COLUMNS = (
 )
 LEGEND = (
     "images/s: median feed rate. own rate: rate without pauses between batches. waiting: fraction "
-    "of its time that the device waits. cut short: turns whose search reached its time limit. "
+    "of the time in which the device waits for batches. cut short: number of searches that reached "
+    "the time limit. "
     "speed-up of ours: feed rate of the first row divided by that of this row."
 )
-# Computes single-threaded matrix products until its parent process ends.
+# Script that keeps one core busy with matrix products until the parent process ends.
 BUSY_SCRIPT = """
 import os, sys
 import numpy
@@ -81,14 +83,20 @@ while os.getppid() == int(sys.argv[1]):
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser, SECONDS)
-    parser.add_argument("--records", type=home_path, help="record set to read")
-    parser.add_argument("--batch", type=int, default=128, help="images per batch (128)")
-    parser.add_argument("--load", type=int, default=1, help="number of busy cores (1)")
     parser.add_argument(
-        "--probe-s", type=float, help=f"seconds per probe ({PROBE_S}, less for many rows)"
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
+    parser.add_argument(
+        "--load", type=int, default=1, help="number of cores to keep busy meanwhile (default: 1)"
+    )
+    parser.add_argument(
+        "--probe-s",
+        type=float,
+        help=f"seconds per tried rate (default: {PROBE_S}, less for many rows)",
     )
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
@@ -108,7 +116,7 @@ def main() -> int:
         )
         with busy_cores(arguments.load):
             return report.run(
-                f"feed rates beside {arguments.load} busy cores",
+                f"feed rates of loaders while {arguments.load} cores are kept busy",
                 [candidates],
                 arguments,
                 rates=True,
@@ -119,14 +127,14 @@ def main() -> int:
 
 
 def group(records: Path, image_rec: Path, batch: int, quick: bool = False) -> list[Candidate]:
-    """Return the loaders, our random-access loader first; a step takes one batch.
+    """Return the loaders as candidates, our random-access loader first; a step takes one batch.
 
     Parameters
     ----------
     records, image_rec, batch
-        As `record_set.prepared_set` yields them.
+        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
     quick
-        Return only the rows that the comparison cannot do without.
+        Leave out slow loaders, and baselines whose number of workers is not that of the cores.
     """
     candidates = [
         replace(candidate, settings=candidate.settings | {"batches": 1}, images=batch)
@@ -147,7 +155,9 @@ def group(records: Path, image_rec: Path, batch: int, quick: bool = False) -> li
 
 @contextmanager
 def busy_cores(count: int) -> Iterator[None]:
-    """Keep cores busy with float32 matrix products, by one single-threaded process each.
+    """Keep ``count`` cores busy while the body of the ``with`` statement runs.
+
+    For each core, one single-threaded process computes float32 matrix products.
 
     Raises
     ------
@@ -160,7 +170,9 @@ def busy_cores(count: int) -> Iterator[None]:
     try:
         yield
         if any(process.poll() is not None for process in running):
-            raise SystemExit("feed_rate: a process that keeps a core busy has ended; run again")
+            raise SystemExit(
+                "feed_rate: a process that keeps a core busy has ended early; run this again"
+            )
     finally:
         for process in running:
             process.kill()
@@ -169,28 +181,28 @@ def busy_cores(count: int) -> Iterator[None]:
 
 @dataclass
 class FeedResult(Result):
-    """Measurements of a loader; `seconds` are those from batch to batch at the feed rate.
+    """Measurements of a loader; `seconds` holds the seconds per batch at the feed rate.
 
     Parameters
     ----------
     probe_s
-        Seconds of a probe, if MIN_PROBE_BATCHES do not need more.
+        Seconds of a probe; a probe lasts longer if MIN_PROBE_BATCHES batches need more time.
     precision
-        Precision of the search, as a fraction of the interval.
+        Relative precision of the batch interval at which a search may end.
     max_turn_s
-        Seconds after which a search ends with the best interval so far.
+        Seconds after which a search ends with the best batch interval found so far.
     load
-        Number of busy cores.
+        Number of cores that are kept busy.
     own
         Seconds per batch at the own rate, one value per round.
     best
-        Probe at the feed rate, one per round.
+        Probe (a trial at a fixed rate) at the feed rate, one per round.
     cut_short
-        Number of turns whose search reached its time limit.
+        Number of searches that ended at the time limit `max_turn_s`.
     batch_s
         Seconds per batch in the last own-rate measurement.
     turn_s
-        Seconds of the last turn.
+        Seconds of the last turn: one search for the feed rate.
     """
 
     probe_s: float = PROBE_S
@@ -206,7 +218,7 @@ class FeedResult(Result):
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds of the last turn as an estimate of the next one."""
+        """Return the expected seconds of the next turn, which are those of the last turn."""
         return self.turn_s
 
     def first_turn(self) -> None:
@@ -215,11 +227,11 @@ class FeedResult(Result):
         self._measure()
 
     def later_turn(self) -> None:
-        """Measure both rates again."""
+        """Measure the own rate and the feed rate again."""
         self._measure()
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the row of the JSON file."""
+        """Return the measurements as a row of the JSON file, with a ratio to ``ours`` if given."""
         batch = self.candidate.images
         own = [batch / seconds for seconds in self.own]
         ratios = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
@@ -230,14 +242,17 @@ class FeedResult(Result):
         row["waiting"] = statistics.median(found.waiting_fraction for found in self.best)
         row["noise"] = row["of_own"] > MAX_FEED_RATIO
         if row["noise"]:
-            row["note"] = f"noise: feed rate {row['of_own'] - 1:.0%} above own rate"
+            row["note"] = f"noise: the feed rate is {row['of_own'] - 1:.0%} above the own rate"
         return row
 
     def _measure(self) -> None:
-        """Find the feed rate, and the own rate before and after the probe that found it."""
+        """Search for the feed rate, and measure the own rate before and after each probe.
+
+        The recorded own rate is the mean of the two around the probe that found the feed rate.
+        """
         start = time.monotonic()
         own, probes = [self._measure_own()], list[Probe]()
-        ratio = 1 - MAX_WAITING_FRACTION  # shortest possible interval / own seconds per batch
+        ratio = 1 - MAX_WAITING_FRACTION  # shortest interval that can pass / own seconds per batch
         if self.best:
             pairs = zip(self.best, self.own, strict=True)
             ratio = statistics.median(best.interval / own_s for best, own_s in pairs)
@@ -256,8 +271,8 @@ class FeedResult(Result):
         if best is None:
             slowest = self.candidate.images / (MAX_INTERVAL_FACTOR * guess)
             raise WorkerError(
-                f"the device waits {MAX_WAITING_FRACTION:.0%} of the time even at {slowest:,.1f} "
-                "images/s"
+                f"the device waits for batches in {MAX_WAITING_FRACTION:.0%} of the time or more, "
+                f"even at {slowest:,.1f} images/s"
             )
         place = probes.index(best)
         self.best.append(best)
@@ -267,7 +282,7 @@ class FeedResult(Result):
         self.turn_s = time.monotonic() - start
 
     def _measure_own(self) -> float:
-        """Return the seconds per batch without a pause between batches."""
+        """Measure the loader's own rate; return the seconds per batch without pauses in between."""
         groups = OWN_RATE_FRACTION * self.probe_s / (GROUP_BATCHES * self.batch_s)
         self.batch_s = self._take(GROUP_BATCHES * max(1, round(groups))).batch_s
         return self.batch_s
@@ -281,7 +296,11 @@ class FeedResult(Result):
         return self._take(batches, math.ceil(SETTLE_FRACTION * batches), interval)
 
     def _take(self, batches: int, untimed: int = 0, interval: float = 0.0) -> Probe:
-        """Take batches at an interval; stop as soon as the device has waited too long."""
+        """Take ``batches`` batches with a pause of ``interval`` seconds after each; time them.
+
+        The first ``untimed`` batches are extra and not timed.  With a pause, stop as soon as the
+        device has waited too long.
+        """
         request = {"steps": batches, "untimed": untimed, "interval": interval}
         if interval:
             max_ratio = MAX_WAITING_FRACTION / (1 - MAX_WAITING_FRACTION)

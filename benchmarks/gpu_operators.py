@@ -3,9 +3,10 @@
 
 The benchmark needs an NVIDIA GPU, CuPy and nvcc, but not MXNet.  First it compares every operator
 with its definition in NumPy, computed in float64.  Then it times forward, backward and the update
-of the class centres beside a plain CuPy version, which stores the matrix of logits, and beside the
-matrix products alone.  It times PReLU and batch normalisation beside a copy.  Candidates take
-turns; the table shows the median, minimum and maximum over ``--repeat`` rounds.
+of the class centres of a margin softmax, and for comparison a plain CuPy version, which stores the
+matrix of logits, and the matrix products alone.  It compares PReLU and batch normalisation with the
+copy of an array.  Each candidate runs once per round; the table shows the median, minimum and
+maximum over ``--repeat`` rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# An environment with CuPy may lack MXNet, which ``ops`` imports, and an installed checkout.
+# Import the modules of ops/native/gpu by their folder: an environment with CuPy may lack MXNet,
+# which the package ``ops`` imports, and this project need not be installed in the environment.
 SOURCES = Path(__file__).resolve().parents[1] / "ops" / "native" / "gpu"
 sys.path[:0] = [str(SOURCES), str(SOURCES.parents[2])]
 
@@ -36,25 +38,43 @@ SCALE, EPSILON, MOMENTUM = agreement.SCALE, agreement.EPSILON, agreement.MOMENTU
 
 
 class RequirementError(RuntimeError):
-    """A requirement of the benchmark is missing on this machine."""
+    """This machine lacks something that the benchmark needs, such as a GPU or CuPy."""
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--check",
         type=_sizes,
         default=agreement.HEADS,
-        help="sizes BxExC,... of the heads to compare with float64",
+        help="sizes BxExC,... (batch, embedding, classes) of the heads to compare with float64",
     )
-    parser.add_argument("--heads", type=_sizes, default=HEADS, help="sizes BxExC,... to time")
-    parser.add_argument("--layers", type=_sizes, default=LAYERS, help="sizes NxCxP,... to time")
-    parser.add_argument("--repeat", type=int, default=15, help="number of rounds (15)")
     parser.add_argument(
-        "--library", type=home_path, help="compiled operators (default: nvcc compiles them)"
+        "--heads",
+        type=_sizes,
+        default=HEADS,
+        help="sizes BxExC,... (batch, embedding, classes) of the heads to time",
     )
-    parser.add_argument("--json", type=home_path, help="write the machine and the rows to a file")
+    parser.add_argument(
+        "--layers",
+        type=_sizes,
+        default=LAYERS,
+        help="sizes NxCxP,... (batch, channels, pixels) of the layers to time",
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=15, help="number of timed rounds (default: 15)"
+    )
+    parser.add_argument(
+        "--library",
+        type=home_path,
+        help="library of compiled operators (default: compile one with nvcc)",
+    )
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
     arguments = parser.parse_args()
     try:
         cupy = _cupy()
@@ -72,7 +92,7 @@ def main() -> int:
 
 
 def run(cupy: Any, ours: harness.Harness, stream: Any, arguments: argparse.Namespace) -> int:
-    """Check and time the operators and print the results; return the exit code."""
+    """Check and time the operators and print the results; return 1 if a result is wrong, else 0."""
     device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     print(device)
     wrong = 0
@@ -90,7 +110,10 @@ def run(cupy: Any, ours: harness.Harness, stream: Any, arguments: argparse.Names
         machine = {"device": device, "python": sys.version.split()[0]}
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     if wrong:
-        print(f"gpu_operators: {wrong} results are wrong", file=sys.stderr)
+        print(
+            f"gpu_operators: {wrong} results differ from NumPy's; see the lines with WRONG",
+            file=sys.stderr,
+        )
     return 1 if wrong else 0
 
 
@@ -104,7 +127,10 @@ def compile_library(folder: Path) -> Path:
 
 
 def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str, Callable[[], Any]]:
-    """Return the candidates of a margin softmax of this size, by name."""
+    """Return the functions to time for a margin softmax, by name of the candidate.
+
+    B is the batch size, E the embedding size and C the number of classes.
+    """
     inputs = [cupy.asarray(a) for a in agreement.head_case(B, E, C)]
     x, w, label, psi, slope = inputs
     gradient = cupy.asarray(np.full(B, 1 / B, np.float32))
@@ -148,7 +174,10 @@ def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str,
 def layers(
     cupy: Any, ours: harness.Harness, N: int, C: int, P: int
 ) -> dict[str, Callable[[], Any]]:
-    """Return the candidates of PReLU and batch normalisation of this size, by name."""
+    """Return the functions to time for PReLU and batch normalisation, by name of the candidate.
+
+    N is the batch size, C the number of channels and P the number of pixels per channel.
+    """
     generator = np.random.default_rng(0)
     x, dy = (cupy.asarray(generator.standard_normal((N, C, P), np.float32)) for _ in range(2))
     ones, slope = (cupy.asarray(np.full(C, v, np.float32)) for v in (1, 0.25))
@@ -170,11 +199,11 @@ def layers(
 def measure(
     cupy: Any, named: dict[str, Callable[[], Any]], size: str, stream: Any, repeat: int
 ) -> list[dict[str, Any]]:
-    """Time the candidates in interleaved rounds; print and return their rows."""
+    """Time each candidate once per round, for ``repeat`` rounds; print and return their rows."""
     pool = cupy.get_default_memory_pool()
     times: dict[str, list[float]] = {name: [] for name in named}
     peaks = {}
-    for name, compute in named.items():  # a warm-up, which also measures the memory
+    for name, compute in named.items():  # warm up each candidate and measure its memory
         stream.synchronize()
         pool.free_all_blocks()
         before = pool.used_bytes()
@@ -203,7 +232,7 @@ def _sizes(text: str) -> list[tuple[int, ...]]:
     sizes = [tuple(int(side) for side in size.split("x")) for size in text.split(",")]
     if any(len(size) != 3 or min(size) < 1 for size in sizes):
         raise argparse.ArgumentTypeError(
-            f"a size has three sides of 1 or more, got {text}; write for example 128x512x10572"
+            f"a size is three numbers of 1 or more, got {text}; write for example 128x512x10572"
         )
     return sizes
 
@@ -214,14 +243,14 @@ def _cupy() -> Any:
 
         if not cupy.cuda.runtime.getDeviceCount():
             raise RequirementError(
-                "the benchmark needs an NVIDIA GPU, got none; run it on another machine"
+                "the benchmark needs an NVIDIA GPU, got none; run it on a machine with one"
             )
     except RequirementError:
         raise
-    except Exception as error:  # also of the driver, whose exception classes are in CuPy
+    except Exception as error:  # errors of the driver too: CuPy defines their classes
         raise RequirementError(
-            f"the benchmark needs an NVIDIA GPU, its driver and CuPy, got: {error}; on a "
-            "machine with a GPU install cupy-cuda11x, 12x or 13x"
+            f"the benchmark needs an NVIDIA GPU, its driver and CuPy, got the error: {error}; "
+            "on a machine with a GPU install cupy-cuda11x, cupy-cuda12x or cupy-cuda13x"
         ) from None
     return cupy
 

@@ -3,10 +3,11 @@
 
 A step is forward, backward and the update of the class centres by SGD with momentum and weight
 decay.  All candidates get the same random embeddings and centres, and their first losses must be
-equal.  Memory traffic dominates the update, which costs the same for all candidates but our fused
-one; so the table also shows the time without the update.  GluonFR's row runs as in its training
-script: NormDense hybridized, ArcLoss not; ``gluonfr hybridized`` hybridizes both.  ``limit four
-GEMMs`` computes only the matrix products, with NumPy's OpenBLAS.
+equal.  Memory traffic dominates the update, which costs the same for all candidates except our
+fused update.  So the table also shows the time without the update.  The row ``gluonfr``
+runs as GluonFR's training script does, with NormDense hybridized but not ArcLoss; the row ``gluonfr
+hybridized`` hybridizes both blocks.  The row ``limit four GEMMs`` computes only the matrix
+products, with NumPy's OpenBLAS.
 """
 
 from __future__ import annotations
@@ -22,26 +23,31 @@ MXNET, TORCH, NUMPY = (f"benchmarks.steps.{name}_steps" for name in ("mxnet", "t
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
     parser.add_argument(
-        "--classes", type=int, default=85_742, help="number of classes (85742, as MS1M-ArcFace)"
+        "--classes",
+        type=int,
+        default=85_742,
+        help="number of classes (default: 85742, as in MS1M-ArcFace)",
     )
     parser.add_argument(
         "--many-classes",
         type=int,
         default=1_000_000,
-        help="number of classes of the last row (1000000)",
+        help="number of classes of the last row, our fused update (default: 1000000)",
     )
     parser.add_argument(
         "--embedding-sizes",
         type=int,
         nargs="+",
         default=[128, 512],
-        help="embedding sizes (128 512)",
+        help="embedding sizes to measure (default: 128 512)",
     )
-    parser.add_argument("--batch", type=int, default=128, help="images per batch (128)")
+    parser.add_argument(
+        "--batch", type=int, default=128, help="embeddings per batch (default: 128)"
+    )
     arguments = parser.parse_args()
     groups = [
         group(arguments.classes, size, arguments.batch, everything=not arguments.quick)
@@ -53,12 +59,12 @@ def main() -> int:
 
 
 def group(num_classes: int, size: int, batch: int, everything: bool) -> list[Candidate]:
-    """Return the candidates of one embedding size.
+    """Return the heads to compare at one embedding size, as candidates.
 
     Parameters
     ----------
     everything
-        Include "gluonfr hybridized".
+        Include the candidate "gluonfr hybridized".
     """
     settings: dict[str, Any] = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
     label = f"C={num_classes} d={size} B={batch}"
@@ -83,7 +89,7 @@ def group(num_classes: int, size: int, batch: int, everything: bool) -> list[Can
 
 
 def fused_update(num_classes: int, size: int, batch: int) -> Candidate:
-    """Return our head with the update inside, which stores no gradient of the class centres."""
+    """Return the candidate of our head that updates the class centres without stored gradients."""
     settings = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
     name = f"ours fused update C={num_classes} d={size} B={batch}"
     return Candidate(

@@ -2,11 +2,11 @@
 """Measure the images per second of loaders:  python benchmarks/loader_throughput.py
 
 All loaders read the same record set: ``--records``, or a synthetic set in data/loader_bench that
-the first run generates.  All give the same result: mirrored, normalised float32 NCHW in an array of
-the loader's framework that is ready to read.  The upper bounds are libjpeg-turbo alone, DALI's
-reader and decoder alone, our decoder alone, and our conversion alone.  ``--cold`` times our loaders
-on a file that is not in the page cache: each turn drops the file from the cache, starts the loader
-and reads an epoch.
+the first run generates.  All loaders yield the same kind of batch: randomly mirrored, normalised
+float32 NCHW images, in an array of the loader's framework that is ready to read.  The upper bounds
+are libjpeg-turbo alone, DALI's reader and decoder alone, our decoder alone, and our conversion
+alone.  ``--cold`` times our loaders on a file that is not in the page cache: each turn drops the
+file from the cache, starts the loader and reads an epoch.
 """
 
 from __future__ import annotations
@@ -28,20 +28,24 @@ MXNET, TORCH = "benchmarks.steps.loader_steps", "benchmarks.steps.torch_loader_s
 RAW, DALI, CONVERT = "limit raw-decode", "limit dali-decode", "limit convert"
 NATIVE = "limit native-decode"
 STEP_IMAGES = 512
-# Upper limit of a turn with --cold.  A turn reads no image twice, and it includes the start of the
-# loader, which is a smaller part of a real run.
+# Largest number of images that a loader reads per turn with --cold.  A turn reads no image twice.
+# The time of a turn includes the start of the loader, which is a smaller part of a real run.
 MAX_COLD_IMAGES = 80_000
-COLD_SECONDS = 200.0  # default time limit with --cold, without writing the set
+COLD_SECONDS = 200.0  # default time limit with --cold, besides the time to write the record set
 COLD_COLUMNS = (*report.RATE_COLUMNS, ("from disk MiB", "disk_mib", "{:,.1f}"))
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--records", type=home_path, help="record set to read")
-    parser.add_argument("--batch", type=int, default=128, help="images per batch (128)")
-    parser.add_argument("--cold", action="store_true", help="time our loaders reading from disk")
+    parser.add_argument(
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
+    parser.add_argument(
+        "--cold", action="store_true", help="time only our loaders, while they read from disk"
+    )
     arguments = parser.parse_args()
     repeated = arguments.cold and not arguments.quick
     with record_set.prepared_set(arguments.records, arguments.batch, repeated) as prepared:
@@ -49,7 +53,7 @@ def main() -> int:
         if arguments.cold:
             arguments.seconds = arguments.seconds or (0 if arguments.quick else COLD_SECONDS)
             return report.run(
-                "loaders, from the disk",
+                "loaders that read from the disk",
                 [cold_group(records, image_rec, batch)],
                 arguments,
                 rates=True,
@@ -64,12 +68,12 @@ def main() -> int:
 
 
 def group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
-    """Return all loaders, ours first.
+    """Return the candidates: all loaders, ours first.
 
     Parameters
     ----------
     records, image_rec, batch
-        As `record_set.prepared_set` yields them.
+        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
     """
     batches = max(1, round(STEP_IMAGES / batch))
     shared: dict[str, Any] = {"image_rec": str(image_rec), "batch": batch, "batches": batches}
@@ -101,12 +105,14 @@ def group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
 
 
 def cold_group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
-    """Return our loaders for --cold; a step reads an epoch, or MAX_COLD_IMAGES of it.
+    """Return our loaders as candidates for --cold; a step reads an epoch of limited size.
+
+    An epoch ends after MAX_COLD_IMAGES images, if the set has more.
 
     Parameters
     ----------
     records, image_rec, batch
-        As `record_set.prepared_set` yields them.
+        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
     """
     with open(image_rec.with_suffix(".idx")) as lines:
         batches = min(MAX_COLD_IMAGES, sum(1 for _ in lines)) // batch
@@ -132,25 +138,25 @@ class ColdResult(Result):
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that a later turn needs."""
+        """Return the seconds that a later turn needs: the median of the epochs so far."""
         return self.step_s
 
     def first_turn(self) -> None:
-        """Read an epoch."""
+        """Time the reading of the first epoch."""
         self.turn(1, 0)
 
     def later_turn(self) -> None:
-        """Read an epoch."""
+        """Time the reading of another epoch."""
         self.turn(1, 0)
 
     def turn(self, steps: int, untimed: int = 0) -> dict[str, Any]:
-        """Run a turn and record the MiB that the kernel read from disk."""
+        """Run a turn of timed epochs and record how many MiB the kernel read from disk."""
         answer = super().turn(steps, untimed)
         self.disk_mib.append(answer["disk_mib"])
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the row of the JSON file."""
+        """Return the measurements as a row of the JSON file, with the median MiB read from disk."""
         return super().row(ours) | {"cold": True, "disk_mib": statistics.median(self.disk_mib)}
 
 

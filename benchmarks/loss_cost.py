@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time the step of each loss beside ArcFace's:  python benchmarks/loss_cost.py
+"""Compare the step time of each loss with that of ArcFace:  python benchmarks/loss_cost.py
 
-A step is forward, backward and update of a head of heads/ alone, with its default settings.  All
-heads get the same random embeddings, four images of each person per batch.  Each group of losses
-includes ArcFace, the reference of the column ``x ours``.
+A step is forward, backward and update of a head of heads/ without a network, with its default
+settings.  All heads get the same random embeddings; a batch has four embeddings of each of its
+classes.  Each group of losses includes ArcFace, the reference of the column ``x ours``.
 """
 
 from __future__ import annotations
@@ -15,19 +15,26 @@ from benchmarks.harness import report
 from benchmarks.harness.process import Candidate
 
 MXNET = "benchmarks.steps.mxnet_steps"
-GROUP_LOSSES = 6  # beside ArcFace; a whole group is in memory at once
+GROUP_LOSSES = 6  # losses per group besides ArcFace; all losses of a group are in memory at once
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     from heads import HEADS
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--classes", type=int, default=10_000, help="number of classes (10000)")
-    parser.add_argument("--embedding-size", type=int, default=128, help="embedding size (128)")
     parser.add_argument(
-        "--batch", type=int, default=128, help="images per batch (128), a multiple of 4"
+        "--classes", type=int, default=10_000, help="number of classes (default: 10000)"
+    )
+    parser.add_argument(
+        "--embedding-size", type=int, default=128, help="embedding size (default: 128)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=128,
+        help="embeddings per batch, a multiple of 4 (default: 128)",
     )
     arguments = parser.parse_args()
     size = {

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw rows of a measured result: ``plot_results.py FILE.json OUT.png --rows NAME [NAME ...]``.
 
-Bars appear in the order of the names; the README's chart is made so (docs/benchmarks.md).
+The bars appear in the order of the names.  This script draws the chart of the README; see
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from launch.config.paths import home_path
 def main() -> int:
     """Draw the rows that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("results", type=home_path, help="JSON file that a benchmark wrote")
+    parser.add_argument(
+        "results", type=home_path, help="JSON file that a benchmark wrote with --json"
+    )
     parser.add_argument("image", type=home_path, help="PNG file to write")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="rows to draw (default: all)")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="NAME", help="names of the rows to draw (default: all)"
+    )
     parser.add_argument("--title", default="", help="title of the chart")
     arguments = parser.parse_args()
     measured = {row["name"]: row for row in json.loads(arguments.results.read_text())["rows"]}

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the cost of a large record set for a rank:  python benchmarks/record_index.py
+"""Measure the time and memory to open a large record set:  python benchmarks/record_index.py
 
 The benchmark writes two sets into a temporary folder (3 GB): one with the size of MS1M-ArcFace
 (5,822,653 images of 85,742 people, with header and identity records) and one with 40 million
 images.  An image holds 16 zero bytes, to keep the .rec small.  Processes open each set as
-run_train.py does: the first one parses the index and caches it; the later ones map the cached
-index.  Each process is like a rank: it computes the orders of two epochs and looks up every image,
-as the loader does.  All processes must compute the same order.  A last process writes the window
-reader's index.  ``--open`` also measures an existing set.
+run_train.py does: the first process parses the index and caches it; the later processes map the
+cached index.  Each process works like a rank: it computes the sample orders of two epochs and looks
+up every image, as the loader does.  All processes must compute the same order.  A last process
+writes the window reader's index.  ``--open`` also measures an existing set.
 
-Memory is the growth of a process since its imports.  As in a run, malloc does not return freed
-memory to the system (launch/ranks/malloc.py).  "resident" is the memory in the second epoch:
-"private" belongs to the process; "shared" are pages of mapped files, which the ranks of a host
-share.  "peak" is the largest resident memory.
+The stated memory is the growth of a process since its imports.  As in a run, malloc does not return
+freed memory to the system (launch/ranks/malloc.py).  "resident" is the resident memory in the
+second epoch.  Its part "private" belongs to the process; its part "shared" consists of pages of
+mapped files, which all ranks of a host share.  "peak" is the largest resident memory.
 """
 
 from __future__ import annotations
@@ -41,19 +41,35 @@ MEMORY_KEYS = ("resident_mib", "private_mib", "shared_mib", "peak_mib")
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--images",
         type=int,
         nargs="+",
         default=NUM_IMAGES,
-        help="images per set (5822653 40000000)",
+        help="images of each synthetic set (default: 5822653 40000000)",
     )
-    parser.add_argument("--people", type=int, default=NUM_PEOPLE, help="people per set (85742)")
-    parser.add_argument("--repeat", type=int, default=3, help="openings of the cached index (3)")
-    parser.add_argument("--open", type=home_path, help="existing record set to measure as well")
-    parser.add_argument("--json", type=home_path, help="write the machine and the rows to a file")
+    parser.add_argument(
+        "--people",
+        type=int,
+        default=NUM_PEOPLE,
+        help="identities of each synthetic set (default: 85742)",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=3,
+        help="number of times to open the cached index (default: 3)",
+    )
+    parser.add_argument(
+        "--open", type=home_path, help="folder of an existing record set to measure as well"
+    )
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for images in arguments.images:
@@ -73,19 +89,19 @@ def main() -> int:
 
 
 def measure(name: str, path: Path, scratch: Path, repeat: int) -> list[dict[str, Any]]:
-    """Measure one set; print and return its rows.
+    """Measure the opening of one record set; print and return its result rows.
 
     Parameters
     ----------
     scratch
         Folder for the cached index.
     repeat
-        Number of openings of the cached index, for each order.
+        Number of openings of the cached index, for each of the orders random and blocks.
 
     Raises
     ------
     SystemExit
-        If the processes computed different orders.
+        If the processes computed different sample orders.
     """
     first = _open(path, scratch, "random")
     again = {
@@ -95,7 +111,8 @@ def measure(name: str, path: Path, scratch: Path, repeat: int) -> list[dict[str,
     for what, found in {**again, "random": [first, *again["random"]]}.items():
         if len({one["digest"] for one in found}) > 1:
             raise SystemExit(
-                f"{path}: the processes computed different {what} orders; the set may have changed"
+                f"{path}: the processes computed different sample orders ({what}); the set may "
+                "have changed, so run the benchmark again"
             )
     rows = [
         _row(f"ours {name}, opening, first time", [first], "open"),
@@ -109,7 +126,7 @@ def measure(name: str, path: Path, scratch: Path, repeat: int) -> list[dict[str,
             f"{row['name']:46} {row['images']:10,} images  {row['milliseconds']:6.0f} ms "
             f"({row['spread'][0]:.0f} to {row['spread'][1]:.0f})  {row['resident_mib']:5.0f} MiB "
             f"per rank ({row['private_mib']:.0f} private, {row['shared_mib']:.0f} shared), "
-            f"peak {row['peak_mib']:.0f}",
+            f"peak {row['peak_mib']:.0f} MiB",
             flush=True,
         )
     return rows
@@ -134,7 +151,9 @@ def _row(name: str, found: list[dict[str, Any]], timed: str) -> dict[str, Any]:
 
 
 def write_empty_set(folder: Path, images: int, people: int) -> None:
-    """Write an InsightFace set whose images are zero bytes and whose records have a fixed stride.
+    """Write a record set in InsightFace's layout, with ``images`` images of ``people`` identities.
+
+    The images consist of zero bytes, and all records have the same size.
 
     pipeline/records/writer.py describes the layout of records.
     """
@@ -171,7 +190,7 @@ def write_empty_set(folder: Path, images: int, people: int) -> None:
 
 
 def _open(path: Path, scratch: Path, what: str) -> dict[str, Any]:
-    """Open a set in a new process, as a run does; return the figures that it prints."""
+    """Open a record set in a new process, as a training run does; return the printed figures."""
     command = [sys.executable, "-m", "benchmarks.steps.record_opening"]
     command += [str(path.resolve()), str(scratch), what]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -30,11 +30,11 @@ from launch.config.paths import home_path
 from pipeline.decode.cache import FOLDER, PREFIX
 
 KINDS = ("random", "blocks", "window", "cache")
-MAX_CHANGE_FRACTION = 0.02  # of resident memory, after the warm-up
-WARM_UP_FRACTION = 1 / 6  # of the time
-SAMPLE_S = 1.0  # seconds between samples
-FILL_S = 3.0  # a loader fills its prefetch queue in this time
-RELEASE_TIMEOUT_S = 2.0  # for a stopped loader's threads to disappear
+MAX_CHANGE_FRACTION = 0.02  # largest change of resident memory after the warm-up
+WARM_UP_FRACTION = 1 / 6  # share of the time that is the warm-up
+SAMPLE_S = 1.0  # seconds between two samples of the resources
+FILL_S = 3.0  # seconds in which a loader fills its prefetch queue
+RELEASE_TIMEOUT_S = 2.0  # longest wait for a stopped loader's threads to disappear
 MIB = 1 << 20
 
 
@@ -44,28 +44,39 @@ class Sample(NamedTuple):
     at: float
     """Seconds since the start of the measurement."""
     resident: int
-    """Resident bytes, with pages of mapped files."""
+    """Resident bytes, including pages of mapped files."""
     descriptors: int
     threads: int
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, test the loaders and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--minutes", type=float, default=30.0, help="minutes of loading per kind (30)"
+        "--minutes",
+        type=float,
+        default=30.0,
+        help="minutes of loading with each kind of loader (default: 30)",
     )
     parser.add_argument(
         "--kind",
         nargs="+",
         choices=(*KINDS, "all"),
         default=["random"],
-        help="kinds of loaders (random)",
+        help="kinds of loaders to test (default: random)",
     )
-    parser.add_argument("--stops", type=int, default=30, help="number of loaders to stop (30)")
-    parser.add_argument("--records", type=home_path, help="record set to read")
-    parser.add_argument("--batch", type=int, default=128, help="images per batch (128)")
-    parser.add_argument("--json", type=home_path, help="write the machine and the rows to a file")
+    parser.add_argument(
+        "--stops", type=int, default=30, help="number of loaders to start and stop (default: 30)"
+    )
+    parser.add_argument(
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
     arguments = parser.parse_args()
     kinds = KINDS if "all" in arguments.kind else tuple(dict.fromkeys(arguments.kind))
     if len(kinds) > 1:
@@ -83,7 +94,7 @@ def main() -> int:
 def run_kinds(
     kinds: Sequence[str], arguments: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], int]:
-    """Run each kind in its own process; return the rows and the highest exit status."""
+    """Test each kind of loader in its own process; return the rows and the highest exit status."""
     rows, status = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         found = Path(scratch) / "rows.json"
@@ -100,7 +111,7 @@ def run_kinds(
 
 
 def run_kind(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Load with one kind of loader, then start and stop loaders; return the row."""
+    """Test one kind of loader: load for some time, then start and stop loaders; return the row."""
     warm()
     with record_set.prepared_set(arguments.records, arguments.batch) as prepared:
         records, image_rec, batch = prepared
@@ -114,14 +125,15 @@ def run_kind(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_row(row: dict[str, Any]) -> int:
-    """Print a row; return the exit status."""
+    """Print a result row and its failures; return 1 if there are failures, else 0."""
     print(
         f"{row['name']}: {row['images']:,} images; resident memory after the warm-up "
         f"{row['lowest_mib']:.1f} to {row['highest_mib']:.1f} MiB, a change of "
         f"{100 * row['change']:.2f} %; {row['descriptors_warm']} descriptors after the warm-up and "
         f"{row['descriptors_end']} at the end; {row['threads_warm']} threads after the warm-up and "
         f"{row['threads_end']} at the end; {row['stops']} loaders stopped, the slowest in "
-        f"{row['slowest_stop_s']:.2f} s; left by stopped loaders: {row['left_over'] or 'nothing'}"
+        f"{row['slowest_stop_s']:.2f} s; resources left by stopped loaders: "
+        f"{row['left_over'] or 'none'}"
     )
     for sentence in row["failures"]:
         print(f"failed: {row['name']}: {sentence}", file=sys.stderr)
@@ -129,7 +141,7 @@ def print_row(row: dict[str, Any]) -> int:
 
 
 def failures(row: dict[str, Any]) -> list[str]:
-    """Return a sentence for each leak in a row."""
+    """Return a sentence for each leak that a result row shows."""
     found = []
     if row["change"] > MAX_CHANGE_FRACTION:
         found.append(
@@ -139,16 +151,18 @@ def failures(row: dict[str, Any]) -> list[str]:
     for what in ("descriptors", "threads"):
         warm, end = row[f"{what}_warm"], row[f"{what}_end"]
         if end > warm:
-            found.append(f"{what} grow from {warm} after the warm-up to {end} at the end")
+            found.append(
+                f"the number of {what} grows from {warm} after the warm-up to {end} at the end"
+            )
     if row["left_over"]:
-        found.append(f"stopped loaders leave {row['left_over']}")
+        found.append(f"stopped loaders leave resources behind: {row['left_over']}")
     return found
 
 
 def watch(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
-    """Take batches for some seconds; return the number of images and the changes of resources."""
-    # Reach the largest number of batches in memory before the first sample: a full prefetch queue
-    # and the two batches that the loop below references while it takes the next one.
+    """Take batches for ``seconds``; return the number of images and the changes of resources."""
+    # Before the first sample, hold as many batches in memory as the loop below ever does: a full
+    # prefetch queue, and two batches that the loop references while it takes the next batch.
     batches = list(islice(loader, 2))
     time.sleep(FILL_S)
     del batches
@@ -177,11 +191,11 @@ def watch(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
 
 
 def changes(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
-    """Return the changes of resources after the warm-up, as entries of the row.
+    """Return the changes of resources after the warm-up, as entries of the result row.
 
-    Descriptors and threads are the minimum over two periods, right after the warm-up and at the
-    end, each as long as the warm-up.  The minimum ignores resources that come and go, such as a
-    reader that lives for an epoch, but includes leaks.
+    The numbers of descriptors and threads are minimums over two periods: one right after the
+    warm-up and one at the end, each as long as the warm-up.  A minimum ignores resources that come
+    and go, such as a reader that lives for an epoch, but includes leaks.
     """
     late = [sample for sample in samples if sample.at >= WARM_UP_FRACTION * seconds] or list(
         samples
@@ -202,7 +216,10 @@ def changes(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
 
 
 def stop_loaders(start: Callable[[], Iterator[Any]], count: int) -> dict[str, Any]:
-    """Start loaders and stop them at random moments; return the slowest stop and the leftovers."""
+    """Start loaders and stop them at random moments; return entries of the result row.
+
+    The entries state the slowest stop and the resources that the stopped loaders left.
+    """
     moments, slowest = random.Random(0), 0.0
     before = None
     for number in range(count + 1):
@@ -214,9 +231,9 @@ def stop_loaders(start: Callable[[], Iterator[Any]], count: int) -> dict[str, An
         loader.close()  # type: ignore[attr-defined]
         slowest = max(slowest, time.monotonic() - begin)
         if not number:
-            before = _resource_counts()  # without what libraries open once and never close
+            before = _resource_counts()  # with the files that libraries open once and keep open
     assert before is not None
-    # The system still lists a joined thread for a moment.
+    # Wait, because the system still lists a thread for a moment after its end.
     after, end = _resource_counts(), time.monotonic() + RELEASE_TIMEOUT_S
     while time.monotonic() < end and any(after[what] > before[what] for what in before):
         time.sleep(0.05)
@@ -234,7 +251,7 @@ def _resource_counts() -> dict[str, int]:
 
 
 def resident_bytes() -> int:
-    """Return the resident bytes of this process, with pages of mapped files."""
+    """Return the resident bytes of this process, including pages of mapped files."""
     with open("/proc/self/statm") as pages:
         return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

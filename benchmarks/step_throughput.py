@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the cost of a loader to CPU training:  python benchmarks/step_throughput.py
+"""Measure how much a loader slows CPU training:  python benchmarks/step_throughput.py
 
 A step is forward, backward and update of a network and an ArcFace head.  The rows ``ours
 synthetic`` train on one fixed batch, which is an upper bound; the other rows train on batches that
 a loader prepares meanwhile on the same cores.  Our default loader and ``data.loader=cpu`` (Gluon's
-DataLoader with our order and augmentation) give the same images in the same order, and their
-losses must agree.  The Gluon DataLoader of loader_throughput.py has its own order.  One network is
-so small that its steps are very short for a CPU; the other is MobileFaceNet.
+DataLoader with our order and augmentation) yield the same images in the same order, so their losses
+must agree.  The Gluon DataLoader of loader_throughput.py has its own order.  One network is so
+small that its steps are very short for a CPU; the other is MobileFaceNet.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from benchmarks.harness.timing import Result
 from launch.config.paths import home_path
 
 FED = "benchmarks.steps.fed_steps"
-NETS = {"mobilefacenet-0.0625": 0.0625, "mobilefacenet": 1.0}  # row name: width
+NETS = {
+    "mobilefacenet-0.0625": 0.0625,
+    "mobilefacenet": 1.0,
+}  # name in the rows: width of MobileFaceNet
 EMBEDDING_SIZE = 128
-TURN_S = 4.0  # long enough to average out a loader's bursts
+TURN_S = 4.0  # seconds per turn, long enough to average out a loader's bursts
 COLUMNS = (
     *report.RATE_COLUMNS[:2],
     ("waiting", "waiting", "{:.1%}"),
@@ -36,18 +39,24 @@ COLUMNS = (
 )
 LEGEND = (
     "images/s: median rate. waiting: fraction of the time in which the next batch is not ready and "
-    "nothing computes. of synthetic: rate divided by that of the fixed batch."
+    "nothing computes. of synthetic: rate divided by the rate on one fixed batch."
 )
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--records", type=home_path, help="record set to read")
-    parser.add_argument("--batch", type=int, default=64, help="images per step (64)")
     parser.add_argument(
-        "--nets", nargs="+", choices=NETS, default=list(NETS), help="networks to train (all)"
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument("--batch", type=int, default=64, help="images per step (default: 64)")
+    parser.add_argument(
+        "--nets",
+        nargs="+",
+        choices=NETS,
+        default=list(NETS),
+        help="networks to train (default: all)",
     )
     arguments = parser.parse_args()
     nets = arguments.nets[:1] if arguments.quick else arguments.nets
@@ -64,14 +73,14 @@ def main() -> int:
 
 
 def group(records: Path, image_rec: Path, net: str, batch: int) -> list[Candidate]:
-    """Return the loaders that feed one network, the fixed batch first.
+    """Return the loaders that feed one network, as candidates; the fixed batch comes first.
 
     Parameters
     ----------
     records, image_rec, batch
-        As `record_set.prepared_set` yields them.
+        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
     net
-        Key of NETS.
+        Name of the network, a key of NETS.
     """
 
     def row(name: str, loader: str, workers: int = 0) -> Candidate:
@@ -102,13 +111,16 @@ def group(records: Path, image_rec: Path, net: str, batch: int) -> list[Candidat
 
 @dataclass
 class FedResult(Result):
-    """Measurements of training on a loader; `waits` are the waiting fractions of the turns."""
+    """Measurements of training on a loader's batches.
+
+    `waits` holds, for each turn, the fraction of the time spent waiting for the next batch.
+    """
 
     waits: list[float] = field(default_factory=list)
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that a later turn needs."""
+        """Return the seconds that a later turn needs: TURN_S, or one step if a step is longer."""
         return max(TURN_S, self.step_s)
 
     def first_turn(self) -> None:
@@ -120,13 +132,16 @@ class FedResult(Result):
         self.turn(min(timing.MAX_TURN_STEPS, max(1, round(TURN_S / self.step_s))), 0)
 
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
-        """Run a turn and record its waiting fraction."""
+        """Run a turn and record the fraction of its time spent waiting for batches."""
         answer = super().turn(steps, untimed)
         self.waits.append(answer["waited"] / answer["elapsed"])
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the row of the JSON file, with a ratio if ``ours`` trains on the fixed batch."""
+        """Return the measurements as a row of the JSON file.
+
+        If ``ours`` trains on the fixed batch, the row includes the rate / the rate of ``ours``.
+        """
         row = super().row(ours) | {"waiting": statistics.median(self.waits)}
         if ours and ours.candidate.settings["loader"] == "synthetic":
             row["of_synthetic"] = 1 / row["times_ours"]

@@ -47,7 +47,7 @@ def test_the_glossary_is_the_first_table_of_contributing():
 
 
 def test_a_text_without_the_table_is_refused():
-    with pytest.raises(SystemExit, match="no table with the columns not and but"):
+    with pytest.raises(SystemExit, match='no table with the columns "not" and "but"'):
         words.read_glossary("# Contributing")
 
 

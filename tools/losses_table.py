@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generates the tables of docs/losses.md from the heads:  python -m tools.losses_table [--write]
+"""Generate the tables of docs/losses.md from the heads:  python -m tools.losses_table [--write]
 
-It prints the document with new tables; ``--write`` writes it.
+The command prints the document with new tables; with ``--write`` it overwrites docs/losses.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEADER = "| name | paper | formula | settings: default, range |\n|---|---|---|--
 
 
 def document(text: str) -> str:
-    """Return the document with new tables, each between two HTML comments."""
+    """Return the text of docs/losses.md with new tables, each between its two HTML comments."""
     of_classes = {name: kind for name, kind in HEADS.items() if issubclass(kind, ClassHead)}
     of_pairs = {name: kind for name, kind in HEADS.items() if name not in of_classes}
     for place, heads in (("class centres", of_classes), ("pairs", of_pairs)):
@@ -27,14 +27,16 @@ def document(text: str) -> str:
         before, found, rest = text.partition(begin)
         _, ended, after = rest.partition(end)
         if not (found and ended):
-            raise ValueError(f"{DOCUMENT}: no table between {begin.strip()} and {end}")
+            raise ValueError(
+                f"{DOCUMENT}: no table between {begin.strip()} and {end}; restore them"
+            )
         rows = [HEADER, *(row(name, kind) for name, kind in heads.items())]
         text = before + begin + "\n".join(rows) + "\n" + end + after
     return text
 
 
 def row(name: str, kind: type[Head]) -> str:
-    """Return the row of a head, with the paper and the formula from its docstring."""
+    """Return the table row of a head; its docstring states the paper and the formula."""
     _, formula, paper = (
         " ".join(p.split()) for p in (inspect.getdoc(kind) or "").split("\n\n")[:3]
     )
@@ -44,7 +46,7 @@ def row(name: str, kind: type[Head]) -> str:
 
 
 def setting_text(setting: Setting) -> str:
-    """Return name, default and range of a setting, as ``m2 0.5 [0, 1.5708]``."""
+    """Return the name, default and range of a setting, such as ``m2 0.5 [0, 1.5708]``."""
     if isinstance(setting.default, bool):
         return f"{setting.name} {str(setting.default).lower()}"
     if setting.choices:
@@ -57,7 +59,7 @@ def setting_text(setting: Setting) -> str:
 
 
 def main() -> None:
-    """Print or write the document."""
+    """Print docs/losses.md with new tables, or overwrite it if ``--write`` is given."""
     text = document(DOCUMENT.read_text(encoding="utf-8"))
     if sys.argv[1:] == ["--write"]:
         DOCUMENT.write_text(text, encoding="utf-8")

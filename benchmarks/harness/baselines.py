@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Install the baselines and the plotting library:  python benchmarks/harness/baselines.py
 
-GluonFR, simplejpeg and matplotlib go into the folder .baselines (requirements/baselines.txt, with
-hashes), outside the training environment.  The benchmarks install them when they need them.
-PyTorch is too large for that folder: ``--torch`` or TORCH_PYTHON names the Python interpreter of an
-environment with PyTorch.
+GluonFR, simplejpeg and matplotlib are installed into the folder .baselines, outside the training
+environment; requirements/baselines.txt locks their versions and hashes.  A benchmark that needs
+them installs them automatically.  PyTorch is too large for that folder: ``--torch`` or TORCH_PYTHON
+names the Python interpreter of an environment with PyTorch.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ FOLDER = ROOT / ".baselines"
 
 
 def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
-    """Install the packages of a lock file into a folder, if it does not hold them yet.
+    """Install the packages of a lock file into a folder, unless the folder holds them already.
 
     A stamp file records the checksum of the lock and the Python version.  The packages go into a
-    temporary folder, which is renamed at the end, so an interrupted installation leaves nothing.
+    temporary folder, which is renamed at the end.  So an interrupted installation leaves no partial
+    folder.
 
     Returns
     -------
@@ -50,7 +51,7 @@ def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             return f"pip could not install requirements/{lock.name}: {' '.join(lines)[:300]}"
         temporary.mkdir(exist_ok=True)
-        (temporary / ".gitignore").write_text("*\n")  # venv writes one since Python 3.13
+        (temporary / ".gitignore").write_text("*\n")  # git must ignore the folder
         (temporary / ".stamp").write_text(checksum)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
@@ -60,7 +61,10 @@ def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
 
 
 def use_folder(folder: Path = FOLDER) -> None:
-    """Add the folder to the end of ``sys.path``; packages of the environment take precedence."""
+    """Make the installed baselines importable: append their folder to ``sys.path``.
+
+    Packages of the environment take precedence.
+    """
     sys.path.append(str(folder))
 
 

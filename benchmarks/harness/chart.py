@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bar charts of benchmark rows."""
+"""Draw bar charts of the result rows of benchmarks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ OUR_COLOUR, BASELINE_COLOUR, LIMIT_COLOUR = "#1f6f8b", "#b8b8b8", "#e0c068"
 def draw(
     groups: Sequence[Sequence[dict[str, Any]]], title: str, path: Path, rates: bool = False
 ) -> str:
-    """Draw a bar for each row and a panel for each group of rows, and save them as PNG.
+    """Draw a chart with a panel for each group of rows and a bar for each row; save it as PNG.
 
-    Bars show medians, error bars the quartiles.
+    A bar shows the median, and its error bar the first and third quartiles.
 
     Parameters
     ----------
@@ -89,5 +89,5 @@ def bar_label(row: dict[str, Any], median: float, rate: bool) -> str:
 
 
 def bar_colour(name: str) -> str:
-    """Return the colour of a row's bar: one each for our code, baselines and upper bounds."""
+    """Return the colour of a row's bar, which marks our code, a baseline or an upper bound."""
     return {"ours": OUR_COLOUR, "limit": LIMIT_COLOUR}.get(name.split()[0], BASELINE_COLOUR)

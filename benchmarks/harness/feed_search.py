@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAX_WAITING_FRACTION = 0.03  # of the device's time
-PRECISION_FRACTION = 0.02  # largest gap between the interval found and a shorter one that fails
-MAX_INTERVAL_FACTOR = 128.0  # times the first interval; a loader without prefetch needs 33
-NO_PREFETCH_WAIT_FACTOR = 0.4  # times the first interval; a longer wait means no prefetch
-MAX_PROBES = 24  # per search; noise can keep a search from converging
-MAX_GROWTH_FACTOR = 6.0  # from one interval to the next; the first guess can be far too short
+MAX_WAITING_FRACTION = 0.03  # largest share of its time that the device may wait for batches
+PRECISION_FRACTION = 0.02  # largest relative gap between the interval found and a failed one
+MAX_INTERVAL_FACTOR = 128.0  # longest interval / first one; a loader without prefetch needs 33
+NO_PREFETCH_WAIT_FACTOR = 0.4  # wait / first interval, above which a loader has no prefetch
+MAX_PROBES = 24  # largest number of probes per search; noise can prevent convergence
+MAX_GROWTH_FACTOR = 6.0  # largest ratio of two successive intervals; the first may be too short
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Probe:
 
     @property
     def waiting_fraction(self) -> float:
-        """Return the fraction of the time that the device waited."""
+        """Return the fraction of the time in which the device waited for batches."""
         return self.waited / self.elapsed
 
     @property
@@ -51,36 +51,40 @@ def search(
     precision: float = PRECISION_FRACTION,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> Probe | None:
-    """Find the shortest interval at which the device waits less than MAX_WAITING_FRACTION.
+    """Find the shortest batch interval at which the device hardly waits for batches.
 
-    From the guess, the search moves outwards in growing steps until one interval passes and one
-    fails.  Then it bisects (geometric mean) until they are close.
+    An interval passes if the device waits for less than MAX_WAITING_FRACTION of the time.  From the
+    guess, the search lengthens or shortens the interval in growing steps, until one interval has
+    passed and another one has failed.  Then it bisects between these two, with the geometric mean,
+    until their gap is small enough.
 
     Parameters
     ----------
     probe
-        Measures the device at an interval in seconds.
+        Function that measures the device at a given interval in seconds.
     guess
         First interval, in seconds.
     precision
-        Largest gap between the interval found and a shorter one that fails, as a fraction.
+        Largest relative gap allowed between the interval found and the longest one that failed.
     out_of_time
-        Returns True to end the search with the best interval so far, if there is one.
+        Function that returns True when the time is up.  The search then ends with the best interval
+        found so far, or continues until an interval has passed.
 
     Returns
     -------
     Probe or None
-        Probe of the interval found; None if the device waits too long even at
+        Probe of the interval found; None if the device waits too long even at an interval of
         MAX_INTERVAL_FACTOR times the guess.
 
     Notes
     -----
-    A longer interval never makes the wait for a batch longer.  So the interval at which the
-    measured wait would be exactly MAX_WAITING_FRACTION of the time bounds the answer: from above
-    if the probe failed, from below if it passed.  For a loader without prefetch it is the answer.
+    A longer interval never makes the wait for a batch longer.  So each probe gives a bound: the
+    interval at which the measured wait would be exactly MAX_WAITING_FRACTION of the time.  It is an
+    upper bound of the interval sought if the probe failed, and a lower bound if the probe passed.
+    For a loader without prefetch, the bound equals the interval sought.
 
-    Noise from other processes can fail a probe but cannot pass one.  So the search ends with a
-    probe of the lower bound and repeats that probe once if it fails.
+    Noise from other processes can make a probe fail but cannot make it pass.  So the search ends
+    with a probe of the lower bound, and repeats that probe once if it fails.
     """
     state = _Search(guess, precision)
     for _ in range(MAX_PROBES):
@@ -93,17 +97,17 @@ def search(
 
 
 class _Search:
-    """State of a search: `interval` is the next one to probe, in seconds."""
+    """State of a search; `interval` is the next interval to probe, in seconds."""
 
     def __init__(self, guess: float, precision: float) -> None:
         self.interval, self.finished = guess, False
         self.best: Probe | None = None  # probe of the shortest interval that passed
         self._guess, self._precision = guess, precision
         self._longest = guess * MAX_INTERVAL_FACTOR
-        self._low, self._high = 0.0, math.inf  # bounds of the answer
+        self._low, self._high = 0.0, math.inf  # lower and upper bound of the interval sought
         self._failed = 0.0  # longest interval that failed
         self._step = self._first_step = 1 + 2 * precision
-        self._checks_bound = False  # the interval is the lower bound
+        self._checks_bound = False  # whether the next probe is that of the lower bound
 
     def add(self, found: Probe) -> None:
         """Record the probe of the current interval and choose the next interval."""
@@ -129,7 +133,7 @@ class _Search:
             self._failed = self.interval
             self._low = max(self._low, self._failed)
             return
-        if self._checks_bound:  # noise had failed the probe that gave this bound
+        if self._checks_bound:  # the probe that set this bound had failed by noise: drop it
             self._low, self._failed, self._step = 0.0, 0.0, self._first_step
         self._high, self.best, self._low = self.interval, found, max(self._low, bound)
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that run one candidate each; benchmarks/harness/worker.py is their other end."""
+"""Start a process for a candidate, and exchange requests and answers with it.
+
+In that process, benchmarks/harness/worker.py receives the requests and sends the answers.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ from benchmarks.harness.baselines import ROOT
 
 ANSWER_TIMEOUT_S = 240
 CORES = len(os.sched_getaffinity(0))
-IDLE_POLL_S = 0.03  # longer than a clock tick of /proc/PID/stat, 0.01 s
-IDLE_TIMEOUT_S = 2.0  # some processes never become idle
+IDLE_POLL_S = 0.03  # seconds between polls; longer than a tick of /proc/PID/stat (0.01 s)
+IDLE_TIMEOUT_S = 2.0  # longest wait in seconds, because some processes never become idle
 
 
 class WorkerError(RuntimeError):
-    """A process ended or did not answer; the message quotes the last line of its stderr."""
+    """A candidate's process ended or did not answer; the message quotes its last stderr line."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row of the table: an implementation and the work that it does.
+    """An implementation to measure, and the work that it does; it has one row in the table.
 
     Parameters
     ----------
@@ -41,17 +44,17 @@ class Candidate:
     needs
         "gluonfr", "simplejpeg" or "torch"; the row is left out if that package is not available.
     python
-        Python interpreter; PyTorch has its own.
+        Python interpreter that runs the module; PyTorch candidates have another one.
     images
-        Number of images in a step; 0 if a rate in images per second makes no sense.
+        Number of images in a step; 0 if the candidate has no rate in images per second.
     same_value, same_size
-        Require the same result of the first step, and the same number of parameters, as the other
-        candidates of the group with this flag.
+        Check the first step: candidates of a group with ``same_value`` must return the same value,
+        and those with ``same_size`` must have the same number of parameters.
     steady
-        Count the mean of a turn's steps as one measurement, because prefetching makes the time of
-        single steps meaningless.
+        Record only the mean time of the steps of a turn, because prefetching makes the time of a
+        single step meaningless.
     environment
-        Environment variables of the process.
+        Additional environment variables of the process.
     """
 
     name: str
@@ -67,12 +70,12 @@ class Candidate:
 
 
 class Process:
-    """Process of a candidate; `hello` is its first answer."""
+    """Running process of a candidate; `hello` is the first message that the process sends."""
 
     def __init__(self, candidate: Candidate) -> None:
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  __exit__ closes it
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  __exit__ closes the file
         threads = {f"{library}_NUM_THREADS": str(CORES) for library in ("OMP", "OPENBLAS", "MKL")}
-        # The checkout is not installed in the environment of another interpreter.
+        # Another Python interpreter finds this project only by its path: it is not installed there.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [candidate.python, "-m", candidate.module, json.dumps(candidate.settings)],
@@ -105,7 +108,7 @@ class Process:
         self._errors.close()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send a request; return the answer.
+        """Send a request to the process and return its answer.
 
         Raises
         ------
@@ -121,7 +124,7 @@ class Process:
     def wait_until_idle(self) -> None:
         """Wait until the process and its children have filled their prefetch queues.
 
-        Otherwise they would slow down the next candidate.
+        A process that still prefetches would slow down the next candidate.
         """
         end, before = time.monotonic() + IDLE_TIMEOUT_S, -1.0
         while time.monotonic() < end:
@@ -145,11 +148,11 @@ class Process:
         self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
-        return f"its process {event}: {lines[-1][:300] if lines else 'it printed nothing'}"
+        return f"the process {event}: {lines[-1][:300] if lines else 'no output on stderr'}"
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process and its descendants in seconds, 0 if it has ended."""
+    """Return the CPU seconds of a process and its descendants; 0 if the process has ended."""
     try:
         # The line is "pid (name) state ...", and the name may contain spaces and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

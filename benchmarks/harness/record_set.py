@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record sets for loader benchmarks: synthetic images with the size of face crops."""
+"""Prepare record sets for loader benchmarks: synthetic images of the size of face crops."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
 SET_FOLDER = DATA_FOLDER / "loader_bench"
 REPEATED_SET_FOLDER = DATA_FOLDER / "loader_bench_repeated"
 NUM_IMAGES, IMAGES_PER_PERSON, SIDE_PIXELS, JPEG_QUALITY = 20_000, 20, 112, 95
-NUM_COPIES = 4  # of each image in the repeated set
-MEAN_JPEG_BYTES = 8_200  # measured on InsightFace's sets: 112x112 faces at quality 95
+NUM_COPIES = 4  # number of copies of each image in the repeated set
+MEAN_JPEG_BYTES = 8_200  # mean of InsightFace's sets (112x112 faces, quality 95), measured
 
 
 @contextmanager
 def prepared_set(
     given: Path | None, batch: int, repeated: bool = False
 ) -> Iterator[tuple[Path, Path, int]]:
-    """Yield a record set, a .rec of it whose .idx lists images only, and the batch size.
+    """Prepare a record set; yield its folder, the path of a .rec and the batch size.
 
-    The .rec is in a temporary folder, which also holds the cached index of the set.
+    The .rec links to the records of the set, and its .idx lists images only.  It is in a temporary
+    folder, which also holds the cached index of the set.
 
     Parameters
     ----------
     given
-        Record set of the user; None for the synthetic set, which is generated if it is missing.
+        Folder of the user's record set; None for the synthetic set, which is generated if missing.
     batch
-        Requested images per batch; the result is smaller if the set has fewer images.
+        Requested images per batch; the yielded batch size is smaller if the set has fewer images.
     repeated
-        Use the repeated set instead of the synthetic set.
+        Replace the synthetic set by the repeated set, which is larger.
     """
-    # Candidates run in another working directory.
+    # The path must be absolute: the candidates run in another working directory.
     records = given.resolve() if given else synthetic_set()
     if repeated and not given:
         records = repeated_set(records)
@@ -53,16 +54,16 @@ def prepared_set(
         write_image_index(opened, image_rec.with_suffix(".idx"))
         image_rec.symlink_to(opened.files[0].resolve())
         if batch > len(opened):
-            print(f"batches of {len(opened)}, not {batch}: the set has no more images")
+            print(f"using batches of {len(opened)}, not {batch}: the set has no more images")
         yield records, image_rec, min(batch, len(opened))
 
 
 def synthetic_set(folder: Path = SET_FOLDER, images: int = NUM_IMAGES) -> Path:
-    """Return the folder of the synthetic set; generate it if it is missing (about ten seconds)."""
+    """Return the folder of the synthetic set; generate the set if it is missing (about 10 s)."""
     classes = images // IMAGES_PER_PERSON
     if read_property(folder / "property")[0] != classes:
         jpegs = ((i // IMAGES_PER_PERSON, jpeg) for i, jpeg in enumerate(_cloud_jpegs(images)))
-        # Some candidates cannot read header and identity records.
+        # Write images only: some candidates cannot read header and identity records.
         write_record_set(folder, jpegs, classes, (SIDE_PIXELS, SIDE_PIXELS), header=False)
     return folder
 
@@ -70,9 +71,9 @@ def synthetic_set(folder: Path = SET_FOLDER, images: int = NUM_IMAGES) -> Path:
 def repeated_set(
     source: Path, folder: Path = REPEATED_SET_FOLDER, copies: int = NUM_COPIES
 ) -> Path:
-    """Return the folder of a set with several copies of each record; write it if it is missing.
+    """Return the folder of a set with several copies of each record; write a missing set.
 
-    The copies occupy their own disk space (about 650 MB in all), so each one is read from disk.
+    Each copy occupies its own disk space (about 650 MB in all), so each one is read from disk.
 
     Parameters
     ----------
@@ -92,12 +93,12 @@ def repeated_set(
             lines.writelines(f"{key}\t{offset}\n" for key, offset in shifted)
         file.flush()
         os.fsync(file.fileno())
-    shutil.copy(source / "property", folder / "property")  # last: it marks the set as complete
+    shutil.copy(source / "property", folder / "property")  # last, to mark the set as complete
     return folder
 
 
 def _cloud_jpegs(count: int) -> Iterator[bytes]:
-    """Yield JPEGs of different random clouds, with detail at every scale as in photographs."""
+    """Yield ``count`` JPEGs of random clouds, with detail at every scale as in photographs."""
     random = np.random.default_rng(0)
     layers = [_noise_layer(random, side) for side in (4, 8, 16, 32, 64, 2 * SIDE_PIXELS)]
     detail = 1.0
@@ -114,11 +115,13 @@ def _cloud_jpegs(count: int) -> Iterator[bytes]:
 
 
 def _noise_layer(random: np.random.Generator, side: int) -> np.ndarray:
-    """Return noise on a grid of ``side`` cells per axis, upsampled to (2 S, 2 S, 3) float32.
+    """Return an image of noise, float32 of shape (2 * SIDE_PIXELS, 2 * SIDE_PIXELS, 3).
 
-    S is SIDE_PIXELS.
+    The noise is drawn on a grid of ``side`` cells per axis and then upsampled.
     """
     coarse = random.standard_normal((side, side, 3)).astype(np.float32)
-    coarse = 0.7 * coarse.mean(2, keepdims=True) + 0.3 * coarse  # mostly brightness
+    coarse = (
+        0.7 * coarse.mean(2, keepdims=True) + 0.3 * coarse
+    )  # more noise in brightness than in colour
     size = (2 * SIDE_PIXELS, 2 * SIDE_PIXELS)
     return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options, tables, JSON files and charts of the benchmarks."""
+"""Run a benchmark from its options, and write its tables, JSON file and chart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from launch.config.paths import home_path
 from launch.environment.provenance import cpu_model
 
 SECONDS, QUICK_SECONDS = 390.0, 40.0
-COLUMNS = (  # heading, key of the row, format
+COLUMNS = (  # triples (heading of a column, key in a row, format)
     ("ms", "milliseconds", "{:,.1f}"),
     ("quartiles", "spread", "{0[0]:,.1f} to {0[1]:,.1f}"),
     ("ms without update", "milliseconds_without_update", "{:,.1f}"),
@@ -44,33 +44,46 @@ RATE_COLUMNS = (
 )
 LEGEND = (
     "ms: median time of a step. extra MiB: peak memory minus weights, gradients and momentum. "
-    "x ours: time divided by the time of the first row of ours."
+    "x ours: time of this row divided by the time of the first row of our code."
 )
 RATE_LEGEND = (
-    "images/s: median rate. speed-up of ours: rate of the first row of ours divided by the rate of "
-    "this row."
+    "images/s: median rate. speed-up of ours: rate of the first row of our code divided by the "
+    "rate of this row."
 )
 
 
 def add_options(parser: argparse.ArgumentParser, seconds: float = SECONDS) -> None:
-    """Add the options that most benchmarks share; ``seconds`` is the default in the help text."""
-    parser.add_argument("--json", type=home_path, help="write the machine and the rows to a file")
-    parser.add_argument("--plot", type=home_path, help="draw the rows to a PNG file")
-    parser.add_argument("--quick", action="store_true", help="finish within a minute")
-    parser.add_argument("--only", default="", help="regular expression; run matching rows only")
+    """Add the options that most benchmarks share.
+
+    ``seconds`` is the default time limit that the help text states.
+    """
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
+    parser.add_argument("--plot", type=home_path, help="PNG file to draw with a bar per result row")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure less, to finish within a minute"
+    )
+    parser.add_argument(
+        "--only", default="", help="regular expression; measure only rows whose name matches"
+    )
     parser.add_argument(
         "--torch",
         default=os.environ.get("TORCH_PYTHON", ""),
-        help="Python interpreter with PyTorch and NumPy (default: TORCH_PYTHON)",
+        help="Python interpreter with PyTorch and NumPy (default: variable TORCH_PYTHON)",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=timing.ROUNDS,
-        help=f"largest number of rounds ({timing.ROUNDS})",
+        help=f"largest number of rounds, in each of which every row runs once ({timing.ROUNDS})",
     )
     parser.add_argument(
-        "--seconds", type=float, help=f"time limit of all rows together ({seconds:.0f})"
+        "--seconds",
+        type=float,
+        help=f"time limit in seconds for all rows together (default: {seconds:.0f})",
     )
 
 
@@ -85,25 +98,27 @@ def run(
     legend: str = "",
     result_of: Callable[..., Result] = Result,
 ) -> int:
-    """Time the groups one after the other; print tables, write JSON and draw a chart on request.
+    """Time the groups of candidates one after the other, and print a table for each group.
+
+    On request, also write a JSON file and draw a chart.
 
     Parameters
     ----------
     limits
-        Names of upper bounds; each row also states its rate as a fraction of each of them.
+        Names of the rows with upper bounds; each row also states its fraction of each bound.
     rates
         Show images per second instead of milliseconds.
     columns
         Table columns in the format of COLUMNS; empty for the default columns.
     legend
-        Explanation of the columns; empty for the default one.
+        Explanation of the columns; empty for the default explanation.
     result_of
-        Constructor of a candidate's result: see `timing.race`.
+        Constructor of the `Result` of a candidate; see `timing.race`.
 
     Returns
     -------
     int
-        Exit status: 1 if a candidate of ours failed or candidates disagree about the work.
+        Exit status: 1 if a candidate of our code failed, or if candidates that must agree do not.
     """
     chosen, left_out = choose(groups, arguments.only, arguments.torch)
     if any(candidate.name.startswith("ours") for group in chosen for candidate in group):
@@ -119,7 +134,7 @@ def run(
     races: list[Race] = []
     for number, group in enumerate(chosen):
         remaining_rows = sum(map(len, chosen[number:]))
-        print(f"\nfirst turns of {len(group)} of {sum(map(len, chosen))} rows:", flush=True)
+        print(f"\nfirst results of {len(group)} of {sum(map(len, chosen))} rows:", flush=True)
         race = timing.race(
             group,
             (end - time.monotonic()) * len(group) / remaining_rows,
@@ -149,7 +164,7 @@ def run(
 
 
 def write_json(path: Path, races: Sequence[Race], left_out: Sequence[str]) -> None:
-    """Write the machine, the rows and the reasons for missing rows."""
+    """Write the machine description, the rows and the reasons for missing rows to a JSON file."""
     versions = {name: version for race in races for name, version in race.versions.items()}
     found = {
         "machine": machine(versions),
@@ -163,19 +178,19 @@ def write_json(path: Path, races: Sequence[Race], left_out: Sequence[str]) -> No
 def choose(
     groups: Sequence[Sequence[Candidate]], only: str, torch: str
 ) -> tuple[list[list[Candidate]], list[str]]:
-    """Select the candidates to run.
+    """Select the candidates that are requested and whose packages are available.
 
     Parameters
     ----------
     only
-        Regular expression that the names must match.
+        Regular expression that must match a part of a candidate's name.
     torch
         Python interpreter with PyTorch; empty if there is none.
 
     Returns
     -------
     tuple
-        Groups of requested and available candidates, and a sentence for each missing package.
+        Groups of the selected candidates, and a sentence for each missing package.
     """
     chosen = [
         [candidate for candidate in group if re.search(only, candidate.name)] for group in groups
@@ -183,7 +198,7 @@ def choose(
     needed = {candidate.needs for group in chosen for candidate in group}
     missing = {}
     if "torch" in needed and not torch:
-        missing["torch"] = "torch: no interpreter with PyTorch; give one: --torch PYTHON"
+        missing["torch"] = "torch: no interpreter with PyTorch is known; name one: --torch PYTHON"
     installable = needed & {"gluonfr", "simplejpeg"}
     if installable and (reason := baselines.install()):
         missing |= {name: f"{name}: {reason}" for name in installable}
@@ -211,11 +226,13 @@ def compile_operators() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     _show_progress("")
     if done.returncode:
-        raise SystemExit((done.stderr.strip() or "ops.use failed").splitlines()[-1])
+        raise SystemExit(
+            (done.stderr.strip() or "the compilation of the operators failed").splitlines()[-1]
+        )
 
 
 def add_rates(rows: Sequence[dict[str, Any]], limits: Sequence[str]) -> None:
-    """Add the quartiles of the rate and the fraction of each upper bound to the rows."""
+    """Add to each row the quartiles of its rate and its fraction of each upper bound."""
     found = {row["name"]: row["milliseconds"] for row in rows}
     for row in rows:
         if "images_per_second" in row:
@@ -230,7 +247,7 @@ def add_rates(rows: Sequence[dict[str, Any]], limits: Sequence[str]) -> None:
 def table(
     rows: Sequence[dict[str, Any]], width: int, shown: Sequence[tuple[str, str, str]] = COLUMNS
 ) -> list[str]:
-    """Return the lines of a table; a column without values is left out."""
+    """Format the rows as a table and return its lines; a column without values is left out."""
     columns = [column for column in shown if any(column[1] in row for row in rows)]
     cells = [[heading for heading, _, _ in columns]]
     cells += [
@@ -246,14 +263,14 @@ def table(
 
 
 def first_turn_line(row: dict[str, Any], width: int) -> str:
-    """Return the line of a row after its first turn."""
+    """Return the line to print when a row has its first result: the name, and the rate or time."""
     if "images_per_second" in row:
         return f"{row['name']:{width}}  {row['images_per_second']:10,.1f} images/s"
     return f"{row['name']:{width}}  {row['milliseconds']:10,.1f} ms"
 
 
 def machine(versions: dict[str, str]) -> dict[str, Any]:
-    """Describe the machine without its host name."""
+    """Return a description of the machine (CPU, memory, versions) without its host name."""
     with open("/proc/meminfo") as lines:
         kib = next(int(line.split()[1]) for line in lines if line.startswith("MemTotal:"))
     return {
@@ -271,6 +288,6 @@ def _print_line(line: str) -> None:
 
 
 def _show_progress(text: str) -> None:
-    """Overwrite the progress line, if stderr is a terminal."""
+    """Replace the progress line by ``text``, if stderr is a terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

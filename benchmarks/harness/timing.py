@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time candidates in interleaved turns.
+"""Time candidates alternately, so that changes in the machine's speed affect all of them.
 
-The speed of a machine changes within minutes.  So candidates take turns of about a second, in
-rounds, and each round starts with another candidate.  One process computes at a time; the others
-wait.
+The speed of a machine changes within minutes.  So a candidate runs for about a second at a time,
+its turn.  In each round every candidate has one turn, and each round starts with another candidate.
+Only one process computes at a time; the other processes wait.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from benchmarks.harness.process import Candidate, Process, WorkerError
 TURN_S = 1.0
 MAX_TURN_STEPS = 50
 ROUNDS = 15
-VALUE_TOLERANCE_FRACTION = 1e-3  # between the results of candidates that do the same work
+VALUE_TOLERANCE_FRACTION = 1e-3  # largest relative difference of results of the same work
 
 
 @dataclass
 class Result:
-    """Measurements of a candidate.
+    """Measurements of a candidate over all its turns.
 
     Parameters
     ----------
     seconds
-        Seconds of each step; means of turns for a steady candidate.
+        Seconds of each step; for a steady candidate, the mean seconds of the steps of each turn.
     without_update
-        Seconds of each step before the update of the weights, if the candidate marks it.
+        Seconds of each step up to the update of the weights, if the candidate marks its start.
     value
         Result of the first step.
     peak_mib, extra_mib
-        Peak resident memory, and its part beyond the state of the candidate's `Work`.
+        Peak resident memory, and its part beyond the `state_bytes` of the candidate's `Work`.
     progress
         Function that shows what the benchmark is doing.
     """
@@ -59,29 +59,29 @@ class Result:
 
     @property
     def untimed_steps(self) -> int:
-        """Return the number of warm-up steps in a turn; a long step needs no warm caches."""
+        """Return the number of warm-up steps per turn; long steps need none to warm caches."""
         return 1 if self.step_s < TURN_S / 2 else 0
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that a later turn needs at least."""
+        """Return the smallest number of seconds that a later turn needs."""
         return (1 + self.untimed_steps) * self.step_s
 
     def first_turn(self) -> None:
-        """Run one step, after which the row can be shown."""
+        """Run a warm-up step and one timed step, which give a first result to show."""
         self.turn(steps=1)
 
     def later_turn(self) -> None:
-        """Run the steps of a later round."""
+        """Run about TURN_S seconds of timed steps, after the warm-up steps."""
         self.turn(min(MAX_TURN_STEPS, max(1, round(TURN_S / self.step_s))), self.untimed_steps)
 
     def wait_until_idle(self) -> None:
-        """Wait until prefetching ends, because it would slow down the next candidate."""
+        """Wait until a steady candidate stops prefetching, which would slow down the next one."""
         if self.candidate.steady:
             self.process.wait_until_idle()
 
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
-        """Run untimed and timed steps and record the times; return the process's answer."""
+        """Run untimed and timed steps, record the times, and return the answer of the process."""
         answer = self.process.ask(steps=steps, untimed=untimed)
         seconds = answer["seconds"]
         self.seconds += [statistics.fmean(seconds)] if self.candidate.steady else seconds
@@ -93,7 +93,7 @@ class Result:
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the row of the JSON file, with ratios to ``ours`` if it is given."""
+        """Return the measurements as a row of the JSON file, with ratios to ``ours`` if given."""
         median, spread = summarise(self.seconds)
         row: dict[str, Any] = {
             "name": self.candidate.name,
@@ -118,18 +118,19 @@ class Result:
 
 @dataclass
 class Race:
-    """Outcome of a group.
+    """Results of timing a group of candidates.
 
     Parameters
     ----------
     rows
-        Rows of the JSON file.
+        Rows of the JSON file, one for each measured candidate.
     left_out
         A sentence for each candidate without a row.
     failed
-        A sentence for each failed candidate of ours, and for each one that does other work.
+        A sentence for each candidate of our code that failed, and for each candidate whose result
+        or size shows that it does other work.
     versions
-        Versions of the libraries.
+        Versions of the libraries, by name.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -138,7 +139,7 @@ class Race:
     versions: dict[str, str] = field(default_factory=dict)
 
     def leave_out(self, candidate: Candidate, error: WorkerError) -> None:
-        """Record that a candidate's process failed."""
+        """Record that a candidate has no row because its process failed."""
         self.left_out.append(f"{candidate.name}: {error}")
         if candidate.name.startswith("ours"):
             self.failed.append(self.left_out[-1])
@@ -158,16 +159,16 @@ def race(
     Parameters
     ----------
     candidates
-        All of them are in memory at once.  The first one whose name begins with "ours" is the
-        reference of the ratios.
+        Candidates of the group; all their processes are in memory at once.  The first candidate
+        whose name begins with "ours" is the reference of the ratios.
     seconds
-        Time limit.  No later turn starts after it, and no process that has not started yet.
+        Time limit.  After the limit, no further process and no later turn starts.
     rounds
-        Largest number of rounds.
+        Largest number of rounds, each with one turn of every candidate.
     result_of
         Constructor of a `Result` from a candidate, its process and ``progress=``.
     show
-        Function that receives each row after the candidate's first turn.
+        Function that receives the row of each candidate after its first turn.
     progress
         Function that shows what the benchmark is doing.
     """
@@ -176,7 +177,9 @@ def race(
     with ExitStack() as stack:
         for candidate in candidates:
             if time.monotonic() > end:
-                found.left_out.append(f"{candidate.name}: the time limit came before its turn")
+                found.left_out.append(
+                    f"{candidate.name}: the time limit was reached before its first step"
+                )
                 continue
             progress(f"starting {candidate.name}")
             try:
@@ -205,7 +208,7 @@ def race(
 
 
 def _run_later_turn(found: Race, results: list[Result], result: Result) -> None:
-    """Run a turn; remove the result if its process fails."""
+    """Run a later turn of a candidate; remove its result from the list if its process fails."""
     try:
         result.later_turn()
         result.wait_until_idle()
@@ -215,12 +218,12 @@ def _run_later_turn(found: Race, results: list[Result], result: Result) -> None:
 
 
 def summarise(seconds: Sequence[float]) -> tuple[float, list[float]]:
-    """Return the median and the quartiles of times, in milliseconds."""
+    """Convert seconds to milliseconds; return the median, and the first and third quartiles."""
     return quartiles([1000 * value for value in seconds])
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, list[float]]:
-    """Return the median, and the first and third quartiles."""
+    """Return the median of the values, and a list of the first and third quartiles."""
     if len(values) == 1:
         return values[0], [values[0]] * 2
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -228,29 +231,33 @@ def quartiles(values: Sequence[float]) -> tuple[float, list[float]]:
 
 
 def rotated(items: Sequence[Any], number: int) -> list[Any]:
-    """Return a list rotated by ``number`` places, so that each item comes first equally often."""
+    """Return the items rotated by ``number`` places; the round numbers let each item come first."""
     start = number % len(items) if items else 0
     return [*items[start:], *items[:start]]
 
 
 def disagreements(results: Sequence[Result]) -> list[str]:
-    """Return a sentence for each candidate whose value or size differs from the first one's."""
+    """Return a sentence for each candidate that differs from the first one with the same flag.
+
+    Candidates with the flag `same_value` must agree in the result of the first step, and those with
+    `same_size` in the number of parameters.
+    """
     sentences = []
     same = [r for r in results if r.candidate.same_value]
     for result in same[1:]:
         first = same[0]
         difference = abs(result.value - first.value)
-        if not difference <= VALUE_TOLERANCE_FRACTION * abs(first.value):  # also if it is NaN
+        if not difference <= VALUE_TOLERANCE_FRACTION * abs(first.value):  # true for NaN too
             sentences.append(
-                f"{result.candidate.name}: its first step gave {result.value:.6g}, that of "
-                f"{first.candidate.name} {first.value:.6g}; they must be equal"
+                f"{result.candidate.name}: the first step returned {result.value:.6g}, that of "
+                f"{first.candidate.name} returned {first.value:.6g}; both values must be equal"
             )
     same = [r for r in results if r.candidate.same_size]
     for result in same[1:]:
         size, first_size = (r.process.hello["parameters"] for r in (result, same[0]))
         if size != first_size:
             sentences.append(
-                f"{result.candidate.name}: has {size:,} parameters, {same[0].candidate.name} "
-                f"{first_size:,}; they must be the same network"
+                f"{result.candidate.name}: the network has {size:,} parameters, that of "
+                f"{same[0].candidate.name} has {first_size:,}; both must be the same network"
             )
     return sentences

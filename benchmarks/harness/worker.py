@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve the steps of one candidate to benchmarks/harness/process.py.
+"""Run the steps of one candidate when benchmarks/harness/process.py requests them.
 
 Each candidate has its own process, which separates memory peaks and thread pools.  Requests come
 on stdin and answers go to stdout, as lines of JSON.  This module needs the standard library only,
@@ -27,27 +27,29 @@ class LeftOut(Exception):
 
 @dataclass
 class Work:
-    """Step of a candidate and the figures that belong to it.
+    """Work of a candidate: the function of its step, its memory, its size and its versions.
 
     Parameters
     ----------
     step
-        Function that runs one step and waits for its end.  Its argument is a function that it
-        calls between the backward pass and the update of the weights.  It returns a value, such
-        as the loss, that must agree between candidates that do the same work.
+        Function that runs one step and waits for its end.  Its argument is another function, which
+        the step calls between the backward pass and the update of the weights to mark the time.
+        The step returns a value, such as the loss.  Candidates that do the same work must return
+        the same value.
     state_bytes
-        Bytes of weights, gradients and momentum; ``extra_mib`` does not count them.
+        Bytes of weights, gradients and momentum, which ``extra_mib`` does not count.
     parameters
         Number of trained values.
     versions
-        Versions of the libraries that compute.
+        Versions of the libraries that compute the step, by name.
     begin
-        Function to call before the steps of each request; it is not timed.
+        Function to call before the steps of each request; the call is not timed.
     profile
-        Function that runs a number of steps and returns the milliseconds per operator.
+        Function that runs a given number of steps and returns the milliseconds of each operator
+        per step.
     end
-        Function to call after the steps of each request; it is not timed.  The answer includes
-        the entries that it returns.
+        Function to call after the steps of each request; the call is not timed.  The answer
+        includes the entries of the dictionary that the function returns.
     """
 
     step: Callable[[Callable[[], None]], float]
@@ -81,7 +83,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
         _send(answers, left_out=str(reason))
         return
     before = read_mib("VmHWM")
-    # Memory that `build` has freed does not count as memory of a step either.
+    # Release the memory that `build` has freed: it must not count as memory of a step.
     ctypes.CDLL(None).malloc_trim(0)
     reset_peak()
     _send(answers, parameters=work.parameters, versions=work.versions)
@@ -92,7 +94,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
             continue
         work.begin()
         interval = request.get("interval", 0.0)
-        # The other candidates have emptied the CPU caches since the last turn.
+        # Warm the CPU caches first: other candidates have used them since the last request.
         repeat(work, request.get("untimed", 0), interval)
         start = time.perf_counter()
         times = repeat(work, request["steps"], interval, request.get("most_s", math.inf))
@@ -114,14 +116,14 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
 def repeat(
     work: Work, count: int, interval: float = 0.0, most_s: float = math.inf
 ) -> list[tuple[float, float | None, float]]:
-    """Run steps; return the result of `timed` for each.
+    """Run ``count`` steps; return the triple of `timed` for each step.
 
     Parameters
     ----------
     interval
-        Seconds to sleep after each step, which simulate the computation on a device.
+        Seconds to sleep after each step, to simulate the computation of a device.
     most_s
-        Seconds that the steps may take, without the sleeping; no step starts after them.
+        Time limit of the steps in seconds, without the sleeping; later no step starts.
     """
     times: list[tuple[float, float | None, float]] = []
     total_s = 0.0
@@ -134,7 +136,10 @@ def repeat(
 
 
 def timed(work: Work) -> tuple[float, float | None, float]:
-    """Run a step; return its seconds, its seconds before the update if marked, and its value."""
+    """Run a step; return the triple (seconds, seconds before the update, value of the step).
+
+    The second entry is None if the step does not mark the start of the update.
+    """
     marks: list[float] = []
     start = time.perf_counter()
     value = work.step(lambda: marks.append(time.perf_counter()))
@@ -143,13 +148,13 @@ def timed(work: Work) -> tuple[float, float | None, float]:
 
 
 def read_mib(key: str) -> float:
-    """Return a memory size of this process, such as VmRSS or VmHWM in /proc/self/status, in MiB."""
+    """Return a memory size of this process in MiB: an entry of /proc/self/status, such as VmRSS."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(key + ":"))
 
 
 def reset_peak() -> None:
-    """Reset the peak memory VmHWM to the resident memory, if the kernel allows it."""
+    """Reset the peak memory VmHWM to the current resident memory, if the kernel allows that."""
     try:
         with open("/proc/self/clear_refs", "w") as references:
             references.write("5")

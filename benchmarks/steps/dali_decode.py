@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DALI's reader and decoder alone: an upper bound of all loaders that use DALI."""
+"""Run DALI's reader and decoder alone: an upper bound of the rate of loaders that use DALI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _decode_only(rec: str, index: str) -> Any:
 
 
 def decode_alone(rec: Path, index: Path, batch_size: int, threads: int) -> Iterator[None]:
-    """Read and decode batches on the CPU and discard them."""
+    """Read and decode batches on the CPU and discard them; yield None after each batch."""
     pipeline = _decode_only(
         str(rec), str(index), batch_size=batch_size, num_threads=threads, device_id=None
     )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps on the batches of a loader, for benchmarks/step_throughput.py.
+"""Run training steps on the batches of a loader, for benchmarks/step_throughput.py.
 
 The steps work as in run_train.py and training/loop.py on one rank: the loader is built first, and
-the host runs at most two steps ahead.  Waiting is the time in which no step is left to compute.
+the host runs at most two steps ahead of the device.  The waiting time is the time in which the
+device has no step left to compute.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks.steps.loaders_baselines import cv2_data_loader
 from benchmarks.steps.mxnet_steps import our_blocks, sizes
 
 SEED = 1
-WARM_UP_STEPS = 3  # until the host runs two steps ahead and waits for the device
+WARM_UP_STEPS = 3  # number of steps until the host is two steps ahead and waits for the device
 
 
 def build(
@@ -39,12 +40,12 @@ def build(
     Parameters
     ----------
     loader, workers
-        Name and worker processes for `pipeline.build_loader`, or "gluon" for the Gluon DataLoader
-        of `loaders_baselines`.
+        Name of the loader for `pipeline.build_loader`, or "gluon" for the Gluon DataLoader of
+        `loaders_baselines`; number of worker processes.
     records, image_rec, scratch
         Folder of the record set, a .rec of it whose .idx lists images only, and a temporary folder.
     net, options
-        Name in nets.NETS and its keyword arguments.
+        Name of the network in nets.NETS, and its keyword arguments.
     batch
         Images per step.
     """
@@ -72,25 +73,27 @@ def build(
         nonlocal waited
         asked = time.perf_counter()
         image, label = next(batches)[:2]
-        if loader == "gluon":  # a worker's batch is in shared memory
+        if loader == "gluon":  # copy it out of the worker's shared memory
             image, label = image.as_in_context(mx.cpu()), label.as_in_context(mx.cpu())
         waited += clock.idle_seconds(asked, time.perf_counter())
         loss, _ = train_step(network, head, trainer, image, label, fraction)
         clock.step(weight.data())
         issued.append(loss)
-        # Sync: the host runs at most two steps ahead.
+        # Sync: wait for an earlier step, so that the host runs at most two steps ahead.
         return float(issued[0].asscalar()) if len(issued) == 3 else 0.0
 
     def begin() -> None:
         nonlocal waited
-        for _ in range(PREFETCHED_BATCHES):  # prefetched during the turns of others
+        for _ in range(
+            PREFETCHED_BATCHES
+        ):  # skip batches prefetched while other loaders were timed
             next(batches)
         for _ in range(WARM_UP_STEPS):
             step(lambda: None)
         waited = 0.0
 
     def end() -> dict[str, float]:
-        mx.nd.waitall()  # Sync: nothing computes during the turns of others
+        mx.nd.waitall()  # Sync: nothing may compute while other loaders are timed
         issued.clear()
         return {"waited": waited}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of our decoders alone, for benchmarks/decode_grid.py.
+"""Run our decoders alone, for benchmarks/decode_grid.py.
 
 All calls of the benchmark into pipeline/decode are in this module.
 """
@@ -14,13 +14,15 @@ from benchmarks.harness.worker import Work, serve
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-PREFETCHED_BATCHES = 4  # untimed before a turn; two were prefetched during the turns of others
+PREFETCHED_BATCHES = 4  # batches to skip before a turn; two were prefetched before it
 
 
 def warm_batches(
     records: RecordSet, path: str, *, batch: int, threads: int, device_id: int | None
 ) -> Generator[Any, None, None]:
-    """Warm up a decoder and return its endless batches; `build` describes the parameters.
+    """Warm up a decoder and return an endless generator of its batches.
+
+    `build` describes the parameters.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def build(
     batch: int,
     batches: int,
 ) -> Work:
-    """Build the work of a warm decoder that gives mirrored, normalised float32 NCHW arrays.
+    """Build the work of a warm decoder, which yields mirrored, normalised float32 NCHW arrays.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def build(
     device_id
         GPU that receives the batches; None for CPU memory.
     batch, batches
-        Images per batch, batches per step.
+        Number of images per batch, and of batches per step.
     """
     from launch.environment.provenance import versions
     from pipeline.records import open_records
@@ -91,7 +93,7 @@ def build(
 
 
 def warm() -> None:
-    """Import the decoders."""
+    """Import the decoders, so that the import does not count as memory of a step."""
     import pipeline.decode.dali  # noqa: F401
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upper bounds of our loaders: sources of benchmarks/steps/loader_steps.py.
+"""Run parts of our loaders alone, as upper bounds, for benchmarks/steps/loader_steps.py.
 
-Each source does one part of a loader's work alone.  It calls internals of pipeline/ and ops/, and
-the benchmark only counts the items that it yields.
+Each public function does one part of a loader's work, for which it calls internals of pipeline/ and
+ops/.  The benchmark only counts the items that the function yields.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Decode with libjpeg-turbo alone on all cores, without normalisation; yield batch numbers."""
+    """Decode on all cores with libjpeg-turbo alone, not normalised; yield a number per batch."""
     baselines.use_folder()
     try:
         import simplejpeg
     except ImportError as error:
-        raise LeftOut(f"no simplejpeg: {error}") from None
+        raise LeftOut(f"simplejpeg cannot be imported: {error}") from None
 
     images = _group_batches(batch) * batch
     jpegs = _jpegs(path, scratch, images)
 
     def decode(part: list[bytes]) -> None:
         for jpeg in part:
-            simplejpeg.decode_jpeg(jpeg)  # releases the GIL
+            simplejpeg.decode_jpeg(jpeg)  # this call releases the GIL
 
     with ThreadPoolExecutor(CORES) as pool:
         while True:
@@ -46,7 +46,7 @@ def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Read and decode with DALI alone, to bytes in DALI's memory; yield batch numbers."""
+    """Read and decode with DALI alone, to bytes in DALI's memory; yield a number per batch."""
     from benchmarks.steps.dali_decode import decode_alone
 
     batches = _group_batches(batch)
@@ -55,7 +55,7 @@ def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def native_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Decode JPEGs in memory with our decoder alone, to normalised planes; yield batch numbers."""
+    """Decode JPEGs in memory to normalised planes with our decoder alone; yield batch numbers."""
     import numpy as np
 
     images = _group_batches(batch) * batch
@@ -101,17 +101,17 @@ def convert(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]
 
 
 def _kernels() -> LoaderKernels:
-    """Return the compiled functions of the loaders."""
+    """Return the compiled functions that our loaders call; LeftOut if they are not compiled."""
     import ops
 
     kernels = ops.loader_kernels()
     if kernels is None:
-        raise LeftOut("the operators are not compiled")
+        raise LeftOut("the native operators are not compiled")
     return kernels
 
 
 def _jpegs(path: Path, scratch: str, min_count: int) -> list[bytes]:
-    """Return at least ``min_count`` JPEGs; a small set is repeated."""
+    """Return at least ``min_count`` JPEGs of a record set; repeat those of a small set."""
     import numpy as np
 
     from pipeline.records.reader import RecordReader
@@ -122,7 +122,7 @@ def _jpegs(path: Path, scratch: str, min_count: int) -> list[bytes]:
 
 
 def _group_batches(batch: int) -> int:
-    """Return the number of batches that are decoded together, the same as in our loaders."""
+    """Return the number of batches that our loaders decode together, for this batch size."""
     from pipeline.decode.decoders import batches_per_group
 
     return batches_per_group(batch)

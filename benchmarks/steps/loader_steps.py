@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loaders that run on MXNet, ours and the baselines, for benchmarks/loader_throughput.py.
+"""Run our loaders and baselines that use MXNet, for benchmarks/loader_throughput.py.
 
-Each loader gives float32 RGB images (B, 3, 112, 112) in random order, randomly mirrored and
-normalised: (x - 127.5) / 128.  They are in an MXNet array that is ready to read.
+Each loader yields float32 RGB images in random order, randomly mirrored and normalised as
+(x - 127.5) / 128.  A batch is an MXNet array (batch, 3, 112, 112) that is ready to read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from benchmarks.steps import loader_limits, loaders_baselines, loaders_ours, pag
 from launch.ranks.malloc import keep_memory
 from launch.ranks.threads import share_cores
 
-PREFETCHED_BATCHES = 16  # upper limit for loaders without workers
+PREFETCHED_BATCHES = 16  # largest number of batches that loaders without workers prefetch
 
 Source = Callable[[Path, str, int, int], Iterator[Any]]
-"""(record set or .rec, temporary folder, images per batch, workers) -> images for `_take`."""
+"""Function that starts a loader and returns its batches of images, which `_take` consumes.
+
+Its arguments are the record set or .rec, a temporary folder, images per batch, number of workers.
+"""
 
 SOURCES: dict[str, Source] = {
     "random": partial(loaders_ours.ours, reader="random"),
@@ -36,7 +39,7 @@ SOURCES: dict[str, Source] = {
     "native": loader_limits.native_decode,
     "convert": loader_limits.convert,
 }
-IMAGE_REC_SOURCES: dict[str, Source] = {  # they read a .rec whose .idx lists images only
+IMAGE_REC_SOURCES: dict[str, Source] = {  # loaders of a .rec whose .idx lists images only
     "transforms": loaders_baselines.gluon_transforms,
     "cv2": loaders_baselines.gluon_cv2,
     "iterator": loaders_baselines.record_iterator,
@@ -61,17 +64,17 @@ def build(
     Parameters
     ----------
     kind
-        Key of SOURCES or IMAGE_REC_SOURCES.
+        Kind of the loader, a key of SOURCES or IMAGE_REC_SOURCES.
     records, image_rec, scratch
-        Folder of the record set, a .rec of it whose .idx lists images only, as the baselines need
-        it, and a temporary folder.
+        Folder of the record set; a .rec of this set whose .idx lists images only, as the
+        baselines need; a temporary folder.
     batch, batches
-        Images per batch, batches per step.
+        Number of images per batch, and of batches per step.
     workers
-        Number of DataLoader workers, of threads or of iterators.
+        Number of DataLoader workers, threads or iterators, depending on the kind.
     cold
         Drop the set's file from the page cache and restart the loader before each request.  The
-        first step includes the start.
+        first step includes the start of the loader.
     """
     own = kind in SOURCES
     source = SOURCES[kind] if own else IMAGE_REC_SOURCES[kind]
@@ -79,7 +82,7 @@ def build(
     if cold:
         return _cold(start, loaders_ours.opened(Path(records), scratch).files, batches)
     stream = start()
-    # A loader that is not available raises LeftOut at its first batch.
+    # Take the first batch now, because a loader that is not available raises LeftOut with it.
     stream = chain([next(stream)], stream)
     prefetched = {"transforms": 2 * workers, "cv2": 2 * workers, "iterators": 6 * workers}
     return Work(
@@ -87,13 +90,13 @@ def build(
         state_bytes=0,
         parameters=0,
         versions=versions(),
-        # Skip batches that were prefetched during the turns of others.
+        # Skip batches that this loader prefetched while the other loaders were timed.
         begin=lambda: _take(stream, prefetched.get(kind, PREFETCHED_BATCHES)),
     )
 
 
 def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: int) -> Work:
-    """Return the work of a loader that restarts on uncached files with each request."""
+    """Return the work of a loader that drops its files from the cache and restarts per request."""
     running: list[Any] = []
     mib_before = 0.0
 
@@ -121,7 +124,7 @@ def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: 
 
 
 def _take(stream: Iterator[Any], count: int) -> float:
-    """Take batches and wait until each is ready to read; return 0."""
+    """Take ``count`` batches and wait until each one is ready to read; return 0."""
     for image in islice(stream, count):
         if hasattr(image, "wait_to_read"):
             image.wait_to_read()
@@ -129,14 +132,14 @@ def _take(stream: Iterator[Any], count: int) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries in a training run."""
+    """Return the versions of the libraries that a training run uses, by name."""
     from launch.environment import provenance
 
     return {k: v for k, v in provenance.versions().items() if k != "python"}
 
 
 def warm() -> None:
-    """Import the libraries of a training run, in its order."""
+    """Import the libraries of a training run, in the order of run_train.py."""
     share_cores()
     keep_memory()
     import mxnet  # noqa: F401

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loaders of MXNet and Gluon: sources of benchmarks/steps/loader_steps.py.
+"""Start loaders of MXNet and Gluon as baselines, for benchmarks/steps/loader_steps.py.
 
-They read a .rec whose .idx lists images only.
+These loaders read a .rec whose .idx lists images only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def gluon_transforms(rec: Path, scratch: str, batch: int, workers: int) -> Itera
     """Return batches of Gluon's dataset and transforms, composed as in its tutorials."""
     from mxnet.gluon.data.vision import ImageRecordDataset, transforms
 
-    steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # 0 to 1
+    steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # values from 0 to 1
     steps.append(transforms.Normalize(MEAN / 255, STD / 255))
     data = ImageRecordDataset(str(rec)).transform_first(transforms.Compose(steps))
     return (image for image, _ in _data_loader(data, batch, workers))
@@ -30,7 +30,7 @@ def gluon_cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any
 
 
 def cv2_data_loader(rec: Path, batch: int, workers: int) -> Iterator[tuple[Any, Any]]:
-    """Fork the workers of `gluon_cv2`'s loader; return its endless (image, label) batches."""
+    """Fork the workers of the loader of `gluon_cv2`; return endless pairs (images, labels)."""
     from benchmarks.steps.record_dataset import RecordDataset
 
     return _data_loader(RecordDataset(str(rec), MEAN, STD), batch, workers)
@@ -56,16 +56,18 @@ def record_iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterat
 
 
 def record_iterators(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield batches of several ImageRecordIters in turns; each reads a part of the set.
+    """Yield batches of several ImageRecordIters alternately; each one reads a part of the set.
 
-    Each iterator has its own thread, so together they use all cores.  One iterator does not: MXNet
-    1.9.1 limits ``preprocess_threads`` to max(cores / 2 - 1, 1).
+    Each iterator has its own thread, so all iterators together use all cores.  A single iterator
+    cannot use all cores: MXNet 1.9.1 limits ``preprocess_threads`` to max(cores / 2 - 1, 1).
     """
     from benchmarks.steps.record_dataset import RecordDataset
 
     images = len(RecordDataset(str(rec), MEAN, STD))
     if images // workers < batch:
-        raise LeftOut(f"{images} images in {workers} parts are less than a batch of {batch} each")
+        raise LeftOut(
+            f"{images} images in {workers} parts are less than a batch of {batch} per part"
+        )
     parts = [
         _image_record_iter(rec, batch, 1, num_parts=workers, part_index=i) for i in range(workers)
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our loaders, built as in a training run: sources of benchmarks/steps/loader_steps.py."""
+"""Start our loaders as in a training run, for benchmarks/steps/loader_steps.py."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from benchmarks.harness.worker import LeftOut
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-# Default of data.window, limited to a fraction of a small set, because the window reader fills its
-# window in each epoch.
+# Images in the window: the default of data.window, but at most this fraction of the set, because
+# the window reader fills its window again in each epoch.
 WINDOW_IMAGES, MAX_WINDOW_FRACTION = 16_384, 1 / 16
-CACHE_MIB = 1 << 20  # larger than any set
+CACHE_MIB = 1 << 20  # size limit of the cache, larger than any set
 
 
 @cache
 def opened(path: Path, scratch: str) -> RecordSet:
-    """Open a set; ``scratch`` holds its cached index, which the parent process may have written."""
+    """Open a record set, with the cached index in ``scratch`` if the parent process wrote it."""
     from pipeline.records import open_records
 
     return open_records(path, scratch)
 
 
 def subset(records: RecordSet, count: int = MAX_IMAGES) -> RecordSet:
-    """Return a set, or ``count`` images at equal distances if it has more."""
+    """Return the record set, or ``count`` evenly spaced images of it if it has more."""
     import numpy as np
 
     if len(records) <= count:
@@ -45,7 +45,7 @@ def subset(records: RecordSet, count: int = MAX_IMAGES) -> RecordSet:
 def ours(
     path: Path, scratch: str, batch: int, workers: int, *, reader: str, **options: Any
 ) -> Iterator[Any]:
-    """Yield batches of the whole set in the order of a reader."""
+    """Yield batches of the complete record set, in the order of the reader of this name."""
     records = opened(path, scratch)
     if reader != "random":
         options["window"] = min(WINDOW_IMAGES, max(1, int(len(records) * MAX_WINDOW_FRACTION)))
@@ -70,7 +70,7 @@ def cached(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
 
 
 def synthetic(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield the same batch repeatedly."""
+    """Yield one fixed batch repeatedly, without reading any image."""
     from pipeline import build_loader
 
     loader = build_loader("synthetic", opened(path, scratch), batch)

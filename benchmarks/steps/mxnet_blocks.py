@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads, networks and single operators in MXNet, for benchmarks/steps/mxnet_steps.py."""
+"""Build heads, networks and single operators in MXNet, for benchmarks/steps/mxnet_steps.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.harness import baselines, inputs
 
 
 def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
-    """Build our ArcFace head; a ``fused`` head also updates the class centres."""
+    """Build our ArcFace head; with ``fused``, the head itself updates the class centres."""
     from heads import build_head
 
     use_operators("ours")
@@ -22,14 +22,14 @@ def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
 
 
 def use_operators(kind: str) -> None:
-    """Select the compiled operators for "ours" and Gluon's for "ours plain"."""
+    """Select our compiled operators for the kind "ours", Gluon's operators for "ours plain"."""
     import ops
 
     ops.use("plain" if kind == "ours plain" else "native")
 
 
 def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
-    """Build the two blocks of a GluonFR head: the layer of cosines and the loss."""
+    """Build the two blocks of a GluonFR head: the layer that computes cosines, and the loss."""
     baselines.use_folder()
     from gluonfr.loss import ArcLoss
     from gluonfr.nn.basic_blocks import NormDense
@@ -40,7 +40,7 @@ def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
 
 
 def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
-    """Build GluonFR's network, whose outputs are cosines, and its loss, with static memory."""
+    """Build a GluonFR network with cosines as outputs, and its loss, both with static memory."""
     baselines.use_folder()
     import mxnet as mx
     from gluonfr.loss import ArcLoss
@@ -55,7 +55,10 @@ def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
 
 
 def operator_block(kind: str, operator: str, channels: int) -> Any:
-    """Build the block of an operator; `mxnet_steps.operator_step` describes the parameters."""
+    """Build the Gluon block of an operator.
+
+    `mxnet_steps.operator_step` describes ``kind`` and ``operator``.
+    """
     from mxnet.gluon import nn
 
     from nets import blocks

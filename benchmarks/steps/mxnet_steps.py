@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of our code, of plain Gluon and of GluonFR.
+"""Run the steps of our code, of plain Gluon and of GluonFR.
 
-Our candidates are set up as in run_train.py: its number of threads, the optimizer and the step of
-training/, and blocks hybridized with static memory.  GluonFR is set up as in its training script.
+Our candidates are set up as in run_train.py: the same number of threads, the optimizer and the step
+of training/, and blocks hybridized with static memory.  GluonFR is set up as in its own training
+script.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from launch.ranks.threads import share_cores
 
 
 def build(what: str, **settings: Any) -> Work:
-    """Build the work of "head", "loss", "train" or "operator"."""
+    """Build the work of the step that ``what`` names: "head", "loss", "train" or "operator"."""
     steps: dict[str, Callable[..., Work]]
     steps = {"head": head_step, "loss": loss_step, "train": train_step, "operator": operator_step}
     return steps[what](**settings)
@@ -33,10 +34,10 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
     ----------
     kind
         "ours"; "ours fused update", which stores no gradient of the class centres; "gluonfr", as
-        in its training script: NormDense hybridized, ArcLoss not; "gluonfr hybridized": both
-        hybridized with static memory.
+        in GluonFR's training script, with NormDense hybridized but not ArcLoss; "gluonfr
+        hybridized", with both blocks hybridized with static memory.
     num_classes, embedding_size, batch
-        Sizes C, E and B.
+        Number of classes, embedding size and embeddings per batch.
     """
     import mxnet as mx
     from mxnet import autograd
@@ -86,7 +87,7 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
         mx.nd.waitall()
         return float(loss.asnumpy().mean())
 
-    copies = 2 if fused else 3  # weights, momentum and, unless fused, gradients
+    copies = 2 if fused else 3  # weights, momentum and, if not fused, gradients
     size = num_classes * embedding_size
     return Work(step, 4 * size * copies, size, _versions())
 
@@ -99,9 +100,9 @@ def loss_step(
     Parameters
     ----------
     name, options
-        Name in heads.HEADS and its keyword arguments.
+        Name of the head in heads.HEADS, and its keyword arguments.
     num_classes, embedding_size, batch
-        Sizes C, E and B; a batch has four images of each person.
+        Number of classes, embedding size and embeddings per batch, four of each class.
     """
     import mxnet as mx
     from mxnet import autograd
@@ -142,10 +143,10 @@ def train_step(
     Parameters
     ----------
     kind
-        "ours"; "ours plain" (Gluon's operators); "gluonfr", GluonFR's own network, whose PReLU
+        "ours"; "ours plain", with Gluon's operators; "gluonfr", GluonFR's own network, whose PReLU
         has one slope per layer, hybridized with static memory.
     net, options
-        Name in nets.NETS and its keyword arguments.
+        Name of the network in nets.NETS, and its keyword arguments.
     batch, num_classes, image_size
         Images per step, classes of the head, side of the images in pixels.
     """
@@ -157,7 +158,7 @@ def train_step(
     label = mx.nd.array(inputs.labels(batch, num_classes))
     if kind == "gluonfr":
         network, arc = mxnet_blocks.gluonfr_net(net, num_classes)
-        network(image)  # deferred initialisation needs a batch
+        network(image)  # deferred initialisation needs a first batch
         parameters = list(network.collect_params().values())
         trainer = _trainer(network.collect_params())
 
@@ -244,7 +245,7 @@ def operator_step(kind: str, operator: str, shape: list[int]) -> Work:
 
     return Work(
         step, 3 * 4 * values.size, shape[1], _versions()
-    )  # input, its gradient, output gradient
+    )  # bytes of the input, the input gradient and the output gradient
 
 
 def warm() -> None:
@@ -287,12 +288,12 @@ def _versions() -> dict[str, str]:
 
 
 def _profile(step: Callable[[Callable[[], None]], float], steps: int) -> dict[str, float]:
-    """Return the milliseconds of each operator in a step."""
+    """Run ``steps`` steps with the profiler; return the milliseconds per step of each operator."""
     from mxnet import profiler
 
     wanted = {"profile_imperative": True, "profile_symbolic": True, "aggregate_stats": True}
-    # The profiler also writes a trace file, by default into the working directory, after it removes
-    # a file of that name: with os.devnull, root would remove /dev/null.
+    # The profiler also writes a trace file, by default into the working directory.  Before that, it
+    # removes any file of the same name, so with os.devnull, root would remove /dev/null.
     with tempfile.TemporaryDirectory() as folder:
         profiler.set_config(**wanted, filename=os.path.join(folder, "trace.json"))
         profiler.set_state("run")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upper bound of a margin softmax: its matrix products alone, in NumPy."""
+"""Run the matrix products of a margin softmax alone, in NumPy, as an upper bound of its speed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from benchmarks.harness.worker import Work, serve
 def build(num_classes: int, embedding_size: int, batch: int) -> Work:
     """Build the work of four matrix products with NumPy's OpenBLAS, without new output arrays.
 
-    A head that does not store the matrix of logits computes the cosines, the cosines again in the
-    backward pass, the gradient of the embeddings and the gradient of the class centres.
+    A head that does not store the matrix of logits needs four products: the cosines, the cosines
+    again in the backward pass, the gradient of the embeddings, and the gradient of the class
+    centres.
     """
     weight = np.empty((num_classes, embedding_size), np.float32)
     for rows, values in inputs.centres(num_classes, embedding_size):
@@ -35,7 +36,7 @@ def build(num_classes: int, embedding_size: int, batch: int) -> Work:
 
 
 def warm() -> None:
-    """Start the threads of OpenBLAS."""
+    """Start the threads of OpenBLAS with a small matrix product."""
     matrix = np.ones((512, 512), np.float32)
     np.dot(matrix, matrix)
 

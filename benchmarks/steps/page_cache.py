@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drop a file from the page cache, and measure its cached part and the reads from disk."""
+"""Drop a file from the page cache, and measure its cached fraction and the reads from disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import os
 import time
 from pathlib import Path
 
-MAX_CACHED_FRACTION = 0.02  # of a dropped file
+MAX_CACHED_FRACTION = 0.02  # largest fraction of a dropped file that may stay cached
 MAX_ATTEMPTS, RETRY_S = 10, 0.1
 MIB = 1 << 20
 
-_IN_CORE = bytes(page & 1 for page in range(256))  # mincore defines the lowest bit only
+_IN_CORE = bytes(page & 1 for page in range(256))  # mincore defines only the lowest bit of a byte
 
 
 def drop(path: Path) -> None:
@@ -33,7 +33,7 @@ def drop(path: Path) -> None:
         time.sleep(RETRY_S)  # the kernel cannot drop pages during I/O
     raise RuntimeError(
         f"{path.name}: the kernel keeps the file in memory, got {fraction:.0%} of its pages; "
-        "end the processes that map it"
+        "end the processes that map the file"
     )
 
 
@@ -45,7 +45,7 @@ def cached_fraction(path: Path) -> float:
         failed = ctypes.CDLL(None, use_errno=True).mincore(
             ctypes.c_void_p(address), ctypes.c_size_t(len(data)), pages
         )
-        del start  # the map cannot close while it is referenced
+        del start  # the mapping cannot close while an object refers to it
         if failed:
             raise OSError(ctypes.get_errno(), "mincore")
         return bytes(pages).translate(_IN_CORE).count(1) / len(pages)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dataset of a .rec and its .idx that decodes with OpenCV, as users write it for a DataLoader.
+"""Dataset for a DataLoader that reads a .rec with its .idx and decodes with OpenCV.
 
-It needs NumPy and OpenCV only, so it works with Gluon and with PyTorch.
+Users write such datasets themselves.  It needs only NumPy and OpenCV, so the DataLoaders of Gluon
+and PyTorch can use it.
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ import numpy as np
 
 from atomic_write import atomic_write
 
-LENGTH_MASK = (1 << 29) - 1  # the three highest bits mark records in several parts
-_FRAME = struct.Struct("<II")  # magic number, length
-_HEADER = struct.Struct("<IfQQ")  # flag, label, two ids
-_LABEL = struct.Struct("<f")  # flag is the number of labels after the header; the first one is used
+LENGTH_MASK = (1 << 29) - 1  # without the three highest bits, which mark records in several parts
+_FRAME = struct.Struct("<II")  # frame of a record: magic number, length
+_HEADER = struct.Struct("<IfQQ")  # header: flag, label, two ids
+_LABEL = struct.Struct(
+    "<f"
+)  # one label; flag counts the labels after the header, the first is used
 
 
 class RecordDataset:
-    """Dataset of randomly mirrored RGB images (3, H, W) float32 and labels.
+    """Dataset of pairs (image, label); an image is RGB, randomly mirrored, float32 (3, H, W).
 
     Parameters
     ----------
     rec
         Path of the .rec; the .idx beside it lists images only.
     mean, std
-        A pixel x from 0 to 255 becomes (x - mean) / std.
+        Numbers of the normalisation: a pixel x from 0 to 255 becomes (x - mean) / std.
     """
 
     def __init__(self, rec: str, mean: float, std: float):
-        # An array, because reference counts in a list would make worker processes copy its pages.
+        # Not a list, because its reference counts would make worker processes copy its pages.
         self._offsets = _offsets(Path(rec))
         self._data: Any = np.memmap(rec, dtype=np.uint8, mode="r")
         self._mean, self._std = np.float32(mean), np.float32(std)
@@ -43,7 +46,7 @@ class RecordDataset:
         return len(self._offsets)
 
     def pixels(self, i: int) -> tuple[np.ndarray, float]:
-        """Return RGB image i as (H, W, 3) uint8, and its label."""
+        """Decode image ``i``; return its RGB pixels (height, width, 3) as uint8, and its label."""
         offset = int(self._offsets[i])
         _, length = _FRAME.unpack_from(self._data, offset)
         flag, label, _, _ = _HEADER.unpack_from(self._data, offset + _FRAME.size)
@@ -55,7 +58,7 @@ class RecordDataset:
         return cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1], label
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.float32]:
-        """Return the normalised image i and its label."""
+        """Return image ``i``, randomly mirrored and normalised, and its label."""
         image, label = self.pixels(i)
         if np.random.rand() < 0.5:
             image = image[:, ::-1]
@@ -66,7 +69,7 @@ class RecordDataset:
 
 
 def without_trailing_records(rec: Path, max_images: int) -> Path:
-    """Return a .rec, with an .idx beside it, whose last record is an image.
+    """Return the path of a .rec whose last record is an image, with its .idx beside it.
 
     MXNet's ImageRecordIter reads all bytes up to the next offset in the .idx, or to the end of the
     file, as one record.  So it fails at the identity records after the last image of InsightFace's

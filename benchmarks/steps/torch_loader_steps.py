@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's DataLoader and FFCV on the same records, for benchmarks/loader_throughput.py."""
+"""Run PyTorch's DataLoader and FFCV as baselines, for benchmarks/loader_throughput.py."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 from benchmarks.harness.inputs import MAX_IMAGES, MEAN, STD
 from benchmarks.harness.worker import LeftOut, Work, serve
 
-JPEG_QUALITY = 95  # in FFCV's file, as in the synthetic set
+JPEG_QUALITY = 95  # quality of the images in FFCV's file, as in the synthetic set
 
 
 def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) -> Work:
-    """Build the work of a loader.
+    """Build the work of a PyTorch loader.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) 
     image_rec
         Path of a .rec whose .idx lists images only.
     batch, batches
-        Images per batch, batches per step.
+        Number of images per batch, and of batches per step.
     workers
         Number of worker processes, or of threads for FFCV.
     """
@@ -37,7 +37,9 @@ def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) 
 
         from benchmarks.steps.record_dataset import RecordDataset
     except ImportError as error:
-        raise LeftOut(f"the environment of --torch has no OpenCV: {error}") from None
+        raise LeftOut(
+            f"the interpreter of --torch cannot import PyTorch or OpenCV: {error}"
+        ) from None
     versions = {"torch": torch.__version__, "opencv of torch": cv2.__version__}
     data = RecordDataset(image_rec, MEAN, STD)
     loader = KINDS[kind](data, Path(image_rec), batch=batch, workers=workers)
@@ -56,7 +58,7 @@ def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) 
         return 0.0
 
     def begin() -> None:
-        read(4 * workers)  # skip batches that were prefetched during the turns of others
+        read(4 * workers)  # skip batches prefetched while other loaders were timed
 
     return Work(lambda _: read(batches), 0, 0, versions, begin=begin)
 
@@ -75,7 +77,10 @@ def _data_loader(data: Any, image_rec: Path, *, batch: int, workers: int) -> Ite
 
 
 def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[Any]:
-    """Return FFCV's loader; write its file of the same images, compressed again, if needed."""
+    """Return FFCV's loader of the same images; first write its file if the file is missing.
+
+    The file holds the images compressed again as JPEG.
+    """
     try:
         import numpy as np
         from ffcv.fields import IntField, RGBImageField
@@ -84,14 +89,14 @@ def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[A
         from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
         from ffcv.writer import DatasetWriter
     except ImportError as error:
-        raise LeftOut(f"the environment of --torch has no FFCV: {error}") from None
+        raise LeftOut(f"the interpreter of --torch cannot import FFCV: {error}") from None
     beton = image_rec.with_suffix(".beton")
     if not beton.exists():
         fields = {"image": RGBImageField("jpg", jpeg_quality=JPEG_QUALITY), "label": IntField()}
         with (
             open(os.devnull, "w") as null,
             contextlib.redirect_stderr(null),
-        ):  # hides a progress bar
+        ):  # hide the progress bar of FFCV
             DatasetWriter(str(beton), fields, num_workers=-1).from_indexed_dataset(
                 _PixelDataset(data)
             )
@@ -118,7 +123,10 @@ def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[A
 
 
 class _PixelDataset:
-    """First MAX_IMAGES images as (H, W, 3) uint8; FFCV's writer needs hours for a large set."""
+    """Dataset of the first MAX_IMAGES images, as uint8 (height, width, 3), for FFCV's writer.
+
+    The writer would need hours for a large set.
+    """
 
     def __init__(self, data: Any):
         self._data = data
@@ -135,7 +143,7 @@ KINDS: dict[str, Callable[..., Iterable[Any]]] = {"dataloader": _data_loader, "f
 
 
 def warm() -> None:
-    """Import PyTorch."""
+    """Import PyTorch, so that the import does not count as memory of a step."""
     import torch  # noqa: F401
 
 

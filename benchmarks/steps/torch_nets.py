@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of nets/ and the ArcFace head in PyTorch, with the same layers, as baselines.
+"""Rebuild the networks of nets/ and the ArcFace head in PyTorch, layer by layer, as baselines.
 
 nets/mobilefacenet.py, nets/iresnet.py and nets/embedding.py explain the layers.
 """
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
 
 
 def mobilefacenet(width: float = 1.0, embedding_size: int = 128) -> nn.Module:
-    """Build the network of nets/mobilefacenet.py."""
+    """Build MobileFaceNet with the layers of nets/mobilefacenet.py."""
 
     def scaled(channels: int) -> int:
         return max(8, int(channels * width / 8 + 0.5) * 8)
@@ -82,7 +82,7 @@ def mobilefacenet(width: float = 1.0, embedding_size: int = 128) -> nn.Module:
 
 
 class IRUnit(nn.Module):
-    """Residual unit: BN, 3x3, BN, PReLU, 3x3, BN, plus the shortcut."""
+    """Residual unit of IResNet: BN, 3x3 conv, BN, PReLU, 3x3 conv, BN, plus the shortcut."""
 
     def __init__(self, before: int, after: int, stride: int, project: bool) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class IRUnit(nn.Module):
 
 
 def iresnet(name: str, embedding_size: int = 512) -> nn.Module:
-    """Build a network of nets/iresnet.py."""
+    """Build the IResNet of this name with the layers of nets/iresnet.py."""
     before = 64
     layers: list[nn.Module] = [conv_norm(3, before, 3, 1, 1, act=True)]
     for repeats, after in zip(IRESNET_UNITS[name], (64, 128, 256, 512), strict=True):
@@ -117,8 +117,9 @@ def iresnet(name: str, embedding_size: int = 512) -> nn.Module:
 class ArcFace(nn.Module):
     """ArcFace head with the formula of InsightFace's PyTorch code; its output is the mean loss.
 
-    The head replaces the cosine of the true class without a gradient of the margin itself.  Unlike
-    InsightFace's code it computes arccos and cos of the true class only, which is faster.
+    The head replaces the cosine of the true class by the cosine with the margin; the gradient
+    ignores this replacement.  Unlike InsightFace's code, the head computes arccos and cos only for
+    the true class, which is faster.
     """
 
     def __init__(self, num_classes: int, embedding_size: int, margin: float, scale: float) -> None:

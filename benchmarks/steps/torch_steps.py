@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of PyTorch; the interpreter of ``--torch`` runs this module."""
+"""Run the steps of PyTorch candidates; the interpreter of ``--torch`` runs this module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSIONS = {"torch": torch.__version__}
 
 
 def build(what: str, **settings: Any) -> Work:
-    """Build the work of "head", "train" or "operator"."""
+    """Build the work of the step that ``what`` names: "head", "train" or "operator"."""
     steps: dict[str, Callable[..., Work]]
     steps = {"head": head_step, "train": train_step, "operator": operator_step}
     return steps[what](**settings)
@@ -49,7 +49,7 @@ def head_step(num_classes: int, embedding_size: int, batch: int) -> Work:
 def train_step(
     *, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
 ) -> Work:
-    """Build the work of a training step of a network with an ArcFace head, in channels_last."""
+    """Build the work of a training step of a network and an ArcFace head, in channels_last."""
     torch.manual_seed(0)
     builder = getattr(torch_nets, net, None)
     network = builder(**options) if builder else torch_nets.iresnet(net, **options)
@@ -92,7 +92,7 @@ def operator_step(operator: str, shape: list[int]) -> Work:
 
 
 def warm() -> None:
-    """Start the threads of PyTorch."""
+    """Start the threads of PyTorch with a matrix product."""
     matrix = torch.from_numpy(np.ones((512, 512), np.float32))
     matrix @ matrix
 
@@ -103,7 +103,7 @@ def _optimizer(module: nn.Module) -> torch.optim.Optimizer:
         lr=inputs.LR,
         momentum=inputs.MOMENTUM,
         weight_decay=inputs.WEIGHT_DECAY,
-        fused=True,  # PyTorch's fastest: one pass over the parameters
+        fused=True,  # the fastest SGD in PyTorch: one pass over the parameters
     )
 
 

@@ -49,7 +49,7 @@ def test_a_leak_is_reported(what, at_once):
         return 30 + at % 5 + (at > 300 if at_once else at // 100)
 
     (sentence,) = sentences(samples(**{what: grows}))
-    assert sentence.startswith(f"{what} grow from 3")
+    assert sentence.startswith(f"the number of {what} grows from 3")
 
 
 def test_growing_memory_is_reported():
@@ -59,7 +59,7 @@ def test_growing_memory_is_reported():
 
 def test_resources_that_stopped_loaders_leave_are_reported():
     row = NOTHING_LEFT | changes(samples(), SECONDS) | {"left_over": "2 threads"}
-    assert failures(row) == ["stopped loaders leave 2 threads"]
+    assert failures(row) == ["stopped loaders leave resources behind: 2 threads"]
 
 
 class Clock:
@@ -109,7 +109,7 @@ def test_a_loader_that_leaks_descriptors_fails(clock, capsys):
         for file in opened:
             os.close(file)
     assert row["descriptors_end"] > row["descriptors_warm"] + 50
-    assert any(sentence.startswith("descriptors grow") for sentence in failures(row))
+    assert any(sentence.startswith("the number of descriptors grows") for sentence in failures(row))
     assert "descriptors" in capsys.readouterr().out
 
 
@@ -127,7 +127,7 @@ def test_a_loader_that_leaks_threads_fails(clock):
         for thread in started:
             thread.join()
     assert row["threads_end"] > row["threads_warm"] + 50
-    assert any(sentence.startswith("threads grow") for sentence in failures(row))
+    assert any(sentence.startswith("the number of threads grows") for sentence in failures(row))
 
 
 def test_several_kinds_run_one_after_the_other(tiny_records, tmp_path):

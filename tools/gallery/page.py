@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTML page with the plots of all losses."""
+"""Write the HTML page of the gallery, with the plots and accuracies of all losses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Row:
-    """Results of one loss."""
+    """Results of one loss, as the page shows them."""
 
     name: str
     image: str
@@ -38,9 +38,9 @@ class Row:
     test_accuracy: float
     epochs: float
     seconds: float
-    """Duration of training, embedding and plotting."""
+    """Duration of training, embedding and plotting, in seconds."""
     images_per_second: float
-    """Throughput of training only."""
+    """Images per second of training, without embedding and plotting."""
 
 
 def format_settings(name: str, head: dict[str, Any]) -> str:
@@ -49,16 +49,16 @@ def format_settings(name: str, head: dict[str, Any]) -> str:
 
 
 def page(title: str, about: str, rows: Sequence[Row], size: tuple[int, int]) -> str:
-    """Return the HTML of the page; it refers to no file except the plots.
+    """Return the HTML of the page, which refers to no files except the plots.
 
     Parameters
     ----------
     title, about
-        Heading, and the sentence below it.
+        Heading of the page, and the sentence below the heading.
     rows
         Results in the order of the page.
     size
-        (width, height) of a plot in pixels.
+        Width and height of each plot in pixels.
     """
     table = "\n".join(
         f'<tr><td><a href="#{row.name}">{row.name}</a></td>'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of two-dimensional embeddings: one panel for training images, one for test images."""
+"""Draw plots of two-dimensional embeddings: one panel for training images, one for test images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 
 PANEL, TITLE, GAP = 560, 60, 12  # side of a panel, height of the title, distance of panels (pixels)
 SIZE = (2 * PANEL + GAP, TITLE + PANEL)  # (width, height) of a plot in pixels
-MAX_POINTS = 10_000  # drawn points per panel
+MAX_POINTS = 10_000  # largest number of points drawn per panel
 SUBPIXEL_BITS = 4  # fractional bits of OpenCV's circle coordinates
-INSIDE_QUANTILE = 0.999  # points beyond this quantile may lie outside a panel, on each side
+INSIDE_QUANTILE = 0.999  # quantile of the points that each side of a panel must include
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER, GREY = (40, 40, 40), (255, 255, 255), (205, 205, 205)
 CIRCLE_BINS = 720
-SHEET_COLUMNS, SMALL, NAME = 6, 196, 20  # side of a panel and height of its name in pixels
+SHEET_COLUMNS, SMALL, NAME = 6, 196, 20  # columns; side of a panel, height of its name in pixels
 SHEET_JPEG_QUALITY = 75
 
 
@@ -36,11 +36,13 @@ def draw(
     title, subtitle
         Two lines above the panels, in ASCII.
     halves
-        Caption, embeddings (N, 2) and labels (N,) of the left and the right panel.
+        A triple for the left panel and one for the right: caption, embeddings (N, 2) and labels
+        (N,) of N images.
     circle
         Project the points onto the unit circle and stack coinciding points outwards.
     seed
-        Seed of the drawing order, and of the selection if there are more than MAX_POINTS.
+        Seed of the order in which points are drawn, and of the choice of points if there are more
+        than MAX_POINTS.
     """
     chosen = []
     for caption, embeddings, labels in halves:
@@ -64,12 +66,12 @@ def draw(
 
 
 def sheet(plots: Sequence[tuple[str, bytes]]) -> bytes:
-    """Return the right panels of many plots as one JPEG image.
+    """Combine the right panels of many plots into one JPEG image, and return its bytes.
 
     Parameters
     ----------
     plots
-        Name and plot (see `draw`) of each loss.
+        A pair for each loss: its name, and its plot as PNG bytes from `draw`.
     """
     columns = min(SHEET_COLUMNS, len(plots))
     rows = -(-len(plots) // columns)
@@ -87,7 +89,7 @@ def sheet(plots: Sequence[tuple[str, bytes]]) -> bytes:
 
 
 def colours() -> list[tuple[int, int, int]]:
-    """Return ten BGR colours; adjacent ones differ in hue and lightness."""
+    """Return ten BGR colours, one per digit; successive ones differ in hue and lightness."""
     found = []
     for n in range(10):
         red, green, blue = colorsys.hls_to_rgb(n / 10, 0.42 if n % 2 else 0.6, 0.75)
@@ -96,7 +98,7 @@ def colours() -> list[tuple[int, int, int]]:
 
 
 def stack_on_circle(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Project points (N, 2) onto the unit circle; stack points of one direction outwards.
+    """Project points (N, 2) onto the unit circle; stack points in the same direction outwards.
 
     Points of one class are adjacent in a stack, so a mixture of classes shows as layers.
     """
@@ -143,7 +145,7 @@ def _panel(caption: str, pixels: np.ndarray, labels: np.ndarray, zero: np.ndarra
 
 
 def _digit(panel: np.ndarray, text: str, middle: np.ndarray) -> None:
-    """Draw a digit with a light outline, readable on any colour."""
+    """Draw a digit with its centre at ``middle``, with an outline to be readable on any colour."""
     (width, height), _ = cv2.getTextSize(text, FONT, 0.8, 2)
     place = (round(middle[0] - width / 2), round(middle[1] + height / 2))
     cv2.putText(panel, text, place, FONT, 0.8, PAPER, 6, cv2.LINE_AA)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the gallery for each loss."""
+"""Training settings of each loss in the gallery of losses (tools/loss_gallery.py)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Setting:
     epochs: float = 5
     batch: int = 256
     warmup: float = 0.1
-    """Fraction of the run with a rising learning rate."""
+    """Fraction of the run during which the learning rate rises."""
     clip_norm: float = 2.0
     centre_length: float = 0.0
-    """Radius of the circle on which the class centres start; 0: the head initialises them."""
+    """Radius of the circle of the first class centres; 0 means that the head initialises them."""
     by_person: bool = False
-    """Whether a batch has equally many images of each digit, as losses on pairs need."""
+    """Whether a batch has equally many images of each digit, which losses on pairs need."""
     circle: bool = False
-    """Whether the plot shows embeddings normalised to unit length."""
+    """Whether the plot shows embeddings normalised to unit norm."""
 
 
 PAIRS: dict[str, Any] = {
@@ -36,7 +36,7 @@ PAIRS: dict[str, Any] = {
     "circle": True,
 }
 AROUND: dict[str, Any] = {"centre_length": 1.0}
-"""Settings of heads that use only the direction of embeddings; docs/gallery.md explains them."""
+"""Settings of heads that use only the direction of embeddings; see docs/gallery.md."""
 
 LOSSES = {
     "softmax": Setting(rule="product", epochs=10),
@@ -50,7 +50,7 @@ LOSSES = {
     "sv_softmax": Setting({"t": 1.1, "m3": 0.1, "scale": 30.0}, **AROUND),
     "sub_center_arcface": Setting({"sub_centers": 2, "m2": 0.1, "scale": 30.0}),
     "curricularface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND),
-    "adacos": Setting(**AROUND),  # its scale diverges: docs/gallery.md
+    "adacos": Setting(**AROUND),  # the scale of AdaCos diverges: see docs/gallery.md
     "adaface": Setting({"m": 0.1, "scale": 30.0}, **AROUND),
     "magface": Setting(
         {
@@ -80,5 +80,5 @@ LOSSES = {
     "n_pair": Setting(
         {"length_weight": 2e-4}, **{**PAIRS, "circle": False, "batch": 40, "lr": 0.03, "epochs": 4}
     ),
-    "mps": Setting({"margin": 0.1}, **{**PAIRS, "epochs": 2}),  # collapses: docs/gallery.md
+    "mps": Setting({"margin": 0.1}, **{**PAIRS, "epochs": 2}),  # all embeddings collapse
 }

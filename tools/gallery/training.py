@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of a small net with two-dimensional embeddings of digits."""
+"""Train a small net that turns images of digits into two-dimensional embeddings."""
 
 from __future__ import annotations
 
@@ -27,8 +27,19 @@ if TYPE_CHECKING:
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 MARGIN_START_FRACTION, MARGIN_RISE_FRACTION = 0.2, 0.3
-"""Fractions of a run: the first one without a margin, the second one with a rising margin."""
-CIRCLE_ORDER = (1, 8, 3, 5, 0, 6, 4, 9, 7, 2)  # similar digits are neighbours
+"""Fraction of a run without a margin, and fraction after it in which the margin rises."""
+CIRCLE_ORDER = (
+    1,
+    8,
+    3,
+    5,
+    0,
+    6,
+    4,
+    9,
+    7,
+    2,
+)  # digits around the circle; similar ones are neighbours
 MAX_SHIFT_PIXELS = 1
 MAX_TRAIN_EMBEDDINGS = 20_000
 EMBED_BATCH_SIZE = 500
@@ -42,16 +53,16 @@ class GalleryError(RuntimeError):
 class DigitNet(ops.TwoGraphs):
     """Net with three convolutions of stride 2 and a linear layer with two outputs.
 
-    No rectifier or batch normalisation follows the linear layer: it would distort the geometry that
-    the loss produces.
+    No rectifier or batch normalisation follows the linear layer, because either layer would distort
+    the geometry that the loss produces.
 
     Inputs
     ------
-    x : (B, 1, 28, 28) float32
+    x : (B, 1, 28, 28) float32, a batch of B normalised images
 
     Outputs
     -------
-    (B, 2) float32
+    (B, 2) float32, their embeddings
     """
 
     def __init__(self, width: int = 24, **kwargs: Any) -> None:
@@ -71,7 +82,7 @@ class DigitNet(ops.TwoGraphs):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Embeddings (N, 2), labels (N,) and accuracies after training with one loss."""
+    """Results of training with one loss: accuracies, and embeddings (N, 2) of N images."""
 
     train_embeddings: np.ndarray
     train_labels: np.ndarray
@@ -80,11 +91,11 @@ class Outcome:
     train_accuracy: float
     test_accuracy: float
     images_per_second: float
-    """Throughput of training only."""
+    """Images per second of training, without embedding."""
 
 
 def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int) -> Outcome:
-    """Train a net with one loss, then embed training and test images.
+    """Train a net with one loss, then embed and classify training and test images.
 
     Raises
     ------
@@ -152,14 +163,14 @@ def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int)
 
 
 def _check_losses(name: str, losses: list[mx.nd.NDArray], first_step: int) -> None:
-    """Raise GalleryError if a loss is not finite."""
+    """Read the losses of the last steps; raise GalleryError if one of them is not finite."""
     # Sync: the host waits for all steps since the last call.
     values = mx.nd.concat(*losses, dim=0).asnumpy()
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise GalleryError(
             f"{name}: the loss of step {first_step + bad[0]} is not finite, got {values[bad[0]]}; "
-            "lower its lr in tools/gallery/settings.py"
+            "lower the lr of this loss in tools/gallery/settings.py"
         )
 
 
@@ -175,7 +186,7 @@ def classify(
         to a class weight, or to one of several weights of a class.  "distance": smallest distance
         to a class weight.  "mean cosine": largest cosine to the mean direction of a class.
     embeddings
-        (N, 2).
+        Embeddings of N images, (N, 2).
     weights
         Parameters of the head by name.
     means
@@ -204,7 +215,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _spread_centres(head: gluon.Block, length: float) -> None:
-    """Place the class centres at equal distances on a circle.
+    """Place the class centres at equal distances on a circle of radius ``length``.
 
     In two dimensions a class cannot move past another one: the initial order and distances persist.
     """
@@ -242,7 +253,7 @@ def shift(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Shift each image (B, 28, 28) by up to MAX_SHIFT_PIXELS per axis; pad with black."""
     side, border = images.shape[1], MAX_SHIFT_PIXELS
     padded = np.pad(images, ((0, 0), (border, border), (border, border)))
-    # NumPy's stubs know neither a tuple of window sides nor a tuple of axes.
+    # NumPy's type stubs know neither a tuple of window sides nor a tuple of axes.
     sliding_window_view: Any = np.lib.stride_tricks.sliding_window_view
     windows = sliding_window_view(padded, (side, side), axis=(1, 2))
     down, right = random.integers(0, 2 * border + 1, (2, len(images)))

@@ -85,14 +85,14 @@ def test_a_candidate_that_fails_is_named_and_the_others_continue():
     ]
     found = race(candidates, NO_LIMIT_S, rounds=2)
     assert [row["name"] for row in found.rows] == ["ours"]
-    assert found.left_out[:2] == ["peer: no licence", "other: its process ended: out of ink"]
+    assert found.left_out[:2] == ["peer: no licence", "other: the process ended: out of ink"]
     assert "no_such_module" in found.left_out[2]
     assert not found.failed
 
 
 def test_a_failure_of_ours_fails_the_race():
     found = race([echo("ours", dies="out of ink"), echo("peer")], NO_LIMIT_S, rounds=2)
-    assert found.failed == ["ours: its process ended: out of ink"]
+    assert found.failed == ["ours: the process ended: out of ink"]
     assert [row["name"] for row in found.rows] == ["peer"]
     assert "times_ours" not in found.rows[0]
 
@@ -108,16 +108,21 @@ def test_candidates_with_the_same_work_must_agree():
     ]
     found = race(candidates, NO_LIMIT_S, rounds=1)
     assert len(found.failed) == 3
-    assert found.failed[0].startswith("other loss: its first step gave 3, that of ours 2;")
+    assert found.failed[0].startswith(
+        "other loss: the first step returned 3, that of ours returned 2;"
+    )
     assert found.failed[1].startswith("no loss: ")
-    assert found.failed[2].startswith("other net: has 8 parameters, ours 7;")
+    assert found.failed[2].startswith(
+        "other net: the network has 8 parameters, that of ours has 7;"
+    )
     assert found.rows[3]["value"] is None  # JSON has no NaN
 
 
 def test_no_process_starts_after_the_time_limit():
     found = race([echo("ours"), echo("peer")], -1)
     assert not found.rows
-    assert found.left_out == [f"{n}: the time limit came before its turn" for n in ("ours", "peer")]
+    late = "the time limit was reached before its first step"
+    assert found.left_out == [f"{n}: {late}" for n in ("ours", "peer")]
 
 
 def test_a_process_without_an_answer_is_killed(monkeypatch):

@@ -14,9 +14,9 @@ from benchmarks.steps.loader_steps import IMAGE_REC_SOURCES, SOURCES, build
 
 FEW = 50
 MISSING = {  # reason if a package or the compiled operators are missing
-    "raw": "no simplejpeg: ",
-    "native": "the operators are not compiled",
-    "convert": "the operators are not compiled",
+    "raw": "simplejpeg cannot be imported: ",
+    "native": "the native operators are not compiled",
+    "convert": "the native operators are not compiled",
 }
 
 
@@ -36,7 +36,7 @@ def test_every_loader_runs_on_a_set_of_one_batch(few_records, kind):
         settings |= {"scratch": str(image_rec.parent), "batches": 10}
         if kind == "iterators":
             with pytest.raises(
-                LeftOut, match="50 images in 2 parts are less than a batch of 50 each"
+                LeftOut, match="50 images in 2 parts are less than a batch of 50 per part"
             ):
                 build(kind=kind, workers=2, **settings)
             return

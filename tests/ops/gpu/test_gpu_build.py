@@ -121,11 +121,12 @@ def test_the_benchmark_reports_a_missing_cupy_or_gpu(tmp_path):
     done = benchmark(PYTHONPATH=str(tmp_path))
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == (
-        "gpu_operators: the benchmark needs an NVIDIA GPU, its driver and CuPy, got: libcuda.so.1 "
-        "is missing; on a machine with a GPU install cupy-cuda11x, 12x or 13x\n"
+        "gpu_operators: the benchmark needs an NVIDIA GPU, its driver and CuPy, got the error: "
+        "libcuda.so.1 is missing; on a machine with a GPU install cupy-cuda11x, cupy-cuda12x or "
+        "cupy-cuda13x\n"
     )
 
 
 def test_the_benchmark_refuses_invalid_sizes():
     done = benchmark("--heads", "3x8")
-    assert done.returncode == 2 and "a size has three sides of 1 or more" in done.stderr
+    assert done.returncode == 2 and "a size is three numbers of 1 or more" in done.stderr
