@@ -48,10 +48,7 @@ from training.report import announce, reporting
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command line and return the exit code.
-
-    The exit code is 0 (success), 1 (training failed), 2 (error in usage or data) or 143 (stopped).
-    """
+    """Return 0 (success), 1 (training failed), 2 (error in usage or data) or 143 (stopped)."""
     try:
         comm = connect()
     except NoConnection as error:

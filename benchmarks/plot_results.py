@@ -21,8 +21,6 @@ def main() -> int:
     parser.add_argument(
         "results", type=home_path, help="JSON file that a benchmark wrote with --json"
     )
-        "results", type=home_path, help="JSON file that a benchmark wrote with --json"
-    )
     parser.add_argument("image", type=home_path, help="PNG file to write")
     parser.add_argument(
         "--rows", nargs="+", metavar="NAME", help="names of the rows to draw (default: all)"

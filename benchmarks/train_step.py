@@ -98,7 +98,7 @@ def group(net: str, batch: int, num_classes: int, width: float) -> list[Candidat
 
 
 def profile(candidate: Candidate) -> list[str]:
-    """Profile a candidate; return the lines of a table with the time of each operator per step."""
+    """Profile the training steps of one framework; return a table, each operator's ms per step."""
     with Process(
         Candidate(candidate.name, MXNET, candidate.settings, environment=ONE_BY_ONE)
     ) as process:

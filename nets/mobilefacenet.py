@@ -16,8 +16,8 @@ LAST_CHANNELS = 512
 Width = Annotated[float, Within(0, 8, "the width in the paper is 1.0", open_low=True)]
 EmbeddingSize = Annotated[int, at_least(1, "the embedding size in the paper is 128")]
 # One tuple per stage: number of output channels, number of expanded channels of the first block
-# (which has stride 2), number of expanded channels of each further block, number of further blocks.
-# These stages are the usual variant with 1-4-6-2 blocks.
+# (which has stride 2), number of expanded channels of each later block, number of later blocks.
+# The usual variant has 4, 6 and 2 later blocks.
 STAGES = (
     (64, 128, 128, 4),
     (128, 256, 256, 6),

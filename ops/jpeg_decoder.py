@@ -217,8 +217,7 @@ class JpegDecoder:
         if not self._wait(self._decoder, job[0]):
             self._jobs[decoding.number] = job
             raise RuntimeError(
-                "decoder: a job cannot finish, got a decoder that was closed during the job; wait "
-                "for all jobs before close()"
+                "decoder: closed while a job was still running; wait for all jobs before close()"
             )
         return np.flatnonzero(decoding.outcomes)
 

@@ -203,7 +203,7 @@ class Loop:
             self._issued[0].wait_to_read()  # Sync: the host is at most two steps ahead
 
     def _fetch(self, clock: DeviceClock) -> None:
-        """Get the next batch from the loader; on an error, record it and keep the last batch."""
+        """Get the next batch; if the loader fails, record its error and keep the previous batch."""
         consensus, start = self.consensus, time.perf_counter()
         # Horovod: a rank with a full disk still calls the loader, because Bags exchanges data
         # between all ranks (training/bag.py).

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run parts of our loaders alone, as upper bounds, for benchmarks/steps/loader_steps.py.
+"""Run single stages of our loaders, which bound the images/s of the whole loader from above.
 
-Each public function does one part of a loader's work, for which it calls internals of pipeline/ and
-ops/.  The benchmark only counts the items that the function yields.
+Each public function is a generator that runs one stage with internals of pipeline/ and ops/.
+benchmarks/steps/loader_steps.py counts the items that it yields and does not use their content.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def build(
     if cold:
         return _cold(start, loaders_ours.opened(Path(records), scratch).files, batches)
     stream = start()
-    # Take the first batch now, because a loader that is not available raises LeftOut with it.
+    # Take the first batch now: a loader that is not installed raises LeftOut at its first batch.
     stream = chain([next(stream)], stream)
     prefetched = {"transforms": 2 * workers, "cv2": 2 * workers, "iterators": 6 * workers}
     return Work(

@@ -155,8 +155,9 @@ class DataConfig:
         if self.decoded_cache_mib and (self.loader != "dali" or self.reader == "window"):
             yield (
                 "decoded_cache_mib",
-                "requires data.loader=dali and data.reader=random or blocks, got "
-                f"{self.loader} and {self.reader}; set data.decoded_cache_mib=0",
+                "requires data.loader=dali, and data.reader=random or data.reader=blocks, got "
+                f"data.loader={self.loader} and data.reader={self.reader}; set "
+                "data.decoded_cache_mib=0, or change these two keys",
             )
         quality = self.jpeg_quality
         if quality and not (len(quality) == 2 and quality[0] <= quality[1]):

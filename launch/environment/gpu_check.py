@@ -35,7 +35,8 @@ def main() -> int:
     except OSError as error:
         if uses_stub or not (STUB_FOLDER / DRIVER).is_file():
             print(
-                f"gpu_check: no NVIDIA driver and no stub driver, got {error}; call `make gpu`",
+                "gpu_check: neither the NVIDIA driver nor the stub driver can be loaded, got "
+                f"{error}; run `make gpu`, which builds the stub driver",
                 file=sys.stderr,
             )
             return 1

@@ -61,8 +61,9 @@ class HorovodrunReader(Reader):
     """Output filter for horovodrun: prints the lines of rank 0 and all errors without prefixes."""
 
     stderr = subprocess.STDOUT  # horovodrun's prefixes name the rank and the stream of each line.
-    # horovodrun kills its ranks 5 s after SIGTERM.  If horovodrun hangs, the launcher kills it, and
-    # the companion processes of the ranks then stop the ranks within 3.5 s.
+
+    # 5 s after horovodrun receives SIGTERM, it kills its ranks.  If horovodrun hangs, the launcher
+    # kills it; each rank's companion process then stops its rank within 3.5 s.
     kill_after_s = 6.5
 
     _prefix = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")

@@ -304,7 +304,10 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the companion of the rank whose process id is the first argument."""
+    """Run the companion process, which writes the output of a rank and ends it with its launcher.
+
+    The first command-line argument is the rank's process id.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # only the rank handles these signals
     if obeys_hangup():

@@ -128,7 +128,7 @@ class DaliReaderDecoder:
             "random_shuffle": sampler.window > 1,
             "initial_fill": sampler.window,
             "seed": sampler.reader_seed(epoch),  # the sampler computes its order from this seed
-            "tensor_init_bytes": 1,  # minimal: records are not copied out of the mapped file
+            "tensor_init_bytes": 1,  # DALI copies no record, so it needs no buffers for records
             "dont_use_mmap": not self._reader.is_guarded,
         }
         pipeline = read_pipeline(

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 SHARED = -1
-_MAX_CLASSES_PER_IMAGE = 16  # for more, an array with an entry per class wastes memory
+# If a set has more classes per image than this, an array with one entry per class wastes memory.
+_MAX_CLASSES_PER_IMAGE = 16
 
 
 def make_origins(set_index: int, labels: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 
     python -m tools.sample_faces.baselines data/sample_faces
 
-A good accuracy on the sample faces shows that training works only if these baselines, which need no
-training of a net, are far less accurate.
+These baselines train no network.  Only if they are far less accurate does a high accuracy on the
+sample faces prove that training works.
 """
 
 from __future__ import annotations
