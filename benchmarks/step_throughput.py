@@ -2,8 +2,8 @@
 """Measure how much a loader slows CPU training:  python benchmarks/step_throughput.py
 
 A step is forward, backward and update of a network and an ArcFace head.  The rows ``ours
-synthetic`` train on one fixed batch, which gives the upper bound of images/s; the other rows train on
-batches that a loader prepares meanwhile on the same cores.  Our default loader and
+synthetic`` train on one fixed batch, which gives the upper bound of images/s; the other rows train
+on batches that a loader prepares meanwhile on the same cores.  Our default loader and
 ``data.loader=cpu`` (Gluon's DataLoader with our order and augmentation) yield the same images in
 the same order, so their losses must agree.  The two networks are MobileFaceNet and a very small
 variant of it, whose short steps demand more images/s of the loader.
