@@ -60,7 +60,10 @@ def test_all_ranks_of_a_host_choose_the_same_kind_of_device(make_driver):
     assert done.returncode == 0, done.stderr
     *refused, without, with_gpu = done.stdout.splitlines()
     assert len(refused) == 8 and len(set(refused)) == 1
-    assert "got 8 ranks and 7 GPUs on this host; start 7 (-np 7), or use" in refused[0]
+    assert (
+        "got 8 ranks and 7 GPUs on this host; start at most 7 of the ranks (-np 7), or"
+        in refused[0]
+    )
     assert without.startswith("cpu(0) | None | device: this process uses the CPU, because ")
     assert with_gpu.startswith("gpu(1) | 0 | driver: MXNet's operator fusion requires CUDA 11.8, ")
 

@@ -46,7 +46,7 @@ def test_a_verification_set_with_an_unusable_image_is_refused(
 
 def test_images_too_small_for_the_net_are_refused(make_records, tmp_path):
     ended = run(1, training(write_cfg(tmp_path, make_records(4, 4, image_size=(8, 8)))))
-    sentence = r"net\.name: 'mobilefacenet' needs images of at least 9x9 pixels, .*, got 8x8; use"
+    sentence = r"net\.name: 'mobilefacenet' needs images of at least 9x9 pixels, .*, got 8x8 "
     check_refusal(ended, sentence)
     assert not (tmp_path / "runs").exists()
 

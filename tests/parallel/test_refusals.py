@@ -152,7 +152,7 @@ def folder_without_checkpoint(folder: Path, records: Path, make: Callable[..., P
 
 def fused_centres_on_two_ranks(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     overrides = ["optim.fused_centres=true"]
-    return Fault(r"optim\.fused_centres: requires a single rank, got 2 ranks", overrides=overrides)
+    return Fault(r"optim\.fused_centres: requires one rank, got 2; set", overrides=overrides)
 
 
 def fused_centres_without_operators(
