@@ -18,8 +18,8 @@ train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an Insig
 	@exec $(RUN) -m launch.local -np $(NP) --cfg $(CFG) $(if $(DATA),'data.records=$(DATA)' 'eval.sets=[$(if $(wildcard $(DATA)/*.bin),$(DATA))]' 'run.name=$(notdir $(patsubst %/,%,$(DATA)))') $(ARGS)
 test: setup-dev ## run the tests; TESTS=tests/pipeline for a part, JOBS=1 in one process
 	@$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
-lint: setup-dev ## ruff and mypy
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+lint: setup-dev ## ruff, mypy and the words of CONTRIBUTING.md
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(RUN) .ci/words.py
 format: setup-dev ## let ruff rewrite the sources
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 bench: setup ## time loaders, heads, steps, operators against their baselines; ARGS=--quick, TORCH_PYTHON=python

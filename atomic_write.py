@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way a file appears: written aside in its folder, fsynced, renamed.
+"""Write files atomically: write a temporary file in the same folder, call fsync, then rename it.
 
-Readers find the old file or the new one, and after an error nothing is left of the new one.  A
-killed process may leave a hidden ``.<name>.<host>-<thread>.part``.  Imports nothing of ours.
+A reader finds either the old file or the complete new file.  After an error the temporary file is
+removed.  A killed process may leave a hidden temporary file ``.<name>.<host>-<thread>.part``.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file for writing that takes its name once the block has ended without an error.
+    """Open a temporary file for writing; rename it to ``path`` if the block ends without an error.
 
     Parameters
     ----------
     path
-        The file; its folder must exist.
+        Path of the final file; its folder must exist.
     mode
-        "wb", or "w" for text in UTF-8.
+        "wb" for bytes, or "w" for text in UTF-8.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     with atomic_write_together([path], mode) as (file,):
         yield file
@@ -39,36 +39,39 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 def atomic_write_together(
     paths: Sequence[str | os.PathLike[str]], mode: str = "wb"
 ) -> Iterator[list[IO[Any]]]:
-    """Open files of one folder as ``atomic_write`` does; they take their names in order.
+    """Open several files of one folder as ``atomic_write`` does; rename them in the given order.
 
-    All are on the disk before the first is renamed.  The last of several files vouches for the
-    others: an old one of its name is removed before any is renamed.
+    All files are on the disk before the first rename.  An older file with the name of the last path
+    is removed before the first rename.  Therefore, if the last file exists, all files of the set
+    exist.
     """
     targets = [Path(path) for path in paths]
-    # Ranks may share the folder over a network: the thread alone would not tell them apart.
+    # Ranks on several hosts may share the folder, and thread ids are unique only within a host.
     writer = f"{os.uname().nodename}-{threading.get_native_id()}"
-    asides = [path.with_name(f".{path.name}.{writer}.part") for path in targets]
+    temporaries = [path.with_name(f".{path.name}.{writer}.part") for path in targets]
     try:
         with ExitStack() as stack:
             encoding = None if "b" in mode else "utf-8"
-            files = [stack.enter_context(open(path, mode, encoding=encoding)) for path in asides]
+            files = [
+                stack.enter_context(open(path, mode, encoding=encoding)) for path in temporaries
+            ]
             yield files
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
         if len(targets) > 1:
             targets[-1].unlink(missing_ok=True)
-        for aside, path in zip(asides, targets, strict=True):
-            os.replace(aside, path)
+        for temporary, path in zip(temporaries, targets, strict=True):
+            os.replace(temporary, path)
         sync_folder(targets[0].parent)
     finally:
-        for aside in asides:
+        for temporary in temporaries:
             with suppress(OSError):
-                aside.unlink()
+                temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+    """Flush the directory entries of a folder to the disk, so that renames survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

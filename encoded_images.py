@@ -1,32 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoded images: whether one is whole, whether Exif turns it, and its upright pixels.
+"""Check JPEGs for truncation, decode images, and apply their Exif orientation.
 
-Exif turns images as in ``mx.image.imdecode``, wherever an image is decoded.  Decoders that know no
-Exif (DALI's, on CPUs and GPUs) get an upright copy.  Imports nothing of ours: evaluation and
-pipeline share it.
+Every decoder of the project applies the Exif orientation exactly as ``mx.image.imdecode`` does.
+DALI's decoders, on CPUs and GPUs, ignore Exif.  So they get an upright copy of each image that its
+Exif orientation rotates or flips.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
-import numpy as np
+
+if TYPE_CHECKING:
+    import numpy as np
 
 END_OF_IMAGE = b"\xff\xd9"
-# A marker but for fill bytes, stuffed zeros and restarts, which stand among the codes.
+# Matches a JPEG marker and captures its code.  Excludes what also occurs inside entropy-coded data:
+# fill bytes, stuffed zeros and restart markers.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_ALONE = (0x01, 0xD8)  # markers without a length
-_FRONT_ENDS = (0xD8, 0xD9, 0xDA)
-_APP1, _EXIF, _ORIENTATION = 0xE1, b"Exif\0\0", 0x0112
+_WITHOUT_LENGTH_CODES = (0x01, 0xD8)
+_HEADER_END_CODES = (0xD8, 0xD9, 0xDA)
+_APP1_CODE, _EXIF_PREFIX, _ORIENTATION_TAG = 0xE1, b"Exif\0\0", 0x0112
 
 
 def has_end(image: np.ndarray) -> bool:
-    """Return whether a JPEG has an end-of-image marker: without one it was cut off.
+    """Return whether a JPEG has an end-of-image marker; a JPEG without one is truncated.
 
-    Something may follow it.  Images of other formats are their decoder's business.
+    Further bytes may follow the marker.  The result is always True for other image formats, because
+    their decoders detect truncation.
     """
     if image[-2:].tobytes() == END_OF_IMAGE:
         return True
@@ -37,55 +41,57 @@ def has_end(image: np.ndarray) -> bool:
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (code, place) of every marker behind the first: where what follows its code begins.
+    """Yield each JPEG marker except the first as a pair (code, offset of the byte after the code).
 
-    That is the segment's length, two bytes of the highest first that count themselves, and then
-    what is in it.  Markers inside a segment are passed over: a thumbnail has its own.
+    The length of the marker's segment is stored at that offset, as a big-endian 16-bit number of
+    bytes.  The length includes its own two bytes, and the content of the segment follows it.  The
+    search skips markers inside a segment, because an embedded thumbnail has markers too.
     """
     at = 2
     while found := _MARKER.search(data, at):
         code, at = found[1][0], found.end()
         yield code, at
-        if code not in _ALONE:
+        if code not in _WITHOUT_LENGTH_CODES:
             at += int.from_bytes(data[at : at + 2], "big")
 
 
 def may_turn(image: np.ndarray) -> bool:
-    """Return whether OpenCV may turn an image, for an Exif orientation of 2 to 8.
+    """Return whether OpenCV rotates or flips an image because of an Exif orientation of 2 to 8.
 
-    Exactly that, except where Exif is damaged: there OpenCV may leave the image as it is.  The twin
-    of ``may_turn`` in ops/native/jpeg/jpeg_segments.h, which says more.
+    If the Exif data are damaged, the result may be True although OpenCV leaves the image unchanged.
+    The C++ function ``may_turn`` in ops/native/jpeg/jpeg_segments.h implements the same rules and
+    explains them in more detail.
 
     Parameters
     ----------
     image
-        The encoded image, uint8 (n,).
+        Bytes of an encoded image, uint8 (n,).
     """
-    if not _heeds_exif(image):
+    if not _uses_exif(image):
         return False
     data, at = image.tobytes(), 2
     while found := _MARKER.search(data, at):
         code, at = found[1][0], found.end()
-        if code in _FRONT_ENDS:
+        if code in _HEADER_END_CODES:
             return False
-        if code in _ALONE:
+        if code in _WITHOUT_LENGTH_CODES:
             continue
         length = int.from_bytes(data[at : at + 2], "big")
         if at + max(length, 2) > len(data):
             return False
-        if length < 2:  # libjpeg reads on behind it
+        if length < 2:  # invalid; libjpeg skips the 2 bytes of the length and continues
             at += 2
-        elif code == _APP1:
-            return _exif_turns(data[at + 2 : at + length][len(_EXIF) :])
+        elif code == _APP1_CODE:
+            return _exif_turns(data[at + 2 : at + length][len(_EXIF_PREFIX) :])
         else:
             at += length
     return False
 
 
 def decode(image: np.ndarray) -> np.ndarray | None:
-    """Return the pixels of an encoded image, BGR, uint8 (H, W, 3), upright; None if it has none."""
+    """Decode an image to upright BGR pixels, uint8 (H, W, 3); return None if decoding fails."""
     flags = cv2.IMREAD_COLOR
-    if not _heeds_exif(image):
+    if not _uses_exif(image):
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
         return cv2.imdecode(image, flags)
@@ -94,24 +100,27 @@ def decode(image: np.ndarray) -> np.ndarray | None:
 
 
 def upright(image: np.ndarray) -> np.ndarray | None:
-    """Return the same pixels as an image that no decoder turns, uint8 (n,); None if it has none."""
+    """Re-encode an image as upright BMP without Exif, uint8 (n,); return None if decoding fails."""
     pixels = decode(image)
     return None if pixels is None else cv2.imencode(".bmp", pixels)[1]
 
 
-def _heeds_exif(image: np.ndarray) -> bool:
-    """Return whether Exif in an image counts: in JPEGs, but for those that begin with JFIF.
+def _uses_exif(image: np.ndarray) -> bool:
+    """Return whether OpenCV must apply an image's Exif orientation.
 
-    MXNet takes the size of those out of their frame, and OpenCV turns nothing for it then.
+    It must for JPEGs that do not begin with a JFIF segment.  MXNet reads the size of a JFIF image
+    from its frame header, and OpenCV then ignores Exif.
     """
     head = image[:11].tobytes()
     return head[:3] == b"\xff\xd8\xff" and not (head[3:4] == b"\xe0" and head[6:] == b"JFIF\0")
 
 
 def _exif_turns(data: bytes) -> bool:
-    """Return whether the first directory of Exif, from the byte order on, has such an orientation.
+    """Return whether the Exif orientation in ``data`` is 2 to 8, which rotates or flips the image.
 
-    Read as OpenCV does, whatever type the entry names.
+    ``data`` is the Exif content from its byte order mark ("II" or "MM") on.  Only the first
+    directory is searched.  Like OpenCV, this function ignores the data type of the orientation
+    entry.
     """
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 
@@ -122,6 +131,6 @@ def _exif_turns(data: bytes) -> bool:
         return False
     start = number(4, 4)
     for at in range(start + 2, min(start + 2 + 12 * number(start), len(data) - 9), 12):
-        if number(at) == _ORIENTATION:
+        if number(at) == _ORIENTATION_TAG:
             return 2 <= number(at + 8) <= 8
     return False

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation of pixels for the nets: ``(x - MEAN) / STD`` for x of 0 to 255, in all channels.
+"""Constants of the pixel normalisation: nets receive ``(x - MEAN) / STD`` for a pixel x in 0..255.
 
-A checkpoint's metadata keeps both numbers.  Imports nothing: every package may import this module.
+Both constants apply to every channel.  Every checkpoint stores them in its metadata.
 """
 
 MEAN = 127.5

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges of settings, declared as types: ``m2: Annotated[float, Within(0, 1.57, "in radians")]``.
+"""Declare settings with ranges as types: ``m2: Annotated[float, Within(0, 1.57, "in radians")]``.
 
-The sections of the configuration, the nets and the heads declare their settings so. One
-declaration gives the check, the sentence of its error, the line of the help and the JSON Schema.
+The sections of the configuration, the nets and the heads declare their settings in this form. The
+range check, its error message, the help text and the JSON Schema are derived from the declaration.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Builders = Mapping[str, Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Within:
-    """Numbers from ``low`` to ``high``, both allowed unless said otherwise.
+    """Range of numbers from ``low`` to ``high``, by default including both bounds.
 
     Parameters
     ----------
     low, high
-        Bounds; infinite where there is none.
+        Bounds of the range; an infinite value means that the range has no such bound.
     advice
-        What to do with another value: the end of the error's sentence.
+        Advice for the user, which ends the error message about a value outside the range.
     open_low, open_high
-        Whether the bound itself is refused.
+        Whether the range excludes ``low`` or ``high`` itself.
     """
 
     low: float
@@ -61,34 +61,34 @@ def above(low: float, advice: str = "") -> Within:
 
 
 def at_least(low: float, advice: str = "") -> Within:
-    """Return the range of numbers not less than ``low``."""
+    """Return the range of numbers greater than or equal to ``low``."""
     return Within(low, advice=advice)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: a keyword-only argument or a field of a section."""
+    """One setting: a keyword-only argument of a net or head, or a field of a config section."""
 
     name: str
     kind: Any
-    """Type without its range: float, int, bool, str, a Literal, a list of one of them, a class."""
+    """Type without range: float, int, bool, str, Literal, a list of one of these, or a class."""
     range: Within | None
     default: Any
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """Values of a Literal; empty for other types."""
+        """Allowed values if the type is a Literal; an empty tuple for other types."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
     @property
     def entry(self) -> Setting | None:
-        """Setting of one entry of a list; None for other types."""
+        """Setting that describes one list entry if the type is a list; None for other types."""
         listed = get_origin(self.kind) is list
         return setting(self.name, get_args(self.kind)[0], None) if listed else None
 
     @property
     def noun(self) -> str:
-        """Name of the type with its range, as after "must be" in a sentence."""
+        """Type and range as words that complete the sentence "must be ..."."""
         if self.choices:
             return f"one of {', '.join(map(repr, self.choices))}"
         if self.entry:
@@ -98,7 +98,10 @@ class Setting:
         return f"{noun} {self.range}" if self.range else noun
 
     def problem(self, value: Any) -> str:
-        """Return what is wrong with a value, empty if nothing is."""
+        """Check a value; return an empty string if it is valid, else the text of the error message.
+
+        The text has the form "must be ..., got ..." and may end with advice.
+        """
         if self.entry and isinstance(value, list):
             return next(filter(None, map(self.entry.problem, value)), "")
         if self._accepts(value):
@@ -116,7 +119,8 @@ class Setting:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
             return not self.entry and isinstance(value, self.kind)
-        # Text is not converted: PyYAML reads 5e-4 as text, and so would hide a slip.
+        # Refuse a string that looks like a number. PyYAML reads 5e-4 as a string, and the error
+        # message makes the user aware of this.
         number = numbers.Integral if self.kind is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
             return False
@@ -124,7 +128,7 @@ class Setting:
 
 
 def setting(name: str, annotation: Any, default: Any) -> Setting:
-    """Return the setting of an annotation, ``Annotated`` with a `Within` or a plain type."""
+    """Build the `Setting` of an annotation: ``Annotated`` with a `Within`, or a plain type."""
     if get_origin(annotation) is Annotated:
         kind, *extra = get_args(annotation)
         return Setting(name, kind, next((e for e in extra if isinstance(e, Within)), None), default)
@@ -132,22 +136,50 @@ def setting(name: str, annotation: Any, default: Any) -> Setting:
 
 
 def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
-    """Return the settings of a class or function: its keyword-only arguments, by name."""
-    function = builder.__init__ if inspect.isclass(builder) else builder
-    hints = get_type_hints(function, include_extras=True)
-    return {
-        p.name: setting(p.name, hints[p.name], p.default)
-        for p in inspect.signature(builder).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    """Return the settings of a function or class, keyed by name: its keyword-only arguments.
+
+    If the constructor of a class passes ``**kwargs`` on, the settings of its base class follow. Of
+    the base class, only arguments with a range, of a Literal or of bool are settings. Its other
+    arguments are internal.
+    """
+    found: dict[str, Setting] = {}
+    for function, inherited in _functions(builder):
+        hints = get_type_hints(function, include_extras=True)
+        for p in inspect.signature(function).parameters.values():
+            public = p.kind is p.KEYWORD_ONLY and (not inherited or _is_public(hints[p.name]))
+            if public and p.name not in found:
+                found[p.name] = setting(p.name, hints[p.name], p.default)
+    return found
+
+
+def _functions(builder: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], bool]]:
+    """Yield the functions whose arguments are settings, as pairs (function, inherited).
+
+    For a class these are its constructor and, while ``**kwargs`` is passed on, the constructors of
+    its base classes. ``inherited`` is True for a constructor of a base class.
+    """
+    if not inspect.isclass(builder):
+        yield builder, False
+        return
+    for owner in inspect.getmro(builder):
+        if constructor := vars(owner).get("__init__"):
+            yield constructor, owner is not builder
+            parameters = inspect.signature(constructor).parameters.values()
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return
+
+
+def _is_public(annotation: Any) -> bool:
+    return annotation is bool or get_origin(annotation) in (Annotated, Literal)
 
 
 def cross_problems(
     builder: Callable[..., Any], options: Mapping[str, Any]
 ) -> Iterable[tuple[str, str]]:
-    """Return (key, sentence) of settings that exclude each other, each in its range.
+    """Return pairs (key, message) for settings of a builder that exclude each other.
 
-    A builder says so in ``problems``, a static method of all its options; most have none.
+    A builder may have a static method ``problems`` that yields these pairs. The method receives the
+    values of all settings, with defaults for those that ``options`` lacks.
     """
     find = getattr(builder, "problems", None)
     defaults = {name: each.default for name, each in settings(builder).items()}
@@ -157,23 +189,24 @@ def cross_problems(
 def checked_options(
     section: str, name: str, builders: Builders, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the given options of a builder chosen by name, numbers as the type declared.
+    """Check the options of a builder; return them with numbers converted to the declared type.
 
     Parameters
     ----------
     section
-        "net" or "head": the first word of the sentence.
+        "net" or "head"; the error message begins with this word.
     name
-        Name of the builder.
+        Name of the net or head, a key of ``builders``.
     builders
-        Builders by name.
+        All builders of the section, keyed by name.
     options
-        Keyword arguments for it.
+        Keyword arguments for the builder.
 
     Raises
     ------
     ValueError
-        With the first problem: an unknown name or option, a value out of its range.
+        If the name or an option is unknown, if a value is out of its range, or if options exclude
+        each other.
     """
     if name not in builders:
         near = difflib.get_close_matches(str(name), builders, n=1)
@@ -184,7 +217,9 @@ def checked_options(
     for key in options:
         if key not in declared:
             known = ", ".join(declared)
-            raise ValueError(f"{section}.{key}: no setting of {section} {name!r}; known: {known}")
+            raise ValueError(
+                f"{section}.{key}: unknown setting of {section} {name!r}; known: {known}"
+            )
     for key, text in _problems(builders[name], declared, options):
         raise ValueError(f"{section}.{key}: {text}")
     numeric = {key for key in options if declared[key].kind in (int, float)}

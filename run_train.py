@@ -1,32 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a face-recognition network from record files and verify it.
+"""Train a face-recognition network on record files and evaluate it on verification pairs.
 
 One rank:       python run_train.py --cfg demo.yaml
 Several ranks:  horovodrun -np 8 python run_train.py --cfg mbf_arcface.yaml data.records=FOLDER
 
-The composition root and table of contents: configuration -> inputs, run, loader, model -> loop.
-assemble/ holds the chapters; with this file it alone sees the whole configuration.
+This program builds the parts of a run in this order: configuration, inputs, run folder, loader,
+model, training loop.  The functions that build them are in assemble/.  Only these functions and
+this file receive the complete configuration.
 """
 
 from __future__ import annotations
 
-from launch.ranks.lifeline import tie_forks
+from launch.ranks.lifeline import kill_forks_at_exit
 from launch.ranks.malloc import keep_memory
-from launch.ranks.output import attach
+from launch.ranks.output import attach_companion
 from launch.ranks.threads import share_cores
 
 OUTPUT = None
-if __name__ == "__main__":  # first of all: the rest takes seconds, and the launcher may end in them
-    OUTPUT = attach()
-    tie_forks()
-THREADS = share_cores()  # before mxnet is imported, which reads OMP_NUM_THREADS
-keep_memory()  # before there are threads
+# Attach the companion before the slow imports below: the launcher may end while they run (seconds).
+if __name__ == "__main__":
+    OUTPUT = attach_companion()
+    kill_forks_at_exit()
+THREADS = share_cores()  # sets OMP_NUM_THREADS, which mxnet reads when it is imported below
+keep_memory()  # configures malloc, which must happen before any thread starts
 
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from assemble.inputs import data_line, open_inputs
+from assemble.inputs import data_summary, open_inputs
 from assemble.loader import drop_stale_caches, make_loader, mine_triplets
 from assemble.model import choose_operators, make_model, make_verify
 from assemble.rules import read_config
@@ -34,9 +36,9 @@ from assemble.run import Checkpointer, open_run
 from launch.environment.provenance import versions
 from launch.ranks.agreement import (
     agree,
+    exit_alone,
+    exit_together,
     gather_notices,
-    leaving_alone,
-    leaving_together,
     require_equal,
 )
 from launch.ranks.comm import Comm, NoConnection, connect
@@ -46,39 +48,39 @@ from training.report import announce, reporting
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line; return 0, 1 (training failed), 2 (usage or data) or 143 (stopped)."""
+    """Return 0 (success), 1 (training failed), 2 (error in usage or data) or 143 (stopped)."""
     try:
         comm = connect()
     except NoConnection as error:
-        return leaving_alone(error)
+        return exit_alone(error)
 
     def work() -> None:
         with ExitStack() as at_end:
             train(argv, comm, at_end)
 
-    return leaving_together(comm, work)
+    return exit_together(comm, work)
 
 
 def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
-    """Compose the parts and run them; every fault is raised on all ranks alike.
+    """Build all parts of a run and train; if any rank fails, all ranks raise that rank's error.
 
-    What must be closed however it ends is given to ``at_end``.
+    ``at_end`` collects the functions that release resources.  The caller closes it in every case.
     """
     config = agree(comm, lambda: read_config(argv))
-    if isinstance(config, str):  # the answer to a question such as --help
+    if isinstance(config, str):  # the output of --help or --version
         if comm.rank == 0:
             print(config, flush=True)
         return
     inputs = agree(comm, lambda: open_inputs(config, comm))
     require_equal(comm, config.to_dict(), "configuration")
-    require_equal(comm, inputs.of_all_ranks(), "data")
+    require_equal(comm, inputs.shared_facts(), "data")
     drop_stale_caches(config, inputs, comm)
 
     run = open_run(config, inputs, comm, at_end)
-    if OUTPUT and run.folder.is_dir():  # Horovod: another host may not have the folder
-        OUTPUT.keep_in(run.folder)
+    if OUTPUT and run.folder.is_dir():  # may be missing on other hosts than rank 0's
+        OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
-    # The loader first: its worker processes fork before MXNet has threads.
+    # Make the loader before the model: its worker processes must fork before MXNet starts threads.
     loader, decode, loader_notices = agree(
         comm, lambda: make_loader(config, inputs, run, comm, THREADS)
     )
@@ -93,7 +95,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         log,
         run,
         ranks={"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
-        data=data_line(config, inputs, comm.size),
+        data=data_summary(config, inputs, comm.size),
         notices=[*notices, operators, *loader_notices, model_notice, comm.notice(inputs.ctx)],
     )
     loop = Loop(

@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration to objects: with run_train.py the only code that sees the whole configuration."""
+"""Build the parts of a training run from its configuration.
+
+Only this folder and run_train.py receive the complete configuration.
+"""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs of a run: its device, records, verification sets and pretrained weights, all checked."""
+"""Open and check the inputs of a run: device, record sets, verification sets, initial weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 
@@ -14,9 +14,7 @@ from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
 from evaluation.set_check import check_sets
-from launch.config.configuration import Config
 from launch.environment.gpu import choose_device
-from launch.ranks.comm import Comm
 from nets import check_image_size
 from pipeline.loader import SYNTHETIC_STEPS
 from pipeline.records import mapped
@@ -24,30 +22,39 @@ from pipeline.records.open import RecordSet, open_records
 from pipeline.sampling.batches import epoch_images
 from training.checkpoint import Checkpoint, open_checkpoint
 
-SYNTHETIC_SIZE = (112, 112)
+if TYPE_CHECKING:
+    from launch.config.configuration import Config
+    from launch.ranks.comm import Comm
+
+SYNTHETIC_IMAGE_SIZE = (112, 112)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Inputs of a run, opened and checked on this rank."""
+    """Inputs of a run on this rank, after `open_inputs` has opened and checked them."""
 
     ctx: mx.Context
-    """The device of this rank."""
+    """Device of this rank."""
     records: RecordSet | None
-    """None for synthetic batches."""
+    """Record set to train on; None for synthetic batches."""
     sets: dict[str, Pairs]
     """Verification sets by name."""
     pretrained: Checkpoint | None
+    """Checkpoint with the initial weights; None for random weights."""
     num_classes: int
+    """Number of classes; each class is one person."""
     image_size: tuple[int, int]
-    """(height, width) in pixels."""
+    """Height and width of the training images in pixels."""
     epoch_images: int
-    """Images that all ranks use in an epoch, in whole steps."""
+    """Number of images per epoch of all ranks together, a multiple of the global batch size."""
     notices: tuple[str, ...] = ()
-    """Sentences on the device of this rank."""
+    """Notices about the device of this rank, to be written to the log."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of its training data, to tell other data by."""
+        """Return sizes and checksums of the training data.
+
+        Every checkpoint stores them.  A resumed run compares them with those of its own data.
+        """
         return {
             "images": len(self.records) if self.records else 0,
             "people": self.num_classes,
@@ -55,8 +62,12 @@ class Inputs:
             **(self.records.checksums() if self.records else {}),
         }
 
-    def of_all_ranks(self) -> dict[str, Any]:
-        """Return what must be equal on all ranks: the fingerprint, device and sets."""
+    def shared_facts(self) -> dict[str, Any]:
+        """Return the values that must be equal on all ranks.
+
+        These are the device type, the number of pairs of each verification set, and the sizes and
+        checksums of the training data.
+        """
         return {
             "device": self.ctx.device_type,
             "pairs": {name: len(pairs) for name, pairs in self.sets.items()},
@@ -65,12 +76,15 @@ class Inputs:
 
 
 def open_inputs(config: Config, comm: Comm) -> Inputs:
-    """Open and check everything that the configuration names.
+    """Open, check and return all files and devices that the configuration names.
 
     Raises
     ------
     ValueError
-        If something does not fit; problems of the configuration are listed together.
+        If an input is invalid, or if the configuration has problems.  One message then lists all
+        problems.
+    OSError
+        If a file cannot be read.
     """
     mapped.guard_with(ops.guard())
     ctx, notice = choose_context(config, comm)
@@ -78,7 +92,7 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
     gpus = comm.local_size if ctx.device_type == "gpu" else 0
     require_none(check_run(config, comm.size, gpus))
     data, records = config.data, None
-    num_classes, image_size = data.num_classes, SYNTHETIC_SIZE
+    num_classes, image_size = data.num_classes, SYNTHETIC_IMAGE_SIZE
     global_batch_size = data.batch_size * comm.size
     images = SYNTHETIC_STEPS * global_batch_size
     if data.records:
@@ -107,14 +121,14 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
 
 
 def choose_context(config: Config, comm: Comm) -> tuple[mx.Context, str]:
-    """Return the device of this rank, and a notice or ""."""
+    """Return the device of this rank, and a notice for the log ("" if there is none)."""
     gpus = mx.context.num_gpus() if config.run.device != "cpu" else 0
     on_gpu, notice = choose_device(config.run.device, gpus, comm.local_rank, comm.local_size)
     return mx.gpu(comm.local_rank) if on_gpu else mx.cpu(), notice
 
 
-def data_line(config: Config, inputs: Inputs, ranks: int) -> dict[str, Any]:
-    """Return what the first lines of the log say of the data, by name."""
+def data_summary(config: Config, inputs: Inputs, ranks: int) -> dict[str, Any]:
+    """Return facts about the training data by name, for the first lines of the log."""
     data = config.data
     return {
         "data": ", ".join(data.records) or "synthetic",

@@ -1,47 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loader of a rank, from the run's position on, and the triplets chosen from its batches."""
+"""Build the data loader of a rank, and add triplet mining if the configuration requests it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 
-from assemble.inputs import Inputs
-from launch.config.configuration import Config
-from launch.config.sections import DataConfig
 from launch.ranks.agreement import agree
-from launch.ranks.comm import Comm
 from pipeline.decode.autotune import choose_decode_path
-from pipeline.decode.cache import DecodedCache, remove_left_caches
+from pipeline.decode.cache import DecodedCache, remove_stale_caches
 from pipeline.decode.dali import jpeg_hardware_notice
 from pipeline.loader import Share, build_loader
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.epoch_orders import Position
 from training.bag import Bags
-from training.run import Run
-from training.step import Model
+
+if TYPE_CHECKING:
+    from assemble.inputs import Inputs
+    from launch.config.configuration import Config
+    from launch.config.sections import DataConfig
+    from launch.ranks.comm import Comm
+    from training.run import Run
+    from training.step import Model
 
 
 def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
-    """Remove decoded images that killed runs have left on the hosts, and say so."""
+    """Remove the caches of decoded images that killed runs left behind on all hosts.
+
+    Rank 0 prints the total size of the removed caches.
+    """
     mib = config.data.decoded_cache_mib
-    freed = agree(comm, lambda: remove_left_caches(inputs.records, mib))
+    freed = agree(comm, lambda: remove_stale_caches(inputs.records, mib))
     freed = sum(comm.gather_json(freed))
-    if freed and comm.rank == 0:  # at once: the run may be refused before it has a log
-        print(f"removed {-(-freed >> 20)} MiB of decoded pictures, left by killed runs", flush=True)
+    if freed and comm.rank == 0:  # print, not log: the run may fail before its log exists
+        print(
+            f"removed {-(-freed >> 20)} MiB of decoded images that killed runs left behind",
+            flush=True,
+        )
 
 
 def make_loader(
     config: Config, inputs: Inputs, run: Run, comm: Comm, threads: int
 ) -> tuple[Any, str, list[str]]:
-    """Return the loader of this rank, the name of its decoder, and notices.
+    """Build the data loader of this rank; return it, its decoder's name and notices for the log.
 
     Parameters
     ----------
+    config, inputs, run, comm
+        Configuration of the run, its inputs, the run with its current position, and communication
+        with the other ranks.
     threads
-        Share of this rank in the cores, for ``data.threads=0``.
+        Number of decoder threads to use if ``data.threads`` is 0.
     """
     data, threads = config.data, config.data.threads or threads
     augmentation = make_augmentation(data)
@@ -77,7 +88,7 @@ def make_loader(
 
 
 def make_augmentation(data: DataConfig) -> Augmentation:
-    """Return what is done to the images."""
+    """Return the image augmentation that the section ``data`` of the configuration describes."""
     return Augmentation(
         mirror=data.mirror,
         color_jitter=data.color_jitter,
@@ -93,18 +104,22 @@ def make_augmentation(data: DataConfig) -> Augmentation:
 def choose_decoder(
     config: Config, inputs: Inputs, comm: Comm, augmentation: Augmentation, threads: int
 ) -> tuple[str, str]:
-    """Return the name of the decoder that ``data.decode`` stands for, and a notice or ""."""
+    """Return the JPEG decoder that ``data.decode`` names, or choose a decoder if it is "auto".
+
+    The result is the name of the decoder, and a notice for the log ("" if there is none).
+    """
     data = config.data
     if data.decode != "auto":
         return data.decode, ""
     if data.loader != "dali" or inputs.records is None:
         return "cpu", ""
-    # Horovod: it gathers, so nothing before it may fail on one rank alone.
+    # Horovod: choose_decode_path calls a collective.  If one rank failed before that call, the
+    # other ranks would wait for ever.
     return choose_decode_path(
         inputs.records,
         batch_size=data.batch_size,
         threads=threads,
-        ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,  # the CPU fills the cache
+        ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,  # a cache is filled on the CPU
         augmentation=augmentation,
         gather=comm.gather,
     )
@@ -113,12 +128,15 @@ def choose_decoder(
 def mine_triplets(
     config: Config, loader: Any, model: Model, run: Run, comm: Comm, say: Callable[[str], None]
 ) -> Any:
-    """Return batches of triplets chosen from bags of the loader's; without data.bag the loader.
+    """Return a loader that yields mined triplets if ``data.bag`` is set, else return ``loader``.
 
     Parameters
     ----------
+    config, loader, model, run, comm
+        Configuration of the run, data loader and model of this rank, the run with its current
+        position, and communication with the other ranks.
     say
-        Takes a line for the log.
+        Function that writes a line to the log.
     """
     if not config.data.bag:
         return loader

@@ -1,36 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model of a rank: net, head and trainer, equal on all ranks, and its verification."""
+"""Build the net, head and trainer of a rank, and the function that verifies the net."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
-
-from mxnet import gluon
+from typing import TYPE_CHECKING, Any
 
 import normalization
 import ops
-from assemble.inputs import Inputs
 from evaluation.evaluate import evaluate_sets
 from heads import build_head
-from launch.config.configuration import Config
 from launch.ranks.agreement import agree
-from launch.ranks.comm import Comm
 from nets import build_net
-from training.checkpoint import Checkpoint
 from training.run import Run, reseed
 from training.step import Model, build_optimizer, collect_parameters
 
+if TYPE_CHECKING:
+    from mxnet import gluon
+
+    from assemble.inputs import Inputs
+    from launch.config.configuration import Config
+    from launch.ranks.comm import Comm
+    from training.checkpoint import Checkpoint
+
 
 def choose_operators(config: Config, inputs: Inputs) -> str:
-    """Choose the operators for the device of this rank; return the sentence for the log."""
+    """Choose native (C++) or plain (MXNet Gluon) operators for the device of this rank.
+
+    Return a notice for the log.
+    """
     return ops.use(config.run.operators, inputs.ctx.device_type, inputs.ctx.device_id)
 
 
 def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Model, str]:
-    """Return the model, with the weights that the run continues or starts with, and a notice."""
-    reseed(config.run.seed, 0, 0)  # the same initial weights on every rank
+    """Build the model of this rank with its random, pretrained or resumed weights.
+
+    Return the model, and a notice for the log.
+    """
+    reseed(config.run.seed, 0, 0)  # every rank draws the same initial weights
     net, head = agree(comm, lambda: make_blocks(config, inputs, comm))
     parameters, optim = collect_parameters(net, head), config.optim
     optimizer = build_optimizer(
@@ -46,7 +54,7 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
 def make_blocks(
     config: Config, inputs: Inputs, comm: Comm
 ) -> tuple[gluon.HybridBlock, gluon.HybridBlock]:
-    """Return net and head, initialised on the device and hybridized with static memory."""
+    """Build net and head, initialise both on the device, and hybridize both with static memory."""
     net = build_net(config.net.name, inputs.image_size, **config.net.options)
     step = {"momentum": config.optim.momentum, "weight_decay": config.optim.weight_decay}
     head = build_head(
@@ -64,25 +72,31 @@ def make_blocks(
 
 
 def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
-    """Load the checkpoint of this run, or the pretrained one of another; return a notice or ""."""
+    """Load the weights of a resumed run, or else the pretrained weights, into the model.
+
+    Return a notice for the log, or "" if there is nothing to report.
+    """
     if checkpoint:
         checkpoint.load_net_parameters(model.net, inputs.ctx)
         checkpoint.load_head_parameters(model.head, inputs.ctx)
         checkpoint.load_momentum(model)
     elif inputs.pretrained:
         inputs.pretrained.load_net_parameters(model.net, inputs.ctx)
-        loaded = inputs.pretrained.load_what_fits(model.head, inputs.ctx)
+        loaded = inputs.pretrained.load_matching_parameters(model.head, inputs.ctx)
         missing = sorted({*model.head._collect_params_with_prefix()} - {*loaded})
-        new = f"; new in the head: {', '.join(missing)}" if missing else ""
-        damaged = "".join(f"; passed over: {text}" for text in inputs.pretrained.damaged)
-        return f"starts from the weights of {inputs.pretrained.folder}{new}{damaged}"
+        new = f"; initialised randomly: {', '.join(missing)} of the head" if missing else ""
+        damaged = "".join(f"; skipped: {text}" for text in inputs.pretrained.damaged)
+        return f"the run starts from the weights of {inputs.pretrained.folder}{new}{damaged}"
     return ""
 
 
 def make_verify(
     config: Config, inputs: Inputs, model: Model, comm: Comm
 ) -> Callable[[], dict[str, dict[str, Any]]] | None:
-    """Return the verification of the net, for all ranks together; None without sets."""
+    """Return a function that evaluates the net on the verification sets, on all ranks together.
+
+    Return None if the configuration names no verification sets.
+    """
     if not inputs.sets:
         return None
     compiled = ops.loader_kernels()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of a run, and rules between its sections, ranks and GPUs.
+"""Check the rules that involve several sections of a configuration, the ranks or the GPUs.
 
-All are checked before anything is opened.  Rules within a section are that section's
-(launch/config/sections.py); rules that need the data are in assemble/inputs.py.
+These rules are checked before any file is opened.  Rules within one section are in
+launch/config/sections.py.  Checks that need the data are in assemble/inputs.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from heads import HEADS
 from heads.metric import check_batches
-from launch.config import Config, ConfigError, information, load_config
+from launch.config.cli import load_config, requested_text
+from launch.config.configuration import Config, ConfigError
 from nets import NETS
 
 CPU_DECODERS = ("auto", "cpu", "native")
@@ -19,31 +20,33 @@ CPU_DECODERS = ("auto", "cpu", "native")
 
 
 def read_config(argv: Sequence[str]) -> Config | str:
-    """Return the configuration that a command line asks for, or the answer to its question.
+    """Parse a command line; return its configuration, or the text to print, such as the help.
 
     Raises
     ------
     ConfigError
-        With all problems at once.
+        If the configuration is invalid.  The message lists every problem.
     """
-    return information(argv, NETS, HEADS) or load_config(argv, NETS, HEADS)
+    return requested_text(argv, NETS, HEADS) or load_config(argv, NETS, HEADS)
 
 
 def check_run(config: Config, ranks: int, gpus: int) -> list[str]:
-    """Return all problems of a configuration on so many ranks, a sentence each.
+    """Return an error message for each rule that the configuration violates.
 
     Parameters
     ----------
+    config
+        Configuration of the run.
     ranks
-        Number of all ranks.
+        Total number of ranks.
     gpus
-        GPUs that the ranks of this host compute on; 0 if they compute on the CPU.
+        Number of GPUs that the ranks of this host use; 0 if they use the CPU.
     """
     return list(_problems(config, ranks, gpus))
 
 
 def require_none(problems: Sequence[str]) -> None:
-    """Raise ConfigError with all problems, if there are any."""
+    """Raise one ConfigError with all messages in ``problems``, unless the list is empty."""
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:
@@ -54,13 +57,10 @@ def require_none(problems: Sequence[str]) -> None:
 def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
     data, head, train = config.data, config.head, config.train
     if data.decode not in CPU_DECODERS and not gpus:
-        yield f"data.decode: {data.decode!r} needs a GPU, got none; use data.decode=auto"
+        yield f"data.decode: {data.decode!r} requires a GPU, got none; use data.decode=auto"
     if config.optim.fused_centres and ranks > 1:
-        # Horovod: the step inside the operator would not pass through the average over the ranks.
-        yield (
-            f"optim.fused_centres: is for one rank, got {ranks} ranks with all centres on each; "
-            "set it to false"
-        )
+        # Horovod: the fused update uses the gradients of this rank, not the mean over all ranks.
+        yield f"optim.fused_centres: requires one rank, got {ranks}; set optim.fused_centres=false"
     groups = data.images_per_person > 0 or data.loader == "synthetic"
     try:
         check_batches(head.name, head.options.get("mining", ""), groups, data.bag)
@@ -68,8 +68,8 @@ def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
         yield str(error)
     if data.bag and (train.margin_start.amount or train.margin_warmup.amount):
         yield (
-            "data.bag: chooses triplets by the whole margin, got one that rises during training; "
-            "leave train.margin_start and train.margin_warmup out"
+            "data.bag: mines triplets with the full margin, got train.margin_start or "
+            "train.margin_warmup above 0; remove both keys"
         )
     if not (data.records or data.num_classes):
-        yield "data.num_classes: required for synthetic batches, got 0"
+        yield "data.num_classes: required for synthetic batches, got 0; set it to 1000, for example"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run: its folder and checkpoint, where it stands and ends, its schedules; how it is saved."""
+"""Start or resume a run: its folder, start position, end and schedules.  Save its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import normalization
-from assemble.inputs import Inputs
 from launch.config.configuration import Config, differences
 from launch.environment.provenance import commit, versions
 from launch.ranks.agreement import agree
-from launch.ranks.comm import Comm
 from training import schedule
 from training.checkpoint import open_checkpoint, save_checkpoint
 from training.run import Progress, Run
 from training.run_folder import RunFolder, choose_run, write_classes, write_config
-from training.step import Model
+
+if TYPE_CHECKING:
+    from assemble.inputs import Inputs
+    from launch.ranks.comm import Comm
+    from training.step import Model
 
 
 def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> Run:
-    """Return the run that the configuration starts or resumes, alike on all ranks.
+    """Start or resume the run that the configuration describes; all ranks return equal values.
 
-    Rank 0 chooses the folder and locks it until ``at_end``.
+    Rank 0 chooses the run folder and locks the folder.  Closing ``at_end`` releases the lock.
     """
     notices: tuple[str, ...] = ()
 
@@ -42,9 +44,12 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     checkpoint = agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
     state = checkpoint.state if checkpoint else {}
     global_batch_size = config.data.batch_size * comm.size
-    # Kept from the first start on: with another number of ranks an epoch drops another tail.
+    # The checkpoint stores the epoch size of the first start, because the size depends on the
+    # number of ranks, which may differ when the run resumes.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
-    end_images = state.get("end_images") or last_image(config, epoch_images, global_batch_size)
+    end_images = state.get("end_images") or count_run_images(
+        config, epoch_images, global_batch_size
+    )
     return Run(
         folder=Path(folder),
         checkpoint=checkpoint,
@@ -61,7 +66,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
 
 
 def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
-    """Return the run folder, locked, with the configuration written into it."""
+    """Choose and lock the folder of a new or resumed run, and save the configuration there."""
     plain = config.to_dict()
     chosen = choose_run(
         Path(config.run.dir),
@@ -79,15 +84,19 @@ def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
     return chosen
 
 
-def last_image(config: Config, epoch_images: int, global_batch_size: int) -> int:
-    """Return the images of the whole run."""
+def count_run_images(config: Config, epoch_images: int, global_batch_size: int) -> int:
+    """Return the number of images after which the run ends.
+
+    This is the lowest limit among train.epochs, train.max_images and train.max_steps; a limit of 0
+    does not count.
+    """
     train = config.train
     ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]
     return min(end for end in ends if end)
 
 
 def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return the learning rate as a function of the images used."""
+    """Return a function that computes the learning rate from the number of images used so far."""
     optim = config.optim
     return partial(
         schedule.learning_rate,
@@ -103,7 +112,10 @@ def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> An
 
 
 def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return the margin fraction as a function of the images used."""
+    """Return a function that computes which fraction of the full margin applies.
+
+    The argument of that function is the number of images used so far.
+    """
     train = config.train
     return partial(
         schedule.margin_fraction,
@@ -113,7 +125,7 @@ def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
 
 
 class Checkpointer:
-    """Writes the checkpoints of a run, on rank 0."""
+    """Writer of the checkpoints of a run; only rank 0 uses this class."""
 
     def __init__(self, config: Config, inputs: Inputs, run: Run, model: Model, *, ranks: int):
         self._run, self._model = run, model
@@ -135,7 +147,7 @@ class Checkpointer:
         }
 
     def save(self) -> None:
-        """Write a checkpoint of where the run stands; CheckpointError if that fails."""
+        """Write a checkpoint at the current position; raise CheckpointError if writing fails."""
         progress = self._run.progress
         save_checkpoint(
             self._run.folder / "checkpoints",

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast each decode mode is on this machine:  python benchmarks/decode_grid.py
+"""Measure the speed of each decode mode on this machine:  python benchmarks/decode_grid.py
 
-Every path of ``data.decode`` with several numbers of threads and sizes of batches, each for a few
-seconds, from JPEG bytes in memory to an MXNet array on the GPU: float32 NCHW, mirrored, normalised.
-Without a GPU the paths ``cpu`` and ``native`` alone, which then end in the memory of the CPU.  Then
-the best of them takes turns with Gluon's DataLoader over OpenCV, which reads the same set and ends
-on the CPU.
+The benchmark times each mode of ``data.decode`` with several thread counts and batch sizes, for a
+few seconds each.  The timed work begins with JPEG bytes in memory and ends with mirrored,
+normalised float32 NCHW arrays on the GPU.  Without a GPU the benchmark times only the modes ``cpu``
+and ``native``, whose arrays stay in CPU memory.  Then the fastest mode and Gluon's DataLoader with
+OpenCV read the same record set alternately, for about a second at a time.  The DataLoader's arrays
+always stay in CPU memory.
 """
 
 from __future__ import annotations
@@ -31,53 +32,45 @@ from pipeline.decode.dali import PATHS, release_memory
 from pipeline.records import RecordError, RecordSet, open_records
 
 GRAPH, MXNET = "benchmarks.steps.graph_steps", "benchmarks.steps.loader_steps"
-SECONDS, QUICK_SECONDS = 360.0, 40.0  # of the whole run, half of them for the grid
+SECONDS, QUICK_SECONDS = 360.0, 40.0  # default time limits of a run; the grid may use half
 BATCHES, THREADS = (128, 256, 512, 1024), (1, 2, 4, 8, 16)
-MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # of a cell of the grid
-WINDOWS = 5  # parts of that time; the median is printed
+MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # shortest and longest timing of one cell of the grid
+CELL_WINDOWS = 5  # timed parts per cell; the table shows the median rate of the parts
 STEP_IMAGES, GLUON_STEP_IMAGES = 2048, 512
 COLUMNS = report.RATE_COLUMNS[:2]
 
 
 def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=home_path, help="write machine and rows here")
-    parser.add_argument("--plot", type=home_path, help="draw the rows here, as PNG")
-    parser.add_argument("--quick", action="store_true", help="be done within a minute")
-    parser.add_argument("--seconds", type=float, help=f"for the whole run ({SECONDS:.0f})")
-    parser.add_argument("--records", type=home_path, help="a record set of your own")
-    parser.add_argument("--batches", type=int, nargs="+", help="images of a batch (128 to 1024)")
-    parser.add_argument("--threads", type=int, nargs="+", help="decoder threads (1 to the cores)")
-    parser.add_argument("--rounds", type=int, default=timing.ROUNDS, help="of the race, at most")
-    arguments = parser.parse_args()
+    """Parse the command line, run the benchmark and return the exit status."""
+    arguments = parse_arguments()
     seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     device_id = 0 if count_gpus() else None
     smallest = min(arguments.batches or BATCHES)
-    with record_set.prepared(arguments.records, smallest) as (folder, image_rec, batch):
+    with record_set.prepared_set(arguments.records, smallest) as (folder, image_rec, batch):
         cells = list(
             product(
                 ["cpu", "native"] if device_id is None else PATHS,
-                arguments.threads or up_to(CORES, THREADS, arguments.quick),
+                arguments.threads or numbers_up_to(CORES, THREADS, arguments.quick),
                 arguments.batches or (BATCHES[0::2] if arguments.quick else BATCHES),
             )
         )
-        print(f"decode grid; {CORES} cores, {cpu_model()}, {device(device_id)}")
+        print(f"decode grid; {CORES} cores, {cpu_model()}, {describe_device(device_id)}")
         records = open_records(folder, image_rec.parent)
         rows, left_out = grid(records, cells, device_id=device_id, seconds=seconds / 2)
         if not rows:
-            print("decode_grid: nothing can decode here", file=sys.stderr)
+            print("decode_grid: no decode mode works on this machine", file=sys.stderr)
             return 1
         width = max(len(row["name"]) for row in rows)
         print("\n" + "\n".join(report.table(rows, width, COLUMNS)))
         candidates = group(folder, image_rec, rows[0], device_id, batch)
         print(
-            f"\n{rows[0]['name']}, the best of them, and Gluon's DataLoader in turns:", flush=True
+            f"\n{rows[0]['name']} (the fastest mode) and Gluon's DataLoader, timed alternately:",
+            flush=True,
         )
         race = timing.race(candidates, seconds / 2, rounds=arguments.rounds)
-    report.compare(race.rows, ())
+    report.add_rates(race.rows, ())
     ours = [row["images_per_second"] for row in race.rows if row["name"] == rows[0]["name"]]
-    for row in race.rows:  # steps are of different numbers of images
+    for row in race.rows:  # compare rates, because the steps of the rows have different sizes
         row.pop("times_ours", None)
         if ours:
             row["times_ours"] = ours[0] / row["images_per_second"]
@@ -88,7 +81,7 @@ def main() -> int:
     if arguments.json:
         found = {
             "machine": report.machine({**versions(), **race.versions}),
-            "device": device(device_id),
+            "device": describe_device(device_id),
             "rows": [*rows, *({**row, "raced": True} for row in race.rows)],
             "left_out": [*left_out, *race.left_out],
         }
@@ -96,29 +89,73 @@ def main() -> int:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.plot:
         shown = [part for part in (rows, race.rows) if part]
-        why = chart.draw(shown, "decode modes", arguments.plot, True)
-        print(why or f"chart: {arguments.plot}")
+        reason = chart.draw(shown, "decode modes", arguments.plot, True)
+        print(reason or f"chart: {arguments.plot}")
     return 1 if race.failed else 0
 
 
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line and return its options."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
+    parser.add_argument("--plot", type=home_path, help="PNG file to draw with a bar per result row")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure fewer rows, to finish within a minute"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"time limit in seconds for all rows together (default: {SECONDS:.0f})",
+    )
+    parser.add_argument(
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        help="batch sizes to measure (default: 128 256 512 1024)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        help="numbers of decoder threads to measure (default: 1 2 4 8 16, up to the cores)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=timing.ROUNDS,
+        help=f"largest number of rounds, in each of which every row runs once ({timing.ROUNDS})",
+    )
+    return parser.parse_args()
+
+
 def count_gpus() -> int:
-    """Return the number of GPUs here."""
+    """Return the number of GPUs in this machine; 0 if the NVIDIA driver is missing."""
     try:
         return Driver().count()
     except OSError:
         return 0
 
 
-def device(device_id: int | None) -> str:
-    """Return where the batches end."""
+def describe_device(device_id: int | None) -> str:
+    """Return a text that names the GPU of the batches, or says that they stay in CPU memory."""
     if device_id is None:
-        return "no GPU: paths that end in the memory of the CPU"
+        return "no GPU: batches stay in CPU memory"
     return str(Driver().gpu(device_id))
 
 
-def up_to(most: int, numbers: Sequence[int], ends: bool) -> list[int]:
-    """Return the numbers that are not above ``most``; the smallest and the largest, if ``ends``."""
-    found = [number for number in numbers if number <= most]
+def numbers_up_to(limit: int, numbers: Sequence[int], ends: bool) -> list[int]:
+    """Return the numbers that are at most ``limit``.
+
+    If ``ends`` is true, return only the smallest and the largest of these numbers.
+    """
+    found = [number for number in numbers if number <= limit]
     return sorted({found[0], found[-1]}) if ends else found
 
 
@@ -129,16 +166,21 @@ def grid(
     device_id: int | None,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Measure one cell after the other; return the rows, the fastest first, and what cannot be.
+    """Measure the decode rate of each cell of the grid, one cell after the other.
 
     Parameters
     ----------
     cells
-        (path, threads, images of a batch).
+        A triple (decode mode, number of threads, batch size) for each cell.
     device_id
-        GPU on which the batches end; None for the memory of the CPU.
+        GPU that receives the batches; None for CPU memory.
     seconds
-        That all cells together may take.
+        Time limit for all cells together.
+
+    Returns
+    -------
+    tuple
+        Result rows, fastest first, and a sentence for each cell that does not work on this machine.
     """
     end = time.monotonic() + seconds
     rows: list[dict[str, Any]] = []
@@ -151,14 +193,14 @@ def grid(
                 records, path, batch=batch, threads=threads, device_id=device_id
             )
             remaining_s = (end - start) / (len(cells) - number) - (time.monotonic() - start)
-            window_s = min(MAX_CELL_S, max(MIN_CELL_S, remaining_s)) / WINDOWS
-            rates = [images_per_second(batches, batch, window_s) for _ in range(WINDOWS)]
+            window_s = min(MAX_CELL_S, max(MIN_CELL_S, remaining_s)) / CELL_WINDOWS
+            rates = [images_per_second(batches, batch, window_s) for _ in range(CELL_WINDOWS)]
             batches.close()
-            del batches  # closes the graph
+            del batches  # drop the last reference, which closes the DALI pipeline
         except (RuntimeError, RecordError) as error:
-            said = " ".join(str(error).split()[:30])
-            left_out.append(f"{name}: {said}")
-            print(f"{number + 1:4} of {len(cells)}  {name}: cannot", flush=True)
+            message = " ".join(str(error).split()[:30])
+            left_out.append(f"{name}: {message}")
+            print(f"{number + 1:4} of {len(cells)}  {name}: not available", flush=True)
             continue
         finally:
             release_memory()
@@ -181,14 +223,16 @@ def grid(
 def group(
     records: Path, image_rec: Path, best: dict[str, Any], device_id: int | None, batch: int
 ) -> list[Candidate]:
-    """Return the best cell of the grid and the DataLoaders that it is held against.
+    """Return the candidates of the comparison: the grid's fastest cell and Gluon DataLoaders.
 
     Parameters
     ----------
     image_rec
-        A .rec of the set, in a scratch folder, whose .idx lists images alone.
+        Path of a .rec of the same set, in a temporary folder; its .idx lists images only.
+    best
+        Result row of the fastest cell.
     batch
-        Images of a DataLoader's batch.
+        Images per batch of each DataLoader.
     """
     scratch, steps = str(image_rec.parent), max(1, round(STEP_IMAGES / best["batch"]))
     settings = {"records": str(records), "scratch": scratch, "device_id": device_id}
@@ -197,7 +241,7 @@ def group(
         Candidate(best["name"], GRAPH, settings, images=best["batch"] * steps, steady=True)
     ]
     steps = max(1, round(GLUON_STEP_IMAGES / batch))
-    for workers in up_to(min(16, CORES), THREADS, False):
+    for workers in numbers_up_to(min(16, CORES), THREADS, False):
         settings = {"kind": "cv2", "records": str(records), "image_rec": str(image_rec)}
         settings |= {"scratch": scratch, "batch": batch, "batches": steps, "workers": workers}
         name = f"gluon dataloader cv2 workers={workers}"

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a device may be that a loader keeps fed:  python benchmarks/feed_rate.py
+"""Measure the fastest device that a loader can feed:  python benchmarks/feed_rate.py
 
-A stub of a device takes a batch, sleeps as long as it would compute, and takes the next one.  The
-feed rate is the highest rate at which it waits less than 3 % of its time, found by bisection; it
-is compared with what the loader gives, just before and after, where batches are taken as fast as
-they come.  Meanwhile ``--load`` cores are kept busy with matrix products, as the host's own part of
-training does.  Loaders without workers have no row: they make a batch when they are asked for it,
-and so feed 3 % of their own rate.
+A simulated device takes a batch, sleeps for the time of its computation, and takes the next batch.
+The feed rate is the highest rate at which the device spends less than 3 % of its time waiting for
+batches; a bisection finds this rate.  The benchmark compares the feed rate with the loader's own
+rate, at which batches are taken without a pause; it measures the own rate just before and after.
+Meanwhile matrix products keep ``--load`` cores busy, as the host's part of training does.  Loaders
+without worker processes have no row: they prepare a batch only when it is requested, so they could
+feed a device only at 3 % of their own rate.
 """
 
 from __future__ import annotations
@@ -27,47 +28,52 @@ from typing import Any
 
 from benchmarks import loader_throughput
 from benchmarks.harness import record_set, report
-from benchmarks.harness.feed_search import PRECISION, SHARE, SPAN, Probe, search
+from benchmarks.harness.feed_search import (
+    MAX_INTERVAL_FACTOR,
+    MAX_WAITING_FRACTION,
+    PRECISION_FRACTION,
+    Probe,
+    search,
+)
 from benchmarks.harness.process import CORES, Candidate, WorkerError
 from benchmarks.harness.timing import Result, quartiles
 from launch.config.paths import home_path
 
-GROUP = 16  # batches: ours makes them in groups, of which whole ones are to be measured
+GROUP_BATCHES = 16  # batches that our loaders decode as one group; own rates cover full groups
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4
-QUICK_PRECISION = 0.05
-SETTLE = 0.25  # of a probe goes before it: prefetch queues were emptied, and fill again
-LEAST = 3  # batches of a probe
-OWN_SHARE = 0.3  # of a probe's time is for the own rate, before it and after it
-SECONDS, QUICK_SECONDS = 560.0, 34.0  # of a whole run, if not told otherwise
-LEAST_ROUNDS, QUICK_ROUNDS = 3, 1  # that there is time for
-TURNS_SHARE = 0.65  # of the time is for so many turns of all rows, if need be; the rest, starts
-ROW_PROBES = 25  # for as many as these, and a start, there must be time for each row
-NOISE = 1.03  # nobody feeds more than it gives: where it seems so, the machine changed meanwhile
-NOT_FED = (
-    "transforms",
-    "synthetic",
-    "raw",
-    "dali",
-    "native",
-    "convert",
-)  # kinds that have no row here
-SLOWER = ("random-dali", "window", "blocks", "cache", "ffcv")  # kinds that --quick leaves out
+QUICK_PRECISION_FRACTION = 0.05
+SETTLE_FRACTION = 0.25  # untimed batches before a probe / its batches; prefetch queues fill
+MIN_PROBE_BATCHES = 3
+OWN_RATE_FRACTION = 0.3  # duration of an own-rate measurement / duration of a probe
+SECONDS, QUICK_SECONDS = 560.0, 34.0  # default time limits of a run
+MIN_ROUNDS, QUICK_ROUNDS = 3, 1  # number of rounds that must fit into the time limit
+TURNS_FRACTION = 0.65  # share of the time limit for searches; processes start in the rest
+ROW_PROBES = 25  # number of probes for which each row must have time, with its start
+MAX_FEED_RATIO = 1.03  # largest credible feed rate / own rate; above it the machine's speed changed
+UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")  # no rows
+SLOW_KINDS = ("random-dali", "window", "blocks", "cache", "ffcv")  # loaders that --quick leaves out
 COLUMNS = (
     ("images/s", "images_per_second", "{:,.0f}"),
     ("quartiles", "images_per_second_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),
     ("own rate", "own_images_per_second", "{:,.0f}"),
     ("quartiles", "own_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),
-    ("of own", "of_own", "{:.2f}"),
+    ("of own rate", "of_own", "{:.2f}"),
     ("quartiles", "of_own_spread", "{0[0]:.2f} to {0[1]:.2f}"),
     ("waiting", "waiting", "{:.1%}"),
     ("rounds", "rounds", "{}"),
     ("probes", "probes", "{}"),
     ("cut short", "cut_short", "{}"),
-    ("ours is", "times_ours", "{:.2f} times"),
+    ("speed-up of ours", "times_ours", "{:.2f}"),
     ("", "note", "{}"),
 )
-# Single-threaded products of matrices until the process that started it is gone.
-BUSY = """
+LEGEND = (
+    "images/s: median feed rate. own rate: rate without pauses between batches. waiting: fraction "
+    "of the time in which the device waits for batches. cut short: number of searches that reached "
+    "the time limit. "
+    "speed-up of ours: feed rate of the first row divided by that of this row."
+)
+# Script that keeps one core busy with matrix products until the parent process ends.
+BUSY_SCRIPT = """
 import os, sys
 import numpy
 first, second, out = (numpy.ones((512, 512), numpy.float32) for _ in range(3))
@@ -77,60 +83,71 @@ while os.getppid() == int(sys.argv[1]):
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    report.add_options(parser)
-    parser.add_argument("--records", type=home_path, help="a record set of your own")
-    parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
-    parser.add_argument("--load", type=int, default=1, help="cores kept busy meanwhile (1)")
+    report.add_options(parser, SECONDS)
     parser.add_argument(
-        "--probe-s", type=float, help=f"seconds of a probe ({PROBE_S}, less if rows are many)"
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
+    parser.add_argument(
+        "--load", type=int, default=1, help="number of cores to keep busy meanwhile (default: 1)"
+    )
+    parser.add_argument(
+        "--probe-s",
+        type=float,
+        help=f"seconds per tried rate (default: {PROBE_S}, less for many rows)",
     )
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
-    with record_set.prepared(arguments.records, arguments.batch) as (*files, batch):
-        candidates = group(*files, batch, arguments.quick)
+    with record_set.prepared_set(arguments.records, arguments.batch) as (records, rec, batch):
+        candidates = group(records, rec, batch, arguments.quick)
         chosen, _ = report.choose([candidates], arguments.only, arguments.torch)
         row_s = arguments.seconds / max(1, sum(map(len, chosen)))
         probe_s = QUICK_PROBE_S if arguments.quick else PROBE_S
         probe_s = max(QUICK_PROBE_S, min(probe_s, row_s / ROW_PROBES))
-        rounds = min(arguments.rounds, QUICK_ROUNDS if arguments.quick else LEAST_ROUNDS)
+        rounds = min(arguments.rounds, QUICK_ROUNDS if arguments.quick else MIN_ROUNDS)
         result_of = partial(
             FeedResult,
             probe_s=arguments.probe_s or probe_s,
-            precision=QUICK_PRECISION if arguments.quick else PRECISION,
-            turn_most_s=TURNS_SHARE * row_s / rounds,
+            precision=QUICK_PRECISION_FRACTION if arguments.quick else PRECISION_FRACTION,
+            max_turn_s=TURNS_FRACTION * row_s / rounds,
             load=arguments.load,
         )
-        title = f"feed rates beside {arguments.load} busy cores"
         with busy_cores(arguments.load):
             return report.run(
-                title, [candidates], arguments, rates=True, columns=COLUMNS, result_of=result_of
+                f"feed rates of loaders while {arguments.load} cores are kept busy",
+                [candidates],
+                arguments,
+                rates=True,
+                columns=COLUMNS,
+                legend=LEGEND,
+                result_of=result_of,
             )
 
 
 def group(records: Path, image_rec: Path, batch: int, quick: bool = False) -> list[Candidate]:
-    """Return the loaders, ours by random access first; their steps are single batches.
+    """Return the loaders as candidates, our random-access loader first; a step takes one batch.
 
     Parameters
     ----------
     records, image_rec, batch
-        As `record_set.prepared` yields them.
+        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
     quick
-        Only the rows without which the others mean nothing.
+        Leave out slow loaders, and baselines whose number of workers is not that of the cores.
     """
     candidates = [
         replace(candidate, settings=candidate.settings | {"batches": 1}, images=batch)
         for candidate in loader_throughput.group(records, image_rec, batch)
-        if candidate.settings["kind"] not in (NOT_FED + SLOWER if quick else NOT_FED)
+        if candidate.settings["kind"] not in (UNFED_KINDS + SLOW_KINDS if quick else UNFED_KINDS)
     ]
 
     def has_row(candidate: Candidate) -> bool:
         workers = candidate.settings["workers"]
-        # MXNet's iterator does with more threads what it does with one.
-        as_many_as_cores = quick or candidate.settings["kind"] == "iterator"
+        # More threads do not make MXNet's iterator faster: one row is enough.
+        all_cores_only = quick or candidate.settings["kind"] == "iterator"
         return candidate.name.startswith("ours") or (
-            workers == CORES if as_many_as_cores else workers > 0
+            workers == CORES if all_cores_only else workers > 0
         )
 
     return [candidate for candidate in candidates if has_row(candidate)]
@@ -138,20 +155,24 @@ def group(records: Path, image_rec: Path, batch: int, quick: bool = False) -> li
 
 @contextmanager
 def busy_cores(count: int) -> Iterator[None]:
-    """Keep some cores busy with float32 matrix products, each by a process of one thread.
+    """Keep ``count`` cores busy while the body of the ``with`` statement runs.
+
+    For each core, one single-threaded process computes float32 matrix products.
 
     Raises
     ------
     SystemExit
-        If one of them ended early: what was measured beside it means something else then.
+        If one of the processes ended early, which makes the measurement useless.
     """
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-    command = [sys.executable, "-c", BUSY, str(os.getpid())]
+    command = [sys.executable, "-c", BUSY_SCRIPT, str(os.getpid())]
     running = [subprocess.Popen(command, env={**os.environ, **threads}) for _ in range(count)]
     try:
         yield
         if any(process.poll() is not None for process in running):
-            raise SystemExit("a process that kept a core busy has ended")
+            raise SystemExit(
+                "feed_rate: a process that keeps a core busy has ended early; run this again"
+            )
     finally:
         for process in running:
             process.kill()
@@ -160,108 +181,130 @@ def busy_cores(count: int) -> Iterator[None]:
 
 @dataclass
 class FeedResult(Result):
-    """What was measured of a loader so far; `seconds` are those from batch to batch at feed rate.
+    """Measurements of a loader; `seconds` holds the seconds per batch at the feed rate.
 
     Parameters
     ----------
     probe_s
-        Seconds of a probe; it is longer where LEAST batches take longer.
+        Seconds of a probe; a probe lasts longer if MIN_PROBE_BATCHES batches need more time.
     precision
-        Of the interval between batches, as a share of it.
-    turn_most_s
-        Seconds after which a turn does without this precision.
+        Relative precision of the batch interval at which a search may end.
+    max_turn_s
+        Seconds after which a search ends with the best batch interval found so far.
     load
-        Cores that were kept busy, for the row.
+        Number of cores that are kept busy.
+    own
+        Seconds per batch at the own rate, one value per round.
+    best
+        Probe (a trial at a fixed rate) at the feed rate, one per round.
+    cut_short
+        Number of searches that ended at the time limit `max_turn_s`.
+    batch_s
+        Seconds per batch in the last own-rate measurement.
+    turn_s
+        Seconds of the last turn: one search for the feed rate.
     """
 
     probe_s: float = PROBE_S
-    precision: float = PRECISION
-    turn_most_s: float = math.inf
+    precision: float = PRECISION_FRACTION
+    max_turn_s: float = math.inf
     load: int = 0
     own: list[float] = field(default_factory=list)
     best: list[Probe] = field(default_factory=list)
     probes: int = 0
-    cut_short: int = 0  # turns
-    batch_s: float = 0.0  # as fast as they come
+    cut_short: int = 0
+    batch_s: float = 0.0
     turn_s: float = 0.0
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must remain for a later turn: those of the last one."""
+        """Return the expected seconds of the next turn, which are those of the last turn."""
         return self.turn_s
 
     def first_turn(self) -> None:
-        """Measure own rate and feed rate for the first time."""
-        self.batch_s = self._take(GROUP).batch_s
-        self._both()
+        """Measure the own rate and the feed rate for the first time."""
+        self.batch_s = self._take(GROUP_BATCHES).batch_s
+        self._measure()
 
     def later_turn(self) -> None:
-        """Measure both again."""
-        self._both()
+        """Measure the own rate and the feed rate again."""
+        self._measure()
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the row of the JSON."""
+        """Return the measurements as a row of the JSON file, with a ratio to ``ours`` if given."""
         batch = self.candidate.images
         own = [batch / seconds for seconds in self.own]
-        shares = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
+        ratios = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
         row = super().row(ours) | {"load": self.load, "probes": self.probes}
         row["cut_short"] = self.cut_short
         row["own_images_per_second"], row["own_spread"] = quartiles(own)
-        row["of_own"], row["of_own_spread"] = quartiles(shares)
-        row["waiting"] = statistics.median(found.share for found in self.best)
-        row["noise"] = row["of_own"] > NOISE
+        row["of_own"], row["of_own_spread"] = quartiles(ratios)
+        row["waiting"] = statistics.median(found.waiting_fraction for found in self.best)
+        row["noise"] = row["of_own"] > MAX_FEED_RATIO
         if row["noise"]:
-            row["note"] = f"noise: fed {row['of_own'] - 1:.0%} more than it gives"
+            row["note"] = f"noise: the feed rate is {row['of_own'] - 1:.0%} above the own rate"
         return row
 
-    def _both(self) -> None:
-        """Find the feed rate, and the own rate next to the probe that found it."""
+    def _measure(self) -> None:
+        """Search for the feed rate, and measure the own rate before and after each probe.
+
+        The recorded own rate is the mean of the two around the probe that found the feed rate.
+        """
         start = time.monotonic()
-        own, tried = [self._own()], list[Probe]()
-        of_own = 1 - SHARE  # the best that there could be, in batches' time
+        own, probes = [self._measure_own()], list[Probe]()
+        ratio = 1 - MAX_WAITING_FRACTION  # shortest interval that can pass / own seconds per batch
         if self.best:
             pairs = zip(self.best, self.own, strict=True)
-            of_own = statistics.median(best.interval / own_s for best, own_s in pairs)
+            ratio = statistics.median(best.interval / own_s for best, own_s in pairs)
 
         def probe(interval: float) -> Probe:
-            tried.append(self._probe(interval))
-            own.append(self._own())
-            return tried[-1]
+            probes.append(self._probe(interval))
+            own.append(self._measure_own())
+            return probes[-1]
 
-        def late() -> bool:
-            return time.monotonic() > start + self.turn_most_s
+        def out_of_time() -> bool:
+            return time.monotonic() > start + self.max_turn_s
 
-        guess = of_own * own[0]
-        best = search(probe, guess, self.precision, late)
-        self.cut_short += late()
+        guess = ratio * own[0]
+        best = search(probe, guess, self.precision, out_of_time)
+        self.cut_short += out_of_time()
         if best is None:
-            slowest = self.candidate.images / (SPAN * guess)
-            raise WorkerError(f"waits {SHARE:.0%} of the time even at {slowest:,.1f} images/s")
-        place = tried.index(best)
+            slowest = self.candidate.images / (MAX_INTERVAL_FACTOR * guess)
+            raise WorkerError(
+                f"the device waits for batches in {MAX_WAITING_FRACTION:.0%} of the time or more, "
+                f"even at {slowest:,.1f} images/s"
+            )
+        place = probes.index(best)
         self.best.append(best)
         self.own.append((own[place] + own[place + 1]) / 2)
         self.seconds.append(best.batch_s)
         self.rounds += 1
         self.turn_s = time.monotonic() - start
 
-    def _own(self) -> float:
-        """Return the seconds per batch where batches are taken as fast as they come."""
-        groups = OWN_SHARE * self.probe_s / (GROUP * self.batch_s)
-        self.batch_s = self._take(GROUP * max(1, round(groups))).batch_s
+    def _measure_own(self) -> float:
+        """Measure the loader's own rate; return the seconds per batch without pauses in between."""
+        groups = OWN_RATE_FRACTION * self.probe_s / (GROUP_BATCHES * self.batch_s)
+        self.batch_s = self._take(GROUP_BATCHES * max(1, round(groups))).batch_s
         return self.batch_s
 
     def _probe(self, interval: float) -> Probe:
         self.probes += 1
         rate = self.candidate.images / interval
         self.progress(f"{self.candidate.name}: probe {self.probes}, {rate:,.0f} images/s")
-        batches = max(LEAST, math.ceil(self.probe_s / max(interval, self.batch_s)))
-        return self._take(batches, math.ceil(SETTLE * batches), interval)
+        count = math.ceil(self.probe_s / max(interval, self.batch_s))
+        batches = max(MIN_PROBE_BATCHES, count)
+        return self._take(batches, math.ceil(SETTLE_FRACTION * batches), interval)
 
     def _take(self, batches: int, untimed: int = 0, interval: float = 0.0) -> Probe:
-        """Let the device take batches; it stops where it has waited too long already."""
+        """Take ``batches`` batches with a pause of ``interval`` seconds after each; time them.
+
+        The first ``untimed`` batches are extra and not timed.  With a pause, stop as soon as the
+        device has waited too long.
+        """
         request = {"steps": batches, "untimed": untimed, "interval": interval}
         if interval:
-            request["most_s"] = SHARE / (1 - SHARE) * batches * interval
+            max_ratio = MAX_WAITING_FRACTION / (1 - MAX_WAITING_FRACTION)
+            request["most_s"] = max_ratio * batches * interval
         answer = self.process.ask(**request)
         self.peak_mib, self.extra_mib = answer["peak_mib"], answer["extra_mib"]
         seconds = answer["seconds"]

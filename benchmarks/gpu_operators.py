@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators for GPUs, held against NumPy and timed:  python benchmarks/gpu_operators.py
+"""Check and time the GPU operators:  python benchmarks/gpu_operators.py
 
-Needs an NVIDIA GPU, CuPy and nvcc; neither MXNet nor what of the project needs it.  First every
-operator is compared with its definition in float64.  Then forward, backward and the step on the
-class centres are timed beside the same in plain CuPy, which keeps the matrix of logits, and beside
-the matrix products alone; PReLU and batch normalisation beside a copy.  Candidates take turns, the
-medians of ``--repeat`` rounds are printed with the fastest and the slowest.
+The benchmark needs an NVIDIA GPU, CuPy and nvcc, but not MXNet.  First it compares every operator
+with its definition in NumPy, computed in float64.  Then it times forward, backward and the update
+of the class centres of a margin softmax, and for comparison a plain CuPy version, which stores the
+matrix of logits, and the matrix products alone.  It compares PReLU and batch normalisation with the
+copy of an array.  Each candidate runs once per round; the table shows the median, minimum and
+maximum over ``--repeat`` rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# An environment with CuPy may have neither MXNet, which ``ops`` imports, nor the checkout.
+# Import the modules of ops/native/gpu by their folder: an environment with CuPy may lack MXNet,
+# which the package ``ops`` imports, and this project need not be installed in the environment.
 SOURCES = Path(__file__).resolve().parents[1] / "ops" / "native" / "gpu"
 sys.path[:0] = [str(SOURCES), str(SOURCES.parents[2])]
 
@@ -35,21 +37,44 @@ LAYERS = [(128, 64, 112 * 112), (128, 128, 28 * 28), (128, 512, 7 * 7)]
 SCALE, EPSILON, MOMENTUM = agreement.SCALE, agreement.EPSILON, agreement.MOMENTUM
 
 
-class Absent(RuntimeError):
-    """Something that the benchmark needs is not there."""
+class RequirementError(RuntimeError):
+    """This machine lacks something that the benchmark needs, such as a GPU or CuPy."""
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--check", type=_sizes, default=agreement.HEADS, help="BxExC,... that are held to float64"
+        "--check",
+        type=_sizes,
+        default=agreement.HEADS,
+        help="sizes BxExC,... (batch, embedding, classes) of the heads to compare with float64",
     )
-    parser.add_argument("--heads", type=_sizes, default=HEADS, help="BxExC,... to time")
-    parser.add_argument("--layers", type=_sizes, default=LAYERS, help="NxCxP,... to time")
-    parser.add_argument("--repeat", type=int, default=15, help="rounds (15)")
-    parser.add_argument("--library", type=home_path, help="a compiled library; else nvcc makes one")
-    parser.add_argument("--json", type=home_path, help="write the rows here")
+    parser.add_argument(
+        "--heads",
+        type=_sizes,
+        default=HEADS,
+        help="sizes BxExC,... (batch, embedding, classes) of the heads to time",
+    )
+    parser.add_argument(
+        "--layers",
+        type=_sizes,
+        default=LAYERS,
+        help="sizes NxCxP,... (batch, channels, pixels) of the layers to time",
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=15, help="number of timed rounds (default: 15)"
+    )
+    parser.add_argument(
+        "--library",
+        type=home_path,
+        help="library of compiled operators (default: compile one with nvcc)",
+    )
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
     arguments = parser.parse_args()
     try:
         cupy = _cupy()
@@ -59,24 +84,24 @@ def main() -> int:
             with stream:
                 ours = harness.Harness(library, cupy.empty, lambda a: a.data.ptr, stream.ptr)
                 if fault := ours.fault():
-                    raise Absent(f"this GPU cannot be used: {fault}")
+                    raise RequirementError(f"this GPU cannot run the operators: {fault}")
                 return run(cupy, ours, stream, arguments)
-    except (Absent, nvcc.ToolkitError) as error:
+    except (RequirementError, nvcc.ToolkitError) as error:
         print(f"gpu_operators: {error}", file=sys.stderr)
         return 2
 
 
 def run(cupy: Any, ours: harness.Harness, stream: Any, arguments: argparse.Namespace) -> int:
-    """Check, time, print; return the exit code."""
+    """Check and time the operators and print the results; return 1 if a result is wrong, else 0."""
     device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     print(device)
     wrong = 0
     arrays = agreement.Arrays(cupy.asarray, cupy.asnumpy)
     for result in agreement.compare(ours, arrays, arguments.check):
         wrong += not result.right()
-        said = "right" if result.right() else "WRONG"
-        print(f"{said}  {result.dtype}  {result.name:42} off by {result.error:.1e}")
-    rows = []
+        verdict = "right" if result.right() else "WRONG"
+        print(f"{verdict}  {result.dtype}  {result.name:42} error {result.error:.1e}")
+    rows: list[dict[str, Any]] = []
     for sizes, candidates in ((arguments.heads, heads), (arguments.layers, layers)):
         for size in sizes:
             named = candidates(cupy, ours, *size)
@@ -85,21 +110,27 @@ def run(cupy: Any, ours: harness.Harness, stream: Any, arguments: argparse.Names
         machine = {"device": device, "python": sys.version.split()[0]}
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     if wrong:
-        print(f"gpu_operators: {wrong} results are wrong", file=sys.stderr)
+        print(
+            f"gpu_operators: {wrong} results differ from NumPy's; see the lines with WRONG",
+            file=sys.stderr,
+        )
     return 1 if wrong else 0
 
 
 def compile_library(folder: Path) -> Path:
-    """Return the library that nvcc makes of the sources in a folder."""
+    """Compile the operators with nvcc into a folder; return the path of the library."""
     toolkit = nvcc.find()
-    print(f"compiling with {toolkit.nvcc} of CUDA {'.'.join(map(str, toolkit.release))}")
+    print(f"compiling with {toolkit.nvcc}, CUDA {'.'.join(map(str, toolkit.release))}")
     objects = nvcc.compile_objects(toolkit, [*nvcc.SOURCES, SOURCES / "harness.cc"], folder, 4)
     nvcc.link(toolkit, objects, folder / "operators.so")
     return folder / "operators.so"
 
 
-def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str, Callable]:
-    """Return what is timed for a softmax of this size."""
+def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str, Callable[[], Any]]:
+    """Return the functions to time for a margin softmax, by name of the candidate.
+
+    B is the batch size, E the embedding size and C the number of classes.
+    """
     inputs = [cupy.asarray(a) for a in agreement.head_case(B, E, C)]
     x, w, label, psi, slope = inputs
     gradient = cupy.asarray(np.full(B, 1 / B, np.float32))
@@ -140,8 +171,13 @@ def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str,
     }
 
 
-def layers(cupy: Any, ours: harness.Harness, N: int, C: int, P: int) -> dict[str, Callable]:
-    """Return what is timed for activations of this size."""
+def layers(
+    cupy: Any, ours: harness.Harness, N: int, C: int, P: int
+) -> dict[str, Callable[[], Any]]:
+    """Return the functions to time for PReLU and batch normalisation, by name of the candidate.
+
+    N is the batch size, C the number of channels and P the number of pixels per channel.
+    """
     generator = np.random.default_rng(0)
     x, dy = (cupy.asarray(generator.standard_normal((N, C, P), np.float32)) for _ in range(2))
     ones, slope = (cupy.asarray(np.full(C, v, np.float32)) for v in (1, 0.25))
@@ -161,13 +197,13 @@ def layers(cupy: Any, ours: harness.Harness, N: int, C: int, P: int) -> dict[str
 
 
 def measure(
-    cupy: Any, named: dict[str, Callable], size: str, stream: Any, repeat: int
-) -> list[dict]:
-    """Time the candidates in turns; print and return their rows."""
+    cupy: Any, named: dict[str, Callable[[], Any]], size: str, stream: Any, repeat: int
+) -> list[dict[str, Any]]:
+    """Time each candidate once per round, for ``repeat`` rounds; print and return their rows."""
     pool = cupy.get_default_memory_pool()
     times: dict[str, list[float]] = {name: [] for name in named}
     peaks = {}
-    for name, compute in named.items():  # to warm up, and for the memory
+    for name, compute in named.items():  # warm up each candidate and measure its memory
         stream.synchronize()
         pool.free_all_blocks()
         before = pool.used_bytes()
@@ -184,21 +220,20 @@ def measure(
             times[name].append(cupy.cuda.get_elapsed_time(start, end))
     rows = []
     for name, found in times.items():
-        row = {"name": f"{name} {size}", "milliseconds": statistics.median(found)}
-        row |= {"spread": [min(found), max(found)], "peak_mib": peaks[name]}
-        rows.append(row)
-        low, high = row["spread"]
-        print(
-            f"{row['name']:52} {row['milliseconds']:9.3f} ms ({low:.3f} to {high:.3f}) "
-            f"{row['peak_mib']:8.0f} MiB"
-        )
+        median, low, high = statistics.median(found), min(found), max(found)
+        row_name = f"{name} {size}"
+        row = {"name": row_name, "milliseconds": median, "spread": [low, high]}
+        rows.append({**row, "peak_mib": peaks[name]})
+        print(f"{row_name:52} {median:9.3f} ms ({low:.3f} to {high:.3f}) {peaks[name]:8.0f} MiB")
     return rows
 
 
 def _sizes(text: str) -> list[tuple[int, ...]]:
     sizes = [tuple(int(side) for side in size.split("x")) for size in text.split(",")]
     if any(len(size) != 3 or min(size) < 1 for size in sizes):
-        raise argparse.ArgumentTypeError("sizes have three sides of 1 or more, as 128x512x10572")
+        raise argparse.ArgumentTypeError(
+            f"a size is three numbers of 1 or more, got {text}; write for example 128x512x10572"
+        )
     return sizes
 
 
@@ -207,13 +242,15 @@ def _cupy() -> Any:
         import cupy
 
         if not cupy.cuda.runtime.getDeviceCount():
-            raise Absent("an NVIDIA GPU is needed, found none")
-    except Absent:
+            raise RequirementError(
+                "the benchmark needs an NVIDIA GPU, got none; run it on a machine with one"
+            )
+    except RequirementError:
         raise
-    except Exception as error:  # of the driver too, whose classes CuPy alone has
-        raise Absent(
-            f"an NVIDIA GPU with its driver and CuPy are needed, got: {error}; with a GPU install "
-            "cupy-cuda11x, 12x or 13x"
+    except Exception as error:  # errors of the driver too: CuPy defines their classes
+        raise RequirementError(
+            f"the benchmark needs an NVIDIA GPU, its driver and CuPy, got the error: {error}; "
+            "on a machine with a GPU install cupy-cuda11x, cupy-cuda12x or cupy-cuda13x"
         ) from None
     return cupy
 

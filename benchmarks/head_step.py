@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long an ArcFace head takes alone:  python benchmarks/head_step.py [--torch PYTHON]
+"""Time an ArcFace head alone:  python benchmarks/head_step.py [--torch PYTHON]
 
-Forward, backward and the update of the class centres by SGD with momentum and weight decay, on the
-same random embeddings and centres for every candidate; the first losses must be equal.  Most of an
-update is memory traffic and it is the same for all but our fused one, so the time without it is
-shown too.  `limit four GEMMs` is the matrix products alone, as OpenBLAS does them in NumPy.
+A step is forward, backward and the update of the class centres by SGD with momentum and weight
+decay.  All candidates get the same random embeddings and centres, and their first losses must be
+equal.  Memory traffic dominates the update, which costs the same for all candidates except our
+fused update.  So the table also shows the time without the update.  The row ``gluonfr``
+runs as GluonFR's training script does, with NormDense hybridized but not ArcLoss; the row ``gluonfr
+hybridized`` hybridizes both blocks.  The row ``limit four GEMMs`` computes only the matrix
+products, with NumPy's OpenBLAS.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from benchmarks.harness import report
 from benchmarks.harness.process import Candidate
@@ -19,13 +23,31 @@ MXNET, TORCH, NUMPY = (f"benchmarks.steps.{name}_steps" for name in ("mxnet", "t
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--classes", type=int, default=85_742, help="C (85742, MS1M-ArcFace)")
-    parser.add_argument("--many-classes", type=int, default=1_000_000, help="of the last group")
-    parser.add_argument("--embedding-sizes", type=int, nargs="+", default=[128, 512], help="d")
-    parser.add_argument("--batch", type=int, default=128, help="B (128)")
+    parser.add_argument(
+        "--classes",
+        type=int,
+        default=85_742,
+        help="number of classes (default: 85742, as in MS1M-ArcFace)",
+    )
+    parser.add_argument(
+        "--many-classes",
+        type=int,
+        default=1_000_000,
+        help="number of classes of the last row, our fused update (default: 1000000)",
+    )
+    parser.add_argument(
+        "--embedding-sizes",
+        type=int,
+        nargs="+",
+        default=[128, 512],
+        help="embedding sizes to measure (default: 128 512)",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=128, help="embeddings per batch (default: 128)"
+    )
     arguments = parser.parse_args()
     groups = [
         group(arguments.classes, size, arguments.batch, everything=not arguments.quick)
@@ -37,8 +59,14 @@ def main() -> int:
 
 
 def group(num_classes: int, size: int, batch: int, everything: bool) -> list[Candidate]:
-    """Return the candidates at one length of embedding; everything: also GluonFR's second form."""
-    settings = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
+    """Return the heads to compare at one embedding size, as candidates.
+
+    Parameters
+    ----------
+    everything
+        Include the candidate "gluonfr hybridized".
+    """
+    settings: dict[str, Any] = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
     label = f"C={num_classes} d={size} B={batch}"
 
     def mxnet(kind: str, needs: str = "") -> Candidate:
@@ -61,11 +89,16 @@ def group(num_classes: int, size: int, batch: int, everything: bool) -> list[Can
 
 
 def fused_update(num_classes: int, size: int, batch: int) -> Candidate:
-    """Return ours with the update in the head, which keeps no gradient of the class centres."""
+    """Return the candidate of our head that updates the class centres without stored gradients."""
     settings = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
-    settings |= {"what": "head", "kind": "ours fused update"}
     name = f"ours fused update C={num_classes} d={size} B={batch}"
-    return Candidate(name, MXNET, settings, images=batch, same_value=True)
+    return Candidate(
+        name,
+        MXNET,
+        {"what": "head", "kind": "ours fused update", **settings},
+        images=batch,
+        same_value=True,
+    )
 
 
 if __name__ == "__main__":

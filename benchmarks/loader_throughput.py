@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many images per second a loader gives:  python benchmarks/loader_throughput.py
+"""Measure the images per second of loaders:  python benchmarks/loader_throughput.py
 
-Everyone reads the same record set (made in data/loader_bench if there is none, or ``--records``)
-and gives the same: normalised, mirrored float32 NCHW in an array of its framework that can be read.
-Limits: libjpeg-turbo alone, DALI's decoder alone, our decoder alone, our conversion alone.
-``--cold`` times ours on a file that is not in memory: each turn drops it, starts the loader and
-goes through an epoch.
+All loaders read the same record set: ``--records``, or a synthetic set in data/loader_bench that
+the first run generates.  All loaders yield the same kind of batch: randomly mirrored, normalised
+float32 NCHW images, in an array of the loader's framework that is ready to read.  The upper bounds
+are libjpeg-turbo alone, DALI's reader and decoder alone, our decoder alone, and our conversion
+alone.  ``--cold`` times our loaders on a file that is not in the page cache: each turn drops the
+file from the cache, starts the loader and reads an epoch.
 """
 
 from __future__ import annotations
@@ -27,34 +28,39 @@ MXNET, TORCH = "benchmarks.steps.loader_steps", "benchmarks.steps.torch_loader_s
 RAW, DALI, CONVERT = "limit raw-decode", "limit dali-decode", "limit convert"
 NATIVE = "limit native-decode"
 STEP_IMAGES = 512
-# Of a turn from disk, at most: an epoch of a set that is not larger.  Nothing is read twice in it,
-# and the start of the loader is part of it: that of a run is a smaller one.
-COLD_IMAGES = 80_000
-COLD_SECONDS = 200.0  # of a whole run from disk, if not given; the set is made before
+# Largest number of images that a loader reads per turn with --cold.  A turn reads no image twice.
+# The time of a turn includes the start of the loader, which is a smaller part of a real run.
+MAX_COLD_IMAGES = 80_000
+COLD_SECONDS = 200.0  # default time limit with --cold, besides the time to write the record set
 COLD_COLUMNS = (*report.RATE_COLUMNS, ("from disk MiB", "disk_mib", "{:,.1f}"))
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--records", type=home_path, help="a record set of your own")
-    parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
-    parser.add_argument("--cold", action="store_true", help="ours alone, from the disk")
+    parser.add_argument(
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
+    parser.add_argument(
+        "--cold", action="store_true", help="time only our loaders, while they read from disk"
+    )
     arguments = parser.parse_args()
     repeated = arguments.cold and not arguments.quick
-    with record_set.prepared(arguments.records, arguments.batch, repeated) as (*files, batch):
+    with record_set.prepared_set(arguments.records, arguments.batch, repeated) as prepared:
+        records, image_rec, batch = prepared
         if arguments.cold:
             arguments.seconds = arguments.seconds or (0 if arguments.quick else COLD_SECONDS)
             return report.run(
-                "loaders, from the disk",
-                [cold_group(*files, batch)],
+                "loaders that read from the disk",
+                [cold_group(records, image_rec, batch)],
                 arguments,
                 rates=True,
                 columns=COLD_COLUMNS,
                 result_of=ColdResult,
             )
-        rows = group(*files, batch)
+        rows = group(records, image_rec, batch)
         if arguments.quick:
             rows = [row for row in rows if row.settings.get("workers", 0) in (0, CORES)]
         limits = (RAW, DALI, NATIVE, CONVERT)
@@ -62,25 +68,24 @@ def main() -> int:
 
 
 def group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
-    """Return all loaders, ours first.
+    """Return the candidates: all loaders, ours first.
 
     Parameters
     ----------
     records, image_rec, batch
-        As `record_set.prepared` yields them.
+        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
     """
     batches = max(1, round(STEP_IMAGES / batch))
-
-    shared = {"image_rec": str(image_rec), "batch": batch, "batches": batches}
+    shared: dict[str, Any] = {"image_rec": str(image_rec), "batch": batch, "batches": batches}
     images = batch * batches
 
     def row(name: str, kind: str, workers: int = 0, needs: str = "") -> Candidate:
-        settings = {"kind": kind, "records": str(records), "scratch": str(image_rec.parent)}
-        settings |= {"workers": workers, **shared}
+        settings: dict[str, Any] = {"kind": kind, "workers": workers, **shared}
+        settings |= {"records": str(records), "scratch": str(image_rec.parent)}
         return Candidate(name, MXNET, settings, needs, images=images, steady=True)
 
     def torch(name: str, kind: str, workers: int) -> Candidate:
-        settings = {"kind": kind, "workers": workers, **shared}
+        settings: dict[str, Any] = {"kind": kind, "workers": workers, **shared}
         return Candidate(name, TORCH, settings, "torch", images=images, steady=True)
 
     threads = [*(n for n in (1, 2, 4, 8, 16, 32) if n < CORES), CORES]
@@ -100,16 +105,18 @@ def group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
 
 
 def cold_group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
-    """Return ours from disk; a step is an epoch, or COLD_IMAGES of it.
+    """Return our loaders as candidates for --cold; a step reads an epoch of limited size.
+
+    An epoch ends after MAX_COLD_IMAGES images, if the set has more.
 
     Parameters
     ----------
     records, image_rec, batch
-        As `record_set.prepared` yields them.
+        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
     """
     with open(image_rec.with_suffix(".idx")) as lines:
-        batches = min(COLD_IMAGES, sum(1 for _ in lines)) // batch
-    settings = {"records": str(records), "image_rec": str(image_rec)}
+        batches = min(MAX_COLD_IMAGES, sum(1 for _ in lines)) // batch
+    settings: dict[str, Any] = {"records": str(records), "image_rec": str(image_rec)}
     settings |= {"scratch": str(image_rec.parent), "batch": batch, "batches": batches}
     return [
         Candidate(
@@ -125,31 +132,31 @@ def cold_group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
 
 @dataclass
 class ColdResult(Result):
-    """Figures of a loader that reads from disk: turns are a step, none is untimed."""
+    """Measurements of a loader that reads from disk; a turn is one timed epoch."""
 
     disk_mib: list[float] = field(default_factory=list)
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must remain for a later turn."""
-        return self.expected
+        """Return the seconds that a later turn needs: the median of the epochs so far."""
+        return self.step_s
 
     def first_turn(self) -> None:
-        """Go through an epoch."""
+        """Time the reading of the first epoch."""
         self.turn(1, 0)
 
     def later_turn(self) -> None:
-        """Go through an epoch."""
+        """Time the reading of another epoch."""
         self.turn(1, 0)
 
     def turn(self, steps: int, untimed: int = 0) -> dict[str, Any]:
-        """Take down how much came from the disk, too."""
+        """Run a turn of timed epochs and record how many MiB the kernel read from disk."""
         answer = super().turn(steps, untimed)
         self.disk_mib.append(answer["disk_mib"])
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the row of the JSON."""
+        """Return the measurements as a row of the JSON file, with the median MiB read from disk."""
         return super().row(ours) | {"cold": True, "disk_mib": statistics.median(self.disk_mib)}
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step of each loss costs beside ArcFace:  python benchmarks/loss_cost.py
+"""Compare the step time of each loss with that of ArcFace:  python benchmarks/loss_cost.py
 
-Forward, backward and update of each head of heads/ alone, at its defaults, on the same random
-embeddings, four images of each person in the batch.  ArcFace is timed with each group, and the
-column of ratios is to that one.
+A step is forward, backward and update of a head of heads/ without a network, with its default
+settings.  All heads get the same random embeddings; a batch has four embeddings of each of its
+classes.  Each group of losses includes ArcFace, the reference of the column ``x ours``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,27 @@ from benchmarks.harness import report
 from benchmarks.harness.process import Candidate
 
 MXNET = "benchmarks.steps.mxnet_steps"
-TOGETHER = 6  # candidates of a group beside ArcFace: all of a group are in memory at once
+GROUP_LOSSES = 6  # losses per group besides ArcFace; all losses of a group are in memory at once
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     from heads import HEADS
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--classes", type=int, default=10_000, help="C (10000)")
-    parser.add_argument("--embedding-size", type=int, default=128, help="d (128)")
-    parser.add_argument("--batch", type=int, default=128, help="B (128), a multiple of 4")
+    parser.add_argument(
+        "--classes", type=int, default=10_000, help="number of classes (default: 10000)"
+    )
+    parser.add_argument(
+        "--embedding-size", type=int, default=128, help="embedding size (default: 128)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=128,
+        help="embeddings per batch, a multiple of 4 (default: 128)",
+    )
     arguments = parser.parse_args()
     size = {
         "num_classes": arguments.classes,
@@ -34,7 +43,7 @@ def main() -> int:
         "batch": arguments.batch,
     }
     names = [name for name in HEADS if name != "arcface"]
-    parts = [names[i : i + TOGETHER] for i in range(0, len(names), TOGETHER)]
+    parts = [names[i : i + GROUP_LOSSES] for i in range(0, len(names), GROUP_LOSSES)]
     groups = [
         [candidate(name, size, f" {chr(ord('a') + place)}") for name in ["arcface", *part]]
         for place, part in enumerate(parts)
@@ -42,12 +51,12 @@ def main() -> int:
     return report.run("losses: forward, backward, update", groups, arguments)
 
 
-def candidate(name: str, size: dict[str, int], part: str) -> Candidate:
-    """Return the row of one loss; ``part`` tells ArcFace's rows apart."""
+def candidate(name: str, size: dict[str, int], group: str) -> Candidate:
+    """Return the candidate of one loss; ``group`` makes the names of ArcFace's rows unique."""
     label = f"C={size['num_classes']} d={size['embedding_size']} B={size['batch']}"
     settings = {"what": "loss", "name": name, "options": {}, **size}
-    shown = f"ours {name}{part if name == 'arcface' else ''} {label}"
-    return Candidate(shown, MXNET, settings, images=size["batch"])
+    row_name = f"ours {name}{group if name == 'arcface' else ''} {label}"
+    return Candidate(row_name, MXNET, settings, images=size["batch"])
 
 
 if __name__ == "__main__":

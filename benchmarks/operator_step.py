@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long single operators take:  python benchmarks/operator_step.py [--torch PYTHON]
+"""Time single operators:  python benchmarks/operator_step.py [--torch PYTHON]
 
-Forward and backward of PReLU with a slope per channel, and of batch normalisation followed by it,
-on a feature map of MobileFaceNet's first layers: ours (``face_prelu``, ``face_batch_norm``),
-Gluon's own blocks, PyTorch's.  All get the same numbers; the gradients of the slopes must be equal.
+A step is forward and backward of PReLU with a slope per channel, or of batch normalisation followed
+by PReLU, on a feature map of MobileFaceNet's first layers.  The candidates are our operators
+(``face_prelu``, ``face_batch_norm``), Gluon's blocks and PyTorch's modules.  All candidates
+get the same inputs, and must compute equal gradients of the slopes.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ OPERATORS = ("prelu", "batch_norm_prelu")
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
     parser.add_argument(
-        "--shape", type=int, nargs=4, default=[64, 64, 56, 56], help="B C H W (64 64 56 56)"
+        "--shape",
+        type=int,
+        nargs=4,
+        default=[64, 64, 56, 56],
+        metavar=("B", "C", "H", "W"),
+        help="batch, channels, height, width of the feature map (default: 64 64 56 56)",
     )
     arguments = parser.parse_args()
     groups = [group(operator, arguments.shape) for operator in OPERATORS]
@@ -32,7 +38,7 @@ def main() -> int:
 
 
 def group(operator: str, shape: list[int]) -> list[Candidate]:
-    """Return the candidates of one operator."""
+    """Return the implementations of one operator to compare: ours, Gluon's and PyTorch's."""
     settings = {"what": "operator", "operator": operator, "shape": shape}
     candidates = [
         Candidate(f"{kind} {operator}", MXNET, {"kind": kind, **settings}, same_value=True)

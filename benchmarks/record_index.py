@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a full-size record set costs a rank:  python benchmarks/record_index.py
+"""Measure the time and memory to open a large record set:  python benchmarks/record_index.py
 
-Makes a set of the size of MS1M-ArcFace (5,822,653 images of 85,742 people, with header and identity
-records; the images are 16 bytes of nothing, so that the .rec is small) and one of 40 million in a
-scratch folder (3 GB) and opens each as run_train.py does: for the first time, when the index is
-parsed and kept, and again.  Then makes the orders of two epochs and visits every image, as the
-loader does, and writes the window reader's index.  Each opening is a rank: all must find the same
-order.  ``--open`` also opens a set of your own.
+The benchmark writes two sets into a temporary folder (3 GB): one with the size of MS1M-ArcFace
+(5,822,653 images of 85,742 people, with header and identity records) and one with 40 million
+images.  An image holds 16 zero bytes, to keep the .rec small.  Processes open each set as
+run_train.py does: the first process parses the index and caches it; the later processes map the
+cached index.  Each process works like a rank: it computes the sample orders of two epochs and looks
+up every image, as the loader does.  All processes must compute the same order.  A last process
+writes the window reader's index.  ``--open`` also measures an existing set.
 
-Memory is what a process has grown by since its imports.  As in a run, freed memory stays with the
-process (launch/ranks/malloc.py).  "resident" is what it holds in its second epoch: "private" is
-its own, "shared" are pages of mapped files, which the ranks of a host have once.  "peak" is the
-most that it held at once, both together.
+The stated memory is the growth of a process since its imports.  As in a run, malloc does not return
+freed memory to the system (launch/ranks/malloc.py).  "resident" is the resident memory in the
+second epoch.  Its part "private" belongs to the process; its part "shared" consists of pages of
+mapped files, which all ranks of a host share.  "peak" is the largest resident memory.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,28 +34,50 @@ from launch.config.paths import home_path
 from pipeline.records import RecordSet
 from pipeline.records.index_cache import write_image_index
 
-PEOPLE, IMAGES = 85_742, [5_822_653, 40_000_000]
-BODY_BYTES = 16
+NUM_PEOPLE, NUM_IMAGES = 85_742, [5_822_653, 40_000_000]
+IMAGE_BYTES = 16
 MAGIC = 0xCED7230A
-MEMORY = ("resident_mib", "private_mib", "shared_mib", "peak_mib")
+MEMORY_KEYS = ("resident_mib", "private_mib", "shared_mib", "peak_mib")
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, nargs="+", default=IMAGES)
-    parser.add_argument("--people", type=int, default=PEOPLE)
-    parser.add_argument("--repeat", type=int, default=3, help="openings after the first one (3)")
-    parser.add_argument("--open", type=home_path, help="a record set of your own, opened as well")
-    parser.add_argument("--json", type=home_path, help="write the rows here")
+    parser.add_argument(
+        "--images",
+        type=int,
+        nargs="+",
+        default=NUM_IMAGES,
+        help="images of each synthetic set (default: 5822653 40000000)",
+    )
+    parser.add_argument(
+        "--people",
+        type=int,
+        default=NUM_PEOPLE,
+        help="identities of each synthetic set (default: 85742)",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=3,
+        help="number of times to open the cached index (default: 3)",
+    )
+    parser.add_argument(
+        "--open", type=home_path, help="folder of an existing record set to measure as well"
+    )
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
     arguments = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for images in arguments.images:
         with tempfile.TemporaryDirectory() as scratch:
-            made = Path(scratch) / "set"
-            made.mkdir()
-            write_hollow_set(made, images, arguments.people)
-            rows += measure("synthetic", made, Path(scratch) / "kept", arguments.repeat)
+            folder = Path(scratch) / "set"
+            folder.mkdir()
+            write_empty_set(folder, images, arguments.people)
+            rows += measure("synthetic", folder, Path(scratch) / "index", arguments.repeat)
     if arguments.open:
         with tempfile.TemporaryDirectory() as scratch:
             name = str(arguments.open)
@@ -64,22 +88,32 @@ def main() -> int:
     return 0
 
 
-def measure(name: str, path: Path, kept: Path, repeat: int) -> list[dict]:
-    """Return the rows of one set, and print them.
+def measure(name: str, path: Path, scratch: Path, repeat: int) -> list[dict[str, Any]]:
+    """Measure the opening of one record set; print and return its result rows.
+
+    Parameters
+    ----------
+    scratch
+        Folder for the cached index.
+    repeat
+        Number of openings of the cached index, for each of the orders random and blocks.
 
     Raises
     ------
     SystemExit
-        If the openings found different orders.
+        If the processes computed different sample orders.
     """
-    first = _open(path, kept, "random")
+    first = _open(path, scratch, "random")
     again = {
-        what: [_open(path, kept, what) for _ in range(repeat)] for what in ("random", "blocks")
+        what: [_open(path, scratch, what) for _ in range(repeat)] for what in ("random", "blocks")
     }
-    index = _open(path, kept, "index")
+    index = _open(path, scratch, "index")
     for what, found in {**again, "random": [first, *again["random"]]}.items():
         if len({one["digest"] for one in found}) > 1:
-            raise SystemExit(f"{path}: the ranks found different orders of {what}")
+            raise SystemExit(
+                f"{path}: the processes computed different sample orders ({what}); the set may "
+                "have changed, so run the benchmark again"
+            )
     rows = [
         _row(f"ours {name}, opening, first time", [first], "open"),
         _row(f"ours {name}, opening, again", again["random"] + again["blocks"], "open"),
@@ -91,14 +125,14 @@ def measure(name: str, path: Path, kept: Path, repeat: int) -> list[dict]:
         print(
             f"{row['name']:46} {row['images']:10,} images  {row['milliseconds']:6.0f} ms "
             f"({row['spread'][0]:.0f} to {row['spread'][1]:.0f})  {row['resident_mib']:5.0f} MiB "
-            f"a rank ({row['private_mib']:.0f} private, {row['shared_mib']:.0f} shared), "
-            f"peak {row['peak_mib']:.0f}",
+            f"per rank ({row['private_mib']:.0f} private, {row['shared_mib']:.0f} shared), "
+            f"peak {row['peak_mib']:.0f} MiB",
             flush=True,
         )
     return rows
 
 
-def _row(name: str, found: list[dict], timed: str) -> dict:
+def _row(name: str, found: list[dict[str, Any]], timed: str) -> dict[str, Any]:
     seconds = [one[timed] for one in found]
     return {
         "name": name,
@@ -106,51 +140,57 @@ def _row(name: str, found: list[dict], timed: str) -> dict:
         "milliseconds": 1000 * statistics.median(seconds),
         "spread": [1000 * min(seconds), 1000 * max(seconds)],
         **dict(
-            zip(MEMORY, np.median([one["memory"] for one in found], axis=0).tolist(), strict=True)
+            zip(
+                MEMORY_KEYS,
+                np.median([one["memory"] for one in found], axis=0).tolist(),
+                strict=True,
+            )
         ),
         "memory_is_kept": found[0]["keeps"],
     }
 
 
-def write_hollow_set(folder: Path, images: int, people: int) -> None:
-    """Write an InsightFace set whose images hold zeros, all records of one length but the last.
+def write_empty_set(folder: Path, images: int, people: int) -> None:
+    """Write a record set in InsightFace's layout, with ``images`` images of ``people`` identities.
 
-    Record, image and identity layout: pipeline/records/writer.py.
+    The images consist of zero bytes, and all records have the same size.
+
+    pipeline/records/writer.py describes the layout of records.
     """
     counts = np.full(people, images // people)
     counts[: images % people] += 1
     ends = np.cumsum(counts) + 1
     record = np.dtype(
         [("magic", "<u4"), ("length", "<u4"), ("flag", "<u4"), ("label", "<f4"), ("ids", "<u8", 2)]
-        + [("rest", "u1", BODY_BYTES)]
+        + [("rest", "u1", IMAGE_BYTES)]
     )
     total = 1 + images + people
     table = np.zeros(total, dtype=record)
-    table["magic"], table["length"] = MAGIC, 24 + BODY_BYTES
+    table["magic"], table["length"] = MAGIC, 24 + IMAGE_BYTES
     table["label"][1 : images + 1] = np.repeat(np.arange(people), counts)
     table["ids"][:, 0] = np.arange(total)
-    # Header and identity records hold two float labels in the place of an image.
-    bare = np.r_[0, images + 1 : total]
-    table["flag"][bare], table["length"][bare] = 2, 24 + 8
+    # Header and identity records hold two float labels instead of an image.
+    imageless = np.r_[0, images + 1 : total]
+    table["flag"][imageless], table["length"][imageless] = 2, 24 + 8
     pairs = np.concatenate([[[images + 1, total]], np.stack([ends - counts, ends], axis=1)])
-    table["rest"][bare, :8] = pairs.astype("<f4").view("u1").reshape(-1, 8)
+    table["rest"][imageless, :8] = pairs.astype("<f4").view("u1").reshape(-1, 8)
     table.tofile(folder / "train.rec")
-    places = np.arange(total)
-    everything = RecordSet(
+    keys = np.arange(total)
+    all_records = RecordSet(
         files=(folder / "train.rec",),
         file=np.zeros(total, np.int16),
-        keys=places,
-        offsets=places * record.itemsize,
+        keys=keys,
+        offsets=keys * record.itemsize,
         labels=np.zeros(total, np.int32),
         num_classes=people,
         image_size=(112, 112),
     )
-    write_image_index(everything, folder / "train.idx")
+    write_image_index(all_records, folder / "train.idx")
     (folder / "property").write_text(f"{people},112,112\n")
 
 
-def _open(path: Path, scratch: Path, what: str) -> dict:
-    """Open a set in a process of its own, as a run has it: nothing is in its memory."""
+def _open(path: Path, scratch: Path, what: str) -> dict[str, Any]:
+    """Open a record set in a new process, as a training run does; return the printed figures."""
     command = [sys.executable, "-m", "benchmarks.steps.record_opening"]
     command += [str(path.resolve()), str(scratch), what]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

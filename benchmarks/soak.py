@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether loaders can run for days:  python benchmarks/soak.py [--minutes 30] [--kind random ...]
+"""Search loaders for leaks:  python benchmarks/soak.py [--minutes 30] [--kind random ...]
 
-Loads without pause and watches resident memory, file descriptors and threads; then starts loaders
-and stops them at random moments.  Exit status 1 if memory still changes by more than 2 % after the
-first sixth of the time, if there are more descriptors or threads at the end than after it, or if
-anything is left over.  Several kinds come one after the other, each in a process of its own and for
-as long.
+The benchmark loads batches without a pause and samples resident memory, file descriptors and
+threads.  Then it starts loaders and stops them at random moments.  The first sixth of the time is a
+warm-up.  The exit status is 1 if memory changes by more than 2 % after the warm-up, if descriptors
+or threads grow after the warm-up, or if a stopped loader leaves descriptors, threads or caches.
+Several kinds of loaders run one after the other, each in its own process and for ``--minutes``.
 """
 
 from __future__ import annotations
@@ -30,42 +30,60 @@ from launch.config.paths import home_path
 from pipeline.decode.cache import FOLDER, PREFIX
 
 KINDS = ("random", "blocks", "window", "cache")
-STEADY = 0.02  # largest change of resident memory, as a share
-WARM_UP = 1 / 6  # of the time, after which nothing may grow
-SAMPLE_S, FILL_S = 1.0, 3.0
-ENDING_S = 2.0  # after which nothing that a stopped loader had may be there
+MAX_CHANGE_FRACTION = 0.02  # largest change of resident memory after the warm-up
+WARM_UP_FRACTION = 1 / 6  # share of the time that is the warm-up
+SAMPLE_S = 1.0  # seconds between two samples of the resources
+FILL_S = 3.0  # seconds in which a loader fills its prefetch queue
+RELEASE_TIMEOUT_S = 2.0  # longest wait for a stopped loader's threads to disappear
 MIB = 1 << 20
 
 
 class Sample(NamedTuple):
-    """What this process held at some moment."""
+    """Resources of this process at one moment."""
 
     at: float
-    """Seconds since the start."""
+    """Seconds since the start of the measurement."""
     resident: int
-    """Bytes in memory, mapped files included."""
+    """Resident bytes, including pages of mapped files."""
     descriptors: int
     threads: int
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, test the loaders and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=30.0, help="of loading, each kind (30)")
     parser.add_argument(
-        "--kind", nargs="+", choices=(*KINDS, "all"), default=["random"], help="of loader (random)"
+        "--minutes",
+        type=float,
+        default=30.0,
+        help="minutes of loading with each kind of loader (default: 30)",
     )
-    parser.add_argument("--stops", type=int, default=30, help="loaders that are stopped (30)")
-    parser.add_argument("--records", type=home_path, help="a record set of your own")
-    parser.add_argument("--batch", type=int, default=128, help="images of a batch (128)")
-    parser.add_argument("--json", type=home_path, help="write the figures here")
+    parser.add_argument(
+        "--kind",
+        nargs="+",
+        choices=(*KINDS, "all"),
+        default=["random"],
+        help="kinds of loaders to test (default: random)",
+    )
+    parser.add_argument(
+        "--stops", type=int, default=30, help="number of loaders to start and stop (default: 30)"
+    )
+    parser.add_argument(
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
     arguments = parser.parse_args()
     kinds = KINDS if "all" in arguments.kind else tuple(dict.fromkeys(arguments.kind))
     if len(kinds) > 1:
-        rows, status = one_by_one(kinds, arguments)
+        rows, status = run_kinds(kinds, arguments)
     else:
-        rows = [soaked(kinds[0], arguments)]
-        status = report_of(rows[0])
+        rows = [run_kind(kinds[0], arguments)]
+        status = print_row(rows[0])
     if arguments.json:
         found = {"machine": report.machine({}), "rows": rows}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -73,10 +91,10 @@ def main() -> int:
     return status
 
 
-def one_by_one(
+def run_kinds(
     kinds: Sequence[str], arguments: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], int]:
-    """Soak kinds in processes of their own; return their rows and the exit status of all."""
+    """Test each kind of loader in its own process; return the rows and the highest exit status."""
     rows, status = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         found = Path(scratch) / "rows.json"
@@ -92,29 +110,30 @@ def one_by_one(
     return rows, status
 
 
-def soaked(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Load with a kind of loader, stop it often; return the row of the JSON."""
+def run_kind(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Test one kind of loader: load for some time, then start and stop loaders; return the row."""
     warm()
-    with record_set.prepared(arguments.records, arguments.batch) as (*files, batch):
-        records, image_rec = files
+    with record_set.prepared_set(arguments.records, arguments.batch) as prepared:
+        records, image_rec, batch = prepared
 
-        def started() -> Iterator[Any]:
+        def start() -> Iterator[Any]:
             return SOURCES[kind](records, str(image_rec.parent), batch, 0)
 
-        row = {"name": f"ours {kind}"} | watched(started(), batch, 60 * arguments.minutes)
-        row |= stopped(started, arguments.stops)
+        row = {"name": f"ours {kind}"} | watch(start(), batch, 60 * arguments.minutes)
+        row |= stop_loaders(start, arguments.stops)
     return row | {"failures": failures(row)}
 
 
-def report_of(row: dict[str, Any]) -> int:
-    """Print a row; return the exit status."""
+def print_row(row: dict[str, Any]) -> int:
+    """Print a result row and its failures; return 1 if there are failures, else 0."""
     print(
-        f"{row['name']}: {row['images']:,} images; after the first sixth of the time resident "
-        f"memory {row['lowest_mib']:.1f} to {row['highest_mib']:.1f} MiB, a change of "
-        f"{100 * row['change']:.2f} %; {row['descriptors_warm']} descriptors then, "
-        f"{row['descriptors_end']} at the end, {row['threads_warm']} and {row['threads_end']} "
-        f"threads; {row['stops']} loaders stopped, slowest {row['slowest_stop_s']:.2f} s; "
-        f"left over: {row['left_over'] or 'nothing'}"
+        f"{row['name']}: {row['images']:,} images; resident memory after the warm-up "
+        f"{row['lowest_mib']:.1f} to {row['highest_mib']:.1f} MiB, a change of "
+        f"{100 * row['change']:.2f} %; {row['descriptors_warm']} descriptors after the warm-up and "
+        f"{row['descriptors_end']} at the end; {row['threads_warm']} threads after the warm-up and "
+        f"{row['threads_end']} at the end; {row['stops']} loaders stopped, the slowest in "
+        f"{row['slowest_stop_s']:.2f} s; resources left by stopped loaders: "
+        f"{row['left_over'] or 'none'}"
     )
     for sentence in row["failures"]:
         print(f"failed: {row['name']}: {sentence}", file=sys.stderr)
@@ -122,29 +141,31 @@ def report_of(row: dict[str, Any]) -> int:
 
 
 def failures(row: dict[str, Any]) -> list[str]:
-    """Return a sentence for all that a loader which runs for days must not do."""
+    """Return a sentence for each leak that a result row shows."""
     found = []
-    if row["change"] > STEADY:
+    if row["change"] > MAX_CHANGE_FRACTION:
         found.append(
-            f"resident memory changes by {100 * row['change']:.2f} % after the warm-up, of which "
-            f"{100 * STEADY:.0f} % are allowed"
+            f"resident memory changes by {100 * row['change']:.2f} % after the warm-up; the limit "
+            f"is {100 * MAX_CHANGE_FRACTION:.0f} %"
         )
     for what in ("descriptors", "threads"):
         warm, end = row[f"{what}_warm"], row[f"{what}_end"]
         if end > warm:
-            found.append(f"{what} grow, from {warm} after the warm-up to {end} at the end")
+            found.append(
+                f"the number of {what} grows from {warm} after the warm-up to {end} at the end"
+            )
     if row["left_over"]:
-        found.append(f"stopped loaders leave {row['left_over']}")
+        found.append(f"stopped loaders leave resources behind: {row['left_over']}")
     return found
 
 
-def watched(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
-    """Take batches for some seconds; return how many images and what changed meanwhile."""
-    # As many batches as ever lie in memory at once: the one that was taken, the last one, which
-    # the loop below still names then, and all that are prefetched meanwhile.
-    taken = list(islice(loader, 2))
+def watch(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
+    """Take batches for ``seconds``; return the number of images and the changes of resources."""
+    # Before the first sample, hold as many batches in memory as the loop below ever does: a full
+    # prefetch queue, and two batches that the loop references while it takes the next batch.
+    batches = list(islice(loader, 2))
     time.sleep(FILL_S)
-    del taken
+    del batches
     begin = shown = time.monotonic()
     samples: list[Sample] = []
     images = reported = 0
@@ -153,8 +174,9 @@ def watched(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]
             image.wait_to_read()
             images += batch
         if not samples or now - begin > samples[-1].at + SAMPLE_S:
-            held = _held()
-            samples.append(Sample(now - begin, resident(), held["descriptors"], held["threads"]))
+            counts = _resource_counts()
+            sample = Sample(now - begin, resident_bytes(), counts["descriptors"], counts["threads"])
+            samples.append(sample)
         if now - shown >= min(60.0, seconds / 5):
             last = samples[-1]
             print(
@@ -169,15 +191,17 @@ def watched(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]
 
 
 def changes(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
-    """Return what changed after the warm-up, as entries of the row.
+    """Return the changes of resources after the warm-up, as entries of the result row.
 
-    Of descriptors and threads it is the fewest in the time after the warm-up and in the end, each
-    as long as the warm-up: some come and go, as those of a reader that an epoch has for itself,
-    and those that are left over are in the fewest.
+    The numbers of descriptors and threads are minimums over two periods: one right after the
+    warm-up and one at the end, each as long as the warm-up.  A minimum ignores resources that come
+    and go, such as a reader that lives for an epoch, but includes leaks.
     """
-    late = [sample for sample in samples if sample.at >= WARM_UP * seconds] or list(samples)
-    warm = [sample for sample in late if sample.at < 2 * WARM_UP * seconds] or late[:1]
-    end = [sample for sample in late if sample.at >= (1 - WARM_UP) * seconds] or late[-1:]
+    late = [sample for sample in samples if sample.at >= WARM_UP_FRACTION * seconds] or list(
+        samples
+    )
+    warm = [sample for sample in late if sample.at < 2 * WARM_UP_FRACTION * seconds] or late[:1]
+    end = [sample for sample in late if sample.at >= (1 - WARM_UP_FRACTION) * seconds] or late[-1:]
     sizes = [sample.resident for sample in late]
     return {
         "lowest_mib": min(sizes) / MIB,
@@ -191,12 +215,15 @@ def changes(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
     }
 
 
-def stopped(started: Callable[[], Iterator[Any]], count: int) -> dict[str, Any]:
-    """Start loaders and stop them at random moments; return how long it took, what was left."""
+def stop_loaders(start: Callable[[], Iterator[Any]], count: int) -> dict[str, Any]:
+    """Start loaders and stop them at random moments; return entries of the result row.
+
+    The entries state the slowest stop and the resources that the stopped loaders left.
+    """
     moments, slowest = random.Random(0), 0.0
     before = None
     for number in range(count + 1):
-        loader = started()
+        loader = start()
         for image in islice(loader, moments.randrange(1, 20)):
             image.wait_to_read()
         time.sleep(moments.random() * 0.2)
@@ -204,18 +231,18 @@ def stopped(started: Callable[[], Iterator[Any]], count: int) -> dict[str, Any]:
         loader.close()  # type: ignore[attr-defined]
         slowest = max(slowest, time.monotonic() - begin)
         if not number:
-            before = _held()  # what the first one opens for good, as libraries do, is no leak
+            before = _resource_counts()  # with the files that libraries open once and keep open
     assert before is not None
-    # A thread that has been joined is still listed for a moment.
-    after, end = _held(), time.monotonic() + ENDING_S
+    # Wait, because the system still lists a thread for a moment after its end.
+    after, end = _resource_counts(), time.monotonic() + RELEASE_TIMEOUT_S
     while time.monotonic() < end and any(after[what] > before[what] for what in before):
         time.sleep(0.05)
-        after = _held()
+        after = _resource_counts()
     left = [f"{after[what] - before[what]} {what}" for what in before if after[what] > before[what]]
     return {"stops": count, "slowest_stop_s": slowest, "left_over": ", ".join(left)}
 
 
-def _held() -> dict[str, int]:
+def _resource_counts() -> dict[str, int]:
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": len(os.listdir("/proc/self/task")),
@@ -223,8 +250,8 @@ def _held() -> dict[str, int]:
     }
 
 
-def resident() -> float:
-    """Return the bytes of this process that are in memory, mapped files included."""
+def resident_bytes() -> int:
+    """Return the resident bytes of this process, including pages of mapped files."""
     with open("/proc/self/statm") as pages:
         return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

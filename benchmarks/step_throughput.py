@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a loader costs training on the CPU:  python benchmarks/step_throughput.py
+"""Measure how much a loader slows CPU training:  python benchmarks/step_throughput.py
 
-Forward, backward and update of network and ArcFace head, on one fixed batch, an upper bound,
-and on the batches that our loaders or a Gluon DataLoader make meanwhile, on the same cores.  Ours,
-DALI's and the one without it (``data.loader=cpu``), give the same images in the same order, and
-their losses must agree; the Gluon DataLoader is that of loader_throughput.py and has its own order.
-One network is so small that its steps are as short as a CPU allows, the other is MobileFaceNet.
+A step is forward, backward and update of a network and an ArcFace head.  The rows ``ours
+synthetic`` train on one fixed batch, which gives the upper bound of images/s; the other rows train
+on batches that a loader prepares meanwhile on the same cores.  Our default loader and
+``data.loader=cpu`` (Gluon's DataLoader with our order and augmentation) yield the same images in
+the same order, so their losses must agree.  The two networks are MobileFaceNet and a very small
+variant of it, whose short steps demand more images/s of the loader.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from benchmarks.harness.timing import Result
 from launch.config.paths import home_path
 
 FED = "benchmarks.steps.fed_steps"
-NETS = {"mobilefacenet-0.0625": 0.0625, "mobilefacenet": 1.0}  # name in a row: width
-EMBEDDING = 128
-TURN_S = 4.0  # of steps: so that what a loader makes in bursts is spread over them
+NETS = {
+    "mobilefacenet-0.0625": 0.0625,
+    "mobilefacenet": 1.0,
+}  # name in the rows: width of MobileFaceNet
+EMBEDDING_SIZE = 128
+TURN_S = 4.0  # seconds per turn, long enough to average out a loader's bursts
 COLUMNS = (
     *report.RATE_COLUMNS[:2],
     ("waiting", "waiting", "{:.1%}"),
@@ -33,39 +37,56 @@ COLUMNS = (
     ("peak MiB", "peak_mib", "{:,.0f}"),
     ("turns", "steps", "{}"),
 )
+LEGEND = (
+    "images/s: median rate. waiting: fraction of the time in which the next batch is not ready and "
+    "nothing computes. of synthetic: rate divided by the rate on one fixed batch."
+)
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--records", type=home_path, help="a record set of your own")
-    parser.add_argument("--batch", type=int, default=64, help="images of a step (64)")
-    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="which ones")
+    parser.add_argument(
+        "--records", type=home_path, help="folder of the record set (default: synthetic)"
+    )
+    parser.add_argument("--batch", type=int, default=64, help="images per step (default: 64)")
+    parser.add_argument(
+        "--nets",
+        nargs="+",
+        choices=NETS,
+        default=list(NETS),
+        help="networks to train (default: all)",
+    )
     arguments = parser.parse_args()
     nets = arguments.nets[:1] if arguments.quick else arguments.nets
-    with record_set.prepared(arguments.records, arguments.batch) as (*files, batch):
-        groups = [group(*files, net, batch) for net in nets]
-        title = "training step on a loader's batches"
+    with record_set.prepared_set(arguments.records, arguments.batch) as (records, rec, batch):
         return report.run(
-            title, groups, arguments, rates=True, columns=COLUMNS, result_of=FedResult
+            "training step on a loader's batches",
+            [group(records, rec, net, batch) for net in nets],
+            arguments,
+            rates=True,
+            columns=COLUMNS,
+            legend=LEGEND,
+            result_of=FedResult,
         )
 
 
 def group(records: Path, image_rec: Path, net: str, batch: int) -> list[Candidate]:
-    """Return the loaders that feed one network, the fixed batch first.
+    """Return the loaders that feed one network, as candidates; the fixed batch comes first.
 
     Parameters
     ----------
     records, image_rec, batch
-        As `record_set.prepared` yields them.
+        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
     net
-        A name of NETS.
+        Name of the network, a key of NETS.
     """
 
     def row(name: str, loader: str, workers: int = 0) -> Candidate:
-        settings = {"loader": loader, "workers": workers, "net": "mobilefacenet", "batch": batch}
-        settings |= {"options": {"embedding_size": EMBEDDING, "width": NETS[net]}}
+        settings: dict[str, Any] = {"loader": loader, "workers": workers, "batch": batch}
+        options = {"embedding_size": EMBEDDING_SIZE, "width": NETS[net]}
+        settings |= {"net": "mobilefacenet", "options": options}
         settings |= {"records": str(records), "image_rec": str(image_rec)}
         settings |= {"scratch": str(image_rec.parent)}
         same = loader in ("dali", "cpu")
@@ -90,31 +111,37 @@ def group(records: Path, image_rec: Path, net: str, batch: int) -> list[Candidat
 
 @dataclass
 class FedResult(Result):
-    """What was measured of training on a loader so far."""
+    """Measurements of training on a loader's batches.
+
+    `waits` holds, for each turn, the fraction of the time spent waiting for the next batch.
+    """
 
     waits: list[float] = field(default_factory=list)
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must remain for a later turn."""
-        return max(TURN_S, self.expected)
+        """Return the seconds that a later turn needs: TURN_S, or one step if a step is longer."""
+        return max(TURN_S, self.step_s)
 
     def first_turn(self) -> None:
-        """Let it do a step; those before are done (benchmarks/steps/fed_steps.py)."""
+        """Run one timed step; benchmarks/steps/fed_steps.py runs the warm-up steps."""
         self.turn(1, 0)
 
     def later_turn(self) -> None:
-        """Let it do steps for some seconds."""
-        self.turn(min(timing.MAX_STEPS, max(1, round(TURN_S / self.expected))), 0)
+        """Run timed steps for TURN_S seconds."""
+        self.turn(min(timing.MAX_TURN_STEPS, max(1, round(TURN_S / self.step_s))), 0)
 
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
-        """Take down how much of the time was spent waiting, too."""
+        """Run a turn and record the fraction of its time spent waiting for batches."""
         answer = super().turn(steps, untimed)
         self.waits.append(answer["waited"] / answer["elapsed"])
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the row of the JSON; ours is what has the fixed batch, if it takes part."""
+        """Return the measurements as a row of the JSON file.
+
+        If ``ours`` trains on the fixed batch, the row includes the rate / the rate of ``ours``.
+        """
         row = super().row(ours) | {"waiting": statistics.median(self.waits)}
         if ours and ours.candidate.settings["loader"] == "synthetic":
             row["of_synthetic"] = 1 / row["times_ours"]

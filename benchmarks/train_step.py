@@ -1,44 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a whole training step takes:  python benchmarks/train_step.py [--torch PYTHON]
+"""Time a complete training step:  python benchmarks/train_step.py [--torch PYTHON]
 
-Forward, backward and update of network and ArcFace head on a fixed random batch.  PyTorch runs the
-same networks (as many parameters, which is checked) in channels_last, its fastest memory format on
-CPUs; GluonFR its own MobileFaceNet.  ``--profile`` shows where our step spends its time.
+A step is forward, backward and update of a network and an ArcFace head on a fixed random batch.
+PyTorch trains the same networks in channels_last, its fastest memory format on CPUs; the benchmark
+checks that the numbers of parameters are equal.  GluonFR trains its own MobileFaceNet.
+``--profile`` prints the time of each operator in our step.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from benchmarks.harness import report
 from benchmarks.harness.process import Candidate, Process
 
 MXNET, TORCH = "benchmarks.steps.mxnet_steps", "benchmarks.steps.torch_steps"
-EMBEDDING = {"mobilefacenet": 128}  # others: 512
+EMBEDDING_SIZES = {"mobilefacenet": 128}
+DEFAULT_EMBEDDING_SIZE = 512
 PROFILED_STEPS = 3
-SMALLEST_SHARE = 0.002  # of an operator with a line of its own
-# MXNet times operators one by one only where it does not run them in bulk.
+MIN_PROFILE_FRACTION = 0.002  # share of the time below which operators share one line
+# MXNet cannot time single operators while it executes them in bulk.
 ONE_BY_ONE = {"MXNET_EXEC_BULK_EXEC_TRAIN": "0"}
 
 
 def main() -> int:
-    """Run the command line."""
+    """Parse the command line, run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     report.add_options(parser)
-    parser.add_argument("--nets", nargs="+", default=["mobilefacenet", "iresnet50"])
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 16], help="one per net")
-    parser.add_argument("--classes", type=int, default=10_000, help="of the head (10000)")
-    parser.add_argument("--width", type=float, default=1.0, help="of MobileFaceNet (1.0)")
-    parser.add_argument("--profile", action="store_true", help="share of each operator of ours")
+    parser.add_argument(
+        "--nets",
+        nargs="+",
+        default=["mobilefacenet", "iresnet50"],
+        help="networks to train (default: mobilefacenet iresnet50)",
+    )
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=[64, 16],
+        help="images per step, one number per network (default: 64 16)",
+    )
+    parser.add_argument(
+        "--classes", type=int, default=10_000, help="number of classes of the head (default: 10000)"
+    )
+    parser.add_argument(
+        "--width", type=float, default=1.0, help="width of MobileFaceNet (default: 1.0)"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="print the time of each operator in our step"
+    )
     arguments = parser.parse_args()
     if len(arguments.nets) != len(arguments.batches):
-        parser.error(f"--batches: one per net, got {arguments.batches} for {arguments.nets}")
+        parser.error(
+            f"--batches: expected one number per network, got {arguments.batches} for "
+            f"{arguments.nets}; give {len(arguments.nets)} numbers"
+        )
     groups = [
         group(net, batch, arguments.classes, arguments.width)
         for net, batch in zip(arguments.nets, arguments.batches, strict=True)
     ]
-    if arguments.quick:  # the first net, without our plain form
+    if arguments.quick:  # only the first network, without the row of plain Gluon operators
         groups = [[candidate for candidate in groups[0] if "plain" not in candidate.name]]
     if arguments.profile:
         for ours, *_ in groups:
@@ -48,8 +71,8 @@ def main() -> int:
 
 
 def group(net: str, batch: int, num_classes: int, width: float) -> list[Candidate]:
-    """Return the candidates of one network."""
-    options = {"embedding_size": EMBEDDING.get(net, 512)}
+    """Return the implementations of one network's training step to compare, as candidates."""
+    options: dict[str, Any] = {"embedding_size": EMBEDDING_SIZES.get(net, DEFAULT_EMBEDDING_SIZE)}
     if net == "mobilefacenet":
         options["width"] = width
     settings = {"what": "train", "net": net, "options": options, "batch": batch}
@@ -75,7 +98,7 @@ def group(net: str, batch: int, num_classes: int, width: float) -> list[Candidat
 
 
 def profile(candidate: Candidate) -> list[str]:
-    """Return the lines of a table: milliseconds and share of each operator in a step."""
+    """Profile the training steps of one framework; return a table, each operator's ms per step."""
     with Process(
         Candidate(candidate.name, MXNET, candidate.settings, environment=ONE_BY_ONE)
     ) as process:
@@ -83,12 +106,12 @@ def profile(candidate: Candidate) -> list[str]:
         found = process.ask(profile=PROFILED_STEPS)["profile"]
     total = sum(found.values())
     lines = [
-        f"{candidate.name}: {total:,.0f} ms in operators",
-        f"{'ms':>10} {'share':>7}  operator",
+        f"{candidate.name}: {total:,.0f} ms per step in operators",
+        f"{'ms':>10} {'of all':>7}  operator",
     ]
-    large = {name: value for name, value in found.items() if value >= SMALLEST_SHARE * total}
+    large = {name: value for name, value in found.items() if value >= MIN_PROFILE_FRACTION * total}
     shown = sorted(large.items(), key=lambda item: -item[1])
-    shown.append((f"{len(found) - len(large)} others", total - sum(large.values())))
+    shown.append((f"{len(found) - len(large)} other operators", total - sum(large.values())))
     for name, value in shown:
         lines.append(f"{value:10,.1f} {100 * value / total:6.1f}%  {name}")
     return lines

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make a base image out of packages, for machines that reach no image hub:
-#   base.sh NAME bookworm|jammy      (STORE and DRIVER as docker/buildah.sh sets them; root)
+# Build a base image from packages, on machines without access to an image registry:
+#   base.sh NAME bookworm|jammy      (as root, with STORE and DRIVER of docker/buildah.sh)
 #
-# bookworm is Debian 12, jammy is Ubuntu 22.04.  Without Ubuntu's keyring in /usr/share/keyrings
-# debootstrap checks no signatures of jammy.
+# bookworm is Debian 12, jammy is Ubuntu 22.04.  debootstrap checks the signatures of jammy only if
+# /usr/share/keyrings contains Ubuntu's keyring.
 #
-# How this machine reaches its packages (mirror, proxy, certificates, pip's settings) goes into this
-# base alone, which is never published; so the Dockerfile knows nothing of it.
+# The base contains this machine's network settings (mirror, proxy, certificates, pip's settings),
+# so that the Dockerfiles need none.  It is for local tests only: do not publish it.
 set -euo pipefail
 
 name=$1 suite=$2
-# Without DEBIAN_MIRROR it is debootstrap's own default.
+# An empty mirror selects debootstrap's default.
 case $suite in
     jammy) mirror=${UBUNTU_MIRROR:-http://archive.ubuntu.com/ubuntu} components=main,universe ;; # python3-venv is in universe
     *) mirror=${DEBIAN_MIRROR:-} components=main ;;
@@ -33,7 +33,7 @@ apt-config dump | grep -iE '^Acquire::(https?::|Check-)' >"$root/etc/apt/apt.con
 {
     echo '[global]'
     echo 'cert = /etc/ssl/certs/ca-certificates.crt'
-    # Folders of this machine do not exist in the image.
+    # Leave out settings that refer to folders of this machine.
     python3 -m pip config list 2>/dev/null |
         sed -nE "s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" |
         grep -vE '^cert|= */|file:' || true

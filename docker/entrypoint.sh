@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# First process of the images: looks for what containers usually lack, then becomes the command.
+# Entrypoint of the images: checks the options of the container, then executes the command.
 #
-# Every fault is one sentence and exit code 2.  Only commands that train or verify are checked, so
-# that a shell opens in any container; `check` does nothing else.  The image says what it was built
-# for in IMAGE_DEVICE (cpu, gpu), IMAGE_MIN_DRIVER, IMAGE_COMPAT_DRIVERS (the oldest driver of each
-# older branch that does too) and IMAGE_MAX_CAPABILITY.  Where NVIDIA's own entrypoint is in the
-# base, it comes between this one and the command: it switches CUDA's forward compatibility on.
+# A failed check prints one sentence and ends with exit code 2.  Only commands that train or verify
+# are checked, so a shell opens in any container; `check` starts no command.  The image declares its
+# requirements in IMAGE_DEVICE (cpu, gpu), IMAGE_MIN_DRIVER, IMAGE_COMPAT_DRIVERS (the oldest
+# supported driver of each older branch) and IMAGE_MAX_CAPABILITY.  If the base has NVIDIA's
+# entrypoint, that one executes the command, because it enables CUDA's forward compatibility.
 set -euo pipefail
 
-# Shared memory for a rank.  NCCL: 8 ranks make the 1 GiB that NVIDIA's notes ask for.  Worker
-# processes of data.loader=cpu: 55 MiB measured at the default batch of 128.  Gloo and DALI need none
-# (40 KiB measured on two ranks), so Docker's 64 MiB do for them.
+# Shared memory per rank.  NCCL: NVIDIA's notes recommend 1 GiB, which is for 8 ranks.  Worker
+# processes of data.loader=cpu: measured 55 MiB at the default batch size of 128.  Gloo and DALI use
+# almost none (measured 40 KiB on two ranks), so Docker's default of 64 MiB is enough for them.
 NCCL_MIB=128
 WORKERS_MIB=64
 NVIDIA_ENTRYPOINT=${IMAGE_ENTRYPOINT:-/opt/nvidia/nvidia_entrypoint.sh}
@@ -29,23 +29,23 @@ docker run [OPTIONS] IMAGE COMMAND
   make train DATA=/data/FOLDER      train on an InsightFace folder (CPU image)
   horovodrun -np 8 python run_train.py --cfg mbf_arcface.yaml data.records=/data/FOLDER
   python -m evaluation verify --checkpoint runs/NAME --sets /data/FILE.bin
-  check [COMMAND]                   say what a training would find here, start nothing
-  sshd [PORT]                       wait for the horovodrun of another host (port 2222)
-  bash                              a shell
+  check [COMMAND]                   check this container for a command without starting it
+  sshd [PORT]                       wait for horovodrun on another host (port 2222)
+  bash                              open a shell
 
-OPTIONS that a training needs:
+OPTIONS for training:
   -v FOLDER:/data:ro  -v RUNS:/train/runs  --user $(id -u):$(id -g)  --init
   --gpus all  --shm-size=8g  --ulimit memlock=-1      (the GPU image)
-docker/README.md has whole command lines.
+docker/README.md has complete command lines.
 TEXT
 }
 
-# What the command line says: sets trains, ranks, hosts, records, runs, device, loader and sample.
+# Parse the command line into trains, ranks, hosts, records, runs, device, loader and sample.
 read_command() {
     trains=false ranks=1 hosts='' records='' runs=runs device=auto loader=dali sample=false
     local words=() word before=''
     for word in "$@"; do
-        # shellcheck disable=SC2206  # make and the shell split ARGS in the same way
+        # shellcheck disable=SC2206  # make and the shell split ARGS the same
         if [[ $word == ARGS=* ]]; then words+=(${word#ARGS=}); else words+=("$word"); fi
     done
     if [[ ${1-} == make && " $* " == *" train "* ]]; then
@@ -69,18 +69,18 @@ read_command() {
         esac
         before=$word
     done
-    [[ $ranks =~ ^([0-9]+|all)$ ]] || ranks=1 # the launcher will say what is wrong with it
-    # Of the ranks on several hosts, those on this one count.
+    [[ $ranks =~ ^([0-9]+|all)$ ]] || ranks=1 # the launcher reports the error
+    # With several hosts, use the number of ranks on the first one.
     if [[ $hosts =~ :([0-9]+) ]]; then ranks=${BASH_REMATCH[1]}; fi
-    # Without NP the Makefile takes all GPUs, and two ranks on the CPU.
+    # Without NP the Makefile starts a rank per GPU, or two ranks on the CPU.
     if [ "$ranks" = all ] && [ "$device" = cpu ]; then ranks=2; fi
 }
 
-older() { # older A B: whether version A comes before version B
+older() { # older A B: succeeds if version A is older than version B
     [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]
 }
 
-forward_compatible() { # forward_compatible DRIVER: whether it is of a branch that the image names
+forward_compatible() { # forward_compatible DRIVER: succeeds if IMAGE_COMPAT_DRIVERS covers the driver
     local oldest
     for oldest in ${IMAGE_COMPAT_DRIVERS-}; do
         if [ "${1%%.*}" = "${oldest%%.*}" ] && ! older "$1" "$oldest"; then return 0; fi
@@ -88,9 +88,9 @@ forward_compatible() { # forward_compatible DRIVER: whether it is of a branch th
     return 1
 }
 
-# Ask nvidia-smi for one property of every GPU, which becomes `reply`, a line for each.  One property
-# at a time: an nvidia-smi that does not know one of them (R470: compute_cap) answers none.
-ask_nvidia_smi() { # ask_nvidia_smi PROPERTY PATTERN: false, and why in `reason`, without such lines
+# Query nvidia-smi for one property; `reply` has one line per GPU.  Each call queries one property,
+# because nvidia-smi answers nothing if one of several is unknown (compute_cap in R470).
+query_nvidia_smi() { # query_nvidia_smi PROPERTY PATTERN: fails, with `reason`, if no line matches
     local code=0
     reply=$(nvidia-smi --query-gpu="$1" --format=csv,noheader 2>&1) || code=$?
     reason="code $code and '${reply%%$'\n'*}' from nvidia-smi"
@@ -101,31 +101,31 @@ ask_nvidia_smi() { # ask_nvidia_smi PROPERTY PATTERN: false, and why in `reason`
 check_gpu() {
     [ "${IMAGE_DEVICE:-cpu}" = gpu ] && [ "$device" != cpu ] || return 0
     local reply reason count driver capability=unknown needs='' compat=''
-    # nvidia-smi comes from the host with the driver, only with --gpus.
-    ask_nvidia_smi driver_version '[0-9]+(\.[0-9]+)+' ||
+    # With --gpus, nvidia-smi is mounted from the host together with the driver.
+    query_nvidia_smi driver_version '[0-9]+(\.[0-9]+)+' ||
         fail "docker: no GPU is visible in this container of the GPU image, got $reason; add --gpus all (the host needs NVIDIA's container toolkit, and nvidia-smi must list the GPUs there), or run.device=cpu"
     count=$(wc -l <<<"$reply")
     [ "$ranks" != all ] || ranks=$count
     driver=${reply%%$'\n'*}
     if older "$driver" "${IMAGE_MIN_DRIVER:-0}"; then
         [ -z "${IMAGE_COMPAT_DRIVERS-}" ] ||
-            needs=" (data-centre GPUs: one of these or a newer one of its branch: $IMAGE_COMPAT_DRIVERS)"
+            needs=" (data-centre GPUs: or one of these drivers or a newer one of the same branch: $IMAGE_COMPAT_DRIVERS)"
         forward_compatible "$driver" ||
             fail "docker: the NVIDIA driver of the host is too old for this image, got $driver; install $IMAGE_MIN_DRIVER or newer on the host$needs"
-        compat=" with CUDA's forward compatibility, which data-centre GPUs have"
+        compat=" with CUDA's forward compatibility, which needs a data-centre GPU"
     fi
-    # Where it stays unknown, the ranks ask the driver (launch/environment/gpu.py).
-    if ask_nvidia_smi compute_cap '[0-9]+\.[0-9]+'; then capability=${reply%%$'\n'*}; fi
+    # If the capability stays unknown, the ranks query the driver (launch/environment/gpu.py).
+    if query_nvidia_smi compute_cap '[0-9]+\.[0-9]+'; then capability=${reply%%$'\n'*}; fi
     if [ -n "${IMAGE_MAX_CAPABILITY-}" ] && [ "$capability" != unknown ] && older "$IMAGE_MAX_CAPABILITY" "$capability"; then
-        fail "docker: MXNet in this image has no code for GPUs newer than compute capability $IMAGE_MAX_CAPABILITY, got $capability; build the image on NGC's MXNet (docker/README.md)"
+        fail "docker: MXNet in this image supports no GPUs newer than compute capability $IMAGE_MAX_CAPABILITY, got $capability; build the image on NGC's MXNet (docker/README.md)"
     fi
     [ "$count" -ge "$ranks" ] ||
-        fail "docker: every rank needs a GPU of its own, got $ranks ranks on this host and $count visible GPUs; use fewer ranks or --gpus all"
+        fail "docker: every rank needs its own GPU, got $ranks ranks on this host and $count visible GPUs; use fewer ranks or add --gpus all"
     say "GPUs: $count, driver $driver$compat, compute capability $capability"
 }
 
-lend_driver() {
-    # Without --gpus there is no driver; MXNet for GPUs is loaded with the stand-in of `make gpu`.
+use_stand_in_driver() {
+    # Without --gpus there is no driver.  The stand-in of `make gpu` lets MXNet for GPUs load.
     local stand_in="$PWD/${VENV:-.venv}/stand-in"
     if [ "$device" = cpu ] && [ -e "$stand_in/libcuda.so.1" ] && ! ldconfig -p | grep -q 'libcuda\.so\.1'; then
         export LD_LIBRARY_PATH="$stand_in${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" MXNET_CUDA_LIB_CHECKING=0
@@ -140,44 +140,44 @@ check_shared_memory() {
     fi
     if [ "$loader" = cpu ]; then need=$((need + ranks * WORKERS_MIB)); fi
     [ "${have:-0}" -ge "$need" ] ||
-        fail "docker: $ranks ranks need $need MiB of shared memory in /dev/shm, got ${have:-none} MiB; add --shm-size=8g"
+        fail "docker: $ranks ranks need $need MiB of shared memory in /dev/shm, got ${have:-0} MiB; add --shm-size=8g"
     say "shared memory: ${have:-0} MiB"
 }
 
 check_host_name() {
     [ "$ranks" -gt 1 ] || [ -n "$hosts" ] || return 0
-    # Gloo asks for the address of its own host and does not survive without (launch/ranks/comm.py).
+    # Gloo crashes if it cannot resolve the name of its own host (launch/ranks/comm.py).
     local name
     name=$(hostname)
     getent ahosts "$name" >/dev/null ||
-        fail "docker: the name of this container cannot be looked up, got '$name'; add --add-host $name:127.0.0.1 or, for several hosts, --network host"
-    say "host name: $name can be looked up"
+        fail "docker: the host name of this container cannot be resolved, got '$name'; add --add-host $name:127.0.0.1 or, for several hosts, --network host"
+    say "host name: $name can be resolved"
 }
 
-writable() { # writable FOLDER: whether a file can be made there; the folder is made if need be
+writable() { # writable FOLDER: creates the folder if needed; succeeds if a file can be created in it
     local probe
     mkdir -p "$1" 2>/dev/null && probe=$(mktemp -p "$1" .probe-XXXXXX 2>/dev/null) && rm -f "$probe"
 }
 
 check_folders() {
     writable "$runs" ||
-        fail "docker: the run folder cannot be written to by user $(id -u), got '$runs'; mount one of your own with -v RUNS:$(realpath -m "$runs") and add --user \$(id -u):\$(id -g)"
-    say "run folder: $runs can be written to by user $(id -u)"
+        fail "docker: user $(id -u) cannot write to the run folder, got '$runs'; mount a folder that you own with -v RUNS:$(realpath -m "$runs") and add --user \$(id -u):\$(id -g)"
+    say "run folder: user $(id -u) can write to $runs"
     if [ "$sample" = true ]; then
         writable data ||
-            fail "docker: the sample faces cannot be written by user $(id -u), got 'data'; leave $(realpath -m data) unmounted or mount a folder of your own there"
+            fail "docker: user $(id -u) cannot write the sample faces, got folder 'data'; do not mount $(realpath -m data), or mount a folder that you own there"
     fi
     case $records in
-        '' | \[* | *\$*) ;; # none, a list, or a variable: run_train.py looks at those
+        '' | \[* | *\$*) ;; # none, a list, or a variable: run_train.py checks them
         *)
             [ -e "$records" ] ||
-                fail "docker: there are no records in this container, got '$records'; mount them with -v FOLDER:$(realpath -m "$records"):ro"
+                fail "docker: the records do not exist in this container, got '$records'; mount them with -v FOLDER:$(realpath -m "$records"):ro"
             say "records: $records"
             ;;
     esac
 }
 
-give_home() { # a HOME for users whom the image does not know
+set_home() { # sets a temporary HOME for users that the image does not know
     if ! writable "${HOME:-/}"; then
         HOME=$(mktemp -d)
         export HOME
@@ -185,12 +185,12 @@ give_home() { # a HOME for users whom the image does not know
 }
 
 [ $# -gt 0 ] || { usage && exit 0; }
-give_home
+set_home
 quiet=true
 if [ "$1" = check ]; then shift && quiet=false; fi
 say() { [ "$quiet" = true ] || printf '%s\n' "$*"; }
 read_command "$@"
-lend_driver
+use_stand_in_driver
 if [ "$trains" = true ] || [ "$quiet" = false ]; then
     check_gpu
     check_shared_memory

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print a lock file as another Python reads it:  lock_for.py 3.10 requirements/cpu.txt
+"""Print the lock entries for another Python version:  lock_for.py 3.10 requirements/cpu.txt
 
-pip resolves for another Python when asked, but judges the markers of a lock by its own.
+This script evaluates the markers for that version, because pip can resolve requirements for another
+Python version but always evaluates the markers for the Python that runs pip.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from packaging.markers import Marker
 
 
 def entries(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (requirement, marker or "", lines of hashes) of a lock; comments are left out."""
+    """Yield a triple (requirement, marker, hash options) for each entry of a lock file.
+
+    The marker is empty if the entry has none.  Comments are dropped.
+    """
     joined = re.sub(r"\s*#.*", "", text).replace("\\\n", " ")
     for line in joined.splitlines():
         if line.strip():
@@ -29,7 +33,7 @@ def entries(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def lock_for(version: str, text: str) -> str:
-    """Return the entries of a lock that hold for a Python such as "3.10", without markers."""
+    """Return the lock entries that apply to a Python version such as "3.10", without markers."""
     environment = {"python_version": version, "python_full_version": f"{version}.0"}
     return "".join(
         f"{requirement}{hashes}\n"

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of embedding networks; the names below are loaded on first use, MXNet with them."""
+"""Evaluation of embedding networks.
+
+The package imports a module only when one of the module's names is first used.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Only evaluate_sets needs MXNet, and threads are set up before that is imported.
+    # Import late: evaluate_sets imports MXNet, and programs must configure threads before MXNet is
+    # imported.
     if name not in __all__:
         raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES.get(name, "evaluation.pairs")), name)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m evaluation verify --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]
+"""Command line: score a network on verification sets, or compare two networks on the same sets.
+
+python -m evaluation verify --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]
 python -m evaluation compare --base FOLDER --checkpoint FOLDER --sets A.bin [B.bin | FOLDER ...]
 """
 
@@ -15,10 +17,11 @@ from typing import Any
 from evaluation.pairs import CutOff, read_sets
 from evaluation.set_check import check_sets
 from launch.config.paths import expand_home
+from launch.environment.provenance import VersionAction
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, or 2 with one sentence on stderr."""
+    """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
     try:
         {"verify": run_verify, "compare": run_compare}[options.command](options)
@@ -36,27 +39,29 @@ def face_verify() -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m evaluation", description="Score a trained network."
+        prog="python -m evaluation", description="Score trained networks."
     )
+    parser.add_argument("--version", action=VersionAction)
     commands = parser.add_subparsers(dest="command", required=True)
-    verify = commands.add_parser("verify", help="accuracy on pairs of faces (.bin)")
+    verify = commands.add_parser("verify", help="score a network on verification sets")
     compare = commands.add_parser(
-        "compare", help="accuracy beside that of another network, with bounds over people"
+        "compare", help="compare two networks, with a 95 %% interval of the difference in accuracy"
     )
     compare.add_argument(
         "--base",
         required=True,
         type=expand_home,
         metavar="FOLDER",
-        help="checkpoint or run to compare with",
+        help="baseline: a checkpoint folder, or a run folder for its newest checkpoint",
     )
     for command in (verify, compare):
+        command.add_argument("--version", action=VersionAction)
         command.add_argument(
             "--checkpoint",
             required=True,
             type=expand_home,
             metavar="FOLDER",
-            help="a checkpoint, or a run folder for its newest one",
+            help="network: a checkpoint folder, or a run folder for its newest checkpoint",
         )
         command.add_argument(
             "--sets",
@@ -64,17 +69,20 @@ def build_parser() -> argparse.ArgumentParser:
             nargs="+",
             type=expand_home,
             metavar="BIN",
-            help="verification sets: .bin files, or folders of them",
+            help="verification sets: .bin files, or folders of .bin files",
         )
         command.add_argument(
-            "--json", type=expand_home, metavar="FILE", help="write the results there as well"
+            "--json",
+            type=expand_home,
+            metavar="FILE",
+            help="also write the results to this JSON file",
         )
         command.add_argument("--batch-size", type=int, default=64, metavar="N")
         command.add_argument(
             "--device",
             choices=("auto", "cpu", "gpu"),
             default="auto",
-            help="auto: the first GPU if there is one",
+            help="device of the networks; auto is the first GPU, or the CPU if there is no GPU",
         )
     return parser
 
@@ -84,14 +92,16 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size: must be at least 1, got {options.batch_size}; 64 is usual")
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise ValueError(
-            f"--json: its folder does not exist, got {options.json}; make the folder first"
+            f"--json: the folder of the file does not exist, got {options.json}; create the folder "
+            "first"
         )
 
 
 def run_verify(options: argparse.Namespace) -> None:
-    """Read the sets, load the network, score and print."""
+    """Score a network on verification sets; print a table, and write the JSON file if requested."""
     _check(options)
-    # What can be wrong with little work comes first: MXNet takes seconds to import.
+    # Read the sets before the import of MXNet, which takes seconds: most usage errors are errors of
+    # the sets.
     sets = read_sets(options.sets)
 
     from evaluation.evaluate import evaluate_sets
@@ -117,11 +127,11 @@ def run_verify(options: argparse.Namespace) -> None:
 
 
 def run_compare(options: argparse.Namespace) -> None:
-    """Score two networks on the same sets; print by how much they differ, and how surely."""
+    """Score two networks on the same sets; print their difference with its 95 % interval."""
     _check(options)
     sets = read_sets(options.sets)
 
-    from evaluation.bootstrap import paired_difference, people_of, right_pairs
+    from evaluation.bootstrap import find_correct_pairs, find_people, paired_difference
     from evaluation.embedding import embed
 
     ctx = choose_device(options.device)
@@ -133,7 +143,7 @@ def run_compare(options: argparse.Namespace) -> None:
     results = {}
     for name, pairs in sets.items():
         base, other = (
-            right_pairs(
+            find_correct_pairs(
                 embed(
                     net,
                     pairs.images,
@@ -149,11 +159,12 @@ def run_compare(options: argparse.Namespace) -> None:
             )
             for checkpoint, net, size in nets
         )
-        found = paired_difference(base, other, people_of(pairs))
+        found = paired_difference(base, other, find_people(pairs))
         print(
-            f"{name}: {base.mean():.2%} -> {other.mean():.2%}, difference "
-            f"{100 * found.difference:+.2f} points, 95 % of draws over {found.people} people "
-            f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+            f"{name}: accuracy {base.mean():.2%} -> {other.mean():.2%}, difference "
+            f"{100 * found.difference:+.2f} percentage points, 95 % interval "
+            f"{100 * found.low:+.2f} to {100 * found.high:+.2f} (bootstrap over {found.people} "
+            "people)"
         )
         accuracies = {"base": float(base.mean()), "accuracy": float(other.mean())}
         results[name] = accuracies | found._asdict()
@@ -164,24 +175,24 @@ def run_compare(options: argparse.Namespace) -> None:
 
 
 def open_model(folder: str) -> Any:
-    """Return the checkpoint that a folder stands for; say on stderr what was passed over."""
+    """Open the checkpoint in a folder; print a line on stderr for each skipped, damaged one."""
     from training.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(Path(folder))
     for sentence in checkpoint.damaged:
-        print(f"evaluation: passed over a damaged checkpoint: {sentence}", file=sys.stderr)
+        print(f"evaluation: skipped a damaged checkpoint: {sentence}", file=sys.stderr)
     return checkpoint
 
 
 def choose_device(name: str) -> Any:
-    """Return the MXNet context for "auto", "cpu" or "gpu"."""
+    """Return the MXNet context for the device "auto", "cpu" or "gpu"."""
     import mxnet as mx
 
     from launch.environment import gpu
 
     gpus = mx.context.num_gpus() if name != "cpu" else 0
     if name == "gpu" and not gpus:
-        raise ValueError("--device: there is no GPU that MXNet can use, got gpu; take cpu")
+        raise ValueError("--device: MXNet finds no usable GPU, got gpu; use --device cpu")
     on_gpu, notice = gpu.choose_device(name, gpus, 0, 1)
     if notice:
         print(f"evaluation: {notice}", file=sys.stderr)
@@ -189,7 +200,7 @@ def choose_device(name: str) -> Any:
 
 
 def find_cut_off_check() -> CutOff | None:
-    """Return what says whether an image is cut off; None where nothing is compiled."""
+    """Return the function that detects truncated images; None if no operators are compiled."""
     import ops
 
     compiled = ops.compiled()
@@ -201,7 +212,7 @@ def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:
 
     Outputs
     -------
-    The hybridized network on `ctx`, and the (height, width) in pixels that it takes.
+    The hybridized network on `ctx`, and the (height, width) of its images in pixels.
     """
     from nets import build_net
 
@@ -213,7 +224,7 @@ def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lay out the results of `evaluate_sets`, one line per set."""
+    """Format the results of `evaluate_sets` as a table, one line per set."""
     fars = [key for metrics in results.values() for key in metrics if key.startswith("tar_at_far_")]
     fars = list(dict.fromkeys(fars))
     rows = [["set", "pairs", "accuracy", *(f"tar@far {key[11:]}" for key in fars), "xnorm"]]
@@ -228,7 +239,9 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     if any(metrics[key] is None for metrics in results.values() for key in fars):
-        lines.append("-: too few pairs of different people, 10 / far are needed")
+        lines.append(
+            "-: too few pairs of different people; a set needs at least 10 / far such pairs"
+        )
     return "\n".join(lines)
 
 

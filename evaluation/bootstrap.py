@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is one network better than another on a set of pairs? Paired bootstrap over people.
+"""Paired bootstrap over people: compare two networks on one set of pairs.
 
-Pairs of one person are not independent, so people are drawn, not pairs: a pair counts as often as
-both of its people were drawn.  Both networks are scored on the same draws.
+Pairs that share a person are not independent, so the bootstrap draws people instead of pairs, with
+replacement.  A pair of two people has as weight the product of how often each was drawn.  A pair of
+one person has as weight how often this person was drawn.  Both networks use the same draws.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from evaluation.pairs import Image, Pairs
 from evaluation.verification import FOLDS, fold_accuracies, pair_distances
+
+if TYPE_CHECKING:
+    from evaluation.pairs import Image, Pairs
 
 
 class Difference(NamedTuple):
-    """Accuracy of a network less that of a base, with the bounds that 95 % of the draws lie in."""
+    """Accuracy of a network minus accuracy of the baseline, with a 95 % interval.
+
+    ``low`` and ``high`` are the ends of the interval.  ``people`` is the number of people in the
+    set.  The accuracies are fractions from 0 to 1.
+    """
 
     difference: float
     low: float
@@ -26,23 +33,24 @@ class Difference(NamedTuple):
     people: int
 
 
-def people_of(pairs: Pairs) -> np.ndarray:
-    """Return the person of each image, (2 P,) int, as far as the pairs tell.
+def find_people(pairs: Pairs) -> np.ndarray:
+    """Return a person number for each of the 2 P images in P pairs, (2 P,) int.
 
-    Images are of one person if they are the same image or stand in a pair of one person, or are
-    linked by such ones.  Somebody whose images are not all linked counts as several people.
+    Two images are linked if they are identical or form a same-person pair.  Images that are linked,
+    directly or through a chain of images, get the same number.  A person whose images are not all
+    linked counts as several people.
     """
     keys = [_key(image) for image in pairs.images]
-    above: dict[bytes, bytes] = {key: key for key in keys}
+    parent: dict[bytes, bytes] = {key: key for key in keys}
 
     def root(key: bytes) -> bytes:
-        while above[key] != key:
-            above[key] = above[above[key]]
-            key = above[key]
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
         return key
 
     for pair in np.flatnonzero(pairs.issame):
-        above[root(keys[2 * pair])] = root(keys[2 * pair + 1])
+        parent[root(keys[2 * pair])] = root(keys[2 * pair + 1])
     found: dict[bytes, int] = {}
     return np.array([found.setdefault(root(key), len(found)) for key in keys])
 
@@ -53,11 +61,17 @@ def _key(image: Image) -> bytes:
     ).digest()
 
 
-def right_pairs(embeddings: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS) -> np.ndarray:
-    """Return which pairs are told rightly, (P,) bool, by the thresholds of `fold_accuracies`."""
+def find_correct_pairs(
+    embeddings: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS
+) -> np.ndarray:
+    """Return for each of the P pairs whether it is classified correctly, (P,) bool.
+
+    Each fold of pairs uses the threshold that `fold_accuracies` selects for this fold.
+    """
     distances = pair_distances(embeddings)
     _, thresholds = fold_accuracies(distances, issame, nfolds)
-    folds = np.array_split(np.arange(len(issame)), nfolds)  # the larger ones first, as there
+    # array_split puts the larger folds first, as fold_accuracies does.
+    folds = np.array_split(np.arange(len(issame)), nfolds)
     limit = np.concatenate([np.full(len(f), t) for f, t in zip(folds, thresholds, strict=True)])
     return (distances < limit) == issame
 
@@ -69,21 +83,21 @@ def paired_difference(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """Compare two networks on the same pairs.
+    """Return the difference in accuracy of two networks on the same pairs, with its interval.
 
     Parameters
     ----------
     base, other
-        Which pairs each of them tells rightly, (P,) bool.
+        Whether the baseline and the other network classify each of P pairs correctly, (P,) bool.
     people
-        Person of each image, (2 P,).
+        Person number of each image, (2 P,), see `find_people`.
     draws
-        Resamples.
+        Number of bootstrap resamples.
 
     Notes
     -----
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13: percentiles
-    of the resampled difference.
+    The ends of the interval are percentiles of the resampled difference: Efron and Tibshirani, "An
+    Introduction to the Bootstrap", 1993, chapters 8 and 13.
     """
     people = np.asarray(people)
     first, second = people[0::2], people[1::2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images to embeddings, each the sum over the image and its mirror."""
+"""Embed images: the result for an image is its embedding plus that of its mirror image."""
 
 from __future__ import annotations
 
@@ -25,49 +25,55 @@ def embed(
     strict: bool = True,
     cut_off: CutOff | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embed images and their mirrors.
+    """Embed images and their mirror images; return the sum of both embeddings for each image.
 
-    Two batches at most are decoded at a time: one is prepared while the device works on the other.
+    The host decodes a batch while the device computes the previous batch.
 
     Parameters
     ----------
     net
-        Image to embedding; run in inference mode. It sees one shape only: the last batch is filled
-        up, so that a hybridized net is not traced again.
+        Network from images (B, 3, H, W) to embeddings (B, E), run in inference mode.  All batches
+        have the same shape, because the last batch is padded, so that MXNet traces a hybridized net
+        only once.
     images
-        Encoded images or pixels, see `evaluation.pairs.decode_image`.
+        Encoded images or pixels, see `evaluation.pairs.Pairs`.
     image_size
-        (height, width) in pixels.
+        Required (height, width) of the images in pixels.
     mean, std
-        The net takes pixels x of 0 to 255 as (x - mean) / std.
+        The input of the net is (x - mean) / std for pixels x from 0 to 255.
     batch_size
         Images per forward pass.
     ctx
-        Device of the net; None for the current one.
+        Device of the net; None for MXNet's current context.
     part
-        (rank, size): embed images rank, rank + size, and so on. Every rank gets equally many: one
-        that runs out embeds the last image once more.
+        Rank of this process and number of ranks, as a pair (rank, size).  The process embeds the
+        images with the indices rank, rank + size, rank + 2 * size and so on.  Every rank embeds the
+        same number of images: a rank with one image fewer embeds the last image of the set again.
     where
-        Beginning of error messages: the set.
+        Prefix of error messages, for example the file of the set.
     strict
-        Whether an image that cannot be decoded raises. Otherwise its row is NaN: with several ranks
-        all must notice, or those that did not wait for ever.
+        True: raise PairsError for an image that does not decode.  False: set the image's
+        row of the result to NaN, so that a rank with a bad image still takes part in the next
+        collective operation.
     cut_off
-        See `evaluation.pairs.decode_image`.
+        Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
 
     Outputs
     -------
-    Sum of both raw embeddings, (n, E) float32, n = ceil(len(images) / size); mean length of the
-    two, (n,) float32.
+    Two float32 arrays for the n = ceil(len(images) / size) images of this rank: the sum of the two
+    raw embeddings of each image, (n, E), and the mean of the L2 norms of these two, (n,).
 
     Raises
     ------
     PairsError
-        If there are no images, or one does not decode, is cut off or has another size.
+        If there are no images, or an image does not decode, is truncated or is not of the size
+        ``image_size``.
     """
     rank, size = part
     if not len(images):
-        raise PairsError(f"{where}: there is nothing to embed, got 0 images; hand over at least 1")
+        raise PairsError(
+            f"{where}: there are no images to embed, got 0 images; pass at least 1 image"
+        )
     if batch_size < 1 or not 0 <= rank < size:
         raise ValueError(
             f"embed: batch_size must be at least 1 and rank from 0 to size - 1, got {batch_size}, "
@@ -79,9 +85,9 @@ def embed(
     sums: list[np.ndarray] = []
     norms: list[np.ndarray] = []
 
-    def collect(ahead: tuple[mx.nd.NDArray, mx.nd.NDArray, np.ndarray]) -> None:
-        straight, mirrored, good = ahead
-        # Sync: the host waits for a batch, the next one being queued already.
+    def collect(batch_outputs: tuple[mx.nd.NDArray, mx.nd.NDArray, np.ndarray]) -> None:
+        straight, mirrored, good = batch_outputs
+        # Sync: the host waits for this batch, while the next batch is already queued on the device.
         one, two = straight.asnumpy()[: len(good)], mirrored.asnumpy()[: len(good)]
         total = one + two
         total[~good] = np.nan
@@ -103,8 +109,8 @@ def embed(
                     if strict:
                         raise
                     pixels[row], good[row] = 0, False
-            # Bytes go to the device and become floats there: a quarter of the transfer. The array
-            # is a copy, so that `pixels` may be filled again at once.
+            # Transfer bytes and convert them to float32 on the device: the transfer is a quarter as
+            # large. mx.nd.array copies `pixels`, so the next batch may overwrite `pixels`.
             batch = mx.nd.array(pixels, ctx=ctx, dtype="uint8").astype("float32")  # (B, H, W, 3)
             batch = (batch.transpose((0, 3, 1, 2)) - mean) / std  # (B, 3, H, W)
             queued = net(batch), net(mx.nd.flip(batch, axis=3)), good

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score a network on verification sets, on one rank or on several together."""
+"""Score a network on verification sets, with one rank or several ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mxnet as mx
 import numpy as np
 
 from evaluation.embedding import embed
 from evaluation.pairs import CutOff, Pairs, decode_image, find_sets, place
 from evaluation.verification import verify
+
+if TYPE_CHECKING:
+    import mxnet as mx
 
 __all__ = ["evaluate_sets", "find_sets"]
 
@@ -32,51 +34,52 @@ def evaluate_sets(
     gather: Gather | None = None,
     cut_off: CutOff | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Embed and score every set; ranks share the images and all return the same.
+    """Embed and score every set; the ranks share the images, and every rank returns all results.
 
     Parameters
     ----------
     net
-        Image to embedding, equal on all ranks.
+        Network from images to embeddings, with the same parameters on all ranks.
     sets
-        Sets by name, the same on all ranks and in the same order.
+        Sets by name; all ranks pass the same sets in the same order.
     mean, std
-        The net takes pixels x of 0 to 255 as (x - mean) / std.
+        The input of the net is (x - mean) / std for pixels x from 0 to 255.
     batch_size
         Images per forward pass on one rank.
     ctx
-        Device of the net; None for the current one.
+        Device of the net; None for MXNet's current context.
     image_size
-        (height, width) in pixels.
+        Required (height, width) of the images in pixels.
     rank, size
-        This process among all; image i is embedded by rank i % size.
+        Rank of this process and number of ranks; rank i % size embeds image i.
     gather
-        Takes (n, E) float32 of every rank, equally large, and returns (size * n, E), rank by rank.
-        None where there is one rank.
+        Function that gets one float32 array (n, columns) per rank and returns the arrays of all
+        ranks concatenated, (size * n, columns), rank 0 first.  None if there is only one rank.
     cut_off
-        See `evaluation.pairs.decode_image`; on all ranks or on none.
+        Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
+        Either all ranks pass a function, or all ranks pass None.
 
     Outputs
     -------
-    Metrics of `evaluation.verification.verify` by name of the set.
+    Dict from the name of each set to the result of `evaluation.verification.verify` for the set.
 
     Raises
     ------
     PairsError
-        If an image does not decode, is cut off or has another size: on every rank, with one
-        sentence.
+        If an image does not decode, is truncated or is not of the size ``image_size``.  All ranks
+        raise the same error.
     ValueError
         If an embedding is zero or not finite, or a set has fewer pairs than folds.
     """
     if size > 1 and gather is None:
         raise ValueError(
-            f"evaluate_sets: several ranks need a way to collect embeddings, got size {size} and "
-            "no gather; pass one"
+            "evaluate_sets: several ranks need a function that gathers embeddings, got size "
+            f"{size} and no gather; pass gather"
         )
     results = {}
     for name, pairs in sets.items():
-        # Horovod: a bad image raises at once on one rank alone; on several it becomes a row of NaN,
-        # so that all of them reach the exchange.
+        # Horovod: with several ranks a bad image becomes a row of NaN, so that every rank calls
+        # `gather`.  A single rank raises the error immediately.
         embeddings, norms = embed(
             net,
             pairs.images,
@@ -97,7 +100,8 @@ def evaluate_sets(
             rows = rows.transpose(1, 0, 2).reshape(size * n, columns)
         rows = rows[: len(pairs.images)]
         for index in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
-            # Every rank holds all encoded images: each finds the reason itself, and the same one.
+            # Decode the bad image again to raise its error.  Every rank holds all encoded images,
+            # so all ranks raise the same error here.
             where = f"{pairs.path}: {place(int(index))}"
             decode_image(pairs.images[index], image_size, where, cut_off)
         try:

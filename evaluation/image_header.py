@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The size of an encoded image, and whether it was cut off, without decoding it."""
+"""Read the size of an encoded image, and detect truncation, without decoding."""
 
 from __future__ import annotations
 
@@ -8,52 +8,55 @@ import numpy as np
 from encoded_images import has_end, segments
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xae\x42\x60\x82"  # name and checksum of the last chunk, which is empty
-_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))  # the ones that libjpeg decodes
+_PNG_END = b"IEND\xae\x42\x60\x82"  # name and checksum of IEND, the empty last chunk
+_FRAMES = frozenset(
+    (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+)  # markers of the frame types that libjpeg decodes
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
-# Huffman and arithmetic tables, scans, quantisation, lines, restarts; application data, comments.
+# Markers of other known segments: DHT, DAC, SOS, DQT, DNL, DRI, APP0 to APP15 and COM.
 _OTHERS = frozenset((0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
-_ORIENTATION = (b"\x01\x12", b"\x12\x01")  # EXIF's tag in either order of bytes
+_ORIENTATION = (b"\x01\x12", b"\x12\x01")  # number of the EXIF orientation tag in both byte orders
 
 
 def is_whole(image: bytes) -> bool:
-    """Return whether a JPEG or PNG has its end; other formats are their decoder's business."""
+    """Return True if a JPEG or PNG has its end marker; also return True for other formats."""
     if image.startswith(_PNG):
         return image.endswith(_PNG_END) or _PNG_END in image
     return has_end(np.frombuffer(image, np.uint8))
 
 
 def read_size(image: bytes) -> tuple[int, int] | None:
-    """Return the (height, width) of the pixels that decoding gives.
+    """Read from the header of an image the (height, width) in pixels that decoding would give.
 
-    None where only decoding tells: another format, a header that is damaged or that decoders
-    refuse, or an image that is not square and may be turned by its EXIF orientation.
+    Returns None if the image must be decoded to find its size: the format is not JPEG or PNG, the
+    header is damaged or unsupported, or the image is not square and may have an EXIF orientation
+    that swaps height and width.
     """
     if image.startswith(_JPEG):
         return _size_of_jpeg(image)
     if image.startswith(_PNG) and image[12:16] == b"IHDR":
         width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
-        may_turn = width != height and b"eXIf" in image
-        return None if may_turn or not width or not height else (height, width)
+        may_rotate = width != height and b"eXIf" in image
+        return None if may_rotate or not width or not height else (height, width)
     return None
 
 
 def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
-    size, may_turn = None, False
+    size, may_rotate = None, False
     for code, at in segments(image):
         if code in _FRAMES:
-            frame = image[at + 2 : at + 8]  # bits of a sample, height, width, components
+            frame = image[at + 2 : at + 8]  # bits per sample, height, width, component count
             height, width = (int.from_bytes(frame[i : i + 2], "big") for i in (1, 3))
             known = len(frame) == 6 and frame[0] == 8 and frame[5] in (1, 3, 4)
             if size or not known or not height or not width:
                 return None
             size = height, width
         elif code == _START_OF_SCAN:
-            turned = size is not None and size[0] != size[1] and may_turn
-            return None if turned else size
-        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # its own length is two
+            rotated = size is not None and size[0] != size[1] and may_rotate
+            return None if rotated else size
+        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # a valid length is at least 2
             return None
         elif code == _APP1:
             length = int.from_bytes(image[at : at + 2], "big")
-            may_turn |= any(tag in image[at + 2 : at + length] for tag in _ORIENTATION)
+            may_rotate |= any(tag in image[at + 2 : at + length] for tag in _ORIENTATION)
     return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification sets: InsightFace's .bin files, read without running anything that is in them."""
+"""Verification sets: read and write InsightFace's .bin files, decode their images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from evaluation.plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
 CutOff = Callable[[bytes | np.ndarray], bool]
-"""Whether an encoded image ends before its last pixels, which OpenCV does not report."""
+"""Function that returns True if the data of an encoded image end before its last pixels.
+
+OpenCV decodes such a truncated image without an error.
+"""
 
 
 class PairsError(ValueError):
@@ -27,17 +30,17 @@ class PairsError(ValueError):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of face images with the answer to whether they show one person.
+    """Verification set of P pairs of face images; a pair shows one person or two different people.
 
     Parameters
     ----------
     images
-        Two per pair, pair after pair: encoded bytes, encoded bytes as (N,) uint8, or RGB pixels
-        as (H, W, 3) uint8.
+        List of 2 P images; images 2 i and 2 i + 1 form pair i.  An image is N encoded bytes, as
+        ``bytes`` or as uint8 array (N,), or RGB pixels, as uint8 array (H, W, 3).
     issame
-        Whether a pair shows one person, (P,) bool.
+        Bool array (P,), True for a pair that shows one person, False for two people.
     path
-        Where the set came from; error messages begin with it.
+        File of the set; error messages begin with it.
     """
 
     images: list[Image]
@@ -51,9 +54,10 @@ class Pairs:
 def write_pairs(
     path: str | os.PathLike[str], images: Sequence[bytes], issame: Sequence[bool]
 ) -> None:
-    """Write a verification set as InsightFace ships it: a pickle (protocol 2) of (images, issame).
+    """Write a verification set to a .bin file in InsightFace's format.
 
-    A reader finds the old file or the new one, never a part.
+    The file is a pickle (protocol 2) of the tuple (images, issame).  An existing file is replaced
+    atomically.
 
     Parameters
     ----------
@@ -62,19 +66,18 @@ def write_pairs(
     images
         Encoded images (JPEG or PNG), two per pair, pair after pair.
     issame
-        One bool per pair.
+        One bool per pair, True if the pair shows one person.
 
     Raises
     ------
     PairsError
-        If the counts do not fit or an image is not encoded bytes.
+        If there are not two images per pair, or an image is not encoded bytes.
     """
     path = Path(path)
     if not issame or len(images) != 2 * len(issame):
         raise PairsError(
             f"{path}: a set has two images for every pair and at least one pair, got {len(images)} "
-            f"images and {len(issame)} pairs; hand over images[2 * i] and images[2 * i + 1] for "
-            "pair i"
+            f"images and {len(issame)} pairs; pass images[2 * i] and images[2 * i + 1] for pair i"
         )
     for index, image in enumerate(images):
         if not isinstance(image, bytes) or not image:
@@ -87,9 +90,10 @@ def write_pairs(
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
-    """Read a verification set (.bin) of any pickle protocol, from Python 2 or 3, as plain data.
+    """Read a verification set from a .bin file, without running any code in the file.
 
-    Nothing in the file is called or imported: see `evaluation.plain_pickle`. Images stay encoded.
+    The file is a pickle of any protocol, written by Python 2 or 3 (see `evaluation.plain_pickle`).
+    The images stay encoded.
 
     Parameters
     ----------
@@ -99,7 +103,8 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     Raises
     ------
     PairsError
-        If the file is missing, is cut off, asks for anything to be run, or is not a set of pairs.
+        If the file is missing or truncated, holds more than plain data (such as a call of a
+        function), or is not a set of pairs.
     """
     try:
         data = Path(path).read_bytes()
@@ -112,61 +117,80 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         content = load_plain(data)
     except PlainPickleError as error:
         raise PairsError(
-            f"{path}: {error}; take the set from a source you trust, or write it with write_pairs"
+            f"{path}: {error}; take the set from a source you trust, or write the file with "
+            "write_pairs"
         ) from None
     del data
-    return Pairs(*_check_structure(content, path), path=str(path))
+    try:
+        images, issame = _check_structure(content)
+    except _StructureError as error:
+        raise PairsError(
+            f"{path}: {error}; a .bin file holds (images, issame) with two images per pair: write "
+            "the file with write_pairs"
+        ) from None
+    return Pairs(images, issame, path=str(path))
 
 
-def _check_structure(
-    content: object, path: str | os.PathLike[str]
-) -> tuple[list[Image], np.ndarray]:
-    """Return images and issame (P,) of an unpickled set, or raise PairsError."""
+class _StructureError(ValueError):
+    """A part of a set has the wrong structure.
 
-    def refuse(problem: str, got: str) -> PairsError:
-        return PairsError(
-            f"{path}: {problem}, got {got}; a .bin holds (images, issame), two images per pair: "
-            "write it with write_pairs"
-        )
+    The message has the form "<what is wrong>, got <value>".
+    """
 
+
+def _check_structure(content: object) -> tuple[list[Image], np.ndarray]:
+    """Check the structure of an unpickled set; return its 2 P images and ``issame``, (P,) bool."""
     if not isinstance(content, list | tuple) or len(content) != 2:
-        raise refuse("is not a pair of lists", describe(content))
-    bins, issame = content
-    if not isinstance(bins, list | tuple):
-        raise refuse("the images are not a list", describe(bins))
+        raise _StructureError(f"is not a pair of lists, got {describe(content)}")
+    images, issame = content
+    if not isinstance(images, list | tuple):
+        raise _StructureError(f"the images are not a list, got {describe(images)}")
+    answers = _check_issame(issame)
+    if not len(answers) or len(images) != 2 * len(answers):
+        raise _StructureError(
+            "a set must have at least one pair, and two images per pair, got "
+            f"{len(answers)} pairs and {len(images)} images"
+        )
+    return [_check_encoding(image, index) for index, image in enumerate(images)], answers
+
+
+def _check_issame(issame: object) -> np.ndarray:
+    """Check the list ``issame``; return it as bool (P,), one value per pair (True: one person)."""
     if isinstance(issame, np.ndarray):
         if issame.dtype.kind not in "biu" or issame.size != max(issame.shape, default=0):
-            raise refuse("issame is not a row of booleans, or of 0 and 1", describe(issame))
+            raise _StructureError(
+                f"issame is not a row of booleans or of the numbers 0 and 1, got {describe(issame)}"
+            )
         issame = list(issame.reshape(-1))
     elif not isinstance(issame, list | tuple):
-        raise refuse("issame is not a list", describe(issame))
+        raise _StructureError(f"issame is not a list, got {describe(issame)}")
     for index, same in enumerate(issame):
         if not isinstance(same, bool | np.bool_ | int | np.integer) or not 0 <= same <= 1:
-            raise refuse(f"issame of pair {index} is not a boolean, 0 or 1", describe(same))
-    answers = np.array([bool(same) for same in issame], dtype=bool)
-    if not len(answers) or len(bins) != 2 * len(answers):
-        raise refuse(
-            "there must be pairs, and twice as many images",
-            f"{len(answers)} pairs and {len(bins)} images",
-        )
-    images: list[Image] = []
-    for index, image in enumerate(bins):
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
-            if image.size == max(image.shape, default=0):  # encoded, a row or a column
-                images.append(image.reshape(-1))
-                continue
-            if image.ndim == 3 and image.shape[2] == 3:
-                images.append(image)
-                continue
-        elif isinstance(image, bytes) and image:
-            images.append(image)
-            continue
-        raise refuse(f"{place(index)} is not encoded bytes or a uint8 array", describe(image))
-    return images, answers
+            raise _StructureError(
+                f"issame of pair {index} is not a boolean, 0 or 1, got {describe(same)}"
+            )
+    return np.array([bool(same) for same in issame], dtype=bool)
+
+
+def _check_encoding(image: object, index: int) -> Image:
+    """Check the type of an image, and return the image.
+
+    N encoded bytes stay ``bytes`` or become uint8 (N,).  Pixels stay uint8 (H, W, 3).
+    """
+    if isinstance(image, bytes) and image:
+        return image
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        if image.size == max(image.shape, default=0):  # encoded bytes, as a row or a column
+            return image.reshape(-1)
+        if image.ndim == 3 and image.shape[2] == 3:
+            return image
+    raise _StructureError(
+        f"{place(index)} is not encoded bytes or a uint8 array, got {describe(image)}"
+    )
 
 
 def place(index: int) -> str:
-    """Name image `index` of a set by its pair, counted from 0: "image 1 of pair 3" for 7."""
+    """Return the name of an image in messages: "image 1 of pair 3" for index 7."""
     return f"image {index % 2} of pair {index // 2}"
 
 
@@ -176,18 +200,20 @@ def decode_image(
     where: str = "image",
     cut_off: CutOff | None = None,
 ) -> np.ndarray:
-    """Decode one image of a set to RGB pixels, upright as ``mx.image.imdecode`` turns it.
+    """Decode one image of a set to RGB pixels.
+
+    The EXIF orientation is applied as ``mx.image.imdecode`` applies it.
 
     Parameters
     ----------
     image
-        Encoded bytes, encoded bytes as (N,) uint8, or RGB pixels as (H, W, 3) uint8.
+        N encoded bytes, as ``bytes`` or as uint8 array (N,), or RGB pixels, as uint8 (H, W, 3).
     image_size
-        The (height, width) in pixels that it must have; sets are aligned, never resized.
+        Required (height, width) in pixels; images are never resized.
     where
-        Beginning of the error message: the set and the pair.
+        Prefix of error messages, which names the set and the image.
     cut_off
-        Called with an encoded image; None where nothing can say it.
+        Function that detects truncated images, see `CutOff`; None skips the check.
 
     Outputs
     -------
@@ -196,7 +222,7 @@ def decode_image(
     Raises
     ------
     PairsError
-        If it does not decode, is cut off or has another size.
+        If the image does not decode, is truncated or is not of the size ``image_size``.
     """
     if isinstance(image, np.ndarray) and image.ndim == 3:
         pixels = image
@@ -218,31 +244,31 @@ def decode_image(
 
 
 def require_size(found: tuple[int, int], image_size: tuple[int, int], where: str) -> None:
-    """Raise PairsError if the (height, width) of an image is not that of the network."""
+    """Raise PairsError if ``found`` is not ``image_size``; both are (height, width) in pixels."""
     if found != tuple(image_size):
         raise PairsError(
-            f"{where}: is not {image_size[0]} high and {image_size[1]} wide, got "
-            f"{found[0]} x {found[1]}; align the set to the network's image size"
+            f"{where}: is not {image_size[0]} pixels high and {image_size[1]} pixels wide, got "
+            f"{found[0]} x {found[1]} pixels; align the set to the network's image size"
         )
 
 
 def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """Find verification sets: an entry is a .bin file, or a folder for every .bin in it.
+    """Return the paths of the verification sets in files and folders, by the name of the set.
 
     Parameters
     ----------
     entries
-        Files and folders.
+        .bin files, and folders of .bin files.
 
     Outputs
     -------
-    Path by name, the name being the file's stem; files in the order of the entries, those of a
-    folder sorted.
+    Dict from the stem of each file, the name of the set, to its path, in the order of the entries.
+    The files of a folder are sorted by name.
 
     Raises
     ------
     PairsError
-        If an entry is missing or holds no .bin, or two files have one name.
+        If an entry is missing, a folder holds no .bin file, or two files have the same stem.
     """
     found: dict[str, str] = {}
     for entry in map(Path, entries):
@@ -251,29 +277,30 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
             if not files:
                 raise PairsError(
                     f"{entry}: holds no .bin file, got {len(list(entry.iterdir()))} other entries; "
-                    "name a .bin file or the folder that holds them"
+                    "name a .bin file or a folder of .bin files"
                 )
         elif entry.is_file():
             files = [entry]
         else:
             raise PairsError(
-                f"{entry}: is neither a file nor a folder, got nothing there; name a .bin file or "
-                "a folder of them"
+                f"{entry}: must be a file or a folder, got neither; name a .bin file or a folder "
+                "of .bin files"
             )
         for file in files:
             if file.stem in found:
                 raise PairsError(
-                    f"{file}: a set called {file.stem!r} is there already, got {found[file.stem]}; "
-                    "rename one of them or name it once"
+                    f"{file}: a set called {file.stem!r} is listed already, got "
+                    f"{found[file.stem]}; rename one of the two files, or list the file only once"
                 )
             found[file.stem] = str(file)
     if not found:
         raise PairsError(
-            "verification sets: none found, got no entries; name a .bin file or a folder of them"
+            "verification sets: none found, got no entries; name a .bin file or a folder of .bin "
+            "files"
         )
     return found
 
 
 def read_sets(entries: Iterable[str | os.PathLike[str]]) -> Mapping[str, Pairs]:
-    """Read every set that `find_sets` finds, by name."""
+    """Read the verification sets in files and folders; return the sets by name, see `find_sets`."""
     return {name: read_pairs(path) for name, path in find_sets(entries).items()}

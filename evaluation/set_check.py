@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether verification sets fit the network and the protocol, before any work is done with them."""
+"""Check verification sets against the network and the protocol before evaluation."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from evaluation.verification import FOLDS
 
 
 def check_sets(sets: Mapping[str, Pairs], image_size: tuple[int, int], nfolds: int = FOLDS) -> None:
-    """Check what verification needs of sets.
+    """Check the pairs and the images of verification sets.
 
-    The header of every image is read: its size, and whether it was cut off.  One image of each set
-    is decoded.  12,000 images take a fraction of a second.
+    The check reads the header of every image (size, truncation) and decodes one image per set.
+    12,000 images take a fraction of a second.
 
     Parameters
     ----------
     sets
         Sets by name.
     image_size
-        (height, width) in pixels that the network takes.
+        (height, width) of the network's images in pixels.
     nfolds
-        Folds of the protocol: pairs that a set needs at least.
+        Number of folds of the verification protocol; a set needs at least so many pairs.
 
     Raises
     ------
     PairsError
-        If a set has too few pairs, or pairs of one kind alone, or an image is cut off, does not
-        decode or has another size.
+        If a set has too few pairs, if its pairs are all same-person or all different-person pairs,
+        or if an image is truncated, does not decode or is not of the size ``image_size``.
     """
     for pairs in sets.values():
         _check_answers(pairs, nfolds)
@@ -48,9 +48,9 @@ def _check_answers(pairs: Pairs, nfolds: int) -> None:
         )
     same = int(pairs.issame.sum())
     if same in (0, len(pairs)):
-        kind = "of one person" if same else "of two people"
+        kind = "that show one person each" if same else "that show two people each"
         raise PairsError(
-            f"{pairs.path}: any network would score 100 % where all pairs are of one kind, got "
+            f"{pairs.path}: all pairs are of one kind, so any network would score 100 %, got "
             f"{len(pairs)} pairs {kind}; give a set with pairs of both kinds"
         )
 
@@ -67,6 +67,6 @@ def _check_image(image: Image, image_size: tuple[int, int], where: str) -> None:
         require_size(size, image_size, where)
     if not is_whole(encoded):
         raise PairsError(
-            f"{where}: is cut off, got {len(encoded)} bytes without an end of the image; take the "
-            "set from its source again, or make it again"
+            f"{where}: is cut off, got {len(encoded)} bytes without an end marker; download or "
+            "make the set again"
         )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification: do two embeddings show one person? Accuracy over folds and TAR at a given FAR.
+"""Face verification: accuracy over folds, and true accept rate at a given false accept rate.
 
-The protocol is that of LFW's restricted setting as InsightFace's `verification.py` carries it out,
-so that its published accuracies compare: ten folds in the order of the file, squared Euclidean
-distance of unit vectors, the threshold of a fold chosen on the nine others.
+The protocol is that of InsightFace's `verification.py` (the restricted setting of LFW), so that
+results compare with its published accuracies: ten folds in the order of the file, the squared
+Euclidean distance of unit vectors, and for each fold the best threshold of the nine others.
 
 Huang et al., "Labeled Faces in the Wild", 2007.
 """
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-# np.arange, not linspace, and without 4: InsightFace's thresholds to the last bit.
+# Squared distances 0, 0.01 ... 3.99.  They are bitwise equal to InsightFace's thresholds, which
+# np.linspace would not give.
 THRESHOLDS = np.arange(0, 4, 0.01)
 FOLDS = 10
 
@@ -27,20 +28,20 @@ def verify(
     fars: Sequence[float] = (1e-3,),
     norms: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Score pairs of embeddings.
+    """Score P pairs of embeddings with the protocol of this module.
 
     Parameters
     ----------
     embeddings
-        Raw embeddings, each the sum of an image's and its mirror's; normalised here.
+        Raw embeddings, each the sum over an image and its mirror image; `verify` normalises them.
     issame
-        Whether a pair shows one person.
+        True for each pair that shows one person, False for each pair that shows two people.
     nfolds
-        Number of folds, contiguous and in the order of the pairs.
+        Number of folds; a fold is a contiguous block of pairs.
     fars
-        False accept rates at which the true accept rate is wanted.
+        False accept rates at which the true accept rate is computed.
     norms
-        Lengths of the raw embeddings before the sum, for `xnorm`.
+        L2 norms of the raw embeddings, for the result `xnorm`; None to leave `xnorm` None.
 
     Inputs
     ------
@@ -50,24 +51,25 @@ def verify(
     -------
     A dict: `accuracy` and `accuracy_std`, mean and standard deviation over the folds;
     `best_threshold`, the mean of the folds' thresholds, a squared distance from 0 to 4;
-    `tar_at_far_<far>` for every far, None where `tar_at_far` is not defined; `xnorm`, the mean of
-    `norms` or None; `pairs`.
+    `tar_at_far_<far>` for each rate in `fars`, the true accept rate that `tar_at_far` returns, or
+    None; `xnorm`, the mean of `norms` or None; `pairs`, the number of pairs.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, pairs are fewer than folds, or an embedding is zero or not finite.
+        If shapes do not match, if there are fewer pairs than folds, or if an embedding is zero or
+        not finite.
     """
     issame = np.asarray(issame)
     if issame.ndim != 1 or issame.dtype != np.bool_:
         raise ValueError(
-            f"verify: issame must be (P,) bool, got {issame.shape} {issame.dtype}; convert it first"
+            f"verify: issame must be (P,) bool, got {issame.shape} {issame.dtype}; convert issame"
         )
     distances = pair_distances(embeddings)
     if len(distances) != len(issame):
         raise ValueError(
             f"verify: there must be two embeddings for every pair, got {2 * len(distances)} "
-            f"embeddings and {len(issame)} pairs; hand over those of all images, in order"
+            f"embeddings and {len(issame)} pairs; pass one embedding for each image"
         )
     accuracies, thresholds = fold_accuracies(distances, issame, nfolds)
     result: dict[str, Any] = {
@@ -87,16 +89,16 @@ def pair_distances(embeddings: np.ndarray) -> np.ndarray:
     embeddings = np.asarray(embeddings, dtype=np.float64)
     if embeddings.ndim != 2 or len(embeddings) % 2 or not embeddings.size:
         raise ValueError(
-            f"verify: embeddings must be (2P, E), two rows per pair, got {embeddings.shape}; hand "
-            "over one row per image"
+            f"verify: embeddings must be (2P, E), two rows per pair, got {embeddings.shape}; "
+            "pass one row per image"
         )
-    # A diverged net must not score: NaN compares false, so that all pairs would count as different.
+    # Refuse NaN: comparisons with NaN are false, so that all pairs would count as different people.
     finite = np.isfinite(embeddings).all(axis=1)
     if not finite.all():
         raise _bad_row(int(np.argmin(finite)), "is not finite", "NaN or infinity", len(embeddings))
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if not norms.all():
-        raise _bad_row(int(np.argmin(norms)), "has no direction", "length 0", len(embeddings))
+        raise _bad_row(int(np.argmin(norms)), "has no direction", "norm 0", len(embeddings))
     unit = embeddings / norms
     return np.square(unit[0::2] - unit[1::2]).sum(axis=1)
 
@@ -111,11 +113,11 @@ def _bad_row(row: int, problem: str, got: str, rows: int) -> ValueError:
 def fold_accuracies(
     distances: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return every fold's accuracy and the threshold that the other folds chose for it.
+    """Return the accuracy of each fold and the threshold that the other folds select for it.
 
-    A pair is accepted where its distance is less than the threshold. Of thresholds that are equally
-    good the least is taken. Fold sizes differ by one at most, the larger ones first, as in
-    scikit-learn's KFold without shuffling.
+    A pair is accepted if its distance is below the threshold.  Among equally good thresholds the
+    smallest is selected.  The numbers of pairs in two folds differ by at most one, and
+    the larger folds come first, as in scikit-learn's KFold without shuffling.
 
     Inputs
     ------
@@ -128,17 +130,19 @@ def fold_accuracies(
     pairs = len(distances)
     if not 2 <= nfolds <= pairs:
         raise ValueError(
-            f"verify: folds must be from 2 to the number of pairs, got {nfolds} folds for {pairs} "
-            f"pairs; take a set of at least {max(nfolds, 2)} pairs, and {FOLDS} folds are usual"
+            "verify: the number of folds must be from 2 to the number of pairs, got "
+            f"{nfolds} folds for {pairs} pairs; use a set of at least {max(nfolds, 2)} pairs, and "
+            f"{FOLDS} folds are usual"
         )
     sizes = np.full(nfolds, pairs // nfolds)
     sizes[: pairs % nfolds] += 1
     fold = np.repeat(np.arange(nfolds), sizes)
 
-    # The first threshold above a distance; from there on the pair is accepted.
+    # Index of the smallest threshold that accepts each pair.
     first = np.searchsorted(THRESHOLDS, distances, side="right")
-    columns = len(THRESHOLDS) + 1  # the last one: accepted by none
-    # Accepting gains a pair of one person and loses one of two; (nfolds, thresholds).
+    columns = len(THRESHOLDS) + 1  # last column: pairs that no threshold accepts
+    # Change in the number of correctly classified pairs at each threshold, (nfolds, columns).  An
+    # accepted same-person pair adds 1, an accepted different-person pair subtracts 1.
     gains = np.zeros((nfolds, columns), dtype=np.int64)
     np.add.at(gains, (fold, first), np.where(issame, 1, -1))
     negatives = np.bincount(fold, weights=~issame, minlength=nfolds).astype(np.int64)
@@ -150,11 +154,11 @@ def fold_accuracies(
 
 
 def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float | None:
-    """Share of same pairs accepted at the largest threshold that accepts at most `far` of the rest.
+    """Return the true accept rate at a false accept rate of at most `far`, or None.
 
-    Exact over all pairs: the threshold is a distance that occurs, not one of a grid. None where
-    there are no same pairs, or fewer than 10 / far different ones: the tail is then a handful of
-    pairs, and the number noise.
+    The threshold is the largest observed distance at which the false accept rate is at most `far`,
+    not one of THRESHOLDS.  The result is None if there are no same-person pairs, or fewer than
+    10 / far different-person pairs, because the rate would then depend on very few pairs.
 
     Inputs
     ------
@@ -162,10 +166,10 @@ def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float |
     """
     if not 0 < far <= 1:
         raise ValueError(
-            f"verify: a false accept rate is above 0 and at most 1, got {far}; try 1e-3"
+            f"verify: a false accept rate must be above 0 and at most 1, got {far}; try 1e-3"
         )
     positives, negatives = distances[issame], np.sort(distances[~issame])
-    # Room for rounding: 10 / 0.0003 may come out a hair above the whole number.
+    # The factor tolerates rounding: 10 / far may be slightly above an exact integer.
     if not len(positives) or len(negatives) * (1 + 1e-9) < 10 / far:
         return None
     allowed = int(far * len(negatives)) + 1
@@ -173,12 +177,12 @@ def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float |
         allowed -= 1
     if allowed >= len(negatives):
         return 1.0
-    # "Less than the distance of the first one too many" accepts `allowed` of them, fewer with ties.
+    # This threshold accepts `allowed` different-person pairs, or fewer if distances are equal.
     return float(np.mean(positives < negatives[allowed]))
 
 
 def format_far(far: float) -> str:
-    """Write a rate as the keys of results do: 0.001 as "1e-3"."""
+    """Format a false accept rate for the keys of results: 0.001 gives "1e-3"."""
     mantissa, exponent = f"{far:e}".split("e")
     digits = mantissa.rstrip("0").rstrip(".")
     return f"{digits}e{int(exponent)}"

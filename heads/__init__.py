@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads: embedding and label in, loss per image out."""
+"""Heads: Gluon blocks that compute one loss per image from its embedding and label."""
 
-import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from heads.a_softmax import ASoftmax
 from heads.adacos import AdaCos
@@ -73,7 +73,9 @@ HEADS: dict[str, type[Head]] = {
     "n_pair": NPair,
     "mps": MPS,
 }
-"""Name -> class, whose keyword-only arguments are the schema of ``head.*`` in a configuration."""
+"""Mapping from the name of a loss to its class.
+
+The keyword-only arguments of a class are the keys of ``head.*`` in a configuration."""
 
 
 def build_head(
@@ -83,35 +85,35 @@ def build_head(
     reduce: Reduce = alone,
     *,
     fused_update: Mapping[str, float] | None = None,
-    **kwargs,
+    **settings: Any,
 ) -> Head:
-    """Build a head by name; it still needs `initialize()`.
+    """Build a head from its name; its parameters have no values until `initialize()` is called.
 
     Parameters
     ----------
     name
-        A key of ``HEADS``.
-    num_classes, embedding_size
-        Number of classes C, length E of the embedding.
+        Name of the loss, a key of ``HEADS``.
+    num_classes
+        Number of classes in the training set.
+    embedding_size
+        Number of dimensions of an embedding.
     reduce
-        Computes a statistic of the rows of all ranks (`heads.statistics.Reduce`), for heads that
-        keep statistics over the batch.
+        Function that computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
     fused_update
-        ``momentum`` and ``weight_decay`` with which the head updates its own class centres:
-        `heads.fused_centres.FusedCentres`; None leaves them to a trainer.
-    kwargs
-        Settings: keyword arguments of that class.
+        ``momentum`` and ``weight_decay`` with which the head updates its own class centres
+        (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres.
+    settings
+        Keyword-only arguments of the class of the head.
 
     Raises
     ------
     ValueError
-        If the name or a setting is unknown, or a value is refused.
+        If the name or a setting is unknown, or if a value is out of its range.
     OperatorError
-        If the class centres cannot be updated so.
+        If ``fused_update`` is given, but the head or the operators do not support such an update.
     """
-    options = checked_options("head", name, HEADS, kwargs)
-    kind = HEADS[name]
-    ranks = [reduce] if "reduce" in inspect.signature(kind).parameters else []
+    options = checked_options("head", name, HEADS, settings)
+    kind: Any = HEADS[name]
     if fused_update is not None:
         kind, options["fused_update"] = fused_class(name, kind), fused_update
-    return kind(num_classes, embedding_size, *ranks, **options)
+    return kind(num_classes, embedding_size, reduce=reduce, **options)

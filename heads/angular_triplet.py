@@ -1,45 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triplet loss on angles."""
+"""Triplet loss on the angles between embeddings."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from heads.margins import clipped_angle
-from heads.triplet import Mining, Triplet
+from heads.triplet import Triplet
 from ranges import Within
+
+Radians = Annotated[float, Within(0, math.pi, "the usual margin is 0.35 radians", open_low=True)]
 
 
 class AngularTriplet(Triplet):
-    """Triplet loss by the angles between embeddings.
+    """Triplet loss on the angles between embeddings.
 
-    triplet with d = arccos(x . y) in radians, of the normalised embeddings
+    triplet with d = arccos(x . y), the angle in radians between the normalised embeddings x and y
 
-    Schroff et al., "FaceNet", arXiv:1503.03832, equation 3, with the angle as Deng et al.,
-    "ArcFace", arXiv:1801.07698, have it in their triplet loss, equation 7.
+    Schroff et al., "FaceNet", arXiv:1503.03832, equation 3, with the angle of the triplet loss of
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 7.
 
-    The slope is 0 within 5e-4 of 0 and pi.
+    The gradient of an angle is 0 within 5e-4 radians of 0 and pi, where the slope of arccos would
+    be infinite.
 
     Parameters
     ----------
     margin
-        Angle by which a negative is to be farther, in radians.
+        Angle in radians by which an image of another person must be farther from the anchor than an
+        image of the same person.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        margin: Annotated[
-            float, Within(0, math.pi, "it is in radians, 0.35 is usual", open_low=True)
-        ] = 0.35,
-        mining: Mining = "semi_hard",
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, margin=margin, mining=mining, **kwargs)
+    def __init__(self, *sizes: int, margin: Radians = 0.35, **kwargs: Any) -> None:
+        super().__init__(*sizes, margin=margin, **kwargs)
 
-    def _distances(self, F, unit, cosine):
+    def _distances(self, F: Any, unit: Any, cosine: Any) -> Any:
         return clipped_angle(F, cosine)
 
-    def _between(self, F, one, other):
+    def _row_distances(self, F: Any, one: Any, other: Any) -> Any:
         return clipped_angle(F, F.sum(one * other, axis=1))

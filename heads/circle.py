@@ -1,46 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Circle loss."""
+"""Circle loss: softmax with a weight on each cosine."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from heads.cross_entropy import column_numbers
 from heads.margin_softmax import MarginSoftmax
 from heads.settings import Scale
 from ranges import Within
 
+Margin = Annotated[float, Within(0, 1, "the usual margin is 0.25")]
+
 
 class Circle(MarginSoftmax):
-    """Softmax on cosines, each weighted by its distance from where it should be.
+    """Softmax on cosines, each weighted by its distance from its optimal value.
 
-    s max(0, c_j + m) (c_j - m); true class: s max(0, 1 + m - c) (c - (1 - m))
+    logits s max(0, c_j + m) (c_j - m); true class: s max(0, 1 + m - c) (c - (1 - m))
 
     Sun et al., "Circle Loss", arXiv:2002.10857, equations 7 and 8 with class-level labels.
+
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c is its cosine to the
+    centre of the true class; s is ``scale``.
 
     No gradient flows through the weights max(0, ...). A margin fraction has no effect.
 
     Parameters
     ----------
     m
-        Margin, which is also the relaxation.
+        Margin of the cosines: the optimal cosine is 1 + m to the true class and -m to other
+        classes, and the decision thresholds are 1 - m and m.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        m: Annotated[float, Within(0, 1, "0.25 is usual")] = 0.25,
-        scale: Scale = 256.0,
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+    def __init__(self, *sizes: int, m: Margin = 0.25, scale: Scale = 256.0, **kwargs: Any) -> None:
+        super().__init__(*sizes, scale=scale, **kwargs)
         self._m = m
 
-    def _target_score(self, F, cosine, fraction, embedding):
+    def target_score(
+        self, F: Any, cosine: Any, fraction: Any, embedding: Any, **state: Any
+    ) -> tuple[Any, Any]:
         weight = F.relu(1.0 + self._m - cosine)
         return weight * (cosine - (1.0 - self._m)), weight
 
-    def columns(self, F, fraction, psi, cosine):
+    def columns(self, F: Any, fraction: Any, psi: Any, cosine: Any) -> tuple[Any, Any]:
         m = self._m
         numbers = column_numbers(F, fraction, [1.0, 0.0, -m * m], [1.0, m], 0.0)
         return F.ones_like(psi) * -m, numbers

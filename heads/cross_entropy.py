@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Softmax cross-entropy over all classes, by the fused operator or in plain Gluon.
+"""Softmax cross-entropy over all classes, with the fused operator or with plain MXNet operators.
 
-The one place where heads with class centres choose between the two.  The fused operator walks over
-the classes and never builds the (B, C) matrix of logits.
+This is the only module of the heads that chooses between fused and plain operators. The fused
+operator iterates over the classes and never allocates the (B, C) matrix of logits.
+
+Shapes: B is the number of images in the batch, C the number of classes, E the number of dimensions
+of an embedding, K the number of centres per class.
 """
 
 from collections.abc import Callable
@@ -10,45 +13,49 @@ from typing import Any, NamedTuple
 
 import ops
 
-# Added to a squared length before the root, so that a vector of zeros has a finite gradient.
+# Number added to a squared L2 norm before the square root, so that the gradient of a zero vector is
+# finite.
 LENGTH_EPSILON = 1e-10
 
 
-def normalised(F, rows):
-    """Bring rows to length 1; a row of zeros stays one, with a finite gradient."""
+def normalised(F: Any, rows: Any) -> Any:
+    """Scale each row to L2 norm 1; a zero row stays zero and has a finite gradient."""
     return F.L2Normalization(rows, mode="instance", eps=LENGTH_EPSILON)
 
 
-def length(F, rows):
-    """Return the length of each row, (B,) from (B, E)."""
+def length(F: Any, rows: Any) -> Any:
+    """Return the L2 norm of each row: input (B, E), output (B,)."""
     return F.sqrt(F.sum(F.square(rows), axis=1) + LENGTH_EPSILON)
 
 
 class Form(NamedTuple):
-    """What the score of a class is: the product of embedding and centre, and what is done to it."""
+    """Options of a class's score, which is the inner product of an embedding and a class centre."""
 
     scale: float = 1.0
-    """Factor on the scores, which makes them the logits of the softmax."""
+    """Factor on the scores: logit = scale * score."""
     unit_rows: bool = True
     unit_columns: bool = True
-    """Whether embeddings and centres are normalised."""
+    """Whether the class centres are normalised; ``unit_rows`` says the same of the embeddings."""
     group: int = 1
-    """Centres of each class K, side by side: the nearest one counts."""
+    """Number K of centres per class, in adjacent rows of the weight. The nearest centre of a class
+    gives the score of the class."""
     squares: bool = False
-    """Whether |centre|^2 / 2 is taken off, of inner products alone: the score is then |x|^2 / 2
-    less half of the squared distance."""
+    """Whether |centre|^2 / 2 is subtracted from the inner product; requires ``unit_rows=False`` and
+    ``unit_columns=False``. The score is then |x|^2 / 2 minus half of the squared distance between
+    the embedding x and the centre."""
 
-    def settings(self) -> dict[str, float]:
-        """Return the attributes of the operator; those that hold for most are left out."""
+    def attributes(self) -> dict[str, float]:
+        """Return the attributes for the fused operator: those that differ from its defaults.
+
+        ``scale`` is always included.
+        """
         standard = Form()._asdict()
-        others = {
-            key: int(value) for key, value in self._asdict().items() if value != standard[key]
-        }
-        return others | {"scale": self.scale}
+        changed = {key: int(v) for key, v in self._asdict().items() if v != standard[key]}
+        return changed | {"scale": self.scale}
 
 
 def cross_entropy(
-    F,
+    F: Any,
     rows: Any,
     centres: Any,
     label: Any,
@@ -60,41 +67,55 @@ def cross_entropy(
     bias: Any = None,
     dtype: str = "float32",
 ) -> tuple[Any, Any]:
-    """Return the loss per image and the target's score.
+    """Compute the softmax cross-entropy of each image and the score of its true class.
 
     Parameters
     ----------
+    num_classes
+        Number of classes C.
+    form
+        Options of the scores.
     margin
-        Gives psi and its slope, (B,) each, for the target's score, through which no gradient
-        flows: psi stands in the score's place.
+        Function of the detached score of the true class, (B,). It returns psi, which replaces this
+        score, and the slope of psi with respect to the score, (B,) each. None: no margin.
     columns
-        Gives for psi and the target's score, (B,) each, a threshold (B,) and six numbers (6,): a
-        score c of another class that is above the threshold becomes (n0 c + n1) c + n2, with
-        n3 c + n4 as its slope; n5 c below.
+        Function of psi and of the score of the true class, (B,) each. It returns a threshold (B,)
+        and six numbers n0 to n5 as an array (6,), which change the scores of the other classes: a
+        score c above the threshold becomes (n0 c + n1) c + n2, with the slope n3 c + n4; any other
+        score c becomes n5 c. None: the scores of the other classes do not change.
+    dtype
+        Data type to which the labels are cast for the fused operator.
 
     Inputs
     ------
-    rows, centres, label : (B, E), (C K, E), (B,)
+    rows : (B, E)
+        Embeddings.
+    centres : (C K, E)
+        Class centres.
+    label : (B,)
+        Class of each image.
     bias : (C,), optional
-        Added to the scores.
+        Number added to the score of each class.
 
     Outputs
     -------
     loss, score : (B,) each
-        No gradient flows through the score.
+        Loss of each image and score of its true class. No gradient flows through the score.
 
     Notes
     -----
-    In float32 the plain form takes MXNet's log_softmax, which oneDNN computes to about 4e-6: a loss
-    of 0.035680 comes out as 0.035683. Without oneDNN and in the native form it is 3e-7. Harmless.
+    With the plain operators, oneDNN computes log_softmax in float32 with an error of about 4e-6:
+    the loss 0.035680 becomes 0.035683. The error is about 3e-7 without oneDNN and with the native
+    operators. The error does not affect training.
     """
     margin = margin or (lambda score: (score, F.ones_like(score)))
     simple = form._replace(scale=1.0) == Form() and columns is None
     if not (ops.fused() if simple else ops.fused_scores()):
         scores = _scores(F, rows, centres, num_classes, form, bias)
         return _plain(F, scores, label, num_classes, form.scale, margin, columns)
-    label = F.cast(label, dtype=dtype)  # exact up to 2**24 classes
-    if bias is not None:  # one more dimension, in which every row is 1
+    label = F.cast(label, dtype=dtype)  # float32 holds class numbers exactly up to 2**24
+    if bias is not None:
+        # Add a dimension that is 1 in every embedding and the bias in every class centre.
         rows = F.concat(rows, F.ones_like(F.slice_axis(rows, axis=1, begin=0, end=1)), dim=1)
         centres = F.concat(centres, F.expand_dims(bias, axis=1), dim=1)
     fixed = F.BlockGrad(rows)
@@ -106,25 +127,25 @@ def cross_entropy(
     if form.group == 1:
         (score,) = scores
     else:
-        several = F.stack(*scores, axis=1)  # (B, K)
+        several = F.stack(*scores, axis=1)  # shape (B, K)
         score, label = F.max(several, axis=1), label * form.group + F.argmax(several, axis=1)
-    inputs, settings = [rows, centres, label, *margin(score)], form.settings()
+    inputs, attributes = [rows, centres, label, *margin(score)], form.attributes()
     if columns is not None:
         inputs += map(F.BlockGrad, columns(inputs[3], score))
-        settings["columns"] = 1
-    return F.face_margin_softmax(*inputs, **settings)[0], F.BlockGrad(score)
+        attributes["columns"] = 1
+    return F.face_margin_softmax(*inputs, **attributes)[0], F.BlockGrad(score)
 
 
-def _own_scores(F, left, centres, label, form):
-    # Not take(BlockGrad(centres)): that would copy all centres.
-    centre = F.BlockGrad(F.take(centres, label, mode="clip"))  # (B, E)
+def _own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
+    # BlockGrad after take, not before: BlockGrad(centres) would copy the centres of all classes.
+    centre = F.BlockGrad(F.take(centres, label, mode="clip"))  # shape (B, E)
     if form.squares:
         left = left - 0.5 * centre
     return F.sum(left * (normalised(F, centre) if form.unit_columns else centre), axis=1)
 
 
-def _scores(F, rows, centres, num_classes, form, bias):
-    """Return the scores of all classes, (B, C)."""
+def _scores(F: Any, rows: Any, centres: Any, num_classes: int, form: Form, bias: Any) -> Any:
+    """Return the scores of all classes, shape (B, C)."""
     if form.squares:
         bias = -0.5 * F.sum(F.square(centres), axis=1)
     biases = {} if bias is None else {"bias": bias}
@@ -136,20 +157,22 @@ def _scores(F, rows, centres, num_classes, form, bias):
         **biases,
     )
     if form.group > 1:
-        # argmax and pick, not max: of centres that are equally near, max would give the whole
-        # gradient to each; so the first alone has it, as in the fused operator.
-        several = F.reshape(scores, shape=(0, num_classes, form.group))  # (B, C, K)
+        # argmax with pick, not max: if several centres are equally near, max gives a gradient to
+        # all of them, but the fused operator gives it to the first one only.
+        several = F.reshape(scores, shape=(0, num_classes, form.group))  # shape (B, C, K)
         scores = F.pick(several, F.argmax(F.BlockGrad(several), axis=2), axis=2)
     return scores
 
 
-def _plain(F, scores, label, num_classes, scale, margin, columns):
-    target = F.pick(scores, label, axis=1)  # (B,)
+def _plain(
+    F: Any, scores: Any, label: Any, num_classes: int, scale: float, margin: Any, columns: Any
+) -> tuple[Any, Any]:
+    target = F.pick(scores, label, axis=1)  # shape (B,)
     fixed = F.BlockGrad(target)
     psi, slope = margin(fixed)
     if columns is not None:
         scores = _reweighed(F, scores, *columns(psi, fixed))
-    # psi takes the place of the true score, and its slope goes with it: the bracket is 0.
+    # `target - fixed` is 0: the second term adds no value to psi, only the gradient `slope`.
     psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
     place = F.contrib.arange_like(label).astype("int32") * num_classes
     place = place + F.clip(label, 0, num_classes - 1).astype("int32")
@@ -158,8 +181,11 @@ def _plain(F, scores, label, num_classes, scale, margin, columns):
     return -F.pick(F.log_softmax(logits, axis=1), label, axis=1), fixed
 
 
-def _reweighed(F, scores, threshold, numbers):
-    """Return the scores (B, C) of other classes as ``columns`` of `cross_entropy` says."""
+def _reweighed(F: Any, scores: Any, threshold: Any, numbers: Any) -> Any:
+    """Change the scores (B, C) of the other classes.
+
+    ``threshold`` and ``numbers`` are the output of the ``columns`` function of `cross_entropy`.
+    """
     square, linear, constant, slope_linear, slope_constant, rest = (
         F.reshape(F.BlockGrad(part), shape=(1, 1)) for part in F.split(numbers, 6, axis=0)
     )
@@ -172,32 +198,43 @@ def _reweighed(F, scores, threshold, numbers):
     return F.BlockGrad(value) + F.BlockGrad(slope) * (scores - fixed)
 
 
-def column_numbers(F, fraction, value, slope, rest):
-    """Return the six numbers of ``columns`` in `cross_entropy`, (6,).
+def column_numbers(F: Any, fraction: Any, value: list, slope: list, rest: float) -> Any:
+    """Pack the six numbers that a ``columns`` function returns to `cross_entropy`, shape (6,).
 
     Parameters
     ----------
-    value, slope
-        Coefficients of a hard class's new score, that of the square first, and of its slope: each
-        a number or (1,).
+    fraction
+        Margin fraction, shape (1,); only its type and device are used.
+    value
+        Coefficients n0, n1 and n2 of the new score of a class above the threshold, each a number or
+        an array of shape (1,).
+    slope
+        Coefficients n3 and n4 of the slope of the new score, each a number or an array of shape
+        (1,).
     rest
-        Factor on the other scores.
+        Factor n5 on the scores that are not above the threshold.
     """
     one = F.ones_like(fraction)
     return F.concat(*[one * number for number in [*value, *slope, rest]], dim=0)
 
 
-def through_psi(F, loss, quantity, scale):
-    """Carry the gradient of psi on to what else it depends on.
+def through_psi(F: Any, loss: Any, quantity: Any, scale: float) -> Any:
+    """Return the loss with an additional gradient that reaches psi by another path than the score.
 
-    d loss / d psi = scale (p - 1), and p = exp(-loss) of the cross-entropy.  What is added is 0.
+    The added term has the value 0 and the gradient (d loss / d psi) * (d quantity), where
+    d loss / d psi = scale (p - 1) and p = exp(-loss) is the probability of the true class.
+
+    Parameters
+    ----------
+    scale
+        Factor between psi and the logit.
 
     Inputs
     ------
     loss : (B,)
-        The cross-entropy.
+        Softmax cross-entropy of each image.
     quantity : (B,)
-        With the gradient that psi has beside that of the target's score.
+        Array whose gradient is the part of psi's gradient that does not pass through the score.
     """
     pull = F.BlockGrad((F.exp(-loss) - 1.0) * scale)
     return loss + pull * (quantity - F.BlockGrad(quantity))

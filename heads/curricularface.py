@@ -1,67 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CurricularFace."""
+"""CurricularFace: ArcFace with a growing weight on hard classes."""
+
+from typing import Any
 
 import mxnet as mx
-from mxnet import autograd
 
 from heads.cross_entropy import column_numbers, normalised
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import ROUNDING, additive_angle, unguarded_angle
-from heads.settings import Angle, Momentum, Scale
-from heads.statistics import Reduce, alone, state
+from heads.settings import Angle, Momentum
+from heads.statistics import create_state
 
 
 class CurricularFace(MarginSoftmax):
-    """ArcFace whose hard other classes count the more the further training is.
+    """ArcFace with a weight on hard classes that grows in the course of training.
 
-    s c_j, where c_j > psi: s c_j (t + c_j), t the running mean of c; true class: s psi of arcface
+    logits s c_j, or s c_j (t + c_j) where c_j > psi, t = running mean of c;
+    true class: s psi, psi as in arcface
 
     Huang et al., "CurricularFace", arXiv:2004.00288, equations 4 to 7.
 
-    The margin fraction of a warm-up holds for the other classes, too. The thresholds differ where
-    t > pi - m2: with the guard all classes are hard there.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c is its cosine to the
+    centre of the true class; psi is c after the margin; s is ``scale``. A class j is hard if c_j >
+    psi.
+
+    The margin fraction of a warm-up also applies to the weight on the hard classes.
 
     Parameters
     ----------
     guarded_threshold
-        Whether classes are compared with psi as it is, guarded; false compares them with
-        cos(t_y + m2) without the guard, as the authors' released code does.
+        Whether the cosine above which a class is hard includes the guard of `arcface`. If false,
+        this threshold is cos(a + m2), as in the authors' code, where a is the angle to the true
+        class. The setting matters only where a > pi - m2: with the guard all classes are hard
+        there.
     """
 
     def __init__(
         self,
-        num_classes: int,
-        embedding_size: int,
-        reduce: Reduce = alone,
-        *,
+        *sizes: int,
         m2: Angle = 0.5,
-        scale: Scale = 64.0,
         momentum: Momentum = 0.01,
         guarded_threshold: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
-        self._m2, self._guarded_threshold = m2, guarded_threshold
-        self._momentum, self._reduce = momentum, reduce
-        self.t = state(self, "t", (1,), mx.init.Zero())
+        super().__init__(*sizes, **kwargs)
+        self._m2, self._momentum, self._guarded_threshold = m2, momentum, guarded_threshold
+        self.t = create_state(self, "t", (1,), mx.init.Zero())
 
-    def forward(self, embedding, label, margin_fraction=None):
-        if autograd.is_training() and isinstance(embedding, mx.nd.NDArray):
-            with autograd.pause():
-                centre = mx.nd.take(self.weight.list_data()[0], label, mode="clip")
-                cosine = (normalised(mx.nd, embedding) * normalised(mx.nd, centre)).sum(axis=1)
-                t = self.t.list_data()[0]
-                t[:] = t + self._momentum * (self._reduce(cosine, mx.nd.mean) - t)
-        return super().forward(embedding, label, margin_fraction)
+    def update_statistics(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
+        centre = mx.nd.take(self.weight.list_data()[0], label, mode="clip")
+        cosine = (normalised(mx.nd, embedding) * normalised(mx.nd, centre)).sum(axis=1)
+        t = self.t.list_data()[0]
+        t[:] = t + self._momentum * (self._reduce(cosine, mx.nd.mean) - t)
 
-    def margin(self, F, cosine, embedding, t):
+    def margin(self, F: Any, cosine: Any, embedding: Any, t: Any) -> tuple[Any, Any]:
         return additive_angle(F, cosine, self._m2)
 
-    def columns(self, F, fraction, psi, cosine, t):
+    def columns(self, F: Any, fraction: Any, psi: Any, cosine: Any, t: Any) -> tuple[Any, Any]:
         linear = 1.0 + fraction * (t - 1.0)
         value, slope = [fraction, linear, 0.0], [2.0 * fraction, linear]
         if not self._guarded_threshold:
             unguarded = unguarded_angle(F, cosine, self._m2)
             psi = cosine + F.broadcast_mul(unguarded - cosine, fraction)
-        # A class as near as psi is not hard.
+        # Raise the threshold by the rounding error: a class whose cosine equals psi is not hard.
         return psi + ROUNDING, column_numbers(F, fraction, value, slope, 1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ElasticFace."""
+"""ElasticFace: ArcFace with random margins."""
 
 import math
 from collections.abc import Iterator
@@ -7,63 +7,64 @@ from typing import Annotated, Any
 
 from heads.margin_softmax import MarginSoftmax
 from heads.margins import additive_angles
-from heads.settings import Angle, Scale
+from heads.settings import Angle
 from ranges import at_least
 
 
 class ElasticFace(MarginSoftmax):
-    """ArcFace with a margin that is drawn for each image in every step.
+    """ArcFace with a random margin for each image in every step.
 
-    s c_j; true class: s cos(t + e), guarded, e drawn from N(m2, sigma)
+    logits s c_j; true class: s cos(t + e) with the guard of arcface, e drawn from N(m2, sigma)
 
     Boutros et al., "ElasticFace", arXiv:2109.09416, equation 6 (ElasticFace-Arc), section 3.3 for
     `plus`.
 
-    The guard where t > pi - e is in neither paper nor code: there cos(t + e) would rise again.
+    Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
+    angle to the centre of the true class; s is ``scale``.
+
+    The guard of `arcface` applies where t > pi - e. Neither the paper nor the authors' code has a
+    guard: there, cos(t + e) rises again as the angle t grows.
 
     Parameters
     ----------
     m2
-        Mean of the margins, in radians; they are clipped to 0 to pi/2.
+        Mean of the random margins on the angle, in radians. Each margin is clipped to the range
+        from 0 to pi/2.
     sigma
-        Deviation of the margins, in radians; the authors have 0.05, and 0.0175 with `plus`.
+        Standard deviation of the random margins, in radians. The authors use 0.05, and 0.0175 with
+        plus=true.
     plus
-        Whether images further from the centre of their class get the larger margins.
+        Whether the random margins are sorted, so that images farther from the centre of their class
+        get larger margins (ElasticFace+).
     by_argsort
-        With `plus`: whether image i gets margin number j of the sorted ones, j being image number i
-        from the nearest on, as in the authors' released code; else j is the rank of image i.
+        Whether image i gets the sorted margin number argsort(cosines)[i], as in the authors' code.
+        If false, the rank of the image by its cosine selects the margin. Requires plus=true.
     """
 
     def __init__(
         self,
-        num_classes: int,
-        embedding_size: int,
-        *,
+        *sizes: int,
         m2: Angle = 0.5,
-        sigma: Annotated[float, at_least(0, "0.05 is usual")] = 0.05,
+        sigma: Annotated[float, at_least(0, "the usual deviation is 0.05 radians")] = 0.05,
         plus: bool = False,
         by_argsort: bool = False,
-        scale: Scale = 64.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_size, scale=scale, **kwargs)
+        super().__init__(*sizes, **kwargs)
         self._m2, self._sigma, self._plus, self._by_argsort = m2, sigma, plus, by_argsort
 
     @staticmethod
     def problems(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield (key, sentence) of settings that exclude each other."""
+        """Yield a pair (key, sentence) for each setting that contradicts another setting."""
         if options["by_argsort"] and not options["plus"]:
-            yield (
-                "by_argsort",
-                "goes with head.plus=true, got head.plus=false; set head.plus=true",
-            )
+            yield "by_argsort", "needs head.plus=true, got head.plus=false; set head.plus=true"
 
-    def margin(self, F, cosine, embedding):
+    def margin(self, F: Any, cosine: Any, embedding: Any) -> tuple[Any, Any]:
         margins = self._m2 + self._sigma * F.random.normal_like(cosine)
         margins = F.clip(margins, 0.0, math.pi / 2)
         if self._plus:
-            place = F.argsort(cosine, axis=0, is_ascend=False)  # images, the nearest first
+            place = F.argsort(cosine, axis=0, is_ascend=False)  # image numbers, nearest first
             if not self._by_argsort:
-                place = F.argsort(place, axis=0)  # rank of each image, 0: the nearest
+                place = F.argsort(place, axis=0)  # rank of each image, nearest: 0
             margins = F.take(F.sort(F.BlockGrad(margins), axis=0), place)
         return additive_angles(F, cosine, margins)[:2]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class centres that the fused operator updates itself, without an array of their gradients."""
+"""Class centres that the fused operator updates without allocating an array of gradients."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import mxnet as mx
 
@@ -9,59 +10,59 @@ import ops
 from heads.cross_entropy import normalised
 from heads.margin_softmax import MarginSoftmax
 
-PERMITTED = ("normface", "coco", "sphereface", "cosface", "arcface", "combined", "adaface")
-PERMITTED += ("magface", "elasticface", "sub_center_arcface")
-"""Heads that change the true class's cosine alone, the last one with one centre for each class."""
+PERMITTED = ["normface", "coco", "sphereface", "cosface", "arcface", "combined", "adaface"]
+PERMITTED += ["magface", "elasticface", "sub_center_arcface"]
+"""Heads that a fused update supports, because they change only the cosine of the true class.
+
+``sub_center_arcface`` is supported only with one centre per class."""
 
 
 class FusedCentres(MarginSoftmax):
-    """Margin softmax that updates its class centres, whose ``grad_req`` is "null".
+    """Margin softmax that updates its own class centres, without an array of their gradients.
 
-    For one rank only: the step does not pass through a trainer, nor through what averages, clips
-    or checks gradients there. `fused_class` makes such a class of a head.
+    The ``grad_req`` of the centres is "null". A run must have a single rank, because the update
+    bypasses the trainer, which averages gradients over the ranks, clips them and checks them.
+    `fused_class` combines this class with a head.
 
     Parameters
     ----------
     fused_update
-        ``momentum`` and ``weight_decay`` of SGD: v = momentum v - rate (gradient + weight_decay w),
-        w = w + v.
+        ``momentum`` and ``weight_decay`` of the SGD update of the centres w with velocity v:
+        v = momentum v - lr (gradient + weight_decay w), w = w + v.
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        fused_update: Mapping[str, float],
-        sub_centers: int = 1,
-        **kwargs,
+        self, *sizes: int, fused_update: Mapping[str, float], sub_centers: int = 1, **kwargs: Any
     ) -> None:
         if sub_centers > 1:
             raise refusal("sub_center_arcface")
         if not ops.fused():
             raise ops.OperatorError(
-                "optim.fused_centres: needs the fused operators, got plain ones; use "
-                "run.operators=native, which says what is missing"
+                "optim.fused_centres: needs the fused operators, got the plain MXNet operators; "
+                "set run.operators=native to see why the fused operators are not available"
             )
-        super().__init__(num_classes, embedding_size, **kwargs)
+        super().__init__(*sizes, **kwargs)
         self._update = dict(fused_update)
         self._velocity: mx.nd.NDArray | None = None
-        self._forward: list[mx.nd.NDArray] = []  # what the update needs of the forward pass
+        self._saved: list[mx.nd.NDArray] = []  # forward results that `update` needs
         self.weight.grad_req = "null"
 
-    def forward(self, embedding, label, margin_fraction=None):
+    def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
         out = super().forward(embedding, label, margin_fraction)
         if isinstance(embedding, mx.nd.NDArray):
-            self._forward = out[2:]
+            self._saved = out[2:]
         return out[0], out[1]
 
-    def hybrid_forward(self, F, embedding, label, margin_fraction, weight, **state):
-        # The centres have no gradient here, which would be an array as large as they are. The term
-        # behind the loss is 0 and carries the embedding's.
+    def hybrid_forward(
+        self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
+    ) -> tuple[Any, ...]:
+        # The gradient of the centres is never computed: it would be an array as large as the
+        # centres. The term added to the loss has the value 0 and gives only the embedding its
+        # gradient.
         label = F.cast(label, dtype=self._dtype)
         centre, fixed = F.take(weight, label, mode="clip"), F.BlockGrad(embedding)
         cosine = F.BlockGrad(F.sum(normalised(F, fixed) * normalised(F, centre), axis=1))
-        psi, slope = self._target_score(F, cosine, margin_fraction, fixed, **state)
+        psi, slope = self.target_score(F, cosine, margin_fraction, fixed, **state)
         out = F.face_margin_softmax(fixed, weight, label, psi, slope, scale=self._form.scale)
         loss, here, maximum, total, pull, share = out
         loss = loss + F.sum((embedding - fixed) * F.BlockGrad(pull), axis=1)
@@ -69,45 +70,43 @@ class FusedCentres(MarginSoftmax):
 
     @property
     def momentum(self) -> dict[str, mx.nd.NDArray]:
-        """Return the momentum of the centres, by parameter."""
+        """SGD momentum of the class centres, as a mapping from parameter name to array."""
         if self._velocity is None:
             centres = self.weight.list_data()[0]
             self._velocity = mx.nd.zeros(centres.shape, centres.context, dtype=centres.dtype)
         return {"weight": self._velocity}
 
-    def update(self, rate: mx.nd.NDArray) -> None:
-        """Move the class centres by one step of SGD for the mean loss of the last forward pass.
+    def update(self, lr: mx.nd.NDArray) -> None:
+        """Update the class centres by one step of SGD on the mean loss of the last forward pass.
 
-        Called once for each forward pass, after the backward pass.
+        Call this method once after each forward and backward pass.
 
         Raises
         ------
         RuntimeError
-            If there has been no forward pass since the last update.
+            If no forward pass has run since the last update.
         """
-        if not self._forward:
-            raise RuntimeError("head.update: there was no forward pass to update for")
-        embedding, label, *rest = self._forward
-        self._forward = []
-        mx.nd.face_margin_softmax_update(
-            embedding,
-            self.weight.list_data()[0],
-            label,
-            *rest,
-            self.momentum["weight"],
-            rate,
-            scale=self._form.scale,
-            **self._update,
-        )
+        if not self._saved:
+            raise RuntimeError(
+                "head.update: no forward pass since the last update; run a forward and a backward "
+                "pass before each update"
+            )
+        (embedding, label, *rest), self._saved = self._saved, []
+        centres, momentum = self.weight.list_data()[0], self.momentum["weight"]
+        arrays = embedding, centres, label, *rest, momentum, lr
+        mx.nd.face_margin_softmax_update(*arrays, scale=self._form.scale, **self._update)
 
 
-def fused_class(name: str, kind: type[MarginSoftmax]) -> type[FusedCentres]:
-    """Return a head's class with `FusedCentres` between it and `MarginSoftmax`.
+def fused_class(name: str, kind: type) -> type:
+    """Derive a class from a head whose class centres the fused operator updates.
+
+    The new class inherits from the head and then from `FusedCentres`, so that `FusedCentres`
+    comes before `MarginSoftmax` in the method resolution order.
 
     Raises
     ------
     OperatorError
-        If the head does not permit it.
+        If the head does not support a fused update.
     """
     if name not in PERMITTED:
         raise refusal(name)
@@ -115,8 +114,8 @@ def fused_class(name: str, kind: type[MarginSoftmax]) -> type[FusedCentres]:
 
 
 def refusal(name: str) -> ops.OperatorError:
-    """Return the error for a head whose centres the operator cannot update."""
+    """Return the error for a head whose class centres the fused operator cannot update."""
     return ops.OperatorError(
-        "optim.fused_centres: is for heads that change the true class's cosine alone, got "
-        f"{name!r}; set it to false"
+        "optim.fused_centres: supports only heads that have one centre per class and change only "
+        f"the true class's cosine, got head.name={name!r}; set optim.fused_centres=false"
     )

@@ -1,59 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of all heads, and the check of their settings."""
+"""Base classes of all heads: `Head`, and `ClassHead` for losses with class centres."""
 
-import functools
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-from mxnet import gluon, init
+from mxnet import autograd, gluon, init
 
+from heads.cross_entropy import Form, cross_entropy
+from heads.statistics import Reduce, alone
 from ranges import Setting, Within, at_least, cross_problems, settings
 
 
-def _checked(constructor):
-    """Put a check of all settings before the constructor of a head."""
-
-    @functools.wraps(constructor)
-    def checked(self, *args, **kwargs):
-        kind = type(self)
-        if kind.__init__ is checked:  # not as the constructor of a base class
-            declared = settings(kind)
-            given = {key: value for key, value in kwargs.items() if key in declared}
-            alone = ((key, declared[key].problem(value)) for key, value in given.items())
-            problems = [(key, text) for key, text in alone if text]
-            for key, text in problems or cross_problems(kind, given):
-                raise ValueError(f"head.{key}: {text}")
-        constructor(self, *args, **kwargs)
-
-    return checked
-
-
 class Head(gluon.HybridBlock):
-    """Loss for each image of a batch of embeddings.
+    """Base class of the losses: a Gluon block that computes one loss per image of a batch.
 
-    A subclass is built as ``(num_classes, embedding_size, *, ...)``. Its keyword-only arguments,
-    ``Annotated`` with their ranges, are its settings, the keys of ``head.*``. Further keyword
-    arguments are those of a Gluon block. A static method ``problems(options)`` may yield (key,
-    sentence) for settings that exclude each other. Heads that keep statistics take ``reduce`` third
-    (`heads.statistics.Reduce`). Where the authors' code differs: docs/losses.md.
+    The constructor of a subclass has the form ``(num_classes, embedding_size, *, ...)``. Its
+    keyword-only arguments are the settings of the loss, the keys of ``head.*``, and their
+    ``Annotated`` types hold the ranges. The constructor passes all other arguments to its base
+    class. A subclass may have a static method ``problems(options)`` that yields a pair
+    (key, sentence) for each setting that contradicts another setting.
+
+    The docstring of a loss begins with three paragraphs: summary, formula, paper.
+    `tools.losses_table` prints the formula and the paper in docs/losses.md, which defines the
+    symbols and lists the differences from the authors' code.
+
+    Parameters
+    ----------
+    reduce
+        Function that computes a statistic over the images of all ranks (`heads.statistics.Reduce`).
 
     Inputs
     ------
     embedding : (B, E) float32
-        Of any length; normalised here where the loss wants it.
+        B embeddings of E dimensions, not normalised; the loss normalises them where its formula
+        needs that.
     label : (B,) float32 or int32
-        Class of each image, 0 to C - 1.
+        Class of each image, from 0 to C - 1 for C classes.
     margin_fraction : (1,) float32, optional
-        From 0 (no margin) to 1 (the full margin, the default), for a warm-up. An input, so a
-        changed value does not trace again. Required inside another hybridized block.
+        Fraction w of the margin, from 0 (no margin) to 1 (the full margin, the default), for a
+        warm-up. The fraction is an input of the graph, so that a new value does not trace the graph
+        again. Inside another hybridized block this input is required.
 
     Outputs
     -------
     loss : (B,) float32
+        Loss of each image.
     target_cosine : (B,) float32
-        Cosine to the centre of the true class, without margin and scale; no gradient flows
-        through it.
+        Cosine of each embedding to the centre of the true class, without margin and scale. No
+        gradient flows through the cosine.
 
     Raises
     ------
@@ -61,54 +56,78 @@ class Head(gluon.HybridBlock):
         If a setting or a size is out of range or of the wrong type.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            cls.__init__ = _checked(cls.__init__)
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Head":
+        # Check the settings before any constructor runs, so that each class is checked against its
+        # own ranges, not against those of its base classes.
+        declared = settings(cls)
+        given = {key: value for key, value in kwargs.items() if key in declared}
+        found = ((key, declared[key].problem(value)) for key, value in given.items())
+        problems = [(key, text) for key, text in found if text]
+        for key, text in problems or cross_problems(cls, given):
+            raise ValueError(f"head.{key}: {text}")
+        return super().__new__(cls)
 
-    def forward(self, embedding, label, margin_fraction=None):
+    def __init__(self, *, reduce: Reduce = alone, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._reduce = reduce
+
+    def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
+        if autograd.is_training() and isinstance(embedding, mx.nd.NDArray):
+            with autograd.pause():
+                self.update_statistics(embedding, label)
         if margin_fraction is None:
             margin_fraction = mx.nd.ones((1,), ctx=embedding.context, dtype=embedding.dtype)
         return super().forward(embedding, label, margin_fraction)
 
+    def update_statistics(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
+        """Update the running statistics of the head with one batch; the base class has none.
+
+        `forward` calls this method in training, before it computes the loss.
+        """
+
 
 class ClassHead(Head):
-    """Head with a vector for each class, the rows of ``weight``.
+    """Head with a vector for each class: the class centres are the rows of ``weight``.
 
     Parameters
     ----------
-    num_classes, embedding_size
-        Number of classes C, length E of the embedding.
+    num_classes
+        Number of classes C.
+    embedding_size
+        Number of dimensions E of an embedding.
     sub_centers
-        Centres of each class K, side by side in ``weight``, (C K, E): the nearest one counts.
+        Number of centres K of each class. ``weight`` has the shape (C K, E), with the centres of a
+        class in adjacent rows.
     """
 
+    initializer: mx.init.Initializer = init.Normal(0.01)
+
     def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        sub_centers: int = 1,
-        initializer: mx.init.Initializer | None = None,
-        **kwargs,
+        self, num_classes: int, embedding_size: int, *, sub_centers: int = 1, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        require("num_classes", int, at_least(2, "a softmax needs two to choose from"), num_classes)
-        require("embedding_size", int, at_least(1, "give that of the net"), embedding_size)
+        require(
+            "num_classes", int, at_least(2, "a softmax needs at least two classes"), num_classes
+        )
+        require(
+            "embedding_size", int, at_least(1, "use the embedding size of the net"), embedding_size
+        )
         self._num_classes, self._dtype = num_classes, "float32"
+        shape = (num_classes * sub_centers, embedding_size)
         with self.name_scope():
-            self.weight = self.params.get(
-                "weight",
-                shape=(num_classes * sub_centers, embedding_size),
-                init=initializer or init.Normal(0.01),
-            )
+            self.weight = self.params.get("weight", shape=shape, init=self.initializer)
 
-    def cast(self, dtype):
+    def cast(self, dtype: Any) -> None:
         super().cast(dtype)
         self._dtype = np.dtype(dtype).name
 
+    def cross_entropy(self, F: Any, *arrays: Any, form: Form, **options: Any) -> tuple[Any, Any]:
+        """Call `heads.cross_entropy.cross_entropy` with the head's number of classes and dtype."""
+        options |= {"num_classes": self._num_classes, "dtype": self._dtype}
+        return cross_entropy(F, *arrays, form=form, **options)
+
 
 def require(name: str, kind: type, within: Within, value: Any) -> None:
-    """Raise ValueError if a value is not of the type and in the range."""
+    """Raise ValueError unless a value has the type ``kind`` and lies in the range ``within``."""
     if problem := Setting(name, kind, within, None).problem(value):
         raise ValueError(f"{name}: {problem}")

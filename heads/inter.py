@@ -1,49 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ArcFace with the inter-loss."""
+"""ArcFace with the inter-loss, which pushes class centres apart."""
 
 import math
+from typing import Any
 
 from heads.arcface import ArcFace
 from heads.cross_entropy import normalised
 from heads.margins import clipped_angle
-from heads.settings import Angle, Scale, TermWeight
+from heads.settings import TermWeight
 
 
 class Inter(ArcFace):
-    """ArcFace with a push of the true class's centre away from all others.
+    """ArcFace with a push of the centre of the true class away from all other class centres.
 
     arcface; - inter_weight / (pi (C - 1)) sum over j of the angle between centres y and j
 
-    Deng et al., "ArcFace", arXiv:1801.07698, equation 6 (inter-loss), there with m2 = 0.
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 6 (inter-loss; the paper sets m2 = 0).
 
-    A (B, C) matrix is built: the sum goes over pairs of classes. The slope of an angle is 0 within
-    4.5e-4 radians of 0 and pi.
+    Symbols: C is the number of classes; y is the true class.
+
+    This loss allocates a matrix of batch size times number of classes, because the sum is over
+    pairs of classes. The gradient of an angle is 0 within 4.5e-4 radians of 0 and pi.
 
     Parameters
     ----------
     inter_weight
-        Factor on the mean angle.
+        Factor on the mean angle between the centre of the true class and the other class centres.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        m2: Angle = 0.5,
-        scale: Scale = 64.0,
-        inter_weight: TermWeight = 1.0,
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, m2=m2, scale=scale, **kwargs)
+    def __init__(self, *sizes: int, inter_weight: TermWeight = 1.0, **kwargs: Any) -> None:
+        super().__init__(*sizes, **kwargs)
         self._inter_weight = inter_weight
 
-    def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
+    def hybrid_forward(
+        self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
+    ) -> tuple[Any, Any]:
         loss, target = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
-        unit = normalised(F, weight)
-        cosine = F.FullyConnected(  # (B, C)
-            F.take(unit, label, mode="clip"), unit, num_hidden=self._num_classes, no_bias=True
-        )
+        unit, classes = normalised(F, weight), self._num_classes
+        own = F.take(unit, label, mode="clip")
+        cosine = F.FullyConnected(own, unit, num_hidden=classes, no_bias=True)
         angle = clipped_angle(F, cosine)
         total = F.sum(angle, axis=1) - F.pick(angle, label, axis=1)
-        return loss - self._inter_weight / (math.pi * (self._num_classes - 1)) * total, target
+        return loss - self._inter_weight / (math.pi * (classes - 1)) * total, target

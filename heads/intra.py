@@ -1,44 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ArcFace with the intra-loss."""
+"""ArcFace with the intra-loss, which pulls embeddings to the centre of their class."""
 
 import math
+from typing import Any
 
 from heads.arcface import ArcFace
 from heads.cross_entropy import normalised
 from heads.margins import clipped_angle
-from heads.settings import Angle, Scale, TermWeight
+from heads.settings import TermWeight
 
 
 class Intra(ArcFace):
-    """ArcFace with a pull by the angle to the centre of the true class.
+    """ArcFace with a penalty on the angle between an embedding and the centre of its class.
 
-    arcface; + intra_weight t / pi
+    arcface; + intra_weight t / pi, t the angle to the centre of the true class
 
-    Deng et al., "ArcFace", arXiv:1801.07698, equation 5 (intra-loss), there with m2 = 0.
+    Deng et al., "ArcFace", arXiv:1801.07698, equation 5 (intra-loss; the paper sets m2 = 0).
 
-    The slope of that angle is 0 within 4.5e-4 radians of 0 and pi, where arccos has none that is
-    finite: the second term alone does not pull an image nearer to its centre than that.
+    The gradient of the angle is 0 within 4.5e-4 radians of 0 and pi, where the slope of arccos is
+    infinite.
 
     Parameters
     ----------
     intra_weight
-        Factor on the angle.
+        Factor on the angle between an embedding and the centre of its class.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        m2: Angle = 0.5,
-        scale: Scale = 64.0,
-        intra_weight: TermWeight = 1.0,
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, m2=m2, scale=scale, **kwargs)
+    def __init__(self, *sizes: int, intra_weight: TermWeight = 1.0, **kwargs: Any) -> None:
+        super().__init__(*sizes, **kwargs)
         self._intra_weight = intra_weight
 
-    def hybrid_forward(self, F, embedding, label, margin_fraction, weight):
+    def hybrid_forward(
+        self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
+    ) -> tuple[Any, Any]:
         loss, target = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
         own = normalised(F, F.take(weight, label, mode="clip"))
         angle = clipped_angle(F, F.sum(normalised(F, embedding) * own, axis=1))

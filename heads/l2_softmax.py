@@ -1,45 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""L2-constrained softmax."""
+"""L2-constrained softmax: softmax on embeddings of a fixed norm."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from heads.head import require
 from heads.softmax import Softmax
 from ranges import at_least
 
-PROBABILITY = 0.9  # that a class must be able to reach
+# Probability that the true class reaches at its largest possible score, if the scale is computed.
+MIN_PROBABILITY = 0.9
+Scale = Annotated[float, at_least(0, "scale 0 means: computed from the number of classes")]
 
 
 class L2Softmax(Softmax):
-    """Softmax on L2-normalised embeddings, rescaled, with unnormalised class vectors.
+    """Softmax on embeddings rescaled to a fixed L2 norm, with unnormalised class vectors.
 
-    s w_j . x / |x| + b_j, s = log(0.9 (C - 2) / 0.1) unless it is set
+    logits s w_j . x / |x| + b_j, s = log(0.9 (C - 2) / 0.1) if scale is 0, else s = scale
 
     Ranjan et al., "L2-constrained Softmax Loss", arXiv:1703.09507, equations 3 and 7.
+
+    Symbols: x is the embedding; w_j and b_j are the vector and the bias of class j; C is the number
+    of classes.
 
     Parameters
     ----------
     scale
-        Length of the embeddings, alpha in the paper; 0 takes the least with which a class can
-        reach a probability of 0.9 (13.6 for 85,742 people).
+        L2 norm of the rescaled embeddings, alpha in the paper. 0 means the smallest norm with which
+        a class can reach a probability of 0.9: 13.6 for 85,742 classes.
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        scale: Annotated[float, at_least(0, "0 takes the least that serves")] = 0.0,
-        use_bias: bool = False,
-        **kwargs,
+        self, num_classes: int, embedding_size: int, *, scale: Scale = 0.0, **kwargs: Any
     ) -> None:
-        super().__init__(num_classes, embedding_size, use_bias=use_bias, **kwargs)
-        least = math.log(max(PROBABILITY * (num_classes - 2) / (1 - PROBABILITY), 2.0))
-        advice = f"below {least:.3g} no class of {num_classes} reaches a probability of 0.9"
+        super().__init__(num_classes, embedding_size, **kwargs)
+        least = math.log(max(MIN_PROBABILITY * (num_classes - 2) / (1 - MIN_PROBABILITY), 2.0))
+        advice = f"with a smaller scale no class of {num_classes} reaches a probability of 0.9"
         if scale:
             require("head.scale", float, at_least(round(least, 3), advice), scale)
         self._scale = scale or least
 
-    def _rows(self, embedding, unit):
+    def _rows(self, embedding: Any, unit: Any) -> Any:
         return unit * self._scale

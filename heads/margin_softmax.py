@@ -1,57 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Softmax cross-entropy on scaled cosines with a margin; all class centres on every rank."""
+"""Base class of the softmax losses on scaled cosines with a margin."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import ops
-from heads.cross_entropy import Form, cross_entropy
+from heads.cross_entropy import Form
 from heads.head import ClassHead
+from heads.settings import Scale
 
 
 class MarginSoftmax(ClassHead):
-    """Softmax of the scaled cosines to all class centres, with a margin on the true class.
+    """Softmax on the scaled cosines to all class centres, with a margin on the true class.
 
-    -log softmax_y of the logits s c_j, that of the true class y s psi: c_j is the cosine to the
-    centre of class j, psi what `margin` makes of c_y = cos t. With the share w of a warm-up it is
-    s ((1 - w) c_y + w psi).
+    The loss of an image is the negative logarithm of the softmax probability of its true class y.
+    Another class j has the logit s c_j, where c_j is the cosine of the embedding to the centre of
+    class j and s is ``scale``. The true class has the logit s psi; the method `margin` computes psi
+    from c_y. With a margin fraction w the logit of the true class is s ((1 - w) c_y + w psi).
 
     Parameters
     ----------
     m1
-        Factor on the angle to the true class.
+        Factor on the angle between an embedding and the centre of its class.
     m2
-        Margin added to the angle, in radians.
+        Margin added to the angle between an embedding and the centre of its class, in radians.
     m3
-        Margin subtracted from the cosine.
+        Margin subtracted from the cosine between an embedding and the centre of its class.
     scale
-        Factor s on the cosines.
+        Factor on the cosines: logit = scale * cosine.
     easy_margin
-        Whether all margins are confined to angles below pi/2.
+        Whether an image gets the margin only if its angle to the centre of its class is below pi/2.
     momentum
-        Share of the newest batch in running means.
+        Weight of the newest batch in a running statistic:
+        new = (1 - momentum) * old + momentum * batch.
 
     Outputs
     -------
     loss, target_cosine : (B,) float32 each
-        The loss is not below 0 but for rounding, by some 1e-6.
+        The loss is at least 0, except for rounding errors of about 1e-6.
     """
 
+    columns: Any = None
+    """Method that changes the scores of the other classes, or None if a loss leaves them unchanged.
+
+    It has the signature ``columns(F, fraction, psi, cosine, **state)`` and returns what the
+    parameter ``columns`` of `heads.cross_entropy.cross_entropy` requires."""
+
     def __init__(
-        self, num_classes: int, embedding_size: int, *, scale: float, sub_centers: int = 1, **kwargs
+        self, *sizes: int, scale: Scale = 64.0, sub_centers: int = 1, **kwargs: Any
     ) -> None:
-        super().__init__(num_classes, embedding_size, sub_centers=sub_centers, **kwargs)
+        super().__init__(*sizes, sub_centers=sub_centers, **kwargs)
         self._form = Form(scale, group=sub_centers)
 
-    def margin(self, F, cosine, embedding):
-        """Return psi and its slope towards the cosine: here no margin.
+    def margin(self, F: Any, cosine: Any, *arrays: Any, **state: Any) -> tuple[Any, Any]:
+        """Return psi, the cosine of the true class after the margin, and its slope dpsi/dcosine.
 
-        Parameters of the head without a gradient follow as keyword arguments.
+        The base class has no margin: psi is the cosine. ``state`` holds the parameters of the head
+        that have no gradient.
 
         Inputs
         ------
-        cosine, embedding : (B,), (B, E)
-            No gradient flows through them.
+        cosine : (B,)
+            Cosine to the centre of the true class for each of the B images; without gradient.
+        embedding : (B, E)
+            Embeddings of E dimensions; without gradient.
 
         Outputs
         -------
@@ -59,27 +71,29 @@ class MarginSoftmax(ClassHead):
         """
         return cosine, F.ones_like(cosine)
 
-    columns: Callable[..., tuple] | None = None
-    """``columns(F, fraction, psi, cosine, **state)``: see ``columns`` of `cross_entropy`."""
-
-    def hybrid_forward(self, F, embedding, label, margin_fraction, weight, **state):
+    def hybrid_forward(
+        self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
+    ) -> tuple[Any, ...]:
         if ops.fused():
             ops.refuse_add("head", self.weight)
         fixed = F.BlockGrad(embedding)
-        return cross_entropy(
+        return self.cross_entropy(
             F,
             embedding,
             weight,
             label,
-            num_classes=self._num_classes,
             form=self._form,
-            margin=lambda cosine: self._target_score(F, cosine, margin_fraction, fixed, **state),
+            margin=lambda cosine: self.target_score(F, cosine, margin_fraction, fixed, **state),
             columns=self.columns and partial(self.columns, F, margin_fraction, **state),
-            dtype=self._dtype,
         )
 
-    def _target_score(self, F, cosine, fraction, embedding, **state):
-        """Return psi and its slope with this share of the margin, (B,) each."""
+    def target_score(
+        self, F: Any, cosine: Any, fraction: Any, embedding: Any, **state: Any
+    ) -> tuple[Any, Any]:
+        """Return psi and its slope dpsi/dcosine with only a fraction of the margin.
+
+        Both have one value per image. The fraction 0 gives the cosine itself, 1 the full margin.
+        """
         psi, slope = self.margin(F, cosine, embedding, **state)
         psi = cosine + F.broadcast_mul(psi - cosine, fraction)
         return psi, 1.0 + F.broadcast_mul(slope - 1.0, fraction)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Marginal loss."""
+"""Marginal loss: softmax with a threshold on the distances of pairs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from heads.cross_entropy import normalised
 from heads.mining import mean_over, pairs, squared_distances
@@ -10,41 +10,41 @@ from ranges import Within, at_least
 
 
 class Marginal(Softmax):
-    """Softmax that also parts all pairs of the batch at a squared distance.
+    """Softmax with one threshold on the squared distances of all pairs of images in the batch.
 
-    softmax; + marginal_weight mean over j of max(0, xi -+ (theta - d^2)), - of one person, + of two
+    softmax; + marginal_weight * mean over other images j of max(0, xi - (theta - d^2)) if i and j
+    show the same person, else max(0, xi + (theta - d^2))
 
     Deng et al., "Marginal Loss for Deep Face Recognition", CVPRW 2017, equations 3 and 4.
 
-    d = |x_i - x_j| of the normalised embeddings. Batches must show people more than once:
-    ``data.images_per_person``.
+    Symbols: d = |x_i - x_j| is the distance between the normalised embeddings of images i and j.
+
+    A batch must contain several images of each person: set ``data.images_per_person``.
 
     Parameters
     ----------
     marginal_weight
-        Factor on the pairs, lambda in the paper.
+        Factor on the added term, the mean over pairs of images; lambda in the paper.
     theta
-        Squared distance that parts pairs of one person from pairs of two.
+        Squared distance that separates pairs of images of the same person (below theta) from pairs
+        of two people (above theta).
     xi
-        Margin on either side of it.
+        Margin that squared distances must keep from theta, on either side.
     """
 
     def __init__(
         self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        marginal_weight: Annotated[float, at_least(0, "1 is usual")] = 1.0,
-        theta: Annotated[float, Within(0, 4, "1.2 is usual")] = 1.2,
-        xi: Annotated[float, at_least(0, "0.3 is usual")] = 0.3,
-        use_bias: bool = False,
-        **kwargs,
+        *sizes: int,
+        marginal_weight: Annotated[float, at_least(0, "the usual weight is 1")] = 1.0,
+        theta: Annotated[float, Within(0, 4, "the usual theta is 1.2")] = 1.2,
+        xi: Annotated[float, at_least(0, "the usual margin is 0.3")] = 0.3,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_size, use_bias=use_bias, **kwargs)
+        super().__init__(*sizes, **kwargs)
         self._marginal_weight, self._theta, self._xi = marginal_weight, theta, xi
 
-    def added_term(self, F, embedding, label):
+    def added_term(self, F: Any, embedding: Any, label: Any) -> Any:
         positive, negative = pairs(F, label)
         distance = squared_distances(F, normalised(F, embedding))
-        beyond = F.relu(self._xi - (positive - negative) * (self._theta - distance))
-        return self._marginal_weight * mean_over(F, beyond, positive + negative)
+        loss = F.relu(self._xi - (positive - negative) * (self._theta - distance))
+        return self._marginal_weight * mean_over(F, loss, positive + negative)

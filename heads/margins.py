@@ -1,166 +1,171 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Margin functions: what replaces the cosine of the true class, and its slope.
+"""Margin functions: they replace the cosine of the true class.
 
-Each function takes the target cosine c = cos t, t being the angle between an embedding and the
-centre of its own class, and returns (psi, dpsi): the value that replaces c, and dpsi/dc. They are
-elementwise, take ``mx.nd`` or ``mx.sym`` as ``F``, and are meant to be called on a detached
-cosine: the caller passes dpsi on as the gradient. So the gradients of arccos and of the square
-root, infinite at c = 1 and -1, never appear. Arrays are (B,) float32, angles in radians.
+Each function takes the cosine c = cos t, where t is the angle between an embedding and the centre
+of its class. It returns the pair (psi, dpsi): psi replaces c, and dpsi is the slope dpsi/dc. Arrays
+have one float32 value per image, shape (B,). Angles are in radians. ``F`` is ``mx.nd`` or
+``mx.sym``.
+
+The caller detaches the cosine and uses dpsi as the gradient. The gradients of arccos and of the
+square root, which are infinite at c = 1 and c = -1, are therefore never computed.
 """
 
 import math
+from typing import Any
 
-# Nearest to +-1 that a cosine may come before something is divided by sin t. In float32 sin t is
-# then at least 4.9e-4. A slope is multiplied by sin t again where the embedding was normalised,
-# so the clip bounds it without changing a step that can be noticed.
+# Largest absolute cosine before a division by sin t, which is then at least 4.9e-4 in float32. The
+# limit bounds the slope. It hardly changes the training step, because the gradient of the
+# normalisation multiplies the slope by sin t again.
 COSINE_LIMIT = 1.0 - 1e-7
-# Nearest to 0 and pi, in radians, that an angle is moved; its authors' value in AdaFace.
+# Smallest distance in radians between an angle with its margin and 0 or pi, as in AdaFace's code.
 ANGLE_LIMIT = 1e-3
-# By which a float32 cosine may miss. A margin jumps at a right angle and a class becomes hard with
-# a jump: without it, rounding would decide for exact right angles and ties, and the plain and the
-# native form, which round differently, would each decide for itself.
+# Largest rounding error of a float32 cosine, used as a tolerance in comparisons. The easy margin
+# jumps at a right angle, and the logit of a class jumps when the class becomes hard. Plain and
+# native operators round differently: without the tolerance, their losses would differ at exact
+# right angles and at equal cosines.
 ROUNDING = 5e-7
 
 
-def additive_cosine(F, cosine, m3):
-    """Subtract m3 from the cosine: psi = c - m3.
-
-    Notes
-    -----
-    Wang et al., "CosFace", arXiv:1801.09414, equation 4.
-    """
+def additive_cosine(F: Any, cosine: Any, m3: float) -> tuple[Any, Any]:
+    """Subtract m3 from the cosine c of the true class: psi = c - m3."""
     return cosine - m3, F.ones_like(cosine)
 
 
-def additive_angle(F, cosine, m2, easy_margin=False):
-    """Add m2 to the angle: psi = cos(t + m2), guarded where t + m2 would pass pi.
+def additive_angle(F: Any, cosine: Any, m2: float, easy_margin: bool = False) -> tuple[Any, Any]:
+    """Add m2 to the angle t of the true class: psi = cos(t + m2), with a guard beyond pi.
 
-    For t > pi - m2 the cosine would rise again; there psi = c - m2 sin m2, with slope 1. At the
-    joint psi drops from -1 to -cos m2 - m2 sin m2 (by 0.117 at m2 = 0.5) and stays below.
-    m2 goes from 0 to pi/2. With `easy_margin` the margin holds for t < pi/2 only, as `confined`
-    says; there psi jumps up from -sin m2 to 0 at the joint.
+    For t > pi - m2, cos(t + m2) would rise again as t grows. There the guard applies:
+    psi = c - m2 sin m2, with slope 1, as in the code that the authors of ArcFace published. At
+    t = pi - m2, psi drops from -1 to -cos m2 - m2 sin m2 (by 0.117 for m2 = 0.5); for larger t, psi
+    stays below -1. m2 must be from 0 to pi/2.
 
-    Notes
-    -----
-    Deng et al., "ArcFace", arXiv:1801.07698, equation 3; the guard is that of its authors' code.
-    The slope inside is sin(t + m2) / sin t = cos m2 + (c / sin t) sin m2.
+    With `easy_margin` the margin applies only to t < pi/2 (see `confined`), and psi jumps from
+    -sin m2 up to 0 at t = pi/2.
     """
     if m2 == 0:
         return additive_cosine(F, cosine, 0.0)
-    clipped = F.clip(cosine, -1.0, 1.0)  # rounding may pass 1
-    inside, inside_slope = _added(F, clipped, math.cos(m2), math.sin(m2))
+    clipped = F.clip(cosine, -1.0, 1.0)  # rounding can make a cosine exceed 1
+    inside, inside_slope = _with_added_angle(F, clipped, math.cos(m2), math.sin(m2))
     if easy_margin:
         return confined(F, cosine, inside, inside_slope)
-    cosine = clipped
-    holds, beyond = cosine > -math.cos(m2), cosine - m2 * math.sin(m2)
-    return F.where(holds, inside, beyond), F.where(holds, inside_slope, F.ones_like(cosine))
+    unguarded, beyond = clipped > -math.cos(m2), clipped - m2 * math.sin(m2)
+    slope = F.where(unguarded, inside_slope, F.ones_like(clipped))
+    return F.where(unguarded, inside, beyond), slope
 
 
-def confined(F, cosine, psi, slope):
-    """Confine a margin to angles below pi/2: psi = c at pi/2 and beyond, with slope 1.
+def confined(F: Any, cosine: Any, psi: Any, slope: Any) -> tuple[Any, Any]:
+    """Remove the margin from angles of pi/2 and above: there psi is the cosine, with slope 1.
 
-    An angle within ROUNDING of pi/2 counts as pi/2.
-
-    ``psi`` and ``slope`` are what the margin gives for the cosine.
+    ``psi`` and ``slope`` are the output of a margin function. An angle whose cosine is at most
+    ROUNDING counts as pi/2.
 
     Notes
     -----
-    ``easy_margin`` of the code that the authors of ArcFace, SV-Softmax and MagFace released; no
-    equation of their papers has it.
+    The option is named ``easy_margin`` in the code that the authors of ArcFace, SV-Softmax and
+    MagFace published. No equation of their papers has this option.
     """
-    holds = cosine > ROUNDING
-    return F.where(holds, psi, cosine), F.where(holds, slope, F.ones_like(cosine))
+    applies = cosine > ROUNDING
+    return F.where(applies, psi, cosine), F.where(applies, slope, F.ones_like(cosine))
 
 
-def unguarded_angle(F, cosine, m2):
-    """Return cos(t + m2) without the guard of `additive_angle`, (B,): it rises past pi - m2."""
-    return _added(F, F.clip(cosine, -1.0, 1.0), math.cos(m2), math.sin(m2))[0]
+def unguarded_angle(F: Any, cosine: Any, m2: float) -> Any:
+    """Return cos(t + m2) of each image, shape (B,), without the guard of `additive_angle`.
+
+    The value rises again as t grows beyond pi - m2.
+    """
+    return _with_added_angle(F, F.clip(cosine, -1.0, 1.0), math.cos(m2), math.sin(m2))[0]
 
 
-def additive_angles(F, cosine, m2, easy_margin=False):
-    """Add to each angle a margin of its own: psi = cos(t + m2), guarded as in `additive_angle`.
+def additive_angles(
+    F: Any, cosine: Any, m2: Any, easy_margin: bool = False
+) -> tuple[Any, Any, Any]:
+    """Add to the angle of each image a margin of its own, with the guard of `additive_angle`.
 
     Inputs
     ------
-    cosine, m2 : (B,) float32 each
-        Margins from 0 to pi/2.
+    cosine : (B,) float32
+        Cosine of each embedding to the centre of its class.
+    m2 : (B,) float32
+        Margin of each image, from 0 to pi/2.
 
     Outputs
     -------
     psi, dpsi : (B,) float32 each
     by_margin : (B,) float32
-        Slope of psi towards the margin: -sin(t + m2), beyond the guard -(sin m2 + m2 cos m2), 0
-        where there is no margin.
+        Slope of psi with respect to the margin: -sin(t + m2), or -(sin m2 + m2 cos m2) where the
+        guard applies, or 0 where no margin applies.
     """
     cosine = F.clip(cosine, -1.0, 1.0)
     cos_m, sin_m = F.cos(m2), F.sin(m2)
-    inside, inside_slope = _added(F, cosine, cos_m, sin_m)
+    inside, inside_slope = _with_added_angle(F, cosine, cos_m, sin_m)
     inside_by_margin = -(_sine(F, cosine) * cos_m + cosine * sin_m)
     if easy_margin:
-        by_margin = inside_by_margin * (cosine > ROUNDING)
         psi, slope = confined(F, cosine, inside, inside_slope)
-        return psi, slope, by_margin
-    holds = cosine > -cos_m
+        return psi, slope, inside_by_margin * (cosine > ROUNDING)
+    unguarded = cosine > -cos_m
     return (
-        F.where(holds, inside, cosine - m2 * sin_m),
-        F.where(holds, inside_slope, F.ones_like(cosine)),
-        F.where(holds, inside_by_margin, -(sin_m + m2 * cos_m)),
+        F.where(unguarded, inside, cosine - m2 * sin_m),
+        F.where(unguarded, inside_slope, F.ones_like(cosine)),
+        F.where(unguarded, inside_by_margin, -(sin_m + m2 * cos_m)),
     )
 
 
-def adaptive_angle(F, cosine, quality, m):
-    """Move the angle and the cosine by margins that depend on the quality of the image.
+def adaptive_angle(F: Any, cosine: Any, quality: Any, m: float) -> tuple[Any, Any]:
+    """Change the angle and the cosine by margins that depend on the quality q of the image.
 
-    psi = cos(t - m q) - m (1 + q): for q = -1 ArcFace's margin m on the angle, for q = 0
-    CosFace's on the cosine, for q = 1 a negative one on the angle and twice m on the cosine.
-    The angle t - m q is kept within ANGLE_LIMIT of 0 and pi, where the slope is 0.
+    psi = cos(t - m q) - m (1 + q). The quality q = -1 gives the margin m on the angle (as ArcFace),
+    q = 0 the margin m on the cosine (as CosFace), and q = 1 the margins -m on the angle and 2 m on
+    the cosine. The angle t - m q is clipped to the range from ANGLE_LIMIT to pi - ANGLE_LIMIT; the
+    slope is 0 where the clip applies.
 
     Inputs
     ------
-    cosine, quality : (B,) float32 each
-        Qualities q from -1 to 1.
-
-    Notes
-    -----
-    Kim et al., "AdaFace", arXiv:2204.00964, equations 13 to 15.
+    cosine : (B,) float32
+        Cosine of each embedding to the centre of its class.
+    quality : (B,) float32
+        Quality q of each image, from -1 to 1.
     """
     cosine = F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
     angle = F.arccos(cosine) - m * quality
-    kept = F.clip(angle, ANGLE_LIMIT, math.pi - ANGLE_LIMIT)
-    slope = F.where(kept == angle, F.sin(angle) / _sine(F, cosine), F.zeros_like(cosine))
-    return F.cos(kept) - m * (1.0 + quality), slope
+    clipped = F.clip(angle, ANGLE_LIMIT, math.pi - ANGLE_LIMIT)
+    slope = F.where(clipped == angle, F.sin(angle) / _sine(F, cosine), F.zeros_like(cosine))
+    return F.cos(clipped) - m * (1.0 + quality), slope
 
 
-def multiplied_angle(F, cosine, m1, m2):
-    """Multiply the angle by m1 and add m2: psi = (-1)^k cos(m1 t + m2) - 2 k.
+def multiplied_angle(F: Any, cosine: Any, m1: float, m2: float) -> tuple[Any, Any]:
+    """Multiply the angle t by m1 and add m2: psi = (-1)^k cos(m1 t + m2) - 2 k.
 
-    k = floor((m1 t + m2) / pi) continues the cosine downwards past pi, so psi falls
-    monotonically and without a jump over the whole range of t.
+    k = floor((m1 t + m2) / pi). Where m1 t + m2 exceeds pi, psi continues below -1, so that psi
+    decreases without a jump for all t. The slope is (-1)^k m1 sin(m1 t + m2) / sin t.
 
     Notes
     -----
-    Liu et al., "SphereFace", arXiv:1704.08063, section 3.2 for m2 = 0 and a whole m1, where k
-    is theirs. The slope is (-1)^k m1 sin(m1 t + m2) / sin t.
+    For m2 = 0 and a whole number m1, psi equals that of Liu et al., "SphereFace",
+    arXiv:1704.08063, section 3.2.
     """
     angle, fold = _fold(F, F.clip(cosine, -1.0, 1.0), m1, m2)
     psi = _sign(fold) * F.cos(angle) - 2.0 * fold
-    # The slope is taken at the limited cosine in both factors: at t = 0 and m2 = 0 the quotient
-    # then tends to m1 * m1 instead of 0 / 0.
+    # Numerator and denominator of the slope use the limited cosine, so that at t = 0 and m2 = 0 the
+    # slope is about m1 * m1, its limit, and not 0 / 0.
     limited = F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
     angle, fold = _fold(F, limited, m1, m2)
     return psi, _sign(fold) * F.sin(angle) * m1 / _sine(F, limited)
 
 
-def combined_margin(F, cosine, m1=1.0, m2=0.0, m3=0.0, easy_margin=False):
-    """Combine all three margins, psi = cos(m1 t + m2) - m3 in the form that falls for every angle.
+def combined_margin(
+    F: Any,
+    cosine: Any,
+    m1: float = 1.0,
+    m2: float = 0.0,
+    m3: float = 0.0,
+    easy_margin: bool = False,
+) -> tuple[Any, Any]:
+    """Combine three margins: psi = cos(m1 t + m2) - m3.
 
-    With m1 = 1 the angle is guarded as in `additive_angle`, otherwise continued as in
-    `multiplied_angle`; m3 is subtracted in both. All margins neutral give psi = c. `easy_margin`
-    confines all three: see `confined`.
-
-    Notes
-    -----
-    Deng et al., "ArcFace", arXiv:1801.07698, equation 4.
+    psi decreases as the angle t grows, also where m1 t + m2 exceeds pi: with m1 = 1 through the
+    guard of `additive_angle`, with another m1 through the continuation of `multiplied_angle`. With
+    m1 = 1 and m2 = m3 = 0, psi is the cosine. With `easy_margin` the three margins apply only to
+    angles below pi/2 (see `confined`).
     """
     if m1 == 1:
         psi, slope = additive_angle(F, cosine, m2)
@@ -169,27 +174,30 @@ def combined_margin(F, cosine, m1=1.0, m2=0.0, m3=0.0, easy_margin=False):
     return confined(F, cosine, psi - m3, slope) if easy_margin else (psi - m3, slope)
 
 
-def clipped_angle(F, cosine):
-    """Return the angle of a cosine, with a slope of 0 within 4.5e-4 radians of 0 and pi."""
+def clipped_angle(F: Any, cosine: Any) -> Any:
+    """Return arccos of a cosine, with the gradient 0 within 4.5e-4 radians of 0 and pi."""
     return F.arccos(F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT))
 
 
-def _sine(F, cosine):
-    # (1 - c)(1 + c), not 1 - c * c: the square rounds away what is left near c = 1.
+def _sine(F: Any, cosine: Any) -> Any:
+    # sin t = sqrt((1 - c)(1 + c)). The form 1 - c * c would lose its significant digits near c = 1.
     return F.sqrt((1.0 - cosine) * (1.0 + cosine))
 
 
-def _added(F, cosine, cos_m, sin_m):
-    """Return cos(t + m) and its slope towards the cosine."""
+def _with_added_angle(F: Any, cosine: Any, cos_m: Any, sin_m: Any) -> tuple[Any, Any]:
+    """Return cos(t + m), and its slope cos m + (c / sin t) sin m with respect to c = cos t.
+
+    The margin m is given by its cosine ``cos_m`` and its sine ``sin_m``.
+    """
     limited = F.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
     slope = cos_m + limited / _sine(F, limited) * sin_m
     return cosine * cos_m - _sine(F, cosine) * sin_m, slope
 
 
-def _fold(F, cosine, m1, m2):
+def _fold(F: Any, cosine: Any, m1: float, m2: float) -> tuple[Any, Any]:
     angle = F.arccos(cosine) * m1 + m2
     return angle, F.floor(angle / math.pi)
 
 
-def _sign(fold):
+def _sign(fold: Any) -> Any:
     return 1.0 - 2.0 * (fold % 2.0)

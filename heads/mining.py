@@ -1,28 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is whose positive in a batch, and which negative makes a triplet: all of it on the device.
+"""Selection of pairs and triplets from a batch, on the device.
 
-Functions take ``mx.nd`` or ``mx.sym`` as ``F``; (B, B) arrays have anchors as rows and are 1 where
-something holds, else 0.  What is chosen carries no gradient; the distances taken by it do.
+Functions take ``mx.nd`` or ``mx.sym`` as ``F``. B is the number of images in the batch. In arrays
+of shape (B, B), row i belongs to image i as the anchor. Masks contain 0 and 1. A positive of an
+anchor is another image of the same person, a negative is an image of another person. Gradients flow
+through the selected distances, not through the selection.
 """
 
-FAR = 1e9
-"""Beyond every distance and angle between embeddings of length 1."""
+from typing import Any
+
+MAX_DISTANCE = 1e9
+"""Number larger than every distance and every angle between embeddings of L2 norm 1."""
 ROUNDING = 1e-6
-"""By which float32 may miss a distance."""
+"""Largest rounding error of a float32 distance between embeddings of L2 norm 1."""
 
 
-def pairs(F, label):
-    """Return the images of the same person as the anchor, without itself, and of other people.
+def pairs(F: Any, label: Any) -> tuple[Any, Any]:
+    """Return two masks of the pairs of a batch: pairs of the same person, and pairs of two people.
 
     Inputs
     ------
     label : (B,)
+        Person of each of the B images.
 
     Outputs
     -------
-    positive, negative : (B, B) float32
+    positive : (B, B) float32
+        1 where images i and j are different images of the same person, else 0.
+    negative : (B, B) float32
+        1 where images i and j show two people, else 0.
     """
-    label = F.cast(label, dtype="float32")  # exact up to 2**24 people
+    label = F.cast(label, dtype="float32")  # float32 holds labels exactly up to 2**24
     place = F.contrib.arange_like(label)
     same, itself = (
         F.broadcast_equal(F.expand_dims(row, axis=1), F.expand_dims(row, axis=0))
@@ -31,64 +39,73 @@ def pairs(F, label):
     return same - itself, 1.0 - same
 
 
-def squared_distances(F, rows, products=None):
-    """Return |x_i - x_j|^2, (B, B), from the rows (B, E) and, if known, their products (B, B)."""
+def squared_distances(F: Any, rows: Any, products: Any = None) -> Any:
+    """Return the squared distances |x_i - x_j|^2 of all pairs of rows, shape (B, B).
+
+    ``rows`` has the shape (B, E). ``products`` are the inner products of all pairs of rows, shape
+    (B, B); the function computes them if they are not given.
+    """
     squares = F.sum(F.square(rows), axis=1, keepdims=True)
     both = F.broadcast_add(squares, F.transpose(squares))
     products = F.dot(rows, rows, transpose_b=True) if products is None else products
-    return F.relu(both - 2.0 * products)  # rounding would go below 0
+    return F.relu(both - 2.0 * products)  # rounding can make a square negative
 
 
-def mean_over(F, values, chosen):
-    """Return the mean of the chosen values of each row, 0 where there are none: (B,)."""
-    return F.sum(values * chosen, axis=1) / F.maximum(F.sum(chosen, axis=1), 1.0)
+def mean_over(F: Any, values: Any, mask: Any) -> Any:
+    """Return the mean of each row of ``values`` where the mask is 1, shape (B,).
 
-
-def only(F, values, chosen, otherwise):
-    """Return the values where they are chosen, and a number elsewhere."""
-    return values * chosen + otherwise * (1.0 - chosen)
-
-
-def hardest(F, distance, positive, negative):
-    """Return the distance to the farthest positive and to the nearest negative, (B,) each.
-
-    Where there is none it is that of some other image.
+    The mean of a row whose mask is 0 everywhere is 0.
     """
-    # argmax and pick, not max: where two are alike, max would give the gradient to each of them.
+    return F.sum(values * mask, axis=1) / F.maximum(F.sum(mask, axis=1), 1.0)
+
+
+def select(F: Any, values: Any, mask: Any, otherwise: float) -> Any:
+    """Return ``values`` where the mask is 1, and the number ``otherwise`` where the mask is 0."""
+    return values * mask + otherwise * (1.0 - mask)
+
+
+def hardest(F: Any, distance: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+    """Return the distance of each anchor to its farthest positive and to its nearest negative.
+
+    Both outputs have the shape (B,). If an anchor has no positive, its first number is the distance
+    to an arbitrary image; if it has no negative, its second number is.
+    """
+    # argmax with pick, not max: max would pass its gradient to all distances that are equally
+    # large.
     fixed = F.BlockGrad(distance)
-    farthest = F.argmax(only(F, fixed, positive, -1.0), axis=1)
-    nearest = F.argmin(only(F, fixed, negative, FAR), axis=1)
+    farthest = F.argmax(select(F, fixed, positive, -1.0), axis=1)
+    nearest = F.argmin(select(F, fixed, negative, MAX_DISTANCE), axis=1)
     return F.pick(distance, farthest, axis=1), F.pick(distance, nearest, axis=1)
 
 
-def semi_hard(F, distance, positive, negative):
-    """Return for each anchor and positive the distance to the nearest negative beyond that one.
+def semi_hard(F: Any, distance: Any, positive: Any, negative: Any) -> Any:
+    """Return the distance from each anchor to the semi-hard negative of each of its positives.
 
-    Where none lies beyond it, the farthest negative is taken; where there is no negative, or the
-    column is no positive, the number means nothing.
-
-    Outputs
-    -------
-    distance : (B, B) float32
+    The output has the shape (B, B): row i is the anchor, column j the positive. The semi-hard
+    negative is the nearest negative that is farther from the anchor than the positive; if no
+    negative is farther, it is the farthest negative. A number is undefined if the anchor has no
+    negative or if image j is not a positive of image i.
 
     Notes
     -----
-    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2. By sorting: comparing every positive
-    with every negative would need an array of (B, B, B).
+    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2. The function sorts distances, because
+    a comparison of all positives with all negatives needs an array of shape (B, B, B).
     """
     fixed = F.BlockGrad(distance)
-    # An equal distance is not beyond; rounding makes some of equal ones.
-    key = only(F, fixed + ROUNDING * positive, positive + negative, FAR)
-    order = F.argsort(key, axis=1)  # the anchor last
-    passed = F.cumsum(_along(F, negative, order), axis=1)
-    passed = _along(F, passed, F.argsort(order, axis=1))  # negatives that lie before each image
+    # A negative as far from the anchor as the positive is not farther. ROUNDING puts it before the
+    # positive in the order, even if rounding errors separate the two distances.
+    key = select(F, fixed + ROUNDING * positive, positive + negative, MAX_DISTANCE)
+    order = F.argsort(key, axis=1)  # the anchor comes last
+    # Number of negatives that come before each image in the order.
+    nearer = F.cumsum(_along(F, negative, order), axis=1)
+    nearer = _along(F, nearer, F.argsort(order, axis=1))
     last = F.maximum(F.sum(negative, axis=1, keepdims=True) - 1.0, 0.0)
-    place = F.broadcast_minimum(passed, last)
-    negatives = F.argsort(only(F, fixed, negative, FAR), axis=1)
+    place = F.broadcast_minimum(nearer, last)
+    negatives = F.argsort(select(F, fixed, negative, MAX_DISTANCE), axis=1)
     return _along(F, distance, _along(F, negatives, place))
 
 
-def _along(F, rows, column):
-    """Return ``rows[i, column[i, j]]``, (B, B)."""
+def _along(F: Any, rows: Any, column: Any) -> Any:
+    """Return the array of the elements ``rows[i, column[i, j]]``, shape (B, B)."""
     place = F.expand_dims(F.contrib.arange_like(rows, axis=0), axis=1)
     return F.gather_nd(rows, F.stack(F.broadcast_like(place, column), column, axis=0))

@@ -1,37 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Max-margin pairwise score."""
+"""Max-margin pairwise score (MPS): a loss on the cosines of pairs of images."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from heads.metric import PairLoss
-from heads.mining import mean_over, only
+from heads.metric import Batch, PairLoss
+from heads.mining import mean_over, select
 from ranges import Within
+
+Margin = Annotated[float, Within(0, 2, "the usual margin is 0.5", open_low=True)]
 
 
 class MPS(PairLoss):
-    """Push of a positive pair closer, by a margin, than the hardest negative of either image.
+    """Make two images of the same person more similar, by a margin, than either is to anyone else.
 
-    mean over positives p of max(0, max over negatives n of (c_in, c_pn) - c_ip + margin)
+    mean over positives p of max(0, h - c_ip + margin), h = max over negatives n of c_in and c_pn
 
-    Shi and Jain, "DocFace", arXiv:1805.02283, equation 1 (max-margin pairwise score), with
-    everybody's images in the place of one pair of each person.
+    Shi and Jain, "DocFace", arXiv:1805.02283, equation 1 (max-margin pairwise score), with all
+    images of the batch; the paper has one pair of each person.
 
-    c are cosines. The loss is 0 without positives or without other people.
+    Symbols: c_ij is the cosine of the embeddings of images i and j. A positive of image i is
+    another image of the same person, a negative is an image of another person. The loss of an image
+    without positives or without negatives is 0.
+
+    Parameters
+    ----------
+    margin
+        Amount by which the cosine of two images of the same person must exceed the cosine of either
+        image to the most similar image of another person.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        margin: Annotated[float, Within(0, 2, "0.5 is usual", open_low=True)] = 0.5,
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, margin=margin, **kwargs)
+    def __init__(self, *sizes: int, margin: Margin = 0.5, **kwargs: Any) -> None:
+        super().__init__(*sizes, margin=margin, **kwargs)
 
-    def pair_loss(self, F, *, embedding, unit, cosine, margin, positive, negative):
-        nearest = F.argmax(only(F, F.BlockGrad(cosine), negative, -2.0), axis=1)
-        rival = F.expand_dims(F.pick(cosine, nearest, axis=1), axis=1)  # (B, 1)
-        rival = F.broadcast_maximum(rival, F.transpose(rival))  # of either image of a pair
-        short = F.relu(F.broadcast_add(rival - cosine, margin))
-        return mean_over(F, short, positive) * F.max(negative, axis=1)
+    def pair_loss(self, F: Any, batch: Batch) -> Any:
+        cosine, negative = batch.cosine, batch.negative
+        nearest = F.argmax(select(F, F.BlockGrad(cosine), negative, -2.0), axis=1)
+        hardest = F.expand_dims(F.pick(cosine, nearest, axis=1), axis=1)
+        # The most similar negative of a pair belongs to one of its two images.
+        hardest = F.broadcast_maximum(hardest, F.transpose(hardest))
+        loss = F.relu(F.broadcast_add(hardest - cosine, batch.margin))
+        return mean_over(F, loss, batch.positive) * F.max(negative, axis=1)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""N-pair loss."""
+"""N-pair loss: softmax of one positive against all negatives of the batch."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from heads.metric import PairLoss
-from heads.mining import mean_over, only
+from heads.metric import Batch, PairLoss
+from heads.mining import mean_over, select
 from ranges import at_least
 
-NOWHERE = -1e30  # its exponential is 0
+# Inner product that removes an image from a sum of exponentials: exp(-1e30) is 0.
+EXCLUDED_PRODUCT = -1e30
+LengthWeight = Annotated[float, at_least(0, "the usual weight is 0.002")]
 
 
 class NPair(PairLoss):
@@ -17,33 +19,28 @@ class NPair(PairLoss):
     + length_weight |x|^2
 
     Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NIPS 2016,
-    equation 6 and section 3.2.2, over all images of the batch in the place of one pair each.
+    equation 6 and section 3.2.2, with all images of the batch; the paper has one pair of each
+    class.
 
-    Embeddings are taken as they are.
+    Symbols: x, x_p and x_n are the embeddings of the anchor, of a positive (another image of the
+    same person) and of a negative (an image of another person). They are not normalised.
 
     Parameters
     ----------
     length_weight
-        Factor on the squared length of the embedding. Other code multiplies its usual 0.002 by
-        0.25, for anchor and positive each: that is 0.001 here.
+        Factor on the squared L2 norm of the embedding. The value 0.002 in TensorFlow's N-pair loss
+        equals 0.001 here: TensorFlow applies a further factor of 0.25 to anchor and positive each.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        length_weight: Annotated[float, at_least(0, "0.002 is usual")] = 0.002,
-        **kwargs,
-    ) -> None:
-        super().__init__(num_classes, embedding_size, **kwargs)
+    def __init__(self, *sizes: int, length_weight: LengthWeight = 0.002, **kwargs: Any) -> None:
+        super().__init__(*sizes, **kwargs)
         self._length_weight = length_weight
 
-    def pair_loss(self, F, *, embedding, unit, cosine, margin, positive, negative):
-        product = F.dot(embedding, embedding, transpose_b=True)
-        others = only(F, product, negative, NOWHERE)
+    def pair_loss(self, F: Any, batch: Batch) -> Any:
+        product = F.dot(batch.embedding, batch.embedding, transpose_b=True)
+        others = select(F, product, batch.negative, EXCLUDED_PRODUCT)
         top = F.BlockGrad(F.max(others, axis=1, keepdims=True))
         rest = F.log(F.sum(F.exp(F.broadcast_sub(others, top)), axis=1, keepdims=True)) + top
         loss = F.Activation(F.broadcast_sub(rest, product), act_type="softrelu")
-        length = self._length_weight * F.sum(F.square(embedding), axis=1)
-        return mean_over(F, loss, positive) + length * F.max(positive, axis=1)
+        length = self._length_weight * F.sum(F.square(batch.embedding), axis=1)
+        return mean_over(F, loss, batch.positive) + length * F.max(batch.positive, axis=1)

@@ -1,93 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Range loss."""
+"""Range loss: softmax with terms on the distances within and between classes."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from heads.cross_entropy import LENGTH_EPSILON
-from heads.mining import only, pairs, squared_distances
+from heads.mining import pairs, select, squared_distances
 from heads.softmax import Softmax
 from ranges import Within, above, at_least
 
-NONE = -1.0  # below every distance
+# Number that marks an absent distance; every squared distance is larger.
+NO_DISTANCE = -1.0
 
 
 class Range(Softmax):
-    """Softmax that also shrinks the range of each person and parts the nearest two.
+    """Softmax with a pull within each class and a push between the two closest classes of a batch.
 
-    softmax; + intra_weight sum of harmonic means of largest d^2; + inter_weight max(0, margin - D)
+    softmax; + intra_weight * sum over classes of the harmonic mean of the largest d^2;
+    + inter_weight * max(0, margin - D)
 
     Zhang et al., "Range Loss for Deep Face Recognition with Long-tail", arXiv:1611.08976, equations
     2 to 6.
 
-    d are the distances within each person of the batch, D is the least squared distance between the
-    means of two people. Batches must show people more than once: ``data.images_per_person``. The
-    values are its own, for embeddings that are not normalised.
+    Symbols: d is the distance between two embeddings of a class in the batch; D is the smallest
+    squared distance between the mean embeddings of two classes.
+
+    A batch must contain several images of each person: set ``data.images_per_person``. Embeddings
+    are not normalised. The default settings are the values of the paper.
 
     Parameters
     ----------
-    intra_weight, inter_weight
-        Factors on what is within and between people, alpha and beta in the paper.
+    intra_weight
+        Factor on the pull within classes, alpha in the paper.
+    inter_weight
+        Factor on the push between classes, beta in the paper.
     largest
-        Number of largest distances k.
+        Number of the largest distances within each class that are averaged, k in the paper.
     margin
-        Squared distance up to which people are parted.
+        Squared distance between the mean embeddings of two classes below which they are pushed
+        apart.
     """
 
     def __init__(
         self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        intra_weight: Annotated[float, at_least(0, "0.00005 is the paper's")] = 5e-5,
-        inter_weight: Annotated[float, at_least(0, "0.0001 is the paper's")] = 1e-4,
-        largest: Annotated[int, Within(1, 8, "2 is the paper's")] = 2,
-        margin: Annotated[float, above(0, "20000 is the paper's")] = 2e4,
-        use_bias: bool = False,
-        **kwargs,
+        *sizes: int,
+        intra_weight: Annotated[float, at_least(0, "the weight in the paper is 0.00005")] = 5e-5,
+        inter_weight: Annotated[float, at_least(0, "the weight in the paper is 0.0001")] = 1e-4,
+        largest: Annotated[int, Within(1, 8, "the number in the paper is 2")] = 2,
+        margin: Annotated[float, above(0, "the margin in the paper is 20000")] = 2e4,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_size, use_bias=use_bias, **kwargs)
+        super().__init__(*sizes, **kwargs)
         self._intra_weight, self._inter_weight = intra_weight, inter_weight
         self._largest, self._margin = largest, margin
 
-    def added_term(self, F, embedding, label):
+    def added_term(self, F: Any, embedding: Any, label: Any) -> Any:
         positive, negative = pairs(F, label)
         within = self._intra_weight * self._within(F, embedding, positive, negative)
         between = self._inter_weight * self._between(F, embedding, negative)
         return F.reshape(within + between, shape=(1,))
 
-    def _within(self, F, embedding, positive, negative):
-        """Return the sum over the people of the mean of their largest distances, (1, 1)."""
+    def _within(self, F: Any, embedding: Any, positive: Any, negative: Any) -> Any:
+        """Return the sum over classes of the harmonic mean of their largest squared distances.
+
+        The output has the shape (1, 1).
+        """
         place = F.contrib.arange_like(embedding, axis=0)
         earlier = F.broadcast_lesser(F.expand_dims(place, axis=0), F.expand_dims(place, axis=1))
-        once = positive * earlier
-        first = F.sum(once, axis=1, keepdims=True) == 0  # (B, 1): one row for each person
-        distance = only(F, squared_distances(F, embedding), once, NONE)
-        fill = F.slice_axis(distance, axis=1, begin=0, end=1) * 0.0 + NONE
+        once = positive * earlier  # mask with each pair in one row only
+        # Mask of the first image of each class, shape (batch size, 1).
+        first = F.sum(once, axis=1, keepdims=True) == 0
+        distance = select(F, squared_distances(F, embedding), once, NO_DISTANCE)
+        fill = F.slice_axis(distance, axis=1, begin=0, end=1) * 0.0 + NO_DISTANCE
         of_image = self._top(F, F.concat(distance, *[fill] * self._largest, dim=1))
-        # In each row what the images of its person have.
+        # In each array, row i holds one of the largest distances of every image of image i's class.
         rows = [
-            only(F, F.broadcast_mul(F.ones_like(positive), row), 1.0 - negative, NONE)
-            for row in self._columns_of(F, of_image)
+            select(F, F.broadcast_mul(F.ones_like(positive), row), 1.0 - negative, NO_DISTANCE)
+            for row in map(F.transpose, F.split(of_image, self._largest, axis=1))
         ]
-        of_person = F.concat(*rows, dim=1)
-        top = self._top(F, of_person)
-        there = top > NONE / 2
-        inverse = F.sum(there / (F.relu(top) + LENGTH_EPSILON), axis=1, keepdims=True)
-        mean = F.sum(there, axis=1, keepdims=True) / F.maximum(inverse, LENGTH_EPSILON)
+        top = self._top(F, F.concat(*rows, dim=1))
+        exists = top > NO_DISTANCE / 2
+        inverse = F.sum(exists / (F.relu(top) + LENGTH_EPSILON), axis=1, keepdims=True)
+        mean = F.sum(exists, axis=1, keepdims=True) / F.maximum(inverse, LENGTH_EPSILON)
         return F.sum(mean * first, axis=0, keepdims=True)
 
-    def _top(self, F, values):
+    def _top(self, F: Any, values: Any) -> Any:
         return F.topk(values, k=self._largest, axis=1, ret_typ="value")
 
-    def _columns_of(self, F, values):
-        for place in range(self._largest):
-            yield F.transpose(F.slice_axis(values, axis=1, begin=place, end=place + 1))
+    def _between(self, F: Any, embedding: Any, negative: Any) -> Any:
+        """Return how far the smallest squared distance between class means is below the margin.
 
-    def _between(self, F, embedding, negative):
-        """Return by how much the smallest distance between people is below the margin, (1, 1)."""
+        The output has the shape (1, 1). It is 0 if the distance is not below the margin.
+        """
         same = 1.0 - negative
         means = F.broadcast_div(F.dot(same, embedding), F.sum(same, axis=1, keepdims=True))
-        distance = only(F, squared_distances(F, means), negative, self._margin)
+        distance = select(F, squared_distances(F, means), negative, self._margin)
         flat = F.reshape(distance, shape=(1, -1))
-        # argmin and pick, not min, which would give its gradient to all that are alike.
+        # argmin with pick, not min: min would pass its gradient to all distances that are equal.
         return F.relu(self._margin - F.pick(flat, F.argmin(flat, axis=1), axis=1, keepdims=True))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ring loss."""
+"""Ring loss: softmax with a pull of all embeddings to one norm."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from mxnet import init
 
@@ -11,37 +11,35 @@ from ranges import above, at_least
 
 
 class Ring(Softmax):
-    """Softmax with a pull of the embeddings to one length, which is learned.
+    """Softmax with a pull of all embeddings to one L2 norm, which is learned.
 
     softmax; + ring_weight / 2 (|x| - R)^2
 
     Zheng et al., "Ring loss", arXiv:1803.00130, equation 1.
 
-    R starts at ``radius``, whatever the lengths are: set that to what the network gives at first.
+    Symbols: |x| is the L2 norm of the embedding; R is the learned norm. R starts at ``radius``.
 
     Parameters
     ----------
     ring_weight
-        Factor on the pull, lambda in the paper.
+        Factor on the added term, half the squared difference of norms; lambda in the paper.
     radius
-        First R.
+        Initial value of the learned norm. Set the radius to the mean L2 norm of the embeddings of
+        the untrained network.
     """
 
     def __init__(
         self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        ring_weight: Annotated[float, at_least(0, "0.01 is usual")] = 0.01,
-        radius: Annotated[float, above(0, "20 is usual")] = 20.0,
-        use_bias: bool = False,
-        **kwargs,
+        *sizes: int,
+        ring_weight: Annotated[float, at_least(0, "the usual weight is 0.01")] = 0.01,
+        radius: Annotated[float, above(0, "the usual radius is 20")] = 20.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_size, use_bias=use_bias, **kwargs)
+        super().__init__(*sizes, **kwargs)
         self._ring_weight = ring_weight
         with self.name_scope():
             self.radius = self.params.get("radius", shape=(1,), init=init.Constant(radius))
 
-    def added_term(self, F, embedding, label, radius):
-        apart = F.broadcast_sub(length(F, embedding), radius)
-        return 0.5 * self._ring_weight * F.square(apart)
+    def added_term(self, F: Any, embedding: Any, label: Any, radius: Any) -> Any:
+        difference = F.broadcast_sub(length(F, embedding), radius)
+        return 0.5 * self._ring_weight * F.square(difference)

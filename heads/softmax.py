@@ -1,68 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain softmax, the base of the losses that add a term to it."""
+"""Plain softmax loss, the base class of the losses that add a term to the softmax loss."""
+
+from typing import Any
 
 from mxnet import init
 
-from heads.cross_entropy import Form, cross_entropy, normalised
+from heads.cross_entropy import Form, normalised
 from heads.head import ClassHead, Head
 
 
 class Softmax(ClassHead):
-    """Softmax on inner products with one weight vector for each class.
+    """Softmax on inner products with one weight vector per class.
 
-    w_j . x + b_j
+    logits w_j . x + b_j
 
     Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs", 1990.
 
-    As the softmax loss it is equation 1 of Deng et al., "ArcFace", arXiv:1801.07698. A margin
-    fraction has no effect.
+    Symbols: x is the embedding; w_j and b_j are the weight vector and the bias of class j.
+
+    Equation 1 of Deng et al., "ArcFace", arXiv:1801.07698, is the same loss. A margin fraction has
+    no effect.
 
     Parameters
     ----------
     use_bias
-        Whether each class has a bias, which favours frequent classes.
-    center_weight
-        Factor on half the squared distance to the class's own centre.
-    center_rate
-        Share of the way that a centre goes.
+        Whether each class has a learned bias. A bias favours frequent classes.
     """
 
-    def __init__(
-        self, num_classes: int, embedding_size: int, *, use_bias: bool = False, **kwargs
-    ) -> None:
-        super().__init__(num_classes, embedding_size, **kwargs)
+    def __init__(self, *sizes: int, use_bias: bool = False, **kwargs: Any) -> None:
+        super().__init__(*sizes, **kwargs)
         if use_bias:
             with self.name_scope():
-                self.bias = self.params.get("bias", shape=(num_classes,), init=init.Zero())
+                self.bias = self.params.get("bias", shape=(self._num_classes,), init=init.Zero())
 
-    def forward(self, embedding, label, margin_fraction=None):
-        return super(Head, self).forward(embedding, label)  # without a fraction
+    def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
+        # The graph has no input for the margin fraction: MXNet would warn that the input is unused.
+        return super(Head, self).forward(embedding, label)
 
-    def hybrid_forward(self, F, embedding, label, weight, bias=None, **state):
+    def hybrid_forward(
+        self, F: Any, embedding: Any, label: Any, weight: Any, bias: Any = None, **state: Any
+    ) -> tuple[Any, Any]:
         unit = normalised(F, embedding)
-        loss, _ = cross_entropy(
-            F,
-            self._rows(embedding, unit),
-            weight,
-            label,
-            num_classes=self._num_classes,
-            form=Form(unit_rows=False, unit_columns=False),
-            bias=bias,
-            dtype=self._dtype,
-        )
+        rows, form = self._rows(embedding, unit), Form(unit_rows=False, unit_columns=False)
+        loss, _ = self.cross_entropy(F, rows, weight, label, form=form, bias=bias)
         term = self.added_term(F, embedding, label, **state)
         if term is not None:
             loss = F.broadcast_add(loss, term)
-        centre = F.BlockGrad(F.take(weight, label, mode="clip"))  # (B, E)
+        centre = F.BlockGrad(F.take(weight, label, mode="clip"))
         return loss, F.BlockGrad(F.sum(unit * normalised(F, centre), axis=1))
 
-    def _rows(self, embedding, unit):
-        """Return what the class vectors are multiplied with, (B, E)."""
+    def _rows(self, embedding: Any, unit: Any) -> Any:
+        """Return the rows whose inner products with the class vectors are the scores.
+
+        Rows and inputs have the shape (batch size, embedding size). ``unit`` is the normalised
+        embedding.
+        """
         return embedding
 
-    def added_term(self, F, embedding, label):
-        """Return what a joint loss adds to the cross-entropy, (B,) or (1,), or None.
+    def added_term(self, F: Any, *arrays: Any, **state: Any) -> Any:
+        """Return the term that a loss adds to the cross-entropy, or None without such a term.
 
-        Parameters of the head but weight and bias follow as keyword arguments.
+        The term has one value per image or a single value, shape (1,). ``arrays`` are the embedding
+        and the label. ``state`` holds the parameters of the head except weight and bias.
         """
         return None

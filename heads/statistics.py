@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What heads learn from a whole batch: over the images of all ranks, alike on each of them."""
+"""Helpers for heads that keep running statistics over the images of all ranks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,24 +9,33 @@ from mxnet import gluon
 
 Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 Reduce = Callable[[mx.nd.NDArray, Statistic], mx.nd.NDArray]
-"""``reduce(rows, by)`` returns ``by`` of the rows (B, ...) of all ranks, rank 0 first."""
+"""Function ``reduce(rows, statistic)`` that computes a statistic over the rows of all ranks.
+
+``rows`` are the rows of this rank, one per image. The function concatenates the rows of all ranks,
+in
+the order of the ranks, and applies ``statistic``. Every rank gets the same result."""
 
 
-def state(
+def alone(rows: mx.nd.NDArray, statistic: Statistic) -> mx.nd.NDArray:
+    """Compute a statistic over the rows of this rank only: the `Reduce` of a run with one rank."""
+    return statistic(rows)
+
+
+def create_state(
     head: gluon.HybridBlock, name: str, shape: tuple[int, ...], init: mx.init.Initializer
 ) -> gluon.Parameter:
-    """Give a head a parameter that it learns without a gradient; it is part of checkpoints."""
+    """Create a parameter of a head that has no gradient and that checkpoints contain."""
     with head.name_scope():
         return head.params.get(name, shape=shape, init=init, grad_req="null", differentiable=False)
 
 
-class Traced(gluon.HybridBlock):
-    """A function of arrays, traced once: called outside a head's own graph it costs one call.
+class TracedFunction(gluon.HybridBlock):
+    """Wrapper that traces a function of arrays, so that MXNet runs the function as one operator.
 
     Parameters
     ----------
     function
-        ``function(F, *arrays)``; it has no parameters.
+        Function with the signature ``function(F, *arrays)`` that has no trainable parameters.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -34,10 +43,5 @@ class Traced(gluon.HybridBlock):
         self._function = function
         self.hybridize()
 
-    def hybrid_forward(self, F, *arrays):
+    def hybrid_forward(self, F: Any, *arrays: Any) -> Any:
         return self._function(F, *arrays)
-
-
-def alone(rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
-    """Return the statistic of the rows of one rank that is the only one."""
-    return by(rows)

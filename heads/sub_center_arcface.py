@@ -1,35 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sub-center ArcFace."""
+"""Sub-center ArcFace: ArcFace with several centres per class."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from heads.arcface import ArcFace
-from heads.settings import Angle, Scale
 from ranges import Within
+
+# At most 96: all centres of a class must fit into one tile of the fused operator, which has 96
+# rows.
+SubCenters = Annotated[int, Within(1, 96, "the usual number of centres is 3")]
 
 
 class SubCenterArcFace(ArcFace):
-    """ArcFace in which the nearest of several centres of a class counts.
+    """ArcFace with several centres per class; the nearest centre gives the score of the class.
 
-    arcface with c_j = max over k of c_jk, of the K centres of class j
+    arcface with c_j = max over k of c_jk, the cosines to the K centres of class j
 
     Deng et al., "Sub-center ArcFace", ECCV 2020, equations 2 and 3.
 
-    Wrong labels can so find a centre of their own. Of centres that are equally near the first
-    counts, and it alone has a gradient.
+    Images with wrong labels can form a cluster at a separate centre of their class. If several
+    centres of a class are equally near, only the first one receives a gradient.
+
+    Parameters
+    ----------
+    sub_centers
+        Number of centres of each class.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        embedding_size: int,
-        *,
-        # The fused operator holds 96 classes in one tile.
-        sub_centers: Annotated[int, Within(1, 96, "3 is usual")] = 3,
-        m2: Angle = 0.5,
-        scale: Scale = 64.0,
-        easy_margin: bool = False,
-        **kwargs,
-    ) -> None:
-        kwargs |= {"m2": m2, "scale": scale, "easy_margin": easy_margin}
-        super().__init__(num_classes, embedding_size, sub_centers=sub_centers, **kwargs)
+    def __init__(self, *sizes: int, sub_centers: SubCenters = 3, **kwargs: Any) -> None:
+        super().__init__(*sizes, sub_centers=sub_centers, **kwargs)

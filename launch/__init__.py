@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the command line to running ranks."""
+"""Configuration, environment set-up, launchers, and communication between ranks."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of several hosts over ssh:  python -m launch.hosts"""
+"""Start the ranks of a training run on several hosts over ssh:  python -m launch.hosts"""
 
 import sys
 

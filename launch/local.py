@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of one host:  python -m launch.local"""
+"""Start the ranks of a training run on this host:  python -m launch.local"""
 
 import sys
 

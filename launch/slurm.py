@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of a Slurm job:  python -m launch.slurm"""
+"""Start the ranks of a training run inside a Slurm job:  python -m launch.slurm"""
 
 import sys
 

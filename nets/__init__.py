@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks that turn aligned face images into embeddings."""
+"""Networks that compute embeddings from aligned face images."""
 
 from collections.abc import Callable
+from typing import Any
 
 from mxnet import gluon
 
@@ -12,30 +13,34 @@ from ranges import checked_options
 
 __all__ = ["NETS", "build_net", "check_image_size"]
 
-# Name -> builder. The builder's keyword-only arguments are the schema of `net.*` in a config.
 NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "mobilefacenet": MobileFaceNet,
     **{f"iresnet{depth}": iresnet(depth) for depth in UNITS},
 }
+"""Mapping from the name of a network to the class or function that builds it.
+
+The keyword-only arguments of a builder are the keys of ``net.*`` in a configuration."""
 
 
-def build_net(name: str, image_size: tuple[int, int] = (112, 112), **kwargs) -> gluon.HybridBlock:
-    """Build a network by name; it still needs `initialize()`.
+def build_net(
+    name: str, image_size: tuple[int, int] = (112, 112), **kwargs: Any
+) -> gluon.HybridBlock:
+    """Build a network from its name; its weights have no values until `initialize()` is called.
 
     Parameters
     ----------
     name
-        A key of ``NETS``.
+        Name of the network, a key of ``NETS``.
     image_size
-        (height, width) of the images in pixels; the net takes no others.
+        (height, width) of the images in pixels; the network accepts only images of this size.
     kwargs
-        Keyword-only arguments of that builder.
+        Keyword-only arguments of the builder, for example ``embedding_size``.
 
     Raises
     ------
     ValueError
-        If the name or a keyword is unknown, a value is out of its range, or the builder refuses the
-        image size.
+        If the name or a keyword is unknown, if a value is out of its range, or if the network does
+        not support the image size.
     """
     options = checked_options("net", name, NETS, kwargs)
     return NETS[name](image_size, **options)

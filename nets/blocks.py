@@ -1,32 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building blocks of the networks: convolution, batch normalisation, PReLU, bottleneck.
 
-The blocks hold the parameters; `ops.layers` chooses the operators that compute with them.
+The blocks hold the parameters. `ops.layers` chooses the plain or fused operators that compute the
+outputs.
+
+Shapes: B is the number of images in the batch, C the number of channels, H and W are the height and
+the width of a feature map, H' and W' those of the output.
 """
 
 import math
+from typing import Any
 
 from mxnet import gluon, init
 from mxnet.gluon import nn
 
 from ops import layers
 
-# Gluon's and PyTorch's default (the older MXNet face networks differ: 2e-5, 1e-3), so weights
-# move between the two unchanged. It is also the least that cuDNN 8's batch normalisation takes.
+# Number added to the variance in batch normalisation. 1e-5 is the default of Gluon and PyTorch, so
+# weights are interchangeable with theirs, and the minimum that cuDNN 8 accepts. Older MXNet face
+# networks use 2e-5 or 1e-3.
 BN_EPSILON = 1e-5
+# Weight of the old value in the running mean and variance of batch normalisation.
 BN_MOMENTUM = 0.9
 STATISTICS = {"epsilon": BN_EPSILON, "momentum": BN_MOMENTUM}
 
 
 class PReLU(gluon.HybridBlock):
-    """Rectifier with one learned slope per channel: y = max(x, 0) + alpha * min(x, 0).
+    """Rectifier with a learned slope alpha for the negative inputs of each channel.
+
+    y = max(x, 0) + alpha * min(x, 0).
 
     Parameters
     ----------
     channels
         Number of channels C of the input.
     fused
-        Whether training takes the fused operators if available; `ops.layers` says when not to.
+        Whether training uses the fused operators if they are available. `ops.layers` lists the
+        exceptions.
 
     Inputs
     ------
@@ -38,28 +48,29 @@ class PReLU(gluon.HybridBlock):
 
     Notes
     -----
-    He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1; slopes start at 0.25.
+    He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1. The initial slope
+    alpha is 0.25.
     """
 
-    def __init__(self, channels: int, fused: bool = True, **kwargs) -> None:
+    def __init__(self, channels: int, fused: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._fused = fused
         with self.name_scope():
             self.alpha = self.params.get("alpha", shape=(channels,), init=init.Constant(0.25))
 
-    def hybrid_forward(self, F, x, alpha):
+    def hybrid_forward(self, F: Any, x: Any, alpha: Any) -> Any:
         return layers.prelu(F, x, alpha, parameter=self.alpha, fused=self._fused)
 
 
 class BatchNorm(nn.BatchNorm):
-    """`mxnet.gluon.nn.BatchNorm` over channels, in training with a fused operator.
+    """Batch normalisation of each channel, with a fused operator in training.
 
     Parameters
     ----------
     channels
         Number of channels C of the input.
     fused
-        See `PReLU`.
+        Whether training uses the fused operators if they are available (see `PReLU`).
 
     Inputs
     ------
@@ -74,29 +85,38 @@ class BatchNorm(nn.BatchNorm):
     Ioffe and Szegedy, "Batch Normalization", arXiv:1502.03167, algorithms 1 and 2.
     """
 
-    def __init__(self, channels: int, fused: bool = True, **kwargs) -> None:
+    def __init__(self, channels: int, fused: bool = True, **kwargs: Any) -> None:
         super().__init__(in_channels=channels, **STATISTICS, **kwargs)
         self._fused = fused
 
-    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+    def hybrid_forward(
+        self, F: Any, x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any
+    ) -> Any:
         values = (gamma, beta, running_mean, running_var)
         plain = super().hybrid_forward
         return layers.batch_norm(F, x, values, norm=self, plain=plain, fused=self._fused)
 
 
 class ConvNorm(gluon.HybridBlock):
-    """Convolution without bias, then batch normalisation (linear: no activation).
+    """Convolution without bias, then batch normalisation, without an activation.
 
     Parameters
     ----------
-    in_channels, channels
-        Channels in and out.
-    kernel, stride, padding
-        In pixels; the kernel may be (height, width).
+    in_channels
+        Number of input channels.
+    channels
+        Number of output channels.
+    kernel
+        Size of the kernel in pixels: one number for a square kernel, or (height, width).
+    stride
+        Stride of the convolution in pixels.
+    padding
+        Padding on each side of the input in pixels.
     groups
-        Number of convolution groups; ``groups=in_channels=channels`` is depthwise.
+        Number of convolution groups. The convolution is depthwise if ``groups``, ``in_channels``
+        and ``channels`` are equal.
     fused
-        See `PReLU`.
+        Whether training uses the fused operators if they are available (see `PReLU`).
 
     Inputs
     ------
@@ -117,11 +137,12 @@ class ConvNorm(gluon.HybridBlock):
         *,
         groups: int = 1,
         fused: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # He initialisation over the fan-out that one input value really has. mx.init.Xavier would
-        # count all channels of a depthwise filter and make it smaller by sqrt(channels).
+        # He initialisation. The fan-out is the number of output values that one input value
+        # reaches. mx.init.Xavier counts all channels of a depthwise convolution, so its weights
+        # would be too small by a factor of sqrt(channels).
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         fan_out = height * width * channels // groups
         with self.name_scope():
@@ -138,34 +159,38 @@ class ConvNorm(gluon.HybridBlock):
             self.norm = BatchNorm(channels, fused)
         self._fused = fused
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return layers.conv_norm(F, x, self.conv, self.norm, fused=self._fused)
 
 
 class ConvNormPReLU(ConvNorm):
-    """`ConvNorm` followed by `PReLU`; same parameters, inputs and outputs."""
+    """`ConvNorm` followed by `PReLU`; parameters, inputs and outputs are those of `ConvNorm`."""
 
-    def __init__(self, in_channels: int, channels: int, *args, **kwargs) -> None:
+    def __init__(self, in_channels: int, channels: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(in_channels, channels, *args, **kwargs)
         with self.name_scope():
             self.act = PReLU(channels, self._fused)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return layers.conv_norm_prelu(F, x, self.conv, self.norm, self.act, fused=self._fused)
 
 
 class LinearBottleneck(gluon.HybridBlock):
-    """Expand with 1x1, filter with a depthwise 3x3, project linearly with 1x1.
+    """Bottleneck block: a 1x1, a depthwise 3x3 and a linear 1x1 convolution.
+
+    The first convolution expands the number of channels, the last one reduces it again.
 
     Parameters
     ----------
-    in_channels, channels
-        Channels in and out.
+    in_channels
+        Number of input channels.
+    channels
+        Number of output channels.
     expanded
-        Channels of the depthwise convolution in the middle.
+        Number of channels of the depthwise convolution.
     stride
-        Of the depthwise convolution. With stride 1 and as many channels out as in, the input is
-        added to the output.
+        Stride of the depthwise convolution. With stride 1 and equal numbers of input and output
+        channels, the block adds its input to its output.
 
     Inputs
     ------
@@ -177,11 +202,11 @@ class LinearBottleneck(gluon.HybridBlock):
 
     Notes
     -----
-    Sandler et al., "MobileNetV2", arXiv:1801.04381, section 3.3, with PReLU for ReLU6.
+    Sandler et al., "MobileNetV2", arXiv:1801.04381, section 3.3, with PReLU instead of ReLU6.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, expanded: int, stride: int = 1, **kwargs
+        self, in_channels: int, channels: int, expanded: int, stride: int = 1, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self._residual = stride == 1 and in_channels == channels
@@ -190,6 +215,6 @@ class LinearBottleneck(gluon.HybridBlock):
             self.depthwise = ConvNormPReLU(expanded, expanded, 3, stride, 1, groups=expanded)
             self.project = ConvNorm(expanded, channels)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         y = self.project(self.depthwise(self.expand(x)))
         return F.elemwise_add(x, y) if self._residual else y

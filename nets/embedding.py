@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Last layers: from the final feature map to the embedding."""
+"""Last layers of the networks, which compute the embedding from the last feature map.
+
+Shapes: B is the number of images in the batch, C the number of channels of the feature map, E the
+number of dimensions of an embedding.
+"""
 
 import math
+from typing import Any
 
 from mxnet import gluon, init
 from mxnet.gluon import nn
@@ -10,16 +15,16 @@ from nets.blocks import BN_EPSILON, BN_MOMENTUM, BatchNorm, ConvNorm
 
 
 class GlobalDepthwiseEmbedding(gluon.HybridBlock):
-    """Global depthwise convolution (GDC), linear map to the embedding, batch normalisation.
+    """Last layers: global depthwise convolution (GDC), linear layer, batch normalisation.
 
     Parameters
     ----------
     in_channels
-        Channels C of the feature map.
+        Number of channels C of the feature map.
     embedding_size
-        Length E of the embedding.
+        Number of dimensions E of the embedding.
     feature_size
-        (height, width) of the feature map in pixels, the size of the depthwise filter.
+        (height, width) of the feature map in pixels. The depthwise filter has the same size.
 
     Inputs
     ------
@@ -32,8 +37,9 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
     Notes
     -----
     Chen et al., "MobileFaceNets", arXiv:1804.07573, section 3.1, equation 1. The last batch
-    normalisation keeps its scale at 1, as all embeddings share one length budget that the head
-    normalises away. In training it needs at least two images: the variance of one is 0.
+    normalisation has a fixed scale (gamma) of 1, because the head normalises the embeddings. In
+    training this layer needs batches of at least two images, because the variance over a single
+    image is 0.
     """
 
     def __init__(
@@ -41,7 +47,7 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
         in_channels: int,
         embedding_size: int,
         feature_size: tuple[int, int] = (7, 7),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
@@ -49,23 +55,23 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
             self.linear = _linear(in_channels, embedding_size)
             self.norm = _fixed_scale_norm(embedding_size)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return _normalise(F, self.norm, self.linear(self.pool(x)))
 
 
 class DenseEmbedding(gluon.HybridBlock):
-    """Batch normalisation, dropout, linear map of the whole feature map, batch normalisation.
+    """Last layers: batch normalisation, dropout, linear layer, batch normalisation.
 
     Parameters
     ----------
     in_channels
-        Channels C of the feature map.
+        Number of channels C of the feature map.
     embedding_size
-        Length E of the embedding.
+        Number of dimensions E of the embedding.
     feature_size
         (height, width) of the feature map in pixels.
     dropout
-        Share of the features that is dropped in training, from 0 to below 1.
+        Fraction of the values of the feature map that training sets to 0, from 0 to below 1.
 
     Inputs
     ------
@@ -78,8 +84,7 @@ class DenseEmbedding(gluon.HybridBlock):
     Notes
     -----
     Output option "E" of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1.
-    The last batch normalisation keeps its scale at 1 and in training needs at least two images, as
-    in `GlobalDepthwiseEmbedding`.
+    `GlobalDepthwiseEmbedding` explains the fixed scale of the last batch normalisation.
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class DenseEmbedding(gluon.HybridBlock):
         embedding_size: int,
         feature_size: tuple[int, int] = (7, 7),
         dropout: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
@@ -97,31 +102,31 @@ class DenseEmbedding(gluon.HybridBlock):
             self.linear = _linear(in_channels * math.prod(feature_size), embedding_size)
             self.norm = _fixed_scale_norm(embedding_size)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return _normalise(F, self.norm, self.linear(self.dropout(self.feature_norm(x))))
 
 
 def _linear(features: int, embedding_size: int) -> nn.Dense:
-    """Return the linear map to the embedding; it flattens its input."""
+    """Create the linear layer that computes the embedding from the flattened features."""
     return nn.Dense(
         embedding_size,
         in_units=features,
-        use_bias=False,  # the batch normalisation after it has one
+        use_bias=False,  # batch normalisation follows and has a bias
         weight_initializer=init.Normal(math.sqrt(1.0 / features)),
     )
 
 
 def _fixed_scale_norm(embedding_size: int) -> nn.BatchNorm:
-    """Return a batch normalisation whose scale stays at 1."""
+    """Create a batch normalisation of the embedding with a fixed scale (gamma) of 1."""
     norm = nn.BatchNorm(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=embedding_size)
-    # Not BatchNorm(scale=False): its gradient for beta is reported wrong on some GPUs.
-    # A frozen gamma of 1 is the same function and takes the ordinary path.
+    # A frozen gamma of 1 computes the same function as BatchNorm(scale=False), whose gradient of
+    # beta is reported to be wrong on some GPUs.
     norm.gamma.grad_req = "null"
     return norm
 
 
-def _normalise(F, norm: nn.BatchNorm, embedding):
-    """Normalise (B, E) over the batch."""
-    # Normalised as (B, E, 1, 1): MXNet keeps oneDNN's batch normalisations by shape and takes
-    # that of (B, C, 1, 1) for (B, E) where C = E, which ends in a segmentation fault.
+def _normalise(F: Any, norm: nn.BatchNorm, embedding: Any) -> Any:
+    """Apply a batch normalisation to embeddings of shape (B, E)."""
+    # Reshape to (B, E, 1, 1). MXNet caches the batch normalisations of oneDNN by shape, and for an
+    # input (B, E) it would reuse one that it created for (B, E, 1, 1): a segmentation fault.
     return F.flatten(norm(F.reshape(embedding, shape=(0, -1, 1, 1))))

@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes of images that a net takes, and of the feature map that it makes of them."""
+"""Checks of the image size that a network supports, and the sizes of its feature maps."""
 
 import numbers
 
 HALVINGS = 4
-"""Convolutions of stride 2 between the image and the last feature map, in every net here."""
-LEAST_SIDE = 2 ** (HALVINGS - 1) + 1
-"""Shortest side of an image in pixels: from 8 a convolution of stride 2 would meet a single one."""
-MXNET_ELEMENTS = 2**31
-"""Arrays of MXNet have fewer elements than this."""
+"""Number of convolutions with stride 2 in each network, before the last feature map."""
+MIN_SIDE_PIXELS = 2 ** (HALVINGS - 1) + 1
+"""Minimum height and width of an image in pixels.
+
+With a side of 8 pixels, the last convolution with stride 2 would get a single pixel."""
+MAX_MXNET_ELEMENTS = 2**31
+"""Number of elements that an MXNet array must stay below."""
 
 
 def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) as ints, or say why the net does not take such images.
+    """Check that a network supports an image size, and return (height, width) as ints.
 
     Parameters
     ----------
     name
-        Of the net, for the sentence.
+        Name of the network, for the error message.
     image_size
         (height, width) of the images in pixels.
 
     Raises
     ------
     ValueError
-        If a side is shorter than ``LEAST_SIDE`` or the size is no pair of whole numbers.
+        If a side is shorter than ``MIN_SIDE_PIXELS`` or if the size is not a pair of whole numbers.
     """
     sides = tuple(image_size) if isinstance(image_size, tuple | list) else ()
     if len(sides) != 2 or not all(
@@ -32,21 +34,22 @@ def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
     ):
         raise ValueError(
             f"image_size: must be the height and the width in pixels, got {image_size!r}; "
-            "(112, 112) is usual"
+            "the usual size is (112, 112)"
         )
-    if min(sides) < LEAST_SIDE:
+    if min(sides) < MIN_SIDE_PIXELS:
         raise ValueError(
-            f"net.name: {name!r} takes images of at least {LEAST_SIDE}x{LEAST_SIDE} pixels, since "
-            f"it halves them {HALVINGS} times, got {sides[0]}x{sides[1]}; use a set of larger "
-            "images"
+            f"net.name: {name!r} needs images of at least {MIN_SIDE_PIXELS}x{MIN_SIDE_PIXELS} "
+            f"pixels, because the network halves the image size {HALVINGS} times, got "
+            f"{sides[0]}x{sides[1]} pixels; use a data set with larger images"
         )
     return int(sides[0]), int(sides[1])
 
 
 def feature_size(image_size: tuple[int, int], halvings: int = HALVINGS) -> tuple[int, int]:
-    """Return (height, width) of the last feature map of an image.
+    """Return the (height, width) of the last feature map for an image of a given size, in pixels.
 
-    A convolution of stride 2 gives ceil(side / 2) places: 3x3 with padding 1 and 1x1 with none.
+    ``halvings`` is the number of convolutions with stride 2. Each reduces a side to ceil(side / 2)
+    pixels, both a 3x3 convolution with padding 1 and a 1x1 convolution without padding.
     """
     height, width = image_size
     for _ in range(halvings):
@@ -55,16 +58,27 @@ def feature_size(image_size: tuple[int, int], halvings: int = HALVINGS) -> tuple
 
 
 def check_features(name: str, image_size: tuple[int, int], features: int, outputs: int) -> None:
-    """Say so if a linear map of the feature map would have more weights than MXNet can hold.
+    """Check that MXNet supports the number of weights of the last linear layer.
+
+    Parameters
+    ----------
+    name
+        Name of the network, for the error message.
+    image_size
+        (height, width) of the images in pixels, for the error message.
+    features
+        Number of inputs of the layer.
+    outputs
+        Number of outputs of the layer.
 
     Raises
     ------
     ValueError
-        If ``features * outputs`` is ``MXNET_ELEMENTS`` or more.
+        If ``features * outputs`` is ``MAX_MXNET_ELEMENTS`` or more.
     """
-    if features * outputs >= MXNET_ELEMENTS:
+    if features * outputs >= MAX_MXNET_ELEMENTS:
         raise ValueError(
-            f"net.name: the last layer of {name!r} would have {features * outputs:,} weights, "
-            f"{MXNET_ELEMENTS:,} and more are too many for MXNet, got images of "
-            f"{image_size[0]}x{image_size[1]}; use a set of smaller images"
+            f"net.name: the last layer of {name!r} would have {features * outputs:,} weights, but "
+            f"an MXNet array must have fewer than {MAX_MXNET_ELEMENTS:,} elements, got images of "
+            f"{image_size[0]}x{image_size[1]} pixels; use a data set with smaller images"
         )

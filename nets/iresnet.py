@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IResNet: the residual networks of the ArcFace paper, 24 to 65 million parameters."""
+"""IResNet: the residual networks of the ArcFace paper, with 24 to 65 million parameters.
+
+Shapes: B is the number of images in the batch, E the number of dimensions of an embedding, H and W
+are the height and the width of a feature map.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from mxnet import gluon
 from mxnet.gluon import nn
@@ -16,33 +20,42 @@ from ranges import Within, at_least
 
 STEM_CHANNELS = 64
 STAGE_CHANNELS = (64, 128, 256, 512)
-# Depth -> units per stage.
 UNITS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 14, 3),
     100: (3, 13, 30, 3),
 }
+"""Mapping from the number of layers to the number of residual units in each of the four stages."""
 FUSED = False
-"""Dense convolutions all through; `ops.layers` says why they stay with oneDNN."""
-EmbeddingSize = Annotated[int, at_least(1, "512 is the network of the paper")]
+"""Whether training uses the fused operators.
+
+IResNet has no depthwise convolutions, and oneDNN computes the dense ones; `ops.layers` gives the
+reason."""
+EmbeddingSize = Annotated[int, at_least(1, "the embedding size in the paper is 512")]
 Dropout = Annotated[
     float,
-    Within(0, 1, "0.0 drops nothing, 0.4 is the network of the paper", open_high=True),
+    Within(0, 1, "dropout 0 disables dropout; the paper uses 0.4", open_high=True),
 ]
 
 
 class IRUnit(gluon.HybridBlock):
-    """Residual unit: BN, 3x3, BN, PReLU, 3x3, BN, plus the shortcut; nothing after the sum.
+    """Residual unit with two 3x3 convolutions and without an activation after the sum.
+
+    The order is: batch normalisation, 3x3 convolution, batch normalisation, PReLU, 3x3 convolution,
+    batch normalisation, addition of the shortcut.
 
     Parameters
     ----------
-    in_channels, channels
-        Channels in and out.
+    in_channels
+        Number of input channels.
+    channels
+        Number of output channels.
     stride
-        Of the second convolution and of the shortcut.
+        Stride of the second 3x3 convolution and of the shortcut.
     project
-        Whether the shortcut is a 1x1 convolution with batch normalisation, not the input itself.
+        Whether the shortcut is a 1x1 convolution with batch normalisation; if not, the shortcut is
+        the identity.
 
     Inputs
     ------
@@ -55,9 +68,9 @@ class IRUnit(gluon.HybridBlock):
     Notes
     -----
     The improved residual unit ("IR" in LResNet-E-IR) of Deng et al., "ArcFace", arXiv:1801.07698,
-    network settings of version 1. Batch normalisation before the first and after the last
-    convolution and no activation after the sum come from Han et al., "Deep Pyramidal Residual
-    Networks", arXiv:1610.02915.
+    network settings of version 1. Two features come from Han et al., "Deep Pyramidal Residual
+    Networks", arXiv:1610.02915: batch normalisation before the first and after the last
+    convolution, and no activation after the sum.
     """
 
     def __init__(
@@ -66,7 +79,7 @@ class IRUnit(gluon.HybridBlock):
         channels: int,
         stride: int = 1,
         project: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
@@ -77,43 +90,46 @@ class IRUnit(gluon.HybridBlock):
                 ConvNorm(in_channels, channels, 1, stride, fused=FUSED) if project else None
             )
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         y = self.second(self.first(self.norm(x)))
         return F.elemwise_add(y, self.shortcut(x) if self.shortcut is not None else x)
 
 
 class IResNet(ops.TwoGraphs):
-    """Stem at full resolution, four stages of `IRUnit` that halve it each, dense embedding.
+    """IResNet: a stem at full resolution, four stages that each halve it, and an embedding layer.
 
     Parameters
     ----------
     units
-        Number of units of each stage.
+        Number of residual units in each stage.
     embedding_size
-        Length E of the embedding.
+        Number of dimensions E of the embedding.
     dropout
-        Share of the last feature map that is dropped in training.
+        Fraction of the values of the last feature map that training sets to 0.
     channels
-        Channels of each stage, the first one's also of the stem. Other than those of the paper in
-        small nets for tests only.
+        Number of channels of each stage. The stem has as many channels as the first stage. Only the
+        small networks of the tests use other numbers than the paper.
     image_size
-        (height, width) of the input in pixels; the last layer depends on it.
+        (height, width) of the images in pixels, which determines the size of the last layer.
 
     Inputs
     ------
-    x : (B, 3, *image_size) float32, normalised to about -1..1
+    x : (B, 3, *image_size) float32
+        Images with values of about -1 to 1.
 
     Outputs
     -------
-    (B, E) float32, not normalised to unit length
+    (B, E) float32
+        Embeddings, not normalised to L2 norm 1.
 
     Notes
     -----
-    LResNet-E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1: "L" for
-    the first convolution, 3x3 with stride 1 and no pooling, so that 112x112 pixels end as 7x7; "E"
-    for the last layers (`nets.embedding.DenseEmbedding`). Residual learning and the variance that
-    the convolutions start with: He et al., arXiv:1512.03385 and arXiv:1502.01852. Every shape is
-    given, so `initialize()` allocates at once and nothing waits for a first batch.
+    LResNet-E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1. "L"
+    stands for a first convolution of 3x3 with stride 1 and without pooling, so that images of
+    112x112 pixels give feature maps of 7x7. "E" stands for the last layers
+    (`nets.embedding.DenseEmbedding`). Residual learning comes from He et al., arXiv:1512.03385, the
+    initial variance of the convolutions from He et al., arXiv:1502.01852. `initialize()` allocates
+    all parameters immediately, because no shape depends on the first batch.
     """
 
     def __init__(
@@ -124,7 +140,7 @@ class IResNet(ops.TwoGraphs):
         dropout: float = 0.0,
         channels: Sequence[int] = STAGE_CHANNELS,
         image_size: tuple[int, int] = (112, 112),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         before = channels[0]
@@ -141,17 +157,18 @@ class IResNet(ops.TwoGraphs):
             remaining = feature_size(image_size, len(channels))
             self.embedding = DenseEmbedding(before, embedding_size, remaining, dropout)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return self.embedding(self.stages(self.stem(x)))
 
 
 def iresnet(depth: int) -> Callable[..., IResNet]:
-    """Return the function that builds an `IResNet` of a depth in ``UNITS``.
+    """Return a function that builds an `IResNet` with a given number of layers.
 
     Parameters
     ----------
     depth
-        Number of layers, as the field counts them.
+        Number of layers as in the name of the network, for example 50 for iresnet50: a key of
+        ``UNITS``.
     """
     name = f"iresnet{depth}"
 
@@ -174,15 +191,15 @@ def iresnet(depth: int) -> Callable[..., IResNet]:
     image_size
         (height, width) of the images in pixels.
     embedding_size
-        Length of the embedding.
+        Number of dimensions of the embedding.
     dropout
-        Share of the last feature map that is dropped in training. The MXNet networks of the paper
-        drop 0.4, InsightFace's later training script 0.
+        Fraction of the values of the last feature map that training sets to 0. The MXNet networks
+        of the paper use 0.4, InsightFace's later training script uses 0.
 
     Raises
     ------
     ValueError
-        If the images are too small, or the last layer too large for MXNet.
+        If the images are too small, or if the last layer is too large for MXNet.
 
     Notes
     -----

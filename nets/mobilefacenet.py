@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MobileFaceNet: a face network of about one million parameters."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from mxnet.gluon import nn
 
@@ -13,10 +13,11 @@ from ranges import Within, at_least
 
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
-Width = Annotated[float, Within(0, 8, "1.0 is the network of the paper", open_low=True)]
-EmbeddingSize = Annotated[int, at_least(1, "128 is the network of the paper")]
-# Channels out, expanded channels of the first block (stride 2), expanded channels of the others,
-# number of others. The 1-4-6-2 form that the field trains.
+Width = Annotated[float, Within(0, 8, "the width in the paper is 1.0", open_low=True)]
+EmbeddingSize = Annotated[int, at_least(1, "the embedding size in the paper is 128")]
+# One tuple per stage: number of output channels, number of expanded channels of the first block
+# (which has stride 2), number of expanded channels of each later block, number of later blocks.
+# The usual variant has 4, 6 and 2 later blocks.
 STAGES = (
     (64, 128, 128, 4),
     (128, 256, 256, 6),
@@ -30,24 +31,28 @@ class MobileFaceNet(ops.TwoGraphs):
     Parameters
     ----------
     image_size
-        (height, width) in pixels; the global convolution is as large as the last feature map.
+        (height, width) of the images in pixels, which determines the size of the global depthwise
+        convolution.
     width
-        Factor on every number of channels but the embedding's, each rounded to a multiple of 8.
+        Factor on the number of channels of every layer; the result is rounded to a multiple of 8.
+        The width does not change the embedding size.
     embedding_size
-        Length E of the embedding.
+        Number of dimensions E of the embedding.
 
     Inputs
     ------
-    x : (B, 3, *image_size) float32, normalised to about -1..1
+    x : (B, 3, *image_size) float32
+        B images with values of about -1 to 1.
 
     Outputs
     -------
-    (B, E) float32, not normalised to unit length
+    (B, E) float32
+        Embeddings, not normalised to L2 norm 1.
 
     Notes
     -----
-    Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1. Every shape is given, so
-    `initialize()` allocates at once and nothing waits for a first batch.
+    Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1. `initialize()` allocates all
+    parameters immediately, because no shape depends on the first batch.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class MobileFaceNet(ops.TwoGraphs):
         *,
         width: Width = 1.0,
         embedding_size: EmbeddingSize = 128,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         size = check_image_size("mobilefacenet", image_size)
         super().__init__(**kwargs)
@@ -83,11 +88,11 @@ class MobileFaceNet(ops.TwoGraphs):
             remaining = feature_size(size, 1 + len(STAGES))
             self.embedding = GlobalDepthwiseEmbedding(last, embedding_size, remaining)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = self.stem_depthwise(self.stem(x))
         return self.embedding(self.last(self.stages(x)))
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """Multiply a number of channels by the width and round to a multiple of 8, at least 8."""
+    """Multiply a number of channels by ``width`` and round it to a multiple of 8, at least 8."""
     return max(8, int(channels * width / 8 + 0.5) * 8)

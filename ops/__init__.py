@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused operators for MXNet and for loaders, and the one place that chooses whether they are used.
+"""Fused operators for MXNet, compiled functions for data loaders, and the choice to use them.
 
-Every operator has a plain-Gluon twin: the same parameters, the same numbers up to rounding.
-ops/choice.py holds the choice, ops/layers.py the layers of networks in all their forms.
+Every fused operator has a plain Gluon equivalent with the same parameters and, up to rounding, the
+same results.  ops/choice.py chooses fused or plain operators for the process.  ops/layers.py
+contains the network layers that use the chosen operators.
 """
 
 from ops.choice import (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile the operators and say where they lie:  python -m ops"""
+"""Compile the operators and print the path of the library.  Command: python -m ops"""
 
 import sys
 

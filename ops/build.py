@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile the operators:  python -m ops    (set-up does it; after a change: when first used)
+"""Compile the operators to a shared library.  Command: python -m ops
 
-The library lies in the environment's own folder (``sys.prefix``/lib/face_ops), named by a checksum
-of its sources, the compiler's options and MXNet's version, so that it is built again when one of
-them changes and belongs to the environment it was built for.  Every level of instructions is in it;
-which one is used is decided where it runs (ops/native/dispatch.cc).  Where MXNet is the one for
-CUDA and there is an nvcc, the operators for GPUs are in it too.
+The set-up of the project compiles the operators.  After a change of the sources, the first use of
+the operators compiles them again.
+
+The library is in ``sys.prefix``/lib/face_ops.  Its name is a checksum of the sources, the compiler
+options and the MXNet version, so a change of any of these causes a new build.  The library contains
+code for every CPU instruction level and chooses a level at run time (ops/native/dispatch.cc).  If
+MXNet supports CUDA and nvcc is available, the library also contains the GPU operators.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ LEVELS = {
     "avx2": ["-mavx2", "-mfma", "-mbmi2"],
     "baseline": [],
 }
-# Nothing that lets sums be taken in another order: a level gives the same numbers every time.
+# No option may let the compiler change the order of sums: the code of one instruction level must
+# return the same results in every build.
 OPTIONS = [
     "-fno-gnu-unique",
     "-std=c++17",
@@ -54,14 +57,15 @@ OPTIONS = [
 
 
 class BuildError(RuntimeError):
-    """The operators cannot be compiled; the message says why."""
+    """The operators cannot be compiled; the message gives the reason."""
 
 
 def library() -> Path:
-    """Return where the library of these sources lies, or would lie; "-gpu": with those for GPUs.
+    """Return the path of the library for the current sources, whether or not the file exists.
 
-    One that has them is taken where there is no nvcc too: it was compiled for this environment,
-    when an image was made say.
+    A file name that ends in "-gpu.so" means that the library contains the GPU operators.  Such a
+    library is used even if nvcc is missing, because the build of a container image may have
+    compiled it.
     """
     digest = hashlib.sha256()
     for source in sorted(p for p in NATIVE.rglob("*.*") if "__pycache__" not in p.parts):
@@ -73,38 +77,42 @@ def library() -> Path:
 
 
 def compile_library() -> Path:
-    """Compile the library if it is not there; return its place.
+    """Compile the library, unless its file exists already; return its path.
 
     Raises
     ------
     BuildError
-        If there is no C++ compiler or it fails.
+        If there is no C++ compiler, a compiler fails, or the library's folder is not writable.
     """
-    place = library()
-    if place.is_file():
-        return place
+    path = library()
+    if path.is_file():
+        return path
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise BuildError(
-            f"ops: no C++ compiler found, got {os.environ.get('CXX', 'g++')!r}; install it "
-            "(apt-get install g++) and call python -m ops"
+            f"ops: no C++ compiler found, got {os.environ.get('CXX', 'g++')!r}; install "
+            "g++ (apt-get install g++) and run python -m ops"
         )
     mxnet = Path(mx.__file__).parent
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place.parent / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # several ranks start at once: one of them compiles
-            if place.is_file():
-                return place
-            with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.parent / "lock", "w") as lock:
+            # All ranks start at the same time.  One compiles, and the other ranks wait here.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.is_file():
+                return path
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
                 _compile(compiler, mxnet, Path(scratch))
-                os.replace(Path(scratch) / "ops.so", place)
+                os.replace(Path(scratch) / "ops.so", path)
     except OSError as error:
-        raise BuildError(f"ops: {place.parent} cannot be written, got {error.strerror}") from None
-    for old in place.parent.glob("*.so"):
-        if old != place:
+        raise BuildError(
+            f"ops: the folder {path.parent} must be writable, got: {error.strerror}; change the "
+            "folder's permissions or free disk space"
+        ) from None
+    for old in path.parent.glob("*.so"):
+        if old != path:
             old.unlink()
-    return place
+    return path
 
 
 def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
@@ -133,7 +141,10 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             first = next((line for line in lines if "error" in line), "no message")
-            raise BuildError(f"ops: the compiler failed, got: {first}; {compiler} {arguments[-1]}")
+            raise BuildError(
+                f"ops: the operators do not compile, got: {first}; check that {compiler} supports "
+                f"C++17 (it failed at {arguments[-1]})"
+            )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = [scratch / f"{name}.o" for name in jobs]
@@ -142,8 +153,8 @@ def _compile(compiler: str, mxnet: Path, scratch: Path) -> None:
             for target, arguments in zip(objects, jobs.values(), strict=True)
         ]
         list(pool.map(run, commands))
-    # -Bsymbolic: Horovod loads libmxnet for the whole process to see, whose templates of the
-    # standard library are of another ABI; the ones in here must be taken.
+    # -Bsymbolic: Horovod loads libmxnet with global symbols, and libmxnet's instances of standard
+    # library templates have another ABI.  The library of operators must use its own instances.
     if toolkit is None:
         run(["-shared", "-Wl,-Bsymbolic", "-o", str(scratch / "ops.so"), *map(str, objects)])
         return
@@ -165,7 +176,7 @@ def _mxnet() -> tuple[str, str]:
 
 @cache
 def _toolkit() -> nvcc.Toolkit | None:
-    """Return the nvcc for an MXNet with CUDA; None where one of the two is missing."""
+    """Return the nvcc to use; None if no nvcc works or MXNet does not support CUDA."""
     if not mx.runtime.Features().is_enabled("CUDA"):
         return None
     try:

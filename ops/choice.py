@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The choice between fused operators and plain ones, one for the whole process.
+"""Process-wide choice between fused and plain operators.
 
-``use`` chooses, before a network is called for the first time; until then it is the plain form.
-``fused`` and ``fused_scores`` tell the blocks, and ``for_gpu`` tells those whose plain form differs
-between CPUs and GPUs.
+Call ``use`` before the first call of a network.  Without a call of ``use`` the operators are plain.
+Network blocks query the choice with ``fused``, ``fused_scores`` and ``for_gpu``.
 """
 
 from __future__ import annotations
@@ -22,44 +21,46 @@ CHOICES = ("auto", "native", "plain")
 
 @dataclass
 class State:
-    """The operators that this process uses; ``use`` changes it."""
+    """Choice of operators of this process; the function ``use`` sets it."""
 
     device: str = "cpu"
-    """Type of the device that computes, whichever form is used."""
+    """Type of the device on which the network computes: "cpu" or "gpu"."""
     fused_device: str = ""
-    """Type of the device whose fused operators are used; empty for the plain form."""
+    """Type of the device whose fused operators are in use; empty for plain operators."""
     loader_kernels: LoaderKernels | None = None
-    """Functions of the loaders, which work on the CPU whatever computes."""
+    """Compiled functions for data loaders, which run on the CPU even if the network computes on a
+    GPU; None if the operators are plain."""
     loaded: bool = False
-    """Whether MXNet has the library, which it takes once."""
+    """True after MXNet has loaded the library; MXNet can load a library only once."""
     guard: Guard | None = None
-    """Guard of the whole process: SIGBUS is taken over once."""
+    """SIGBUS handler of the process, which can have only one; None before ``guard()`` is called."""
 
 
 state = State()
 
 
 class OperatorError(ValueError):
-    """The operators cannot be used as asked."""
+    """The requested operators are not available, or an argument is invalid."""
 
 
 def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
-    """Choose the operators; return the sentence that the log should carry.
+    """Choose the operators of this process; return a sentence for the log, which may be empty.
 
     Parameters
     ----------
     choice
-        "native": the fused operators, or an error; "plain": Gluon's own; "auto": native if
-        available, on the CPU alone as long as those for GPUs have not run on one.
+        "native" uses the fused operators, and raises an error if they are not available.  "plain"
+        uses Gluon's operators.  "auto" uses the fused operators on a CPU if they are available,
+        and plain operators on a GPU.
     device
-        Type of the device that computes, "cpu" or "gpu". The plain form is the one for it.
+        Type of the device on which the network computes, "cpu" or "gpu".
     device_id
-        Number of the GPU that is asked whether it can run the operators, as in ``mx.gpu(number)``.
+        Number of the GPU to check, as in ``mx.gpu(number)``.
 
     Raises
     ------
     OperatorError
-        If native operators are asked for and not available.
+        If ``choice`` is invalid, or if it is "native" and the fused operators are not available.
     """
     if choice not in CHOICES:
         raise OperatorError(f"run.operators: must be one of {', '.join(CHOICES)}, got {choice!r}")
@@ -80,9 +81,9 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
     except build.BuildError as error:
         if choice == "native":
             raise OperatorError(str(error)) from None
-        if device != "cpu":  # the operators are plain in any case
-            return f"JPEG decoder not compiled, so that DALI decodes all images: {error}"
-        return f"operators plain, which is slower: {error}"
+        if device != "cpu":  # on a GPU "auto" uses plain operators, with or without a library
+            return f"native JPEG decoder not compiled, so DALI decodes all images: {error}"
+        return f"fused operators not compiled, so the slower plain operators are used: {error}"
     state.fused_device = device
     compiled.face_ops_level.restype = ctypes.c_char_p
     level = "gpu" if device == "gpu" else compiled.face_ops_level().decode()
@@ -90,11 +91,11 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
 
 
 def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
-    """Raise OperatorError if the library has no operators for this GPU of the host."""
+    """Raise OperatorError if the library cannot run the operators on this GPU."""
     if not hasattr(compiled, "face_ops_gpu_fault"):
         raise OperatorError(
-            "run.operators: the operators for GPUs are not in the library, got MXNet without CUDA "
-            "or no nvcc when it was compiled; use run.operators=plain"
+            "run.operators: the library must contain GPU operators, got one compiled with an MXNet "
+            "without CUDA or without nvcc; use run.operators=plain"
         )
     compiled.face_ops_gpu_fault.argtypes = [ctypes.c_int]
     compiled.face_ops_gpu_fault.restype = ctypes.c_char_p
@@ -107,12 +108,15 @@ def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
 
 
 def loader_kernels() -> LoaderKernels | None:
-    """Return the functions that loaders call for whole batches; None for the plain form."""
+    """Return the compiled functions for data loaders; None if the operators are plain."""
     return state.loader_kernels
 
 
 def compiled() -> LoaderKernels | None:
-    """Return the same functions whatever operators are chosen; None if they are not available."""
+    """Return the compiled functions for data loaders, even if the operators are plain.
+
+    Compiles the library if necessary.  Returns None if it cannot be compiled.
+    """
     try:
         return state.loader_kernels or LoaderKernels(ctypes.CDLL(str(build.compile_library())))
     except build.BuildError:
@@ -120,43 +124,51 @@ def compiled() -> LoaderKernels | None:
 
 
 def guard() -> Guard | None:
-    """Return what guards reads of mapped files, whichever operators are used.
+    """Return the guard against failed reads of mapped files, even if the operators are plain.
 
-    None where the library has not been compiled, or SIGBUS cannot be handled.
+    Returns None if the library is not compiled or the SIGBUS handler cannot be installed.
     """
     if state.guard is None:
         path = build.library()
         if path.is_file():
-            found = Guard(ctypes.CDLL(str(path)))
-            state.guard = found if found.works else None
+            new = Guard(ctypes.CDLL(str(path)))
+            state.guard = new if new.works else None
     return state.guard
 
 
 def fused() -> bool:
-    """Return whether the operators are used that work in training and inference alike."""
+    """Return whether training uses the fused operators, on a CPU or a GPU."""
     return bool(state.fused_device)
 
 
 def for_gpu() -> bool:
-    """Return whether what is traced or called now computes on a GPU.
+    """Return whether the block that is being traced or called computes on a GPU.
 
-    It does where ``use`` was told of a GPU, or where the arrays lie on one. A traced graph does not
-    know its arrays, but MXNet does: a block makes the device of its input the current context
-    before it is traced, as before it is called operator by operator. So networks need no call of
-    ``use`` to get the form for their device.
+    The result is True if ``use`` chose a GPU or if the current context is a GPU.  Gluon sets the
+    current context to the device of a block's input before it calls or traces the block.
+    Therefore a network gets the operators for its device even without a call of ``use``.
     """
     return "gpu" in (state.device, context.current_context().device_type)
 
 
 def fused_scores() -> bool:
-    """Return whether the margin softmax of any scores is used, which the CPU alone has."""
+    """Return whether training uses the fused operators that exist only for a CPU.
+
+    These operators are the convolutions, and the margin softmax of scores other than scaled
+    cosines.
+    """
     return state.fused_device == "cpu"
 
 
 def refuse_add(where: str, *parameters: gluon.Parameter) -> None:
-    """Raise OperatorError if a gradient is to be added to what is there.
+    """Raise OperatorError if a parameter has ``grad_req="add"``.
 
-    MXNet does not pass grad_req to external operators, so the sum would be silently wrong.
+    MXNet does not pass grad_req to external operators, so the gradient would be silently wrong.
+
+    Parameters
+    ----------
+    where
+        First words of the error message, such as the name of the layer.
     """
     for parameter in parameters:
         if parameter.grad_req == "add":

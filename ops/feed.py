@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a loader calls for whole batches: pixels to normalised planes, records out of a file.
+"""Python interface of the compiled functions that a data loader calls once per batch.
 
-Thin over ops/native/feed.cc.  Nothing here holds Python's lock while it works, so several threads
-can work on parts of one batch.  ``ops.loader_kernels`` returns them if available.
+The functions are in ops/native/feed.cc.  ctypes releases the GIL during each call, so several
+threads can work on one batch.  ``ops.loader_kernels`` returns a ``LoaderKernels`` if the library is
+compiled.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ __all__ = ["LoaderKernels"]
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
-    "face_find_pictures": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]),
+    "face_find_images": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]),
     "face_find_turned": (None, [_POINTER, _POINTER, _INT, _POINTER]),
     "face_jpeg_cut_off": (_INT, [_POINTER, _INT]),
     "face_gather": (_INT, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
     "face_window_order": (None, [_INT, _INT, _INT, _INT, _POINTER]),
     "face_read_ahead": (None, [_POINTER, _POINTER, _POINTER, _INT]),
-    "face_lend_array": (_POINTER, [_INT, _INT, _INT, _INT]),
+    "face_pooled_array": (_POINTER, [_INT, _INT, _INT, _INT]),
     "face_normalise": (
         None,
         [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT, _POINTER, _INT],
@@ -32,12 +33,12 @@ _SIGNATURES = {
 
 
 class LoaderKernels:
-    """The functions of a compiled library of operators.
+    """Compiled functions for data loaders, called through ctypes.
 
     Parameters
     ----------
     library
-        The library, loaded.
+        The library of operators, loaded with ctypes.
     """
 
     def __init__(self, library: ctypes.CDLL):
@@ -45,29 +46,29 @@ class LoaderKernels:
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
-            setattr(self, f"_{name.removeprefix('face_')}", function)
 
     def decoder(self, threads: int) -> JpegDecoder:
-        """Return a decoder of JPEGs with threads of its own."""
+        """Return a new JPEG decoder with its own threads."""
         return JpegDecoder(self._library, threads)
 
     def find_images(self, data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the addresses and the sizes in bytes of the images of some records.
+        """Find the encoded images of B records; return their memory addresses and sizes in bytes.
 
         Parameters
         ----------
         data
-            Bytes of a .rec, uint8 (n,), mapped.
+            Mapped bytes of a .rec file, uint8 (n,).
         offsets
-            Where the records begin, int64 (B,).
+            Offsets of the records in the file, in bytes, int64 (B,).
 
         Outputs
         -------
-        int64 (B,) and (B,): a size of -1 where no whole record stands, -2 for a record in parts.
+        Addresses, int64 (B,), and sizes, int64 (B,).  A size is -1 if no complete record begins at
+        the offset, and -2 if the record is split into parts.
         """
         offsets = np.ascontiguousarray(offsets, dtype=np.int64)
         addresses, sizes = np.empty_like(offsets), np.empty_like(offsets)
-        self._find_pictures(
+        self._library.face_find_images(
             data.ctypes.data,
             data.size,
             offsets.ctypes.data,
@@ -78,99 +79,122 @@ class LoaderKernels:
         return addresses, sizes
 
     def find_turned(self, addresses: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Return which images have an Exif orientation of 2 to 8, bool (B,).
+        """Return which of B images have an Exif orientation of 2 to 8, as bool (B,).
 
-        The compiled twin of ``encoded_images.may_turn``.
+        The results are the same as those of ``encoded_images.may_turn``.
 
         Parameters
         ----------
         addresses, sizes
-            As ``find_images`` gives them, int64 (B,) and contiguous; no size is negative.
+            Results of ``find_images``, int64 (B,) and contiguous; no size may be negative.
         """
         turned = np.empty(len(sizes), dtype=np.bool_)
-        self._find_turned(addresses.ctypes.data, sizes.ctypes.data, len(sizes), turned.ctypes.data)
+        self._library.face_find_turned(
+            addresses.ctypes.data, sizes.ctypes.data, len(sizes), turned.ctypes.data
+        )
         return turned
 
     def is_cut_off(self, image: bytes | np.ndarray) -> bool:
-        """Return whether the codes of a JPEG end before its last pixels, at an end-of-image marker.
+        """Return whether the Huffman codes of a JPEG end before its last pixels.
 
-        The codes are read, nothing is decoded.  Only images that the compiled decoder takes, or
-        would take if Exif did not turn them, are judged; False for all others.
+        The function reads the codes up to an end-of-image marker and decodes no pixels.  It returns
+        False for formats that the compiled decoder does not support.  It also checks JPEGs that
+        Exif turns.
 
         Parameters
         ----------
         image
-            The encoded image, bytes or uint8 (n,).
+            Encoded image, bytes or uint8 (n,).
         """
         data = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
         data = np.ascontiguousarray(data)
-        return bool(self._jpeg_cut_off(data.ctypes.data, data.size))
+        return bool(self._library.face_jpeg_cut_off(data.ctypes.data, data.size))
 
     def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
-        """Copy images to the rows of an array, and end each with a marker.
+        """Copy B encoded images to the rows of an array, and append an end-of-image marker to each.
 
-        Return how many are JPEGs that do not end with one themselves, zeros aside.
+        Returns the number of JPEGs that did not end with this marker before.  Zeros after the
+        marker are allowed.
 
         Parameters
         ----------
         addresses, sizes
-            As ``find_images`` gives them, int64 (B,) and contiguous; no size is negative.
+            Results of ``find_images``, int64 (B,) and contiguous; no size may be negative.
         rows
-            uint8 (B, S) with S above the largest size by two at least.
+            Destination, uint8 (B, S).  S is at least the largest size plus 2.
         """
-        if rows.strides[1] != 1 or rows.shape[1] < sizes.max() + 2 or len(rows) != len(sizes):
-            raise ValueError(f"feed.gather: {sizes.max() + 2} bytes a row, got {rows.shape}")
-        unended = self._gather(
+        row_bytes = sizes.max() + 2
+        if rows.strides[1] != 1 or rows.shape[1] < row_bytes or len(rows) != len(sizes):
+            raise ValueError(
+                f"feed.gather: the array `rows` cannot hold the images, got shape {rows.shape}; "
+                f"give {len(sizes)} contiguous rows of {row_bytes} bytes or more"
+            )
+        return self._library.face_gather(
             addresses.ctypes.data, sizes.ctypes.data, len(sizes), rows.ctypes.data, rows.strides[0]
         )
-        return int(unended)
 
-    def window_order(self, count: int, taken: int, window: int, seed: int) -> np.ndarray:
-        """Return the order in which ``fn.readers.mxnet`` of DALI reads a shard, int32 (taken,).
+    def window_order(self, count: int, length: int, window: int, seed: int) -> np.ndarray:
+        """Return the order in which DALI's ``fn.readers.mxnet`` delivers the records of a shard.
 
         Parameters
         ----------
-        count, taken
-            Records of the shard, and how many of them are wanted.
+        count
+            Number of records in the shard.
+        length
+            Number of records to return, from the beginning of the order; at most ``count``.
         window, seed
-            The reader's ``initial_fill`` and ``seed``; a window of 1 is no shuffling.
+            The arguments ``initial_fill`` and ``seed`` of DALI's reader.  A window of 1 means no
+            shuffling.
 
         Outputs
         -------
-        Places in the shard, each at most once.
+        Record numbers within the shard, int32 (length,), without duplicates.
         """
-        if not 0 <= taken <= count < 1 << 31 or window < 1:
-            raise ValueError(f"feed.window_order: got {taken} of {count}, window {window}")
+        if not 0 <= length <= count < 1 << 31 or window < 1:
+            raise ValueError(
+                f"feed.window_order: cannot order a shard, got {length} of {count} records and a "
+                f"window of {window}; give 0 <= length <= count < 2**31 and window >= 1"
+            )
         order = np.empty(count, dtype=np.int32)
-        self._window_order(count, taken, window, seed, order.ctypes.data)
-        return order[:taken]
+        self._library.face_window_order(count, length, window, seed, order.ctypes.data)
+        return order[:length]
 
     def read_ahead(self, data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
-        """Ask the system to fetch whole pages of a mapped file.
+        """Ask the Linux kernel to read ranges of a mapped file into memory before their use.
 
         Parameters
         ----------
-        offsets, sizes
-            Where pages begin, a multiple of their size, and how many bytes from there, int64 (n,).
+        data
+            Mapped bytes of the file, uint8 (n,).
+        offsets
+            Offsets of the ranges in bytes, multiples of the page size, int64 (n,).
+        sizes
+            Sizes of the ranges in bytes, int64 (n,).
         """
         offsets = np.ascontiguousarray(offsets, dtype=np.int64)
         sizes = np.ascontiguousarray(sizes, dtype=np.int64)
-        self._read_ahead(data.ctypes.data, offsets.ctypes.data, sizes.ctypes.data, len(offsets))
+        self._library.face_read_ahead(
+            data.ctypes.data, offsets.ctypes.data, sizes.ctypes.data, len(offsets)
+        )
 
     def pooled_array(self, shape: tuple[int, int, int, int]) -> int:
-        """Return the address of a DLManagedTensor, float32, in pooled memory.
+        """Allocate a float32 array in pooled memory; return the address of its DLManagedTensor.
 
-        It begins with the address of the values, which are not initialised.
+        The values are not initialised.  The first field of the DLManagedTensor is the address of
+        the values.
 
         Raises
         ------
         MemoryError
-            If there is none.
+            If the allocation fails.
         """
-        address = self._lend_array(*shape)
+        address = self._library.face_pooled_array(*shape)
         if not address:
-            raise MemoryError(f"no memory for an array of {shape}")
-        return int(address)
+            raise MemoryError(
+                "feed.pooled_array: allocation failed, got no memory for a float32 array of shape "
+                f"{shape}; lower data.batch_size"
+            )
+        return address
 
     def normalise(
         self,
@@ -183,30 +207,33 @@ class LoaderKernels:
         out: int,
         threads: int = 1,
     ) -> None:
-        """Write (x - mean) / std of some images, as planes, mirrored where it says so.
+        """Mirror B of N images, normalise them to (x - mean) / std, and write them as planes.
 
         Parameters
         ----------
         pixels
-            Address of images, uint8 (N, H, W, 3).
+            Memory address of the pixels of N images, uint8 (N, H, W, 3).
         rows
-            Which of them, int64 (B,).
+            Indices of the B images to convert, int64 (B,).
         mirror
-            bool (B,).
+            bool (B,): True to flip the image horizontally.
         image_size
             (H, W) in pixels.
         out
-            Address of the result, float32 (B, 3, H, W); faster where it
-            is a multiple of 32.
+            Memory address of the result, float32 (B, 3, H, W).  An address that is a multiple of 32
+            makes the function faster.
         threads
-            That share the images.
+            Number of threads.
         """
         rows = np.ascontiguousarray(rows, dtype=np.int64)
         mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
         if len(rows) != len(mirror):
-            raise ValueError(f"feed.normalise: {len(rows)} rows, got {len(mirror)} mirrors")
+            raise ValueError(
+                "feed.normalise: rows and mirror must have the same number of values, got "
+                f"{len(rows)} and {len(mirror)}; give one mirror value per row"
+            )
         height, width = image_size
-        self._normalise(
+        self._library.face_normalise(
             pixels,
             rows.ctypes.data,
             mirror.ctypes.data,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads of mapped files that fail: thin over ops/native/bus.cc.
+"""Guard against failed reads of memory-mapped files (wrapper of ops/native/bus.cc).
 
-The kernel sends SIGBUS to a thread that reads a mapped page which the file no longer has, or which
-the disk cannot read. By default that ends the process. With a guard the thread reads zeros, up to
-the end of the map, and the fault is counted.
+The kernel sends SIGBUS to a thread that reads a mapped page beyond the end of a truncated file, or
+a page that the disk cannot read.  By default SIGBUS ends the process.  With a guard the thread
+reads zeros from that page to the end of the mapping, and the guard counts the fault.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 
 
 class Guard:
-    """A handler of SIGBUS for all threads of the process, and for processes forked later.
+    """SIGBUS handler for all threads of the process and for processes forked later.
 
-    Faults anywhere but in a watched file go to the handler that was there before.
+    Faults outside the watched files go to the SIGBUS handler that was installed before.
 
     Parameters
     ----------
     library
-        The compiled library, loaded.
+        The library of operators, loaded with ctypes.
     """
 
     def __init__(self, library: ctypes.CDLL):
-        # It only loads a number, and is asked for every batch: giving Python's lock up for that
-        # would cost more than all the rest, since another thread takes it.
-        quick = ctypes.PyDLL(library._name)
-        self._watch, self._faults = library.face_bus_watch, quick.face_bus_faults
+        # PyDLL keeps the GIL during a call.  face_bus_faults is called for every batch and only
+        # reads a counter.  To release the GIL and take it again would cost much more time than the
+        # call.
+        with_gil = ctypes.PyDLL(library._name)
+        self._watch, self._faults = library.face_bus_watch, with_gil.face_bus_faults
         self._watch.restype, self._watch.argtypes = _INT, [_POINTER]
         self._faults.restype, self._faults.argtypes = _INT, [_INT]
         library.face_bus_begin.restype, library.face_bus_begin.argtypes = _INT, []
         self.works = bool(library.face_bus_begin())
 
     def watch(self, address: int) -> int | None:
-        """Watch the file that is mapped at an address, wherever else it is mapped.
+        """Guard every mapping of the file that is mapped at this address, and return its number.
 
-        Return its number, the same for all maps of one file; None if it cannot be watched.
+        The number identifies the file in ``faults`` and is the same for all mappings of the file.
+        Returns None if the guard cannot watch the file.
         """
         number = int(self._watch(address))
         return None if number < 0 else number
 
     def faults(self, number: int) -> int:
-        """Return how often a watched file could not be read.
+        """Return how many reads of a watched file have failed.
 
-        A fault is counted before the first zero can be read.
+        ``number`` is what ``watch`` returned for the file.  A failed read is counted before any
+        thread can read the zeros in place of the missing data.
         """
         return int(self._faults(number))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEGs to pixels or normalised planes, in threads of its own: over ops/native/jpeg/decoder.cc.
+"""Python interface of the compiled JPEG decoder, ops/native/jpeg/decoder.cc.
 
-It takes what face sets are made of, sequential Huffman-coded JPEGs of 8 bits (ITU-T T.81), grey or
-YCbCr with luma sampled once or twice each way, and gives the pixels of libjpeg-turbo to the last
-bit.  Whatever else there is, what Exif turns, and every stream with something odd in it, it leaves
-to others.  Of a stream that ends before the last pixels it says so.
+The decoder supports the JPEGs that face sets consist of: sequential, Huffman-coded, 8 bits (ITU-T
+T.81), grey or YCbCr, with chroma subsampled by 1 or 2 in each direction.  Its pixels are identical
+to those of libjpeg-turbo.  The decoder skips all other formats, images that Exif rotates, and
+streams with any irregularity.  The caller decodes skipped images with another decoder.  The decoder
+also reports streams that end before their last pixels.
 """
 
 from __future__ import annotations
@@ -20,56 +21,46 @@ import numpy as np
 __all__ = ["CUT_OFF", "Decoding", "JpegDecoder"]
 
 CUT_OFF = 2
-"""In ``Decoding.left``: the codes of the image end before its last pixels."""
+"""Value in ``Decoding.outcomes`` for an image whose Huffman codes end before its last pixels."""
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+# fmt: off
 _SIGNATURES = {
     "face_decoder": (_POINTER, [_INT]),
     "face_decoder_end": (None, [_POINTER]),
     "face_decoder_start": (
         _POINTER,
-        [
-            _POINTER,
-            _POINTER,
-            _POINTER,
-            _POINTER,
-            _INT,
-            _INT,
-            _INT,
-            _FLOAT,
-            _FLOAT,
-            _POINTER,
-            _POINTER,
-            _POINTER,
-        ],
+        [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _FLOAT, _FLOAT, _POINTER,
+         _POINTER, _POINTER],
     ),
     "face_decoder_wait": (_INT, [_POINTER, _POINTER]),
 }
+# fmt: on
 
 
 class Decoding(NamedTuple):
-    """Pictures that are being decoded."""
+    """A job of the decoder: the B images of one call of ``to_pixels`` or ``to_planes``."""
 
     number: int
-    left: np.ndarray
-    """(B,) uint8, 1 for those that are left to others, CUT_OFF for those that nobody can decode in
-    full; not before they are waited for."""
+    outcomes: np.ndarray
+    """Outcome of each image, uint8 (B,): 0 if the image is decoded, 1 if the decoder skipped the
+    image, CUT_OFF if the data of the image is incomplete.  Valid after ``JpegDecoder.wait``."""
 
 
 class JpegDecoder:
-    """Decodes jobs of pictures, one after the other, each with all its threads.
+    """Decodes JPEGs in jobs, one after another; all threads work on one job together.
 
     Parameters
     ----------
     library
-        The compiled library.
+        The library of operators, loaded with ctypes.
     threads
-        How many.
+        Number of threads.
 
     Raises
     ------
     OSError
-        If the system has no thread for it.
+        If the system cannot create a thread.
     """
 
     def __init__(self, library: ctypes.CDLL, threads: int):
@@ -77,19 +68,21 @@ class JpegDecoder:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         self._start, self._wait = library.face_decoder_start, library.face_decoder_wait
-        # Jobs by number, with what the threads read and write: whoever has started one may be gone.
+        # Keeps the buffers of running jobs alive, even if the caller has already been
+        # garbage-collected.
         self._jobs: dict[int, list[Any]] = {}
         self._numbers = count()
         self._decoder = library.face_decoder(threads)
         if not self._decoder:
             raise OSError(
-                f"data.threads: the system gives no thread to decode with, got 0 of {threads}; "
-                "raise its limit on processes"
+                f"data.threads: the system cannot create decoder threads, got 0 of {threads}; "
+                "raise the limit on processes (ulimit -u)"
             )
         self._end = weakref.finalize(
             self, _end, library.face_decoder_end, self._decoder, self._jobs
         )
-        # At the end of the process whoever has it closes it: a thread may be waiting for it.
+        # The owner must close the decoder before the process ends.  A finalizer at exit could free
+        # the decoder while another thread waits for a job.
         self._end.atexit = False
 
     def to_pixels(
@@ -100,23 +93,33 @@ class JpegDecoder:
         out: np.ndarray,
         source: Any,
     ) -> Decoding:
-        """Start to decode pictures to ``out``, uint8 (B, H, W, 3), contiguous.
+        """Start to decode B images to pixels, and return the job.
+
+        The pixels are written to ``out``, which is uint8 (B, H, W, 3) and contiguous.
 
         Parameters
         ----------
         addresses, sizes
-            Of pictures in memory, int64 (B,) and (B,); one without bytes is left to others.
+            Memory addresses and sizes in bytes of the encoded images, both int64 (B,).  The decoder
+            skips an image of 0 bytes.
         image_size
-            (H, W) in pixels; a picture of another size is left to others.
+            (H, W) in pixels.  The decoder skips an image of another size.
         source
-            What holds the pictures' memory.
+            Object that owns the memory of the encoded images; the decoder keeps a reference to it
+            during the job.
         """
         if out.shape != (len(sizes), *image_size, 3) or out.dtype != np.uint8:
-            raise ValueError(f"decoder: wants uint8 (B, H, W, 3), got {out.dtype} {out.shape}")
+            raise ValueError(
+                f"decoder: the array `out` does not fit the images, got {out.dtype} {out.shape}; "
+                f"give uint8 {(len(sizes), *image_size, 3)}"
+            )
         if not (out.flags.c_contiguous and out.flags.writeable):
-            raise ValueError("decoder: wants an array that is contiguous and may be written")
+            raise ValueError(
+                f"decoder: the array `out` cannot be written, got strides {out.strides}; give a "
+                "contiguous and writeable array"
+            )
         pixels = out.ctypes.data
-        return self._started(addresses, sizes, image_size, pixels=pixels, held=(source, out))
+        return self._start_job(addresses, sizes, image_size, pixels=pixels, buffers=(source, out))
 
     def to_planes(
         self,
@@ -131,23 +134,25 @@ class JpegDecoder:
         source: Any,
         holder: Any,
     ) -> Decoding:
-        """Start to decode pictures to (x - mean) / std, as planes, mirrored where it says so.
+        """Start to decode, mirror and normalise B images to planes, and return the job.
+
+        A value x of a pixel becomes (x - mean) / std.  ``to_pixels`` documents the parameters that
+        are missing below.
 
         Parameters
         ----------
-        addresses, sizes, image_size, source
-            As above.
         mirror
-            bool (B,).
+            bool (B,): True to flip the image horizontally.
         out
-            Address of the result, float32 (B, 3, H, W); faster where it is a multiple of 32.
+            Memory address of the result, float32 (B, 3, H, W).  An address that is a multiple of 32
+            makes the decoder faster.
         holder
-            What holds the result's memory.
+            Object that owns the memory of the result; the decoder keeps a reference to it during
+            the job.
         """
         mirror = np.ascontiguousarray(mirror, dtype=np.uint8)
-        if len(mirror) != len(sizes):
-            raise ValueError(f"decoder: {len(sizes)} pictures, got {len(mirror)} mirrors")
-        return self._started(
+        _check_length("mirror", mirror, len(sizes))
+        return self._start_job(
             addresses,
             sizes,
             image_size,
@@ -155,10 +160,10 @@ class JpegDecoder:
             factor=1 / std,
             offset=-mean / std,
             planes=out,
-            held=(source, holder),
+            buffers=(source, holder),
         )
 
-    def _started(
+    def _start_job(
         self,
         addresses: np.ndarray,
         sizes: np.ndarray,
@@ -169,17 +174,16 @@ class JpegDecoder:
         offset: float = 0.0,
         planes: int | None = None,
         pixels: int | None = None,
-        held: Any,
+        buffers: Any,
     ) -> Decoding:
-        if len(addresses) != len(sizes):
-            raise ValueError(f"decoder: {len(sizes)} pictures, got {len(addresses)} addresses")
+        _check_length("addresses", addresses, len(sizes))
         addresses = np.ascontiguousarray(addresses, dtype=np.int64)
         sizes = np.ascontiguousarray(sizes, dtype=np.int64)
-        left = np.empty(len(sizes), dtype=np.uint8)
+        outcomes = np.empty(len(sizes), dtype=np.uint8)
         number = next(self._numbers)
-        entry = self._jobs[number] = [0, addresses, sizes, mirror, left, held]
+        job = self._jobs[number] = [0, addresses, sizes, mirror, outcomes, buffers]
         if self._end.alive:
-            entry[0] = self._start(
+            job[0] = self._start(
                 self._decoder,
                 addresses.ctypes.data,
                 sizes.ctypes.data,
@@ -190,36 +194,51 @@ class JpegDecoder:
                 offset,
                 planes,
                 pixels,
-                left.ctypes.data,
+                outcomes.ctypes.data,
             )
-        if not entry[0]:
-            raise RuntimeError("decoder: is closed, or was made before this process was forked")
-        return Decoding(number, left)
+        if not job[0]:
+            raise RuntimeError(
+                "decoder: cannot start a job, got a decoder that is closed or belongs to the "
+                "parent process; create a new decoder"
+            )
+        return Decoding(number, outcomes)
 
     def wait(self, decoding: Decoding) -> np.ndarray:
-        """Wait for pictures; return the places of those that are not decoded, int64 (n,).
+        """Wait for a job; return the indices of the images that were not decoded, int64 (n,).
 
         Raises
         ------
         KeyError
-            If they were waited for before, or the decoder is closed.
+            If ``wait`` was called for this job before, or the decoder is closed.
         RuntimeError
-            If it is closed meanwhile.
+            If another thread closes the decoder during the wait.
         """
         job = self._jobs.pop(decoding.number)
         if not self._wait(self._decoder, job[0]):
             self._jobs[decoding.number] = job
-            raise RuntimeError("decoder: was closed before the pictures were decoded")
-        return np.flatnonzero(decoding.left)
+            raise RuntimeError(
+                "decoder: closed while a job was still running; wait for all jobs before close()"
+            )
+        return np.flatnonzero(decoding.outcomes)
 
     def close(self) -> None:
-        """End the threads; jobs that were not waited for are dropped."""
-        ending = self._end.detach()  # a call does nothing once the process has begun to end
+        """Stop the decoder's threads and drop unfinished jobs."""
+        # A call of the finalizer does nothing while the interpreter exits, so call the finalizer's
+        # function directly.
+        ending = self._end.detach()
         if ending:
             _, end, arguments, _ = ending
             end(*arguments)
 
 
+def _check_length(name: str, array: np.ndarray, count: int) -> None:
+    if len(array) != count:
+        raise ValueError(
+            f"decoder: {name} has the wrong number of values, got {len(array)}; give one value for "
+            f"each of the {count} images"
+        )
+
+
 def _end(end: Callable[[int], None], decoder: int, jobs: dict[int, list[Any]]) -> None:
     end(decoder)
-    jobs.clear()  # now that nobody reads or writes what they hold
+    jobs.clear()  # frees the buffers: after end() no thread reads or writes them

@@ -1,47 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers of networks in their forms: fused for training, plain for a CPU or a GPU.
+"""Network layers that choose between fused and plain operators.
 
-Each function takes the Gluon blocks that hold the parameters and computes what they would compute
-one after the other. The fused operators are those of training alone; they get and give arrays in
-the plain order of (B, C, H, W). Between dense convolutions, which oneDNN computes in blocks of
-channels, the copies from one order to the other cost more than is won: such nets pass
-``fused=False``.
+Each function takes the Gluon blocks that hold the parameters, and returns the same result as a call
+of these blocks in sequence.  Only training uses the fused operators.
+
+The fused operators use the layout (B, C, H, W), but oneDNN's dense convolutions use a layout
+blocked by channels.  Between dense convolutions the layout conversions cost more time than the
+fusion saves, so networks of dense convolutions pass ``fused=False``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxnet import autograd, gluon, sym
-from mxnet.gluon import nn
 
 from ops import choice
 
+if TYPE_CHECKING:
+    from mxnet.gluon import nn
+
 
 def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool = True) -> Any:
-    """Rectify with one slope per channel: max(x, 0) + alpha * min(x, 0).
+    """Apply PReLU with one slope per channel: max(x, 0) + alpha * min(x, 0).
 
-    Three forms of one function of the same parameter:
+    There are three implementations:
 
-    - Where the fused operators are used, in training: one of them.
-    - On a GPU: MXNet's own ``LeakyReLU(act_type="prelu")``, one kernel forward and one backward.
-      Its slow backward pass is that of a slope shared by all channels, as in Gluon's ``PReLU``
+    - Training with fused operators: ``face_prelu``.
+    - GPU: MXNet's ``LeakyReLU(act_type="prelu")``, one kernel forward and one backward.  Its
+      backward pass is slow only for a slope shared by all channels, as in Gluon's ``PReLU``
       (apache/mxnet, issue 10972).
-    - On a CPU: ``alpha * x + (1 - alpha) * relu(x)``, where both products are depthwise 1x1
-      convolutions. oneDNN vectorises those, their weight gradients, the rectifier and the sum, and
-      keeps its blocked memory layout from the convolution before to the one after. ``LeakyReLU``
-      is neither vectorised nor blocked there. On a GPU MXNet 1.9.1 gives every convolution to
-      cuDNN (src/operator/nn/convolution.cu): six calls with as many groups as channels, four times
-      the memory traffic, and from Ampere on products rounded to TF32, a relative error of up to
-      4.9e-4 where a rectifier is exact.
+    - CPU: ``alpha * x + (1 - alpha) * relu(x)``, with depthwise 1x1 convolutions as products.
+      oneDNN vectorises the convolutions, their weight gradients, the ReLU and the sum, and keeps
+      its blocked layout from the convolution before PReLU to the convolution after.  ``LeakyReLU``
+      on a CPU is not vectorised and needs the plain layout (B, C, H, W).
+
+    The CPU implementation is unsuitable for a GPU.  MXNet 1.9.1 passes every convolution to cuDNN
+    (src/operator/nn/convolution.cu), which means six calls with one group per channel and four
+    times the memory traffic.  On Ampere and later GPUs, cuDNN also rounds the products to TF32,
+    which adds a relative error of up to 4.9e-4 to a function that is otherwise exact.
 
     Parameters
     ----------
     alpha
-        Values of the slopes, (C,).
+        Slope of each of the C channels, (C,).
     parameter
-        The parameter that they come from.
+        Gluon parameter that holds the slopes.
     fused
         Whether a fused operator may be used.
     """
@@ -64,16 +69,16 @@ def batch_norm(
     plain: Callable[..., Any],
     fused: bool = True,
 ) -> Any:
-    """Normalise over the batch.
+    """Apply batch normalisation, with the fused operator in training and with ``plain`` otherwise.
 
     Parameters
     ----------
     values
         Values of gamma, beta, running mean and running variance of ``norm``, (C,) each.
     norm
-        The block that holds them.
+        Block that holds these four parameters.
     plain
-        Computes the same of ``(F, x, *values)`` where no fused operator is used.
+        Function ``plain(F, x, *values)`` that computes the layer with plain operators.
     fused
         Whether a fused operator may be used.
     """
@@ -84,7 +89,7 @@ def batch_norm(
 
 
 def conv_norm(F: Any, x: Any, conv: nn.Conv2D, norm: nn.BatchNorm, *, fused: bool = True) -> Any:
-    """Convolve without bias, then normalise over the batch."""
+    """Apply a convolution without bias, then batch normalisation."""
     return norm(_convolve(F, x, conv, fused))
 
 
@@ -97,7 +102,7 @@ def conv_norm_prelu(
     *,
     fused: bool = True,
 ) -> Any:
-    """Convolve without bias, normalise over the batch, rectify with the slopes of ``act.alpha``."""
+    """Apply a convolution without bias, batch normalisation and PReLU with slopes ``act.alpha``."""
     if not (fused and _training()):
         return act(conv_norm(F, x, conv, norm, fused=fused))
     choice.refuse_add("convolution and PReLU", conv.weight, norm.gamma, norm.beta, act.alpha)
@@ -112,12 +117,12 @@ def conv_norm_prelu(
 
 
 def _training() -> bool:
-    """Return whether the fused operators of training are used: in a graph of training."""
+    """Return whether the current call is for training and this process uses fused operators."""
     return autograd.is_training() and choice.fused()
 
 
 def _convolve(F: Any, x: Any, conv: nn.Conv2D, fused: bool) -> Any:
-    # The convolutions of training are for the CPU alone, as the margin softmax of any scores is.
+    # ``fused_scores`` is True only on a CPU, and the fused convolutions exist only for a CPU.
     if fused and _training() and choice.fused_scores() and _is_pointwise(conv):
         choice.refuse_add("convolution", conv.weight)
         return F.face_pointwise(x, _values(F, x, conv.weight))
@@ -149,5 +154,5 @@ def _statistics(norm: nn.BatchNorm) -> dict[str, float]:
 
 
 def _values(F: Any, x: Any, parameter: gluon.Parameter) -> Any:
-    """Return the values of a child block's parameter, as ``hybrid_forward`` gets its own."""
+    """Return the symbol or the array of a parameter, as ``hybrid_forward`` of its block gets it."""
     return parameter.var() if F is sym else parameter.data(x.context)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of networks: separate graphs for training and for inference."""
+"""Base class of Gluon networks with separate graphs for training and inference."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from ops.choice import for_gpu
 
 
 class TwoGraphs(gluon.HybridBlock):
-    """A hybrid block with one graph for training and one for inference, over the same parameters.
+    """Hybrid block with one graph for training and one for inference, over the same parameters.
 
-    A hybridized block is traced once, and whether it is in training is frozen then; the operators
-    of training must not be met in inference. A block whose parameters have moved from a CPU to a
-    GPU, or back, is traced again.
+    Gluon traces a hybridized block only once, in the mode (training or inference) of the first
+    call.  The fused operators support only training, so each mode needs its own graph.  A block
+    whose parameters move between a CPU and a GPU is traced again.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._graphs: dict[bool, tuple] = {}
+        self._graphs: dict[
+            bool, tuple[Any, ...]
+        ] = {}  # key: True for training, False for inference
         self._graphs_for_gpu: dict[bool, bool] = {}
 
     def _call_cached_op(self, *args: Any) -> Any:
@@ -33,7 +35,7 @@ class TwoGraphs(gluon.HybridBlock):
         return out
 
     def _switch(self, training: bool) -> None:
-        empty = ((), None, [], None, None)
+        empty: tuple[Any, ...] = ((), None, [], None, None)
         (
             self._cached_graph,
             self._cached_op,
@@ -42,7 +44,7 @@ class TwoGraphs(gluon.HybridBlock):
             self._out_format,
         ) = self._graphs.get(training, empty)
 
-    def _traced(self) -> tuple:
+    def _traced(self) -> tuple[Any, ...]:
         return (
             self._cached_graph,
             self._cached_op,
@@ -56,6 +58,6 @@ class TwoGraphs(gluon.HybridBlock):
         self._graphs, self._graphs_for_gpu = {}, {}
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
-        """Export the graph of inference, which holds none of our operators."""
+        """Export the graph for inference, which contains no fused operators."""
         self._switch(False)
         return super().export(*args, **kwargs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG records -> batches on the device."""
+"""Data pipeline: read images from record files and make batches on the device."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ __all__ = ["build_loader"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that records and sampling serve programs that have no mxnet.
+    # Import pipeline.loader only on demand, because it needs MXNet: pipeline.records and
+    # pipeline.sampling must work without MXNet.
     if name == "build_loader":
         from pipeline.loader import build_loader
 

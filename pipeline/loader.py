@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches on the device: ``build_loader``.
+"""Build an iterator over the batches of one rank on the device, with ``build_loader``.
 
-Whatever the loader, batch t of a rank holds the same images, augmented alike, as float32 NCHW,
-normalised, and every batch is a new NDArray: an array that some operator still reads cannot be
-overwritten.  The work runs in a thread beside the training step; decoding, copying and computing
-release Python's lock.
+The loaders "dali" and "cpu" give the same images with the same augmentation in batch t of a rank,
+as normalised float32 in NCHW layout.  Every batch is a new NDArray, so an operator that still reads
+an older batch never sees it overwritten.  A thread makes the batches during the training step.
+Decoding, copying and computing release Python's global interpreter lock.
 """
 
 from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import mxnet as mx
-import numpy as np
 
 from ops import guard, loader_kernels
-from pipeline.decode.cache import DecodedCache
 from pipeline.decode.decoders import Decoder, make_decoder
 from pipeline.decode.to_mxnet import labels_to_ndarray
 from pipeline.gluon_loader import GluonDecoder
@@ -33,26 +31,25 @@ from pipeline.sampling.samplers import make_sampler
 from pipeline.sampling.window_order import window_order
 from pipeline.synthetic import synthetic_batch
 
+if TYPE_CHECKING:
+    from pipeline.decode.cache import DecodedCache
+
 LOADERS = ("dali", "cpu", "synthetic")
-SYNTHETIC_STEPS = 1000
-"""Steps in an epoch of the synthetic loader without records."""
+SYNTHETIC_STEPS = 1000  # steps per epoch of the synthetic loader if it has no record set
 
 
 class Batch(NamedTuple):
     """One batch of one rank."""
 
-    image: mx.nd.NDArray
-    """(B, 3, H, W) float32 on the device."""
-    label: mx.nd.NDArray
-    """(B,) float32, integers; exact up to 2**24 people."""
-    after: Position
-    """Where the data resumes after this batch."""
+    image: mx.nd.NDArray  # (B, 3, H, W) float32 on the device
+    label: mx.nd.NDArray  # (B,) float32 with integer values, which are exact up to 2**24
+    after: Position  # position in the data after this batch, from which a run can resume
 
 
 class Loader:
-    """Iterator over batches without end, which are made in a thread; see ``build_loader``.
+    """Endless iterator over batches that a thread prefetches; create it with ``build_loader``.
 
-    ``notice`` is a sentence for the log, empty if there is none.
+    ``notice`` is a sentence for the log, or an empty string.
     """
 
     def __init__(
@@ -69,13 +66,17 @@ class Loader:
             target=self._work, args=(batches,), name="loader", daemon=True
         )
         self._thread.start()
-        atexit.register(self.close)  # before DALI's own end, which aborts where it is still used
+        # Close before DALI's own exit handler runs: it aborts the process if DALI is still in use.
+        atexit.register(self.close)
 
     def __iter__(self) -> Loader:
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch; RecordError if an image is damaged, in every later call too."""
+        """Return the next batch.
+
+        If an image is damaged, this call and all later calls raise RecordError.
+        """
         if self._failure is None:
             item = self._queue.take()
             if isinstance(item, Batch):
@@ -84,7 +85,10 @@ class Loader:
         raise self._failure
 
     def close(self) -> None:
-        """Stop the thread; at most one more batch is finished."""
+        """Stop the prefetching thread and wait until it ends.
+
+        The thread may finish one more batch, which is dropped.
+        """
         self._queue.close()
         self._failure = StopIteration()
         self._thread.join()
@@ -123,52 +127,57 @@ def build_loader(
     num_classes: int = 0,
     image_size: tuple[int, int] = (112, 112),
 ) -> Loader:
-    """Return a loader of one rank's batches from a position on.
+    """Build a loader that yields the batches of one rank, starting at a position in the data.
 
     Parameters
     ----------
     name
-        "dali", "cpu" (Gluon DataLoader) or "synthetic" (one fixed batch).
+        Loader: "dali", "cpu" (Gluon DataLoader) or "synthetic" (the same batch in every step).
     records
-        The set; None for synthetic batches only.
+        Record set; only the synthetic loader accepts None.
     batch_size
-        Images per batch B of this rank.
+        Number of images B per batch of this rank.
     position
-        Where to start; the window reader starts at the beginning of that epoch.
+        Position of the first batch; the "window" reader always starts at the beginning of the
+        position's epoch.
+    seed
+        Seed of the image order and of the augmentation.
     share
-        Which rank of how many this is.
+        Number of this rank and number of ranks.
     ctx
         Device of the batches; the CPU by default.
     reader
-        "random": one true permutation per epoch; "blocks": ``block`` consecutive images stay
-        together, and ``window`` images are mixed; "window": the order of DALI's sequential reader
-        with a shuffle buffer of ``window`` images.
-    images_per_person
-        Batches are made of groups of so many images of one person, with the "random" reader; an
-        epoch then shows every person once.  0 for none.
+        "random": one permutation of all images per epoch.  "blocks": blocks of ``block``
+        consecutive images in random order, then a shuffle within each ``window`` images.
+        "window": the order of DALI's sequential reader with a shuffle buffer of ``window`` images.
     decode
-        Name in PATHS; by default "native" where its compiled functions are in use, else "cpu".  All
-        others need a GPU.
+        Decode path, a key of ``pipeline.decode.dali.PATHS``.  Default: "native" if its compiled
+        functions are available, else "cpu".  All other paths need a GPU.
+    images_per_person
+        For the "random" reader: a batch consists of groups of this many images of one person, and
+        an epoch has one group of every person.  0: no groups.
     augmentation
-        What is done to the images.
+        Settings of the random changes of the images.
     threads, workers, prefetch
-        Decoder threads, worker processes (cpu loader), batches that are prefetched.
+        Number of decoder threads, of worker processes of the "cpu" loader, and of prefetched
+        batches.
     index_folder
-        Where the image-only index for DALI's own reader is written, where it reads.
+        Folder for the .idx file that the "window" reader writes for DALI's reader.
     cache
-        Where decoded images are kept, for the "dali" loader with the "random" or "blocks" reader;
-        closed with the loader.
+        Cache of decoded images, for the "dali" loader with the "random" or "blocks" reader; the
+        loader closes the cache.
     num_classes, image_size
-        Of the synthetic batch when there are no records.
+        Number of classes and (height, width) in pixels of the synthetic batch without records.
 
     Raises
     ------
     ValueError
-        If a name is unknown or the global batch is larger than an epoch.
+        If a name is unknown, the global batch is larger than an epoch, or options exclude each
+        other.
     """
     ctx, kernels = ctx or mx.cpu(), loader_kernels()
     mapped.guard_with(guard())
-    if name not in LOADERS or (records is None and name != "synthetic"):
+    if name not in LOADERS:
         raise ValueError(f"data.loader: must be one of {', '.join(LOADERS)}, got {name!r}")
     if name == "synthetic":
         step_images = share.global_batch_size(batch_size)
@@ -176,11 +185,18 @@ def build_loader(
         if records is not None:
             num_classes, image_size = records.num_classes, records.image_size
         arrays = synthetic_batch(batch_size, num_classes, image_size, seed + share.rank)
-        batches = _repeated(arrays, ctx, position, images, step_images)
-        return Loader(batches, images, prefetch=2)
-    assert records is not None
+        image, label = (mx.nd.array(array, ctx=ctx) for array in arrays)
+        return Loader(_repeat(image, label, position, images, step_images), images, prefetch=2)
+    if records is None:
+        raise ValueError(
+            f"data.loader: {name!r} needs a record set, got none; set data.records, or use "
+            "data.loader=synthetic"
+        )
     if cache is not None and reader == "window":
-        raise ValueError("data.decoded_cache_mib: is not for data.reader=window, got a cache")
+        raise ValueError(
+            "data.decoded_cache_mib: does not work with data.reader=window, got a cache; use "
+            "data.reader=random or blocks, or set data.decoded_cache_mib=0"
+        )
     sampler = make_sampler(
         reader,
         records,
@@ -209,53 +225,56 @@ def build_loader(
             cache=cache,
             index_folder=Path(index_folder),
         )
-    batches = _labelled(decoder, decoder(plans), records, ctx)
-    return Loader(batches, sampler.images_per_epoch, prefetch, _restart_notice(position, start))
+    batches = _add_labels(decoder, decoder(plans), records, ctx)
+    notice = ""
+    if position.epoch == start.epoch and position.consumed > start.consumed == 0:
+        notice = (
+            f"data.reader=window: epoch {start.epoch} restarts at its first image, so "
+            f"{position.consumed} images that were already used are read a second time"
+        )
+    return Loader(batches, sampler.images_per_epoch, prefetch, notice)
 
 
-def _labelled(
+def _add_labels(
     decoder: Decoder,
     images: Generator[tuple[mx.nd.NDArray, BatchPlan], None, None],
     records: RecordSet,
     ctx: mx.Context,
 ) -> Generator[Batch, None, None]:
-    """Yield images with their labels; a mapped file that became shorter is named."""
+    """Yield batches of images with their labels; raise RecordError if a mapped file became shorter.
+
+    Missing pages of a mapped file read as zeros, which give a wrong batch or a misleading error.
+    Therefore the files are checked before this function yields a batch or raises an error.
+    """
 
     def check_files() -> None:
         for data in decoder.files:
             mapped.check_file(data)
 
-    watch = mapped.Watch(decoder.files)
+    watch = mapped.FileWatch(decoder.files)
     try:
         for image, plan in images:
             batch = Batch(image, labels_to_ndarray(records.labels[plan.rows], ctx), plan.after)
-            if watch.is_due():
-                check_files()  # it may be made of zeros
+            if watch.is_check_due():
+                check_files()
             yield batch
     except Exception:
-        check_files()  # zeros may have led to it
+        check_files()
         raise
     finally:
-        images.close()  # before the threads that it waits for
+        images.close()  # before decoder.close: waits for threads that decoder.close ends
         decoder.close()
 
 
-def _repeated(
-    arrays: Sequence[np.ndarray], ctx: mx.Context, position: Position, images: int, step_images: int
+def _repeat(
+    image: mx.nd.NDArray,
+    label: mx.nd.NDArray,
+    position: Position,
+    images_per_epoch: int,
+    step_images: int,
 ) -> Generator[Batch, None, None]:
-    """Yield one batch again and again, at the positions of epochs of so many images."""
-    image, label = (mx.nd.array(array, ctx=ctx) for array in arrays)
+    """Yield the same image and label arrays forever; only the position of the batch advances."""
     while True:
-        position = epoch_orders.settle(position, images, step_images)
-        position = epoch_orders.advance(position, step_images)
+        epoch, consumed = epoch_orders.skip_tail(position, images_per_epoch, step_images)
+        position = Position(epoch, consumed + step_images)
         yield Batch(image, label, position)
-
-
-def _restart_notice(position: Position, start: Position) -> str:
-    """Return the sentence for a reader that starts an epoch again."""
-    if position.epoch != start.epoch or start.consumed or not position.consumed:
-        return ""
-    return (
-        f"window reader: epoch {start.epoch} begins again, the "
-        f"{position.consumed} images already used of it are read twice"
-    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items that one thread prefetches for another."""
+"""Bounded queue between the thread that prefetches batches and the thread that uses them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-POLLS_PER_DRAIN = 8  # of the producer at a full queue, while the consumer empties it
-MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # between two polls
+POLLS_PER_DRAIN = 8  # target number of the producer's polls while the consumer drains a full queue
+MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # bounds of the time between two polls of the producer
 
 
 class PrefetchQueue(Generic[Item]):
-    """A bounded queue whose producer sleeps, once it is full, until a quarter remains.
+    """Bounded queue; if the queue is full, the producer sleeps until a quarter of the items remain.
 
-    A producer that is woken whenever an item is taken holds Python's lock, and has the processor,
-    just when the consumer wants to continue.  So it is not woken: it polls, less often where the
-    queue was emptied slowly the last time.  Only a consumer that finds the queue empty wakes it.
+    If the consumer woke the producer after every item, the producer would take Python's global
+    interpreter lock and the processor just when the consumer wants to continue.  Therefore a
+    sleeping producer polls the queue, and it polls less often if the last drain was slow.  The
+    consumer wakes the producer only if the queue is empty.
     """
 
     def __init__(self, capacity: int):
@@ -30,7 +31,7 @@ class PrefetchQueue(Generic[Item]):
         self._poll_s = MIN_POLL_S
 
     def put(self, item: Item) -> bool:
-        """Wait for room and add an item; return False, adding nothing, once the queue is closed."""
+        """Append an item once the queue has space for it; return False if the queue is closed."""
         with self._changed:
             if len(self._items) == self._capacity:
                 self._sleep()
@@ -48,7 +49,7 @@ class PrefetchQueue(Generic[Item]):
         self._poll_s = min(MAX_POLL_S, max(MIN_POLL_S, drain_s / POLLS_PER_DRAIN))
 
     def take(self) -> Item:
-        """Wait for the oldest item and remove it; raise StopIteration once the queue is closed."""
+        """Remove and return the oldest item once there is one; raise StopIteration if closed."""
         with self._changed:
             if not self._items:
                 self._filling = True
@@ -61,7 +62,7 @@ class PrefetchQueue(Generic[Item]):
             return item
 
     def close(self) -> None:
-        """Wake both threads; nothing is put or taken from now on."""
+        """Drop all items; later, ``put`` returns False and ``take`` raises StopIteration."""
         with self._changed:
             self._closed = True
             self._items.clear()

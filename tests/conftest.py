@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small record sets that the tests read: made once, with people that a small net can tell apart."""
+"""Fixtures with small record sets, whose people a small net can distinguish."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 
-# Runs remove the decoded caches of killed runs on the whole host: each process of the tests has a
-# folder of its own, else one would remove what another has just left to be found.
+# Every run removes the decoded caches of killed runs from the cache folder. Each test process needs
+# its own folder, because another test process may still check its caches.
 os.environ["FACE_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="face-tests-", dir="/dev/shm")
-# Two processes run the tests: OpenMP threads that spin would hold up those of the other process.
+# Two processes run the tests. OpenMP threads that spin would slow the other process down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import colorsys
@@ -32,15 +32,15 @@ TINY_PEOPLE, TINY_IMAGES, TINY_PAIRS = 12, 10, 40
 
 
 def pytest_unconfigure() -> None:
-    """Remove the caches that the tests have left."""
+    """Remove the cache folder of this process."""
     shutil.rmtree(os.environ["FACE_CACHE_FOLDER"], ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Seed what draws without a generator, choose the plain operators.
+    """Seed the global random generators and choose the plain operators.
 
-    So no test depends on which ones ran before it in its process.
+    So no test depends on the tests before it in the same process.
     """
     random.seed(0)
     np.random.seed(0)
@@ -51,13 +51,13 @@ def pytest_runtest_setup() -> None:
 
 
 def face(person: int, shot: int, size: tuple[int, int] = (112, 112)) -> bytes:
-    """Return the JPEG of one shot of a person: colours and shape are the person's.
+    """Return the JPEG of one shot of a person, who determines its colours and shape.
 
-    It is smooth, so that JPEG decoders that round or scale colour planes differently agree.
+    The image is smooth, so that all JPEG decoders give nearly the same pixels.
     """
     height, width = size
     who, how = np.random.default_rng(person), np.random.default_rng([person, shot])
-    hue = person * 0.618 % 1  # golden ratio: far from the hues before it
+    hue = person * 0.618 % 1  # golden ratio: hues of different people differ
     ground, skin = (np.array(colorsys.hsv_to_rgb(h % 1, 0.7, 0.85)) for h in (hue, hue + 0.4))
     image = np.ones((height, width, 3)) * ground * 255
     scale = np.array([width, height])
@@ -66,7 +66,9 @@ def face(person: int, shot: int, size: tuple[int, int] = (112, 112)) -> bytes:
     angle = float(who.uniform(0, 180) + how.uniform(-10, 10))
     where = tuple(int(x) for x in place)
     cv2.ellipse(image, where, tuple(int(x) for x in axes), angle, 0, 360, (skin * 255).tolist(), -1)
-    light = np.linspace(1.0, 0.7, width)[None, :, None]  # from one side: mirrored shots differ
+    light = np.linspace(1.0, 0.7, width)[
+        None, :, None
+    ]  # light from one side makes mirrored shots differ
     image *= how.uniform(0.85, 1.1) * light
     image = cv2.GaussianBlur(image, (0, 0), sigmaX=4)
     done, jpeg = cv2.imencode(
@@ -85,22 +87,22 @@ def faces(people: int, images: int, size: tuple[int, int] = (112, 112)) -> list[
 
 @pytest.fixture(scope="session")
 def make_face() -> Callable[..., bytes]:
-    """Return ``make_face(person, shot, size=(112, 112))`` -> JPEG bytes."""
+    """Return ``make_face(person, shot, size=(112, 112))``, which returns JPEG bytes."""
     return face
 
 
 @pytest.fixture(scope="session")
 def make_records(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return ``make_records(people, images, **options)`` -> a new folder with a record set.
+    """Return ``make_records(people, images, **options)``, which writes a new folder of records.
 
-    ``options`` are those of ``write_record_set``; ``pictures`` gives other (label, JPEG) pairs.
+    ``options`` are those of ``write_record_set``; ``samples`` replaces the (label, JPEG) pairs.
     """
 
     def make(people: int, images: int, **options: Any) -> Path:
         folder = tmp_path_factory.mktemp("records")
         size = options.get("image_size", (112, 112))
-        pictures = options.pop("pictures", None) or faces(people, images, size)
-        write_record_set(folder, pictures, people, **options)
+        samples = options.pop("samples", None) or faces(people, images, size)
+        write_record_set(folder, samples, people, **options)
         return folder
 
     return make
@@ -110,7 +112,7 @@ def make_records(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 def tiny_records(make_records: Callable[..., Path]) -> Path:
     """Return a folder with train.rec, train.idx, property (12 people, 120 images) and tiny.bin.
 
-    tiny.bin has 40 pairs of shots that are not among the records, every other pair of one person.
+    tiny.bin has 40 pairs of shots that are not in the records.  Every other pair shows one person.
     """
     folder = make_records(TINY_PEOPLE, TINY_IMAGES)
     images, issame = [], []
@@ -126,9 +128,10 @@ def tiny_records(make_records: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def make_driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return ``make_driver(*capabilities)`` -> an NVIDIA driver with one GPU for each, as 90.
+    """Return ``make_driver(*capabilities)``, which compiles a fake NVIDIA driver.
 
-    ``version`` is the CUDA version that it supports, as 11040.
+    The driver has one GPU for each compute capability, such as 90.  ``version`` is the CUDA version
+    that it supports, such as 11040.
     """
 
     def make(*capabilities: int, version: int = 12020) -> Path:

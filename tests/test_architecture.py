@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of the tree, read from the sources: who may import whom, and what a file may look like.
-
-And that importing does nothing else.
-"""
+"""Rules of the source tree: allowed imports, properties of files, no side effects of imports."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Files at the root.
+# Modules in the root folder.
 MODULES = ("run_train", "atomic_write", "encoded_images", "normalization", "ranges")
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
@@ -25,11 +22,11 @@ PACKAGES = (
 )
 PROGRAMS = ("benchmarks", "tools", "examples", "docker")
 OURS = (*MODULES, *PACKAGES, *PROGRAMS, "tests")
-LINES = 350  # at most, in a file outside tests/
+MAX_LINES = 350  # of a file outside tests/
 
 PARTS = (*MODULES[1:], *(package for package in PACKAGES if package != "assemble"))
-# What the modules of a folder may import of ours, besides that folder itself. The longest name
-# that fits a module counts.
+# Modules of this repository that a folder may import, besides itself. The longest key that matches
+# a module applies.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "atomic_write": (),
     "encoded_images": (),
@@ -58,35 +55,35 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "examples": PARTS,
     "docker": (),
 }
-# Folders and modules that run where there is neither MXNet nor DALI.
+# Folders and modules that must import neither MXNet nor DALI.
 PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
     *("evaluation.verification", "atomic_write", "encoded_images", "normalization", "ranges"),
 )
-# The longest name that fits counts. horovod.runner starts ranks and is never loaded in one: it
-# belongs to the launcher's process, where neither mxnet nor a collective may be.
+# The longest key that matches applies. Only the launcher's process may import horovod.runner; that
+# process must use neither mxnet nor a collective.
 ONLY_IMPORTERS = {
     "horovod": ("launch.ranks.comm",),
     "horovod.runner": ("launch.launchers.rendezvous",),
     "nvidia": ("pipeline.decode.dali", "pipeline.decode.dali_reader"),
     "assemble": ("run_train",),
 }
-# Without MXNet although their folder has it.
+# Modules that must not import MXNet although their folder may.
 WITHOUT_MXNET = ("pipeline.decode.dali",)
-# Folders whose modules have a test file of their own name each.
+# Folders in which every module has a test file of the same name.
 MIRRORED = ("assemble", "heads", "pipeline", "training")
 MAY_CHANGE_SYS_PATH = (
-    "launch/ranks/companion.py",  # runs without `site`
-    "benchmarks/gpu_operators.py",  # imports parts of ops without ops, which needs MXNet
-    "benchmarks/harness/baselines.py",  # where a baseline was unpacked
+    "launch/ranks/companion.py",  # runs without the module `site`
+    "benchmarks/gpu_operators.py",  # imports parts of ops; the package ops needs MXNet
+    "benchmarks/harness/baselines.py",  # adds the folder of an unpacked baseline
 )
 
-# What does not hold yet: rule -> how places begin. An entry that is needed no more fails below.
-NOT_YET: dict[str, tuple[str, ...]] = {}
+# Exceptions: rule -> prefixes of findings. A test fails for an unused exception.
+EXCEPTIONS: dict[str, tuple[str, ...]] = {}
 
 
 def python_files(*folders: str) -> list[Path]:
-    """Return our Python files at the root and in some folders."""
+    """Return the Python files in the root folder and in ``folders``."""
     found = [ROOT / f"{name}.py" for name in MODULES]
     for folder in folders:
         found += sorted((ROOT / folder).rglob("*.py"))
@@ -94,7 +91,7 @@ def python_files(*folders: str) -> list[Path]:
 
 
 def sources() -> list[Path]:
-    """Return all files but those of the tests."""
+    """Return all Python files outside tests/."""
     return python_files(*PACKAGES, *PROGRAMS)
 
 
@@ -127,10 +124,10 @@ def longest(name: str, names: object) -> str | None:
 
 
 def wrong_imports(source: str, place: str) -> list[str]:
-    """Return ``<file>:<line> imports <what>; <who may, or what it may import>`` of one file."""
+    """Return a finding ``<file>:<line> imports <module>; <rule>`` for each forbidden import."""
     module = module_of(place)
     folder = longest(module, ALLOWED)
-    assert folder, f"{place} is in no folder that has a rule"
+    assert folder, f"{place}: no rule for this folder; add it to ALLOWED"
     found = []
     for line, name in imports(source, place):
         top = name.split(".")[0]
@@ -139,18 +136,18 @@ def wrong_imports(source: str, place: str) -> list[str]:
             may = " and ".join(ONLY_IMPORTERS[named])
             found.append(f"{place}:{line} imports {named}; only {may} may")
         elif top in ("mxnet", "nvidia") and longest(module, PURE):
-            found.append(f"{place}:{line} imports {top}; it has neither MXNet nor DALI")
+            found.append(f"{place}:{line} imports {top}; it may import neither MXNet nor DALI")
         elif top == "mxnet" and module in WITHOUT_MXNET:
-            found.append(f"{place}:{line} imports mxnet; it knows DALI alone")
+            found.append(f"{place}:{line} imports mxnet; it may import DALI only")
         elif top in OURS and not any(fits(name, a) for a in (folder, *ALLOWED[folder])):
             what = longest(name, ALLOWED) or top
-            listing = ", ".join(ALLOWED[folder]) or "nothing of ours"
+            listing = ", ".join(ALLOWED[folder]) or "no module of this repository"
             found.append(f"{place}:{line} imports {what}; {folder} may import only: {listing}")
     return found
 
 
 def dependencies() -> dict[str, set[str]]:
-    """Return module -> the modules of ours that it imports anywhere."""
+    """Return the modules of this repository that each module imports."""
     files = {module_of(place_of(path)): path for path in sources()}
     graph = {}
     for module, path in files.items():
@@ -160,7 +157,7 @@ def dependencies() -> dict[str, set[str]]:
 
 
 def import_cycles() -> list[str]:
-    """Return ``<file>: <module> -> ... -> <module>`` for each module on a cycle of imports."""
+    """Return ``<file>: <module> -> ... -> <module>`` for each module in an import cycle."""
     graph, found = dependencies(), []
     for module in graph:
         paths, seen = [[module]], set()
@@ -176,7 +173,7 @@ def import_cycles() -> list[str]:
 
 def long_files() -> list[str]:
     counts = {place_of(path): len(path.read_text().splitlines()) for path in sources()}
-    return [place for place, count in counts.items() if count > LINES]
+    return [place for place, count in counts.items() if count > MAX_LINES]
 
 
 def star_tuple_calls() -> list[str]:
@@ -195,7 +192,7 @@ def modules_without_a_test() -> list[str]:
 
 
 def heads_elsewhere() -> list[str]:
-    """Return ``<file>: <loss>`` for each loss that is not in the file of its name."""
+    """Return ``<file>: <loss>`` for each loss whose file has another name."""
     from heads import HEADS
 
     modules = {name: head.__module__ for name, head in HEADS.items()}
@@ -233,24 +230,24 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_tree_follows(rule):
-    found, excused = RULES[rule](), NOT_YET.get(rule, ())
-    wrong = [place for place in found if not place.startswith(excused)]
+    findings, exceptions = RULES[rule](), EXCEPTIONS.get(rule, ())
+    wrong = [place for place in findings if not place.startswith(exceptions)]
     assert not wrong, "\n" + "\n".join(wrong)
-    needless = [e for e in excused if not any(place.startswith(e) for place in found)]
-    assert not needless, f"remove from NOT_YET[{rule!r}]: {needless}"
+    unused = [e for e in exceptions if not any(place.startswith(e) for place in findings)]
+    assert not unused, f"remove from EXCEPTIONS[{rule!r}]: {unused}"
 
 
-def test_every_file_of_python_belongs_to_a_folder_with_rules():
+def test_every_python_file_is_in_a_folder_with_rules():
     listed = {place_of(path) for path in (*sources(), *python_files("tests"))}
-    there = {
+    existing = {
         place_of(path)
         for path in ROOT.rglob("*.py")
         if not path.relative_to(ROOT).parts[0].startswith((".", "data", "runs", "results"))
     }
-    assert there <= listed, sorted(there - listed)
+    assert existing <= listed, sorted(existing - listed)
 
 
-def test_a_wrong_import_is_named_with_its_place():
+def test_a_forbidden_import_is_reported_with_file_and_line():
     source = "import math\n\n\ndef late():\n    from training import step\n"
     assert wrong_imports(source, "heads/arcface.py") == [
         "heads/arcface.py:5 imports training; heads may import only: ops, ranges"
@@ -267,7 +264,7 @@ def test_a_wrong_import_is_named_with_its_place():
         "pipeline.records, pipeline.sampling, atomic_write, encoded_images, normalization, ops"
     ]
     assert wrong_imports("import mxnet as mx\n", "pipeline/sampling/samplers.py") == [
-        "pipeline/sampling/samplers.py:1 imports mxnet; it has neither MXNet nor DALI"
+        "pipeline/sampling/samplers.py:1 imports mxnet; it may import neither MXNet nor DALI"
     ]
     assert wrong_imports(
         "from .open import x\nfrom ..decode import y\n", "pipeline/records/a.py"
@@ -284,7 +281,7 @@ def test_a_wrong_import_is_named_with_its_place():
     ]
 
 
-def test_the_only_importers_of_horovod_and_dali():
+def test_only_the_listed_modules_may_import_horovod_and_dali():
     assert wrong_imports("import horovod.mxnet as hvd\n", "training/loop.py") == [
         "training/loop.py:1 imports horovod; only launch.ranks.comm may"
     ]
@@ -304,7 +301,7 @@ def test_the_only_importers_of_horovod_and_dali():
 
 
 def modules() -> list[str]:
-    """Return the modules that are no programs."""
+    """Return the modules that are not programs."""
     return [
         module_of(place_of(path))
         for path in sources()
@@ -317,7 +314,7 @@ LOAD = "import importlib, sys; [importlib.import_module(m) for m in sys.argv[1:]
 LOAD += "print({'mxnet', 'nvidia.dali', 'horovod'} & set(sys.modules))"
 
 
-def test_pure_modules_load_neither_mxnet_nor_dali():
+def test_pure_modules_load_neither_mxnet_nor_dali_nor_horovod():
     pure = [module for module in modules() if longest(module, PURE)]
     assert {p for p in PURE if not any(fits(module, p) for module in pure)} == set()
     done = subprocess.run(
@@ -336,21 +333,21 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
     started = set(threading.enumerate()) - threads
     if started:
-        print(name, "starts threads when imported:", started)
+        print("the import of", name, "starts threads:", started)
 if {s: signal.getsignal(s) for s in handlers} != handlers:
-    print("importing sets signal handlers")
+    print("an import sets signal handlers")
 if random.random() != random.Random(1).random():
-    print("importing draws from random")
+    print("an import draws from random")
 if numpy.random.random() != numpy.random.RandomState(1).random_sample():
-    print("importing draws from numpy.random")
+    print("an import draws from numpy.random")
 if "horovod" in sys.modules:
-    print("importing loads Horovod, where one process alone needs none")
+    print("an import loads Horovod, which a single process does not need")
 """
 
 
-def test_importing_does_nothing_else(tmp_path):
+def test_imports_have_no_side_effects(tmp_path):
     names = modules()
-    for hook in ("numpy_aliases", "cuda_libraries"):  # their purpose is a hook set at import
+    for hook in ("numpy_aliases", "cuda_libraries"):  # they set a hook at import on purpose
         names.remove(f"launch.environment.{hook}")
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL, *names],

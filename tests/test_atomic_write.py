@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files appear whole or not at all, alone and together."""
+"""Atomic writes of one file and of several."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ with atomic_write(sys.argv[1]) as file:
 
 
 class Disk:
-    """What happens on the disk, in order: the names that are synced and renamed."""
+    """Record of the names that are synced and renamed, in order."""
 
     def __init__(self, monkeypatch):
         self.steps: list[tuple[str, str]] = []
         fsync, replace = os.fsync, os.replace
 
-        def seen_fsync(descriptor):
+        def recorded_fsync(descriptor):
             name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
             self.steps.append(("fsync", name.split(".part")[0].rpartition(".")[0] or name))
             fsync(descriptor)
 
-        def seen_replace(source, target):
+        def recorded_replace(source, target):
             self.steps.append(("rename", Path(target).name))
             replace(source, target)
 
-        monkeypatch.setattr(os, "fsync", seen_fsync)
-        monkeypatch.setattr(os, "replace", seen_replace)
+        monkeypatch.setattr(os, "fsync", recorded_fsync)
+        monkeypatch.setattr(os, "replace", recorded_replace)
 
 
 def names(folder: Path) -> list[str]:
@@ -70,7 +70,7 @@ def test_text_is_utf_8(tmp_path):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_permissions_are_those_of_any_new_file(tmp_path, umask):
+def test_permissions_follow_the_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
         with atomic_write(tmp_path / "a") as file:
@@ -81,7 +81,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path, umask):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_nothing_is_left_after_an_error(tmp_path, error):
+def test_an_error_leaves_the_old_file_alone(tmp_path, error):
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(error), atomic_write(tmp_path / "a") as file:
         file.write(b"half")
@@ -90,7 +90,7 @@ def test_nothing_is_left_after_an_error(tmp_path, error):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_nothing_is_left_by_a_full_disk(tmp_path, monkeypatch, call):
+def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch, call):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -101,12 +101,12 @@ def test_nothing_is_left_by_a_full_disk(tmp_path, monkeypatch, call):
     assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 
-def test_a_folder_that_is_missing_is_named(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "none" / "a"):
         raise AssertionError("never opened")
 
 
-def test_the_file_is_synced_before_its_name_and_the_folder_after_it(tmp_path, monkeypatch):
+def test_the_file_is_synced_before_and_the_folder_after_the_rename(tmp_path, monkeypatch):
     disk = Disk(monkeypatch)
     with atomic_write(tmp_path / "a") as file:
         file.write(b"new")
@@ -122,7 +122,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old"
 
 
-def test_threads_that_write_the_same_file_do_not_share_a_temporary_one(tmp_path):
+def test_threads_do_not_share_a_temporary_file(tmp_path):
     open_together = threading.Barrier(2)
 
     def write(content: bytes) -> None:
@@ -139,7 +139,7 @@ def test_threads_that_write_the_same_file_do_not_share_a_temporary_one(tmp_path)
     assert names(tmp_path) == ["a"]
 
 
-def test_files_that_belong_together_are_all_synced_before_one_is_renamed(tmp_path, monkeypatch):
+def test_all_files_are_synced_before_the_first_rename(tmp_path, monkeypatch):
     disk = Disk(monkeypatch)
     with atomic_write_together([tmp_path / name for name in "abc"]) as files:
         for file, content in zip(files, (b"1", b"2", b"3"), strict=True):
@@ -151,7 +151,7 @@ def test_files_that_belong_together_are_all_synced_before_one_is_renamed(tmp_pat
 
 
 @pytest.mark.parametrize("failing", ["a", "b", "c"])
-def test_the_last_file_never_vouches_for_a_mixture(tmp_path, monkeypatch, failing):
+def test_the_last_file_never_exists_beside_a_mixture(tmp_path, monkeypatch, failing):
     for name in "abc":
         (tmp_path / name).write_bytes(b"old")
     replace = os.replace
@@ -168,7 +168,7 @@ def test_the_last_file_never_vouches_for_a_mixture(tmp_path, monkeypatch, failin
     assert names(tmp_path) == ["a", "b"]
 
 
-def test_an_error_leaves_files_that_belong_together_as_they_were(tmp_path):
+def test_an_error_leaves_all_old_files(tmp_path):
     for name in "ab":
         (tmp_path / name).write_bytes(b"old")
     with pytest.raises(ValueError), atomic_write_together([tmp_path / n for n in "ab"]):
@@ -176,7 +176,7 @@ def test_an_error_leaves_files_that_belong_together_as_they_were(tmp_path):
     assert [(tmp_path / name).read_bytes() for name in names(tmp_path)] == [b"old"] * 2
 
 
-def test_a_folder_is_closed_once_it_is_synced(tmp_path):
+def test_a_synced_folder_is_closed(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     sync_folder(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before

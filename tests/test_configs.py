@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every configuration in configs/ loads, builds, and says what it is for."""
+"""Every configuration in configs/ loads, builds a net and a head, and documents its purpose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from heads import HEADS, build_head
-from launch.config import load_config
+from launch.config.cli import load_config
 from launch.config.configuration import build_config
 from launch.config.yaml_files import read_yaml
 from nets import NETS, build_net
@@ -26,27 +26,27 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 
 
 def opening(path: Path) -> list[str]:
-    """Return the comment lines at the head of a file."""
+    """Return the comment lines at the start of a file."""
     lines = path.read_text().splitlines()
     return lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
 
 
 def overrides(path: Path) -> list[str]:
-    """Return the section.key=value arguments of the command that the file's head names."""
+    """Return the section.key=value arguments in the first comment lines of a file."""
     return re.findall(r"(?<=\s)[a-z]+\.[a-z_]+=\S+", " ".join(opening(path)))
 
 
 def over_ranks(rows, statistic):
-    """Stand for the ranks, as run_train does."""
+    """Reduce the rows of a single rank."""
     return statistic(rows)
 
 
-def test_there_are_configurations():
+def test_demo_yaml_exists():
     assert "demo.yaml" in {path.name for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONFIGS).as_posix())
-def test_configuration_loads_and_builds(path, monkeypatch, tmp_path):
+def test_a_configuration_loads_and_builds(path, monkeypatch, tmp_path):
     monkeypatch.setenv("FACES_DIR", str(tmp_path))
     config = load_config(["--cfg", str(path), *overrides(path)], NETS, HEADS)
     assert config.run.name == path.stem
@@ -54,19 +54,19 @@ def test_configuration_loads_and_builds(path, monkeypatch, tmp_path):
     assert net.collect_params()
     size = config.net.options["embedding_size"]
     head = build_head(config.head.name, 10, size, over_ranks, **config.head.options)
-    # Losses on pairs learn nothing of their own.
+    # Losses on pairs have no parameters.
     shapes = [p.shape for p in head.collect_params().values()]
     centres = 10 * config.head.options.get("sub_centers", 1)
     assert not shapes or (centres, size) in shapes
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_every_loss_is_chosen_by_its_name(name):
+def test_every_loss_can_be_selected_by_name(name):
     raw = read_yaml(CONFIGS / "demo.yaml")
     raw["head"] = {"name": name}
     config = build_config(raw, NETS, HEADS, where="demo.yaml")
     assert set(config.head.options) == set(settings(HEADS[name]))
-    # What all ranks compare, and the run keeps.
+    # All ranks compare these values, and config.yaml stores them.
     assert json.loads(json.dumps(config.to_dict()))["head"] == {
         "name": name,
         **config.head.options,
@@ -76,23 +76,27 @@ def test_every_loss_is_chosen_by_its_name(name):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(CONFIGS).as_posix())
-def test_first_lines_say_what_how_and_what_to_expect(path):
+def test_the_first_lines_contain_purpose_command_and_expected_result(path):
     head, name = opening(path), path.relative_to(CONFIGS).as_posix()
-    assert len(head) >= 3, f"{name}: first lines must say what it trains, how, and the result"
+    assert (
+        len(head) >= 3
+    ), f"{name}: the first lines must contain purpose, command and expected result"
     assert any(
         f"--cfg {name}" in t or f"CFG={name}" in t or "make " in t for t in head
-    ), f"{name}: the command that runs it is missing from its first lines"
+    ), f"{name}: the command is missing in the first lines"
     assert any(
         "expected" in line.lower() for line in head
-    ), f"{name}: what to expect is missing from its first lines"
+    ), f"{name}: the expected result is missing in the first lines"
 
 
-def test_dalis_pipeline_is_one_override_away():
-    """mbf_arcface_dali.yaml is mbf_arcface.yaml with what its header says, and a shuffled set."""
+def test_two_overrides_select_dalis_pipeline():
+    """mbf_arcface_dali.yaml equals mbf_arcface.yaml with the overrides in its first lines."""
     given = ["data.records=/set", "run.name=one"]
-    said = [text for text in overrides(CONFIGS / "mbf_arcface.yaml") if "FOLDER" not in text]
-    assert said == ["data.reader=window", "data.decode=mixed"]
-    base = load_config(["--cfg", "mbf_arcface.yaml", *said, *given], NETS, HEADS)
+    named_overrides = [
+        text for text in overrides(CONFIGS / "mbf_arcface.yaml") if "FOLDER" not in text
+    ]
+    assert named_overrides == ["data.reader=window", "data.decode=mixed"]
+    base = load_config(["--cfg", "mbf_arcface.yaml", *named_overrides, *given], NETS, HEADS)
     named = load_config(["--cfg", "mbf_arcface_dali.yaml", *given], NETS, HEADS)
     assert base.to_dict() == named.to_dict()
     assert (named.data.reader, named.data.decode) == ("window", "mixed")
@@ -101,11 +105,11 @@ def test_dalis_pipeline_is_one_override_away():
 def test_dalis_pipeline_is_refused_on_the_cpu(tiny_records, tmp_path):
     places = [f"data.records={tiny_records}", f"run.dir={tmp_path / 'runs'}", "run.device=cpu"]
     refused = run(1, training(CONFIGS / "mbf_arcface_dali.yaml", *places))
-    check_refusal(refused, r"data\.decode: 'mixed' needs a GPU, got none; use data\.decode=auto")
+    check_refusal(refused, r"data\.decode: 'mixed' requires a GPU, got none; use data\.decode=auto")
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_document_shows_the_pipeline_as_it_is():
+def test_the_example_in_docs_matches_the_pipeline():
     document = (ROOT / "docs" / "gpu.md").read_text()
     shown = document.split("```python\n")[1].split("```")[0]
     assert len(shown.splitlines()) <= 15

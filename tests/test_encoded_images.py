@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures without an end, and images that Exif turns."""
+"""Truncated JPEGs, and images that Exif turns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import ops
 from encoded_images import decode, has_end, may_turn, upright
 
 
-def test_a_picture_has_an_end_or_was_cut_off(make_face):
+def test_a_truncated_jpeg_has_no_end(make_face):
     face = make_face(0, 0)
     image = cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR)
     progressive = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
@@ -29,11 +29,11 @@ def test_a_picture_has_an_end_or_was_cut_off(make_face):
             for behind in (b"", bytes(7), b"\n"):
                 assert not has_end(np.frombuffer(jpeg[:cut] + behind, np.uint8)), cut
     for other in (b"\x89PNG\r\n", b"\xff", b"GIF89a"):
-        assert has_end(np.frombuffer(other, np.uint8))  # nothing is said about it
+        assert has_end(np.frombuffer(other, np.uint8))  # other formats
 
 
 def tiff(order, *entries, start=8):
-    """Return Exif from the byte order on: a directory of (tag, type, value)."""
+    """Return Exif data from the byte order on: one directory of (tag, type, value) entries."""
     mark = b"II" if order == "<" else b"MM"
     text = mark + struct.pack(order + "HI", 42, start) + bytes(start - 8)
     text += struct.pack(order + "H", len(entries))
@@ -52,7 +52,7 @@ def exif(order, *entries, start=8):
 
 @pytest.fixture(scope="module")
 def plain():
-    """Return a JPEG, all of whose turns are other pixels; it is not square and begins with JFIF."""
+    """Return a JPEG that begins with JFIF and that every orientation changes; it is not square."""
     pixels = np.zeros((40, 24, 3), np.uint8)
     pixels[:8, :8], pixels[-8:, :8], pixels[:8, -8:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
@@ -70,8 +70,8 @@ def turns(jpeg):
     return one is not None and (one.shape != two.shape or (one != two).any())
 
 
-def both(jpegs):
-    """Return what both twins say, which is the same."""
+def compare_twins(jpegs):
+    """Return the answers of ``may_turn`` in C++, after comparing them with those in Python."""
     arrays = [np.frombuffer(jpeg, np.uint8) for jpeg in jpegs]
     addresses = np.array([a.ctypes.data if a.size else 0 for a in arrays])
     ops.use("native")
@@ -84,11 +84,11 @@ def both(jpegs):
 
 ORIENTATION, XMP = 0x0112, b"http://ns.adobe.com/xap/1.0/\0<x/>"
 SIX = exif("<", (ORIENTATION, 3, 6))
-VARIANTS = {  # of what stands in front of the JFIF segment, and whether it turns
+VARIANTS = {  # segments before the JFIF segment, and whether OpenCV turns the image
     "other types": ([exif("<", (ORIENTATION, 4, 6))], True),
-    "a LONG, the other way": ([exif(">", (ORIENTATION, 4, 0))], False),
+    "a LONG, big-endian": ([exif(">", (ORIENTATION, 4, 0))], False),
     "other entries first": ([exif(">", (0x0100, 3, 9), (0x0213, 3, 1), (ORIENTATION, 3, 3))], True),
-    "twice in one": ([exif("<", (ORIENTATION, 3, 1), (ORIENTATION, 3, 6))], False),
+    "two entries in one": ([exif("<", (ORIENTATION, 3, 1), (ORIENTATION, 3, 6))], False),
     "two, 6 first": ([SIX, exif("<", (ORIENTATION, 3, 1))], True),
     "two, 1 first": ([exif("<", (ORIENTATION, 3, 1)), SIX], False),
     "XMP first": ([segment(0xE1, XMP), SIX], False),
@@ -109,45 +109,45 @@ VARIANTS = {  # of what stands in front of the JFIF segment, and whether it turn
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 256])
-def test_pixels_are_those_of_mxnet_for_every_orientation(plain, order, orientation):
+def test_pixels_equal_those_of_mxnet_for_every_orientation(plain, order, orientation):
     turned = inserted(plain, exif(order, (ORIENTATION, 3, orientation)))
     for jpeg in (turned, inserted(plain, exif(order, (ORIENTATION, 3, orientation)), at=20)):
         expected = mx.image.imdecode(jpeg, to_rgb=0).asnumpy()
         assert (decode(np.frombuffer(jpeg, np.uint8)) == expected).all()
-    assert both([turned]) == [2 <= orientation <= 8]
+    assert compare_twins([turned]) == [2 <= orientation <= 8]
     copy = upright(np.frombuffer(turned, np.uint8))
-    assert both([copy.tobytes()]) == [False]
+    assert compare_twins([copy.tobytes()]) == [False]
     assert (decode(copy) == mx.image.imdecode(turned, to_rgb=0).asnumpy()).all()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_exif_is_read_as_opencv_reads_it(plain, name):
+def test_exif_is_parsed_as_opencv_parses_it(plain, name):
     segments, outcome = VARIANTS[name]
     jpeg = inserted(plain, *segments)
-    assert both([jpeg]) == [outcome] == [turns(jpeg)]
+    assert compare_twins([jpeg]) == [outcome] == [turns(jpeg)]
     filled = jpeg[:2] + b"\xff\xff" + jpeg[2:]
-    assert both([filled]) == [turns(filled)]
+    assert compare_twins([filled]) == [turns(filled)]
 
 
-def test_an_image_that_begins_with_jfif_is_turned_by_nobody(plain):
+def test_exif_after_jfif_is_ignored(plain):
     behind = inserted(plain, SIX, at=20)
-    assert both([behind]) == [False]
+    assert compare_twins([behind]) == [False]
     expected = mx.image.imdecode(behind, to_rgb=0).asnumpy()
     assert expected.shape == (40, 24, 3)
     assert (decode(np.frombuffer(behind, np.uint8)) == expected).all()
 
 
-def test_exif_in_a_png_turns_nothing():
+def test_exif_in_a_png_is_ignored():
     pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
     png = cv2.imencode(".png", pixels)[1].tobytes()
     body = b"eXIf" + tiff("<", (ORIENTATION, 3, 6))
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     turned = png[:33] + chunk + png[33:]
     assert (decode(np.frombuffer(turned, np.uint8)) == pixels).all()
-    assert both([turned]) == [False]
+    assert compare_twins([turned]) == [False]
 
 
-def test_whatever_opencv_turns_is_found_in_damaged_images_too(plain):
+def test_damaged_exif_that_opencv_applies_is_found(plain):
     random, later = np.random.default_rng(0), plain[:2] + plain[20:]  # without JFIF
     seeds = [inserted(plain, *segments) for segments, _ in VARIANTS.values()]
     seeds += [inserted(later, *segments) for segments, _ in VARIANTS.values()]
@@ -159,10 +159,12 @@ def test_whatever_opencv_turns_is_found_in_damaged_images_too(plain):
         for _ in range(random.integers(1, 5)):
             jpeg[random.integers(2, 80)] = random.choice([0, 255, 0x12, 0xE1, random.integers(256)])
         damaged.append(bytes(jpeg[: random.integers(2, len(jpeg))] if number % 9 == 0 else jpeg))
-    said = both(damaged)
-    both([jpeg[:60] for jpeg in damaged])
-    assert 400 < sum(said) < 3600
-    for jpeg, may in zip(damaged, said, strict=True):
+    found = compare_twins(damaged)
+    compare_twins([jpeg[:60] for jpeg in damaged])
+    assert 400 < sum(found) < 3600
+    for jpeg, may in zip(damaged, found, strict=True):
         first = jpeg[3:4] == b"\xe0" and jpeg[6:11] == b"JFIF\0"
         assert may or first or not turns(jpeg), jpeg[:90].hex(" ")
-    both([b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1", b"\xff\xd8\xff\xe1\0"])
+    compare_twins(
+        [b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1", b"\xff\xd8\xff\xe1\0"]
+    )

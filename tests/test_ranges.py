@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges of settings: what is in them, and the sentence about what is not."""
+"""Ranges of settings, and the errors of values outside."""
 
 from __future__ import annotations
 
@@ -116,6 +116,24 @@ def test_settings_of_functions_and_classes():
     }
 
 
+def test_settings_of_base_classes_follow_until_a_constructor_takes_no_more():
+    class Child(Block):
+        def __init__(self, size, *, low: Annotated[int, above(4)] = 5, **kwargs):
+            pass
+
+    class Grandchild(Child):
+        pass
+
+    class Last(Child):
+        def __init__(self, *, flag: bool = True):
+            pass
+
+    low = Setting("low", int, above(4), 5)
+    assert settings(Child) == {"low": low}  # high has no range: it is internal to Block
+    assert settings(Grandchild) == {"low": low}
+    assert settings(Last) == {"flag": Setting("flag", bool, None, True)}
+
+
 BUILDERS = {"function": function, "block": Block}
 
 
@@ -130,7 +148,7 @@ def test_options_are_of_the_declared_type():
     [
         ("blok", {}, "net.name: unknown net 'blok'; did you mean 'block'? known: function, block"),
         ("x", {}, "net.name: unknown net 'x'; known: function, block"),
-        ("block", {"hi": 1}, "net.hi: no setting of net 'block'; known: low, high"),
+        ("block", {"hi": 1}, "net.hi: unknown setting of net 'block'; known: low, high"),
         ("block", {"low": -1}, "net.low: must be a whole number from 0, got -1; 0 is usual"),
         ("block", {"low": 10}, "net.low: must not be above high, got 10 and 9"),
     ],

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""run_train.py as a program, in a process of its own: what comes first, and how it answers.
+"""run_train.py in a separate process: order of its imports, printed text and usage errors.
 
-Whole runs are in tests/parallel, the parts in tests/assemble.
+tests/parallel starts whole runs, tests/assemble tests the parts.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,18 +57,24 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_threads_and_memory_before_mxnet_and_dali_before_horovod():
+def test_threads_and_memory_are_set_before_mxnet_and_dali_loads_before_horovod():
     code, out, error = run("-c", ORDER)
     assert (code, error) == (0, "")
     assert out.splitlines() == ["threads False", "memory False", "dali True horovod False"]
 
 
-def test_a_question_is_answered_once_and_nothing_is_opened():
+def test_rank_0_prints_the_help_and_opens_nothing():
     assert run("-c", ANSWER, "0") == (0, "optim.lr: float, 0.1\n", "")
     assert run("-c", ANSWER, "1") == (0, "", "")
 
 
-def test_a_refusal_is_one_sentence_and_code_2():
+def test_the_version_is_printed():
+    code, out, error = run("run_train.py", "--version")
+    assert (code, error) == (0, "")
+    assert re.fullmatch(r"face-training \S+ \(.+\)\n", out)
+
+
+def test_a_usage_error_has_one_message_and_exit_code_2():
     code, out, error = run("run_train.py", "--cfg", "nowhere.yaml")
     assert (code, out) == (2, "")
     assert error.startswith("run_train: --cfg: no such file, got 'nowhere.yaml'; give a path ")

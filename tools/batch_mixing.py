@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many different people a batch holds, on a set sorted by person.
+"""Count the different people in a batch, for each reader of the data pipeline.
 
 python tools/batch_mixing.py
 
-Random access against blocks, the window reader and the expectation of a uniform permutation, on a
-set of its own or on --records.  Counts, no timing.
+The readers are random access, blocks and the window reader.  The tool compares their counts with
+the count that a uniform random permutation would give.  It uses the record set of ``--records``, or
+makes a small one.  The images of a person are adjacent in the small set, which is the hardest case
+for mixing.  The tool measures no time.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import platform
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,19 +26,19 @@ from pipeline.loader import build_loader
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.writer import write_record_set
 
-PEOPLE, IMAGES = 1000, 30  # of the set made here
+PEOPLE, IMAGES_PER_PERSON = 1000, 30  # size of the small record set that this tool makes
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Count the different people per batch for each reader, and print the counts as a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--records", help="an InsightFace folder instead of the small set made here"
+        "--records", help="folder with an InsightFace record set (default: make a small set)"
     )
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--windows", type=int, nargs="+", default=[1024, 4096, 16384])
-    parser.add_argument("--json", type=home_path, help="write the rows here")
+    parser.add_argument("--json", type=home_path, help="write machine and results to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if not arguments.records:
@@ -60,28 +63,35 @@ def _rows(
     records: RecordSet, batch_size: int, epochs: int, windows: list[int], scratch: str
 ) -> Iterator[dict]:
     steps = epochs * (len(records) // batch_size)
-    yield {"name": "limit uniform permutation", "people_per_batch": _expected(records, batch_size)}
+    yield {
+        "name": "limit uniform permutation",
+        "people_per_batch": _expected_people(records, batch_size),
+    }
     yield {
         "name": "ours random-access",
-        "people_per_batch": _people(records, batch_size, steps, reader="random"),
+        "people_per_batch": _people_per_batch(records, batch_size, steps, reader="random"),
     }
     for window in windows:
         for reader in ("blocks", "window"):
-            people = _people(
+            people = _people_per_batch(
                 records, batch_size, steps, reader=reader, window=window, index_folder=scratch
             )
             yield {"name": f"ours {reader} of {window}", "people_per_batch": people}
 
 
-def _people(records: RecordSet, batch_size: int, steps: int, **options) -> float:
+def _people_per_batch(records: RecordSet, batch_size: int, steps: int, **options: Any) -> float:
     loader = build_loader("dali", records, batch_size, threads=2, **options)
     people = [len(np.unique(next(loader).label.asnumpy())) for _ in range(steps)]
     loader.close()
     return float(np.mean(people))
 
 
-def _expected(records: RecordSet, batch_size: int) -> float:
-    """Return the mean count in a draw without replacement: sum of 1 - C(N - n, B) / C(N, B)."""
+def _expected_people(records: RecordSet, batch_size: int) -> float:
+    """Return the expected number of different people in a batch drawn without replacement.
+
+    A person with n of all N images appears in a batch of B images with the probability
+    1 - C(N - n, B) / C(N, B), where C is the binomial coefficient.
+    """
     total = len(records)
     drawn = np.arange(batch_size)
     missing = [
@@ -93,7 +103,7 @@ def _expected(records: RecordSet, batch_size: int) -> float:
 def _plain_images() -> Iterator[tuple[int, bytes]]:
     grey = cv2.imencode(".jpg", np.full((112, 112, 3), 127, np.uint8))[1].tobytes()
     for person in range(PEOPLE):
-        for _ in range(IMAGES):
+        for _ in range(IMAGES_PER_PERSON):
             yield person, grey
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold people of a record set out, to tune on:  python tools/hold_out_people.py RECORDS OUT
+"""Hold out some people of a record set, and make verification pairs of their images.
 
-Writes OUT/train.rec, .idx and property without every ``--every``-th person, and OUT/held_out.bin
-with pairs of those people.  What is tuned on held_out.bin has not seen the pairs that the result
-will be measured on.
+python tools/hold_out_people.py RECORDS OUT
+
+Holds out every n-th person (``--every``).  Writes a record set of the remaining people to OUT, and
+pairs of the held-out people to OUT/held_out.bin.  Tune hyperparameters on these pairs, so that the
+verification set of the final result stays unused.
 """
 
 from __future__ import annotations
@@ -25,12 +27,16 @@ FOLDS = 10
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("records", type=home_path, help="folder with train.rec, or a .rec")
-    parser.add_argument("out", type=home_path, help="folder for the two new sets")
-    parser.add_argument("--every", type=int, default=5, help="hold out every n-th person (5)")
-    parser.add_argument("--pairs", type=int, default=1000, help="pairs of held_out.bin (1000)")
+    parser.add_argument("records", type=home_path, help="folder with train.rec, or a .rec file")
+    parser.add_argument("out", type=home_path, help="folder for the results")
+    parser.add_argument(
+        "--every", type=int, default=5, help="hold out every N-th person (default: N = 5)"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=1000, help="number of pairs in held_out.bin (default: 1000)"
+    )
     arguments = parser.parse_args()
     try:
         hold_out(arguments.records, arguments.out, arguments.every, arguments.pairs)
@@ -41,12 +47,31 @@ def main() -> int:
 
 
 def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
-    """Split a set by person; half of the pairs are of one person, folds share no person."""
-    if every < 2 or pairs < 2 * FOLDS:
-        raise ValueError(
-            f"--every must be at least 2 and --pairs at least {2 * FOLDS}, got "
-            f"{every} and {pairs}"
-        )
+    """Write a record set of the remaining people, and verification pairs of the held-out people.
+
+    Half of the pairs show the same person twice.  The pairs form ten folds for cross-validation,
+    and no person is in two folds.
+
+    Parameters
+    ----------
+    source
+        Folder with train.rec, or a .rec file.
+    out
+        Output folder.
+    every
+        Hold out every n-th person, where n is this number.
+    pairs
+        Number of pairs, rounded down to a multiple of ten.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or fewer than two people per fold would be held out.
+    """
+    if every < 2:
+        raise ValueError(f"--every: must be at least 2, got {every}; 5 is usual")
+    if pairs < 2 * FOLDS:
+        raise ValueError(f"--pairs: must be at least {2 * FOLDS}, got {pairs}; 1000 is usual")
     out.mkdir(parents=True, exist_ok=True)
     records = open_records(source, out)
     for notice in records.notices:
@@ -55,17 +80,17 @@ def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
     held = people[every - 1 :: every]
     if len(held) < 2 * FOLDS:
         raise ValueError(
-            f"{source}: {len(held)} of {len(people)} people would be held out, {2 * FOLDS} are "
-            "needed (two per fold); lower --every"
+            f"{source}: at least {2 * FOLDS} people must be held out (two per fold), got "
+            f"{len(held)} of {len(people)} people; lower --every"
         )
     kept = np.setdiff1d(people, held)
-    write_record_set(out, _kept(records, kept), len(kept), records.image_size)
+    write_record_set(out, _images_of(records, kept), len(kept), records.image_size)
     images, same = _pairs(records, held, pairs)
     write_pairs(out / "held_out.bin", images, same)
-    print(f"{out}: {len(kept)} people to train on, {len(held)} held out in {len(same)} pairs")
+    print(f"{out}: {len(kept)} people for training, {len(held)} other people in {len(same)} pairs")
 
 
-def _kept(records: RecordSet, people: np.ndarray) -> Iterator[tuple[int, bytes]]:
+def _images_of(records: RecordSet, people: np.ndarray) -> Iterator[tuple[int, bytes]]:
     reader = RecordReader(records)
     for label, person in enumerate(people):
         for jpeg in reader.read(np.flatnonzero(records.labels == person)):
@@ -81,10 +106,10 @@ def _pairs(records: RecordSet, people: np.ndarray, pairs: int) -> tuple[list[byt
         members = [np.flatnonzero(records.labels == person) for person in fold]
         for i in range(pairs // FOLDS):
             a, b = generator.permutation(len(members))[:2]
-            like = i % 2 == 0
-            if like:
-                # Neighbours in the set are often frames of one film: take the two from the
-                # first and the last third of the person's images.
+            is_same = i % 2 == 0
+            if is_same:
+                # Adjacent images are often frames of one video. Take one image from the first
+                # third of the person's images and one from the last third.
                 third = max(1, len(members[a]) // 3)
                 pair = [
                     generator.choice(members[a][:third]),
@@ -93,7 +118,7 @@ def _pairs(records: RecordSet, people: np.ndarray, pairs: int) -> tuple[list[byt
             else:
                 pair = [generator.choice(members[a]), generator.choice(members[b])]
             rows += [int(row) for row in pair]
-            same.append(like)
+            same.append(is_same)
     return [jpeg.tobytes() for jpeg in reader.read(np.array(rows))], same
 
 

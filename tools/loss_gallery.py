@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of what each loss does: a small net, digits, two dimensions.
+"""Plot the two-dimensional embeddings that each loss produces.
 
 python tools/loss_gallery.py --mnist FOLDER --out FOLDER [--only LOSS ...]
 
-Trains a small net to two dimensions with each loss and writes OUT/<loss>.png, where training and
-test images lie in the plane, OUT/index.html with all of them and their test accuracy, and
-OUT/sheet.jpg with the test images of all losses in one small image.
-Without --mnist the digits are drawn here.  Settings: tools/gallery/settings.py; docs/gallery.md.
+Trains a small net on images of digits once per loss.  Writes OUT/<loss>.png (embeddings of
+training and test images), OUT/index.html (all plots and accuracies) and OUT/sheet.jpg (the plots of
+the test images of all losses, in one image).  Without ``--mnist``, the tool draws its own digits.
+docs/gallery.md explains the settings and the plots.
 """
 
 from __future__ import annotations
@@ -26,35 +26,40 @@ from launch.config.paths import home_path
 from launch.ranks.malloc import keep_memory
 from launch.ranks.threads import share_cores
 
-if __name__ == "__main__":  # before mxnet is imported
+if __name__ == "__main__":  # thread counts and malloc must be set before mxnet is imported
     share_cores()
     keep_memory()
 
 import ops
 from heads import HEADS
 from tools.digits import Digits, draw_digits, read_mnist
-from tools.gallery.page import Row, page, write_settings
+from tools.gallery.page import Row, format_settings, page
 from tools.gallery.plots import SIZE, draw, sheet
 from tools.gallery.settings import LOSSES
 from tools.gallery.training import GalleryError, train
 
-DRAWN = (20_000, 2_000)  # digits for training and test, where there is no MNIST
-QUICK_DRAWN, QUICK_EPOCHS = (4_000, 1_000), 12.0
+DRAWN_IMAGES = (20_000, 2_000)  # number of training and test images to draw without --mnist
+# Number of training and test images, and of epochs, with --quick.
+QUICK_IMAGES, QUICK_EPOCHS = (4_000, 1_000), 12.0
 TITLE = "Losses in two dimensions"
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mnist", type=home_path, help="folder with the four idx files of MNIST")
-    parser.add_argument("--out", type=home_path, default=Path("gallery"), help="folder (gallery)")
-    parser.add_argument("--only", nargs="+", metavar="LOSS", help="these losses alone")
-    parser.add_argument("--epochs", type=float, help="instead of each loss's own")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer digits and epochs, to see that it works"
+        "--out", type=home_path, default=Path("gallery"), help="output folder (default: gallery)"
     )
-    parser.add_argument("--seed", type=int, default=1, help="of everything random (1)")
-    parser.add_argument("--json", type=home_path, help="write machine and rows here")
+    parser.add_argument("--only", nargs="+", metavar="LOSS", help="train only these losses")
+    parser.add_argument(
+        "--epochs", type=float, help="number of epochs (default: each loss has its own number)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="try the tool with fewer images and epochs"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
+    parser.add_argument("--json", type=home_path, help="write machine and results to this file")
     arguments = parser.parse_args(argv)
     try:
         names = choose(arguments.only)
@@ -64,7 +69,7 @@ def main(argv: list[str]) -> int:
             )
         if not 0 <= arguments.seed < 2**31:
             raise ValueError(
-                f"--seed: must be from 0 to 2147483647, got {arguments.seed}; any of them will do"
+                f"--seed: must be from 0 to 2147483647, got {arguments.seed}; 1 is usual"
             )
         digits, about = load(arguments.mnist, arguments.quick, arguments.seed)
         make(names, digits, about, arguments)
@@ -78,12 +83,12 @@ def main(argv: list[str]) -> int:
 
 
 def choose(only: list[str] | None) -> list[str]:
-    """Return the losses to show, in the order of the table of settings.
+    """Return the names of the losses to train, in the order of ``LOSSES``.
 
     Raises
     ------
     ValueError
-        If a name is none of HEADS.
+        If ``only`` has a name that no loss has.
     """
     known = [name for name in LOSSES if name in HEADS]
     for name in only or []:
@@ -95,21 +100,21 @@ def choose(only: list[str] | None) -> list[str]:
 
 
 def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
-    """Return the digits and a sentence about them.
+    """Read or draw the images of digits; return them with a sentence that describes them.
 
     Raises
     ------
     ValueError
-        If the files cannot be read.
+        If the files of MNIST are missing or damaged.
     """
     if mnist is None:
-        train_images, test_images = QUICK_DRAWN if quick else DRAWN
+        train_images, test_images = QUICK_IMAGES if quick else DRAWN_IMAGES
         digits = draw_digits(train_images, test_images, seed)
-        source = "digits drawn here in the fonts of OpenCV, not MNIST (give --mnist FOLDER for it)"
+        source = "digits drawn in the fonts of OpenCV, not MNIST (use --mnist FOLDER for MNIST)"
     else:
         digits = read_mnist(mnist)
         if quick:
-            train_images, test_images = QUICK_DRAWN
+            train_images, test_images = QUICK_IMAGES
             digits = Digits(
                 train_images=digits.train_images[:train_images],
                 train_labels=digits.train_labels[:train_images],
@@ -118,22 +123,22 @@ def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
             )
         source = "MNIST"
     return digits, (
-        f"{source}: {len(digits.train_labels)} images for training, {len(digits.test_labels)} for "
-        "the test"
+        f"{source}: {len(digits.train_labels)} training images, {len(digits.test_labels)} test "
+        "images"
     )
 
 
 def make(names: list[str], digits: Digits, about: str, arguments: argparse.Namespace) -> None:
-    """Train, draw, and write the plots and the page, which grows with every loss."""
+    """Train once with each loss, and write the plot and the updated page after each training."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    said = ops.use("auto")
+    operators = ops.use("auto")
     print(about)
-    if said:
-        print(said)
+    if operators:
+        print(operators)
     rows: list[Row] = []
     plots: list[tuple[str, bytes]] = []
     for number, name in enumerate(names, 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         setting = LOSSES[name]
         epochs = arguments.epochs or (QUICK_EPOCHS if arguments.quick else setting.epochs)
         outcome = train(name, setting, digits, epochs, arguments.seed)
@@ -141,9 +146,9 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
             (f"train {outcome.train_accuracy:.4f}", outcome.train_embeddings, outcome.train_labels),
             (f"test {outcome.test_accuracy:.4f}", outcome.test_embeddings, outcome.test_labels),
         ]
-        settings = write_settings(name, setting.head)
+        settings = format_settings(name, setting.head)
         plot = draw(name, settings, halves, circle=setting.circle, seed=arguments.seed)
-        write_whole(arguments.out / f"{name}.png", plot)
+        write_file(arguments.out / f"{name}.png", plot)
         plots.append((name, plot))
         row = Row(
             name=name,
@@ -153,33 +158,33 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
             train_accuracy=outcome.train_accuracy,
             test_accuracy=outcome.test_accuracy,
             epochs=epochs,
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - start,
             images_per_second=outcome.images_per_second,
         )
         rows.append(row)
-        write_whole(arguments.out / "index.html", page(TITLE, about, rows, SIZE).encode())
+        write_file(arguments.out / "index.html", page(TITLE, about, rows, SIZE).encode())
         print(
             f"{number:2}/{len(names)}  {name:20} test {row.test_accuracy:.4f}  "
             f"train {row.train_accuracy:.4f}  {row.seconds:6.1f} s  "
             f"{row.images_per_second:8,.0f} images/s",
             flush=True,
         )
-    write_whole(arguments.out / "sheet.jpg", sheet(plots))
+    write_file(arguments.out / "sheet.jpg", sheet(plots))
     print(f"{arguments.out / 'index.html'}: {len(rows)} losses")
     if arguments.json:
         machine = {
             "platform": platform.platform(),
             "python": platform.python_version(),
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
-            "operators": said,
+            "operators": operators,
         }
         found = {"machine": machine, "digits": about, "rows": [asdict(row) for row in rows]}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(arguments.json, (json.dumps(found, indent=1) + "\n").encode())
+        write_file(arguments.json, (json.dumps(found, indent=1) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file atomically: a reader sees the old content or the complete new content."""
     with atomic_write(path) as file:
         file.write(content)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of docs/losses.md, made of the heads:  python -m tools.losses_table [--write]
+"""Generate the tables of docs/losses.md from the heads:  python -m tools.losses_table [--write]
 
-Without an argument it prints the document as it should be; ``--write`` writes it.
+The command prints the document with new tables; with ``--write`` it overwrites docs/losses.md.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from heads import HEADS
 from heads.head import ClassHead, Head
-from ranges import Setting, settings
+from ranges import Setting, Within, settings
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "losses.md"
 HEADER = "| name | paper | formula | settings: default, range |\n|---|---|---|---|"
 
 
 def document(text: str) -> str:
-    """Return the document with its tables made again, each between two comments."""
+    """Return the text of docs/losses.md with new tables, each between its two HTML comments."""
     of_classes = {name: kind for name, kind in HEADS.items() if issubclass(kind, ClassHead)}
     of_pairs = {name: kind for name, kind in HEADS.items() if name not in of_classes}
     for place, heads in (("class centres", of_classes), ("pairs", of_pairs)):
@@ -27,35 +27,39 @@ def document(text: str) -> str:
         before, found, rest = text.partition(begin)
         _, ended, after = rest.partition(end)
         if not (found and ended):
-            raise ValueError(f"{DOCUMENT}: no table between {begin.strip()} and {end}")
+            raise ValueError(
+                f"{DOCUMENT}: no table between {begin.strip()} and {end}; restore them"
+            )
         rows = [HEADER, *(row(name, kind) for name, kind in heads.items())]
         text = before + begin + "\n".join(rows) + "\n" + end + after
     return text
 
 
 def row(name: str, kind: type[Head]) -> str:
-    """Return the row of one head: paper and formula are paragraphs of its docstring."""
-    _, formula, paper = (" ".join(p.split()) for p in inspect.getdoc(kind).split("\n\n")[:3])
+    """Return the table row of a head; its docstring states the paper and the formula."""
+    _, formula, paper = (
+        " ".join(p.split()) for p in (inspect.getdoc(kind) or "").split("\n\n")[:3]
+    )
     listed = ", ".join(setting_text(s) for s in settings(kind).values()) or "none"
     cells = [f"`{name}`", paper.removesuffix("."), f"`{formula}`", listed]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def setting_text(setting: Setting) -> str:
-    """Return name, default and range of a setting, as ``m2 0.5 [0, 1.5708]``."""
+    """Return the name, default and range of a setting, such as ``m2 0.5 [0, 1.5708]``."""
     if isinstance(setting.default, bool):
         return f"{setting.name} {str(setting.default).lower()}"
     if setting.choices:
         others = [str(choice) for choice in setting.choices if choice != setting.default]
         return f"{setting.name} {setting.default} (or {', '.join(others)})"
-    bounds = setting.range
+    bounds = setting.range or Within(-float("inf"))
     low = f"{'(' if bounds.open_low else '['}{bounds.low:g}"
     high = "∞)" if bounds.high == float("inf") else f"{bounds.high:g}]"
     return f"{setting.name} {setting.default:g} {low}, {high}"
 
 
 def main() -> None:
-    """Print the document, or write it."""
+    """Print docs/losses.md with new tables, or overwrite it if ``--write`` is given."""
     text = document(DOCUMENT.read_text(encoding="utf-8"))
     if sys.argv[1:] == ["--write"]:
         DOCUMENT.write_text(text, encoding="utf-8")

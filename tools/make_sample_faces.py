@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a small face-recognition set of drawn people: training records and a verification set.
+"""Render a small face-recognition data set of people who do not exist.
 
-    python tools/make_sample_faces.py data/sample
+    python tools/make_sample_faces.py data/sample_faces
 
-writes train.rec, train.idx, property, sample_val.bin and made_with.json. The same seed gives the
-same bytes. The people of the verification set are not among those of the training set.
+Writes a record set (train.rec, train.idx, property), a verification set (sample_val.bin) and the
+arguments of this call (made_with.json).  The same arguments give the same bytes in each file.  No
+person is in both sets.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from tools.sample_faces.pairs import FOLDS, choose_pairs, look_number_of
 from tools.sample_faces.people import Person, draw_person
 from tools.sample_faces.renderer import render_jpeg
 
-GENERATOR_VERSION = 1  # raise it when the same arguments give other bytes
-LOOKS = 10
+GENERATOR_VERSION = 1  # increase this number if a change of the code changes the files
+LOOKS = 10  # number of different looks (skin, hair); many people share each look
 RECORD_FILES = ("train.rec", "train.idx", "property")
 PAIRS_FILE = "sample_val.bin"
 ARGUMENTS_FILE = "made_with.json"
@@ -37,14 +38,14 @@ Job = tuple[int, int, int, int]  # seed, person number, look number, image numbe
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, or 2 with one sentence on stderr."""
+    """Run the tool; return exit code 0, or print one sentence to stderr and return 2."""
     options = _parse(argv)
     arguments = {key: value for key, value in vars(options).items() if key not in _NOT_RECORDED}
     arguments["generator_version"] = GENERATOR_VERSION
     try:
         _check(options)
         if is_made(options.out, arguments):
-            print(f"{options.out}: already made with these arguments")
+            print(f"{options.out}: the sample faces are already made with these arguments")
             return 0
         make(options.out, arguments, options.workers)
     except (OSError, ValueError) as error:
@@ -52,22 +53,24 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(
         f"{options.out}: {options.people * options.images_per_person} images of {options.people} "
-        f"people, {options.pairs} pairs of {options.pairs_people} others"
+        f"people, {options.pairs} pairs of {options.pairs_people} other people"
     )
     return 0
 
 
 def make(out: Path, arguments: dict[str, int], workers: int) -> None:
-    """Write the whole set; ARGUMENTS_FILE comes last and vouches for the rest.
+    """Render all images, and write the record set and the verification set.
+
+    ARGUMENTS_FILE is written last: its presence shows that all other files are complete.
 
     Parameters
     ----------
     out
-        The folder; made if it is missing.
+        Output folder, created if it is missing.
     arguments
-        people, images_per_person, pairs_people, pairs, seed: what the bytes depend on.
+        Arguments that determine the bytes: people, images_per_person, pairs_people, pairs, seed.
     workers
-        Number of processes that render.
+        Number of rendering processes.
     """
     seed, people = arguments["seed"], arguments["people"]
     out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,7 @@ def make(out: Path, arguments: dict[str, int], workers: int) -> None:
 
 
 def is_made(out: Path, arguments: dict[str, int]) -> bool:
-    """Return whether the folder holds a whole set made with these arguments."""
+    """Return whether the folder holds a complete data set made with these arguments."""
     try:
         recorded = json.loads((out / ARGUMENTS_FILE).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -103,11 +106,11 @@ def is_made(out: Path, arguments: dict[str, int]) -> bool:
 
 
 def render_all(jobs: Iterable[Job], workers: int) -> Iterator[bytes]:
-    """Yield the JPEG of each job in order, rendered by several processes."""
+    """Render images in parallel; yield the JPEG bytes of each, in the order of the jobs."""
     if workers == 1:
         yield from map(_render_job, jobs)
         return
-    # spawn: a forked child could inherit a lock that one of OpenCV's threads holds.
+    # Use spawn, not fork: a forked child can inherit a lock that a thread of OpenCV holds.
     with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(_render_job, jobs, chunksize=16)
 
@@ -123,17 +126,20 @@ def _person(seed: int, number: int, look_number: int) -> Person:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise ValueError if the options cannot give a set."""
+    """Raise ValueError if an option is out of range."""
     least = {"people": 2, "images_per_person": 1, "pairs_people": 2, "pairs": 2 * FOLDS,
              "seed": 0, "workers": 1}  # fmt: skip
     for key, bound in least.items():
         if getattr(options, key) < bound:
             flag = "--" + key.replace("_", "-")
-            raise ValueError(f"{flag}: must be at least {bound}, got {getattr(options, key)}")
+            raise ValueError(
+                f"{flag}: must be at least {bound}, got {getattr(options, key)}; raise it"
+            )
     if options.pairs % (2 * FOLDS):
         raise ValueError(
-            f"--pairs: must be a multiple of {2 * FOLDS} ({FOLDS} folds, half like, half unlike), "
-            f"got {options.pairs}; take {options.pairs // (2 * FOLDS) * 2 * FOLDS or 2 * FOLDS}"
+            f"--pairs: must be a multiple of {2 * FOLDS} ({FOLDS} folds, each with as many pairs "
+            f"of one person as of two people), got {options.pairs}; use "
+            f"{options.pairs // (2 * FOLDS) * 2 * FOLDS or 2 * FOLDS}"
         )
 
 
@@ -149,17 +155,23 @@ _NOT_RECORDED = ("out", "workers")
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Make a small face-recognition set of drawn people.",
+        description="Render a small face-recognition data set of people who do not exist.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("out", type=home_path, metavar="OUT", help="folder for the set")
-    parser.add_argument("--people", type=int, default=800, help="people in the training set")
-    parser.add_argument("--images-per-person", type=int, default=9, help="training images of each")
-    parser.add_argument("--pairs-people", type=int, default=100, help="people in the pairs")
-    parser.add_argument("--pairs", type=int, default=1000, help="pairs, a multiple of 20")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    parser.add_argument("out", type=home_path, metavar="OUT", help="output folder")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that render"
+        "--people", type=int, default=800, help="number of people in the training set"
+    )
+    parser.add_argument(
+        "--images-per-person", type=int, default=9, help="number of training images per person"
+    )
+    parser.add_argument(
+        "--pairs-people", type=int, default=100, help="number of people in the verification set"
+    )
+    parser.add_argument("--pairs", type=int, default=1000, help="number of pairs (multiple of 20)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="number of rendering processes"
     )
     return parser.parse_args(argv)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large the nets are and how much they compute.
+"""Print the number of parameters and of multiply-accumulates (MACs) of each net.
 
 python tools/net_size.py [NET ...]
 
-Per net at 112x112 pixels: parameters, multiply-accumulates of convolutions and dense layers for
-one image, size of the weights in float32.  Counted on the symbol graph: nothing is allocated.
+The MACs are those for one image of 112x112 pixels.  The tool derives all numbers from the symbol
+graph and allocates no parameters.
 """
 
 from __future__ import annotations
@@ -20,31 +20,36 @@ from mxnet import gluon
 
 from nets import NETS, build_net
 
-IMAGE_SIZE = (112, 112)  # pixels
+IMAGE_SIZE = (112, 112)  # height and width in pixels
 
 
 @dataclass(frozen=True)
 class Size:
-    """What one net holds and computes."""
+    """Size and cost of one net."""
 
     parameters: int
-    """Learned numbers, the fixed scale of the last batch normalisation among them, as publications
-    count: without running statistics and without class centres."""
+    """Number of parameters, counted as in papers.
+
+    The number includes the fixed scale of the last batch normalisation.  It does not include the
+    running statistics and the class centres.
+    """
     running_statistics: int
-    """Means and variances that batch normalisation keeps."""
+    """Number of running means and variances of batch normalisation."""
     macs: int
-    """Multiply-accumulates for one image."""
+    """Number of multiply-accumulates for one image."""
 
     @property
     def mebibytes(self) -> float:
-        """Weights and running statistics in float32: what a file of them takes."""
+        """Return the size in MiB of all parameters and running statistics, stored as float32."""
         return 4 * (self.parameters + self.running_statistics) / 2**20
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)} (all)")
+    parser.add_argument(
+        "nets", nargs="*", metavar="NET", help=f"one of {', '.join(NETS)} (default: all nets)"
+    )
     names = parser.parse_args(argv).nets or list(NETS)
     try:
         sizes = {name: measure(build_net(name)) for name in names}
@@ -61,14 +66,14 @@ def main(argv: list[str]) -> int:
 
 
 def measure(net: gluon.HybridBlock, image_size: tuple[int, int] = IMAGE_SIZE) -> Size:
-    """Return the size of a net, initialised or not.
+    """Count the parameters and the MACs of a net, which need not be initialised.
 
     Parameters
     ----------
     net
-        Takes (B, 3, H, W); every parameter's shape is known.
+        Net with inputs (B, 3, H, W); the shapes of all parameters must be known.
     image_size
-        H and W in pixels.
+        (height, width) of the images in pixels.
     """
     learned = running = 0
     for name, parameter in net.collect_params().items():
@@ -80,15 +85,15 @@ def measure(net: gluon.HybridBlock, image_size: tuple[int, int] = IMAGE_SIZE) ->
 
 
 def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
-    """Return the multiply-accumulates of convolutions and dense layers for one image.
+    """Return the number of multiply-accumulates of all convolutions and dense layers for one image.
 
-    One output value of a convolution takes one multiply-accumulate per weight of its filter, so a
-    layer takes height x width of its output x number of its weights; a dense layer one per weight.
-    Batch normalisation, activations and sums are not counted, as nowhere in the field.
+    A convolution needs one multiply-accumulate for each weight at each output pixel.  A dense layer
+    needs one for each weight.  As in papers, batch normalisation, activations and sums do not
+    count.
 
-    A `nets.blocks.PReLU` is written for CPUs as two depthwise products, convolutions in the graph.
-    They are the rectifier and left out: their weights are computed (from the slopes, which
-    `Size.parameters` holds once), where those of a layer are parameters.
+    On the CPU, `nets.blocks.PReLU` consists of two depthwise convolutions.  These do not count
+    either, because PReLU is an activation.  Their weights are computed from the slopes and are not
+    parameters of the graph, so this function can distinguish them from layers.
     """
     graph = net(mx.sym.var("data"))
     internals = graph.get_internals()
@@ -100,10 +105,10 @@ def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
         if node["op"] not in ("Convolution", "FullyConnected"):
             continue
         weight = nodes[node["inputs"][1][0]]
-        if weight["op"] != "null":
+        if weight["op"] != "null":  # a convolution with computed weights belongs to a PReLU
             continue
-        places = math.prod(shape_of[f"{node['name']}_output"][2:])
-        total += places * math.prod(shape_of[weight["name"]])
+        pixels = math.prod(shape_of[f"{node['name']}_output"][2:])
+        total += pixels * math.prod(shape_of[weight["name"]])
     return total
 
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a small net with each loss on the sample faces:  python tools/sample_losses.py OUT
+"""Train a small net with each loss on the sample faces.
 
-One short run of run_train.py for each loss, all alike but for what a loss needs (SETTINGS), and a
-table of their accuracies on the sample's pairs: whether each one learns, not which is best, which
-takes larger sets and longer runs to tell.  `make sample` renders the faces.
+python tools/sample_losses.py OUT
+
+Runs run_train.py once per loss and prints the verification accuracies.  All runs have equal
+settings, except for those in SETTINGS.  The result shows whether each loss learns, but not which
+loss is best: such a comparison needs more people and longer runs.  `make sample` renders the sample
+faces.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from launch.config.paths import home_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "sample_faces"
-ANGLE = {"m2": 0.2, "scale": 24.0}  # margins of 0.5 at scale 64 are for many more people
-PEOPLE = {"data": {"images_per_person": 4}}
+ANGLE = {"m2": 0.2, "scale": 24.0}  # the usual margin 0.5 at scale 64 needs many more people
+PEOPLE = {"data": {"images_per_person": 4}}  # for losses that compare images of the same person
 SETTINGS: dict[str, dict[str, Any]] = {
     "normface": {"head": {"scale": 24.0}},
     "sphereface": {"head": {"m1": 1.2, "scale": 24.0}},
@@ -41,7 +44,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{name: PEOPLE for name in ("range", "marginal", "contrastive", "triplet")},
     **{name: PEOPLE for name in ("angular_triplet", "n_pair", "mps")},
 }
-# Each epoch of batches of people shows four images of each person: as many images in more epochs.
+# All losses train on the same number of images.  With data.images_per_person=4, an epoch has only
+# four images of each person, so the losses with this setting train for more epochs.
 BASE: dict[str, dict[str, Any]] = {
     "data": {"records": str(SAMPLE), "batch_size": 64},
     "net": {"name": "mobilefacenet", "width": 0.25, "embedding_size": 128},
@@ -52,24 +56,29 @@ BASE: dict[str, dict[str, Any]] = {
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     from heads import HEADS
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=home_path, help="folder for runs and losses.json")
+    parser.add_argument("out", type=home_path, help="output folder for runs and losses.json")
     parser.add_argument("--only", nargs="+", choices=HEADS, default=list(HEADS), metavar="LOSS")
-    parser.add_argument("--steps", type=int, default=200, help="steps of 64 images (200)")
+    parser.add_argument(
+        "--steps", type=int, default=200, help="number of steps, each with 64 images (default: 200)"
+    )
     arguments = parser.parse_args()
     if not SAMPLE.is_dir():
         print(
-            "sample_losses: no sample faces, got no data/sample_faces; make sample", file=sys.stderr
+            "sample_losses: data/sample_faces: must hold the sample faces, got no such folder; run "
+            "`make sample`",
+            file=sys.stderr,
         )
         return 2
     found: dict[str, Any] = {}
     for name in arguments.only:
         found[name] = train(name, arguments.out, arguments.steps)
         print(
-            f"{name:20} {found[name]['accuracy']:.3f}  loss {found[name]['final_loss']:.3f}",
+            f"{name:20} accuracy {found[name]['accuracy']:.3f}  "
+            f"final loss {found[name]['final_loss']:.3f}",
             flush=True,
         )
     report = json.dumps({"steps": arguments.steps, "losses": found}, indent=2)
@@ -78,7 +87,7 @@ def main() -> int:
 
 
 def train(name: str, out: Path, steps: int) -> dict[str, float]:
-    """Train with one loss in a process of its own; return accuracy and last loss."""
+    """Train with one loss in a separate process; return the accuracy and the final loss."""
     config = {section: dict(values) for section, values in BASE.items()}
     config["train"]["max_steps"] = steps
     config["train"]["epochs"] = 1000
@@ -94,7 +103,10 @@ def train(name: str, out: Path, steps: int) -> dict[str, float]:
         done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
         last = (out / f"{name}.log").read_text().splitlines()[-1:]
-        raise SystemExit(f"sample_losses: {name} ended with {done.returncode}: {''.join(last)}")
+        raise SystemExit(
+            f"sample_losses: {name}: the training must end with exit code 0, got "
+            f"{done.returncode}, last line: {''.join(last)}; see {out / name}.log"
+        )
     (folder,) = out.glob(f"{name}*/summary.json")
     summary = json.loads(folder.read_text())
     (verification,) = summary["verification"].values()

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show what augmentation does to images:  python tools/show_augmentation.py RECORDS OUT.png
+"""Draw augmented images as a contact sheet, a PNG file with one image per row.
 
-One row per image, as the network gets it (cut off at 0 and 255 to be shown): as it is, then each
-kind of augmentation alone with InsightFace's settings, then all together.
+python tools/show_augmentation.py RECORDS OUT.png
+
+Each row shows one image as the net receives it, with pixel values clipped to 0 to 255.  The columns
+show the original, each augmentation alone with InsightFace's settings, and all augmentations
+together.
 """
 
 from __future__ import annotations
@@ -21,13 +24,12 @@ from pipeline import build_loader
 from pipeline.records.open import RecordSet, open_records
 from pipeline.sampling.augmentation import NO_AUGMENTATION, Augmentation
 
-ALWAYS = {"jpeg_probability": 1.0, "cut_out_probability": 1.0}
 COLUMNS = {
-    "as it is": NO_AUGMENTATION,
+    "original": NO_AUGMENTATION,
     "mirror": Augmentation(),
     "color_jitter": replace(NO_AUGMENTATION, color_jitter=0.125),
-    "jpeg_quality": replace(NO_AUGMENTATION, jpeg_quality=(2, 20), **ALWAYS),
-    "cut_out": replace(NO_AUGMENTATION, cut_out=40, **ALWAYS),
+    "jpeg_quality": replace(NO_AUGMENTATION, jpeg_quality=(2, 20), jpeg_probability=1.0),
+    "cut_out": replace(NO_AUGMENTATION, cut_out=40, cut_out_probability=1.0),
     "shift": replace(NO_AUGMENTATION, shift=8),
     "grey": replace(NO_AUGMENTATION, grey=1.0),
     "all": Augmentation(color_jitter=0.125, jpeg_quality=(2, 20), cut_out=40),
@@ -36,19 +38,22 @@ TITLE_PIXELS = 16
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "records", type=home_path, nargs="+", help="folders with train.rec, or .rec"
+        "records", type=home_path, nargs="+", help="folders with train.rec, or .rec files"
     )
-    parser.add_argument("out", type=home_path, help="the PNG to write")
-    parser.add_argument("--images", type=int, default=8, help="rows (8)")
-    parser.add_argument("--seed", type=int, default=1, help="of order and augmentation (1)")
+    parser.add_argument("out", type=home_path, help="PNG file to write")
+    parser.add_argument("--images", type=int, default=8, help="number of images (default: 8)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of image order and augmentation (default: 1)"
+    )
     arguments = parser.parse_args()
     try:
         if not arguments.out.parent.is_dir() or arguments.out.suffix != ".png":
             raise ValueError(
-                f"{arguments.out}: cannot be written; name a .png in a folder that is there"
+                f"OUT: must be a .png file in an existing folder, got {arguments.out}; choose "
+                "another name"
             )
         with tempfile.TemporaryDirectory() as scratch:
             records = open_records(arguments.records, scratch)
@@ -61,7 +66,7 @@ def main() -> int:
 
 
 def contact_sheet(records: RecordSet, images: int, seed: int) -> np.ndarray:
-    """Return the sheet, uint8 BGR."""
+    """Draw the contact sheet; return its BGR pixels as a uint8 array (height, width, 3)."""
     columns = []
     for title, augmentation in COLUMNS.items():
         loader = build_loader("dali", records, images, seed=seed, augmentation=augmentation)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shuffle record sets on disk into one, for the window reader.
+"""Merge record sets into one record set in random order, for the window reader.
 
 python tools/shuffle_records.py RECORDS [RECORDS ...] OUT [--seed N] [--labels shared]
 
-OUT gets train.rec, train.idx and property with the same JPEG bytes in random order, without header
-and identity records.  The labels of one set stay; those of several are stacked, or shared, as with
-data.labels, and classes.json says which person each one is.  ``data.reader=window`` on it reads in
-sequence and mixes well; what random access cannot do on slow disks.
+Writes train.rec, train.idx and property to OUT, with the same JPEG bytes in random order, but no
+header and identity records.  A single set keeps its labels.  The labels of several sets are stacked
+or shared, as with data.labels; classes.json then lists the source set and label of each class.  The
+new set lets ``data.reader=window`` mix people well with sequential reads, also on slow disks.
 
-Slow disks are spared here as well.  The first pass reads the sets in sequence and deals the
-images into files beside OUT's, each for one stretch of the new order; the second reads these one
-after the other, and puts each in order in memory.  Images that fit into ``--memory-mib`` together
-are read once and dealt into no files.
+The tool itself reads and writes sequentially.  The first pass distributes the images to temporary
+bucket files in OUT; each bucket holds one part of the new order.  The second pass reads one bucket
+after another and sorts its images in memory.  If all images fit into ``--memory-mib``, the tool
+writes no bucket files.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from training.run_folder import write_classes
 
 MIB = 1 << 20
 _MEMORY_MIB = 1024
-_CHUNK = 1024  # records asked for at a time
-_EVERY_S = 0.2, 60.0  # between two words on the progress: on a terminal, elsewhere
+_CHUNK_RECORDS = 1024  # number of records per read request
+_TERMINAL_PROGRESS_S, _PROGRESS_S = 0.2, 60.0  # seconds between two messages: terminal, file
 
 
 def main() -> int:
-    """Run the command line; return its exit code."""
+    """Run the tool with the arguments of the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "records", type=home_path, nargs="+", help="folders with train.rec, or .rec"
+        "records", type=home_path, nargs="+", help="folders with train.rec, or .rec files"
     )
-    parser.add_argument("out", type=home_path, help="folder of the shuffled set")
-    parser.add_argument("--seed", type=int, default=1, help="of the order (1)")
+    parser.add_argument("out", type=home_path, help="folder of the new set")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
     parser.add_argument(
-        "--labels", choices=("stacked", "shared"), default="stacked", help="of several sets"
+        "--labels", choices=("stacked", "shared"), default="stacked", help="see data.labels"
     )
     parser.add_argument(
         "--memory-mib",
         type=int,
         default=_MEMORY_MIB,
-        help=f"for images; the index of the sets is not counted ({_MEMORY_MIB})",
+        help=f"MiB of memory for images; the index needs more memory (default: {_MEMORY_MIB})",
     )
     arguments = parser.parse_args()
-    # Not at once, as Python does it: what lies in OUT half written is removed first.
+    # SIGTERM raises SystemExit instead of killing Python, so that unfinished files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     progress = _Progress()
     try:
@@ -90,15 +90,28 @@ def shuffle(
     memory_bytes: int = _MEMORY_MIB * MIB,
     progress: Callable[[str, int, int], None] = lambda what, done, count: None,
 ) -> int:
-    """Write the images of ``sources`` to ``out`` in random order; return their number.
+    """Write the images of all record sets to one new set in random order; return their number.
 
     Parameters
     ----------
+    sources
+        Folders with train.rec, or .rec files.
+    out
+        Output folder.
+    seed
+        Random seed of the new order.
+    labels
+        How to combine the labels of several sets, "stacked" or "shared", as ``data.labels``.
     memory_bytes
-        For images; that of four of the largest is taken in any case.  The order does not
-        depend on it.
+        Memory for images, raised to four times the largest image if lower.  The new order does not
+        depend on this value.
     progress
-        Is called with what is done, on how many images it was, and of how many.
+        Callback that gets the phase, the number of finished images and the number of all images.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, ``out`` is the folder of a source, or the disk is too full.
     """
     if memory_bytes < 1:
         raise ValueError(f"--memory-mib: must be at least 1, got {memory_bytes // MIB}; raise it")
@@ -108,17 +121,20 @@ def shuffle(
         for notice in records.notices:
             print(f"shuffle_records: {notice}", file=sys.stderr)
         if any(rec.parent.resolve() == out.resolve() for rec in records.files):
-            raise ValueError(f"{out}: is the folder of the set itself; choose another one")
+            raise ValueError(
+                f"OUT: must not be the folder of a source set, got {out}; choose another folder"
+            )
         out.mkdir(parents=True, exist_ok=True)
-        # Beside the new set: what is dealt out is as large, and leaves as the set grows.
+        # The bucket files are on the disk of the new set.  Each file is removed once it is read, so
+        # the bucket files and the new set together are never much larger than the new set.
         scratch = at_end.enter_context(tempfile.TemporaryDirectory(prefix=".shuffle-", dir=out))
         plan = _Plan(records, seed, memory_bytes)
         _check_space(out, plan)
 
         def images() -> Iterator[tuple[int, bytes]]:
             yield from _shuffled(records, plan, Path(scratch), progress)
-            # At the end: a shuffle that fails leaves nothing behind.
-            (out / "classes.json").unlink(missing_ok=True)  # of a set that stood here before
+            # classes.json changes last: if the shuffle fails, an older set in OUT stays intact.
+            (out / "classes.json").unlink(missing_ok=True)
             if records.origins is not None:
                 write_classes(out, records.files, records.origins)
 
@@ -128,64 +144,77 @@ def shuffle(
 
 
 class _Plan:
-    """What is read, dealt out and put in order when.
+    """Random order of the new set of N images, and the division of this order into buckets.
 
-    ``order`` (N,) are the rows in the new order, ``as_read`` (N,) the rows in the order of the
-    files.  Bucket k holds the rows ``order[cuts[k] : cuts[k + 1]]``; load k of the first pass are
-    the rows ``as_read[loads[k] : loads[k + 1]]``.  Each fits into ``buffer_bytes``.
-    ``bucket`` (N,) is that of each row, ``set_bytes`` what the new set takes on disk.
+    Attributes
+    ----------
+    order : (N,)
+        Rows of the source index in the new order.
+    file_order : (N,)
+        Rows of the source index in the order of the files.
+    bucket_bounds
+        Bucket k holds the rows ``order[bucket_bounds[k] : bucket_bounds[k + 1]]``.
+    load_bounds
+        Load k of the first pass reads ``file_order[load_bounds[k] : load_bounds[k + 1]]``.
+    bucket : (N,)
+        Number of the bucket that holds each row.
+    buffer_bytes
+        Size of the buffer in bytes; every bucket and every load fits into the buffer.
+    set_bytes
+        Estimated size of the new set on disk in bytes.
     """
 
     def __init__(self, records: RecordSet, seed: int, memory_bytes: int):
         count, sizes = len(records), _record_bytes(records)
         self.order = np.random.default_rng(seed).permutation(count)
-        as_read = records.in_file_order()
-        self.as_read = np.arange(count) if as_read is None else as_read
-        # With one image as large as that, all buckets would hold one.
-        most = max(memory_bytes, 4 * int(sizes.max()))
-        self.cuts = _equal_cuts(sizes[self.order], most)
-        self.loads = _cuts(sizes[self.as_read], most)
+        file_order = records.file_order()
+        self.file_order = np.arange(count) if file_order is None else file_order
+        # All buckets have equally many rows: without this minimum, a single large image would
+        # reduce every bucket to one row.
+        max_bytes = max(memory_bytes, 4 * int(sizes.max()))
+        self.bucket_bounds = _equal_bounds(sizes[self.order], max_bytes)
+        self.load_bounds = _bounds(sizes[self.file_order], max_bytes)
         self.bucket = np.empty(count, dtype=np.int32)
-        self.bucket[self.order] = np.arange(count) // int(self.cuts[1])
+        self.bucket[self.order] = np.arange(count) // int(self.bucket_bounds[1])
         total = int(sizes.sum())
-        self.buffer_bytes = min(most, total)
-        self.set_bytes = total + count * (len(f"{count}{total}") + 2)  # the .rec and the .idx
+        self.buffer_bytes = min(max_bytes, total)
+        self.set_bytes = total + count * (len(f"{count}{total}") + 2)  # .rec and .idx
 
 
 def _record_bytes(records: RecordSet) -> np.ndarray:
-    """Return the bytes that each record takes in its file, (N,), or some more.
+    """Return an upper bound of the size of each record in bytes, (N,) for N records.
 
-    What lies between a record and the next one of the index counts; where that is much, as before
-    the identity records, the record is asked.
+    The bound is the distance to the next record of the index.  Where this distance is unusually
+    large, for example before the identity records, the bound comes from the record itself.
     """
     found = np.empty(len(records), dtype=np.int64)
     for place, rec in enumerate(records.files):
         rows = np.flatnonzero(records.file == place)
-        begins, which = np.unique(records.offsets[rows], return_inverse=True)
-        found[rows] = np.diff(begins, append=rec.stat().st_size)[which]
-    much = np.flatnonzero(found > 16 * np.median(found))
-    for row, jpeg in zip(much.tolist(), RecordReader(records).read(much), strict=True):
+        starts, which = np.unique(records.offsets[rows], return_inverse=True)
+        found[rows] = np.diff(starts, append=rec.stat().st_size)[which]
+    far = np.flatnonzero(found > 16 * np.median(found))
+    for row, jpeg in zip(far.tolist(), RecordReader(records).read(far), strict=True):
         found[row] = min(int(found[row]), len(jpeg) + 64)
     return found
 
 
-def _equal_cuts(sizes: np.ndarray, most: int) -> np.ndarray:
-    """Return 0, r, 2r, ... n with an r that has no stretch of sizes sum to more than ``most``."""
+def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
+    """Split n rows into parts of r rows and at most max_bytes; return the bounds 0, r, ..., n."""
     count, largest = len(sizes), int(sizes.sum())
     rows = count
-    while largest > most and rows > 1:
-        rows = min(rows - 1, max(1, rows * most // largest))
+    while largest > max_bytes and rows > 1:
+        rows = min(rows - 1, max(1, rows * max_bytes // largest))
         largest = int(np.add.reduceat(sizes, np.arange(0, count, rows)).max())
     return np.append(np.arange(0, count, rows), count)
 
 
-def _cuts(sizes: np.ndarray, most: int) -> np.ndarray:
-    """Return 0 ... n, so that no stretch of sizes sums to more than ``most``."""
-    ends, cuts = np.cumsum(sizes), [0]
-    while cuts[-1] < len(sizes):
-        before = ends[cuts[-1] - 1] if cuts[-1] else 0
-        cuts.append(int(np.searchsorted(ends, before + most, side="right")))
-    return np.array(cuts)
+def _bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
+    """Split n rows into the longest parts of at most max_bytes; return the bounds 0, ..., n."""
+    ends, bounds = np.cumsum(sizes), [0]
+    while bounds[-1] < len(sizes):
+        before = ends[bounds[-1] - 1] if bounds[-1] else 0
+        bounds.append(int(np.searchsorted(ends, before + max_bytes, side="right")))
+    return np.array(bounds)
 
 
 def _check_space(out: Path, plan: _Plan) -> None:
@@ -193,55 +222,56 @@ def _check_space(out: Path, plan: _Plan) -> None:
     if plan.set_bytes > free:
         raise ValueError(
             f"{out}: the shuffled set needs {-(-plan.set_bytes // MIB)} MiB of disk, got "
-            f"{free // MIB} MiB free; make room or choose another OUT"
+            f"{free // MIB} MiB free; free disk space or choose another OUT"
         )
 
 
 def _shuffled(
     records: RecordSet, plan: _Plan, scratch: Path, progress: Callable[[str, int, int], None]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield label and JPEG of all rows in the new order."""
+    """Yield all images in the new order, as pairs (label, JPEG bytes)."""
     reader = _SequentialReader(records)
-    count, buckets = len(plan.order), len(plan.cuts) - 1
+    count, buckets = len(plan.order), len(plan.bucket_bounds) - 1
     buffer = np.empty(plan.buffer_bytes, dtype=np.uint8)
-    lengths = np.empty(count, dtype=np.int32)  # of the JPEGs, by row
-    for a, b in pairwise(plan.loads.tolist()):
-        rows = plan.as_read[a:b]
+    lengths = np.empty(count, dtype=np.int32)  # size of each row's JPEG in bytes
+    for a, b in pairwise(plan.load_bounds.tolist()):
+        rows = plan.file_order[a:b]
         for done in reader.fill(buffer, lengths, rows):
             progress("read", a + done, count)
         if buckets > 1:
-            _deal(buffer, lengths[rows], plan.bucket[rows], scratch)
-    places = np.empty(count, dtype=np.int64)  # in its bucket, of each row's JPEG
-    in_buckets = plan.as_read[np.argsort(plan.bucket[plan.as_read], kind="stable")]
-    for bucket, (a, b) in enumerate(pairwise(plan.cuts.tolist())):
+            _write_buckets(buffer, lengths[rows], plan.bucket[rows], scratch)
+    offsets = np.empty(count, dtype=np.int64)  # offset of each row's JPEG in its bucket
+    in_buckets = plan.file_order[np.argsort(plan.bucket[plan.file_order], kind="stable")]
+    for bucket, (a, b) in enumerate(pairwise(plan.bucket_bounds.tolist())):
         here = in_buckets[a:b]
         ends = np.cumsum(lengths[here])
-        places[here] = ends - lengths[here]
+        offsets[here] = ends - lengths[here]
         if buckets > 1:
-            _take_back(scratch / str(bucket), buffer[: ends[-1]])
+            _read_bucket(scratch / str(bucket), buffer[: ends[-1]])
         for done, row in enumerate(plan.order[a:b].tolist()):
-            if done % _CHUNK == 0:
+            if done % _CHUNK_RECORDS == 0:
                 progress("written", a + done, count)
-            begin = places[row]
-            yield int(records.labels[row]), buffer[begin : begin + lengths[row]].tobytes()
+            start = offsets[row]
+            yield int(records.labels[row]), buffer[start : start + lengths[row]].tobytes()
 
 
 class _SequentialReader:
-    """Reads images in the order of the files, and has the disk asked ahead in large pieces.
+    """Read images in file order, and let the kernel prefetch the records in large requests.
 
-    A memory map alone waits for it every few pages.
+    Without these requests, a read from the memory map waits for the disk every few pages.
     """
 
     def __init__(self, records: RecordSet):
         self._records, self._reader = records, RecordReader(records)
 
     def fill(self, buffer: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> Iterator[int]:
-        """Put the JPEGs of rows into the buffer one after the other, and their lengths by row.
+        """Copy the JPEGs of these rows to the buffer, and their sizes in bytes to lengths[row].
 
-        Yields how many rows are done.
+        Yields the number of finished rows after each chunk.
         """
         end = 0
-        chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
+        starts = range(0, len(rows), _CHUNK_RECORDS)
+        chunks = [rows[i : i + _CHUNK_RECORDS] for i in starts]
         self._read_ahead(chunks[0])
         for number, chunk in enumerate(chunks):
             if number + 1 < len(chunks):
@@ -250,10 +280,10 @@ class _SequentialReader:
                 buffer[end : end + len(jpeg)] = jpeg
                 lengths[row] = len(jpeg)
                 end += len(jpeg)
-            yield min((number + 1) * _CHUNK, len(rows))
+            yield min((number + 1) * _CHUNK_RECORDS, len(rows))
 
     def _read_ahead(self, rows: np.ndarray) -> None:
-        """Ask for the records from the first to the last of some rows of one file, or of two."""
+        """Ask the kernel to prefetch, in each file, the records from the first to the last row."""
         for place in np.unique(self._records.file[rows]).tolist():
             offsets = self._records.offsets[rows[self._records.file[rows] == place]]
             with open(self._records.files[place], "rb") as file:
@@ -265,45 +295,51 @@ class _SequentialReader:
                 )
 
 
-def _deal(buffer: np.ndarray, lengths: np.ndarray, buckets: np.ndarray, scratch: Path) -> None:
-    """Append the JPEGs of the buffer to the files of their buckets, in the order they have there.
+def _write_buckets(
+    buffer: np.ndarray, lengths: np.ndarray, buckets: np.ndarray, scratch: Path
+) -> None:
+    """Append each JPEG of the buffer to the file of its bucket.
 
-    A file is open for one load only: there may be more of them than a process can hold open.
+    Only one file is open at a time, because a process may not open as many files as there can be.
     """
-    begins = np.cumsum(lengths) - lengths
+    starts = np.cumsum(lengths) - lengths
     here = np.argsort(buckets, kind="stable")
-    for some in np.split(here, np.flatnonzero(np.diff(buckets[here])) + 1):
-        with open(scratch / str(buckets[some[0]]), "ab", buffering=MIB) as file:
-            for begin, length in zip(begins[some].tolist(), lengths[some].tolist(), strict=True):
-                file.write(buffer[begin : begin + length])
+    for members in np.split(here, np.flatnonzero(np.diff(buckets[here])) + 1):
+        with open(scratch / str(buckets[members[0]]), "ab", buffering=MIB) as file:
+            parts = zip(starts[members].tolist(), lengths[members].tolist(), strict=True)
+            for start, length in parts:
+                file.write(buffer[start : start + length].data)
 
 
-def _take_back(path: Path, buffer: np.ndarray) -> None:
-    """Read a bucket's file, as long as the buffer, and remove it: the new set needs its place."""
+def _read_bucket(path: Path, buffer: np.ndarray) -> None:
+    """Read a bucket file into a buffer of equal size, and delete the file to free disk space."""
     with open(path, "rb") as file:
-        if file.readinto(buffer) != len(buffer) or file.read(1):
-            raise OSError(f"{path}: has changed while sets are shuffled; start again")
+        if file.readinto(buffer.data) != len(buffer) or file.read(1):
+            raise OSError(
+                f"{path}: must have {len(buffer)} bytes, got a different size; run the tool again "
+                "and do not change files in OUT meanwhile"
+            )
     path.unlink()
 
 
 class _Progress:
-    """Says on standard error how far it is: in one line on a terminal, once a minute elsewhere."""
+    """Print progress to standard error: an updated line on a terminal, else one line a minute."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._said = time.monotonic()
+        self._last_s = time.monotonic()
 
     def __call__(self, what: str, done: int, count: int) -> None:
         now = time.monotonic()
-        if now - self._said < _EVERY_S[not self._terminal]:
+        if now - self._last_s < (_TERMINAL_PROGRESS_S if self._terminal else _PROGRESS_S):
             return
-        self._said = now
+        self._last_s = now
         self.clear()
         end = "" if self._terminal else "\n"
         print(f"{what} {done:,} of {count:,} images", end=end, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Leave an empty line."""
+        """Erase the progress line of a terminal."""
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

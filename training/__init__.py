@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a batch to weights, and from weights to checkpoints."""
+"""Training steps, the training loop, and checkpoints."""

@@ -1,57 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triplets out of bags: many images are embedded, semi-hard triplets chosen, and those trained on.
+"""Semi-hard triplet mining in bags of images.
 
-``Bags`` stands in the place of the loader.  It takes its batches, of groups of people, fills a bag
-with them, and gives batches of anchors, positives and negatives, a third each.
+``Bags`` wraps a loader.  It collects the loader's batches in a bag, embeds the images, selects
+semi-hard triplets, and returns batches of anchors, positives and negatives, one third each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from launch.ranks.comm import Comm
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm
 
-EMPTY_BAGS = 20
-"""So many bags in a row without triplets for a batch end the run."""
-ROWS = 512  # anchors whose distances to the images of a bag are held at a time
+MAX_EMPTY_BAGS = 20
+"""Number of consecutive bags, each with too few triplets for one batch, that ends the run."""
+ANCHORS_PER_BLOCK = 512  # rows of the distance matrix in memory at the same time
 
 
 class Bags:
-    """Iterate over batches of triplets without end.
+    """Endless iterator over batches of triplets.
 
-    A batch is of the loader's own kind: B / 3 anchors, their positives, their negatives.  Within a
-    bag ``after`` is where the bag starts: a resumed run chooses its triplets again.
+    A batch has the type of the loader's batches and holds ``batch_size / 3`` anchors, then their
+    positives, then their negatives.  Field ``after`` of a batch is the position at which a resumed
+    run starts to read.  In all batches of a bag except the last, ``after`` is the position of the
+    bag's first image, because a resumed run mines the triplets of the bag again.
 
     Parameters
     ----------
     loader
-        Gives batches of groups of people: named tuples with ``image``, ``label`` and ``after``.
+        Iterator of batches with several images per person: named tuples with ``image``, ``label``
+        and ``after``.
     net
-        Embeds the images of a bag, in inference mode.
+        Network that embeds the images of a bag, in inference mode.
     comm
-        All ranks take as many batches from a bag as the one with the fewest triplets has.
+        Communication between ranks.  All ranks use the same number of batches of a bag: the number
+        that the rank with the fewest triplets can fill.
     bag
-        Images of a bag on this rank, a multiple of ``batch_size``.
+        Number of images in a bag on this rank, a multiple of ``batch_size``.
     batch_size
         Images per batch, a multiple of 3.
     alpha, angular
-        Semi-hard are negatives that are farther than the positive, but by less than alpha: in
-        squared distance or, if angular, as an angle in radians.
+        A semi-hard negative is farther from the anchor than the positive, by less than ``alpha``.
+        Distances are angles in radians if ``angular`` is True, else squared Euclidean distances.
     seed
-        With the position and the rank it says which negatives are taken, in which order.
+        Seed of the run.  Random choices depend on the seed, the position of the bag and the rank.
     start
-        Position that the loader starts at.
+        Position of the loader's first image, as a pair (epoch, images consumed in this epoch).
     say
-        Takes a line for the log.
+        Function that writes one line to the log.
 
     Notes
     -----
-    Of Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2; the bag is InsightFace's.
+    Schroff et al., "FaceNet", arXiv:1503.03832, section 3.2.  Bags are those of InsightFace.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class Bags:
         self._alpha, self._angular = alpha, angular
         self._start = start
         self._images: mx.nd.NDArray | None = None
-        self._template: Any = None  # a batch of the loader without its arrays
+        self._template: Any = None  # batch of the loader with image and label set to None
         self._labels = np.empty(0)
         self._batches = self._endless()
 
@@ -82,14 +87,15 @@ class Bags:
         return self
 
     def __next__(self) -> Any:
-        """Return the next batch; between bags it waits for the other ranks.
+        """Return the next batch of triplets; wait for the other ranks before each new bag.
 
         Raises
         ------
         ValueError
-            If an image is damaged on this rank, or too few triplets are found.
+            If this rank reads a damaged image, or if MAX_EMPTY_BAGS consecutive bags contain too
+            few triplets for a batch.
         FloatingPointError
-            If the embeddings are not finite.
+            If an embedding is NaN or infinite.
         """
         return next(self._batches)
 
@@ -97,26 +103,28 @@ class Bags:
         empty = 0
         while True:
             triplets, end, trouble = self._next_bag()
-            # Horovod: a rank in trouble takes part, so that the others learn of it.
-            fits = -1 if trouble else len(triplets) * 3 // self._batch_size
-            steps = int(self._comm.gather(np.array([[fits]])).min())
+            # Horovod: a rank with an error also takes part in this gather, because the other ranks
+            # wait for all ranks.  Instead of a number of batches it sends -1.
+            batches = -1 if trouble else len(triplets) * 3 // self._batch_size
+            steps = int(self._comm.gather(np.array([[batches]])).min())
             if trouble:
                 raise trouble
             if steps < 0:
-                yield from self._until_all_leave()
+                yield from self._repeat_images()
             if steps:
                 empty = 0
                 self._say(
                     f"bag at epoch {self._start[0]}, image {self._start[1]}: {len(triplets)} "
-                    f"triplets of {self._bag} images, {steps} steps"
+                    f"triplets found in {self._bag} images, used in {steps} steps"
                 )
             else:
                 empty += 1
-            if empty == EMPTY_BAGS:
+            if empty == MAX_EMPTY_BAGS:
                 raise ValueError(
-                    f"data.bag: {empty} bags in a row gave too few triplets for a batch, got "
-                    f"{len(triplets)} of {self._bag} images; nobody is left within head.margin="
-                    f"{self._alpha:g}, raise it, enlarge data.bag, or end the training here"
+                    f"data.bag: {empty} consecutive bags have too few triplets for a batch, got "
+                    f"{len(triplets)} triplets from the {self._bag} images of the last bag; almost "
+                    f"no negatives are within head.margin={self._alpha:g}: increase head.margin or "
+                    "data.bag, or end the training"
                 )
             third = self._batch_size // 3
             for step in range(steps):
@@ -125,7 +133,11 @@ class Bags:
             self._start = end
 
     def _next_bag(self) -> tuple[np.ndarray, Any, Exception | None]:
-        """Return triplets (T, 3), the position after the bag, and what went wrong."""
+        """Fill and mine the next bag; return its triplets, the position after it, and an error.
+
+        The triplets are (T, 3), rows of image numbers (anchor, positive, negative).  The error is
+        this rank's exception, or None.
+        """
         try:
             embedding, end = self._fill()
             generator = np.random.default_rng([self._seed, *self._start, self._comm.rank])
@@ -135,7 +147,10 @@ class Bags:
             return np.empty((0, 3), np.int64), self._start, error
 
     def _fill(self) -> tuple[np.ndarray, Any]:
-        """Put new images into the bag; return their embeddings (n, E) and the position after."""
+        """Fill the bag with the next n images of the loader and embed them.
+
+        Returns the embeddings, (n, E) with rows of norm 1, and the position after the last image.
+        """
         labels, embeddings = [], []
         for first in range(0, self._bag, self._batch_size):
             batch = next(self._loader)
@@ -143,7 +158,7 @@ class Bags:
                 shape = (self._bag, *batch.image.shape[1:])
                 self._images = mx.nd.empty(shape, ctx=batch.image.context)
             self._images[first : first + self._batch_size] = batch.image
-            # Sync: the next forward pass writes to the same place.
+            # Sync: copy the output now, because the next forward pass of the net overwrites it.
             embeddings.append(self._net(batch.image).asnumpy())
             labels.append(batch.label.asnumpy())
         self._labels = np.concatenate(labels)
@@ -161,8 +176,12 @@ class Bags:
         label = mx.nd.array(self._labels[rows], ctx=ctx)
         return self._template._replace(image=image, label=label, after=after)
 
-    def _until_all_leave(self) -> Iterator[Any]:
-        """Give any batch, without asking the other ranks: one of them has stopped asking."""
+    def _repeat_images(self) -> Iterator[Any]:
+        """Yield a batch of the bag's first images endlessly, because another rank has failed.
+
+        This generator does not communicate.  All ranks exit at the next exchange of errors in the
+        training loop.
+        """
         while True:
             yield self._batch(np.arange(self._batch_size), self._start)
 
@@ -174,26 +193,29 @@ def choose_triplets(
     angular: bool,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Return (anchor, positive, negative) for each pair of images of one person: int64 (T, 3).
+    """Choose one semi-hard negative for each pair of images of one person.
 
-    The anchor is the earlier of the two.  The negative is one of those with
-    d(a, p) < d(a, n) < d(a, p) + alpha, each as likely as another; a pair without any is left out.
+    The first image of the pair is the anchor a, the second is the positive p.  The negative n is
+    drawn uniformly from the images of other classes with d(a, p) < d(a, n) < d(a, p) + alpha.  A
+    pair without such images is skipped.  Returns T triplets as int64 (T, 3): rows of image numbers
+    (anchor, positive, negative).
 
     Parameters
     ----------
     embedding
-        (n, E), of length 1.
+        Embeddings of n images, (n, E), with rows of norm 1.
     label
-        (n,), person of each.
+        Class of each image, (n,).
     alpha, angular
-        Width of the range of negatives; whether distances are angles in radians, else squared.
+        Width ``alpha`` of the allowed range of d(a, n).  Distances d are angles in radians if
+        ``angular`` is True, else squared Euclidean distances.
     generator
-        Draws the negatives.
+        Source of the random choices.
     """
     found = []
     squares = (embedding**2).sum(axis=1)
-    for first in range(0, len(label), ROWS):
-        rows = slice(first, first + ROWS)
+    for first in range(0, len(label), ANCHORS_PER_BLOCK):
+        rows = slice(first, first + ANCHORS_PER_BLOCK)
         product = embedding[rows] @ embedding.T
         distances = (
             np.arccos(np.clip(product, -1, 1))

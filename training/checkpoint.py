@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are whole or absent, and resume to the same numbers.
+"""Save and load checkpoints; a resumed run computes bitwise the same numbers as without a stop.
 
-``step-<8 digits>/`` holds net.params, head.params and momentum.params (MXNet arrays by parameter
-name), state.json (position, counts, what the net is) and manifest.json (size and SHA-256 of the
-others, written last).  The folder is written under another name, flushed to disk and renamed.
-No pickle anywhere.
+A checkpoint is a folder ``step-<8 digits>/``.  It holds net.params, head.params and momentum.params
+(MXNet arrays by parameter name), state.json (position, counts, net configuration) and manifest.json
+(size and SHA-256 of the other files, written last).  The folder gets its final name after all files
+are on disk.  No file is a pickle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
@@ -30,7 +30,9 @@ from training.checkpoint_folders import (
     remove_unfinished,
 )
 from training.faults import one_line
-from training.step import Model
+
+if TYPE_CHECKING:
+    from training.step import Model
 
 __all__ = [
     "Checkpoint",
@@ -49,10 +51,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint on disk.
+    """Checkpoint on disk whose files match its manifest.
 
-    ``state`` is what ``save_checkpoint`` was given; ``damaged`` says what is wrong with each
-    newer checkpoint that was passed over.
+    ``state`` is the content of state.json, as passed to ``save_checkpoint``.  ``damaged`` holds one
+    message for each newer checkpoint that was skipped because it is damaged.
     """
 
     folder: Path
@@ -61,61 +63,69 @@ class Checkpoint:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Return what is needed to use the net.
+        """Configuration of the net and its images.
 
-        ``{"net": {"name", ...}, "image_size": [H, W], "mean": 127.5, "std": 128.0}``
+        A dict with the keys "net" (arguments of ``build_net``), "image_size" ([height, width] in
+        pixels), "mean" and "std".
         """
         return self.state["meta"]
 
     @property
     def mean(self) -> float:
-        """Mean that was taken off the pixels; the module's where an old checkpoint names none."""
+        """Mean that training subtracted from pixels; normalization.MEAN if not saved."""
         return self.meta.get("mean", normalization.MEAN)
 
     @property
     def std(self) -> float:
-        """Number that the pixels were divided by; likewise."""
+        """Number by which training divided the pixels; normalization.STD if not saved."""
         return self.meta.get("std", normalization.STD)
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """The (height, width) in pixels of the images that the net was trained on."""
+        """Size of the training images in pixels, as (height, width)."""
         height, width = self.meta["image_size"]
         return height, width
 
     def require_image_size(self, found: tuple[int, int]) -> None:
-        """Raise CheckpointError if images of (height, width) are not those of the net."""
+        """Raise CheckpointError if ``found`` (height, width) is not the image size of the net."""
         if found != self.image_size:
             own, other = ("{}x{}".format(*size) for size in (self.image_size, found))
             raise CheckpointError(
-                f"{self.folder}: its net takes images of {own} pixels, got records of {other}; "
-                f"align the records to {own}, or take a checkpoint trained at {other}"
+                f"{self.folder}: the net takes images of {own} pixels (height x width), got "
+                f"records with images of {other}; align the images to {own}, or use a checkpoint "
+                f"that was trained on images of {other}"
             )
 
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Put the saved weights into a net; raise CheckpointError if it is another net."""
+        """Load the saved weights of ``net``; raise CheckpointError if a name or shape differs."""
         load_parameters(self.folder / "net.params", net, ctx, "net")
 
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Put the saved weights into a head; raise CheckpointError if it is another head."""
+        """Load the saved weights of ``head``; raise CheckpointError if a name or shape differs."""
         load_parameters(self.folder / "head.params", head, ctx, "head")
 
-    def load_what_fits(self, head: gluon.Block, ctx: mx.Context | None = None) -> list[str]:
-        """Put what has the same name and shape into another head; return its names.
+    def load_matching_parameters(
+        self, head: gluon.Block, ctx: mx.Context | None = None
+    ) -> list[str]:
+        """Load into ``head`` those saved head parameters that match in name and shape.
 
-        The class centres of one loss are so those that another begins with.
+        So training with a different loss can start from the saved class centres.
+
+        Outputs
+        -------
+        Names of the loaded parameters.
         """
         saved = _read_arrays(self.folder / "head.params")
         own = head._collect_params_with_prefix()
-        fit = [n for n, shape in _shapes(head).items() if n in saved and saved[n].shape == shape]
-        for name in fit:
+        names = [n for n, shape in _shapes(head).items() if n in saved and saved[n].shape == shape]
+        for name in names:
             own[name]._load_init(saved[name], ctx or mx.cpu())
-        return fit
+        return names
 
     def load_momentum(self, model: Model) -> None:
-        """Put the optimizer's momentum back, by parameter name."""
+        """Load the saved momentum of each parameter into the trainer and the head of ``model``."""
         saved = _read_arrays(self.folder / "momentum.params")
-        places = {id(p): i for i, p in enumerate(model.trainer._params)}
+        indices = {id(p): i for i, p in enumerate(model.trainer._params)}
         updater = model.trainer._updaters[0]
         own = _momentum_of_head(model.head)
         for name, array in saved.items():
@@ -123,23 +133,26 @@ class Checkpoint:
                 own[name][:] = array
                 continue
             parameter = model.parameters[name]
-            place = places[id(parameter)]
-            updater.states[place] = array.as_in_context(parameter.list_ctx()[0])
-            updater.states_synced[place] = True
+            index = indices[id(parameter)]
+            updater.states[index] = array.as_in_context(parameter.list_ctx()[0])
+            updater.states_synced[index] = True
 
 
 def save_checkpoint(
     parent: Path, step: int, model: Model, *, state: Mapping[str, Any], keep: int
 ) -> Path:
-    """Write ``parent/step-<step>`` and remove all but the newest ``keep``.
+    """Write the checkpoint ``parent/step-<8 digits>``; keep only the newest ``keep`` checkpoints.
+
+    ``state`` becomes the content of state.json.
 
     Raises
     ------
     CheckpointError
-        If it cannot be written, for a full disk say; what was there before is untouched.
+        If the checkpoint cannot be written, for example because the disk is full.  The earlier
+        checkpoints then stay unchanged.
     """
     folder = parent / f"step-{step:08d}"
-    aside = parent / f"{files.ASIDE}{folder.name}"
+    aside = parent / f"{files.ASIDE_PREFIX}{folder.name}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
@@ -149,13 +162,13 @@ def save_checkpoint(
             "head.params": _arrays(model.head),
             "momentum.params": {**_momentum(model), **_momentum_of_head(model.head)},
         }
-        marks = {}
+        fingerprints = {}
         for name, content in arrays.items():
             _write_arrays(aside / name, content)
-            marks[name] = files.fingerprint(aside / name)
+            fingerprints[name] = files.fingerprint(aside / name)
         files.write_json(aside / files.STATE, dict(state))
-        marks[files.STATE] = files.fingerprint(aside / files.STATE)
-        files.write_json(aside / files.MANIFEST, {"format": FORMAT, "files": marks})
+        fingerprints[files.STATE] = files.fingerprint(aside / files.STATE)
+        files.write_json(aside / files.MANIFEST, {"format": FORMAT, "files": fingerprints})
         sync_folder(aside)
         files.put_in_place(aside, folder)
     except (OSError, CheckpointError, mx.base.MXNetError) as error:
@@ -163,7 +176,7 @@ def save_checkpoint(
         reason = getattr(error, "strerror", None) or one_line(error)
         raise CheckpointError(
             f"{folder}: the checkpoint cannot be written, got {reason}; {_last_whole(parent)}, "
-            "make room and give the same command again"
+            "free disk space and run the same command again"
         ) from None
     files.remove_old(parent, keep)
     return folder
@@ -173,19 +186,19 @@ def _last_whole(parent: Path) -> str:
     try:
         newest = files.find_newest(parent).folder
     except CheckpointError as error:
-        return f"whether there is a whole one is not known ({error})"
-    return f"the last whole one is {newest.name if newest else 'none'}"
+        return f"the earlier checkpoints cannot be checked ({error})"
+    return f"the last valid checkpoint is {newest.name if newest else 'none'}"
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Check a checkpoint folder against its manifest and return it.
+    """Verify a checkpoint folder against its manifest and return the checkpoint.
 
-    ``folder`` may also be a run folder, or its ``checkpoints``: the newest whole one is taken.
+    If ``folder`` is a run folder or its folder ``checkpoints``, open the newest valid checkpoint.
 
     Raises
     ------
     CheckpointError
-        If there is none, or a file of it is missing, changed or unreadable.
+        If no checkpoint is found, or if a file of the checkpoint is missing, changed or unreadable.
     """
     folder = Path(folder)
     if re.fullmatch(r"step-\d{8,}", folder.name) and folder.is_dir():
@@ -194,57 +207,60 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         newest = latest_checkpoint(parent)
         if newest:
             return newest
-    if (folder / files.MANIFEST).is_file():  # a checkpoint under another name
+    if (folder / files.MANIFEST).is_file():  # a checkpoint folder that the user has renamed
         return Checkpoint(folder, files.verify(folder))
     raise CheckpointError(
-        f"{folder}: no checkpoint there (no {files.MANIFEST}, no step-* folder with one); give "
-        "a run folder or one of its checkpoints/step-*"
+        f"{folder}: no checkpoint found, got no {files.MANIFEST} and no step-* folder with a "
+        f"{files.MANIFEST}; pass a run folder, or a folder checkpoints/step-* of a run"
     )
 
 
 def latest_checkpoint(parent: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a folder, None if the folder has no checkpoint.
+    """Return the newest valid checkpoint in ``parent``, or None if ``parent`` has no checkpoint.
 
     Raises
     ------
     DamagedCheckpoint
-        If it has checkpoints and none of them is whole.
+        If ``parent`` has checkpoints and all of them are damaged.
     UnreadableCheckpoint
-        If the system fails to read one.
+        If reading a checkpoint fails; the checkpoint may be valid.
     """
     found = files.find_newest(parent)
     if found.folder:
         return Checkpoint(found.folder, found.state, found.damaged)
     if found.damaged:
         raise DamagedCheckpoint(
-            f"{parent}: no checkpoint is whole, got {len(found.damaged)} damaged; the newest: "
-            f"{found.damaged[0]}",
-            cure="restore one from a copy",
+            f"{parent}: no checkpoint is valid, got {len(found.damaged)} damaged checkpoints, of "
+            f"which the newest is {found.damaged[0]}",
+            cure="restore a checkpoint from a backup",
         )
     return None
 
 
 def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what: str) -> None:
-    """Put saved arrays into a block, refusing any other block than the one that was saved."""
+    """Load the arrays in a file into a block; raise CheckpointError if a name or shape differs.
+
+    ``what`` names the block in messages: "net" or "head".
+    """
     saved = _read_arrays(path)
     expected = _shapes(block)
     for name in sorted({*saved, *expected}):
         if name not in saved:
-            raise CheckpointError(f"{path}: is of another {what}, it has no {name!r}; {_CURE}")
+            raise CheckpointError(f"{path}: does not fit this {what}, got no {name!r}; {_CURE}")
         if name not in expected:
             raise CheckpointError(
-                f"{path}: is of another {what}, which has {name!r} and this one has not; {_CURE}"
+                f"{path}: does not fit this {what}, got {name!r}, which this {what} lacks; {_CURE}"
             )
         if saved[name].shape != expected[name]:
             raise CheckpointError(
-                f"{path}: is of another {what}, {name!r} has shape {expected[name]} here, got "
-                f"{saved[name].shape}; {_CURE}"
+                f"{path}: does not fit this {what}, whose {name!r} has shape {expected[name]}, got "
+                f"shape {saved[name].shape}; {_CURE}"
             )
     for name, parameter in block._collect_params_with_prefix().items():
         parameter._load_init(saved[name], ctx or mx.cpu())
 
 
-_CURE = "give the configuration that the checkpoint was made with"
+_CURE = "use the configuration with which the checkpoint was trained"
 
 
 def _shapes(block: gluon.Block) -> dict[str, tuple[int, ...]]:
@@ -256,29 +272,35 @@ def _arrays(block: gluon.Block) -> dict[str, mx.nd.NDArray]:
 
 
 def _momentum(model: Model) -> dict[str, mx.nd.NDArray]:
-    places = {id(p): i for i, p in enumerate(model.trainer._params)}
+    indices = {id(p): i for i, p in enumerate(model.trainer._params)}
     states = model.trainer._updaters[0].states
-    found = {n: states.get(places[id(p)]) for n, p in model.parameters.items() if id(p) in places}
+    found = {n: states.get(indices[id(p)]) for n, p in model.parameters.items() if id(p) in indices}
     return {name: s for name, s in found.items() if s is not None}
 
 
 def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
-    """Return what a head that updates its own class centres keeps."""
+    """Return the momentum of a head that updates its own class centres, by ``head.<name>``.
+
+    The dict is empty for a head that the trainer updates.
+    """
     return {f"head.{name}": array for name, array in getattr(head, "momentum", {}).items()}
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-    # A file says on which device each array lay, and MXNet loads it to that GPU again wherever
-    # there is one, in a run on the CPU too.
+    # Copy to the CPU first: MXNet stores the device of each array in the file, and would load an
+    # array from a GPU onto the GPU again, even in a run on the CPU.
     arrays = {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}
     try:
         mx.nd.save(str(path), arrays)
     except mx.base.MXNetError as error:
         if "Write incomplete" in str(error):
-            raise OSError(28, "No space left on device (or a limit on the size of files)") from None
+            raise OSError(
+                28, "No space left on device (or the limit on file sizes is reached)"
+            ) from None
         raise
     files.flush(path)
-    # MXNet does not notice when the last part of a file does not fit on the disk.
+    # Read the file back and compare: MXNet reports no error if the last part of a file does not fit
+    # on the disk.
     try:
         back = mx.nd.load(str(path)) if arrays else {}
     except mx.base.MXNetError:
@@ -287,7 +309,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
         not np.array_equal(back[name].asnumpy(), array.asnumpy(), equal_nan=True)
         for name, array in arrays.items()
     ):
-        raise OSError(28, "No space left on device (the file came back incomplete)")
+        raise OSError(28, "No space left on device (the file is incomplete)")
 
 
 def _read_arrays(path: Path) -> dict[str, mx.nd.NDArray]:
@@ -295,6 +317,6 @@ def _read_arrays(path: Path) -> dict[str, mx.nd.NDArray]:
         loaded = mx.nd.load(str(path))
     except mx.base.MXNetError as error:
         raise CheckpointError(
-            f"{path}: cannot be read as MXNet arrays, got {one_line(error)}"
+            f"{path}: cannot be read as MXNet arrays, got {one_line(error)}; use another checkpoint"
         ) from None
     return loaded if isinstance(loaded, dict) else {}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint folders on disk: which of them are whole, which is the newest, which may go.
+"""Checkpoint folders on disk: verify them, find the newest one, remove old ones.
 
-A folder ``step-<8 digits>`` counts as a checkpoint only if every file in it has the size and the
-SHA-256 that its manifest.json gives.  Absence, damage and a read error are three things: without a
-folder a run begins, a damaged one is named and an older one taken, and a file that cannot be read
-stops everything, since nobody knows what is in it.
+A folder ``step-<8 digits>`` is a valid checkpoint only if every file has the size and the SHA-256
+that the folder's manifest.json states.  If no checkpoint folder exists, training starts from step
+0.  If a checkpoint folder is damaged, training reports the damage and uses an older checkpoint.  If
+a checkpoint folder cannot be read, the run ends, because the checkpoint may be valid.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from typing import Any
 
 from atomic_write import sync_folder
 
-ASIDE = ".aside-"
-_REPLACED = f"{ASIDE}old-"
+ASIDE_PREFIX = ".aside-"
+_REPLACED_PREFIX = f"{ASIDE_PREFIX}old-"
 MANIFEST = "manifest.json"
 STATE = "state.json"
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, read or put into this net."""
+    """A checkpoint cannot be written, read, or loaded into the net or the head."""
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A checkpoint of which a file is missing or has changed.
+    """A file of a checkpoint is missing or has changed.
 
-    ``fault`` says what is wrong; the message adds ``cure``, what to do.
+    The message joins ``fault``, which says what is wrong, and ``cure``, which says what to do.
     """
 
-    def __init__(self, fault: str, cure: str = "take another checkpoint"):
+    def __init__(self, fault: str, cure: str = "use another checkpoint"):
         super().__init__(f"{fault}; {cure}")
         self.fault = fault
 
 
 class UnreadableCheckpoint(CheckpointError):
-    """A checkpoint that the system fails to read; it may be whole."""
+    """Reading a checkpoint failed; the checkpoint may be valid."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a folder of checkpoints holds.
+class NewestCheckpoint:
+    """Newest valid checkpoint of a folder of checkpoints.
 
-    ``folder`` is the newest whole checkpoint, None if there is none, and ``state`` what its
-    state.json holds; ``damaged`` says what is wrong with each damaged folder that is newer.
+    ``folder`` is None if there is no valid checkpoint.  ``state`` is the content of state.json.
+    ``damaged`` holds one message for each damaged checkpoint that is newer than ``folder``.
     """
 
     folder: Path | None
@@ -61,12 +61,14 @@ class Found:
 
 
 def step_folders(parent: Path) -> list[Path]:
-    """Return the folders of a parent that are named like checkpoints, by step.
+    """Return the checkpoint folders ``step-<8 digits>`` in ``parent``, sorted by step.
+
+    The list is empty if ``parent`` does not exist.
 
     Raises
     ------
     UnreadableCheckpoint
-        If the parent is there and cannot be listed.
+        If ``parent`` exists and cannot be listed.
     """
     try:
         names = os.listdir(parent)
@@ -79,14 +81,14 @@ def step_folders(parent: Path) -> list[Path]:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Check a checkpoint folder against its manifest; return what its state.json holds.
+    """Verify a checkpoint folder against its manifest; return the content of state.json.
 
     Raises
     ------
     DamagedCheckpoint
-        If a file is missing or has changed.
+        If a file of the checkpoint is missing, or has changed since the checkpoint was saved.
     UnreadableCheckpoint
-        If the system fails to read one.
+        If reading a file fails.
     """
     try:
         manifest = json.loads(_read(folder / MANIFEST))
@@ -102,91 +104,93 @@ def verify(folder: Path) -> dict[str, Any]:
     for name, expected in files.items():
         if fingerprint(folder / name) != expected:
             raise DamagedCheckpoint(
-                f"{folder / name}: has changed since it was saved, got another size or SHA-256 "
-                f"than {MANIFEST} gives"
+                f"{folder / name}: has changed since it was saved, got a size or SHA-256 that "
+                f"differs from {MANIFEST}"
             )
     state: dict[str, Any] = json.loads(_read(folder / STATE))
     _verified[folder] = _identity(folder)
     return state
 
 
-def find_newest(parent: Path) -> Found:
-    """Return the newest whole checkpoint of a parent, and what is damaged among newer ones.
+def find_newest(parent: Path) -> NewestCheckpoint:
+    """Find the newest valid checkpoint in ``parent``, and the damaged checkpoints that are newer.
 
     Raises
     ------
     UnreadableCheckpoint
-        If the system fails to read one that is as new.
+        If reading a checkpoint fails before a valid checkpoint is found.
     """
     damaged: list[str] = []
     for folder in reversed(step_folders(parent)):
         try:
-            return Found(folder, verify(folder), tuple(damaged))
+            return NewestCheckpoint(folder, verify(folder), tuple(damaged))
         except DamagedCheckpoint as error:
-            if folder.exists():  # else the run that writes here has just removed it
+            if folder.exists():  # False if another process has just removed the folder
                 damaged.append(error.fault)
-    return Found(None, {}, tuple(damaged))
+    return NewestCheckpoint(None, {}, tuple(damaged))
 
 
 def remove_old(parent: Path, keep: int) -> None:
-    """Remove the checkpoints that are older than the newest ``keep`` whole ones.
+    """Keep the newest ``keep`` valid checkpoints in ``parent``; remove all older checkpoints.
 
-    A damaged one does not count, so that it never drives out one that is whole.
+    Damaged checkpoints do not count toward ``keep``, so they never displace valid checkpoints.
     """
-    whole = 0
+    valid = 0
     for folder in reversed(step_folders(parent)):
-        if whole >= keep:
+        if valid >= keep:
             shutil.rmtree(folder, ignore_errors=True)
-        elif _is_whole(folder):
-            whole += 1
+        elif _is_valid(folder):
+            valid += 1
 
 
 def remove_unfinished(parent: Path) -> None:
-    """Remove what a killed run left half written.
+    """Remove the incomplete checkpoints that a killed process has written in ``parent``.
 
-    A whole checkpoint that was about to be replaced gets its name back.
+    If the process was killed while it replaced a complete checkpoint, that checkpoint is renamed
+    back to its ``step-<8 digits>``.
     """
-    for aside in parent.glob(f"{ASIDE}*"):
-        folder = parent / aside.name.removeprefix(_REPLACED)
-        if aside.name.startswith(_REPLACED) and not folder.exists():
+    for aside in parent.glob(f"{ASIDE_PREFIX}*"):
+        folder = parent / aside.name.removeprefix(_REPLACED_PREFIX)
+        if aside.name.startswith(_REPLACED_PREFIX) and not folder.exists():
             os.rename(aside, folder)
         else:
             shutil.rmtree(aside, ignore_errors=True)
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
-    """Give a folder that was written aside its name, in the place of one that has it already."""
-    replaced = folder.with_name(f"{_REPLACED}{folder.name}")
+    """Rename the complete checkpoint ``aside`` to ``folder``; replace ``folder`` if it exists."""
+    replaced = folder.with_name(f"{_REPLACED_PREFIX}{folder.name}")
     shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():  # a run that was sent back to an earlier step passes here again
+    if folder.exists():  # a resumed run may save a step that was saved before
         os.rename(folder, replaced)
     os.rename(aside, folder)
     sync_folder(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
-    _verified[folder] = _identity(folder)  # its files were flushed and read back
+    # The folder needs no verification: save_checkpoint has flushed and hashed all of its files.
+    _verified[folder] = _identity(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file of JSON and flush it to the disk."""
+    """Write a JSON file and flush it to disk."""
     path.write_text(json.dumps(value, indent=1) + "\n")
     flush(path)
 
 
 def flush(path: Path) -> None:
-    """Wait until a file is on the disk."""
+    """Flush a file to disk with fsync."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Return size and SHA-256 of a file, as a manifest has them.
+    """Return the manifest entry of a file: its size in bytes and its SHA-256.
 
     Raises
     ------
     DamagedCheckpoint
-        If it is not there.
+        If the file is missing.
     UnreadableCheckpoint
-        If the system fails to read it.
+        If reading the file fails.
     """
     digest = hashlib.sha256()
     try:
@@ -199,22 +203,22 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-# Folders that this process has verified, with what their files looked like then: every prune would
-# otherwise read all checkpoints again.
+# Checkpoint folders that this process has verified, each with the result of _identity at that time.
+# Without this cache, every call of remove_old would read all files of all checkpoints.
 _verified: dict[Path, tuple[Any, ...]] = {}
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_valid(folder: Path) -> bool:
     try:
         if folder not in _verified or _verified[folder] != _identity(folder):
             verify(folder)
         return True
     except (CheckpointError, OSError):
-        return False  # it stays, and does not count
+        return False  # remove_old does not count a checkpoint that fails here
 
 
 def _identity(folder: Path) -> tuple[Any, ...]:
-    """Return what changes when a file of a folder is written: without reading it."""
+    """Return name, inode, size and times of all files in a folder, to detect later changes."""
     with os.scandir(folder) as entries:
         states = [(entry.name, entry.stat()) for entry in entries]
     return tuple(sorted((n, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in states))
@@ -236,5 +240,5 @@ def _fault(path: Path, error: OSError) -> CheckpointError:
 def _unreadable(path: Path, error: OSError) -> UnreadableCheckpoint:
     return UnreadableCheckpoint(
         f"{path}: cannot be read, got {error.strerror} (errno {error.errno}); nothing was changed, "
-        "give the same command again once the file can be read"
+        "run the same command again when the file is readable"
     )

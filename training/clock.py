@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the device stood idle because no batch was there."""
+"""Measure how long the device is idle because it waits for the next batch."""
 
 from __future__ import annotations
 
@@ -11,49 +11,50 @@ import mxnet as mx
 
 
 class DeviceClock:
-    """Notes the moment at which the device finishes each step.
+    """Clock that records when the device finishes each step.
 
-    The host runs ahead of the device, so a slow ``next(loader)`` costs nothing while earlier steps
-    still compute.  Only the part of the wait after the device has finished everything is time
-    lost to data; a thread of its own waits for the device, so that the host need not.
+    The host issues steps before the device computes them, so a slow ``next(loader)`` costs nothing
+    while the device computes earlier steps.  Time is lost only after the device has finished the
+    last issued step.  A separate thread waits for the device, so that the training thread does not
+    block.
     """
 
     def __init__(self) -> None:
-        self._given = 0
-        self._done = 0
-        self._done_at = time.perf_counter()
+        self._issued_steps = 0
+        self._finished_steps = 0
+        self._finished_at = time.perf_counter()
         self._lock = threading.Lock()
         self._steps: queue.SimpleQueue[mx.nd.NDArray | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="device-clock", daemon=True)
+        self._thread = threading.Thread(target=self._record_ends, name="device-clock", daemon=True)
         self._thread.start()
 
     def step(self, weight: mx.nd.NDArray) -> None:
-        """Tell that a step has been issued; ``weight`` is the last array that it writes."""
-        # A copy of one number: it is ready when the update is, and unlike the weight itself it
-        # does not become busy again with the next step.
+        """Record that a step has been issued; ``weight`` is the last array that the step writes."""
+        # Wait for a copy of one number of the weight: the copy is ready when this step has updated
+        # the weight.  A wait for the weight itself could also include the update of the next step.
         marker = mx.nd.slice_axis(weight.reshape((-1,)), axis=0, begin=0, end=1)
         with self._lock:
-            self._given += 1
+            self._issued_steps += 1
         self._steps.put(marker)
 
-    def starved(self, asked: float, got: float) -> float:
-        """Return the seconds between ``asked`` and ``got`` in which the device had no work."""
+    def idle_seconds(self, start: float, end: float) -> float:
+        """Return the seconds between ``start`` and ``end`` in which the device had no work."""
         with self._lock:
-            if self._done < self._given:
+            if self._finished_steps < self._issued_steps:
                 return 0.0
-            return max(0.0, got - max(asked, self._done_at))
+            return max(0.0, end - max(start, self._finished_at))
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread that waits for the device."""
         self._steps.put(None)
         self._thread.join()
 
-    def _work(self) -> None:
+    def _record_ends(self) -> None:
         while (marker := self._steps.get()) is not None:
             try:
-                marker.wait_to_read()  # Sync: in this thread alone
+                marker.wait_to_read()  # Sync: blocks this thread, not the training thread
             except mx.base.MXNetError:
-                return  # the training thread meets the same error and reports it
+                return  # the training thread also gets and raises this error
             with self._lock:
-                self._done += 1
-                self._done_at = time.perf_counter()
+                self._finished_steps += 1
+                self._finished_at = time.perf_counter()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Consensus of the ranks: they exchange troubles and requests to stop, and leave at the same step.
+"""Consensus of the ranks: exchange errors and stop requests, so that all exit at the same step.
 
-A rank in trouble keeps taking part in every collective until the next exchange; there all ranks
-learn of it and raise the same error.
+A rank with an error still takes part in every collective operation until the next exchange.  In the
+exchange all ranks receive the error, and all ranks raise the same exception.
 """
 
 from __future__ import annotations
@@ -13,31 +13,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from launch.ranks.comm import Comm
 from training.faults import Stopped, TrainingError
 
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm
+
 GRACE_S = 4.0
-"""horovodrun kills 5 s after SIGTERM: a checkpoint is saved on SIGTERM only if it fits this."""
+"""Seconds after SIGTERM in which a checkpoint must be saved; horovodrun kills ranks after 5 s."""
 
 
 class Kind(str, Enum):
-    """Kinds of trouble."""
+    """Kinds of errors that end a run."""
 
     DATA = "data"
-    """A batch cannot be had."""
+    """A batch cannot be read."""
     DISK = "disk"
-    """A file of the run cannot be written."""
+    """A file of the run folder cannot be written."""
     NOT_FINITE = "not finite"
     """A loss, a weight or an embedding is NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """A reason of one rank to end the run; ``step`` is where a value ceased to be finite."""
+    """Error of one rank that ends the run.
+
+    ``text`` is the message.  ``step`` is the first step with a non-finite value, or 0 for errors of
+    data and disk.
+    """
 
     kind: Kind
     text: str
@@ -45,29 +51,29 @@ class Trouble:
 
 
 class Consensus:
-    """Troubles and requests to stop of this rank, and what the ranks make of them together.
+    """Errors and stop requests of this rank, and their exchange with the other ranks.
 
     Parameters
     ----------
     saved_step
-        Step of the checkpoint that the run resumes from, None without one.
+        Step of the checkpoint that the run resumes from; None for a new run.
     """
 
     def __init__(self, comm: Comm, saved_step: int | None = None):
         self._comm = comm
         self.saved_step = saved_step
-        """Step of the last checkpoint, for the sentences."""
+        """Step of the last saved checkpoint, None before the first one; messages name this step."""
         self.trouble: Trouble | None = None
-        """Of this rank, told to the others at the next exchange."""
+        """Error of this rank, or None; the next exchange sends the error to the other ranks."""
         self.stop_agreed = False
-        """Whether some rank had been asked to stop at the last exchange."""
-        self._asked_at: float | None = None
+        """True if at the last exchange at least one rank had a stop request."""
+        self._requested_at: float | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM, SIGINT and SIGHUP as requests to stop."""
+        """Treat the signals SIGTERM, SIGINT and SIGHUP as stop requests during a with block."""
         numbers = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup asks for
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup SIGHUP stays ignored
             numbers.append(signal.SIGHUP)
         handlers = {number: signal.signal(number, self.ask_stop) for number in numbers}
         try:
@@ -77,34 +83,39 @@ class Consensus:
                 signal.signal(number, handler)
 
     def ask_stop(self, number: int, frame: Any) -> None:
-        """Note a request to stop; handles signals."""
-        if self._asked_at is None:  # the grace period counts from the first request
-            self._asked_at = time.perf_counter()
+        """Handle a signal: record a stop request and the time of the first one."""
+        if self._requested_at is None:  # the grace period starts at the first signal
+            self._requested_at = time.perf_counter()
 
     def report(self, trouble: Trouble) -> None:
-        """Note a trouble of this rank, unless there is one already."""
+        """Record an error of this rank, unless an earlier error is recorded."""
         if self.trouble is None:
             self.trouble = trouble
 
     def exchange(self, **numbers: float) -> dict[str, np.ndarray]:
-        """Exchange named numbers, troubles and requests; leave on all ranks if there is a trouble.
+        """Exchange named numbers, errors and stop requests with all ranks.
 
-        All ranks call it with the same names.
+        All ranks call this method together and pass the same names.
 
         Outputs
         -------
-        By name float64 (ranks,), rank 0 first.
+        Dict from each name to the numbers of all ranks, float64 (ranks,), rank 0 first.
+
+        Raises
+        ------
+        TrainingError
+            On all ranks, if any rank has an error.
         """
-        flags = [self.trouble is not None, self._asked_at is not None]
+        flags = [self.trouble is not None, self._requested_at is not None]
         rows = self._comm.gather(np.array([[*numbers.values(), *flags]], dtype=np.float64))
-        *columns, troubled, asked = rows.T
+        *columns, troubled, stopping = rows.T
         if troubled.any():
             self.settle(self.trouble)
-        self.stop_agreed = bool(asked.any())
+        self.stop_agreed = bool(stopping.any())
         return dict(zip(numbers, columns, strict=True))
 
     def settle(self, trouble: Trouble | None) -> None:
-        """Leave on all ranks if any of them passes a trouble."""
+        """Exchange errors; raise TrainingError on all ranks if any rank passes an error."""
         found = self._comm.gather_json(trouble and asdict(trouble))
         troubles = [
             (rank, Trouble(**{**fields, "kind": Kind(fields["kind"])}))
@@ -115,9 +126,10 @@ class Consensus:
             self.leave(troubles)
 
     def leave(self, troubles: list[tuple[int, Trouble]]) -> NoReturn:
-        """Raise TrainingError for one of (rank, trouble): the earliest one, then the lowest rank.
+        """Raise TrainingError for one of several errors, given as pairs (rank, trouble).
 
-        What needs other settings comes after what the user can repair.
+        Errors of data and disk have priority over non-finite values, because the user can repair
+        them.  Among errors of equal priority, the earliest step wins, then the lowest rank.
         """
         rank, first = min(troubles, key=lambda t: (t[1].kind is Kind.NOT_FINITE, t[1].step))
         where = f"rank {rank}: " if self._comm.size > 1 else ""
@@ -125,28 +137,28 @@ class Consensus:
             raise TrainingError(f"{where}{first.text}", usage=True)
         saved = "none yet" if self.saved_step is None else f"step {self.saved_step}"
         raise TrainingError(
-            f"{where}{first.text}; the last good checkpoint ({saved}) is kept, begin anew "
+            f"{where}{first.text}; the last good checkpoint ({saved}) is kept, start again "
             "(run.resume=false) with a lower optim.lr, a longer optim.warmup or "
             "train.margin_warmup, or with optim.clip_norm"
         )
 
     def stop(self, step: int, step_seconds: float, save: Callable[[], None]) -> NoReturn:
-        """Save if all ranks have the time, and raise Stopped.
+        """Save a checkpoint if the grace period leaves enough time; then raise Stopped.
 
         Parameters
         ----------
         step, step_seconds
-            Steps done, and seconds that one takes.
+            Number of finished steps, and duration of one step in seconds.
         save
-            Saves a checkpoint on all ranks together and sets ``saved_step``.
+            Function that saves a checkpoint and sets ``saved_step``; all ranks call the function.
         """
         now = time.perf_counter()
-        remaining = GRACE_S - (now - (now if self._asked_at is None else self._asked_at))
-        # Horovod: every rank must decide alike.
+        remaining = GRACE_S - (now - (now if self._requested_at is None else self._requested_at))
+        # Horovod: all ranks must decide alike whether they save.
         fits = self._comm.gather(np.array([[remaining]])).min() > max(1.0, 2 * step_seconds)
         if fits and self.saved_step != step:
             save()
         raise Stopped(
-            f"stopped at step {step}, saved at step {self.saved_step or 0}; the same command goes "
-            "on from there"
+            f"stopped at step {step}, saved at step {self.saved_step or 0} (0: no checkpoint); the "
+            "same command resumes from the saved step"
         )

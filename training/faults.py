@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends of a run before its last step, on all ranks at the same step."""
+"""Exceptions that end a run before its last step, on all ranks at the same step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from launch.ranks.agreement import Leaving
 
 
 class TrainingError(Leaving):
-    """Training that cannot continue; ``usage``: for a fault of the data or the disk."""
+    """Training cannot continue.
+
+    The exit code is 2 if ``usage`` is True, for errors of the data or the disk, else 1.
+    """
 
     def __init__(self, text: str, usage: bool = False):
         super().__init__(text)
@@ -16,15 +19,15 @@ class TrainingError(Leaving):
 
 
 class Stopped(Leaving):
-    """The run was asked to stop (SIGTERM or SIGINT) and has."""
+    """The run has ended after a stop request (SIGTERM, SIGINT or SIGHUP)."""
 
     exit_code = 143
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error as one line.
+    """Return the message of an error as one line, without the traceback or stack trace in it.
 
-    MXNet's errors begin with lines like those of a traceback, DALI's end with a stack.
+    MXNet's messages begin with a traceback.  DALI's messages end with a stack trace.
     """
     lines = [line.strip() for line in str(error).partition("Stacktrace (")[0].splitlines()]
     lines = [line for line in lines if line]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run tells: plain lines from rank 0, metrics.jsonl, tensorboard and summary.json."""
+"""Output of a run: lines on stdout, metrics.jsonl, TensorBoard events and summary.json."""
 
 from __future__ import annotations
 
@@ -14,44 +14,45 @@ from atomic_write import atomic_write
 
 
 class RunLog:
-    """Writes for rank 0; on the other ranks every call does nothing.
+    """Log of a run; only rank 0 writes, and on other ranks the methods write nothing.
 
     Parameters
     ----------
     folder
-        The run folder; None on ranks that do not write.
+        The run folder; None on ranks other than 0.
     step
-        Step that the run goes on from: later lines of metrics.jsonl are dropped.
+        Step that the run resumes from, 0 for a new run.  The lines of metrics.jsonl about later
+        steps are removed.
     """
 
     def __init__(self, folder: Path | None, step: int = 0):
         self._folder = folder
         self.notices: list[str] = []
-        """What ``notice`` was called with."""
+        """Lines that were passed to ``notice``."""
         if folder is None:
             return
         self._path = folder / "metrics.jsonl"
-        _drop_after(self._path, step)
+        _remove_lines_after(self._path, step)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard", step)
 
     def say(self, text: str) -> None:
-        """Print one plain line."""
+        """Print one line on stdout."""
         if self._folder is not None:
             print(text, flush=True)
 
     def notice(self, text: str) -> None:
-        """Print one plain line that belongs into summary.json as well."""
+        """Print one line on stdout and add it to ``notices``, which summary.json repeats."""
         self.notices.append(text)
         self.say(text)
 
     def metrics(self, values: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl and its numbers to tensorboard.
+        """Append ``values`` to metrics.jsonl as one line, and to the TensorBoard events.
 
         Raises
         ------
         OSError
-            If the disk is full.
+            If the line cannot be written, for example because the disk is full.
         """
         if self._folder is None:
             return
@@ -60,23 +61,23 @@ class RunLog:
         self._board.write(values)
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Write summary.json."""
+        """Write ``values`` to summary.json."""
         if self._folder is not None:
             with atomic_write(self._folder / "summary.json", "w") as file:
                 file.write(json.dumps(values, indent=1) + "\n")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close metrics.jsonl and the TensorBoard event file."""
         if self._folder is not None:
             self._file.close()
             self._board.close()
 
 
 class _Board:
-    """Tensorboard's event file, written at once.
+    """TensorBoard event file, written in the calling thread.
 
-    tensorboardX's SummaryWriter writes in a thread of its own, which a full disk ends: after that
-    its queue fills and the caller waits for ever.
+    The SummaryWriter of tensorboardX writes in a separate thread instead.  A full disk ends that
+    thread.  Then the queue of events fills up, and the caller blocks forever.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -85,9 +86,9 @@ class _Board:
 
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
-        # What a killed run wrote after its checkpoint is hidden.
-        begin = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
-        self._writer.write_event(begin)
+        # This event makes TensorBoard hide the later steps that the run logged before a kill.
+        start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._writer.write_event(start)
 
     def write(self, values: Mapping[str, Any]) -> None:
         from tensorboardX.proto.event_pb2 import Event
@@ -105,7 +106,7 @@ class _Board:
 
 
 def progress_line(values: Mapping[str, Any], end_steps: int) -> str:
-    """Return the plain line of one log interval."""
+    """Return the line that reports one log interval on stdout."""
     seconds = values["eta_s"]
     eta = f"{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     return (
@@ -117,7 +118,7 @@ def progress_line(values: Mapping[str, Any], end_steps: int) -> str:
 
 
 def verification_line(name: str, result: Mapping[str, Any]) -> str:
-    """Return the plain line of one verification set."""
+    """Return the line that reports the result of one verification set on stdout."""
     tar = result["tar_at_far_1e-3"]
     return (
         f"verify {name}: accuracy {result['accuracy']:.4f} +- {result['accuracy_std']:.4f}  "
@@ -126,10 +127,11 @@ def verification_line(name: str, result: Mapping[str, Any]) -> str:
     )
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines up to a step: what a killed run logged after its checkpoint comes again.
+def _remove_lines_after(path: Path, step: int) -> None:
+    """Remove the lines of metrics.jsonl after ``step``: a resumed run logs those steps again.
 
-    The last line may have been cut short by the kill.  A damaged line before it stays as it is.
+    A damaged last line, which a kill may have truncated, is removed too.  Damaged lines before the
+    last line stay.
     """
     if not path.exists():
         return

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: step, log, checkpoint, verification.
+"""The training loop: steps, logging, checkpoints, verification.
 
-The host issues at most two steps ahead of the device.  Losses stay on the device and are read
-every ``log_every`` steps, when the ranks also exchange what is wrong (training/consensus.py): a
-damaged image, a loss that is not finite, a disk that is full, a request to stop.  A rank in trouble
-feeds its last good batch until then, so that no collective is left waiting.
+The host runs at most two steps ahead of the device.  Losses stay on the device; the host reads them
+every ``log_every`` steps.  At these steps the ranks also exchange errors and stop requests
+(training/consensus.py): a damaged image, a non-finite loss, a full disk, SIGTERM.  Until then a
+rank with an error repeats its last good batch, so that no other rank waits forever in a collective.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
 
-from launch.ranks.comm import Comm
 from training.clock import DeviceClock
 from training.consensus import Consensus, Kind, Trouble
 from training.faults import TrainingError, one_line
@@ -27,12 +26,18 @@ from training.log import RunLog, progress_line, verification_line
 from training.run import Run, reseed
 from training.step import Model, all_finite, train_step
 
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm
+
 Verify = Callable[[], Mapping[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """Steps between two log lines, two checkpoints and two verifications; 0: only at the end."""
+    """Numbers of steps between log lines, checkpoints and verifications.
+
+    With ``verify_every=0`` the run verifies only at its end.
+    """
 
     log_every: int = 20
     checkpoint_every: int = 1000
@@ -41,50 +46,57 @@ class Cadence:
 
 @dataclass
 class Totals:
-    """Sums over the run of this process."""
+    """Totals of this process since the run started or resumed.
+
+    ``images`` counts the images of all ranks, ``seconds`` the training time, and ``idle_seconds``
+    the time in which the device waited for data.  ``final_loss`` is the mean loss in the last log
+    line, None before the first log line.
+    """
 
     images: int = 0
     seconds: float = 0.0
-    waited: float = 0.0
+    idle_seconds: float = 0.0
     final_loss: float | None = None
 
     @property
     def images_per_second(self) -> float:
-        """Images of all ranks per second of training, without verification and saving."""
+        """Images of all ranks per second, without the time of verification and checkpoints."""
         return self.images / self.seconds if self.seconds else 0.0
 
     @property
     def data_wait_fraction(self) -> float:
-        """Share of the training time in which the device had no work for want of data."""
-        return self.waited / self.seconds if self.seconds else 0.0
+        """Fraction of the training time in which the device waited for data."""
+        return self.idle_seconds / self.seconds if self.seconds else 0.0
 
 
 @dataclass
 class _Interval:
-    """Sums since the last log line."""
+    """Losses and cosines of the steps since the last log line, and times in seconds."""
 
-    started: float = field(default_factory=lambda: time.perf_counter())
+    start_time: float = field(default_factory=lambda: time.perf_counter())
     losses: list[mx.nd.NDArray] = field(default_factory=list)
     cosines: list[mx.nd.NDArray] = field(default_factory=list)
-    waited: float = 0.0
-    paused: float = 0.0
+    idle_seconds: float = 0.0
+    pause_seconds: float = 0.0
 
 
 class Loop:
-    """Trains from ``run.progress`` to ``run.end_images``.
+    """Training loop that starts at ``run.progress`` and ends after ``run.end_images`` images.
 
     Parameters
     ----------
     model
-        Initialised; its trainer holds the parameters of net and head.
+        Initialised net and head, with the trainer of their parameters.
     loader
         Iterator of batches with ``image``, ``label`` and ``after`` (see pipeline/loader.py).
     run
-        Its progress is changed in place.
+        Constants and progress of the run; the loop updates ``run.progress`` in place.
     save
-        Writes a checkpoint, on rank 0 alone; raises ValueError if it cannot.
+        Function that writes a checkpoint and raises ValueError on failure.  Only rank 0 calls the
+        function.
     verify
-        Returns ``{set: result}``; all ranks call it together.  None without sets.
+        Function that scores the net and returns ``{name of the set: result}``.  All ranks call the
+        function.  None if there are no verification sets.
     """
 
     def __init__(
@@ -114,31 +126,34 @@ class Loop:
 
     @property
     def epochs(self) -> int:
-        """Return how many epochs have been completed."""
+        """Number of completed epochs.
+
+        The current epoch counts as completed if its remaining images do not fill a batch.
+        """
         remaining = self.loader.images_per_epoch - self.progress.consumed
         incomplete = self.progress.consumed > 0 and remaining < self._run.global_batch_size
         return self.progress.epoch + incomplete
 
     def run(self) -> None:
-        """Train to the end.
+        """Train and verify until the run ends.
 
         Raises
         ------
         TrainingError
-            On every rank, at the same step, with the same sentence.
+            If training cannot continue.  All ranks raise it at the same step, with one message.
         Stopped
-            Likewise, when some rank was asked to stop.
+            After a stop request to any rank.  All ranks raise it at the same step.
         """
         with self.consensus.listening(), closing(DeviceClock()) as clock:
             if self.progress.images < self._run.end_images:
                 self._train(clock)
-            elif self.verify is not None:  # it ended between the last checkpoint and this
+            elif self.verify is not None:  # a kill has prevented the final verification
                 self._verify(self.verify)
 
     def _train(self, clock: DeviceClock) -> None:
         progress, cadence = self.progress, self.cadence
         self._fetch(clock)
-        self.consensus.exchange()  # before the first step: does every rank have a first batch?
+        self.consensus.exchange()  # raises TrainingError if a rank has no first batch
         self._stop_if_agreed()
         self._interval = _Interval()
         last = False
@@ -152,18 +167,18 @@ class Loop:
             if save or verify or progress.step % cadence.log_every == 0:
                 self._log()
                 self._stop_if_agreed()
-            began = time.perf_counter()
+            pause_start = time.perf_counter()
             if save or verify:
                 self._average_statistics()
             if save:
                 self._checkpoint()
             if verify:
                 self._verify(verify)
-            self._interval.paused += time.perf_counter() - began
-        self.consensus.exchange()  # what went wrong after the last line
+            self._interval.pause_seconds += time.perf_counter() - pause_start
+        self.consensus.exchange()  # raises TrainingError for errors since the last log line
 
     def _step(self, clock: DeviceClock) -> None:
-        """Issue one step on the batch at hand; wait until at most two steps are in flight."""
+        """Issue one step on the current batch; wait until at most two steps are in flight."""
         run, progress, batch, model = self._run, self.progress, self._batch, self.model
         model.trainer.set_learning_rate(run.lr(progress.images))
         margin = mx.nd.array([run.margin(progress.images)], ctx=self._weight.list_ctx()[0])
@@ -188,15 +203,16 @@ class Loop:
             self._issued[0].wait_to_read()  # Sync: the host is at most two steps ahead
 
     def _fetch(self, clock: DeviceClock) -> None:
-        """Get the next batch; on trouble with that keep the last good one."""
-        consensus, asked = self.consensus, time.perf_counter()
-        # Horovod: a rank whose disk is full keeps asking: bags ask all ranks (training/bag.py).
+        """Get the next batch; if the loader fails, record its error and keep the previous batch."""
+        consensus, start = self.consensus, time.perf_counter()
+        # Horovod: a rank with a full disk still calls the loader, because Bags exchanges data
+        # between all ranks (training/bag.py).
         if consensus.trouble is None or consensus.trouble.kind is Kind.DISK:
             try:
                 self._batch = next(self.loader)
             except (ValueError, OSError) as error:
                 consensus.trouble = Trouble(Kind.DATA, str(error))
-            except RuntimeError as error:  # of DALI, MXNet or CUDA, perhaps on this rank alone
+            except RuntimeError as error:  # of DALI, MXNet or CUDA, maybe on one rank only
                 text = (
                     f"the loader failed, got {type(error).__name__}: {one_line(error)}; use a "
                     "smaller data.batch_size if memory is full, or data.decode=native, which "
@@ -205,32 +221,32 @@ class Loop:
                 consensus.trouble = Trouble(Kind.DATA, text)
             except FloatingPointError as error:
                 consensus.trouble = Trouble(Kind.NOT_FINITE, str(error), self.progress.step)
-        self._interval.waited += clock.starved(asked, time.perf_counter())
+        self._interval.idle_seconds += clock.idle_seconds(start, time.perf_counter())
 
     def _log(self) -> None:
-        """Read the losses, exchange them with the other ranks, write one line."""
+        """Read the losses from the device, exchange them with the other ranks, write a log line."""
         interval, progress, run = self._interval, self.progress, self._run
-        # Sync: all losses since the last line, in one copy.
+        # Sync: the host copies all losses since the last log line at once.
         losses = mx.nd.concat(*interval.losses, dim=0).asnumpy()
         cosine = float(mx.nd.concat(*interval.cosines, dim=0).mean().asscalar())
-        seconds = time.perf_counter() - interval.started - interval.paused
+        seconds = time.perf_counter() - interval.start_time - interval.pause_seconds
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
             step = progress.step - len(losses) + int(bad[0]) + 1
             text = f"the loss of step {step} is not finite, got {losses[bad[0]]}"
             self.consensus.report(Trouble(Kind.NOT_FINITE, text, step))
-        of_ranks = self.consensus.exchange(
+        rank_values = self.consensus.exchange(
             loss=float(losses.mean()) if not len(bad) else float("nan"),
             cosine=cosine,
-            data_wait_fraction=interval.waited / max(seconds, 1e-9),
+            data_wait_fraction=interval.idle_seconds / max(seconds, 1e-9),
         )
         images = len(losses) * run.global_batch_size
-        data_wait_fraction = float(of_ranks["data_wait_fraction"].max())
+        data_wait_fraction = float(rank_values["data_wait_fraction"].max())
         totals = self.totals
         totals.images += images
         totals.seconds += seconds
-        totals.waited += data_wait_fraction * seconds
-        totals.final_loss = float(of_ranks["loss"].mean())
+        totals.idle_seconds += data_wait_fraction * seconds
+        totals.final_loss = float(rank_values["loss"].mean())
         values = {
             "step": progress.step,
             "epoch": progress.epoch,
@@ -238,7 +254,7 @@ class Loop:
             "lr": self.model.trainer.learning_rate,
             "images_per_second": images / seconds,
             "data_wait_fraction": data_wait_fraction,
-            "cosine": float(of_ranks["cosine"].mean()),
+            "cosine": float(rank_values["cosine"].mean()),
             "margin_fraction": run.margin(progress.images - run.global_batch_size),
             "images": progress.images,
             "eta_s": int((run.end_images - progress.images) / images * seconds),
@@ -251,7 +267,7 @@ class Loop:
         try:
             self.log.metrics(values)
         except OSError as error:
-            text = f"metrics.jsonl cannot be written, got {error.strerror}; make room"
+            text = f"metrics.jsonl cannot be written, got {error.strerror}; free disk space"
             self.consensus.report(Trouble(Kind.DISK, text))
 
     def _stop_if_agreed(self) -> None:
@@ -266,7 +282,8 @@ class Loop:
         self.consensus.stop(self.progress.step, self.totals.seconds / steps, save)
 
     def _average_statistics(self) -> None:
-        """Horovod: BatchNorm's running statistics differ between ranks; use their mean."""
+        """Average the running statistics of BatchNorm over the ranks."""
+        # Horovod: each rank has computed these statistics from its own images only.
         self.comm.average(
             {
                 name: p.list_data()[0]
@@ -288,14 +305,14 @@ class Loop:
                 trouble = Trouble(Kind.DISK, str(error))
         self.consensus.settle(trouble)
         self.consensus.saved_step = step
-        # MXNet's generator cannot be saved: from here on it is a function of (seed, step, rank),
-        # in an undisturbed run as in one that is resumed here.
+        # The state of MXNet's random generator cannot be saved.  Every run therefore seeds the
+        # generator after each checkpoint, so that a resumed run draws the same numbers.
         reseed(self._run.seed, step, self.comm.rank)
 
     def _verify(self, verify: Verify) -> None:
         try:
             self.verification = verify()
-        except ValueError as error:  # of the embeddings or the set, alike on all ranks
+        except ValueError as error:  # all ranks raise an identical error
             raise TrainingError(f"verification: {error}", usage=True) from None
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
         for name, result in self.verification.items():

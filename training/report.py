@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first lines and the last file of a run."""
+"""Print the first lines of a run and write summary.json at its end."""
 
 from __future__ import annotations
 
 import resource
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from launch.ranks.comm import Comm
 from training.faults import Stopped, TrainingError
-from training.log import RunLog
-from training.loop import Loop
-from training.run import Run
+
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm
+    from training.log import RunLog
+    from training.loop import Loop
+    from training.run import Run
 
 
 def announce(
@@ -23,17 +25,17 @@ def announce(
     data: Mapping[str, Any],
     notices: Sequence[str],
 ) -> None:
-    """Say what runs, on what, on which data; empty notices are left out.
+    """Print the first lines of a run: folder, ranks, data, resumed position and notices.
 
-    summary.json repeats the notices.
+    Empty notices are skipped.  summary.json repeats the printed notices.
     """
     log.say(f"run {run.folder}  " + "  ".join(f"{key} {value}" for key, value in ranks.items()))
     log.say("  ".join(f"{key} {value}" for key, value in data.items()))
     progress = run.progress
     if progress.step:
         log.say(
-            f"resumed at step {progress.step}, epoch {progress.epoch}, "
-            f"{progress.consumed} images into it"
+            f"resumed at step {progress.step}, epoch {progress.epoch}, after {progress.consumed} "
+            "images of this epoch"
         )
     for notice in filter(None, notices):
         log.notice(notice)
@@ -41,12 +43,15 @@ def announce(
 
 @contextmanager
 def reporting(log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str]) -> Iterator[None]:
-    """Write summary.json when the loop ends: finished, stopped or failed.  For all ranks together.
+    """Write summary.json after the with block, with status "finished", "stopped" or "failed".
+
+    All ranks enter the with block.  If it raises an exception that is neither TrainingError nor
+    Stopped, no summary.json is written.
 
     Parameters
     ----------
     versions
-        What the result depends on.
+        Versions of the libraries, and choices of the run such as the decoder, for summary.json.
     """
     try:
         yield
@@ -80,4 +85,4 @@ def _finish(
         )
         log.close()
     except OSError as error:
-        log.say(f"summary.json cannot be written, got {error.strerror}")
+        log.say(f"summary.json cannot be written, got {error.strerror}; free disk space")

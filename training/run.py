@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run: where it lives, where it stands, where it ends, and its schedules."""
+"""Constants and progress of a run: folder, position, end and schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
 
-from training.checkpoint import Checkpoint
+if TYPE_CHECKING:
+    from training.checkpoint import Checkpoint
 
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with every checkpoint."""
+    """Position of a run, saved in every checkpoint.
+
+    ``images`` counts the images of all ranks since step 0, ``consumed`` the images of all ranks in
+    the current epoch.
+    """
 
     step: int = 0
     images: int = 0
@@ -25,31 +31,31 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run, alike on all ranks; the loop moves ``progress``."""
+    """Constants and progress of a run, equal on all ranks; the loop updates ``progress``."""
 
     folder: Path
-    """The run folder."""
+    """Folder of the run, for its checkpoints and logs."""
     checkpoint: Checkpoint | None = None
-    """What the run resumes from; None at its beginning."""
+    """Checkpoint that the run resumes from; None for a new run."""
     progress: Progress
     seed: int
     global_batch_size: int
-    """Images of all ranks per step."""
+    """Number of images that all ranks together process per step."""
     epoch_images: int
-    """Images of an epoch when the run began, in whole steps."""
+    """Number of images per epoch when the run started, a multiple of its global batch size."""
     end_images: int
-    """Images of all ranks after which the run ends."""
+    """Number of images, counted over all ranks, after which the run ends."""
     lr: Callable[[int], float]
-    """Learning rate by the images used so far."""
+    """Function that returns the learning rate after this number of images of all ranks."""
     margin: Callable[[int], float]
-    """Share of the margin by the images used so far."""
+    """Function that returns the fraction of the margin after this number of images of all ranks."""
     clip_norm: float = 0.0
-    """Largest global norm of the averaged gradients; 0 clips nothing."""
+    """Upper bound of the global norm of the averaged gradients; 0 disables clipping."""
     notices: tuple[str, ...] = ()
-    """Sentences for the log; on rank 0 alone."""
+    """Lines to print at the start of the run; empty on ranks other than 0."""
 
 
 def reseed(seed: int, step: int, rank: int) -> None:
-    """Seed MXNet's generator from the place in the run."""
+    """Seed MXNet's random generator from the seed of the run, the step and the rank."""
     words = np.random.SeedSequence([seed, step, rank]).generate_state(1)
     mx.random.seed(int(words[0]) & 0x7FFFFFFF)

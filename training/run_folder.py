@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which folder a run lives in, and whether it goes on or begins.
+"""Choose the folder of a run, and decide whether to resume a run or start a new one.
 
-``<dir>/<name>-001``, ``-002`` and so on.  The newest one goes on if it has not finished; a finished
-one stays as it is and the next number begins.
+Run folders are ``<dir>/<name>-001``, ``<dir>/<name>-002`` and so on.  If the newest run is
+unfinished, it is resumed.  If the newest run is finished, a new run starts in the next folder.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from training.checkpoint import (
 from training.run_lock import RunLock
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-_NEW_RUN = "begin a new run with run.resume=false"
+_NEW_RUN = "start a new run with run.resume=false"
 
 
 class RunFolderError(ValueError):
-    """A run folder that cannot be used."""
+    """A run folder cannot be read or written, or its run does not fit this configuration."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder that this process holds."""
+    """Run folder that this process has locked."""
 
     folder: Path
     checkpoint: Checkpoint | None
-    """What the run resumes from; None at its beginning."""
+    """Checkpoint that the run resumes from; None for a new run."""
     lock: RunLock
     notices: tuple[str, ...] = ()
-    """Sentences for the log."""
+    """Lines for the log, such as warnings about locks and damaged checkpoints."""
 
 
 def choose_run(
@@ -56,35 +56,37 @@ def choose_run(
     differences: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]],
     data: Mapping[str, Any] | None = None,
 ) -> RunFolder:
-    """Return the folder of this run, made if new and locked, and what it resumes from.
+    """Create or find the folder of this run, lock it, and find the checkpoint to resume from.
 
     Parameters
     ----------
     parent, name
         ``run.dir`` and ``run.name``.
     resume
-        False begins a new folder in any case.
+        ``run.resume``; False always starts a new run.
     config
-        The resolved configuration.
+        Resolved configuration of this process.
     differences
-        Returns what differs between the kept configuration and this one.
+        Function that gets the saved configuration and ``config``, and returns one text per
+        difference.
     data
-        Fingerprint of the training data, as checkpoints keep it under ``data``.
+        Fingerprint of the training data; checkpoints store it under ``data``.
 
     Raises
     ------
     RunFolderError
-        If the folder cannot be read or written, if the unfinished run had another configuration or
-        other data, or if none of its checkpoints is whole.
+        If the folder cannot be read or written, if the unfinished run has a different configuration
+        or different data, or if all checkpoints of the unfinished run are damaged.
     RunLocked
-        If another process trains in it.
+        If another process trains in the folder.
     """
     while True:
         number = _newest_number(parent, name)
         newest = parent / f"{name}-{number:03d}"
         if number and resume and status(newest) != "finished":
             lock = _lock(newest)
-            if status(newest) != "finished":  # the process that held the lock before may have ended
+            # Check again: the run may have finished after the first check and before the lock.
+            if status(newest) != "finished":
                 return _resume(newest, lock, config, differences, data)
             lock.release()
             continue
@@ -92,7 +94,7 @@ def choose_run(
         try:
             folder.mkdir()
         except FileExistsError:
-            continue  # another launch was faster: look again at what is there now
+            continue  # another process has just created this folder
         except OSError as error:
             raise _unwritable(parent, error) from None
         lock = _lock(folder)
@@ -112,42 +114,50 @@ def _resume(
     except CheckpointError as error:
         raise RunFolderError(f"{error}, or {_NEW_RUN}") from None
     if checkpoint is None:
-        return RunFolder(folder, None, lock, _notices(lock))  # it ended before its first checkpoint
+        # The unfinished run has no checkpoint, so training starts from step 0 in its folder.
+        return RunFolder(folder, None, lock, _notices(lock))
     changed = differences(_read_config(folder / "config.yaml"), config)
     if changed:
         raise RunFolderError(
-            f"{folder}: the unfinished run has another configuration ({'; '.join(changed)}); set "
-            f"it back, or {_NEW_RUN}"
+            f"{folder}: the unfinished run has a different configuration, got the changes "
+            f"({'; '.join(changed)}); restore the old values, or {_NEW_RUN}"
         )
     changed = _data_differences(checkpoint.state.get("data"), data)
     if changed:
         raise RunFolderError(
-            f"{folder}: the unfinished run was trained on other data ({'; '.join(changed)}); put "
-            f"the data back, or {_NEW_RUN} (train.pretrained={folder} keeps the weights)"
+            f"{folder}: the unfinished run was trained on different data, got the changes "
+            f"({'; '.join(changed)}); restore the data, or {_NEW_RUN} "
+            f"(train.pretrained={folder} keeps the weights)"
         )
-    passed_over = tuple(f"passed over a damaged checkpoint: {x}" for x in checkpoint.damaged)
-    return RunFolder(folder, checkpoint, lock, _notices(lock) + passed_over)
+    skipped = tuple(f"skipped a damaged checkpoint: {x}" for x in checkpoint.damaged)
+    return RunFolder(folder, checkpoint, lock, _notices(lock) + skipped)
 
 
-def _data_differences(kept: Mapping[str, Any] | None, data: Mapping[str, Any] | None) -> list[str]:
-    """Return what differs between two fingerprints; nothing where one of them is missing."""
-    if kept is None or data is None:
+def _data_differences(saved: Mapping[str, Any] | None, data: Mapping[str, Any] | None) -> list[str]:
+    """Return one text for each difference between two fingerprints of training data.
+
+    The list is empty if a fingerprint is missing.
+    """
+    if saved is None or data is None:
         return []
     found = []
-    for key in sorted({*kept, *data}):
-        old, new = kept.get(key), data.get(key)
+    for key in sorted({*saved, *data}):
+        old, new = saved.get(key), data.get(key)
         if old == new:
             continue
         if key.startswith("crc_"):
-            found.append(f"other {key.removeprefix('crc_')}")
+            found.append(f"different {key.removeprefix('crc_')}")
         else:
             found.append(f"{key}: {old} -> {new}")
-    # Where the counts have changed, other checksums say nothing more.
+    # If counts differ, checksums differ too: report only the counts.
     return [text for text in found if ":" in text] or found
 
 
 def _newest_number(parent: Path, name: str) -> int:
-    """Return the highest number of the runs of a name, 0 if there is none; make the parent."""
+    """Return the highest number of the run folders of a name, or 0 if there are no run folders.
+
+    The folder ``parent`` is created if it does not exist.
+    """
     try:
         parent.mkdir(parents=True, exist_ok=True)
         found = os.listdir(parent)
@@ -170,25 +180,26 @@ def _notices(lock: RunLock) -> tuple[str, ...]:
 
 def _unwritable(folder: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
-        f"{folder}: the run folder cannot be written, got {error.strerror}; choose another one "
+        f"{folder}: the run folder cannot be written, got {error.strerror}; choose another folder "
         "with run.dir=FOLDER"
     )
 
 
 def write_config(folder: Path, config: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-    """Write config.yaml: the resolved configuration, then versions and commit."""
+    """Write config.yaml: the resolved configuration, then ``notes`` (versions and commit)."""
     _write(folder, "config.yaml", yaml.safe_dump({**config, "notes": dict(notes)}, sort_keys=False))
 
 
 def write_classes(folder: Path, files: Sequence[Path], origins: Any) -> None:
-    """Write classes.json: which person each class is, where labels were stacked or renumbered.
+    """Write classes.json: the source file and label of each class.
 
     Parameters
     ----------
     files
-        The .rec files.
+        The .rec files of the training data.
     origins
-        int64 (C, 2): place in ``files`` (-1: the sets share their labels) and label there.
+        Origin of each of the C classes, int64 (C, 2): index of its file in ``files``, and its label
+        in this file.  The index is -1 if the sets share their labels.
     """
     record, label = origins.T.tolist()
     names = [str(file) for file in files]
@@ -204,12 +215,12 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 
 def status(folder: Path) -> str:
-    """Return the status in a run's summary.json, "unfinished" if there is none.
+    """Return the status of a run from its summary.json, "unfinished" if the file is missing.
 
     Raises
     ------
     RunFolderError
-        If the file is damaged or cannot be read.
+        If summary.json is damaged or cannot be read.
     """
     path = folder / "summary.json"
     text = _read(path)
@@ -218,30 +229,31 @@ def status(folder: Path) -> str:
     try:
         return str(json.loads(text)["status"])
     except (ValueError, KeyError, TypeError):
-        raise _damaged(path, "remove it to resume the run") from None
+        raise _damaged(path, "remove the file to resume the run") from None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Return the configuration that a run has kept, without its notes."""
+    """Return the saved configuration of a run, without its notes."""
     text = _read(path)
     if text is None:
         raise RunFolderError(
-            f"{path}: is missing beside the run's checkpoints; restore it, or {_NEW_RUN}"
+            f"{path}: is missing, got checkpoints without this file; restore the file, or "
+            f"{_NEW_RUN}"
         )
     try:
-        kept = yaml.safe_load(text)
+        saved = yaml.safe_load(text)
     except yaml.YAMLError:
-        kept = None
-    if not isinstance(kept, dict) or not all(
-        isinstance(section, dict) for section in kept.values()
+        saved = None
+    if not isinstance(saved, dict) or not all(
+        isinstance(section, dict) for section in saved.values()
     ):
-        raise _damaged(path, "restore it")
-    kept.pop("notes", None)
-    return kept
+        raise _damaged(path, "restore the file")
+    saved.pop("notes", None)
+    return saved
 
 
 def _read(path: Path) -> str | None:
-    """Return a text file of a run folder, None if it is not there."""
+    """Return the text of a file in a run folder, None if the file is missing."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -249,7 +261,7 @@ def _read(path: Path) -> str | None:
             return None
         raise RunFolderError(
             f"{path}: cannot be read, got {error.strerror} (errno {error.errno}); nothing was "
-            "changed, give the same command again once the file can be read"
+            "changed, run the same command again when the file is readable"
         ) from None
 
 

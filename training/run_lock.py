@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run folder, one run: a lock that the kernel holds and that ends with the process."""
+"""Lock a run folder, so that only one process trains in it.
+
+The kernel releases the lock when the process exits, even after a kill.
+"""
 
 from __future__ import annotations
 
@@ -12,76 +15,76 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAME = "run.lock"
-_HELD = (errno.EACCES, errno.EAGAIN)
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+FILE_NAME = "run.lock"
+_OWNED_ERRNOS = (errno.EACCES, errno.EAGAIN)
+_UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class RunLocked(ValueError):
-    """Another process trains in this run folder."""
+    """Another process trains in the run folder."""
 
 
 class RunLock:
-    """A held lock; the process holds it until it ends or calls ``release``.
+    """Lock of a run folder; the process owns the lock until it exits or calls ``release``.
 
-    A lock of POSIX (fcntl), not of flock: worker processes that are forked do not inherit it, and
-    NFS passes it on to other hosts.
+    The lock is a POSIX lock (fcntl), not flock: forked worker processes do not inherit POSIX locks,
+    and NFS enforces POSIX locks across hosts.
 
     Parameters
     ----------
     folder
-        The run folder.
+        Run folder to lock.
 
     Raises
     ------
     RunLocked
-        If another process holds it; the sentence names its host and process.
+        If another process owns the lock; the message names the owner's host and process.
     OSError
-        If the file of the lock cannot be made.
+        If the lock file cannot be created.
     """
 
     def __init__(self, folder: Path):
         self.notice = ""
-        """What the log should say: that the file system has no locks, else nothing."""
-        path = folder / NAME
+        """Warning for the log if the file system does not support locks, else empty."""
+        path = folder / FILE_NAME
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = _read_holder(self._file)
-            if error.errno in _HELD:
+            owner = _read_owner(self._file)
+            if error.errno in _OWNED_ERRNOS:
                 os.close(self._file)
                 raise RunLocked(
                     f"{folder}: another process trains in this run folder, got "
-                    f"{_describe(holder)}; wait for it, stop it, or begin a new run with "
-                    "run.resume=false"
+                    f"{_describe(owner)}; wait for that process, stop that process, or start a new "
+                    "run with run.resume=false"
                 ) from None
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in _UNSUPPORTED_ERRNOS:
                 os.close(self._file)
                 raise
             self.notice = (
-                f"{folder}: the file system has no locks ({error.strerror}); start this run only "
-                "once at a time"
+                f"{folder}: the file system does not support locks, got {error.strerror}; do not "
+                "start this run twice at the same time"
             )
-        holder = {"host": socket.gethostname(), "process": os.getpid(), "since": int(time.time())}
+        owner = {"host": socket.gethostname(), "process": os.getpid(), "since": int(time.time())}
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, (json.dumps(holder) + "\n").encode(), 0)
+        os.pwrite(self._file, (json.dumps(owner) + "\n").encode(), 0)
 
     def release(self) -> None:
-        """Give the lock up; the process must not write into the folder any more."""
+        """Release the lock; after this call the process must not write into the folder."""
         os.close(self._file)
 
 
-def _read_holder(file: int) -> dict[str, Any]:
+def _read_owner(file: int) -> dict[str, Any]:
     try:
-        holder = json.loads(os.pread(file, 4096, 0))
-        return holder if isinstance(holder, dict) else {}
+        owner = json.loads(os.pread(file, 4096, 0))
+        return owner if isinstance(owner, dict) else {}
     except ValueError:
-        return {}  # it has the lock and has not written its name yet
+        return {}  # the owner has not written its host and process id yet
 
 
-def _describe(holder: dict[str, Any]) -> str:
-    if not holder:
-        return "one that has just started"
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.get("since", 0)))
-    return f"process {holder.get('process')} on host {holder.get('host')}, since {since}"
+def _describe(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "a process that has just started"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.get("since", 0)))
+    return f"process {owner.get('process')} on host {owner.get('host')}, since {since}"

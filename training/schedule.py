@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning rate and margin as pure functions of the images seen.
+"""Learning rate and margin fraction as pure functions of the number of images so far.
 
-Images, not steps: another number of ranks or another batch size moves no learning rate.
+Schedules count images instead of steps, so they do not depend on the batch size and the number of
+ranks.
 """
 
 from __future__ import annotations
@@ -22,25 +23,26 @@ def learning_rate(
     power: float = 2.0,
     final_lr: float = 0.0,
 ) -> float:
-    """Return the rate for the batch that begins after ``images`` images.
+    """Return the learning rate of the batch that starts after ``images`` images.
 
     Parameters
     ----------
     images
-        Images of all ranks used so far.
+        Number of images that all ranks together have processed so far.
     schedule
         "step", "cosine" or "polynomial".
     lr
-        Rate after the warm-up.
+        Learning rate after the warm-up.
     end
-        Images of the whole run.
+        Number of images of all ranks after which the run ends.
     warmup
-        Images over which the rate rises linearly from 0.
+        Number of images of all ranks over which the rate rises linearly from 0 to ``lr``.
     milestones
-        step: images after each of which the rate is multiplied by ``decay``.
+        For "step": numbers of images at which the rate is multiplied by ``decay``.
     power, final_lr
-        polynomial: ``final_lr + (lr - final_lr) * (1 - progress) ** power``, where progress runs
-        from 0 at the end of the warm-up to 1 at ``end``.  cosine: half a cosine between the two.
+        For "polynomial" the rate is ``final_lr + (lr - final_lr) * (1 - progress) ** power``, where
+        ``progress`` rises linearly from 0 after the warm-up to 1 at ``end``.  For "cosine" the rate
+        falls from ``lr`` after the warm-up to ``final_lr`` at ``end``, along half a cosine period.
     """
     if images < warmup:
         return lr * images / warmup
@@ -55,7 +57,14 @@ def learning_rate(
 
 
 def margin_fraction(images: int, start: int = 0, warmup: int = 0) -> float:
-    """Return how much of the margin is on: 0 until ``start``, then linearly to 1."""
+    """Return the fraction of the margin in use: 0 until ``start``, then rising linearly to 1.
+
+    Parameters
+    ----------
+    images, start, warmup
+        Numbers of images, counted over all ranks: images so far, images before the rise starts, and
+        images over which the fraction rises from 0 to 1.
+    """
     if images < start:
         return 0.0
     return min(1.0, (images - start) / warmup) if warmup else 1.0

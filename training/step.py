@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One forward, backward and update; nothing here waits for the device."""
+"""One training step: forward, backward and update, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from dataclasses import dataclass
 import mxnet as mx
 from mxnet import autograd, gluon
 
-NO_DECAY = ("bias", "beta", "gamma", "alpha", "radius")
-"""Ends of the names of parameters that weight decay would only shrink: biases, BatchNorm, PReLU,
-Ring loss."""
+NO_DECAY_SUFFIXES = ("bias", "beta", "gamma", "alpha", "radius")
+"""Name suffixes of parameters without weight decay (biases, BatchNorm, PReLU, Ring loss)."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is trained: a net, its head, and the trainer of both."""
+    """Net, head, and the trainer of their parameters."""
 
     net: gluon.HybridBlock
     head: gluon.HybridBlock
     trainer: gluon.Trainer
     parameters: Mapping[str, gluon.Parameter]
-    """As `collect_parameters` returns them."""
+    """All parameters of net and head by name, as `collect_parameters` returns them."""
 
 
 def collect_parameters(net: gluon.Block, head: gluon.Block) -> dict[str, gluon.Parameter]:
-    """Return all parameters as ``net.<name>`` and ``head.<name>``, the names of the checkpoints."""
+    """Return all parameters of net and head by the names ``net.<name>`` and ``head.<name>``."""
     return {
         f"{part}.{name}": parameter
         for part, block in (("net", net), ("head", head))
@@ -41,9 +40,12 @@ def build_optimizer(
     momentum: float,
     weight_decay: float,
 ) -> mx.optimizer.Optimizer:
-    """Return SGD or NAG; weight decay is switched off where NO_DECAY says."""
+    """Create the optimizer ``name`` ("sgd" or "nag").
+
+    Weight decay is disabled for the parameters whose names end with one of NO_DECAY_SUFFIXES.
+    """
     for key, parameter in parameters.items():
-        if key.endswith(NO_DECAY):
+        if key.endswith(NO_DECAY_SUFFIXES):
             parameter.wd_mult = 0.0
     return mx.optimizer.create(name, learning_rate=lr, momentum=momentum, wd=weight_decay)
 
@@ -64,39 +66,44 @@ def train_step(
     Parameters
     ----------
     net, head, trainer
-        The trainer holds the parameters of both; a head that updates its own class centres is
-        told the trainer's rate.
+        The trainer updates the parameters of net and head.  A head that updates its own class
+        centres uses the learning rate of the trainer.
     image, label
-        (B, 3, H, W) and (B,).
+        Images (B, 3, H, W) and class labels (B,) of the batch.
     margin_fraction
-        (1,), how much of the margin is on.
+        Fraction of the margin in use, from 0 to 1, as an array (1,).
     clip_norm
-        Largest norm of all gradients together, of the mean loss over all ranks; 0 clips nothing.
+        Upper bound of the global norm of the gradients of the mean loss over all ranks; 0 disables
+        clipping.
     size
         Number of ranks.
 
     Returns
     -------
     loss, cosine
-        Mean over the batch, (1,) each, still on the device.
+        Mean loss and mean cosine over the batch, (1,) each, not yet copied from the device.
     """
     batch_size = image.shape[0]
     with autograd.record():
         embedding = net(image)  # (B, E)
         loss, cosine = head(embedding, label, margin_fraction)  # (B,), (B,)
     loss.backward()
-    # Horovod: sums the gradients over the ranks (update divides); nothing for one rank.
+    # Horovod: sum the gradients over the ranks; trainer.update divides the sums by the number of
+    # images of all ranks.
     trainer.allreduce_grads()
     if clip_norm:
         clip_gradients(trainer, clip_norm * batch_size * size)
     trainer.update(batch_size)
-    if getattr(head, "momentum", None):  # it updates its own class centres
+    if getattr(head, "momentum", None):  # the head updates its own class centres
         head.update(mx.nd.array([trainer.learning_rate], ctx=image.context))
     return loss.mean(), cosine.mean()
 
 
 def clip_gradients(trainer: gluon.Trainer, limit: float) -> None:
-    """Scale all gradients down so that their common norm is at most ``limit``; no host sync."""
+    """Scale all gradients in place so that their global L2 norm is at most ``limit``.
+
+    The host does not wait for the device.
+    """
     gradients = trained_gradients(trainer)
     squares = [mx.nd.multi_sum_sq(*g, num_arrays=len(g)).sum() for g in _portions(gradients)]
     factor = mx.nd.minimum(limit / (mx.nd.sqrt(mx.nd.add_n(*squares)) + 1e-12), 1.0)
@@ -105,19 +112,22 @@ def clip_gradients(trainer: gluon.Trainer, limit: float) -> None:
 
 
 def trained_gradients(trainer: gluon.Trainer) -> Sequence[mx.nd.NDArray]:
-    """Return the gradients that the trainer applies."""
+    """Return the gradients of all trainable parameters."""
     return [p.list_grad()[0] for p in trainer._params if p.grad_req != "null"]
 
 
 def all_finite(arrays: Sequence[mx.nd.NDArray]) -> bool:
-    """Return whether no array holds NaN or infinity."""
-    # Sync: one number comes back per portion.
+    """Return True if no array holds NaN or infinity."""
+    # Sync: the host reads one number from the device per portion of the arrays.
     return all(
         mx.nd.multi_all_finite(*some, num_arrays=len(some)).asscalar() for some in _portions(arrays)
     )
 
 
 def _portions(arrays: Sequence[mx.nd.NDArray]) -> Iterator[Sequence[mx.nd.NDArray]]:
-    """Cut a list up: MXNet's multi_* operators keep 200 places and write beyond them unchecked."""
+    """Yield the arrays in portions of at most 100.
+
+    MXNet's multi_* operators overflow a buffer if they get more than 200 arrays.
+    """
     for start in range(0, len(arrays), 100):
         yield arrays[start : start + 100]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Install what the benchmarks compare with and draw with:  python benchmarks/harness/baselines.py
+"""Install the baselines and the plotting library:  python benchmarks/harness/baselines.py
 
-GluonFR and matplotlib go into .baselines (requirements/baselines.txt, with hashes), not into the
-environment that trains; the scripts of this folder call this themselves.  PyTorch is too large for
-that: the scripts take the interpreter of an environment that has it, from ``--torch`` or
-TORCH_PYTHON.
+GluonFR, simplejpeg and matplotlib are installed into the folder .baselines, outside the training
+environment; requirements/baselines.txt locks their versions and hashes.  A benchmark that needs
+them installs them automatically.  PyTorch is too large for that folder: ``--torch`` or TORCH_PYTHON
+names the Python interpreter of an environment with PyTorch.
 """
 
 from __future__ import annotations
@@ -22,40 +22,49 @@ FOLDER = ROOT / ".baselines"
 
 
 def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
-    """Install the lock into the folder unless it is there; return why that failed, or nothing.
+    """Install the packages of a lock file into a folder, unless the folder holds them already.
 
-    A stamp holds the checksum of the lock and the version of Python.  The folder is made aside and
-    renamed, so that it is never half there.
+    A stamp file records the checksum of the lock and the Python version.  The packages go into a
+    temporary folder, which is renamed at the end.  So an interrupted installation leaves no partial
+    folder.
+
+    Returns
+    -------
+    str
+        Reason why the installation failed; empty on success.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    wanted = hashlib.sha256(lock.read_bytes() + version.encode()).hexdigest()
+    checksum = hashlib.sha256(lock.read_bytes() + version.encode()).hexdigest()
     stamp = folder / ".stamp"
-    if stamp.is_file() and stamp.read_text() == wanted:
+    if stamp.is_file() and stamp.read_text() == checksum:
         return ""
-    print(f"installing requirements/{lock.name} into {folder.name} (some 80 MB)", flush=True)
-    made = folder.with_name(f"{folder.name}-{os.getpid()}")
+    print(f"installing requirements/{lock.name} into {folder.name} (about 80 MB)", flush=True)
+    temporary = folder.with_name(f"{folder.name}-{os.getpid()}")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    # GluonFR is a source package: it is built with the setuptools of the environment.
+    # GluonFR is a source package; the environment's setuptools builds it.
     command += ["--no-deps", "--no-build-isolation", "--require-hashes"]
     try:
         done = subprocess.run(
-            [*command, "--target", str(made), "-r", str(lock)], capture_output=True, text=True
+            [*command, "--target", str(temporary), "-r", str(lock)], capture_output=True, text=True
         )
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             return f"pip could not install requirements/{lock.name}: {' '.join(lines)[:300]}"
-        made.mkdir(exist_ok=True)
-        (made / ".gitignore").write_text("*\n")  # as an environment of Python 3.13 has it
-        (made / ".stamp").write_text(wanted)
+        temporary.mkdir(exist_ok=True)
+        (temporary / ".gitignore").write_text("*\n")  # git must ignore the folder
+        (temporary / ".stamp").write_text(checksum)
         shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return ""
 
 
 def use_folder(folder: Path = FOLDER) -> None:
-    """Let this process import from the folder; what the environment has comes first."""
+    """Make the installed baselines importable: append their folder to ``sys.path``.
+
+    Packages of the environment take precedence.
+    """
     sys.path.append(str(folder))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bar chart of the rows of a benchmark."""
+"""Draw bar charts of the result rows of benchmarks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ from typing import Any
 
 from benchmarks.harness import baselines
 
-OURS, BASELINE, LIMIT = "#1f6f8b", "#b8b8b8", "#e0c068"
+OUR_COLOUR, BASELINE_COLOUR, LIMIT_COLOUR = "#1f6f8b", "#b8b8b8", "#e0c068"
 
 
 def draw(
     groups: Sequence[Sequence[dict[str, Any]]], title: str, path: Path, rates: bool = False
 ) -> str:
-    """Draw the milliseconds or the rate of each row, a panel per group; return why not, or nothing.
+    """Draw a chart with a panel for each group of rows and a bar for each row; save it as PNG.
 
-    The bar is the median, the whisker the quartiles.
+    A bar shows the median, and its error bar the first and third quartiles.
+
+    Parameters
+    ----------
+    rates
+        Draw images per second instead of milliseconds.
+
+    Returns
+    -------
+    str
+        Reason why there is no chart; empty on success.
     """
-    why = baselines.install()
-    if why:
-        return f"no chart: {why}"
+    reason = baselines.install()
+    if reason:
+        return f"no chart: {reason}"
     baselines.use_folder()
     import matplotlib
 
@@ -41,15 +51,16 @@ def draw(
         key = "images_per_second" if rates else "milliseconds"
         medians = [row[key] for row in rows]
         spreads = [row["images_per_second_spread" if rates else "spread"] for row in rows]
-        whiskers = [
+        error_bars = [
             [m - low for m, (low, _) in zip(medians, spreads, strict=True)],
             [high - m for m, (_, high) in zip(medians, spreads, strict=True)],
         ]
         names = [row["name"] for row in rows]
-        panel.barh(names, medians, xerr=whiskers, color=[colour(n) for n in names], height=0.7)
+        colours = [bar_colour(name) for name in names]
+        panel.barh(names, medians, xerr=error_bars, color=colours, height=0.7)
         for place, median in enumerate(medians):
             panel.annotate(
-                f" {text(rows[place], median, rates)}",
+                f" {bar_label(rows[place], median, rates)}",
                 (max(median, spreads[place][1]), place),
                 va="center",
             )
@@ -65,18 +76,18 @@ def draw(
     return ""
 
 
-def text(row: dict[str, Any], median: float, rate: bool) -> str:
-    """Return the words at the end of a bar: a rate with its shares of the limits, or a time."""
+def bar_label(row: dict[str, Any], median: float, rate: bool) -> str:
+    """Return the label of a bar: the time, or the rate and its fraction of each upper bound."""
     if not rate:
         return f"{median:,.0f} ms" if median >= 10 else f"{median:.2f} ms"
-    shares = [
+    fractions = [
         f"{value:.2f} of {key.removeprefix('of limit ')}"
         for key, value in row.items()
         if key.startswith("of limit ") and key != f"of {row['name']}"
     ]
-    return f"{median:,.0f}  ({', '.join(shares)})" if shares else f"{median:,.0f}"
+    return f"{median:,.0f}  ({', '.join(fractions)})" if fractions else f"{median:,.0f}"
 
 
-def colour(name: str) -> str:
-    """Return the colour of a row: ours, a baseline's, a limit's."""
-    return {"ours": OURS, "limit": LIMIT}.get(name.split()[0], BASELINE)
+def bar_colour(name: str) -> str:
+    """Return the colour of a row's bar, which marks our code, a baseline or an upper bound."""
+    return {"ours": OUR_COLOUR, "limit": LIMIT_COLOUR}.get(name.split()[0], BASELINE_COLOUR)

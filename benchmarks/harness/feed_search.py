@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search for the shortest interval at which a device hardly waits for its batches."""
+"""Search for the shortest batch interval at which a device hardly waits for its loader."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-SHARE = 0.03  # of the device's time: what it may wait
-PRECISION = 0.02  # the next shorter interval that was tried and fails is at most so much shorter
-SPAN = 128.0  # times the first interval, at most: a loader without prefetch needs 33
-NO_PREFETCH = 0.4  # of the first interval is waited: the loader makes a batch when asked
-MOST = 24  # probes of a search: where noise never lets it end
-JUMP = 6.0  # times the interval is tried next at most: where own rate was taken in a bad moment
+MAX_WAITING_FRACTION = 0.03  # largest share of its time that the device may wait for batches
+PRECISION_FRACTION = 0.02  # largest relative gap between the interval found and a failed one
+MAX_INTERVAL_FACTOR = 128.0  # longest interval / first one; a loader without prefetch needs 33
+NO_PREFETCH_WAIT_FACTOR = 0.4  # wait / first interval, above which a loader has no prefetch
+MAX_PROBES = 24  # largest number of probes per search; noise can prevent convergence
+MAX_GROWTH_FACTOR = 6.0  # largest ratio of two successive intervals; the first may be too short
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the stub of a device saw.
+    """Measurement of a simulated device that takes batches at a fixed interval.
 
     Parameters
     ----------
     interval
-        Seconds that it computes with a batch.
+        Seconds that the device computes on each batch.
     waited, elapsed
-        Seconds that it waited for batches, and in all.
+        Seconds that the device waited for batches, and seconds in total.
     batches
-        How many it took.
+        Number of batches taken.
     """
 
     interval: float
@@ -35,81 +35,118 @@ class Probe:
     batches: int
 
     @property
-    def share(self) -> float:
-        """Return the share of the time that was spent waiting."""
+    def waiting_fraction(self) -> float:
+        """Return the fraction of the time in which the device waited for batches."""
         return self.waited / self.elapsed
 
     @property
     def batch_s(self) -> float:
-        """Return the seconds from batch to batch."""
+        """Return the mean seconds from one batch to the next."""
         return self.elapsed / self.batches
 
 
 def search(
     probe: Callable[[float], Probe],
     guess: float,
-    precision: float = PRECISION,
-    late: Callable[[], bool] = lambda: False,
+    precision: float = PRECISION_FRACTION,
+    out_of_time: Callable[[], bool] = lambda: False,
 ) -> Probe | None:
-    """Return the probe of the shortest interval at which the device waits less than SHARE.
+    """Find the shortest batch interval at which the device hardly waits for batches.
+
+    An interval passes if the device waits for less than MAX_WAITING_FRACTION of the time.  From the
+    guess, the search lengthens or shortens the interval in growing steps, until one interval has
+    passed and another one has failed.  Then it bisects between these two, with the geometric mean,
+    until their gap is small enough.
 
     Parameters
     ----------
     probe
-        Lets the device take batches with an interval between them, in seconds.
+        Function that measures the device at a given interval in seconds.
     guess
-        The first interval, in seconds; from there it goes outwards in growing steps until one
-        passes and one fails, then the (geometric) middle is tried until they are close.
+        First interval, in seconds.
     precision
-        How close: what fails is at most so much shorter, as a share of it.
-    late
-        Whether to be content with what was found so far, if anything was.
+        Largest relative gap allowed between the interval found and the longest one that failed.
+    out_of_time
+        Function that returns True when the time is up.  The search then ends with the best interval
+        found so far, or continues until an interval has passed.
 
     Returns
     -------
     Probe or None
-        None if the device waits at SPAN times the first interval still.
+        Probe of the interval found; None if the device waits too long even at an interval of
+        MAX_INTERVAL_FACTOR times the guess.
 
     Notes
     -----
-    With more time between batches none is waited for longer.  So the interval at which a wait would
-    be SHARE of the time is a bound for what is sought: an upper one if the probe failed, a lower
-    one if it passed.  With a loader that prefetches nothing it is what is sought.
+    A longer interval never makes the wait for a batch longer.  So each probe gives a bound: the
+    interval at which the measured wait would be exactly MAX_WAITING_FRACTION of the time.  It is an
+    upper bound of the interval sought if the probe failed, and a lower bound if the probe passed.
+    For a loader without prefetch, the bound equals the interval sought.
 
-    The lower bound is tried at the end, again if it failed once, because a neighbour's noise can
-    fail a probe and pass none.
+    Noise from other processes can make a probe fail but cannot make it pass.  So the search ends
+    with a probe of the lower bound, and repeats that probe once if it fails.
     """
-    slowest, first_step = guess * SPAN, 1 + 2 * precision
-    low, high, failed, best = 0.0, math.inf, 0.0, None  # failed: the longest interval that did
-    interval, step, again = guess, first_step, False
-    for _ in range(MOST):
-        if best and late():
+    state = _Search(guess, precision)
+    for _ in range(MAX_PROBES):
+        if state.best and out_of_time():
             break
-        found = probe(interval)
+        state.add(probe(state.interval))
+        if state.finished:
+            break
+    return state.best
+
+
+class _Search:
+    """State of a search; `interval` is the next interval to probe, in seconds."""
+
+    def __init__(self, guess: float, precision: float) -> None:
+        self.interval, self.finished = guess, False
+        self.best: Probe | None = None  # probe of the shortest interval that passed
+        self._guess, self._precision = guess, precision
+        self._longest = guess * MAX_INTERVAL_FACTOR
+        self._low, self._high = 0.0, math.inf  # lower and upper bound of the interval sought
+        self._failed = 0.0  # longest interval that failed
+        self._step = self._first_step = 1 + 2 * precision
+        self._checks_bound = False  # whether the next probe is that of the lower bound
+
+    def add(self, found: Probe) -> None:
+        """Record the probe of the current interval and choose the next interval."""
         wait = found.waited / found.batches
-        balance = wait * (1 - SHARE) / SHARE
-        if found.share < SHARE:
-            if again:  # the bound was one of a bad moment
-                low, failed, step = 0.0, 0.0, first_step
-            high, best, low = interval, found, max(low, balance)
-        else:
-            failed = interval
-            low = max(low, failed)
-        if high <= low * (1 + precision):
-            if again and found.share >= SHARE:
-                break
-            interval, again = low / (1 + precision / 2) if low > failed else failed, True
-            continue
-        again = False
-        if best and failed:
-            interval = math.sqrt(low * high)
-        elif best:
-            interval = max(math.sqrt(low * high), interval / step)
-        elif wait > NO_PREFETCH * guess:
-            interval = min(slowest, balance * (1 + precision / 2), interval * JUMP)
-        else:
-            interval = min(slowest, interval * step)
-        step = min(2.0, step**2)
-        if failed >= slowest or interval < guess / SPAN:
-            break
-    return best
+        bound = wait * (1 - MAX_WAITING_FRACTION) / MAX_WAITING_FRACTION
+        self._narrow(found, bound)
+        if self._high <= self._low * (1 + self._precision):
+            if self._checks_bound and not _passes(found):
+                self.finished = True
+                return
+            between = self._low / (1 + self._precision / 2)
+            self.interval = between if self._low > self._failed else self._failed
+            self._checks_bound = True
+            return
+        self._checks_bound = False
+        self.interval = self._next_interval(wait, bound)
+        self._step = min(2.0, self._step**2)
+        too_long = self._failed >= self._longest
+        self.finished = too_long or self.interval < self._guess / MAX_INTERVAL_FACTOR
+
+    def _narrow(self, found: Probe, bound: float) -> None:
+        if not _passes(found):
+            self._failed = self.interval
+            self._low = max(self._low, self._failed)
+            return
+        if self._checks_bound:  # the probe that set this bound had failed by noise: drop it
+            self._low, self._failed, self._step = 0.0, 0.0, self._first_step
+        self._high, self.best, self._low = self.interval, found, max(self._low, bound)
+
+    def _next_interval(self, wait: float, bound: float) -> float:
+        if self.best and self._failed:
+            return math.sqrt(self._low * self._high)
+        if self.best:
+            return max(math.sqrt(self._low * self._high), self.interval / self._step)
+        if wait > NO_PREFETCH_WAIT_FACTOR * self._guess:
+            growth = MAX_GROWTH_FACTOR * self.interval
+            return min(self._longest, bound * (1 + self._precision / 2), growth)
+        return min(self._longest, self.interval * self._step)
+
+
+def _passes(found: Probe) -> bool:
+    return found.waiting_fraction < MAX_WAITING_FRACTION

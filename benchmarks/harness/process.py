@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of a candidate, as the parent sees it; harness/worker.py is the other end."""
+"""Start a process for a candidate, and exchange requests and answers with it.
+
+In that process, benchmarks/harness/worker.py receives the requests and sends the answers.
+"""
 
 from __future__ import annotations
 
@@ -16,42 +19,42 @@ from typing import Any
 
 from benchmarks.harness.baselines import ROOT
 
-ANSWER_S = 240  # as long as a process may take to be built or to do a turn
+ANSWER_TIMEOUT_S = 240
 CORES = len(os.sched_getaffinity(0))
-GLANCE_S = 0.03  # without computing: it rests; the system counts hundredths of a second
-REST_S = 2.0  # after which it is taken for one that never rests
+IDLE_POLL_S = 0.03  # seconds between polls; longer than a tick of /proc/PID/stat (0.01 s)
+IDLE_TIMEOUT_S = 2.0  # longest wait in seconds, because some processes never become idle
 
 
 class WorkerError(RuntimeError):
-    """A process ended or did not answer; the message says what it last wrote."""
+    """A candidate's process ended or did not answer; the message quotes its last stderr line."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of the table: who computes what.
+    """An implementation to measure, and the work that it does; it has one row in the table.
 
     Parameters
     ----------
     name
-        Of the row; ours begin with "ours", upper bounds with "limit".
+        Name of the row; it begins with "ours" for our code and with "limit" for an upper bound.
     module
-        What to run with ``python -m``; it calls `benchmarks.harness.worker.serve`.
+        Module for ``python -m``, which calls `benchmarks.harness.worker.serve`.
     settings
-        Keywords for its ``build``.
+        Keyword arguments of the module's ``build``.
     needs
-        "gluonfr", "simplejpeg" or "torch": left out if it is not available.
+        "gluonfr", "simplejpeg" or "torch"; the row is left out if that package is not available.
     python
-        Interpreter; another one for PyTorch.
+        Python interpreter that runs the module; PyTorch candidates have another one.
     images
-        Images of a step, where images per second mean something.
+        Number of images in a step; 0 if the candidate has no rate in images per second.
     same_value, same_size
-        Whether the first step's number, and the number of parameters, must be those of the other
-        candidates of the group that say so.
+        Check the first step: candidates of a group with ``same_value`` must return the same value,
+        and those with ``same_size`` must have the same number of parameters.
     steady
-        Whether single steps say nothing, because work is prefetched in bursts: a turn counts as
-        the mean of its steps.
+        Record only the mean time of the steps of a turn, because prefetching makes the time of a
+        single step meaningless.
     environment
-        Variables of the process.
+        Additional environment variables of the process.
     """
 
     name: str
@@ -67,12 +70,12 @@ class Candidate:
 
 
 class Process:
-    """A candidate's process; `hello` is its first answer."""
+    """Running process of a candidate; `hello` is the first message that the process sends."""
 
     def __init__(self, candidate: Candidate) -> None:
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as the process
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  __exit__ closes the file
         threads = {f"{library}_NUM_THREADS": str(CORES) for library in ("OMP", "OPENBLAS", "MKL")}
-        # Another interpreter does not have the checkout installed.
+        # Another Python interpreter finds this project only by its path: it is not installed there.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [candidate.python, "-m", candidate.module, json.dumps(candidate.settings)],
@@ -94,7 +97,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # It ends when its stdin is closed, and with it its memory, which the next group needs.
+        # Closing stdin ends the process and frees its memory for the next group.
         try:
             self._process.stdin.close()  # type: ignore[union-attr]
             self._process.wait(timeout=10)
@@ -105,47 +108,53 @@ class Process:
         self._errors.close()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send a request; return the answer."""
+        """Send a request to the process and return its answer.
+
+        Raises
+        ------
+        WorkerError
+            If the process ended or does not answer in ANSWER_TIMEOUT_S seconds.
+        """
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
         except OSError:
-            raise WorkerError(self._last_words("ended")) from None
+            raise WorkerError(self._failure("ended")) from None
         return self._answer()
 
-    def come_to_rest(self) -> None:
+    def wait_until_idle(self) -> None:
         """Wait until the process and its children have filled their prefetch queues.
 
-        They would take the cores from whoever has the next turn.
+        A process that still prefetches would slow down the next candidate.
         """
-        end, before = time.monotonic() + REST_S, -1.0
+        end, before = time.monotonic() + IDLE_TIMEOUT_S, -1.0
         while time.monotonic() < end:
             now = cpu_seconds(self._process.pid)
             if now == before:
                 return
             before = now
-            time.sleep(GLANCE_S)
+            time.sleep(IDLE_POLL_S)
 
     def _answer(self) -> dict[str, Any]:
         stdout = self._process.stdout
-        if not select.select([stdout], [], [], ANSWER_S)[0]:
+        if not select.select([stdout], [], [], ANSWER_TIMEOUT_S)[0]:
             self._process.kill()
-            raise WorkerError(self._last_words(f"gave no answer in {ANSWER_S} s"))
+            raise WorkerError(self._failure(f"gave no answer in {ANSWER_TIMEOUT_S} s"))
         line = stdout.readline()  # type: ignore[union-attr]
         if not line:
-            raise WorkerError(self._last_words("ended"))
+            raise WorkerError(self._failure("ended"))
         return json.loads(line)
 
-    def _last_words(self, what: str) -> str:
+    def _failure(self, event: str) -> str:
         self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
-        return f"its process {what}: {lines[-1][:300] if lines else 'it printed nothing'}"
+        return f"the process {event}: {lines[-1][:300] if lines else 'no output on stderr'}"
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process and those that it started have taken, 0 if it ended."""
+    """Return the CPU seconds of a process and its descendants; 0 if the process has ended."""
     try:
-        # "pid (name) state ...": the name may hold anything.
+        # The line is "pid (name) state ...", and the name may contain spaces and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = [
             int(child)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record set that loaders are timed on: images of the size and weight of faces."""
+"""Prepare record sets for loader benchmarks: synthetic images of the size of face crops."""
 
 from __future__ import annotations
 
@@ -18,32 +18,34 @@ from pipeline.records.index_cache import write_image_index
 from pipeline.records.property_file import read_property
 from pipeline.records.writer import write_record_set
 
-DATA = Path(__file__).resolve().parents[2] / "data"
-FOLDER, REPEATED = DATA / "loader_bench", DATA / "loader_bench_repeated"
-IMAGES, PER_PERSON, SIDE, QUALITY = 20_000, 20, 112, 95
-TIMES = 4  # each image of the set that is read from disk
-BYTES = 8_200  # of a 112x112 face at quality 95, as measured on InsightFace's sets
+DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
+SET_FOLDER = DATA_FOLDER / "loader_bench"
+REPEATED_SET_FOLDER = DATA_FOLDER / "loader_bench_repeated"
+NUM_IMAGES, IMAGES_PER_PERSON, SIDE_PIXELS, JPEG_QUALITY = 20_000, 20, 112, 95
+NUM_COPIES = 4  # number of copies of each image in the repeated set
+MEAN_JPEG_BYTES = 8_200  # mean of InsightFace's sets (112x112 faces, quality 95), measured
 
 
 @contextmanager
-def prepared(
+def prepared_set(
     given: Path | None, batch: int, repeated: bool = False
 ) -> Iterator[tuple[Path, Path, int]]:
-    """Yield a record set, a .rec of it whose .idx lists images alone, and the size of a batch.
+    """Prepare a record set; yield its folder, the path of a .rec and the batch size.
 
-    The .rec lies in a scratch folder, which keeps the parsed index, too.
+    The .rec links to the records of the set, and its .idx lists images only.  It is in a temporary
+    folder, which also holds the cached index of the set.
 
     Parameters
     ----------
     given
-        The set; without one that of data/loader_bench, which is made if it is missing.
+        Folder of the user's record set; None for the synthetic set, which is generated if missing.
     batch
-        Images of a batch that are asked for; fewer if the set has no more.
+        Requested images per batch; the yielded batch size is smaller if the set has fewer images.
     repeated
-        Take a set with each image several times if none is given.
+        Replace the synthetic set by the repeated set, which is larger.
     """
-    # Candidates run in another folder.
-    records = given.resolve() if given else made_set()
+    # The path must be absolute: the candidates run in another working directory.
+    records = given.resolve() if given else synthetic_set()
     if repeated and not given:
         records = repeated_set(records)
     with tempfile.TemporaryDirectory() as scratch:
@@ -52,65 +54,74 @@ def prepared(
         write_image_index(opened, image_rec.with_suffix(".idx"))
         image_rec.symlink_to(opened.files[0].resolve())
         if batch > len(opened):
-            print(f"batches of {len(opened)}, not {batch}: the set has no more images")
+            print(f"using batches of {len(opened)}, not {batch}: the set has no more images")
         yield records, image_rec, min(batch, len(opened))
 
 
-def made_set(folder: Path = FOLDER, images: int = IMAGES) -> Path:
-    """Return the folder of the set; make it if there is none (some ten seconds)."""
-    classes = images // PER_PERSON
+def synthetic_set(folder: Path = SET_FOLDER, images: int = NUM_IMAGES) -> Path:
+    """Return the folder of the synthetic set; generate the set if it is missing (about 10 s)."""
+    classes = images // IMAGES_PER_PERSON
     if read_property(folder / "property")[0] != classes:
-        jpegs = ((i // PER_PERSON, jpeg) for i, jpeg in enumerate(_clouds(images)))
-        # Without header and identity records, which not every candidate can read.
-        write_record_set(folder, jpegs, classes, (SIDE, SIDE), header=False)
+        jpegs = ((i // IMAGES_PER_PERSON, jpeg) for i, jpeg in enumerate(_cloud_jpegs(images)))
+        # Write images only: some candidates cannot read header and identity records.
+        write_record_set(folder, jpegs, classes, (SIDE_PIXELS, SIDE_PIXELS), header=False)
     return folder
 
 
-def repeated_set(of: Path, folder: Path = REPEATED, times: int = TIMES) -> Path:
-    """Return the folder of a set with all records of another several times; make it if needed.
+def repeated_set(
+    source: Path, folder: Path = REPEATED_SET_FOLDER, copies: int = NUM_COPIES
+) -> Path:
+    """Return the folder of a set with several copies of each record; write a missing set.
 
-    On disk they are different ones: as many bytes as of so many images (some 650 MB).
+    Each copy occupies its own disk space (about 650 MB in all), so each one is read from disk.
 
     Parameters
     ----------
-    of
-        Folder of the other set, as `made_set` makes it.
+    source
+        Folder of the set to repeat, as `synthetic_set` writes it.
     """
     if (folder / "property").exists():
         return folder
-    rec, idx = (of / name for name in ("train.rec", "train.idx"))
+    rec, idx = (source / name for name in ("train.rec", "train.idx"))
     keys, offsets = np.loadtxt(idx, dtype=np.int64, ndmin=2).T
     data, count = rec.read_bytes(), int(keys.max()) + 1
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "train.rec", "wb") as file, open(folder / "train.idx", "w") as lines:
-        for time in range(times):
+        for copy in range(copies):
             file.write(data)
-            again = zip(keys + time * count, offsets + time * len(data), strict=True)
-            lines.writelines(f"{key}\t{offset}\n" for key, offset in again)
+            shifted = zip(keys + copy * count, offsets + copy * len(data), strict=True)
+            lines.writelines(f"{key}\t{offset}\n" for key, offset in shifted)
         file.flush()
         os.fsync(file.fileno())
-    shutil.copy(of / "property", folder / "property")  # last: it says that the others are complete
+    shutil.copy(source / "property", folder / "property")  # last, to mark the set as complete
     return folder
 
 
-def _clouds(count: int) -> Iterator[bytes]:
-    """Yield JPEGs of clouds, random at every scale as photographs are; no two are alike."""
+def _cloud_jpegs(count: int) -> Iterator[bytes]:
+    """Yield ``count`` JPEGs of random clouds, with detail at every scale as in photographs."""
     random = np.random.default_rng(0)
-    layers = [_layer(random, side) for side in (4, 8, 16, 32, 64, 2 * SIDE)]
+    layers = [_noise_layer(random, side) for side in (4, 8, 16, 32, 64, 2 * SIDE_PIXELS)]
     detail = 1.0
     for _ in range(count):
-        image = np.full((SIDE, SIDE, 3), 120, dtype=np.float32)
+        image = np.full((SIDE_PIXELS, SIDE_PIXELS, 3), 120, dtype=np.float32)
         for number, layer in enumerate(layers):
-            top, left = random.integers(0, SIDE, 2)
-            image += 48 / 1.9**number * detail ** (number / 3) * layer[top:, left:][:SIDE, :SIDE]
+            top, left = random.integers(0, SIDE_PIXELS, 2)
+            part = layer[top:, left:][:SIDE_PIXELS, :SIDE_PIXELS]
+            image += 48 / 1.9**number * detail ** (number / 3) * part
         image = np.clip(image, 0, 255).astype(np.uint8)
-        jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-        detail *= (BYTES / len(jpeg)) ** 0.1  # towards the weight of a face
+        jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+        detail *= (MEAN_JPEG_BYTES / len(jpeg)) ** 0.1
         yield jpeg
 
 
-def _layer(random: np.random.Generator, side: int) -> np.ndarray:
-    """Return (2 SIDE, 2 SIDE, 3) float32 of noise without detail below SIDE * 2 / side pixels."""
+def _noise_layer(random: np.random.Generator, side: int) -> np.ndarray:
+    """Return an image of noise, float32 of shape (2 * SIDE_PIXELS, 2 * SIDE_PIXELS, 3).
+
+    The noise is drawn on a grid of ``side`` cells per axis and then upsampled.
+    """
     coarse = random.standard_normal((side, side, 3)).astype(np.float32)
-    coarse = 0.7 * coarse.mean(2, keepdims=True) + 0.3 * coarse  # mostly brightness
-    return cv2.resize(coarse, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_CUBIC)
+    coarse = (
+        0.7 * coarse.mean(2, keepdims=True) + 0.3 * coarse
+    )  # more noise in brightness than in colour
+    size = (2 * SIDE_PIXELS, 2 * SIDE_PIXELS)
+    return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks share towards the user: options, table, JSON, chart."""
+"""Run a benchmark from its options, and write its tables, JSON file and chart."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import baselines, chart, timing
@@ -23,43 +24,67 @@ from launch.config.paths import home_path
 from launch.environment.provenance import cpu_model
 
 SECONDS, QUICK_SECONDS = 390.0, 40.0
-COLUMNS = (  # heading, key, form
+COLUMNS = (  # triples (heading of a column, key in a row, format)
     ("ms", "milliseconds", "{:,.1f}"),
     ("quartiles", "spread", "{0[0]:,.1f} to {0[1]:,.1f}"),
-    ("ms but update", "milliseconds_without_update", "{:,.1f}"),
+    ("ms without update", "milliseconds_without_update", "{:,.1f}"),
     ("images/s", "images_per_second", "{:,.1f}"),
     ("peak MiB", "peak_mib", "{:,.0f}"),
     ("extra MiB", "extra_mib", "{:,.0f}"),
     ("steps", "steps", "{}"),
     ("x ours", "times_ours", "{:.2f}"),
-    ("x but update", "times_ours_without_update", "{:.2f}"),
+    ("x ours without update", "times_ours_without_update", "{:.2f}"),
 )
 RATE_COLUMNS = (
     ("images/s", "images_per_second", "{:,.0f}"),
     ("quartiles", "images_per_second_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),
     ("peak MiB", "peak_mib", "{:,.0f}"),
     ("turns", "steps", "{}"),
-    ("ours is", "times_ours", "{:.2f} times"),
+    ("speed-up of ours", "times_ours", "{:.2f}"),
 )
 LEGEND = (
-    "extra: peak over weights, gradients and momentum; x ours: so many times the time of ours"
-    " (the first row)"
+    "ms: median time of a step. extra MiB: peak memory minus weights, gradients and momentum. "
+    "x ours: time of this row divided by the time of the first row of our code."
+)
+RATE_LEGEND = (
+    "images/s: median rate. speed-up of ours: rate of the first row of our code divided by the "
+    "rate of this row."
 )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all benchmarks have."""
-    parser.add_argument("--json", type=home_path, help="write machine and rows here")
-    parser.add_argument("--plot", type=home_path, help="draw the rows here, as PNG")
-    parser.add_argument("--quick", action="store_true", help="be done within a minute")
-    parser.add_argument("--only", default="", help="rows whose name has this regular expression")
+def add_options(parser: argparse.ArgumentParser, seconds: float = SECONDS) -> None:
+    """Add the options that most benchmarks share.
+
+    ``seconds`` is the default time limit that the help text states.
+    """
+    parser.add_argument(
+        "--json",
+        type=home_path,
+        help="JSON file to write with the machine description and the result rows",
+    )
+    parser.add_argument("--plot", type=home_path, help="PNG file to draw with a bar per result row")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure less, to finish within a minute"
+    )
+    parser.add_argument(
+        "--only", default="", help="regular expression; measure only rows whose name matches"
+    )
     parser.add_argument(
         "--torch",
         default=os.environ.get("TORCH_PYTHON", ""),
-        help="interpreter of an environment with PyTorch and NumPy (TORCH_PYTHON)",
+        help="Python interpreter with PyTorch and NumPy (default: variable TORCH_PYTHON)",
     )
-    parser.add_argument("--rounds", type=int, default=timing.ROUNDS, help="at most as many")
-    parser.add_argument("--seconds", type=float, help=f"for the whole run ({SECONDS:.0f})")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=timing.ROUNDS,
+        help=f"largest number of rounds, in each of which every row runs once ({timing.ROUNDS})",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"time limit in seconds for all rows together (default: {seconds:.0f})",
+    )
 
 
 def run(
@@ -70,90 +95,113 @@ def run(
     limits: Sequence[str] = (),
     rates: bool = False,
     columns: Sequence[tuple[str, str, str]] = (),
+    legend: str = "",
     result_of: Callable[..., Result] = Result,
 ) -> int:
-    """Time the groups one after the other, print and write what the options ask for.
+    """Time the groups of candidates one after the other, and print a table for each group.
+
+    On request, also write a JSON file and draw a chart.
 
     Parameters
     ----------
     limits
-        Names of upper bounds that every row is also given as a share of.
+        Names of the rows with upper bounds; each row also states its fraction of each bound.
     rates
-        Show images per second in the place of milliseconds.
+        Show images per second instead of milliseconds.
     columns
-        Of the table, as COLUMNS has them, in the place of the usual ones.
+        Table columns in the format of COLUMNS; empty for the default columns.
+    legend
+        Explanation of the columns; empty for the default explanation.
     result_of
-        What measures a candidate: see `timing.race`.
+        Constructor of the `Result` of a candidate; see `timing.race`.
 
     Returns
     -------
     int
-        Exit status: 1 if one of ours failed or candidates do not do the same work.
+        Exit status: 1 if a candidate of our code failed, or if candidates that must agree do not.
     """
     chosen, left_out = choose(groups, arguments.only, arguments.torch)
     if any(candidate.name.startswith("ours") for group in chosen for candidate in group):
         compile_operators()
-    end = time.monotonic() + (arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS))
+    seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
+    end = time.monotonic() + seconds
     width = max((len(candidate.name) for group in chosen for candidate in group), default=0)
     print(f"{title}; {CORES} cores, {cpu_model()}")
     for sentence in left_out:
         print(f"left out: {sentence}")
+    shown = tuple(columns) or (RATE_COLUMNS if rates else COLUMNS)
+    shown += tuple((f"of {name}", f"of {name}", "{:.2f}") for name in limits)
     races: list[Race] = []
     for number, group in enumerate(chosen):
-        share = len(group) / sum(map(len, chosen[number:]))
-        print(f"\nfirst look at {len(group)} of {sum(map(len, chosen))} rows:", flush=True)
-        races.append(
-            timing.race(
-                group,
-                (end - time.monotonic()) * share,
-                rounds=arguments.rounds,
-                result_of=result_of,
-                show=lambda row: _show(first_look(row, width)),
-                progress=_progress,
-            )
+        remaining_rows = sum(map(len, chosen[number:]))
+        print(f"\nfirst results of {len(group)} of {sum(map(len, chosen))} rows:", flush=True)
+        race = timing.race(
+            group,
+            (end - time.monotonic()) * len(group) / remaining_rows,
+            rounds=arguments.rounds,
+            result_of=result_of,
+            show=lambda row: _print_line(first_turn_line(row, width)),
+            progress=_show_progress,
         )
-        _progress("")
-        compare(races[-1].rows, limits)
-        shown = tuple(columns) or (RATE_COLUMNS if rates else COLUMNS)
-        shown += tuple((f"of {name}", f"of {name}", "{:.2f}") for name in limits)
-        print("\n" + "\n".join(table(races[-1].rows, width, shown)))
-        for sentence in races[-1].left_out:
+        _show_progress("")
+        add_rates(race.rows, limits)
+        print("\n" + "\n".join(table(race.rows, width, shown)))
+        for sentence in race.left_out:
             print(f"left out: {sentence}")
         sys.stdout.flush()
-    if not rates:
-        print(f"\n{LEGEND}")
+        races.append(race)
+    print(f"\n{legend or (RATE_LEGEND if rates else LEGEND)}")
     failed = [sentence for race in races for sentence in race.failed]
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)
     if arguments.json:
-        versions = {k: v for race in races for k, v in race.versions.items()}
-        found = {
-            "machine": machine(versions),
-            "rows": [row for race in races for row in race.rows],
-            "left_out": left_out + [sentence for race in races for sentence in race.left_out],
-        }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        left_out += [sentence for race in races for sentence in race.left_out]
+        write_json(arguments.json, races, left_out)
     if arguments.plot:
         filled = [race.rows for race in races if race.rows]
         print(chart.draw(filled, title, arguments.plot, rates) or f"chart: {arguments.plot}")
     return 1 if failed else 0
 
 
+def write_json(path: Path, races: Sequence[Race], left_out: Sequence[str]) -> None:
+    """Write the machine description, the rows and the reasons for missing rows to a JSON file."""
+    versions = {name: version for race in races for name, version in race.versions.items()}
+    found = {
+        "machine": machine(versions),
+        "rows": [row for race in races for row in race.rows],
+        "left_out": list(left_out),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def choose(
     groups: Sequence[Sequence[Candidate]], only: str, torch: str
 ) -> tuple[list[list[Candidate]], list[str]]:
-    """Return the groups without what was not asked for or is not available, and why not."""
+    """Select the candidates that are requested and whose packages are available.
+
+    Parameters
+    ----------
+    only
+        Regular expression that must match a part of a candidate's name.
+    torch
+        Python interpreter with PyTorch; empty if there is none.
+
+    Returns
+    -------
+    tuple
+        Groups of the selected candidates, and a sentence for each missing package.
+    """
     chosen = [
         [candidate for candidate in group if re.search(only, candidate.name)] for group in groups
     ]
     needed = {candidate.needs for group in chosen for candidate in group}
     missing = {}
     if "torch" in needed and not torch:
-        missing["torch"] = "torch: no interpreter with PyTorch; give one: --torch PYTHON"
-    here = needed & {"gluonfr", "simplejpeg"}
-    if here and (why := baselines.install()):
-        missing |= {name: f"{name}: {why}" for name in here}
+        missing["torch"] = "torch: no interpreter with PyTorch is known; name one: --torch PYTHON"
+    installable = needed & {"gluonfr", "simplejpeg"}
+    if installable and (reason := baselines.install()):
+        missing |= {name: f"{name}: {reason}" for name in installable}
     chosen = [
         [
             replace(candidate, python=torch) if candidate.needs == "torch" else candidate
@@ -166,23 +214,25 @@ def choose(
 
 
 def compile_operators() -> None:
-    """Compile ours where that was not done yet, so that nobody's time runs meanwhile.
+    """Compile our operators before the timing starts, if they are not compiled yet.
 
     Raises
     ------
     SystemExit
-        If that fails: there is nothing to compare then.
+        If the compilation fails.
     """
-    _progress("compiling the operators")
+    _show_progress("compiling the operators")
     command = [sys.executable, "-c", "import ops; ops.use('native')"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    _progress("")
+    _show_progress("")
     if done.returncode:
-        raise SystemExit((done.stderr.strip() or "ops.use failed").splitlines()[-1])
+        raise SystemExit(
+            (done.stderr.strip() or "the compilation of the operators failed").splitlines()[-1]
+        )
 
 
-def compare(rows: Sequence[dict[str, Any]], limits: Sequence[str]) -> None:
-    """Give every row its rate with its spread, and what share of each limit that is."""
+def add_rates(rows: Sequence[dict[str, Any]], limits: Sequence[str]) -> None:
+    """Add to each row the quartiles of its rate and its fraction of each upper bound."""
     found = {row["name"]: row["milliseconds"] for row in rows}
     for row in rows:
         if "images_per_second" in row:
@@ -197,7 +247,7 @@ def compare(rows: Sequence[dict[str, Any]], limits: Sequence[str]) -> None:
 def table(
     rows: Sequence[dict[str, Any]], width: int, shown: Sequence[tuple[str, str, str]] = COLUMNS
 ) -> list[str]:
-    """Return the lines of the table; columns that no row has are left out."""
+    """Format the rows as a table and return its lines; a column without values is left out."""
     columns = [column for column in shown if any(column[1] in row for row in rows)]
     cells = [[heading for heading, _, _ in columns]]
     cells += [
@@ -212,15 +262,15 @@ def table(
     ]
 
 
-def first_look(row: dict[str, Any], width: int) -> str:
-    """Return the line of a row of which one step was timed."""
+def first_turn_line(row: dict[str, Any], width: int) -> str:
+    """Return the line to print when a row has its first result: the name, and the rate or time."""
     if "images_per_second" in row:
         return f"{row['name']:{width}}  {row['images_per_second']:10,.1f} images/s"
     return f"{row['name']:{width}}  {row['milliseconds']:10,.1f} ms"
 
 
 def machine(versions: dict[str, str]) -> dict[str, Any]:
-    """Describe the machine without naming it."""
+    """Return a description of the machine (CPU, memory, versions) without its host name."""
     with open("/proc/meminfo") as lines:
         kib = next(int(line.split()[1]) for line in lines if line.startswith("MemTotal:"))
     return {
@@ -232,12 +282,12 @@ def machine(versions: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _show(line: str) -> None:
-    _progress("")
+def _print_line(line: str) -> None:
+    _show_progress("")
     print(line, flush=True)
 
 
-def _progress(text: str) -> None:
-    """Show what is going on where someone watches: on a terminal, in one line."""
+def _show_progress(text: str) -> None:
+    """Replace the progress line by ``text``, if stderr is a terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

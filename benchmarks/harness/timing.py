@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time candidates against each other, interleaved.
+"""Time candidates alternately, so that changes in the machine's speed affect all of them.
 
-No machine is equally fast for minutes, so candidates take turns of about a second in rounds, and
-each round begins with another one.  Only the process whose turn it is computes; the others wait.
+The speed of a machine changes within minutes.  So a candidate runs for about a second at a time,
+its turn.  In each round every candidate has one turn, and each round starts with another candidate.
+Only one process computes at a time; the other processes wait.
 """
 
 from __future__ import annotations
@@ -18,14 +19,28 @@ from typing import Any
 from benchmarks.harness.process import Candidate, Process, WorkerError
 
 TURN_S = 1.0
-MAX_STEPS = 50  # of a turn
+MAX_TURN_STEPS = 50
 ROUNDS = 15
-SAME = 1e-3  # relative difference of the numbers that candidates with the same work give
+VALUE_TOLERANCE_FRACTION = 1e-3  # largest relative difference of results of the same work
 
 
 @dataclass
 class Result:
-    """What was measured of a candidate so far."""
+    """Measurements of a candidate over all its turns.
+
+    Parameters
+    ----------
+    seconds
+        Seconds of each step; for a steady candidate, the mean seconds of the steps of each turn.
+    without_update
+        Seconds of each step up to the update of the weights, if the candidate marks its start.
+    value
+        Result of the first step.
+    peak_mib, extra_mib
+        Peak resident memory, and its part beyond the `state_bytes` of the candidate's `Work`.
+    progress
+        Function that shows what the benchmark is doing.
+    """
 
     candidate: Candidate
     process: Process
@@ -38,35 +53,35 @@ class Result:
     progress: Callable[[str], None] = lambda text: None
 
     @property
-    def expected(self) -> float:
-        """Return the seconds that a step takes."""
+    def step_s(self) -> float:
+        """Return the median seconds of a step."""
         return statistics.median(self.seconds)
 
     @property
-    def untimed(self) -> int:
-        """Return the steps before the timed ones: a long step runs through the caches anyway."""
-        return 1 if self.expected < TURN_S / 2 else 0
+    def untimed_steps(self) -> int:
+        """Return the number of warm-up steps per turn; long steps need none to warm caches."""
+        return 1 if self.step_s < TURN_S / 2 else 0
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that must remain for a later turn."""
-        return (1 + self.untimed) * self.expected
+        """Return the smallest number of seconds that a later turn needs."""
+        return (1 + self.untimed_steps) * self.step_s
 
     def first_turn(self) -> None:
-        """Let the candidate do what its row can be shown after."""
+        """Run a warm-up step and one timed step, which give a first result to show."""
         self.turn(steps=1)
 
     def later_turn(self) -> None:
-        """Let the candidate do what it does in a round."""
-        self.turn(min(MAX_STEPS, max(1, round(TURN_S / self.expected))), self.untimed)
+        """Run about TURN_S seconds of timed steps, after the warm-up steps."""
+        self.turn(min(MAX_TURN_STEPS, max(1, round(TURN_S / self.step_s))), self.untimed_steps)
 
-    def rest(self) -> None:
-        """Wait until prefetching ends, which would slow down the next candidate."""
+    def wait_until_idle(self) -> None:
+        """Wait until a steady candidate stops prefetching, which would slow down the next one."""
         if self.candidate.steady:
-            self.process.come_to_rest()
+            self.process.wait_until_idle()
 
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
-        """Let the candidate do steps and take down how long they took; return its answer."""
+        """Run untimed and timed steps, record the times, and return the answer of the process."""
         answer = self.process.ask(steps=steps, untimed=untimed)
         seconds = answer["seconds"]
         self.seconds += [statistics.fmean(seconds)] if self.candidate.steady else seconds
@@ -78,7 +93,7 @@ class Result:
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the row of the JSON; ``ours`` is what it is compared with."""
+        """Return the measurements as a row of the JSON file, with ratios to ``ours`` if given."""
         median, spread = summarise(self.seconds)
         row: dict[str, Any] = {
             "name": self.candidate.name,
@@ -103,12 +118,31 @@ class Result:
 
 @dataclass
 class Race:
-    """What came of a group: rows, who was left out and why, what went wrong with ours."""
+    """Results of timing a group of candidates.
+
+    Parameters
+    ----------
+    rows
+        Rows of the JSON file, one for each measured candidate.
+    left_out
+        A sentence for each candidate without a row.
+    failed
+        A sentence for each candidate of our code that failed, and for each candidate whose result
+        or size shows that it does other work.
+    versions
+        Versions of the libraries, by name.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, candidate: Candidate, error: WorkerError) -> None:
+        """Record that a candidate has no row because its process failed."""
+        self.left_out.append(f"{candidate.name}: {error}")
+        if candidate.name.startswith("ours"):
+            self.failed.append(self.left_out[-1])
 
 
 def race(
@@ -125,32 +159,27 @@ def race(
     Parameters
     ----------
     candidates
-        All of them are in memory at once.  What others are compared with is the first whose name
-        begins with "ours".
+        Candidates of the group; all their processes are in memory at once.  The first candidate
+        whose name begins with "ours" is the reference of the ratios.
     seconds
-        After this time no turn starts; everyone has had one by then, unless the time is up
-        before a process is started.
+        Time limit.  After the limit, no further process and no later turn starts.
     rounds
-        At most as many.
+        Largest number of rounds, each with one turn of every candidate.
     result_of
-        Makes a `Result`, or what measures otherwise, of a candidate, its process and ``progress=``.
+        Constructor of a `Result` from a candidate, its process and ``progress=``.
     show
-        Called with each row as soon as there is one, after the first turn.
+        Function that receives the row of each candidate after its first turn.
     progress
-        Called with what is going on.
+        Function that shows what the benchmark is doing.
     """
     end = time.monotonic() + seconds
-    found, results = Race(), []
-
-    def lost(candidate: Candidate, reason: str) -> None:
-        found.left_out.append(f"{candidate.name}: {reason}")
-        if candidate.name.startswith("ours"):
-            found.failed.append(found.left_out[-1])
-
+    found, results = Race(), list[Result]()
     with ExitStack() as stack:
         for candidate in candidates:
             if time.monotonic() > end:
-                found.left_out.append(f"{candidate.name}: the time was up before its turn")
+                found.left_out.append(
+                    f"{candidate.name}: the time limit was reached before its first step"
+                )
                 continue
             progress(f"starting {candidate.name}")
             try:
@@ -160,66 +189,75 @@ def race(
                     continue
                 result = result_of(candidate, process, progress=progress)
                 result.first_turn()
-                result.rest()
+                result.wait_until_idle()
             except WorkerError as error:
-                lost(candidate, str(error))
+                found.leave_out(candidate, error)
                 continue
             found.versions |= process.hello["versions"]
             results.append(result)
             show(result.row())
         found.failed += disagreements(results)
         for number in range(1, rounds):
-            for result in rotated(list(results), number):
-                if time.monotonic() + result.needed_s > end:
-                    continue
-                progress(f"round {number + 1} of {rounds}: {result.candidate.name}")
-                try:
-                    result.later_turn()
-                    result.rest()
-                except WorkerError as error:
-                    results.remove(result)
-                    lost(result.candidate, str(error))
+            for result in rotated(results, number):
+                if time.monotonic() + result.needed_s <= end:
+                    progress(f"round {number + 1} of {rounds}: {result.candidate.name}")
+                    _run_later_turn(found, results, result)
     ours = next((r for r in results if r.candidate.name.startswith("ours")), None)
     found.rows = [result.row(ours) for result in results]
     return found
 
 
+def _run_later_turn(found: Race, results: list[Result], result: Result) -> None:
+    """Run a later turn of a candidate; remove its result from the list if its process fails."""
+    try:
+        result.later_turn()
+        result.wait_until_idle()
+    except WorkerError as error:
+        results.remove(result)
+        found.leave_out(result.candidate, error)
+
+
 def summarise(seconds: Sequence[float]) -> tuple[float, list[float]]:
-    """Return the median and the quartiles, in milliseconds."""
+    """Convert seconds to milliseconds; return the median, and the first and third quartiles."""
     return quartiles([1000 * value for value in seconds])
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, list[float]]:
-    """Return the median, and the first and the third quartile."""
+    """Return the median of the values, and a list of the first and third quartiles."""
     if len(values) == 1:
         return values[0], [values[0]] * 2
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return median, [low, high]
 
 
-def rotated(items: list[Any], number: int) -> list[Any]:
-    """Return the items beginning with another one for each number, so that no place is better."""
+def rotated(items: Sequence[Any], number: int) -> list[Any]:
+    """Return the items rotated by ``number`` places; the round numbers let each item come first."""
     start = number % len(items) if items else 0
-    return items[start:] + items[:start]
+    return [*items[start:], *items[:start]]
 
 
 def disagreements(results: Sequence[Result]) -> list[str]:
-    """Return a sentence for each candidate that does not do the work of the first of its kind."""
+    """Return a sentence for each candidate that differs from the first one with the same flag.
+
+    Candidates with the flag `same_value` must agree in the result of the first step, and those with
+    `same_size` in the number of parameters.
+    """
     sentences = []
     same = [r for r in results if r.candidate.same_value]
     for result in same[1:]:
         first = same[0]
-        if not abs(result.value - first.value) <= SAME * abs(first.value):  # not true for NaN
+        difference = abs(result.value - first.value)
+        if not difference <= VALUE_TOLERANCE_FRACTION * abs(first.value):  # true for NaN too
             sentences.append(
-                f"{result.candidate.name}: its first step gave {result.value:.6g}, that of "
-                f"{first.candidate.name} {first.value:.6g}; they must do the same"
+                f"{result.candidate.name}: the first step returned {result.value:.6g}, that of "
+                f"{first.candidate.name} returned {first.value:.6g}; both values must be equal"
             )
     same = [r for r in results if r.candidate.same_size]
     for result in same[1:]:
-        size, of_first = (r.process.hello["parameters"] for r in (result, same[0]))
-        if size != of_first:
+        size, first_size = (r.process.hello["parameters"] for r in (result, same[0]))
+        if size != first_size:
             sentences.append(
-                f"{result.candidate.name}: has {size:,} parameters, {same[0].candidate.name} "
-                f"{of_first:,}; they must be the same network"
+                f"{result.candidate.name}: the network has {size:,} parameters, that of "
+                f"{same[0].candidate.name} has {first_size:,}; both must be the same network"
             )
     return sentences

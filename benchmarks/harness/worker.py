@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a benchmark that computes: one candidate in a process that answers requests.
+"""Run the steps of one candidate when benchmarks/harness/process.py requests them.
 
-A process per candidate keeps memory peaks and thread pools apart.  This module uses the standard
-library alone, so that any interpreter can serve.  Requests and answers are lines of JSON on stdin
-and stdout (the other end: benchmarks/harness/process.py).
+Each candidate has its own process, which separates memory peaks and thread pools.  Requests come
+on stdin and answers go to stdout, as lines of JSON.  This module needs the standard library only,
+so any Python interpreter can run it.
 """
 
 from __future__ import annotations
@@ -22,56 +22,57 @@ MIB = 1024.0 * 1024.0
 
 
 class LeftOut(Exception):
-    """This candidate cannot take part here; the message says why."""
+    """The candidate cannot run on this machine; the message gives the reason."""
 
 
 @dataclass
 class Work:
-    """What a candidate repeats, and what belongs to it.
+    """Work of a candidate: the function of its step, its memory, its size and its versions.
 
     Parameters
     ----------
     step
-        Does one step and waits until it is done; returns a number that candidates with the same
-        work agree on, such as the loss.  Takes a function, which it calls when the backward pass is
-        complete and the update of the weights begins.
+        Function that runs one step and waits for its end.  Its argument is another function, which
+        the step calls between the backward pass and the update of the weights to mark the time.
+        The step returns a value, such as the loss.  Candidates that do the same work must return
+        the same value.
     state_bytes
-        Weights, and their gradients and momentum as far as they are kept: what the memory of a
-        step is counted on top of.
+        Bytes of weights, gradients and momentum, which ``extra_mib`` does not count.
     parameters
         Number of trained values.
     versions
-        Of the libraries that compute.
+        Versions of the libraries that compute the step, by name.
     begin
-        Called before the steps of each request, whose time it is not part of.
+        Function to call before the steps of each request; the call is not timed.
     profile
-        Does the given number of steps; returns the milliseconds that each operator took.
+        Function that runs a given number of steps and returns the milliseconds of each operator
+        per step.
     end
-        Called after the steps of each request, whose time it is not part of; what it returns is
-        part of the answer.
+        Function to call after the steps of each request; the call is not timed.  The answer
+        includes the entries of the dictionary that the function returns.
     """
 
     step: Callable[[Callable[[], None]], float]
     state_bytes: int
     parameters: int
     versions: dict[str, str]
-    begin: Callable[[], None] = lambda: None
+    begin: Callable[[], object] = lambda: None
     profile: Callable[[int], dict[str, float]] | None = None
     end: Callable[[], dict[str, float]] = dict
 
 
 def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
-    """Build what ``sys.argv[1]`` says, tell so, and answer requests until stdin ends.
+    """Build the work, send a first answer, and serve requests until stdin is closed.
 
     Parameters
     ----------
     build
-        Called with the settings as keywords.
+        Function that makes the work from the settings in ``sys.argv[1]``.
     warm
-        Called before: a first small computation, so that what the library itself takes (code,
-        threads) is not counted as memory of a step.
+        Function that runs a small computation before ``build``, so that the library's own code and
+        threads do not count as memory of a step.
     """
-    # Libraries print to stdout: that goes to stderr from here on, the answers to where it went.
+    # Libraries print to stdout: send their output to stderr and keep stdout for the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     warm()
@@ -82,7 +83,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
         _send(answers, left_out=str(reason))
         return
     before = read_mib("VmHWM")
-    # Nor is memory that building leaves unused in the allocator.
+    # Release the memory that `build` has freed: it must not count as memory of a step.
     ctypes.CDLL(None).malloc_trim(0)
     reset_peak()
     _send(answers, parameters=work.parameters, versions=work.versions)
@@ -93,7 +94,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
             continue
         work.begin()
         interval = request.get("interval", 0.0)
-        # After the other candidates' turns nothing of this one is in the caches.
+        # Warm the CPU caches first: other candidates have used them since the last request.
         repeat(work, request.get("untimed", 0), interval)
         start = time.perf_counter()
         times = repeat(work, request["steps"], interval, request.get("most_s", math.inf))
@@ -115,27 +116,30 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
 def repeat(
     work: Work, count: int, interval: float = 0.0, most_s: float = math.inf
 ) -> list[tuple[float, float | None, float]]:
-    """Do steps; return what `timed` does of each.
+    """Run ``count`` steps; return the triple of `timed` for each step.
 
     Parameters
     ----------
     interval
-        Seconds to sleep after each step: what a device computes with that which the step gave.
+        Seconds to sleep after each step, to simulate the computation of a device.
     most_s
-        Once the steps have taken more seconds than these, without the sleeping, no other starts.
+        Time limit of the steps in seconds, without the sleeping; later no step starts.
     """
     times: list[tuple[float, float | None, float]] = []
-    taken = 0.0
-    while len(times) < count and taken <= most_s:
+    total_s = 0.0
+    while len(times) < count and total_s <= most_s:
         times.append(timed(work))
-        taken += times[-1][0]
-        if interval and taken <= most_s:
+        total_s += times[-1][0]
+        if interval and total_s <= most_s:
             time.sleep(interval)
     return times
 
 
 def timed(work: Work) -> tuple[float, float | None, float]:
-    """Do a step; return its seconds, those before the update (None: not marked), its number."""
+    """Run a step; return the triple (seconds, seconds before the update, value of the step).
+
+    The second entry is None if the step does not mark the start of the update.
+    """
     marks: list[float] = []
     start = time.perf_counter()
     value = work.step(lambda: marks.append(time.perf_counter()))
@@ -144,13 +148,13 @@ def timed(work: Work) -> tuple[float, float | None, float]:
 
 
 def read_mib(key: str) -> float:
-    """Return a size of this process from /proc/self/status, such as VmRSS or VmHWM, in MiB."""
+    """Return a memory size of this process in MiB: an entry of /proc/self/status, such as VmRSS."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(key + ":"))
 
 
 def reset_peak() -> None:
-    """Let VmHWM begin at what is resident now; where the kernel refuses, it stays."""
+    """Reset the peak memory VmHWM to the current resident memory, if the kernel allows that."""
     try:
         with open("/proc/self/clear_refs", "w") as references:
             references.write("5")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps on the batches of a loader: the other end of benchmarks/step_throughput.py.
+"""Run training steps on the batches of a loader, for benchmarks/step_throughput.py.
 
-As run_train.py and training/loop.py do them on one rank: the loader first, the host at most two
-steps ahead, and what counts as waiting is the time in which there was nothing to compute.
+The steps work as in run_train.py and training/loop.py on one rank: the loader is built first, and
+the host runs at most two steps ahead of the device.  The waiting time is the time in which the
+device has no step left to compute.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks.steps.loaders_baselines import cv2_data_loader
 from benchmarks.steps.mxnet_steps import our_blocks, sizes
 
 SEED = 1
-IN_STEP = 3  # steps until a step takes as long as the device does: two are issued ahead
+WARM_UP_STEPS = 3  # number of steps until the host is two steps ahead and waits for the device
 
 
 def build(
@@ -34,20 +35,19 @@ def build(
     options: dict[str, Any],
     batch: int,
 ) -> Work:
-    """Build a training step that takes its batch from a loader.
+    """Build the work of a training step that takes its batch from a loader.
 
     Parameters
     ----------
     loader, workers
-        Name and worker processes for `pipeline.build_loader`; or "gluon": the Gluon DataLoader that
-        `loaders_baselines` has.
+        Name of the loader for `pipeline.build_loader`, or "gluon" for the Gluon DataLoader of
+        `loaders_baselines`; number of worker processes.
     records, image_rec, scratch
-        Folder of the record set, a .rec of it whose .idx lists images alone, and a folder to
-        write to.
+        Folder of the record set, a .rec of it whose .idx lists images only, and a temporary folder.
     net, options
-        Name in nets.NETS and keywords.
+        Name of the network in nets.NETS, and its keyword arguments.
     batch
-        Images of a step.
+        Images per step.
     """
     import mxnet as mx
 
@@ -57,12 +57,12 @@ def build(
     from training.step import train_step
 
     opened = open_records(records, scratch)
-    # The loader first: its worker processes fork before MXNet has threads.
+    # The loader comes first: its worker processes must fork before MXNet starts threads.
     if loader == "gluon":
         batches = cv2_data_loader(Path(image_rec), batch, workers)
     else:
         batches = build_loader(loader, opened, batch, seed=SEED, threads=CORES, workers=workers)
-    mx.random.seed(SEED)  # the same initial weights for all
+    mx.random.seed(SEED)  # all candidates start with the same weights
     network, head, trainer = our_blocks(net, options, opened.num_classes, opened.image_size)
     fraction, clock = mx.nd.ones((1,)), DeviceClock()
     weight = next(p for p in network.collect_params().values() if p.grad_req != "null")
@@ -73,25 +73,27 @@ def build(
         nonlocal waited
         asked = time.perf_counter()
         image, label = next(batches)[:2]
-        if loader == "gluon":  # a worker's batch lies in memory that is shared with it
+        if loader == "gluon":  # copy it out of the worker's shared memory
             image, label = image.as_in_context(mx.cpu()), label.as_in_context(mx.cpu())
-        waited += clock.starved(asked, time.perf_counter())
+        waited += clock.idle_seconds(asked, time.perf_counter())
         loss, _ = train_step(network, head, trainer, image, label, fraction)
         clock.step(weight.data())
         issued.append(loss)
-        # Sync: the host is at most two steps ahead.
+        # Sync: wait for an earlier step, so that the host runs at most two steps ahead.
         return float(issued[0].asscalar()) if len(issued) == 3 else 0.0
 
     def begin() -> None:
         nonlocal waited
-        for _ in range(PREFETCHED_BATCHES):  # while others had their turns
+        for _ in range(
+            PREFETCHED_BATCHES
+        ):  # skip batches prefetched while other loaders were timed
             next(batches)
-        for _ in range(IN_STEP):
+        for _ in range(WARM_UP_STEPS):
             step(lambda: None)
         waited = 0.0
 
     def end() -> dict[str, float]:
-        mx.nd.waitall()  # Sync: while others have their turns nothing computes here
+        mx.nd.waitall()  # Sync: nothing may compute while other loaders are timed
         issued.clear()
         return {"waited": waited}
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our decoders alone, as the other end of benchmarks/decode_grid.py.
+"""Run our decoders alone, for benchmarks/decode_grid.py.
 
-What the benchmark calls in pipeline/decode is called here.
+All calls of the benchmark into pipeline/decode are in this module.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from benchmarks.harness.worker import Work, serve
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-PREFETCHED_BATCHES = 4  # two of which are prefetched while others have their turns
+PREFETCHED_BATCHES = 4  # batches to skip before a turn; two were prefetched before it
 
 
 def warm_batches(
     records: RecordSet, path: str, *, batch: int, threads: int, device_id: int | None
 ) -> Generator[Any, None, None]:
-    """Return endless batches of a set's decoder, warmed up; parameters as `build` has them.
+    """Warm up a decoder and return an endless generator of its batches.
+
+    `build` describes the parameters.
 
     Raises
     ------
     RuntimeError, RecordError
-        If the path is not available on this machine.
+        If the decode mode is not available on this machine.
     """
     import mxnet as mx
 
@@ -56,42 +58,42 @@ def build(
     batch: int,
     batches: int,
 ) -> Work:
-    """Build a decoder, warmed up, whose batches are float32 NCHW, mirrored and normalised.
+    """Build the work of a warm decoder, which yields mirrored, normalised float32 NCHW arrays.
 
     Parameters
     ----------
     records, scratch
-        Folder of the record set, and one to write to.
+        Folder of the record set, and a temporary folder.
     path, threads
-        Name in pipeline.decode.dali.PATHS, decoder threads.
+        Decode mode, a name in pipeline.decode.dali.PATHS, and number of decoder threads.
     device_id
-        GPU on which the batches end; None for the memory of the CPU.
+        GPU that receives the batches; None for CPU memory.
     batch, batches
-        Images of a batch, batches of a step.
+        Number of images per batch, and of batches per step.
     """
     from launch.environment.provenance import versions
     from pipeline.records import open_records
 
-    made = warm_batches(
+    stream = warm_batches(
         open_records(records, scratch), path, batch=batch, threads=threads, device_id=device_id
     )
 
-    def turns(count: int) -> float:
+    def take(count: int) -> float:
         for _ in range(count):
-            next(made)
+            next(stream)
         return 0.0
 
     def step(mark: Callable[[], None]) -> float:
-        return turns(batches)
+        return take(batches)
 
     def begin() -> None:
-        turns(PREFETCHED_BATCHES)
+        take(PREFETCHED_BATCHES)
 
     return Work(step, 0, 0, {k: v for k, v in versions().items() if k != "python"}, begin=begin)
 
 
 def warm() -> None:
-    """Load what decodes."""
+    """Import the decoders, so that the import does not count as memory of a step."""
     import pipeline.decode.dali  # noqa: F401
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upper bounds of our loaders, each a part of their work alone: sources of loader_steps.py.
+"""Run single stages of our loaders, which bound the images/s of the whole loader from above.
 
-This module calls internals of pipeline/ and ops/; what it yields is only counted.
+Each public function is a generator that runs one stage with internals of pipeline/ and ops/.
+benchmarks/steps/loader_steps.py counts the items that it yields and does not use their content.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
 
 
 def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield what libjpeg-turbo alone decodes on all cores, to bytes that nobody converts."""
+    """Decode on all cores with libjpeg-turbo alone, not normalised; yield a number per batch."""
     baselines.use_folder()
     try:
         import simplejpeg
     except ImportError as error:
-        raise LeftOut(f"no simplejpeg: {error}") from None
+        raise LeftOut(f"simplejpeg cannot be imported: {error}") from None
 
     images = _group_batches(batch) * batch
     jpegs = _jpegs(path, scratch, images)
 
     def decode(part: list[bytes]) -> None:
         for jpeg in part:
-            simplejpeg.decode_jpeg(jpeg)  # without Python's lock
+            simplejpeg.decode_jpeg(jpeg)  # this call releases the GIL
 
     with ThreadPoolExecutor(CORES) as pool:
         while True:
@@ -45,8 +46,8 @@ def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield what DALI's reader and decoder alone give: bytes in DALI's memory."""
-    from pipeline.decode.dali_reader import decode_alone
+    """Read and decode with DALI alone, to bytes in DALI's memory; yield a number per batch."""
+    from benchmarks.steps.dali_decode import decode_alone
 
     batches = _group_batches(batch)
     for _ in decode_alone(rec, rec.with_suffix(".idx"), batches * batch, CORES):
@@ -54,7 +55,7 @@ def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def native_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield what our decoder alone gives: normalised planes of JPEGs in memory."""
+    """Decode JPEGs in memory to normalised planes with our decoder alone; yield batch numbers."""
     import numpy as np
 
     images = _group_batches(batch) * batch
@@ -80,12 +81,12 @@ def native_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterato
                 holder=out,
             )
             if len(decoder.wait(started)):
-                raise LeftOut("there are images that it leaves to DALI")
+                raise LeftOut("the set has images that our decoder does not support")
             yield from range(images // batch)
 
 
 def convert(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield the conversion alone, on all cores, of as many images as the decoded cache holds."""
+    """Yield batches that our kernel converts from random pixels in memory, without decoding."""
     import mxnet as mx
     import numpy as np
 
@@ -100,28 +101,28 @@ def convert(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]
 
 
 def _kernels() -> LoaderKernels:
-    """Return the compiled functions of loaders."""
+    """Return the compiled functions that our loaders call; LeftOut if they are not compiled."""
     import ops
 
     kernels = ops.loader_kernels()
     if kernels is None:
-        raise LeftOut("the operators are not compiled")
+        raise LeftOut("the native operators are not compiled")
     return kernels
 
 
-def _jpegs(path: Path, scratch: str, least: int) -> list[bytes]:
-    """Return JPEGs in memory; those of a small set repeatedly, so that there are enough."""
+def _jpegs(path: Path, scratch: str, min_count: int) -> list[bytes]:
+    """Return at least ``min_count`` JPEGs of a record set; repeat those of a small set."""
     import numpy as np
 
     from pipeline.records.reader import RecordReader
 
     records = subset(opened(path, scratch))
     jpegs = [jpeg.tobytes() for jpeg in RecordReader(records).read(np.arange(len(records)))]
-    return jpegs * -(-least // len(jpegs))
+    return jpegs * -(-min_count // len(jpegs))
 
 
 def _group_batches(batch: int) -> int:
-    """Return how many batches are decoded in one go: as many as in our loaders."""
+    """Return the number of batches that our loaders decode together, for this batch size."""
     from pipeline.decode.decoders import batches_per_group
 
     return batches_per_group(batch)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loaders that run on MXNet, ours and others, as the other end of benchmarks/loader_throughput.py.
+"""Run our loaders and baselines that use MXNet, for benchmarks/loader_throughput.py.
 
-All give the same: float32 (B, 3, 112, 112), x of 0 to 255 as (x - 127.5) / 128, RGB, mirrored by
-chance, in random order, in an MXNet array that can be read.
+Each loader yields float32 RGB images in random order, randomly mirrored and normalised as
+(x - 127.5) / 128.  A batch is an MXNet array (batch, 3, 112, 112) that is ready to read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from benchmarks.steps import loader_limits, loaders_baselines, loaders_ours, pag
 from launch.ranks.malloc import keep_memory
 from launch.ranks.threads import share_cores
 
-PREFETCHED_BATCHES = 16  # at most, by loaders without workers
+PREFETCHED_BATCHES = 16  # largest number of batches that loaders without workers prefetch
 
 Source = Callable[[Path, str, int, int], Iterator[Any]]
-"""(record set or .rec, scratch folder, images of a batch, workers) -> what `_wait_for` takes."""
+"""Function that starts a loader and returns its batches of images, which `_take` consumes.
+
+Its arguments are the record set or .rec, a temporary folder, images per batch, number of workers.
+"""
 
 SOURCES: dict[str, Source] = {
     "random": partial(loaders_ours.ours, reader="random"),
@@ -36,7 +39,7 @@ SOURCES: dict[str, Source] = {
     "native": loader_limits.native_decode,
     "convert": loader_limits.convert,
 }
-IMAGE_REC_SOURCES: dict[str, Source] = {  # they read a .rec whose .idx lists images alone
+IMAGE_REC_SOURCES: dict[str, Source] = {  # loaders of a .rec whose .idx lists images only
     "transforms": loaders_baselines.gluon_transforms,
     "cv2": loaders_baselines.gluon_cv2,
     "iterator": loaders_baselines.record_iterator,
@@ -56,22 +59,22 @@ def build(
     workers: int = 0,
     cold: bool = False,
 ) -> Work:
-    """Build a loader.
+    """Build the work of a loader.
 
     Parameters
     ----------
     kind
-        A name of SOURCES or IMAGE_REC_SOURCES.
+        Kind of the loader, a key of SOURCES or IMAGE_REC_SOURCES.
     records, image_rec, scratch
-        Folder of the record set, a .rec of it whose .idx lists images alone, which is all that
-        others can read, and a folder to write to.
+        Folder of the record set; a .rec of this set whose .idx lists images only, as the
+        baselines need; a temporary folder.
     batch, batches
-        Images of a batch, batches of a step.
+        Number of images per batch, and of batches per step.
     workers
-        Of a DataLoader, or threads, or iterators.
+        Number of DataLoader workers, threads or iterators, depending on the kind.
     cold
-        Before each request drop the set's file from the page cache and start the loader again:
-        its start is part of the request's first step.
+        Drop the set's file from the page cache and restart the loader before each request.  The
+        first step includes the start of the loader.
     """
     own = kind in SOURCES
     source = SOURCES[kind] if own else IMAGE_REC_SOURCES[kind]
@@ -79,21 +82,21 @@ def build(
     if cold:
         return _cold(start, loaders_ours.opened(Path(records), scratch).files, batches)
     stream = start()
-    # Now: what cannot take part here says so with its first batch.
+    # Take the first batch now: a loader that is not installed raises LeftOut at its first batch.
     stream = chain([next(stream)], stream)
     prefetched = {"transforms": 2 * workers, "cv2": 2 * workers, "iterators": 6 * workers}
     return Work(
-        step=lambda _: _wait_for(stream, batches),
+        step=lambda _: _take(stream, batches),
         state_bytes=0,
         parameters=0,
         versions=versions(),
-        # What was prefetched while others had their turns.
-        begin=lambda: _wait_for(stream, prefetched.get(kind, PREFETCHED_BATCHES)),
+        # Skip batches that this loader prefetched while the other loaders were timed.
+        begin=lambda: _take(stream, prefetched.get(kind, PREFETCHED_BATCHES)),
     )
 
 
 def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: int) -> Work:
-    """Return the work of a loader that starts, with each request, on files that are on disk."""
+    """Return the work of a loader that drops its files from the cache and restarts per request."""
     running: list[Any] = []
     mib_before = 0.0
 
@@ -107,11 +110,11 @@ def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: 
     def end() -> dict[str, float]:
         mib = page_cache.disk_mib() - mib_before
         running.pop().close()
-        gc.collect()  # no map of the file remains, or the next one cannot drop it
+        gc.collect()  # unmap the file; the kernel keeps mapped pages in the page cache
         return {"disk_mib": mib}
 
     return Work(
-        step=lambda _: _wait_for(running[0], batches),
+        step=lambda _: _take(running[0], batches),
         state_bytes=0,
         parameters=0,
         versions=versions(),
@@ -120,8 +123,8 @@ def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: 
     )
 
 
-def _wait_for(stream: Iterator[Any], count: int) -> float:
-    """Take batches, and wait until each can be read; return a number of the last one."""
+def _take(stream: Iterator[Any], count: int) -> float:
+    """Take ``count`` batches and wait until each one is ready to read; return 0."""
     for image in islice(stream, count):
         if hasattr(image, "wait_to_read"):
             image.wait_to_read()
@@ -129,14 +132,14 @@ def _wait_for(stream: Iterator[Any], count: int) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that a training run uses."""
+    """Return the versions of the libraries that a training run uses, by name."""
     from launch.environment import provenance
 
     return {k: v for k, v in provenance.versions().items() if k != "python"}
 
 
 def warm() -> None:
-    """Load what a training run loads, as it does."""
+    """Import the libraries of a training run, in the order of run_train.py."""
     share_cores()
     keep_memory()
     import mxnet  # noqa: F401

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loaders that come with MXNet: sources of benchmarks/steps/loader_steps.py.
+"""Start loaders of MXNet and Gluon as baselines, for benchmarks/steps/loader_steps.py.
 
-They read a .rec whose .idx lists images alone.
+These loaders read a .rec whose .idx lists images only.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from benchmarks.harness.worker import LeftOut
 
 
 def gluon_transforms(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Return batches of Gluon's own classes, composed as in its tutorials."""
+    """Return batches of Gluon's dataset and transforms, composed as in its tutorials."""
     from mxnet.gluon.data.vision import ImageRecordDataset, transforms
 
-    steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # 0 to 1
+    steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # values from 0 to 1
     steps.append(transforms.Normalize(MEAN / 255, STD / 255))
     data = ImageRecordDataset(str(rec)).transform_first(transforms.Compose(steps))
     return (image for image, _ in _data_loader(data, batch, workers))
 
 
 def gluon_cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Return batches of a Gluon DataLoader whose dataset decodes with OpenCV, in NumPy."""
+    """Return batches of a Gluon DataLoader whose dataset uses OpenCV and NumPy."""
     return (image for image, _ in cv2_data_loader(rec, batch, workers))
 
 
 def cv2_data_loader(rec: Path, batch: int, workers: int) -> Iterator[tuple[Any, Any]]:
-    """Return (image, label) of `gluon_cv2` without end; the workers are forked now."""
+    """Fork the workers of the loader of `gluon_cv2`; return endless pairs (images, labels)."""
     from benchmarks.steps.record_dataset import RecordDataset
 
     return _data_loader(RecordDataset(str(rec), MEAN, STD), batch, workers)
@@ -44,28 +44,30 @@ def _data_loader(data: Any, batch: int, workers: int) -> Iterator[tuple[Any, Any
     )
 
     def epochs() -> Iterator[tuple[Any, Any]]:
-        while True:  # the workers stay, as they do in a training script
+        while True:  # the workers persist over epochs
             yield from loader
 
     return epochs()
 
 
 def record_iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Return batches of MXNet's iterator in C++, which has so many threads."""
+    """Return batches of MXNet's ImageRecordIter with ``workers`` decoder threads."""
     return _image_record_iter(rec, batch, workers)
 
 
 def record_iterators(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield batches of several of MXNet's iterators in turns, each with a part of the set.
+    """Yield batches of several ImageRecordIters alternately; each one reads a part of the set.
 
-    Each has a thread of its own, so that they use the cores that ``preprocess_threads`` does not:
-    MXNet 1.9.1 takes it for max(cores / 2 - 1, 1) where it is more.
+    Each iterator has its own thread, so all iterators together use all cores.  A single iterator
+    cannot use all cores: MXNet 1.9.1 limits ``preprocess_threads`` to max(cores / 2 - 1, 1).
     """
     from benchmarks.steps.record_dataset import RecordDataset
 
     images = len(RecordDataset(str(rec), MEAN, STD))
     if images // workers < batch:
-        raise LeftOut(f"{images} images in {workers} parts are no batch of {batch} each")
+        raise LeftOut(
+            f"{images} images in {workers} parts are less than a batch of {batch} per part"
+        )
     parts = [
         _image_record_iter(rec, batch, 1, num_parts=workers, part_index=i) for i in range(workers)
     ]
@@ -77,9 +79,9 @@ def record_iterators(rec: Path, scratch: str, batch: int, workers: int) -> Itera
 def _image_record_iter(rec: Path, batch: int, threads: int, **part: int) -> Iterator[Any]:
     import mxnet as mx
 
-    from benchmarks.steps.record_dataset import RecordDataset, ends_with_image
+    from benchmarks.steps.record_dataset import RecordDataset, without_trailing_records
 
-    rec = ends_with_image(rec, MAX_IMAGES)
+    rec = without_trailing_records(rec, MAX_IMAGES)
     height, width = RecordDataset(str(rec), MEAN, STD).pixels(0)[0].shape[:2]
     batches = mx.io.ImageRecordIter(
         path_imgrec=str(rec),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our loaders as a training run builds them: sources of benchmarks/steps/loader_steps.py."""
+"""Start our loaders as in a training run, for benchmarks/steps/loader_steps.py."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from benchmarks.harness.worker import LeftOut
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-# Images of a window: as many as data.window says, or a sixteenth of the set, as 16,384 are of
-# 262,144.  The window reader fills its window each epoch.
+# Images in the window: the default of data.window, but at most this fraction of the set, because
+# the window reader fills its window again in each epoch.
 WINDOW_IMAGES, MAX_WINDOW_FRACTION = 16_384, 1 / 16
-CACHE_MIB = 1 << 20  # more than any set takes
+CACHE_MIB = 1 << 20  # size limit of the cache, larger than any set
 
 
 @cache
 def opened(path: Path, scratch: str) -> RecordSet:
-    """Open a set; its parsed index stays in the folder, where the parent may have written it."""
+    """Open a record set, with the cached index in ``scratch`` if the parent process wrote it."""
     from pipeline.records import open_records
 
     return open_records(path, scratch)
 
 
 def subset(records: RecordSet, count: int = MAX_IMAGES) -> RecordSet:
-    """Return the set, or so many images spread evenly over it if it has more."""
+    """Return the record set, or ``count`` evenly spaced images of it if it has more."""
     import numpy as np
 
     if len(records) <= count:
@@ -45,7 +45,7 @@ def subset(records: RecordSet, count: int = MAX_IMAGES) -> RecordSet:
 def ours(
     path: Path, scratch: str, batch: int, workers: int, *, reader: str, **options: Any
 ) -> Iterator[Any]:
-    """Yield batches in the order of a reader, of a whole set."""
+    """Yield batches of the complete record set, in the order of the reader of this name."""
     records = opened(path, scratch)
     if reader != "random":
         options["window"] = min(WINDOW_IMAGES, max(1, int(len(records) * MAX_WINDOW_FRACTION)))
@@ -53,7 +53,7 @@ def ours(
 
 
 def cached(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield batches out of the decoded cache: of MAX_IMAGES images if the set has more."""
+    """Yield batches from the decoded cache, which holds at most MAX_IMAGES images."""
     from pipeline.decode.cache import CacheError, DecodedCache
 
     records = subset(opened(path, scratch))
@@ -62,13 +62,15 @@ def cached(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     except CacheError as error:
         raise LeftOut(str(error)) from None
     batches = _batches(records, scratch, batch, reader="random", cache=decoded)
-    for image in islice(batches, len(records) // batch + 1):  # nobody is timed meanwhile
+    for image in islice(
+        batches, len(records) // batch + 1
+    ):  # fill the cache before the timing starts
         image.wait_to_read()
     yield from batches
 
 
 def synthetic(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield the same batch again and again."""
+    """Yield one fixed batch repeatedly, without reading any image."""
     from pipeline import build_loader
 
     loader = build_loader("synthetic", opened(path, scratch), batch)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heads, networks and single operators that the MXNet side of the benchmarks times."""
+"""Build heads, networks and single operators in MXNet, for benchmarks/steps/mxnet_steps.py."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from benchmarks.harness import baselines, inputs
 
 
 def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
-    """Build our ArcFace head; fused: with the update of the class centres in it."""
+    """Build our ArcFace head; with ``fused``, the head itself updates the class centres."""
     from heads import build_head
 
     use_operators("ours")
     step = {"momentum": inputs.MOMENTUM, "weight_decay": inputs.WEIGHT_DECAY} if fused else None
-    margin = {"m2": inputs.MARGIN, "scale": inputs.SCALE}
-    head = build_head("arcface", num_classes, embedding_size, fused_update=step, **margin)
+    options: dict[str, Any] = {"m2": inputs.MARGIN, "scale": inputs.SCALE, "fused_update": step}
+    head = build_head("arcface", num_classes, embedding_size, **options)
     head.initialize()
     head.hybridize(static_alloc=True, static_shape=True)
     return head
 
 
 def use_operators(kind: str) -> None:
-    """Use the operators of "ours" or of "ours plain"."""
+    """Select our compiled operators for the kind "ours", Gluon's operators for "ours plain"."""
     import ops
 
     ops.use("plain" if kind == "ours plain" else "native")
 
 
 def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
-    """Build what GluonFR makes a head of: the cosines, and the loss of cosines and labels."""
+    """Build the two blocks of a GluonFR head: the layer that computes cosines, and the loss."""
     baselines.use_folder()
     from gluonfr.loss import ArcLoss
     from gluonfr.nn.basic_blocks import NormDense
@@ -40,7 +40,7 @@ def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
 
 
 def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
-    """Build GluonFR's network, which ends in the cosines, and its loss; static memory."""
+    """Build a GluonFR network with cosines as outputs, and its loss, both with static memory."""
     baselines.use_folder()
     import mxnet as mx
     from gluonfr.loss import ArcLoss
@@ -55,7 +55,10 @@ def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
 
 
 def operator_block(kind: str, operator: str, channels: int) -> Any:
-    """Build the block of an operator that `mxnet_steps.operator_step` names."""
+    """Build the Gluon block of an operator.
+
+    `mxnet_steps.operator_step` describes ``kind`` and ``operator``.
+    """
     from mxnet.gluon import nn
 
     from nets import blocks
@@ -76,13 +79,23 @@ def _norm_prelu(channels: int) -> Any:
     from nets import blocks
 
     class NormPReLU(gluon.nn.BatchNorm):
-        """The fused operator that `nets.blocks.ConvNormPReLU` calls after its convolution."""
+        """Fused batch normalisation and PReLU, as in `nets.blocks.ConvNormPReLU`."""
 
         def __init__(self) -> None:
             super().__init__(in_channels=channels)
             self.alpha = self.params.get("alpha", shape=(channels,), init=init.Constant(0.25))
 
-        def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var, alpha):
+        def hybrid_forward(
+            self,
+            F: Any,
+            x: Any,
+            gamma: Any,
+            beta: Any,
+            running_mean: Any,
+            running_var: Any,
+            *,
+            alpha: Any,
+        ) -> Any:
             values = (gamma, beta, running_mean, running_var, alpha)
             return F.face_batch_norm(x, *values, prelu=True, **blocks.STATISTICS)[0]
 

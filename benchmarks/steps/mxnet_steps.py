@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of ours, of plain Gluon and of GluonFR; see benchmarks/harness/worker.py.
+"""Run the steps of our code, of plain Gluon and of GluonFR.
 
-Ours are set up as run_train.py sets them up: its share of the cores, the optimizer and the step of
-training/, blocks hybridized with static memory.  GluonFR is set up as its training script does.
+Our candidates are set up as in run_train.py: the same number of threads, the optimizer and the step
+of training/, and blocks hybridized with static memory.  GluonFR is set up as in its own training
+script.
 """
 
 from __future__ import annotations
@@ -20,22 +21,23 @@ from launch.ranks.threads import share_cores
 
 
 def build(what: str, **settings: Any) -> Work:
-    """Build a step: "head", "loss", "train" or "operator"."""
+    """Build the work of the step that ``what`` names: "head", "loss", "train" or "operator"."""
+    steps: dict[str, Callable[..., Work]]
     steps = {"head": head_step, "loss": loss_step, "train": train_step, "operator": operator_step}
     return steps[what](**settings)
 
 
 def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -> Work:
-    """Build forward, backward and update of an ArcFace head alone.
+    """Build the work of an ArcFace head alone: forward, backward and update.
 
     Parameters
     ----------
     kind
-        "ours"; "ours fused update", which keeps no gradient of the class centres; "gluonfr", as
-        its script does it: NormDense hybridized, ArcLoss not; "gluonfr hybridized": both with
-        static memory.
+        "ours"; "ours fused update", which stores no gradient of the class centres; "gluonfr", as
+        in GluonFR's training script, with NormDense hybridized but not ArcLoss; "gluonfr
+        hybridized", with both blocks hybridized with static memory.
     num_classes, embedding_size, batch
-        C, E, B.
+        Number of classes, embedding size and embeddings per batch.
     """
     import mxnet as mx
     from mxnet import autograd
@@ -85,7 +87,7 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
         mx.nd.waitall()
         return float(loss.asnumpy().mean())
 
-    copies = 2 if fused else 3  # weights and momentum, and gradients
+    copies = 2 if fused else 3  # weights, momentum and, if not fused, gradients
     size = num_classes * embedding_size
     return Work(step, 4 * size * copies, size, _versions())
 
@@ -93,14 +95,14 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
 def loss_step(
     *, name: str, options: dict[str, Any], num_classes: int, embedding_size: int, batch: int
 ) -> Work:
-    """Build forward, backward and update of one of our heads alone, as run_train.py uses it.
+    """Build the work of one of our heads alone: forward, backward and update as in run_train.py.
 
     Parameters
     ----------
     name, options
-        Name in heads.HEADS and keywords.
+        Name of the head in heads.HEADS, and its keyword arguments.
     num_classes, embedding_size, batch
-        C, E, B; four images of each person in the batch.
+        Number of classes, embedding size and embeddings per batch, four of each class.
     """
     import mxnet as mx
     from mxnet import autograd
@@ -136,27 +138,27 @@ def loss_step(
 def train_step(
     *, kind: str, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
 ) -> Work:
-    """Build a whole step of a network with an ArcFace head.
+    """Build the work of a training step of a network with an ArcFace head.
 
     Parameters
     ----------
     kind
-        "ours", "ours plain" or "gluonfr"; the latter with its own network, whose PReLU has one
-        slope per layer, hybridized with static memory.
+        "ours"; "ours plain", with Gluon's operators; "gluonfr", GluonFR's own network, whose PReLU
+        has one slope per layer, hybridized with static memory.
     net, options
-        Name in nets.NETS and keywords.
+        Name of the network in nets.NETS, and its keyword arguments.
     batch, num_classes, image_size
-        Images of a step, classes of the head, pixels.
+        Images per step, classes of the head, side of the images in pixels.
     """
     import mxnet as mx
     from mxnet import autograd
 
-    mx.random.seed(0)  # "ours" and "ours plain" begin with the same weights
+    mx.random.seed(0)  # "ours" and "ours plain" start with the same weights
     image = mx.nd.array(inputs.images(batch, image_size))
     label = mx.nd.array(inputs.labels(batch, num_classes))
     if kind == "gluonfr":
         network, arc = mxnet_blocks.gluonfr_net(net, num_classes)
-        network(image)  # its shapes come with the first batch
+        network(image)  # deferred initialisation needs a first batch
         parameters = list(network.collect_params().values())
         trainer = _trainer(network.collect_params())
 
@@ -187,7 +189,7 @@ def train_step(
 def our_blocks(
     net: str, options: dict[str, Any], num_classes: int, image_size: tuple[int, int]
 ) -> tuple[Any, Any, Any]:
-    """Build network, ArcFace head and the trainer of both; parameters as of `train_step`."""
+    """Build a network, an ArcFace head and their trainer; `train_step` describes the parameters."""
     from mxnet import gluon
 
     from heads import build_head
@@ -213,16 +215,16 @@ def sizes(parameters: Any) -> tuple[int, int]:
 
 
 def operator_step(kind: str, operator: str, shape: list[int]) -> Work:
-    """Build forward and backward of one operator.
+    """Build the work of one operator: forward and backward.
 
     Parameters
     ----------
     kind
         "ours" or "gluon".
     operator
-        "prelu", or "batch_norm_prelu": batch normalisation and then PReLU.
+        "prelu", or "batch_norm_prelu" for batch normalisation followed by PReLU.
     shape
-        (B, C, H, W) of the feature map.
+        Shape (B, C, H, W) of the feature map.
     """
     import mxnet as mx
     from mxnet import autograd
@@ -241,18 +243,20 @@ def operator_step(kind: str, operator: str, shape: list[int]) -> Work:
         mx.nd.waitall()
         return float(slope.grad().abs().sum().asscalar())
 
-    return Work(step, 3 * 4 * values.size, shape[1], _versions())  # and the input's gradient
+    return Work(
+        step, 3 * 4 * values.size, shape[1], _versions()
+    )  # bytes of the input, the input gradient and the output gradient
 
 
 def warm() -> None:
-    """Load MXNet with its share of the cores and the operators, start the threads."""
+    """Set the number of threads, load MXNet and the operators, and start the threads."""
     share_cores()
     import mxnet as mx
 
     from heads import build_head
 
     mxnet_blocks.use_operators("ours")
-    head = build_head("arcface", 10, 16)  # so small that it hides no memory of the step
+    head = build_head("arcface", 10, 16)  # too small to raise the peak memory
     head.initialize()
     head.hybridize(static_alloc=True, static_shape=True)
     trainer = _trainer(head.collect_params())
@@ -260,8 +264,8 @@ def warm() -> None:
         loss, _ = head(mx.nd.random.normal(shape=(8, 16)), mx.nd.zeros((8,)))
     loss.backward()
     trainer.step(8)
-    some = mx.nd.ones((512, 512))
-    mx.nd.dot(some, some).wait_to_read()
+    matrix = mx.nd.ones((512, 512))
+    mx.nd.dot(matrix, matrix).wait_to_read()
     mx.nd.waitall()
 
 
@@ -284,12 +288,12 @@ def _versions() -> dict[str, str]:
 
 
 def _profile(step: Callable[[Callable[[], None]], float], steps: int) -> dict[str, float]:
-    """Return the milliseconds of each operator in a step."""
+    """Run ``steps`` steps with the profiler; return the milliseconds per step of each operator."""
     from mxnet import profiler
 
     wanted = {"profile_imperative": True, "profile_symbolic": True, "aggregate_stats": True}
-    # It also writes a trace, into the current folder if not told another place, and removes what is
-    # there before: with os.devnull and as root, the device of the whole machine.
+    # The profiler also writes a trace file, by default into the working directory.  Before that, it
+    # removes any file of the same name, so with os.devnull, root would remove /dev/null.
     with tempfile.TemporaryDirectory() as folder:
         profiler.set_config(**wanted, filename=os.path.join(folder, "trace.json"))
         profiler.set_state("run")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The upper bound of a margin softmax in NumPy: its matrix products and nothing else."""
+"""Run the matrix products of a margin softmax alone, in NumPy, as an upper bound of its speed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from benchmarks.harness.worker import Work, serve
 
 
 def build(num_classes: int, embedding_size: int, batch: int) -> Work:
-    """Build the four products of a head that keeps no matrix of logits, by NumPy's OpenBLAS.
+    """Build the work of four matrix products with NumPy's OpenBLAS, without new output arrays.
 
-    Cosines, the cosines again for backward, the gradients of embeddings and of class centres; with
-    output buffers that are kept.
+    A head that does not store the matrix of logits needs four products: the cosines, the cosines
+    again in the backward pass, the gradient of the embeddings, and the gradient of the class
+    centres.
     """
     weight = np.empty((num_classes, embedding_size), np.float32)
     for rows, values in inputs.centres(num_classes, embedding_size):
@@ -35,9 +36,9 @@ def build(num_classes: int, embedding_size: int, batch: int) -> Work:
 
 
 def warm() -> None:
-    """Start the threads of OpenBLAS."""
-    some = np.ones((512, 512), np.float32)
-    np.dot(some, some)
+    """Start the threads of OpenBLAS with a small matrix product."""
+    matrix = np.ones((512, 512), np.float32)
+    np.dot(matrix, matrix)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page cache of a file: drop it, and see how much of it there is and what came from disks."""
+"""Drop a file from the page cache, and measure its cached fraction and the reads from disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import os
 import time
 from pathlib import Path
 
-MAX_CACHED_FRACTION = 0.02  # of a file that was dropped
-DROPS, DROP_S = 10, 0.1  # attempts at most, seconds between them
+MAX_CACHED_FRACTION = 0.02  # largest fraction of a dropped file that may stay cached
+MAX_ATTEMPTS, RETRY_S = 10, 0.1
 MIB = 1 << 20
 
-_IN_CORE = bytes(page & 1 for page in range(256))  # mincore's other bits mean nothing
+_IN_CORE = bytes(page & 1 for page in range(256))  # mincore defines only the lowest bit of a byte
 
 
 def drop(path: Path) -> None:
@@ -22,16 +22,19 @@ def drop(path: Path) -> None:
     Raises
     ------
     RuntimeError
-        If the system keeps them nevertheless.
+        If the kernel keeps the pages in memory.
     """
-    for _ in range(DROPS):
+    for _ in range(MAX_ATTEMPTS):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if (fraction := cached_fraction(path)) <= MAX_CACHED_FRACTION:
             return
-        time.sleep(DROP_S)  # pages under I/O stay until it is complete
-    raise RuntimeError(f"{fraction:.0%} of {path.name} stay in memory: somebody maps it")
+        time.sleep(RETRY_S)  # the kernel cannot drop pages during I/O
+    raise RuntimeError(
+        f"{path.name}: the kernel keeps the file in memory, got {fraction:.0%} of its pages; "
+        "end the processes that map the file"
+    )
 
 
 def cached_fraction(path: Path) -> float:
@@ -42,14 +45,14 @@ def cached_fraction(path: Path) -> float:
         failed = ctypes.CDLL(None, use_errno=True).mincore(
             ctypes.c_void_p(address), ctypes.c_size_t(len(data)), pages
         )
-        del start  # or the map cannot be closed
+        del start  # the mapping cannot close while an object refers to it
         if failed:
             raise OSError(ctypes.get_errno(), "mincore")
         return bytes(pages).translate(_IN_CORE).count(1) / len(pages)
 
 
 def disk_mib() -> float:
-    """Return the MiB that this process has read from disks so far."""
+    """Return the MiB that this process has read from disk so far."""
     with open("/proc/self/io") as lines:
         (count,) = (int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
     return count / MIB

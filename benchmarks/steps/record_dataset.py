@@ -1,40 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dataset over a .rec and its .idx that decodes with OpenCV: what people write for a DataLoader.
+"""Dataset for a DataLoader that reads a .rec with its .idx and decodes with OpenCV.
 
-NumPy and OpenCV alone, so that it serves Gluon and PyTorch alike.
+Users write such datasets themselves.  It needs only NumPy and OpenCV, so the DataLoaders of Gluon
+and PyTorch can use it.
 """
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from atomic_write import atomic_write
 
-LENGTH = (1 << 29) - 1  # the bits of it; those above say whether a record has several parts
-_FRAME = struct.Struct("<II")  # magic number, length
-_HEADER = struct.Struct("<IfQQ")  # flag, label, two ids
-_LABEL = struct.Struct("<f")  # if flag is not 0, so many of them follow: the first one counts
+LENGTH_MASK = (1 << 29) - 1  # without the three highest bits, which mark records in several parts
+_FRAME = struct.Struct("<II")  # frame of a record: magic number, length
+_HEADER = struct.Struct("<IfQQ")  # header: flag, label, two ids
+_LABEL = struct.Struct(
+    "<f"
+)  # one label; flag counts the labels after the header, the first is used
 
 
 class RecordDataset:
-    """Item i: image (3, H, W) float32, RGB, mirrored by chance, and label.
+    """Dataset of pairs (image, label); an image is RGB, randomly mirrored, float32 (3, H, W).
 
     Parameters
     ----------
     rec
-        The .rec; the .idx beside it lists images alone.
+        Path of the .rec; the .idx beside it lists images only.
     mean, std
-        x of 0 to 255 becomes (x - mean) / std.
+        Numbers of the normalisation: a pixel x from 0 to 255 becomes (x - mean) / std.
     """
 
     def __init__(self, rec: str, mean: float, std: float):
-        # An array: worker processes would copy the pages of a list when they count references.
+        # Not a list, because its reference counts would make worker processes copy its pages.
         self._offsets = _offsets(Path(rec))
-        self._data = np.memmap(rec, dtype=np.uint8, mode="r")
+        self._data: Any = np.memmap(rec, dtype=np.uint8, mode="r")
         self._mean, self._std = np.float32(mean), np.float32(std)
         cv2.setNumThreads(0)
 
@@ -42,7 +46,7 @@ class RecordDataset:
         return len(self._offsets)
 
     def pixels(self, i: int) -> tuple[np.ndarray, float]:
-        """Return image i, uint8 (H, W, 3), RGB, and its label."""
+        """Decode image ``i``; return its RGB pixels (height, width, 3) as uint8, and its label."""
         offset = int(self._offsets[i])
         _, length = _FRAME.unpack_from(self._data, offset)
         flag, label, _, _ = _HEADER.unpack_from(self._data, offset + _FRAME.size)
@@ -54,7 +58,7 @@ class RecordDataset:
         return cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1], label
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.float32]:
-        """Return image and label."""
+        """Return image ``i``, randomly mirrored and normalised, and its label."""
         image, label = self.pixels(i)
         if np.random.rand() < 0.5:
             image = image[:, ::-1]
@@ -64,32 +68,32 @@ class RecordDataset:
         return planes, np.float32(label)
 
 
-def ends_with_image(rec: Path, most: int) -> Path:
-    """Return a .rec, with an .idx beside it, whose last record is an image.
+def without_trailing_records(rec: Path, max_images: int) -> Path:
+    """Return the path of a .rec whose last record is an image, with its .idx beside it.
 
-    MXNet's ImageRecordIter takes a record for all bytes up to the next one of the .idx, or to the
-    end: the identity records of InsightFace's sets stop it.  Where others follow the last image,
-    the first images are copied to a file of their own.
+    MXNet's ImageRecordIter reads all bytes up to the next offset in the .idx, or to the end of the
+    file, as one record.  So it fails at the identity records after the last image of InsightFace's
+    sets.  If records follow the last image, this function copies the first images to a new file.
 
     Parameters
     ----------
     rec
-        The .rec; the .idx beside it lists images alone.
-    most
-        Images that are copied, at most.
+        Path of the .rec; the .idx beside it lists images only.
+    max_images
+        Largest number of images to copy.
     """
     offsets = np.sort(_offsets(rec))
-    data = np.memmap(rec, dtype=np.uint8, mode="r")
+    data: Any = np.memmap(rec, dtype=np.uint8, mode="r")
 
     def end_of(offset: int) -> int:
         _, length = _FRAME.unpack_from(data, offset)
-        return offset + _FRAME.size + ((length & LENGTH) + 3) // 4 * 4
+        return offset + _FRAME.size + ((length & LENGTH_MASK) + 3) // 4 * 4
 
     if end_of(int(offsets[-1])) >= len(data):
         return rec
-    copy = rec.with_name("ends_with_image.rec")
+    copy = rec.with_name("without_trailing_records.rec")
     if not copy.exists():
-        offsets = offsets[:most]
+        offsets = offsets[:max_images]
         lines = (f"{key}\t{offset - offsets[0]}\n" for key, offset in enumerate(offsets))
         copy.with_suffix(".idx").write_text("".join(lines))
         with atomic_write(copy) as file:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open a record set as a rank does: the other end of benchmarks/record_index.py.
+"""Open a record set as a rank does, for benchmarks/record_index.py.
 
-python -m benchmarks.steps.record_opening RECORDS SCRATCH random|blocks|index
-
-Prints the seconds and the memory as a line of JSON.
+``python -m benchmarks.steps.record_opening RECORDS SCRATCH random|blocks|index`` prints the
+measured seconds and memory as a line of JSON.
 """
 
 from launch.ranks.malloc import keep_memory
 
-KEEPS_MEMORY = keep_memory()  # first, as in run_train.py
+KEEPS_MEMORY = keep_memory()  # call it before the other imports, as run_train.py does
 
 import hashlib
 import json
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2  # noqa: F401  a run has it by then
+import cv2  # noqa: F401  a training run imports OpenCV before it opens a set
 import numpy as np
 
 from pipeline.records import RecordSet, open_records
@@ -27,35 +26,43 @@ from pipeline.sampling.augmentation import Augmentation, choose_params
 from pipeline.sampling.epoch_orders import epoch_order, rank_rows
 from pipeline.sampling.samplers import BlockSampler
 
-SEED, BLOCK_IMAGES, WINDOW_IMAGES, VISIT_IMAGES = 1, 128, 16_384, 4096
-FIRST_EPOCH_IMAGES = 1 << 18  # of the first epoch that are visited
+SEED, BLOCK_IMAGES, WINDOW_IMAGES, LOOK_UP_IMAGES = 1, 128, 16_384, 4096
+FIRST_EPOCH_IMAGES = 1 << 18  # number of images to look up in the first epoch
 DIGEST_ROWS = 10**6
 
 
 def main(path: str, scratch: str, what: str) -> None:
-    """Open the set, make what is asked for, and print the figures."""
+    """Open a record set, do the work ``what``, and print the seconds and the memory as JSON.
+
+    "random" and "blocks" compute the sample orders of two epochs, "index" writes the window index.
+    """
     epoch_order(100, SEED, 0)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts here
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak memory VmHWM
     before = memory_mib()
     before[3] = before[0]
     records, open_s = timed(lambda: open_records(path, scratch))
-    answer = {"open": open_s, "images": len(records), "keeps": KEEPS_MEMORY, "digest": ""}
+    answer: dict[str, Any] = {
+        "open": open_s,
+        "images": len(records),
+        "keeps": KEEPS_MEMORY,
+        "digest": "",
+    }
     if what == "index":
         _, answer["seconds"] = timed(lambda: image_index(records, Path(scratch)))
     else:
         order_of = order_function(records, what)
         order = order_of(0)
         answer["digest"] = digest(order)
-        visit(records, order[:FIRST_EPOCH_IMAGES])
-        del order  # a run releases the order of an epoch before it makes the next one, too
+        look_up(records, order[:FIRST_EPOCH_IMAGES])
+        del order  # a run also releases the order of an epoch before it computes the next one
         order, answer["seconds"] = timed(lambda: order_of(1))
-        visit(records, order)
+        look_up(records, order)
     answer["memory"] = (memory_mib() - before).tolist()
     print(json.dumps(answer))
 
 
 def order_function(records: RecordSet, what: str) -> Callable[[int], np.ndarray]:
-    """Return what makes the order of an epoch: "random" or "blocks"."""
+    """Return a function that computes the sample order of an epoch, "random" or "blocks"."""
     if what == "blocks":
         sampler = BlockSampler(records, 1, block=BLOCK_IMAGES, window=WINDOW_IMAGES, seed=SEED)
         return sampler.order
@@ -63,27 +70,27 @@ def order_function(records: RecordSet, what: str) -> Callable[[int], np.ndarray]
 
 
 def digest(order: np.ndarray) -> str:
-    """Return a hash of rows from all over an order."""
+    """Return a hash of a sample order, computed from at most about DIGEST_ROWS of its rows."""
     return hashlib.sha256(order[:: max(1, len(order) // DIGEST_ROWS)].tobytes()).hexdigest()
 
 
-def visit(records: RecordSet, order: np.ndarray) -> None:
-    """Look up every image of an order, as a loader does."""
-    for start in range(0, len(order), VISIT_IMAGES):
-        rows = rank_rows(order, start, VISIT_IMAGES, 0, 1)
+def look_up(records: RecordSet, order: np.ndarray) -> None:
+    """Look up offset, label and augmentation of every image of an order, as a loader does."""
+    for start in range(0, len(order), LOOK_UP_IMAGES):
+        rows = rank_rows(order, start, LOOK_UP_IMAGES, 0, 1)
         choose_params(Augmentation(), records.ids(rows), 1, 1, (112, 112))
         records.offsets[rows], records.labels[rows]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Return a result and the seconds that it took."""
+    """Call a function; return its result and the seconds of the call."""
     start = time.perf_counter()
     value = work()
     return value, time.perf_counter() - start
 
 
 def memory_mib() -> np.ndarray:
-    """Return resident, private, shared and peak memory of this process, (4,) float64."""
+    """Return four numbers in MiB: resident, private, shared and peak memory of this process."""
     with open("/proc/self/status") as lines:
         sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if " kB" in line}
     return np.array([sizes[name] for name in ("VmRSS", "RssAnon", "RssFile", "VmHWM")]) / 1024

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loaders of PyTorch's world over the same records: the other end of loader_throughput.py."""
+"""Run PyTorch's DataLoader and FFCV as baselines, for benchmarks/loader_throughput.py."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 from benchmarks.harness.inputs import MAX_IMAGES, MEAN, STD
 from benchmarks.harness.worker import LeftOut, Work, serve
 
-QUALITY = 95  # of the images in FFCV's file, as in ours
+JPEG_QUALITY = 95  # quality of the images in FFCV's file, as in the synthetic set
 
 
 def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) -> Work:
-    """Build a loader.
+    """Build the work of a PyTorch loader.
 
     Parameters
     ----------
     kind
-        "dataloader" (DataLoader, OpenCV) or "ffcv".
+        "dataloader" (PyTorch's DataLoader with OpenCV) or "ffcv".
     image_rec
-        A .rec whose .idx lists images alone.
+        Path of a .rec whose .idx lists images only.
     batch, batches
-        Images of a batch, batches of a step.
+        Number of images per batch, and of batches per step.
     workers
-        Worker processes, or threads.
+        Number of worker processes, or of threads for FFCV.
     """
     try:
         import cv2
@@ -37,7 +37,9 @@ def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) 
 
         from benchmarks.steps.record_dataset import RecordDataset
     except ImportError as error:
-        raise LeftOut(f"the environment with PyTorch has no OpenCV: {error}") from None
+        raise LeftOut(
+            f"the interpreter of --torch cannot import PyTorch or OpenCV: {error}"
+        ) from None
     versions = {"torch": torch.__version__, "opencv of torch": cv2.__version__}
     data = RecordDataset(image_rec, MEAN, STD)
     loader = KINDS[kind](data, Path(image_rec), batch=batch, workers=workers)
@@ -56,7 +58,7 @@ def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) 
         return 0.0
 
     def begin() -> None:
-        read(4 * workers)  # what was prefetched while others had their turns
+        read(4 * workers)  # skip batches prefetched while other loaders were timed
 
     return Work(lambda _: read(batches), 0, 0, versions, begin=begin)
 
@@ -75,7 +77,10 @@ def _data_loader(data: Any, image_rec: Path, *, batch: int, workers: int) -> Ite
 
 
 def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[Any]:
-    """Return FFCV's loader over a file of its own, with the same images compressed once more."""
+    """Return FFCV's loader of the same images; first write its file if the file is missing.
+
+    The file holds the images compressed again as JPEG.
+    """
     try:
         import numpy as np
         from ffcv.fields import IntField, RGBImageField
@@ -84,12 +89,17 @@ def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[A
         from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
         from ffcv.writer import DatasetWriter
     except ImportError as error:
-        raise LeftOut(f"the environment with PyTorch has no FFCV: {error}") from None
-    own = image_rec.with_suffix(".beton")
-    if not own.exists():
-        fields = {"image": RGBImageField("jpg", jpeg_quality=QUALITY), "label": IntField()}
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # its bar
-            DatasetWriter(str(own), fields, num_workers=-1).from_indexed_dataset(_Bytes(data))
+        raise LeftOut(f"the interpreter of --torch cannot import FFCV: {error}") from None
+    beton = image_rec.with_suffix(".beton")
+    if not beton.exists():
+        fields = {"image": RGBImageField("jpg", jpeg_quality=JPEG_QUALITY), "label": IntField()}
+        with (
+            open(os.devnull, "w") as null,
+            contextlib.redirect_stderr(null),
+        ):  # hide the progress bar of FFCV
+            DatasetWriter(str(beton), fields, num_workers=-1).from_indexed_dataset(
+                _PixelDataset(data)
+            )
     mean, std = np.full(3, MEAN), np.full(3, STD)
     pipelines = {
         "image": [
@@ -102,7 +112,7 @@ def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[A
         "label": [IntDecoder(), ToTensor()],
     }
     return Loader(
-        str(own),
+        str(beton),
         batch,
         num_workers=workers,
         order=OrderOption.RANDOM,
@@ -112,8 +122,11 @@ def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[A
     )
 
 
-class _Bytes:
-    """The first MAX_IMAGES images as uint8 (H, W, 3), for FFCV's writer: all would take hours."""
+class _PixelDataset:
+    """Dataset of the first MAX_IMAGES images, as uint8 (height, width, 3), for FFCV's writer.
+
+    The writer would need hours for a large set.
+    """
 
     def __init__(self, data: Any):
         self._data = data
@@ -130,7 +143,7 @@ KINDS: dict[str, Callable[..., Iterable[Any]]] = {"dataloader": _data_loader, "f
 
 
 def warm() -> None:
-    """Load PyTorch."""
+    """Import PyTorch, so that the import does not count as memory of a step."""
     import torch  # noqa: F401
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks of nets/ and the ArcFace head in PyTorch, to compare with; layer by layer the same.
+"""Rebuild the networks of nets/ and the ArcFace head in PyTorch, layer by layer, as baselines.
 
-What each layer is for is written in nets/mobilefacenet.py, nets/iresnet.py and nets/embedding.py.
+nets/mobilefacenet.py, nets/iresnet.py and nets/embedding.py explain the layers.
 """
 
 from __future__ import annotations
@@ -16,21 +16,30 @@ MOBILE_STAGES = ((64, 128, 128, 4), (128, 256, 256, 6), (128, 512, 256, 2))
 IRESNET_UNITS = {"iresnet18": (2, 2, 2, 2), "iresnet50": (3, 4, 14, 3)}
 
 
-def conv_norm(before: int, after: int, kernel=1, stride=1, padding=0, groups=1, act=False):
-    """Return convolution, batch normalisation and, if asked for, PReLU."""
+def conv_norm(
+    before: int,
+    after: int,
+    kernel: int = 1,
+    stride: int = 1,
+    padding: int = 0,
+    *,
+    groups: int = 1,
+    act: bool = False,
+) -> nn.Module:
+    """Build a convolution, batch normalisation and, with ``act``, PReLU."""
     layers = [nn.Conv2d(before, after, kernel, stride, padding, groups=groups, bias=False)]
     return nn.Sequential(*layers, nn.BatchNorm2d(after), *([nn.PReLU(after)] if act else []))
 
 
 def fixed_scale_norm(size: int) -> nn.BatchNorm1d:
-    """Return a batch normalisation whose scale stays at 1."""
+    """Build a batch normalisation whose scale is fixed at 1."""
     norm = nn.BatchNorm1d(size)
     norm.weight.requires_grad_(False)
     return norm
 
 
 class Bottleneck(nn.Module):
-    """Expand, filter, project; the input is added where the shapes allow."""
+    """Inverted residual block: 1x1 expansion, depthwise 3x3, 1x1 projection."""
 
     def __init__(self, before: int, after: int, expanded: int, stride: int = 1) -> None:
         super().__init__()
@@ -41,13 +50,13 @@ class Bottleneck(nn.Module):
             conv_norm(expanded, after),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.layers(x)
         return x + y if self.residual else y
 
 
 def mobilefacenet(width: float = 1.0, embedding_size: int = 128) -> nn.Module:
-    """Build the network of nets/mobilefacenet.py."""
+    """Build MobileFaceNet with the layers of nets/mobilefacenet.py."""
 
     def scaled(channels: int) -> int:
         return max(8, int(channels * width / 8 + 0.5) * 8)
@@ -73,7 +82,7 @@ def mobilefacenet(width: float = 1.0, embedding_size: int = 128) -> nn.Module:
 
 
 class IRUnit(nn.Module):
-    """BN, 3x3, BN, PReLU, 3x3, BN, plus the shortcut."""
+    """Residual unit of IResNet: BN, 3x3 conv, BN, PReLU, 3x3 conv, BN, plus the shortcut."""
 
     def __init__(self, before: int, after: int, stride: int, project: bool) -> None:
         super().__init__()
@@ -84,12 +93,12 @@ class IRUnit(nn.Module):
         )
         self.shortcut = conv_norm(before, after, 1, stride) if project else nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x) + self.shortcut(x)
 
 
 def iresnet(name: str, embedding_size: int = 512) -> nn.Module:
-    """Build a network of nets/iresnet.py."""
+    """Build the IResNet of this name with the layers of nets/iresnet.py."""
     before = 64
     layers: list[nn.Module] = [conv_norm(3, before, 3, 1, 1, act=True)]
     for repeats, after in zip(IRESNET_UNITS[name], (64, 128, 256, 512), strict=True):
@@ -106,10 +115,11 @@ def iresnet(name: str, embedding_size: int = 512) -> nn.Module:
 
 
 class ArcFace(nn.Module):
-    """An ArcFace head as InsightFace's PyTorch code does it; returns the mean loss.
+    """ArcFace head with the formula of InsightFace's PyTorch code; its output is the mean loss.
 
-    Cosines of normalised vectors, the true one replaced without a gradient of its own, cross
-    entropy.  Here arccos and cos are taken of the true cosines alone, not of all.
+    The head replaces the cosine of the true class by the cosine with the margin; the gradient
+    ignores this replacement.  Unlike InsightFace's code, the head computes arccos and cos only for
+    the true class, which is faster.
     """
 
     def __init__(self, num_classes: int, embedding_size: int, margin: float, scale: float) -> None:
@@ -118,7 +128,7 @@ class ArcFace(nn.Module):
         nn.init.normal_(self.weight, std=0.01)
         self.margin, self.scale = margin, scale
 
-    def forward(self, embedding, label):
+    def forward(self, embedding: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         unit = functional.normalize(embedding)
         logits = functional.linear(unit, functional.normalize(self.weight)).clamp(-1, 1)  # (B, C)
         row = torch.arange(len(label))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of PyTorch for the benchmarks, run by the interpreter of an environment that has it."""
+"""Run the steps of PyTorch candidates; the interpreter of ``--torch`` runs this module."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ VERSIONS = {"torch": torch.__version__}
 
 
 def build(what: str, **settings: Any) -> Work:
-    """Build a step: "head", "train" or "operator"."""
-    return {"head": head_step, "train": train_step, "operator": operator_step}[what](**settings)
+    """Build the work of the step that ``what`` names: "head", "train" or "operator"."""
+    steps: dict[str, Callable[..., Work]]
+    steps = {"head": head_step, "train": train_step, "operator": operator_step}
+    return steps[what](**settings)
 
 
 def head_step(num_classes: int, embedding_size: int, batch: int) -> Work:
-    """Build forward, backward and update of the head alone."""
+    """Build the work of an ArcFace head alone: forward, backward and update."""
     embedding = torch.from_numpy(inputs.embeddings(batch, embedding_size)).requires_grad_()
     label = torch.from_numpy(inputs.labels(batch, num_classes))
     head = torch_nets.ArcFace(num_classes, embedding_size, inputs.MARGIN, inputs.SCALE)
@@ -47,7 +49,7 @@ def head_step(num_classes: int, embedding_size: int, batch: int) -> Work:
 def train_step(
     *, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
 ) -> Work:
-    """Build a whole step of a network with an ArcFace head, in channels_last."""
+    """Build the work of a training step of a network and an ArcFace head, in channels_last."""
     torch.manual_seed(0)
     builder = getattr(torch_nets, net, None)
     network = builder(**options) if builder else torch_nets.iresnet(net, **options)
@@ -73,7 +75,7 @@ def train_step(
 
 
 def operator_step(operator: str, shape: list[int]) -> Work:
-    """Build forward and backward of PReLU, alone or after batch normalisation."""
+    """Build the work of PReLU, alone or after batch normalisation: forward and backward."""
     values, gradient = (torch.from_numpy(a) for a in inputs.features(tuple(shape)))
     values.requires_grad_()
     act = nn.PReLU(shape[1])
@@ -90,9 +92,9 @@ def operator_step(operator: str, shape: list[int]) -> Work:
 
 
 def warm() -> None:
-    """Start the threads of PyTorch."""
-    some = torch.from_numpy(np.ones((512, 512), np.float32))
-    some @ some
+    """Start the threads of PyTorch with a matrix product."""
+    matrix = torch.from_numpy(np.ones((512, 512), np.float32))
+    matrix @ matrix
 
 
 def _optimizer(module: nn.Module) -> torch.optim.Optimizer:
@@ -101,7 +103,7 @@ def _optimizer(module: nn.Module) -> torch.optim.Optimizer:
         lr=inputs.LR,
         momentum=inputs.MOMENTUM,
         weight_decay=inputs.WEIGHT_DECAY,
-        fused=True,  # one pass over the parameters: PyTorch's fastest
+        fused=True,  # the fastest SGD in PyTorch: one pass over the parameters
     )
 
 

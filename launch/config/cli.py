@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of run_train.py: ``--cfg NAME.yaml [section.key=value ...]``, ``--help``."""
+"""Parse the command line of run_train.py.
+
+The command line is ``--cfg NAME.yaml [section.key=value ...]``, or an option such as ``--help``.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
@@ -13,23 +16,29 @@ from launch.config.configuration import Config, ConfigError, build_config
 from launch.config.help import help_text, listing
 from launch.config.schema import schema_text
 from launch.config.yaml_files import find_config, read_yaml
-from ranges import Builders
+from launch.environment.provenance import version_line
+
+if TYPE_CHECKING:
+    from ranges import Builders
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose faults are ConfigErrors, so that all ranks report them alike."""
+    """Argument parser that raises ConfigError instead of exiting.
+
+    All ranks can then exit together with one error message.
+    """
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"command line: {message}; use --cfg NAME.yaml [section.key=value ...]")
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the arguments of a command line; launch/config/help.py describes them.
+    """Parse the command line of run_train.py; USAGE in launch/config/help.py lists the arguments.
 
     Raises
     ------
     ConfigError
-        If an argument is unknown, or none says what to do.
+        If an argument is unknown or ``--cfg`` is missing.
     """
     parser = _Parser(prog="run_train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--cfg")
@@ -37,16 +46,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--list")
     parser.add_argument("--print-config", action="store_true")
     parser.add_argument("--print-schema", action="store_true")
+    parser.add_argument("--version", action="store_true")
     parser.add_argument("overrides", nargs="*")
-    found = parser.parse_intermixed_args(list(argv))
-    asked = found.help is not None or found.list is not None or found.print_schema
-    if found.cfg is None and not asked:
+    arguments = parser.parse_intermixed_args(list(argv))
+    prints_text = arguments.help is not None or arguments.list is not None
+    prints_text = prints_text or arguments.print_schema or arguments.version
+    if arguments.cfg is None and not prints_text:
         parser.error("--cfg is required")
-    return found
+    return arguments
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the sections with ``section.key=value`` put in; the values are read as YAML."""
+    """Return a copy of the configuration ``raw``, changed by overrides ``section.key=value``."""
     merged = {
         name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()
     }
@@ -62,27 +73,32 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         if merged.get(section) is None:
             merged[section] = {}
         if not isinstance(merged[section], dict):
-            raise ConfigError(f"{section}: expected a section, got {merged[section]!r}")
+            raise ConfigError(
+                f"{section}: expected a section (key: value lines), got {merged[section]!r}"
+            )
         merged[section][key] = value
     return merged
 
 
-def information(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
-    """Return what a command line asks to print instead of training; empty if it is to train.
+def requested_text(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
+    """Return the text that a command line requests, such as the help; "" if it requests training.
 
     Parameters
     ----------
     argv
-        Arguments without the program's name.
+        Arguments without the name of the program.
     nets, heads
-        Builders by name.
+        Builders of nets and heads by name.
 
     Raises
     ------
     ConfigError
-        If a name is unknown, or the configuration to print has problems.
+        If the argument of --help or --list is unknown, or if the configuration to print is
+        invalid.
     """
     arguments = parse_arguments(argv)
+    if arguments.version:
+        return version_line()
     if arguments.help is not None:
         return help_text(arguments.help, nets, heads).rstrip()
     if arguments.list is not None:
@@ -96,26 +112,29 @@ def information(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
 
 
 def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
-    """Return the configuration that a command line asks for.
+    """Read the YAML file of a command line, apply its overrides and build the configuration.
 
     Parameters
     ----------
     argv
-        Arguments without the program's name.
+        Arguments without the name of the program.
     nets, heads
-        Builders by name; their keyword-only arguments are the keys of ``net`` and ``head``.
+        Builders of nets and heads by name; the keyword-only arguments of a builder are the keys of
+        the section ``net`` or ``head``.
 
     Raises
     ------
     ConfigError
-        With all problems at once.
+        If the file cannot be read or the configuration is invalid.  The message lists every
+        problem.
     """
     arguments = parse_arguments(argv)
     path = find_config(arguments.cfg)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path.name}: expected sections with key: value lines, got {raw!r}")
-    raw.pop("notes", None)  # the config.yaml of a run carries versions and commit
+    # In the config.yaml of a run folder, `notes` contains versions and commit, not settings.
+    raw.pop("notes", None)
     raw = apply_overrides(raw, arguments.overrides)
     run = raw.setdefault("run", {}) or {}
     if isinstance(run, dict) and not run.get("name"):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of a run: how it is built from nested mappings, and its one clear error.
+"""Build the configuration of a run from nested mappings, and compare two configurations.
 
-A YAML key, a dataclass field (launch/config/sections.py), a keyword argument and a log key are the
-same word.  The sections ``net`` and ``head`` have no dataclass: their keys are the keyword-only
-arguments of the builders, which are handed in, so that nothing here imports a network.
+A YAML key, its dataclass field (launch/config/sections.py), its keyword argument and its log key
+have the same name.  The sections ``net`` and ``head`` have no dataclass: their keys are the
+keyword-only arguments of the builders, the functions and classes that build a net or a head.
+Callers pass the builders, so that this module does not import MXNet.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from launch.config.sections import (
 from launch.config.values import name_hint, read_value
 from ranges import Builders, cross_problems, settings
 
-# What may differ between a run and its resumption: it does not change the weights.
-FREE_ON_RESUME = {
+# Keys whose values may change when a run resumes, because the saved weights stay valid.
+KEYS_FREE_ON_RESUME = {
     "run.name",
     "run.dir",
     "run.resume",
@@ -42,12 +43,12 @@ FREE_ON_RESUME = {
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot run; the message lists every problem found."""
+    """Error for an invalid configuration; the message lists every problem."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A name out of a dictionary of builders, and the keyword arguments for its builder."""
+    """Choice of a net or a head: its name, and the keyword arguments of its builder."""
 
     name: str
     options: dict[str, Any]
@@ -56,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration; run_train.py and assemble/ alone see it."""
+    """Complete configuration of a run; only run_train.py and assemble/ receive this object."""
 
     run: RunConfig
     data: DataConfig
@@ -67,11 +68,14 @@ class Config:
     eval: EvalConfig
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the configuration as plain values, every default spelt out."""
+        """Return the values of all sections, defaults included, as YAML and JSON types."""
         return {f.name: _plain_section(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     def defaults(self) -> dict[str, dict[str, Any]]:
-        """Return the default of every key as plain values, of net and head those chosen."""
+        """Return the default of every key as YAML and JSON types.
+
+        The sections ``net`` and ``head`` contain the defaults of the chosen net and head.
+        """
         sections = (getattr(self, f.name) for f in dataclasses.fields(self))
         defaults = (
             Choice(s.name, s.defaults) if isinstance(s, Choice) else type(s)() for s in sections
@@ -83,15 +87,15 @@ class Config:
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Return ``section.key: old -> new`` for what a resumed run may not change.
+    """Return a line ``section.key: old -> new`` for each change that prevents a run from resuming.
 
     Parameters
     ----------
     old, new
-        Plain values of the kept configuration and of this one (`Config.to_dict`).
+        Configurations of the saved run and of this run, from `Config.to_dict`.
     defaults
-        What a key stands for that the kept configuration lacks, since it was added later
-        (`Config.defaults`).
+        Values for keys that ``old`` lacks because a later version added them, from
+        `Config.defaults`.
     """
     found: list[str] = []
     for section in sorted({*old, *new}):
@@ -100,7 +104,7 @@ def differences(
         found.extend(
             f"{section}.{key}: {a.get(key)!r} -> {b.get(key)!r}"
             for key in sorted({*a, *b})
-            if f"{section}.{key}" not in FREE_ON_RESUME and a.get(key) != b.get(key)
+            if f"{section}.{key}" not in KEYS_FREE_ON_RESUME and a.get(key) != b.get(key)
         )
     return found
 
@@ -111,16 +115,17 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
     Parameters
     ----------
     raw
-        ``{section: {key: value}}`` as YAML gives it.
+        ``{section: {key: value}}``, as a YAML parser returns it.
     nets, heads
-        Builders by name; their keyword-only arguments are the section's keys.
+        Builders of nets and heads by name; the keyword-only arguments of a builder are the keys of
+        the section ``net`` or ``head``.
     where
-        What the error names: the file.
+        Name of the file, for the error message.
 
     Raises
     ------
     ConfigError
-        With all problems at once.
+        If a section, key or value is invalid.  The message lists every problem.
     """
     kinds = get_type_hints(Config)
     if not isinstance(raw, dict):
@@ -155,7 +160,7 @@ def _section(kind: type, name: str, raw: dict[str, Any], problems: list[str]) ->
     if len(problems) > before:
         return None
     built = kind(**values)
-    check = getattr(built, "check", tuple)  # a section without rules between its keys has none
+    check = getattr(built, "check", tuple)  # a section without rules has no method `check`
     problems += [f"{name}.{key}: {text}" for key, text in check()]
     return built
 
@@ -190,11 +195,11 @@ def _choice(section: str, raw: dict[str, Any], builders: Builders, problems: lis
 def _plain_section(section: Any) -> dict[str, Any]:
     if isinstance(section, Choice):
         return {"name": section.name, **section.options}
-    return {f.name: plain(getattr(section, f.name)) for f in dataclasses.fields(section)}
+    return {f.name: to_plain(getattr(section, f.name)) for f in dataclasses.fields(section)}
 
 
-def plain(value: Any) -> Any:
-    """Return a value of a section as YAML and JSON write it."""
+def to_plain(value: Any) -> Any:
+    """Convert the value of a configuration key to types that YAML and JSON can store."""
     if isinstance(value, list):
-        return [plain(v) for v in value]
+        return [to_plain(v) for v in value]
     return str(value) if isinstance(value, Duration) else value

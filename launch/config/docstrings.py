@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the sources say about settings: docstrings of fields, parameters of builders."""
+"""Read the descriptions of settings from the docstrings of dataclass fields and builders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def field_docs(section: type) -> dict[str, str]:
-    """Return the docstring below each field of a dataclass, read from its source."""
+    """Return the docstring below each field of a dataclass, by field name, from the source code."""
     (body,) = ast.parse(inspect.getsource(section)).body
     assert isinstance(body, ast.ClassDef)
     found = {}
@@ -23,7 +23,7 @@ def field_docs(section: type) -> dict[str, str]:
 
 
 def parameter_docs(builder: Callable[..., Any]) -> dict[str, str]:
-    """Return the description of each parameter in the docstring of a builder and its bases."""
+    """Return the descriptions of the parameters of a builder and of its base classes, by name."""
     owners = reversed(inspect.getmro(builder)) if inspect.isclass(builder) else [builder]
     found = {}
     for owner in owners:
@@ -35,14 +35,17 @@ def parameter_docs(builder: Callable[..., Any]) -> dict[str, str]:
 
 
 def docstring_parts(owner: Any) -> dict[str, str]:
-    """Return the sections of a NumPy docstring by heading; what stands before them under ""."""
+    """Split a NumPy-style docstring into its sections, by heading.
+
+    The text before the first heading has the key "".
+    """
     text = inspect.cleandoc(owner.__doc__ or "")
     first, *rest = re.split(r"^(\w[\w ]*)\n-{3,}\n", text, flags=re.M)
     return {"": first.strip(), **dict(zip(rest[::2], rest[1::2], strict=True))}
 
 
 def summary(owner: Any) -> str:
-    """Return the first line of a docstring."""
+    """Return the first line of the docstring of a class or function."""
     return docstring_parts(owner)[""].partition("\n")[0]
 
 

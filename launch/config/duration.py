@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stretches of training as a configuration writes them."""
+"""Durations of training, given in images, epochs or percent of the run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 PATTERN = r"\s*([0-9]*\.?[0-9]+)\s*(images?|epochs?|%)\s*"
-"""Regular expression of a duration other than 0: amount and unit."""
+"""Regular expression for a duration other than 0; its groups are the amount and the unit."""
 
 
 @dataclass(frozen=True)
 class Duration:
-    """A stretch of training, so that schedules are counted in images whatever the batch is.
+    """A duration of training, independent of the batch size.
 
-    Written in YAML as ``51200000 images``, ``2.5 epochs`` or ``10 %`` (of the whole run); a bare
-    ``0`` stands for none.
+    YAML files write a duration as ``51200000 images``, ``2.5 epochs``, ``10 %`` (of the complete
+    run) or ``0``.
     """
 
     amount: float = 0.0
@@ -24,7 +24,7 @@ class Duration:
 
     @classmethod
     def parse(cls, text: Any) -> Duration:
-        """Read a duration; raise ValueError with what was expected."""
+        """Parse a duration as YAML files write it; raise ValueError if the text is no duration."""
         if text in (0, "0"):
             return cls()
         match = re.fullmatch(PATTERN, str(text))
@@ -37,14 +37,14 @@ class Duration:
         return cls(float(match[1]), unit)  # type: ignore[arg-type]
 
     def images(self, epoch_images: int, run_images: int) -> int:
-        """Return the number of images for an epoch and a run of the given sizes."""
+        """Convert the duration to a number of images, given the images per epoch and per run."""
         scale = {"images": 1.0, "epochs": epoch_images, "%": run_images / 100}[self.unit]
         return round(self.amount * scale)
 
     def __str__(self) -> str:
-        # Digits, not an exponent: what is written to config.yaml must be read back.
+        # Format without an exponent: config.yaml stores this text, and `parse` must accept it.
         number = f"{self.amount:.9f}".rstrip("0").rstrip(".")
         return f"{number} {self.unit}" if self.amount else "0"
 
 
-NO_TIME = Duration()
+NO_DURATION = Duration()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The help of run_train.py, made of the declarations that check a configuration."""
+"""Generate the help of run_train.py from the declarations of the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from launch.config.configuration import Choice, Config, ConfigError, plain
+from launch.config.configuration import Choice, Config, ConfigError, to_plain
 from launch.config.docstrings import docstring_parts, field_docs, parameter_docs, summary
 from launch.config.sections import section_settings
 from launch.config.values import name_hint
@@ -18,24 +18,25 @@ from ranges import Builders, Setting, settings
 
 USAGE = """\
 run_train.py --cfg NAME.yaml [section.key=value ...]      train
-run_train.py --cfg NAME.yaml [...] --print-config         the resolved configuration as YAML
+run_train.py --cfg NAME.yaml [...] --print-config         print the resolved configuration as YAML
 run_train.py --help [SECTION | SECTION.KEY | net.NAME | head.NAME]
-run_train.py --list nets | heads | configs
-run_train.py --print-schema                               configs/schema.json, for editors
+run_train.py --list nets | heads | configs                print the names with a short description
+run_train.py --print-schema                               print the JSON Schema of the YAML files
+run_train.py --version                                    print the version and the commit
 
-Train a face-recognition network from record files and verify it. NAME.yaml is a path, else a file
-in configs/. Overrides are read as YAML: data.batch_size=64 eval.sets=[a.bin, b.bin].
+Train a face-recognition network on record files and verify it. NAME.yaml is a path or the name of a
+file in configs/. Overrides have YAML syntax: data.batch_size=64 'eval.sets=[a.bin, b.bin]'.
 """
 WIDTH = 100
 
 
 def help_text(topic: str, nets: Builders, heads: Builders) -> str:
-    """Return the help for a topic, for everything if it is empty.
+    """Return the help for one topic, or the complete help if the topic is "".
 
     Raises
     ------
     ConfigError
-        If there is no such section, key, net or head.
+        If the topic is not a section, key, net or head.
     """
     kinds = get_type_hints(Config)
     builders = {"net": nets, "head": heads}
@@ -59,12 +60,17 @@ def help_text(topic: str, nets: Builders, heads: Builders) -> str:
 
 
 def listing(what: str, nets: Builders, heads: Builders) -> str:
-    """Return the names of nets, heads or configurations, each with its first line.
+    """Return the names of all nets, heads or configurations with a one-line description each.
+
+    Parameters
+    ----------
+    what
+        "nets", "heads" or "configs".
 
     Raises
     ------
     ConfigError
-        If ``what`` is another word.
+        If ``what`` is none of these three words.
     """
     lists: dict[str, Callable[[], Mapping[str, str]]] = {
         "nets": lambda: {name: summary(builder) for name, builder in nets.items()},
@@ -90,7 +96,9 @@ def _section(name: str, kind: type, builders: Mapping[str, Builders]) -> str:
         for key, each in section_settings(kind).items():
             lines += _setting(f"{name}.{key}", each, docs)
         return "\n".join([*lines, ""])
-    lines = [f"{name}: {name}.name chooses it; its keys and defaults. More: --help {name}.NAME"]
+    lines = [
+        f"{name}: keys and defaults for each {name}.name; --help {name}.NAME describes the keys."
+    ]
     for choice, builder in builders[name].items():
         lines += _wrapped(f"{name}.name={choice}: {summary(builder)}", 2)
         keys = (f"{name}.{key}={_yaml(s.default)}" for key, s in settings(builder).items())
@@ -110,7 +118,7 @@ def _builder(topic: str, section: str, builder: Callable[..., Any]) -> str:
 
 
 def _setting(key: str, each: Setting, docs: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines about one key: type, range, default, docstring."""
+    """Yield the lines of help for one key: its type, range, default and docstring."""
     advice = f" ({each.range.advice})" if each.range and each.range.advice else ""
     yield from _wrapped(f"{key}: {each.noun}{advice}; default {_yaml(each.default)}", 2, 6)
     yield from _wrapped(docs.get(each.name, ""), 6)
@@ -122,5 +130,5 @@ def _wrapped(text: str, indent: int, rest: int | None = None) -> list[str]:
 
 
 def _yaml(value: Any) -> str:
-    text: str = yaml.safe_dump(plain(value), default_flow_style=True, width=1000)
+    text: str = yaml.safe_dump(to_plain(value), default_flow_style=True, width=1000)
     return text.strip().removesuffix("...").strip()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths as users write them: the shell leaves the ``~`` of ``key=~/faces`` as it is."""
+"""Expand a leading ``~`` in paths, because the shell does not expand ``key=~/faces``."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 
 
 class NoHome(argparse.ArgumentTypeError, ValueError):
-    """A path in the home folder of somebody who has none; argparse shows the message."""
+    """Error for a path that names an unknown home folder; argparse prints its message."""
 
 
 def expand_home(text: str) -> str:
-    """Return a path with the home folder in the place of a ``~`` or ``~user`` at its start.
+    """Replace a leading ``~`` or ``~user`` by the home folder.
 
     Raises
     ------
     NoHome
-        If that home folder cannot be found.
+        If the home folder of the user cannot be found.
     """
-    whole = os.path.expanduser(text)
-    if whole.startswith("~"):
-        whose = text.partition("/")[0]
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        user = text.partition("/")[0]
         raise NoHome(
-            f"the home folder of {whose} cannot be found, got {text!r}; write the whole path, or "
+            f"the home folder of {user} cannot be found, got {text!r}; write an absolute path, or "
             f"./{text} for a folder of that name"
         )
-    return whole
+    return path
 
 
 def home_path(text: str) -> Path:
-    """Return what ``expand_home`` does as a Path: the type of a command-line argument."""
+    """Expand a leading ``~`` and return a Path; for use as ``type`` of an argparse argument."""
     return Path(expand_home(text))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON Schema of the YAML files, made of the declarations that check a configuration."""
+"""Generate the JSON Schema of the YAML files from the declarations of the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any, get_type_hints
 
-from launch.config.configuration import Choice, Config, plain
+from launch.config.configuration import Choice, Config, to_plain
 from launch.config.docstrings import field_docs, parameter_docs, summary
 from launch.config.duration import PATTERN, Duration
 from launch.config.sections import section_settings
@@ -17,8 +17,10 @@ TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 
 def schema_text(nets: Builders, heads: Builders) -> str:
-    """Return the text of configs/schema.json, with which editors complete and check."""
-    properties: dict[str, Any] = {"notes": {"description": "Versions and commit, as a run adds."}}
+    """Return the text of configs/schema.json, with which editors complete and check YAML files."""
+    properties: dict[str, Any] = {
+        "notes": {"description": "Package versions and Git commit of a run."}
+    }
     for name, kind in get_type_hints(Config).items():
         if kind is Choice:
             properties[name] = _choice(nets if name == "net" else heads)
@@ -49,7 +51,7 @@ def _section(kind: type) -> dict[str, Any]:
 
 
 def _choice(builders: Builders) -> dict[str, Any]:
-    """Return a section whose other keys depend on ``name``."""
+    """Return the schema of the section ``net`` or ``head``, whose keys depend on ``name``."""
     cases = []
     for name, builder in builders.items():
         docs = parameter_docs(builder)
@@ -68,13 +70,13 @@ def _described(each: Setting, text: str) -> dict[str, Any]:
     found = _value(each)
     if text:
         found["description"] = text
-    return {**found, "default": plain(each.default)}
+    return {**found, "default": to_plain(each.default)}
 
 
 def _value(each: Setting) -> dict[str, Any]:
     if each.choices:
         return {"enum": list(each.choices)}
-    if each.entry:  # one entry may stand for a list of one
+    if each.entry:  # a list with one entry may be written as the bare entry
         entry = _value(each.entry)
         return {"anyOf": [{"type": "array", "items": entry}, entry]}
     if each.kind is Duration:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of a configuration: every key, its type and range, its default, what it means.
+"""Sections of the configuration: the type, range, default and meaning of every key.
 
-The range of one value stands in its type; ``check`` of a section yields what is wrong between
-several values, as (field, problem). The help and the JSON Schema are made of the same declarations.
+The type of a field declares its range.  A section with rules between its keys has a method
+``check``, which yields pairs (key, error message).  ``--help`` and the JSON Schema contain the
+docstrings of the fields.
 """
 
 from __future__ import annotations
@@ -13,37 +14,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from launch.config.duration import NO_TIME, Duration
+from launch.config.duration import NO_DURATION, Duration
 from ranges import Setting, Within, above, at_least, setting
 
-PATHS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
-"""Keys whose values are paths, in which ``~`` is the home folder."""
+PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
+"""Keys whose values are paths, in which a leading ``~`` means the home folder."""
 
 Count = Annotated[int, at_least(0)]
 PositiveCount = Annotated[int, at_least(1)]
 NonNegative = Annotated[float, at_least(0)]
-Share = Annotated[float, Within(0, 1)]
+Fraction = Annotated[float, Within(0, 1)]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where the run lives and what makes it repeatable."""
+    """Run folder, random seed, device and operators."""
 
     name: str = ""
-    """Folder of the run under ``dir``; the YAML's name by default."""
+    """Name of the run folder, without the number that is added to the name. Empty: the name of the
+    YAML file."""
     dir: str = "runs"
-    """Parent folder of all runs."""
+    """Folder that contains the run folders."""
     seed: Annotated[int, Within(0, 2**31 - 1)] = 1
-    """Seed of order, augmentation, initial weights."""
+    """Random seed of the image order, the augmentation and the initial weights."""
     resume: bool = True
-    """Resume an unfinished run of this name; false starts a new one."""
+    """true: resume the newest run named run.name if that run is unfinished, otherwise start a new
+    run. false: always start a new run."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: a GPU for each rank if the host has any, too few are refused; else the CPU for all."""
+    """Device of each rank. cpu: the CPU. gpu: one GPU per rank. auto: one GPU per rank if the host
+    has GPUs, otherwise the CPU. gpu and auto refuse a host with some GPUs, but fewer than ranks."""
     operators: Literal["auto", "native", "plain"] = "auto"
-    """native: the fused operators of ops/; plain: Gluon's; auto: native if available."""
+    """Implementation of the operators. native: the fused C++ operators in ops/. plain: the
+    operators of MXNet Gluon. auto: native if those are compiled, otherwise plain."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem)."""
+        """Yield a pair (key, error message) if the run name is not a plain folder name."""
         if self.name != Path(self.name).name or self.name in (".", ".."):
             yield (
                 "name",
@@ -53,97 +58,122 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Records and how they are read."""
+    """Record files, data loader and augmentation."""
 
     records: list[str] = field(default_factory=list)
-    """Folders with train.rec, train.idx and property, or .rec files; several are read as one."""
+    """Record sets to train on: .rec files, or folders that contain train.rec, train.idx and
+    property. Several sets are concatenated."""
     labels: Literal["stacked", "shared"] = "stacked"
-    """Several sets. stacked: of different people; shared: a label is one person in all of them."""
+    """Meaning of the labels of several record sets. stacked: the sets contain different people, so
+    the labels are renumbered. shared: a label means the same person in every set."""
     images_filter: Count = 0
-    """People with fewer images are left out and the others numbered densely; 0 keeps all."""
+    """Minimum number of images per person. People with fewer images are removed, and the remaining
+    labels are renumbered from 0. 0: keep all people."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
-    """dali: the pipeline; cpu: Gluon DataLoader, the baseline; synthetic: one fixed batch."""
+    """Data loader. dali: the loader of this project, with DALI or the native decoder. cpu: the
+    DataLoader of MXNet Gluon, as a baseline. synthetic: one fixed batch, repeated."""
     reader: Literal["random", "blocks", "window"] = "random"
-    """random: a true permutation per epoch; blocks: for disks that are slow to seek; window:
-    sequential scan, for sets shuffled on disk."""
+    """Order of the images. random: a new permutation of all images every epoch. blocks: blocks of
+    consecutive images in random order, for disks with slow seeks. window: a sequential scan
+    through a shuffle buffer, for record files that are already shuffled."""
     decode: Literal[
         "auto", "cpu", "native", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman"
     ] = "auto"
-    """cpu: DALI; native: the compiled decoder, which gives the same pixels; mixed and following:
-    DALI on GPUs; auto: with a GPU, measures for a few seconds at the start and takes the fastest;
-    otherwise native, if the operators are compiled and it supports most images."""
+    """JPEG decoder. cpu: DALI on the CPU. native: the C++ decoder in ops/, which returns the same
+    pixels as cpu. mixed, mixed_cuda, mixed_hardware, mixed_gpu_huffman: DALI on the GPU. auto on a
+    GPU: the decoder that is fastest in a measurement of a few seconds at the start of the run. auto
+    on a CPU: native if it is compiled and supports most images, otherwise cpu."""
     batch_size: PositiveCount = 128
-    """Images per rank and step."""
+    """Number of images per rank and step."""
     num_classes: Count = 0
-    """Number of people; 0 takes it from the property file or the labels."""
+    """Number of people (classes). 0: read it from the property file or from the labels."""
     window: PositiveCount = 16384
-    """Images that the blocks reader mixes; those in the window reader's shuffle buffer."""
+    """With data.reader=blocks: number of images per window. Blocks are put in random order, then
+    the images of each window are shuffled. With data.reader=window: size of the shuffle buffer in
+    images."""
     block: PositiveCount = 128
-    """Consecutive images that the blocks reader reads together."""
+    """With data.reader=blocks: number of consecutive images per block."""
     images_per_person: Annotated[int, at_least(0, "4 is usual")] = 0
-    """Batches of groups of so many images of one person, for losses on pairs; an epoch then shows
-    every person once.  0: images in random order."""
+    """Number of images per person in a batch, for losses on pairs and triplets. An epoch then
+    contains every person once. 0: off, images are in random order."""
     bag: Annotated[int, at_least(0, "7200 is usual")] = 0
-    """Images of a rank, so grouped, among which triplets are chosen before they are trained on;
-    7200 as InsightFace has it.  0 for none."""
+    """Number of images per rank in a bag. The net embeds all images of a bag before triplets are
+    mined among these images. InsightFace uses 7200. Requires images_per_person. 0: off, triplets
+    are mined within each batch."""
     mirror: bool = True
-    """Mirror every image with probability one half."""
+    """Mirror each image horizontally with probability 0.5."""
     color_jitter: Annotated[float, Within(0, 1, open_high=True)] = 0.0
-    """Largest relative change of brightness, contrast, saturation; 0.125 as InsightFace has it."""
+    """Maximum relative change of brightness, contrast and saturation; InsightFace uses 0.125.
+    0: off."""
     jpeg_quality: list[Annotated[int, Within(1, 100)]] = field(default_factory=list)
-    """[lowest, highest] quality of a second JPEG compression, [2, 20] as InsightFace has it."""
-    jpeg_probability: Share = 0.5
-    """Share of the images that are compressed again where jpeg_quality is given."""
+    """[lowest, highest] quality of a second JPEG compression, as an augmentation; InsightFace uses
+    [2, 20]. []: off."""
+    jpeg_probability: Fraction = 0.5
+    """Fraction of the images that jpeg_quality applies to."""
     cut_out: Count = 0
-    """Side in pixels of a grey square laid over the image; 0 for none."""
-    cut_out_probability: Share = 0.5
-    """Share of the images that get a square where cut_out is given."""
+    """Side in pixels of a grey square at a random place in the image (cutout). 0: off."""
+    cut_out_probability: Fraction = 0.5
+    """Fraction of the images that cut_out applies to."""
     shift: Count = 0
-    """Most pixels by which an image is moved, down or up and right or left; 0 for none."""
-    grey: Share = 0.0
-    """Share of the images that lose their colours."""
+    """Maximum random shift of an image in pixels, vertically and horizontally. 0: off."""
+    grey: Fraction = 0.0
+    """Fraction of the images that are converted to grey."""
     decoded_cache_mib: Count = 0
-    """Memory of the host, for all its ranks, that may hold the decoded images; 0 keeps none."""
+    """Memory limit in MiB of the cache of decoded images that the ranks of a host share. The run
+    ends with an error if the decoded images need more memory. 0: no cache."""
     threads: Count = 0
-    """Decoder threads per rank; 0 shares the cores among the ranks of the host."""
+    """Number of decoder threads per rank. 0: the number of cores of the host divided by its number
+    of ranks."""
     workers: Count = 1
-    """Worker processes of the cpu loader; 0 decodes in the loader's own thread."""
+    """With data.loader=cpu: number of worker processes. 0: decode in the training process."""
     prefetch: PositiveCount = 4
-    """Prefetched batches."""
+    """Number of batches that the loader prepares in advance."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem)."""
+        """Yield a pair (key, error message) for each key that contradicts another key."""
         if not self.records and self.loader != "synthetic":
-            yield "records", "required: a folder with train.rec, train.idx and property, or a .rec"
+            yield (
+                "records",
+                "required, got none; name a folder with train.rec, train.idx and property, or a "
+                ".rec file",
+            )
         if len(self.records) > 1 and self.num_classes:
             yield (
                 "num_classes",
-                f"belongs to one record set, got {self.num_classes} and {len(self.records)} sets; "
-                "put it into the property file of each",
+                f"must be 0 for several record sets, got {self.num_classes} for "
+                f"{len(self.records)} sets; write the number of classes into the property file of "
+                "each set",
             )
         if len(self.records) > 1 and self.reader == "window":
             yield (
                 "reader",
-                f"'window' reads one record set, got {len(self.records)}; make one of them with "
+                f"'window' reads one record set, got {len(self.records)}; merge the sets with "
                 "tools/shuffle_records.py, or use data.reader=random",
             )
         if self.reader == "window" and self.loader == "cpu":
-            yield "reader", "'window' is of data.loader=dali, got cpu; use data.reader=random"
+            yield "reader", "'window' requires data.loader=dali, got cpu; use data.reader=random"
         if self.decoded_cache_mib and (self.loader != "dali" or self.reader == "window"):
             yield (
                 "decoded_cache_mib",
-                "is for data.loader=dali with data.reader=random or blocks, got "
-                f"{self.loader} with {self.reader}; set it to 0",
+                "requires data.loader=dali, and data.reader=random or data.reader=blocks, got "
+                f"data.loader={self.loader} and data.reader={self.reader}; set "
+                "data.decoded_cache_mib=0, or change these two keys",
             )
         quality = self.jpeg_quality
         if quality and not (len(quality) == 2 and quality[0] <= quality[1]):
-            yield "jpeg_quality", f"must be [lowest, highest] within 1 to 100, got {quality}"
+            yield (
+                "jpeg_quality",
+                f"must be [lowest, highest] within 1 to 100, got {quality}; write [2, 20]",
+            )
         yield from self._check_people()
 
     def _check_people(self) -> Iterator[tuple[str, str]]:
         each = self.images_per_person
         if each == 1:
-            yield "images_per_person", f"must be 0 (off) or at least 2, got {each}; 4 is usual"
+            yield (
+                "images_per_person",
+                f"must be 0 (off) or at least 2, got {each}; 4 images per person is usual",
+            )
         elif each and self.batch_size % each:
             yield (
                 "images_per_person",
@@ -153,25 +183,33 @@ class DataConfig:
         if each and self.reader != "random":
             yield (
                 "images_per_person",
-                f"needs access to any image, got data.reader={self.reader}; use data.reader=random",
+                f"requires data.reader=random, got {self.reader}; use data.reader=random",
             )
         if each and self.loader == "synthetic":
             yield (
                 "images_per_person",
-                f"is for records, got {each} with data.loader=synthetic; set it to 0",
+                f"requires record files, got {each} with data.loader=synthetic; set "
+                "data.images_per_person=0",
             )
         if not self.bag:
             return
         if self.bag % self.batch_size:
-            yield "bag", f"must be a multiple of data.batch_size, got {self.bag}; 7200 is usual"
+            yield (
+                "bag",
+                f"must be a multiple of data.batch_size, got {self.bag}; a bag of 7200 images is "
+                "usual",
+            )
         if self.batch_size % 3:
             yield (
                 "bag",
-                f"needs a data.batch_size of whole triplets, got {self.batch_size}; use "
+                f"requires a data.batch_size that is a multiple of 3, got {self.batch_size}; use "
                 f"{self.batch_size * 3} or another multiple of 3",
             )
         if not each:
-            yield "bag", "needs data.images_per_person, got 0; 5 is usual"
+            yield (
+                "bag",
+                "requires data.images_per_person above 0, got 0; 5 images per person is usual",
+            )
 
 
 @dataclass(frozen=True)
@@ -179,69 +217,85 @@ class OptimConfig:
     """Optimizer and learning-rate schedule."""
 
     name: Literal["sgd", "nag"] = "sgd"
-    """sgd: with momentum; nag: with Nesterov's."""
+    """Optimizer. sgd: SGD with momentum. nag: SGD with Nesterov momentum."""
     lr: Annotated[float, above(0)] = 0.1
-    """Peak learning rate."""
+    """Learning rate after the warm-up."""
     momentum: Annotated[float, Within(0, 1, open_high=True)] = 0.9
-    """Share of the last update that the next one keeps."""
+    """Momentum factor of SGD."""
     weight_decay: NonNegative = 5.0e-4
-    """Not applied to biases, BatchNorm and PReLU."""
+    """Weight decay (L2 penalty) of all parameters except biases and those of BatchNorm and
+    PReLU."""
     schedule: Literal["step", "cosine", "polynomial"] = "step"
-    """How the rate falls from ``lr`` after the warm-up."""
+    """Learning-rate schedule after the warm-up. step: multiply the rate by decay at each milestone.
+    cosine, polynomial: lower the rate smoothly from lr to final_lr."""
     milestones: list[Duration] = field(default_factory=list)
-    """step: after each of these the rate is multiplied by ``decay``."""
+    """With optim.schedule=step: durations from the start of the run. At the end of each duration
+    the learning rate is multiplied by decay."""
     decay: Annotated[float, Within(0, 1, open_low=True)] = 0.1
-    """step: factor on the rate at a milestone."""
+    """With optim.schedule=step: factor by which the learning rate is multiplied at each
+    milestone."""
     power: NonNegative = 2.0
-    """polynomial: lr * (1 - progress) ** power."""
+    """With optim.schedule=polynomial: exponent in final_lr + (lr - final_lr) * (1 - progress) **
+    power, where progress rises from 0 after the warm-up to 1 at the end of the run."""
     final_lr: NonNegative = 0.0
-    """cosine and polynomial: the rate at the end."""
-    warmup: Duration = NO_TIME
-    """Linear rise from 0 to ``lr``."""
+    """With optim.schedule=cosine or polynomial: learning rate at the end of the run."""
+    warmup: Duration = NO_DURATION
+    """Duration over which the learning rate rises linearly from 0 to lr."""
     clip_norm: NonNegative = 0.0
-    """Largest global norm of the averaged gradients; 0 clips nothing."""
+    """Maximum global L2 norm of the averaged gradients. 0: no clipping."""
     fused_centres: bool = False
-    """SGD on the class centres within the operator, without an array of gradients; one rank."""
+    """Update the class centres inside the loss operator, which saves the memory of their gradient.
+    Requires a run with one rank."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem)."""
+        """Yield a pair (key, error message) for each key that contradicts another key."""
         if self.fused_centres and (self.name != "sgd" or self.clip_norm):
             yield (
                 "fused_centres",
-                f"goes with optim.name=sgd and optim.clip_norm=0, got {self.name!r} and "
-                f"{self.clip_norm}; set it to false",
+                f"requires optim.name=sgd and optim.clip_norm=0, got {self.name!r} and "
+                f"{self.clip_norm}; set optim.fused_centres=false",
             )
         if self.milestones and self.schedule != "step":
-            yield "milestones", f"belong to schedule 'step', got schedule {self.schedule!r}"
+            yield (
+                "milestones",
+                f"require optim.schedule=step, got {self.schedule!r}; remove the milestones",
+            )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, and what is kept."""
+    """Duration of the run, initial weights, margin warm-up, logging and checkpoints."""
 
     epochs: Count = 0
-    """Passes over the set; 0 sets no end.  The earliest of the three ends the run."""
+    """Maximum number of epochs. 0: no limit. The run ends at the first limit that it reaches:
+    epochs, max_images or max_steps."""
     max_images: Count = 0
-    """Images of all ranks together; 0 sets no end."""
+    """Maximum number of images of the run, all ranks together. 0: no limit."""
     max_steps: Count = 0
-    """Updates with the number of ranks that the run began with; 0 sets no end."""
+    """Maximum number of optimizer steps of the run. A run that resumes with another number of ranks
+    still ends after the same number of images. 0: no limit."""
     pretrained: str = ""
-    """A checkpoint folder that the run starts from: its net, and what fits of its head."""
-    margin_start: Duration = NO_TIME
-    """Plain (normalised) softmax until then."""
-    margin_warmup: Duration = NO_TIME
-    """From margin_start on, the margin grows linearly over this stretch."""
+    """Checkpoint folder or run folder with the initial weights. The net loads all its weights from
+    there. The head loads the weights whose name and shape match."""
+    margin_start: Duration = NO_DURATION
+    """Duration at the start of the run during which the loss has no margin."""
+    margin_warmup: Duration = NO_DURATION
+    """Duration after margin_start over which the margin grows linearly from 0 to its full value."""
     log_every: PositiveCount = 20
-    """Steps between two lines of the log; losses are read and ranks compared then."""
+    """Number of steps between two lines of the log. At the same interval the losses are read and
+    the ranks exchange their state."""
     checkpoint_every: PositiveCount = 1000
-    """Steps between two checkpoints."""
+    """Number of steps between two checkpoints."""
     keep_checkpoints: PositiveCount = 3
-    """Number of checkpoints kept."""
+    """Number of checkpoints to keep; older checkpoints are deleted."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, problem)."""
+        """Yield a pair (key, error message) if the section sets no limit that ends the run."""
         if not (self.epochs or self.max_images or self.max_steps):
-            yield "epochs", "one of epochs, max_images and max_steps must be above 0, got 0 for all"
+            yield (
+                "epochs",
+                "epochs, max_images or max_steps must be above 0, got 0 for all; set one of them",
+            )
 
 
 @dataclass(frozen=True)
@@ -249,15 +303,15 @@ class EvalConfig:
     """Verification during and after training."""
 
     sets: list[str] = field(default_factory=list)
-    """.bin files, or folders whose .bin files are all taken."""
+    """Verification sets: .bin files, or folders that contain .bin files."""
     every_steps: Count = 2000
-    """Steps between two verifications; 0: only at the end."""
+    """Number of steps between two verifications. 0: verify at the end only."""
     batch_size: PositiveCount = 64
-    """Images per forward pass."""
+    """Number of images per forward pass of the verification."""
 
 
 def section_settings(section: type) -> dict[str, Setting]:
-    """Return the settings of a section, by name, as `ranges.settings` does for builders."""
+    """Return the settings (type, range, default) that a section declares, by key."""
     hints = get_type_hints(section, include_extras=True)
     defaults: Any = section()
     return {

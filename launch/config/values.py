@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values as YAML gives them, read as a setting declares them."""
+"""Convert YAML values to the declared types of settings."""
 
 from __future__ import annotations
 
@@ -7,29 +7,35 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch.config.duration import Duration
 from launch.config.paths import expand_home
-from launch.config.sections import PATHS
-from ranges import Setting
+from launch.config.sections import PATH_KEYS
+
+if TYPE_CHECKING:
+    from ranges import Setting
 
 VARIABLE = r"\$\{(\w+)\}"
 
 
 def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -> Any:
-    """Return one value as its setting declares it; append what is wrong, then return None.
+    """Convert a YAML value to the type of its setting, or append an error message to ``problems``.
 
     Parameters
     ----------
     declared
-        The setting.
+        Setting that declares the type and the range of the value.
     value
-        What YAML gives: one entry may stand for a list of one.
+        Value from the YAML parser.  A list with one entry may be written as the bare entry.
     where
-        The key as ``section.key``, which begins each sentence.
+        Key of the value as ``section.key``; each error message starts with the key.
     problems
-        Sentences so far.
+        List of error messages, changed in place.
+
+    Outputs
+    -------
+    The converted value; None if the value is invalid.
     """
     if declared.entry:
         entries = value if isinstance(value, list) else [value]
@@ -46,21 +52,21 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
         if declared.kind is not str:
             return value
         text = _expand_variables(value, where, problems)
-        return expand_home(text) if where.partition("[")[0] in PATHS else text
+        return expand_home(text) if where.partition("[")[0] in PATH_KEYS else text
     except ValueError as error:
         problems.append(f"{where}: {error}")
         return None
 
 
 def name_hint(word: Any, known: Iterable[Any]) -> str:
-    """Return the end of a sentence about an unknown name: the nearest, or all known ones."""
+    """Return a hint for an unknown name: the most similar known name, or else all known names."""
     names = [str(name) for name in known]
     near = difflib.get_close_matches(str(word), names, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
 
 
 def _exponent_note(declared: Setting, value: Any) -> str:
-    """Return what helps where YAML read a number without a dot, such as 5e-4, as text."""
+    """Return a hint if the value is a number that YAML reads as text, such as 5e-4; else ""."""
     if declared.kind is not float or not isinstance(value, str):
         return ""
     try:
@@ -70,10 +76,13 @@ def _exponent_note(declared: Setting, value: Any) -> str:
 
 
 def _expand_variables(text: str, where: str, problems: list[str]) -> str:
-    """Put environment variables in the place of ``${NAME}``."""
+    """Replace each ``${NAME}`` in ``text`` by the value of the environment variable NAME.
+
+    For each variable that is not set, append an error message to ``problems``.
+    """
     problems.extend(
         f"{where}: the environment variable {name} is not set, got {text!r}; "
-        f"run as {name}=... horovodrun ..."
+        f"set it in the command: {name}=... horovodrun ..."
         for name in re.findall(VARIABLE, text)
         if name not in os.environ
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML files: where a configuration is found and how it is read."""
+"""Find and read the YAML files of configurations."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def config_names() -> list[str]:
-    """Return the configurations under configs/, as ``--cfg`` takes them."""
+    """Return the names of the files in configs/, as ``--cfg`` accepts them."""
     return sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 
 
 def find_config(name: str) -> Path:
-    """Return the path of a configuration: the path itself if it exists, else under configs/."""
+    """Return the path of a configuration: an existing path, or the name of a file in configs/."""
     try:
         given = home_path(name)
     except NoHome as error:
@@ -29,15 +29,19 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path
     known = ", ".join(config_names())
-    raise ConfigError(f"--cfg: no such file, got {name!r}; give a path or one of configs/: {known}")
+    raise ConfigError(
+        f"--cfg: no such file, got {name!r}; give a path or a name in configs/: {known}"
+    )
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds; raise ConfigError with the place of a syntax error."""
+    """Parse a YAML file; raise ConfigError if it cannot be read or contains a syntax error."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read, got {error.strerror}") from None
+        raise ConfigError(
+            f"{path}: cannot be read, got {error.strerror}; check the path and its permissions"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not YAML, got: {text}; fix that line") from None
+        raise ConfigError(f"{path}: invalid YAML, got: {text}; fix that line") from None

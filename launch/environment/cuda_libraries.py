@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load the CUDA 11 libraries of the nvidia-* wheels before mxnet asks the system for them.
+"""Import hook that loads the CUDA 11 libraries of the nvidia-* wheels before mxnet is imported.
 
-libmxnet.so of mxnet-cu112 names its libraries without a folder, and the wheels lie where the
-dynamic linker does not look.  A library that is loaded already is taken by its name, so loading
-them first, each after what it needs, does what LD_LIBRARY_PATH would, in every process of the
-environment: ``setup.sh`` copies this module and a ``.pth`` file that imports it into the
-site-packages of ``.venv-gpu``.  A process that never imports mxnet pays for one entry in
-``sys.meta_path`` and nothing else.
+libmxnet.so of mxnet-cu112 links its libraries by name, and the dynamic linker does not search the
+folders of the wheels.  The linker reuses a library that is already loaded under the same name, so
+this module loads all of them, dependencies first.  ``setup.sh`` copies the module into the
+site-packages of ``.venv-gpu`` with a ``.pth`` file that imports it, so that every process has the
+hook.  A process that never imports mxnet only has one more entry in ``sys.meta_path``.
 
-LD_LIBRARY_PATH must do no harm either: cuDNN and NVRTC load parts of themselves by name when they
-are first needed, and another release that the path leads to would come before the wheels'.  So
-those parts are loaded here as well.
+cuDNN and NVRTC load some of their own libraries on first use, by name.  If LD_LIBRARY_PATH contains
+another release of them, the linker would find that release first.  The module therefore loads these
+libraries too.
 """
 
 import ctypes
@@ -21,7 +20,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 DRIVER = "libcuda.so.1"
-# (folder of the wheel below site-packages/nvidia, library), each after what it needs.
+# Pairs of a wheel's folder in site-packages/nvidia and a library in it, dependencies first.
 LIBRARIES = (
     ("cuda_runtime", "libcudart.so.11.0"),
     ("nvtx", "libnvToolsExt.so.1"),
@@ -45,14 +44,21 @@ LIBRARIES = (
 
 
 def preload(site: Path, load: Callable[[str], object] = ctypes.CDLL) -> int:
-    """Load the driver and the libraries of the wheels in ``site``; return how many libraries.
+    """Load the NVIDIA driver and the libraries of the wheels; return how many libraries it loaded.
 
-    Nothing is loaded where no such wheel is: CUDA is the system's own affair then.
+    If ``site`` contains none of the wheels, the system provides CUDA and nothing is loaded.
+
+    Parameters
+    ----------
+    site
+        The site-packages folder.
+    load
+        Function that loads a library by name or path.
 
     Raises
     ------
     ImportError
-        If the driver is missing, or some of the wheels.
+        If the driver or some of the wheels are missing.
     """
     paths = [site / "nvidia" / wheel / "lib" / name for wheel, name in LIBRARIES]
     missing = [path for path in paths if not path.is_file()]
@@ -60,33 +66,38 @@ def preload(site: Path, load: Callable[[str], object] = ctypes.CDLL) -> int:
         return 0
     if missing:
         raise ImportError(
-            f"mxnet: some of the CUDA 11 libraries are missing, got no {missing[0]}; "
+            f"mxnet: the installation of the CUDA 11 libraries is incomplete, got no {missing[0]}; "
             "remove .venv-gpu and call `make gpu` again"
         )
     try:
         load(DRIVER)
     except OSError as error:
         raise ImportError(
-            f"mxnet: this is MXNet for NVIDIA GPUs and their driver cannot be loaded, got {error}; "
+            f"mxnet: this build of MXNet requires an NVIDIA driver, got {error}; "
             "install the NVIDIA driver (450.80.02 or newer), or use the CPU environment, .venv"
         ) from None
     for path in paths:
         load(str(path))
-    # Every rank would warn of a cuDNN newer than the one MXNet was compiled against: it is meant.
+    # The cuDNN wheel is newer than the cuDNN that MXNet was compiled with.  Without this variable
+    # every rank prints a warning about the difference.
     os.environ.setdefault("MXNET_CUDNN_LIB_CHECKING", "0")
     return len(paths)
 
 
 class MxnetImportHook:
-    """A finder that finds nothing: it only sees that mxnet is about to be imported."""
+    """Import hook for ``sys.meta_path`` that finds no module, but runs `preload` before mxnet."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
-        """Preload when ``name`` is the mxnet beside this file, then leave the search to others."""
+        """Call `preload` if ``name`` is mxnet and mxnet is installed next to this file.
+
+        Return None, so that the next finder of ``sys.meta_path`` imports the module.
+        """
         if name == "mxnet":
             site = Path(__file__).resolve().parent
             spec = PathFinder.find_spec("mxnet")
-            # Horovod's build may put the MXNet for the CPU before the one of the environment.
+            # While horovod.sh builds Horovod, the first mxnet on the path may be the CPU build,
+            # which needs no CUDA libraries.
             if spec and spec.origin and Path(spec.origin).resolve().parents[1] == site:
                 preload(site)
         return None

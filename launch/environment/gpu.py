@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GPUs of this host as the NVIDIA driver sees them, and whether a run can use them.
+"""Find the GPUs of this host and their compute capabilities; choose the device of a rank.
 
-Asks libcuda.so.1 itself, without mxnet: a kernel that a GPU has no machine code for fails in the
-middle of the first step otherwise, with a message that does not name the cause.  So does code that
-MXNet compiles at run time where the driver is too old for it.
+The module asks the NVIDIA driver directly, through libcuda.so.1.  MXNet itself fails late and
+unclearly: if its wheel has no machine code for the GPU, or if the driver is too old for the code
+that MXNet compiles at run time, the first training step fails with a message that names neither
+cause.
 
-``python -m launch.environment.gpu`` prints the number of GPUs and fails where no driver can
-be loaded; the Makefile asks so which environment to use.
+``python -m launch.environment.gpu`` prints the number of GPUs, and fails if no driver can be
+loaded.  The Makefile uses it to choose between .venv and .venv-gpu.
 """
 
 from __future__ import annotations
@@ -20,25 +21,27 @@ from importlib.metadata import PackageNotFoundError, version
 from launch.config.configuration import ConfigError
 
 WHEEL = "mxnet-cu112"
-WHEEL_CODE = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
-"""Compute capabilities that the wheel's libmxnet.so holds machine code for; it holds no PTX."""
+WHEEL_CAPABILITIES = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
+"""Compute capabilities, as pairs (major, minor), for which the MXNet wheel contains machine code.
 
-FUSION_CUDA = 11080
-"""Least CUDA version of a driver that takes what MXNet compiles at run time.
+Its libmxnet.so contains no PTX, which the driver could compile for other capabilities."""
+
+MIN_FUSION_CUDA_VERSION = 11080
+"""Minimum CUDA version of the driver for MXNet's operator fusion, as cuDriverGetVersion returns it.
 
 On GPUs MXNet fuses the pointwise operators of hybridized graphs (src/imperative/cached_op.h) and
-compiles them by NVRTC to PTX (src/operator/fusion/fused_op.cu).  The wheel's NVRTC is that of CUDA
-11.8, whose PTX older drivers refuse with CUDA_ERROR_UNSUPPORTED_PTX_VERSION."""
+compiles them to PTX with NVRTC (src/operator/fusion/fused_op.cu).  The wheel ships the NVRTC of
+CUDA 11.8.  Older drivers reject its PTX with CUDA_ERROR_UNSUPPORTED_PTX_VERSION."""
 FUSION_DRIVER = "520.61.05"
-FUSION_SWITCH = "MXNET_USE_FUSION"
+FUSION_VARIABLE = "MXNET_USE_FUSION"
 
 DRIVER = "libcuda.so.1"
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_MAJOR, _MINOR = 75, 76  # values of CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU and its compute capability, (major, minor)."""
+    """Name and compute capability (major, minor) of a GPU."""
 
     name: str
     capability: tuple[int, int]
@@ -48,69 +51,73 @@ class Gpu:
 
 
 class Driver:
-    """The NVIDIA driver; OSError if it cannot be loaded."""
+    """The NVIDIA driver; the constructor raises OSError if no driver can be loaded."""
 
     def __init__(self) -> None:
         self._cuda = ctypes.CDLL(DRIVER)
-        # CUDA_ERROR_NO_DEVICE and a driver that does not run both mean: none here.
+        # cuInit fails if the host has no device or has not loaded the kernel module.  The host then
+        # has no usable GPU.
         self._ready = self._call("cuInit", 0)
 
     def version(self) -> int:
-        """Return the CUDA version that the driver supports, 11040 for 11.4; 0 if it does not tell.
+        """Return the CUDA version that the driver supports, such as 11040 for 11.4; 0 if unknown.
 
-        Known without a GPU too.
+        The driver reports the version even if the host has no GPU.
         """
         number = ctypes.c_int(0)
         return number.value if self._call("cuDriverGetVersion", ctypes.byref(number)) else 0
 
     def count(self) -> int:
-        """Return the number of GPUs that this process may see."""
+        """Return the number of GPUs that are visible to this process."""
         number = ctypes.c_int(0)
         counted = self._ready and self._call("cuDeviceGetCount", ctypes.byref(number))
         return number.value if counted else 0
 
     def gpu(self, index: int) -> Gpu:
-        """Return one of them; the index is that of ``mx.gpu(index)``.
+        """Return the name and the compute capability of ``mx.gpu(index)``.
 
         Raises
         ------
         ConfigError
-            If the driver does not tell.
+            If the driver does not report the name and the compute capability.
         """
         name = ctypes.create_string_buffer(128)
         major, minor = ctypes.c_int(), ctypes.c_int()
-        told = (
+        succeeded = (
             self._ready
             and self._call("cuDeviceGetName", name, len(name), index)
             and self._call("cuDeviceGetAttribute", ctypes.byref(major), _MAJOR, index)
             and self._call("cuDeviceGetAttribute", ctypes.byref(minor), _MINOR, index)
         )
-        if not told:
+        if not succeeded:
             raise ConfigError(
-                f"run.device: the NVIDIA driver tells nothing of GPU {index}, got {self.count()} "
-                "GPUs from it; see what nvidia-smi says, or use run.device=cpu"
+                f"run.device: the NVIDIA driver does not report GPU {index}, got {self.count()} "
+                "GPUs from the driver; check the output of nvidia-smi, or use run.device=cpu"
             )
         return Gpu(name.value.decode(errors="replace"), (major.value, minor.value))
 
     def _call(self, name: str, *arguments: object) -> bool:
-        """Call a function of the driver; return whether it is there and succeeds."""
+        """Call a function of the driver; return whether it exists and succeeds."""
         function = getattr(self._cuda, name, None)
         return function is not None and function(*arguments) == 0
 
 
-def has_code(capability: tuple[int, int]) -> bool:
-    """Return whether the wheel's machine code runs on a GPU of this compute capability.
+def supports_capability(capability: tuple[int, int]) -> bool:
+    """Return whether the MXNet wheel contains machine code for this compute capability.
 
-    Code for (M, m) runs on (M, n) with n >= m, and on no other major number.  Source: CUDA C++
-    Programming Guide, "Binary Compatibility".
+    Machine code for capability (M, m) runs on GPUs of capability (M, n) if n >= m.  Source: CUDA
+    C++ Programming Guide, "Binary Compatibility".
     """
-    return any(capability[0] == major and capability[1] >= minor for major, minor in WHEEL_CODE)
+    return any(
+        capability[0] == major and capability[1] >= minor for major, minor in WHEEL_CAPABILITIES
+    )
 
 
 def choose_device(device: str, gpus: int, local_rank: int, local_size: int) -> tuple[bool, str]:
-    """Return whether this rank computes on the GPU of its local rank, and a notice or "".
+    """Choose the device of a rank: the CPU, or the GPU whose index is ``local_rank``.
 
-    Call it before a network is traced: it may switch MXNet's fusion off.
+    Return whether to use the GPU, and a notice for the log ("" if there is none).  Call the
+    function before MXNet traces a graph, because it may disable MXNet's operator fusion.
 
     Parameters
     ----------
@@ -119,96 +126,102 @@ def choose_device(device: str, gpus: int, local_rank: int, local_size: int) -> t
     gpus
         Number of GPUs that MXNet sees on this host.
     local_rank, local_size
-        Place of this rank among those of the host, and their number.
+        Index of this rank on its host, and number of ranks on this host.
 
     Raises
     ------
     ConfigError
-        If there are GPUs, or they are asked for, and not one for every rank of the host, or if the
-        GPU of this rank cannot be used.
+        If ``device`` is not "cpu" and the host has GPUs, but fewer than ranks; if ``device`` is
+        "gpu" and the host has no GPU; or if MXNet cannot use the GPU of this rank.
     """
     if device == "cpu":
         return False, ""
     if gpus >= local_size:
-        return True, require_code(local_rank)
+        return True, require_supported_gpu(local_rank)
     if device == "gpu":
         raise ConfigError(
-            f"run.device: 'gpu' needs {local_size} GPUs on this host, MXNet sees {gpus}; "
-            "use run.device=cpu or fewer ranks"
+            f"run.device: 'gpu' requires a GPU for each of the {local_size} ranks on this host, "
+            f"got {gpus}; use run.device=cpu or fewer ranks"
         )
     if gpus:
-        # Horovod: all ranks of a host take one kind of device; theirs differ in what they can
-        # exchange.  The CPU for all of them would be slower by a factor of a hundred.
+        # Horovod: all ranks must use the same kind of device, because the device decides how the
+        # ranks exchange gradients.  The CPU on all ranks would be a hundred times slower.
         raise ConfigError(
-            f"run.device: 'auto' wants a GPU for every rank or for none, got {local_size} ranks "
-            f"on this host, MXNet sees {_gpus(gpus)}; start {gpus} (-np {gpus}), or use "
-            "run.device=cpu; under Slurm ask for GPUs by node, which all of its tasks see"
+            f"run.device: 'auto' requires one GPU per rank, got {local_size} ranks and "
+            f"{_gpus(gpus)} on this host; start at most {gpus} of the ranks (-np {gpus}), or use "
+            "run.device=cpu; under Slurm request GPUs per node, so that every task sees all GPUs "
+            "of its node"
         )
-    return False, notice_of_no_gpu()
+    return False, no_gpu_notice()
 
 
-def notice_of_no_gpu() -> str:
-    """Return what a run on the CPU should say where MXNet is the one for GPUs, else ""."""
+def no_gpu_notice() -> str:
+    """Return a notice for a process without a GPU if MXNet's CUDA build is installed; else ""."""
     try:
         wheel = version(WHEEL)
     except PackageNotFoundError:
         return ""
     try:
         driver = Driver()
-        seen = f"the NVIDIA driver, for CUDA {_release(driver.version())}, "
-        seen += f"sees {_gpus(driver.count())}"
+        cause = f"the NVIDIA driver for CUDA {_release(driver.version())} "
+        cause += f"reports {_gpus(driver.count())}"
     except OSError:
-        seen = "no NVIDIA driver can be loaded"
+        cause = "no NVIDIA driver can be loaded"
     return (
-        f"device: computes on the CPU, {WHEEL} {wheel} is installed and MXNet sees no GPU "
-        f"({seen}); see nvidia-smi and CUDA_VISIBLE_DEVICES, or ask for the CPU by its name"
+        f"device: this process uses the CPU, because {WHEEL} {wheel} sees no GPU ({cause}); check "
+        "nvidia-smi and CUDA_VISIBLE_DEVICES, or choose the CPU explicitly to hide this notice"
     )
 
 
-def fit_fusion(driver: Driver) -> str:
-    """Switch MXNet's fusion off if the driver cannot take its code; return a notice, or "".
+def disable_unsupported_fusion(driver: Driver) -> str:
+    """Disable MXNet's operator fusion if the driver is too old for fusion.
 
-    A value of MXNET_USE_FUSION that is set already is left alone.  MXNet reads it whenever a graph
-    is traced.
+    Return a notice for the log, or "" if the driver supports fusion.  MXNet reads MXNET_USE_FUSION
+    whenever it traces a graph.  A value of this variable that the user has set is kept.
     """
     supported = driver.version()
-    if not 0 < supported < FUSION_CUDA:
+    if not 0 < supported < MIN_FUSION_CUDA_VERSION:
         return ""
-    older = (
-        f"driver: CUDA {_release(supported)} is older than the {_release(FUSION_CUDA)} for which "
-        "MXNet compiles fused pointwise operators"
+    problem = (
+        f"driver: MXNet's operator fusion requires CUDA {_release(MIN_FUSION_CUDA_VERSION)}, "
+        f"got a driver for CUDA {_release(supported)}"
     )
-    switch = os.environ.setdefault(FUSION_SWITCH, "0")
-    if switch.lower() not in ("0", "false"):
+    value = os.environ.setdefault(FUSION_VARIABLE, "0")
+    if value.lower() not in ("0", "false"):
         return (
-            f"{older}, got {FUSION_SWITCH}={switch}; the first step fails unless the driver is "
-            f"{FUSION_DRIVER} or newer, or {FUSION_SWITCH}=0"
+            f"{problem} and {FUSION_VARIABLE}={value}; the first training step will fail; set "
+            f"{FUSION_VARIABLE}=0, or install driver {FUSION_DRIVER} or newer"
         )
     return (
-        f"{older}, they are off ({FUSION_SWITCH}={switch}), which is slower; a driver from "
-        f"{FUSION_DRIVER} on takes them"
+        f"{problem}; fusion is off ({FUSION_VARIABLE}={value}), which is slower: install driver "
+        f"{FUSION_DRIVER} or newer"
     )
 
 
-def require_code(index: int) -> str:
-    """Raise ConfigError if MXNet comes from the wheel and GPU ``index`` cannot run its code.
+def require_supported_gpu(index: int) -> str:
+    """Check that the MXNet wheel has machine code for GPU ``index``; return a notice or "".
 
-    Return the notice of `fit_fusion`.
+    Other builds of MXNet, such as that of NVIDIA's images, are not checked: they were compiled for
+    the machine on which they run.
+
+    Raises
+    ------
+    ConfigError
+        If the wheel has no machine code for the GPU.
     """
     try:
         wheel = version(WHEEL)
     except PackageNotFoundError:
-        return ""  # built for this machine, as in NVIDIA's images
+        return ""  # another build of MXNet, such as that of NVIDIA's images
     driver = Driver()
     gpu = driver.gpu(index)
-    if not has_code(gpu.capability):
-        held = ", ".join(f"{major}.{minor}" for major, minor in WHEEL_CODE)
+    if not supports_capability(gpu.capability):
         raise ConfigError(
-            f"run.device: {WHEEL} {wheel} holds machine code for compute capabilities {held} and "
-            f"runs on 5.x to 8.x, got {gpu} as GPU {index}; use NVIDIA's NGC MXNet image 24.06, "
-            "see docker/README.md, or run.device=cpu"
+            f"run.device: {WHEEL} {wheel} supports GPUs with compute capability 5.0 to 8.9, got "
+            f"{gpu} as GPU {index}; use NVIDIA's NGC MXNet image 24.06 (docker/README.md), or "
+            "run.device=cpu"
         )
-    return fit_fusion(driver)
+    return disable_unsupported_fusion(driver)
 
 
 def _gpus(count: int) -> str:
@@ -216,12 +229,12 @@ def _gpus(count: int) -> str:
 
 
 def _release(number: int) -> str:
-    """Return a CUDA version as it is written, "11.4" for 11040."""
+    """Format the number of a CUDA version: "11.4" for 11040, "unknown" for 0."""
     return f"{number // 1000}.{number % 1000 // 10}" if number else "unknown"
 
 
 def main() -> int:
-    """Print the number of GPUs; return 1 if there is no driver."""
+    """Print the number of GPUs; return 1 if no driver can be loaded."""
     try:
         print(Driver().count())
     except OSError:

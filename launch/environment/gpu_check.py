@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test the GPU environment in one line:  .venv-gpu/bin/python -m launch.environment.gpu_check
+"""Check the GPU environment:  .venv-gpu/bin/python -m launch.environment.gpu_check
 
-Imports MXNet for CUDA and Horovod, trains a small net for one step on the CPU and on every GPU
-that MXNet's wheel has code for, and says how many there are and which of them cannot be used.  On
-a machine without an NVIDIA driver it starts itself again with the stand-in that setup.sh has
-compiled.
+The program imports MXNet and Horovod and trains a small net for one step on the CPU and on every
+GPU that the MXNet wheel supports.  It prints the number of GPUs and lists the unsupported GPUs.
+Without an NVIDIA driver it restarts itself with the stub driver that setup.sh compiled.
 """
 
 from __future__ import annotations
@@ -16,28 +15,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.environment.gpu import DRIVER, Driver, Gpu, fit_fusion, has_code
+from launch.environment.gpu import (
+    DRIVER,
+    Driver,
+    Gpu,
+    disable_unsupported_fusion,
+    supports_capability,
+)
 
-STAND_IN = Path(sys.prefix) / "stand-in"
+STUB_FOLDER = Path(sys.prefix) / "stand-in"
 FEATURES = ("CUDA", "CUDNN", "NCCL")
 
 
 def main() -> int:
-    """Print what works; return 1 with a sentence if something does not."""
-    stand_in = str(STAND_IN) in os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    """Run the check and print its result; return 0 on success, or 1 after an error message."""
+    uses_stub = str(STUB_FOLDER) in os.environ.get("LD_LIBRARY_PATH", "").split(":")
     try:
         ctypes.CDLL(DRIVER)
     except OSError as error:
-        if stand_in or not (STAND_IN / DRIVER).is_file():
+        if uses_stub or not (STUB_FOLDER / DRIVER).is_file():
             print(
-                f"gpu_check: no driver and no stand-in for it, got {error}; call `make gpu`",
+                "gpu_check: neither the NVIDIA driver nor the stub driver can be loaded, got "
+                f"{error}; run `make gpu`, which builds the stub driver",
                 file=sys.stderr,
             )
             return 1
-        paths = [str(STAND_IN), os.environ.get("LD_LIBRARY_PATH", "")]
+        paths = [str(STUB_FOLDER), os.environ.get("LD_LIBRARY_PATH", "")]
         environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
-        environment["MXNET_CUDA_LIB_CHECKING"] = "0"  # it warns of the driver that is missing
-        # The dynamic linker reads it when a process starts.
+        # MXNet would otherwise warn about the CUDA version of the stub driver.
+        environment["MXNET_CUDA_LIB_CHECKING"] = "0"
+        # The dynamic linker reads LD_LIBRARY_PATH only when a process starts.
         arguments = [sys.executable, "-m", "launch.environment.gpu_check"]
         os.execve(sys.executable, arguments, environment)
     import mxnet as mx
@@ -52,44 +59,47 @@ def main() -> int:
     gpus = mx.context.num_gpus()
     driver = Driver()
     found = [driver.gpu(i) for i in range(gpus)]
-    known = [i for i, gpu in enumerate(found) if has_code(gpu.capability)]
-    # Before a graph is traced.
-    notices = [fit_fusion(driver) if known else "", *without_code(found)]
-    contexts = [mx.cpu(), *(mx.gpu(i) for i in known)]
+    usable = [i for i, gpu in enumerate(found) if supports_capability(gpu.capability)]
+    # disable_unsupported_fusion must run before MXNet traces a graph.
+    notices = [disable_unsupported_fusion(driver) if usable else "", *unsupported_notices(found)]
+    contexts = [mx.cpu(), *(mx.gpu(i) for i in usable)]
     for context in contexts:
         before, after = train_one_step(mx, context)
         if not after < before:
             print(
-                f"gpu_check: a step of training on {context} must lower the loss, got {before:g} "
-                f"and then {after:g}; see docs/gpu.md",
+                f"gpu_check: a training step on {context} must lower the loss, got {before:g} "
+                f"before and {after:g} after the step; see docs/gpu.md",
                 file=sys.stderr,
             )
             return 1
     release = nccl_release()
-    if release and not stand_in:  # which has one name
+    if release and not uses_stub:  # the stub driver provides no libcuda.so
         try:
             require_driver_link()
-        except NoLink as error:  # one rank does without
+        except NoLink as error:  # a run with one rank needs no libcuda.so
             notices.append(str(error))
     for notice in filter(None, notices):
         print(f"gpu_check: {notice}")
     print(
         f"mxnet {mx.__version__}: {', '.join(FEATURES)} on; num_gpus {gpus}"
-        f"{' (stand-in driver)' if stand_in else ''}; trained a step on "
+        f"{' (stub driver)' if uses_stub else ''}; trained a step on "
         f"{', '.join(map(str, contexts))}; Horovod "
         f"{f'with NCCL {release}' if release else 'without NCCL'}"
     )
     return 0
 
 
-def without_code(gpus: Sequence[Gpu]) -> list[str]:
-    """Return a sentence for each kind of GPU that cannot be used, with the numbers of those."""
+def unsupported_notices(gpus: Sequence[Gpu]) -> list[str]:
+    """Return one notice for each GPU model that MXNet does not support.
+
+    The notice contains the indices of all GPUs of that model.
+    """
     numbers: dict[str, list[str]] = {}
     for i, gpu in enumerate(gpus):
-        if not has_code(gpu.capability):
+        if not supports_capability(gpu.capability):
             numbers.setdefault(str(gpu), []).append(str(i))
     return [
-        f"GPU {', '.join(found)} cannot be used, MXNet has no machine code for it, got {gpu}; see "
+        f"GPU {', '.join(found)}: MXNet has no machine code for this model, got {gpu}; see "
         '"Which GPUs" in docs/gpu.md'
         for gpu, found in numbers.items()
     ]

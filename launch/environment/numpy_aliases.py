@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Give NumPy back the names that MXNet 1.9.1 expects, the moment mxnet is imported.
+"""Import hook that restores NumPy's removed type aliases before mxnet is imported.
 
-MXNet 1.9.1 uses ``np.bool`` and its kin, which NumPy dropped in 1.24, and nothing older than 1.24
-suits the rest of the environment.  Horovod's build and ``horovodrun`` import mxnet too, so the
-cure has to reach every process: ``setup.sh`` copies this module and a ``.pth`` file that imports
-it into site-packages.  A process that never imports mxnet pays for one entry in
-``sys.meta_path`` and nothing else.
+MXNet 1.9.1 uses ``np.bool`` and similar aliases, which NumPy 1.24 removed.  Other packages require
+NumPy 1.24 or newer.  Horovod's build and ``horovodrun`` import mxnet too, so every process needs
+the hook: ``setup.sh`` copies this module into site-packages with a ``.pth`` file that imports it.
+A process that never imports mxnet only has one more entry in ``sys.meta_path``.
 """
 
 import sys
@@ -14,15 +13,19 @@ ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": st
 
 
 class MxnetImportHook:
-    """A finder that finds nothing: it only sees that mxnet is about to be imported."""
+    """Import hook for ``sys.meta_path`` that finds no module, but sets the aliases before mxnet."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
-        """Set the aliases when ``name`` is mxnet, then leave the search to the others."""
-        # It stays in the list: the import that walks through it would miss the hook after this one.
+        """Restore the aliases in NumPy if ``name`` is mxnet.
+
+        Return None, so that the next finder of ``sys.meta_path`` imports the module.
+        """
+        # Do not remove the hook from sys.meta_path here: Python is iterating over that list and
+        # would skip the next finder.
         if name == "mxnet":
             if sys.version_info >= (3, 12):
-                import setuptools  # noqa: F401  mxnet imports distutils, which setuptools brings
+                import setuptools  # noqa: F401  provides distutils, which mxnet imports
             import numpy
 
             for alias, builtin in ALIASES.items():

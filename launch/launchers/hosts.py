@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of several hosts:  python -m launch.hosts -H a:8,b:8 --cfg NAME.yaml [overrides]
+"""Start ranks on several hosts:  python -m launch.hosts -H a:8,b:8 --cfg NAME.yaml [overrides]
 
-Runs horovodrun over ssh and shows what launch.local shows.  The project's folder must be at the
-same path on every host, with the same .venv; docs/clusters.md says more.
+The launcher runs horovodrun over ssh and prints the same lines as launch.local.  Every host needs
+the project folder at the same path, with the same .venv (docs/clusters.md).
 """
 
 from __future__ import annotations
@@ -14,30 +14,44 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.config.paths import home_path
-from launch.launchers.options import Host, Parser, UsageError, describe
+from launch.launchers.options import INTERFACE_HELP, Host, Parser, UsageError, format_plan
 from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, supervise
 
-# What Horovod takes as a host, but no leading "-", which ssh would take for an option.
+# Entries HOST:RANKS with a host name that Horovod accepts.  A name must not start with "-", which
+# ssh would parse as an option.
 _HOST = re.compile(r"^([A-Za-z0-9_][\w.-]*):([0-9]+)$", re.ASCII)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the ranks to their end; return their exit code."""
-    parser = Parser("launch.hosts", "Start the ranks of several hosts over ssh.")
-    parser.add_argument("-H", "--hosts", required=True, help="host:ranks,host:ranks,...")
-    parser.add_argument("-np", "--ranks", type=int, help="of all hosts together (all slots)")
-    parser.add_argument("--network-interface", help="for Gloo and NCCL, such as eth0 (searched)")
-    parser.add_argument("--ssh-port", type=int, help="of the hosts (22)")
-    parser.add_argument("--ssh-identity-file", type=home_path, help="private key")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, start nothing")
+    """Start the ranks, wait until all have ended and return the exit code of the run."""
+    parser = Parser("launch.hosts", "Start ranks on several hosts over ssh.")
+    parser.add_argument(
+        "-H", "--hosts", required=True, help="hosts, each with its number of ranks: a:8,b:8"
+    )
+    parser.add_argument(
+        "-np",
+        "--ranks",
+        type=int,
+        help="total number of ranks (default: the sum of the numbers in -H)",
+    )
+    parser.add_argument("--network-interface", help=INTERFACE_HELP)
+    parser.add_argument(
+        "--ssh-port", type=int, help="ssh port of all hosts (default: from the ssh configuration)"
+    )
+    parser.add_argument(
+        "--ssh-identity-file", type=home_path, help="file with the private key for ssh"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the hosts, ranks and command, then exit"
+    )
     try:
         options, arguments = parser.split(argv)
-        hosts = take(parse_hosts(options.hosts), options.ranks)
+        hosts = limit_ranks(parse_hosts(options.hosts), options.ranks)
         check_folder(ROOT)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    full = command(
+    command = build_command(
         hosts,
         arguments,
         options.network_interface,
@@ -45,81 +59,90 @@ def main(argv: Sequence[str]) -> int:
         options.ssh_identity_file,
     )
     if options.dry_run:
-        print(describe(hosts, full, ROOT))
+        print(format_plan(hosts, command, ROOT))
         return 0
-    # The whole environment travels on horovodrun's ssh command lines. OMP_NUM_THREADS is left to
-    # the ranks, who know the cores of their own host; the user's own value travels with the rest.
-    return supervise(full, {**os.environ, "PYTHONUNBUFFERED": "1"}, HorovodrunReader())
+    # horovodrun sends this environment to every host.  The launcher does not set OMP_NUM_THREADS,
+    # because each rank sets it from the cores of its own host (launch/ranks/threads.py).
+    return supervise(command, {**os.environ, "PYTHONUNBUFFERED": "1"}, HorovodrunReader())
 
 
 def parse_hosts(text: str) -> list[Host]:
-    """Return the hosts of ``a:8,b:8``.
+    """Parse a list of hosts such as ``a:8,b:8``.
 
     Raises
     ------
     UsageError
-        If it is not a list of hosts with a number of ranks above 0 each, or names a host twice.
+        If an entry has no host or no number of ranks above 0, or if a host appears twice.
     """
     hosts: dict[str, Host] = {}
     for entry in text.split(","):
         match = _HOST.match(entry.strip())
         if not match or int(match[2]) == 0:
             raise UsageError(
-                f"launch.hosts: -H must name a host and its number of ranks above 0, "
-                f"got {entry!r}; write -H a:8,b:8"
+                f"launch.hosts: -H requires a host and its number of ranks, above 0, in each "
+                f"entry, got {entry!r}; write -H a:8,b:8"
             )
         name = match[1]
         if name in hosts:
             raise UsageError(
-                f"launch.hosts: -H names a host twice, got {name!r} in {text!r}; "
+                f"launch.hosts: -H contains a duplicate host, got {name!r} in {text!r}; "
                 f"write {name}:N once, with all its ranks"
             )
         hosts[name] = Host(name, int(match[2]))
     return list(hosts.values())
 
 
-def take(hosts: Sequence[Host], ranks: int | None) -> list[Host]:
-    """Return the first hosts that hold ``ranks`` ranks, the last one cut to what is left.
+def limit_ranks(hosts: Sequence[Host], ranks: int | None) -> list[Host]:
+    """Distribute ``ranks`` ranks over the hosts, filling the first hosts first.
 
-    horovodrun 0.28 with Gloo starts a rank on every slot, whatever its -np says; so the slots
-    that it is given are exactly the ranks.
+    horovodrun 0.28 with Gloo starts a rank on every slot of -H and ignores -np.  The launcher
+    therefore passes exactly as many slots as ranks.
+
+    Parameters
+    ----------
+    hosts
+        Hosts with their slots, the maximum number of ranks of each host.
+    ranks
+        Total number of ranks; None starts a rank on every slot.
 
     Raises
     ------
     UsageError
-        If there are too few slots.
+        If the hosts have fewer slots than ranks.
     """
     slots = sum(host.ranks for host in hosts)
-    left = slots if ranks is None else ranks
-    if not 0 < left <= slots:
+    remaining = slots if ranks is None else ranks
+    if not 0 < remaining <= slots:
         raise UsageError(
-            f"launch.hosts: -np must be from 1 to the {slots} slots of -H, got {ranks}; "
-            "leave -np out to use all"
+            f"launch.hosts: -np must be from 1 to {slots}, the sum of -H, got {ranks}; "
+            "omit -np to start all ranks of -H"
         )
-    taken = []
+    used = []
     for host in hosts:
-        if left:
-            taken.append(Host(host.name, min(left, host.ranks)))
-            left -= taken[-1].ranks
-    return taken
+        if remaining:
+            used.append(Host(host.name, min(remaining, host.ranks)))
+            remaining -= used[-1].ranks
+    return used
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that Horovod's ``cd`` on other hosts would not find: it is not quoted.
+    """Check that the path of the project needs no shell quotes.
+
+    Horovod inserts the path into a ``cd`` command without quotes.
 
     Raises
     ------
     UsageError
-        If the path holds more than letters, digits and ``/ . _ + @ % : , -``.
+        If the path contains other characters than letters, digits and ``/ . _ + @ % : , -``.
     """
     if not re.fullmatch(r"[\w/.+@%:,-]+", str(folder)):
         raise UsageError(
-            "launch.hosts: the project's folder must have a path without blanks and quotes, "
-            f"got {str(folder)!r}; move it, Horovod cannot change to it on other hosts"
+            "launch.hosts: the path of the project must not contain spaces or quotes, "
+            f"got {str(folder)!r}; move the folder, because Horovod does not quote its path"
         )
 
 
-def command(
+def build_command(
     hosts: Sequence[Host],
     arguments: Sequence[str],
     interface: str | None = None,
@@ -131,25 +154,25 @@ def command(
     Parameters
     ----------
     hosts
-        With exactly as many slots as ranks.
+        Hosts with the number of ranks to start on each.
     arguments
-        Of run_train.py.
+        Arguments of run_train.py.
     interface
-        Network interface that all hosts have; None lets horovodrun search one.
+        Name of a network interface that all hosts have; None lets horovodrun detect one.
     ssh_port, ssh_identity_file
-        For ssh; None leaves them to ssh's own configuration.
+        Options of ssh; None uses the ssh configuration.
     """
-    full = [str(Path(sys.executable).with_name("horovodrun")), "--gloo"]
-    full += ["-np", str(sum(host.ranks for host in hosts))]
-    full += ["-H", ",".join(f"{host.name}:{host.ranks}" for host in hosts)]
+    command = [str(Path(sys.executable).with_name("horovodrun")), "--gloo"]
+    command += ["-np", str(sum(host.ranks for host in hosts))]
+    command += ["-H", ",".join(f"{host.name}:{host.ranks}" for host in hosts)]
     if interface:
-        full += ["--network-interfaces", interface]
+        command += ["--network-interfaces", interface]
     if ssh_port is not None:
-        full += ["--ssh-port", str(ssh_port)]
+        command += ["--ssh-port", str(ssh_port)]
     if ssh_identity_file is not None:
-        # horovodrun is started in the project's folder, not in the user's.
-        full += ["--ssh-identity-file", str(ssh_identity_file.expanduser().absolute())]
-    return [*full, *TRAIN, *arguments]
+        # horovodrun runs in the project folder, so a relative path must be resolved here.
+        command += ["--ssh-identity-file", str(ssh_identity_file.expanduser().absolute())]
+    return [*command, *TRAIN, *arguments]
 
 
 if __name__ == "__main__":

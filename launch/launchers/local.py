@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the ranks of one host:  python -m launch.local -np 2 --cfg NAME.yaml [overrides]
+"""Start ranks on this host:  python -m launch.local -np 2 --cfg NAME.yaml [overrides]
 
-Does what a user would do by hand with horovodrun: shares the cores among the ranks, shows rank 0's
-lines without horovodrun's prefixes, draws a progress bar on a terminal, and ends with the run's
-own sentence and exit code instead of horovodrun's traceback.
+The launcher runs horovodrun, divides the cores among the ranks and prints the lines of rank 0
+without horovodrun's prefixes.  On a terminal it draws a progress bar.  On failure it prints the
+error message of the run and returns its exit code instead of horovodrun's traceback.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ from launch.launchers.supervise import TRAIN, HorovodrunReader, Reader, supervis
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the ranks to their end; return their exit code."""
-    parser = Parser("launch.local", "Start the ranks of this host.")
-    parser.add_argument("-np", "--ranks", type=_rank_count, default=1, help="how many (1)")
+    """Start the ranks, wait until all have ended and return the exit code of the run."""
+    parser = Parser("launch.local", "Start ranks on this host.")
+    parser.add_argument(
+        "-np", "--ranks", type=_rank_count, default=1, help="number of ranks (default: 1)"
+    )
     try:
         options, arguments = parser.split(argv)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
     reader = HorovodrunReader() if options.ranks > 1 else Reader()
-    return supervise(command(options.ranks, arguments), environment(options.ranks), reader)
+    return supervise(
+        build_command(options.ranks, arguments), build_environment(options.ranks), reader
+    )
 
 
 def face_train() -> NoReturn:
-    """Become ``python -m launch.local``, the name by which ranks know their launcher."""
+    """Run the command ``face-train``: replace this process by ``python -m launch.local``.
+
+    The ranks recognise a launcher by that command line.
+    """
     os.execv(sys.executable, [sys.executable, "-m", "launch.local", *sys.argv[1:]])
 
 
@@ -43,21 +50,21 @@ def _rank_count(text: str) -> int:
     return int(text)
 
 
-def command(ranks: int, arguments: Sequence[str]) -> list[str]:
-    """Return the command line of the ranks."""
+def build_command(ranks: int, arguments: Sequence[str]) -> list[str]:
+    """Return the command line that starts the ranks: run_train.py, or horovodrun if several."""
     train = [*TRAIN, *arguments]
     if ranks == 1:
         return train
-    # --gloo: else horovodrun imports MXNet once more to find out whether there is MPI.
+    # Without --gloo horovodrun imports MXNet to check for MPI.
     horovodrun = [str(Path(sys.executable).with_name("horovodrun")), "--gloo"]
     return [*horovodrun, "-np", str(ranks), *train]
 
 
-def environment(ranks: int) -> dict[str, str]:
-    """Return the environment of the ranks: the cores shared, output at once."""
+def build_environment(ranks: int) -> dict[str, str]:
+    """Return the environment variables of the ranks: OpenMP threads per rank, unbuffered output."""
     cores = len(os.sched_getaffinity(0))
-    shared = {"OMP_NUM_THREADS": str(max(1, cores // ranks)), "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **{k: os.environ.get(k, v) for k, v in shared.items()}}
+    defaults = {"OMP_NUM_THREADS": str(max(1, cores // ranks)), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **{k: os.environ.get(k, v) for k, v in defaults.items()}}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A progress bar for the terminal of a launcher."""
+"""Progress bar that a launcher draws on the terminal."""
 
 from __future__ import annotations
 
@@ -12,22 +12,34 @@ from typing import TextIO
 from tqdm import tqdm
 
 
-class Bar:
-    """A progress bar fed from metrics.jsonl of the run that the output names."""
+class ProgressBar:
+    """Progress bar on a terminal, updated from the file metrics.jsonl of the run.
+
+    Parameters
+    ----------
+    stream
+        The terminal.
+    root
+        Project folder.  The ranks print the path of their run folder relative to this folder.
+    """
 
     def __init__(self, stream: TextIO, root: Path):
         self._bar: tqdm | None = None
         self._stream = stream
-        self._root = root  # what the run's path is relative to
+        self._root = root
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def line(self, text: str) -> None:
-        """Print a line above the bar; learn from it where the run is and how long it lasts."""
+    def write_line(self, text: str) -> None:
+        """Print an output line of the ranks above the bar.
+
+        Once the bar exists, a line such as ``step 20/1000`` is not printed, but sets the total
+        number of steps of the bar.
+        """
         step = re.match(r"step (\d+)/(\d+)", text)
         if step and self._bar is not None:
             self._bar.total = int(step[2])
-            return  # the bar shows it
+            return
         tqdm.write(text, file=self._stream)
         run = re.match(r"run (.+?)  ranks", text)
         if run:
@@ -38,7 +50,7 @@ class Bar:
             self._thread.start()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Stop updating the bar and close the bar."""
         self._stop.set()
         if self._thread:
             self._thread.join()
@@ -51,7 +63,7 @@ class Bar:
             try:
                 last = json.loads(path.read_text().splitlines()[-1])
             except (OSError, ValueError, IndexError):
-                continue  # not there yet, or its last line is just being written
+                continue  # the file does not exist yet, or its last line is incomplete
             if "loss" not in last:
                 continue
             self._bar.n = last["step"]

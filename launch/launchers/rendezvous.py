@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Horovod's rendezvous server, for launchers that start the ranks themselves.
+"""Horovod's rendezvous server, for launchers that do not use horovodrun.
 
-The only importer of horovod.runner: it belongs to the process that starts the ranks and knows
-neither MXNet nor collectives, which are launch/ranks/comm.py's in the ranks.
+Only this module imports horovod.runner.  It runs in the process of the launcher, which does not
+import MXNet.  The ranks import horovod.mxnet in launch/ranks/comm.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from launch.launchers.options import Host
+if TYPE_CHECKING:
+    from launch.launchers.options import Host
 
 
 @contextmanager
-def rendezvous(hosts: Sequence[Host]) -> Iterator[int]:
-    """Serve the ranks of these hosts, on all addresses of this one; give the port."""
+def run_rendezvous_server(hosts: Sequence[Host]) -> Iterator[int]:
+    """Run Horovod's rendezvous server on this host for the ranks of all hosts; yield its port."""
     from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
     from horovod.runner.http.http_server import RendezvousServer
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Slurm's variables say about a job: nodes, ranks per node, the place of one rank.  Pure."""
+"""Parse the nodes and ranks of a Slurm job from Slurm's environment variables."""
 
 from __future__ import annotations
 
@@ -13,59 +13,60 @@ _RANGE = re.compile(r"^(\d+)(?:-(\d+))?$")
 
 
 def expand_nodes(text: str) -> list[str]:
-    """Return the nodes of a list such as ``gpu[01-03,07],login1``.
+    """Expand Slurm's node list, such as ``gpu[01-03,07],login1``, to a list of node names.
 
     Raises
     ------
     UsageError
-        If it is not such a list.
+        If the text is not a node list.
     """
     nodes = [node for part in _split(text) for node in _expand(part)]
     if not all(nodes):
-        raise _unreadable("node list", text, "gpu[01-03,07],login1")
+        raise _format_error("node list", text, "gpu[01-03,07],login1")
     return nodes
 
 
 def expand_tasks(text: str) -> list[int]:
-    """Return the tasks of every node of ``8(x2),4``: 8, 8, 4.
+    """Expand Slurm's tasks per node, such as ``8(x2),4``, to one number per node: 8, 8, 4.
 
     Raises
     ------
     UsageError
-        If it is not such a list.
+        If the text does not have this format.
     """
     tasks: list[int] = []
     for part in text.split(","):
         match = _TASKS.match(part)
         if not match:
-            raise _unreadable("tasks per node", text, "8(x2),4")
+            raise _format_error("tasks per node", text, "8(x2),4")
         tasks += [int(match[1])] * int(match[2] or 1)
     return tasks
 
 
 def read_job(variables: Mapping[str, str]) -> list[Host]:
-    """Return the nodes of the job that this process was started in, with the ranks of each.
+    """Return the nodes of the current job with the number of ranks of each.
 
     Raises
     ------
     UsageError
-        Outside a job; if the job does not say how many tasks it has; if every task runs this.
+        If there is no job, if the job does not specify its number of tasks, or if srun started
+        this process as several tasks.
     """
     nodes = variables.get("SLURM_JOB_NODELIST") or variables.get("SLURM_NODELIST")
     if "SLURM_JOB_ID" not in variables or not nodes:
         raise UsageError(
-            "launch.slurm: runs inside a Slurm job, got no SLURM_JOB_ID; start it from a job file "
-            "(docs/clusters.md) or after salloc, or use launch.local or launch.hosts"
+            "launch.slurm: must run inside a Slurm job, got no SLURM_JOB_ID; start it from a job "
+            "file (docs/clusters.md) or after salloc, or use launch.local or launch.hosts"
         )
     if int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         raise UsageError(
-            "launch.slurm: starts all ranks itself, got started by srun as "
-            f"{variables['SLURM_STEP_NUM_TASKS']} tasks; call it once, without srun"
+            "launch.slurm: must run as one process, which starts all ranks, got "
+            f"{variables['SLURM_STEP_NUM_TASKS']} tasks from srun; call it without srun"
         )
     if not {"SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"} & variables.keys():
         raise UsageError(
-            "launch.slurm: the job does not say how many ranks, got no SLURM_NTASKS; "
-            "give sbatch or salloc --ntasks-per-node, one task per GPU"
+            "launch.slurm: the job does not specify its number of tasks, got no SLURM_NTASKS; "
+            "pass --ntasks-per-node to sbatch or salloc, with one task per GPU"
         )
     names = expand_nodes(nodes)
     tasks = expand_tasks(variables.get("SLURM_TASKS_PER_NODE", ""))
@@ -75,21 +76,21 @@ def read_job(variables: Mapping[str, str]) -> list[Host]:
 def rank_environment(
     variables: Mapping[str, str], address: str, port: int, interface: str
 ) -> dict[str, str]:
-    """Return what Horovod reads to find its place, from the variables that srun gives a task.
+    """Return the environment variables of Horovod for one task of srun.
 
     Parameters
     ----------
     variables
-        The environment of the task.
+        Environment variables of the task.
     address, port
-        Of Horovod's rendezvous server.
+        Address and port of Horovod's rendezvous server.
     interface
-        The network interface of this node that Gloo and NCCL use.
+        Name of the network interface of this node for Gloo and NCCL.
 
     Raises
     ------
     UsageError
-        If the ranks are not numbered node by node.
+        If the ranks of a node are not consecutive.
     """
     hosts = _pair(
         expand_nodes(variables.get("SLURM_STEP_NODELIST") or variables["SLURM_JOB_NODELIST"]),
@@ -104,10 +105,11 @@ def rank_environment(
     expected = sum(host.ranks for host in hosts[:node]) + local_rank
     if rank != expected or local_rank >= hosts[node].ranks:
         raise UsageError(
-            f"launch.slurm: ranks are numbered node by node, got rank {rank} for task {local_rank} "
-            f"of node {node}; unset SLURM_DISTRIBUTION and give no --distribution"
+            f"launch.slurm: the ranks of a node must be consecutive, got rank {rank} for task "
+            f"{local_rank} of node {node}; unset SLURM_DISTRIBUTION and omit --distribution"
         )
-    # Ranks with this local rank, one per node that has so many: Horovod's "cross" group.
+    # Horovod's "cross" group contains the ranks with the same local rank: one rank of each node
+    # that has enough ranks.
     across = [number for number, host in enumerate(hosts) if host.ranks > local_rank]
     environment = {
         "HOROVOD_RANK": rank,
@@ -125,8 +127,9 @@ def rank_environment(
         "NCCL_SOCKET_IFNAME": variables.get("NCCL_SOCKET_IFNAME", interface),
         "PYTHONUNBUFFERED": "1",
     }
-    # With --cpus-per-task Slurm binds a task to its own cores, which are not to be shared again
-    # (launch/ranks/threads.py); the user's own OMP_NUM_THREADS wins.
+    # With --cpus-per-task Slurm binds each task to its own cores.  Without OMP_NUM_THREADS,
+    # launch/ranks/threads.py would divide these cores by the number of ranks again.  A value that
+    # the user has set has precedence.
     cores = variables.get("OMP_NUM_THREADS") or variables.get("SLURM_CPUS_PER_TASK")
     if cores:
         environment["OMP_NUM_THREADS"] = cores
@@ -136,39 +139,42 @@ def rank_environment(
 def _pair(names: Sequence[str], tasks: Sequence[int], total: str | None) -> list[Host]:
     if len(names) != len(tasks) or (total is not None and sum(tasks) != int(total)):
         raise UsageError(
-            f"launch.slurm: nodes and tasks do not fit together, got {len(names)} nodes, "
-            f"{list(tasks)} tasks per node and SLURM_NTASKS {total}; give --nodes and "
-            "--ntasks-per-node"
+            f"launch.slurm: the numbers of nodes and tasks contradict each other, got "
+            f"{len(names)} nodes, {list(tasks)} tasks per node and SLURM_NTASKS {total}; pass "
+            "--nodes and --ntasks-per-node to sbatch or salloc"
         )
     return [Host(name, count) for name, count in zip(names, tasks, strict=True)]
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas outside brackets."""
+    """Split Slurm's node list at the commas outside brackets."""
     return re.split(r",(?![^\[]*\])", text)
 
 
 def _expand(part: str) -> list[str]:
-    """Expand the first bracket of one entry, and the others by recursion."""
+    """Expand the brackets of one entry of a node list to node names, such as ``gpu[1-2]``.
+
+    The function expands the first pair of brackets and calls itself for further pairs.
+    """
     before, bracket, rest = part.partition("[")
     if not bracket:
         return [part]
     ranges, bracket, after = rest.partition("]")
     if not bracket:
-        raise _unreadable("node list", part, "gpu[01-03,07],login1")
+        raise _format_error("node list", part, "gpu[01-03,07],login1")
     nodes = []
     for entry in ranges.split(","):
         match = _RANGE.match(entry)
         if not match:
-            raise _unreadable("node list", part, "gpu[01-03,07],login1")
+            raise _format_error("node list", part, "gpu[01-03,07],login1")
         first, last = match[1], match[2] or match[1]
         for number in range(int(first), int(last) + 1):
             nodes += [f"{before}{number:0{len(first)}}{tail}" for tail in _expand(after)]
     return nodes
 
 
-def _unreadable(what: str, text: str, example: str) -> UsageError:
+def _format_error(what: str, text: str, example: str) -> UsageError:
     return UsageError(
-        f"launch.slurm: the {what} of the job cannot be read, got {text!r}; "
-        f"expected a form like {example}"
+        f"launch.slurm: the {what} of the job has an unknown format, got {text!r}; "
+        f"expected a format like {example}"
     )

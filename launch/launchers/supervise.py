@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the command that starts the ranks; show what a user wants to see and return the run's code.
+"""Supervise the command that starts the ranks: its output, signals and exit code.
 
-What the launchers have in common.  They differ in how their output is read: a `Reader` says what
-is shown of a line, keeps the exit code that the lines tell of, and knows how to stop the ranks.
+All launchers use `supervise`.  They differ in their `Reader`, which filters the output of the
+command, extracts the exit code of the run and stops the ranks.
 """
 
 from __future__ import annotations
@@ -19,51 +19,60 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from launch.launchers.progress import Bar
-from launch.ranks.lifeline import end_with_parent, hangs_up
+from launch.launchers.progress import ProgressBar
+from launch.ranks.lifeline import end_with_parent, obeys_hangup
 from launch.ranks.output import use_utf8
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, str(ROOT / "run_train.py")]
-"""The program of one rank."""
+"""Command line of the program of one rank."""
 
 
 class Reader:
-    """Shows every line where it was written: one rank that no launcher started."""
+    """Output filter for a single rank: prints every line unchanged."""
 
     stderr: int | None = None
-    """Where the standard error goes, as Popen takes it; None: nobody reads it on the way."""
+    """Argument ``stderr`` of Popen; None: the ranks write to the standard error of the launcher."""
+    kill_after_s: float | None = 9.0
+    """Seconds between the request to stop and SIGKILL; None: a scheduler kills the ranks."""
 
     def __init__(self) -> None:
         self.code: int | None = None
-        """The exit code of the rank that ended the run, where the output tells it."""
-
-    kill_after_s: float | None = 9.0
-    """Seconds from the request to stop to SIGKILL; None leaves that to a scheduler."""
+        """Exit code of the rank that ended the run; None until the output contains it."""
 
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
-        """Return (line, stream) to show, streams being "stdout" and "stderr"; None: nothing."""
+        """Filter a line: return the pair (line, stream) to print, or None to hide the line.
+
+        Parameters
+        ----------
+        line
+            Line of the output without its newline.
+        stream
+            "stdout" or "stderr".
+        """
         return line, stream
 
     def stop(self, process: subprocess.Popen[str]) -> None:
-        """Ask the ranks to save and to stop."""
+        """Request the ranks to save a checkpoint and stop."""
         process.send_signal(signal.SIGTERM)
 
 
 class HorovodrunReader(Reader):
-    """Takes horovodrun's prefixes off, keeps rank 0's lines and all errors, drops its traceback."""
+    """Output filter for horovodrun: prints the lines of rank 0 and all errors without prefixes."""
 
-    stderr = subprocess.STDOUT  # horovodrun says on its standard output which rank wrote where
-    # It kills its ranks 5 s after it is told to stop.  Where it hangs, the companions of the ranks
-    # need 3.5 s once it is gone.
+    stderr = subprocess.STDOUT  # horovodrun's prefixes name the rank and the stream of each line.
+
+    # 5 s after horovodrun receives SIGTERM, it kills its ranks.  If horovodrun hangs, the launcher
+    # kills it; each rank's companion process then stops its rank within 3.5 s.
     kill_after_s = 6.5
 
     _prefix = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
-    _exit = re.compile(r"^Exit code: (-?\d+)")
-    _ended = re.compile(r"^Process \d+ exit with status code (-?\d+)")
-    _ssh_broke = 255  # ssh's own code: what became of the rank behind it is not known
-    # What horovodrun says of itself when a rank ends with a code; the rank has said why.
-    _itself = re.compile(
+    _first_exit_message = re.compile(r"^Exit code: (-?\d+)")
+    _exit_message = re.compile(r"^Process \d+ exit with status code (-?\d+)")
+    # ssh exits with code 255 if it loses the connection.  The rank's exit code is then unknown.
+    _ssh_failure_code = 255
+    # Messages of horovodrun about a failed rank are hidden: the rank has printed the reason itself.
+    _own_message = re.compile(
         r"^(Process \d+ exit with status code|Terminating remaining workers|"
         r"Traceback \(most recent|RuntimeError: Horovod detected|Process name: )"
     )
@@ -75,121 +84,134 @@ class HorovodrunReader(Reader):
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
         if prefix := self._prefix.match(line):
             text = line[prefix.end() :]
-            # "Terminated": the shell of a rank that horovodrun ended after another.
+            # The shell of a rank prints "Terminated" when horovodrun kills the rank.
             hidden = text == "Terminated" or (prefix[2] == "stdout" and prefix[1] != "0")
             return None if hidden else (text, prefix[2])
-        if match := self._ended.match(line):
+        if match := self._exit_message.match(line):
             self._codes.append(int(match[1]))
-        if match := self._exit.match(line):
-            known = [code for code in self._codes if code != self._ssh_broke]
+        if match := self._first_exit_message.match(line):
+            known = [code for code in self._codes if code != self._ssh_failure_code]
             code = int(match[1])
-            self.code = known[0] if code == self._ssh_broke and known else code
+            self.code = known[0] if code == self._ssh_failure_code and known else code
             return None
-        if self._itself.match(line) or line.startswith("  ") or not line:
+        if self._own_message.match(line) or line.startswith("  ") or not line:
             return None
         return line, "stdout"
 
 
 class Screen:
-    """Standard output and error of a launcher, of which nobody may read any more.
+    """Writer to a launcher's standard output and error; survives the loss of a terminal or pipe.
 
     Parameters
     ----------
-    closed
-        Called once when the reader of a pipe has gone.
+    on_closed_pipe
+        Function to call once, after the reader of standard output or error has closed its pipe.
     """
 
-    def __init__(self, closed: Callable[[], object]):
-        self._closed: Callable[[], object] | None = closed
-        self._mute: set[str] = set()
+    def __init__(self, on_closed_pipe: Callable[[], object]):
+        self._on_closed_pipe: Callable[[], object] | None = on_closed_pipe
+        self._failed_streams: set[str] = set()
 
-    def show(self, text: str, stream: str) -> None:
-        """Print a line on "stdout" or "stderr", if that is still to be had."""
+    def print_line(self, text: str, stream: str) -> None:
+        """Print a line on "stdout" or "stderr", unless that stream has failed."""
         file = sys.stdout if stream == "stdout" else sys.stderr
-        self.attempt(stream, lambda: print(text, file=file, flush=True))
+        self.try_write(stream, lambda: print(text, file=file, flush=True))
 
-    def attempt(self, stream: str, write: Callable[[], object]) -> None:
-        """Call what writes to a stream; from its first fault on nothing is written there."""
-        if stream in self._mute:
+    def try_write(self, stream: str, write: Callable[[], object]) -> None:
+        """Call a function that writes to a stream; do nothing once the stream has failed."""
+        if stream in self._failed_streams:
             return
         try:
             write()
         except OSError as error:
-            self._mute.add(stream)
-            # Python flushes at its end: what is left then must go somewhere.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1 if stream == "stdout" else 2)
-            os.close(nowhere)
-            # A pipe was closed: nobody will see what comes.  A terminal that is gone (EIO) sends
-            # SIGHUP to whom it is for, and nohup and setsid ask to go on without it.
-            if error.errno == errno.EPIPE and self._closed is not None and hangs_up():
-                closed, self._closed = self._closed, None
-                closed()
+            self._failed_streams.add(stream)
+            # Python flushes the stream at exit, which would raise again: redirect it to /dev/null.
+            null_device = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null_device, 1 if stream == "stdout" else 2)
+            os.close(null_device)
+            # Stop the run here only if a pipe was closed (EPIPE).  A closed terminal (EIO) also
+            # sends SIGHUP, which stops the run unless nohup or setsid keeps it alive.
+            if error.errno == errno.EPIPE and self._on_closed_pipe is not None and obeys_hangup():
+                callback, self._on_closed_pipe = self._on_closed_pipe, None
+                callback()
 
 
 def supervise(command: Sequence[str], environment: Mapping[str, str], reader: Reader) -> int:
-    """Run a command in the project's folder to its end; return the exit code of the ranks.
+    """Run a command in the project folder and return the exit code of the ranks.
 
-    Ctrl-C, SIGTERM, SIGHUP (unless nohup ignores it) and the end of a pipe's reader are passed on
-    by ``reader.stop``; the output is read to its end in any case.  The command gets SIGTERM when
-    this process is killed.  On a terminal a progress bar is drawn.
+    ``reader.stop`` is called on Ctrl-C, SIGTERM, SIGHUP (unless nohup ignores it), and when the
+    program that reads the launcher's output closes its pipe.  The output of the command is then
+    still read to its end.  If the launcher is killed, the kernel sends SIGTERM to the command.
+
+    Parameters
+    ----------
+    command
+        Command line that starts the ranks.
+    environment
+        Environment variables of the command.
+    reader
+        Output filter of the command; it also stops the ranks.
     """
     use_utf8()
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        # horovodrun's threads end at a character that its locale lacks, and the ranks then hang.
+        # Without UTF-8 a non-ASCII character ends horovodrun's output threads and the ranks hang.
         env={**environment, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"},
         stdout=subprocess.PIPE,
         stderr=reader.stderr,
         encoding="utf-8",
         errors="replace",
         bufsize=1,
-        start_new_session=True,  # Ctrl-C reaches this launcher alone, which passes it on once
+        start_new_session=True,  # only the launcher receives Ctrl-C, and forwards it once
         preexec_fn=partial(end_with_parent, signal.SIGTERM, os.getpid()),
     )
     stop = partial(_stop, reader, process)
-    asking = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangs_up() else [])]
-    for number in asking:
+    stop_signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if obeys_hangup() else [])]
+    for number in stop_signals:
         signal.signal(number, lambda *_: stop())
     screen = Screen(stop)
-    bar = Bar(sys.stderr, ROOT) if sys.stderr.isatty() else None
+    bar = ProgressBar(sys.stderr, ROOT) if sys.stderr.isatty() else None
     errors = None
     if process.stderr is not None:
         errors = threading.Thread(
-            target=show, args=(process.stderr, "stderr", reader, None, screen)
+            target=print_output, args=(process.stderr, "stderr", reader, None, screen)
         )
         errors.start()
     assert process.stdout is not None
-    show(process.stdout, "stdout", reader, bar, screen)
+    print_output(process.stdout, "stdout", reader, bar, screen)
     if errors is not None:
         errors.join()
     if bar:
-        screen.attempt("stderr", bar.close)
+        screen.try_write("stderr", bar.close)
     status = process.wait()
     if status < 0:
         return 128 - status
     return reader.code if status and reader.code is not None else status
 
 
-def show(
-    output: IO[str], stream: str, reader: Reader, bar: Bar | None, screen: Screen | None = None
+def print_output(
+    output: IO[str],
+    stream: str,
+    reader: Reader,
+    bar: ProgressBar | None,
+    screen: Screen | None = None,
 ) -> None:
-    """Print what the reader lets through of one stream, up to its end."""
+    """Read one output stream of the command to its end; print the lines that ``reader`` returns."""
     screen = screen or Screen(lambda: None)
     for line in output:
-        shown = reader.read(line.rstrip("\n"), stream)
-        if shown is None:
+        filtered = reader.read(line.rstrip("\n"), stream)
+        if filtered is None:
             continue
-        text, where = shown
-        if bar and where == "stdout":
-            screen.attempt("stderr", partial(bar.line, text))
+        text, target = filtered
+        if bar and target == "stdout":
+            screen.try_write("stderr", partial(bar.write_line, text))
         else:
-            screen.show(text, where)
+            screen.print_line(text, target)
 
 
 def _stop(reader: Reader, process: subprocess.Popen[str]) -> None:
-    """Ask the ranks to stop; kill what starts them if that does not end."""
+    """Request the ranks to stop; kill the command if it has not ended after ``kill_after_s``."""
     reader.stop(process)
     if reader.kill_after_s is not None:
         timer = threading.Timer(reader.kill_after_s, process.kill)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every rank has: communication, agreement, threads, memory, its link to the launcher."""
+"""Code that runs in every rank: communication, joint exit on errors, output, threads, memory."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement of the ranks: what one rank rejects all reject, and all leave with one sentence."""
+"""Agreement between ranks: if one rank fails, all ranks exit together with the same message."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from launch.ranks.comm import Comm, NoConnection
+if TYPE_CHECKING:
+    from launch.ranks.comm import Comm, NoConnection
 
 T = TypeVar("T")
-OTHER_HOSTS_S = 2.0
-"""Seconds that the other ranks of a host wait for the sentence of its first one."""
+MESSAGE_WAIT_S = 2.0
+"""Seconds that the other ranks of a host wait while local rank 0 prints the error message."""
 
 
 class Leaving(Exception):
-    """A reason to end the run, raised on all ranks alike with one sentence."""
+    """Exception that ends the run; all ranks raise it together, with the same message."""
 
     exit_code = 1
 
 
 class Refused(Leaving):
-    """Configuration or data that some rank cannot use."""
+    """Exception for a configuration or data that at least one rank cannot use."""
 
     exit_code = 2
 
 
-def leaving_together(comm: Comm, work: Callable[[], None]) -> int:
-    """Do ``work``, leave the other ranks and return the exit code.
+def exit_together(comm: Comm, work: Callable[[], None]) -> int:
+    """Call ``work``, disconnect from the other ranks and return the exit code.
 
-    That is 0, or the one of a Leaving, whose sentence rank 0 prints.
+    The exit code is 0 if ``work`` returns.  If ``work`` raises `Leaving`, rank 0 prints the message
+    of the exception, and the exit code is that of the exception.
     """
     code = 0
     try:
@@ -40,34 +42,40 @@ def leaving_together(comm: Comm, work: Callable[[], None]) -> int:
     except Leaving as leaving:
         code = leaving.exit_code
         if comm.rank == 0:
-            fail(str(leaving))
-    # Horovod: the launcher kills the others when one leaves with a code, so rank 0 speaks first.
+            print_error(str(leaving))
+    # Horovod: the launcher kills all ranks when one exits with an error.  All ranks therefore wait
+    # here until rank 0 has printed its message.
     comm.gather_json("done")
     comm.close()
     return code
 
 
-def leaving_alone(error: NoConnection) -> int:
-    """Print why this rank has no connection to the others; return the exit code."""
-    # Horovod: the launcher kills the others when one leaves with a code, so one of each host goes
-    # first: it may be the name of one host alone.
+def exit_alone(error: NoConnection) -> int:
+    """Print why this rank cannot connect to the other ranks; return the exit code."""
+    # Horovod: the launcher kills all ranks when one exits with an error, so the other ranks wait
+    # until local rank 0 has printed.  Local rank 0 prints on every host, because the error may
+    # concern one host only.
     if int(os.environ.get("HOROVOD_LOCAL_RANK", "0")) == 0:
-        fail(str(error))
+        print_error(str(error))
     else:
-        time.sleep(OTHER_HOSTS_S)
+        time.sleep(MESSAGE_WAIT_S)
     return Refused.exit_code
 
 
-def fail(text: str) -> None:
-    """Print the sentence of a failed run on standard error."""
+def print_error(text: str) -> None:
+    """Print the error message of a failed run on standard error."""
     print(f"run_train: {text}", file=sys.stderr, flush=True)
 
 
 def agree(comm: Comm, work: Callable[[], T]) -> T:
-    """Do ``work`` on every rank; if any rank fails, raise Refused on all with one sentence.
+    """Call ``work`` on every rank; return its result on this rank if no rank fails.
 
-    Faults of configuration and data are ValueErrors and OSErrors.  Anything else is a bug: its
-    traceback is printed by the rank that has it, and the others leave all the same.
+    Raises
+    ------
+    Refused
+        On all ranks, with the same message, if ``work`` fails on any rank.  ValueError and OSError
+        count as errors of configuration or data.  Any other exception is a bug, so the rank that
+        raises it also prints its traceback.
     """
     result, problem = None, None
     try:
@@ -76,7 +84,7 @@ def agree(comm: Comm, work: Callable[[], T]) -> T:
         problem = str(error)
     except Exception as error:
         traceback.print_exc()
-        problem = f"internal fault {type(error).__name__}: {error}"
+        problem = f"internal error {type(error).__name__}: {error}"
     problems = comm.gather_json(problem)
     found = [(rank, text) for rank, text in enumerate(problems) if text is not None]
     if found:
@@ -87,28 +95,36 @@ def agree(comm: Comm, work: Callable[[], T]) -> T:
 
 
 def require_equal(comm: Comm, value: Any, what: str) -> None:
-    """Raise Refused on all ranks if they do not hold the same value (anything JSON can write)."""
+    """Raise Refused on all ranks if a value differs between ranks.
+
+    Parameters
+    ----------
+    value
+        Value of this rank, serializable as JSON.
+    what
+        Name of the value for the error message.
+    """
     values = comm.gather_json(value)
     for rank, other in enumerate(values):
         if other != values[0]:
             where, here, there = _first_difference(values[0], other, what)
             raise Refused(
-                f"{where}: the ranks do not see the same, got {here!r} on rank 0 and {there!r} "
-                f"on rank {rank}; give every host the same files and command"
+                f"{where}: must be equal on all ranks, got {here!r} on rank 0 and {there!r} "
+                f"on rank {rank}; use the same files and the same command on every host"
             )
 
 
 def gather_notices(comm: Comm, notices: Sequence[str]) -> tuple[str, ...]:
-    """Return the notices of all ranks, each once; those that rank 0 has not, with their rank."""
+    """Return the notices of all ranks without duplicates; those of ranks above 0 name the rank."""
     found: dict[str, str] = {}
-    for rank, said in enumerate(comm.gather_json(list(notices))):
-        for notice in said:
+    for rank, received in enumerate(comm.gather_json(list(notices))):
+        for notice in received:
             found.setdefault(notice, f"rank {rank}: {notice}" if rank else notice)
     return tuple(found.values())
 
 
 def _first_difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any]:
-    """Return where two values differ and the two there."""
+    """Return the key at which two nested dicts first differ, and the value of each at that key."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         key = next(key for key in a if a[key] != b[key])
         return _first_difference(a[key], b[key], f"{where}.{key}")

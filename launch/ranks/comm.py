@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranks and what they tell each other: the only importer of horovod.
+"""Communication between ranks; only this module imports horovod.mxnet.
 
-``connect()`` joins the other ranks when the process was started by horovodrun (or any launcher
-that sets HOROVOD_RANK), and is a stand-in for one process otherwise, so that the rest of the
-project never asks which of the two it is.  Nor does it ask how arrays of a GPU travel: by NCCL if
-Horovod was built with it, else through the host's memory (``through_host``).
+`connect` returns a `HorovodComm` if horovodrun or another launcher started this process as one of
+several ranks, otherwise a `Comm` for one process.  Both have the same methods, so callers need no
+case distinction.  Arrays on GPUs are exchanged through NCCL if Horovod was built with it, otherwise
+through host memory (`through_host`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import numpy as np
 
 from launch.ranks.host_allreduce import Arrays, HostTrainer, in_host_memory
 
-Named = Mapping[str, mx.nd.NDArray]
+NamedArrays = Mapping[str, mx.nd.NDArray]
 Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 
 
 @dataclass(frozen=True)
 class Comm:
-    """One process that trains alone."""
+    """Communication of a single process: every collective returns its own input."""
 
     rank: int = 0
     size: int = 1
@@ -39,57 +39,65 @@ class Comm:
     local_size: int = 1
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum over the ranks, float64, same shape.  Waits for all ranks."""
+        """Return the sum of the arrays of all ranks, element by element, as float64.
+
+        All arrays must have the same shape.  The call waits for all ranks.
+        """
         return np.asarray(values, dtype=np.float64)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows of all ranks, rank 0 first; shapes (n, ...) may differ in n."""
+        """Concatenate the arrays of all ranks along the first axis, rank 0 first.
+
+        The number of rows may differ between ranks; the other dimensions must be equal.
+        """
         return rows
 
     def gather_json(self, value: Any) -> list[Any]:
-        """Return every rank's value, by rank; anything that JSON can write."""
+        """Return the values of all ranks in rank order; each must be serializable as JSON."""
         return [value]
 
     def broadcast(self, parameters: Mapping[str, Any]) -> None:
-        """Give every rank the parameters of rank 0, in place."""
+        """Overwrite the parameters of every rank with those of rank 0."""
 
     def average(self, arrays: Mapping[str, mx.nd.NDArray]) -> None:
         """Replace each array by its mean over the ranks, in place."""
 
     def reduce(self, rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
-        """Return ``by`` of the rows of all ranks, rank 0 first; does not wait for them.
+        """Return ``by`` of the concatenated rows of all ranks, rank 0 first, without blocking.
 
         Parameters
         ----------
         rows
-            (n, ...) of real numbers, with the same n on every rank.
+            Array of a floating-point type and of shape (n, ...), which is equal on all ranks.
+        by
+            Function of the concatenated rows, whose shape is (n * number of ranks, ...).
         """
         return by(rows)
 
     def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
-        """Return a trainer whose ``step`` averages the gradients over the ranks first."""
+        """Return a trainer that averages the gradients over the ranks before each update."""
         return mx.gluon.Trainer(parameters, optimizer, kvstore=None)
 
     def require_link(self, ctx: mx.Context) -> None:
-        """Raise NoLink if arrays of this device cannot travel for want of a link to the driver."""
+        """Raise NoLink if this device is a GPU whose NVIDIA driver Horovod cannot load."""
 
     def notice(self, ctx: mx.Context) -> str:
-        """Return what the user should know of the way arrays of this device travel, or ""."""
+        """Return a notice on how the ranks exchange arrays on this device, or ""."""
         return ""
 
     def close(self) -> None:
-        """Leave the other ranks."""
+        """Disconnect from the other ranks."""
 
 
 @dataclass(frozen=True)
 class HorovodComm(Comm):
-    """One rank of several, over Horovod."""
+    """Communication of this rank with the other ranks over Horovod."""
 
     _reductions: Iterator[int] = field(default_factory=itertools.count, compare=False)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        # Horovod: as bytes through allgather, since MXNet arrays carry float64 but step counts
-        # and flags must come back exactly.
+        # Horovod: allgather and a float64 sum on the host keep counts and flags exact, in contrast
+        # to allreduce.
         values = np.ascontiguousarray(values, dtype=np.float64)
         return self.gather(values[None]).sum(axis=0)
 
@@ -103,53 +111,56 @@ class HorovodComm(Comm):
         ).asnumpy()
         if not counts.any():
             return rows
-        # Sync: allgather returns only when every rank has sent.  An empty share cannot be sent.
+        # Sync: allgather waits for every rank.  It cannot send an empty array, so such an array is
+        # sent as one byte.
         padded = flat if flat.size else np.zeros(1, dtype=np.uint8)
-        sent = hvd.allgather(mx.nd.array(padded, dtype="uint8"), name="gather.bytes").asnumpy()
+        gathered = hvd.allgather(mx.nd.array(padded, dtype="uint8"), name="gather.bytes").asnumpy()
         row_bytes = int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.itemsize
         parts, start = [], 0
         for count in counts.tolist():
             size = int(count) * row_bytes
-            parts.append(sent[start : start + size])
+            parts.append(gathered[start : start + size])
             start += max(size, 1)
-        whole = np.concatenate(parts)
-        return whole.view(rows.dtype).reshape(-1, *rows.shape[1:])
+        joined = np.concatenate(parts)
+        return joined.view(rows.dtype).reshape(-1, *rows.shape[1:])
 
     def gather_json(self, value: Any) -> list[Any]:
         text = json.dumps(value).encode()
         lengths = self.gather(np.array([len(text)], dtype=np.int64))
-        sent = self.gather(np.frombuffer(text, dtype=np.uint8)).tobytes()
+        gathered = self.gather(np.frombuffer(text, dtype=np.uint8)).tobytes()
         ends = np.cumsum(lengths)
-        return [json.loads(sent[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+        return [json.loads(gathered[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
 
     def broadcast(self, parameters: Mapping[str, Any]) -> None:
         import horovod.mxnet as hvd
 
-        # Horovod: nothing is initialised lazily here, so every parameter really travels.
+        # Horovod: no parameter has deferred initialisation, so this call broadcasts all parameters.
         arrays = {
             n: p.data() if isinstance(p, mx.gluon.Parameter) else p for n, p in parameters.items()
         }
-        with _within_reach(arrays) as reached:
-            hvd.broadcast_parameters(dict(reached), root_rank=0)
+        with _exchangeable(arrays) as exchanged:
+            hvd.broadcast_parameters(dict(exchanged), root_rank=0)
 
-    def average(self, arrays: Named) -> None:
+    def average(self, arrays: NamedArrays) -> None:
         import horovod.mxnet as hvd
 
-        with _within_reach(arrays) as reached:
-            for name in sorted(reached):
-                hvd.allreduce_(reached[name], average=True, name=f"average.{name}")
+        with _exchangeable(arrays) as exchanged:
+            for name in sorted(exchanged):
+                hvd.allreduce_(exchanged[name], average=True, name=f"average.{name}")
 
     def reduce(self, rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
         import horovod.mxnet as hvd
 
-        # Horovod: not allgather, which waits for every rank; here all shapes are known.
-        every = mx.nd.zeros((self.size, *rows.shape), rows.context, rows.dtype)
-        every[self.rank] = rows
-        # A name must not be under way twice, and the host is up to two steps ahead.
+        # Horovod: allgather would block to exchange the shapes, which are equal on all ranks here.
+        # Each rank therefore fills its part of a zero array, and allreduce sums the arrays.
+        all_rows = mx.nd.zeros((self.size, *rows.shape), rows.context, rows.dtype)
+        all_rows[self.rank] = rows
+        # Operations in flight must have different names.  The host may submit two more steps before
+        # the device has finished the current step.
         name = f"reduce.{next(self._reductions) % 8}"
-        with _within_reach({name: every}) as reached:
-            hvd.allreduce_(reached[name], average=False, name=name)
-        return by(every.reshape((-1, *rows.shape[1:])))
+        with _exchangeable({name: all_rows}) as exchanged:
+            hvd.allreduce_(exchanged[name], average=False, name=name)
+        return by(all_rows.reshape((-1, *rows.shape[1:])))
 
     def trainer(self, parameters: Any, optimizer: mx.optimizer.Optimizer) -> mx.gluon.Trainer:
         import horovod.mxnet as hvd
@@ -162,8 +173,9 @@ class HorovodComm(Comm):
             return HostTrainer(parameters, optimizer, self.size, sum_in_place)
         trainer = hvd.DistributedTrainer(parameters, optimizer)
         if not trainer._average_in_framework:
-            # Horovod: with NCCL from 2.10 on it would average while it sums.  Clipping counts on
-            # sums that ``update`` divides (training/step.py), as they come in every other case.
+            # Horovod: with NCCL 2.10 and newer, the reduction would compute averages.  Gradient
+            # clipping (training/step.py) requires sums, which ``update`` divides by the number of
+            # ranks.
             trainer._average_in_framework, trainer._postscale_factor = True, 1.0
             trainer._scale /= self.size
         return trainer
@@ -176,8 +188,8 @@ class HorovodComm(Comm):
         if not through_host(ctx):
             return ""
         return (
-            "gradients travel through the host's memory, since Horovod was built without NCCL; "
-            "docs/gpu.md says how to build it with NCCL"
+            "the ranks exchange gradients through host memory, because Horovod was built without "
+            "NCCL; docs/gpu.md explains how to build it with NCCL"
         )
 
     def close(self) -> None:
@@ -187,41 +199,44 @@ class HorovodComm(Comm):
 
 
 def nccl_release() -> str:
-    """Return the release of NCCL that Horovod was built with, such as "2.21.5", "" without one."""
+    """Return the NCCL version that Horovod was built with, such as "2.21.5"; "" without NCCL."""
     import horovod.mxnet as hvd
 
-    code = int(hvd.nccl_built())  # 2.9 and later: major * 10000 + minor * 100 + patch
+    code = int(hvd.nccl_built())  # since NCCL 2.9 this is major * 10000 + minor * 100 + patch
     return f"{code // 10000}.{code // 100 % 100}.{code % 100}" if code else ""
 
 
 class NoLink(ValueError):
-    """The driver lacks the name that Horovod asks for."""
+    """Error for a missing ``libcuda.so``, the name under which Horovod loads the NVIDIA driver."""
 
 
 def require_driver_link() -> None:
-    """Raise NoLink if the driver has no library ``libcuda.so``.
+    """Raise NoLink if ``libcuda.so`` cannot be loaded.
 
-    With NCCL Horovod 0.28 loads the driver by that name (horovod/mxnet/cuda_util.cc), not as
-    libcuda.so.1.  Where it is missing Horovod's thread ends at the first exchange of arrays, and
-    all ranks are told no more than that Horovod has been shut down.
+    With NCCL, Horovod 0.28 loads the driver under this name (horovod/mxnet/cuda_util.cc) instead of
+    libcuda.so.1.  If the file is missing, Horovod's thread ends at the first collective, and the
+    ranks only report that Horovod has been shut down.
     """
     try:
         ctypes.CDLL(DRIVER_LINK)
     except OSError as error:
         raise NoLink(
             f"launch: Horovod with NCCL loads the NVIDIA driver as {DRIVER_LINK}, got {error}; "
-            "make a link of that name to libcuda.so.1 beside it (ldconfig -p | grep libcuda.so.1 "
-            "says where) and call ldconfig"
+            "create a symbolic link of that name in the folder of libcuda.so.1 (ldconfig -p | grep "
+            "libcuda.so.1) and run ldconfig"
         ) from None
 
 
 def through_host(ctx: mx.Context) -> bool:
-    """Return whether arrays of this device reach the other ranks through the host's memory."""
+    """Return whether the ranks exchange arrays on this device through host memory."""
     return ctx.device_type == "gpu" and not nccl_release()
 
 
-def _within_reach(arrays: Named) -> AbstractContextManager[Named]:
-    """Give the arrays, all of one device, where Horovod can take them and put results back."""
+def _exchangeable(arrays: NamedArrays) -> AbstractContextManager[NamedArrays]:
+    """Return a context manager that yields arrays which Horovod can exchange.
+
+    These are the arrays themselves, or copies in host memory that are copied back at the end.
+    """
     ctx = next(iter(arrays.values())).context if arrays else mx.cpu()
     return in_host_memory(arrays) if through_host(ctx) else nullcontext(arrays)
 
@@ -229,73 +244,73 @@ def _within_reach(arrays: Named) -> AbstractContextManager[Named]:
 DRIVER_LINK = "libcuda.so"
 
 CYCLE_MS = "5"
-"""Milliseconds of Horovod's cycle over Gloo, unless HOROVOD_CYCLE_TIME says otherwise."""
+"""Cycle time of Horovod with Gloo in milliseconds, unless HOROVOD_CYCLE_TIME is set."""
 
 
 class NoConnection(ValueError):
-    """Ranks that cannot be joined: the one fault that they cannot agree on."""
+    """Error of a rank that cannot connect to the other ranks, and therefore exits alone."""
 
 
 def connect() -> Comm:
-    """Join the ranks that a launcher started, or stand alone.
+    """Return the communication of this rank; connect to the other ranks if there are any.
 
     Raises
     ------
     NoConnection
-        If the name of this host leads nowhere, or nowhere that other hosts reach: Gloo would end
-        in a crash.
+        If the name of this host has no address, or no address that other hosts can reach.  Gloo
+        would then abort the process.
     """
     if int(os.environ.get("HOROVOD_SIZE", "1")) == 1:
         return Comm()
-    _check_name(socket.gethostname(), _hosts_are_several())
+    _check_host_name(socket.gethostname(), _has_other_hosts())
     hvd = _load_horovod()
     if not nccl_release():
-        # Horovod: in every cycle (of 1 ms by default) the ranks exchange what is ready, and wait
-        # for that without sleeping: on cores that compute it takes a fifth of the step.
+        # Horovod: in each cycle (1 ms by default) the ranks negotiate the ready tensors in a busy
+        # loop.  On cores that also compute, the loop takes a fifth of the time of a step.
         os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MS)
     hvd.init()
     return HorovodComm(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
 
 
 def _load_horovod() -> Any:
-    """Import Horovod for MXNet without showing its libraries to the whole process.
+    """Import Horovod for MXNet with RTLD_LOCAL in place of RTLD_GLOBAL.
 
-    Horovod asks for RTLD_GLOBAL, which plugins of MPI need and Gloo does not.  With it libmxnet is
-    seen by every library that is loaded later, and its copies of libjpeg, zlib and of templates
-    of the standard library, of another ABI, are taken in the place of their own.
+    Horovod uses RTLD_GLOBAL for MPI plugins; Gloo does not need it.  With RTLD_GLOBAL, libraries
+    that are loaded later would bind to libmxnet's copies of libjpeg, zlib and the C++ standard
+    library, which have another ABI.
     """
-    asked = ctypes.RTLD_GLOBAL
+    original = ctypes.RTLD_GLOBAL
     ctypes.RTLD_GLOBAL = ctypes.RTLD_LOCAL
     try:
         import horovod.mxnet as hvd
     finally:
-        ctypes.RTLD_GLOBAL = asked
+        ctypes.RTLD_GLOBAL = original
     return hvd
 
 
-def _hosts_are_several() -> bool:
-    """Whether ranks of other hosts have to reach this one."""
+def _has_other_hosts() -> bool:
+    """Return whether ranks on other hosts must connect to this host."""
     size = os.environ.get("HOROVOD_SIZE", "1")
     local_size = os.environ.get("HOROVOD_LOCAL_SIZE", size)
-    # A launcher that all ranks find at a loopback address is on the same host as they are.
+    # If the rendezvous server has a loopback address, all ranks run on the host of that server.
     server = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "")
     return int(size) > int(local_size) and not server.startswith("127.")
 
 
-def _check_name(name: str, several_hosts: bool) -> None:
-    # Horovod: 0.28 gives the interface to its first Gloo device alone; those of its process sets,
-    # also of the one with all ranks, bind to the address that the name of the host stands for.
+def _check_host_name(name: str, several_hosts: bool) -> None:
+    # Horovod 0.28 passes the network interface to its first Gloo device only.  The devices of its
+    # process sets, including the global one, bind to the address of the host name.
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        address = "ADDRESS (the one that the other hosts reach)" if several_hosts else "127.0.1.1"
+        address = "ADDRESS (reachable from the other hosts)" if several_hosts else "127.0.1.1"
         raise NoConnection(
-            f"launch: the name of this host cannot be looked up, got {name!r} ({error.strerror}); "
+            f"launch: the name of this host cannot be resolved, got {name!r} ({error.strerror}); "
             f"add the line '{address} {name}' to /etc/hosts"
         ) from None
     address = str(found[0][4][0])
     if several_hosts and ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         raise NoConnection(
-            f"launch: the name of this host must stand for an address that the other hosts reach, "
-            f"got {address} for {name!r}; put that address in front of {name} in its /etc/hosts"
+            f"launch: the name of this host must resolve to an address that other hosts can reach, "
+            f"got {address} for {name!r}; change the address of {name} in /etc/hosts"
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collectives on arrays of a GPU by way of the host's memory, for a Horovod without NCCL.
+"""Exchange of GPU arrays between ranks through host memory, for Horovod without NCCL.
 
-Every copy is queued with MXNet's engine, which orders it after what writes the array and before
-what reads it: nothing here waits for the device.
+MXNet's engine runs the copies asynchronously and in the right order with the other operations on
+the same arrays, so nothing in this module waits for the device.
 """
 
 from __future__ import annotations
@@ -15,71 +15,71 @@ import mxnet as mx
 Arrays = Sequence[mx.nd.NDArray]
 
 
-class HostTwins:
-    """Arrays of the same shapes and types in the host's memory.
+class HostCopies:
+    """Copies of device arrays in host memory.
 
     Parameters
     ----------
     arrays
-        On a device; any shapes.
+        Arrays of any shapes, all on one device.
     pinned
-        Whether the twins of arrays on a GPU lie in pinned memory, which the bus copies at its full
-        rate.  For twins that are kept: the system takes long to give such memory and to take it
-        back, and waits for the GPU then.
+        Whether to use pinned memory for arrays on a GPU, which copies at full bus bandwidth.  Use
+        pinned memory only for copies that are reused, because allocating and freeing pinned memory
+        is slow and synchronises with the GPU.
     """
 
     def __init__(self, arrays: Arrays, pinned: bool = False):
         self._arrays = list(arrays)
-        self.twins = [_twin(a, pinned) for a in self._arrays]
+        self.copies = [_empty_copy(a, pinned) for a in self._arrays]
 
-    def fetch(self) -> None:
-        """Copy the arrays to their twins."""
-        for array, twin in zip(self._arrays, self.twins, strict=True):
-            array.copyto(twin)
+    def copy_from_device(self) -> None:
+        """Copy the device arrays into the host copies."""
+        for array, copy in zip(self._arrays, self.copies, strict=True):
+            array.copyto(copy)
 
-    def give_back(self) -> None:
-        """Copy the twins to their arrays."""
-        for array, twin in zip(self._arrays, self.twins, strict=True):
-            twin.copyto(array)
+    def copy_to_device(self) -> None:
+        """Copy the host copies into the device arrays."""
+        for array, copy in zip(self._arrays, self.copies, strict=True):
+            copy.copyto(array)
 
 
 def is_gpu(ctx: mx.Context) -> bool:
-    """Return whether arrays of this device lie on a GPU."""
+    """Return whether the context is a GPU."""
     return ctx.device_type == "gpu"
 
 
-def _twin(array: mx.nd.NDArray, pinned: bool) -> mx.nd.NDArray:
-    """Return a new array of the same shape and type in the host's memory."""
+def _empty_copy(array: mx.nd.NDArray, pinned: bool) -> mx.nd.NDArray:
+    """Allocate an array in host memory with the shape and type of ``array``."""
     ctx = array.context
     if pinned and is_gpu(ctx):
-        with suppress(mx.base.MXNetError):  # the system may have no more of it to give
-            # Of that very GPU: MXNet allocates it in a context, and would open one on GPU 0.
+        with suppress(mx.base.MXNetError):  # Pinned memory may be exhausted.
+            # cpu_pinned(0) would create a CUDA context on GPU 0, so use the index of this GPU.
             return mx.nd.empty(array.shape, ctx=mx.cpu_pinned(ctx.device_id), dtype=array.dtype)
     return mx.nd.empty(array.shape, ctx=mx.cpu(), dtype=array.dtype)
 
 
 @contextmanager
 def in_host_memory(arrays: Mapping[str, mx.nd.NDArray]) -> Iterator[dict[str, mx.nd.NDArray]]:
-    """Give twins of the arrays under the same names; copy them back at the end."""
-    copies = HostTwins(list(arrays.values()))
-    copies.fetch()
-    yield dict(zip(arrays, copies.twins, strict=True))
-    copies.give_back()
+    """Yield copies of the arrays in host memory by name; copy them to the device at the end."""
+    copies = HostCopies(list(arrays.values()))
+    copies.copy_from_device()
+    yield dict(zip(arrays, copies.copies, strict=True))
+    copies.copy_to_device()
 
 
 class HostTrainer(mx.gluon.Trainer):
-    """A trainer that sums the gradients over the ranks in the host's memory.
+    """Trainer that sums the gradients over the ranks in host memory.
 
     Parameters
     ----------
     parameters
-        By name; initialised on one device.
+        Parameters by name, initialised on one device.
     optimizer
-        Updates them there.
+        Optimizer, which runs on that device.
     size
-        Number of ranks: ``update`` divides by it too.
+        Number of ranks; ``update`` divides the gradients by this number and by the batch size.
     sum_in_place
-        Replaces each array of a list, all in the host's memory, by its sum over the ranks.
+        Function that replaces each array of a list in host memory by its sum over the ranks.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class HostTrainer(mx.gluon.Trainer):
         super().__init__(dict(parameters), optimizer, kvstore=None)
         self._scale /= size
         self._sum_in_place = sum_in_place
-        self._copies: HostTwins | None = None
+        self._gradients: HostCopies | None = None
 
     def _allreduce_grads(self) -> None:
-        if self._copies is None:  # the gradients keep their places, so the twins are made once
+        if self._gradients is None:  # gradients are never reallocated, so allocate copies once
             trained = [p for p in self._params if p.grad_req != "null"]
-            self._copies = HostTwins([p.list_grad()[0] for p in trained], pinned=True)
-        self._copies.fetch()
-        self._sum_in_place(self._copies.twins)
-        self._copies.give_back()
+            self._gradients = HostCopies([p.list_grad()[0] for p in trained], pinned=True)
+        self._gradients.copy_from_device()
+        self._sum_in_place(self._gradients.copies)
+        self._gradients.copy_to_device()

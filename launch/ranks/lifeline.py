@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a rank's life hangs on: the processes that started it, and the launcher's server.
+"""Detect that the launcher of a rank has ended.
 
-``Lifeline`` tells when the launcher of a rank is gone.  On the launcher's host that is read from
-/proc: every process between the rank and its launcher must live, and the pipe that the launcher
-writes to must have a reader.  On other hosts, and where a scheduler starts the ranks, Horovod's
-rendezvous server is asked for a connection: a host that refuses one has no launcher any more.
-Standard library only: the companion (launch/ranks/companion.py) starts within milliseconds.
+On the host of the launcher, `Lifeline` reads /proc: it watches every process between the rank and
+its launcher, and checks that the launcher's output pipe still has a reader.  On other hosts, and
+under a scheduler, `Lifeline` connects to Horovod's rendezvous server.  A refused connection means
+that the launcher has ended.
+
+The module uses the standard library only, so that the companion (launch/ranks/companion.py) starts
+within milliseconds.
 """
 
 from __future__ import annotations
@@ -25,21 +27,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LAUNCHERS = ("launch.local", "launch.hosts", "launch.slurm", "horovod.runner")
-"""Modules that start ranks, as ``python -m`` has them; and the script horovodrun."""
+"""Prefixes of modules that start ranks when run with ``python -m``."""
 SERVERS = ("sshd", "slurmstepd", "orted", "prted", "mpirun", "prterun")
-"""Programs that start the ranks of a host for a launcher on another one; names may go on."""
-ASK_S = 1.0  # between two connections to the rendezvous server
-RANKS_PER_SECOND = 256  # that may ask one server
-UNREAD = "nobody reads the output any more: its pipe was closed"
+"""Prefixes of the names of programs that start ranks for a launcher on another host."""
+CONNECT_INTERVAL_S = 1.0
+"""Seconds between two connections of a rank to the rendezvous server."""
+MAX_CONNECTIONS_PER_S = 256
+"""Maximum number of connections of all ranks together to the rendezvous server per second."""
+OUTPUT_CLOSED = "the reader of the output has closed its pipe"
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The processes that a rank's life hangs on.
+    """Processes from the parent of a rank up to the launcher.
 
-    ``watched`` has (process, start time) from the rank's parent up; ``launcher`` is the last of
-    them where that is a launcher on this host, else 0.
+    Parameters
+    ----------
+    watched
+        Pairs (process id, start time), one per process, from the parent of the rank upwards.
+    launcher
+        Process id of the launcher, the last entry of ``watched``; 0 if the launcher runs on another
+        host or if there is no launcher.
     """
 
     watched: tuple[tuple[int, str], ...]
@@ -50,34 +59,40 @@ class Chain:
 
     @classmethod
     def parse(cls, text: str) -> Chain:
-        """Return the chain that ``str`` gave."""
+        """Parse a chain from the text that ``str(chain)`` returns."""
         launcher, *watched = text.split(",")
         pairs = (entry.split(":") for entry in watched)
         return cls(tuple((int(pid), start) for pid, start in pairs), int(launcher))
 
 
-def chain_of(rank: int) -> Chain:
-    """Return what the life of a rank hangs on, as far as /proc tells it now."""
-    above = ancestors(rank)
-    launchers = [place for place, pid in enumerate(above) if _is_launcher(pid)]
-    servers = [place for place, pid in enumerate(above) if _name(pid).startswith(SERVERS)]
+def find_chain(rank: int) -> Chain:
+    """Find the launcher of a rank in /proc, and the processes between rank and launcher.
+
+    Parameters
+    ----------
+    rank
+        Process id of the rank.
+    """
+    parents = list_ancestors(rank)
+    launchers = [index for index, pid in enumerate(parents) if _is_launcher(pid)]
+    servers = [index for index, pid in enumerate(parents) if _name(pid).startswith(SERVERS)]
     if launchers:
-        watched = above[: launchers[-1] + 1]
+        watched = parents[: launchers[-1] + 1]
     else:
-        watched = above[: servers[0] + 1] if servers else []
-    pairs = tuple((pid, start_time(pid)) for pid in watched)
+        watched = parents[: servers[0] + 1] if servers else []
+    pairs = tuple((pid, read_start_time(pid)) for pid in watched)
     return Chain(pairs, watched[-1] if launchers else 0)
 
 
 class Lifeline:
-    """Tells whether a rank has lost its launcher.
+    """Monitor that detects when the launcher of a rank has ended.
 
     Parameters
     ----------
     chain
-        What the rank's life hangs on.
+        Processes from the parent of the rank up to the launcher.
     environment
-        Of the rank: HOROVOD_ variables say where the rendezvous server is.
+        Environment variables of the rank, with the address of Horovod's rendezvous server.
     """
 
     def __init__(self, chain: Chain, environment: Mapping[str, str]):
@@ -89,22 +104,22 @@ class Lifeline:
         if address and port.isdecimal() and not chain.launcher:
             ranks = int(environment.get("HOROVOD_SIZE", "1"))
             threading.Thread(
-                target=self._ask, args=(address, int(port), ranks), daemon=True
+                target=self._poll_server, args=(address, int(port), ranks), daemon=True
             ).start()
 
-    def lost(self) -> str:
-        """Return what is gone, in words; "" while the rank has its launcher."""
+    def loss_reason(self) -> str:
+        """Return why the launcher counts as ended; "" while it is still running."""
         for pid, started in self._watched:
-            if start_time(pid) != started:
+            if read_start_time(pid) != started:
                 return f"process {pid}, which started this rank, has ended"
         if self._refused:
             return "the launcher's host refuses connections: the launcher has ended"
-        # After nohup the output may well lose its reader: a terminal or a pipe that was closed.
-        if hangs_up() and any(map(without_reader, self._outputs)):
-            return UNREAD
+        # Under nohup a closed terminal or pipe must not end the run.
+        if obeys_hangup() and any(map(lacks_reader, self._outputs)):
+            return OUTPUT_CLOSED
         return ""
 
-    def _ask(self, address: str, port: int, ranks: int) -> None:
+    def _poll_server(self, address: str, port: int, ranks: int) -> None:
         refused = 0
         while refused < 2:
             try:
@@ -113,13 +128,15 @@ class Lifeline:
             except ConnectionRefusedError:
                 refused += 1
             except OSError:
-                refused = 0  # the network is slow or cut: Horovod's own time limits decide
-            time.sleep(0.2 if refused else ASK_S * max(1, ranks // RANKS_PER_SECOND))
+                refused = 0  # a slow or broken network: Horovod's own timeouts apply
+            time.sleep(
+                0.2 if refused else CONNECT_INTERVAL_S * max(1, ranks // MAX_CONNECTIONS_PER_S)
+            )
         self._refused = True
 
 
-def ancestors(pid: int) -> list[int]:
-    """Return parent, parent's parent and so on of a process, without the first process of all."""
+def list_ancestors(pid: int) -> list[int]:
+    """Return the process ids of the ancestors of a process, its parent first, without process 1."""
     found: list[int] = []
     while True:
         fields = _stat(pid)
@@ -129,21 +146,21 @@ def ancestors(pid: int) -> list[int]:
         found.append(pid)
 
 
-def start_time(pid: int) -> str:
-    """Return when a process started, in ticks; "" if it has ended, waited for or not."""
+def read_start_time(pid: int) -> str:
+    """Return the start time of a process in clock ticks; "" if it has ended or is a zombie."""
     fields = _stat(pid)
     return "" if not fields or fields[0] in "ZX" else fields[19]
 
 
-def without_reader(pid: int) -> bool:
-    """Return whether the standard output of a process is a pipe that nobody reads."""
+def lacks_reader(pid: int) -> bool:
+    """Return whether the standard output of a process is a pipe without a reader."""
     output = f"/proc/{pid}/fd/1"
     try:
         if not stat.S_ISFIFO(os.stat(output).st_mode):
             return False
         descriptor = os.open(output, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        return error.errno == errno.ENXIO  # a named pipe without readers
+        return error.errno == errno.ENXIO  # ENXIO: a named pipe without a reader
     try:
         poll = select.poll()
         poll.register(descriptor, 0)
@@ -152,30 +169,32 @@ def without_reader(pid: int) -> bool:
         os.close(descriptor)
 
 
-def hangs_up() -> bool:
-    """Return whether the end of the terminal or of a pipe is for this process: nohup ignores it."""
+def obeys_hangup() -> bool:
+    """Return whether a closed terminal or pipe ends this process; under nohup it does not."""
     return signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
 
 def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
-    """Have the system send a signal to this process when its parent ends.
+    """Make the kernel send a signal to this process when its parent ends.
 
     Parameters
     ----------
     number
-        The signal.
+        Number of the signal.
     parent
-        The parent, as the caller knew it before the fork: it may have ended since.
+        Process id of the parent before the fork.  If the parent has already ended, the signal is
+        sent immediately.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 
-def tie_forks() -> None:
-    """Have the system kill every process that this one forks, when this one ends.
+def kill_forks_at_exit() -> None:
+    """Make the kernel kill every forked child when this process ends.
 
-    Loaders fork worker processes, which otherwise wait for work for ever after a SIGKILL.
+    Otherwise, after a SIGKILL of this process, the worker processes of its loader would wait for
+    work for ever.
     """
     os.register_at_fork(after_in_child=end_with_parent)
 
@@ -192,11 +211,14 @@ def _name(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the state on; the name before may hold anything."""
+    """Return the fields of /proc/PID/stat that follow the process name.
+
+    The name may contain spaces, so the text cannot be split at spaces from its start.
+    """
     return _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
 
 
 def _read(pid: int, name: str) -> bytes:
-    with contextlib.suppress(OSError):  # it has ended
+    with contextlib.suppress(OSError):  # the process may have ended
         return Path(f"/proc/{pid}/{name}").read_bytes()
     return b""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a rank holds the memory of its arrays.
+"""Configure glibc's malloc for large arrays.
 
-MXNet has no pool for the CPU: every array comes from malloc and goes back to it.  glibc gives large
-pieces back to the system at once, and each page of the next array is fetched and set to zero again,
-which costs more than writing a batch of images does.
+MXNet has no memory pool for the CPU: it allocates every array with malloc.  glibc returns large
+blocks to the kernel when they are freed, so the next array causes page faults and the kernel zeroes
+each page again.  For a batch of images these page faults take longer than writing the images.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ from __future__ import annotations
 import ctypes
 import os
 
-# Numbers of mallopt's parameters, from glibc's malloc.h.
+# Parameters of mallopt, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_memory() -> bool:
-    """Have freed memory used again rather than given back; return whether it could be done.
+    """Configure glibc to reuse freed memory instead of returning it to the kernel.
 
-    The process then stays as large as it once was.  One arena for all threads, because those of
-    threads hold no piece above 64 MiB.  Call it before threads start; the user's own MALLOC_
-    variables win, and C libraries other than glibc are left alone.
+    The memory of the process then never shrinks.  All threads share one arena, because arenas of
+    threads are limited to 64 MiB.  Call the function before any thread starts.
+
+    Outputs
+    -------
+    True if the settings were changed.  They are not changed if the user has set environment
+    variables MALLOC_* or if the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):
         return False
-    most = 2**31 - 1
-    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, most), mallopt(_ARENA_MAX, 1)])
+    largest = 2**31 - 1
+    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, largest), mallopt(_ARENA_MAX, 1)])

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output of a rank: kept in train.log, never waited for, and never outlived by its reader.
+"""Redirect the output of a rank through a companion process.
 
-``attach`` starts the rank's companion (launch/ranks/companion.py), which takes what the rank
-and its libraries write from then on.
+`attach_companion` starts the companion (launch/ranks/companion.py).  The companion receives all
+output of the rank and its libraries, appends the output to train.log and forwards the output to the
+original standard output and error.
 """
 
 from __future__ import annotations
@@ -15,37 +16,37 @@ import subprocess
 import sys
 from pathlib import Path
 
-from launch.ranks.companion import LAUNCHERS_ENCODING
-from launch.ranks.lifeline import chain_of
+from launch.ranks.companion import LAUNCHER_ENCODING_VARIABLE
+from launch.ranks.lifeline import find_chain
 
 COMPANION = Path(__file__).with_name("companion.py")
-WAIT_S = 6.0  # for the companion, which gives up sooner
+COMPANION_TIMEOUT_S = 6.0  # seconds to wait for the companion; more than its FLUSH_TIMEOUT_S
 
 
 class Output:
-    """Standard output and error of this process, which go through its companion.
+    """Standard output and error of this process, redirected through its companion process.
 
     Parameters
     ----------
     process
-        The companion.
+        The companion process.
     control
-        Pipe to it.
+        File descriptor of the control pipe to the companion.
     originals
-        Descriptors of what standard output and error were before.
+        File descriptors of the original standard output and error.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], control: int, originals: tuple[int, int]):
         self._process, self._control, self._originals = process, control, originals
         atexit.register(self.close)
 
-    def keep_in(self, folder: Path) -> None:
-        """Have the log kept in a run folder; what was written before moves there."""
-        with contextlib.suppress(BrokenPipeError):  # the companion was killed
+    def log_to(self, folder: Path) -> None:
+        """Write the log to a run folder from now on, and move the earlier output there."""
+        with contextlib.suppress(BrokenPipeError):  # the companion may have been killed
             os.write(self._control, os.fsencode(folder.absolute()) + b"\0")
 
     def close(self) -> None:
-        """Take the output back once the companion has passed on what was written."""
+        """Restore the original output and wait until the companion has forwarded everything."""
         atexit.unregister(self.close)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -55,34 +56,35 @@ class Output:
             os.close(original)
         os.close(self._control)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(WAIT_S)
+            self._process.wait(COMPANION_TIMEOUT_S)
 
 
-def attach() -> Output | None:
-    """Send the output of this process through a companion; None where that cannot be started.
+def attach_companion() -> Output | None:
+    """Redirect the output of this process through a companion process.
 
-    Call it before anything starts threads or takes long: from here on the process ends when its
-    launcher does.
+    Return None if the companion cannot be started.  The companion also ends this process when the
+    launcher ends.  Call the function early, before any thread starts.
     """
     if sys.getfilesystemencoding() != "utf-8":
-        # Names of files and what YAML says are UTF-8, and a locale that lacks a character of them
-        # must not end the run.  Only a new start of Python can change that.
-        environment = {**os.environ, "PYTHONUTF8": "1", LAUNCHERS_ENCODING: sys.stdout.encoding}
+        # File names and YAML files are UTF-8, and other locales would raise UnicodeEncodeError.
+        # Python can switch to UTF-8 only by restarting.
+        encoding = {LAUNCHER_ENCODING_VARIABLE: sys.stdout.encoding}
+        environment = {**os.environ, "PYTHONUTF8": "1", **encoding}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     use_utf8()
-    chain = chain_of(os.getpid())  # before anything else: it can be told only while it is there
+    chain = find_chain(os.getpid())  # as early as possible, while the launcher still exists
     reading, writing = zip(os.pipe(), os.pipe(), os.pipe(), strict=True)
     try:
         process = subprocess.Popen(
             [sys.executable, "-S", COMPANION, *map(str, (os.getpid(), *reading, chain))],
             stdin=subprocess.DEVNULL,
             pass_fds=reading,
-            start_new_session=True,  # a signal to the rank's group is not for the companion
+            start_new_session=True,  # signals to the rank's group do not reach the companion
         )
     except OSError as error:
         for descriptor in (*reading, *writing):
             os.close(descriptor)
-        print(f"run_train: the output is not kept, got {error.strerror}", file=sys.stderr)
+        print(f"run_train: train.log cannot be written, got {error.strerror}", file=sys.stderr)
         return None
     for descriptor in reading:
         os.close(descriptor)
@@ -95,7 +97,7 @@ def attach() -> Output | None:
 
 
 def use_utf8() -> None:
-    """Write UTF-8 whatever the locale; what no encoding has is escaped."""
+    """Encode standard output and error as UTF-8 in any locale; write lone surrogates as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SIGBUS in a mapped file: the file became shorter, or the disk failed.  Whoever reads the map, a
-// thread of DALI too, then reads zeros, and whoever asks is told that it did.  Knows no MXNet.
+// SIGBUS handler for mapped files that were truncated or that the disk cannot read.  It maps zeros
+// in place of the unreadable pages and counts the fault, whichever thread (one of DALI's, say)
+// reads them. Does not use MXNet.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -15,24 +16,24 @@ namespace {
 // One line of /proc/self/maps.
 struct Mapping {
   uintptr_t begin, end;
-  char access[4];  // "rwx" and 'p' or 's', '-' for what is not allowed
+  char access[4];  // "rwx" and 'p' or 's'; '-' for a missing permission
   uint64_t device, inode;
 };
 
-// A file that is watched.  By its inode, not by an address: DALI maps the same file once more.
+// A watched file.  The inode identifies it, not an address, because DALI maps the same file again.
 struct File {
   uint64_t device, inode;
   std::atomic<int64_t> faults;
 };
 
-constexpr int64_t kMostFiles = 1 << 14;
-constexpr int64_t kMostRanges = 256;
+constexpr int64_t kMaxFiles = 1 << 14;
+constexpr int64_t kMaxZeroedRanges = 256;
 
-File files[kMostFiles];
+File files[kMaxFiles];
 std::atomic<int64_t> file_count;
 struct {
   uintptr_t begin, end;
-} zeroed[kMostRanges];  // the last ones, in turn
+} zeroed[kMaxZeroedRanges];  // ring buffer of the latest ranges
 int64_t zeroed_count;
 std::atomic_flag busy = ATOMIC_FLAG_INIT;  // a mutex is not safe in a signal handler
 struct sigaction previous;
@@ -46,7 +47,8 @@ class Lock {
   ~Lock() { busy.clear(std::memory_order_release); }
 };
 
-// Finds the mapping that holds an address.  System calls alone: the handler calls it.
+// Finds the mapping that contains an address.  Calls only async-signal-safe functions, because
+// the signal handler calls it.
 bool find(uintptr_t address, Mapping* found) {
   const int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   if (maps < 0) return false;
@@ -96,68 +98,70 @@ File* watched(const Mapping& mapping) {
   return nullptr;
 }
 
-// Puts zeros in the place of what is left of the mapping; false if the address is in no watched file.
+// Maps zeros from the address to the end of its mapping; returns false if no watched file is there.
 bool put_zeros(uintptr_t address) {
   const Lock lock;
   Mapping mapping;
   if (!find(address, &mapping) || mapping.access[2] == 'x') return false;
-  if (!mapping.inode) {  // no file: zeros already, if another thread has met the same
+  if (!mapping.inode) {  // no file: another thread may have mapped zeros here already
     for (const auto& range : zeroed)
       if (range.begin <= address && address < range.end) return true;
     return false;
   }
   File* const file = watched(mapping);
   if (!file) return false;
-  file->faults.fetch_add(1);  // before anybody can read a zero
+  file->faults.fetch_add(1);  // before any thread can read a zero
   const uintptr_t page = address & ~uintptr_t(sysconf(_SC_PAGESIZE) - 1);
   const int access = PROT_READ | (mapping.access[1] == 'w' ? PROT_WRITE : 0);
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
   if (mmap(reinterpret_cast<void*>(page), mapping.end - page, access, flags, -1, 0) == MAP_FAILED)
     return false;
-  auto& range = zeroed[zeroed_count++ % kMostRanges];
+  auto& range = zeroed[zeroed_count++ % kMaxZeroedRanges];
   range.begin = page;
   range.end = mapping.end;
   return true;
 }
 
 void on_fault(int number, siginfo_t* info, void*) {
-  const int kept = errno;
+  const int saved_errno = errno;
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   if (info->si_code != BUS_ADRERR || !put_zeros(address)) {
-    // Whoever was there before: the access is made again, a signal that was sent is sent again.
+    // Restore the previous handler.  The faulting access repeats on return and reaches it; a signal
+    // sent by kill() does not repeat, so raise it again.
     sigaction(number, &previous, nullptr);
     if (info->si_code <= 0) raise(number);
   }
-  errno = kept;
+  errno = saved_errno;
 }
 
 }  // namespace
 
-// Takes SIGBUS over, once; 0 where the system does not let it.
+// Installs the SIGBUS handler at the first call; returns 0 if sigaction fails.
 extern "C" int64_t face_bus_begin() {
-  static const bool begun = [] {
+  static const bool installed = [] {
     struct sigaction action = {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
     sigemptyset(&action.sa_mask);
     return sigaction(SIGBUS, &action, &previous) == 0;
   }();
-  return begun;
+  return installed;
 }
 
-// Watches the file that is mapped at an address; its number, the same for each map of one file, or -1.
+// Watches the file mapped at an address.  Returns its number, which is the same for every mapping
+// of that file, or -1 if there is no file or the table is full.
 extern "C" int64_t face_bus_watch(const void* address) {
   Mapping mapping;
   if (!find(reinterpret_cast<uintptr_t>(address), &mapping) || !mapping.inode) return -1;
   const Lock lock;
   if (const File* file = watched(mapping)) return file - files;
   const int64_t number = file_count.load();
-  if (number == kMostFiles) return -1;
+  if (number == kMaxFiles) return -1;
   files[number].device = mapping.device;
   files[number].inode = mapping.inode;
   file_count.store(number + 1, std::memory_order_release);
   return number;
 }
 
-// How often a watched file was met that could not be read.
+// Returns the number of read faults in a watched file.
 extern "C" int64_t face_bus_faults(int64_t number) { return files[number].faults.load(); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which level of instructions is used on this machine.
+// Choice of the instruction level at run time.
 #include <cstdlib>
 #include <cstring>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a loader calls for whole batches: records out of a mapped file, and pictures into an array.
-// Called through ctypes, without Python's lock; knows no MXNet.
+// Loader functions for whole batches: locate and copy encoded images, normalise decoded ones, and
+// allocate pooled arrays.  Python calls them through ctypes without the GIL.  They do not use
+// MXNet.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -21,7 +22,7 @@ namespace {
 #include "jpeg/jpeg_segments.h"
 
 constexpr uint32_t kMagic = 0xCED7230A;
-constexpr int64_t kNotWhole = -1, kInParts = -2;
+constexpr int64_t kInvalidRecord = -1, kMultiPartRecord = -2;
 
 uint32_t word(const uint8_t* p) {
   uint32_t value;
@@ -29,49 +30,50 @@ uint32_t word(const uint8_t* p) {
   return value;
 }
 
-// Bytes in front of the picture: magic number, length, header of 24 bytes, `flag` labels.
-int64_t front(const uint8_t* record) { return 32 + 4 * int64_t(word(record + 8)); }
+// Returns the bytes before the image: magic number, length, 24-byte header and `flag` labels.
+int64_t prefix_bytes(const uint8_t* record) { return 32 + 4 * int64_t(word(record + 8)); }
 
-// Bytes of the picture of a record, and where it begins.  Each word is read once: the file may change.
-int64_t picture_bytes(const uint8_t* data, int64_t size, int64_t offset, const uint8_t** picture) {
-  if (offset < 0 || offset + 32 > size) return kNotWhole;
+// Returns the size of a record's image in bytes and sets `image` to its first byte.  Reads each
+// word once, because another process may change the file.
+int64_t image_bytes(const uint8_t* data, int64_t size, int64_t offset, const uint8_t** image) {
+  if (offset < 0 || offset + 32 > size) return kInvalidRecord;
   const uint8_t* record = data + offset;
   const uint32_t length = word(record + 4);
-  if (word(record) != kMagic) return kNotWhole;
-  if (length >> 29) return kInParts;
-  const int64_t before = front(record), bytes = 8 + int64_t(length) - before;
-  if (bytes <= 0 || offset + 8 + int64_t(length) > size) return kNotWhole;
-  *picture = record + before;
+  if (word(record) != kMagic) return kInvalidRecord;
+  if (length >> 29) return kMultiPartRecord;
+  const int64_t before = prefix_bytes(record), bytes = 8 + int64_t(length) - before;
+  if (bytes <= 0 || offset + 8 + int64_t(length) > size) return kInvalidRecord;
+  *image = record + before;
   return bytes;
 }
 
-// Whether a picture is a JPEG and has no end-of-image marker at its end, zeros aside.
-bool without_end(const uint8_t* picture, int64_t bytes) {
-  if (bytes < 2 || picture[0] != 0xFF || picture[1] != 0xD8) return false;
-  while (bytes > 2 && picture[bytes - 1] == 0) --bytes;
-  return picture[bytes - 2] != 0xFF || picture[bytes - 1] != 0xD9;
+// Returns whether an image is a JPEG without an end-of-image marker.  Ignores trailing zeros.
+bool lacks_end_marker(const uint8_t* image, int64_t bytes) {
+  if (bytes < 2 || image[0] != 0xFF || image[1] != 0xD8) return false;
+  while (bytes > 2 && image[bytes - 1] == 0) --bytes;
+  return image[bytes - 2] != 0xFF || image[bytes - 1] != 0xD9;
 }
 
-// Memory that is lent.  MXNet has no pool for the CPU: malloc would give it back to the system each
-// time, and fetching and clearing its pages again costs more than filling it.
+// A pooled buffer.  MXNet has no memory pool for the CPU.  malloc would return so large a buffer to
+// the kernel at each free, and new zeroed pages cost more time than the pixels that fill them.
 struct Block {
   DLManagedTensor tensor;
   int64_t shape[4];
   void* memory;
-  size_t bytes;  // mapped
+  size_t bytes;  // size of the mapping
 };
 
-constexpr int64_t kLeastOfThread = 16;  // pictures: starting a thread costs as much as two
-constexpr size_t kLargePage = size_t(1) << 21;
-constexpr size_t kMostFree = 8;
+constexpr int64_t kMinThreadImages = 16;  // a thread start costs as much time as two images
+constexpr size_t kHugePageBytes = size_t(1) << 21;
+constexpr size_t kMaxFreeBlocks = 8;
 
-struct Free {
+struct Pool {
   std::mutex mutex;
-  std::vector<Block*> blocks;  // the last one was used last, and is in the caches still
+  std::vector<Block*> blocks;  // most recently used last: that block may still be in the CPU caches
 };
-Free& unused() {
-  static Free* all = new Free;  // never destroyed: arrays may be given back after main has returned
-  return *all;
+Pool& free_blocks() {
+  static Pool* pool = new Pool;  // never destroyed: MXNet may release arrays after main returns
+  return *pool;
 }
 
 void unmap(Block* block) {
@@ -79,15 +81,16 @@ void unmap(Block* block) {
   delete block;
 }
 
-Block* take(size_t bytes) {
-  bytes = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+// Returns a free block of the pool, or maps a new one; null if no memory is available.
+Block* acquire(size_t bytes) {
+  bytes = (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
   {
-    Free& all = unused();
-    const std::lock_guard<std::mutex> lock(all.mutex);
-    for (size_t i = all.blocks.size(); i-- > 0;)
-      if (all.blocks[i]->bytes == bytes) {
-        Block* block = all.blocks[i];
-        all.blocks.erase(all.blocks.begin() + i);
+    Pool& pool = free_blocks();
+    const std::lock_guard<std::mutex> lock(pool.mutex);
+    for (size_t i = pool.blocks.size(); i-- > 0;)
+      if (pool.blocks[i]->bytes == bytes) {
+        Block* block = pool.blocks[i];
+        pool.blocks.erase(pool.blocks.begin() + i);
         return block;
       }
   }
@@ -100,15 +103,16 @@ Block* take(size_t bytes) {
   return block;
 }
 
-void give_back(Block* block) {
+// Returns a block to the pool; unmaps the oldest one if the pool is full.
+void release(Block* block) {
   Block* oldest = nullptr;
   {
-    Free& all = unused();
-    const std::lock_guard<std::mutex> lock(all.mutex);
-    all.blocks.push_back(block);
-    if (all.blocks.size() > kMostFree) {
-      oldest = all.blocks.front();
-      all.blocks.erase(all.blocks.begin());
+    Pool& pool = free_blocks();
+    const std::lock_guard<std::mutex> lock(pool.mutex);
+    pool.blocks.push_back(block);
+    if (pool.blocks.size() > kMaxFreeBlocks) {
+      oldest = pool.blocks.front();
+      pool.blocks.erase(pool.blocks.begin());
     }
   }
   if (oldest) unmap(oldest);
@@ -116,41 +120,43 @@ void give_back(Block* block) {
 
 }  // namespace
 
-// Where the pictures of some records begin in memory and their bytes: -1 where no whole record stands,
-// -2 for one in parts.
-extern "C" void face_find_pictures(const uint8_t* data, int64_t size, const int64_t* offsets,
-                                   int64_t count, const uint8_t** pictures, int64_t* bytes) {
+// Writes the address and the size in bytes of each record's image.  A size of -1 marks an invalid
+// or truncated record, -2 a record that RecordIO split into parts.
+extern "C" void face_find_images(const uint8_t* data, int64_t size, const int64_t* offsets,
+                                 int64_t count, const uint8_t** images, int64_t* bytes) {
   for (int64_t i = 0; i < count; ++i) {
-    pictures[i] = nullptr;
-    bytes[i] = picture_bytes(data, size, offsets[i], &pictures[i]);
+    images[i] = nullptr;
+    bytes[i] = image_bytes(data, size, offsets[i], &images[i]);
   }
 }
 
-// Pictures to the start of rows of `stride` bytes, which are longer by two at least: an end-of-image
-// marker and zeros follow.  Returns how many of them had no such marker at their own end.
-extern "C" int64_t face_gather(const uint8_t* const* pictures, const int64_t* bytes, int64_t count,
+// Copies each image to the start of a row of `stride` bytes and appends an end-of-image marker and
+// zeros.  A row is at least two bytes longer than its image.  Returns the number of JPEGs that had
+// no end-of-image marker of their own.
+extern "C" int64_t face_gather(const uint8_t* const* images, const int64_t* bytes, int64_t count,
                                uint8_t* rows, int64_t stride) {
-  int64_t unended = 0;
+  int64_t unterminated = 0;
   for (int64_t i = 0; i < count; ++i, rows += stride) {
-    std::memcpy(rows, pictures[i], bytes[i]);
-    unended += without_end(rows, bytes[i]);
+    std::memcpy(rows, images[i], bytes[i]);
+    unterminated += lacks_end_marker(rows, bytes[i]);
     rows[bytes[i]] = 0xFF;
     rows[bytes[i] + 1] = 0xD9;
     std::memset(rows + bytes[i] + 2, 0, stride - bytes[i] - 2);
   }
-  return unended;
+  return unterminated;
 }
 
-// turned (count,): 1 for the JPEGs that Exif turns, 2 to 8 of its orientations, or may turn.
-extern "C" void face_find_turned(const uint8_t* const* pictures, const int64_t* bytes,
-                                 int64_t count, uint8_t* turned) {
-  for (int64_t i = 0; i < count; ++i) turned[i] = may_turn(pictures[i], bytes[i]);
+// Writes 1 to turned (count,) for each JPEG that OpenCV may rotate or mirror because of its Exif
+// orientation, else 0.
+extern "C" void face_find_turned(const uint8_t* const* images, const int64_t* bytes, int64_t count,
+                                 uint8_t* turned) {
+  for (int64_t i = 0; i < count; ++i) turned[i] = may_turn(images[i], bytes[i]);
 }
 
-// The order in which DALI's readers (1.34, dali/operators/reader/loader/loader.h) give the `count`
-// records of a shard with random_shuffle, initial_fill and seed: the next of the first `window` that
-// are left, drawn by the same generator, so that it is the same order.
-// order (count,): the first `taken` are those that come first.
+// Computes the order in which a DALI reader with random_shuffle returns the `count` records of a
+// shard (DALI 1.34, dali/operators/reader/loader/loader.h).  `window` is its initial_fill.  DALI
+// draws each record from the first `window` remaining ones; the same random generator gives the
+// same order. Only the first `taken` values of order (count,) are final.
 extern "C" void face_window_order(int64_t count, int64_t taken, int64_t window, int64_t seed,
                                   int32_t* order) {
   std::seed_seq sequence({seed});
@@ -162,17 +168,17 @@ extern "C" void face_window_order(int64_t count, int64_t taken, int64_t window, 
   }
 }
 
-// Asks the system to fetch whole pages of a mapped file, and does not wait for them.
+// Asks the kernel to read whole pages of a mapped file.  Does not wait for them.
 extern "C" void face_read_ahead(uint8_t* data, const int64_t* offsets, const int64_t* bytes,
                                 int64_t count) {
   for (int64_t i = 0; i < count; ++i) madvise(data + offsets[i], bytes[i], MADV_WILLNEED);
 }
 
-// An array of float32 (N, C, H, W), not initialised, as DLPack hands it over: for
-// MXNDArrayFromDLPackEx.  Its memory is used again once nobody refers to the array any more, MXNet's
-// engine and the graph of autograd included.  Null where there is no memory.
-extern "C" DLManagedTensor* face_lend_array(int64_t N, int64_t C, int64_t H, int64_t W) {
-  Block* block = take(N * C * H * W * sizeof(float));
+// Returns an uninitialised float32 array (N, C, H, W) as a DLPack tensor for MXNDArrayFromDLPackEx.
+// The pool reuses its memory after the last reference is dropped; MXNet's engine and the autograd
+// graph hold references too.  Returns null if no memory is available.
+extern "C" DLManagedTensor* face_pooled_array(int64_t N, int64_t C, int64_t H, int64_t W) {
+  Block* block = acquire(N * C * H * W * sizeof(float));
   if (!block) return nullptr;
   const int64_t shape[] = {N, C, H, W};
   std::memcpy(block->shape, shape, sizeof shape);
@@ -185,15 +191,15 @@ extern "C" DLManagedTensor* face_lend_array(int64_t N, int64_t C, int64_t H, int
   tensor.strides = nullptr;
   tensor.byte_offset = 0;
   block->tensor.manager_ctx = block;
-  block->tensor.deleter = [](DLManagedTensor* lent) {
-    give_back(static_cast<Block*>(lent->manager_ctx));
+  block->tensor.deleter = [](DLManagedTensor* managed) {
+    release(static_cast<Block*>(managed->manager_ctx));
   };
   return &block->tensor;
 }
 
-// y (N, 3, H, W) = x * factor + offset for the pictures x (H, W, 3) at some rows of `pixels`, shared
-// among threads that end with it: those of OpenMP would go on spinning, and those of Python wait for
-// its lock.
+// Computes y (N, 3, H, W) = x * factor + offset for images x (H, W, 3) at the given rows of
+// `pixels`. Starts threads for the call and joins them: OpenMP's threads would spin after it, and
+// Python's threads would wait for the GIL.
 extern "C" void face_normalise(const uint8_t* pixels, const int64_t* rows, const uint8_t* mirror,
                                int64_t N, int64_t H, int64_t W, float factor, float offset,
                                float* y, int64_t threads) {
@@ -202,14 +208,14 @@ extern "C" void face_normalise(const uint8_t* pixels, const int64_t* rows, const
         {end - begin, H, W, pixels, rows + begin, mirror + begin, factor, offset},
         y + begin * 3 * H * W);
   };
-  const int64_t parts = std::max<int64_t>(1, std::min(threads, N / kLeastOfThread));
+  const int64_t parts = std::max<int64_t>(1, std::min(threads, N / kMinThreadImages));
   std::vector<std::thread> others;
   int64_t begin = 0;
   for (int64_t i = 1; i < parts; ++i) {
     const int64_t end = N * i / parts;
     try {
       others.emplace_back(part, begin, end);
-    } catch (const std::system_error&) {  // no thread to be had
+    } catch (const std::system_error&) {  // the thread limit of the process
       break;
     }
     begin = end;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the operators compute, as one table of functions for each level of instructions.
+// The interface of the CPU kernels: one table of functions for each instruction level.
 #pragma once
 #include <cstdint>
 
 namespace face {
 
-constexpr int kMostThreads = 256;
+constexpr int kMaxThreads = 256;
 
-// What stands in the place of a score c of a class that is not the target, where losses reweigh
-// these: (square c + linear) c + constant, with the slope slope_linear c + slope_constant, where c
-// is above the row's threshold; elsewhere `rest` times c.
+// Reweighting of the score c of each non-target class.  Above the row's threshold the new score is
+// (square c + linear) c + constant, with the derivative slope_linear c + slope_constant.  At or
+// below it the new score is `rest` times c.
 template <typename T>
 struct Columns {
-  const T* threshold;  // (B,); null: c stands as it is
+  const T* threshold;  // (B,); null: no reweighting
   T square, linear, constant, slope_linear, slope_constant, rest;
 };
 
@@ -22,37 +22,37 @@ struct MarginSoftmax {
   int64_t B, D, C;
   const T* embedding;  // (B, D)
   const T* centres;    // (C, D)
-  const T* label;      // (B,) whole numbers; -1: the target is not among these classes
-  const T* psi;        // (B,) what stands in the place of the target's cosine
+  const T* label;      // (B,) integers; -1: the target is in another shard of the classes
+  const T* psi;        // (B,) cosine of the target with its margin
   const T* slope;      // (B,) d psi / d cosine
   T scale;
-  bool unit_rows = true, unit_columns = true;  // whether they are normalised: else inner products
-  int64_t group = 1;  // centres of one class, side by side; the nearest one counts. The label is
-                      // that one's row for the target
+  bool unit_rows = true, unit_columns = true;  // whether embeddings and centres are normalised
+  int64_t group = 1;  // adjacent centres of one class, of which the nearest gives the logit; the
+                      // label is the row of the target's centre
   Columns<T> columns{};
-  bool squares = false;  // whether |w|^2 / 2 is taken off the inner products: what distances need
-  bool pulls = true;  // whether forward gives the gradients of the rows; else zeros
+  bool squares = false;  // whether |w|^2 / 2 is subtracted from the inner products, for distances
+  bool pulls = true;     // whether forward computes the gradients of the embeddings; else zeros
 };
 
-// What its forward gives.
+// Outputs of the margin softmax, forward.
 template <typename T>
 struct MarginSoftmaxResults {
   T* loss;     // (B,)
-  T* cosine;   // (B,) the target's, without margin; 0 where it is not among these classes
+  T* cosine;   // (B,) of the target, without margin; 0 for a label of -1
   T* maximum;  // (B,) largest logit
   T* total;    // (B,) sum of exp(logit - maximum)
   T* pull;     // (B, D) gradient of each row's loss for its embedding
-  T* share;    // (C,) bound of the length of the sum of p_bj x_b, over |w_j| if that is normalised;
-               // beyond all bounds for a class that is a target
+  T* share;    // (C,) upper bound of |sum_b p_bj x_b|, divided by |w_j| if centres are normalised;
+               // a huge value for a class that is a target
 };
 
-// What backward takes of it.
+// The outputs of forward that backward reads.
 template <typename T>
 struct MarginSoftmaxState {
   const T *cosine, *maximum, *total, *share;
 };
 
-// One step of SGD with momentum on the centres, in place.
+// One in-place step of SGD with momentum on the class centres.
 template <typename T>
 struct CentreStep {
   T rate, momentum, decay;
@@ -62,15 +62,14 @@ struct CentreStep {
 
 template <typename T>
 struct MarginSoftmaxKernels {
-  // Bytes of working memory, aligned to 64 bytes, that each of the others needs.
+  // Returns the workspace in bytes that each other function needs, aligned to 64 bytes.
   int64_t (*bytes)(int64_t B, int64_t D, int threads);
-  void (*forward)(const MarginSoftmax<T>& in, int threads, char* memory,
+  void (*forward)(const MarginSoftmax<T>& in, int threads, char* workspace,
                   const MarginSoftmaxResults<T>& out);
-  void (*backward)(const MarginSoftmax<T>& in, int threads, char* memory,
-                   const MarginSoftmaxState<T>& state, const T* loss_gradient,
-                   T* centres_gradient);
-  // For the mean of the losses.
-  void (*update)(const MarginSoftmax<T>& in, int threads, char* memory,
+  void (*backward)(const MarginSoftmax<T>& in, int threads, char* workspace,
+                   const MarginSoftmaxState<T>& state, const T* loss_gradient, T* centres_gradient);
+  // Takes the gradient of the mean of the losses.
+  void (*update)(const MarginSoftmax<T>& in, int threads, char* workspace,
                  const MarginSoftmaxState<T>& state, const CentreStep<T>& step);
 };
 
@@ -84,7 +83,7 @@ struct BatchNorm {
   const T* x;
   const T* gamma;  // (C,)
   const T* beta;   // (C,)
-  const T* slope;  // (C,) of the PReLU behind it, null for none
+  const T* slope;  // (C,) of the PReLU that follows; null: no PReLU
   T epsilon;
 };
 
@@ -108,9 +107,9 @@ struct Pointwise {
 template <typename T>
 struct PointwiseKernels {
   int64_t (*bytes)(const Pointwise& size, int threads);
-  void (*forward)(const Pointwise& size, int threads, char* memory, const T* x, const T* weight,
+  void (*forward)(const Pointwise& size, int threads, char* workspace, const T* x, const T* weight,
                   T* y);
-  void (*backward)(const Pointwise& size, int threads, char* memory, const T* x, const T* weight,
+  void (*backward)(const Pointwise& size, int threads, char* workspace, const T* x, const T* weight,
                    const T* dy, T* dx, T* dweight);
 };
 
@@ -122,50 +121,50 @@ struct Depthwise {
 template <typename T>
 struct DepthwiseKernels {
   int64_t (*bytes)(const Depthwise& size, int threads);
-  void (*forward)(const Depthwise& size, int threads, char* memory, const BatchNorm<T>& in,
+  void (*forward)(const Depthwise& size, int threads, char* workspace, const BatchNorm<T>& in,
                   const T* weight, T momentum, T* y, T* mean, T* inverse, T* running_mean,
                   T* running_variance);
-  void (*backward)(const Depthwise& size, int threads, char* memory, const BatchNorm<T>& in,
+  void (*backward)(const Depthwise& size, int threads, char* workspace, const BatchNorm<T>& in,
                    const T* weight, const T* mean, const T* inverse, const T* dy, T* dx, T* dweight,
                    T* dgamma, T* dbeta, T* dslope);
 };
 
-// N pictures of H x W pixels, three colours side by side, at some rows of an array of pictures.
-struct Pictures {
+// N decoded images (H, W, 3) at the given rows of an array of images.
+struct Images {
   int64_t N, H, W;
   const uint8_t* pixels;
   const int64_t* rows;    // (N,)
-  const uint8_t* mirror;  // (N,) 1: left and right change places
+  const uint8_t* mirror;  // (N,) 1: flip horizontally
   float factor, offset;   // y = x * factor + offset
 };
 
-// What becomes of a JPEG: it is decoded; left to a decoder for all JPEGs, which turns it where Exif
-// asks for that; or its codes end before its last pixels.
-constexpr uint8_t kDecoded = 0, kLeft = 1, kCutOff = 2;
+// Status of a JPEG: decoded; needs the fallback decoder, which supports all JPEGs and applies Exif;
+// or truncated, that is its entropy-coded data ends before its last pixels.
+constexpr uint8_t kDecoded = 0, kFallback = 1, kTruncated = 2;
 
-// N JPEG pictures of H x W pixels; those longer than `most` bytes are left.
+// N JPEG images of H x W pixels; those longer than max_bytes need the fallback decoder.
 struct Jpegs {
-  int64_t N, H, W, most;
+  int64_t N, H, W, max_bytes;
   const uint8_t* const* data;  // (N,)
   const int64_t* bytes;        // (N,)
-  const uint8_t* mirror;       // (N,) as above, for planes
+  const uint8_t* mirror;       // (N,) as in Images; planes only
   float factor, offset;
-  float* planes;    // (N, 3, H, W); null for pixels
-  uint8_t* pixels;  // (N, H, W, 3); null as well: codes are read and nothing is written
+  float* planes;    // (N, 3, H, W), or null
+  uint8_t* pixels;  // (N, H, W, 3), or null; both null: check the data and write no pixels
 };
 
 struct JpegKernels {
-  // Bytes of working memory, aligned to 64 bytes, which is begun once.
-  int64_t (*bytes)(int64_t W, int64_t most);
-  void (*begin)(char* memory);
-  // left (N,): kDecoded, kLeft or kCutOff.
-  void (*decode)(const Jpegs& in, char* memory, uint8_t* left);
+  // Returns the workspace in bytes, aligned to 64 bytes; `begin` initialises it once.
+  int64_t (*bytes)(int64_t W, int64_t max_bytes);
+  void (*begin)(char* workspace);
+  // Writes kDecoded, kFallback or kTruncated to status (N,).
+  void (*decode)(const Jpegs& in, char* workspace, uint8_t* status);
 };
 
 struct Kernels {
   const char* level;
-  void (*normalise)(const Pictures& in, float* y);  // (N, 3, H, W)
-  JpegKernels jpeg;  // null where there are no vectors of integers
+  void (*normalise)(const Images& in, float* y);  // (N, 3, H, W)
+  JpegKernels jpeg;                               // null pointers on a CPU without SSE2
   MarginSoftmaxKernels<float> margin_softmax_float;
   MarginSoftmaxKernels<double> margin_softmax_double;
   ActivationKernels<float> activation_float;
@@ -176,7 +175,7 @@ struct Kernels {
   DepthwiseKernels<double> depthwise_double;
 };
 
-// The best level that this machine has, or a lower one named by FACE_OPS_LEVEL.
+// Returns the kernels of the highest level that this CPU supports, or of the level FACE_OPS_LEVEL.
 const Kernels& kernels();
 
 }  // namespace face

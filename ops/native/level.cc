@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// All kernels for one level of instructions: compiled once for each, with LEVEL naming it.
+// All kernels of one instruction level.  The build compiles this file once for each value of LEVEL.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -14,17 +14,17 @@
 namespace face {
 namespace LEVEL {
 
-constexpr double kLowest = -1e30;  // below every logit
+constexpr double kMinLogit = -1e30;  // below every logit
 
 struct Range {
   int64_t begin, end;
 };
-// The part of `count` things that thread k of n does: the same at every call, so that sums come
-// out the same.
+// Returns the part of `count` items that thread k of n processes.  It is the same at every call, so
+// that every run sums in the same order.
 inline Range share(int64_t count, int k, int n) { return {count * k / n, count * (k + 1) / n}; }
 
 #include "vector.h"
-// in this order
+// the order matters: each header uses those before it
 #include "memory.h"
 #include "margin/margin_softmax.h"
 #include "margin/margin_softmax_forward.h"

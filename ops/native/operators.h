@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the operators share as MXNet sees them: shapes, types, working memory, threads.
+// Helpers of the MXNet operators: attributes, types, shapes, workspace and threads.
 #pragma once
 #include <omp.h>
 
@@ -19,8 +19,8 @@ using Shapes = std::vector<std::vector<unsigned int>>;
 using Tensors = std::vector<MXTensor>;
 
 inline int threads() {
-  const int n = omp_get_max_threads();  // 0 in MXNet's workers where OMP_NUM_THREADS is 1
-  return n < 1 ? 1 : n < face::kMostThreads ? n : face::kMostThreads;
+  const int n = omp_get_max_threads();  // 0 in MXNet's worker threads if OMP_NUM_THREADS is 1
+  return n < 1 ? 1 : n < face::kMaxThreads ? n : face::kMaxThreads;
 }
 
 inline double number(const Attributes& attributes, const char* name) {
@@ -32,29 +32,41 @@ inline MXReturnValue fail(const std::string& sentence) {
   return MX_FAIL;
 }
 
-// One real type for all inputs and outputs.
+// Returns a shape as text, such as "(2, 3)", for error messages.
+inline std::string shape_text(const std::vector<unsigned int>& shape) {
+  std::string text;
+  for (unsigned int side : shape) text += (text.empty() ? "" : ", ") + std::to_string(side);
+  return "(" + text + ")";
+}
+
+// Requires one floating-point type for all inputs and outputs.
 inline MXReturnValue same_type(const Attributes&, std::vector<int>* in, std::vector<int>* out) {
   const int type = (*in)[0];
   if (type != kFloat32 && type != kFloat64)
-    return fail("inputs must be float32 or float64; cast them");
+    return fail("operator: inputs must be float32 or float64, got MXNet type code " +
+                std::to_string(type) + "; cast them");
   for (int& other : *in) {
-    if (other != -1 && other != type) return fail("inputs must be of one type; cast them");
+    if (other != -1 && other != type)
+      return fail("operator: inputs must have one type, got MXNet type codes " +
+                  std::to_string(type) + " and " + std::to_string(other) + "; cast them");
     other = type;
   }
   for (int& other : *out) other = type;
   return MX_SUCCESS;
 }
 
-// Working memory that MXNet lends, from a cache line on; null if it is more than MXNet can count.
-inline char* lend(const OpResource& resource, int64_t bytes) {
+// Returns a workspace from MXNet, aligned to a cache line; null if MXNet's int cannot hold its
+// size.
+inline char* workspace_of(const OpResource& resource, int64_t bytes) {
   if (bytes > std::numeric_limits<int>::max() - 64) return nullptr;
   char* memory = static_cast<char*>(resource.alloc_cpu(static_cast<int>(bytes + 64)));
   return memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64;
 }
 
-inline MXReturnValue too_large() {
-  return fail("an operator needs more than 2 GiB of working memory; lower data.batch_size, or the "
-              "threads by OMP_NUM_THREADS");
+inline MXReturnValue workspace_too_large() {
+  return fail(
+      "operator: workspace must be below 2 GiB, got a larger one; lower data.batch_size or "
+      "OMP_NUM_THREADS");
 }
 
 template <fcomp_t single, fcomp_t twice>

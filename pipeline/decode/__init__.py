@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG bytes to arrays on the device."""
+"""Decoding of the JPEG bytes of records to MXNet arrays on the device."""

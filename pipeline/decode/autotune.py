@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fastest decode mode here: real decoders timed on images of the run, on all ranks at once.
+"""Choose the decode mode for ``data.decode=auto``.
 
-It depends on the GPU, the cores of each rank and the size of the images, so that no rule gives it.
+The fastest mode depends on the GPU, the number of CPU cores per rank and the image sizes.
+Therefore all ranks with a GPU time every mode at the same time, with the real decoders and a sample
+of the run's images.
 """
 
 from __future__ import annotations
@@ -11,27 +13,32 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mxnet as mx
 import numpy as np
 
 from ops import loader_kernels
-from ops.feed import LoaderKernels
 from pipeline.decode.dali import PATHS, release_memory
-from pipeline.decode.decoders import DEPTH, NoDecoder, batches_per_group, make_decoder
+from pipeline.decode.decoders import IN_FLIGHT_GROUPS, NoDecoder, batches_per_group, make_decoder
 from pipeline.decode.faults import GraphError
-from pipeline.records import RecordSet
 from pipeline.records.reader import RecordReader
-from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import batch_plans
 from pipeline.sampling.epoch_orders import Position
-from pipeline.sampling.samplers import Upcoming
 
-SECONDS = 1.0
-SAMPLE_IMAGES = 512  # that are decoded again and again
-PROBE_IMAGES = 64  # that say whether our decoder is of use
-MAX_FALLBACK_FRACTION = 0.5  # of them, that it may leave to DALI
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from ops.feed import LoaderKernels
+    from pipeline.records import RecordSet
+    from pipeline.sampling.augmentation import Augmentation
+    from pipeline.sampling.samplers import Upcoming
+
+# Approximate number of images in the sample, which is decoded repeatedly to time a mode.
+SAMPLE_IMAGES = 512
+# Number of images that the compiled decoder tries to decode, on a machine without a GPU.
+PROBE_IMAGES = 64
+# Largest fraction of the probed images that may be unsupported if the compiled decoder is chosen.
+MAX_FALLBACK_FRACTION = 0.5
 
 
 def choose_decode_path(
@@ -42,29 +49,21 @@ def choose_decode_path(
     ctx: mx.Context,
     augmentation: Augmentation,
     gather: Callable[[np.ndarray], np.ndarray],
-    seconds: float = SECONDS,
+    seconds: float = 1.0,
 ) -> tuple[str, str]:
-    """Return the name of the decode mode that the run should use, and a sentence for the log.
+    """Choose the decode mode for the run; return its name and a line for the log.
 
-    All ranks call it together and get the same.  They share cores and disk, so each mode is timed
-    on all of them at once.  Without a GPU nothing is timed: our decoder is used if it is compiled
-    and supports most of the images.
+    All ranks must call this function together, and all get the same result.  With GPUs the ranks
+    time each mode at the same time, because they share CPU cores and the disk.  Without a GPU no
+    mode is timed: the result is "native" if the compiled decoder is available and supports most of
+    the probed images, else "cpu".
 
-    Parameters
-    ----------
-    gather
-        Returns the rows of all ranks, by rank; waits for all of them.
-    seconds
-        How long each mode is timed.
-
-    Raises
-    ------
-    ValueError
-        If there is no mode that every rank can use.
+    ``gather`` is a blocking allgather that concatenates the arrays of all ranks.  ``seconds`` is
+    the time for which each mode is measured.  Raises ValueError if no mode works on every rank.
     """
     if ctx.device_type != "gpu":
         return _choose_without_gpu(records, gather)
-    fault: Exception | None = None
+    first_error: Exception | None = None
     columns = []
     sample = partial(sample_batches, records, batch_size=batch_size, threads=threads, ctx=ctx)
     for path in PATHS:
@@ -72,22 +71,26 @@ def choose_decode_path(
         try:
             rate = measure(batches, batch_size, seconds, ready=lambda: gather(np.zeros(1)))
         except Exception as error:
-            # Horovod: whatever happens here, the other ranks wait for this one in every gather.
-            fault = fault or error
+            # Horovod: the other ranks wait for this rank in every gather, so this rank raises the
+            # error only after its last gather.
+            first_error = first_error or error
         columns.append(gather(np.array([rate])))
     release_memory()
-    if fault is not None:
-        raise fault
+    if first_error is not None:
+        raise first_error
     rates_of_ranks = np.stack(columns, axis=1)
-    name = fastest_path(rates_of_ranks)
-    return name, _sentence(name, rates_of_ranks)
+    name, slowest, ranks = fastest_path(rates_of_ranks), rates_of_ranks.min(axis=0), len(columns[0])
+    rates = {path: f"{round(rate, -2):,.0f}" for path, rate in zip(PATHS, slowest, strict=True)}
+    where = "on this rank" if ranks == 1 else f"on the slowest of {ranks} ranks"
+    others = ", ".join(f"{path} {rate}" for path, rate in rates.items() if path != name)
+    return name, f"decode: {name}, {rates[name]} images/s {where} (other modes: {others})"
 
 
 def sample_rows(records: RecordSet, count: int) -> np.ndarray:
-    """Return random rows of a set, (count,).
+    """Draw random rows of a record set with a fixed seed; return them sorted, int64 (count,).
 
-    Horovod: the same rows on all ranks, in the order of the file, so that a slow disk is asked for
-    few of them.
+    A row may be drawn twice.  Horovod: all ranks get the same rows.  Sorted rows are read in file
+    order, which is fastest on a slow disk.
     """
     return np.sort(np.random.default_rng(0).integers(0, len(records), count))
 
@@ -101,7 +104,10 @@ def sample_batches(
     ctx: mx.Context,
     augmentation: Augmentation,
 ) -> Generator[mx.nd.NDArray, None, None]:
-    """Yield batches of the same sample again and again, as the decoder of a mode makes them."""
+    """Decode one sample of the images again and again, and yield its batches endlessly.
+
+    ``path`` is the name of the decode mode.  The decoder is the one that the run would use.
+    """
     steps = _sample_steps(batch_size)
     sampler = _SampleSampler(sample_rows(records, steps * batch_size), batch_size)
     batches = islice(sampler.batches(Position()), steps)
@@ -117,8 +123,15 @@ def sample_batches(
         decoder.close()
 
 
+def _sample_steps(batch_size: int) -> int:
+    return max(2, -(-SAMPLE_IMAGES // batch_size))
+
+
 class _SampleSampler:
-    """The same rows again and again; some may be drawn twice, so that any batch can be filled."""
+    """Sampler that yields the same batches of rows endlessly.
+
+    The rows may contain duplicates, so the record set may have fewer images than the sample.
+    """
 
     def __init__(self, rows: np.ndarray, batch_size: int):
         self.batch_size, self.images_per_epoch = batch_size, len(rows)
@@ -140,9 +153,11 @@ def measure(
     seconds: float,
     ready: Callable[[], object] = lambda: None,
 ) -> float:
-    """Return the images/s of ``sample_batches``, and close them; 0.0 if this machine cannot.
+    """Time a decode mode; return its images/s, or 0.0 if the mode fails.
 
-    ``ready`` is called once, between warm-up and measurement, also when the warm-up failed.
+    ``batches`` is the generator that ``sample_batches`` returned for the mode; it is closed at the
+    end.  ``ready`` is called once between warm-up and measurement, even if the warm-up fails, so
+    that ranks can wait for each other in it.
     """
     with contextlib.closing(batches):
         try:
@@ -156,65 +171,72 @@ def measure(
 
 
 def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
-    """Take the sample's batches once and what is in flight: memory is as large as it will be."""
-    for _ in range(_sample_steps(batch_size) + DEPTH * batches_per_group(batch_size)):
+    """Take and drop batches until the decoder's memory has its final size.
+
+    That takes as many batches as there are in the sample and in the decoder's queue together.
+    """
+    for _ in range(_sample_steps(batch_size) + IN_FLIGHT_GROUPS * batches_per_group(batch_size)):
         next(batches)
 
 
 def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds: float) -> float:
-    """Return the images/s over some seconds; as many are in flight at the end as at the start."""
+    """Take batches for at least ``seconds`` seconds; return the measured images/s.
+
+    The decoder's queue is full at the start and at the end, so it does not affect the result.
+    """
     images, start, elapsed = 0, time.perf_counter(), 0.0
     while elapsed < seconds:
-        next(batches)  # Sync: DALI has finished it and it was copied to MXNet
+        next(batches)  # Sync: returns when DALI has finished the batch and MXNet has its copy
         images += batch_size
         elapsed = time.perf_counter() - start
     return images / elapsed
 
 
 def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
-    """Return the decode mode whose slowest rank is the fastest, as a step waits for it.
+    """Return the name of the mode that is fastest on its slowest rank, because steps wait for it.
 
-    Of equals the first.  ``rates_of_ranks`` has images/s (ranks, modes), 0 where a rank cannot use
-    a mode.
+    If several modes are equally fast, the first of them is returned.  ``rates_of_ranks`` holds
+    images/s as an array (ranks, modes), with 0 where a rank cannot use a mode.  ``names`` holds the
+    names of the modes.
     """
     slowest = np.asarray(rates_of_ranks).min(axis=0)
     if not slowest.max() > 0:
         raise ValueError(
-            "data.decode: 'auto' finds no way that every rank can decode a sample of the images, "
-            f"got 0 images/s for each of {', '.join(names)}; with data.decode=cpu an image that "
-            "is damaged is named"
+            "data.decode: 'auto' finds no mode that decodes a sample of the images on every rank, "
+            f"got 0 images/s for each of {', '.join(names)}; use data.decode=cpu, whose error "
+            "message names a damaged image"
         )
     return names[int(slowest.argmax())]
-
-
-def _sample_steps(batch_size: int) -> int:
-    return max(2, -(-SAMPLE_IMAGES // batch_size))
 
 
 def _choose_without_gpu(
     records: RecordSet, gather: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[str, str]:
-    kernels, fault, count = loader_kernels(), None, PROBE_IMAGES
+    kernels, first_error, count = loader_kernels(), None, PROBE_IMAGES
     try:
         if kernels is not None:
             count = fallback_count(records, kernels)
     except Exception as error:
-        fault = error  # Horovod: the other ranks wait in the gather
+        # Horovod: raise the error only after the gather, where the other ranks wait for this rank.
+        first_error = error
     compiled, counts = gather(np.array([[kernels is not None, count]])).T
-    if fault is not None:
-        raise fault
+    if first_error is not None:
+        raise first_error
     if not compiled.all():
-        return "cpu", "decode: cpu, no compiled functions"
+        return "cpu", "decode: cpu, because the compiled functions are not available"
     if counts.max() > MAX_FALLBACK_FRACTION * PROBE_IMAGES:
         return "cpu", (
-            f"decode: cpu, {counts.max():.0f} of {PROBE_IMAGES} images are not supported by the "
-            "compiled decoder"
+            f"decode: cpu, because {counts.max():.0f} of {PROBE_IMAGES} probed "
+            "images are not supported by the compiled decoder"
         )
-    return "native", "decode: native"
+    return "native", "decode: native, the compiled JPEG decoder on the CPU"
 
 
 def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
-    """Return how many of PROBE_IMAGES images our decoder leaves to DALI."""
+    """Decode ``PROBE_IMAGES`` images with the compiled decoder; return how many it cannot decode.
+
+    DALI must decode those images instead.
+    """
     reader, decoder = RecordReader(records, kernels), kernels.decoder(1)
     out = np.empty((PROBE_IMAGES, *records.image_size, 3), np.uint8)
     addresses, sizes = reader.find(sample_rows(records, PROBE_IMAGES))
@@ -225,13 +247,3 @@ def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
         decoder.close()
     reader.check_files()
     return count
-
-
-def _sentence(name: str, rates_of_ranks: np.ndarray) -> str:
-    """Return what was measured, of each mode on the slowest rank, to the next hundred."""
-    slowest = rates_of_ranks.min(axis=0)
-    rates = {path: f"{round(rate, -2):,.0f}" for path, rate in zip(PATHS, slowest, strict=True)}
-    ranks = len(rates_of_ranks)
-    where = "here" if ranks == 1 else f"on the slowest of {ranks} ranks"
-    others = ", ".join(f"{path} {rate}" for path, rate in rates.items() if path != name)
-    return f"decode: {name}, {rates[name]} images/s {where} ({others})"

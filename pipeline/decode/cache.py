@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded images in memory that the ranks of a host share.
+"""Cache of decoded images in shared memory, used by all ranks of a host.
 
-A file in the host's shared memory, named after the record set and the decoder: images as uint8
-(N, H, W, 3), and a mark for each that is there.  The rank that first needs an image decodes it; two
-that do so at once write the same bytes.  The mark is written after the image, so an image that a
-killed rank wrote in part is decoded again.  The last rank to leave removes the file.  The next run,
-with a cache or without, removes the file of a killed run, or uses it for the same set.
+The cache is one file.  It holds the N images of a record set, uint8 (N, H, W, 3), and then one
+valid byte per image, which is 1 if the image is stored.  The first rank that needs an image decodes
+it.  If two ranks decode an image at the same time, they write identical bytes.  The valid byte is
+written after the image, so an image that a killed rank wrote only in part is decoded again.
+
+The last rank to close the cache removes the file.  If all ranks were killed, the file remains.  The
+next run reuses the file if it has the same record set, and removes the file if not.
 """
 
 from __future__ import annotations
@@ -25,108 +27,105 @@ import numpy as np
 
 from pipeline.records import RecordSet, mapped
 
-__all__ = ["CacheError", "DecodedCache", "remove_left_caches"]
+__all__ = ["CacheError", "DecodedCache", "remove_stale_caches"]
 
+# Default folder of the caches.  It must be on a file system in memory.
 FOLDER = Path(os.environ.get("FACE_CACHE_FOLDER") or "/dev/shm")
-"""File system in memory that holds the caches of all runs of this host."""
 PREFIX = "face-decoded-"
 MIB = 1 << 20
-_PIXELS = "upright"  # caches that older code has left hold other ones
+# Part of what the cache's file name is computed from.  Change this value whenever a change of the
+# code makes the same JPEGs decode to other pixels, so that old caches are not reused.
+_CONTENT = "upright"
 
 
 class CacheError(ValueError):
-    """The images cannot be kept in memory as asked."""
+    """The decoded images need more memory than the budget allows, or than is free."""
 
 
 class DecodedCache:
-    """The decoded images of a set.
+    """Decoded images of a record set, uint8 (N, H, W, 3), in a file that all ranks of a host map.
 
-    Parameters
-    ----------
-    budget_mib
-        Limit of their memory, for all ranks of the host together.
-    folder
-        A file system in memory.
-
-    Raises
-    ------
-    CacheError
-        If they need more than that, or more than the file system has.
+    Raises CacheError if the images need more than ``budget_mib`` MiB, or more than is free on the
+    file system of ``folder``.
     """
 
     def __init__(self, records: RecordSet, budget_mib: int, folder: Path = FOLDER):
-        remove_left_caches(records, budget_mib, folder)
+        remove_stale_caches(records, budget_mib, folder)
         height, width = records.image_size
         count, size, total = len(records), height * width * 3, _size(records)
         if total > budget_mib * MIB:
             raise CacheError(
-                f"data.decoded_cache_mib: the images of {records.name} need "
-                f"{-(-total // MIB)} MiB decoded, got {budget_mib}; raise it, or set it to 0"
+                f"data.decoded_cache_mib: the decoded images of {records.name} need "
+                f"{-(-total // MIB)} MiB, got {budget_mib}; raise the value, or set 0 to run "
+                "without a cache"
             )
         path = folder / _name(records)
         try:
             file = _open(path, total)
-            memory = mapped.map_shared(file, total, path, "give the same command")
+            memory = mapped.map_shared(file, total, path, "start the same run again")
         except OSError as error:
             raise CacheError(
-                f"data.decoded_cache_mib: {folder} cannot take the {-(-total // MIB)} MiB of "
-                f"{records.name}, got {error.strerror}; free memory there (docker run --shm-size), "
-                "or set it to 0"
+                f"data.decoded_cache_mib: {folder} has no space for the {-(-total // MIB)} MiB of "
+                f"decoded images of {records.name}, got {error.strerror}; free memory in {folder}, "
+                "raise --shm-size of docker run, or set 0 to run without a cache"
             ) from None
-        # Also when the process ends without closing it.
+        # A finalizer, because it also runs when the process ends without close().
         self._leave = weakref.finalize(self, _leave, path, file)
         self.images = memory[: count * size].reshape(count, height, width, 3)
-        self._there = memory[count * size :]
-
-    @property
-    def address(self) -> int:
-        """Where the first image lies."""
-        return int(self.images.ctypes.data)
+        self._valid = memory[count * size :]
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Return those of some rows that are not there yet, each once."""
-        absent = rows[self._there[rows] == 0]
+        """Return those of the rows whose images the cache does not hold yet, without duplicates."""
+        absent = rows[self._valid[rows] == 0]
         return np.unique(absent) if len(absent) else absent
 
     def store(self, rows: np.ndarray, images: np.ndarray) -> None:
-        """Add images, uint8 (n, H, W, 3)."""
+        """Store the decoded images of these n rows, uint8 (n, H, W, 3), and mark them as valid."""
         self.images[rows] = images
-        self._there[rows] = 1  # after the images: x86 lets no store overtake another
+        # Set the valid bytes after the images.  x86 does not reorder stores, so every process that
+        # sees a valid byte also sees the image.
+        self._valid[rows] = 1
 
     def close(self) -> None:
-        """Leave the cache; nothing may use its images any more."""
+        """Close the cache, and remove its file if no other process uses the cache.
+
+        Do not use ``images`` afterwards.
+        """
         self._leave()
 
 
-def remove_left_caches(records: RecordSet | None, budget_mib: int, folder: Path = FOLDER) -> int:
-    """Remove the caches of this user that no process holds; return the bytes that they took.
+def remove_stale_caches(records: RecordSet | None, budget_mib: int, folder: Path = FOLDER) -> int:
+    """Remove this user's cache files that no process uses; return the number of bytes freed.
 
-    That of ``records`` stays if the images fit into ``budget_mib``: it will be used again.
+    The cache of ``records`` is kept if it fits into ``budget_mib`` MiB, because the run will reuse
+    it.
     """
-    left = list(folder.glob(f"{PREFIX}{os.getuid()}-*"))
-    if left and records and _size(records) <= budget_mib * MIB:
+    stale = list(folder.glob(f"{PREFIX}{os.getuid()}-*"))
+    if stale and records and _size(records) <= budget_mib * MIB:
         keep = _name(records)
-        left = [path for path in left if path.name != keep]
+        stale = [path for path in stale if path.name != keep]
     freed = 0
-    for path in left:
-        with contextlib.suppress(OSError):  # gone meanwhile, or not ours
+    for path in stale:
+        # Ignored errors: another process removed the file, or the path is not a regular file.
+        with contextlib.suppress(OSError):
             freed += _leave(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW))
     return freed
 
 
 def _size(records: RecordSet) -> int:
-    """Return the bytes of a set's cache: its images, and a mark for each."""
+    """Return the size of a cache in bytes: the decoded images, and one valid byte per image."""
     height, width = records.image_size
     return len(records) * (height * width * 3 + 1)
 
 
 def _name(records: RecordSet) -> str:
-    """Return the name of a set's cache: of this user, this set, this selection of its rows.
+    """Return the file name of a cache, which contains a hash of all that determines the pixels.
 
-    The decoders count too: another version of DALI or OpenCV may give other pixels.  Ours gives the
-    same as DALI's.
+    The hash covers the .rec files, the rows, the image size, and the versions of DALI and OpenCV,
+    because another version may decode to other pixels.  The compiled decoder returns the same
+    pixels as DALI, so the hash does not cover it.
     """
-    digest = hashlib.sha256(repr((_PIXELS, cv2.__version__, _decoder())).encode())
+    digest = hashlib.sha256(repr((_CONTENT, cv2.__version__, _dali_packages())).encode())
     for rec in records.files:
         state = rec.stat()
         digest.update(repr((str(rec.resolve()), state.st_size, state.st_mtime_ns)).encode())
@@ -136,48 +135,54 @@ def _name(records: RecordSet) -> str:
     return f"{PREFIX}{os.getuid()}-{digest.hexdigest()[:16]}"
 
 
-def _decoder() -> list[tuple[str, str]]:
-    """Return name and version of the installed DALI: its packages are named by the CUDA version."""
+def _dali_packages() -> list[tuple[str, str]]:
+    """Return the installed DALI packages as pairs (name, version).
+
+    The name of a DALI package contains the CUDA version.
+    """
     found = ((d.metadata["Name"] or "", d.version) for d in distributions())
     return sorted({(name, version) for name, version in found if name.startswith("nvidia-dali")})
 
 
 def _open(path: Path, size: int) -> int:
-    """Return the file of a cache, made if need be, held so that nobody removes it."""
+    """Open or create a cache file of ``size`` bytes; return its file descriptor.
+
+    A shared lock on the file keeps other processes from removing it.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
             state = os.fstat(file)
             if state.st_uid != os.getuid() or not stat.S_ISREG(state.st_mode):
-                raise OSError(errno.EPERM, f"{path} is somebody else's")
+                raise OSError(errno.EPERM, f"{path} belongs to another user or is no regular file")
             if state.st_nlink:
-                os.posix_fallocate(file, 0, size)  # now, or it fails in the middle of the run
+                # Reserve all memory now: it could run out during the run otherwise.
+                os.posix_fallocate(file, 0, size)
                 return file
         except BaseException:
-            _remove_unused(path, file)
-            os.close(file)
+            _leave(path, file)
             raise
-        os.close(file)  # removed between the two calls: make another
-
-
-def _leave(path: Path, file: int) -> int:
-    """Release a cache and close its file; return the bytes that this freed."""
-    try:
-        return _remove_unused(path, file)
-    finally:
+        # Another process removed the file before this one got the lock: create a new file.
         os.close(file)
 
 
-def _remove_unused(path: Path, file: int) -> int:
-    """Release a cache; remove it unless another process holds it.  Return the bytes freed."""
-    fcntl.flock(file, fcntl.LOCK_UN)  # or two that leave at once would each see the other
+def _leave(path: Path, file: int) -> int:
+    """Close a cache file, and remove it if no other process uses it.
+
+    Returns the number of bytes freed.
+    """
     try:
+        # Without this unlock, two processes that leave at the same time would keep each other from
+        # getting the exclusive lock, and the file would remain.
+        fcntl.flock(file, fcntl.LOCK_UN)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        state = os.fstat(file)
+        if not state.st_nlink:
+            return 0  # another process removed the file before this one got the lock
+        path.unlink(missing_ok=True)
+        return state.st_size
     except BlockingIOError:
         return 0
-    state = os.fstat(file)
-    if not state.st_nlink:
-        return 0  # by another process, between the two calls
-    path.unlink(missing_ok=True)
-    return state.st_size
+    finally:
+        os.close(file)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DALI pipeline for images that are fed: JPEG bytes or pixels -> augmentation -> planes.
+"""DALI pipeline that decodes JPEG bytes, or takes pixels, and augments and normalises the images.
 
-``DecodeGraph`` runs it, on the CPU or a GPU with the same code.  ``dali_reader`` has the pipeline
-that reads records itself; both share ``decoder_options``, ``augment`` and ``PLANES``.  nvidia.dali
-is imported in these two files alone; this one knows no mxnet.
+The caller feeds the images.  The pipeline in ``dali_reader`` reads the records itself.  Only these
+two files import nvidia.dali.  This file does not import mxnet.
 """
 
 from __future__ import annotations
@@ -17,19 +16,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Horovod loads itself, and with it libmxnet, for the whole process to see.  DALI's libraries would
-# then find MXNet's JPEG decoder in the place of their own and corrupt the heap.  Loaded first,
-# they are bound to their own.
+# Horovod loads libmxnet with global symbols.  If DALI's libraries are loaded after libmxnet, they
+# bind to MXNet's JPEG decoder instead of their own and corrupt the heap.
 if "nvidia.dali" not in sys.modules and "horovod.mxnet" in sys.modules:
     raise ImportError(
-        "pipeline.decode.dali: import it before launch.ranks.comm.connect() loads Horovod"
+        "pipeline.decode.dali: must be imported before Horovod, got horovod.mxnet already loaded; "
+        "import this module before the call of launch.ranks.comm.connect()"
     )
 
-# It calls Python 3.12 experimental, past every filter, on the standard error of every rank; the
-# tests pass on it.
+# DALI warns on every rank that its support for Python 3.12 is experimental, and DALI ignores
+# warning filters.  The tests pass on Python 3.12, so drop this warning and show all other warnings.
 with warnings.catch_warnings(record=True) as _caught:
     import nvidia.dali.fn as fn
-    from nvidia.dali import Pipeline, backend, pipeline_def, types
+    from nvidia.dali import Pipeline, backend, pipeline_def
+    from nvidia.dali.types import DALIDataType, DALIImageType
 for _warning in _caught:
     if not str(_warning.message).startswith("DALI support for Python"):
         warnings.showwarning(
@@ -47,11 +47,12 @@ from pipeline.sampling.augmentation import (
 
 
 class DecodePath(NamedTuple):
-    """Arguments of ``fn.decoders.image``; the defaults are DALI's.
+    """Decode mode, as arguments of ``fn.decoders.image``; the default values are those of DALI.
 
-    "mixed" gives the share ``hw_decoder_load`` of each batch to the JPEG hardware that some GPUs
-    have (A100, H100).  Of the other images the CPU decodes the Huffman codes and the GPU the rest;
-    with more pixels than the threshold the GPU takes part in the Huffman decoding.
+    With the device "mixed", the hardware JPEG decoder of some GPUs (A100, H100) decodes the
+    fraction ``hw_decoder_load`` of each batch.  For the remaining images the CPU does the Huffman
+    decoding and the GPU all later steps.  The GPU helps with the Huffman decoding of images that
+    have more pixels than ``hybrid_huffman_threshold``.
     """
 
     device: str
@@ -61,25 +62,23 @@ class DecodePath(NamedTuple):
 
 PATHS = {
     "cpu": DecodePath("cpu"),
-    # The compiled decoder, on the CPU; DALI takes its pixels, and the images that it leaves.
+    # The compiled decoder, on the CPU.  DALI decodes the formats that the compiled decoder does not
+    # support.
     "native": DecodePath("cpu"),
     "mixed": DecodePath("mixed"),
     "mixed_cuda": DecodePath("mixed", hw_decoder_load=0.0),
     "mixed_hardware": DecodePath("mixed", hw_decoder_load=1.0),
-    # An image of 112x112 has 12,544 pixels.
+    # A 112x112 image has 12,544 pixels, so with this threshold the GPU helps with every image.
     "mixed_gpu_huffman": DecodePath("mixed", 0.0, hybrid_huffman_threshold=1000),
 }
-"""By name, as ``data.decode`` has it; launch/config/sections.py lists the same names.  All but
-"cpu" and "native" need a GPU."""
-
-PLANES = {"dtype": types.FLOAT, "output_layout": "CHW", "mean": [MEAN] * 3, "std": [STD] * 3}
-"""What ``fn.crop_mirror_normalize`` makes of an image: float32 (3, H, W), normalised."""
+"""Decode modes by name.  The names are the values of ``data.decode``: change them in
+launch/config/sections.py too.  The modes whose name begins with "mixed" need a GPU."""
 
 
 def decoder_options(decode: str) -> dict[str, Any]:
-    """Return the arguments of ``fn.decoders.image`` for a name in PATHS."""
+    """Return the arguments of ``fn.decoders.image`` for a decode mode."""
     path = PATHS[decode]
-    options: dict[str, Any] = {"device": path.device, "output_type": types.RGB}
+    options: dict[str, Any] = {"device": path.device, "output_type": DALIImageType.RGB}
     if path.device == "mixed":
         options["hw_decoder_load"] = path.hw_decoder_load
         options["hybrid_huffman_threshold"] = path.hybrid_huffman_threshold
@@ -87,28 +86,34 @@ def decoder_options(decode: str) -> dict[str, Any]:
 
 
 def external_input(name: str, dtype: Any, ndim: int, **options: Any) -> Any:
-    """Return what is fed under a name, one array for each image of the batch."""
+    """Create a DALI external source, into which the caller feeds one array per image.
+
+    ``ndim`` is the number of axes of each array, and ``options`` are further arguments for DALI.
+    """
     return fn.external_source(name=name, dtype=dtype, ndim=ndim, **options)
 
 
 def augment(image: Any, augmentation: Augmentation) -> Any:
-    """Apply all of an augmentation but mirroring to RGB images (H, W, 3), uint8.
+    """Add an augmentation, except mirroring, to a DALI graph; return the augmented images.
 
-    ``augment_inputs`` gives what is to be fed.  The images stay uint8, unless colours are changed.
+    ``image`` stands for RGB images, uint8 (H, W, 3).  ``augment_inputs`` returns the values for the
+    external sources that this function creates.  The images stay uint8 unless the augmentation
+    changes colours, which makes them float32.
     """
     if augmentation.jpeg_quality:
-        quality = external_input("quality", types.INT32, 0)
-        if quality > 0:  # for each image: DALI compiles this to a split and a merge of the batch
+        quality = external_input("quality", DALIDataType.INT32, 0)
+        # DALI evaluates this condition for each image: it splits the batch and merges the parts.
+        if quality > 0:
             image = fn.jpeg_compression_distortion(image, quality=quality)
     if augmentation.colors:
-        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # (1, 1, 3)
+        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # per channel, (1, 1, 3)
         image = fn.coord_transform(
-            image, M=external_input("color", types.FLOAT, 2)
-        ) + fn.coord_transform(mean, M=external_input("color_mean", types.FLOAT, 2))
+            image, M=external_input("color", DALIDataType.FLOAT, 2)
+        ) + fn.coord_transform(mean, M=external_input("color_mean", DALIDataType.FLOAT, 2))
     if augmentation.shift:
         image = fn.slice(
             image,
-            start=external_input("shift_start", types.INT32, 1),
+            start=external_input("shift_start", DALIDataType.INT32, 1),
             rel_shape=[1.0, 1.0],
             axes=[0, 1],
             out_of_bounds_policy="pad",
@@ -117,8 +122,8 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
     if augmentation.cut_out:
         image = fn.erase(
             image,
-            anchor=external_input("cut_out_anchor", types.FLOAT, 1),
-            shape=external_input("cut_out_shape", types.FLOAT, 1),
+            anchor=external_input("cut_out_anchor", DALIDataType.FLOAT, 1),
+            shape=external_input("cut_out_shape", DALIDataType.FLOAT, 1),
             axes=[0, 1],
             fill_value=CUT_OUT_VALUE,
         )
@@ -126,7 +131,7 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
 
 
 def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[str, np.ndarray]:
-    """Return what ``augment`` and mirroring need for a batch, by name of the external source."""
+    """Return the values for the external sources of ``augment`` and of mirroring, by name."""
     inputs = {"mirror": params.mirror.astype(np.int32)}
     if augmentation.jpeg_quality:
         inputs["quality"] = params.quality
@@ -136,57 +141,71 @@ def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[st
         inputs["shift_start"] = -params.shift
     if augmentation.cut_out:
         anchor, shape = np.split(params.cut_out.astype(np.float32), 2, axis=1)
-        inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI takes no strides
+        inputs["cut_out_anchor"] = np.ascontiguousarray(anchor)  # DALI needs contiguous arrays
         inputs["cut_out_shape"] = np.ascontiguousarray(shape)
     return inputs
 
 
-@pipeline_def(enable_conditionals=True)
-def _decode_graph(
-    source: str, decode: str, finish: str, augmentation: Augmentation, to_gpu: bool
-) -> Any:
-    """JPEG bytes or pixels, and what is done to each image -> RGB.
+def to_planes(image: Any, augmentation: Augmentation) -> Any:
+    """Add augmentation, mirroring and normalisation of images to a DALI graph.
 
-    float32 (3, H, W), normalised, where ``finish`` is "float"; uint8 (H, W, 3), neither mirrored
-    nor normalised, where it is "bytes".  ``to_gpu`` brings what the CPU has decoded to the GPU.
+    The input is RGB pixels, uint8 (H, W, 3), and the output is planes, float32 (3, H, W).  If the
+    pipeline has a GPU, all these steps run on the GPU, even if the CPU decoded the images.
     """
-    if source == "pixels":
-        image = external_input("image", types.UINT8, 3, layout="HWC", no_copy=True)
-    else:
-        jpeg = external_input("image", types.UINT8, 1, no_copy=True)
-        image = fn.decoders.image(jpeg, **decoder_options(decode))
-    if to_gpu and image.device == "cpu":
-        # Before anything is done to it: a change of colours, like the normalisation, makes float32
-        # of it, four times the bytes.  The GPU has all operators that follow, a second compression
-        # too, and the cores are free to decode.
+    if Pipeline.current().device_id is not None and image.device == "cpu":
+        # Copy to the GPU before all other steps: they may make the images float32, which has four
+        # times the bytes, and on the GPU they leave the CPU cores free for decoding.
         image = image.gpu()
     image = augment(image, augmentation)
-    if finish == "bytes":
-        return image
     return fn.crop_mirror_normalize(
-        image, mirror=external_input("mirror", types.INT32, 0), **PLANES
+        image,
+        mirror=external_input("mirror", DALIDataType.INT32, 0),
+        dtype=DALIDataType.FLOAT,
+        output_layout="CHW",
+        mean=[MEAN] * 3,
+        std=[STD] * 3,
     )
 
 
-class PipelineQueue:
-    """Batches in flight in a DALI pipeline with external sources, at most ``depth``.
+@pipeline_def(enable_conditionals=True)
+def _decode_graph(source: str, decode: str, finish: str, augmentation: Augmentation) -> Any:
+    """Define the DALI pipeline that converts JPEG bytes or pixels to augmented RGB images.
 
-    ``depth`` is that of the pipeline's prefetch queue.  The first batches start when so many are
-    fed.
+    ``DecodeGraph`` documents the parameters.
+    """
+    if source == "pixels":
+        image = external_input("image", DALIDataType.UINT8, 3, layout="HWC", no_copy=True)
+    else:
+        jpeg = external_input("image", DALIDataType.UINT8, 1, no_copy=True)
+        image = fn.decoders.image(jpeg, **decoder_options(decode))
+    return augment(image, augmentation) if finish == "bytes" else to_planes(image, augmentation)
+
+
+class PipelineQueue:
+    """Queue of batches in a DALI pipeline with external sources, at most ``depth`` in flight.
+
+    ``depth`` is the pipeline's ``prefetch_queue_depth``.  The pipeline starts when ``depth``
+    batches have been fed.  ``decodes_on_gpu`` is True if the pipeline decodes JPEGs on the GPU;
+    only error messages use it.
     """
 
-    def __init__(self, pipeline: Pipeline, depth: int):
+    def __init__(self, pipeline: Pipeline, depth: int, decodes_on_gpu: bool = False):
         self._pipeline, self._depth = pipeline, depth
+        self.device_id, self.decodes_on_gpu = pipeline.device_id, decodes_on_gpu
         self._fed = self._scheduled = self._released = 0
-        self._inputs: deque[Any] = deque()  # images that DALI may still read where they lie
+        self._inputs: deque[Any] = deque()  # keeps fed arrays alive: DALI reads them in place
         pipeline.build()
 
     def __del__(self) -> None:
-        # Its threads first: they read the inputs until they have ended.
+        # Delete the pipeline before the inputs: the pipeline's threads read the inputs until the
+        # threads stop.
         self.__dict__.pop("_pipeline", None)
 
     def feed_inputs(self, inputs: dict[str, Any]) -> None:
-        """Put a batch in: what each external source gets.  Beyond ``depth`` it waits."""
+        """Add a batch, given as values by name of the external source.
+
+        The pipeline starts the batch as soon as fewer than ``depth`` batches are in flight.
+        """
         for name, values in inputs.items():
             self._pipeline.feed_input(name, values)
         self._inputs.append(inputs)
@@ -194,20 +213,21 @@ class PipelineQueue:
         self._schedule()
 
     def take(self) -> Any:
-        """Wait for the oldest batch; return its images, a DALI tensor list.
+        """Wait for the oldest batch; return its images as a DALI tensor list.
 
-        It stays valid until ``release``.  On a GPU it is finished: DALI waits for the event after
-        the batch's last kernel.
+        The images stay valid until ``release`` is called.  Images on a GPU are complete: DALI waits
+        for the CUDA event after the batch's last kernel.
 
         Raises
         ------
         RuntimeError
-            If an image of some batch in flight cannot be decoded; the pipeline is of no use then.
+            If an image of any batch in flight cannot be decoded.  After this error the pipeline
+            cannot be used any more.
         """
         return self._pipeline.share_outputs()[0]
 
     def release(self) -> None:
-        """Release the images of the last ``take``."""
+        """Release the images that the last ``take`` returned; DALI may then start another batch."""
         self._pipeline.release_outputs()
         self._inputs.popleft()
         self._released += 1
@@ -218,27 +238,32 @@ class PipelineQueue:
             if self._fed < self._depth:
                 return
             self._pipeline.schedule_run()
-            # The first call starts the whole queue.
+            # The first call of schedule_run starts ``depth`` batches, each later call one batch.
             self._scheduled += 1 if self._scheduled else self._depth
 
 
 class DecodeGraph(PipelineQueue):
-    """A queue of batches on their way from JPEG bytes to images.
+    """Queue of batches that DALI converts from JPEG bytes or pixels to images.
 
     Parameters
     ----------
-    batch_size, threads, depth
-        Largest batch, worker threads, batches in flight.
+    batch_size
+        Maximum number of images per batch.
     decode
-        Name in PATHS; only those that need a GPU differ.
+        Name of the decode mode in PATHS.
+    threads
+        Number of worker threads.
+    depth
+        Maximum number of batches in flight.
     device_id
-        GPU of this rank, where planes end in any case; None without one.
+        Number of the GPU that receives the images, or None for the CPU.
     augmentation
-        What the params fed with the batches will be of.
+        Augmentation for which the ``params`` of ``feed`` were drawn.
     source
-        "jpeg": batches of JPEG bytes; "pixels": of decoded images.
+        Kind of the input: "jpeg" (JPEG bytes) or "pixels".
     finish
-        "float": normalised planes; "bytes": pixels, for whoever mirrors and normalises them.
+        Kind of the output: "float" means planes, float32 (3, H, W), mirrored and normalised;
+        "bytes" means pixels, uint8 (H, W, 3), neither mirrored nor normalised.
     """
 
     def __init__(
@@ -252,32 +277,19 @@ class DecodeGraph(PipelineQueue):
         source: str = "jpeg",
         finish: str = "float",
     ):
-        self.device_id = device_id
-        self.decodes_on_gpu = source == "jpeg" and PATHS[decode].device == "mixed"
         self._finish, self._augmentation = finish, augmentation
-        pipeline: Pipeline = _decode_graph(
-            source,
-            decode,
-            finish,
-            augmentation,
-            to_gpu=device_id is not None and finish == "float",
-            batch_size=batch_size,
-            num_threads=threads,
-            device_id=device_id,
-            prefetch_queue_depth=depth,
-        )
-        super().__init__(pipeline, depth)
+        options = {"batch_size": batch_size, "num_threads": threads, "device_id": device_id}
+        options["prefetch_queue_depth"] = depth
+        pipeline: Pipeline = _decode_graph(source, decode, finish, augmentation, **options)
+        decodes_on_gpu = source == "jpeg" and PATHS[decode].device == "mixed"
+        super().__init__(pipeline, depth, decodes_on_gpu)
 
     def feed(self, images: Any, params: AugmentParams | None) -> None:
-        """Put a batch in; ``depth`` of them before the first ``take``.
+        """Add a batch of B images.  Feed ``depth`` batches before the first ``take``.
 
-        Parameters
-        ----------
-        images
-            JPEG bytes: a list of uint8 (n,), or an array (B, S) with something behind the end of
-            each.  Or pixels, (B, H, W, 3).  They may not change before the batch is released.
-        params
-            What is done to each; None where nothing is.
+        JPEG bytes are a list of B arrays, uint8 (n,), or one array, uint8 (B, S), with padding
+        after each image.  Pixels are uint8 (B, H, W, 3).  Do not change the arrays before the batch
+        is released.  Without ``params`` the images are not augmented.
         """
         inputs: dict[str, Any] = {"image": images}
         if params is not None:
@@ -288,14 +300,19 @@ class DecodeGraph(PipelineQueue):
 
 
 def release_memory() -> None:
-    """Release the GPU memory that DALI keeps of pipelines that are gone."""
-    backend.ReleaseUnusedMemory()
+    """Release the GPU memory that DALI still holds for deleted pipelines."""
+    dali_backend: Any = backend  # DALI's type stubs lack ReleaseUnusedMemory
+    dali_backend.ReleaseUnusedMemory()
 
 
-def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tuple[int, str] | None:
-    """Return (place, what is wrong) of the first that is no image of the given size.
+def find_faulty_image(
+    jpegs: Sequence[np.ndarray], image_size: tuple[int, int]
+) -> tuple[int, str] | None:
+    """Find the first image that cannot be decoded or whose size is not ``image_size``.
 
-    Decodes one by one, so it is slow and for batches that failed.
+    Returns (index, fault), where the fault is a clause for an error message, or None if there is no
+    such image.  The function decodes one image at a time on the CPU, which is slow, so call it only
+    for a batch that failed.
     """
     graph = DecodeGraph(1, "cpu", 1, 1, None, NO_AUGMENTATION, finish="bytes")
     for i, jpeg in enumerate(jpegs):
@@ -311,18 +328,19 @@ def find_faulty(jpegs: Sequence[np.ndarray], image_size: tuple[int, int]) -> tup
 
 
 def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
-    """Return a sentence for the log: whether nvJPEG can use JPEG hardware, of GPUs that have some.
+    """Return a log line that says whether nvJPEG can use a hardware JPEG decoder.
 
-    It needs libnvcuvid.so.1 of the driver and decodes without the hardware, silently, where that
-    is missing: in containers that ask for no capability "video".  Source: NVIDIA's answers in
-    CUDALibrarySamples, issue 132, and nvImageCodec, issue 26.
+    nvJPEG needs the driver's library libnvcuvid.so.1 to use the hardware.  Without that library, as
+    in containers that lack the driver capability "video", nvJPEG silently decodes without the
+    hardware.  Source: replies of NVIDIA in the GitHub issues CUDALibrarySamples 132 and
+    nvImageCodec 26.  ``load`` loads a shared library and raises OSError if it cannot.
     """
     try:
         load("libnvcuvid.so.1")
     except OSError as error:
         return (
-            "decode: no JPEG hardware, so that mixed, mixed_cuda and mixed_hardware are the same: "
+            "decode: no JPEG hardware, so mixed, mixed_cuda and mixed_hardware decode alike: "
             f"libnvcuvid.so.1 cannot be loaded, got {error}; in a container set "
             "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
-    return "decode: libnvcuvid.so.1 is there, so JPEG hardware is used where the GPU has it"
+    return "decode: libnvcuvid.so.1 is loaded, so nvJPEG can use JPEG hardware if the GPU has any"

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One DALI pipeline from the records to normalised images, ``fn.readers.mxnet`` at its head.
+"""DALI pipeline that reads records and returns normalised images, for ``data.reader=window``.
 
     readers.mxnet -> decoders.image (cpu or mixed) -> augmentation -> crop_mirror_normalize
 
-for ``data.reader=window`` where DALI decodes.  Images never leave DALI on the way.  What augments
-them is fed in the order of the reader, which the sampler computes: the reader itself says nothing
-about the records that it delivers.
+DALI's reader does not say which records it delivers.  Therefore the sampler computes the order in
+which the reader delivers them, and the parameters of the augmentation are fed in that order.
 """
 
 from __future__ import annotations
@@ -13,137 +12,67 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mxnet as mx
-import numpy as np
-
-# DALI's own modules too come from there, which loads them before Horovod does harm.
+# Import DALI's modules through pipeline.decode.dali, which checks that Horovod is not loaded yet.
 from pipeline.decode.dali import (
     PATHS,
-    PLANES,
     DecodeGraph,
     PipelineQueue,
-    augment,
     augment_inputs,
     decoder_options,
-    external_input,
     fn,
     pipeline_def,
-    types,
+    to_planes,
 )
-from pipeline.decode.faults import take_dense
+from pipeline.decode.faults import check_output, dali_message, take_tensor
 from pipeline.decode.to_mxnet import copy_to_ndarray
-from pipeline.records import RecordError, RecordSet
+from pipeline.records import RecordError
 from pipeline.records.index_cache import image_index
-from pipeline.records.reader import RecordReader
-from pipeline.sampling.augmentation import Augmentation
-from pipeline.sampling.batches import BatchPlan
-from pipeline.sampling.samplers import WindowSampler
 
-DEPTH = 2  # batches in flight
+if TYPE_CHECKING:
+    import mxnet as mx
+    import numpy as np
+
+    from pipeline.records.reader import RecordReader
+    from pipeline.sampling.augmentation import Augmentation
+    from pipeline.sampling.batches import BatchPlan
+    from pipeline.sampling.samplers import WindowSampler
+
+IN_FLIGHT_BATCHES = 2
+# The pipeline of the next epoch starts when this many images of the current epoch remain, so that
+# the shuffle window of the new pipeline is full before its first batch is needed.
 EARLY_IMAGES = 2048
-"""The pipeline of the next epoch starts, and fills its window, so many images before it is due."""
 
 
 @pipeline_def(enable_conditionals=True)
-def read_pipeline(
-    rec: str,
-    index: str,
-    *,
-    shard_id: int,
-    num_shards: int,
-    window: int,
-    reader_seed: int,
-    use_mmap: bool,
-    decode: str,
-    augmentation: Augmentation,
-    to_gpu: bool,
-) -> Any:
-    """One epoch of a shard -> float32 (3, H, W), augmented and normalised.
+def read_pipeline(reader_options: dict[str, Any], decode: str, augmentation: Augmentation) -> Any:
+    """Define the DALI pipeline that reads, decodes, augments and normalises images.
 
-    ``index`` is an .idx of the images alone.  ``to_gpu`` brings what the CPU has decoded to the
-    GPU.
+    The output is planes, float32 (3, H, W).
+
+    ``reader_options`` are the arguments of ``fn.readers.mxnet``.
     """
-    jpeg, _ = fn.readers.mxnet(
-        path=[rec],
-        index_path=[index],
-        shard_id=shard_id,
-        num_shards=num_shards,
-        random_shuffle=window > 1,
-        initial_fill=window,
-        seed=reader_seed,  # not one that DALI draws from the pipeline's: window_order takes it
-        tensor_init_bytes=1,  # what it reads stays in the mapped file
-        dont_use_mmap=not use_mmap,
-    )
-    image = fn.decoders.image(jpeg, **decoder_options(decode))
-    if to_gpu and image.device == "cpu":
-        image = image.gpu()  # first: augmentation may make float32 of it, four times the bytes
-    image = augment(image, augmentation)
-    return fn.crop_mirror_normalize(
-        image, mirror=external_input("mirror", types.INT32, 0), **PLANES
-    )
-
-
-class _EpochQueue(PipelineQueue):
-    """The batches of one epoch, in flight in a pipeline that reads them itself."""
-
-    fault: RuntimeError | None = None
-    _images: Any = None
-
-    def wait(self, rec: Path) -> None:
-        """Wait for the oldest batch; ``take`` returns it then, or raises as decoders do.
-
-        Raises
-        ------
-        RecordError
-            If the .rec cannot be read.
-        """
-        try:
-            self._images = super().take()
-        except RuntimeError as error:
-            if "readers" in str(error):
-                raise RecordError(
-                    f"{rec}: cannot be read with data.reader=window, got from DALI: "
-                    f"{_reason(error)}; make or copy it again, or use data.reader=random"
-                ) from None
-            self.fault = error
-
-    def take(self) -> Any:
-        if self.fault is not None:
-            raise self.fault
-        return self._images
+    jpeg, _ = fn.readers.mxnet(**reader_options)
+    return to_planes(fn.decoders.image(jpeg, **decoder_options(decode)), augmentation)
 
 
 class DaliReaderDecoder:
-    """Decode batches that DALI reads itself, with a pipeline for each epoch.
+    """Decodes batches of images that DALI reads itself, with one DALI pipeline per epoch.
 
-    Parameters
-    ----------
-    records
-        The set, one file: DALI's reader takes several for one stream that was cut up, and loses its
-        place where a file begins with an image.
-    sampler
-        Gives ``shard(epoch)``, ``reader_seed(epoch)``, ``window`` and ``share``.
-    reader
-        Reads the same records by row: checks them, and finds the damaged image.
-    batch_size, threads
-        Images per batch, decoder threads.
-    decode
-        Name in `pipeline.decode.dali.PATHS`.
-    ctx
-        Device of the batches.
-    index_folder
-        Where the .idx of the images alone is written.
+    This decoder supports only record sets of one .rec file: DALI's reader treats several files as
+    one split stream, and loses its position at a file that begins with an image.
+
+    The sampler computes the shard, the seed and the order of DALI's reader.  ``reader`` reads the
+    same records by row, to check them and to find a damaged image.  An .idx file that lists only
+    the images is written to ``index_folder``.  ``make_decoder`` documents the other parameters.
     """
 
     def __init__(
         self,
-        records: RecordSet,
         sampler: WindowSampler,
         reader: RecordReader,
         *,
-        batch_size: int,
         decode: str,
         threads: int,
         augmentation: Augmentation,
@@ -151,137 +80,103 @@ class DaliReaderDecoder:
         index_folder: Path,
     ):
         self.files = reader.files
-        self._records, self._sampler, self._reader = records, sampler, reader
-        self._batch_size, self._decode, self._threads = batch_size, decode, threads
+        self._sampler, self._reader = sampler, reader
+        self._decode, self._threads = decode, threads
         self._augmentation, self._ctx, self._index_folder = augmentation, ctx, index_folder
         self._device_id = ctx.device_id if ctx.device_type == "gpu" else None
-        (self._rec,) = records.files
-        self._queues: dict[int, _EpochQueue] = {}  # by epoch: this one and the next
-        self._upright: DecodeGraph | None = None
+        (self._rec,) = reader.records.files
+        self._queues: dict[int, PipelineQueue] = {}  # by epoch number: current and next epoch
+        self._upright_graph: DecodeGraph | None = None
 
     def __call__(
         self, plans: Iterator[BatchPlan]
     ) -> Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]:
-        """Yield the images of batches, float32 (B, 3, H, W), and their plans.
+        """Yield (images, plan) for each plan, as ``Decoder`` documents.
 
-        Parameters
-        ----------
-        plans
-            Endless, from the start of an epoch on, in the order of the reader.
-
-        Raises
-        ------
-        RecordError
-            If the .rec cannot be read, or an image cannot be decoded or has another size.
+        The first plan must be the first one of an epoch.
         """
-        index = image_index(self._records, self._index_folder)
-        steps = len(self._records) // self._sampler.share.global_batch_size(self._batch_size)
-        early = min(steps, max(DEPTH, -(-EARLY_IMAGES // self._batch_size)))
+        records, batch_size = self._reader.records, self._sampler.batch_size
+        index = image_index(records, self._index_folder)
+        steps = len(records) // self._sampler.share.global_batch_size(batch_size)
+        early = min(steps, max(IN_FLIGHT_BATCHES, -(-EARLY_IMAGES // batch_size)))
         planned: deque[BatchPlan] = deque()
         for plan in plans:
             epoch = plan.after.epoch
             if epoch not in self._queues:
-                self._queues[epoch] = self._started(epoch, index, min(DEPTH, steps))
+                self._queues[epoch] = self._start(epoch, index, min(IN_FLIGHT_BATCHES, steps))
             self._queues[epoch].feed_inputs(augment_inputs(plan.params, self._augmentation))
             planned.append(plan)
             if len(planned) > early:
-                images = self._images(planned)
+                images = self._take_oldest(planned)
                 plan = planned.popleft()
                 if planned[0].after.epoch != plan.after.epoch:
                     del self._queues[plan.after.epoch]
                 yield images, plan
 
     def close(self) -> None:
-        """End the threads of all pipelines."""
         self._queues.clear()
-        self._upright = None
+        self._upright_graph = None
 
-    def _started(self, epoch: int, index: Path, depth: int) -> _EpochQueue:
-        """Return the queue of an epoch, before its first batch."""
+    def _start(self, epoch: int, index: Path, depth: int) -> PipelineQueue:
+        """Create the pipeline of an epoch; return its queue, from which no batch was taken yet."""
+        sampler = self._sampler
+        reader_options = {
+            "path": [str(self._rec)],
+            "index_path": [str(index)],
+            "shard_id": sampler.shard(epoch),
+            "num_shards": sampler.share.size,
+            "random_shuffle": sampler.window > 1,
+            "initial_fill": sampler.window,
+            "seed": sampler.reader_seed(epoch),  # the sampler computes its order from this seed
+            "tensor_init_bytes": 1,  # DALI copies no record, so it needs no buffers for records
+            "dont_use_mmap": not self._reader.is_guarded,
+        }
         pipeline = read_pipeline(
-            str(self._rec),
-            str(index),
-            shard_id=self._sampler.shard(epoch),
-            num_shards=self._sampler.share.size,
-            window=self._sampler.window,
-            reader_seed=self._sampler.reader_seed(epoch),
-            use_mmap=self._reader.is_guarded,
-            decode=self._decode,
-            augmentation=self._augmentation,
-            to_gpu=self._device_id is not None,
-            batch_size=self._batch_size,
+            reader_options,
+            self._decode,
+            self._augmentation,
+            batch_size=sampler.batch_size,
             num_threads=self._threads,
             device_id=self._device_id,
             prefetch_queue_depth=depth,
         )
-        return _EpochQueue(pipeline, depth)
+        return PipelineQueue(pipeline, depth, PATHS[self._decode].device == "mixed")
 
-    def _images(self, planned: deque[BatchPlan]) -> mx.nd.NDArray:
-        """Return the images of the first of some plans, whose batches are in flight."""
+    def _take_oldest(self, planned: deque[BatchPlan]) -> mx.nd.NDArray:
+        """Wait for the images of the oldest plan, ``planned[0]``, and return them."""
         plan = planned[0]
-        queue = self._queues[plan.after.epoch]
-        queue.wait(self._rec)
+        queue, kernels = self._queues[plan.after.epoch], self._reader.kernels
+        try:
+            output = queue.take()
+        except RuntimeError as error:
+            if "readers" in str(error):
+                reason = dali_message(error).rpartition(" failed: ")[2]
+                raise RecordError(
+                    f"{self._rec}: cannot be read with data.reader=window, got from DALI: {reason};"
+                    " make or copy the file again, or use data.reader=random"
+                ) from None
+            output = error
         upright = self._reader.check(plan.rows)
-        if upright is not None and queue.fault is None:  # Exif turns some, and DALI does not
-            images = self._turned(plan, upright)
+        if upright is not None and not isinstance(output, RuntimeError):
+            # Exif turns some images of the batch, and DALI ignores Exif.  Decode upright copies of
+            # the images instead.
+            images = self._decode_upright(plan, upright)
         else:
             in_flight = [p.rows for p in planned if p.after.epoch == plan.after.epoch]
-            images = self._dense(queue, in_flight[:DEPTH])
+            tensor = check_output(self._reader, queue, in_flight[:IN_FLIGHT_BATCHES], output)
+            images = copy_to_ndarray(tensor, self._ctx, kernels)
         queue.release()
         return images
 
-    def _turned(self, plan: BatchPlan, jpegs: list[np.ndarray]) -> mx.nd.NDArray:
-        """Return the images of a plan, decoded from other JPEGs than the records'."""
-        if self._upright is None:
-            self._upright = DecodeGraph(
-                self._batch_size,
-                self._decode,
-                self._threads,
-                1,
-                self._device_id,
-                self._augmentation,
+    def _decode_upright(self, plan: BatchPlan, upright: list[np.ndarray]) -> mx.nd.NDArray:
+        """Decode ``upright``, the encoded upright copies of a plan's images; return the images."""
+        if self._upright_graph is None:
+            size, device, augmentation = len(plan.rows), self._device_id, self._augmentation
+            self._upright_graph = DecodeGraph(
+                size, self._decode, self._threads, 1, device, augmentation
             )
-        self._upright.feed(jpegs, plan.params)
-        images = self._dense(self._upright, [plan.rows])
-        self._upright.release()
+        self._upright_graph.feed(upright, plan.params)
+        tensor = take_tensor(self._reader, self._upright_graph, [plan.rows])
+        images = copy_to_ndarray(tensor, self._ctx, self._reader.kernels)
+        self._upright_graph.release()
         return images
-
-    def _dense(self, queue: PipelineQueue, in_flight: list[np.ndarray]) -> mx.nd.NDArray:
-        """Return the oldest batch of a queue; ``in_flight`` has the rows of all."""
-        tensor = take_dense(
-            self._reader,
-            queue,
-            in_flight,
-            gpu=self._device_id,
-            decodes_on_gpu=PATHS[self._decode].device == "mixed",
-        )
-        return copy_to_ndarray(tensor, self._ctx, self._reader.kernels)
-
-
-@pipeline_def
-def _decode_only(rec: str, index: str) -> Any:
-    jpeg, _ = fn.readers.mxnet(
-        path=[rec], index_path=[index], random_shuffle=True, tensor_init_bytes=16384
-    )
-    return fn.decoders.image(jpeg, **decoder_options("cpu"))
-
-
-def decode_alone(rec: Path, index: Path, batch_size: int, threads: int) -> Iterator[None]:
-    """Read and decode batches and do nothing with them: what no loader on DALI can exceed."""
-    pipeline = _decode_only(
-        str(rec), str(index), batch_size=batch_size, num_threads=threads, device_id=None
-    )
-    pipeline.build()
-    pipeline.schedule_run()
-    while True:
-        pipeline.share_outputs()
-        yield
-        pipeline.release_outputs()
-        pipeline.schedule_run()
-
-
-def _reason(error: RuntimeError) -> str:
-    """Return what DALI says in an error, without the operator and the stack around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["nothing"]
-    inner = [line for line in lines if line.startswith("Error in thread")]
-    return (inner or lines)[0].rpartition(" failed: ")[2]

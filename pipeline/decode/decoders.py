@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From batch plans to images on the device: ``make_decoder`` chooses among the decoders.
+"""Decoders, which take batch plans and yield images on the device.
 
-``NativeDecoder``: our decoder writes normalised planes; on the CPU, where nothing but mirroring is
-done to the pixels.  ``CachedDecoder``: from pixels that were decoded before.  ``DaliDecoder``: DALI
-decodes to bytes, or augments, and our kernel or DALI normalises.
+``make_decoder`` chooses the decoder of a run:
+
+``NativeDecoder``: the compiled decoder writes normalised planes, on CPUs only.
+``CachedDecoder``: pixels that were decoded before are read from the cache.
+``DaliDecoder``: DALI decodes or augments, and a compiled kernel or DALI normalises.
+``DaliReaderDecoder`` (in ``dali_reader``): DALI reads the records, decodes, augments, normalises.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mxnet as mx
 import numpy as np
 
 from ops import loader_kernels
-from pipeline.decode.cache import DecodedCache
 from pipeline.decode.dali import DecodeGraph
 from pipeline.decode.dali_reader import DaliReaderDecoder
-from pipeline.decode.faults import take_dense
+from pipeline.decode.faults import take_tensor
 from pipeline.decode.native import JpegFallbackDecoder
 from pipeline.decode.to_mxnet import Normalizer, copy_to_ndarray
-from pipeline.records import RecordSet
 from pipeline.records.read_ahead import ReadAhead
 from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.augmentation import Augmentation
@@ -32,39 +34,52 @@ from pipeline.sampling.batches import BatchGroup, BatchPlan, grouped
 from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import Sampler, WindowSampler
 
+if TYPE_CHECKING:
+    from pipeline.decode.cache import DecodedCache
+    from pipeline.records import RecordSet
+
+# Approximate number of images in a group.  The batches of a group are planned together, and DALI
+# decodes them in one call.  The more images a call has, the less the call costs per image.
 GROUP_IMAGES = 512
-"""Images that are planned, and that DALI decodes, in one go, as near as whole batches come: that
-spreads the cost of a call."""
-MIN_IMAGES_IN_FLIGHT = 256
-"""Images that our decoder has to do at least, while others are waited for."""
-MAX_BATCHES_IN_FLIGHT = 16
-"""The memory of each is two large pages at least."""
-DEPTH = 2
-"""Batches, or groups of them, that DALI has in flight."""
+# Minimum number of images that the compiled decoder has in flight.
+MIN_IN_FLIGHT_IMAGES = 256
+# Maximum number of batches that the compiled decoder has in flight, because each batch takes at
+# least two huge pages.  This limit has priority over MIN_IN_FLIGHT_IMAGES.
+MAX_IN_FLIGHT_BATCHES = 16
+# Number of groups in DALI's queue.
+IN_FLIGHT_GROUPS = 2
 
 Images = Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]
 Groups = Callable[[Iterator[BatchPlan]], Iterator[BatchGroup]]
 
 
 class NoDecoder(ValueError):
-    """This machine has no decoder of that name."""
+    """The requested decoder is not available on this machine."""
 
 
 class Decoder(Protocol):
-    """Turns batch plans into images on the device; called once, with plans that have no end."""
+    """Interface of all decoders, which convert batch plans to images on the device.
+
+    Call a decoder only once, with an endless iterator of plans.
+    """
 
     files: list[np.ndarray]
-    """Arrays of all mapped files that it reads; a page that is gone reads as zeros."""
+    """Bytes of the mapped files, one array per file.  If a file shrinks while it is mapped, the
+    missing pages read as zeros."""
 
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
-        """Yield a new array, float32 (B, 3, H, W), for each plan; RecordError names a bad image."""
+        """Yield (images, plan) for each plan; the images are a new float32 (B, 3, H, W) NDArray.
+
+        Raises RecordError if a record cannot be read, if an image cannot be decoded, or if an image
+        has not the image size of the record set.
+        """
 
     def close(self) -> None:
-        """End the threads; to be called when the generator is closed."""
+        """Stop the decoder's threads.  Close the generator that ``__call__`` returned before."""
 
 
 class NativeDecoder:
-    """Our decoder, from JPEGs in the mapped files to planes on the CPU, or to pixels for DALI."""
+    """Decodes with the compiled decoder, to planes on the CPU or to pixels that DALI augments."""
 
     def __init__(self, jpegs: JpegFallbackDecoder, groups: Groups, ctx: mx.Context):
         self.files = jpegs.reader.files
@@ -76,14 +91,18 @@ class NativeDecoder:
             for plan in group.plans:
                 mirror = plan.params.mirror
                 in_flight.append((plan, self._jpegs.start_planes(plan.rows, mirror, self._ctx)))
-                depth = max(2, -(-MIN_IMAGES_IN_FLIGHT // len(plan.rows)))
-                if len(in_flight) > min(MAX_BATCHES_IN_FLIGHT, depth):
+                depth = max(2, -(-MIN_IN_FLIGHT_IMAGES // len(plan.rows)))
+                if len(in_flight) > min(MAX_IN_FLIGHT_BATCHES, depth):
                     plan, finish = in_flight.popleft()
                     yield finish(), plan
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
-        """Yield groups with their pixels; one is decoded while another is used."""
-        buffers = BufferRing(DEPTH + 1)  # of groups: DALI's, and the one that is decoded
+        """Decode the images of each group, and yield the group with their pixels.
+
+        While the caller uses a group, the threads of the decoder decode the next group.
+        """
+        # DALI reads IN_FLIGHT_GROUPS buffers while the compiled decoder writes another buffer.
+        buffers = BufferRing(IN_FLIGHT_GROUPS + 1)
         in_flight: deque[tuple[BatchGroup, Callable[[], np.ndarray]]] = deque()
         for group in groups:
             out = self._jpegs.pixels_in(buffers, len(group.rows))
@@ -96,109 +115,101 @@ class NativeDecoder:
         self._jpegs.close()
 
 
+@dataclass
 class CachedDecoder:
-    """Pixels out of a ``DecodedCache``, decoded there when they are first wanted.
+    """Reads pixels from a ``DecodedCache``, and adds images that are missing in the cache."""
 
-    ``jpegs`` fills the cache; ``normalizer`` is None where DALI finishes the batches.
-    """
+    cache: DecodedCache
+    jpegs: JpegFallbackDecoder
+    groups: Groups
+    normalizer: Normalizer | None  # None if DALI augments or normalises the pixels
 
-    def __init__(
-        self,
-        cache: DecodedCache,
-        jpegs: JpegFallbackDecoder,
-        groups: Groups,
-        normalizer: Normalizer | None,
-    ):
-        self.files = [*jpegs.reader.files, cache.images]
-        self._cache, self._jpegs, self._groups = cache, jpegs, groups
-        self._normalizer, self._buffers = normalizer, BufferRing(0)
+    def __post_init__(self) -> None:
+        self.files = [*self.jpegs.reader.files, self.cache.images]
+        self._buffers = BufferRing(0)
 
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
-        assert self._normalizer is not None
-        for group in self._groups(plans):
+        assert self.normalizer is not None
+        for group in self.groups(plans):
             self.fill(group.rows)
-            yield from _normalized(group, self._cache.address, group.rows, self._normalizer)
+            address = self.cache.images.ctypes.data
+            yield from _normalized(group, address, group.rows, self.normalizer)
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
-        """Yield groups with their pixels."""
+        """Yield each group with the pixels of its images, read from the cache."""
         for group in groups:
             self.fill(group.rows)
-            yield group._replace(images=self._cache.images[group.rows])
+            yield group._replace(images=self.cache.images[group.rows])
 
     def fill(self, rows: np.ndarray) -> None:
-        """Decode the images of rows that the cache lacks into it."""
-        missing = self._cache.missing(rows)
+        """Decode those images of the rows that are missing in the cache, and store them in it."""
+        missing = self.cache.missing(rows)
         if len(missing):
-            out = self._jpegs.pixels_in(self._buffers, len(missing))
-            self._cache.store(missing, self._jpegs.start_pixels(missing, out)())
+            out = self.jpegs.pixels_in(self._buffers, len(missing))
+            self.cache.store(missing, self.jpegs.start_pixels(missing, out)())
 
     def close(self) -> None:
-        self._jpegs.close()
-        self._cache.close()
+        self.jpegs.close()
+        self.cache.close()
 
 
 class JpegBytes:
-    """JPEGs out of the mapped files, for DALI's decoders; ``decode`` is a name in PATHS."""
+    """Reads JPEG bytes from the mapped files for DALI's decoders.
+
+    ``decode`` is the name of the decode mode in PATHS.
+    """
 
     def __init__(self, reader: RecordReader, decode: str):
         self.files, self._reader = reader.files, reader
-        # One array for the CPU's decoder alone: those on GPUs have not been tried on it.
-        self._buffers = BufferRing(DEPTH) if decode == "cpu" else None
+        # DALI's CPU decoder gets one array with the JPEGs of all images.  DALI's GPU decoders get a
+        # list of arrays, because they were never tested with a single array.
+        self._buffers = BufferRing(IN_FLIGHT_GROUPS) if decode == "cpu" else None
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
-        """Yield groups with their JPEGs."""
+        """Yield each group with the JPEG bytes of its images."""
         for group in groups:
             yield group._replace(images=self._reader.gather(group.rows, self._buffers))
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing, because ``JpegBytes`` has no threads to stop."""
 
 
+@dataclass
 class DaliDecoder:
-    """DALI decodes or augments; our kernel or DALI itself normalises.
+    """Decodes or augments with DALI.  The ``normalizer`` normalises, or DALI if it is None.
 
-    ``groups`` are as large as the graph's batches.  With a ``normalizer`` the graph's ``finish`` is
-    "bytes"; without it "float", for groups of one batch.
+    With a ``normalizer`` the graph's ``finish`` is "bytes".  Without a normalizer ``finish`` is
+    "float", and a group has only one batch.  The graph gets all images of a group as one batch.
     """
 
-    def __init__(
-        self,
-        images: JpegBytes | NativeDecoder | CachedDecoder,
-        graph: DecodeGraph,
-        groups: Groups,
-        *,
-        reader: RecordReader,
-        normalizer: Normalizer | None,
-        ctx: mx.Context,
-    ):
-        self.files = images.files
-        self._images, self._graph, self._groups = images, graph, groups
-        self._reader, self._normalizer, self._ctx = reader, normalizer, ctx
+    images: JpegBytes | NativeDecoder | CachedDecoder
+    graph: DecodeGraph
+    groups: Groups
+    reader: RecordReader
+    normalizer: Normalizer | None
+    ctx: mx.Context
+
+    def __post_init__(self) -> None:
+        self.files = self.images.files
 
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
-        for group, tensor in self._outputs(plans):
-            if self._normalizer is None:
-                yield copy_to_ndarray(tensor, self._ctx), group.plans[0]
-            else:
-                places = np.arange(len(group.rows))
-                yield from _normalized(group, tensor.data_ptr(), places, self._normalizer)
-
-    def _outputs(self, plans: Iterator[BatchPlan]) -> Iterator[tuple[BatchGroup, Any]]:
-        """Feed the graph; yield each group with its output, valid until the next one."""
-        in_flight: deque[BatchGroup] = deque()
-        for group in self._images.with_images(self._groups(plans)):
-            self._graph.feed(group.images, group.params)
+        graph, in_flight = self.graph, deque[BatchGroup]()
+        for group in self.images.with_images(self.groups(plans)):
+            graph.feed(group.images, group.params)
             in_flight.append(group._replace(images=None))
-            if len(in_flight) < DEPTH:
+            if len(in_flight) < IN_FLIGHT_GROUPS:
                 continue
-            rows, graph = [one.rows for one in in_flight], self._graph
-            gpu, on_gpu = graph.device_id, graph.decodes_on_gpu
-            tensor = take_dense(self._reader, graph, rows, gpu=gpu, decodes_on_gpu=on_gpu)
-            yield in_flight.popleft(), tensor
-            self._graph.release()
+            tensor = take_tensor(self.reader, graph, [one.rows for one in in_flight])
+            oldest = in_flight.popleft()
+            if self.normalizer is None:
+                yield copy_to_ndarray(tensor, self.ctx), oldest.plans[0]
+            else:
+                indices = np.arange(len(oldest.rows))
+                yield from _normalized(oldest, tensor.data_ptr(), indices, self.normalizer)
+            graph.release()
 
     def close(self) -> None:
-        self._images.close()
+        self.images.close()
 
 
 def make_decoder(
@@ -213,12 +224,11 @@ def make_decoder(
     cache: DecodedCache | None = None,
     index_folder: Path = Path("."),
 ) -> Decoder:
-    """Return the decoder of a sampler's batches; parameters as ``build_loader`` has them.
+    """Return the decoder for the batches that a sampler yields from the position ``start`` on.
 
-    Parameters
-    ----------
-    start
-        Where the sampler starts.
+    If ``decode`` is None, the mode is "native" if the operators are compiled, else "cpu".
+    ``build_loader`` documents the remaining parameters.  Raises NoDecoder if ``decode`` is "native"
+    and the operators are not compiled.
     """
     ctx, compiled = ctx or mx.cpu(), loader_kernels()
     decode = decode or ("native" if compiled else "cpu")
@@ -227,71 +237,64 @@ def make_decoder(
             "data.decode: 'native' needs the compiled operators, got none; use "
             "data.decode=cpu, or install g++ and leave run.operators at auto"
         )
-    reader, batch_size = RecordReader(records, compiled), sampler.batch_size
+    reader = RecordReader(records, compiled)
+    options: dict[str, Any] = {"decode": decode, "threads": threads, "augmentation": augmentation}
+
+    # First decision: which component provides the JPEG bytes or the pixels?
+    if isinstance(sampler, WindowSampler) and decode != "native" and not sampler.has_gaps():
+        return DaliReaderDecoder(sampler, reader, ctx=ctx, index_folder=index_folder, **options)
     upcoming, fetch = sampler.upcoming(start), ReadAhead(records, reader)
 
     def read_ahead(rows: np.ndarray, after: Position) -> None:
         rows = upcoming(rows, after)
         fetch(rows if cache is None else cache.missing(rows))
 
-    group_size = batches_per_group(batch_size)
+    group_size = batches_per_group(sampler.batch_size)
     groups = partial(grouped, group_size=group_size, read_ahead=read_ahead)
-    # They work on the CPU whatever computes; what they write is the device's on the CPU alone.
+    # The compiled kernels write to host memory, which is of use only if the device is a CPU.
     kernels = compiled if ctx.device_type == "cpu" else None
-
-    # First decision: where the images come from.
-    if isinstance(sampler, WindowSampler) and decode != "native" and not sampler.has_gaps():
-        return DaliReaderDecoder(
-            records,
-            sampler,
-            reader,
-            batch_size=batch_size,
-            decode=decode,
-            threads=threads,
-            augmentation=augmentation,
-            ctx=ctx,
-            index_folder=index_folder,
-        )
     images: JpegBytes | NativeDecoder | CachedDecoder = JpegBytes(reader, decode)
     if decode == "native" or cache is not None:
-        own, most = compiled if decode == "native" else None, group_size * batch_size
-        jpegs = JpegFallbackDecoder(reader, max_images=most, threads=threads, kernels=own)
+        own, max_images = compiled if decode == "native" else None, group_size * sampler.batch_size
+        jpegs = JpegFallbackDecoder(reader, max_images=max_images, threads=threads, kernels=own)
         images = NativeDecoder(jpegs, groups, ctx)
     if cache is not None:
         normalizer = Normalizer(kernels, records.image_size, ctx, threads) if kernels else None
         images = CachedDecoder(cache, jpegs, groups, normalizer)
 
-    # Second decision: who finishes them.
+    # Second decision: which component augments and normalises the images?
     if kernels and not isinstance(images, JpegBytes) and not augmentation.changes_pixels:
         return images
     normalizer = None
     if kernels and cache is None and not augmentation.colors:
-        # One thread: DALI's have the cores.
+        # The normalizer gets one thread, because DALI's threads keep the cores busy.
         normalizer = Normalizer(kernels, records.image_size, ctx, threads=1)
     else:
         group_size, groups = 1, partial(grouped, group_size=1, read_ahead=read_ahead)
     graph = DecodeGraph(
-        batch_size=group_size * batch_size,
-        decode=decode,
-        threads=threads,
-        depth=DEPTH,
+        batch_size=group_size * sampler.batch_size,
+        depth=IN_FLIGHT_GROUPS,
         device_id=ctx.device_id if ctx.device_type == "gpu" else None,
-        augmentation=augmentation,
         source="jpeg" if isinstance(images, JpegBytes) else "pixels",
         finish="bytes" if normalizer else "float",
+        **options,
     )
-    return DaliDecoder(images, graph, groups, reader=reader, normalizer=normalizer, ctx=ctx)
+    return DaliDecoder(images, graph, groups, reader, normalizer, ctx)
 
 
 def batches_per_group(batch_size: int) -> int:
-    """Return how many batches are planned, and decoded by DALI, in one go."""
+    """Return the number of batches that together have about ``GROUP_IMAGES`` images: a group."""
     return max(1, round(GROUP_IMAGES / batch_size))
 
 
 def _normalized(
     group: BatchGroup, address: int, rows: np.ndarray, normalizer: Normalizer
 ) -> Images:
-    """Yield the batches of a group whose pixels lie at an address."""
+    """Normalise the images of a group, and yield (images, plan) for each of its batches.
+
+    ``address`` is the memory address of the pixels of N images, uint8 (N, H, W, 3).  ``rows`` (n,)
+    are the indices of the group's n images among them.
+    """
     start = 0
     for plan in group.plans:
         end = start + len(plan.rows)

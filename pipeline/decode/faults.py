@@ -1,93 +1,106 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a batch that DALI cannot finish, in one sentence that names the image."""
+"""Errors for batches that DALI cannot finish; the messages name the damaged image if one exists."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.decode.dali import PipelineQueue, find_faulty
+from pipeline.decode.dali import PipelineQueue, find_faulty_image
 from pipeline.records import RecordError, RecordSet
-from pipeline.records.reader import RecordReader
+
+if TYPE_CHECKING:
+    from pipeline.records.reader import RecordReader
 
 
 class GraphError(RecordError):
-    """A graph fails on images that the CPU decodes."""
+    """A DALI pipeline failed although the CPU can decode all images that were in flight."""
 
 
-def take_dense(
-    reader: RecordReader,
-    graph: PipelineQueue,
-    in_flight: Sequence[np.ndarray],
-    *,
-    gpu: int | None = None,
-    decodes_on_gpu: bool = False,
-) -> Any:
-    """Return the oldest batch of a graph as a dense tensor; name the damaged image if it fails.
+def take_tensor(reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[np.ndarray]) -> Any:
+    """Wait for the oldest batch of a pipeline; return its images as a dense DALI tensor.
 
-    ``in_flight`` has the rows of each batch in the graph, ``gpu`` is the number of the GPU on which
-    it ends.
+    ``in_flight`` holds the rows of each batch in the pipeline (rows of the record set), the oldest
+    batch first.
 
     Raises
     ------
     RecordError
-        If an image cannot be decoded or has another size; GraphError if the graph fails on images
-        that the CPU decodes.
+        If an image cannot be decoded or has not the image size of the record set.
+    GraphError
+        If the pipeline fails although the CPU can decode all images in flight.
     """
-    records, fault, images = reader.records, None, None
     try:
-        images = graph.take()
+        output = graph.take()
     except RuntimeError as error:
-        fault = error
-    if images is not None and images.is_dense_tensor():
-        tensor = images.as_tensor()
+        output = error
+    return check_output(reader, graph, in_flight, output)
+
+
+def check_output(
+    reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[np.ndarray], output: Any
+) -> Any:
+    """Return the images of a taken batch as a dense DALI tensor, or raise as ``take_tensor`` does.
+
+    ``output`` is what ``graph.take()`` returned, or the RuntimeError that it raised.
+    """
+    records, error = reader.records, output if isinstance(output, RuntimeError) else None
+    if error is None and output.is_dense_tensor():
+        tensor = output.as_tensor()
         shape = tuple(tensor.shape())
         if (shape[1:3] if shape[-1] == 3 else shape[2:]) == tuple(records.image_size):
             return tensor
     rows = np.concatenate(in_flight)
-    found = find_faulty(list(reader.gather(rows)), records.image_size)
-    reader.check_files()  # a shortened file gives zeros, which are no fault of an image
+    found = find_faulty_image(list(reader.gather(rows)), records.image_size)
+    # Report a truncated file before a damaged image: its missing bytes read as zeros.
+    reader.check_files()
     if found is not None:
-        place, what = found
-        raise records.image_error(int(rows[place]), what) from None
-    if fault is not None:
-        raise GraphError(_graph_fault(records, rows, fault, gpu, decodes_on_gpu)) from None
+        index, what = found
+        raise records.image_error(int(rows[index]), what) from None
+    if error is not None:
+        raise GraphError(_graph_error(records, rows, graph, error)) from None
     raise RecordError(
-        f"{records.name}: holds images of several sizes, got a batch that is not all "
-        f"{records.image_size}"
+        f"{records.name}: all images must have one size, got a batch with other sizes than "
+        f"(height, width) = {records.image_size}; make the record set again from images of one size"
     )
 
 
-def _graph_fault(
-    records: RecordSet, rows: np.ndarray, fault: RuntimeError, gpu: int | None, decodes_on_gpu: bool
+def _graph_error(
+    records: RecordSet, rows: np.ndarray, graph: PipelineQueue, error: RuntimeError
 ) -> str:
-    """Return the sentence for a graph that fails on images which the CPU decodes one by one."""
-    which = []
-    for place in np.unique(records.file[rows]):
-        keys = records.keys[rows[records.file[rows] == place]]
-        which.append(f"{records.files[place]} between keys {keys.min()} and {keys.max()}")
-    who, what = ("DALI" if gpu is None else f"GPU {gpu}"), "decode"
-    cure = "use data.decode=native, or a smaller data.batch_size if memory is full"
-    if decodes_on_gpu:
-        cure = "the CPU can: data.decode=native"
-    elif gpu is not None:
-        what = "finish"
-        cure = "use a smaller data.batch_size if its memory is full, else run.device=cpu"
+    """Return the message of a ``GraphError``: where it failed, on which images, and what to do."""
+    images = []
+    for file in np.unique(records.file[rows]):
+        keys = records.keys[rows[records.file[rows] == file]]
+        images.append(f"{records.files[file]} between keys {keys.min()} and {keys.max()}")
+    verb, remedy = (
+        "decode",
+        "use data.decode=native, or a smaller data.batch_size if memory is full",
+    )
+    if graph.decodes_on_gpu:
+        remedy = "the CPU can decode them, so use data.decode=native"
+    elif graph.device_id is not None:
+        verb = "finish"
+        remedy = "use a smaller data.batch_size if GPU memory is full, else run.device=cpu"
+    subject = "DALI" if graph.device_id is None else f"GPU {graph.device_id}"
     return (
-        f"{who} could not {what} images of {' and '.join(which)}, DALI says: "
-        f"{reason_of(fault)}; {cure}"
+        f"{subject} could not {verb} images of "
+        f"{' and '.join(images)}, got from DALI: {dali_message(error)}; {remedy}"
     )
 
 
-def reason_of(fault: RuntimeError) -> str:
-    """Return DALI's error message as one line, without the stack around it."""
-    lines = [line.strip() for line in str(fault).splitlines()]
+def dali_message(error: RuntimeError) -> str:
+    """Return DALI's error message on one line, without stack traces.
+
+    Returns "nothing" if no message remains.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
     start = max((i + 1 for i, line in enumerate(lines) if line.endswith("encountered:")), default=0)
-    said = []
+    message = []
     for line in lines[start:]:
         if line.startswith(("Stacktrace", "Current pipeline object")):
             break
-        said.append(line)
-    return " ".join(filter(None, said)).removeprefix("Critical error in pipeline: ") or "nothing"
+        message.append(line)
+    return " ".join(filter(None, message)).removeprefix("Critical error in pipeline: ") or "nothing"

@@ -1,34 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of a record set by row, decoded on the CPU: by our decoder, by DALI where ours cannot.
+"""JPEG decoding on the CPU: the compiled decoder, with DALI for the formats it does not support.
 
-The compiled decoder (``ops.jpeg_decoder``) takes what face sets are made of, straight from the
-mapped files; DALI decodes the rest.  Both give the same pixels.  A JPEG that is cut off in front of
-its end-of-image marker is refused, which DALI does not notice.
+Both decoders return the same pixels.  The compiled decoder (``ops.jpeg_decoder``) reads directly
+from the mapped files.  The compiled decoder also refuses a JPEG whose data ends before its last
+pixels, which DALI does not detect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import mxnet as mx
 import numpy as np
 
-from ops.feed import LoaderKernels
 from ops.jpeg_decoder import CUT_OFF, Decoding
 from pipeline.decode.dali import MEAN, STD, DecodeGraph
-from pipeline.decode.faults import take_dense
+from pipeline.decode.faults import take_tensor
 from pipeline.decode.to_mxnet import pooled_array
 from pipeline.records.reader import CUT_OFF_IMAGE, BufferRing, RecordReader
 from pipeline.sampling.augmentation import NO_AUGMENTATION
 
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from ops.feed import LoaderKernels
+
 
 class JpegFallbackDecoder:
-    """Decodes rows of a record set; what is started returns a function that waits for the result.
+    """Decodes the images of rows of a record set asynchronously.
 
-    That function raises RecordError if an image cannot be decoded or has another size.
+    ``start_pixels`` and ``start_planes`` start the work and return a function.  That function waits
+    for the result and returns it.  It raises RecordError if an image cannot be decoded or has not
+    the image size of the record set.
 
-    ``max_images`` is the limit of one call; without ``kernels``, the compiled functions, DALI
-    decodes everything.
+    ``max_images`` is the maximum number of images per call.  ``kernels`` are the compiled
+    functions; if they are None, DALI decodes all images.
     """
 
     def __init__(
@@ -41,12 +47,18 @@ class JpegFallbackDecoder:
         self._buffers = BufferRing(1)
 
     def pixels_in(self, buffers: BufferRing, count: int) -> np.ndarray:
-        """Return an array for the pixels of some images, uint8 (count, H, W, 3)."""
+        """Return the next buffer of a ring as an array for the pixels of ``count`` images.
+
+        The array is uint8 (count, H, W, 3) and not initialised.
+        """
         height, width = self._image_size
         return buffers.take(count, 3 * height * width).reshape(count, height, width, 3)
 
     def start_pixels(self, rows: np.ndarray, out: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start to decode the images of rows to ``out``, uint8 (B, H, W, 3), contiguous."""
+        """Start to decode the images of B rows; return a function that waits and returns ``out``.
+
+        The pixels are written to ``out``, which is uint8 (B, H, W, 3) and contiguous.
+        """
         decoding = None
         if self._decoder is not None:
             addresses, sizes = self.reader.find(rows)
@@ -55,10 +67,11 @@ class JpegFallbackDecoder:
             )
 
         def finish() -> np.ndarray:
-            remaining = self._remaining(rows, decoding)
+            remaining = self._wait(rows, decoding)
             if len(remaining):
-                out[remaining] = self._by_dali(rows[remaining])
-            self.reader.check_files()  # or a cache would keep zeros
+                out[remaining] = self._decode_with_dali(rows[remaining])
+            # A truncated file reads as zeros, and no cache may keep pixels decoded from zeros.
+            self.reader.check_files()
             return out
 
         return finish
@@ -66,27 +79,21 @@ class JpegFallbackDecoder:
     def start_planes(
         self, rows: np.ndarray, mirror: np.ndarray, ctx: mx.Context
     ) -> Callable[[], mx.nd.NDArray]:
-        """Start to decode the images of rows to a new NDArray, float32 (B, 3, H, W), normalised.
+        """Start to decode the images of B rows; return a function that waits and returns planes.
 
-        With the compiled functions only; ``mirror`` is bool (B,), ``ctx`` of the type "cpu".
+        The planes are normalised images in a new NDArray on the CPU, float32 (B, 3, H, W).
+        ``mirror`` is bool (B,): True flips the image horizontally.  This method needs ``kernels``.
         """
         assert self._decoder is not None and self._kernels is not None
         planes, out = pooled_array(self._kernels, (len(rows), 3, *self._image_size), ctx)
         addresses, sizes = self.reader.find(rows)
+        keep_alive = {"source": self.reader, "holder": planes}
         decoding = self._decoder.to_planes(
-            addresses,
-            sizes,
-            self._image_size,
-            mirror,
-            mean=MEAN,
-            std=STD,
-            out=out,
-            source=self.reader,
-            holder=planes,
+            addresses, sizes, self._image_size, mirror, mean=MEAN, std=STD, out=out, **keep_alive
         )
 
         def finish() -> mx.nd.NDArray:
-            remaining = self._remaining(rows, decoding)
+            remaining = self._wait(rows, decoding)
             if len(remaining):
                 self._fill_planes(rows, remaining, mirror, out)
             return planes
@@ -94,56 +101,55 @@ class JpegFallbackDecoder:
         return finish
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads of the compiled decoder."""
         if self._decoder is not None:
             self._decoder.close()
 
-    def _remaining(self, rows: np.ndarray, decoding: Decoding | None) -> np.ndarray:
-        """Wait for images; return the places of those that DALI is to decode."""
+    def _wait(self, rows: np.ndarray, decoding: Decoding | None) -> np.ndarray:
+        """Wait for the compiled decoder; return the indices of the images that DALI must decode.
+
+        The indices (n,) refer to ``rows``.  Raises RecordError if the data of an image is cut off.
+        """
         if self._decoder is None or decoding is None:
             return np.arange(len(rows))
         remaining = self._decoder.wait(decoding)
-        if len(remaining):
-            cut_off = remaining[decoding.left[remaining] == CUT_OFF]
-            if len(cut_off):
-                raise self.reader.records.image_error(int(rows[cut_off[0]]), CUT_OFF_IMAGE)
+        cut_off = remaining[decoding.outcomes[remaining] == CUT_OFF]
+        if len(cut_off):
+            raise self.reader.records.image_error(int(rows[cut_off[0]]), CUT_OFF_IMAGE)
         return remaining
 
     def _fill_planes(
         self, rows: np.ndarray, remaining: np.ndarray, mirror: np.ndarray, out: int
     ) -> None:
-        """Write the images at some places of a batch, decoded by DALI, to its planes."""
+        """Decode the images of ``rows[remaining]`` with DALI, and write their planes.
+
+        ``out`` is the memory address of the planes of the batch, float32 (B, 3, H, W).
+        """
         assert self._kernels is not None
-        pixels, size = self._by_dali(rows[remaining]), self._image_size
+        pixels, size = self._decode_with_dali(rows[remaining]), self._image_size
         image_bytes = 3 * size[0] * size[1] * np.dtype(np.float32).itemsize
+        # Make one call for each run of consecutive indices, because their planes are adjacent.
         run_ends = np.flatnonzero(np.diff(remaining, append=-1) != 1) + 1
         for start, end in zip([0, *run_ends[:-1]], run_ends, strict=True):
-            place = int(remaining[start])
+            first = int(remaining[start])
             self._kernels.normalise(
                 pixels.ctypes.data,
                 np.arange(start, end),
-                mirror[place : place + end - start],
+                mirror[first : first + end - start],
                 size,
                 mean=MEAN,
                 std=STD,
-                out=out + place * image_bytes,
+                out=out + first * image_bytes,
                 threads=self._threads,
             )
 
-    def _by_dali(self, rows: np.ndarray) -> np.ndarray:
-        """Return the pixels of rows, uint8 (n, H, W, 3)."""
+    def _decode_with_dali(self, rows: np.ndarray) -> np.ndarray:
+        """Decode the images of n rows with DALI; return their pixels, uint8 (n, H, W, 3)."""
         if self._graph is None:
-            self._graph = DecodeGraph(
-                batch_size=self._max_images,
-                decode="cpu",
-                threads=self._threads,
-                depth=1,
-                device_id=None,
-                augmentation=NO_AUGMENTATION,
-                finish="bytes",
-            )
+            options: dict[str, Any] = {"augmentation": NO_AUGMENTATION, "finish": "bytes"}
+            size, threads = self._max_images, self._threads
+            self._graph = DecodeGraph(size, "cpu", threads, 1, device_id=None, **options)
         self._graph.feed(self.reader.gather(rows, self._buffers), None)
-        tensor = take_dense(self.reader, self._graph, [rows])
-        pixels = np.array(tensor)
+        pixels = np.array(take_tensor(self.reader, self._graph, [rows]))
         self._graph.release()
         return pixels

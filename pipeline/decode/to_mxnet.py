@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded images to MXNet: every batch is a new NDArray.
+"""Conversion of decoded images and labels to MXNet arrays.
 
-So an array that some operator still reads cannot be overwritten, however long a batch is kept.
+Every batch gets a new NDArray, so nothing overwrites an array that an MXNet operator may still
+read.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
 
-from ops.feed import LoaderKernels
 from pipeline.decode.dali import MEAN, STD
+
+if TYPE_CHECKING:
+    from ops.feed import LoaderKernels
 
 __all__ = ["Normalizer", "copy_to_ndarray", "labels_to_ndarray", "pooled_array"]
 
@@ -21,9 +25,10 @@ __all__ = ["Normalizer", "copy_to_ndarray", "labels_to_ndarray", "pooled_array"]
 def copy_to_ndarray(
     tensor: Any, ctx: mx.Context, kernels: LoaderKernels | None = None
 ) -> mx.nd.NDArray:
-    """Copy a dense DALI tensor (CPU or GPU) to a new NDArray of the same shape, float32.
+    """Copy a dense float32 DALI tensor (CPU or GPU) to a new NDArray of the same shape.
 
-    With ``kernels`` an array on the CPU lies in pooled memory, which is faster.
+    With ``kernels`` (the compiled functions) an array on the CPU uses pooled memory, which is
+    faster.
     """
     shape = tuple(tensor.shape())
     if kernels is not None and ctx.device_type == "cpu":
@@ -31,13 +36,13 @@ def copy_to_ndarray(
         ctypes.memmove(address, tensor.data_ptr(), array.size * np.dtype(np.float32).itemsize)
         return array
     array = mx.nd.empty(shape, ctx=ctx)
-    # Only DALI's tensors of GPUs have it; this one is in the memory of the same GPU.
+    # Only DALI's GPU tensors have this attribute.  The new array is on the tensor's GPU.
     if hasattr(type(tensor), "__cuda_array_interface__"):
-        # Blocking: MXNet does not know the stream that DALI would copy on.
+        # Sync: the copy blocks, because MXNet does not know the CUDA stream that DALI copies on.
         tensor.copy_to_external(ctypes.c_void_p(_address(array)), non_blocking=False)
         return array
     source = ctypes.c_void_p(tensor.data_ptr())
-    # Sync: returns when the copy is done; Python's lock is released meanwhile.
+    # Sync: the call returns when the copy is done.  ctypes releases the GIL during the call.
     mx.base.check_call(
         mx.base._LIB.MXNDArraySyncCopyFromCPU(array.handle, source, ctypes.c_size_t(array.size))
     )
@@ -45,56 +50,48 @@ def copy_to_ndarray(
 
 
 def labels_to_ndarray(labels: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
-    """Return labels (B,) as a new float32 NDArray."""
+    """Copy the labels of a batch, (B,), to a new float32 NDArray on the device ``ctx``."""
     values = labels.astype(np.float32)
     if ctx.device_type != "cpu":
         return mx.nd.array(values, ctx=ctx, dtype="float32")
-    # Nobody else knows of the array yet; through its engine MXNet takes ten times as long.
+    # No operator uses the new array yet, so a direct write to its memory is safe.  A copy through
+    # MXNet's engine would take ten times as long.
     array = mx.nd.empty(values.shape, ctx=ctx)
     ctypes.memmove(_address(array), values.ctypes.data, values.nbytes)
     return array
 
 
+@dataclass(frozen=True)
 class Normalizer:
-    """Converts pixels to NDArrays on the CPU: mirrored, normalised, as planes, in one pass.
+    """Mirrors and normalises pixels on the CPU and writes them as planes, in one pass."""
 
-    ``image_size`` is (H, W), ``ctx`` a device of the type "cpu"; ``threads`` share a batch.
-    """
-
-    def __init__(
-        self, kernels: LoaderKernels, image_size: tuple[int, int], ctx: mx.Context, threads: int = 1
-    ):
-        self._kernels, self._image_size, self._ctx = kernels, image_size, ctx
-        self._threads = threads
+    kernels: LoaderKernels
+    image_size: tuple[int, int]  # (H, W) in pixels
+    ctx: mx.Context  # must be a CPU
+    threads: int = 1
 
     def __call__(self, pixels: int, rows: np.ndarray, mirror: np.ndarray) -> mx.nd.NDArray:
-        """Return images, float32 (B, 3, H, W): ``rows`` (B,) of uint8 (N, H, W, 3) at an address.
+        """Return B normalised images as planes in a new NDArray, float32 (B, 3, H, W).
 
-        ``mirror`` is bool (B,).
+        ``pixels`` is the memory address of the pixels of N images, uint8 (N, H, W, 3).  ``rows``
+        (B,) are the indices of the wanted images among them.  ``mirror`` is bool (B,): True flips
+        the image horizontally.
         """
-        array, out = pooled_array(self._kernels, (len(rows), 3, *self._image_size), self._ctx)
-        self._kernels.normalise(
-            pixels,
-            rows,
-            mirror,
-            self._image_size,
-            mean=MEAN,
-            std=STD,
-            out=out,
-            threads=self._threads,
-        )
+        size = self.image_size
+        array, out = pooled_array(self.kernels, (len(rows), 3, *size), self.ctx)
+        self.kernels.normalise(pixels, rows, mirror, size, MEAN, STD, out, self.threads)
         return array
 
 
 def pooled_array(
     kernels: LoaderKernels, shape: tuple[int, int, int, int], ctx: mx.Context
 ) -> tuple[mx.nd.NDArray, int]:
-    """Return a new float32 array in pooled memory, and the address of its values.
+    """Return a new float32 NDArray in pooled memory, and the memory address of its values.
 
-    The memory returns to the pool when nobody refers to the array any more, which MXNet tells; a
-    graph that waits for backward refers to it.
+    MXNet returns the memory to the pool when the last reference to the array is gone.  A graph that
+    autograd has recorded holds a reference until its backward pass.
     """
-    if ctx.device_id:  # which DLPack's arrays do not know for CPUs
+    if ctx.device_id:  # DLPack supports only mx.cpu(0), so other CPU contexts use no pool
         array = mx.nd.empty(shape, ctx=ctx)
         return array, _address(array)
     tensor = kernels.pooled_array(shape)

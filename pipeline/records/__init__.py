@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies on disk: record files, their index, labels and bytes; knows no mxnet."""
+"""Read and write record sets: record files, their index, labels and images; MXNet is not needed."""
 
 from pipeline.records.mapped import RecordError
 from pipeline.records.open import open_records

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which class is which person: labels of several sets as one, and people with too few images.
+"""Class numbers: join the labels of several record sets, and drop people with too few images.
 
-Pure arithmetic on labels.  ``origins`` (C, 2) int64 says of each class which set (its place in the
-list, SHARED for all) and which label there it was.
+The array ``origins``, int64 (C, 2), has one row for each of the C classes.  A row holds the index
+of the class's set in the list of sets (SHARED if the sets share their labels), and the label of the
+class in that set.
 """
 
 from __future__ import annotations
@@ -12,53 +13,54 @@ from collections.abc import Sequence
 import numpy as np
 
 SHARED = -1
-_MANY_PER_IMAGE = 16  # classes
+# If a set has more classes per image than this, an array with one entry per class wastes memory.
+_MAX_CLASSES_PER_IMAGE = 16
 
 
-def origins_of(place: int, labels: np.ndarray) -> np.ndarray:
-    """Return the origins of classes that are labels (C,) of one set, int64 (C, 2)."""
-    return np.stack([np.full(len(labels), place), labels], axis=1)
+def make_origins(set_index: int, labels: np.ndarray) -> np.ndarray:
+    """Return the origins, int64 (C, 2), of C classes that all come from one set.
+
+    ``labels``, (C,), are the labels of the classes in that set.
+    """
+    return np.stack([np.full(len(labels), set_index), labels], axis=1)
 
 
 def stack(
     labels: Sequence[np.ndarray], num_classes: Sequence[int]
 ) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return labels, number of classes and origins of sets that hold different people.
+    """Join the labels of sets that hold different people, without a common class.
 
-    The classes of a set begin where those of the one before end.
+    The first class of a set follows the last class of the set before it.
+
+    Outputs
+    -------
+    Labels of all N images, int32 (N,); number of classes C; origins of the classes, int64 (C, 2).
     """
-    begins = np.concatenate([[0], np.cumsum(num_classes)])
-    stacked = [part + begin for part, begin in zip(labels, begins[:-1].tolist(), strict=True)]
-    origins = [origins_of(place, np.arange(count)) for place, count in enumerate(num_classes)]
-    return np.concatenate(stacked).astype(np.int32), int(begins[-1]), np.concatenate(origins)
-
-
-def share(
-    labels: Sequence[np.ndarray], num_classes: Sequence[int]
-) -> tuple[np.ndarray, int, np.ndarray | None]:
-    """Return labels and number of classes of sets in which a label is the same person."""
-    return np.concatenate(labels), max(num_classes), None
+    firsts = np.concatenate([[0], np.cumsum(num_classes)])
+    stacked = [part + first for part, first in zip(labels, firsts[:-1].tolist(), strict=True)]
+    origins = [make_origins(index, np.arange(count)) for index, count in enumerate(num_classes)]
+    return np.concatenate(stacked).astype(np.int32), int(firsts[-1]), np.concatenate(origins)
 
 
 def renumber(
     labels: np.ndarray, num_classes: int, images_filter: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Leave people with fewer than ``images_filter`` images out and number the others densely.
+    """Drop people with fewer than ``images_filter`` images; renumber the other people 0, 1, 2, ...
 
-    InsightFace's option of this name (``data_images_filter``) leaves the labels as they were, so
-    the class matrix keeps a row for everyone left out.
+    InsightFace's ``data_images_filter`` does not renumber, so its class matrix has a row for every
+    dropped person.
 
     Outputs
     -------
-    The rows that stay, int64 (M,); their new labels, in the order of the old ones, int32 (M,); and
-    the old label of each new one, int64 (K,).
+    Rows of the M remaining images, int64 (M,); new labels of these images, int32 (M,); old labels
+    of the K remaining people, int64 (K,), indexed by new label.  The new labels have the order of
+    the old labels.
     """
-    if num_classes > _MANY_PER_IMAGE * len(labels):  # no arrays of so many classes
-        present, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        rows, new, kept = renumber(places, len(present), images_filter)
+    if num_classes > _MAX_CLASSES_PER_IMAGE * len(labels):
+        present, dense = np.unique(labels, return_inverse=True)
+        rows, new, kept = renumber(dense, len(present), images_filter)
         return rows, new, present[kept].astype(np.int64)
-    counts = np.bincount(labels, minlength=num_classes)
-    kept = np.flatnonzero(counts >= images_filter)
+    kept = np.flatnonzero(np.bincount(labels, minlength=num_classes) >= images_filter)
     new = np.full(num_classes, -1, dtype=np.int32)
     new[kept] = np.arange(len(kept), dtype=np.int32)
     rows = np.flatnonzero(new[labels] >= 0)
@@ -66,9 +68,9 @@ def renumber(
 
 
 def count_present(labels: np.ndarray) -> int:
-    """Return how many different labels from 0 on there are."""
-    if int(labels.max()) > _MANY_PER_IMAGE * len(labels):
+    """Return the number of different labels in an array; no label may be below 0."""
+    if int(labels.max()) > _MAX_CLASSES_PER_IMAGE * len(labels):
         return len(np.unique(labels))
-    present = np.zeros(int(labels.max()) + 1, dtype=bool)
+    present = np.zeros(int(labels.max()) + 1, dtype=bool)  # np.bincount: 8 times the memory
     present[labels] = True
     return int(np.count_nonzero(present))

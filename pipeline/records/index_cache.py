@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Index files that a run writes: the parsed index of a set, and an .idx of its images alone.
+"""Save and load a run's index files: the parsed index of a set, and an .idx that lists only images.
 
-They are made in pieces: an index of 5.8 million lines as Python text takes 700 MB.  A file that
-cannot be written is a RecordError, and nothing is left of it.
+If a file cannot be written, the function that writes it raises RecordError and leaves no part of
+the file.
 """
 
 from __future__ import annotations
@@ -21,35 +21,40 @@ import numpy as np
 from atomic_write import atomic_write
 from pipeline.records import mapped
 from pipeline.records.mapped import RecordError
-from pipeline.records.record_set import RecordSet, parts
+from pipeline.records.record_set import RecordSet, row_slices
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers as int32 where they all are such: that is half of the memory."""
+    """Convert numbers to int32, which halves the memory, if that changes no value."""
     with np.errstate(invalid="ignore"):
         small = numbers.astype(np.int32)
     return small if (small == numbers).all() else numbers
 
 
-def keep_columns(path: Path, *columns: np.ndarray) -> None:
-    """Write columns (N,) of numbers one after the other, unless another rank just has."""
-    with _alone(path.parent):
+def save_columns(path: Path, *columns: np.ndarray) -> None:
+    """Write arrays of shape (N,) to one file, one after the other, unless the file exists.
+
+    The file exists if another rank has already written it.
+    """
+    with _lock_folder(path.parent):
         if not path.is_file():
             with atomic_write(path) as file:
                 for column in columns:
                     np.save(file, column, allow_pickle=False)
 
 
-def kept_columns(path: Path, count: int) -> list[np.ndarray]:
-    """Return columns that were kept as maps of the file, which the ranks of a host share.
+def load_columns(path: Path, count: int) -> list[np.ndarray]:
+    """Return the first ``count`` arrays of a file that ``save_columns`` wrote.
+
+    The arrays are views of the mapped file, so all ranks of a host share the memory.
 
     Raises
     ------
     ValueError, OSError, EOFError
-        If the file is not whole.
+        If the file is incomplete.
     """
     columns = []
-    data = mapped.map_file(path, "give the same command, which makes it again")
+    data = mapped.map_file(path, "rerun the command, which writes the file again")
     with path.open("rb") as file:
         for _ in range(count):
             np.lib.format.read_magic(file)
@@ -57,81 +62,93 @@ def kept_columns(path: Path, count: int) -> list[np.ndarray]:
             start = file.tell()
             size = math.prod(shape) * dtype.itemsize
             if start + size > len(data):
-                raise ValueError(f"{path}: ends in the middle of a column, got {len(data)} bytes")
+                raise ValueError(
+                    f"{path}: ends inside a column, got {len(data)} bytes; remove the file"
+                )
             columns.append(data[start : start + size].view(dtype).reshape(shape))
             file.seek(size, os.SEEK_CUR)
     return columns
 
 
 def release_freed_memory() -> None:
-    """Return freed memory to the system: a run keeps it (launch/ranks/malloc.py)."""
+    """Release memory that malloc has kept after it was freed to the operating system.
+
+    In a run malloc does not release it, because of the settings in launch/ranks/malloc.py.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc
+    if trim is not None:  # musl has no malloc_trim
         trim(0)
 
 
 def image_index(records: RecordSet, folder: Path) -> Path:
-    """Return an .idx in a folder that lists the images alone; written unless it is there.
+    """Return the path of an .idx in ``folder`` that lists only images; write the file if missing.
 
-    Its name comes from what it says, so a resumed run finds it, and all ranks share one.
+    The file name contains a hash of the content, so all ranks and resumed runs share one file.
     """
     digest = hashlib.sha256()
-    for part in parts(len(records)):
+    for part in row_slices(len(records)):
         digest.update(records.keys[part].tobytes())
         digest.update(records.offsets[part].tobytes())
     path = folder / f"images-{digest.hexdigest()[:16]}.idx"
-    with _alone(folder):
+    with _lock_folder(folder):
         if not path.is_file():
             write_image_index(records, path)
     return path
 
 
 def write_image_index(records: RecordSet, path: Path) -> None:
-    """Write an .idx that lists the images alone, for readers that decode every line of it."""
-    with _writing(path.parent), atomic_write(path) as file:
-        for part in parts(len(records)):
-            keys, offsets = _digits(records.keys[part]), _digits(records.offsets[part])
+    """Write an .idx that lists only images, for readers that decode every record of an .idx.
+
+    The function writes the lines in parts: 5.8 million lines as Python strings would take 700 MB.
+    """
+    with _explain_write_errors(path.parent), atomic_write(path) as file:
+        for part in row_slices(len(records)):
+            keys, offsets = _to_digits(records.keys[part]), _to_digits(records.offsets[part])
             marks = np.broadcast_to(np.frombuffer(b"\t\n", np.uint8), (len(keys), 2))
             lines = np.concatenate([keys, marks[:, :1], offsets, marks[:, 1:]], axis=1)
             file.write(lines[lines > 0].data)
 
 
-def _digits(numbers: np.ndarray) -> np.ndarray:
-    """Return numbers from 0 on in ASCII, uint8 (n, digits of the largest), 0 before the first."""
+def _to_digits(numbers: np.ndarray) -> np.ndarray:
+    """Convert n numbers, each at least 0, to ASCII digits.
+
+    The result is uint8 (n, digits), where each row is padded with zero bytes on the left.
+    """
     quotient = numbers.astype(np.int64)
     digits = np.zeros((len(quotient), len(str(quotient.max()))), dtype=np.uint8)
     last = digits.shape[1] - 1
-    for place in range(last, -1, -1):
+    for column in range(last, -1, -1):
         digit = quotient % 10 + ord("0")
-        digits[:, place] = np.where((quotient > 0) | (place == last), digit, 0)
+        digits[:, column] = np.where((quotient > 0) | (column == last), digit, 0)
         quotient //= 10
     return digits
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Make a folder that is written into, and name it where that fails."""
+def _explain_write_errors(folder: Path) -> Iterator[None]:
+    """Create a folder; raise RecordError if the folder or a file in it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        reason = error.strerror or error  # NumPy's own have no number
+        reason = error.strerror or error  # NumPy's OSError has no errno and no strerror
         raise RecordError(
-            f"{folder}: cannot be written, got {reason}; make room or choose another run.dir"
+            f"{folder}: cannot be written, got {reason}; free disk space or choose another run.dir"
         ) from None
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Have one rank of a host at a time in a folder, which is made; the others wait.
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Create a folder and lock it for this rank; the other ranks of the host wait for the lock.
 
-    Where the file system has no locks on folders (NFS) all continue, and each writes the same.
+    On file systems that cannot lock folders (NFS) no rank waits, and each rank writes the same
+    file.
     """
-    with _writing(folder):
-        held = os.open(folder, os.O_RDONLY)
+    with _explain_write_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             with suppress(OSError):
-                fcntl.flock(held, fcntl.LOCK_EX)  # Horovod: a rank that dies releases it
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # released if this rank dies
             yield
         finally:
-            os.close(held)
+            os.close(descriptor)

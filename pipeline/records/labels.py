@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which records of a .rec are images, and of whom: from the identity records or from a scan."""
+"""Find the image records of a .rec and their labels.
+
+The labels come from the identity records or, if these are missing or damaged, from a scan of all
+record headers.
+"""
 
 from __future__ import annotations
 
@@ -9,179 +13,190 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.records.mapped import RecordError
-from pipeline.records.recordio import MAGIC, Headers, RecordFile, no_image
+from pipeline.records.recordio import MAGIC, Headers, RecordFile, check_magic, empty_record_error
 
-_EXACT = 1 << 24  # float32, in which header and identity records give keys, is exact up to here
-_LARGEST_LABEL = (1 << 31) - 2  # int32, and the number of classes as well
-_HEAD_BYTES = 32  # of a record before labels and image
+_MAX_KEY = 1 << 24  # header and identity records store keys as float32, exact up to this number
+_MAX_LABEL = (1 << 31) - 2  # labels and the number of classes must fit into int32
+_HEADER_BYTES = 32  # size of the part of a record before its vector of labels
 
 
 @dataclass(frozen=True)
 class HeaderRecord:
-    """What the header record says, and the rows of the .idx that have these keys."""
+    """Content of the header record, and the .idx rows whose keys lie in each of its key ranges."""
 
-    begin: int  # the first key of identity records; those of images are below
-    end: int  # of their keys
-    images: np.ndarray
-    people: np.ndarray
-    beyond: np.ndarray
+    first_identity: int  # key of the first identity record; all images have smaller keys
+    end: int  # key after the last identity record
+    image_rows: np.ndarray
+    identity_rows: np.ndarray
+    extra_rows: np.ndarray  # rows whose keys are ``end`` or larger
 
     def notices(self, keys: np.ndarray) -> list[str]:
-        """Return what the .idx has less, or more, than the header record says."""
+        """Return log sentences about records that only the header record or only the .idx lists."""
         found = []
-        named, listed, what = self.begin - 1, len(self.images), "image"
-        if listed >= named:
-            named, listed, what = self.end - self.begin, len(self.people), "identity record"
-        if listed < named:
-            verb = "is" if named - listed == 1 else "are"
+        for what, named, rows in (
+            ("image", self.first_identity - 1, self.image_rows),
+            ("identity record", self.end - self.first_identity, self.identity_rows),
+        ):
+            missing = named - len(rows)
+            if missing > 0:
+                verb = "is" if missing == 1 else "are"
+                found.append(
+                    f"{missing} of the {named} {what}s that the header lists {verb} not in the .idx"
+                )
+                break  # an .idx that ends among the images also lacks all identity records
+        if len(self.extra_rows):
             found.append(
-                f"{named - listed} of the {named} {what}s that the header names {verb} not in the "
-                ".idx"
-            )
-        if len(self.beyond):
-            found.append(
-                f"{len(self.beyond)} records from key {keys[self.beyond[0]]} on are not named by "
-                "the header and are left out"
+                f"the header does not list {len(self.extra_rows)} records of the .idx, from key "
+                f"{keys[self.extra_rows[0]]} on; the loader does not read them"
             )
         return found
 
 
 def read_header_record(file: RecordFile) -> HeaderRecord | None:
-    """Return what the header record says; None if there is none that can be relied on."""
+    """Read the header record; return None if it is missing or inconsistent."""
     keys = file.keys
     if keys[0] != 0:
         return None
     header = file.headers(slice(1))
     if header.flag[0] < 2 or header.body[0] > 0:
         return None
-    begin, end = header.label[0], header.second[0]
-    if not (_are_keys(header.label) and _are_keys(header.second) and 1 < begin <= end):
+    first, end = header.label[0], header.second[0]
+    if not (_are_keys(header.label) and _are_keys(header.second) and 1 < first <= end):
         return None
-    people = np.flatnonzero((keys >= begin) & (keys < end))
-    if (file.headers(people).body > 0).any():
-        return None  # they are images
-    images, beyond = np.flatnonzero((keys > 0) & (keys < begin)), np.flatnonzero(keys >= end)
-    return HeaderRecord(int(begin), int(end), images, people, beyond)
+    identity_rows = np.flatnonzero((keys >= first) & (keys < end))
+    if (file.headers(identity_rows).body > 0).any():
+        return None  # the records in the range of identity records hold images
+    image_rows = np.flatnonzero((keys > 0) & (keys < first))
+    return HeaderRecord(
+        int(first), int(end), image_rows, identity_rows, np.flatnonzero(keys >= end)
+    )
 
 
 def labels_from_identities(file: RecordFile, header: HeaderRecord) -> np.ndarray | None:
-    """Return the labels of the images from the identity records; None if these do not settle them.
+    """Return the label of each image from the identity records; None if they are inconsistent.
 
-    An image record without an image is refused.
+    Raises RecordError if an image record holds no image.
     """
-    images, people = header.images, header.people
-    if not len(images) or len(people) != header.end - header.begin:
+    images, people = header.image_rows, header.identity_rows
+    if not len(images) or len(people) != header.end - header.first_identity:
         return None
     identity = file.headers(people)
     if not (_are_keys(identity.label) and _are_keys(identity.second)):
         return None
-    first, stop = identity.label.astype(np.int64), identity.second.astype(np.int64)
-    some = np.flatnonzero(stop > first)
-    first, stop = first[some], stop[some]
-    order = np.argsort(first)
-    first, stop = first[order], stop[order]
-    # The ranges must tile the image keys, and both ends of each carry the same label.
-    if not len(first) or (first[1:] != stop[:-1]).any():
-        return None
-    if first[0] != file.keys[images[0]] or stop[-1] != file.keys[images[-1]] + 1:
-        return None
-    if len(images) != stop[-1] - first[0]:
+    ranges = np.stack([identity.label, identity.second]).astype(np.int64)
+    ranges = ranges[:, ranges[1] > ranges[0]]
+    first, stop = ranges[:, np.argsort(ranges[0])]
+    # The key ranges of the identity records must cover the keys of the images without gaps.  Below,
+    # the first and the last image of each range must have the same label.
+    if (
+        not len(first)
+        or (first[1:] != stop[:-1]).any()
+        or (first[0], stop[-1]) != (file.keys[images[0]], file.keys[images[-1]] + 1)
+        or len(images) != stop[-1] - first[0]
+    ):
         return None
     head = file.headers(images[first - first[0]])
     tail = file.headers(images[stop - 1 - first[0]])
     if (head.magic != MAGIC).any() or (head.label != tail.label).any():
         return None
-    _refuse_short(file, images)
+    _check_short_records(file, images)
     return np.repeat(head.label, stop - first)
 
 
 def labels_from_scan(
     file: RecordFile, header: HeaderRecord | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (rows of images, their labels) from one pass over all records.
+    """Read all record headers; return the rows of the images and the labels of these images.
 
-    An image record without an image, and an offset without a record, are refused.
+    Raises RecordError if an image record holds no image, or if no record starts at an offset.
     """
     headers = file.headers()
-    wrong = np.flatnonzero(headers.magic != MAGIC)
-    if len(wrong):
-        raise RecordError(
-            f"{file.rec}: no record starts at offset {file.offsets[wrong[0]]}, where key "
-            f"{file.keys[wrong[0]]} should be; the .idx belongs to another .rec"
-        )
-    rows = header.images if header else _without_bare_ends(file.keys, headers)
-    _refuse_empty(file.rec, file.keys[rows], headers, rows)
+    check_magic(file, np.arange(len(file.keys)), headers)
+    rows = header.image_rows if header else _find_image_rows(file.keys, headers)
+    _check_bodies(file.rec, file.keys[rows], headers, rows)
     return rows, headers.label[rows]
 
 
-def classes_of(labels: np.ndarray) -> int:
-    """Return the number of people that labels tell, also where some are no labels."""
+def count_classes(labels: np.ndarray) -> int:
+    """Return the largest label plus 1, at least 1; ignore negative, infinite and NaN labels."""
     sound = labels[(labels >= 0) & (labels < np.inf)]
-    return min(int(sound.max()), _LARGEST_LABEL) + 1 if len(sound) else 1
+    return min(int(sound.max()), _MAX_LABEL) + 1 if len(sound) else 1
 
 
 def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuse labels (N,) that are not whole numbers below ``num_classes``, naming the first."""
-    end = min(num_classes, _LARGEST_LABEL + 1)
+    """Raise RecordError if a label is not a whole number in 0..num_classes-1.
+
+    ``keys`` and ``labels`` have shape (N,), with one entry per image.
+    """
+    end = min(num_classes, _MAX_LABEL + 1)
     if labels.dtype.kind == "i" and labels.min() >= 0 and labels.max() < end:
-        return  # they are int32 if all of them could be narrowed
-    inside = (labels >= 0) & (labels < end)  # so that NaN is found as well
+        return  # int32 labels, made by ``narrow``, are whole numbers
+    inside = (labels >= 0) & (labels < end)  # False for NaN
     bad = int(np.flatnonzero(~inside | (labels != np.floor(labels)))[0])
-    label, right = str(np.float32(labels[bad])).removesuffix(".0"), f"0..{num_classes - 1}"
+    label, valid = str(np.float32(labels[bad])).removesuffix(".0"), f"0..{num_classes - 1}"
     if inside[bad]:
         raise RecordError(
-            f"{rec}: the label in the record of key {keys[bad]} is no whole number, got {label}; "
-            f"labels must be {right}"
+            f"{rec}: the label in the record of key {keys[bad]} is not a whole number, got "
+            f"{label}; labels must be whole numbers in {valid}"
         )
     raise RecordError(
         f"{rec}: label {label} in the record of key {keys[bad]} is out of range, "
-        f"got num_classes={num_classes}; labels must be {right}"
+        f"got num_classes={num_classes}; labels must be whole numbers in {valid}"
     )
 
 
-def _without_bare_ends(keys: np.ndarray, headers: Headers) -> np.ndarray:
-    """Return the rows without a header record at the start and identity records at the end.
+def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
+    """Return all rows except a header record at the start and identity records at the end.
 
-    All rows if none holds an image.
+    Return an empty array if no record holds an image.
     """
     filled = np.flatnonzero(headers.body > 0)
     if not len(filled):
         return filled
     end = int(filled[-1]) + 1
     first, stop = headers.label[end:], headers.second[end:]
-    bare = (headers.body <= 0) & (headers.flag >= 2)
-    # An image record with two labels has such a flag as well.  Identity records give ranges of keys
-    # up to that of the last image, which float32 may have rounded.
-    ranges = bool(len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1]))
+    is_bare = (headers.body <= 0) & (headers.flag >= 2)
+    # Flag 2 does not prove an identity record: an image record with two labels also has flag 2.
+    # But identity records hold key ranges, and the last range includes the key of the last image,
+    # which float32 may have rounded.
+    are_ranges = bool(
+        len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1])
+    )
     begin, after = headers.label[0], headers.second[0]
-    label = np.isfinite(begin) and np.isfinite(after) and (begin <= 1 or begin > after)
-    has_header = bool(keys[0] == 0 and bare[0] and (ranges or not label))
-    if not (bare[end:].all() and (has_header or ranges)):
+    is_label = np.isfinite(begin) and np.isfinite(after) and (begin <= 1 or begin > after)
+    has_header = bool(keys[0] == 0 and is_bare[0] and (are_ranges or not is_label))
+    if not (is_bare[end:].all() and (has_header or are_ranges)):
         end = len(keys)
     return np.arange(int(has_header), end)
 
 
-def _refuse_short(file: RecordFile, images: np.ndarray) -> None:
-    """Refuse an image record without an image, as far as it shows without reading all records.
+def _check_short_records(file: RecordFile, images: np.ndarray) -> None:
+    """Raise RecordError if an image record is too short to hold an image.
 
-    The next record begins right behind its labels.  The reader finds what is not seen here.
+    The length of a record is the distance to the next offset.  Only the headers of short records
+    are read.  An empty record before a gap in the .rec is not short; the reader finds it later.
     """
     offsets, flag = file.offsets, int(file.headers(images[:1]).flag[0])
     order = None if (offsets[1:] > offsets[:-1]).all() else np.argsort(offsets)
-    begins = offsets if order is None else offsets[order]
-    short = np.flatnonzero(np.diff(begins, append=len(file.data)) <= _HEAD_BYTES + 4 * max(2, flag))
+    starts = offsets if order is None else offsets[order]
+    max_bytes = _HEADER_BYTES + 4 * max(2, flag)
+    short = np.flatnonzero(np.diff(starts, append=len(file.data)) <= max_bytes)
     rows = np.intersect1d(short if order is None else order[short], images)
-    _refuse_empty(file.rec, file.keys[rows], file.headers(rows), np.arange(len(rows)))
+    _check_bodies(file.rec, file.keys[rows], file.headers(rows), np.arange(len(rows)))
 
 
-def _refuse_empty(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarray) -> None:
-    """Refuse the first image record without an image among rows of headers, of these keys."""
+def _check_bodies(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarray) -> None:
+    """Raise RecordError if the record at one of ``rows`` holds no image.
+
+    ``rows`` are indices into ``headers``, and ``keys`` are the keys of these rows.
+    """
     empty = np.flatnonzero(headers.body[rows] <= 0)
     if len(empty):
         row = rows[empty[0]]
-        raise no_image(rec, keys[empty[0]], int(headers.length[row]), int(headers.flag[row]))
+        length, flag = int(headers.length[row]), int(headers.flag[row])
+        raise empty_record_error(rec, keys[empty[0]], length, flag)
 
 
 def _are_keys(numbers: np.ndarray) -> bool:
-    """Return whether floats are whole numbers that float32 holds exactly."""
-    return bool(((numbers >= 0) & (numbers <= _EXACT) & (numbers == np.floor(numbers))).all())
+    """Return whether all numbers are whole, at least 0, and exact in float32."""
+    return bool(((numbers >= 0) & (numbers <= _MAX_KEY) & (numbers == np.floor(numbers))).all())

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are read through memory maps, and may become shorter meanwhile.
+"""Read memory-mapped files that may become shorter while they are read.
 
-A thread that touches a mapped page which the file no longer has gets SIGBUS. With the compiled
-library such pages read as zeros (``ops.guard``), and ``check_file`` has to be called before
-anything is used that was read. Without it ``copied`` reads: the kernel copies, and says where it
-cannot.
+A thread that touches a mapped page beyond the end of the file gets SIGBUS.  With the compiled
+library such a page reads as zeros (``ops.guard``); call ``check_file`` before you use the bytes.
+Without the library, ``copy_pieces`` reads with a system call, which returns an error instead.
 """
 
 from __future__ import annotations
@@ -22,180 +21,189 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from ops.guard import Guard  # which brings MXNet
+    from ops.guard import Guard  # imports MXNet
 
-CHECK_INTERVAL_S = 0.02  # between two checks of the length of a file
-_MAX_PIECES = 1024  # of one system call: IOV_MAX
-_CALL_BYTES = 1 << 30  # of one system call, which takes no more than 2 GiB
+CHECK_INTERVAL_S = 0.02
+_MAX_CALL_PIECES = 1024  # pieces per process_vm_readv call; the kernel allows IOV_MAX
+_MAX_CALL_BYTES = 1 << 30  # bytes per process_vm_readv call; the kernel allows 2 GiB
 _guard: Guard | None = None
 
 
 class RecordError(ValueError):
-    """A record set that cannot be read; the message names the file and the key."""
+    """Error about a record set that cannot be read; the message names the file and the key."""
 
 
 def guard_with(guard: Guard | None) -> None:
-    """Choose what guards the maps that are made, or asked about, from now on; None for nothing."""
+    """Set the guard of all memory maps that are created or passed to ``mapped_files`` later.
+
+    The guard makes missing pages read as zeros.  None: later maps are not guarded.
+    """
     global _guard
     _guard = guard
 
 
 class _Map(mmap.mmap):
-    """The whole of a file, mapped."""
+    """Memory map of a complete file."""
 
     path: Path
-    cure: str
-    number: int | None = None  # of the guard
-    seen = 0  # faults of the file before it was mapped
+    advice: str
+    number: int | None = None  # the guard's id of the mapped file; None: not guarded
+    earlier_faults = 0  # number of faults in this file when the guard began to watch this map
 
-    def watch(self, address: int) -> None:
+    def guarded_bytes(self) -> np.ndarray:
+        """Guard this map if a guard is set; return the bytes of the file, uint8 (n,)."""
+        data = np.frombuffer(self, dtype=np.uint8)
         if self.number is None and _guard is not None:
-            self.number = _guard.watch(address)
+            self.number = _guard.watch(data.ctypes.data)
             if self.number is not None:
-                self.seen = _guard.faults(self.number)
+                self.earlier_faults = _guard.faults(self.number)
+        return data
 
     def check(self) -> None:
         try:
-            size = self.size()  # of the file that was mapped, though another has its name now
+            size = self.size()  # size of the mapped file, even if it was renamed or replaced
         except OSError as error:
-            raise self.unreadable(error.strerror or str(error)) from None
+            raise self.read_error(error.strerror or str(error)) from None
         if size < len(self):
             raise RecordError(
                 f"{self.path}: became shorter while it was read, got {size} bytes where "
-                f"{len(self)} were mapped; {self.cure}"
+                f"{len(self)} were mapped; {self.advice}"
             )
-        if self.number is not None and _guard and _guard.faults(self.number) != self.seen:
-            raise self.unreadable("SIGBUS: an I/O error, or it was shorter for a while")
+        if self.number is not None and _guard and _guard.faults(self.number) != self.earlier_faults:
+            raise self.read_error("SIGBUS (an I/O error, or the file was shorter for a while)")
 
-    def unreadable(self, what: str) -> RecordError:
-        return RecordError(f"{self.path}: cannot be read, got {what}; check the disk, {self.cure}")
+    def read_error(self, cause: str) -> RecordError:
+        return RecordError(
+            f"{self.path}: cannot be read, got {cause}; check the disk, then {self.advice}"
+        )
 
 
-def map_file(path: Path, cure: str = "copy it again and give the same command") -> np.ndarray:
-    """Return the bytes of a file, uint8 (n,), mapped and not read; it may not be empty.
+def map_file(path: Path, advice: str = "copy the file again and rerun the command") -> np.ndarray:
+    """Map a file without reading it; return its bytes, uint8 (n,). The file must not be empty.
 
-    ``cure`` is what to do where it becomes shorter, the end of the sentence.
+    ``advice`` is the last clause of the error message if the file becomes shorter.
     """
     with path.open("rb") as file:
-        return _mapped(_Map(file.fileno(), 0, access=mmap.ACCESS_READ), path, cure)
+        mapped = _Map(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped.path, mapped.advice = path, advice
+    return mapped.guarded_bytes()
 
 
-def map_shared(file: int, size: int, path: Path, cure: str) -> np.ndarray:
-    """Return the bytes of an open file, uint8 (size,), mapped to be written for all to see."""
-    return _mapped(_Map(file, size), path, cure)
+def map_shared(descriptor: int, size: int, path: Path, advice: str) -> np.ndarray:
+    """Map an open file for writing, shared with other processes; return its bytes, uint8 (size,).
+
+    ``advice`` has the same meaning as in ``map_file``.
+    """
+    mapped = _Map(descriptor, size)
+    mapped.path, mapped.advice = path, advice
+    return mapped.guarded_bytes()
 
 
-def _mapped(mapped: _Map, path: Path, cure: str) -> np.ndarray:
-    mapped.path, mapped.cure = path, cure
-    data = np.frombuffer(mapped, dtype=np.uint8)
-    mapped.watch(data.ctypes.data)
-    return data
+def _find_map(data: np.ndarray) -> _Map | None:
+    """Return the memory map that an array is a view of; None if the array is not such a view."""
+    base: Any = data
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base if isinstance(base, _Map) else None
 
 
-def _map_of(data: np.ndarray) -> _Map | None:
-    found: Any = data
-    while isinstance(found, np.ndarray | memoryview):
-        found = found.base if isinstance(found, np.ndarray) else found.obj
-    return found if isinstance(found, _Map) else None
-
-
-def maps_of(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Return an array for each mapped file that lies behind some arrays, and have it guarded."""
-    found: dict[int, np.ndarray] = {}
-    for array in arrays:
-        mapped = _map_of(array)
-        if mapped is not None and id(mapped) not in found:
-            whole = found[id(mapped)] = np.frombuffer(mapped, dtype=np.uint8)
-            mapped.watch(whole.ctypes.data)
-    return list(found.values())
+def mapped_files(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Guard the mapped files behind arrays; return the bytes of each file once, uint8 (n,)."""
+    maps = {id(mapped): mapped for array in arrays if (mapped := _find_map(array)) is not None}
+    return [mapped.guarded_bytes() for mapped in maps.values()]
 
 
 def is_guarded(data: np.ndarray) -> bool:
-    """Return whether an array can be read though its mapped file may become shorter."""
-    mapped = _map_of(data)
+    """Return whether reading an array is safe even if its mapped file becomes shorter."""
+    mapped = _find_map(data)
     return mapped is None or mapped.number is not None
 
 
 def check_file(data: np.ndarray) -> None:
     """Raise RecordError if the mapped file of an array became shorter or cannot be read.
 
-    To be called before anything is used that was read from it, and before anything else is said of
-    it: a page that is gone reads as zeros.  Costs two system calls at most.
+    Call this function before you use bytes of the array, or report another error about them:
+    missing pages read as zeros.  The check takes at most two system calls.
     """
-    mapped = _map_of(data)
+    mapped = _find_map(data)
     if mapped is not None:
         mapped.check()
 
 
-class Watch:
-    """Tells when mapped files, one for each array, are to be checked again; no system calls."""
+class FileWatch:
+    """Decides, without system calls, when to repeat ``check_file`` for a list of mapped arrays."""
 
     def __init__(self, arrays: Iterable[np.ndarray]):
-        self._numbers = [m.number for array in arrays if (m := _map_of(array)) is not None]
+        self._numbers = [m.number for array in arrays if (m := _find_map(array)) is not None]
         self._faults: list[int] = []
-        self._checked = 0.0
+        self._checked_at_s = 0.0
 
-    def is_due(self) -> bool:
-        """Return whether there was a fault since the last call, or CHECK_INTERVAL_S have passed.
+    def is_check_due(self) -> bool:
+        """Return whether to check the files now.
 
-        A file that ends in the middle of a page gives zeros up to the page's end without a fault.
+        A check is due after a fault, and CHECK_INTERVAL_S after the last check.  Without a guard a
+        check is always due.  The interval is needed because a file that ends inside a page causes
+        no fault on that page.
         """
         if _guard is None or None in self._numbers:
             return True
         faults = [_guard.faults(number) for number in self._numbers if number is not None]
         now = time.monotonic()
-        if faults == self._faults and now < self._checked + CHECK_INTERVAL_S:
+        if faults == self._faults and now < self._checked_at_s + CHECK_INTERVAL_S:
             return False
-        self._faults, self._checked = faults, now
+        self._faults, self._checked_at_s = faults, now
         return True
 
 
-def copied(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return pieces of an array one after the other, uint8 (sizes.sum(),).
+def copy_pieces(data: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Copy pieces of a mapped array, one after the other, into a new array, uint8 (sizes.sum(),).
 
-    ``begins`` and ``sizes`` are int64 (n,); the pieces lie inside the array.  Raises RecordError
-    as ``check_file`` does.
+    ``starts`` and ``sizes`` are int64 (n,), in bytes, for n pieces inside the array.  Raises
+    RecordError if the file became shorter or cannot be read.
     """
     out = np.empty(int(sizes.sum()), dtype=np.uint8)
     ends = np.cumsum(sizes)
-    theirs = np.stack([data.ctypes.data + begins, sizes], axis=1).astype(np.uint64)
-    ours = np.stack([out.ctypes.data + ends - sizes, sizes], axis=1).astype(np.uint64)
+    sources = np.stack([data.ctypes.data + starts, sizes], axis=1).astype(np.uint64)
+    targets = np.stack([out.ctypes.data + ends - sizes, sizes], axis=1).astype(np.uint64)
     first = 0
     while first < len(sizes):
         done = ends[first - 1] if first else 0
-        last = int(np.searchsorted(ends, done + _CALL_BYTES, side="right"))
-        last = min(max(last, first + 1), first + _MAX_PIECES)
+        last = int(np.searchsorted(ends, done + _MAX_CALL_BYTES, side="right"))
+        last = min(max(last, first + 1), first + _MAX_CALL_PIECES)
         count, wanted = last - first, int(ends[last - 1] - done)
-        to, where = ours[first:].ctypes.data, theirs[first:].ctypes.data
-        got = libc().process_vm_readv(os.getpid(), to, count, where, count, 0)
+        target, source = targets[first:].ctypes.data, sources[first:].ctypes.data
+        got = libc().process_vm_readv(os.getpid(), target, count, source, count, 0)
         if got != wanted:
             if got >= 0 or ctypes.get_errno() == errno.EFAULT:
                 check_file(data)
-                raise RecordError("a mapped file cannot be read, got EFAULT; check the disk")
-            # A sandbox that forbids the call.
+                raise RecordError("memory-mapped file: cannot be read, got EFAULT; check the disk")
+            # The system call is forbidden, for example by a sandbox: copy without it.
             for k in range(first, last):
-                out[ends[k] - sizes[k] : ends[k]] = data[begins[k] : begins[k] + sizes[k]]
+                out[ends[k] - sizes[k] : ends[k]] = data[starts[k] : starts[k] + sizes[k]]
         first = last
     return out
 
 
-def pieces(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
-    """Return pieces of an array: views of it, or copies where its file may become shorter."""
+def read_pieces(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    """Return the pieces ``data[starts[i]:ends[i]]`` of an array as a list.
+
+    The pieces are views if the array is guarded, else copies.
+    """
     if not is_guarded(data):
-        data, sizes = copied(data, begins, ends - begins), ends - begins
-        ends = np.cumsum(sizes)
-        begins = ends - sizes
-    return [data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+        sizes = ends - starts
+        data, ends = copy_pieces(data, starts, sizes), np.cumsum(sizes)
+        starts = ends - sizes
+    return [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-def piece(data: np.ndarray, begin: int, size: int) -> np.ndarray:
-    """Return one piece of an array, as far as it goes."""
-    return pieces(data, np.array([begin]), np.array([min(begin + size, len(data))]))[0]
+def read_piece(data: np.ndarray, start: int, size: int) -> np.ndarray:
+    """Return ``size`` bytes of an array from ``start`` on; fewer if the array ends before that."""
+    return read_pieces(data, np.array([start]), np.array([min(start + size, len(data))]))[0]
 
 
 @functools.cache
 def libc() -> ctypes.CDLL:
-    """Return the C library, with the calls on mapped memory declared."""
+    """Load the C library and declare the signatures of its memory-map functions."""
     library = ctypes.CDLL(None, use_errno=True)
     pointer, size = ctypes.c_void_p, ctypes.c_ulong
     library.process_vm_readv.argtypes = [ctypes.c_int, pointer, size, pointer, size, size]

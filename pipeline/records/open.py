@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open InsightFace record sets as they are, one or several: parse, join, filter, measure.
+"""Open InsightFace record sets without changing them: parse the index, join sets, filter people.
 
-A set is ``train.rec`` (RecordIO), ``train.idx`` (``key<TAB>offset`` lines) and ``property``
-(``num_classes,height,width``, more lines allowed).  Sets from InsightFace begin with a header
-record at key 0 that has no image, only two numbers: the first and the last-plus-one key of the
-identity records, which come after the images, have no image either, and give the first and
-last-plus-one image key of one person.  Sets from im2rec have neither.  Nothing is rewritten: only
-the index rows of images are kept.
+A set consists of ``train.rec`` (RecordIO), ``train.idx`` (``key<TAB>offset`` lines) and
+``property`` (``num_classes,height,width``; further lines are ignored).
+
+InsightFace's sets also have records without images.  The header record, key 0, holds the key of the
+first identity record and the key after the last identity record.  The identity records follow the
+images.  Each of them holds the key of the first image of one person and the key after that person's
+last image.  Sets from im2rec have neither a header record nor identity records.
 """
 
 from __future__ import annotations
@@ -21,42 +22,43 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.records import classes
-from pipeline.records.image_size import compare_size, measure
-from pipeline.records.index_cache import keep_columns, kept_columns, narrow, release_freed_memory
+from pipeline.records.index_cache import load_columns, narrow, release_freed_memory, save_columns
 from pipeline.records.labels import (
     check_labels,
-    classes_of,
+    count_classes,
     labels_from_identities,
     labels_from_scan,
     read_header_record,
 )
 from pipeline.records.mapped import RecordError
-from pipeline.records.property_file import read_property
+from pipeline.records.property_file import check_image_size, measure, read_property
 from pipeline.records.record_set import RecordSet
 from pipeline.records.recordio import (
     RecordFile,
-    bytes_after,
     check_index,
+    count_bytes_after,
     find_files,
     map_rec,
     read_index,
 )
 
-LARGE = 200_000  # records from which on the parsed index is kept: reading it is faster then
-_KEPT_FORM = 3  # of the kept index; files of another form are passed over
-_RECORD_BYTES = 32  # the least that a record takes
-_MANY_MISSING = 1000  # classes without images; fewer cost next to nothing in the class matrix
-_MAX_CLASSES = 1 << 24  # batches hold labels as float32
-_MAX_STACKED = 1 << 27  # classes of several sets, of which 2 GiB say where each comes from
+MIN_CACHED_RECORDS = 200_000  # smallest set whose index is cached; loading is faster than parsing
+_CACHE_FORMAT = 3  # version of the cached index; part of the hash in its file name
+_MIN_RECORD_BYTES = 32
+_MIN_EMPTY_CLASSES = 1000  # smallest number of classes without images that the log mentions
+_MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
+_MAX_STACKED_CLASSES = 1 << 27  # limit before the filter; the origins of 2**27 classes take 2 GiB
 
 
 class _Index(NamedTuple):
-    """The images of one set, by key."""
+    """Index of the images of one set, sorted by key."""
 
     keys: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
-    facts: dict[str, Any]  # "notices"; "people" that the header names or 0; people "present"
+    # "notices": sentences for the log.  "people": number of people in the header record, or 0.
+    # "present": number of people with images.
+    facts: dict[str, Any]
 
 
 def open_records(
@@ -66,32 +68,32 @@ def open_records(
     labels: str = "stacked",
     images_filter: int = 0,
 ) -> RecordSet:
-    """Read the index and the labels of a record set, or of several as one.
+    """Read the index and the labels of one record set, or of several sets joined into one.
 
     Parameters
     ----------
     path
-        A folder with train.rec (or one .rec), or a .rec file; the .idx lies beside it.  Or a
-        list of them.
+        A folder with train.rec (or with one .rec of another name), a .rec file with its .idx in
+        the same folder, or a list of such paths.
     scan_folder
-        Where the parsed index of large sets, and of sets whose labels need a scan of the whole
-        .rec, is kept; made if missing.
+        Folder, created if missing, for the cached index of sets with at least 200,000 records and
+        of sets whose labels need a scan of the whole .rec.
     num_classes
-        Number of people C of the set; 0 takes it from the property file, else from the largest
-        label.
+        Number of classes of each set.  0: the number in the property file or, without that file,
+        the largest label plus 1.
     labels
-        "stacked": the sets hold different people, the labels of each begin where those of the
-        one before end; "shared": the same label is the same person in all of them.
+        "stacked": the sets hold different people, and the labels of a set follow those of the set
+        before it; "shared": the same label is the same person in all sets.
     images_filter
-        People with fewer images are left out, and the rest numbered 0, 1, ... in their order;
-        0 leaves all as they are.
+        Minimum number of images per person.  People with fewer images are dropped, and the
+        remaining people are renumbered 0, 1, 2, ... in their old order.  0: no filter.
 
     Raises
     ------
     RecordError
-        If a file is missing, truncated, does not belong to the others, a label is not a whole
-        number in ``[0, num_classes)``, an image record holds no image, the sets do not fit
-        together, or nobody is left.
+        If a file is missing, truncated or belongs to another set, if a label is no whole number in
+        ``[0, num_classes)``, if an image record holds no image, if the sets do not fit together,
+        or if the filter drops all people.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     opened = [_open(Path(p), Path(scan_folder), num_classes) for p in paths]
@@ -102,35 +104,36 @@ def open_records(
             present = classes.count_present(records.labels)
     missing = records.num_classes - present
     if images_filter:
-        records = _leave_out(records, images_filter)
-    elif missing > present and missing >= _MANY_MISSING:
+        records = _filter_people(records, images_filter)
+    elif missing > present and missing >= _MIN_EMPTY_CLASSES:
         hint = (
             f"{records.name}: {present} of {records.num_classes} classes have images; "
-            f"data.images_filter=1 leaves the others out and numbers these 0 to {present - 1}"
+            "set data.images_filter=1 to drop the classes without images and to renumber the "
+            f"remaining ones 0 to {present - 1}"
         )
         records = replace(records, notices=(*records.notices, hint))
     if records.num_classes > _MAX_CLASSES:
         raise RecordError(
-            f"{records.name}: holds more classes than the {_MAX_CLASSES} that a batch can tell "
-            f"apart, got {records.num_classes}, {present} of them with images; use "
-            "data.images_filter=1, which leaves the others out"
+            f"{records.name}: has too many classes for labels in float32, which are exact up to "
+            f"{_MAX_CLASSES}, got {records.num_classes}, {present} of them with images; set "
+            "data.images_filter=1 to drop the classes without images"
         )
     return records
 
 
 def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, int]:
-    """Return a set, and how many of its people have images."""
+    """Open one set; return the set and the number of its people that have images."""
     rec, idx = find_files(path)
-    keys, offsets, labels, facts = _read_index(rec, idx, scan_folder)
+    keys, offsets, labels, facts = _load_index(rec, idx, scan_folder)
     file = rec.with_name("property")
-    said = read_property(file)
+    found = read_property(file)
     notices = [f"{idx}: {notice}" for notice in facts["notices"]]
-    if not num_classes and said.num_classes and facts["people"] not in (0, said.num_classes):
+    if not num_classes and found.num_classes and facts["people"] not in (0, found.num_classes):
         notices.append(
-            f"{file}: names {said.num_classes} people, the header of {rec.name} "
-            f"{facts['people']}"
+            f"{file}: states {found.num_classes} classes, but the header of {rec.name} lists "
+            f"{facts['people']} identities"
         )
-    num_classes = num_classes or said.num_classes or classes_of(labels)
+    num_classes = num_classes or found.num_classes or count_classes(labels)
     check_labels(rec, keys, labels, num_classes)
     records = RecordSet(
         files=(rec,),
@@ -139,44 +142,51 @@ def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, i
         offsets=offsets,
         labels=labels,
         num_classes=num_classes,
-        image_size=said.image_size or (0, 0),
+        image_size=found.image_size or (0, 0),
         notices=tuple(notices),
     )
-    if not said.image_size:
-        return replace(records, image_size=measure(records)), facts["present"]
-    compare_size(records, file, said)
+    if found.image_size:
+        check_image_size(records, file, found)
+    else:
+        records = replace(records, image_size=measure(records))
     return records, facts["present"]
 
 
 def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
+    """Join several sets into one record set.
+
+    Raises RecordError if image sizes differ, if a set is listed twice, or if there are too many
+    classes.
+    """
     first = sets[0]
     for i, records in enumerate(sets):
         if records.image_size != first.image_size:
+            (height, width), (first_height, first_width) = records.image_size, first.image_size
             raise RecordError(
-                f"{records.name}: its images are {records.image_size[0]}x{records.image_size[1]} "
-                f"pixels, got {first.image_size[0]}x{first.image_size[1]} in {first.name}; sets "
-                "that are read together need images of one size"
+                f"{records.name}: the images are {height}x{width} pixels, got "
+                f"{first_height}x{first_width} in {first.name}; all sets of a run need images of "
+                "one size"
             )
         if records.files[0].resolve() in (r.files[0].resolve() for r in sets[:i]):
             raise RecordError(
                 f"data.records: record set listed twice, got {records.name}; name each set once"
             )
-    total = sum(records.num_classes for records in sets)
-    if not shared and total > _MAX_STACKED:
+    labels, counts = [records.labels for records in sets], [records.num_classes for records in sets]
+    if shared:
+        joined, num_classes, origins = np.concatenate(labels), max(counts), None
+    elif sum(counts) > _MAX_STACKED_CLASSES:
         raise RecordError(
-            f"data.records: the sets hold more than {_MAX_STACKED} classes together, got "
-            f"{total}; number the people of each set from 0 on without gaps"
+            f"data.records: the sets have more than {_MAX_STACKED_CLASSES} classes together, got "
+            f"{sum(counts)}; number the identities of each set 0, 1, 2, ... without gaps"
         )
-    merge = classes.share if shared else classes.stack
-    labels, num_classes, origins = merge(
-        [records.labels for records in sets], [records.num_classes for records in sets]
-    )
+    else:
+        joined, num_classes, origins = classes.stack(labels, counts)
     return RecordSet(
         files=tuple(records.files[0] for records in sets),
-        file=np.repeat(np.arange(len(sets), dtype=np.int16), [len(records) for records in sets]),
+        file=np.repeat(np.arange(len(sets), dtype=np.int16), list(map(len, sets))),
         keys=np.concatenate([records.keys for records in sets]),
         offsets=np.concatenate([records.offsets for records in sets]),
-        labels=labels,
+        labels=joined,
         num_classes=num_classes,
         image_size=first.image_size,
         origins=origins,
@@ -184,19 +194,19 @@ def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
     )
 
 
-def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
+def _filter_people(records: RecordSet, images_filter: int) -> RecordSet:
+    """Drop people with fewer than ``images_filter`` images from a set, and renumber the others."""
     rows, labels, kept = classes.renumber(records.labels, records.num_classes, images_filter)
     if not len(kept):
         most = int(np.bincount(records.labels).max())
         raise RecordError(
-            f"data.images_filter: nobody in {records.name} has {images_filter} images, got "
-            f"{most} at the most; lower data.images_filter"
+            f"data.images_filter: no identity in {records.name} has {images_filter} images, got at "
+            f"most {most} images per identity; lower data.images_filter"
         )
-    if records.origins is None:  # one set, or several with shared labels
-        place = 0 if len(records.files) == 1 else classes.SHARED
-        origins = classes.origins_of(place, kept)
-    else:
+    if records.origins is not None:
         origins = records.origins[kept]
+    else:
+        origins = classes.make_origins(0 if len(records.files) == 1 else classes.SHARED, kept)
     return replace(
         records,
         file=records.file[rows],
@@ -208,36 +218,41 @@ def _leave_out(records: RecordSet, images_filter: int) -> RecordSet:
     )
 
 
-def _read_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
-    """Return the index that an earlier call has kept, or parse it."""
-    marks = [(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in (rec, idx)]
-    mark = hashlib.sha256(repr((_KEPT_FORM, marks)).encode()).hexdigest()[:16]
-    kept = scan_folder / f"pictures-{mark}.npy"
-    if kept.is_file():
+def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
+    """Load the cached index of a set, or parse its .idx.
+
+    A parsed index is cached if the set is large or if its labels needed a scan of the .rec.
+    """
+    stats = [(f.resolve(), f.stat().st_size, f.stat().st_mtime_ns) for f in (rec, idx)]
+    digest = hashlib.sha256(repr((_CACHE_FORMAT, stats)).encode()).hexdigest()[:16]
+    cached = scan_folder / f"index-{digest}.npy"
+    if cached.is_file():
         try:
-            return _read_kept(kept)
+            return _load_cached(cached)
         except (ValueError, OSError, EOFError):
-            kept.unlink(missing_ok=True)  # half written by a crash of the host: parse again
+            cached.unlink(missing_ok=True)  # the file is incomplete after a crash of the host
     index, scanned = _parse(rec, idx)
     index = index._replace(labels=narrow(index.labels))
-    if index.labels.dtype.kind == "i" and index.labels.min() >= 0:  # else they are refused later
+    if (
+        index.labels.dtype.kind == "i" and index.labels.min() >= 0
+    ):  # check_labels refuses other labels later
         index.facts["present"] = classes.count_present(index.labels)
-    if not scanned and len(index.keys) < LARGE:
+    if not scanned and len(index.keys) < MIN_CACHED_RECORDS:
         return index
     facts = np.frombuffer(json.dumps(index.facts).encode(), dtype=np.uint8)
-    keep_columns(kept, index.offsets, narrow(index.keys), index.labels, facts)
+    save_columns(cached, index.offsets, narrow(index.keys), index.labels, facts)
     del index
     release_freed_memory()
-    return _read_kept(kept)
+    return _load_cached(cached)
 
 
-def _read_kept(path: Path) -> _Index:
-    offsets, keys, labels, facts = kept_columns(path, 4)
+def _load_cached(path: Path) -> _Index:
+    offsets, keys, labels, facts = load_columns(path, 4)
     return _Index(keys, offsets, labels, json.loads(facts.tobytes()))
 
 
 def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
-    """Return the index, and whether the .rec had to be scanned."""
+    """Parse an .idx; return the index and whether its labels needed a scan of the .rec."""
     keys, offsets = read_index(idx)
     file = RecordFile(rec, idx, map_rec(rec), keys, offsets)
     check_index(file)
@@ -246,22 +261,24 @@ def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
     if header is not None:
         notices = header.notices(keys)
         labels = labels_from_identities(file, header)
-        images = header.images
+        images = header.image_rows
     last = int(np.argmax(offsets))
-    after = bytes_after(file.data, int(offsets[last]))
-    if not notices and after >= _RECORD_BYTES:
+    after = count_bytes_after(file.data, int(offsets[last]))
+    if not notices and after >= _MIN_RECORD_BYTES:
         notices.append(
-            f"its last record, of key {keys[last]}, is followed by {after} bytes of "
-            f"{rec.name} that it does not name"
+            f"key {keys[last]} is the last record in the .idx, but {after} more bytes of "
+            f"{rec.name} follow this record"
         )
     scanned = labels is None
     if labels is None:
         images, labels = labels_from_scan(file, header)
     if not len(images):
-        raise RecordError(f"{rec}: holds no image, got {len(keys)} records without one")
+        raise RecordError(
+            f"{rec}: holds no image, got {len(keys)} records without image; use another record set"
+        )
     rows: np.ndarray | slice = images
-    if images[-1] - images[0] == len(images) - 1:  # one after the other: no copy of millions
+    if images[-1] - images[0] == len(images) - 1:  # no gaps: a slice gives views, not copies
         rows = slice(int(images[0]), int(images[-1]) + 1)
-    people = header.end - header.begin if header else 0
+    people = header.end - header.first_identity if header else 0
     facts = {"notices": notices, "people": people, "present": 0}
     return _Index(keys[rows], offsets[rows], labels, facts), scanned

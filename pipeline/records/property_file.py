@@ -1,35 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `property` file of a record set: number of people and size of the images."""
+"""Read the ``property`` file of a record set, and check its image size against the images.
+
+For sets without the file, measure the first image.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from encoded_images import decode, has_end
 from pipeline.records.mapped import RecordError
-from pipeline.records.recordio import shown
+from pipeline.records.reader import RecordReader
+from pipeline.records.recordio import quote_line
 
-_NUMBERS = re.compile(rb"([0-9]+)\s*,\s*([0-9]+)\s*,\s*([0-9]+)")
-_LARGEST_CLASSES = (1 << 31) - 1  # labels are int32
-_LARGEST_SIDE = 65_535  # pixels: a JPEG holds no more
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+if TYPE_CHECKING:
+    from pipeline.records.record_set import RecordSet
+
+_NUMBERS = re.compile(rb"\s*,\s*".join([rb"0*([1-9][0-9]{0,9})"] * 3))
+_MAX_NUMBERS = (
+    (1 << 31) - 1,
+    65_535,
+    65_535,
+)  # of num_classes (labels are int32), height and width (a JPEG has at most 65,535 pixels per side)
 _READ_BYTES = 1 << 16
+_MORE_MEASURED_IMAGES = 3
 
 
 class Property(NamedTuple):
-    """What a `property` file says; without values where there is none."""
+    """Content of a ``property`` file; the default values represent a missing file."""
 
     num_classes: int = 0
     image_size: tuple[int, int] | None = None  # (height, width) in pixels
-    line: str = ""  # as a message shows it
+    line: str = ""  # line of the file, in quotes for a message
 
 
 def read_property(path: Path) -> Property:
-    """Return what the first line of a `property` file says.
+    """Read the number of classes and the image size from the first non-blank line of the file.
 
-    A byte order mark, spaces and more lines are passed over; anything but three whole numbers above
-    0 is refused.
+    A byte order mark, spaces and further lines are ignored.  Raises RecordError unless the line
+    holds three whole numbers above 0.  If the file does not exist, the result is an empty
+    ``Property``.
     """
     try:
         with path.open("rb") as file:
@@ -40,18 +54,56 @@ def read_property(path: Path) -> Property:
         raise RecordError(
             f"{path}: cannot be read, got {error.strerror}; make it readable or remove it"
         ) from None
-    lines = text.removeprefix(_BYTE_ORDER_MARK).strip().splitlines()
-    line = lines[0].strip() if lines else b""
+    line, *_ = text.removeprefix(b"\xef\xbb\xbf").strip().splitlines() or [b""]
+    line = line.strip()
     found = _NUMBERS.fullmatch(line)
-    limits = (_LARGEST_CLASSES, _LARGEST_SIDE, _LARGEST_SIDE)
-    digits = [number.lstrip(b"0") for number in found.groups()] if found else []
-    if not found or not all(
-        0 < len(number) <= len(str(limit)) and int(number) <= limit
-        for number, limit in zip(digits, limits, strict=True)
-    ):
+    numbers = [int(digits) for digits in found.groups()] if found else []
+    if not found or any(n > most for n, most in zip(numbers, _MAX_NUMBERS, strict=True)):
         raise RecordError(
-            f"{path}: the first line is not num_classes,height,width, three whole numbers above 0, "
-            f"got {shown(line)}; fix the line or remove the file"
+            f"{path}: the first line must be num_classes,height,width, three whole numbers above "
+            f"0, got {quote_line(line)}; fix the line or remove the file"
         )
-    classes, height, width = (int(number) for number in digits)
-    return Property(classes, (height, width), shown(line))
+    classes, height, width = numbers
+    return Property(classes, (height, width), quote_line(line))
+
+
+def measure(records: RecordSet) -> tuple[int, int]:
+    """Return (height, width) in pixels of a set's first image, for sets without property file."""
+    size = _image_size(records, 0)
+    if size is None:
+        raise records.image_error(0, "cannot be decoded")
+    return size
+
+
+def check_image_size(records: RecordSet, file: Path, found: Property) -> None:
+    """Raise RecordError if the size in the property file is not that of the images.
+
+    If only some images have another size, this check passes.  The loader refuses those images when
+    it reads them.
+    """
+    last = len(records) - 1
+    try:
+        size = _image_size(records, 0)
+        if size is None or size == found.image_size:
+            return
+        more = np.unique(np.linspace(min(1, last), last, _MORE_MEASURED_IMAGES).astype(np.int64))
+        if any(_image_size(records, row) == found.image_size for row in more.tolist()):
+            return
+    except RecordError:
+        return  # the record is damaged, which the reader reports later
+    height, width = records.image_size
+    raise RecordError(
+        f"{file}: the image size {height}x{width} is wrong, got the line {found.line} in the file "
+        f"and {size[0]}x{size[1]} for the image of key {records.keys[0]}; fix the line or remove "
+        "the file"
+    )
+
+
+def _image_size(records: RecordSet, row: int) -> tuple[int, int] | None:
+    """Return (height, width) in pixels of an image; None if it cannot be decoded."""
+    reader = RecordReader(records)
+    jpeg = reader.read(np.array([row]))[0]
+    # Decode only complete images: OpenCV decodes a truncated one too, with a warning on stderr.
+    image = decode(jpeg) if has_end(jpeg) else None
+    reader.check_files()
+    return None if image is None else (image.shape[0], image.shape[1])

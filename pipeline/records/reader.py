@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of a record set by row: JPEG bytes through memory maps of the .rec files."""
+"""RecordReader: read the JPEG bytes of a record set's rows through memory maps of .rec files."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ import numpy as np
 
 from encoded_images import has_end, may_turn, upright
 from pipeline.records import mapped, recordio
-from pipeline.records.mapped import RecordError, check_file, piece
-from pipeline.records.record_set import RecordSet
-from pipeline.records.recordio import MAGIC, frames, map_rec, no_image, read_headers
+from pipeline.records.mapped import RecordError, check_file, read_piece
+from pipeline.records.recordio import MAGIC, empty_record_error, frames, map_rec, read_headers
 
 if TYPE_CHECKING:
-    from ops.feed import LoaderKernels  # which brings MXNet
+    from ops.feed import LoaderKernels  # imports MXNet
+    from pipeline.records.record_set import RecordSet
 
 CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
-MAX_SIZE_OVER_MEAN = 16  # of an image in an array of images; its row sets the length of all
-_MIN_MEAN_BYTES = 4096  # that the mean is taken for there
+# Largest size of an image in an array of images, as a multiple of the mean size.  All rows of the
+# array are as long as its largest image.
+MAX_SIZE_OVER_MEAN = 16
+_MIN_MEAN_BYTES = 4096  # lower bound of the mean size in that comparison
 
 
 class BufferRing:
-    """Reusable byte buffers (B, S); a buffer is valid for the next ``kept`` calls.
+    """Ring of reusable byte buffers; each stays valid during the next ``kept`` calls of ``take``.
 
-    New memory for each batch costs as much as filling it.
+    Allocating new memory for each batch would take as long as filling it.
     """
 
     def __init__(self, kept: int):
         self._buffers = deque([np.empty(0, dtype=np.uint8)] * (kept + 1))
 
     def take(self, count: int, size: int) -> np.ndarray:
-        """Return an array (count, size), not initialised."""
+        """Return an uninitialised array, uint8 (count, size)."""
         self._buffers.rotate()
         if self._buffers[0].size < count * size:
             self._buffers[0] = np.empty(count * size * 5 // 4, dtype=np.uint8)
@@ -40,50 +42,55 @@ class BufferRing:
 
 
 class RecordReader:
-    """Images of a record set by row, through memory maps of the .rec files.
+    """Reads the JPEG bytes of a record set by row.
 
-    With ``kernels``, ``gather`` makes arrays and ``find`` works.
+    ``kernels`` are the compiled functions.  ``find`` requires them, and without them ``gather``
+    always returns a list.
     """
 
     def __init__(self, records: RecordSet, kernels: LoaderKernels | None = None):
         self.records, self.kernels = records, kernels
         self.maps = [map_rec(rec) for rec in records.files]
-        """The bytes of each .rec, uint8 (n,)."""
+        """Memory-mapped bytes of each .rec file, uint8 (n,)."""
         columns = (records.keys, records.offsets, records.labels, records.file)
-        self.files = mapped.maps_of([*self.maps, *columns])
-        """An array for each mapped file that is read."""
-        # Bytes and number of the images that were read, for their mean.  The first one stands for
-        # the files, whose share per image is too much where the set leaves records out.
+        self.files = mapped.mapped_files([*self.maps, *columns])
+        """Bytes of each mapped file, uint8 (n,): the .rec files and the cached index."""
+        # Total size and number of the images read so far, for the mean size.  The initial values
+        # stand for one image of the mean record size; it is too large if the set omits records.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property
     def mean_bytes(self) -> int:
-        """The mean size of an image, as far as they were read."""
+        """Mean size in bytes of the images read so far."""
         return self._bytes // self._count
 
     @property
     def is_guarded(self) -> bool:
-        """Whether whoever maps the .rec files may read them though they may become shorter."""
+        """Return whether every map of a .rec is safe to read even if the file becomes shorter.
+
+        Only then may other readers, such as DALI's, map the same files.
+        """
         return all(map(mapped.is_guarded, self.maps))
 
     def check_files(self) -> None:
-        """Raise RecordError if a file became shorter since it was mapped, or cannot be read.
+        """Raise RecordError if a mapped file became shorter or cannot be read.
 
-        What was read of it may then be zeros. Takes a microsecond for each file.
+        Bytes that were read from such a file may be zeros.  The check takes a microsecond per file.
         """
         for data in self.files:
             check_file(data)
 
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Return the JPEG bytes of the rows, each a uint8 array (n,).
+        """Return a list with the JPEG bytes of each row, uint8 (n,).
 
-        Most are views of the memory map, if it is guarded (``pipeline.records.mapped``); nothing is
-        read from disk before its bytes are touched.  Call ``check_files`` once they were used.
+        If the maps are guarded (``pipeline.records.mapped``), most arrays of the list are views of
+        the maps, and the kernel reads the file only when the bytes are used.  Call ``check_files``
+        after you have used them.
 
         Raises
         ------
         RecordError
-            If no whole record starts at the offset of a row, or a file became shorter.
+            If no complete record starts at the offset of a row, or if a file became shorter.
         """
         if len(self.maps) == 1:
             return self._read(self.maps[0], rows)
@@ -95,10 +102,10 @@ class RecordReader:
         return images
 
     def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where in memory the images of rows begin and their bytes, int64 (B,) and (B,).
+        """Return the memory address and the size in bytes of each row's image, both int64 (B,).
 
-        With the compiled functions only.  0 bytes where no whole record lies, and for a record in
-        parts: ``read`` tells them apart.
+        The size is 0 if the record is damaged or consists of several frames.  ``read``
+        distinguishes these two cases.
         """
         assert self.kernels is not None
         offsets = self.records.offsets[rows]
@@ -108,42 +115,47 @@ class RecordReader:
                 self.maps[file], offsets[places]
             )
         np.maximum(sizes, 0, out=sizes)
-        self._learn(int(sizes.sum()), int(np.count_nonzero(sizes)))
+        self._update_mean(int(sizes.sum()), int(np.count_nonzero(sizes)))
         return addresses, sizes
 
     def gather(
         self, rows: np.ndarray, buffers: BufferRing | None = None
     ) -> np.ndarray | list[np.ndarray]:
-        """Return the JPEG bytes of the rows as one array out of ``buffers``, uint8 (B, S).
+        """Return the JPEG bytes of the rows in one array from ``buffers``, uint8 (B, S).
 
-        Each image is followed by an end-of-image marker and zeros, which decoders pass over.
-        Without a step of Python per image.  A list like that of ``read`` where there are no
-        buffers or compiled functions, a record is in parts, Exif turns an image, or one image is so
-        large that the others would be lost in zeros.  An image that Exif turns is replaced by an
-        upright copy without Exif, since DALI turns none.
+        In the array, an end-of-image marker and zeros, which decoders ignore, follow each image.
+        No Python code runs per image.
+
+        The result is a list, as from ``read``, in these cases: there are no buffers or no compiled
+        functions; a record has several frames; an image has an Exif orientation that rotates or
+        flips it; or one image is so large that the array would be mostly zeros.  In the list, an
+        upright copy without Exif replaces each image that the Exif orientation rotates or flips,
+        because DALI ignores Exif.
 
         Raises
         ------
         RecordError
-            As ``read``, and if an image was cut off, or one that Exif turns cannot be decoded.
+            In the cases of ``read``; also if an image is truncated, or if an upright copy is needed
+        but the image cannot be decoded.
         """
         array = None if buffers is None else self._gather(rows, buffers)
         if array is not None:
             return array
         images = self.read(rows)
-        copies = self._checked(rows, images)
-        self._learn(sum(map(len, images)), len(rows))
+        copies = self._replace_turned(rows, images)
+        self._update_mean(sum(map(len, images)), len(rows))
         return copies or images
 
     def check(self, rows: np.ndarray) -> list[np.ndarray] | None:
-        """Return what ``gather`` would, for rows that somebody else reads.
+        """Check the images of rows that another reader, such as DALI's, reads.
 
-        None where that is what the records hold.  Raises as ``gather`` does.
+        If the Exif orientation rotates or flips one of the images, return the list of ``gather``,
+        else None.  Raises the same errors as ``gather``.
         """
-        return self._checked(rows, self.read(rows))
+        return self._replace_turned(rows, self.read(rows))
 
     def _gather(self, rows: np.ndarray, buffers: BufferRing) -> np.ndarray | None:
-        """Return the array of ``gather``; None where a list is needed."""
+        """Return the array of ``gather``; None if ``gather`` must return a list instead."""
         if self.kernels is None:
             return None
         addresses, sizes = self.find(rows)
@@ -153,21 +165,29 @@ class RecordReader:
         if self.kernels.find_turned(addresses, sizes).any():
             return None
         array = buffers.take(len(rows), longest + 2)
-        if self.kernels.gather(addresses, sizes, array):
+        if self.kernels.gather(addresses, sizes, array):  # True: some image lacks its end marker
             images = [row[:size] for row, size in zip(array, sizes.tolist(), strict=True)]
-            self._refuse_cut_off(rows, images)
+            self._check_ends(rows, images)
         return array
 
-    def _refuse_cut_off(self, rows: np.ndarray, images: list[np.ndarray]) -> None:
-        """Refuse a JPEG without its end: decoders make up what is missing, and few say so."""
+    def _check_ends(self, rows: np.ndarray, images: list[np.ndarray]) -> None:
+        """Raise RecordError if a JPEG has no end-of-image marker.
+
+        Decoders would invent the missing pixels of such a truncated image.
+        """
         for row, image in zip(rows.tolist(), images, strict=True):
             if not has_end(image):
                 self.check_files()
                 raise self.records.image_error(row, "cannot be decoded")
 
-    def _checked(self, rows: np.ndarray, images: list[np.ndarray]) -> list[np.ndarray] | None:
-        """Return images with upright copies of those that Exif turns; None where it turns none."""
-        self._refuse_cut_off(rows, images)
+    def _replace_turned(
+        self, rows: np.ndarray, images: list[np.ndarray]
+    ) -> list[np.ndarray] | None:
+        """Check the images; replace those that Exif rotates or flips by upright copies.
+
+        Return the new list, or None if no image needs a copy.
+        """
+        self._check_ends(rows, images)
         turned = [place for place, image in enumerate(images) if may_turn(image)]
         if not turned:
             return None
@@ -182,49 +202,54 @@ class RecordReader:
             images[place] = copy
         return images
 
-    def _learn(self, size: int, count: int) -> None:
+    def _update_mean(self, size: int, count: int) -> None:
         self._bytes += size
         self._count += count
 
     def _read(self, data: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+        """Return a list with the JPEG bytes of rows that all lie in the file ``data``."""
         offsets = self.records.offsets[rows]
         headers = read_headers(data, offsets)
         start = offsets + 32 + 4 * headers.flag.astype(np.int64)
         end = offsets + 8 + headers.length
-        bad = (headers.magic != MAGIC) | (start >= end) | (end > len(data))
-        if bad.any():
-            place = int(np.flatnonzero(bad)[0])
+        bad = np.flatnonzero((headers.magic != MAGIC) | (start >= end) | (end > len(data)))
+        if len(bad):
+            place = int(bad[0])
             row = int(rows[place])
             if headers.magic[place] != MAGIC or end[place] > len(data):
-                raise self._error(row, "holds no whole record")
+                raise self._record_error(row, "holds no complete record")
             self.check_files()
             rec, key = self.records.files[self.records.file[row]], int(self.records.keys[row])
-            raise no_image(rec, key, int(headers.length[place]), int(headers.flag[place]))
-        images = mapped.pieces(data, start, end)
+            length, flag = int(headers.length[place]), int(headers.flag[place])
+            raise empty_record_error(rec, key, length, flag)
+        images = mapped.read_pieces(data, start, end)
         for i in np.flatnonzero(headers.cflag):
-            whole = self._join(data, int(rows[i]), int(offsets[i]))
-            images[i] = whole[start[i] - offsets[i] - 8 :]
+            payload = self._join_frames(data, int(rows[i]), int(offsets[i]))
+            images[i] = payload[start[i] - offsets[i] - 8 :]
         return images
 
-    def _join(self, data: np.ndarray, row: int, offset: int) -> np.ndarray:
-        """Return the payload of a record in parts, with the magic number between them."""
+    def _join_frames(self, data: np.ndarray, row: int, offset: int) -> np.ndarray:
+        """Return the payload of a record that consists of several frames.
+
+        The magic number is inserted between the frames, because the writer removed it there.
+        """
         magic = np.frombuffer(MAGIC.to_bytes(4, "little"), np.uint8)
         parts: list[np.ndarray] = []
         for cflag, start, length, end in frames(data, offset):
             if cflag not in ((recordio.MIDDLE, recordio.LAST) if parts else (recordio.FIRST,)):
                 break
-            parts += [magic, piece(data, start, length)]
+            parts += [magic, read_piece(data, start, length)]
             if cflag == recordio.LAST:
                 return np.concatenate(parts[1:])
             offset = end
-        fault = "ends in the middle of a" if offset + 8 > len(data) else "holds a broken"
-        raise self._error(row, f"{fault} record in parts")
+        problem = "ends inside a" if offset + 8 > len(data) else "holds a damaged"
+        raise self._record_error(row, f"{problem} record of several frames")
 
-    def _error(self, row: int, what: str) -> RecordError:
+    def _record_error(self, row: int, problem: str) -> RecordError:
         self.check_files()
         records = self.records
         return RecordError(
-            f"{records.files[records.file[row]]}: {what} at the place of key {records.keys[row]}, "
+            f"{records.files[records.file[row]]}: {problem} for key {records.keys[row]}, "
             f"got offset {records.offsets[row]}; the .rec has changed or is damaged, make or copy "
             "it again"
         )

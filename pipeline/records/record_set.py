@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RecordSet: which images there are, whose they are and where each lies."""
+"""RecordSet: keys, offsets and labels of the images of one or more record sets."""
 
 from __future__ import annotations
 
@@ -11,89 +11,93 @@ import numpy as np
 
 from pipeline.records.mapped import RecordError
 
-LINES = 1 << 14  # rows worked on at a time: what they take beside the columns stays small
-_FILE_BITS = 40  # an id is the key, and from here on the place of the file
+SLICE_ROWS = 1 << 14  # rows processed at a time, to keep temporary arrays small
+_ID_KEY_BITS = 40  # the id of an image is its key + (file index << 40)
 
 
-def parts(count: int) -> list[slice]:
-    """Return the slices in which so many rows are worked on."""
-    return [slice(start, start + LINES) for start in range(0, count, LINES)]
+def row_slices(count: int) -> list[slice]:
+    """Split ``count`` rows into slices of at most SLICE_ROWS rows."""
+    return [slice(start, start + SLICE_ROWS) for start in range(0, count, SLICE_ROWS)]
 
 
 @dataclass(frozen=True)
 class RecordSet:
-    """The images of one record set or of several, set by set in the order of their keys.
+    """Images of one or more record sets, sorted by set and then by key.
 
-    Row i of the arrays is one image: ``keys`` (N,) int32 or int64, its key in its .idx;
-    ``offsets`` (N,) int64, its place in its .rec in bytes; ``labels`` (N,) int32, its person;
-    ``file`` (N,) int16, which of ``files`` it is in.  ``origins`` (num_classes, 2) int64 says
-    which person each class is, as (place in ``files``, label there), where labels were stacked or
-    renumbered; the place is -1 where the sets share their labels.  ``notices`` are sentences on
-    what the files leave out, for the log.
+    Entry i of each array describes image i, also called row i.  N is the number of images.
     """
 
-    files: tuple[Path, ...]
-    file: np.ndarray
-    keys: np.ndarray
-    offsets: np.ndarray
-    labels: np.ndarray
+    files: tuple[Path, ...]  # the .rec files
+    file: np.ndarray  # (N,) int16, index of the image's file in ``files``
+    keys: np.ndarray  # (N,) int32 or int64, key in the .idx
+    offsets: np.ndarray  # (N,) int64, offset of the record in its .rec in bytes
+    labels: np.ndarray  # (N,) int32, class of the image
     num_classes: int
-    image_size: tuple[int, int]
+    image_size: tuple[int, int]  # (height, width) in pixels
+    # (num_classes, 2) int64, or None if labels were neither stacked nor renumbered.  Each row is
+    # the origin of one class: the index in ``files`` (-1 if the sets share their labels), and the
+    # label in that file.
     origins: np.ndarray | None = None
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()  # sentences for the log about records that the set leaves out
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
     def name(self) -> str:
-        """The files, for messages."""
-        return ", ".join(str(rec) for rec in self.files)
+        """Paths of the .rec files, joined by commas for messages."""
+        return ", ".join(map(str, self.files))
 
     def ids(self, rows: np.ndarray) -> np.ndarray:
-        """Return a number for each row that no other image has; in one set it is the key."""
-        return self.keys[rows] + (self.file[rows].astype(np.int64) << _FILE_BITS)
+        """Return a unique number for each row, int64; in a single set the number is the key."""
+        return self.keys[rows] + (self.file[rows].astype(np.int64) << _ID_KEY_BITS)
 
     def is_in_file_order(self) -> bool:
-        """Return whether the rows are in the order of their records, set by set."""
-        for part in parts(len(self)):
+        """Return whether the rows are sorted by file and then by offset in the file."""
+        for part in row_slices(len(self)):
             part = slice(part.start, part.stop + 1)
             file, offsets = self.file[part], self.offsets[part]
             if not ((offsets[1:] > offsets[:-1]) | (file[1:] != file[:-1])).all():
                 return False
         return True
 
-    def in_file_order(self) -> np.ndarray | None:
-        """Return the rows in the order of their records, (N,); None where that is 0, 1, 2, ..."""
+    def file_order(self) -> np.ndarray | None:
+        """Return the rows (N,) sorted by file and offset; None if they already have that order."""
         return None if self.is_in_file_order() else np.lexsort((self.offsets, self.file))
 
     def by_file(self, rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Return (file, places in ``rows`` of its images) for each file that rows lie in."""
+        """Group rows by file; return a list of pairs (file index, places).
+
+        ``places`` are indices into ``rows``, of those rows whose images lie in the file.
+        """
         if len(self.files) == 1:
             return [(0, np.arange(len(rows)))]
         file = self.file[rows]
-        return [(int(one), np.flatnonzero(file == one)) for one in np.unique(file)]
+        return [(int(index), np.flatnonzero(file == index)) for index in np.unique(file)]
 
     def checksums(self) -> dict[str, int]:
-        """Return checksums of what says which images these are, under names that begin with crc_.
+        """Return checksums that identify the images, under names that begin with ``crc_``.
 
-        Where the files lie does not count.  Neither do the bytes of the images: all would have to
-        be read.
+        The checksums do not depend on the folders of the files.  They do not cover the bytes of the
+        images either, because that would require reading all files.
         """
         found = {}
         for name in ("file", "keys", "offsets", "labels"):
             crc = 0
-            for part in parts(len(self)):  # as int64, whichever type the column was kept in
+            for part in row_slices(len(self)):  # as int64, because a column may be int32 or int64
                 crc = zlib.crc32(getattr(self, name)[part].astype(np.int64), crc)
             found[f"crc_{name}"] = crc
         return found
 
     def image_name(self, row: int) -> str:
-        """Return the words that name an image in a message."""
+        """Return the name of an image for messages: its file and its key."""
         return f"{self.files[self.file[row]]}: the image of key {self.keys[row]}"
 
-    def image_error(self, row: int, what: str) -> RecordError:
-        """Return the error of an image with which something is wrong, wherever it is found."""
+    def image_error(self, row: int, problem: str) -> RecordError:
+        """Return an error about one image.
+
+        ``problem`` is the predicate of the message, for example "cannot be decoded".
+        """
         return RecordError(
-            f"{self.image_name(row)} {what}; fix the record or leave its key out of the .idx"
+            f"{self.image_name(row)} {problem}; fix the record or leave its key out of the .idx"
         )

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write InsightFace record sets: `<name>.rec`, `<name>.idx` and `property`.
+"""Write InsightFace record sets: ``<name>.rec``, ``<name>.idx`` and ``property``.
 
-The bytes of a record: `pipeline.records.recordio`.  With a header record the keys are laid out as
+``pipeline.records.recordio`` describes the bytes of a record.  A set with a header record has these
+records:
 
-    0                      labels [id_start, id_end), no body
-    1 .. id_start - 1      images, sorted by person
-    id_start .. id_end - 1 one record per person: labels [first key, last key + 1), no body
+    key 0                       header record: labels (id_start, id_end), no image
+    keys 1 .. id_start - 1      images, sorted by person
+    keys id_start .. id_end - 1 identity records, one per person, no image: labels (key of the
+                                person's first image, key of the last image + 1)
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pipeline.records import recordio
 from pipeline.records.recordio import MAGIC
 
 MAGIC_BYTES = struct.pack("<I", MAGIC)
-_MAX_KEYS = 1 << 24  # keys are stored as float32 labels: beyond this they are rounded
+_MAX_KEYS = 1 << 24  # identity records store keys as float32, exact up to this number
 _MAGIC = re.compile(re.escape(MAGIC_BYTES))
 _FLOAT = struct.Struct("<f")
 
@@ -35,28 +37,29 @@ def write_record_set(
     header: bool = True,
     vector_labels: bool = False,
 ) -> int:
-    """Write one record set; its files appear whole or not at all.
+    """Write one complete record set; after an error, leave none of its files.
 
-    Images are streamed: one is held at a time. `property` appears last, so a folder that has it
-    has a whole set.
+    The function streams the images: only one image is in memory at a time.  It renames ``property``
+    last, so a folder that contains ``property`` holds a complete set.
 
     Parameters
     ----------
     folder
-        Where the files go; made if it is missing.
+        Folder for the files; created if it does not exist.
     images
-        Pairs (label, JPEG bytes); labels are 0 .. num_classes - 1, sorted if there is a header.
+        Pairs (label, JPEG bytes).  Labels are 0 .. num_classes - 1, and must be sorted if
+        ``header`` is True.
     num_classes
-        Number of people. A person without images gets an identity record with an empty range.
+        Number of people.  A person without images gets an identity record with an empty key range.
     image_size
-        (height, width) in pixels, as written to `property`.
+        (height, width) in pixels, as written to ``property``.
     name
-        Stem of the .rec and the .idx.
+        File name of the .rec and the .idx without its extension.
     header
-        Write the header record and the identity records. False: images alone, keys from 0, as
-        im2rec does.
+        Whether to write the header record and the identity records.  False: write only images, with
+        keys 0, 1, 2, ..., as im2rec does.
     vector_labels
-        Store the label as the vector [label, 1.0] (flag 2) in place of a scalar.
+        Whether to store each label as the vector [label, 1.0] (flag 2) instead of a scalar.
 
     Returns
     -------
@@ -65,13 +68,13 @@ def write_record_set(
     Raises
     ------
     ValueError
-        Labels out of order, out of range or no whole numbers, an image that is no JPEG, no images
-        at all.
+        If labels are unsorted, out of range or not whole numbers, if an image is not a JPEG, or if
+        there are no images.
     OSError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
     if num_classes < 1:
-        raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the people")
+        raise ValueError(f"num_classes: must be at least 1, got {num_classes}; count the classes")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in (f"{name}.rec", f"{name}.idx", "property")]
@@ -83,7 +86,7 @@ def write_record_set(
             rec.writelines(frame(_payload(key, label, jpeg)))
 
         if header:
-            append(0, [0.0, 0.0])  # room for it; filled in at the end
+            append(0, [0.0, 0.0])  # placeholder for the header record, overwritten below
         ranges, count = _write_images(append, images, num_classes, header, vector_labels)
         if header:
             id_start = count + 1
@@ -101,14 +104,16 @@ def write_record_set(
 
 
 def frame(payload: bytes) -> Iterator[bytes]:
-    """Yield the bytes of one record, in frames: a multiple of 4.
+    """Yield the bytes of one record, split into frames and padded to a multiple of 4 bytes.
 
-    A reader that has lost its place looks for the magic number at multiples of 4, so that a payload
-    may not hold it there.
+    To find the next record, a reader may search for the magic number at multiples of 4 bytes.
+    Therefore no frame's payload may contain the magic number at such an offset.  The payload is
+    split there, and the number is left out.
     """
     if len(payload) > recordio.MAX_LENGTH:
         raise ValueError(
-            f"record: at most {recordio.MAX_LENGTH} bytes, got {len(payload)}; shrink the image"
+            f"record: at most {recordio.MAX_LENGTH} bytes are possible, got {len(payload)}; shrink "
+            "the image"
         )
     cuts = [found.start() for found in _MAGIC.finditer(payload) if found.start() % 4 == 0]
     starts = [0, *(cut + len(MAGIC_BYTES) for cut in cuts)]
@@ -121,11 +126,14 @@ def frame(payload: bytes) -> Iterator[bytes]:
 
 
 def _payload(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
-    """Return image header and body; a list of labels is stored as a vector."""
-    if isinstance(label, list):
-        head = struct.pack("<IfQQ", len(label), 0.0, key, 0)
-        return head + struct.pack(f"<{len(label)}f", *label) + jpeg
-    return struct.pack("<IfQQ", 0, label, key, 0) + jpeg
+    """Return the payload of a record: image header, labels and image.
+
+    If ``label`` is a list, the labels are stored as a vector after the header.
+    """
+    vector = label if isinstance(label, list) else []
+    scalar = 0.0 if isinstance(label, list) else label
+    head = struct.pack("<IfQQ", len(vector), scalar, key, 0)
+    return head + struct.pack(f"<{len(vector)}f", *vector) + jpeg
 
 
 def _write_images(
@@ -135,29 +143,35 @@ def _write_images(
     header: bool,
     vector_labels: bool,
 ) -> tuple[list[tuple[int, int]], int]:
-    """Append all images; return the range of keys of each person, and the number of images."""
+    """Append all images to the set; return the key range of each person, and the number of images.
+
+    A key range is a pair (key of the first image, key after the last image).  Without a header the
+    list of ranges is empty.
+    """
     first_key = int(header)
     ranges = [(first_key, first_key)] * (num_classes if header else 0)
     key, previous = first_key, 0
     for label, jpeg in images:
         if not 0 <= label < num_classes:
             raise ValueError(
-                f"image {key}: labels are 0 .. {num_classes - 1}, got {label}; number the people "
-                "without gaps or raise num_classes"
+                f"image {key}: the label must be in 0 .. {num_classes - 1}, got {label}; number "
+                "the identities 0, 1, 2, ... without gaps or raise num_classes"
             )
         if label != int(label) or _FLOAT.unpack(_FLOAT.pack(label))[0] != label:
             raise ValueError(
-                f"image {key}: labels are whole numbers that float32 holds exactly, got {label}; "
-                "number the people without gaps"
+                f"image {key}: the label must be a whole number that float32 represents exactly, "
+                f"got {label}; number the identities 0, 1, 2, ... without gaps"
             )
         label = int(label)
         if header and label < previous:
             raise ValueError(
-                f"image {key}: labels must not fall, got {label} after {previous}; sort by label"
+                f"image {key}: labels must be sorted, got {label} after {previous}; sort the "
+                "images by label"
             )
         if jpeg[:2] != b"\xff\xd8":
             raise ValueError(
-                f"image {key}: no JPEG, got bytes beginning {bytes(jpeg[:4])!r}; encode it first"
+                f"image {key}: must be a JPEG, got bytes that begin with {bytes(jpeg[:4])!r}; "
+                "encode the image as JPEG first"
             )
         append(key, [label, 1.0] if vector_labels else label, jpeg)
         if header:
@@ -165,5 +179,7 @@ def _write_images(
             ranges[label] = (first if end > first else key, key + 1)
         key, previous = key + 1, label
     if key == first_key:
-        raise ValueError("images: at least one is needed, got none; look at the source folder")
+        raise ValueError(
+            "images: at least one image is needed, got none; check the source folder of the images"
+        )
     return ranges, key - first_key

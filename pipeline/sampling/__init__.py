@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a rank reads, in which order, and how they are augmented; knows no mxnet."""
+"""Choose the image order of each rank and the random augmentation; MXNet is not needed."""

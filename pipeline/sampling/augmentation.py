@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each image is augmented: mirror, JPEG quality, colour jitter, cut-out, as in InsightFace;
-shift and grey, for small sets.
+"""Choose random augmentations: mirror, JPEG compression, colours, cut-out, shift and grey.
 
-Every parameter is a function of (seed, epoch, id of the image), so that loaders, readers, numbers
-of ranks and resumed runs agree.  The decoders apply them in this order: decode, second JPEG
-compression, colours, shift, cut-out, mirror, normalise.
+Mirror, JPEG compression, colour jitter and cut-out follow InsightFace.  Shift and grey are
+additions for small training sets.
+
+Each random parameter is a function of (seed, epoch, image id).  So every loader, reader, number of
+ranks and resumed run gives an image the same augmentation.  The decoders apply JPEG compression,
+colours, shift, cut-out and mirror in this order, between decoding and normalisation.
 """
 
 from __future__ import annotations
@@ -17,58 +19,40 @@ import numpy as np
 
 from pipeline.sampling.epoch_orders import uniform
 
+# Weights of R, G and B in the brightness of a pixel (ITU-R BT.601).
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""Weights of R, G, B in the brightness of a pixel (ITU-R BT.601)."""
-CUT_OUT_VALUE = 128
-"""Of the square, and of what a shift leaves empty."""
+CUT_OUT_VALUE = 128  # pixel value in the cut-out square and in the border that a shift uncovers
 
-# Every parameter has its own random stream, so that switching one on does not change the others.
-# Mirror has stream 0.
+# Number of the random stream of each parameter.  Streams are independent, so enabling one kind of
+# augmentation does not change the random numbers of another kind.
 _MIRROR, _BRIGHTNESS, _CONTRAST, _SATURATION, _JPEG, _QUALITY, _CUT_OUT, _TOP, _LEFT = range(9)
 _DOWN, _RIGHT, _GREY = range(9, 12)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to the images of a run.
+    """Settings of the random changes of the images.
 
-    Parameters
-    ----------
-    mirror
-        Mirror with probability one half.
-    color_jitter
-        Largest relative change of brightness, contrast and saturation each; 0 for none.
-    jpeg_quality
-        Lowest and highest quality (1 to 100) of a second JPEG compression; None for none.
-    jpeg_probability
-        Share of the images that it is done to.
-    cut_out
-        Side in pixels of a grey square laid over the image; 0 for none.
-    cut_out_probability
-        Share of the images that get one.
-    shift
-        Most pixels by which an image is moved down or up, and right or left; 0 for none.
-    grey
-        Share of the images that lose their colours.
+    Each fraction of images is the probability that one image is changed.
     """
 
-    mirror: bool = True
-    color_jitter: float = 0.0
-    jpeg_quality: tuple[int, int] | None = None
-    jpeg_probability: float = 0.5
-    cut_out: int = 0
-    cut_out_probability: float = 0.5
-    shift: int = 0
-    grey: float = 0.0
+    mirror: bool = True  # whether half of the images are mirrored left to right
+    color_jitter: float = 0.0  # largest relative change of brightness, of contrast, of saturation
+    jpeg_quality: tuple[int, int] | None = None  # quality range (1..100) of a recompression
+    jpeg_probability: float = 0.5  # fraction of the images that are compressed again
+    cut_out: int = 0  # side in pixels of a grey square that covers part of the image
+    cut_out_probability: float = 0.5  # fraction of the images that get the grey square
+    shift: int = 0  # largest number of pixels by which an image moves in each direction
+    grey: float = 0.0  # fraction of the images that become grey
 
     @property
     def colors(self) -> bool:
-        """Return whether any colour is changed."""
+        """Return whether the settings change the colours of images."""
         return bool(self.color_jitter or self.grey)
 
     @property
     def changes_pixels(self) -> bool:
-        """Return whether anything but mirroring is done."""
+        """Return whether the settings do anything besides mirroring."""
         return bool(self.colors or self.jpeg_quality or self.shift or self.cut_out)
 
 
@@ -76,22 +60,20 @@ NO_AUGMENTATION = Augmentation(mirror=False)
 
 
 class AugmentParams(NamedTuple):
-    """What is done to each of B images, or to one (then without the leading axis)."""
+    """Random changes of B images, or of one image if the leading axis B is missing."""
 
-    mirror: np.ndarray
-    """(B,) bool."""
+    mirror: np.ndarray  # (B,) bool: whether to mirror the image left to right
+    # (B, 3) float32: factors of brightness, contrast and saturation.  A factor of 1 changes
+    # nothing, and a saturation factor of 0 makes the image grey.
     color: np.ndarray
-    """(B, 3) float32: factors of brightness, contrast, saturation; 1 leaves as it is, a saturation
-    of 0 makes grey."""
-    quality: np.ndarray
-    """(B,) int32: JPEG quality; 0 leaves as it is."""
-    cut_out: np.ndarray
-    """(B, 4) int32: top, left, height, width in pixels before mirroring; 0 x 0 for none."""
-    shift: np.ndarray
-    """(B, 2) int32: pixels down and right, before mirroring."""
+    quality: np.ndarray  # (B,) int32: JPEG quality of a recompression; 0: none
+    cut_out: (
+        np.ndarray
+    )  # (B, 4) int32: top, left, height, width of the square in pixels before mirroring; 0: none
+    shift: np.ndarray  # (B, 2) int32: shift down and shift right in pixels, before mirroring
 
     def each(self) -> Iterator[AugmentParams]:
-        """Yield the parameters of one image after the other."""
+        """Yield the parameters of each image as an ``AugmentParams`` of one image."""
         return (AugmentParams(*one) for one in zip(*self, strict=True))
 
 
@@ -102,22 +84,23 @@ def choose_params(
     epoch: int,
     image_size: tuple[int, int],
 ) -> AugmentParams:
-    """Return what is done to some images in an epoch.
+    """Choose the random changes of B images in an epoch.
 
     Parameters
     ----------
     ids
-        (B,) int64, a number per image.
+        Unique numbers of the images (``RecordSet.ids``), int64 (B,).
     image_size
         (height, width) in pixels.
 
     Notes
     -----
-    The distributions are those of InsightFace's image iterator with ``data_color`` 1
-    (``color_jitter`` 0.125), above 1 (``jpeg_quality`` 2 to 20 on every other image) and
-    ``data_cutoff``.  The square's centre is uniform over the image and what lies beyond its edge
-    is lost, as in DeVries and Taylor, "Improved regularization of convolutional neural networks
-    with Cutout", arXiv:1708.04552.
+    The distributions are those of InsightFace's image iterator.  Its ``data_color`` 1 corresponds
+    to ``color_jitter`` 0.125, its ``data_color`` above 1 to ``jpeg_quality`` 2 to 20 on half of the
+    images, and its ``data_cutoff`` to ``cut_out``.  The centre of the cut-out square is uniform
+    over the image, and the part of the square outside the image is clipped, as in DeVries and
+    Taylor, "Improved regularization of convolutional neural networks with Cutout",
+    arXiv:1708.04552.
     """
     count = len(ids)
 
@@ -126,8 +109,8 @@ def choose_params(
 
     color = np.ones((count, 3), dtype=np.float32)
     if augmentation.color_jitter:
-        for place, stream in enumerate((_BRIGHTNESS, _CONTRAST, _SATURATION)):
-            color[:, place] = 1 + augmentation.color_jitter * (2 * draw(stream) - 1)
+        for column, stream in enumerate((_BRIGHTNESS, _CONTRAST, _SATURATION)):
+            color[:, column] = 1 + augmentation.color_jitter * (2 * draw(stream) - 1)
     if augmentation.grey:
         color[draw(_GREY) < augmentation.grey, 2] = 0
     quality = np.zeros(count, dtype=np.int32)
@@ -147,21 +130,23 @@ def choose_params(
     shift = np.zeros((count, 2), dtype=np.int32)
     if augmentation.shift:
         reach = augmentation.shift
-        for place, stream in enumerate((_DOWN, _RIGHT)):
-            shift[:, place] = (draw(stream) * (2 * reach + 1)).astype(np.int32) - reach
+        for column, stream in enumerate((_DOWN, _RIGHT)):
+            shift[:, column] = (draw(stream) * (2 * reach + 1)).astype(np.int32) - reach
     return AugmentParams(mirror, color, quality, cut_out, shift)
 
 
 def color_matrices(color: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return M and K, float32 (B, 3, 3), of a colour jitter ``M x + K mean(x)`` on RGB pixels x.
+    """Return M and K, float32 (B, 3, 3), of the colour jitter ``M x + K mean(x)`` on RGB pixels x.
 
-    Saturation s moves a pixel from its brightness ``g = LUMA . x``: ``s x + (1 - s) g``; contrast
-    c moves it from the image's mean brightness: ``c x + (1 - c) mean(g)``; brightness multiplies.
-    All three are linear and keep the mean brightness apart from the factor of brightness, so their
-    order, which MXNet's ColorJitterAug draws, makes no difference.  Nothing is cut off at 0 or
-    255, as there.
+    The brightness of a pixel is ``g = LUMA . x``.  A saturation factor s blends a pixel with its
+    brightness: ``s x + (1 - s) g``.  A contrast factor c blends a pixel with the mean brightness of
+    the image: ``c x + (1 - c) mean(g)``.  A brightness factor multiplies the pixel.
+
+    All three changes are linear, and only the brightness factor changes the mean brightness.  So
+    their order does not matter, although MXNet's ColorJitterAug draws it at random.  Like
+    ColorJitterAug, the colour jitter does not clip values below 0 or above 255.
     """
     brightness, contrast, saturation = color.T[:, :, None, None].astype(np.float32)
-    grey = np.broadcast_to(LUMA, (3, 3))  # every row: x -> g
+    grey = np.broadcast_to(LUMA, (3, 3))  # matrix: pixel x -> its brightness g in all channels
     matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * grey)
     return matrix.astype(np.float32), (brightness * (1 - contrast) * grey).astype(np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch plans: the rows of each batch of a rank and what is done to them, one by one or grouped."""
+"""Batch plans: the rows and the augmentation of each batch of a rank, and groups of batch plans."""
 
 from __future__ import annotations
 
@@ -7,72 +7,68 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.records import RecordSet
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
-from pipeline.sampling.epoch_orders import Position
 
-READ_AHEAD_GROUPS = 2
-"""Groups whose records are read ahead while another one is decoded."""
+if TYPE_CHECKING:
+    from pipeline.records import RecordSet
+    from pipeline.sampling.epoch_orders import Position
+
+READ_AHEAD_GROUPS = 2  # number of groups that are read ahead while another group is decoded
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of the data that one rank reads."""
+    """Share of the data that one rank reads: its rank number and the number of ranks."""
 
     rank: int = 0
     size: int = 1
 
     def global_batch_size(self, batch_size: int) -> int:
-        """Return the images of all ranks per step."""
+        """Return the number of images per step of all ranks, for ``batch_size`` images per rank."""
         return batch_size * self.size
 
 
 class BatchPlan(NamedTuple):
-    """What a rank reads for one batch."""
+    """Plan of one batch of one rank: which images it holds, and how each image is augmented."""
 
-    rows: np.ndarray
-    """Rows of the record set, int64 (B,)."""
+    rows: np.ndarray  # int64 (B,): rows of the batch's images in the record set
     params: AugmentParams
-    """What is done to the images."""
-    after: Position
-    """Where the data resumes after this batch."""
+    after: Position  # position in the data after this batch, from which a run can resume
 
 
 class BatchGroup(NamedTuple):
-    """Batches that are decoded in one go."""
+    """Group of batches that are decoded together."""
 
     plans: Sequence[BatchPlan]
-    rows: np.ndarray
-    """Those of all plans."""
-    params: AugmentParams
-    """Those of all plans."""
-    images: Any = None
-    """JPEG bytes or pixels in a form that ``DecodeGraph.feed`` takes."""
+    rows: np.ndarray  # rows of all plans, one plan after the other
+    params: AugmentParams  # augmentation parameters of all plans, in the order of ``rows``
+    images: Any = None  # JPEG bytes or pixels in a form that ``DecodeGraph.feed`` accepts
 
 
 def epoch_images(records: RecordSet, batch_size: int, size: int, images_per_person: int = 0) -> int:
-    """Return the images of an epoch: those of the set, or of groups of people.
+    """Return the number of images in an epoch of all ranks.
 
     Parameters
     ----------
     batch_size, size
-        Images per rank and step, number of ranks.
+        Number of images per rank and step, and number of ranks.
     images_per_person
-        Images of each person's group; 0 for no groups.
+        Number of images in a group of images of one person.  An epoch has one group of every
+        person.  0: no groups; an epoch has every image once.
 
     Raises
     ------
     ValueError
-        If they do not fill one step.
+        If an epoch has fewer images than one step.
     """
     images, found = len(records), f"{len(records)}"
     if images_per_person:
         people = len(np.unique(records.labels))
-        images, found = people * images_per_person, f"{people} people x {images_per_person} images"
+        images, found = people * images_per_person, f"{people} classes x {images_per_person} images"
     if batch_size * size > images:
         raise ValueError(
             f"data.batch_size: {batch_size} x {size} ranks needs {batch_size * size} images per "
@@ -88,7 +84,7 @@ def batch_plans(
     seed: int,
     augmentation: Augmentation,
 ) -> Iterator[BatchPlan]:
-    """Yield the plans of a sampler's batches."""
+    """Yield a plan for each batch of a sampler, with random augmentation parameters."""
     for rows, after in batches:
         ids, size = records.ids(rows), records.image_size
         yield BatchPlan(rows, choose_params(augmentation, ids, seed, after.epoch, size), after)
@@ -99,12 +95,11 @@ def grouped(
     group_size: int,
     read_ahead: Callable[[np.ndarray, Position], None] = lambda rows, after: None,
 ) -> Iterator[BatchGroup]:
-    """Yield plans, which have no end, in groups of ``group_size`` batches.
+    """Collect an endless sequence of plans into groups of ``group_size`` batches; yield the groups.
 
-    Parameters
-    ----------
-    read_ahead
-        Called with the rows of groups that are due soon and the position after them.
+    Before a group is yielded, ``read_ahead`` has been called for this group and for the
+    READ_AHEAD_GROUPS groups after it.  Its arguments are the rows of a group and the position after
+    the group.
     """
     waiting: deque[tuple[list[BatchPlan], np.ndarray]] = deque()
     while True:

@@ -1,50 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a rank reads, in which order, and what to read ahead: a sampler per reader."""
+"""Samplers, one per reader: choose the rows of each batch of a rank and the rows to read ahead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pipeline.records import RecordSet
-from pipeline.records.index_cache import parts
+from pipeline.records.record_set import row_slices
 from pipeline.sampling import epoch_orders
 from pipeline.sampling.batches import Share, epoch_images
 from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.window_order import window_order
 
+if TYPE_CHECKING:
+    from pipeline.records import RecordSet
+
 READERS = ("random", "blocks", "window")
-AHEAD_IMAGES = 1024
-"""Records that the window sampler has read ahead in one go, before they enter the window."""
+READ_AHEAD_IMAGES = 1024  # smallest number of images that the window sampler reads ahead at a time
 NORMAL_RECORD_BYTES = 1 << 20
-MAX_GAP_BYTES = 1 << 26
-"""Bytes that DALI's reader may take for records of one window beyond `NORMAL_RECORD_BYTES` each."""
+MAX_GAP_BYTES = 1 << 26  # limit of the total size of larger records in DALI's shuffle buffer
 
 Upcoming = Callable[[np.ndarray, Position], np.ndarray]
-"""(rows (n,) of the next batches, position after them) -> rows to read ahead now."""
+"""Function that returns the rows to read ahead now; its arguments are the rows (n,) of the next
+batches and the position after those batches."""
 
 
 class Sampler(Protocol):
-    """The images of one rank, batch by batch."""
+    """Chooses the rows of one rank, batch by batch."""
 
     batch_size: int
-    images_per_epoch: int  # of all ranks, those that fill no global batch at the end included
+    images_per_epoch: int
+    """Number of images per epoch of all ranks, including the tail after the last global batch."""
 
     def start(self, position: Position) -> Position:
-        """Return where reading starts when a run resumes at a position."""
+        """Return the position at which reading starts if a run resumes at ``position``."""
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
-        """Yield (rows (B,) int64, position after the batch) without end, from ``start(...)`` on."""
+        """Yield endless batches from ``start`` on, as pairs (rows, position after the batch).
+
+        ``start`` is a result of the method ``start``.  The rows are int64 (B,).
+        """
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return the function that a decoder calls before each group of batches, in their order."""
+        """Return a function that returns the rows to read ahead.
+
+        Call that function once for each group of batches, in the order of the groups.
+        """
 
 
 class RandomSampler:
-    """One true permutation of all images per epoch, of which each rank takes its slices."""
+    """One permutation of all images per epoch; each rank reads its slice of each global batch."""
 
     def __init__(
         self,
@@ -59,12 +67,12 @@ class RandomSampler:
         self.batch_size, self._seed, self._share = batch_size, seed, share
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the order of an epoch: rows of images (images_per_epoch,)."""
+        """Return the rows of an epoch in reading order, shape (images_per_epoch,)."""
         return epoch_orders.epoch_order(self.images_per_epoch, self._seed, epoch)
 
     def start(self, position: Position) -> Position:
         step_images = self._share.global_batch_size(self.batch_size)
-        return epoch_orders.settle(position, self.images_per_epoch, step_images)
+        return epoch_orders.skip_tail(position, self.images_per_epoch, step_images)
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
         rank, size = self._share.rank, self._share.size
@@ -72,41 +80,44 @@ class RandomSampler:
         while True:
             position = self.start(position)
             if position.epoch != epoch:
-                order = None  # the next one takes its memory
+                order = None  # free the memory of this order for the next order
                 epoch = position.epoch
                 order = self.order(epoch)
             assert order is not None
-            rows = epoch_orders.rank_rows(order, position.consumed, self.batch_size, rank, size)
-            position = epoch_orders.advance(position, self.batch_size * size)
-            yield rows, position
+            consumed = position.consumed
+            position = Position(epoch, consumed + self.batch_size * size)
+            yield epoch_orders.rank_rows(order, consumed, self.batch_size, rank, size), position
 
     def upcoming(self, start: Position) -> Upcoming:
         return lambda rows, after: rows
 
 
 class PersonSampler(RandomSampler):
-    """Groups of ``images_per_person`` images of one person; an epoch shows every person once."""
+    """Sampler of groups of ``images_per_person`` images of one person.
+
+    An epoch has one group of every person.
+    """
 
     def __init__(
         self, records: RecordSet, batch_size: int, *, images_per_person: int, **options: Any
     ):
         super().__init__(records, batch_size, images_per_person=images_per_person, **options)
         self._images_per_person = images_per_person
-        self._rows = np.argsort(records.labels, kind="stable")  # person by person
+        self._rows_by_person = np.argsort(records.labels, kind="stable")
         counts = np.bincount(records.labels)
         self._counts = counts[counts > 0]
 
     def order(self, epoch: int) -> np.ndarray:
         each = self._images_per_person
-        return self._rows[epoch_orders.people_order(self._counts, self._seed, epoch, each)]
+        order = epoch_orders.people_order(self._counts, self._seed, epoch, each)
+        return self._rows_by_person[order]
 
 
 class BlockSampler(RandomSampler):
-    """Blocks of consecutive records in random order, their images mixed within a window.
+    """Sampler of blocks of consecutive records in random order, shuffled within a window.
 
-    For disks that are slow to seek: it reads a block in one go.
-
-    ``block`` and ``window`` count images.
+    Use this sampler for disks with slow seeks: read-ahead reads a block with one request.
+    ``block`` and ``window`` are numbers of images.
     """
 
     def __init__(
@@ -114,32 +125,34 @@ class BlockSampler(RandomSampler):
     ):
         super().__init__(records, batch_size, **options)
         self._block, self._window = block, window
-        self._rows_in_file = records.in_file_order()
+        self._file_order = records.file_order()
 
     def order(self, epoch: int) -> np.ndarray:
         images = self.images_per_epoch
-        return self._rows(
-            epoch_orders.block_order(images, self._seed, epoch, self._block, self._window)
-        )
+        places = epoch_orders.block_order(images, self._seed, epoch, self._block, self._window)
+        return _rows_at(self._file_order, places)
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that gives each block once, a window before its images are due."""
+        """Return a function that gives each block once, a window before its images are read."""
         blocks = self._blocks(start)
-        due, places = next(blocks)
+        first, places = next(blocks)
 
         def next_blocks(rows: np.ndarray, after: Position) -> np.ndarray:
-            nonlocal due, places
+            nonlocal first, places
             found = [np.empty(0, dtype=np.int64)]
             reach = after.epoch * self.images_per_epoch + after.consumed + self._window
-            while due < reach:
+            while first < reach:
                 found.append(places)
-                due, places = next(blocks)
-            return self._rows(np.concatenate(found))
+                first, places = next(blocks)
+            return _rows_at(self._file_order, np.concatenate(found))
 
         return next_blocks
 
     def _blocks(self, start: Position) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (images of this and earlier epochs before it, its places) for each block."""
+        """Yield each block as a pair (number of images before the block since epoch 0, places).
+
+        The places are indices of the block's records in file order.
+        """
         first = start.consumed // self._window * self._window
         images = self.images_per_epoch
         for epoch in count(start.epoch):
@@ -150,17 +163,16 @@ class BlockSampler(RandomSampler):
                     yield epoch * images + int(end - size), np.arange(place, place + size)
             first = 0
 
-    def _rows(self, places: np.ndarray) -> np.ndarray:
-        return places if self._rows_in_file is None else self._rows_in_file[places]
-
 
 class WindowSampler:
-    """The order of ``fn.readers.mxnet``: a shard of the file through a buffer of ``window`` images.
+    """Sampler with the order of ``fn.readers.mxnet``: one shard of the file, with a shuffle buffer.
 
-    Each rank reads another shard in each epoch.  Shard and seed come from the epoch, so an epoch
-    that starts again after a restart is the same.  ``order_of`` is the compiled ``window_order`` of
-    ops.feed or its twin in Python.  A set of several files is refused: DALI's reader takes them for
-    one stream that was cut up, and loses its place where a file begins with an image.
+    ``window`` is the size of the buffer in images.  A rank reads another shard in each epoch.
+    Shard and seed depend only on the epoch, so an epoch that restarts has the same order.
+    ``order_of`` is ``window_order``, either in Python or compiled (ops.feed).
+
+    The constructor refuses several files.  DALI's reader treats several files as one stream that it
+    cuts into parts, and fails if a file begins with an image.
     """
 
     def __init__(
@@ -176,17 +188,21 @@ class WindowSampler:
         self.images_per_epoch = epoch_images(records, batch_size, share.size)
         if len(records.files) > 1:
             raise ValueError(
-                f"data.reader: 'window' reads one record set, got {len(records.files)}; make one "
-                "of them with tools/shuffle_records.py, or use data.reader=random"
+                f"data.reader: 'window' reads one record set, got {len(records.files)}; merge them "
+                "with tools/shuffle_records.py, or use data.reader=random"
             )
         self.batch_size, self.share, self.window = batch_size, share, window
         self._records, self._seed, self._order_of = records, seed, order_of
-        self._rows_in_file = records.in_file_order()
+        self._file_order = records.file_order()
 
     def start(self, position: Position) -> Position:
-        """Return the start of the epoch: the window cannot be filled again in the middle."""
+        """Return the position at which reading starts: the first image of the epoch.
+
+        The shuffle buffer cannot be restored in the middle of an epoch, so the epoch restarts.
+        """
         step_images = self.share.global_batch_size(self.batch_size)
-        return Position(epoch_orders.settle(position, self.images_per_epoch, step_images).epoch, 0)
+        epoch = epoch_orders.skip_tail(position, self.images_per_epoch, step_images).epoch
+        return Position(epoch, 0)
 
     def batches(self, start: Position) -> Iterator[tuple[np.ndarray, Position]]:
         size, step_images = self.batch_size, self.share.global_batch_size(self.batch_size)
@@ -197,9 +213,10 @@ class WindowSampler:
                 yield self.rows(first + places), Position(epoch, (step + 1) * step_images)
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that gives each row once, as the file lies, before it is in the window.
+        """Return a function that returns each row once, in file order, before the row is read.
 
-        ``AHEAD_IMAGES`` at a time.
+        A call returns the rows that enter the shuffle buffer next.  It returns either no rows or at
+        least READ_AHEAD_IMAGES rows, or fewer at the end of the shard.
         """
         epoch, remaining = start.epoch, self.places(start.epoch)
 
@@ -211,7 +228,7 @@ class WindowSampler:
             reach = shard.start + after.consumed // self.share.size + self.window
             if remaining.start >= min(reach, remaining.stop):
                 return np.empty(0, dtype=np.int64)
-            stop = min(reach + AHEAD_IMAGES, remaining.stop)
+            stop = min(reach + READ_AHEAD_IMAGES, remaining.stop)
             places = np.arange(remaining.start, stop)
             remaining = range(stop, remaining.stop)
             return self.rows(places)
@@ -219,50 +236,53 @@ class WindowSampler:
         return next_records
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the order of an epoch: places in the shard, int32, whole batches of them."""
+        """Return the order of an epoch's full batches, int32: indices into the shard."""
         steps = self.images_per_epoch // self.share.global_batch_size(self.batch_size)
         return self._order_of(
             len(self.places(epoch)), steps * self.batch_size, self.window, self.reader_seed(epoch)
         )
 
     def shard(self, epoch: int) -> int:
-        """Return the number of the shard that this rank reads."""
+        """Return the number of the shard that this rank reads in an epoch."""
         return (self.share.rank + epoch) % self.share.size
 
     def reader_seed(self, epoch: int) -> int:
-        """Return the seed of the shuffle buffer."""
+        """Return the seed of the reader's shuffle buffer in an epoch."""
         return (self._seed * 1_000_003 + epoch) % 2**31
 
     def places(self, epoch: int) -> range:
-        """Return the places of the shard in the file, as ``fn.readers.mxnet`` cuts it."""
+        """Return the shard of an epoch, cut as by ``fn.readers.mxnet``: places in file order."""
         shard, size = self.shard(epoch), self.share.size
         return range(*(self.images_per_epoch * k // size for k in (shard, shard + 1)))
 
     def rows(self, places: np.ndarray) -> np.ndarray:
-        """Return the rows at some places in the file."""
-        return places if self._rows_in_file is None else self._rows_in_file[places]
+        """Return the rows of the record set at some places in file order."""
+        return _rows_at(self._file_order, places)
 
     def has_gaps(self) -> bool:
-        """Return whether DALI's reader would take much memory for what is not in the set.
+        """Return whether DALI's reader would use too much memory for bytes between the records.
 
-        It takes a record to reach up to the next line of its index, the last one up to the end of
-        the file, and holds a window of them in memory (it copies where a window is large).  Records
-        that the .idx or data.images_filter leaves out, and whatever follows the last one, are read
-        with the record before them.
+        For DALI a record ends at the next offset of its index, or at the end of the file.  If the
+        .idx or data.images_filter leaves records out, DALI reads these as a part of the record
+        before them.  DALI's reader holds a window of records in memory, because it copies them if
+        the window is large.
         """
         images = self.images_per_epoch
         large = [np.empty(0, np.int64)]
-        for part in parts(images):
-            places = np.arange(part.start, min(part.stop, images))
-            begins = self._records.offsets[self.rows(places)]
-            if part.stop < images:
-                end = int(self._records.offsets[self.rows(np.array([part.stop]))[0]])
-            else:
-                end = self._records.files[0].stat().st_size
-            spans = np.diff(begins, append=end)
+        for part in row_slices(images):
+            places = np.arange(part.start, min(part.stop + 1, images))
+            offsets = self._records.offsets[self.rows(places)]
+            if part.stop >= images:
+                offsets = np.append(offsets, self._records.files[0].stat().st_size)
+            spans = np.diff(offsets)
             large.append(spans[spans > NORMAL_RECORD_BYTES])
         largest = np.sort(np.concatenate(large))[-self.window :]
         return int(largest.sum()) > MAX_GAP_BYTES
+
+
+def _rows_at(file_order: np.ndarray | None, places: np.ndarray) -> np.ndarray:
+    """Return the rows at some places of ``file_order``, the result of ``RecordSet.file_order``."""
+    return places if file_order is None else file_order[places]
 
 
 def make_sampler(
@@ -270,17 +290,18 @@ def make_sampler(
     records: RecordSet,
     batch_size: int,
     *,
-    seed: int,
-    share: Share,
     block: int,
     window: int,
     images_per_person: int,
     order_of: Callable[[int, int, int, int], np.ndarray] = window_order,
+    **options: Any,
 ) -> Sampler:
-    """Return the sampler of a reader; ValueError if it is unknown or the set is too small."""
+    """Build the sampler of a reader; ``options`` are the options that all samplers share.
+
+    Raises ValueError if the reader is unknown or the set has fewer images than one step.
+    """
     if reader not in READERS:
         raise ValueError(f"data.reader: must be one of {', '.join(READERS)}, got {reader!r}")
-    options: dict[str, Any] = {"seed": seed, "share": share}
     if reader == "blocks":
         return BlockSampler(records, batch_size, block=block, window=window, **options)
     if reader == "window":

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of DALI's window reader in plain Python: twin of ``LoaderKernels.window_order``.
+"""Compute the order of DALI's window reader in plain Python, for hosts without compiled functions.
 
-For hosts without the compiled functions; takes half a second for a million records.
+``LoaderKernels.window_order`` computes the same order.  The Python function takes half a second for
+a million records.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["window_order"]
-
-_MODULUS = 2**31 - 1  # of std::minstd_rand0, which is std::default_random_engine of libstdc++
+_MODULUS = 2**31 - 1  # modulus of std::minstd_rand0, the default random engine of libstdc++
 _WORD = 2**32
 
 
@@ -20,19 +19,19 @@ def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
     Parameters
     ----------
     count, taken
-        Records of the shard, and how many of them are wanted.
+        Number of records in the shard, and number of records to read from it.
     window, seed
-        The reader's ``initial_fill`` and ``seed``; a window of 1 is no shuffling.
+        Arguments ``initial_fill`` and ``seed`` of the reader.  A window of 1 does not shuffle.
 
     Outputs
     -------
-    Places in the shard, each at most once.
+    Indices of records in the shard, in reading order; no index repeats.
     """
-    state = _seeded(seed)
+    state = _seed_engine(seed)
     order = list(range(count))
     for i in range(taken):
         choices = min(window, count - i)
-        # std::uniform_int_distribution<>(0, choices - 1) of libstdc++.
+        # Draw as std::uniform_int_distribution<>(0, choices - 1) of libstdc++ does.
         scaling = (_MODULUS - 2) // choices
         beyond = choices * scaling
         drawn = beyond
@@ -44,30 +43,29 @@ def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
     return np.array(order[:taken], dtype=np.int32)
 
 
-def _seeded(seed: int) -> int:
-    """Return the state of std::minstd_rand0 that std::seed_seq({seed}) gives."""
-    return _last_of_four(seed % _WORD) % _MODULUS or 1
+def _seed_engine(seed: int) -> int:
+    """Return the state of std::minstd_rand0 after seeding with std::seed_seq({seed}).
 
-
-def _last_of_four(seed: int) -> int:
-    """Return the last of 4 numbers of std::seed_seq({seed}), [rand.util.seedseq] of C++."""
+    The state is the last of the 4 words that the seed sequence generates ([rand.util.seedseq] of
+    the C++ standard), modulo _MODULUS.
+    """
+    seed %= _WORD
     words = [0x8B8B8B8B] * 4
     for k in range(4):
-        here, first, second, before = k, (k + 1) % 4, (k + 2) % 4, (k - 1) % 4
-        r1 = 1664525 * _mixed(words[here] ^ words[first] ^ words[before]) % _WORD
+        first, second, before = (k + 1) % 4, (k + 2) % 4, (k - 1) % 4
+        r1 = 1664525 * _mix(words[k] ^ words[first] ^ words[before]) % _WORD
         r2 = (r1 + (1 if k == 0 else k + (seed if k == 1 else 0))) % _WORD
         words[first] = (words[first] + r1) % _WORD
         words[second] = (words[second] + r2) % _WORD
-        words[here] = r2
+        words[k] = r2
     for k in range(4):
-        here, first, second, before = k, (k + 1) % 4, (k + 2) % 4, (k - 1) % 4
-        r3 = 1566083941 * _mixed((words[here] + words[first] + words[before]) % _WORD) % _WORD
-        r4 = (r3 - k) % _WORD
+        first, second, before = (k + 1) % 4, (k + 2) % 4, (k - 1) % 4
+        r3 = 1566083941 * _mix((words[k] + words[first] + words[before]) % _WORD) % _WORD
         words[first] ^= r3
-        words[second] ^= r4
-        words[here] = r4
-    return words[3]
+        words[second] ^= (r3 - k) % _WORD
+        words[k] = (r3 - k) % _WORD
+    return words[3] % _MODULUS or 1
 
 
-def _mixed(word: int) -> int:
+def _mix(word: int) -> int:
     return word ^ word >> 27

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small configuration, changed by overrides as on the command line."""
+"""Small configurations for the tests, with overrides as on the command line."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SYNTHETIC = ("data.records=[]", "data.loader=synthetic", "data.num_classes=10")
 
 
 def make_config(*overrides: str) -> Config:
-    """Return the configuration of a small net, for a run of a few steps."""
+    """Return the configuration of a short run with a small net."""
     return build_config(apply_overrides(SMALL, overrides), NETS, HEADS)
 
 
 def make_synthetic(*overrides: str) -> Config:
-    """Return the same for synthetic batches."""
+    """Return the configuration of a short run on synthetic batches."""
     return make_config(*SYNTHETIC, *overrides)

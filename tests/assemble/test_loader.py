@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loader that a configuration asks for: where it starts, how it decodes, whose share it is."""
+"""The loader of a configuration: position, decoder, shard, augmentation and triplet mining."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make(tiny_records, tmp_path):
         loader.close()
 
 
-def test_a_rank_gets_its_share_from_the_position_on(make):
+def test_a_rank_loads_its_shard_from_the_position_of_the_run(make):
     progress = Progress(step=3, images=24, epoch=1, consumed=24)
     loader, decode, _, _, inputs = make(
         "data.decode=cpu", "data.mirror=false", comm=SECOND, progress=progress
@@ -69,24 +69,24 @@ def test_a_rank_gets_its_share_from_the_position_on(make):
 @pytest.mark.parametrize(
     ("overrides", "decoder"),
     [
-        (["data.loader=cpu", "data.workers=0"], "cpu"),  # nothing to choose
+        (["data.loader=cpu", "data.workers=0"], "cpu"),  # the cpu loader has one decoder
         (["data.decode=cpu"], "cpu"),
         ([], "cpu"),  # no GPU, no compiled operators
         (["data.decoded_cache_mib=64"], "cpu"),
     ],
 )
-def test_the_decoder(make, overrides, decoder):
+def test_the_decoder_is_dali_without_gpu_and_operators(make, overrides, decoder):
     loader, chosen, notices, _, _ = make(*overrides)
     assert chosen == decoder and all(isinstance(notice, str) for notice in notices)
     assert next(loader).image.shape == (4, 3, 112, 112)
 
 
-def test_a_decoder_that_cannot_be_had_is_refused(make):
-    with pytest.raises(ValueError, match=r"^data\.decode: 'native' needs the compiled operators"):
+def test_an_unavailable_decoder_is_refused(make):
+    with pytest.raises(ValueError, match=r"^data\.decode: 'native' "):
         make("data.decode=native")
 
 
-def test_on_a_gpu_its_decoders_are_measured_unless_the_cpu_fills_a_cache(monkeypatch):
+def test_decoders_are_measured_on_the_device_that_decodes(monkeypatch):
     seen = []
 
     def measure(records, *, batch_size, threads, ctx, **options):
@@ -102,7 +102,7 @@ def test_on_a_gpu_its_decoders_are_measured_unless_the_cpu_fills_a_cache(monkeyp
     assert seen == [(4, 2, mx.gpu(3)), (4, 2, mx.cpu())]
 
 
-def test_every_augmentation_is_passed_on():
+def test_every_augmentation_option_is_passed_on():
     config = make_config(
         "data.mirror=false",
         "data.color_jitter=0.125",
@@ -126,7 +126,7 @@ def test_every_augmentation_is_passed_on():
     assert make_augmentation(make_config().data) == Augmentation()
 
 
-def test_triplets_come_from_a_bag_where_one_is_asked_for(make):
+def test_triplets_are_mined_if_a_bag_is_configured(make):
     loader, _, _, config, _ = make()
     run, model = SimpleNamespace(progress=Progress()), SimpleNamespace(net=lambda x: x.mean((2, 3)))
     assert mine_triplets(config, loader, model, run, Comm(), print) is loader
@@ -134,25 +134,27 @@ def test_triplets_come_from_a_bag_where_one_is_asked_for(make):
         *("data.batch_size=6", "data.images_per_person=3", "data.bag=18"),
         *("head.name=angular_triplet", "head.mining=blocks", "head.margin=3"),
     )
-    said = []
-    bags = mine_triplets(config, loader, model, run, Comm(), said.append)
+    message = []
+    bags = mine_triplets(config, loader, model, run, Comm(), message.append)
     assert isinstance(bags, Bags) and bags.images_per_epoch == loader.images_per_epoch
     batch = next(bags)
     anchor, positive, negative = batch.label.asnumpy().reshape(3, 2)
     assert (anchor == positive).all() and (anchor != negative).all()
     assert type(batch) is type(next(loader))
-    assert np.isfinite(batch.image.asnumpy()).all() and said[0].startswith("bag at epoch 0, ")
+    assert np.isfinite(batch.image.asnumpy()).all() and message[0].startswith("bag at epoch 0, ")
 
 
-@pytest.mark.parametrize(("freed", "said"), [((0, 0), ""), ((1 << 20, 1), "removed 2 MiB of ")])
-def test_stale_caches_of_all_hosts_are_told(monkeypatch, capsys, freed, said):
+@pytest.mark.parametrize(
+    ("freed", "message"), [((0, 0), ""), ((1 << 20, 1), "removed 2 MiB of decoded images")]
+)
+def test_rank_0_reports_the_stale_caches_of_all_hosts(monkeypatch, capsys, freed, message):
     class Both(Comm):
         def gather_json(self, value):
             return [None, None] if value is None else [*freed]
 
-    monkeypatch.setattr(module, "remove_left_caches", lambda records, mib: freed[0])
+    monkeypatch.setattr(module, "remove_stale_caches", lambda records, mib: freed[0])
     inputs = SimpleNamespace(records=None)
     drop_stale_caches(make_synthetic(), inputs, Both())
-    assert capsys.readouterr().out.startswith(said)
-    drop_stale_caches(make_synthetic(), inputs, Both(1, 2))  # rank 0 alone speaks
+    assert capsys.readouterr().out.startswith(message)
+    drop_stale_caches(make_synthetic(), inputs, Both(1, 2))  # other ranks print nothing
     assert capsys.readouterr().out == ""

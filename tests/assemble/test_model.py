@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Net, head and trainer of a configuration: initial, resumed and pretrained weights."""
+"""Net, head and trainer: initial, resumed and pretrained weights, and verification."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def saved(tmp_path_factory):
     return model, save_checkpoint(folder, 1, model, state=state, keep=1)
 
 
-def test_the_seed_alone_says_the_first_weights():
+def test_initial_weights_depend_on_the_seed_only():
     first, notice = make()
     mx.nd.random.uniform(shape=(5,)).wait_to_read()
     assert notice == "" and same(weights(first), weights(make(comm=Comm(1, 2, 1, 2))[0]))
@@ -69,21 +69,21 @@ def test_the_seed_alone_says_the_first_weights():
     assert first.parameters["head.weight"].shape == (10, 16)
 
 
-def test_the_generator_stands_where_the_run_stands():
+def test_the_generator_is_seeded_from_the_step():
     make(run=new_run(step=7), comm=Comm(1, 2, 1, 2))
     drawn = mx.nd.random.uniform(shape=(4,)).asnumpy()
     reseed(1, 7, 1)
     assert (mx.nd.random.uniform(shape=(4,)).asnumpy() == drawn).all()
 
 
-def test_the_optimizer_is_that_of_the_configuration():
+def test_the_optimizer_follows_the_configuration():
     model, _ = make("optim.name=nag", "optim.lr=0.3", "optim.momentum=0.7")
     optimizer = model.trainer._optimizer
     assert type(optimizer).__name__ == "NAG"
     assert (optimizer.learning_rate, optimizer.momentum, optimizer.wd) == (0.3, 0.7, 5e-4)
 
 
-def test_a_checkpoint_gives_weights_and_momentum_back(saved):
+def test_a_checkpoint_restores_weights_and_momentum(saved):
     trained, folder = saved
     model, notice = make(run=new_run(1, open_checkpoint(folder)))
     assert notice == "" and same(weights(model), weights(trained))
@@ -93,45 +93,39 @@ def test_a_checkpoint_gives_weights_and_momentum_back(saved):
     assert same(weights(model), weights(trained))
 
 
-def test_pretrained_weights_are_taken_as_far_as_they_fit(saved):
+def test_pretrained_weights_are_loaded_where_shapes_match(saved):
     trained, folder = open_checkpoint(saved[1]), saved[1]
     model, notice = make(f"train.pretrained={folder}")
-    assert notice == f"starts from the weights of {folder}"
+    assert notice == f"the run starts from the weights of {folder}"
     expected = mx.nd.load(str(trained.folder / "head.params"))
     assert (weights(model)["head.weight"] == expected["weight"].asnumpy()).all()
     model, notice = make(f"train.pretrained={folder}", "data.num_classes=11")
-    assert notice == f"starts from the weights of {folder}; new in the head: weight"
+    assert (
+        notice
+        == f"the run starts from the weights of {folder}; initialised randomly: weight of the head"
+    )
     first = next(name for name in model.parameters if name.endswith("weight"))
     stored = mx.nd.load(str(trained.folder / "net.params"))
     assert (weights(model)[first] == stored[first.removeprefix("net.")].asnumpy()).all()
 
 
-def test_a_newer_checkpoint_that_is_damaged_is_named(saved, tmp_path):
+def test_a_damaged_newer_checkpoint_is_reported(saved, tmp_path):
     model, _ = saved
     state = {"meta": {"net": {"name": "mobilefacenet"}, "image_size": [112, 112]}}
     for step in (1, 2):
         folder = save_checkpoint(tmp_path / "checkpoints", step, model, state=state, keep=2)
     (folder / "net.params").write_bytes(b"")
     _, notice = make(f"train.pretrained={tmp_path}")
-    assert "step-00000001; passed over: " in notice and "step-00000002" in notice
+    assert "step-00000001; skipped: " in notice and "step-00000002" in notice
 
 
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        (
-            ["head.name=n_pair", "data.images_per_person=0"],
-            "is for heads that change the true class",
-        ),
-        ([], "needs the fused operators, got plain ones"),
-    ],
-)
-def test_fused_centres_that_cannot_be_had(overrides, sentence):
-    with pytest.raises(Refused, match=rf"^optim\.fused_centres: {sentence}"):
+@pytest.mark.parametrize("overrides", [["head.name=n_pair"], []])  # the operators are plain
+def test_unavailable_fused_centres_are_refused(overrides):
+    with pytest.raises(Refused, match=r"^optim\.fused_centres: "):
         make("optim.fused_centres=true", *overrides)
 
 
-def test_verification_without_sets_and_with_one(tiny_records, monkeypatch):
+def test_verification_receives_the_options_of_the_configuration(tiny_records, monkeypatch):
     config = make_synthetic("eval.batch_size=3")
     inputs = open_inputs(config, Comm())
     assert make_verify(config, inputs, None, Comm()) is None

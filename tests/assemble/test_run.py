@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run begins, is saved, and resumes where it stood; its end and schedules count images."""
+"""A run starts, is saved and resumes; its end and its schedules count images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from assemble.inputs import open_inputs
 from assemble.model import make_model
-from assemble.run import Checkpointer, last_image, open_run
+from assemble.run import Checkpointer, count_run_images, open_run
 from launch.ranks.agreement import Refused
 from launch.ranks.comm import Comm
 from tests.assemble.configuration import make_config, make_synthetic
@@ -23,16 +23,16 @@ def begin(tmp_path):
     """Return ``begin(*overrides, comm, at_end)`` -> (config, inputs, run), in tmp_path/runs."""
     stack = ExitStack()
 
-    def begun(*overrides, comm=Comm(), at_end=stack):
+    def start(*overrides, comm=Comm(), at_end=stack):
         config = make_synthetic(f"run.dir={tmp_path / 'runs'}", *overrides)
         inputs = open_inputs(config, comm)
         return config, inputs, open_run(config, inputs, comm, at_end)
 
-    yield begun
+    yield start
     stack.close()
 
 
-def test_a_new_run(begin, tmp_path):
+def test_a_new_run_creates_its_folder(begin, tmp_path):
     config, _, run = begin("train.max_steps=6", "optim.clip_norm=5", "run.seed=9")
     assert run.folder == tmp_path / "runs" / "small-001" and run.checkpoint is None
     assert run.progress.step == 0 and run.notices == ()
@@ -43,16 +43,16 @@ def test_a_new_run(begin, tmp_path):
     assert kept == config.to_dict()
 
 
-def test_the_folder_is_locked_until_the_end(begin, tmp_path):
+def test_the_run_folder_is_locked_until_the_end(begin, tmp_path):
     with ExitStack() as at_end:
         begin(at_end=at_end)
         locked = [*tmp_path.glob("runs/small-001/run.lock")]
         assert locked and at_end.pop_all().close() is None
-    begin()  # not finished, and free again: the same one
+    begin()  # unfinished and unlocked: the same folder
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["small-001"]
 
 
-def test_a_saved_run_resumes_where_it_stood(begin):
+def test_a_saved_run_resumes_at_its_position(begin):
     with ExitStack() as at_end:
         config, inputs, run = begin(at_end=at_end)
         model, _ = make_model(config, inputs, run, Comm())
@@ -75,7 +75,7 @@ def test_a_saved_run_resumes_where_it_stood(begin):
         },
     }
     assert json.loads(json.dumps(state)) == state
-    # With twice the batch its epoch and its end stay what they were.
+    # Another batch size changes neither the epoch nor the end.
     _, _, resumed = begin("data.batch_size=8")
     assert resumed.folder == run.folder and resumed.progress == run.progress
     assert resumed.checkpoint.folder.name == "step-00000003"
@@ -83,7 +83,7 @@ def test_a_saved_run_resumes_where_it_stood(begin):
     assert resumed.global_batch_size == 8
 
 
-def test_checkpoints_beyond_the_number_to_keep_go(begin):
+def test_older_checkpoints_are_deleted(begin):
     config, inputs, run = begin("train.keep_checkpoints=2")
     model, _ = make_model(config, inputs, run, Comm())
     checkpointer = Checkpointer(config, inputs, run, model, ranks=1)
@@ -94,7 +94,7 @@ def test_checkpoints_beyond_the_number_to_keep_go(begin):
     assert names == ["step-00000002", "step-00000003"]
 
 
-def test_rank_0_alone_touches_the_disk(begin, tmp_path):
+def test_only_rank_0_writes_to_the_disk(begin, tmp_path):
     class Second(Comm):
         def gather_json(self, value):
             return [None, value] if value is None else [[str(tmp_path / "runs/small-004"), None]]
@@ -104,13 +104,13 @@ def test_rank_0_alone_touches_the_disk(begin, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_refused_by_all(begin, tmp_path):
-    (tmp_path / "runs").write_text("in the way")
-    with pytest.raises(Refused, match="the run folder cannot be written"):
+def test_an_unwritable_run_folder_is_refused_on_all_ranks(begin, tmp_path):
+    (tmp_path / "runs").write_text("a file, not a folder")
+    with pytest.raises(Refused, match="runs: "):
         begin()
 
 
-def test_other_settings_than_the_run_began_with_are_refused(begin):
+def test_changed_settings_are_refused_on_resume(begin):
     with ExitStack() as at_end:
         config, inputs, run = begin(at_end=at_end)
         model, _ = make_model(config, inputs, run, Comm())
@@ -120,7 +120,7 @@ def test_other_settings_than_the_run_began_with_are_refused(begin):
         begin("optim.lr=0.2")
 
 
-def test_people_of_several_sets_are_written_down(make_records, tmp_path):
+def test_the_classes_of_several_sets_are_recorded(make_records, tmp_path):
     folders = [make_records(3, 4), make_records(2, 5)]
     records = f"data.records=[{folders[0]}, {folders[1]}]"
     config = make_config(records, f"run.dir={tmp_path / 'runs'}")
@@ -140,11 +140,14 @@ def test_people_of_several_sets_are_written_down(make_records, tmp_path):
         (["train.epochs=1", "train.max_images=5000", "train.max_steps=1000"], 100),
     ],
 )
-def test_the_earliest_end_counts(overrides, images):
-    assert last_image(make_synthetic(*overrides), epoch_images=100, global_batch_size=8) == images
+def test_the_first_limit_ends_the_run(overrides, images):
+    assert (
+        count_run_images(make_synthetic(*overrides), epoch_images=100, global_batch_size=8)
+        == images
+    )
 
 
-def test_schedules_are_those_of_the_configuration(begin):
+def test_schedules_follow_the_configuration(begin):
     _, _, run = begin(
         "train.max_steps=100",
         "optim.lr=0.4",

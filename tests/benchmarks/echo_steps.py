@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A candidate for the tests of benchmarks/: it computes nothing and does what it is told."""
+"""Candidate for the tests of benchmarks/: it computes nothing and follows its settings."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grid of decode modes from end to end on a tiny set, and the best of it in the race."""
+"""The grid of decode modes on a tiny set, and the race of its fastest mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.records.open import open_records
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "decode_grid.py"
 
 
-def test_grid_and_race(tiny_records, tmp_path):
+def test_a_run_measures_the_grid_and_the_race(tiny_records, tmp_path):
     path = tmp_path / "found" / "rows.json"
     words = ["--records", tiny_records, "--batches", 16, 32, "--threads", 1, "--rounds", 1]
     words += ["--seconds", 2, "--json", path]
@@ -34,16 +34,16 @@ def test_grid_and_race(tiny_records, tmp_path):
     for row in grid:
         low, high = row["images_per_second_spread"]
         assert low <= row["images_per_second"] <= high
-    # Whoever the time was up for is named.
+    # Candidates that the time limit excludes are named.
     raced = [row["name"] for row in found["rows"] if "raced" in row]
     assert raced[0] == grid[0]["name"]
     assert found["rows"][len(grid)]["times_ours"] == 1
     left = [sentence for sentence in found["left_out"] if sentence.startswith("gluon dataloader")]
-    workers = decode_grid.up_to(min(16, decode_grid.CORES), decode_grid.THREADS, False)
+    workers = decode_grid.numbers_up_to(min(16, decode_grid.CORES), decode_grid.THREADS, False)
     assert len(raced) - 1 + len(left) == len(workers)
 
 
-def test_what_cannot_decode_is_left_out(tiny_records, tmp_path, monkeypatch):
+def test_a_mode_that_is_not_available_is_left_out(tiny_records, tmp_path, monkeypatch):
     warm_batches = graph_steps.warm_batches
 
     def only_cpu(records, path, **options):
@@ -60,7 +60,7 @@ def test_what_cannot_decode_is_left_out(tiny_records, tmp_path, monkeypatch):
     assert left_out == ["ours mixed threads=1 B=8: no such decoder"]
 
 
-def test_numbers_up_to_the_cores():
-    assert decode_grid.up_to(6, (1, 2, 4, 8), False) == [1, 2, 4]
-    assert decode_grid.up_to(6, (1, 2, 4, 8), True) == [1, 4]
-    assert decode_grid.up_to(1, (1, 2), True) == [1]
+def test_numbers_up_to_a_limit():
+    assert decode_grid.numbers_up_to(6, (1, 2, 4, 8), False) == [1, 2, 4]
+    assert decode_grid.numbers_up_to(6, (1, 2, 4, 8), True) == [1, 4]
+    assert decode_grid.numbers_up_to(1, (1, 2), True) == [1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of feed rates and of training on loaders; both scripts run from end to end."""
+"""Feed rates and training on loaders: rows, searches and complete runs of both scripts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from benchmarks.feed_rate import NOISE, FeedResult, group
+from benchmarks.feed_rate import MAX_FEED_RATIO, FeedResult, group
 from benchmarks.harness import worker
 from benchmarks.harness.feed_search import Probe
 from benchmarks.harness.process import CORES, Candidate, Process
-from benchmarks.harness.record_set import prepared
+from benchmarks.harness.record_set import prepared_set
 from benchmarks.step_throughput import FedResult
 from benchmarks.step_throughput import group as fed_group
 from benchmarks.steps.fed_steps import SEED
@@ -25,7 +25,7 @@ BATCH_S = 0.02
 
 
 class Clock:
-    """Time that passes only where something is said to take it."""
+    """Clock that ``sleep`` and the steps advance."""
 
     def __init__(self):
         self.now, self.slept = 0.0, []
@@ -38,7 +38,7 @@ class Clock:
         self.slept.append(seconds)
 
 
-def test_the_device_sleeps_between_steps_and_gives_up_early(monkeypatch):
+def test_steps_are_followed_by_sleep_until_their_time_limit(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(worker, "time", clock)
 
@@ -55,15 +55,15 @@ def test_the_device_sleeps_between_steps_and_gives_up_early(monkeypatch):
     assert clock.slept == [2.0] * 3 + [1.0] * 2
 
 
-def test_a_worker_tells_how_long_it_took_with_the_sleeping():
+def test_the_elapsed_time_of_a_worker_includes_the_sleep():
     with Process(Candidate("ours", "tests.benchmarks.echo_steps", {})) as process:
         answer = process.ask(steps=3, interval=0.01)
         assert len(answer["seconds"]) == 3 and answer["elapsed"] >= sum(answer["seconds"]) + 0.03
         assert len(process.ask(steps=3, interval=0.01, most_s=0.0)["seconds"]) == 1
 
 
-def test_rows_of_feed_rates_compare_rounds_with_themselves():
-    result = FeedResult(Candidate("ours", "", {}, images=8), hollow(), load=2)
+def test_a_row_compares_the_two_rates_of_each_round():
+    result = FeedResult(Candidate("ours", "", {}, images=8), without_program(), load=2)
     for own, batch_s in ((0.010, 0.020), (0.020, 0.025), (0.030, 0.030)):
         result.own.append(own)
         result.seconds.append(batch_s)
@@ -77,17 +77,17 @@ def test_rows_of_feed_rates_compare_rounds_with_themselves():
     assert row["noise"] is False and "note" not in row
 
 
-def test_nobody_feeds_more_than_it_gives():
-    result = FeedResult(Candidate("ours", "", {}, images=8), hollow())
+def test_a_feed_rate_above_the_own_rate_is_marked_as_noise():
+    result = FeedResult(Candidate("ours", "", {}, images=8), without_program())
     result.own, result.seconds = [0.0104], [0.010]
     result.best = [Probe(0.0098, 0.02, 1.0, 1)]
     row = result.row()
-    assert row["of_own"] > NOISE and row["noise"] is True
-    assert row["note"] == "noise: fed 4% more than it gives"
+    assert row["of_own"] > MAX_FEED_RATIO and row["noise"] is True
+    assert row["note"] == "noise: the feed rate is 4% above the own rate"
 
 
 class Device:
-    """A loader whose machine changes speed: answers as benchmarks/harness/worker.py does."""
+    """Process of a loader with a simulated speed; it answers as benchmarks/harness/worker.py."""
 
     def __init__(self, batch_s):
         self.batch_s, self.asked, self.hello = batch_s, [], {"parameters": 0}
@@ -100,18 +100,18 @@ class Device:
         return {"seconds": waits, "elapsed": elapsed, "peak_mib": 1.0, "extra_mib": 0.0}
 
 
-def test_own_rate_is_measured_beside_each_probe():
+def test_the_own_rate_is_measured_between_probes():
     device = Device(lambda number: BATCH_S)
     result = FeedResult(Candidate("ours", "", {}, images=8), device)
     result.first_turn()
     result.later_turn()
     assert result.rounds == len(result.own) == len(result.best) == 2
     probes = [interval > 0 for interval in device.asked]
-    assert not any(a and b for a, b in pairwise(probes))  # never two without it
+    assert not any(a and b for a, b in pairwise(probes))  # never two probes in a row
     assert result.row()["of_own"] == pytest.approx(1, rel=0.05)
 
 
-def test_a_machine_that_changes_between_rounds_changes_no_share():
+def test_a_change_of_speed_between_rounds_changes_no_ratio():
     device = Device(lambda number: BATCH_S if number < 20 else 2 * BATCH_S)
     result = FeedResult(Candidate("ours", "", {}, images=8), device)
     result.first_turn()
@@ -121,7 +121,7 @@ def test_a_machine_that_changes_between_rounds_changes_no_share():
     assert result.row()["of_own_spread"] == pytest.approx([1, 1], rel=0.05)
 
 
-def test_no_step_but_the_timed_ones_counts_as_waiting():
+def test_training_on_a_loader_has_no_untimed_steps():
     asked = []
 
     class Waits(Device):
@@ -132,12 +132,12 @@ def test_no_step_but_the_timed_ones_counts_as_waiting():
     result = FedResult(Candidate("ours", "", {}, images=8), Waits(lambda number: BATCH_S))
     result.first_turn()
     result.later_turn()
-    assert [request["untimed"] for request in asked] == [0, 0]  # they would be waited for, too
+    assert [request["untimed"] for request in asked] == [0, 0]  # their waits would count
 
 
-def test_rows_of_training_are_shares_of_the_fixed_batch():
+def test_training_rows_have_the_ratio_to_the_fixed_batch():
     fixed, fed = (
-        FedResult(Candidate(loader, "", {"loader": loader}, images=8), hollow())
+        FedResult(Candidate(loader, "", {"loader": loader}, images=8), without_program())
         for loader in ("synthetic", "cpu")
     )
     fixed.seconds, fixed.waits = [0.1], [0.0]
@@ -147,13 +147,13 @@ def test_rows_of_training_are_shares_of_the_fixed_batch():
     assert "of_synthetic" not in fixed.row(fed)
 
 
-def hollow() -> Process:
+def without_program() -> Process:
     process = object.__new__(Process)
     process.hello = {"parameters": 0}
     return process
 
 
-def test_every_kind_of_loader_has_a_row(tmp_path):
+def test_loaders_with_prefetch_have_a_row(tmp_path):
     found = [candidate.name for candidate in group(tmp_path, tmp_path / "images.rec", 4)]
     assert found[0] == "ours random-access"
     expected = ["ours window", "ours decoded-cache", f"imagerecorditer threads={CORES}"]
@@ -162,7 +162,7 @@ def test_every_kind_of_loader_has_a_row(tmp_path):
         f"gluon dataloader cv2 workers={CORES}",
     ]
     assert {*expected, f"torch dataloader cv2 workers={CORES}"} <= set(found)
-    assert not [name for name in found if name.endswith("workers=0")]  # made when asked for
+    assert not [name for name in found if name.endswith("workers=0")]  # a loader without prefetch
     quick = [
         candidate.name for candidate in group(tmp_path, tmp_path / "images.rec", 4, quick=True)
     ]
@@ -170,17 +170,17 @@ def test_every_kind_of_loader_has_a_row(tmp_path):
     assert not [n for n in found if n.startswith(("limit", "synthetic", "gluon dataloader tr"))]
 
 
-# feed_rate.py whose search is content with one probe: whether a busy machine ever waits less than
-# SHARE is chance.  The searches above are those of machines that are known.
+# feed_rate.py with a search of one probe, because the outcome of a search on a busy machine is
+# random.  tests/benchmarks/harness/test_feed_search.py tests the search.
 ONE_PROBE = """
 import sys
 from benchmarks import feed_rate
-feed_rate.search = lambda probe, guess, precision, late: probe(guess)
+feed_rate.search = lambda probe, guess, precision, out_of_time: probe(guess)
 sys.exit(feed_rate.main())
 """
 
 
-def test_feed_rates_of_a_small_set(tiny_records, tmp_path):
+def test_a_run_on_a_small_set_gives_feed_rates(tiny_records, tmp_path):
     words = ["--records", tiny_records, "--batch", 4, "--probe-s", 0.02]
     script, path = tmp_path / "one_probe.py", tmp_path / "rows.json"
     script.write_text(ONE_PROBE)
@@ -190,10 +190,10 @@ def test_feed_rates_of_a_small_set(tiny_records, tmp_path):
     assert 0 <= row["waiting"] <= 1 and row["load"] == row["rounds"] == row["probes"] == 1
     share = row["images_per_second"] / row["own_images_per_second"]
     assert row["of_own"] == pytest.approx(share) and row["times_ours"] == 1
-    assert "ours is" in out and "own rate" in out
+    assert "speed-up of ours" in out and "own rate" in out
 
 
-def test_training_on_a_small_set(tiny_records, tmp_path):
+def test_a_run_on_a_small_set_trains_with_each_loader(tiny_records, tmp_path):
     words = ["--records", tiny_records, "--batch", 4, "--nets", "mobilefacenet-0.0625"]
     words += ["--only", f"random-access|workers={CORES}"]
     rows, _ = run("step_throughput", tmp_path / "rows.json", *words)
@@ -201,14 +201,14 @@ def test_training_on_a_small_set(tiny_records, tmp_path):
     kinds.append(f"gluon dataloader cv2 workers={CORES}")
     assert names(rows) == [f"{kind} mobilefacenet-0.0625 B=4" for kind in kinds]
     assert all(0 <= row["waiting"] <= 1 for row in rows)
-    # The same weights and the same images: only the decoders differ, by rounding.
+    # The weights and images are equal; the decoders differ by rounding.
     ours, plain, _ = (row["value"] for row in rows)
     assert ours == pytest.approx(plain, rel=1e-3)
 
 
-def test_those_whose_losses_must_agree_have_one_order(tiny_records, tmp_path):
-    np.random.seed(0)  # by which the Gluon DataLoader shuffles
-    with prepared(tiny_records, 4) as (folder, image_rec, batch):
+def test_loaders_with_equal_losses_have_the_same_order(tiny_records, tmp_path):
+    np.random.seed(0)  # the seed of the Gluon DataLoader
+    with prepared_set(tiny_records, 4) as (folder, image_rec, batch):
         opened = open_records(folder, tmp_path)
         gluon = [label.asnumpy() for _, label in islice(cv2_data_loader(image_rec, batch, 0), 10)]
         orders = {"gluon": np.concatenate(gluon)}

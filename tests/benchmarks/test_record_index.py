@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hollow set of the benchmark is a record set, and the figures are of what it says."""
+"""The empty record set of the benchmark, and its rows."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.record_index import write_hollow_set
+from benchmarks.record_index import write_empty_set
 from pipeline.records.open import open_records
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "record_index.py"
 
 
-def test_the_hollow_set_opens_without_a_scan(tmp_path):
-    write_hollow_set(tmp_path, images=1003, people=10)
-    records = open_records(tmp_path, tmp_path / "kept")
-    assert not (tmp_path / "kept").exists()  # the identity records gave the labels
+def test_the_empty_set_opens_without_a_scan(tmp_path):
+    write_empty_set(tmp_path, images=1003, people=10)
+    records = open_records(tmp_path, tmp_path / "index")
+    assert not (tmp_path / "index").exists()  # the identity records gave the labels
     assert len(records) == 1003 and records.num_classes == 10
     assert np.bincount(records.labels).tolist() == [101] * 3 + [100] * 7
     assert (np.diff(records.labels) >= 0).all()
 
 
-def test_rows_name_what_was_opened(tiny_records, tmp_path):
+def test_rows_name_the_set_and_the_measurement(tiny_records, tmp_path):
     arguments = ["--images", "500", "300", "--people", "7", "--repeat", "1", "--open", tiny_records]
     command = [sys.executable, SCRIPT, *arguments, "--json", tmp_path / "rows.json"]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each script from end to end at tiny sizes; PyTorch and GluonFR take part where they are there."""
+"""Complete runs of the scripts at tiny sizes, with PyTorch and GluonFR if available."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from benchmarks.harness import baselines
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 TORCH = os.environ.get("TORCH_PYTHON", "")
 GLUONFR = (baselines.FOLDER / ".stamp").is_file()
-# Installing GluonFR needs the network: where it is not there, its rows are not asked for.
-LONG_S = 3600  # of a script: it ends with its rounds, however busy the machine is
-WITHOUT = "^ours|^gluon |^limit|^torch" + ("|^gluonfr" if GLUONFR else "")
+LONG_S = 3600  # the rounds end a script, not its time limit
+# The installation of GluonFR needs the network, so tests run its rows only if it is installed.
+AVAILABLE_ROWS = "^ours|^gluon |^limit|^torch" + ("|^gluonfr" if GLUONFR else "")
 
 
 def run(script: str | Path, path: Path, *words: object) -> tuple[list[dict], str]:
-    """Run a script of benchmarks/, or one elsewhere; return its rows and what it printed."""
-    where = script if isinstance(script, Path) else FOLDER / f"{script}.py"
-    command = [sys.executable, where, "--rounds", 1, "--seconds", LONG_S, "--json", path]
-    command += ["--only", WITHOUT, *words]
+    """Run a benchmark by name, or a script by path; return its rows and its output."""
+    path_of_script = script if isinstance(script, Path) else FOLDER / f"{script}.py"
+    command = [sys.executable, path_of_script, "--rounds", 1, "--seconds", LONG_S, "--json", path]
+    command += ["--only", AVAILABLE_ROWS, *words]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     if not TORCH and "--only" not in words:
@@ -37,35 +37,35 @@ def names(rows: list[dict]) -> list[str]:
     return [row["name"] for row in rows]
 
 
-def here(*expected: str) -> list[str]:
-    """Return the names without those of candidates that are not there."""
+def available(*expected: str) -> list[str]:
+    """Return the names of the candidates that are available."""
     gone = (() if TORCH else ("torch",)) + (() if GLUONFR else ("gluonfr",))
     return [name for name in expected if name.split()[0] not in gone]
 
 
-def test_head(tmp_path):
+def test_head_step_gives_all_rows(tmp_path):
     sizes = ["--classes", 300, "--many-classes", 400, "--embedding-sizes", 16, "--batch", 8]
     rows, out = run("head_step", tmp_path / "rows.json", *sizes)
     kinds = ("ours", "ours fused update", "gluonfr", "gluonfr hybridized", "torch")
     kinds = (*kinds, "limit four GEMMs")
-    expected = here(*(f"{kind} C=300 d=16 B=8" for kind in kinds))
+    expected = available(*(f"{kind} C=300 d=16 B=8" for kind in kinds))
     expected.append("ours fused update C=400 d=16 B=8")
     left = [name for name in expected if f"left out: {name}: the head has no fused" in out]
     assert names(rows) == [name for name in expected if name not in left]
     assert rows[0]["milliseconds_without_update"] <= rows[0]["milliseconds"]
 
 
-def test_whole_step(tmp_path):
+def test_train_step_gives_all_rows(tmp_path):
     sizes = ["--nets", "mobilefacenet", "--batches", 2, "--classes", 10]
-    sizes += [] if GLUONFR else ["--width", 0.25]  # GluonFR's has one width
+    sizes += [] if GLUONFR else ["--width", 0.25]  # GluonFR's network has width 1 only
     rows, _ = run("train_step", tmp_path / "rows.json", *sizes)
     kinds = ("ours mobilefacenet", "ours plain mobilefacenet", "gluonfr mobilefacenet")
     kinds = (*kinds, "torch mobilefacenet channels_last")
-    assert names(rows) == here(*(f"{kind} B=2" for kind in kinds))
+    assert names(rows) == available(*(f"{kind} B=2" for kind in kinds))
     assert rows[0]["parameters"] == rows[1]["parameters"]
 
 
-def test_profile():
+def test_the_profile_lists_operators_and_leaves_no_file():
     words = ["--profile", "--nets", "mobilefacenet", "--batches", 2, "--width", 0.25]
     command = [sys.executable, FOLDER / "train_step.py", *words]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
@@ -73,25 +73,25 @@ def test_profile():
     assert "ours mobilefacenet B=2: " in done.stdout
     assert "_backward_face_depthwise_norm" in done.stdout
     assert not (FOLDER.parent / "profile.json").exists()
-    assert Path(os.devnull).is_char_device()  # MXNet removes the file that it is to write
+    assert Path(os.devnull).is_char_device()  # MXNet removes its output file first
 
 
-def test_operators(tmp_path):
+def test_operator_step_gives_all_rows(tmp_path):
     rows, _ = run("operator_step", tmp_path / "rows.json", "--shape", 2, 8, 6, 6)
     kinds = ("ours", "gluon", "torch")
     expected = [f"{k} {op}" for op in ("prelu", "batch_norm_prelu") for k in kinds]
-    assert names(rows) == here(*expected)
+    assert names(rows) == available(*expected)
 
 
 @pytest.mark.skipif(not TORCH, reason="TORCH_PYTHON names no interpreter with PyTorch")
-def test_pytorch_has_the_same_networks():
+def test_pytorch_networks_have_parameters_of_the_same_sizes():
     from nets import build_net
 
     for name in ("mobilefacenet", "iresnet18"):
         net = build_net(name)
         net.initialize()
         ours = [p for p in net.collect_params().values() if "running_" not in p.name]
-        code = "from benchmarks import torch_nets as t; import sys; name = sys.argv[1]; "
+        code = "from benchmarks.steps import torch_nets as t; import sys; name = sys.argv[1]; "
         code += "net = t.mobilefacenet() if name == 'mobilefacenet' else t.iresnet(name); "
         code += "print(sorted(p.numel() for p in net.parameters()))"
         done = subprocess.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container that the tests of the entrypoint start from."""
+"""Fixture with the container for tests of the entrypoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.docker.container import ECHO, Machine
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """Return a machine of the CPU image in which nothing is wrong."""
+    """Return a container of the CPU image that passes all checks."""
     made = Machine(tmp_path)
     for name in ("horovodrun", "make", "python"):
         made.program(name, ECHO)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container for the entrypoint, made of stand-ins for the host's programs."""
+"""Simulated container for the entrypoint, with stand-ins for the host's programs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "entrypoint.sh"
 TRAIN = ["horovodrun", "-np", "2", "python", "run_train.py", "--cfg", "demo.yaml"]
-# Stands for every command: says with what it was started, and where its HOME is.
+# Stand-in for a command: prints its arguments and HOME.
 ECHO = 'echo "started: $(basename "$0") $*"; echo "home: $HOME"'
 
-# Answers for all properties that it is asked for at once, or for none of them.
+# Answers a query of several properties only if it knows all of them, as nvidia-smi does.
 NVIDIA_SMI = r"""
 [ "$COUNT" != 0 ] || { echo "No devices were found"; exit 6; }
 for word in "$@"; do case $word in --query-gpu=*) properties=${word#*=} ;; esac; done
@@ -31,13 +31,13 @@ for ((i = 0; i < COUNT; i++)); do echo "${line#, }"; done
 
 @dataclass
 class Machine:
-    """A container as the script sees it; ``start`` runs the script in it."""
+    """Simulated container; ``start`` runs the entrypoint in it."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
 
     def program(self, name: str, script: str) -> None:
-        """Put a program in front of the machine's own."""
+        """Add a stand-in that takes precedence over the host's program."""
         path = self.folder / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/bash\n{script}\n")
@@ -47,7 +47,7 @@ class Machine:
         self.program("df", f"printf '1M-blocks\\n   {mib}M\\n'")
 
     def gpus(self, count: int, driver: str = "525.60.13", capability: str = "8.0") -> None:
-        """Show GPUs to an image that was built for them; without a capability as R470 does."""
+        """Simulate the GPU image with GPUs; an empty capability simulates R470's nvidia-smi."""
         self.program("nvidia-smi", NVIDIA_SMI)
         self.variables |= {"COUNT": str(count), "DRIVER": driver, "CAPABILITY": capability}
         self.variables |= {
@@ -70,14 +70,14 @@ class Machine:
         )
 
     def refusal(self, *command: str) -> str:
-        """Return the one sentence with which a command is refused."""
+        """Return the sentence that refuses a command; check that it is one, with exit code 2."""
         done = self.start(*command)
         assert (done.returncode, done.stdout) == (2, ""), done
         assert done.stderr.count("\n") == 1
         return done.stderr.strip()
 
     def starts(self, *command: str) -> str:
-        """Return what a command says that is let through."""
+        """Return the output of a command that starts; check that it succeeds."""
         done = self.start(*command)
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a Dockerfile, and take those of its steps that concern the set-up on a bare machine."""
+"""Parse a Dockerfile, and run its set-up steps on a simulated bare machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SET_UP = re.compile(r"\bmake |setup\.sh|pending|gpu_check|\.stamp-|-m ops\b")
 
 @dataclass
 class Stage:
-    """One stage: what it starts from and its steps, (instruction, argument)."""
+    """Stage of a Dockerfile: its base and its steps, (instruction, argument)."""
 
     base: str
     name: str
@@ -23,7 +23,7 @@ class Stage:
 
 
 def read(path: Path) -> tuple[dict[str, str], list[Stage]]:
-    """Return the arguments before the first stage with their defaults, and the stages."""
+    """Return the ARGs before the first stage with their defaults, and the stages."""
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
     arguments, stages = {}, []
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[dict[str, str], list[Stage]]:
 
 
 def steps_to(stages: list[Stage], target: str) -> list[tuple[str, str]]:
-    """Return the steps of a stage and of all that it starts from, in their order."""
+    """Return the steps of a stage after those of its bases."""
     named = {stage.name: stage for stage in stages}
     stage = named[target]
     before = steps_to(stages, stage.base) if stage.base in named else []
@@ -49,7 +49,7 @@ def steps_to(stages: list[Stage], target: str) -> list[tuple[str, str]]:
 
 
 def variables(stages: list[Stage], target: str) -> dict[str, str]:
-    """Return what ENV sets up to a stage."""
+    """Return the environment variables of a stage."""
     found: dict[str, str] = {}
     for word, rest in steps_to(stages, target):
         if word == "ENV":
@@ -58,14 +58,17 @@ def variables(stages: list[Stage], target: str) -> dict[str, str]:
 
 
 def build(path: Path, target: str, folder: Path) -> BareMachine:
-    """Take the steps of the set-up to a target; return the machine as the image leaves it.
+    """Run the set-up steps of a target; return the resulting machine.
 
-    Left out are the packages of the system, all that a RUN does beside the set-up, and PATH.
+    It skips system packages, commands of a RUN that are not part of the set-up, and PATH.
     """
     _, stages = read(path)
     steps = steps_to(stages, target)
     copies = [rest.removeprefix("--from=").split() for _, rest in steps if "--from=" in rest]
-    for origin, *_ in copies:  # first: all machines have one path, as all images have /train
+    for (
+        origin,
+        *_,
+    ) in copies:  # first, because all machines use the same path, as all images use /train
         build(path, origin, folder).folder.rename(folder / origin)
     machine = BareMachine(folder / "image", sources=())
     machine.no_compilers()

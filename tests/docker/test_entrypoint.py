@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first process of the images, in an environment made of stand-ins for the host's programs."""
+"""Entrypoint of the images, in a simulated container."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_no_command_prints_the_usage(machine):
     assert not (machine.folder / "runs").exists()
 
 
-def test_becomes_the_command_with_its_arguments(machine):
+def test_the_command_gets_its_arguments_and_returns_its_exit_code(machine):
     machine.program("horovodrun", 'printf "<%s>" "$@"; exit 7')
     done = machine.start(*TRAIN, "run.name=two words")
     assert done.returncode == 7
@@ -32,7 +32,7 @@ def test_other_commands_are_not_checked(machine, command):
     assert machine.starts(*command).startswith(f"started: {' '.join(command)}\n")
 
 
-def test_gloo_needs_no_shared_memory_but_worker_processes_do(machine):
+def test_worker_processes_need_shared_memory_and_gloo_needs_none(machine):
     machine.starts(*TRAIN)
     sentence = machine.refusal(*TRAIN, "data.loader=cpu")
     assert "2 ranks need 128 MiB" in sentence
@@ -40,23 +40,23 @@ def test_gloo_needs_no_shared_memory_but_worker_processes_do(machine):
     assert machine.refusal("make", "train", "NP=2", "ARGS=a.b=1 data.loader=cpu") == sentence
 
 
-def test_host_name_that_cannot_be_looked_up(machine):
+def test_a_host_name_that_cannot_be_resolved_is_refused(machine):
     machine.program("getent", '[ "$*" = "ahosts node7" ] && exit 2')
     sentence = machine.refusal(*TRAIN)
     assert "got 'node7'; add --add-host node7:127.0.0.1" in sentence
     assert machine.refusal("make", "train") == sentence
-    machine.starts("python", "run_train.py", "--cfg", "demo.yaml")  # one rank asks nobody
+    machine.starts("python", "run_train.py", "--cfg", "demo.yaml")  # one rank resolves no name
 
 
-def test_run_folder_that_cannot_be_written_to(machine):
-    # Not even root makes a folder there.
+def test_a_run_folder_that_is_not_writable_is_refused(machine):
+    # Not even root can create a folder there.
     sentence = machine.refusal(*TRAIN, "run.dir=/proc/runs")
-    assert sentence.startswith("docker: the run folder cannot be written to by user")
-    assert f"user {os.getuid()}, got '/proc/runs'" in sentence
+    who = f"docker: user {os.getuid()} cannot write to the run folder, got '/proc/runs'"
+    assert sentence.startswith(who)
     assert "-v RUNS:/proc/runs and add --user $(id -u):$(id -g)" in sentence
 
 
-def test_probing_the_folders_leaves_nothing(machine):
+def test_the_check_of_folders_leaves_no_files(machine):
     machine.starts(*TRAIN)
     assert not list((machine.folder / "runs").iterdir())
     assert not list((machine.folder / "home").iterdir())
@@ -70,41 +70,36 @@ def test_probing_the_folders_leaves_nothing(machine):
         ("make", "train", "ARGS=train.max_steps=1 data.records=/data/none"),
     ],
 )
-def test_records_that_are_not_there(machine, command):
+def test_missing_records_are_refused(machine, command):
     assert "got '/data/none'; mount them with -v FOLDER:/data/none:ro" in machine.refusal(*command)
 
 
 @pytest.mark.parametrize("records", ["my faces", "[my faces, others]", "${FACES_DIR}", ""])
-def test_records_that_are_there_or_cannot_be_judged(machine, records):
+def test_records_that_exist_or_cannot_be_checked_start(machine, records):
     (machine.folder / "my faces").mkdir()
     machine.starts(*TRAIN, f"data.records={records}")
 
 
-def test_sample_that_cannot_be_rendered(machine):
-    (machine.folder / "data").write_text("in the way of a folder")
-    assert "the sample faces cannot be written" in machine.refusal("make", "train")
+def test_a_data_folder_that_is_not_writable_is_refused_for_the_sample(machine):
+    (machine.folder / "data").write_text("a file instead of a folder")
+    assert "cannot write the sample faces" in machine.refusal("make", "train")
     (machine.folder / "faces").mkdir()
     machine.starts("make", "train", "DATA=faces")
 
 
-def test_check_tells_what_it_found_and_starts_nothing(machine):
+def test_check_prints_its_findings_and_starts_nothing(machine):
     machine.gpus(8, driver="535.1")
     machine.shared_memory(2048)
     text = machine.starts("check", *TRAIN)
     assert "GPUs: 8, driver 535.1, compute capability 8.0\n" in text
     assert "shared memory: 2048 MiB\n" in text
-    assert "host name: node7 can be looked up\n" in text
-    assert f"run folder: runs can be written to by user {os.getuid()}\n" in text
+    assert "host name: node7 can be resolved\n" in text
+    assert f"run folder: user {os.getuid()} can write to runs\n" in text
     assert "started" not in text
 
 
-def test_a_home_for_users_without_one(machine):
+def test_a_user_without_a_home_gets_a_temporary_one(machine):
     machine.variables["HOME"] = "/proc/home"
     home = Path(machine.starts("python").split("home: ")[1].strip())
     assert home.is_dir() and home != Path("/proc/home")
     home.rmdir()
-
-
-def test_exit_code_is_that_of_the_command(machine):
-    machine.program("python", "exit 143")
-    assert machine.start("python", "run_train.py").returncode == 143

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Dockerfiles leave behind, read from them: the set-up is taken on a bare machine."""
+"""The set-up in the Dockerfiles is complete; its steps run on a simulated bare machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.launch.environment.bare_machine import ROOT
 @pytest.mark.parametrize(
     ("path", "target"), [(CPU, "run"), (CPU, "test"), (GPU, "wheels"), (GPU, "ngc")]
 )
-def test_nothing_is_left_to_set_up_where_an_image_runs(path, target, tmp_path):
+def test_an_image_has_a_complete_set_up(path, target, tmp_path):
     machine = build(path, target, tmp_path)
     machine.no_compilers()
     before = machine.calls
@@ -29,7 +29,7 @@ def test_nothing_is_left_to_set_up_where_an_image_runs(path, target, tmp_path):
 
 
 @pytest.mark.parametrize(("path", "target"), [(CPU, "run"), (GPU, "wheels")])
-def test_an_image_that_lacks_any_stamp_is_not_built(path, target, tmp_path):
+def test_a_missing_stamp_fails_the_build(path, target, tmp_path):
     machine = build(path, target, tmp_path)
     _, stages = read(path)
     (stage,) = [s for s in stages if any("pending" in step[1] for step in s.steps)]
@@ -46,24 +46,24 @@ def test_an_image_that_lacks_any_stamp_is_not_built(path, target, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["wheels", "ngc"])
-def test_the_driver_is_asked_for_all_that_is_used(target):
+def test_the_image_requests_the_driver_capabilities_that_it_uses(target):
     _, stages = read(GPU)
     found = variables(stages, target)
     assert found["NVIDIA_VISIBLE_DEVICES"] == "all"
-    # video: libnvcuvid, for the JPEG hardware of A100 and H100.
+    # video is libnvcuvid, for the JPEG hardware of A100 and H100.
     capabilities = found["NVIDIA_DRIVER_CAPABILITIES"].split(",")
     assert sorted(capabilities) == ["compute", "utility", "video"]
 
 
-def test_the_base_that_runs_brings_no_cuda_and_the_python_of_the_builder():
+def test_the_run_base_has_no_cuda_and_the_python_of_the_builder():
     arguments, stages = read(GPU)
     assert arguments["RUN_BASE"] == "ubuntu:22.04"
     assert re.fullmatch(r"nvidia/cuda:11\.8\.\d+-devel-ubuntu22\.04", arguments["BASE"])
-    assert stages[-1].base == "wheels"  # what is built without a target
+    assert stages[-1].base == "wheels"  # the default target
 
 
-def test_make_gpu_finds_all_that_it_imports(tmp_path):
-    # The builder's `make gpu` runs these modules before all sources are copied.
+def test_make_gpu_has_all_its_imports_in_the_builder(tmp_path):
+    # The builder runs `make gpu` before it copies all sources.
     _, stages = read(GPU)
     steps = next(s.steps for s in stages if s.name == "builder")
     copied = steps[: next(i for i, (_, step) in enumerate(steps) if "make gpu" in step)]
@@ -73,7 +73,7 @@ def test_make_gpu_finds_all_that_it_imports(tmp_path):
             copy(ROOT / source, tmp_path / source)
     imports = "import launch.environment.gpu, launch.environment.gpu_check"
     path = f"{tmp_path}:{sysconfig.get_path('purelib')}"
-    # -S: the checkout itself, which the environment installs, is not found.
+    # -S hides the checkout that is installed in the environment.
     command = [sys.executable, "-S", "-c", imports]
     done = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
@@ -81,7 +81,7 @@ def test_make_gpu_finds_all_that_it_imports(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_drivers_of_the_gpu_images():
+def test_the_gpu_images_declare_their_drivers():
     _, stages = read(GPU)
     wheels, ngc = (variables(stages, target) for target in ("wheels", "ngc"))
     assert wheels["IMAGE_MIN_DRIVER"] == "450.80.02" and "IMAGE_COMPAT_DRIVERS" not in wheels

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks as another Python reads them."""
+"""Entries of a lock file for another Python."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def tool():
     return module
 
 
-def test_markers_are_judged_for_the_python_that_is_asked_for(tool):
+def test_markers_are_evaluated_for_the_requested_python(tool):
     first = "always==1.0 --hash=sha256:aa --hash=sha256:bb\n"
     assert tool.lock_for("3.10", LOCK) == first + "old==3.11 --hash=sha256:cc\n"
     assert tool.lock_for("3.12", LOCK) == first + "new==3.12 --hash=sha256:dd\n"
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
-def test_every_entry_of_our_locks_keeps_its_hashes(tool, lock):
+def test_every_entry_of_the_locks_keeps_its_hashes(tool, lock):
     text = lock.read_text()
     found = list(tool.entries(text))
     assert all("==" in requirement and " " not in requirement for requirement, _, _ in found)

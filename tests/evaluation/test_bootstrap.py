@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bootstrap over people: whose pairs they are, and bounds against what is known."""
+"""Bootstrap over people against known intervals."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import paired_difference, people_of, right_pairs
+from evaluation.bootstrap import find_correct_pairs, find_people, paired_difference
 from evaluation.pairs import Pairs
 from evaluation.verification import verify
 
@@ -14,24 +14,24 @@ from evaluation.verification import verify
 def test_people_are_linked_by_images_and_pairs_of_one_person():
     a, b, c, d, e, f = (bytes([i]) * 4 for i in range(6))
     pairs = Pairs([a, b, b, c, a, d, e, f, d, e], np.array([True, True, False, True, False]))
-    people = people_of(pairs)
+    people = find_people(pairs)
     assert people.tolist() == [0, 0, 0, 0, 0, 1, 2, 2, 1, 2]
     pixels = [np.full((2, 2, 3), i, np.uint8) for i in (1, 2, 1, 3)]
-    assert people_of(Pairs(pixels, np.array([False, False]))).tolist() == [0, 1, 0, 2]
+    assert find_people(Pairs(pixels, np.array([False, False]))).tolist() == [0, 1, 0, 2]
 
 
-def test_right_pairs_are_those_of_the_accuracy():
+def test_correct_pairs_give_the_accuracy_of_verify():
     generator = np.random.default_rng(0)
     issame = generator.random(83) < 0.5
     one = generator.normal(size=(83, 6))
     two = np.where(issame[:, None], one, 0) + generator.normal(size=one.shape)
     embeddings = np.stack([one, two], axis=1).reshape(-1, 6)
-    right = right_pairs(embeddings, issame, nfolds=10)
+    right = find_correct_pairs(embeddings, issame, nfolds=10)
     means = [part.mean() for part in np.array_split(right, 10)]
     assert np.mean(means) == pytest.approx(verify(embeddings, issame)["accuracy"], abs=1e-12)
 
 
-def test_bounds_of_pairs_that_share_nobody_are_those_of_the_binomial():
+def test_the_interval_of_independent_pairs_is_that_of_the_binomial():
     generator = np.random.default_rng(1)
     base, other = generator.random(400) < 0.6, generator.random(400) < 0.8
     people = np.arange(400).repeat(2)  # pairs of one person each
@@ -43,9 +43,9 @@ def test_bounds_of_pairs_that_share_nobody_are_those_of_the_binomial():
     assert found.high == pytest.approx(gain.mean() + spread, abs=0.1 * spread)
 
 
-def test_pairs_of_few_people_say_less():
+def test_pairs_of_few_people_widen_the_interval():
     generator = np.random.default_rng(2)
-    gain_of_person = generator.random(20) < 0.5  # all pairs of a person go one way
+    gain_of_person = generator.random(20) < 0.5  # all pairs of a person have the same gain
     people = np.arange(20).repeat(40)
     other = gain_of_person[people[0::2]]
     base = np.zeros_like(other)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embeddings of images and mirrors, on one rank and on several."""
+"""Embeddings of images and mirror images, with one rank and with several."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ evaluate_sets = partial(evaluate.evaluate_sets, mean=MEAN, std=STD, batch_size=4
 
 
 def make_images(count: int, seed: int = 0) -> tuple[list[bytes], np.ndarray]:
-    """Encoded images without loss, and their RGB pixels (count, H, W, 3)."""
+    """Return losslessly encoded images and their RGB pixels (count, H, W, 3)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
     return [cv2.imencode(".png", x[..., ::-1])[1].tobytes() for x in pixels], pixels
 
 
 def make_net(units: int = 5):
-    """A net with two layers that behaves otherwise in training."""
+    """Return a net whose output in training differs: it has dropout."""
     net = mx.gluon.nn.HybridSequential()
     net.add(mx.gluon.nn.Dense(9, activation="tanh"), mx.gluon.nn.Dropout(0.5))
     net.add(mx.gluon.nn.Dense(units))
@@ -39,7 +39,7 @@ def make_net(units: int = 5):
 
 
 class Watched:
-    """A net that notes the shapes that it sees."""
+    """Net that records the shapes of its inputs and the mode."""
 
     def __init__(self, net) -> None:
         self.net = net
@@ -70,7 +70,7 @@ def test_sum_over_image_and_mirror(count):
     np.testing.assert_allclose(norms, want_norms, rtol=1e-5, atol=1e-6)
 
 
-def test_pixels_are_normalised_as_the_net_takes_them():
+def test_pixels_are_normalised_by_mean_and_std():
     net, (images, pixels) = make_net(), make_images(3)
     sums, _ = embed(net, images, SIZE, mean=100.0, std=50.0)
     x = ((pixels.astype(np.float32) - 100) / 50).transpose(0, 3, 1, 2)
@@ -78,7 +78,7 @@ def test_pixels_are_normalised_as_the_net_takes_them():
     np.testing.assert_allclose(sums, want, rtol=1e-5, atol=1e-6)
 
 
-def test_a_static_graph_gives_the_same_and_sees_one_shape():
+def test_a_static_graph_has_the_same_results_and_one_input_shape():
     """The batches in flight must not share their output."""
     images, _ = make_images(23)
     want, _ = embed(make_net(), images, SIZE, batch_size=4)
@@ -90,7 +90,7 @@ def test_a_static_graph_gives_the_same_and_sees_one_shape():
     assert set(watched.shapes) == {(4, 3, *SIZE)}
 
 
-def test_inference_even_while_recording():
+def test_the_net_is_in_inference_mode_while_autograd_records():
     net, (images, _) = Watched(make_net()), make_images(3)
     want, _ = embed(net, images, SIZE, batch_size=2)
     with mx.autograd.record():
@@ -106,7 +106,7 @@ def test_pixels_and_encoded_images_mix():
 
 
 @pytest.mark.parametrize("count, size", [(8, 2), (7, 2), (10, 3), (2, 3), (1, 4)])
-def test_parts_are_equally_long_and_interleaved(count, size):
+def test_ranks_embed_equal_interleaved_parts(count, size):
     net, (images, _) = make_net(), make_images(count)
     whole, _ = embed(net, images, SIZE, batch_size=2)
     parts = [embed(net, images, SIZE, batch_size=2, part=(rank, size))[0] for rank in range(size)]
@@ -124,7 +124,7 @@ def test_a_bad_image_is_named():
     assert np.isnan(sums).all(axis=1).tolist() == [False] * 3 + [True] + [False] * 2
 
 
-def test_a_cut_off_image_is_named_by_one_rank_and_by_several():
+def test_a_truncated_image_is_named_by_one_rank_and_by_several():
     net, sets = make_net(), make_sets(6)
     torn = sets.images[7]
 
@@ -140,7 +140,7 @@ def test_a_cut_off_image_is_named_by_one_rank_and_by_several():
     assert len(set(results)) == 1 and results[0][0] is PairsError and words in results[0][1]
 
 
-def test_wrong_calls():
+def test_invalid_arguments_are_refused():
     net, (images, _) = make_net(), make_images(2)
     with pytest.raises(PairsError, match="got 0 images"):
         embed(net, [], SIZE)
@@ -150,7 +150,7 @@ def test_wrong_calls():
         embed(net, images, SIZE, part=(2, 2))
 
 
-# -- whole sets
+# -- sets
 
 
 def make_sets(pairs: int) -> Pairs:
@@ -159,11 +159,11 @@ def make_sets(pairs: int) -> Pairs:
 
 
 class Waiting(Exception):
-    """Every rank but the last stops where it would wait for the others."""
+    """A rank has reached the exchange."""
 
 
 def evaluate_on_ranks(net, sets, size, **options):
-    """Run `size` ranks one after the other: first up to the exchange, then with its outcome."""
+    """Run `size` ranks in turn: first up to the exchange, then with its result."""
     sent = {}
 
     def send(rank):
@@ -189,7 +189,7 @@ def evaluate_on_ranks(net, sets, size, **options):
 
 
 @pytest.mark.parametrize("pairs, size", [(12, 2), (11, 2), (13, 4), (11, 3), (10, 21), (11, 5)])
-def test_ranks_agree_with_one(pairs, size):
+def test_several_ranks_give_the_results_of_one(pairs, size):
     net, sets = make_net(), {"toy": make_sets(pairs)}
     alone = evaluate_sets(net, sets)
     for result in evaluate_on_ranks(net, sets, size):
@@ -200,14 +200,14 @@ def test_ranks_agree_with_one(pairs, size):
         assert result["toy"]["pairs"] == pairs
 
 
-def test_xnorm_is_the_mean_over_images_and_mirrors():
+def test_xnorm_is_the_mean_norm_of_images_and_mirror_images():
     net, pairs = make_net(), make_sets(10)
     _, norms = embed(net, pairs.images, SIZE)
     result = evaluate_sets(net, {"toy": pairs})
     assert result["toy"]["xnorm"] == pytest.approx(norms.mean(), rel=1e-6)
 
 
-def test_a_bad_image_stops_all_ranks_with_one_sentence():
+def test_a_bad_image_ends_all_ranks_with_the_same_message():
     net, pairs = make_net(), make_sets(11)
     pairs.images[5] = b"broken"
     results = evaluate_on_ranks(net, {"toy": pairs}, 3)
@@ -217,7 +217,7 @@ def test_a_bad_image_stops_all_ranks_with_one_sentence():
     assert message.startswith("toy.bin: image 1 of pair 2: does not decode")
 
 
-def test_a_diverged_net_stops_all_ranks_with_one_sentence():
+def test_a_diverged_net_ends_all_ranks_with_the_same_message():
     net = make_net()
     net[2].bias.set_data(mx.nd.array([np.nan] * 5))
     results = evaluate_on_ranks(net, {"toy": make_sets(11)}, 2)
@@ -232,12 +232,12 @@ def test_several_sets_keep_their_names_and_order():
     assert [(name, metrics["pairs"]) for name, metrics in result.items()] == [("b", 10), ("a", 12)]
 
 
-def test_ranks_without_a_way_to_collect():
+def test_several_ranks_need_gather():
     with pytest.raises(ValueError, match="got size 2 and no gather"):
         evaluate_sets(make_net(), {}, rank=0, size=2)
 
 
-def test_mxnet_is_imported_only_where_it_is_needed():
+def test_only_evaluate_sets_imports_mxnet():
     script = (
         "import sys, evaluation\n"
         "from evaluation import PairsError, find_sets, read_pairs, verify\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes read from headers are those of the decoded pixels, or are left to the decoder."""
+"""Sizes in headers equal the sizes of decoded pixels, or are unknown."""
 
 from __future__ import annotations
 
@@ -57,24 +57,24 @@ def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
         PNG,
         cv2.imencode(".png", PIXELS[..., 0])[1].tobytes(),
         WIDE[:2] + segment(0xE0, WIDE) + segment(0xFE, PNG) + WIDE[2:],  # sizes inside segments
-        WIDE[:2] + b"\xff\xff\xff" + WIDE[2:],  # filled up
-        with_exif(jpeg(SQUARE), 6),  # turned, and as large as before
+        WIDE[:2] + b"\xff\xff\xff" + WIDE[2:],  # fill bytes before a marker
+        with_exif(jpeg(SQUARE), 6),  # rotation keeps the size of a square
         with_chunk(cv2.imencode(".png", SQUARE)[1].tobytes(), b"eXIf", exif(6)),
-        WIDE + with_exif(WIDE, 6),  # behind the end
+        WIDE + with_exif(WIDE, 6),  # bytes after the end marker
     ],
     ids=lambda _: "",
 )
-def test_sizes_of_headers_are_those_of_pixels(image):
+def test_the_size_in_the_header_is_that_of_the_pixels(image):
     assert read_size(image) == decoded_size(image) is not None
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("orientation", range(10))
-def test_what_may_be_turned_is_left_to_the_decoder(orientation, order):
-    image = with_exif(WIDE, orientation, order)
-    turned = 5 <= orientation <= 8
-    assert decoded_size(image) == ((30, 20) if turned else (20, 30))
-    assert read_size(image) is None
+def test_the_size_is_unknown_if_exif_may_rotate_the_image(order):
+    for orientation in range(10):
+        image = with_exif(WIDE, orientation, order)
+        rotated = 5 <= orientation <= 8
+        assert decoded_size(image) == ((30, 20) if rotated else (20, 30))
+        assert read_size(image) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_may_be_turned_is_left_to_the_decoder(orientation, order):
         WIDE.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"),  # 12 bits
         WIDE.replace(b"\xff\xc0", b"\xff\xc3"),  # lossless
         WIDE.replace(b"\0\x14\0\x1e\x03", b"\0\0\0\x1e\x03"),  # no height
-        WIDE[:2] + b"\xff\xb0\0\2" + WIDE[2:],  # no marker that there is
+        WIDE[:2] + b"\xff\xb0\0\2" + WIDE[2:],  # an undefined marker
         WIDE[:2] + b"\xff\xfe\0\0" + WIDE[2:],  # shorter than its own length
         cv2.imencode(".bmp", PIXELS)[1].tobytes(),
         cv2.imencode(".webp", PIXELS)[1].tobytes(),
@@ -97,18 +97,18 @@ def test_what_may_be_turned_is_left_to_the_decoder(orientation, order):
     ],
     ids=lambda _: "",
 )
-def test_where_only_decoding_tells(image):
+def test_the_size_of_other_headers_is_unknown(image):
     assert read_size(image) is None
 
 
-def test_no_cut_gives_a_wrong_size():
+def test_a_truncated_image_has_no_wrong_size_and_no_end():
     for image in (WIDE, PNG, with_exif(WIDE, 6)):
         for cut in range(len(image)):
             assert read_size(image[:cut]) in (None, (20, 30))
             assert not is_whole(image[:cut]) or not image[:cut].startswith((b"\xff\xd8", PNG[:8]))
 
 
-def test_ends_of_images():
+def test_images_with_an_end_marker_are_whole():
     for image in (WIDE, PNG, with_exif(WIDE, 6), b"GIF89a", b""):
         assert is_whole(image)
         assert is_whole(image + b"\0\0\n")

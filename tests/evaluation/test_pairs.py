@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of pairs: every way they have been pickled reads alike; what is wrong is one sentence."""
+"""Verification sets of every pickle protocol, and the error messages for invalid sets."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import zlib
@@ -40,48 +41,38 @@ def as_bytes(image) -> bytes:
     return image if isinstance(image, bytes) else image.tobytes()
 
 
-# -- what is read
+# -- reading
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("convert", [bytes, as_array], ids=["bytes", "arrays"])
-@pytest.mark.parametrize(
-    "answers",
-    [ISSAME, tuple(ISSAME), [np.bool_(x) for x in ISSAME], np.array(ISSAME)],
-    ids=["list", "tuple", "numpy bools", "array"],
-)
-@pytest.mark.parametrize("outer", [tuple, list])
-def test_every_protocol_and_form_reads_alike(tmp_path, protocol, convert, answers, outer):
-    content = outer(([convert(image) for image in IMAGES], answers))
-    pairs = read_pairs(pickled(tmp_path, content, protocol))
-    assert [as_bytes(image) for image in pairs.images] == IMAGES
-    assert isinstance(pairs.images[0], bytes if convert is bytes else np.ndarray)
-    assert pairs.issame.dtype == np.bool_
-    assert pairs.issame.tolist() == ISSAME
-    assert len(pairs) == 2
+def test_every_protocol_and_form_gives_the_same_pairs(tmp_path, protocol):
+    for convert in (bytes, as_array):
+        for answers in (ISSAME, tuple(ISSAME), [np.bool_(x) for x in ISSAME], np.array(ISSAME)):
+            for outer in (tuple, list):
+                content = outer(([convert(image) for image in IMAGES], answers))
+                pairs = read_pairs(pickled(tmp_path, content, protocol))
+                assert [as_bytes(image) for image in pairs.images] == IMAGES
+                assert isinstance(pairs.images[0], bytes if convert is bytes else np.ndarray)
+                assert pairs.issame.dtype == np.bool_
+                assert pairs.issame.tolist() == ISSAME
+                assert len(pairs) == 2
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_pixels_keep_their_layout(tmp_path, protocol, order):
-    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3).copy(order=order)
-    pairs = read_pairs(pickled(tmp_path, ([pixels, pixels + 1], [True]), protocol))
-    np.testing.assert_array_equal(pairs.images[0], pixels)
-    np.testing.assert_array_equal(pairs.images[1], pixels + 1)
+def test_pixels_keep_their_layout(tmp_path, protocol):
+    for order in "CF":
+        pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3).copy(order=order)
+        pairs = read_pairs(pickled(tmp_path, ([pixels, pixels + 1], [True]), protocol))
+        np.testing.assert_array_equal(pairs.images[0], pixels)
+        np.testing.assert_array_equal(pairs.images[1], pixels + 1)
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_one_array_used_twice(tmp_path, protocol):
-    """The second use is a reference to the memo, where the array was put before it was built."""
-    image = as_array(IMAGES[0])
-    pairs = read_pairs(pickled(tmp_path, ([image, image, image, image], ISSAME), protocol))
-    assert [as_bytes(x) for x in pairs.images] == [IMAGES[0]] * 4
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_one_bytes_object_used_twice(tmp_path, protocol):
-    pairs = read_pairs(pickled(tmp_path, ([IMAGES[3]] * 4, ISSAME), protocol))
-    assert pairs.images == [IMAGES[3]] * 4
+def test_an_object_of_the_memo_is_read_again(tmp_path, protocol):
+    """An array enters the memo before BUILD."""
+    for image in (as_array(IMAGES[0]), IMAGES[3]):
+        pairs = read_pairs(pickled(tmp_path, ([image] * 4, ISSAME), protocol))
+        assert [as_bytes(x) for x in pairs.images] == [as_bytes(image)] * 4
 
 
 def python2_text(data: bytes) -> bytes:
@@ -123,10 +114,10 @@ def python2_pickles():
 
 
 @pytest.mark.parametrize("data", [x[1] for x in python2_pickles()], ids=lambda _: "")
-def test_python_2_wrote_str(tmp_path, data):
+def test_str_of_python_2_is_read_as_bytes(tmp_path, data):
     path = tmp_path / "lfw.bin"
     path.write_bytes(data)
-    # The pickles made by hand here are what Python itself understands by them.
+    # Python reads the handmade pickle as intended.
     images, answers = pickle.loads(data, encoding="bytes")
     assert [as_bytes(image) for image in images] == IMAGES
     assert [bool(x) for x in answers] == ISSAME
@@ -136,19 +127,17 @@ def test_python_2_wrote_str(tmp_path, data):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1), (1, -1)], ids=str)
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_encoded_arrays_are_rows_or_columns(tmp_path, protocol, shape, order):
-    images = [as_array(image).reshape(shape).copy(order=order) for image in IMAGES]
-    pairs = read_pairs(pickled(tmp_path, (images, ISSAME), protocol))
-    assert [as_bytes(image) for image in pairs.images] == IMAGES
-    assert {image.ndim for image in pairs.images} == {1}
+def test_encoded_arrays_are_rows_or_columns(tmp_path, protocol):
+    for shape, order in itertools.product([(-1,), (-1, 1), (1, -1)], "CF"):
+        images = [as_array(image).reshape(shape).copy(order=order) for image in IMAGES]
+        pairs = read_pairs(pickled(tmp_path, (images, ISSAME), protocol))
+        assert [as_bytes(image) for image in pairs.images] == IMAGES
+        assert {image.ndim for image in pairs.images} == {1}
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize(
-    "answers",
-    [
+def test_answers_are_booleans_or_0_and_1(tmp_path, protocol):
+    for answers in (
         [1, 0],
         (1, 0),
         [True, 0],
@@ -158,19 +147,16 @@ def test_encoded_arrays_are_rows_or_columns(tmp_path, protocol, shape, order):
         np.array([[1], [0]]),
         np.array([[1, 0]]),
         np.array([[True], [False]]),
-    ],
-    ids=lambda answers: f"{type(answers).__name__} {getattr(answers, 'dtype', '')}",
-)
-def test_answers_are_booleans_or_0_and_1(tmp_path, protocol, answers):
-    pairs = read_pairs(pickled(tmp_path, (IMAGES, answers), protocol))
-    assert pairs.issame.dtype == np.bool_
-    assert pairs.issame.tolist() == ISSAME
+    ):
+        pairs = read_pairs(pickled(tmp_path, (IMAGES, answers), protocol))
+        assert pairs.issame.dtype == np.bool_
+        assert pairs.issame.tolist() == ISSAME
 
 
-# -- what is written
+# -- writing
 
 
-def test_written_sets_are_what_insightface_reads(tmp_path):
+def test_written_sets_have_the_format_of_insightface(tmp_path):
     path = tmp_path / "a.bin"
     write_pairs(path, IMAGES, ISSAME)
     data = path.read_bytes()
@@ -197,13 +183,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "images, issame", [(IMAGES[:3], ISSAME), ([], []), ([b"a", b""], [True]), (["a", b"b"], [True])]
 )
-def test_what_is_no_set_is_not_written(tmp_path, images, issame):
+def test_an_invalid_set_is_not_written(tmp_path, images, issame):
     with pytest.raises(PairsError, match="a.bin: .*, got "):
         write_pairs(tmp_path / "a.bin", images, issame)
     assert os.listdir(tmp_path) == []
 
 
-# -- what is refused
+# -- invalid sets
 
 
 @pytest.mark.parametrize(
@@ -225,9 +211,9 @@ def test_what_is_no_set_is_not_written(tmp_path, images, issame):
         (([b"a", b"b"], np.array([1.0])), "row of booleans"),
         (([b"a", b"b"], np.array([[True, False], [True, False]])), "row of booleans"),
         (([b"a", b"b"], np.array([])), "row of booleans"),
-        (([b"a", b"b"], np.array([], bool)), "twice"),
-        (([b"a", b"b", b"c"], [True]), "twice"),
-        (([], []), "twice"),
+        (([b"a", b"b"], np.array([], bool)), "two images per pair"),
+        (([b"a", b"b", b"c"], [True]), "two images per pair"),
+        (([], []), "two images per pair"),
         (([b"a", b""], [True]), "image 1 of pair 0"),
         (([b"a", "b"], [True]), "image 1 of pair 0"),
         (([b"a", [b"b"]], [True]), "image 1 of pair 0"),
@@ -240,9 +226,8 @@ def test_what_is_no_set_is_not_written(tmp_path, images, issame):
         (([b"a", np.zeros((0, 1), np.uint8)], [True]), "image 1 of pair 0"),
     ],
 )
-@pytest.mark.parametrize("protocol", [2, 5])
-def test_wrong_structure_is_one_sentence(tmp_path, content, problem, protocol):
-    path = pickled(tmp_path, content, protocol)
+def test_a_wrong_structure_is_refused_by_name(tmp_path, content, problem):
+    path = pickled(tmp_path, content)
     with pytest.raises(PairsError) as caught:
         read_pairs(path)
     message = str(caught.value)
@@ -253,7 +238,7 @@ def test_wrong_structure_is_one_sentence(tmp_path, content, problem, protocol):
     assert "\n" not in message
 
 
-def test_missing_empty_and_folder(tmp_path):
+def test_missing_and_empty_files_and_folders_are_refused(tmp_path):
     (tmp_path / "empty.bin").touch()
     (tmp_path / "folder.bin").mkdir()
     for name, problem in [
@@ -265,7 +250,7 @@ def test_missing_empty_and_folder(tmp_path):
             read_pairs(tmp_path / name)
 
 
-def test_an_answer_that_is_none_is_shown(tmp_path):
+def test_a_wrong_answer_is_in_the_message(tmp_path):
     path = pickled(tmp_path, (IMAGES, np.array([1, 7], np.int16)))
     with pytest.raises(PairsError) as caught:
         read_pairs(path)
@@ -291,7 +276,7 @@ def test_grey_images_get_three_channels():
 
 
 @pytest.mark.parametrize("image", [b"no image", b"", np.zeros(0, np.uint8), b"\xff\xd8\xff"])
-def test_what_does_not_decode_is_named(image):
+def test_an_undecodable_image_is_named(image):
     with pytest.raises(PairsError, match="lfw.bin: image 1 of pair 3: does not decode.*, got "):
         decode_image(image, (8, 8), "lfw.bin: image 1 of pair 3")
 
@@ -302,32 +287,32 @@ def with_exif(jpeg: bytes, orientation: int, at: int = 2) -> bytes:
     return jpeg[:at] + b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload + jpeg[at:]
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_mxnet_turns_them(orientation):
+def test_exif_orientation_is_applied_as_by_mxnet():
     pixels = np.zeros((40, 24, 3), np.uint8)
     pixels[:8, :8], pixels[-8:, :8], pixels[:8, -8:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     jpeg = cv2.imencode(".jpg", pixels)[1].tobytes()
-    for at in (2, 20):  # in front of the JFIF segment, behind which MXNet heeds no Exif, and there
+    # Before and after the JFIF segment; MXNet ignores Exif after it.
+    for orientation, at in itertools.product(range(1, 9), (2, 20)):
         turned = with_exif(jpeg, orientation, at)
         expected = mx.image.imdecode(turned).asnumpy()
         size = (24, 40) if orientation > 4 and at == 2 else (40, 24)
         np.testing.assert_array_equal(decode_image(turned, size), expected)
 
 
-def test_exif_in_a_png_turns_nothing():
+def test_exif_in_a_png_is_ignored():
     png = cv2.imencode(".png", np.zeros((8, 6, 3), np.uint8))[1].tobytes()
     body = b"eXIf" + with_exif(b"", 6)[10:]
     chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
     assert decode_image(png[:33] + chunk + png[33:], (8, 6)).shape == (8, 6, 3)
 
 
-def test_what_is_cut_off_is_named_without_a_word_of_the_decoder(capfd):
+def test_a_truncated_image_is_named_without_output_of_the_decoder(capfd):
     jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (40, 24, 3)))[1]
     cut = jpeg[: len(jpeg) * 3 // 4].tobytes() + b"\xff\xd9"
-    asked = []
+    checked = []
 
     def cut_off(image):
-        asked.append(bytes(image))
+        checked.append(bytes(image))
         return bytes(image) == cut
 
     for image in (cut, np.frombuffer(cut, np.uint8)):
@@ -335,17 +320,17 @@ def test_what_is_cut_off_is_named_without_a_word_of_the_decoder(capfd):
             decode_image(image, (40, 24), "lfw.bin: image 1 of pair 3", cut_off)
     assert "Corrupt JPEG" not in capfd.readouterr().err
     decode_image(jpeg, (40, 24), cut_off=cut_off)
-    decode_image(np.zeros((40, 24, 3), np.uint8), (40, 24), cut_off=cut_off)  # pixels already
-    assert asked == [cut, cut, jpeg.tobytes()]
+    decode_image(np.zeros((40, 24, 3), np.uint8), (40, 24), cut_off=cut_off)  # pixels need no check
+    assert checked == [cut, cut, jpeg.tobytes()]
 
 
-def test_another_size_is_refused():
+def test_an_image_of_another_size_is_refused():
     png = cv2.imencode(".png", np.zeros((8, 6, 3), np.uint8))[1].tobytes()
-    with pytest.raises(PairsError, match="image: is not 6 high and 8 wide, got 8 x 6; "):
+    with pytest.raises(PairsError, match="is not 6 pixels high and 8 pixels wide, got 8 x 6 pix"):
         decode_image(png, (6, 8))
 
 
-# -- finding
+# -- finding sets
 
 
 def test_sets_are_found_in_files_and_folders(tmp_path):
@@ -362,7 +347,7 @@ def test_sets_are_found_in_files_and_folders(tmp_path):
     assert isinstance(sets["a"], Pairs)
 
 
-def test_nothing_found_and_names_twice(tmp_path):
+def test_missing_and_duplicate_sets_are_refused(tmp_path):
     (tmp_path / "x").mkdir()
     write_pairs(tmp_path / "a.bin", IMAGES, ISSAME)
     write_pairs(tmp_path / "x" / "a.bin", IMAGES, ISSAME)
@@ -370,9 +355,9 @@ def test_nothing_found_and_names_twice(tmp_path):
     for entries, problem in [
         ([], "none found"),
         ([tmp_path / "empty"], "holds no .bin"),
-        ([tmp_path / "no.bin"], "neither a file nor a folder"),
-        ([tmp_path, tmp_path / "x"], "'a' is there already"),
-        ([tmp_path / "a.bin", tmp_path / "a.bin"], "'a' is there already"),
+        ([tmp_path / "no.bin"], "must be a file or a folder, got neither"),
+        ([tmp_path, tmp_path / "x"], "'a' is listed already"),
+        ([tmp_path / "a.bin", tmp_path / "a.bin"], "'a' is listed already"),
     ]:
         with pytest.raises(PairsError, match=problem):
             find_sets(entries)

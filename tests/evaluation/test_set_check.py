@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What verification needs of its sets, checked before any work is done with them."""
+"""Checks of verification sets before evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def encoded(size=SIZE, extension=".jpg", seed=0) -> bytes:
 
 
 def make_set(pairs=10, **changed) -> Pairs:
-    """A set of alternating answers; ``changed`` are images by their index: ``i7=...``."""
+    """Return a set with alternating answers; ``i7=image`` replaces image 7."""
     images = [encoded(seed=i) for i in range(2 * pairs)]
     for name, image in changed.items():
         images[int(name[1:])] = image
@@ -35,17 +35,17 @@ def refusal(pairs: Pairs, size=SIZE) -> str:
     return sentence
 
 
-def turned(image: bytes) -> bytes:
-    """Say in EXIF that the image stands on its side."""
+def rotated(image: bytes) -> bytes:
+    """Add an EXIF orientation of 90 degrees to a JPEG."""
     body = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     return image[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + image[2:]
 
 
-def test_good_sets_pass():
+def test_valid_sets_pass():
     pixels = np.zeros((*SIZE, 3), np.uint8)
     row = np.frombuffer(encoded(), np.uint8)
-    others = {"i1": pixels, "i2": row, "i3": encoded(extension=".png"), "i19": turned(encoded())}
-    others["i4"], others["i19"] = encoded(extension=".webp"), turned(encoded(SIZE[::-1]))
+    others = {"i1": pixels, "i2": row, "i3": encoded(extension=".png"), "i19": rotated(encoded())}
+    others["i4"], others["i19"] = encoded(extension=".webp"), rotated(encoded(SIZE[::-1]))
     check_sets({"toy": make_set(**others)}, SIZE)
     check_sets({}, SIZE)
 
@@ -60,32 +60,32 @@ def test_good_sets_pass():
         (np.frombuffer(encoded((23, 20)), np.uint8), "23 x 20"),
         (np.zeros((30, 20, 3), np.uint8), "30 x 20"),
         (encoded((25, 20), ".bmp"), "25 x 20"),
-        (turned(encoded()), "20 x 24"),
+        (rotated(encoded()), "20 x 24"),
     ],
-    ids=["jpeg", "lying", "png", "array", "pixels", "bmp", "turned"],
+    ids=["jpeg", "transposed", "png", "array", "pixels", "bmp", "rotated"],
 )
-def test_every_image_is_measured(index, image, found):
+def test_an_image_of_another_size_is_refused(index, image, found):
     assert refusal(make_set(**{f"i{index}": image})) == (
-        f"sets/toy.bin: image {index % 2} of pair {index // 2}: is not 24 high and 20 wide, "
-        f"got {found}; align the set to the network's image size"
+        f"sets/toy.bin: image {index % 2} of pair {index // 2}: is not 24 pixels high and 20 "
+        f"pixels wide, got {found} pixels; align the set to the network's image size"
     )
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
-def test_every_image_has_its_end(extension):
+def test_an_image_without_an_end_is_refused(extension):
     whole = encoded(extension=extension)
     for cut in (len(whole) - 1, len(whole) - 2, len(whole) * 3 // 4):
         assert refusal(make_set(i13=whole[:cut])) == (
-            f"sets/toy.bin: image 1 of pair 6: is cut off, got {cut} bytes without an end of the "
-            "image; take the set from its source again, or make it again"
+            f"sets/toy.bin: image 1 of pair 6: is cut off, got {cut} bytes without an end "
+            "marker; download or make the set again"
         )
     cut_off = np.frombuffer(whole[:-2], np.uint8)
     assert "image 1 of pair 6: is cut off, got" in refusal(make_set(i13=cut_off))
     check_sets({"toy": make_set(i13=whole + bytes(3))}, SIZE)
 
 
-@pytest.mark.parametrize("image", [b"\xff\xd8 no picture", b"text", encoded()[:30], b"\0"])
-def test_what_has_no_header_is_decoded(image):
+@pytest.mark.parametrize("image", [b"\xff\xd8 no image", b"text", encoded()[:30], b"\0"])
+def test_an_image_without_a_header_is_decoded(image):
     sentence = refusal(make_set(i11=image))
     assert sentence.startswith("sets/toy.bin: image 1 of pair 5: does not decode as an image, got ")
 
@@ -100,12 +100,12 @@ def test_one_image_of_each_set_is_decoded(monkeypatch):
     monkeypatch.setattr(set_check, "decode_image", watch)
     check_sets({"good": make_set(), "toy": make_set()}, SIZE)
     assert decoded == ["sets/toy.bin: image 0 of pair 0"] * 2
-    no_tables = encoded().replace(b"\xff\xdb", b"\xff\xfe")  # a comment where they were
+    no_tables = encoded().replace(b"\xff\xdb", b"\xff\xfe")  # comments in place of the tables
     assert "image 0 of pair 0: does not decode" in refusal(make_set(i0=no_tables))
 
 
 @pytest.mark.parametrize("pairs", [1, 9])
-def test_fewer_pairs_than_folds(pairs):
+def test_fewer_pairs_than_folds_are_refused(pairs):
     assert refusal(make_set(pairs)) == (
         f"sets/toy.bin: has too few pairs for the 10 folds of verification, got {pairs}; give a "
         "set of at least 10 pairs"
@@ -113,9 +113,9 @@ def test_fewer_pairs_than_folds(pairs):
 
 
 @pytest.mark.parametrize("same, kind", [(True, "one person"), (False, "two people")])
-def test_pairs_of_one_kind_alone(same, kind):
+def test_pairs_of_one_kind_are_refused(same, kind):
     images = make_set().images
     assert refusal(Pairs(images, np.full(10, same), "sets/toy.bin")) == (
-        "sets/toy.bin: any network would score 100 % where all pairs are of one kind, got 10 pairs "
-        f"of {kind}; give a set with pairs of both kinds"
+        "sets/toy.bin: all pairs are of one kind, so any network would score 100 %, got 10 pairs "
+        f"that show {kind} each; give a set with pairs of both kinds"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification against plain loops written from its definition."""
+"""Verification against plain loops over pairs, thresholds and folds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_set(pairs: int, seed: int, spread: float = 1.0) -> tuple[np.ndarray, np
 
 
 def oracle(embeddings, issame, nfolds):
-    """Loops over folds, thresholds and pairs."""
+    """Compute the metrics with loops over folds, thresholds and pairs."""
     distances = []
     for i in range(len(issame)):
         a, b = [list(map(float, embeddings[2 * i + j])) for j in range(2)]
@@ -52,7 +52,7 @@ def oracle(embeddings, issame, nfolds):
 @pytest.mark.parametrize(
     "pairs, nfolds, spread", [(60, 10, 1), (73, 10, 2), (10, 10, 1), (31, 3, 4), (19, 10, 0.1)]
 )
-def test_accuracy_is_that_of_the_definition(pairs, nfolds, spread):
+def test_accuracy_equals_the_oracle(pairs, nfolds, spread):
     embeddings, issame = make_set(pairs, pairs, spread)
     result = verify(embeddings, issame, nfolds)
     accuracy, std, threshold = oracle(embeddings, issame, nfolds)
@@ -62,7 +62,7 @@ def test_accuracy_is_that_of_the_definition(pairs, nfolds, spread):
     assert result["pairs"] == pairs
 
 
-def test_perfect_separation():
+def test_perfect_separation_has_accuracy_1():
     one = np.eye(20, 32)
     embeddings = np.stack([one, np.where(np.arange(20)[:, None] % 2, one * 3, -one)], 1)
     issame = np.arange(20) % 2 == 1
@@ -70,10 +70,10 @@ def test_perfect_separation():
     assert result["accuracy"] == 1.0
     assert result["accuracy_std"] == 0.0
     assert result["tar_at_far_1e0"] == 1.0
-    assert result["tar_at_far_9e-1"] is None  # 10 different pairs, and 12 would be needed
+    assert result["tar_at_far_9e-1"] is None  # 10 different-person pairs where 12 are needed
 
 
-def test_length_does_not_matter_and_is_reported():
+def test_norms_change_xnorm_but_not_the_accuracy():
     embeddings, issame = make_set(50, 3)
     scaled = embeddings * np.random.default_rng(0).uniform(0.1, 50, (100, 1))
     one, two = verify(embeddings, issame), verify(scaled, issame, norms=np.array([1.0, 2, 6]))
@@ -82,7 +82,7 @@ def test_length_does_not_matter_and_is_reported():
     assert two["xnorm"] == 3.0
 
 
-def test_keys_are_those_of_the_summary():
+def test_result_keys_are_those_of_summary_json():
     embeddings, issame = make_set(30, 3)
     result = verify(embeddings, issame, fars=(1e-3, 2.5e-4), norms=np.ones(60, np.float32))
     assert set(result) == {
@@ -98,7 +98,7 @@ def test_keys_are_those_of_the_summary():
 
 
 def test_a_distance_on_the_threshold_is_not_accepted():
-    """As in InsightFace: less than, not up to."""
+    """InsightFace accepts distances below the threshold."""
     distances = np.array([0.0, 0.0])
     accuracies, thresholds = fold_accuracies(distances, np.array([True, True]), 2)
     assert thresholds.tolist() == [0.01, 0.01]
@@ -112,7 +112,7 @@ def test_a_distance_on_the_threshold_is_not_accepted():
 
 
 def tar_oracle(distances, issame, far):
-    """Try every threshold at which anything changes."""
+    """Try each distance as the threshold."""
     positives, negatives = distances[issame], distances[~issame]
     best = None
     for threshold in sorted({*distances.tolist(), math.inf}):
@@ -123,7 +123,7 @@ def tar_oracle(distances, issame, far):
 
 @pytest.mark.parametrize("far", [0.1, 0.29, 0.07, 0.5, 0.999, 1.0])
 @pytest.mark.parametrize("ties", [False, True])
-def test_tar_is_that_of_the_definition(far, ties):
+def test_tar_equals_the_oracle(far, ties):
     for seed in range(5):
         rng = np.random.default_rng(seed)
         issame = np.arange(300) % 3 == 0
@@ -137,7 +137,7 @@ def test_tar_is_that_of_the_definition(far, ties):
 def test_tar_by_hand():
     issame = np.array([True] * 4 + [False] * 100)
     distances = np.concatenate([[0.5, 1.0, 1.5, 3.0], np.linspace(1, 2, 100)])
-    # 10 of 100 may be accepted: below that of the eleventh, 1 + 10 / 99.
+    # At most 10 of 100 may be accepted, so the threshold is the 11th distance, 1 + 10 / 99.
     assert tar_at_far(distances, issame, 0.1) == 0.5
     distances[0] = 1 + 10 / 99
     assert tar_at_far(distances, issame, 0.1) == 0.25
@@ -154,38 +154,38 @@ def test_tar_by_hand():
         (33334, 3e-4, True),
     ],
 )
-def test_a_tail_of_a_few_pairs_is_no_rate(negatives, far, defined):
+def test_tar_is_none_below_10_over_far_pairs(negatives, far, defined):
     issame = np.arange(negatives + 5) < 5
     distances = np.where(issame, 0.0, 2.0)
     assert tar_at_far(distances, issame, far) == (1.0 if defined else None)
 
 
-def test_no_same_pairs_no_tar():
+def test_tar_needs_pairs_of_both_kinds():
     assert tar_at_far(np.ones(100), np.zeros(100, bool), 0.5) is None
     assert tar_at_far(np.ones(100), np.ones(100, bool), 0.5) is None
 
 
 @pytest.mark.parametrize("far", [0, -1, 1.5, float("nan")])
-def test_rates_out_of_range(far):
+def test_rates_out_of_range_are_refused(far):
     with pytest.raises(ValueError, match="above 0 and at most 1, got"):
         tar_at_far(np.ones(4), np.ones(4, bool), far)
 
 
-def test_rates_are_written_short():
+def test_rates_are_formatted_as_in_result_keys():
     rates = [1e-3, 1e-4, 0.05, 2.5e-3, 1, 1e-10]
     assert [format_far(far) for far in rates] == ["1e-3", "1e-4", "5e-2", "2.5e-3", "1e0", "1e-10"]
 
 
-# -- what is refused
+# -- invalid arguments
 
 
-def test_what_a_diverged_network_gives_is_refused():
+def test_embeddings_of_a_diverged_network_are_refused():
     embeddings, issame = make_set(20, 1)
     for value, problem in [
         (np.nan, "image 1 of pair 3 .of 20. is not finite, got NaN or infinity"),
         (np.inf, "is not finite"),
         (-np.inf, "is not finite"),
-        (0, "image 1 of pair 3 .of 20. has no direction, got length 0"),
+        (0, "image 1 of pair 3 .of 20. has no direction, got norm 0"),
     ]:
         broken = embeddings.copy()
         broken[7] = value
@@ -202,16 +202,16 @@ def test_what_a_diverged_network_gives_is_refused():
         ((40, 8), np.ones(19, bool), "got 40 embeddings and 19 pairs"),
         ((40, 8), np.ones(20, int), "must be .P,. bool"),
         ((40, 8), np.ones((20, 1), bool), "must be .P,. bool"),
-        ((18, 8), np.ones(9, bool), "got 10 folds for 9 pairs; take a set of at least 10 pairs"),
+        ((18, 8), np.ones(9, bool), "got 10 folds for 9 pairs; use a set of at least 10 pairs"),
     ],
 )
-def test_shapes_that_do_not_fit(shape, issame, problem):
+def test_shapes_that_do_not_match_are_refused(shape, issame, problem):
     with pytest.raises(ValueError, match=problem):
         verify(np.ones(shape), issame)
 
 
 def test_large_and_small_embeddings_keep_their_direction():
-    """float32 squares overflow at 2e19 and vanish at 1e-23; the sums here are float64."""
+    """Squares in float32 overflow at 2e19 and underflow at 1e-23; verify uses float64."""
     embeddings, issame = make_set(40, 5)
     expected = verify(embeddings.astype(np.float32), issame)["accuracy"]
     for factor in (1e25, 1e-30):
@@ -219,8 +219,8 @@ def test_large_and_small_embeddings_keep_their_direction():
         assert verify(scaled, issame)["accuracy"] == expected
 
 
-def lines_of(work, *arguments) -> int:
-    """Return how many lines of Python a call runs, those of all that it calls among them."""
+def count_lines(work, *arguments) -> int:
+    """Return the number of Python lines that a call executes, nested calls included."""
     lines = 0
 
     def count(frame, event, argument):
@@ -237,10 +237,10 @@ def lines_of(work, *arguments) -> int:
     return lines
 
 
-def test_nothing_is_done_in_python_for_each_pair():
+def test_no_python_loop_runs_over_pairs():
     lines = []
     for pairs in (600, 6000):
         embeddings, issame = make_set(pairs, 1)
-        verify(embeddings, issame)  # what is imported or made once
-        lines.append(lines_of(verify, embeddings, issame))
+        verify(embeddings, issame)  # imports and caches
+        lines.append(count_lines(verify, embeddings, issame))
     assert abs(lines[1] - lines[0]) < 100 and max(lines) < 600

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses for numbers that a hand can follow, and the sentence of a refusal."""
+"""Helpers for hand-computed losses and for the errors of invalid settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ X, T = [[3, 4, 0]], math.acos(0.8)
 
 
 def losses(name, x=X, label=(1,), weight=EYE, **settings):
-    """The losses of a batch, out of training."""
+    """Return the losses of a batch outside training."""
     num_classes = len(weight) // settings.get("sub_centers", 1)
     head = build_head(name, num_classes, len(weight[0]), **settings)
     head.initialize()
@@ -31,7 +31,7 @@ def cross_entropy(logits, label=1):
 
 
 def refusal(name, **settings):
-    """The sentence with which settings are refused."""
+    """Return the error for these settings."""
     with pytest.raises(ValueError) as refused:
         build_head(name, 7, 5, **settings)
     return str(refused.value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both forms of the operators for the tests that ask for them."""
+"""Fixture that runs a test with the plain and with the native operators."""
 
 from __future__ import annotations
 

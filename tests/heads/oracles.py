@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every loss a second time: float64 NumPy from the papers' equations, naive, one image at a time.
+"""Oracle of every loss: float64 NumPy from the papers' equations, one image at a time.
 
 An oracle is called as ``oracle(now, held, label, w, **settings)`` and returns the loss per image
-(B,).  ``now`` is where the loss is evaluated; what a paper keeps constant to the gradient
-(AdaFace's quality, circle's weights, indicators, mined pairs) is taken from ``held``, so that
-differences in ``now`` alone are the gradient.  ``w`` is the margin fraction.  Keyword arguments and
-their defaults are those of the head's builder.
+(B,).  ``now`` is the point of evaluation. Quantities without a gradient in the paper
+(AdaFace's quality, circle's weights, indicators, mined pairs) are computed from ``held``, so that
+finite differences in ``now`` equal the gradient.  ``w`` is the margin fraction.  Keyword
+arguments and their defaults are the settings of the head.
 
-States are taken from ``now`` as they are; BEFORE and AFTER give their next values in training.
+The oracle reads states from ``now``; BEFORE and AFTER return their next values in training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 @dataclass
 class Point:
-    """All that a loss reads but labels: embedding, parameters, states."""
+    """Embedding, parameters and states: all inputs of a loss except the labels."""
 
     x: np.ndarray  # (B, E)
     weight: np.ndarray | None = None  # (C, E), sub_center_arcface (C * K, E)
@@ -64,13 +64,13 @@ def linear(x, point):
 
 
 def folded(angle):
-    """cos, continued downwards past pi; SphereFace equation 7."""
+    """Return the cosine, continued below -1 past pi; SphereFace equation 7."""
     k = math.floor(angle / math.pi)
     return (-1) ** k * math.cos(angle) - 2 * k
 
 
 def arc(cosine, m2, easy=False):
-    """cos(t + m2) with the guard past pi - m2."""
+    """Return cos(t + m2) with the guard past pi - m2."""
     angle = angle_of(cosine)
     if easy:
         return math.cos(angle + m2) if cosine > 0 else cosine
@@ -84,12 +84,12 @@ def combined_psi(cosine, m1, m2, m3):
 
 
 def part_of(w, cosine, psi):
-    """The target with the fraction w of its margin."""
+    """Return the score of the true class with the margin fraction w."""
     return cosine + w * (psi - cosine)
 
 
 def margin_softmax(now, label, w, scale, psi_of):
-    """Softmax of the scaled cosines with psi_of(image, cosine) at the true class."""
+    """Return the softmax loss of the scaled cosines, with psi_of(image, cosine) for class y."""
     logits = cosines(now)
     for i, y in enumerate(label):
         logits[i, y] = part_of(w, logits[i, y], psi_of(i, logits[i, y]))
@@ -246,13 +246,14 @@ def circle(now, held, label, w, *, m=0.25, scale=256.0):
 # Joint
 
 
-def intra(now, held, label, w, *, m2=0.5, scale=64.0, intra_weight=1.0):
+def intra(now, held, label, w, *, intra_weight=1.0, m2=0.5, scale=64.0, easy_margin=False):
     angles = np.array([angle_of(row[y]) for row, y in zip(cosines(now), label)])
-    return arcface(now, held, label, w, m2=m2, scale=scale) + intra_weight * angles / math.pi
+    loss = arcface(now, held, label, w, m2=m2, scale=scale, easy_margin=easy_margin)
+    return loss + intra_weight * angles / math.pi
 
 
-def inter(now, held, label, w, *, m2=0.5, scale=64.0, inter_weight=1.0):
-    loss = arcface(now, held, label, w, m2=m2, scale=scale)
+def inter(now, held, label, w, *, inter_weight=1.0, m2=0.5, scale=64.0, easy_margin=False):
+    loss = arcface(now, held, label, w, m2=m2, scale=scale, easy_margin=easy_margin)
     between = unit(now.weight) @ unit(now.weight).T
     classes = len(between)
     for i, y in enumerate(label):
@@ -357,7 +358,7 @@ def contrastive(now, held, label, w, *, margin=1.0):
 
 
 def mined(distance, label, mining):
-    """Triplets (anchor, positive, negative) of all distances (B, B)."""
+    """Yield triplets (anchor, positive, negative) from all distances (B, B)."""
     found = []
     for a in range(len(label)):
         positives, negatives = positives_of(a, label), negatives_of(a, label)
@@ -462,7 +463,7 @@ def next_centers(point, label, *, center_rate=0.5, **_):
 
 
 def first_state(name, classes, size):
-    """The states before the first step."""
+    """Return the states before the first step."""
     return {
         "curricularface": {"t": np.zeros(1)},
         "adacos": {"scale": np.array([math.sqrt(2) * math.log(classes - 1)])},
@@ -473,9 +474,9 @@ def first_state(name, classes, size):
 
 
 BEFORE = {"curricularface": next_t, "adacos": next_scale, "adaface": next_lengths}
-"""The loss of a training step uses the state that this step has made."""
+"""The loss of a training step uses the state after the update of that step."""
 AFTER = {"center": next_centers, "git": next_centers}
-"""The loss of a training step uses the state before it."""
+"""The loss of a training step uses the state before the update of that step."""
 
 PAIRS = {
     "contrastive": contrastive,
@@ -516,7 +517,7 @@ LOSSES = {
 
 
 def target_cosine(name, point, label, *, sub_centers=3, **_):
-    """What a head returns beside the loss (B,)."""
+    """Return the target cosine that a head returns with the loss, (B,)."""
     if name in PAIRS:
         c = unit(point.x) @ unit(point.x).T
         own = [c[i, positives_of(i, label)] for i in range(len(label))]
@@ -527,7 +528,7 @@ def target_cosine(name, point, label, *, sub_centers=3, **_):
 
 
 def numeric_gradient(function, array, step=1e-6):
-    """Differences of a function without arguments as the array changes in place."""
+    """Return finite differences of a function while this changes the array in place."""
     gradient = np.zeros_like(array)
     for index in np.ndindex(*array.shape):
         kept = array[index]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/a_softmax.py: values that a hand can follow, and a refusal."""
+"""heads/a_softmax.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.m1: must be a whole number from 1 up to 4, got 5; 4 is the paper's; sphereface"
-    assert refusal("a_softmax", m1=5) == f"{sentence} takes any factor"
+    sentence = "head.m1: must be a whole number from 1 up to 4, got 5; the paper uses 4; for "
+    assert refusal("a_softmax", m1=5) == f"{sentence}fractions, use sphereface"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/adacos.py: values that a hand can follow, and a refusal."""
+"""heads/adacos.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_value_by_hand():
     assert [cross_entropy([0.6 * scale, 0.8 * scale, 0])] == losses("adacos")
 
 
-def test_the_scale_goes_by_the_batch():
+def test_a_training_batch_sets_the_scale():
     head = build_head("adacos", 3, 3)
     head.initialize()
     head.weight.set_data(mx.nd.array(EYE))

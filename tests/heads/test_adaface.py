@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/adaface.py: values that a hand can follow, and a refusal."""
+"""heads/adaface.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def test_lengths_move_in_training_alone():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.momentum: must be a number above 0 up to 1, got 0; 0.01 is usual"
+    sentence = "head.momentum: must be a number above 0 up to 1, got 0; the usual momentum is 0.01"
     assert refusal("adaface", momentum=0) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/angular_triplet.py: values that a hand can follow, and a refusal."""
+"""heads/angular_triplet.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def test_value_by_hand(mining):
 
 def test_a_value_out_of_range_is_refused():
     sentence = "head.margin: must be a number above 0 up to 3.14159, got 4"
-    assert refusal("angular_triplet", margin=4) == f"{sentence}; it is in radians, 0.35 is usual"
+    assert refusal("angular_triplet", margin=4) == f"{sentence}; the usual margin is 0.35 radians"

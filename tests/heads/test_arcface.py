@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/arcface.py: values that a hand can follow, and a refusal."""
+"""heads/arcface.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def test_an_easy_margin_ends_at_a_right_angle():
 
 def test_a_value_out_of_range_is_refused():
     sentence = (
-        "head.m2: must be a number from 0 up to 1.5708, got 2.0; it is in radians, 0.5 is usual"
+        "head.m2: must be a number from 0 up to 1.5708, got 2.0; the usual margin is 0.5 radians"
     )
     assert refusal("arcface", m2=2.0) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the authors' released code and ours differ: both values, theirs where an option gives it.
+"""Differences from the authors' code: our value, and theirs if an option selects it.
 
 The figures of their code are what it returned in float64, run as it was released, for the same
 embeddings and class centres.  docs/losses.md says which form is the default, and why.
@@ -18,7 +18,7 @@ from heads import build_head
 
 SCALE = 8.0
 FAR = ([[-12, 3, 4], [3, 4, 0]], [0, 1])
-"""Embeddings and labels: the first at 157 degrees from its centre, beyond pi - 0.5."""
+"""Embeddings and labels; the first is at 157 degrees from its centre, beyond pi - 0.5."""
 MAGFACE = {"low": 1.0, "high": 5.0, "least": 0.4, "most": 0.8, "length_weight": 2.0}
 
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("operators")
 
 
 def step(name, embedding, label, weight=None, states=None, upstream=None, **settings):
-    """One step of training: the loss per image, and the gradients of its sum."""
+    """Run one training step; return the loss per image and the gradients of its sum."""
     weight = np.eye(3) if weight is None else np.array(weight)
     settings = {"scale": SCALE, **settings}
     num_classes = len(weight) // settings.get("sub_centers", 1)
@@ -63,7 +63,7 @@ def test_sv_softmax_has_a_margin_beyond_a_right_angle_unless_easy():
     near(step("sv_softmax", *FAR, **settings).loss, [15.129049, 3.783638])
     easy = step("sv_softmax", *FAR, easy_margin=True, **settings)
     near(easy.loss, [12.329053, 3.783638])
-    # Which classes are hard goes by the margin at every angle: -3/7 is above -2/7 - 0.35.
+    # The threshold of hard classes has the margin at every angle: -3/7 is above -2/7 - 0.35.
     found = step("sv_softmax", [[-2, -3, -6]], [0], easy_margin=True, **settings).loss
     logits = SCALE * np.array([-2 / 7, 1.2 * -3 / 7 + 0.2, -6 / 7])
     near(found, np.log(np.exp(logits - logits[0]).sum()))
@@ -78,13 +78,13 @@ def test_sv_softmax_has_a_margin_beyond_a_right_angle_unless_easy():
 )
 def test_the_guard_adds_to_the_loss_beyond_pi_less_the_margin(name, settings, ours, unguarded):
     near(step(name, *FAR, **settings).loss[0], ours)
-    # Without the guard, as in their code, an image that turns further away would lose less.
+    # Without the guard, as in their code, the loss decreases as the image turns away.
     angle, gain = math.acos(-12 / 13), 0.5
     guarded = math.cos(angle) - gain * math.sin(gain)
     assert ours - unguarded == pytest.approx(SCALE * (math.cos(angle + gain) - guarded), abs=2e-5)
 
 
-def test_elasticface_plus_goes_by_rank_or_by_argsort():
+def test_elasticface_plus_selects_margins_by_rank_or_by_argsort():
     embedding, label = [[1, 2, 2], [2, 6, 3], [1, 2, 2]], [0, 1, 2]
     cosine = np.array([1 / 3, 6 / 7, 2 / 3])  # image 1 is the nearest, then 2, then 0
     rest = [
@@ -115,12 +115,12 @@ def test_coco_needs_a_larger_scale_than_the_automatic_one_for_many_classes():
     near(step("coco", [[3, 0]], [0], weight, scale=21.475).loss, 0.0000411, atol=5e-6)
 
 
-def test_adaface_pulls_near_the_centre_too():
+def test_adaface_has_a_gradient_near_the_centre():
     embedding, label = [[3, 4, 0], [4, 3, 0]], [1, 0]
     weight = [[1, 0, 0], [0.6, 0.8, 0.02], [0, 0, 1]]
     found = step("adaface", embedding, label, weight, upstream=[1, 0])
     near(found.loss, [0.623157, 4.428270])
-    # The first lies 1.1 degrees from its centre; there their code has no gradient at all.
+    # The first image is 1.1 degrees from its centre, where their code has no gradient.
     near(found.weight[1], [-0.001779, -0.002371, 0.148217], atol=2e-4)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/center.py: values that a hand can follow, and a refusal."""
+"""heads/center.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.heads.by_hand import cross_entropy, losses, refusal
 
 
 def test_value_by_hand():
-    # The centres begin at 0: half of the squared length.
+    # The centres start at 0, so the term is half of the squared length.
     assert [cross_entropy([3, 4, 0]) + 1.25] == losses("center", center_weight=0.1)
 
 
@@ -26,5 +26,5 @@ def test_a_centre_follows_its_class():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.center_rate: must be a number from 0 up to 1, got 2; 0.5 is usual"
+    sentence = "head.center_rate: must be a number from 0 up to 1, got 2; the usual rate is 0.5"
     assert refusal("center", center_rate=2) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/circle.py: values that a hand can follow, and a refusal."""
+"""heads/circle.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.m: must be a number from 0 up to 1, got 2; 0.25 is usual"
+    sentence = "head.m: must be a number from 0 up to 1, got 2; the usual margin is 0.25"
     assert refusal("circle", m=2) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/coco.py: values that a hand can follow, and a refusal."""
+"""heads/coco.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -15,5 +15,8 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.scale: must be a number from 0, got -1; 0 goes by the classes"
+    sentence = (
+        "head.scale: must be a number from 0, got -1; "
+        "scale 0 means: computed from the number of classes"
+    )
     assert refusal("coco", scale=-1) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/contrastive.py: values that a hand can follow, and a refusal."""
+"""heads/contrastive.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_value_by_hand(second, label, expected):
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.margin: must be a number above 0 up to 2, got 0; 1 is usual"
+    sentence = "head.margin: must be a number above 0 up to 2, got 0; the usual margin is 1"
     assert refusal("contrastive", margin=0) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/cosface.py: values that a hand can follow, and a refusal."""
+"""heads/cosface.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.m3: must be a number from 0 up to 1, got -0.1; 0.35 is usual"
+    sentence = "head.m3: must be a number from 0 up to 1, got -0.1; the usual margin is 0.35"
     assert refusal("cosface", m3=-0.1) == sentence

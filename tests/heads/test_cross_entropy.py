@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The softmax that all heads of classes share, in both forms."""
+"""The cross-entropy of all heads with class centres, plain and native."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_nearest_of_several_centres_counts():
     assert [by_hand([1.2, 1.6]), 0.8] == loss_of(Form(2.0, group=2), centres, 2)
 
 
-def test_a_margin_takes_the_place_of_the_targets_score():
+def test_psi_replaces_the_score_of_the_true_class():
     found = loss_of(Form(2.0), margin=lambda score: (score - 0.3, mx.nd.ones_like(score)))
     assert [by_hand([1.2, 1.0, 0]), 0.8] == found
 
@@ -55,7 +55,7 @@ def test_scores_above_a_threshold_are_a_polynomial():
     assert [by_hand([2 * (0.36 + 1.2 + 3), 1.6, 0]), 0.8] == found
 
 
-def test_rows_without_length_have_a_gradient():
+def test_zero_rows_have_a_finite_gradient():
     x = mx.nd.zeros((1, 3))
     x.attach_grad()
     with mx.autograd.record():
@@ -65,7 +65,7 @@ def test_rows_without_length_have_a_gradient():
     assert length(mx.nd, mx.nd.array(X)).asscalar() == pytest.approx(5)
 
 
-def test_the_gradient_of_psi_goes_on_to_what_it_depends_on():
+def test_through_psi_carries_the_gradient_of_psi():
     quantity = mx.nd.array([0.3])
     quantity.attach_grad()
     loss = mx.nd.array([math.log(4)])  # p = 1 / 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/elasticface.py: margins that are drawn, and refusals."""
+"""heads/elasticface.py: random margins and invalid settings."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_a_margin_is_drawn_for_each_image(plus, hybridize):
 
 
 def test_values_that_do_not_fit_are_refused():
-    sigma = "head.sigma: must be a number from 0, got -1; 0.05 is usual"
+    sigma = "head.sigma: must be a number from 0, got -1; the usual deviation is 0.05 radians"
     assert refusal("elasticface", sigma=-1) == sigma
     assert refusal("elasticface", plus=1) == "head.plus: must be true or false, got 1"
     assert refusal("elasticface", by_argsort=True) == (
-        "head.by_argsort: goes with head.plus=true, got head.plus=false; set head.plus=true"
+        "head.by_argsort: needs head.plus=true, got head.plus=false; set head.plus=true"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class centres that the operator updates: against the trainer, and who may have them."""
+"""Fused update of class centres: equality with the trainer, and the heads that support it."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def steps_of_head(fuse, hybridize, native=True, steps=4):
 
 @pytest.mark.parametrize("hybridize", [False, True])
 @pytest.mark.parametrize("native", [False, True], ids=["plain", "native"])
-def test_the_fused_update_is_the_trainers(hybridize, native):
+def test_the_fused_update_equals_that_of_the_trainer(hybridize, native):
     ours = steps_of_head(True, hybridize)
     for mine, theirs in zip(ours, steps_of_head(False, hybridize, native), strict=True):
         assert np.abs(mine - theirs).max() <= 1e-5 * max(1e-3, np.abs(theirs).max())
 
 
-def test_the_fused_update_has_no_gradient_array_and_asks_for_a_forward_pass():
+def test_the_fused_update_has_no_gradient_array_and_needs_a_forward_pass():
     head = build_head("cosface", 30, 8, fused_update=STEP)
     head.initialize()
     assert head.weight.grad_req == "null" and head.momentum["weight"].shape == (30, 8)
@@ -105,8 +105,8 @@ def test_other_heads_are_refused(name):
     with pytest.raises(ops.OperatorError) as refused:
         build_head(name, 30, 8, fused_update=STEP)
     assert str(refused.value) == (
-        "optim.fused_centres: is for heads that change the true class's cosine alone, got "
-        f"{name!r}; set it to false"
+        "optim.fused_centres: supports only heads that have one centre per class and change only "
+        f"the true class's cosine, got head.name={name!r}; set optim.fused_centres=false"
     )
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Against GluonFR 1.0.2: the same value where its loss is right; and how it is wrong elsewhere.
+"""Comparison with GluonFR 1.0.2: equal values where its loss is correct, and its defects.
 
-GluonFR takes class scores, ours embeddings: its NormDense makes the scores here, as its examples
-do.  The baselines of the benchmarks have it (benchmarks/harness/baselines.py); without them it is
-installed aside for these tests, and they are skipped where that needs a network that is not there.
+GluonFR's losses accept class scores, ours accept embeddings: its NormDense computes the scores
+here, as in its examples.  The baselines of the benchmarks contain it
+(benchmarks/harness/baselines.py); otherwise these tests install it in a separate folder, and are
+skipped without a network.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ REPEATED = np.array([0, 0, 0, 6, 6, 3, 3])
 
 @pytest.fixture(scope="module")
 def gluonfr(tmp_path_factory):
-    """The sources of GluonFR's losses and blocks, which need nothing else of it."""
+    """Return GluonFR's modules of losses and blocks, which import no other part of it."""
     folder = baselines.FOLDER
     if not (folder / ".stamp").is_file():
         folder = tmp_path_factory.mktemp("gluonfr")
@@ -59,7 +60,7 @@ pytestmark = pytest.mark.usefixtures("operators")
 
 @pytest.fixture
 def embedding():
-    """Of length 1 to 2, at 10 to 130 degrees from the class centres of DISTINCT."""
+    """Return embeddings of length 1 to 2, 10 to 130 degrees from the centres of DISTINCT."""
     return np.random.RandomState(0).randn(BATCH, SIZE).astype("f4") / 1.5
 
 
@@ -69,7 +70,7 @@ def weight():
 
 
 def ours(name, weight, embedding, label, *fraction, states=(), **settings):
-    """Our loss per image, and the gradient at the embedding of its sum."""
+    """Return our loss per image, and the gradient of its sum."""
     head = build_head(name, CLASSES, SIZE, **settings)
     head.initialize()
     found = head._collect_params_with_prefix()
@@ -94,7 +95,7 @@ def scores(gluonfr, weight, weight_norm, feature_norm):
 
 
 def theirs(loss, embedding, label, dense=None, embedding_too=False, **parameters):
-    """Their loss per image, and the gradient at the embedding of its sum."""
+    """Return GluonFR's loss per image, and the gradient of its sum."""
     loss.initialize()
     for key, value in parameters.items():
         getattr(loss, key).set_data(mx.nd.array(value))
@@ -119,7 +120,7 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-# Where it is right
+# Correct losses
 
 
 @pytest.mark.parametrize("label", [DISTINCT, REPEATED], ids=["distinct", "repeated"])
@@ -133,7 +134,7 @@ def test_softmax(gluonfr, embedding, weight, label):
 
 @pytest.mark.parametrize("easy", [False, True], ids=["guarded", "easy"])
 def test_arcface(gluonfr, embedding, weight, easy):
-    # 0.5 to 3.1 radians: some past the guard
+    # 0.5 to 3.1 radians; some are past the guard
     for label in (DISTINCT, REPEATED, np.full(BATCH, 2)):
         loss = gluonfr.ArcLoss(CLASSES, m=0.5, s=16.0, easy_margin=easy)
         same(
@@ -221,13 +222,13 @@ def test_triplet_of_given_triplets(gluonfr):
     label[8:] += 1
     for margin in (0.3, 1.0):
         loss, _ = ours("triplet", None, mixed, label, margin=margin, mining="blocks")
-        # Ours is per image of the batch, of which a third are anchors; and normalises by itself.
+        # Our loss is per image of the batch, of which a third are anchors. It normalises.
         np.testing.assert_allclose(loss[:4] / 3, triplets(gluonfr, mixed, margin), rtol=1e-5)
         assert not loss[4:].any()
 
 
 def test_sv_softmax_before_the_guard(gluonfr, embedding, weight):
-    # Its m2 is taken off the cosine and m3 added to the angle: the other way round than ours.
+    # GluonFR subtracts m2 from the cosine and adds m3 to the angle, the reverse of our names.
     dense = scores(gluonfr, weight, True, True)
     cosine = (unit(embedding) @ unit(weight).T)[np.arange(BATCH), DISTINCT]
     near = np.arccos(cosine) < math.pi - 0.3
@@ -237,7 +238,7 @@ def test_sv_softmax_before_the_guard(gluonfr, embedding, weight):
     settings = {"t": 1.2, "m2": 0.3, "m3": 0.2, "scale": 16.0}
     loss, _ = ours("sv_softmax", weight, embedding, DISTINCT, **settings)
     np.testing.assert_allclose(loss[near], found[near], rtol=1e-5, atol=1e-5)
-    # Past it, theirs rises again: an image opposite its centre costs less than one at 163 degrees.
+    # Past the guard GluonFR's psi rises again: 180 degrees cost less than 163 degrees.
     centre = np.eye(CLASSES, SIZE, dtype="f4")
     far = np.array([[-1, 0, 0, 0, 0], [math.cos(2.84), math.sin(2.84), 0, 0, 0]], "f4")
     for row in (far * 0.999,):
@@ -249,7 +250,7 @@ def test_sv_softmax_before_the_guard(gluonfr, embedding, weight):
 
 
 def test_a_softmax_when_its_annealing_has_ended(gluonfr, embedding, weight):
-    # Ours keeps the length of the embedding, as the paper has it; theirs has one scale.
+    # Our loss uses the length of the embedding, as in the paper; GluonFR uses a fixed scale.
     embedding = 8 * unit(embedding)
     for m1 in (1, 2, 3, 4):
         loss = gluonfr.ASoftmax(CLASSES, m=m1, s=8.0)
@@ -260,7 +261,7 @@ def test_a_softmax_when_its_annealing_has_ended(gluonfr, embedding, weight):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
 
 
-# Where it is wrong
+# Defects
 
 
 def test_a_softmax_never_anneals_hybridized(gluonfr, embedding, weight):
@@ -278,7 +279,7 @@ def test_a_softmax_never_anneals_hybridized(gluonfr, embedding, weight):
 
 
 def test_arcface_has_no_gradient_on_the_centre(gluonfr):
-    # It does not clip: the slope of arccos at 1 is infinite. One such image ends the training.
+    # GluonFR does not clip: the slope of arccos at 1 is infinite, and one image stops training.
     weight = np.eye(CLASSES, SIZE, dtype="f4") + 1e-12
     x, label = 2 * np.eye(2, SIZE, dtype="f4"), np.array([0, 1])
     loss = gluonfr.ArcLoss(CLASSES, m=0.5, s=16.0, easy_margin=False)
@@ -297,8 +298,8 @@ def test_ring_has_no_gradient_without_length(gluonfr, weight):
 
 
 def test_l2_softmax_normalises_the_scores_by_default(gluonfr, embedding, weight):
-    # The paper's constraint is on the embedding. Left to itself it is the scores of the classes
-    # that get the length alpha: two images whose scores differ by a factor have the same loss.
+    # The paper constrains the embedding. By default GluonFR scales the scores to the length alpha:
+    # two images whose scores differ by a factor have the same loss.
     loss = gluonfr.L2Softmax(CLASSES, alpha=6.0)
     found, _ = theirs(loss, embedding, DISTINCT, scores(gluonfr, weight, False, False))
     expected, _ = ours("l2_softmax", weight, embedding, DISTINCT, scale=6.0)
@@ -308,8 +309,8 @@ def test_l2_softmax_normalises_the_scores_by_default(gluonfr, embedding, weight)
 
 
 def test_lgm_is_cut_off_far_from_the_means(gluonfr, embedding, weight):
-    # exp(-d) is formed without its largest term taken out and 1e-8 added: from a distance of some
-    # 14 the loss of all images is log 1e8, and its classification has no gradient.
+    # GluonFR computes exp(-d) without subtraction of the maximum and adds 1e-8: from a distance of
+    # about 14 the loss of all images is log 1e8, without a gradient of the classification.
     far = 20 * unit(embedding)
     settings = {"alpha": 0.2, "lamda": 0.0, "lr_mult": 0.06}
     loss = gluonfr.LGMLoss(CLASSES, SIZE, **settings)
@@ -323,7 +324,7 @@ def test_lgm_is_cut_off_far_from_the_means(gluonfr, embedding, weight):
     assert (abs(gradient).max(axis=1) > 0.1).all()
 
 
-def test_git_pushes_from_ones_own_centre(gluonfr, embedding, weight):
+def test_git_pushes_away_from_the_own_centre(gluonfr, embedding, weight):
     centers = np.random.RandomState(2).randn(CLASSES, SIZE).astype("f4")
     dense, states = scores(gluonfr, weight, False, False), [("centers", centers)]
     settings = {"center_weight": 0.5, "git_weight": 0.7}
@@ -333,26 +334,26 @@ def test_git_pushes_from_ones_own_centre(gluonfr, embedding, weight):
         found, _ = theirs(loss, embedding, label, dense, True, centers=centers)
         return ours("git", weight, embedding, label, states=states, **settings)[0], found
 
-    # Every person once: the mask leaves 1 / (1 + 0) of the image itself, a constant.
+    # One image per person: the mask leaves the constant 1 / (1 + 0) of the image itself.
     loss, found = both(DISTINCT)
     np.testing.assert_allclose(found - 0.7 / BATCH, loss, rtol=1e-5, atol=1e-5)
-    # Otherwise the other images of the person count as others: it is pushed from its own centre,
-    # which the same loss pulls at. (And the pull is divided as in the centre loss.)
+    # Otherwise other images of the person count as other people: the push and the pull act on the
+    # same centre. The pull is divided as in the centre loss.
     loss, found = both(REPEATED)
     own = ((embedding - centers[REPEATED]) ** 2).sum(1)
     count = np.array([3, 3, 3, 2, 2, 2, 2])
     pushed = 0.7 / BATCH * (1 + (count - 1) / (1 + own))
     pull = 0.25 * own * (1 / count - 1)
     np.testing.assert_allclose(found - pushed - pull, loss, rtol=1e-4, atol=1e-4)
-    # The size of the batch is part of the loss: another one, even of one image, is an error.
+    # The batch size is a constant of the loss: every other size is an error.
     with pytest.raises(mx.MXNetError):
         loss = gluonfr.GitLoss(CLASSES, SIZE, 0.5, 0.7, BATCH)
         theirs(loss, embedding[:3], DISTINCT[:3], dense, True, centers=centers)
 
 
-def test_contrastive_takes_another_distance(gluonfr):
-    # The length of the squares, sqrt(sum (a - p)^4), in the place of sqrt(sum (a - p)^2): pairs at
-    # one distance have other losses, depending on the axes. And no half.
+def test_contrastive_uses_another_distance(gluonfr):
+    # GluonFR uses sqrt(sum (a - p)^4) instead of sqrt(sum (a - p)^2), so the loss depends on the
+    # axes; and it omits the factor 1 / 2.
     a = np.array([[1, 0, 0, 0, 0]], "f4").repeat(2, 0)
     angle = 0.8
     others = np.array(
@@ -383,14 +384,14 @@ def test_contrastive_takes_another_distance(gluonfr):
         np.testing.assert_allclose(each[0], each[1], rtol=1e-4)
 
 
-def test_mps_is_a_matrix_and_does_not_see_negatives_below_zero(gluonfr):
+def test_mps_is_a_matrix_and_ignores_negatives_below_zero(gluonfr):
     first = np.array([[1, 0.0, 0, 0, 0], [-1, 0.1, 0, 0, 0]], "f4")
     second = np.array([[1, 0.3, 0, 0, 0], [-1, 0.4, 0, 0, 0]], "f4")
     found = gluonfr.MPSLoss(m=1.5)(mx.nd.array(first), mx.nd.array(second)).asnumpy()
     own = (unit(first) * unit(second)).sum(1)
     assert (unit(first) @ unit(second[::-1]).T)[0, 0] < -0.9
-    # (B, 1) less (B,) is (B, B): every person's worst negative against everybody's positive. And
-    # the diagonal of the similarities is set to 0, not left out: 0 is always among the negatives.
+    # (B, 1) minus (B,) is (B, B): the hardest negative of each person against all positives. The
+    # diagonal of the similarities is set to 0 instead of excluded: 0 is always a negative.
     assert found.shape == (2, 2)
     np.testing.assert_allclose(found, np.maximum(0, 1.5 + 0 - own)[None].repeat(2, 0) / 2, 1e-4)
     x, label = np.concatenate([first, second]), np.array([0, 1, 0, 1])
@@ -400,7 +401,7 @@ def test_mps_is_a_matrix_and_does_not_see_negatives_below_zero(gluonfr):
     assert loss.max() == 0.0  # all negatives lie beyond the margin
 
 
-def test_range_is_not_the_papers(gluonfr):
+def test_range_differs_from_the_paper(gluonfr):
     people, images = 3, 4
     label = np.repeat(np.arange(people), images)
     x = np.random.RandomState(5).randn(people * images, SIZE).astype("f4")
@@ -414,7 +415,7 @@ def test_range_is_not_the_papers(gluonfr):
         whole = ours("range", np.zeros((CLASSES, SIZE)), rows, at, **parts)[0]
         return float(whole.mean() - math.log(CLASSES))
 
-    # Documented: alpha weighs what is within a person. It weighs what is between people.
+    # GluonFR documents alpha as the weight within people, but uses it between people.
     distances = np.sqrt([((a - b) ** 2).sum() for a in x for b in x]).reshape(len(x), -1)
     means = x.reshape(people, images, SIZE).mean(1)
     between = min(np.linalg.norm(means[i] - means[j]) for i in range(people) for j in range(i))
@@ -428,8 +429,8 @@ def test_range_is_not_the_papers(gluonfr):
         within += 2 / (1 / largest).sum()
     np.testing.assert_allclose(found(0, 1), within, rtol=1e-4)
     assert abs(right(1, 0) / within - 1) > 0.3
-    # Two images of a person are one pair: the second place is filled by a distance of 0, whose
-    # harmonic mean is 0. There is no pull at all; nor a graph.
+    # Two images of a person are one pair: a distance of 0 fills the second place, and the harmonic
+    # mean is then 0. There is neither a pull nor a graph.
     pairs, at = x[:6], np.repeat(np.arange(3), 2)
     assert abs(found(0, 1, n=2, rows=pairs)) < 1e-6
     assert right(1, 0, rows=pairs, at=at) > 1
@@ -439,7 +440,7 @@ def test_range_is_not_the_papers(gluonfr):
         loss(mx.nd.array(x), mx.nd.array(label))
 
 
-def test_names_that_its_registry_does_not_find(gluonfr):
+def test_names_missing_from_the_registry(gluonfr):
     for name in ("cosLoss", "cosloss", "mpsloss", "rangeloss"):
         with pytest.raises(ValueError, match="is not among the following"):
             gluonfr.get_loss(name, **({"classes": 7, "m": 0.3, "s": 8} if "cos" in name else {}))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of heads: settings are checked by the class itself, sizes too."""
+"""The base class of heads: checks of settings and sizes, margin fraction, dtype."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Squares(Head):
 
 
 class Cubes(Squares):
-    """Another one, whose range is not that of its parent."""
+    """A subclass whose range differs from that of its parent."""
 
     def __init__(self, *size, m: Annotated[float, above(2)] = 3.0):
         super().__init__(*size)
@@ -71,7 +71,7 @@ def test_a_subclass_is_checked_by_its_own_ranges():
         ("triplet", {"mining": "easy"}),
     ],
 )
-def test_a_class_and_its_name_refuse_with_one_sentence(name, options):
+def test_a_class_and_build_head_raise_the_same_error(name, options):
     sentences = []
     for build in (lambda **given: build_head(name, 7, 5, **given), HEADS[name]):
         size = (7, 5) if build is HEADS[name] else ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building a head by its name: parameters, settings, refusals."""
+"""Construction of heads by name: parameters, settings, errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_parameters_start_random_and_reproducible(name):
         np.testing.assert_array_equal(value, states[1][key])
     learnt = {key: p.shape for key, p in parameters.items() if p.grad_req != "null"}
     if "weight" not in learnt:
-        assert not learnt  # of pairs and triplets
+        assert not learnt  # losses on pairs
         return
     centres = 1200 if name == "sub_center_arcface" else 400
     expected = {"weight": (centres, 16), **({"radius": (1,)} if name == "ring" else {})}
@@ -47,17 +47,17 @@ def test_defaults_are_in_their_ranges(name):
     [
         ("arcfase", {}, "head.name: unknown head 'arcfase'; did you mean 'arcface'? known: softm"),
         ("zzz", {}, "head.name: unknown head 'zzz'; known: softmax, l2_softmax, normface"),
-        ("cosface", {"m2": 0.5}, "head.m2: no setting of head 'cosface'; known: m3, scale"),
-        ("mps", {"scale": 3}, "head.scale: no setting of head 'mps'; known: margin"),
+        ("cosface", {"m2": 0.5}, "head.m2: unknown setting of head 'cosface'; known: m3, scale"),
+        ("mps", {"scale": 3}, "head.scale: unknown setting of head 'mps'; known: margin"),
     ],
 )
 def test_unknown_names_are_refused(name, options, sentence):
     assert refusal(name, **options).startswith(sentence)
 
 
-def test_statistics_over_the_ranks_go_to_the_heads_that_keep_some():
+def test_every_head_stores_the_reduction_over_ranks():
     def reduce(rows, by):
         return by(rows)
 
     assert build_head("adaface", 7, 5, reduce)._reduce is reduce
-    build_head("arcface", 7, 5, reduce)  # others do without
+    assert build_head("arcface", 7, 5, reduce)._reduce is reduce

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/inter.py: values that a hand can follow, and a refusal."""
+"""heads/inter.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.inter_weight: must be a number from 0, got -1; 1 is the paper's"
+    sentence = "head.inter_weight: must be a number from 0, got -1; the weight in the paper is 1"
     assert refusal("inter", inter_weight=-1) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/intra.py: values that a hand can follow, and a refusal."""
+"""heads/intra.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.intra_weight: must be a number from 0, got -1; 1 is the paper's"
+    sentence = "head.intra_weight: must be a number from 0, got -1; the weight in the paper is 1"
     assert refusal("intra", intra_weight=-1) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/l2_softmax.py: values that a hand can follow, and a refusal."""
+"""heads/l2_softmax.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def test_value_by_hand():
 
 def test_a_scale_that_is_too_small_is_refused():
     assert refusal("l2_softmax", scale=1.0) == (
-        "head.scale: must be a number from 3.807, got 1.0; below 3.81 no class of 7 reaches a "
-        "probability of 0.9"
+        "head.scale: must be a number from 3.807, got 1.0; with a smaller scale no class of 7 "
+        "reaches a probability of 0.9"
     )

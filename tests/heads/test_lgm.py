@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/lgm.py: values that a hand can follow, and a refusal."""
+"""heads/lgm.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.alpha: must be a number from 0, got -1; 0.01 to 1 is usual"
+    sentence = "head.alpha: must be a number from 0, got -1; the usual margin is 0.01 to 1"
     assert refusal("lgm", alpha=-1) == sentence

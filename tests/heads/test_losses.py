@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every loss against its float64 oracle (tests/heads/oracles.py), and the edges."""
+"""Compares every loss with its float64 oracle (tests/heads/oracles.py), at edge cases too.
+
+Tests without a parameter for it run imperatively; one test compares the two modes of Gluon.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from tests.heads import oracles
 from tests.heads.oracles import AFTER, BEFORE, LOSSES, PAIRS, Point, numeric_gradient
 
 CLASSES, SIZE, BATCH = 7, 5, 12
-# People of 4, 3, 3 images and two of one; both ends of the labels; classes 2 and 4 have no image.
+# Three people have 4, 3 and 3 images, two have one image. Classes 2 and 4 have no image.
 LABEL = np.array([0, 0, 0, 0, 6, 6, 6, 3, 3, 3, 1, 5])
 MAGFACE = {"low": 2.0, "high": 8.0, "least": 0.2, "most": 0.7, "length_weight": 3.0}
-# The scales are smaller than the defaults, so that all classes count.
+# The scales are below the defaults, so that all classes contribute to the loss.
 CASES = {
     "softmax": {},
     "softmax bias": {"use_bias": True},
@@ -49,18 +52,18 @@ CASES = {
     "sub_center_arcface": {"scale": 16.0},
     "sub_center_arcface 2": {"sub_centers": 2, "scale": 16.0, "easy_margin": True},
     "curricularface": {"scale": 16.0},
-    "curricularface quick": {"momentum": 0.25, "m2": 0.3, "scale": 16.0},
+    "curricularface fast": {"momentum": 0.25, "m2": 0.3, "scale": 16.0},
     "curricularface unguarded": {"scale": 16.0, "guarded_threshold": False},
     "adacos": {},
-    "adacos near": {},  # a median below 45 degrees
+    "adacos near": {},  # the median angle is below 45 degrees
     "adaface": {"scale": 16.0},
     "adaface clipped": {"h": 2.0, "scale": 16.0},  # qualities of -1 and 1
-    "adaface quick": {"momentum": 0.5, "m": 0.3, "h": 0.5, "scale": 16.0},
+    "adaface fast": {"momentum": 0.5, "m": 0.3, "h": 0.5, "scale": 16.0},
     "magface": {**MAGFACE, "scale": 16.0},
     "magface easy": {**MAGFACE, "scale": 16.0, "easy_margin": True},
     "elasticface": {"sigma": 0.0, "scale": 16.0},
     "circle": {"scale": 16.0},
-    "circle as it comes": {},
+    "circle default scale": {},
     "intra": {"scale": 16.0},
     "inter": {"scale": 16.0, "inter_weight": 2.0},
     "coco": {},
@@ -90,10 +93,11 @@ CASES = {
 }
 STATISTICS = [case for case in CASES if case.split()[0] in BEFORE | AFTER]
 WITH_CENTRES = [case for case in CASES if case.split()[0] not in PAIRS]
-LEARNT = ("x", "weight", "bias", "radius")  # in this order
+TRAINED = ("x", "weight", "bias", "radius")
 
 
 pytestmark = pytest.mark.usefixtures("operators")
+with_plain_operators = pytest.mark.parametrize("operators", ["plain"], indirect=True)
 
 
 def name_of(case):
@@ -101,14 +105,14 @@ def name_of(case):
 
 
 def rows_of(case):
-    """Number of rows of the class matrix."""
+    """Return the number of rows of the class matrix."""
     if name_of(case) == "sub_center_arcface":
         return CLASSES * CASES[case].get("sub_centers", 3)
     return CLASSES
 
 
 def at_angles(weight, angles, lengths, random):
-    """Embeddings at these angles from these centres (B, E)."""
+    """Return embeddings at given angles from given centres, (B, E)."""
     centre = weight / np.linalg.norm(weight, axis=1, keepdims=True)
     side = random.randn(*weight.shape)
     side -= (side * centre).sum(1, keepdims=True) * centre
@@ -116,8 +120,8 @@ def at_angles(weight, angles, lengths, random):
     return lengths[:, None] * (np.cos(angles)[:, None] * centre + np.sin(angles)[:, None] * side)
 
 
-def single(point):
-    """Round to float32: what that cannot hold is no error of the head."""
+def to_float32(point):
+    """Round a point in place, so that the oracle and the head get equal numbers."""
     for key, value in vars(point).items():
         if value is not None:
             setattr(point, key, np.asarray(value).astype("f4").astype("f8"))
@@ -125,13 +129,16 @@ def single(point):
 
 
 def inputs(case, seed=0, x=None, label=LABEL):
-    """A point for the case: angles of 4 to 174 degrees, lengths of 1 to 10; faces for pairs."""
+    """Return a point with angles of 4 to 174 degrees and lengths of 1 to 10.
+
+    Losses on pairs get overlapping clusters instead, one for each person.
+    """
     name, random = name_of(case), np.random.RandomState(seed)
     weight = random.randn(rows_of(case), SIZE) * 0.3
-    if name in PAIRS:  # people that overlap, as in training
+    if name in PAIRS:
         faces = random.randn(CLASSES, SIZE)
         embedding = 0.8 * (faces[label] + 0.7 * random.randn(len(label), SIZE))
-        return single(Point(embedding if x is None else x))
+        return to_float32(Point(embedding if x is None else x))
     own = weight[label * (rows_of(case) // CLASSES)]
     farthest = 60 if case == "adacos near" else 174
     angles = np.radians(np.linspace(4, farthest, len(label)))[random.permutation(len(label))]
@@ -149,7 +156,7 @@ def inputs(case, seed=0, x=None, label=LABEL):
         point.scale = np.array([5.0])
     if name == "adaface":
         point.lengths = np.array([5.0, 2.0])
-    return single(point)
+    return to_float32(point)
 
 
 def build(case, point, hybridize=False, **options):
@@ -178,7 +185,7 @@ def states(head):
 
 
 def run(head, point, label, fraction=None, upstream=None):
-    """One step of training; {"loss", "cosine", and the gradients}."""
+    """Run one training step; return loss, cosine and the gradients by name."""
     x = mx.nd.array(point.x)
     x.attach_grad()
     more = () if fraction is None else (mx.nd.array([fraction]),)
@@ -194,7 +201,7 @@ def run(head, point, label, fraction=None, upstream=None):
 
 
 def in_training(case, point, label):
-    """The point with the state that the loss of a training step uses."""
+    """Return the point with the statistics that the loss of a training step uses."""
     point = copy.deepcopy(point)
     if name_of(case) in BEFORE:
         vars(point).update(BEFORE[name_of(case)](point, label, **CASES[case]))
@@ -209,14 +216,14 @@ def loss_of(case, point, label, fraction=1.0, held=None, training=True):
 
 @functools.cache
 def expected_gradients(case, fraction):
-    """Of the losses weighted by ``weights``, with respect to all that is learnt."""
+    """Return the oracle's gradients of the sum of losses, weighted by ``weights``."""
     point = in_training(case, inputs(case), LABEL)
     held, upstream = copy.deepcopy(point), weights()
 
     def total():
         return upstream @ loss_of(case, point, LABEL, fraction, held, training=False)
 
-    arrays = {key: getattr(point, key) for key in LEARNT}
+    arrays = {key: getattr(point, key) for key in TRAINED}
     return {k: numeric_gradient(total, a) for k, a in arrays.items() if a is not None}
 
 
@@ -228,21 +235,25 @@ def finite(found):
     return all(np.isfinite(array).all() for array in found.values())
 
 
+@with_plain_operators
 def test_every_head_has_an_oracle():
     assert set(HEADS) == set(LOSSES) == {name_of(case) for case in CASES}
 
 
+@with_plain_operators
 @pytest.mark.parametrize("name", LOSSES)
-def test_settings_and_their_defaults(name):
+def test_the_default_settings_equal_those_of_the_oracle(name):
     def defaults(function):
         found = inspect.signature(function).parameters.values()
         return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
 
-    assert defaults(HEADS[name]) == defaults(LOSSES[name])
+    declared = {key: each.default for key, each in settings(HEADS[name]).items()}
+    assert declared == defaults(LOSSES[name])
 
 
+@with_plain_operators
 @pytest.mark.parametrize("name", LOSSES)
-def test_states_begin_as_the_papers_have_them(name):
+def test_initial_statistics_equal_those_of_the_papers(name):
     head = build_head(name, CLASSES, SIZE)
     head.initialize()
     found, expected = states(head), oracles.first_state(name, CLASSES, SIZE)
@@ -251,12 +262,11 @@ def test_states_begin_as_the_papers_have_them(name):
         np.testing.assert_allclose(found[key], value, rtol=1e-6)
 
 
-@pytest.mark.parametrize("fraction", [None, 0.5], ids=["whole", "half the margin"])
-@pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
+@pytest.mark.parametrize("fraction", [None, 0.5], ids=["full margin", "half margin"])
 @pytest.mark.parametrize("case", CASES)
-def test_value_gradients_and_states(case, hybridize, fraction):
+def test_value_gradients_and_states(case, fraction):
     point, w = inputs(case), 1.0 if fraction is None else fraction
-    head = build(case, point, hybridize)
+    head = build(case, point)
     found = run(head, point, LABEL, fraction, weights())
     expected = loss_of(case, point, LABEL, w)
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-5, atol=1e-5)
@@ -276,7 +286,7 @@ def test_value_gradients_and_states(case, hybridize, fraction):
 
 @pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
 @pytest.mark.parametrize("case", STATISTICS)
-def test_states_stay_out_of_training(case, hybridize):
+def test_statistics_change_in_training_only(case, hybridize):
     point = inputs(case)
     head = build(case, point, hybridize)
     for _ in range(2):
@@ -285,7 +295,7 @@ def test_states_stay_out_of_training(case, hybridize):
         np.testing.assert_allclose(loss.asnumpy(), expected, rtol=1e-5, atol=1e-5)
         for key, value in states(head).items():
             np.testing.assert_array_equal(value, getattr(point, key).astype("f4"))
-    found = run(head, point, LABEL)["loss"]  # and move in it afterwards
+    found = run(head, point, LABEL)["loss"]
     np.testing.assert_allclose(found, loss_of(case, point, LABEL), rtol=1e-5, atol=1e-5)
 
 
@@ -295,7 +305,7 @@ def every_degree(case):
     point = inputs(case)
     own = point.weight[label * (rows_of(case) // CLASSES)]
     point.x = at_angles(own, np.radians(np.arange(180)) + 1e-3, np.full(180, 3.0), random)
-    point = single(point)
+    point = to_float32(point)
     return point, label, loss_of(case, point, label)
 
 
@@ -309,6 +319,16 @@ def test_value_at_every_degree(case):
     cosine = oracles.target_cosine(name_of(case), point, label, **CASES[case])
     np.testing.assert_allclose(found["cosine"], cosine, atol=1e-6)
     assert finite(found)
+    if name_of(case) in ("range", "lgm"):
+        return
+    # At 3 degrees the true class wins clearly. oneDNN's logarithm near 1 and logits near 64 have
+    # rounding errors of about 1e-6; a log-sum-exp that loses the leading digits fails here.
+    point, random = inputs(case), np.random.RandomState(0)
+    own = point.weight[LABEL * (rows_of(case) // CLASSES)]
+    point.x = at_angles(own, np.full(BATCH, 0.05), np.full(BATCH, 3.0), random)
+    point = to_float32(point)
+    found, expected = run(build(case, point), point, LABEL), loss_of(case, point, LABEL)
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.split()[0] in PAIRS])
@@ -317,36 +337,11 @@ def test_pairs_at_every_tenth_degree(case):
     for degree in range(0, 180, 10):
         x = random.randn(3, SIZE)
         x[1] = at_angles(x[:1], np.radians([degree + 0.1]), np.array([2.0]), random)[0]
-        point = single(Point(x))
+        point = to_float32(Point(x))
         found = run(build(case, point), point, label)
         expected = loss_of(case, point, label)
         np.testing.assert_allclose(found["loss"], expected, rtol=2e-5, atol=2e-4)
         assert finite(found)
-
-
-@pytest.mark.parametrize("case", WITH_CENTRES)
-def test_exactly_on_the_centre_and_opposite(case):
-    point = inputs(case)
-    side = np.where(np.arange(BATCH) % 2, 3.0, -3.0)
-    point.x = point.weight[LABEL * (rows_of(case) // CLASSES)] * side[:, None]
-    point = single(point)
-    found = run(build(case, point), point, LABEL)
-    np.testing.assert_allclose(found["loss"], loss_of(case, point, LABEL), rtol=1e-4, atol=1e-2)
-    assert finite(found)
-    # The slopes near +-1 are large, but the normalisation cancels them.
-    assert abs(found["x"]).max() < 10 * max(CASES[case].get("scale", 64.0), 4)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_equal_and_opposite_images(case):
-    point = inputs(case)
-    point.x[1], point.x[2], point.x[4], point.x[7] = (
-        point.x[0],  # the same person twice
-        -point.x[0],  # and opposite
-        point.x[0],  # two people alike
-        -point.x[0],
-    )
-    assert finite(run(build(case, point), point, LABEL))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -363,61 +358,72 @@ def test_hybridized_equals_imperative_through_changing_fractions(case):
             np.testing.assert_allclose(states(heads[1])[key], value, rtol=1e-6)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "blocks" not in case])
-def test_one_image_at_both_ends_of_the_labels(case):
-    for label in (np.array([0]), np.array([CLASSES - 1])):
-        point = inputs(case, label=label)
-        found = run(build(case, point), point, label.astype("i4"))
-        expected = loss_of(case, point, label)
-        np.testing.assert_allclose(found["loss"], expected, rtol=1e-5, atol=1e-5)
-        assert finite(found)
+def check_loss(case, point, label, rtol, atol, message):
+    """Compare one training step with the oracle; return its results."""
+    found = run(build(case, point), point, label)
+    assert finite(found), message
+    expected = loss_of(case, point, label)
+    np.testing.assert_allclose(found["loss"], expected, rtol=rtol, atol=atol, err_msg=message)
+    return found
 
 
-@pytest.mark.parametrize("case", WITH_CENTRES)
-def test_equal_opposite_and_empty_class_centres(case):
+@pytest.mark.parametrize("case", CASES)
+def test_equal_opposite_and_single_images(case):
+    point = inputs(case)
+    point.x[1], point.x[2], point.x[4], point.x[7] = (
+        point.x[0],  # the same person twice
+        -point.x[0],  # and opposite
+        point.x[0],  # two people alike
+        -point.x[0],
+    )
+    assert finite(run(build(case, point), point, LABEL)), "images"
+    if "blocks" not in case:
+        for label in (np.array([0]), np.array([CLASSES - 1])):
+            point = inputs(case, label=label)
+            check_loss(case, point, label.astype("i4"), 1e-5, 1e-5, f"one image of {label}")
+    if case not in WITH_CENTRES:
+        return
     point = inputs(case)
     point.weight[1], point.weight[2], point.weight[-1] = point.weight[0], -point.weight[0], 0
-    assert finite(run(build(case, point), point, LABEL))
+    assert finite(run(build(case, point), point, LABEL)), "centres"
+    point = inputs(case)
+    side = np.where(np.arange(BATCH) % 2, 3.0, -3.0)
+    point.x = point.weight[LABEL * (rows_of(case) // CLASSES)] * side[:, None]
+    found = check_loss(case, to_float32(point), LABEL, 1e-4, 1e-2, "at or opposite the centre")
+    # The slopes near +-1 are large, but the normalisation cancels them.
+    assert abs(found["x"]).max() < 10 * max(CASES[case].get("scale", 64.0), 4)
 
 
-@pytest.mark.parametrize("label", [np.zeros(BATCH, "i8"), np.arange(CLASSES), LABEL[:9]], ids=len)
 @pytest.mark.parametrize("case", CASES)
-def test_one_person_strangers_and_a_smaller_batch(case, label):
+def test_labels_of_one_person_of_distinct_people_and_of_a_smaller_batch(case):
     head = build(case, inputs(case), hybridize=True)
-    for seed, at in enumerate((LABEL, label, LABEL)):
+    labels = (LABEL, np.zeros(BATCH, "i8"), LABEL, np.arange(CLASSES), LABEL, LABEL[:9], LABEL)
+    for seed, label in enumerate(labels):
         if "blocks" in case:
-            at = at[: len(at) // 3 * 3]
-        point = inputs(case, seed, label=at)
+            label = label[: len(label) // 3 * 3]
+        point = inputs(case, seed, label=label)
         fill(head, point)
-        found = run(head, point, at)
-        np.testing.assert_allclose(found["loss"], loss_of(case, point, at), rtol=1e-5, atol=1e-5)
-        assert finite(found)
-
-
-@pytest.mark.parametrize("factor", [1e-5, 1e-3, 10.0], ids=str)
-@pytest.mark.parametrize("case", CASES)
-def test_embeddings_of_little_and_great_length(case, factor):
-    # Lengths are sqrt(sum of squares + 1e-10): it shows in the smallest ones.
-    point = inputs(case)
-    point.x *= factor
-    point = single(point)
-    found, expected = run(build(case, point), point, LABEL), loss_of(case, point, LABEL)
-    np.testing.assert_allclose(found["loss"], expected, rtol=2e-5, atol=2e-5)
-    assert finite(found)
+        found, expected = run(head, point, label), loss_of(case, point, label)
+        message = f"labels {label}"
+        np.testing.assert_allclose(found["loss"], expected, rtol=1e-5, atol=1e-5, err_msg=message)
+        assert finite(found), message
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_embeddings_of_no_length(case):
+def test_embeddings_of_very_small_large_and_zero_length(case):
+    # A length is sqrt(sum of squares + 1e-10), which matters for the smallest ones.
+    for factor in (1e-5, 1e-3, 10.0):
+        point = inputs(case)
+        point.x *= factor
+        check_loss(case, to_float32(point), LABEL, 2e-5, 2e-5, f"times {factor}")
     point = inputs(case)
-    for none in ([0], [0, 1, 7], range(BATCH)):
-        point.x[none] = 0.0
-        found = run(build(case, point), point, LABEL)
-        assert finite(found)
-        np.testing.assert_allclose(found["loss"], loss_of(case, point, LABEL), rtol=1e-4, atol=1e-3)
+    for rows in ([0], [0, 1, 7], range(BATCH)):
+        point.x[rows] = 0.0
+        check_loss(case, point, LABEL, 1e-4, 1e-3, f"zero rows {rows}")
 
 
 EASY = ("arcface", {"easy_margin": True})
-# name, settings without margin, parent, its settings
+# name, neutral settings, parent, settings of the parent
 PARENTS = [
     ("l2_softmax", {"scale": 6.0, "use_bias": False}, "l2_softmax", {"scale": 6.0}),
     ("sphereface", {"m1": 1.0}, "normface", {}),
@@ -449,8 +455,7 @@ PARENTS = [
     ("range", {"intra_weight": 0.0, "inter_weight": 0.0}, "softmax", {}),
     ("marginal", {"marginal_weight": 0.0}, "softmax", {}),
 ]
-SCALED = ("contrastive", "triplet", "angular_triplet", "mps")  # a margin of their own, times it
-WITHOUT = {  # what a margin fraction of 0 leaves: name -> settings, parent, its settings
+WITHOUT_MARGIN = {  # name -> settings, loss that equals it at a margin fraction of 0, its settings
     "sphereface": ({}, "normface", {}),
     "a_softmax": ({}, "a_softmax", {"m1": 1}),
     "cosface": ({}, "normface", {}),
@@ -483,40 +488,32 @@ def equal(ours, parent):
 
 
 @pytest.mark.parametrize(("name", "settings", "parent", "theirs"), PARENTS)
-def test_no_margin_is_the_parent(name, settings, parent, theirs):
+def test_neutral_settings_give_the_parent_loss(name, settings, parent, theirs):
     point = inputs("normface")
     equal(step_of(name, settings, point), step_of(parent, theirs, point))
 
 
-@pytest.mark.parametrize("name", WITHOUT)
-def test_a_fraction_of_0_is_the_parent(name):
-    settings, parent, theirs = WITHOUT[name]
+@pytest.mark.parametrize("name", WITHOUT_MARGIN)
+def test_a_margin_fraction_of_0_gives_the_parent_loss(name):
+    settings, parent, theirs = WITHOUT_MARGIN[name]
     point = inputs("normface")
     equal(step_of(name, settings, point, 0.0), step_of(parent, theirs, point))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if name_of(c) not in (*WITHOUT, *SCALED)])
-def test_heads_without_a_margin_ignore_the_fraction(case):
-    point = inputs(case)
-    whole, none = (run(build(case, point), point, LABEL, fraction) for fraction in (None, 0.0))
-    for key, array in whole.items():
-        np.testing.assert_array_equal(none[key], array)
-
-
-def test_parents_that_are_not_named_so():
+def test_neutral_settings_give_related_losses():
     point = inputs("normface")
-    # a_softmax of m1 = 1 is the softmax of centres of length 1.
+    # a_softmax with m1 = 1 is the softmax with normalised centres.
     units = Point(point.x, oracles.unit(point.weight))
     ours, parent = step_of("a_softmax", {"m1": 1}, point), step_of("softmax", {}, units)
     for key in ("loss", "cosine", "x"):
         np.testing.assert_allclose(ours[key], parent[key], rtol=2e-5, atol=1e-5)
-    # lgm of alpha = 0 is the softmax with the bias -|w|^2 / 2.
+    # lgm with alpha = 0 is the softmax with the bias -|w|^2 / 2.
     ours = step_of("lgm", {"alpha": 0.0, "likelihood_weight": 0.0}, point)
     biased = copy.copy(point)
     biased.bias = -(point.weight**2).sum(1) / 2
     expected = oracles.softmax(biased, biased, LABEL, 1.0)
     np.testing.assert_allclose(ours["loss"], expected, rtol=2e-5, atol=1e-5)
-    # adacos out of training is normface with its scale.
+    # adacos outside training is normface with the same scale.
     head = build("adacos", inputs("adacos"))
     loss, _ = head(mx.nd.array(point.x), mx.nd.array(LABEL))
     fixed = build_head("normface", CLASSES, SIZE, scale=5.0)
@@ -527,7 +524,7 @@ def test_parents_that_are_not_named_so():
 
 
 class Ranks:
-    """Two ranks as threads: ``reduce`` joins the rows of both, as a collective does."""
+    """Two ranks as threads, whose ``reduce`` concatenates the rows of both."""
 
     def __init__(self):
         self.rows, self.barrier = [None, None], threading.Barrier(2, timeout=120)
@@ -543,7 +540,7 @@ class Ranks:
         return reduce
 
     def run(self, work):
-        """[work(0), work(1)], at the same time."""
+        """Return [work(0), work(1)], computed at the same time."""
         found = [None, None]
 
         def one(rank):
@@ -578,7 +575,7 @@ def half(point, part):
 
 @pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
 @pytest.mark.parametrize("case", STATISTICS)
-def test_two_ranks_keep_the_statistics_of_one(case, hybridize):
+def test_two_ranks_have_the_statistics_of_one(case, hybridize):
     ranks, point = Ranks(), inputs(case, label=SHUFFLED)
     whole = build(case, point, hybridize)
     parts = [build(case, point, hybridize, reduce=ranks.reduce_of(rank)) for rank in range(2)]
@@ -590,7 +587,7 @@ def test_two_ranks_keep_the_statistics_of_one(case, hybridize):
         for part, found in zip(HALVES, two):
             expected = loss_of(case, half(used, part), SHUFFLED[part], training=False)
             np.testing.assert_allclose(found["loss"], expected, rtol=1e-5, atol=1e-5)
-        if name_of(case) != "git":  # whose pairs of images are those of a rank
+        if name_of(case) != "git":  # its pairs are those of one rank
             for key in ("loss", "x"):
                 joined = np.concatenate([found[key] for found in two])
                 np.testing.assert_allclose(joined, one[key], rtol=1e-4, atol=1e-5)
@@ -603,8 +600,9 @@ def test_two_ranks_keep_the_statistics_of_one(case, hybridize):
                 np.testing.assert_allclose(value, getattr(point, key), rtol=1e-5, atol=1e-6)
 
 
+@with_plain_operators
 @pytest.mark.parametrize("case", [case for case in CASES if case not in STATISTICS])
-def test_other_losses_are_the_mean_of_the_ranks(case):
+def test_losses_without_statistics_average_over_ranks(case):
     def never(rows, by):
         raise AssertionError("these losses keep no statistics")
 
@@ -616,7 +614,7 @@ def test_other_losses_are_the_mean_of_the_ranks(case):
     assert math.isclose(np.mean(means), expected, rel_tol=1e-5, abs_tol=1e-6)
 
 
-def test_adacos_keeps_its_scale_above_0():
+def test_the_scale_of_adacos_stays_positive():
     head = build_head("adacos", 3, 2)
     head.initialize()
     head.weight.set_data(mx.nd.array([[1, 0], [-1, 0], [-1, 0]]))
@@ -627,38 +625,25 @@ def test_adacos_keeps_its_scale_above_0():
         assert np.isfinite([loss.asscalar(), cosine.asscalar()]).all()
 
 
-@pytest.mark.parametrize("scale", [64.0, 256.0])
 @pytest.mark.parametrize("name", [name for name in HEADS if "scale" in settings(HEADS[name])])
-def test_the_gradient_at_both_ends_of_the_cosine(name, scale):
+def test_the_gradient_is_bounded_at_cosines_of_1_and_minus_1(name):
     point = inputs("normface")
     point.x = point.weight[LABEL] * np.where(np.arange(BATCH) < BATCH // 2, 3.0, -3.0)[:, None]
-    head = build_head(name, CLASSES, SIZE, scale=scale)
-    head.initialize()
-    several = head.weight.shape[0] // CLASSES
-    head.weight.set_data(mx.nd.array(point.weight.repeat(several, axis=0)))
-    found = run(head, point, LABEL)
-    assert finite(found)
-    np.testing.assert_allclose(abs(found["cosine"]), 1.0, atol=1e-6)
-    # Slopes near +-1 are large, but the normalisation cancels them: no gradient passes what a
-    # cosine can cause, scale * slope * sin t / length, by more than a small factor.
-    assert abs(found["x"]).max() < 10 * scale
-
-
-@pytest.mark.parametrize("case", [c for c in WITH_CENTRES if name_of(c) not in ("range", "lgm")])
-def test_confident_images_keep_their_loss(case):
-    # The true class wins by far. oneDNN's logarithm near 1 and logits near 64 round by some 1e-6,
-    # also below 0; a log-sum-exp that loses the leading digits would show here.
-    point = inputs(case)
-    own = point.weight[LABEL * (rows_of(case) // CLASSES)]
-    random = np.random.RandomState(0)
-    point.x = at_angles(own, np.full(BATCH, 0.05), np.full(BATCH, 3.0), random)
-    point = single(point)
-    found, expected = run(build(case, point), point, LABEL), loss_of(case, point, LABEL)
-    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4, atol=2e-5)
+    for scale in (64.0, 256.0):
+        head = build_head(name, CLASSES, SIZE, scale=scale)
+        head.initialize()
+        several = head.weight.shape[0] // CLASSES
+        head.weight.set_data(mx.nd.array(point.weight.repeat(several, axis=0)))
+        found = run(head, point, LABEL)
+        assert finite(found)
+        np.testing.assert_allclose(abs(found["cosine"]), 1.0, atol=1e-6)
+        # Slopes near +-1 are large, but the normalisation cancels them: a gradient exceeds
+        # scale * slope * sin t / length by a small factor only.
+        assert abs(found["x"]).max() < 10 * scale
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_inputs_stay_as_they_are_and_labels_may_be_integers(name):
+def test_inputs_are_unchanged_and_labels_may_be_integers(name):
     case = next(case for case in CASES if name_of(case) == name and "blocks" not in case)
     point = inputs(case)
     head = build(case, point)

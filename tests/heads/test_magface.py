@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/magface.py: values that a hand can follow, and a refusal."""
+"""heads/magface.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def test_value_by_hand():
 
 
 def test_pairs_that_are_not_in_order_are_refused():
-    high = "head.high: must be a number above 10, got 5; 110 is usual"
+    high = "head.high: must be a number above 10, got 5; the usual norm is 110"
     assert refusal("magface", high=5) == high
-    most = "head.most: must be a number from 0.45 up to 1.5708, got 0.1; 0.8 is usual"
+    most = "head.most: must be a number from 0.45 up to 1.5708, got 0.1; the usual margin is 0.8"
     assert refusal("magface", most=0.1) == most
     assert [key for key, _ in MagFace.problems({**LENGTHS, "high": 1, "most": 0})] == [
         "high",
@@ -29,5 +29,5 @@ def test_pairs_that_are_not_in_order_are_refused():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.length_weight: must be a number from 0, got -1; 35 is usual"
+    sentence = "head.length_weight: must be a number from 0, got -1; the usual weight is 35"
     assert refusal("magface", length_weight=-1) == sentence

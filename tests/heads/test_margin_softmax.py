@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of margin heads: a margin of one's own, and the share of it in a warm-up."""
+"""The base class of margin losses: a new margin, and its fraction in a warm-up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Half(MarginSoftmax):
 
 
 @pytest.mark.parametrize(("kind", "psi"), [(MarginSoftmax, 0.8), (Half, 0.4)])
-def test_the_share_of_a_margin(kind, psi):
+def test_the_margin_fraction(kind, psi):
     head = kind(3, 3, scale=2.0)
     head.initialize()
     head.weight.set_data(mx.nd.array(EYE))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/marginal.py: values that a hand can follow, and a refusal."""
+"""heads/marginal.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def test_value_by_hand(second, label, added):
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.theta: must be a number from 0 up to 4, got 5; 1.2 is usual"
+    sentence = "head.theta: must be a number from 0 up to 4, got 5; the usual theta is 1.2"
     assert refusal("marginal", theta=5) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What losses on pairs share: batches that hold pairs, the logged cosine, no parameters."""
+"""Losses on pairs: the check of batches, the logged cosine, no parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heads.metric import PAIRED, PairLoss, check_batches
 
 
 @pytest.mark.parametrize("name", [name for name in HEADS if issubclass(HEADS[name], PairLoss)])
-def test_nothing_is_learnt_and_pairs_are_needed(name):
+def test_losses_on_pairs_have_no_parameters_and_need_pairs(name):
     head = build_head(name, 10, 4)
     assert not list(head.collect_params())
     assert name in PAIRED
@@ -29,37 +29,37 @@ def test_nothing_is_learnt_and_pairs_are_needed(name):
             "range",
             "",
             (False, 0),
-            "head.name: 'range' compares images of one person",
+            "head.name: 'range' needs several images of each person",
         ),
         (
             "marginal",
             "",
             (False, 0),
-            "head.name: 'marginal' compares images of one person",
+            "head.name: 'marginal' needs several images of each person",
         ),
         (
             "triplet",
             "hard",
             (False, 0),
-            "head.name: 'triplet' compares images of one person",
+            "head.name: 'triplet' needs several images of each person",
         ),
         (
             "triplet",
             "blocks",
             (True, 0),
-            "head.mining: 'blocks' takes triplets chosen from a bag, got",
+            "head.mining: 'blocks' needs triplets selected from a bag of images, got",
         ),
         (
             "triplet",
             "hard",
             (True, 60),
-            "data.bag: chooses the triplets of a head",
+            "data.bag: needs a head with head.mining=blocks",
         ),
         (
             "arcface",
             "",
             (True, 60),
-            "data.bag: chooses the triplets of a head",
+            "data.bag: needs a head with head.mining=blocks",
         ),
     ],
 )

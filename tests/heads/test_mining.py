@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images make pairs and triplets, against a search through all."""
+"""Compares mined pairs and triplets with an exhaustive search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from heads import mining
 
 
-def test_mined_triplets_are_those_of_a_search_through_all():
+def test_mined_triplets_equal_an_exhaustive_search():
     random = np.random.RandomState(5)
     label = random.randint(0, 12, 60)
     distance = random.rand(60, 60)
@@ -35,8 +35,8 @@ def test_mined_triplets_are_those_of_a_search_through_all():
 def test_means_and_distances():
     values, chosen = mx.nd.array([[1, 2, 3], [4, 5, 6]]), mx.nd.array([[1, 0, 1], [0, 0, 0]])
     assert mining.mean_over(mx.nd, values, chosen).asnumpy().tolist() == [2, 0]
-    only = mining.only(mx.nd, values, chosen, -1.0).asnumpy().tolist()
-    assert only == [[1, -1, 3], [-1, -1, -1]]
+    selected = mining.select(mx.nd, values, chosen, -1.0).asnumpy().tolist()
+    assert selected == [[1, -1, 3], [-1, -1, -1]]
     rows = mx.nd.array([[0, 0], [3, 4]])
     products = mx.nd.dot(rows, rows, transpose_b=True)
     for known in (None, products):

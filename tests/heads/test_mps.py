@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/mps.py: values that a hand can follow, and a refusal."""
+"""heads/mps.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.margin: must be a number above 0 up to 2, got 3; 0.5 is usual"
+    sentence = "head.margin: must be a number above 0 up to 2, got 3; the usual margin is 0.5"
     assert refusal("mps", margin=3) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/n_pair.py: values that a hand can follow, and a refusal."""
+"""heads/n_pair.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.length_weight: must be a number from 0, got -1; 0.002 is usual"
+    sentence = "head.length_weight: must be a number from 0, got -1; the usual weight is 0.002"
     assert refusal("n_pair", length_weight=-1) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/normface.py: values that a hand can follow, and a refusal."""
+"""heads/normface.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.scale: must be a number above 0, got 0; 30 to 64 is usual"
+    sentence = "head.scale: must be a number above 0, got 0; the usual scale is 30 to 64"
     assert refusal("normface", scale=0) == sentence

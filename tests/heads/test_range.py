@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/range.py: values that a hand can follow, and a refusal."""
+"""heads/range.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -18,5 +18,8 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.largest: must be a whole number from 1 up to 8, got 9; 2 is the paper's"
+    sentence = (
+        "head.largest: must be a whole number from 1 up to 8, got 9; "
+        "the number in the paper is 2"
+    )
     assert refusal("range", largest=9) == sentence

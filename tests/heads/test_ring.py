@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/ring.py: values that a hand can follow, and a refusal."""
+"""heads/ring.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.radius: must be a number above 0, got 0; 20 is usual"
+    sentence = "head.radius: must be a number above 0, got 0; the usual radius is 20"
     assert refusal("ring", radius=0) == sentence

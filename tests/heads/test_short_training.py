@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every loss trains a tiny net on drawn faces; at ten times the rate too, or stops and says so."""
+"""Every loss trains a tiny net on drawn faces; at ten times the learning rate it may raise."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ SENTENCE = (
 
 
 @pytest.fixture(scope="module")
-def pictures(make_face):
-    """All shots of all people, normalised (PEOPLE, SHOTS, 1, SIZE, SIZE)."""
+def images(make_face):
+    """Return all images, normalised: (PEOPLE, SHOTS, 1, SIZE, SIZE)."""
 
-    def picture(person, shot):
+    def image(person, shot):
         jpeg = np.frombuffer(make_face(person, shot), np.uint8)
-        grey = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)  # hues alone would be too easy
+        grey = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)  # colours would make it too easy
         small = cv2.resize(grey, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
         noise = np.random.RandomState(100 * person + shot).randn(SIZE, SIZE)
         return (small[None] - 127.5) / 128 + 0.2 * noise
 
-    found = [[picture(p, s) for s in range(SHOTS)] for p in range(PEOPLE)]
+    found = [[image(p, s) for s in range(SHOTS)] for p in range(PEOPLE)]
     return np.array(found, "f4")
 
 
-class PeopleTimesImages:
-    """Endless batches of all people, some shots of each."""
+class BatchSource:
+    """Infinite batches with some images of each person."""
 
     images_per_epoch = PEOPLE * SHOTS
 
-    def __init__(self, pictures, blocks):
-        self.pictures, self.blocks = pictures, blocks
+    def __init__(self, images, blocks):
+        self.images, self.blocks = images, blocks
         self.random = np.random.RandomState(0)
 
     def __next__(self):
@@ -60,12 +60,12 @@ class PeopleTimesImages:
             label %= PEOPLE
         shots = np.stack([self.random.permutation(SHOTS) for _ in range(PEOPLE)])
         nth = [(label[:i] == y).sum() for i, y in enumerate(label)]
-        images = self.pictures[label, shots[label, nth]]
+        images = self.images[label, shots[label, nth]]
         return Batch(mx.nd.array(images), mx.nd.array(label), (0, 0))
 
 
-def train(name, pictures, folder, lr, **settings):
-    """The losses of the steps; the weights are finite, or TrainingError was raised."""
+def train(name, images, folder, lr, **settings):
+    """Return the loss of each step; the final weights are finite."""
     reseed(1, 0, 0)
     net = nn.HybridSequential()
     net.add(nn.Conv2D(8, 3, strides=2, in_channels=1), nn.BatchNorm(in_channels=8), nn.PReLU())
@@ -78,7 +78,7 @@ def train(name, pictures, folder, lr, **settings):
     for block in (net, head):
         block.hybridize(static_alloc=True, static_shape=True)
     parameters = collect_parameters(net, head)
-    source = PeopleTimesImages(pictures, settings.get("mining") == "blocks")
+    source = BatchSource(images, settings.get("mining") == "blocks")
     size = len(next(source).label)
     optimizer = build_optimizer(parameters, "sgd", lr, 0.9, 5e-4)
     run = Run(
@@ -126,24 +126,24 @@ def native_operators():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_loss_falls_at_the_defaults(case, pictures, tmp_path):
+def test_the_loss_decreases_with_the_default_settings(case, images, tmp_path):
     name, settings = CASES[case]
-    losses = train(name, pictures, tmp_path, LR, **settings)
+    losses = train(name, images, tmp_path, LR, **settings)
     assert np.isfinite(losses).all()
     assert losses[-10:].mean() < losses[:10].mean()
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ten_times_the_rate_trains_or_says_so(case, pictures, tmp_path):
+def test_ten_times_the_learning_rate_trains_or_raises(case, images, tmp_path):
     name, settings = CASES[case]
     try:
-        losses = train(name, pictures, tmp_path, 10 * LR, **settings)
+        losses = train(name, images, tmp_path, 10 * LR, **settings)
     except TrainingError as error:
         assert re.search(SENTENCE, str(error))
     else:
         assert np.isfinite(losses).all()
 
 
-def test_a_rate_that_is_far_too_high_is_not_silent(pictures, tmp_path):
+def test_a_far_too_high_learning_rate_raises(images, tmp_path):
     with pytest.raises(TrainingError, match=SENTENCE):
-        train("softmax", pictures, tmp_path, 1e30)
+        train("softmax", images, tmp_path, 1e30)

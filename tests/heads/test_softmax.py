@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/softmax.py: values that a hand can follow, and a refusal."""
+"""heads/softmax.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 

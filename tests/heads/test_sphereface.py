@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/sphereface.py: values that a hand can follow, and a refusal."""
+"""heads/sphereface.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -14,5 +14,7 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.m1: must be a number above 0 up to 4, got 0; 1 leaves the angle as it is"
+    sentence = (
+        "head.m1: must be a number above 0 up to 4, got 0; " "factor 1 does not change the angle"
+    )
     assert refusal("sphereface", m1=0) == sentence

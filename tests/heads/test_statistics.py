@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What heads learn from whole batches: states and traced functions."""
+"""States and traced functions for statistics over batches."""
 
 from __future__ import annotations
 
 import mxnet as mx
 
 from heads.head import Head
-from heads.statistics import Traced, alone, state
+from heads.statistics import TracedFunction, alone, create_state
 
 
 def test_a_state_is_a_parameter_without_a_gradient():
     head = Head(prefix="head_")
-    head.mean = state(head, "mean", (2,), mx.init.Constant(3.0))
+    head.mean = create_state(head, "mean", (2,), mx.init.Constant(3.0))
     head.initialize()
     assert list(head._collect_params_with_prefix()) == ["mean"]
     assert head.mean.grad_req == "null" and head.mean.name == "head_mean"
     assert head.mean.data().asnumpy().tolist() == [3, 3]
 
 
-def test_a_traced_function_returns_what_it_returns_and_has_no_parameters():
+def test_a_traced_function_equals_the_function_and_has_no_parameters():
     calls = []
 
     def both(F, one, other):
         calls.append(F)
         return one + other, one * other
 
-    traced = Traced(both)
+    traced = TracedFunction(both)
     for shift in (0, 1):
         arrays = mx.nd.array([1, 2]) + shift, mx.nd.array([3, 4])
         found = [array.asnumpy().tolist() for array in traced(*arrays)]
@@ -33,5 +33,5 @@ def test_a_traced_function_returns_what_it_returns_and_has_no_parameters():
     assert len(calls) == 1 and not list(traced.collect_params())
 
 
-def test_alone_is_the_statistic_of_the_own_rows():
+def test_alone_returns_the_statistic_of_its_rows():
     assert alone(mx.nd.array([1, 3]), mx.nd.mean).asscalar() == 2

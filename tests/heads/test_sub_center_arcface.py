@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/sub_center_arcface.py: values that a hand can follow, and a refusal."""
+"""heads/sub_center_arcface.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -16,5 +16,6 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.sub_centers: must be a whole number from 1 up to 96, got 97; 3 is usual"
+    sentence = "head.sub_centers: must be a whole number from 1 up to 96, got 97; "
+    sentence += "the usual number of centres is 3"
     assert refusal("sub_center_arcface", sub_centers=97) == sentence

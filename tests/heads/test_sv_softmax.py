@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/sv_softmax.py: values that a hand can follow, and a refusal."""
+"""heads/sv_softmax.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.t: must be a number from 1 up to 10, got 0.5; 1.2 is usual"
+    sentence = "head.t: must be a number from 1 up to 10, got 0.5; the usual stress is 1.2"
     assert refusal("sv_softmax", t=0.5) == sentence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ties: what is equally near counts once, and the plain and the native form decide alike."""
+"""Ties: only one of several equally near images or centres counts, plain and native."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.heads import test_losses as losses
 from tests.heads.oracles import Point, numeric_gradient
 from tests.heads.test_losses import LABEL, build, inputs, loss_of, name_of, rows_of
 
-# Images that are alike: the first two, say. Never two people, so that no distance of theirs is 0.
+# Groups of equal images, each of one person, so that two people never have a distance of 0.
 IMAGES = np.array([0, 0, 1, 1, 4, 4, 5, 7, 7, 8, 10, 11])
 TIED = [
     *("sub_center_arcface", "sub_center_arcface 2", "circle", "sv_softmax easy", "marginal"),
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.usefixtures("operators")
 
 
 def centres_of(case):
-    """Which rows of the class matrix are alike: the first two centres of every class."""
+    """Return groups of equal rows of the class matrix: the first two centres of every class."""
     sub_centers = rows_of(case) // losses.CLASSES
     return np.array([row - (row % sub_centers == 1) for row in range(rows_of(case))])
 
 
 def tied(case, images, centres):
-    """The point of the case with images and centres that are alike."""
+    """Return the point of the case with equal images and equal centres."""
     point = inputs(case)
     point.x = images[IMAGES]
     if centres is not None:
@@ -43,7 +43,7 @@ def tied(case, images, centres):
 
 
 def summed(rows, groups, count):
-    """The gradient of moving all rows of a group together."""
+    """Return the gradient for a common change of all rows of a group."""
     found = np.zeros((count, rows.shape[1]))
     np.add.at(found, groups, rows)
     return found
@@ -51,7 +51,7 @@ def summed(rows, groups, count):
 
 @functools.cache
 def expected(case):
-    """Losses, and the gradients of moving together what is alike."""
+    """Return losses, and the gradients for a common change of equal rows."""
     start = inputs(case)
     images, centres = start.x.copy(), copy.copy(start.weight)
 
@@ -67,7 +67,7 @@ def expected(case):
 
 @pytest.mark.parametrize("hybridize", [False, True], ids=["imperative", "hybridized"])
 @pytest.mark.parametrize("case", TIED)
-def test_what_is_alike_counts_once(case, hybridize):
+def test_equal_rows_count_once(case, hybridize):
     start = inputs(case)
     point = tied(case, start.x, start.weight)
     found = losses.run(build(case, point, hybridize), point, LABEL, None, losses.weights())
@@ -83,7 +83,7 @@ def test_what_is_alike_counts_once(case, hybridize):
 
 
 @pytest.mark.parametrize("sub_centers", [2, 3, 5])
-def test_centres_that_are_all_alike_are_those_of_arcface(sub_centers):
+def test_equal_sub_centres_give_the_loss_of_arcface(sub_centers):
     point = inputs("arcface")
     several = Point(point.x, point.weight.repeat(sub_centers, axis=0))
     one = losses.step_of("arcface", {"scale": 16.0}, point)
@@ -109,9 +109,9 @@ def step(name, settings, x, weight, label):
         ("curricularface", {"m2": 0.0, "momentum": 1.0, "guarded_threshold": False}),
     ],
 )
-def test_a_class_as_near_as_the_true_one_is_not_hard(name, settings):
-    # Without a margin psi is the cosine itself, and each class has a twin. Rounding alone would
-    # make a twin hard in one form and not in the other, and that is a jump.
+def test_a_class_with_the_cosine_of_the_true_class_is_not_hard(name, settings):
+    # Without a margin psi is the cosine, and each class has an equal one. A rounding error could
+    # make the equal class hard in one form and not in the other, and the loss would jump.
     random = np.random.RandomState(0)
     weight = random.randn(8, 61).repeat(2, axis=0)
     label = np.arange(64) % 16
@@ -132,8 +132,8 @@ def test_a_class_as_near_as_the_true_one_is_not_hard(name, settings):
         ("magface", {"length_weight": 0.0, "low": 1.0}),
     ],
 )
-def test_an_easy_margin_leaves_a_right_angle_alone(name, settings):
-    # What the cosine of such an image comes out as is rounding, of either sign.
+def test_an_easy_margin_does_not_apply_to_a_right_angle(name, settings):
+    # The computed cosine of such an image is a rounding error with either sign.
     random = np.random.RandomState(1)
     weight, label = random.randn(8, 62), np.arange(64) % 8
     weight[:, 1::2] = weight[:, ::2]

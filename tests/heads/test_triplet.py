@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""heads/triplet.py: values that a hand can follow, and a refusal."""
+"""heads/triplet.py: hand-computed values and invalid settings."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_blocks_are_anchors_positives_and_negatives():
     with pytest.raises(ValueError) as refused:
         losses("triplet", [[1, 0]] * 8, [0] * 8, mining="blocks")
     assert str(refused.value) == (
-        "head.mining: 'blocks' takes anchors, positives and negatives of one number, got a batch "
-        "of 8; use a multiple of 3"
+        "head.mining: 'blocks' needs equal numbers of anchors, positives and negatives, got a "
+        "batch of 8 images; use a batch size that is a multiple of 3"
     )
 
 

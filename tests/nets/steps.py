@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of all nets do with one: pictures in, a training step, its gradients."""
+"""Helpers for tests of nets: random images, one training step and its gradients."""
 
 import mxnet as mx
 import numpy as np

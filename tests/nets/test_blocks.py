@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks against float64 NumPy."""
+"""Compares the blocks with float64 NumPy."""
 
 import json
 
@@ -14,7 +14,7 @@ FORMS = [("plain", "cpu"), ("plain", "gpu"), ("native", "cpu")]
 
 
 def use_form(choice, device):
-    """Choose a form of the blocks; skip where there is no compiler."""
+    """Select the plain or the fused operators; skip the test without a compiler."""
     try:
         ops.use(choice, device)
     except ops.OperatorError as error:
@@ -30,7 +30,7 @@ def test_prelu_value_and_gradients(shape, hybridize, form):
     x, upstream = random.randn(2, *shape).astype("f4")
     alpha = random.uniform(-0.5, 1.5, shape[1]).astype("f4")  # negative and above 1 as well
     alpha[:2] = 0.0, 1.0
-    x[0, 0] = 0.0  # the kink takes the slope of the negative side
+    x[0, 0] = 0.0  # at 0 the slope is that of the negative side
     block = PReLU(shape[1])
     block.initialize()
     block.alpha.set_data(mx.nd.array(alpha))
@@ -85,7 +85,7 @@ def test_all_forms_of_prelu_agree(hybridize, training):
         assert max(map(relative, other, found[0])) <= 1e-6
 
 
-def test_prelu_of_a_gpu_keeps_the_slopes_of_a_checkpoint(tmp_path):
+def test_prelu_on_a_gpu_loads_the_slopes_of_a_checkpoint(tmp_path):
     blocks = []
     for device in ("cpu", "gpu", "cpu"):
         ops.use("plain", device)
@@ -106,7 +106,7 @@ def test_prelu_of_a_gpu_keeps_the_slopes_of_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_prelu_starts_at_a_quarter_and_shows_bad_numbers(device):
+def test_prelu_slopes_start_at_a_quarter_and_nan_is_visible(device):
     ops.use("plain", device)
     block = PReLU(8)
     block.initialize()
@@ -120,7 +120,7 @@ def test_prelu_starts_at_a_quarter_and_shows_bad_numbers(device):
 
 
 @pytest.mark.parametrize("groups", [1, 16])
-def test_convolutions_start_with_the_variance_of_their_own_fan_out(groups):
+def test_the_initial_variance_of_a_convolution_follows_its_fan_out(groups):
     mx.random.seed(0)
     block = ConvNorm(16, 256, 3, 1, 1, groups=groups)
     block.initialize()
@@ -133,7 +133,7 @@ def test_convolutions_start_with_the_variance_of_their_own_fan_out(groups):
 def test_bottleneck_adds_its_input_only_where_shapes_agree(channels, stride):
     block = LinearBottleneck(8, channels, 24, stride)
     block.initialize()
-    block.project.norm.gamma.set_data(mx.nd.zeros(channels))  # silences the branch
+    block.project.norm.gamma.set_data(mx.nd.zeros(channels))  # the branch then outputs 0
     x = mx.nd.random.normal(shape=(2, 8, 6, 6))
     y = block(x)
     assert y.shape == (2, channels, 6 // stride, 6 // stride)

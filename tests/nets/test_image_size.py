@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nets take images of any size that they can halve, and say so where they cannot."""
+"""Nets support every image size that they can halve four times, and refuse others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nets import NETS, build_net, check_image_size
-from nets.image_size import LEAST_SIDE, feature_size
+from nets.image_size import MIN_SIDE_PIXELS, feature_size
 from nets.iresnet import IResNet
 from tests.nets.steps import images, train_step
 
@@ -51,8 +51,8 @@ def test_only_the_last_layer_depends_on_the_size(name, size):
 
 @pytest.mark.parametrize("build", SMALL.values(), ids=SMALL)
 def test_the_graph_fits_the_size_that_was_computed(build):
-    """The shapes that MXNet infers; sides leave every rest when they are divided by 16."""
-    for side in range(LEAST_SIDE, LEAST_SIDE + 16):
+    """Compare with the shapes that MXNet infers, for sides with each remainder modulo 16."""
+    for side in range(MIN_SIDE_PIXELS, MIN_SIDE_PIXELS + 16):
         size = (side, 80 - side)
         _, (out,), _ = build(size)(mx.sym.var("data")).infer_shape(data=(1, 3, *size))
         assert out == (1, 8)
@@ -67,10 +67,11 @@ def test_features_of_a_side():
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("size", [(8, 8), (8, 112), (112, 1), (0, 0), (-112, 112)], ids=str)
-def test_what_cannot_be_halved_is_refused(name, size):
+def test_too_small_images_are_refused(name, size):
     sentence = (
-        f"net.name: '{name}' takes images of at least 9x9 pixels, since it halves them 4 times, "
-        f"got {size[0]}x{size[1]}; use a set of larger images"
+        f"net.name: '{name}' needs images of at least 9x9 pixels, because the "
+        f"network halves the image size 4 times, got {size[0]}x{size[1]} pixels; "
+        "use a data set with larger images"
     )
     for refuse in (build_net, check_image_size):
         with pytest.raises(ValueError) as caught:
@@ -79,7 +80,7 @@ def test_what_cannot_be_halved_is_refused(name, size):
 
 
 @pytest.mark.parametrize("size", [112, (112,), (112, 112, 3), (112.0, 112), "112", (True, 9), None])
-def test_what_is_no_size_is_refused(size):
+def test_an_invalid_size_is_refused(size):
     with pytest.raises(ValueError, match="image_size: must be the height and the width .* got "):
         build_net("mobilefacenet", size)
 
@@ -88,8 +89,9 @@ def test_more_weights_than_mxnet_can_hold_are_refused():
     with pytest.raises(ValueError) as caught:
         build_net("iresnet18", (1600, 1600))
     assert str(caught.value) == (
-        "net.name: the last layer of 'iresnet18' would have 2,621,440,000 weights, 2,147,483,648 "
-        "and more are too many for MXNet, got images of 1600x1600; use a set of smaller images"
+        "net.name: the last layer of 'iresnet18' would have 2,621,440,000 weights, but an "
+        "MXNet array must have fewer than 2,147,483,648 elements, got images of "
+        "1600x1600 pixels; use a data set with smaller images"
     )
     assert build_net("mobilefacenet", (1600, 1600)).embedding.pool.conv.weight.shape[2:] == (
         100,

@@ -61,12 +61,12 @@ def normalise(x, norm):
 @pytest.mark.parametrize(
     ("channels", "stride", "project"), [(4, 1, False), (6, 2, True), (4, 2, True), (6, 1, True)]
 )
-def test_unit_computes_what_the_paper_draws(channels, stride, project):
+def test_the_unit_equals_float64_numpy(channels, stride, project):
     random = np.random.RandomState(0)
     unit = IRUnit(4, channels, stride, project)
     unit.initialize()
     for name, parameter in unit._collect_params_with_prefix().items():
-        if not name.endswith("conv.weight"):  # away from the ones and zeros they start with
+        if not name.endswith("conv.weight"):  # not the initial ones and zeros
             parameter.set_data(mx.nd.array(random.uniform(0.2, 0.9, parameter.shape)))
     x = random.randn(2, 4, 6, 6).astype("f4")
     y = unit(mx.nd.array(x)).asnumpy()
@@ -119,7 +119,7 @@ def test_every_shape_is_known_before_the_first_batch():
 def test_hybridized_trains_and_infers_like_imperative():
     plain, hybrid = build(), build()
     hybrid.hybridize(static_alloc=True, static_shape=True)
-    for step in range(2):  # the second changes running statistics that the first has written
+    for step in range(2):  # the second step changes the running statistics of the first
         (y, gradients), (y_hybrid, gradients_hybrid) = (
             train_step(net, images(8, step, SIZE)) for net in (plain, hybrid)
         )
@@ -144,10 +144,10 @@ def test_every_learned_parameter_but_the_last_scale_gets_a_gradient():
     np.testing.assert_array_equal(net.embedding.norm.gamma.data().asnumpy(), 1.0)
 
 
-def test_dropout_acts_on_the_last_features_in_training_alone():
+def test_dropout_acts_on_the_last_features_in_training_only():
     net, whole = build(dropout=0.4), build()
     x = images(8, size=SIZE)
-    # Training statistics come before the dropout, so inference is that of the net without it.
+    # The dropout follows all running statistics, so inference equals that of a net without it.
     np.testing.assert_array_equal(net(x).asnumpy(), whole(x).asnumpy())
     mx.random.seed(1)
     with mx.autograd.train_mode():
@@ -162,7 +162,7 @@ def test_dropout_acts_on_the_last_features_in_training_alone():
 
 def test_parameter_names_are_structural_and_stable():
     names = list(build()._collect_params_with_prefix())
-    assert names == list(build()._collect_params_with_prefix())  # no running number
+    assert names == list(build()._collect_params_with_prefix())  # names have no counter
     for name in (
         "stem.conv.weight",
         "stem.act.alpha",
@@ -185,17 +185,17 @@ def test_parameter_names_are_structural_and_stable():
     [
         (
             {"embedding_size": 0},
-            "net.embedding_size: must be a whole number from 1, got 0; 512 is the network",
+            "net.embedding_size: must be a whole number from 1, got 0; the embedding size",
         ),
-        ({"dropout": 1.0}, "net.dropout: must be a number from 0 to below 1, got 1.0; 0.0 drops"),
+        ({"dropout": 1.0}, "net.dropout: must be a number from 0 to below 1, got 1.0; dropout 0"),
         ({"dropout": -0.1}, "net.dropout: must be a number from 0 to below 1, got -0.1; "),
         ({"dropout": True}, "net.dropout: must be a number from 0 to below 1, got True; "),
         ({"dropout": float("nan")}, "net.dropout: must be a number from 0 to below 1, got nan; "),
         ({"dropout": "0.4"}, "net.dropout: must be a number from 0 to below 1, got '0.4'; "),
-        ({"width": 0.5}, "net.width: no setting of net 'iresnet50'; known: embedding_size, dropou"),
+        ({"width": 0.5}, "net.width: unknown setting of net 'iresnet50'; known: embed"),
     ],
 )
-def test_bad_settings_are_refused_in_a_sentence(settings, sentence):
+def test_invalid_settings_are_refused(settings, sentence):
     with pytest.raises(ValueError) as error:
         build_net("iresnet50", **settings)
     assert str(error.value).startswith(sentence)

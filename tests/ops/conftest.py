@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tests of this folder run with the native operators, all others with the plain ones."""
+"""Fixture that makes the tests of this folder use the native operators."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import ops
 
 @pytest.fixture(autouse=True)
 def native():
-    """Choose the native operators for a test; skip it where they cannot be compiled."""
-    said = ops.use("auto")
+    """Choose the native operators for a test; skip it if they cannot be compiled."""
+    reason = ops.use("auto")
     if not ops.fused():
-        pytest.skip(said)
+        pytest.skip(reason)
     yield
     ops.use("plain")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's first steps with the fused operators and with plain ones, in double precision.
+"""Compare the first losses of the demo with fused and with plain operators in double precision.
 
     python tests/ops/demo_curve.py data/sample_faces
 
-Started by hand: a step takes seconds.  The same images, weights, rates and margins as
-`make train`'s; prints both losses of each step and exits with 1 if they are 1e-3 apart anywhere.
-In single precision rounding alone moves this curve by a tenth (docs/operators.md).
+Run it by hand: a step takes seconds.  It uses the images, initial weights, learning rates and
+margins of `make train`.  It prints the losses of each step and exits with code 1 if the relative
+difference of any step exceeds 1e-3.  In single precision, rounding errors alone change these losses
+by 10 % (docs/operators.md).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ BATCH, EPOCHS = 64, 6
 
 
 def curve(choice: str, folder: Path, steps: int) -> np.ndarray:
-    """Return the losses of the first steps."""
+    """Return the losses of the first ``steps`` steps."""
     ops.use(choice)
     records = open_records(folder, folder)
     epoch = len(records) // BATCH * BATCH
@@ -65,11 +66,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=50)
     arguments = parser.parse_args()
     native = curve("native", arguments.records, arguments.steps)
-    nn.BatchNorm.hybrid_forward = batch_norm  # MXNet's own works in single precision in parts
+    nn.BatchNorm.hybrid_forward = batch_norm  # MXNet's uses float32 internally
     plain = curve("plain", arguments.records, arguments.steps)
-    apart = np.abs(native / plain - 1)
-    print(f"largest relative difference in {len(apart)} steps: {apart.max():.3g}")
-    return int(not apart.max() <= 1e-3)
+    differences = np.abs(native / plain - 1)
+    print(f"largest relative difference in {len(differences)} steps: {differences.max():.3g}")
+    return int(not differences.max() <= 1e-3)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who uses the operators: training, not inference or exports; nobody without a compiler."""
+"""Choice of the operators: for training, inference, export, GPUs, and without a compiler."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def train(net, steps=4, batch=6, size=(112, 112)):
     return images, losses
 
 
-def test_training_and_inference_have_graphs_of_their_own():
+def test_training_and_inference_have_separate_graphs():
     net, plain = small_net(), small_net()
     net.hybridize(static_alloc=True, static_shape=True)
     images, _ = train(net)
@@ -53,13 +53,13 @@ def test_training_and_inference_have_graphs_of_their_own():
     symbols = {mode: graphs[0][1].tojson() for mode, graphs in net._graphs.items()}
     assert "face_batch_norm" in symbols[True] and "face_depthwise_norm" in symbols[True]
     assert "face_" not in symbols[False]
-    # Inference is what a network that has never seen an operator computes from these weights.
+    # A network without fused operators gives the same inference results for these weights.
     for name, parameter in net._collect_params_with_prefix().items():
         plain._collect_params_with_prefix()[name].set_data(parameter.data())
     assert (plain(images).asnumpy() == net(images).asnumpy()).all()
 
 
-def test_exports_hold_no_operator_of_ours(tmp_path):
+def test_exports_contain_no_fused_operator(tmp_path):
     net = small_net()
     net.hybridize()
     images, _ = train(net)
@@ -75,26 +75,26 @@ def test_exports_hold_no_operator_of_ours(tmp_path):
     assert loaded(images).shape == expected.shape
 
 
-PLAIN_AND_NATIVE = """
+TRAIN_SMALL_NET = """
 import sys
 import numpy as np
 import ops
 from tests.ops.test_choice import small_net, train
-said = ops.use(sys.argv[1])
+sentence = ops.use(sys.argv[1])
 net = small_net()
 net.hybridize(static_alloc=True, static_shape=True)
 images, losses = train(net, steps=6)
 np.savez(sys.argv[2], losses=losses, y=net(images).asnumpy())
-print(said)
+print(sentence)
 """
 
 
 def results(tmp_path, choice, **environment):
     out = tmp_path / f"{choice}-{len(list(tmp_path.iterdir()))}.npz"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PLAIN_AND_NATIVE, choice, str(out)],
-        # Not as many threads as there are cores: they decide how the plain form rounds, which
-        # training magnifies.
+        [sys.executable, "-W", "ignore", "-c", TRAIN_SMALL_NET, choice, str(out)],
+        # A fixed number of threads: it determines the rounding errors of the plain operators, which
+        # training amplifies.
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -110,21 +110,21 @@ def results(tmp_path, choice, **environment):
         return done.stdout.strip(), found["losses"], found["y"]
 
 
-def test_every_level_and_the_plain_form_train_alike(tmp_path):
-    said, losses, y = results(tmp_path, "plain")
-    assert said == ""
+def test_every_instruction_level_trains_like_the_plain_operators(tmp_path):
+    sentence, losses, y = results(tmp_path, "plain")
+    assert sentence == ""
     assert losses[-1] < losses[0]
     used = set()
     for level in LEVELS:
-        said, other, other_y = results(tmp_path, "native", FACE_OPS_LEVEL=level)
-        used.add(said)
+        sentence, other, other_y = results(tmp_path, "native", FACE_OPS_LEVEL=level)
+        used.add(sentence)
         assert np.abs(other - losses).max() < 1e-3 * losses.max()
         assert np.abs(other_y - y).max() < 1e-2 * np.abs(y).max()
     assert "operators native (baseline)" in used
 
 
 @pytest.mark.parametrize("size", [(112, 96), (64, 64), (33, 49), (17, 9)], ids=str)
-def test_both_forms_train_alike_on_images_of_other_sizes(size):
+def test_both_choices_train_alike_on_images_of_other_sizes(size):
     found = {}
     for choice in ("plain", "native"):
         ops.use(choice)
@@ -138,7 +138,7 @@ def test_both_forms_train_alike_on_images_of_other_sizes(size):
         assert np.abs(native - plain).max() < 1e-2 * np.abs(plain).max()
 
 
-ERRORS = """
+PRINT_GRADIENT_ERRORS = """
 import mxnet as mx
 import numpy as np
 import ops
@@ -160,16 +160,16 @@ def gradients(choice, dtype):
         [p.grad().asnumpy().ravel() for _, p in found if p.grad_req != "null"]
     ).astype(np.float64)
 
-true = gradients("native", "float64")  # held to 1e-9 in test_layers.py
+true = gradients("native", "float64")  # test_layers.py checks it to 1e-9
 for choice in ("native", "plain"):
     print(np.linalg.norm(gradients(choice, "float32") - true) / np.linalg.norm(true))
 """
 
 
-def test_gradients_of_a_net_are_nearer_to_double_precision_than_the_plain_ones():
+def test_fused_gradients_of_a_net_are_more_accurate_than_plain_ones():
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ERRORS],
-        # The plain form sums one after the other, in each thread: with many it rounds as little.
+        [sys.executable, "-W", "ignore", "-c", PRINT_GRADIENT_ERRORS],
+        # One thread: with many threads the plain operators sum in parts and round less.
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -179,7 +179,7 @@ def test_gradients_of_a_net_are_nearer_to_double_precision_than_the_plain_ones()
     assert native < 1e-2 and native < plain
 
 
-def test_adding_to_gradients_is_refused():
+def test_grad_req_add_is_refused():
     net = small_net()
     net.collect_params().setattr("grad_req", "add")
     with pytest.raises(ValueError, match="cannot add to a gradient, got grad_req='add' of mobile"):
@@ -200,7 +200,7 @@ def pointwise_groups(symbol):
 
 @pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
-def test_a_graph_for_a_gpu_has_no_prelu_of_convolutions(name, training):
+def test_a_graph_for_a_gpu_computes_prelu_without_convolutions(name, training):
     net, data = build_net(name), mx.sym.var("data")
 
     def traced():
@@ -209,7 +209,7 @@ def test_a_graph_for_a_gpu_has_no_prelu_of_convolutions(name, training):
 
     ops.use("plain", "cpu")
     assert len(pointwise_groups(traced())) == 2 * len(slopes(net))
-    with mx.gpu(0):  # where the arrays lie says it as well
+    with mx.gpu(0):  # the current context is enough to choose the GPU form
         assert not pointwise_groups(traced())
     for choice in ("plain", "auto"):
         assert ops.use(choice, "gpu") == "" and not ops.fused()
@@ -217,7 +217,7 @@ def test_a_graph_for_a_gpu_has_no_prelu_of_convolutions(name, training):
         assert not pointwise_groups(symbol)
         nodes = json.loads(symbol.tojson())["nodes"]
         assert [node["op"] for node in nodes].count("LeakyReLU") == len(slopes(net))
-        # Depthwise are the convolutions of the network alone.
+        # Only the convolutions of the network itself are depthwise.
         for node in nodes:
             attributes = node.get("attrs", {})
             if attributes.get("num_group", "1") != "1":
@@ -230,7 +230,7 @@ def slopes(net):
     return [name for name in net.collect_params() if name.endswith("alpha")]
 
 
-def test_the_fused_operators_of_a_gpu_infer_in_the_form_for_it(monkeypatch, tmp_path):
+def test_inference_on_a_gpu_with_fused_operators_uses_plain_gpu_operators(monkeypatch, tmp_path):
     use_gpu_library(monkeypatch, tmp_path)
     assert ops.use("native", "gpu", 0) == "operators native (gpu)"
     symbol = build_net("mobilefacenet")(mx.sym.var("data"))
@@ -238,7 +238,7 @@ def test_the_fused_operators_of_a_gpu_infer_in_the_form_for_it(monkeypatch, tmp_
 
 
 def use_gpu_library(monkeypatch, tmp_path):
-    """Have a library whose operators run on GPU 0 alone; MXNet loads none."""
+    """Install a library stand-in whose operators run only on GPU 0; MXNet does not load it."""
     source, library = tmp_path / "library.c", tmp_path / "library.so"
     source.write_text(
         'const char* face_ops_level() { return "gpu"; }\n'
@@ -253,7 +253,7 @@ def use_gpu_library(monkeypatch, tmp_path):
     monkeypatch.setattr("ops.choice.state.loaded", True)
 
 
-def test_the_gpu_of_the_rank_is_asked(monkeypatch, tmp_path):
+def test_a_gpu_that_cannot_run_the_operators_is_refused(monkeypatch, tmp_path):
     use_gpu_library(monkeypatch, tmp_path)
     with pytest.raises(ops.OperatorError) as caught:
         ops.use("native", "gpu", 3)
@@ -266,7 +266,7 @@ def test_the_gpu_of_the_rank_is_asked(monkeypatch, tmp_path):
 
 @pytest.fixture
 def second_cpu_is_a_gpu(monkeypatch):
-    """Let arrays of mx.cpu(1) be taken for those of a GPU."""
+    """Make mx.cpu(1) look like a GPU."""
     current = mx.context.current_context
 
     def stand_in():
@@ -276,7 +276,7 @@ def second_cpu_is_a_gpu(monkeypatch):
     monkeypatch.setattr("mxnet.context.current_context", stand_in)
 
 
-def test_the_device_of_the_arrays_decides_where_nobody_has_said(second_cpu_is_a_gpu):
+def test_the_device_of_the_arrays_decides_without_a_call_of_use(second_cpu_is_a_gpu):
     image = np.random.default_rng(0).normal(size=(2, 3, 112, 112))
     forms, embeddings = [], []
     for ctx in (mx.cpu(), mx.cpu(1)):
@@ -298,21 +298,21 @@ def test_a_net_that_moves_to_a_gpu_is_traced_again(second_cpu_is_a_gpu, tmp_path
         after = net(mx.nd.array(image, ctx=ctx)).asnumpy()
         assert bool(pointwise_groups(net._cached_graph[1])) == convolutions
         np.testing.assert_allclose(after, before, atol=1e-5)
-        net.export(str(tmp_path / "net"))  # whatever the form, its graph is there
+        net.export(str(tmp_path / "net"))  # needs a traced graph of inference
 
 
-def test_a_choice_that_is_none_is_refused():
+def test_an_unknown_choice_is_refused():
     with pytest.raises(ValueError) as caught:
         ops.use("fast")
     assert str(caught.value) == ("run.operators: must be one of auto, native, plain, got 'fast'")
 
 
-def test_operators_for_gpus_are_refused_where_the_library_has_none():
+def test_gpu_operators_are_refused_if_the_library_has_none():
     with pytest.raises(ValueError) as caught:
         ops.use("native", "gpu")
     assert str(caught.value) == (
-        "run.operators: the operators for GPUs are not in the library, got MXNet without CUDA or "
-        "no nvcc when it was compiled; use run.operators=plain"
+        "run.operators: the library must contain GPU operators, got one compiled with an MXNet "
+        "without CUDA or without nvcc; use run.operators=plain"
     )
     assert not ops.fused()
 
@@ -333,7 +333,7 @@ print(repr(ops.use("auto", "gpu")), ops.fused())
 """
 
 
-def test_without_a_compiler_the_blocks_are_plain(tmp_path):
+def test_without_a_compiler_the_operators_are_plain(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", NO_COMPILER, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "CXX": "no-such-compiler"},
@@ -341,19 +341,19 @@ def test_without_a_compiler_the_blocks_are_plain(tmp_path):
         text=True,
     )
     why = (
-        "ops: no C++ compiler found, got 'no-such-compiler'; install it (apt-get install g++) and "
-        "call python -m ops"
+        "ops: no C++ compiler found, got 'no-such-compiler'; install g++ (apt-get install g++) and "
+        "run python -m ops"
     )
-    on_gpus = f"JPEG decoder not compiled, so that DALI decodes all images: {why}"
+    on_gpus = f"native JPEG decoder not compiled, so DALI decodes all images: {why}"
     assert done.stdout.splitlines() == [
-        f"operators plain, which is slower: {why}",
+        f"fused operators not compiled, so the slower plain operators are used: {why}",
         "False",
         why,
         f"{on_gpus!r} False",
     ], done.stderr
 
 
-def test_a_library_with_operators_for_gpus_is_found_without_nvcc(monkeypatch, tmp_path):
+def test_a_library_with_gpu_operators_is_used_without_nvcc(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     plain = library()
     assert plain.parent == tmp_path / "lib" / "face_ops" and plain.suffix == ".so"
@@ -366,8 +366,8 @@ def test_a_library_with_operators_for_gpus_is_found_without_nvcc(monkeypatch, tm
     assert library() == with_gpu
 
 
-def test_levels_share_no_code(tmp_path):
-    """A function of the library's own headers, kept once for all levels, could be the wrong one."""
+def test_instruction_levels_share_no_functions(tmp_path):
+    # The linker keeps one copy of a shared function, possibly one with unsupported instructions.
     found = subprocess.run(
         ["nm", "-C", str(library())], capture_output=True, text=True, check=True
     ).stdout.splitlines()

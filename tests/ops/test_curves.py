@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training with the fused operators and with plain ones: the same curve.
+"""Losses of a training with fused operators, against those with plain operators.
 
-In single precision a net that is trained from scratch blows rounding up: the plain form alone, with
-one thread and with two, is 10 % apart after a few steps. So the whole net is compared in double
-precision, and the head alone in single precision.
+In single precision, training from scratch amplifies rounding errors: with plain operators, one
+thread and two threads differ by 10 % after a few steps. So these tests compare a whole net in
+double precision, and only a head in single precision.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEPS = 50
 
 
 def batch_norm(self, F, x, gamma, beta, running_mean, running_var):
-    """Batch normalisation of training out of single operators; MXNet's own is in float32 parts."""
+    """Compute batch normalisation in float64; MXNet's BatchNorm uses float32 internally."""
     axes = (0, 2, 3)
     away = F.broadcast_sub(x, F.mean(x, axis=axes, keepdims=True))
     variance = F.mean(away * away, axis=axes, keepdims=True)
@@ -32,7 +32,7 @@ def batch_norm(self, F, x, gamma, beta, running_mean, running_var):
 
 
 def small_net():
-    """Return a net of 28x28 pixels with every block of MobileFaceNet."""
+    """Return a net for 28x28 pixels with every block of MobileFaceNet."""
     net = nn.HybridSequential()
     net.add(
         ConvNormPReLU(3, 8, 3, 2, 1),
@@ -57,7 +57,7 @@ def in_double_precision(net, head, rate):
 
 
 def curve(choice):
-    """Return the losses of some steps of a small net with an ArcFace head, in double precision."""
+    """Return the losses of a small net with an ArcFace head, trained in double precision."""
     ops.use(choice)
     mx.random.seed(3)
     net = small_net()
@@ -79,7 +79,7 @@ def curve(choice):
     return np.array(losses)
 
 
-def test_a_net_in_double_precision_has_the_same_curve(monkeypatch):
+def test_a_net_in_double_precision_has_the_same_losses_with_both_choices(monkeypatch):
     native = curve("native")
     monkeypatch.setattr(nn.BatchNorm, "hybrid_forward", batch_norm)
     plain = curve("plain")
@@ -87,7 +87,7 @@ def test_a_net_in_double_precision_has_the_same_curve(monkeypatch):
     assert np.abs(native / plain - 1).max() <= 1e-3
 
 
-def test_a_head_in_single_precision_has_the_same_curve():
+def test_a_head_in_single_precision_has_the_same_losses_with_both_choices():
     native, plain = (steps_of_head(False, True, choice, steps=STEPS) for choice in (True, False))
     losses = [np.array([loss.mean() for loss in found[:-2:3]]) for found in (native, plain)]
     assert losses[0].shape == (STEPS,) and losses[0][-1] < losses[0][0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PReLU, batch normalisation, 1x1 and depthwise convolution against MXNet's own in float64."""
+"""Fused layers against MXNet operators in float64, and the choice of the operator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPES = [
 
 
 def run(function, arrays, seed=9):
-    """Return the output and the gradients of a function of arrays, for random output gradients."""
+    """Return the output of a function and its gradients for a random output gradient."""
     arrays = [mx.nd.array(a, dtype=a.dtype) for a in arrays]
     for array in arrays:
         array.attach_grad()
@@ -36,7 +36,7 @@ def run(function, arrays, seed=9):
 
 
 def prelu(x, slope):
-    # By hand: MXNet's LeakyReLU and BatchNorm compute float64 in float32 parts.
+    # MXNet's LeakyReLU and BatchNorm use float32 internally, so compute it from other operators.
     return mx.nd.where(x > 0, x, mx.nd.broadcast_mul(x, slope.reshape((1, -1, 1, 1))))
 
 
@@ -47,13 +47,13 @@ def near(ours, true, tolerance):
 
 
 def away_from_zero(x):
-    """Return x without values so near 0 that rounding decides on which side of it they fall."""
+    """Return x without values so near 0 that rounding could change their sign."""
     return np.where(np.abs(x) < 1e-3, 1e-3, x)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
-def test_prelu(shape, dtype, tolerance):
+def test_prelu_matches_mxnet(shape, dtype, tolerance):
     generator = np.random.default_rng(0)
     x = away_from_zero(generator.normal(size=shape))
     slope = generator.uniform(-0.3, 0.6, shape[1])
@@ -67,14 +67,11 @@ def fresh_statistics(x):
 
 
 def norm(with_prelu):
-    """Return MXNet's batch normalisation in training (with PReLU), and ours, with statistics."""
+    """Return a reference and the fused batch normalisation, and a dict of their statistics."""
     statistics = {}
 
     def theirs(x, gamma, beta, *slope):
-        mean, variance = (
-            mx.nd.zeros(x.shape[1], dtype=x.dtype),
-            mx.nd.ones(x.shape[1], dtype=x.dtype),
-        )
+        mean, variance = fresh_statistics(x)
         axes = (0, 2, 3)
         centre = x.mean(axis=axes, keepdims=True)
         spread = ((x - centre) ** 2).mean(axis=axes, keepdims=True)
@@ -88,10 +85,7 @@ def norm(with_prelu):
         return prelu(z, slope[0]) if slope else z
 
     def ours(x, gamma, beta, *slope):
-        mean, variance = (
-            mx.nd.zeros(x.shape[1], dtype=x.dtype),
-            mx.nd.ones(x.shape[1], dtype=x.dtype),
-        )
+        mean, variance = fresh_statistics(x)
         y, _, _ = mx.nd.face_batch_norm(
             x, gamma, beta, mean, variance, *slope, prelu=with_prelu, **STATISTICS
         )
@@ -105,20 +99,20 @@ def norm(with_prelu):
 @pytest.mark.parametrize("shape", [s for s in SHAPES if s[0] * s[2] * s[3] > 1])
 @pytest.mark.parametrize("with_prelu", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 2e-5)])
-def test_batch_norm(shape, with_prelu, dtype, tolerance):
+def test_batch_norm_matches_mxnet(shape, with_prelu, dtype, tolerance):
     generator = np.random.default_rng(1)
-    x = generator.normal(size=shape) * 3 + 5  # far from 0: sums of squares would cancel
+    x = generator.normal(size=shape) * 3 + 5  # far from 0: plain sums of squares would cancel
     values = [x, generator.uniform(0.5, 2, shape[1]), generator.normal(size=shape[1])]
     if with_prelu:
         values.append(generator.uniform(-0.3, 0.6, shape[1]))
     theirs, ours, statistics = norm(with_prelu)
     true = run(theirs, values)
     if with_prelu and dtype == np.float32 and np.abs(true[0]).min() < 1e-5:
-        values[2] = values[2] + 0.01  # no value so near 0 that rounding decides on its side
+        values[2] = values[2] + 0.01  # rounding must not change a sign
         true = run(theirs, values)
     found = run(ours, [a.astype(dtype) for a in values])
     near(found[:1] + found[2:], true[:1] + true[2:], tolerance * 10)
-    # A value at the kink takes the other slope in single precision: all but a few agree.
+    # In float32 a few values near 0 may change sign and get the other slope.
     differences = np.abs(found[1] - true[1]) / max(1.0, np.abs(true[1]).max())
     assert (differences > tolerance).mean() <= (0 if dtype == np.float64 else 1e-4)
     near(statistics["ours"], statistics["theirs"], tolerance)
@@ -129,7 +123,7 @@ def test_batch_norm(shape, with_prelu, dtype, tolerance):
     [(1, 1, 1, 1), (2, 5, 7, 3), (3, 64, 13, 7), (2, 33, 64, 14), (2, 8, 128, 20), (1, 16, 8, 56)],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-11), (np.float32, 1e-5)])
-def test_pointwise_convolution(images, inputs, outputs, size, dtype, tolerance):
+def test_pointwise_convolution_matches_mxnet(images, inputs, outputs, size, dtype, tolerance):
     generator = np.random.default_rng(2)
     x = generator.normal(size=(images, inputs, size, size))
     weight = generator.normal(size=(outputs, inputs, 1, 1))
@@ -151,7 +145,7 @@ def test_pointwise_convolution(images, inputs, outputs, size, dtype, tolerance):
     [(2, 3, 1, 1), (2, 5, 7, 7), (3, 4, 9, 5), (2, 6, 14, 14), (1, 3, 20, 33), (2, 4, 56, 56)],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 3e-5)])
-def test_depthwise_convolution_with_norm_and_prelu(shape, stride, dtype, tolerance):
+def test_depthwise_convolution_with_norm_and_prelu_matches_mxnet(shape, stride, dtype, tolerance):
     generator = np.random.default_rng(3)
     channels = shape[1]
     values = [
@@ -202,13 +196,13 @@ def test_depthwise_convolution_with_norm_and_prelu(shape, stride, dtype, toleran
         (lambda f: f.face_prelu(f.ones((2, 3), dtype="int32"), f.ones((3,))), "float32 or float64"),
     ],
 )
-def test_shapes_and_types_are_checked(call, says):
+def test_wrong_shapes_and_types_are_refused(call, says):
     with pytest.raises(mx.base.MXNetError, match=says):
         call(mx.nd).wait_to_read()
 
 
 def traced(block, training=True):
-    """Return the operators of a block's graph, in order."""
+    """Return the operators of a block's graph in order."""
     with mx.autograd.record(train_mode=training):
         nodes = json.loads(block(mx.sym.var("data")).tojson())["nodes"]
     return [node["op"] for node in nodes if node["op"] != "null"]
@@ -230,7 +224,7 @@ def traced(block, training=True):
         ((8, 8, 3, 1, 1), 4, ["Convolution", "face_batch_norm"]),
     ],
 )
-def test_the_shape_of_a_convolution_chooses_its_operator(shape, groups, operators):
+def test_the_shape_of_a_convolution_determines_its_operator(shape, groups, operators):
     linear = ["Convolution", "face_batch_norm"] if len(operators) == 1 else operators
     assert traced(ConvNorm(*shape, groups=groups)) == linear
     block = ConvNormPReLU(*shape, groups=groups)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fused margin softmax against NumPy in float64: losses, gradients, borders, faults."""
+"""Fused margin softmax against NumPy in float64: losses, gradients, edge cases, errors."""
 
 from __future__ import annotations
 
@@ -8,32 +8,13 @@ import numpy as np
 import pytest
 
 from heads import build_head
+from ops.native.gpu.reference import LENGTH_EPSILON, margin_softmax
 
-EPSILON = 1e-10
 
-
-def reference(x, w, label, psi, slope, scale, gradient):
-    """Return loss, maximum, total, d x and d w of the rows' losses times ``gradient``."""
-    x, w, psi, slope, gradient = (a.astype(np.float64) for a in (x, w, psi, slope, gradient))
-    inverse_x = 1 / np.sqrt((x * x).sum(1) + EPSILON)
-    inverse_w = 1 / np.sqrt((w * w).sum(1) + EPSILON)
-    x_hat, w_hat = x * inverse_x[:, None], w * inverse_w[:, None]
-    logits = scale * x_hat @ w_hat.T
-    here = np.flatnonzero(label >= 0)
-    target = label[here].astype(int)
-    logits[here, target] = scale * psi[here]
-    top = logits.max(1)
-    powers = np.exp(logits - top[:, None])
-    total = powers.sum(1)
-    loss = top + np.log(total) - np.where(label >= 0, scale * psi, 0)
-    p = powers / total[:, None]
-    d = scale * p
-    d[here, target] = scale * (p[here, target] - 1) * slope[here]
-    d *= gradient[:, None]
-    dx_hat, dw_hat = d @ w_hat, d.T @ x_hat
-    dx = inverse_x[:, None] * (dx_hat - (dx_hat * x_hat).sum(1)[:, None] * x_hat)
-    dw = inverse_w[:, None] * (dw_hat - (dw_hat * w_hat).sum(1)[:, None] * w_hat)
-    return loss, top, total, dx, dw
+def reference(*inputs):
+    """Return loss, maximum, total, d embedding and d centres in float64."""
+    true = margin_softmax(*inputs)
+    return true.loss, true.maximum, true.total, true.embedding_gradient, true.centres_gradient
 
 
 def operator(x, w, label, psi, slope, scale, gradient):
@@ -57,10 +38,10 @@ def case(rows, dims, classes, dtype, seed=0, elsewhere=True):
 
 
 def forms(x, w, label, psi, slope, gradient, scale, form, threshold):
-    """Return loss, d x and d w of the other forms: as ``reference``, from the definition."""
+    """Return loss, d x and d w of a variant in float64, from its definition."""
     rows, columns, group, numbers, squares = form
-    inverse_x = 1 / np.sqrt((x * x).sum(1) + EPSILON) if rows else np.ones(len(x))
-    inverse_w = 1 / np.sqrt((w * w).sum(1) + EPSILON) if columns else np.ones(len(w))
+    inverse_x = 1 / np.sqrt((x * x).sum(1) + LENGTH_EPSILON) if rows else np.ones(len(x))
+    inverse_w = 1 / np.sqrt((w * w).sum(1) + LENGTH_EPSILON) if columns else np.ones(len(w))
     x_hat, w_hat = x * inverse_x[:, None], w * inverse_w[:, None]
     score = x_hat @ w_hat.T - (0.5 * (w * w).sum(1) if squares else 0)
     value, d = score.copy(), np.ones_like(score)
@@ -98,7 +79,7 @@ def forms(x, w, label, psi, slope, gradient, scale, form, threshold):
     return loss, dx, dw
 
 
-FORMS = {  # normalised rows, normalised columns, centres of a class, six numbers, squares
+FORMS = {  # unit_rows, unit_columns, group, six numbers of columns, squares
     "distances": (False, False, 1, None, True),
     "inner products": (False, False, 1, None, False),
     "unscaled rows": (False, True, 1, None, False),
@@ -106,15 +87,15 @@ FORMS = {  # normalised rows, normalised columns, centres of a class, six number
     "three centres": (True, True, 3, None, False),
     "five centres of inner products": (False, False, 5, None, False),
     "hard columns": (True, True, 1, (0.7, 1.2, 0.3, 1.4, 1.2, 1.0), False),
-    "hard columns, others nothing": (True, True, 1, (1.0, 0.0, -0.06, 1.0, 0.25, 0.0), False),
-    "all at once": (False, False, 2, (0.1, 1.2, 0.3, 0.2, 1.2, 0.5), False),
+    "hard columns, zero for others": (True, True, 1, (1.0, 0.0, -0.06, 1.0, 0.25, 0.0), False),
+    "all options": (False, False, 2, (0.1, 1.2, 0.3, 0.2, 1.2, 0.5), False),
 }
 
 
 @pytest.mark.parametrize("size", [(1, 7, 1), (5, 16, 193), (33, 130, 97), (31, 33, 600)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("form", FORMS)
-def test_other_forms_are_their_definition(form, dtype, size):
+def test_variants_match_their_definition(form, dtype, size):
     rows, columns, group, numbers, squares = FORMS[form]
     (x, w, label, psi, slope), gradient = case(size[0], size[1], size[2] * group, dtype, seed=2)
     x, w, scale = x * dtype(0.4), w * dtype(0.4), 4.0
@@ -138,7 +119,7 @@ def test_other_forms_are_their_definition(form, dtype, size):
     np.testing.assert_array_equal(without[0].asnumpy(), loss.asnumpy())
 
 
-SIZES = [  # odd sizes, one row, one class, borders of tiles (96) and of panels (8 to 32)
+SIZES = [  # odd sizes, one row, one class, boundaries of tiles (96) and panels (8 to 32)
     *((1, 1, 1), (1, 7, 1), (3, 5, 7), (33, 130, 97), (64, 512, 96), (5, 16, 193), (130, 64, 5)),
     *((32, 32, 95), (31, 33, 1000), (128, 128, 1000)),
 ]
@@ -146,7 +127,7 @@ SIZES = [  # odd sizes, one row, one class, borders of tiles (96) and of panels 
 
 @pytest.mark.parametrize("scale", [1.0, 64.0, 256.0])
 @pytest.mark.parametrize("size", SIZES)
-def test_in_double_precision_it_is_the_definition(size, scale):
+def test_results_in_double_precision_match_the_definition(size, scale):
     inputs, gradient = case(*size, np.float64)
     found = operator(*inputs, scale, gradient)
     expected = reference(*inputs, scale, gradient)
@@ -156,7 +137,7 @@ def test_in_double_precision_it_is_the_definition(size, scale):
 
 @pytest.mark.parametrize("scale", [30.0, 64.0])
 @pytest.mark.parametrize("size", [s for s in SIZES if s[2] > 1])
-def test_in_single_precision_it_is_near(size, scale):
+def test_results_in_single_precision_are_within_1e_5(size, scale):
     inputs, gradient = case(*size, np.float32)
     found = operator(*inputs, scale, gradient)
     expected = reference(*inputs, scale, gradient)
@@ -196,7 +177,7 @@ def test_gradients_of_heads_at_all_angles(degrees, tolerance, margin, scale):
     with mx.autograd.record():
         loss, cosine = head(embedding, mx.nd.array(label))
     loss.backward()
-    # psi and its slope as the head takes them, from the float32 cosine; the rest in float64.
+    # psi and slope as the head computes them, from the float32 cosine; the rest in float64.
     from heads.margins import combined_margin
 
     values = {"m1": 1.0, "m2": 0.0, "m3": 0.0, **margin}
@@ -204,7 +185,7 @@ def test_gradients_of_heads_at_all_angles(degrees, tolerance, margin, scale):
     ones = np.ones(len(x), dtype=np.float32)
     true_loss, _, _, dx, dw = reference(x, w, label, psi, slope, scale, ones)
     assert np.abs(loss.asnumpy() - true_loss).max() <= 1e-5 * max(1, np.abs(true_loss).max())
-    # Long embeddings have small gradients: each row on its own scale.
+    # Long embeddings have small gradients, so scale each row by its length.
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
     ours = embedding.grad.asnumpy() * lengths
     assert np.isfinite(ours).all()
@@ -213,7 +194,7 @@ def test_gradients_of_heads_at_all_angles(degrees, tolerance, margin, scale):
 
 
 def test_a_class_far_below_the_others_does_not_underflow():
-    # The target at cosine -1, all other classes at 1: a constant shift by `scale` would lose it.
+    # The target has cosine -1, the others 1: a constant shift by `scale` would lose the target.
     x = np.array([[1.0, 0.0]], dtype=np.float32)
     w = np.array([[-1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], dtype=np.float32)
     label, psi = np.zeros(1, np.float32), np.array([-1.0], np.float32)
@@ -221,7 +202,7 @@ def test_a_class_far_below_the_others_does_not_underflow():
     loss, top, total, _, _ = operator(x, w, label, psi, ones, 256.0, ones)
     assert loss[0] == pytest.approx(512 + np.log(2), rel=1e-6)
     assert top[0] == pytest.approx(256) and total[0] == pytest.approx(2)
-    # And the other way round: all classes at -1.
+    # All classes at cosine -1.
     loss, top, total, dx, _ = operator(x, -np.abs(w), label, -ones, ones, 256.0, ones)
     assert loss[0] == pytest.approx(np.log(3), rel=1e-5)
     assert np.isfinite(dx).all()
@@ -229,22 +210,22 @@ def test_a_class_far_below_the_others_does_not_underflow():
 
 @pytest.mark.parametrize("target", [0, 40000, 87019])
 @pytest.mark.parametrize(("scale", "psi"), [(21.475, 1.0), (8.687, 1.0), (21.475, -0.5)])
-def test_many_classes_that_are_far_away_are_not_lost_in_the_sum(target, scale, psi):
-    # Beside the target's 1 each of them is below what single precision notices, 87,019 are not.
+def test_many_tiny_probabilities_are_not_lost_in_the_sum(target, scale, psi):
+    # Each is below float32's resolution at the target's 1, but the sum of 87,019 is not.
     w = np.tile(np.array([0, 1], np.float32), (87020, 1))
     w[target] = 1, 0
     row = (np.full(1, value, np.float32) for value in (target, psi, 1))
     x, one = np.array([[3, 0]], np.float32), np.ones(1, np.float32)
     loss, top, total, dx, _ = operator(x, w, *row, scale, one)
-    rest = 87019 * np.exp(-scale * psi)  # beside the target
+    rest = 87019 * np.exp(-scale * psi)  # sum over the non-targets
     assert loss[0] == pytest.approx(np.log1p(rest), rel=1e-5, abs=2e-7)
     assert np.log(total[0]) + top[0] == pytest.approx(np.log1p(rest) + scale * psi, rel=1e-6)
     assert np.abs(dx[0, 1]) == pytest.approx(scale * rest / (1 + rest) / 3, rel=5e-4)
 
 
-def test_a_row_whose_target_is_elsewhere_gives_the_sum_over_these_classes():
+def test_losses_of_two_class_shards_combine_to_the_whole_loss():
     (x, w, label, psi, slope), gradient = case(9, 20, 300, np.float64, elsewhere=False)
-    # Two shards of the classes, put together as ranks would do it.
+    # Combine two shards of the classes as two ranks do.
     parts = [(0, 130), (130, 300)]
     losses, tops, totals = [], [], []
     for begin, end in parts:
@@ -264,11 +245,13 @@ def test_a_row_whose_target_is_elsewhere_gives_the_sum_over_these_classes():
 def test_a_label_out_of_range_is_refused(label):
     (x, w, labels, psi, slope), gradient = case(3, 4, 7, np.float32)
     labels[1] = label
-    with pytest.raises(mx.base.MXNetError, match="of row 1 is none of the 7 classes; labels are"):
+    with pytest.raises(
+        mx.base.MXNetError, match="label of row 1 must be one of 7 classes, got .*; use 0"
+    ):
         operator(x, w, labels, psi, slope, 64.0, gradient)
 
 
-def test_hybridized_it_is_the_same():
+def test_a_hybridized_head_gives_the_same_results():
     x, w, label = at_angles(np.linspace(5, 175, 40))
     results = []
     for hybridize in (False, True):
@@ -289,7 +272,7 @@ def test_hybridized_it_is_the_same():
         assert (eager == traced).all()
 
 
-def test_adding_to_a_gradient_is_refused():
+def test_grad_req_add_is_refused():
     head = build_head("cosface", 5, 4)
     head.initialize()
     head.collect_params().setattr("grad_req", "add")
@@ -298,7 +281,7 @@ def test_adding_to_a_gradient_is_refused():
             head(mx.nd.ones((2, 4)), mx.nd.zeros((2,)))
 
 
-def test_gradients_of_two_uses_of_one_embedding_are_added():
+def test_gradients_of_two_heads_on_one_embedding_are_added():
     x, w, label = at_angles(np.linspace(20, 160, 8))
     heads = [build_head("arcface", len(w), x.shape[1], m2=m2) for m2 in (0.1, 0.5)]
     for head in heads:
@@ -318,7 +301,7 @@ def test_gradients_of_two_uses_of_one_embedding_are_added():
     )
 
 
-def test_forward_gives_the_cosine_and_the_gradient_of_the_embedding():
+def test_forward_returns_cosine_embedding_gradient_and_share_bound():
     (x, w, label, psi, slope), _ = case(33, 20, 300, np.float64)
     arrays = [mx.nd.array(a, dtype=a.dtype) for a in (x, w, label, psi, slope)]
     _, cosine, _, _, pull, share = (
@@ -339,8 +322,8 @@ def test_forward_gives_the_cosine_and_the_gradient_of_the_embedding():
     assert (share[np.unique(label[here]).astype(int)] > 1e200).all()
 
 
-def learned(hard, rows=64, dims=32, classes=5000, seed=4):
-    """Return embeddings near the centres of their classes but for a few, as late in training."""
+def late_in_training(hard, rows=64, dims=32, classes=5000, seed=4):
+    """Return inputs as late in training: all embeddings but ``hard`` are near their centres."""
     generator = np.random.default_rng(seed)
     degrees = np.where(np.arange(rows) < hard, 75, generator.uniform(5, 20, rows))
     x, w, label = at_angles(degrees, dims, classes, seed)
@@ -349,29 +332,27 @@ def learned(hard, rows=64, dims=32, classes=5000, seed=4):
 
 
 @pytest.mark.parametrize(("hard", "least", "most"), [(3, 0.3, 1), (64, 0, 0.3)])
-def test_classes_are_passed_over_where_they_would_get_a_millionth_of_the_largest_gradient(
-    hard, least, most
-):
-    inputs = learned(hard)
+def test_backward_skips_classes_with_a_millionth_of_the_largest_gradient(hard, least, most):
+    inputs = late_in_training(hard)
     gradient = np.full(64, 1 / 64, dtype=np.float32)
     *_, dw = operator(*inputs, 64.0, gradient)
     *_, true = reference(*inputs, 64.0, gradient)
-    passed_over = (dw == 0).all(1)
-    assert least <= passed_over.mean() <= most
-    assert np.abs(true[passed_over]).max(initial=0) <= 1e-6 * np.abs(true).max()
-    # What single precision does to the others: a logit of 64 is 4e-6 off.
+    skipped = (dw == 0).all(1)
+    assert least <= skipped.mean() <= most
+    assert np.abs(true[skipped]).max(initial=0) <= 1e-6 * np.abs(true).max()
+    # Rounding of the others: a float32 logit of 64 has an error of 4e-6.
     assert np.abs(dw - true).max() <= 1e-5 * np.abs(true).max()
 
 
-def test_where_a_row_is_not_a_number_no_class_is_passed_over():
-    x, w, label, psi, slope = learned(3)
+def test_backward_skips_no_class_if_a_row_is_nan():
+    x, w, label, psi, slope = late_in_training(3)
     x[10, 5] = np.nan
     loss, _, _, dx, dw = operator(x, w, label, psi, slope, 64.0, np.ones(64, np.float32))
     assert np.isnan(loss[10]) and np.isnan(dx[10]).all() and np.isfinite(np.delete(loss, 10)).all()
     assert np.isnan(dw).any(1).all()
 
 
-def test_the_update_in_double_precision_is_the_definition():
+def test_the_update_in_double_precision_matches_the_definition():
     (x, w, label, psi, slope), _ = case(9, 20, 300, np.float64)
     velocity = np.random.default_rng(5).normal(size=w.shape)
     arrays = [mx.nd.array(a, dtype=a.dtype) for a in (x, w, label, psi, slope)]

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""End launchers in every way, again and again: no process may stay, and the run must resume.
+"""End launchers in many ways: no process may remain, and the run must resume.
 
     python tests/parallel/end_often.py
 
-Makes its own records in a temporary folder.  One run of two ranks is resumed after every end: each
-launcher (launch.local, launch.hosts here and over a stand-in for ssh, horovodrun) ends by SIGHUP,
-SIGKILL, SIGTERM, a closed pipe and a closed terminal, two of them while a checkpoint is written.
-Prints the seconds until nothing was left.  Exit code 1 if that took more than 5 seconds (10 after
-SIGTERM: 5 of grace), if a step is missing or doubled, or if the run did not resume.
+The command writes records to a temporary folder and trains one run on two ranks.  It ends each
+launcher (launch.local, launch.hosts on this host and over a stand-in for ssh, horovodrun) by
+SIGHUP, SIGKILL, SIGTERM, a closed pipe and a closed terminal, and then resumes the run.  Two
+launchers end while a checkpoint is written.  The command prints the seconds until all processes
+have ended.  The exit code is 1 if that takes more than 5 seconds (10 after SIGTERM, which includes
+5 seconds of grace), if a step is missing or duplicate, or if the run does not resume.
 
     python tests/parallel/end_often.py --twice 20
 
-Instead launches one run twice at the same moment: one must train, the other must be refused.
+With --twice the command launches one run twice at the same time, 20 times.  One launch must train
+and the other must be refused.
 """
 
 from __future__ import annotations
@@ -26,20 +28,20 @@ from pathlib import Path
 
 from pipeline.records.writer import write_record_set
 from tests.conftest import faces
-from tests.parallel.ends import ENDS, LAUNCHERS, Launched, output_of, over_ssh
-from tests.parallel.kills import half_written
+from tests.parallel.ends import ENDS, LAUNCHERS, LauncherProcess, output_of, over_ssh
+from tests.parallel.kills import has_partial_checkpoint
 from tests.parallel.ranks import read_losses, write_cfg
 from training.checkpoint_folders import find_newest, step_folders
 
-LIMIT_S = {"SIGTERM": 10.0}
-LIMIT_OF_OTHERS_S = 5.0
+MAX_S = {"SIGTERM": 10.0}
+DEFAULT_MAX_S = 5.0
 PEOPLE, IMAGES = 12, 10
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--twice", type=int, default=0, help="launch twice, so many times")
-    parser.add_argument("--launchers", help="names, comma separated (all)")
+    parser.add_argument("--twice", type=int, default=0, help="number of double launches (0)")
+    parser.add_argument("--launchers", help="launchers to test, separated by commas (all)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -65,18 +67,18 @@ def end_often(cfg: Path, folder: Path, names: str | None) -> int:
         newest = find_newest(run / "checkpoints").folder
         expected = int(newest.name.removeprefix("step-")) if newest else 0
         command = [*launchers[name], "--cfg", str(cfg)]
-        with Launched(command, output_of(how), environment) as launched:
+        with LauncherProcess(command, output_of(how), environment) as launched:
             enough = before + 6
             launched.until(partial(reached, run, enough), "six steps")
             if saving:
-                launched.until(lambda: half_written(run), "a checkpoint being written")
+                launched.until(lambda: has_partial_checkpoint(run), "a checkpoint being written")
             launched.end(how)
             seconds = launched.until_gone()
         losses = read_losses(run)
         log = (run / "train.log").read_text()
         resumed = [int(m) for m in re.findall(r"^resumed at step (\d+)", log, re.MULTILINE)]
         fine = (
-            seconds <= LIMIT_S.get(how, LIMIT_OF_OTHERS_S)
+            seconds <= MAX_S.get(how, DEFAULT_MAX_S)
             and sorted(losses) == list(range(1, max(losses) + 1))
             and (resumed[-1] if expected else 0) == expected
         )
@@ -86,7 +88,7 @@ def end_often(cfg: Path, folder: Path, names: str | None) -> int:
             f"{expected:12d}  {seconds:12.2f}{'' if fine else '  FAILED'}",
             flush=True,
         )
-    print(f"{len(cases) - bad} of {len(cases)} ends left nothing behind and resumed")
+    print(f"{len(cases) - bad} of {len(cases)} ends left no process and resumed")
     return 1 if bad else 0
 
 
@@ -100,35 +102,35 @@ def launch_twice(cfg: Path, folder: Path, times: int) -> int:
     good = 0
     for number in range(1, times + 1):
         before = max(read_losses(run), default=0)
-        with Launched(command) as one, Launched(command) as two:
+        with LauncherProcess(command) as one, LauncherProcess(command) as two:
             one.until(
                 lambda one=one, two=two: one.process.poll() is not None
                 or two.process.poll() is not None,
-                "one of them refused",
+                "one launch is refused",
             )
             refused, trains = (one, two) if one.process.poll() is not None else (two, one)
             trains.until(partial(reached, run, before + 6), "six steps")
             trains.end("SIGTERM")
             trains.until_gone()
             refused.until_gone()
-            sentences = [x for x in refused.said().splitlines() if x.startswith("run_train: ")]
-            code, said = refused.process.returncode, trains.said()
+            messages = [x for x in refused.output().splitlines() if x.startswith("run_train: ")]
+            code, output = refused.process.returncode, trains.output()
         losses = read_losses(run)
-        whole = find_newest(run / "checkpoints")
+        newest = find_newest(run / "checkpoints")
         fine = (
             code == 2
-            and len(sentences) == 1
-            and "another process trains in this run folder, got process" in sentences[0]
-            and "Traceback" not in said
+            and len(messages) == 1
+            and "another process trains in this run folder, got process" in messages[0]
+            and "Traceback" not in output
             and [path.name for path in run.parent.iterdir()] == ["tiny-001"]
             and sorted(losses) == list(range(1, max(losses) + 1))
-            and whole.folder == step_folders(run / "checkpoints")[-1]
+            and newest.folder == step_folders(run / "checkpoints")[-1]
         )
         good += fine
         print(
             f"{number:3d}  code {code}  steps {max(losses)}{'' if fine else '  FAILED'}", flush=True
         )
-    print(f"{good} of {times}: one trained, one was refused, the folder is whole")
+    print(f"{good} of {times}: one launch trained, the other was refused, the run folder is valid")
     return 0 if good == times else 1
 
 

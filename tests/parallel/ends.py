@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start training under a launcher, end the launcher in some way, and see what is left."""
+"""Helpers that start a launcher, end it in several ways, and look for remaining processes."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ LAUNCHERS: dict[str, Sequence[str]] = {
 ENDS = ("SIGHUP", "SIGKILL", "SIGTERM", "closed pipe", "closed terminal")
 
 
-class Launched:
-    """A launcher that trains, with its output in a file, a pipe or a terminal of its own.
+class LauncherProcess:
+    """Launcher whose output goes to a file, a pipe or a new terminal.
 
     Parameters
     ----------
     command
-        The launcher with all its arguments.
+        Command line of the launcher.
     output
         "file", "pipe" or "terminal".
     environment
-        Added to the one of this process.
+        Variables added to the environment of this process.
     """
 
     def __init__(
@@ -52,31 +52,31 @@ class Launched:
         environment: Mapping[str, str] | None = None,
     ):
         self._mark = uuid.uuid4().hex
-        self._kept = tempfile.TemporaryFile()
-        self.ours = -1
-        """Our end of the pipe or the terminal."""
+        self._output_file = tempfile.TemporaryFile()
+        self.reader = -1
+        """File descriptor that reads the pipe or the terminal; -1 without one."""
         terminal = output == "terminal"
-        theirs = self._kept.fileno()
+        writer = self._output_file.fileno()
         if output == "pipe":
-            self.ours, theirs = os.pipe()
+            self.reader, writer = os.pipe()
         elif terminal:
-            self.ours, theirs = pty.openpty()
+            self.reader, writer = pty.openpty()
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
         variables = {n: v for n, v in variables.items() if not n.startswith("HOROVOD_")}
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
             env={**variables, MARK: self._mark},
-            stdin=theirs if terminal else subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
+            stdin=writer if terminal else subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
             start_new_session=True,
-            preexec_fn=partial(_begin, terminal),
+            preexec_fn=partial(_prepare_process, terminal),
         )
-        if theirs != self._kept.fileno():
-            os.close(theirs)
+        if writer != self._output_file.fileno():
+            os.close(writer)
 
-    def __enter__(self) -> Launched:
+    def __enter__(self) -> LauncherProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,73 +87,76 @@ class Launched:
             self.process.poll()
             time.sleep(0.01)
         self.process.wait()
-        self._kept.close()
-        if self.ours >= 0:
-            os.close(self.ours)
+        self._output_file.close()
+        if self.reader >= 0:
+            os.close(self.reader)
 
     def end(self, how: str) -> None:
-        """End the launcher as one of ENDS says."""
+        """End the launcher in one of the ways in ``ENDS``."""
         if how.startswith("SIG"):
             self.process.send_signal(signal.Signals[how])
         else:
-            os.close(self.ours)
-            self.ours = -1
+            os.close(self.reader)
+            self.reader = -1
 
-    def said(self) -> str:
-        """Return what was written to the file so far."""
-        size = os.fstat(self._kept.fileno()).st_size
-        return os.pread(self._kept.fileno(), size, 0).decode(errors="replace")
+    def output(self) -> str:
+        """Return the content of the output file so far."""
+        size = os.fstat(self._output_file.fileno()).st_size
+        return os.pread(self._output_file.fileno(), size, 0).decode(errors="replace")
 
-    def until(self, met: Callable[[], Any], what: str) -> Any:
-        """Return what ``met`` returns once it is true; AssertionError after a long time."""
-        give_up = time.monotonic() + TIMEOUT_S
-        while not (found := met()):
-            assert time.monotonic() < give_up, f"never: {what}\n{self.said()}"
-            self.read_on()
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait until ``condition`` returns a true value; raise AssertionError after the timeout.
+
+        ``what`` describes the condition in the message.
+        """
+        deadline = time.monotonic() + TIMEOUT_S
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"timeout: {what}\n{self.output()}"
+            self.drain()
             time.sleep(0.002)
-        return found
+        return value
 
-    def read_on(self) -> None:
-        """Read what the launcher wrote to the pipe or the terminal: somebody watches it."""
-        if self.ours < 0:
+    def drain(self) -> None:
+        """Read the available output from the pipe or the terminal, as a user's terminal does."""
+        if self.reader < 0:
             return
-        os.set_blocking(self.ours, False)
+        os.set_blocking(self.reader, False)
         with contextlib.suppress(OSError):
-            os.read(self.ours, 1 << 16)
+            os.read(self.reader, 1 << 16)
 
     def until_gone(self) -> float:
-        """Wait until nothing that was started here is left; return the seconds that took."""
-        begun = time.monotonic()
-        self.until(lambda: self.process.poll() is not None and not self.alive(), "all gone")
-        return time.monotonic() - begun
+        """Wait until all processes of the launcher have ended; return the wait in seconds."""
+        start = time.monotonic()
+        self.until(lambda: self.process.poll() is not None and not self.alive(), "all ended")
+        return time.monotonic() - start
 
     def alive(self) -> list[int]:
-        """Return the processes that were started here and have not ended."""
+        """Return the ids of the launcher's running processes."""
         return alive(MARK, self._mark)
 
 
-def _begin(terminal: bool) -> None:
-    """Prepare the launcher's process: no nohup, whatever the tests run under; its own terminal."""
+def _prepare_process(terminal: bool) -> None:
+    """Restore the default action of SIGHUP, which nohup disables; set the controlling terminal."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    if terminal:  # that of the session: its end sends SIGHUP
+    if terminal:  # a controlling terminal sends SIGHUP when it closes
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def over_ssh(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Return environment and command of launch.hosts with a rank here and one over ssh.
+    """Return environment and command of launch.hosts with a local rank and a rank over ssh.
 
-    ssh is a stand-in (fake_ssh.py), put into ``folder``.
+    ``folder`` gets a stand-in for ssh (fake_ssh.py).
     """
-    place = folder / "bin" / "ssh"
-    place.parent.mkdir(exist_ok=True)
+    ssh = folder / "bin" / "ssh"
+    ssh.parent.mkdir(exist_ok=True)
     script = shlex.join([sys.executable, str(Path(__file__).with_name("fake_ssh.py"))])
-    place.write_text(f'#!/bin/sh\nexec {script} "$@"\n')
-    place.chmod(0o755)
-    environment = {"PATH": f"{place.parent}:{os.environ['PATH']}"}
+    ssh.write_text(f'#!/bin/sh\nexec {script} "$@"\n')
+    ssh.chmod(0o755)
+    environment = {"PATH": f"{ssh.parent}:{os.environ['PATH']}"}
     hosts = ["-H", "localhost:1,127.0.0.2:1", "--network-interface", "lo"]
     return environment, [sys.executable, "-m", "launch.hosts", *hosts]
 
 
 def output_of(how: str) -> str:
-    """Return the kind of output that an end is about."""
+    """Return the kind of output that a way to end the launcher needs."""
     return {"closed pipe": "pipe", "closed terminal": "terminal"}.get(how, "file")

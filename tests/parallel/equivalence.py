@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a tiny net without BatchNorm and save its weights.
 
-equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT [WAY]
+equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT [MODE]
 
-WAY is how the gradients travel: "straight", or "host": through the host's memory, where cpu(1)
-stands for a GPU, or "averaged": straight, by a Horovod that says it has an NCCL that averages, or
-"native", "center" or "adacos": straight, by the fused operators, with a head that keeps statistics.
-"gpu": from GPU to GPU as Horovod was built; "gpu host": from GPUs through the host's memory.
+MODE selects how the ranks average gradients:
+
+- "straight": directly by Horovod.
+- "host": through host memory; cpu(1) stands for a GPU.
+- "averaged": directly, by a Horovod that reports an NCCL that can average.
+- "native", "center", "adacos": directly, with fused operators and a head that has statistics.
+- "gpu": between GPUs, as Horovod was built.
+- "gpu host": from GPUs through host memory.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ HEAD_OF = {
     "center": ("center", {"center_weight": 1.0}),
     "adacos": ("adacos", {}),
 }
-LR = 0.001  # class centres of length 0.04 move fast
+LR = 0.001  # small, because the class centres have a length of only 0.04
 
 
 def build_tiny_net() -> gluon.HybridBlock:
@@ -54,45 +58,45 @@ def build_tiny_net() -> gluon.HybridBlock:
     return net
 
 
-def choose_way(way: str, local_rank: int) -> mx.Context:
-    """Make the gradients travel this way; return where the net lies."""
-    if way == "gpu host":
+def set_mode(mode: str, local_rank: int) -> mx.Context:
+    """Set how the ranks average gradients; return the device of the net."""
+    if mode == "gpu host":
         communication.through_host = lambda ctx: ctx.device_type == "gpu"
-    if way in ("gpu", "gpu host"):
+    if mode in ("gpu", "gpu host"):
         return mx.gpu(local_rank)
-    if way == "host":
+    if mode == "host":
         communication.through_host = lambda ctx: ctx == mx.cpu(1)
-        host_allreduce.is_gpu = communication.through_host  # Horovod takes pinned memory as well
+        host_allreduce.is_gpu = communication.through_host  # Horovod also accepts pinned memory
         return mx.cpu(1)
-    if way == "averaged":
+    if mode == "averaged":
         import horovod.mxnet as hvd
 
         hvd.nccl_built = lambda: 22105
-    if way in HEAD_OF:
+    if mode in HEAD_OF:
         ops.use("native")
     return mx.cpu()
 
 
 def main(
-    records: Path, batch_size: int, steps: int, clip_norm: float, out: Path, way: str = "straight"
+    records: Path, batch_size: int, steps: int, clip_norm: float, out: Path, mode: str = "straight"
 ) -> None:
     comm = connect()
-    ctx = choose_way(way, comm.local_rank)
-    found = open_records(records, out.parent)
+    ctx = set_mode(mode, comm.local_rank)
+    record_set = open_records(records, out.parent)
     share = Share(comm.rank, comm.size)
-    loader = build_loader("dali", found, batch_size, share=share)
-    mx.random.seed(5 + comm.rank)  # the ranks begin with rank 0's weights in any case
+    loader = build_loader("dali", record_set, batch_size, share=share)
+    mx.random.seed(5 + comm.rank)  # different weights, until the broadcast from rank 0
     net = build_tiny_net()
-    name, settings = HEAD_OF.get(way, ("arcface", {"scale": 16.0}))
-    size = found.num_classes, EMBEDDING_SIZE
+    name, settings = HEAD_OF.get(mode, ("arcface", {"scale": 16.0}))
+    size = record_set.num_classes, EMBEDDING_SIZE
     head = build_head(name, *size, comm.reduce, **settings)
     for block in (net, head):
         block.initialize(mx.init.Xavier(), ctx=ctx)
         block.hybridize(static_alloc=True, static_shape=True)
     parameters = collect_parameters(net, head)
     trainer = comm.trainer(parameters, build_optimizer(parameters, "sgd", LR, 0.9, 5e-4))
-    if not way.startswith("gpu"):  # there it is as Horovod was built, or as was asked for
-        assert isinstance(trainer, host_allreduce.HostTrainer) == (way == "host")
+    if not mode.startswith("gpu"):  # on GPUs it depends on Horovod's build
+        assert isinstance(trainer, host_allreduce.HostTrainer) == (mode == "host")
     comm.broadcast(parameters)
     before = {name: p.list_data()[0].asnumpy() for name, p in parameters.items()}
     margin, losses = mx.nd.ones((1,), ctx=ctx), []
@@ -115,5 +119,5 @@ def main(
 
 
 if __name__ == "__main__":
-    records, batch_size, steps, clip_norm, out, *way = sys.argv[1:]
-    main(Path(records), int(batch_size), int(steps), float(clip_norm), Path(out), *way)
+    records, batch_size, steps, clip_norm, out, *mode = sys.argv[1:]
+    main(Path(records), int(batch_size), int(steps), float(clip_norm), Path(out), *mode)

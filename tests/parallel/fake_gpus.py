@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run run_train.py where MXNet comes from the wheel and there are GPUs that it cannot use.
+"""Run run_train.py with MXNet's wheel for CUDA and with fake GPUs that it does not support.
 
 fake_gpus.py DRIVER GPUS ARGUMENTS-OF-RUN_TRAIN...
 """

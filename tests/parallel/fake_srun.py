@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stands in for srun on one machine: a process per task, with Slurm's variables and messages.
+"""Stand-in for srun on one machine: one process per task, with Slurm's variables and messages.
 
-The nodes are those of the job's variables; all of them are this machine.  What it knows of srun
-was seen with Slurm 22.05.  Options it does not know are an error.
+It takes the nodes from the job's variables; all of them are this machine.  Its behaviour is that of
+srun in Slurm 22.05.  It refuses unknown options.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     tasks = []
     for node, count in enumerate(counts):
         for local in range(count):
-            place = {
+            variables = {
                 "SLURM_PROCID": len(tasks),
                 "SLURM_NODEID": node,
                 "SLURM_LOCALID": local,
@@ -40,7 +40,7 @@ def main() -> int:
                 "SLURM_STEP_NODELIST": os.environ["SLURM_JOB_NODELIST"],
                 "SLURM_STEP_TASKS_PER_NODE": os.environ["SLURM_TASKS_PER_NODE"],
             }
-            environment = {**os.environ, **{k: str(v) for k, v in place.items()}}
+            environment = {**os.environ, **{k: str(v) for k, v in variables.items()}}
             tasks.append(
                 (
                     f"node{node}",
@@ -54,14 +54,14 @@ def main() -> int:
             )
     pids = "\n".join(str(process.pid) for _, process in tasks)
     Path(os.environ["FAKE_TASKS_FILE"]).write_text(pids + "\n")
-    signal.signal(signal.SIGTERM, lambda *_: kill(tasks))  # as srun: at once
-    highest, left = 0, dict(enumerate(tasks))
-    while left:
-        for number, (node, process) in list(left.items()):
+    signal.signal(signal.SIGTERM, lambda *_: kill(tasks))  # like srun: immediately
+    highest, running = 0, dict(enumerate(tasks))
+    while running:
+        for number, (node, process) in list(running.items()):
             status = process.poll()
             if status is None:
                 continue
-            del left[number]
+            del running[number]
             if status < 0:
                 how, status = signal.strsignal(-status), 128 - status
             else:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for ssh to a host that is this machine: ``fake_ssh.py [-o X ...] HOST COMMAND...``.
+"""Stand-in for ssh to this machine:  fake_ssh.py [-o X ...] HOST COMMAND...
 
-What matters of ssh: the command is no child of the client but of a server, which the client does
-not take along when it is killed; the server then closes the command's pipes and goes, and leaves
-the command to itself.  Exit code and output come back as ssh brings them.
+It imitates one property of ssh: a server process, not the client, is the parent of the command.
+When the client is killed, the server closes the command's pipes and exits, and the command keeps
+running.  Exit code and output are those of the command.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ WITH_VALUE = ("-o", "-p", "-i", "-l")
 
 
 def main(arguments: list[str]) -> int:
-    words: list[str] = []  # host and command; options stand before the host and behind it
+    words: list[str] = []  # host and command; options may precede or follow the host
     while arguments:
         if len(words) < 2 and arguments[0].startswith("-"):
             arguments = arguments[2 if arguments[0] in WITH_VALUE else 1 :]
         else:
             words.append(arguments.pop(0))
     command = " ".join(words[1:])
-    alive, hold = os.pipe()  # closed by the system when the client ends, however that is
+    alive, client_end = os.pipe()  # the kernel closes client_end when the client ends
     answer, reply = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork():
             os._exit(0)
-        os.close(hold)
+        os.close(client_end)
         os.close(answer)
         serve(command, alive, reply)
         os._exit(0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run run_train.py with a decoder of a GPU on rank 1 that fails on sound images.
+"""Run run_train.py with a GPU decoder on rank 1 that fails on valid images.
 
 gpu_fault.py ARGUMENTS-OF-RUN_TRAIN...
 """
@@ -16,7 +16,7 @@ from pipeline.decode.dali import DecodeGraph
 
 
 class FailingGraph(DecodeGraph):
-    """One that decodes on GPU 1, as far as it is asked, and cannot."""
+    """Decode graph that claims to use GPU 1 and fails."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kill a training run again and again and compare the losses after every resumption.
+"""Kill a training run repeatedly and compare the losses after each resumption.
 
     python tests/parallel/kill_often.py --times 10 --ranks 2
 
-Makes its own records in a temporary folder. Kills one rank and all by turns, in the middle of a
-step or while a checkpoint is written, and prints what came after each kill: the step that the run
-went on from, and the largest difference of its next 20 losses to those of an undisturbed run.
-Exit code 1 if one differs by more than 1e-5.
+The command writes records to a temporary folder.  It kills one rank or all ranks, in turn, during a
+step or while a checkpoint is written.  For each kill it prints the step at which the run resumed
+and the largest difference of the next 20 losses from those of an undisturbed run.  The exit code is
+1 if a difference exceeds 1e-5.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.records.writer import write_record_set
 from tests.conftest import faces
-from tests.parallel.kills import LONGEST_SEGMENT, MOMENTS, Kill, kill_often
+from tests.parallel.kills import MAX_SEGMENT_STEPS, MOMENTS, Kill, kill_often
 from tests.parallel.ranks import read_losses, run, training, write_cfg
 
 TOLERANCE = 1e-5
@@ -27,9 +27,9 @@ PEOPLE, IMAGES = 12, 10
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--times", type=int, default=10, help="kills (10)")
-    parser.add_argument("--ranks", type=int, default=2, help="ranks (2)")
-    parser.add_argument("--seed", type=int, default=1, help="of the random moments (1)")
+    parser.add_argument("--times", type=int, default=10, help="number of kills (10)")
+    parser.add_argument("--ranks", type=int, default=2, help="number of ranks (2)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random times (1)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         kills = measure(Path(temporary), arguments.times, arguments.ranks, arguments.seed)
@@ -44,7 +44,7 @@ def measure(folder: Path, times: int, ranks: int, seed: int) -> list[Kill]:
     cfg = write_cfg(
         folder,
         folder / "records",
-        train={"max_steps": LONGEST_SEGMENT * (times + 1), "checkpoint_every": 4},
+        train={"max_steps": MAX_SEGMENT_STEPS * (times + 1), "checkpoint_every": 4},
     )
     undisturbed = folder / "runs" / "undisturbed-001"
     ended = run(ranks, training(cfg, "run.name=undisturbed"), timeout_s=60.0 * (times + 2))
@@ -57,11 +57,11 @@ def measure(folder: Path, times: int, ranks: int, seed: int) -> list[Kill]:
 
 def show(kills: list[Kill], ranks: int) -> None:
     print(f"{ranks} ranks, {kills[0].compared if kills else 0} losses compared after each kill\n")
-    print("kill  what         at step  half-written file  resumed from  largest difference")
+    print("kill  moment       at step  partial checkpoint  resumed from  largest difference")
     for number, kill in enumerate(kills, 1):
         print(
-            f"{number:4d}  {kill.what:11s}  {kill.at_step:7d}  "
-            f"{'yes' if kill.left_half_written else 'no':>17s}  {kill.resumed_at:12d}  "
+            f"{number:4d}  {kill.moment:11s}  {kill.at_step:7d}  "
+            f"{'yes' if kill.left_partial_checkpoint else 'no':>18s}  {kill.resumed_at:12d}  "
             f"{kill.difference:18.1e}"
         )
 

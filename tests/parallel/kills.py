@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kill a training run at random moments, start it again, and compare it with an undisturbed one."""
+"""Helpers that kill and resume a training run and compare its losses with an undisturbed run."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import numpy as np
 from tests.parallel.ranks import Ranks, read_losses, training
 
 STEPS_COMPARED = 20
-LONGEST_SEGMENT = STEPS_COMPARED + 16  # steps between a start and its kill, at most about
+MAX_SEGMENT_STEPS = STEPS_COMPARED + 16  # approximate maximum of steps from a start to its kill
 MOMENTS = ("one", "all", "one, saving", "all, saving")
-"""What is killed and when: one rank or everything, in a step or while a checkpoint is written."""
+"""Kinds of kills: one rank or all processes; during a step or while a checkpoint is written."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill and what came after it."""
+    """Kill of a run and the result of the resumption."""
 
-    what: str
+    moment: str
     at_step: int
     newest_checkpoint: int
     resumed_at: int
-    left_half_written: bool
+    left_partial_checkpoint: bool
     compared: int
     difference: float
 
@@ -43,10 +43,10 @@ def kill_often(
     reference: Mapping[int, float],
     seed: int,
 ) -> list[Kill]:
-    """Start the run of ``folder``, kill it once for each of ``moments``, always going on.
+    """Kill the run in ``folder`` at each of ``moments`` and resume it after each kill.
 
-    The 20 losses after every resumption are compared with ``reference``, loss by step. The run is
-    left unfinished, killed for a last time when there are enough losses.
+    Compare the 20 losses after each resumption with ``reference``, the losses of an undisturbed run
+    by step.  The last start ends with a kill as well, so the run remains unfinished.
     """
     generator = np.random.default_rng(seed)
     kills: list[Kill] = []
@@ -60,16 +60,16 @@ def kill_often(
                 resumed = _resumption(started)
             last = resumed + enough
             if moment:
-                last += int(generator.integers(1, LONGEST_SEGMENT - STEPS_COMPARED))
+                last += int(generator.integers(1, MAX_SEGMENT_STEPS - STEPS_COMPARED))
             started.until(lambda last=last: _last_step(folder) >= last)
-            half = _kill(started, moment, folder, generator) if moment else False
+            partial = _kill(started, moment, folder, generator) if moment else False
         losses = read_losses(folder)
         if before:
             steps = range(resumed + 1, resumed + STEPS_COMPARED + 1)
             difference = max(abs(losses[step] - reference[step]) for step in steps)
-            what, at_step, newest, left = before
-            kills.append(Kill(what, at_step, newest, resumed, left, len(steps), difference))
-        before = (moment, max(losses, default=0), newest_checkpoint(folder), half)
+            kind, at_step, newest, left = before
+            kills.append(Kill(kind, at_step, newest, resumed, left, len(steps), difference))
+        before = (moment, max(losses, default=0), newest_checkpoint(folder), partial)
     return kills
 
 
@@ -79,19 +79,19 @@ def newest_checkpoint(folder: Path) -> int:
     return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
-def half_written(folder: Path) -> bool:
-    """Return whether a checkpoint is just being written, or was left so."""
+def has_partial_checkpoint(folder: Path) -> bool:
+    """Return whether the run folder contains a partially written checkpoint."""
     return any((folder / "checkpoints").glob(".aside-*"))
 
 
 def _kill(started: Ranks, moment: str, folder: Path, generator: np.random.Generator) -> bool:
-    """Kill what ``moment`` says; return whether a checkpoint was left half written."""
+    """Kill as ``moment`` says; return whether a partially written checkpoint remains."""
     pids = started.pids()
     assert len(pids) == started.size, started.output().everything
     saving = "saving" in moment
     if saving:
-        started.until(lambda: half_written(folder))
-    # A write lasts some tens of milliseconds, a step about a tenth of a second.
+        started.until(lambda: has_partial_checkpoint(folder))
+    # A checkpoint takes some tens of milliseconds, a step about a tenth of a second.
     time.sleep(generator.uniform(0, 0.015 if saving else 0.2))
     victims = list(pids.values())
     if moment.startswith("one"):
@@ -104,9 +104,9 @@ def _kill(started: Ranks, moment: str, folder: Path, generator: np.random.Genera
     if moment.startswith("all"):
         started.kill_all()
     else:
-        ended = started.wait()  # the launcher must end the others, and tell of it
+        ended = started.wait()  # the launcher must end the other ranks and fail
         assert ended.code != 0, ended.everything
-    return half_written(folder)
+    return has_partial_checkpoint(folder)
 
 
 def _last_step(folder: Path) -> int:
@@ -114,8 +114,8 @@ def _last_step(folder: Path) -> int:
 
 
 def _resumption(started: Ranks) -> int | None:
-    """Return the step that the ranks go on from, 0 for a new beginning; None before they know."""
-    said = started.output().stdout
-    if match := re.search(r"^resumed at step (\d+)", said, re.MULTILINE):
+    """Return the step at which the ranks resumed, 0 for a new run, None before they print it."""
+    output = started.output().stdout
+    if match := re.search(r"^resumed at step (\d+)", output, re.MULTILINE):
         return int(match[1])
-    return 0 if re.search(r"^step \d+/", said, re.MULTILINE) else None
+    return 0 if re.search(r"^step \d+/", output, re.MULTILINE) else None

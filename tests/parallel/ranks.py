@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start real ranks, look at them while they run, kill them, and read what they left behind."""
+"""Helpers that start real ranks, observe and kill them, and read the files of their runs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 HOROVODRUN = str(Path(sys.executable).with_name("horovodrun"))
-# --gloo: else it imports MXNet to find out whether there is MPI.
+# Without --gloo horovodrun imports MXNet to find out whether Horovod supports MPI.
 QUICK_HOROVODRUN = (sys.executable, str(HERE / "horovodrun"), "--gloo")
 TIMEOUT_S = 400.0
-"""After which ranks count as hanging; a start takes some seconds on an idle machine."""
+"""Maximum duration of a program.  A start takes some seconds on an idle machine."""
 
 _PREFIX = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
-_MARK = "TEST_RANKS_MARK"  # in the environment of all that a test starts: so nothing is forgotten
+_MARK = "TEST_RANKS_MARK"  # variable in the environment of every process of one ``Ranks``
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of output; ``rank`` is None where the launcher itself speaks."""
+    """Line of output; ``rank`` is None for a line of the launcher."""
 
     rank: int | None
     stream: str
@@ -41,42 +41,42 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What ended ranks said."""
+class RunResult:
+    """Exit code and output of ranks."""
 
     code: int
     lines: list[Line]
 
     @property
     def stdout(self) -> str:
-        """What the ranks wrote to their standard output, without prefixes."""
+        """Standard output of the ranks, without prefixes."""
         return self._text("stdout")
 
     @property
     def stderr(self) -> str:
-        """What the ranks wrote to their standard error, without prefixes."""
+        """Standard error of the ranks, without prefixes."""
         return self._text("stderr")
 
     @property
-    def said(self) -> str:
-        """Both together, of all ranks, without what the launcher says of itself."""
+    def rank_output(self) -> str:
+        """Standard output and standard error of all ranks, without lines of the launcher."""
         return "\n".join(line.text for line in self.lines if line.rank is not None)
 
     @property
-    def launcher(self) -> str:
-        """What the launcher says of itself."""
+    def launcher_output(self) -> str:
+        """Lines of the launcher itself."""
         return "\n".join(line.text for line in self.lines if line.rank is None)
 
     @property
-    def alone(self) -> bool:
-        """Whether there was no launcher, but one rank alone."""
-        return not self.launcher
+    def has_launcher(self) -> bool:
+        """True if a launcher started the ranks; a single rank runs without one."""
+        return bool(self.launcher_output)
 
     @property
     def everything(self) -> str:
-        """For the message of an assertion."""
-        said = (f"{line.rank} {line.stream}: {line.text}" for line in self.lines)
-        return f"code {self.code}\n" + "\n".join(said)
+        """Exit code and all lines, for the message of an assertion."""
+        lines = (f"{line.rank} {line.stream}: {line.text}" for line in self.lines)
+        return f"code {self.code}\n" + "\n".join(lines)
 
     def _text(self, stream: str) -> str:
         lines = (x.text for x in self.lines if x.rank is not None and x.stream == stream)
@@ -85,10 +85,20 @@ class Ended:
 
 @dataclass
 class Ranks:
-    """A program on several ranks, started at once and killed with all its children at the end.
+    """Context manager that runs a program on ranks and kills all its processes at the end.
 
-    One rank runs as a process of its own, more under horovodrun. ``program`` is a script and its
-    arguments; ``wrapper`` is put before the Python interpreter of every rank.
+    A single rank runs without a launcher, several ranks run under horovodrun.
+
+    Parameters
+    ----------
+    size
+        Number of ranks.
+    program
+        Python script and its arguments.
+    environment
+        Variables added to the environment.
+    wrapper
+        Command that runs the Python interpreter of every rank.
     """
 
     size: int
@@ -100,11 +110,11 @@ class Ranks:
         self._mark = uuid.uuid4().hex
         python = [*self.wrapper, sys.executable, *map(str, self.program)]
         command = python if self.size == 1 else [*QUICK_HOROVODRUN, "-np", str(self.size), *python]
-        # One thread each: threads that outnumber free cores wait for each other at every operator.
+        # One thread per rank: with more threads than free cores, threads wait for each other.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **self.environment, _MARK: self._mark}
         for name in [n for n in environment if n.startswith("HOROVOD_")]:
             del environment[name]
-        # Files, not pipes: a full pipe would stop the ranks.
+        # Files, not pipes: a full pipe would block the ranks.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             command,
@@ -123,25 +133,25 @@ class Ranks:
         self._err.close()
 
     @property
-    def ended(self) -> bool:
-        """Whether the program or its launcher has ended."""
+    def has_ended(self) -> bool:
+        """True after the program or its launcher has ended."""
         return self._process.poll() is not None
 
-    def wait(self, timeout_s: float = TIMEOUT_S) -> Ended:
-        """Wait for the end; AssertionError if it does not come."""
+    def wait(self, timeout_s: float = TIMEOUT_S) -> RunResult:
+        """Wait for the end and return the result; raise AssertionError after the timeout."""
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            said = self.output().everything
+            output = self.output().everything
             self.kill_all()
-            raise AssertionError(f"the ranks hang: no end after {timeout_s:g} s\n{said}") from None
-        return Ended(code, self.output().lines)
+            raise AssertionError(f"the ranks did not end after {timeout_s:g} s\n{output}") from None
+        return RunResult(code, self.output().lines)
 
-    def output(self) -> Ended:
-        """Return what was said so far; the code is -1 while the ranks run."""
+    def output(self) -> RunResult:
+        """Return the output so far; the exit code is -1 while the ranks run."""
         lines = []
         for stream, file in (("stdout", self._out), ("stderr", self._err)):
-            # Not seek and read: the place is shared with the processes that write.
+            # pread does not move the file offset, which the writing processes share.
             content = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
             for text in content.decode(errors="replace").splitlines():
                 if self.size == 1:
@@ -151,23 +161,32 @@ class Ranks:
                 else:
                     lines.append(Line(None, stream, text))
         code = self._process.poll()
-        return Ended(-1 if code is None else code, lines)
+        return RunResult(-1 if code is None else code, lines)
 
-    def until(self, met: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
-        """Return what ``met`` returns once it is true; AssertionError if the ranks end before."""
-        give_up = time.monotonic() + timeout_s
+    def until(self, condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
+        """Wait until ``condition`` returns a true value and return that value.
+
+        Raises
+        ------
+        AssertionError
+            If the ranks end first, or after the timeout.
+        """
+        deadline = time.monotonic() + timeout_s
         while True:
-            over = self.ended or time.monotonic() > give_up  # before: they may get there and end
-            if found := met():
-                return found
+            # Read the state before the condition: the ranks may meet the condition and then end.
+            over = self.has_ended or time.monotonic() > deadline
+            if value := condition():
+                return value
             if over:
-                raise AssertionError(f"the ranks did not get there\n{self.output().everything}")
+                raise AssertionError(
+                    f"the ranks did not meet the condition\n{self.output().everything}"
+                )
             time.sleep(0.002)
 
     def pids(self) -> dict[int, int]:
-        """Return the process of every rank that is alive."""
+        """Return the process id of every running rank, by rank."""
         if self.size == 1:
-            return {} if self.ended else {0: self._process.pid}
+            return {} if self.has_ended else {0: self._process.pid}
         found = {}
         for pid, environment in self._processes():
             script = str(self.program[0]).encode()
@@ -175,13 +194,13 @@ class Ranks:
                 found[int(environment["HOROVOD_RANK"])] = pid
         return found
 
-    def go_on(self) -> None:
-        """Let ranks that stand still go on."""
+    def unpause(self) -> None:
+        """Continue ranks that pause (see pausable.py)."""
         for pid in self.pids().values():
             os.kill(pid, signal.SIGUSR1)
 
     def kill_all(self) -> None:
-        """Send SIGKILL to everything that was started here, the launcher included."""
+        """Send SIGKILL to all processes of the ranks and to the launcher."""
         while pids := [pid for pid, _ in self._processes()]:
             for pid in pids:
                 try:
@@ -193,7 +212,7 @@ class Ranks:
         self._process.wait()
 
     def terminate(self) -> None:
-        """Send SIGTERM to the launcher, or to the one rank."""
+        """Send SIGTERM to the launcher, or to the single rank."""
         self._process.send_signal(signal.SIGTERM)
 
     def _processes(self) -> list[tuple[int, dict[str, str]]]:
@@ -210,25 +229,25 @@ class Ranks:
 
 def run(
     size: int, program: Sequence[str | Path], timeout_s: float = TIMEOUT_S, **options: Any
-) -> Ended:
-    """Run a program on ``size`` ranks to its end."""
+) -> RunResult:
+    """Run a program on ``size`` ranks and return its result."""
     with Ranks(size, program, **options) as ranks:
         return ranks.wait(timeout_s)
 
 
 def training(cfg: Path, *overrides: str) -> list[str | Path]:
-    """Return the program that trains."""
+    """Return the training program: run_train.py with arguments."""
     return [ROOT / "run_train.py", "--cfg", cfg, *overrides]
 
 
-def held(cfg: Path, *overrides: str) -> list[str | Path]:
-    """Return the program that trains and stands still where `hold` says."""
-    return [HERE / "held.py", "--cfg", cfg, *overrides]
+def pausable(cfg: Path, *overrides: str) -> list[str | Path]:
+    """Return the training program that pauses where ``pause_at`` says."""
+    return [HERE / "pausable.py", "--cfg", cfg, *overrides]
 
 
-def hold(where: int | str) -> dict[str, str]:
-    """Return the environment in which programs stand still: see held.py."""
-    return {"TEST_HOLD": str(where)}
+def pause_at(where: int | str) -> dict[str, str]:
+    """Return the environment that makes ``pausable`` pause after a step or before "verify"."""
+    return {"TEST_PAUSE_AT": str(where)}
 
 
 AUGMENTED = {
@@ -237,15 +256,17 @@ AUGMENTED = {
     "cut_out": 40,
     "images_filter": 2,
 }
-"""Everything that is done to images and people at once, for the data section."""
+"""Data section with several augmentations and a filter of people."""
 
 
 def write_cfg(
     folder: Path, records: Path | str | Sequence[Path], **sections: Mapping[str, Any]
 ) -> Path:
-    """Write folder/tiny.yaml: a small net, every loss logged, runs in folder/runs; return it.
+    """Write ``folder``/tiny.yaml and return its path.
 
-    ``sections`` changes it: ``train={"max_steps": 8}``; a head with a name replaces the other.
+    The configuration trains a small net, logs every loss and writes runs to ``folder``/runs.
+    ``sections`` updates its sections, as in ``train={"max_steps": 8}``.  A head section with a name
+    replaces the default head.
     """
     sets = [records] if isinstance(records, Path | str) else records
     config: dict[str, dict[str, Any]] = {
@@ -257,8 +278,8 @@ def write_cfg(
         "train": {"max_steps": 6, "log_every": 1, "checkpoint_every": 3},
     }
     for name, values in sections.items():
-        kept = {} if name == "head" and "name" in values else config.get(name, {})
-        config[name] = {**kept, **values}
+        defaults = {} if name == "head" and "name" in values else config.get(name, {})
+        config[name] = {**defaults, **values}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -266,7 +287,7 @@ def write_cfg(
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a run's metrics.jsonl so far."""
+    """Return the complete lines of a run's metrics.jsonl."""
     try:
         text = (folder / "metrics.jsonl").read_text()
     except FileNotFoundError:
@@ -275,15 +296,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_losses(folder: Path) -> dict[int, float]:
-    """Return the loss by step; a step that stands twice is an AssertionError."""
+    """Return the losses of a run by step; raise AssertionError for a duplicate step."""
     lines = [line for line in read_metrics(folder) if "loss" in line]
     losses = {line["step"]: line["loss"] for line in lines}
-    assert len(losses) == len(lines), f"{folder}: steps stand twice in metrics.jsonl"
+    assert len(losses) == len(lines), f"{folder}: duplicate steps in metrics.jsonl"
     return losses
 
 
-def resumed_at(ended: Ended) -> int:
-    """Return the step that a run says it goes on from, 0 if it began."""
+def resumed_at(ended: RunResult) -> int:
+    """Return the step at which a run resumed, 0 for a new run."""
     match = re.search(r"^resumed at step (\d+)", ended.stdout, re.MULTILINE)
     return int(match[1]) if match else 0
 
@@ -291,5 +312,5 @@ def resumed_at(ended: Ended) -> int:
 def _read(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:  # it has ended, or is not ours
+    except OSError:  # it ended, or belongs to another user
         return b""

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""run_train.py that also writes down the labels of every step: ``record_labels.py FOLDER ARGS...``.
+"""Run run_train.py and record the labels of every step.
 
-FOLDER/rank-<rank>.txt gets one line of labels for each step that this rank trains.  It stands still
-where held.py does.
+record_labels.py FOLDER ARGUMENTS-OF-RUN_TRAIN...
+
+It writes one line of labels to FOLDER/rank-<rank>.txt for each step of a rank.  It can pause like
+pausable.py.
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import run_train
-from tests.parallel import held
+from tests.parallel import pausable
 from training import loop
 
 
 def main(folder: Path, arguments: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    held.install()
+    pausable.install()
     train_step = loop.train_step
 
-    def recorded(
+    def record(
         net: Any, head: Any, trainer: Any, image: Any, label: Any, *rest: Any, **options: Any
     ) -> Any:
         file.write(" ".join(str(int(x)) for x in label.asnumpy()) + "\n")
@@ -30,7 +32,7 @@ def main(folder: Path, arguments: list[str]) -> int:
         return train_step(net, head, trainer, image, label, *rest, **options)
 
     with open(folder / f"rank-{os.environ.get('HOROVOD_RANK', '0')}.txt", "w") as file:
-        loop.train_step = recorded
+        loop.train_step = record
         return run_train.main(arguments)
 
 

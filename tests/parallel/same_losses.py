@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prove a refactoring: two checkouts train with the same losses, to the last digit.
+"""Check a refactoring: two checkouts must train with the same losses to the last digit.
 
     python tests/parallel/same_losses.py BEFORE [--faces FOLDER] [--steps 60] [--only TEXT]
 
-BEFORE is another checkout with an environment of its own (``make setup sample``).  Trains the first
-steps of demo.yaml on one and two ranks and, given real faces, of faces.yaml on two, with every
-reader, every decoder of the CPU and every augmentation, in both checkouts, and compares the losses
-of all steps.  ``--keep FILE`` keeps the losses of BEFORE, so that the next call need not compute
-them again.  Exit code 1 if a loss differs.  Takes half an hour on two cores.
+BEFORE is another checkout with its own environment (``make setup sample``).  The command trains the
+first steps of demo.yaml on one and two ranks in both checkouts, with every reader, every CPU
+decoder and every augmentation, and compares the losses of all steps.  With ``--faces`` it also
+trains faces.yaml on two ranks.  ``--keep FILE`` saves the losses of BEFORE for the next call.  The
+exit code is 1 if a loss differs.  The command takes half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def cases(faces: bool) -> dict[str, tuple[str, int, list[str]]]:
 def losses(
     checkout: Path, config: str, ranks: int, overrides: list[str], steps: int, faces: Path | None
 ) -> list[str]:
-    """Return the losses of one run in a checkout, as they stand in its metrics.jsonl."""
+    """Return the losses of one run in a checkout, as written in its metrics.jsonl."""
     python = checkout / ".venv" / "bin" / "python"
     with tempfile.TemporaryDirectory() as folder:
         command = [

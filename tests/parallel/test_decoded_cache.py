@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two ranks with one decoded cache: the losses of two without, and nothing left in memory."""
+"""Decoded cache shared by two ranks: the same losses as without it, and no memory left behind."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
 from tests.parallel.ranks import (
     Ranks,
-    held,
-    hold,
+    pausable,
+    pause_at,
     read_losses,
     resumed_at,
     run,
@@ -28,18 +28,18 @@ from tests.parallel.ranks import (
 
 pytestmark = pytest.mark.parallel
 STEPS = 20
-# run_train.py with caches in a folder of its own: every run of this user clears the host's.
-ELSEWHERE = """
+# run_train.py with its own cache folder, because every run of this user clears the default folder.
+TRAIN_WITH_OWN_FOLDER = """
 import sys
 from functools import partial
 from pathlib import Path
 import run_train
 from assemble import loader
-from tests.parallel import held
-held.install()
+from tests.parallel import pausable
+pausable.install()
 folder = Path(__file__).parent / "memory"
 loader.DecodedCache = partial(loader.DecodedCache, folder=folder)
-loader.remove_left_caches = partial(loader.remove_left_caches, folder=folder)
+loader.remove_stale_caches = partial(loader.remove_stale_caches, folder=folder)
 sys.exit(run_train.main(sys.argv[1:]))
 """
 
@@ -49,22 +49,22 @@ def caches(folder: Path) -> set[Path]:
 
 
 @pytest.fixture
-def elsewhere(tmp_path):
-    """Return the folder of caches, and a function that puts a program of its own before ``--cfg``.
+def own_folder(tmp_path):
+    """Return a new cache folder and a function that builds a training program with that folder.
 
-    The folder begins with what a run of another set has left.
+    The folder contains the cache of a killed run on another record set.
     """
     memory = tmp_path / "memory"
     memory.mkdir()
     (memory / f"{PREFIX}{os.getuid()}-another").write_bytes(bytes(3 << 20))
-    program = tmp_path / "train_elsewhere.py"
-    program.write_text(ELSEWHERE)
+    program = tmp_path / "train_own_folder.py"
+    program.write_text(TRAIN_WITH_OWN_FOLDER)
     return memory, lambda cfg, *overrides: [program, *training(cfg, *overrides)[1:]]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_records, tmp_path_factory):
-    """Return the losses of two ranks without a cache, and the sections of their configuration."""
+    """Return the losses of two ranks without a cache, and their configuration."""
     folder = tmp_path_factory.mktemp("undisturbed")
     sections = {
         "train": {"max_steps": STEPS, "checkpoint_every": 4},
@@ -75,15 +75,17 @@ def undisturbed(tiny_records, tmp_path_factory):
     return read_losses(folder / "runs" / "tiny-001"), sections
 
 
-def test_two_ranks_share_what_is_decoded(tiny_records, undisturbed, tmp_path):
+def test_two_ranks_share_one_cache_and_remove_it(tiny_records, undisturbed, tmp_path):
     losses, sections = undisturbed
     cfg = write_cfg(tmp_path, tiny_records, **sections)
-    cache = FOLDER / _name(open_records(tiny_records, tiny_records))  # of nobody else on this host
+    cache = FOLDER / _name(
+        open_records(tiny_records, tiny_records)
+    )  # this test process has its own folder
     folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(2, held(cfg, "data.decoded_cache_mib=5"), hold(1)) as started:
+    with Ranks(2, pausable(cfg, "data.decoded_cache_mib=5"), pause_at(1)) as started:
         started.until(lambda: read_losses(folder))
         assert cache.exists()
-        started.go_on()
+        started.unpause()
         ended = started.wait()
     assert ended.code == 0, ended.everything
     assert not cache.exists()
@@ -95,18 +97,19 @@ def test_two_ranks_share_what_is_decoded(tiny_records, undisturbed, tmp_path):
     [("one", 5), ("all", 5), ("all", 0)],
     ids=["one, then with a cache", "all, then with a cache", "all, then without"],
 )
-def test_after_a_kill_the_next_run_uses_the_memory_or_frees_it(
-    victims, mib, tiny_records, undisturbed, elsewhere, tmp_path
+def test_the_next_run_reuses_or_removes_the_cache_of_a_killed_run(
+    victims, mib, tiny_records, undisturbed, own_folder, tmp_path
 ):
     losses, sections = undisturbed
-    memory, program = elsewhere
+    memory, program = own_folder
     cfg = write_cfg(tmp_path, tiny_records, **sections)
     folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(2, program(cfg, "data.decoded_cache_mib=5"), hold(5)) as started:
+    with Ranks(2, program(cfg, "data.decoded_cache_mib=5"), pause_at(5)) as started:
         started.until(lambda: max(read_losses(folder), default=0) >= 5)
         (left,) = caches(memory)
         inode = left.stat().st_ino
-        # Stopped before: whoever sees another one die leaves well, and removes the memory.
+        # SIGSTOP first: a rank that notices the death of another exits cleanly and removes the
+        # cache.
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in list(started.pids().values())[: 1 if victims == "one" else 2]:
                 with contextlib.suppress(ProcessLookupError):
@@ -117,15 +120,15 @@ def test_after_a_kill_the_next_run_uses_the_memory_or_frees_it(
         else:
             ended = started.wait()
             assert ended.code != 0, ended.everything
-            assert "removed 3 MiB of decoded pictures" in ended.stdout
+            assert "removed 3 MiB of decoded images" in ended.stdout
     if caches(memory):
-        assert is_right(left, tiny_records) > 16
+        assert count_correct(left, tiny_records) > 16
 
-    found = caches(memory)  # of one that was killed, the other may have removed it
-    with Ranks(2, program(cfg, f"data.decoded_cache_mib={mib}"), hold(6)) as again:
+    found = caches(memory)  # empty if the surviving rank removed it
+    with Ranks(2, program(cfg, f"data.decoded_cache_mib={mib}"), pause_at(6)) as again:
         again.until(lambda: max(read_losses(folder), default=0) >= 10)
         now = {path: path.stat().st_ino for path in caches(memory)}
-        again.go_on()
+        again.unpause()
         ended = again.wait()
     assert ended.code == 0, ended.everything
     assert resumed_at(ended) == 4
@@ -133,32 +136,32 @@ def test_after_a_kill_the_next_run_uses_the_memory_or_frees_it(
         assert set(now) == {left} and (not found or now[left] == inode)
     else:
         assert not now
-        assert ended.stdout.count("removed 5 MiB of decoded pictures") == len(found)
+        assert ended.stdout.count("removed 5 MiB of decoded images") == len(found)
     assert caches(memory) == set()
     assert read_losses(folder) == pytest.approx(losses, abs=1e-5)
 
 
-def test_two_ranks_refuse_a_set_that_does_not_fit(tiny_records, elsewhere, tmp_path):
-    memory, program = elsewhere
+def test_two_ranks_refuse_a_record_set_larger_than_the_cache(tiny_records, own_folder, tmp_path):
+    memory, program = own_folder
     cfg = write_cfg(tmp_path, tiny_records, data={"batch_size": 8})
     ended = run(2, program(cfg, "data.decoded_cache_mib=1"))
     assert ended.code != 0
     assert (
-        f"data.decoded_cache_mib: the images of {tiny_records / 'train.rec'} need 5 MiB decoded, "
-        "got 1; raise it, or set it to 0"
-    ) in ended.said, ended.everything
+        f"data.decoded_cache_mib: the decoded images of {tiny_records / 'train.rec'} need 5 MiB, "
+        "got 1; raise the value, or set 0 to run without a cache"
+    ) in ended.rank_output, ended.everything
     assert "Traceback" not in ended.stderr
-    assert ended.stdout.count("removed 3 MiB of decoded pictures, left by killed runs") == 1
+    assert ended.stdout.count("removed 3 MiB of decoded images that killed runs left") == 1
     assert caches(memory) == set()
 
 
-def is_right(path: Path, folder: Path) -> int:
-    """Compare the pictures in a cache with the set's own; return how many are there."""
+def count_correct(path: Path, folder: Path) -> int:
+    """Compare the images in a cache with those of the record set; return their number."""
     records = open_records(folder, folder)
     content = np.fromfile(path, dtype=np.uint8)
-    pictures, there = np.split(content, [-len(records)])
-    rows = np.flatnonzero(there)
+    images, present = np.split(content, [-len(records)])
+    rows = np.flatnonzero(present)
     for row, jpeg in zip(rows, RecordReader(records).read(rows), strict=True):
         expected = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[:, :, ::-1]
-        assert (pictures.reshape(len(records), *expected.shape)[row] == expected).all()
+        assert (images.reshape(len(records), *expected.shape)[row] == expected).all()
     return len(rows)

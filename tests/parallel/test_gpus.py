@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPUs that cannot be used are refused by all ranks together; runs on the CPU ask for none."""
+"""All ranks refuse an unusable GPU with one message; runs on the CPU need no GPU."""
 
 from __future__ import annotations
 
@@ -14,41 +14,48 @@ pytestmark = pytest.mark.parallel
 
 
 @pytest.mark.parametrize("device", ["auto", "gpu"])
-def test_gpus_without_code_for_them(device, tiny_records, make_driver, tmp_path):
+def test_a_gpu_that_the_wheel_does_not_support_is_refused(
+    device, tiny_records, make_driver, tmp_path
+):
     cfg = write_cfg(tmp_path, tiny_records)
-    # Only the second rank's GPU is too new.
+    # Only the GPU of the second rank is too new.
     program = [HERE / "fake_gpus.py", make_driver(86, 90), 2, "--cfg", cfg, f"run.device={device}"]
-    sentence = r"rank 1: run\.device: mxnet-cu112 1\.9\.1 holds .* got Fake GPU 1 with compute "
+    sentence = r"rank 1: run\.device: mxnet-cu112 1\.9\.1 supports .* got Fake GPU 1 with compute "
     check_refusal(run(2, program), sentence + r"capability 9\.0 as GPU 1; use NVIDIA's NGC")
     assert not (tmp_path / "runs").exists()
 
 
-def test_fewer_gpus_than_ranks(tiny_records, make_driver, tmp_path):
+def test_fewer_gpus_than_ranks_are_refused(tiny_records, make_driver, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records)
     program = [HERE / "fake_gpus.py", make_driver(86), 1, "--cfg", cfg]
     refused = run(2, [*program, "run.device=gpu"])
-    check_refusal(refused, r"run\.device: 'gpu' needs 2 GPUs on this host, MXNet sees 1; use")
-    # The CPU for both would be as good as a run that stands still.
+    check_refusal(
+        refused,
+        r"run\.device: 'gpu' requires a GPU for each of the 2 ranks on this host, got 1; use",
+    )
+    # "auto" must not fall back to the CPU, which would be far too slow.
     refused = run(2, [*program, "run.device=auto"])
-    check_refusal(refused, r"got 2 ranks on this host, MXNet sees 1 GPU; start 1 \(-np 1\), or")
+    check_refusal(
+        refused, r"got 2 ranks and 1 GPU on this host; start at most 1 of the ranks \(-np 1\)"
+    )
     assert not (tmp_path / "runs").exists()
 
 
-def test_no_gpu_is_told_by_an_mxnet_for_gpus(tiny_records, tmp_path):
+def test_mxnet_for_gpus_without_a_gpu_gives_a_notice(tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 1})
     ended = run(2, [HERE / "fake_gpus.py", "no-such-driver.so", 0, "--cfg", cfg, "run.device=auto"])
     assert ended.code == 0, ended.everything
     assert "device cpu(0)" in ended.stdout
-    notice = "device: computes on the CPU, mxnet-cu112 1.9.1 is installed and MXNet sees no GPU"
+    notice = "device: this process uses the CPU, because mxnet-cu112 1.9.1 sees no GPU"
     assert ended.stdout.count(notice) == 1
     summary = json.loads((tmp_path / "runs" / "tiny-001" / "summary.json").read_text())
     assert [text for text in summary["notices"] if text.startswith(notice)]
 
 
-def test_a_fault_of_one_gpu_is_a_sentence_of_all_ranks(tiny_records, tmp_path):
+def test_a_gpu_decode_error_on_one_rank_ends_all_ranks_with_one_message(tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, data={"decode": "cpu"}, train={"log_every": 3})
-    sentence = r"rank 1: GPU 1 could not decode images of \S+ between keys \d+ and \d+, DALI says: "
+    sentence = r"rank 1: GPU 1 could not decode images of \S+ between keys \d+ and \d+, got from "
     check_refusal(
         run(2, [HERE / "gpu_fault.py", "--cfg", cfg]),
-        sentence + r"nvJPEG error \(8\); the CPU can: data\.decode=native",
+        sentence + r"DALI: nvJPEG error \(8\); the CPU can decode them, so use data\.decode=native",
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real ranks under every launcher: the same losses, the same sentence and code, the same stop.
+"""Real ranks under every launcher: losses, error messages, exit codes and stops.
 
-srun is a stand-in (fake_srun.py): the protocol between launcher, rendezvous and ranks is real.
+fake_srun.py replaces srun; launcher, rendezvous and ranks communicate as in a real job.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parallel.ranks import HERE, Ended, Ranks, read_losses, run, training, write_cfg
+from tests.parallel.ranks import HERE, Ranks, RunResult, read_losses, run, training, write_cfg
 
 pytestmark = pytest.mark.parallel
 
@@ -20,11 +20,11 @@ STEPS = 5
 
 
 def slurm_job(folder: Path, tasks_per_node: tuple[int, ...]) -> dict[str, str]:
-    """Return the environment of a job on nodes node0, node1, ..., with srun and scancel in it."""
-    tasks, asked = folder / "tasks", "--quiet --signal=TERM 7"
+    """Return the environment of a job on nodes node0, node1, ..., with fake srun and scancel."""
+    tasks, arguments = folder / "tasks", "--quiet --signal=TERM 7"
     scripts = {
         "srun": f"exec {shlex.join([sys.executable, str(HERE / 'fake_srun.py')])} \"$@\"",
-        "scancel": f'[ "$*" = "{asked}" ] && kill -TERM $(cat {shlex.quote(str(tasks))})',
+        "scancel": f'[ "$*" = "{arguments}" ] && kill -TERM $(cat {shlex.quote(str(tasks))})',
     }
     (folder / "bin").mkdir()
     for name, line in scripts.items():
@@ -51,20 +51,20 @@ LAUNCHERS = {
 
 
 def launcher(name: str, folder: Path, cfg: Path, *overrides: str) -> Ranks:
-    """Return a launcher, to be started, that trains on two ranks."""
+    """Return a launcher that will train on two ranks."""
     nodes = (1, 1) if "two nodes" in name else (2,)
     environment = slurm_job(folder, nodes) if "slurm" in name else {}
     program = ["-m", *LAUNCHERS[name], "--cfg", str(cfg), *overrides]
     return Ranks(1, program, environment)
 
 
-def launch(name: str, folder: Path, cfg: Path, *overrides: str) -> Ended:
+def launch(name: str, folder: Path, cfg: Path, *overrides: str) -> RunResult:
     with launcher(name, folder, cfg, *overrides) as ranks:
         return ranks.wait()
 
 
 @pytest.fixture(scope="module")
-def horovodruns_losses(tiny_records, tmp_path_factory):
+def horovodrun_losses(tiny_records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("horovodrun")
     cfg = write_cfg(folder, tiny_records, train={"max_steps": STEPS})
     ended = run(2, training(cfg))
@@ -73,7 +73,7 @@ def horovodruns_losses(tiny_records, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_losses_are_those_of_horovodrun(name, horovodruns_losses, tiny_records, tmp_path):
+def test_a_launcher_gives_the_losses_of_horovodrun(name, horovodrun_losses, tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": STEPS})
     ended = launch(name, tmp_path, cfg)
     assert ended.code == 0, ended.everything
@@ -81,11 +81,11 @@ def test_losses_are_those_of_horovodrun(name, horovodruns_losses, tiny_records, 
     assert ended.stdout.startswith("run ") and "ranks 2" in ended.stdout
     assert ended.stdout.count(f"step {STEPS}/{STEPS}") == 1
     losses = read_losses(tmp_path / "runs" / "tiny-001")
-    assert len(losses) == STEPS and losses == horovodruns_losses
+    assert len(losses) == STEPS and losses == horovodrun_losses
 
 
 @pytest.mark.parametrize("name", ["hosts", "slurm one node", "slurm two nodes"])
-def test_a_fault_is_one_sentence_with_its_code(name, tiny_records, tmp_path):
+def test_an_error_gives_one_message_and_exit_code_2(name, tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records)
     ended = launch(name, tmp_path, cfg, "data.batch_size=100")
     assert ended.code == 2, ended.everything
@@ -95,7 +95,7 @@ def test_a_fault_is_one_sentence_with_its_code(name, tiny_records, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["hosts", "slurm one node"])
-def test_sigterm_stops_the_ranks_together(name, tiny_records, tmp_path):
+def test_sigterm_stops_all_ranks_at_one_step(name, tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 100000, "log_every": 1})
     with launcher(name, tmp_path, cfg) as ranks:
         ranks.until(lambda: "step 2/" in ranks.output().stdout)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training with the native operators: the loss of the plain ones, and the same after a resume."""
+"""Training with native operators: first loss against plain operators, and exact resumption."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from ops.build import BuildError, compile_library
 from tests.parallel.ranks import (
     Ranks,
-    held,
-    hold,
+    pausable,
+    pause_at,
     read_losses,
     resumed_at,
     run,
@@ -30,7 +30,7 @@ def compiled():
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_native_operators_begin_as_the_plain_ones(ranks, tiny_records, tmp_path):
+def test_native_and_plain_operators_give_the_same_first_loss(ranks, tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 2}, data={"batch_size": 8})
     losses = {}
     for choice in ("plain", "native"):
@@ -38,30 +38,30 @@ def test_native_operators_begin_as_the_plain_ones(ranks, tiny_records, tmp_path)
         assert ended.code == 0, ended.everything
         assert ("operators native" in ended.stdout) == (choice == "native"), ended.everything
         losses[choice] = read_losses(tmp_path / "runs" / f"{choice}-001")
-    # From the second step on this net, which is small and untrained, magnifies how the plain
-    # operators round: tests/ops/test_choice.py compares the gradients.
+    # Only the first loss: the small untrained net amplifies the rounding errors of the plain
+    # operators from the second step on. tests/ops/test_choice.py compares the gradients.
     assert losses["native"][1] == pytest.approx(losses["plain"][1], rel=1e-5)
 
 
-BLOCKS_OUT_OF_MEMORY = {"reader": "blocks", "block": 8, "window": 30, "decoded_cache_mib": 5}
+BLOCKS_WITH_CACHE = {"reader": "blocks", "block": 8, "window": 30, "decoded_cache_mib": 5}
 
 
 @pytest.mark.parametrize(("ranks", "fused_centres"), [(2, False), (1, True)])
-def test_a_run_that_was_killed_goes_on_to_the_same_losses(
+def test_a_killed_run_resumes_to_exactly_the_same_losses(
     ranks, fused_centres, tiny_records, tmp_path
 ):
     cfg = write_cfg(
         tmp_path,
         tiny_records,
-        data={} if ranks == 1 else BLOCKS_OUT_OF_MEMORY,
+        data={} if ranks == 1 else BLOCKS_WITH_CACHE,
         run={"operators": "native"},
         optim={"lr": 0.02, "fused_centres": fused_centres},
         train={"max_steps": 30, "checkpoint_every": 3},
     )
-    whole = run(ranks, training(cfg, "run.name=whole"))
-    assert whole.code == 0, whole.everything
+    undisturbed = run(ranks, training(cfg, "run.name=whole"))
+    assert undisturbed.code == 0, undisturbed.everything
     folder = tmp_path / "runs" / "part-001"
-    with Ranks(ranks, held(cfg, "run.name=part"), hold(5)) as started:
+    with Ranks(ranks, pausable(cfg, "run.name=part"), pause_at(5)) as started:
         started.until(lambda: max(read_losses(folder), default=0) >= 5)
         started.kill_all()
     ended = run(ranks, training(cfg, "run.name=part"))
@@ -71,7 +71,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_losses(
     if fused_centres:
         saved = mx.nd.load(str(folder / "checkpoints" / "step-00000030" / "momentum.params"))
         assert float(saved["head.weight"].abs().max().asscalar()) > 0
-        # By name, so it is the trainer's momentum too.
+        # The momentum has the same names and shapes as a trainer's.
         other = run(
             1, training(cfg, "run.name=trainer", "optim.fused_centres=false", "train.max_steps=3")
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two ranks train on triplets out of groups of people, are killed, and go on as one."""
+"""Triplets from groups of people on two ranks, and their resumption on one rank."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.parallel.ranks import HERE, Ranks, hold, read_losses, resumed_at, run, write_cfg
+from tests.parallel.ranks import HERE, Ranks, pause_at, read_losses, resumed_at, run, write_cfg
 
 pytestmark = pytest.mark.parallel
 RECORDER = HERE / "record_labels.py"
 
 
-def test_groups_of_people_on_two_ranks_go_on_as_one_rank(make_records, tmp_path):
-    # 14 people: an epoch is 28 images, three steps of 2 x 4, and two people are left over.
+def test_groups_of_people_on_two_ranks_resume_on_one_rank(make_records, tmp_path):
+    # 14 people: an epoch has 28 images in three steps of 2 x 4 and drops two people.
     cfg = write_cfg(
         tmp_path,
         make_records(14, 3),
@@ -26,8 +26,8 @@ def test_groups_of_people_on_two_ranks_go_on_as_one_rank(make_records, tmp_path)
         train={"max_steps": 0, "epochs": 6, "checkpoint_every": 2},
     )
     folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(2, [RECORDER, tmp_path / "two", "--cfg", cfg], hold(4)) as started:
-        # The line of step 4 is written before its checkpoint is.
+    with Ranks(2, [RECORDER, tmp_path / "two", "--cfg", cfg], pause_at(4)) as started:
+        # The log line of step 4 appears before its checkpoint, so wait for the checkpoint.
         started.until((folder / "checkpoints" / "step-00000004").exists)
         started.kill_all()
     ended = run(1, [RECORDER, tmp_path / "one", "--cfg", cfg, "data.batch_size=8"])
@@ -40,7 +40,7 @@ def test_groups_of_people_on_two_ranks_go_on_as_one_rank(make_records, tmp_path)
     after = np.loadtxt(tmp_path / "one" / "rank-0.txt", dtype=int)
     steps = np.concatenate([before.reshape(-1, 8), after])
     assert len(steps) == 18
-    assert (steps[:, ::2] == steps[:, 1::2]).all()  # whole groups on each rank
+    assert (steps[:, ::2] == steps[:, 1::2]).all()  # each rank has complete groups
     for epoch in steps.reshape(6, 24):
         assert set(Counter(epoch.tolist()).values()) == {2} and len(set(epoch.tolist())) == 12
     losses = read_losses(folder)
@@ -49,7 +49,7 @@ def test_groups_of_people_on_two_ranks_go_on_as_one_rank(make_records, tmp_path)
     assert summary["status"] == "finished" and summary["epochs"] == 6
 
 
-def test_bags_on_two_ranks_are_trained_on_in_step_and_begun_again(make_records, tmp_path):
+def test_two_ranks_train_on_bags_in_step_and_checkpoint_the_start_of_a_bag(make_records, tmp_path):
     cfg = write_cfg(
         tmp_path,
         make_records(12, 5),
@@ -63,7 +63,8 @@ def test_bags_on_two_ranks_are_trained_on_in_step_and_begun_again(make_records, 
         labels = np.loadtxt(tmp_path / "labels" / f"rank-{rank}.txt", dtype=int).reshape(-1, 3, 2)
         assert len(labels) == 9
         assert (labels[:, 0] == labels[:, 1]).all() and (labels[:, 0] != labels[:, 2]).all()
-    starts = re.findall(r"^bag at epoch \d, image (\d+): \d+ triplets of 18", ended.stdout, re.M)
+    bag = r"^bag at epoch \d, image (\d+): \d+ triplets found in 18"
+    starts = re.findall(bag, ended.stdout, re.M)
     assert starts[:1] == ["0"] and all(int(start) % 36 == 0 for start in starts)
     state = json.loads(
         (tmp_path / "runs/tiny-001/checkpoints/step-00000008/state.json").read_text()

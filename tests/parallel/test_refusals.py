@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cannot work is refused by all ranks together, with one sentence, and nothing hangs."""
+"""All ranks refuse an invalid run with one message, and no rank hangs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ import pytest
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
 from tests.parallel.ranks import (
-    Ended,
     Ranks,
-    held,
-    hold,
+    RunResult,
+    pausable,
+    pause_at,
     read_losses,
     resumed_at,
     run,
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.parallel
 
 @dataclass
 class Fault:
-    """A run that is to be refused, and the words by which its sentence is known."""
+    """Invalid run and a pattern of its message."""
 
     sentence: str
     records: Path | None = None
@@ -61,13 +61,13 @@ def truncated_rec(folder: Path, records: Path, make: Callable[..., Path]) -> Fau
 
 def idx_of_another_rec(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     copy = shutil.copytree(records, folder / "records")
-    # As many bytes as are needed, but its records stand elsewhere.
+    # The .idx of a smaller set: its offsets are inside the file, but no record starts there.
     other = make(12, 4)
     shutil.copy(other / "train.idx", copy / "train.idx")
     return Fault(r"train\.idx: no record starts at offset \d+ of train\.rec", copy)
 
 
-def undecodable_picture(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+def undecodable_image(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     copy = shutil.copytree(records, folder / "records")
     key = 77
     offsets = dict(
@@ -77,7 +77,7 @@ def undecodable_picture(folder: Path, records: Path, make: Callable[..., Path]) 
     begin, end = offsets[key] + 32, offsets[key + 1]
     rec[begin:end] = bytes(end - begin)
     (copy / "train.rec").write_bytes(rec)
-    # Two epochs of 120 images at most, so that its turn comes.
+    # A whole epoch, so that the run reaches the image.
     sections = {"train": {"max_steps": 0, "epochs": 1, "log_every": 3, "checkpoint_every": 5}}
     return Fault(rf"the image of key {key} cannot be decoded; fix", copy, sections)
 
@@ -109,7 +109,7 @@ def malicious_bin(folder: Path, records: Path, make: Callable[..., Path]) -> Fau
 
 def undecodable_face_in_a_bin(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     images, issame = pickle.loads((records / "tiny.bin").read_bytes())
-    images[11] = images[11].replace(b"\xff\xdb", b"\xff\xfe")  # found late: header and end stay
+    images[11] = images[11].replace(b"\xff\xdb", b"\xff\xfe")  # only decoding finds the damage
     (folder / "torn.bin").write_bytes(pickle.dumps((images, issame), protocol=2))
     overrides = [f"eval.sets=[{folder / 'torn.bin'}]", "train.max_steps=1"]
     return Fault(r"torn\.bin: .*does not decode as an image", overrides=overrides)
@@ -123,18 +123,18 @@ def cut_off_face_in_a_bin(folder: Path, records: Path, make: Callable[..., Path]
     return Fault(r"cut\.bin: image 1 of pair 5: is cut off, got an end-of-", overrides=overrides)
 
 
-def cut_off_picture(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
-    kept = open_records(records, folder)
-    jpegs = [j.tobytes() for j in RecordReader(kept).read(np.arange(len(kept)))]
+def cut_off_image(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    original = open_records(records, folder)
+    jpegs = [j.tobytes() for j in RecordReader(original).read(np.arange(len(original)))]
     jpegs[17] = cut_off(jpegs[17])
-    copy = make(12, 10, pictures=list(zip(kept.labels.tolist(), jpegs, strict=True)))
+    copy = make(12, 10, samples=list(zip(original.labels.tolist(), jpegs, strict=True)))
     sections = {"train": {"max_steps": 0, "epochs": 1, "log_every": 3, "checkpoint_every": 5}}
-    key = kept.keys[17]
+    key = original.keys[17]
     return Fault(rf"the image of key {key} is cut off, got an end-of-image", copy, sections)
 
 
 def cut_off(jpeg: bytes) -> bytes:
-    """Return a JPEG that has lost codes, with an end-of-image marker."""
+    """Return a JPEG that lacks a part of its data but has an end-of-image marker."""
     return jpeg[: len(jpeg) * 3 // 4] + b"\xff\xd9"
 
 
@@ -143,16 +143,16 @@ def checkpoint_of_another_net(folder: Path, records: Path, make: Callable[..., P
     ended = run(1, training(other))
     assert ended.code == 0, ended.everything
     overrides = [f"train.pretrained={folder / 'other' / 'runs' / 'tiny-001'}"]
-    return Fault(r"net\.params: is of another net, '\S+' has shape", overrides=overrides)
+    return Fault(r"net\.params: does not fit this net, whose '\S+' has shape", overrides=overrides)
 
 
-def checkpoint_that_is_none(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
-    return Fault(r": no checkpoint there", overrides=[f"train.pretrained={folder}"])
+def folder_without_checkpoint(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+    return Fault(r": no checkpoint found", overrides=[f"train.pretrained={folder}"])
 
 
 def fused_centres_on_two_ranks(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     overrides = ["optim.fused_centres=true"]
-    return Fault(r"optim\.fused_centres: is for one rank, got 2 ranks", overrides=overrides)
+    return Fault(r"optim\.fused_centres: requires one rank, got 2; set", overrides=overrides)
 
 
 def fused_centres_without_operators(
@@ -173,22 +173,22 @@ def native_decoder_without_operators(
 
 def decoder_of_gpus_without_one(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     overrides = ["data.decode=mixed", "run.device=cpu"]
-    return Fault(r"data\.decode: 'mixed' needs a GPU, got none", overrides=overrides)
+    return Fault(r"data\.decode: 'mixed' requires a GPU, got none", overrides=overrides)
 
 
-def bag_with_a_margin_that_rises(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
+def bag_with_margin_warmup(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:
     sections = {
         "data": {"batch_size": 6, "images_per_person": 3, "bag": 18},
         "head": {"name": "triplet", "mining": "blocks"},
         "train": {"margin_warmup": "10 %"},
     }
-    return Fault(r"data\.bag: chooses triplets by the whole margin, got", sections=sections)
+    return Fault(r"data\.bag: mines triplets with the full margin, got", sections=sections)
 
 
-def file_in_the_place_of_the_run_folder(
+def file_in_place_of_the_run_folder(
     folder: Path, records: Path, make: Callable[..., Path]
 ) -> Fault:
-    (folder / "runs").write_text("in the way")
+    (folder / "runs").write_text("not a folder")
     return Fault(r"runs: the run folder cannot be written, got File exists; choose another")
 
 
@@ -196,43 +196,43 @@ FAULTS: list[Maker] = [
     missing_rec,
     truncated_rec,
     idx_of_another_rec,
-    undecodable_picture,
+    undecodable_image,
     label_out_of_range,
     batch_larger_than_the_set,
     malicious_bin,
     undecodable_face_in_a_bin,
     cut_off_face_in_a_bin,
-    checkpoint_that_is_none,
+    folder_without_checkpoint,
     fused_centres_without_operators,
     decoder_of_gpus_without_one,
-    bag_with_a_margin_that_rises,
+    bag_with_margin_warmup,
 ]
-# On two ranks: one of the command line, one of the data, those that show up on one rank or late.
-# Those that show up late are refused on one rank too.
+# Faults on two ranks: one of the command line, one of the data, and those that only one rank or a
+# later step detects.
 ON_TWO = [
     misspelt_key,
-    undecodable_picture,
+    undecodable_image,
     undecodable_face_in_a_bin,
-    cut_off_picture,
+    cut_off_image,
     checkpoint_of_another_net,
     native_decoder_without_operators,
     fused_centres_on_two_ranks,
-    file_in_the_place_of_the_run_folder,
+    file_in_place_of_the_run_folder,
 ]
 
 
-def check_refusal(ended: Ended, sentence: str, code: int = 2) -> None:
-    """Check that ``sentence`` was said once by all ranks together, and nothing of a traceback."""
-    assert len(re.findall(sentence, ended.said)) == 1, ended.everything
-    assert "Traceback" not in ended.said, ended.everything
-    if ended.alone:
+def check_refusal(ended: RunResult, sentence: str, code: int = 2) -> None:
+    """Check that the ranks printed one message that matches ``sentence``, and no traceback."""
+    assert len(re.findall(sentence, ended.rank_output)) == 1, ended.everything
+    assert "Traceback" not in ended.rank_output, ended.everything
+    if not ended.has_launcher:
         assert ended.code == code, ended.everything
     else:
         assert ended.code != 0, ended.everything
-        # The launcher tells the code of the rank that ended first, among its own words.
-        assert f"Exit code: {code}" in ended.launcher, ended.everything
-    told = [line for line in ended.lines if line.rank is not None and line.stream == "stderr"]
-    assert told[0].text.startswith("run_train: "), ended.everything
+        # horovodrun prints the exit code of the rank that ended first.
+        assert f"Exit code: {code}" in ended.launcher_output, ended.everything
+    errors = [line for line in ended.lines if line.rank is not None and line.stream == "stderr"]
+    assert errors[0].text.startswith("run_train: "), ended.everything
 
 
 @pytest.mark.parametrize(
@@ -240,14 +240,14 @@ def check_refusal(ended: Ended, sentence: str, code: int = 2) -> None:
     [*((1, maker) for maker in FAULTS), *((2, maker) for maker in ON_TWO)],
     ids=lambda value: value if isinstance(value, int) else value.__name__,
 )
-def test_refusal(ranks, maker, tiny_records, make_records, tmp_path):
+def test_a_fault_is_refused_with_one_message(ranks, maker, tiny_records, make_records, tmp_path):
     fault = maker(tmp_path, tiny_records, make_records)
     cfg = write_cfg(tmp_path, fault.records or tiny_records, **fault.sections)
     check_refusal(run(ranks, training(cfg, *fault.overrides)), fault.sentence)
     assert not (tmp_path / "executed").exists()
 
 
-def test_data_missing_on_one_rank_alone(tiny_records, tmp_path):
+def test_data_missing_on_one_rank_are_refused(tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, "${FACES}")
     script = f'if [ "$HOROVOD_RANK" = 1 ]; then FACES=/nowhere; else FACES={tiny_records}; fi'
     wrapper = ["sh", "-c", f'{script}; export FACES; exec "$0" "$@"']
@@ -256,23 +256,23 @@ def test_data_missing_on_one_rank_alone(tiny_records, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_other_data_on_one_rank(tiny_records, make_records, tmp_path):
-    # One path, other files: as on a second host that was given an older copy.
+def test_different_data_on_one_rank_are_refused(tiny_records, make_records, tmp_path):
+    # The same path with other files, as on a second host with an older copy.
     for rank, records in enumerate((tiny_records, make_records(12, 11))):
         (tmp_path / f"host-{rank}").mkdir()
         (tmp_path / f"host-{rank}" / "faces").symlink_to(records)
     cfg = write_cfg(tmp_path, "faces")
     wrapper = ["sh", "-c", f'cd {tmp_path}/host-$HOROVOD_RANK; exec "$0" "$@"']
     ended = run(2, training(cfg), wrapper=wrapper)
-    sentence = r"data\.images: the ranks do not see the same, got 120 on rank 0 and 132 on rank 1"
+    sentence = r"data\.images: must be equal on all ranks, got 120 on rank 0 and 132 on rank 1"
     check_refusal(ended, sentence)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
+def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(
     ranks, tiny_records, tmp_path
 ):
-    # The warm-up begins at 0, so the first step does no harm; all later ones do.
+    # The warm-up starts at lr 0, so the first step is harmless; all later steps diverge.
     cfg = write_cfg(
         tmp_path,
         tiny_records,
@@ -282,36 +282,36 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
     ended = run(ranks, training(cfg))
     sentence = r"the loss of step (\d+) is not finite, got nan; the last good checkpoint"
     check_refusal(ended, sentence, code=1)
-    assert ended.alone or re.search(r"rank \d: the loss", ended.said)
+    assert not ended.has_launcher or re.search(r"rank \d: the loss", ended.rank_output)
     folder = tmp_path / "runs" / "tiny-001"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "failed" and "is not finite" in summary["reason"]
-    bad = int(re.search(sentence, ended.said)[1])
-    # The one before is kept and whole: the same command goes on from it, to the same end.
-    assert f"checkpoint (step {bad - 1}) is kept" in ended.said
+    bad = int(re.search(sentence, ended.rank_output)[1])
+    # The previous checkpoint is valid: the same command resumes from it and fails again.
+    assert f"checkpoint (step {bad - 1}) is kept" in ended.rank_output
     again = run(ranks, training(cfg))
     assert resumed_at(again) == bad - 1
     check_refusal(again, sentence, code=1)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_file_that_cannot_grow_leaves_the_last_checkpoint(ranks, tiny_records, tmp_path):
+def test_a_file_size_limit_leaves_the_last_checkpoint_valid(ranks, tiny_records, tmp_path):
     cfg = write_cfg(
         tmp_path,
         tiny_records,
         train={"max_steps": 30, "checkpoint_every": 3, "keep_checkpoints": 20},
     )
     folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(ranks, held(cfg), hold(6)) as started:
+    with Ranks(ranks, pausable(cfg), pause_at(6)) as started:
         started.until((folder / "checkpoints" / "step-00000003").exists)
-    kept = contents(folder / "checkpoints" / "step-00000003")
+    before = contents(folder / "checkpoints" / "step-00000003")
     latest = sorted(path.name for path in (folder / "checkpoints").glob("step-*"))[-1]
 
-    # Files of more than 64 KiB fail half-way, as they do on a full disk; root is no exception.
+    # Files above 64 KiB fail part-way, as on a full disk; the limit also applies to root.
     wrapper = ["sh", "-c", 'ulimit -f 128; exec "$0" "$@"']
     ended = run(ranks, training(cfg), wrapper=wrapper)
-    check_refusal(ended, rf"cannot be written, got No space left .* whole one is {latest}")
-    assert contents(folder / "checkpoints" / "step-00000003") == kept
+    check_refusal(ended, rf"cannot be written, got No space left .* valid checkpoint is {latest}")
+    assert contents(folder / "checkpoints" / "step-00000003") == before
     assert not list((folder / "checkpoints").glob(".aside-*"))
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
 
@@ -322,7 +322,7 @@ def test_a_file_that_cannot_grow_leaves_the_last_checkpoint(ranks, tiny_records,
 
 
 class SmallDisk:
-    """A folder on a file system of 2 MiB that ``fill`` fills up."""
+    """Folder on a file system of 2 MiB, which ``fill`` fills completely."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -342,7 +342,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def _can_mount() -> bool:
-    """Return whether this user may mount; tried where nobody else sees it."""
+    """Return whether this user may mount; try it in a new mount namespace."""
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -350,7 +350,7 @@ def _can_mount() -> bool:
         return False
 
 
-if _can_mount():  # root outside a locked container; the test above serves everybody
+if _can_mount():  # root with CAP_SYS_ADMIN; the file size limit above tests the same without it
 
     @pytest.fixture
     def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
@@ -360,14 +360,14 @@ if _can_mount():  # root outside a locked container; the test above serves every
         yield SmallDisk(folder)
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
-    def test_a_full_disk_leaves_the_last_checkpoint(tiny_records, small_disk, tmp_path):
+    def test_a_full_disk_leaves_the_last_checkpoint_valid(tiny_records, small_disk, tmp_path):
         cfg = write_cfg(tmp_path, tiny_records, run={"dir": str(small_disk.folder)})
         program = training(cfg, "train.max_steps=40", "train.checkpoint_every=10")
         folder = small_disk.folder / "tiny-001"
-        with Ranks(1, held(*program[2:]), hold(10)) as started:
+        with Ranks(1, pausable(*program[2:]), pause_at(10)) as started:
             started.until((folder / "checkpoints" / "step-00000010").exists)
             small_disk.fill()
-            started.go_on()
+            started.unpause()
             ended = started.wait()
         check_refusal(ended, r"(metrics\.jsonl|the checkpoint) cannot be written, got No space")
         kept = contents(folder / "checkpoints" / "step-00000010")

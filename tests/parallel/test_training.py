@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""run_train.py from start to end on one, two and three ranks, and what a run leaves behind."""
+"""Complete runs of run_train.py on one, two and three ranks, and the files that they write."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_checkpoints(folder: Path, *steps: int) -> None:
         assert (folder / "checkpoints" / name / "manifest.json").is_file()
 
 
-def test_two_ranks_train_verify_and_leave_everything(tiny_records, tmp_path):
+def test_two_ranks_train_verify_and_write_all_files(tiny_records, tmp_path):
     cfg = write_cfg(
         tmp_path,
         tiny_records,
@@ -68,7 +68,7 @@ def test_two_ranks_train_verify_and_leave_everything(tiny_records, tmp_path):
 
     lines = read_metrics(folder)
     training_lines = [line for line in lines if "loss" in line]
-    # A line at every second step, and before every checkpoint and verification.
+    # A line every two steps, and one before every checkpoint and verification.
     assert [line["step"] for line in training_lines] == [2, 3, 4, 6, 8, 9, 10]
     assert all(set(line) >= LINE for line in training_lines)
     assert [line["images"] for line in training_lines] == [8 * x["step"] for x in training_lines]
@@ -78,21 +78,21 @@ def test_two_ranks_train_verify_and_leave_everything(tiny_records, tmp_path):
 
     assert [p.stat().st_size > 0 for p in (folder / "tensorboard").glob("events.*")] == [True]
     kept = yaml.safe_load((folder / "config.yaml").read_text())
-    assert kept["optim"]["momentum"] == 0.9  # a default, spelt out
+    assert kept["optim"]["momentum"] == 0.9  # a default value
     assert kept["run"]["name"] == "tiny"
     assert kept["notes"]["ranks"] == 2 and kept["notes"]["versions"]["mxnet"] == "1.9.1"
-    # Only rank 0 speaks.
+    # Only rank 0 prints.
     assert {line.rank for line in ended.lines if line.rank is not None} == {0}
     assert len(re.findall(r"^verify tiny: accuracy", ended.stdout, re.MULTILINE)) == 2
 
 
-def test_images_that_are_not_in_the_idx_are_said_and_kept(make_records, tmp_path):
+def test_images_missing_from_the_idx_give_a_notice(make_records, tmp_path):
     records = make_records(8, 4)
     lines = (records / "train.idx").read_text().splitlines(keepends=True)
     (records / "train.idx").write_text("".join(lines[:20]))
     ended = run(1, training(write_cfg(tmp_path, records, train={"max_steps": 2})))
     assert ended.code == 0, ended.everything
-    notice = f"{records}/train.idx: 13 of the 32 images that the header names are not in the .idx"
+    notice = f"{records}/train.idx: 13 of the 32 images that the header lists are not in the .idx"
     assert notice in ended.stdout.splitlines()
     assert notice in check_summary(tmp_path / "runs" / "tiny-001", steps=2)["notices"]
 
@@ -112,7 +112,7 @@ def test_images_of_another_size_train_and_verify(make_records, tmp_path):
     assert ended.code == 0 and ended.stderr == "", ended.everything
     folder = tmp_path / "runs" / "tiny-001"
     summary = check_summary(folder, status="finished", steps=3)
-    # The command finds the size in the checkpoint and gives the same figures.
+    # The command reads the size from the checkpoint and gives the same results.
     command = ["-m", "evaluation", "verify", "--checkpoint", str(folder)]
     report = tmp_path / "report.json"
     done = subprocess.run(
@@ -127,8 +127,8 @@ def test_images_of_another_size_train_and_verify(make_records, tmp_path):
     assert found["xnorm"] == pytest.approx(summary["verification"]["pairs"]["xnorm"], rel=1e-4)
 
 
-def test_three_ranks_go_through_an_epoch_end(make_records, tmp_path):
-    # 32 images, 6 a step: five steps an epoch, the last two images are dropped.
+def test_three_ranks_train_past_an_epoch_end(make_records, tmp_path):
+    # 32 images, 6 per step: an epoch has five steps and drops the last two images.
     cfg = write_cfg(
         tmp_path,
         make_records(8, 4),
@@ -143,7 +143,7 @@ def test_three_ranks_go_through_an_epoch_end(make_records, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["adaface", "curricularface", "adacos", "center", "git"])
-def test_statistics_of_all_ranks_are_part_of_a_run(tiny_records, tmp_path, name):
+def test_a_head_with_statistics_trains_and_saves_them(tiny_records, tmp_path, name):
     cfg = write_cfg(
         tmp_path, tiny_records, head={"name": name}, train={"max_steps": 3, "checkpoint_every": 3}
     )
@@ -152,10 +152,10 @@ def test_statistics_of_all_ranks_are_part_of_a_run(tiny_records, tmp_path, name)
     folder = tmp_path / "runs" / "tiny-001"
     check_summary(folder, status="finished", steps=3, ranks=2)
     kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
-    assert len(kept) > 1  # the state beside the weights
+    assert len(kept) > 1  # weights and statistics
 
 
-def test_one_rank_needs_no_launcher_and_a_finished_run_is_kept(tiny_records, tmp_path):
+def test_one_rank_needs_no_launcher_and_a_finished_run_stays_unchanged(tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 4, "checkpoint_every": 2})
     first, second = (tmp_path / "runs" / f"tiny-{n:03d}" for n in (1, 2))
     ended = run(1, training(cfg))
@@ -165,18 +165,18 @@ def test_one_rank_needs_no_launcher_and_a_finished_run_is_kept(tiny_records, tmp
     check_checkpoints(first, 2, 4)
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
 
-    # The same command again: a new run, which here starts from the weights of the first.
+    # The same command creates a new run; here it starts from the weights of the first.
     ended = run(1, training(cfg, f"train.pretrained={first}"))
     assert ended.code == 0, ended.everything
     check_summary(second, status="finished", steps=4, ranks=1)
     assert "starts from the weights of" in ended.stdout and "step-00000004" in ended.stdout
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
-    # The same pictures in the same order; other weights, so other losses from the first step on.
+    # The same images in the same order, but other weights, so other losses from the first step on.
     losses = [[line["loss"] for line in read_metrics(folder)] for folder in (first, second)]
     assert losses[0][0] != losses[1][0]
 
 
-def test_libraries_of_mxnet_are_not_seen_by_the_whole_process():
+def test_symbols_of_libmxnet_are_not_global_in_the_process():
     ended = run(2, [HERE / "visible.py"])
     assert ended.code == 0, ended.everything
-    assert ended.stdout.splitlines() == ["sum 3, seen False"] * 2, ended.everything
+    assert ended.stdout.splitlines() == ["sum 3, global False"] * 2, ended.everything

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rank of a test: is libmxnet seen by the whole process once the ranks are connected?"""
+"""Print whether the symbols of libmxnet are global in the process after the ranks connect."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from launch.ranks.comm import connect
 
 comm = connect()
 total = comm.sum(np.array([1.0 + comm.rank]))
-print(f"sum {total[0]:g}, seen {hasattr(ctypes.CDLL(None), 'MXGetVersion')}", flush=True)
+print(f"sum {total[0]:g}, global {hasattr(ctypes.CDLL(None), 'MXGetVersion')}", flush=True)
 comm.gather_json("done")
 comm.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Gluon loader: workers make the same batches, name a bad image, and end on their own."""
+"""Gluon loader: workers make the same batches, name a damaged image, and end on their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from pipeline import build_loader
 from pipeline.decode.dali import MEAN, STD
-from pipeline.gluon_loader import FaceDataset, GluonDecoder, RowSampler
+from pipeline.gluon_loader import FaceDataset, GluonDecoder
 from pipeline.records import RecordReader, open_records
 from pipeline.sampling.augmentation import NO_AUGMENTATION, Augmentation
 from pipeline.sampling.batches import batch_plans
@@ -36,7 +36,7 @@ def plans_of(records, augmentation):
     return batch_plans(records, sampler.batches(Position()), seed=1, augmentation=augmentation)
 
 
-def test_images_follow_their_plans_to_the_device(faces):
+def test_images_match_their_plans_and_are_on_the_device(faces):
     decoder = GluonDecoder(faces, 0, mx.cpu(1))
     images = decoder(plans_of(faces, NO_AUGMENTATION))
     expected = plans_of(faces, NO_AUGMENTATION)
@@ -51,21 +51,17 @@ def test_images_follow_their_plans_to_the_device(faces):
     assert decoder.files == []
 
 
-def test_items_of_the_dataset_are_rows_with_their_parameters(faces):
+def test_the_dataset_applies_the_parameters_of_a_row(faces):
     dataset, plans = FaceDataset(faces), plans_of(faces, Augmentation())
-    (items,) = islice(RowSampler(plans), 1)
-    (plan,) = islice(plans_of(faces, Augmentation()), 1)
-    assert len(dataset) == 130 and [row for row, _ in items] == plan.rows.tolist()
-    assert [bool(params.mirror) for _, params in items] == plan.params.mirror.tolist()
-    row, params = items[0]
+    plan = next(plans)
+    row, params = plan.rows[0], next(plan.params.each())
+    assert len(dataset) == 130
     turned = params._replace(mirror=~params.mirror)
     assert (dataset[row, params] == dataset[row, turned][:, :, ::-1]).all()
-    with pytest.raises(TypeError, match="have no end"):
-        len(RowSampler(plans))
 
 
-# One loader per process, as in training: a second one would fork while the first one's threads are
-# in the middle of MXNet, and its workers would wait for locks that nobody holds any more.
+# One loader per process, as in training: a second loader would fork while threads of the first one
+# hold locks of MXNet, and its workers would wait for these locks forever.
 WORKERS = """
 import sys
 from itertools import islice
@@ -86,7 +82,7 @@ loader.close()
 
 
 def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess:
-    """Run a program of its own: workers are forked before MXNet or DALI have threads."""
+    """Run a new process, which forks workers before MXNet or DALI start threads."""
     watch = "import faulthandler; faulthandler.dump_traceback_later(600, exit=True)\n"
     return subprocess.run(
         [sys.executable, "-c", watch + program, *map(str, arguments)],
@@ -97,7 +93,7 @@ def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess
 
 
 def take(count, records, batch_size):
-    """Return images, labels and positions of some batches that one process makes."""
+    """Return images, labels and positions of some batches without worker processes."""
     loader = build_loader("cpu", records, batch_size, workers=0)
     batches = list(islice(loader, count))
     loader.close()
@@ -116,10 +112,10 @@ def test_worker_processes_make_the_same_batches(faces, tmp_path):
             assert found["after"].tolist() == [list(place) for place in after]
 
 
-def test_worker_processes_name_the_bad_image(make_records, make_face, tmp_path):
+def test_worker_processes_name_a_damaged_image(make_records, make_face, tmp_path):
     images = [(number, make_face(number, 0)) for number in range(20)]
     images[6] = (6, b"\xff\xd8" + bytes(range(200)))
-    bad = make_records(20, 1, pictures=images) / "train.rec"
+    bad = make_records(20, 1, samples=images) / "train.rec"
     done = run_program(WORKERS, bad, tmp_path, 4, 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (

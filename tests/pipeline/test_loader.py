@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches: the right images, mirrored and normalised right, from every loader and reader."""
+"""Every loader and reader gives the right images, mirrored and normalised correctly."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from pipeline.sampling.epoch_orders import Position, block_order, epoch_order, r
 from pipeline.sampling.samplers import PersonSampler
 
 ROOT = Path(__file__).resolve().parents[2]
-PEOPLE, IMAGES = 13, 10  # 130 images: no multiple of any batch used here
-# Each decoder; "operators" and "cached" are for ``loading`` below.
+PEOPLE, IMAGES = 13, 10  # 130 images: no batch size here divides them
+# Options of each decoder; ``loading`` uses "operators" and "cached".
 DALI = {
     "plain": {"operators": "plain"},
     "dali": {"operators": "native", "decode": "cpu"},
@@ -61,7 +61,7 @@ def loading(name, records, batch_size, operators="native", cached=False, **optio
 
 
 def take(count, name, records, batch_size, **options):
-    """Return the images, labels and positions of some batches, as NumPy."""
+    """Return the images, labels and positions of some batches as NumPy arrays."""
     with loading(name, records, batch_size, **options) as loader:
         batches = list(islice(loader, count))
     return (
@@ -78,7 +78,7 @@ def faces(make_records, tmp_path_factory):
 
 
 def numbered(row: int) -> bytes:
-    """Return a picture that shows its own number, and on which side its left is."""
+    """Return an image that shows its row number and which side is its left."""
     cells = np.zeros((4, 4))
     cells[:, 0] = 1
     cells[:, 1:3] = np.array([row >> bit & 1 for bit in range(8)]).reshape(4, 2)
@@ -87,7 +87,7 @@ def numbered(row: int) -> bytes:
 
 
 def read_number(image: np.ndarray) -> tuple[int, bool]:
-    """Return (row, mirrored) of a ``numbered`` picture, (3, 112, 112) normalised."""
+    """Return (row, mirrored) of a normalised ``numbered`` image (3, 112, 112)."""
     cells = (image.mean(0).reshape(4, 28, 4, 28).mean((1, 3)) > 0).astype(int)
     left, right = cells[:, 0], cells[:, 3]
     assert (left != right).all() and (left == left[0]).all(), cells
@@ -97,14 +97,14 @@ def read_number(image: np.ndarray) -> tuple[int, bool]:
 
 @pytest.fixture(scope="module")
 def numbers(make_records, tmp_path_factory):
-    """Return a set whose pictures show their rows, so that it can be seen which were read."""
+    """Return a set whose images show their row numbers."""
     rows = range(PEOPLE * IMAGES)
-    folder = make_records(PEOPLE, IMAGES, pictures=[(r // IMAGES, numbered(r)) for r in rows])
+    folder = make_records(PEOPLE, IMAGES, samples=[(r // IMAGES, numbered(r)) for r in rows])
     return open_records(folder, tmp_path_factory.mktemp("scan"))
 
 
 def seen_numbers(images, labels):
-    """Return (row, mirrored) of every picture of some batches; labels are checked."""
+    """Return (row, mirrored) of every image of some batches; check the labels."""
     found = [read_number(i) for i in images.reshape(-1, *images.shape[2:])]
     assert [row // IMAGES for row, _ in found] == labels.reshape(-1).tolist()
     return found
@@ -112,7 +112,7 @@ def seen_numbers(images, labels):
 
 @pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 @READERS
-def test_batches_are_what_sampling_says(numbers, name, options, reader):
+def test_batches_have_the_rows_and_mirrors_of_the_sampler(numbers, name, options, reader):
     batch_size, rank, size, seed = 8, 1, 2, 5
     share, count = Share(rank, size), 10
     images, labels, after = take(
@@ -137,7 +137,7 @@ def test_batches_are_what_sampling_says(numbers, name, options, reader):
 
 
 @pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
-def test_batches_of_people_are_what_sampling_says(numbers, name, options):
+def test_batches_of_people_have_the_rows_of_the_sampler(numbers, name, options):
     # 13 people, in a set with identity records: an epoch is 3 steps of 2 ranks x 2 people.
     options = options | {"images_per_person": 4, "seed": 5}
     with loading(name, numbers, 8, **options) as loader:
@@ -151,10 +151,10 @@ def test_batches_of_people_are_what_sampling_says(numbers, name, options):
     assert after == ranks[1][2] == [*(Position(0, 16 * i) for i in (1, 2, 3)), Position(1, 16)]
     tail = take(2, name, numbers, 8, position=after[1], **options)
     found = [row for row, _ in seen_numbers(*tail[:2])]
-    assert found == [*order(0)[32:48]]  # one rank goes on where two were
+    assert found == [*order(0)[32:48]]  # one rank resumes after two
 
 
-def test_values_are_the_pixels_less_the_mean_over_the_deviation(faces):
+def test_pixels_are_normalised(faces):
     images, _, _ = take(2, "dali", faces, 16, augmentation=Augmentation(mirror=False))
     rows = epoch_order(len(faces), 1, 0)[:32]
     jpegs = RecordReader(faces).read(rows)
@@ -176,13 +176,13 @@ def test_dali_equals_the_gluon_loader(faces, decoder):
     difference = np.abs(ours - theirs).mean((2, 3, 4)) * 128 / 255
     flipped = np.abs(ours[..., ::-1] - theirs).mean((2, 3, 4)) * 128 / 255
     assert difference.max() <= 1.5 / 255
-    assert flipped.min() > 3 / 255  # so a wrong mirror could not hide
+    assert flipped.min() > 3 / 255  # a wrong mirror would be found
 
 
 @pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 @READERS
 @pytest.mark.parametrize("skipped", [3, 8, 11])
-def test_from_a_position_on_batches_are_the_tail(faces, name, options, reader, skipped):
+def test_a_loader_resumes_from_any_position(faces, name, options, reader, skipped):
     options = options | reader
     images, labels, after = take(14, name, faces, 16, **options)
     position = after[skipped - 1]
@@ -194,7 +194,7 @@ def test_from_a_position_on_batches_are_the_tail(faces, name, options, reader, s
 
 @pytest.mark.parametrize("decoder", WINDOW, ids=["plain", "dali", "native"])
 @pytest.mark.parametrize(("size", "window"), [(1, 1), (2, 40)])
-def test_window_reader_covers_an_epoch(numbers, tmp_path, decoder, size, window):
+def test_the_window_reader_covers_an_epoch(numbers, tmp_path, decoder, size, window):
     batch_size, seed = 4, 9
     steps = len(numbers) // (batch_size * size)
     for epoch in (0, 1):
@@ -221,7 +221,7 @@ def test_window_reader_covers_an_epoch(numbers, tmp_path, decoder, size, window)
 
 
 @pytest.mark.parametrize("decoder", WINDOW, ids=["plain", "dali", "native"])
-def test_windows_of_another_epoch_have_another_order(numbers, tmp_path, decoder):
+def test_the_window_reader_changes_its_order_every_epoch(numbers, tmp_path, decoder):
     options = {**decoder, "reader": "window", "window": 50, "index_folder": tmp_path}
     images, labels, after = take(64, "dali", numbers, 4, **options)
     epochs = [
@@ -235,21 +235,22 @@ def test_windows_of_another_epoch_have_another_order(numbers, tmp_path, decoder)
 
 
 @pytest.mark.parametrize("decoder", WINDOW, ids=["plain", "dali", "native"])
-def test_the_window_reader_starts_the_epoch_again_and_says_so(numbers, tmp_path, decoder):
+def test_the_window_reader_gives_notice_when_it_restarts_an_epoch(numbers, tmp_path, decoder):
     options = {**decoder, "reader": "window", "window": 50, "index_folder": tmp_path}
     whole = take(3, "dali", numbers, 4, position=Position(2, 0), **options)
     with loading("dali", numbers, 4, position=Position(2, 60), **options) as loader:
         assert loader.notice == (
-            "window reader: epoch 2 begins again, the 60 images already used of it are read twice"
+            "data.reader=window: epoch 2 restarts at its first image, so 60 images that were "
+            "already used are read a second time"
         )
         batches = list(islice(loader, 3))
     assert [b.after for b in batches] == whole[2] == [Position(2, 4 * i) for i in (1, 2, 3)]
     assert all((b.image.asnumpy() == image).all() for b, image in zip(batches, whole[0]))
 
 
-def test_no_notice_where_nothing_is_read_twice(numbers, tmp_path):
+def test_no_notice_if_no_image_is_read_twice(numbers, tmp_path):
     options = {"reader": "window", "index_folder": tmp_path}
-    at_the_end = Position(2, 128)  # of 130: the next one begins
+    at_the_end = Position(2, 128)  # of 130: the next epoch begins
     for position, more in (
         (Position(2, 0), options),
         (at_the_end, options),
@@ -260,7 +261,7 @@ def test_no_notice_where_nothing_is_read_twice(numbers, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
-def test_batches_that_are_kept_stay_what_they_were(faces, name, options):
+def test_later_batches_do_not_overwrite_earlier_ones(faces, name, options):
     with loading(name, faces, 16, prefetch=2, **options) as loader:
         kept = list(islice(loader, 5))
         before = [(b.image.asnumpy(), b.label.asnumpy()) for b in kept]
@@ -274,20 +275,19 @@ def test_batches_that_are_kept_stay_what_they_were(faces, name, options):
 
 @pytest.fixture(scope="module")
 def damaged(make_records, make_face, tmp_path_factory):
-    """Return ``damaged(key, jpeg)`` -> a set of 20 pictures of which one is replaced."""
+    """Return ``damaged(key, jpeg)`` -> a set of 20 images with one replaced by ``jpeg``."""
 
     def make(key, jpeg):
-        pictures = [(i, make_face(i, 0)) for i in range(20)]
-        pictures[key - 1] = (key - 1, jpeg)
-        folder = make_records(20, 1, pictures=pictures)
+        samples = [(i, make_face(i, 0)) for i in range(20)]
+        samples[key - 1] = (key - 1, jpeg)
+        folder = make_records(20, 1, samples=samples)
         return open_records(folder, tmp_path_factory.mktemp("scan"))
 
     return make
 
 
 NO_JPEG = b"\xff\xd8" + bytes(range(200))
-# What becomes of a good picture.  One that was cut off is a picture to some decoders, which make up
-# what is missing, each in its own way.
+# Changes of a valid JPEG.  Some decoders accept truncated ones and invent the missing pixels.
 DAMAGES = {
     "noise": lambda jpeg: NO_JPEG,
     "noise with an end": lambda jpeg: NO_JPEG + b"\xff\xd9",
@@ -307,12 +307,12 @@ DAMAGES = {
     ],
 )
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_an_image_that_cannot_be_decoded_is_named(
+def test_an_image_that_cannot_be_decoded_is_refused_by_key(
     damaged, make_face, tmp_path, name, options, reader, damage
 ):
     records = damaged(7, damage(make_face(6, 0)))
     with loading(name, records, 4, reader=reader, index_folder=tmp_path, **options) as loader:
-        for _ in range(2):  # the second call says it again and does not hang
+        for _ in range(2):  # a second call raises again and does not hang
             with pytest.raises(RecordError) as caught:
                 list(islice(loader, 5))
             assert str(caught.value) == (
@@ -323,7 +323,7 @@ def test_an_image_that_cannot_be_decoded_is_named(
 
 @pytest.mark.parametrize(("name", "options"), LOADERS, ids=LOADER_NAMES)
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_an_image_of_another_size_is_named(damaged, make_face, name, options, batch_size):
+def test_an_image_of_another_size_is_refused_by_key(damaged, make_face, name, options, batch_size):
     records = damaged(3, make_face(2, 0, (112, 96)))
     with loading(name, records, batch_size, **options) as loader:
         with pytest.raises(RecordError) as caught:
@@ -334,7 +334,7 @@ def test_an_image_of_another_size_is_named(damaged, make_face, name, options, ba
     )
 
 
-FORGOTTEN = """
+UNCLOSED = """
 import sys
 import ops
 from pipeline import build_loader
@@ -346,9 +346,9 @@ print(next(loader).image.shape, flush=True)
 
 
 @pytest.mark.parametrize("time", range(3))
-def test_a_process_that_ends_without_closing_its_loader_ends_well(faces, tmp_path, time):
+def test_a_process_may_end_without_closing_its_loader(faces, tmp_path, time):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORGOTTEN, str(faces.files[0].parent), tmp_path],
+        [sys.executable, "-W", "ignore", "-c", UNCLOSED, str(faces.files[0].parent), tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -366,18 +366,18 @@ def test_an_unknown_loader_is_refused(faces):
     ("name", "options"), [*LOADERS, ("synthetic", {})], ids=[*LOADER_NAMES, "synthetic"]
 )
 @pytest.mark.parametrize("taken", [0, 2])
-def test_closing_ends_the_thread_though_nobody_takes_its_batches(faces, name, options, taken):
+def test_closing_ends_a_thread_that_waits_for_the_consumer(faces, name, options, taken):
     before = set(threading.enumerate())
     with loading(name, faces, 16, **options) as loader:
         list(islice(loader, taken))
         (thread,) = {t for t in threading.enumerate() if t.name == "loader"} - before
-        assert thread.is_alive()  # it waits for room in its queue
+        assert thread.is_alive()  # it waits until its queue has space
         closing = threading.Thread(target=loader.close)
         closing.start()
         closing.join(JOIN_SECONDS)
         thread.join(JOIN_SECONDS)
         assert not closing.is_alive() and not thread.is_alive()
-    # closed once more: that does no harm
+    # ``loading`` closes it a second time.
 
 
 @pytest.mark.parametrize(
@@ -388,11 +388,11 @@ def test_closing_ends_the_thread_though_nobody_takes_its_batches(faces, name, op
         *({**options, "reader": "window"} for options in WINDOW),
     ],
 )
-def test_a_closed_loader_leaves_no_descriptor(faces, tmp_path, options):
+def test_a_closed_loader_leaves_no_open_file(faces, tmp_path, options):
     options = {**options, "index_folder": tmp_path}
-    take(2, "dali", faces, 16, **options)  # what a process opens once
+    take(2, "dali", faces, 16, **options)  # opens the files that a process opens once
     gc.collect()
-    gc.disable()  # nothing may wait for it
+    gc.disable()  # files must be closed without it
     try:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(3):
@@ -402,8 +402,8 @@ def test_a_closed_loader_leaves_no_descriptor(faces, tmp_path, options):
         gc.enable()
 
 
-def test_what_does_not_go_together_is_refused(faces, tmp_path):
-    with pytest.raises(ValueError, match=r"^data\.loader: must be one of dali, .*, got 'dali'$"):
+def test_options_that_conflict_are_refused(faces, tmp_path):
+    with pytest.raises(ValueError, match=r"^data\.loader: 'dali' needs a record set, got none; "):
         build_loader("dali", None, 4)
     with pytest.raises(ValueError, match=r"^data\.reader: must be one of random, .*, got 'disk'$"):
         build_loader("dali", faces, 4, reader="disk")
@@ -411,12 +411,13 @@ def test_what_does_not_go_together_is_refused(faces, tmp_path):
     with pytest.raises(ValueError) as caught:
         build_loader("dali", faces, 4, reader="window", cache=cache)
     assert str(caught.value) == (
-        "data.decoded_cache_mib: is not for data.reader=window, got a cache"
+        "data.decoded_cache_mib: does not work with data.reader=window, got a cache; use "
+        "data.reader=random or blocks, or set data.decoded_cache_mib=0"
     )
     cache.close()
 
 
-def test_a_batch_larger_than_the_set_is_refused_and_the_whole_set_is_fine(faces):
+def test_a_batch_may_be_the_whole_set_but_not_larger(faces):
     for name in ("dali", "cpu"):
         with pytest.raises(ValueError, match=r"data.batch_size: 50 x 3 ranks needs 150 images per"):
             build_loader(name, faces, 50, share=Share(0, 3), workers=0)

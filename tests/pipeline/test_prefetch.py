@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue of batches: in order, bounded, its producer asleep until a quarter remains."""
+"""Prefetch queue: in order, bounded; its producer sleeps until a quarter of the items remains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JOIN_S = 120
 
 
 class Producer(threading.Thread):
-    """Puts 0, 1, 2, ... until the queue is closed."""
+    """Thread that puts 0, 1, 2, ... until the queue is closed."""
 
     def __init__(self, queue: PrefetchQueue[int]):
         super().__init__(daemon=True)
@@ -25,11 +25,11 @@ class Producer(threading.Thread):
     def run(self) -> None:
         sleep = self.queue._sleep
 
-        def watched():
+        def observed_sleep():
             self.asleep.release()
             sleep()
 
-        self.queue._sleep = watched
+        self.queue._sleep = observed_sleep
         for number in count():
             if not self.queue.put(number):
                 return
@@ -59,7 +59,7 @@ def test_the_producer_sleeps_until_a_quarter_remains(capacity, refill_at):
     assert not producer.is_alive()
 
 
-def test_closing_wakes_both():
+def test_closing_wakes_producer_and_consumer():
     queue: PrefetchQueue[int] = PrefetchQueue(2)
     producer = Producer(queue)
     producer.start()
@@ -83,7 +83,7 @@ def test_closing_wakes_both():
     assert ended.wait(JOIN_S)
 
 
-def test_the_producer_polls_as_often_as_the_queue_is_emptied_slowly(monkeypatch):
+def test_the_producer_polls_less_often_after_a_slow_drain(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(prefetch.time, "monotonic", lambda: now[0])
     queue: PrefetchQueue[int] = PrefetchQueue(4)
@@ -91,17 +91,17 @@ def test_the_producer_polls_as_often_as_the_queue_is_emptied_slowly(monkeypatch)
     producer.start()
     for emptied_s, poll_s in ((0.04, 0.005), (0.0004, MIN_POLL_S), (9, MAX_POLL_S)):
         sleeping(producer)
-        with queue._changed:  # the producer has seen when it fell asleep
+        with queue._changed:  # the producer has read the clock
             now[0] += emptied_s
         for _ in range(3):
             queue.take()
-        assert producer.asleep.acquire(timeout=JOIN_S)  # full again
+        assert producer.asleep.acquire(timeout=JOIN_S)  # the queue is full again
         assert queue._poll_s == pytest.approx(poll_s)
         producer.asleep.release()
     queue.close()
 
 
-def test_a_consumer_that_finds_nothing_wakes_the_producer(monkeypatch):
+def test_a_consumer_of_an_empty_queue_wakes_the_producer(monkeypatch):
     monkeypatch.setattr(prefetch, "MIN_POLL_S", 3600)
     monkeypatch.setattr(prefetch, "MAX_POLL_S", 3600)
     queue: PrefetchQueue[int] = PrefetchQueue(1)

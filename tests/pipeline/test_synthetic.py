@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic loader: one batch whose positions move on."""
+"""Synthetic loader: one batch with advancing positions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def take(count, records, batch_size, **options):
     return images, labels, [batch.after for batch in batches], loader.images_per_epoch
 
 
-def test_values_and_labels_are_functions_of_the_seed():
+def test_images_and_labels_depend_on_the_seed():
     image, label = synthetic_batch(64, 5, (20, 12), seed=3)
     assert image.shape == (64, 3, 20, 12) and image.dtype == label.dtype == np.float32
     assert -1 <= image.min() < -0.99 and 0.99 < image.max() < 1
@@ -41,7 +41,7 @@ def test_values_and_labels_are_functions_of_the_seed():
     assert (synthetic_batch(64, 5, (20, 12), seed=4)[0] != image).any()
 
 
-def test_one_batch_moves_on_through_the_epochs_of_the_set(records):
+def test_the_same_batch_advances_through_the_epochs_of_the_set(records):
     images, labels, after, per_epoch = take(9, records, 16)
     assert images.shape == (9, 16, 3, 112, 112) and per_epoch == PEOPLE * IMAGES
     assert (images == images[0]).all() and (labels == labels[0]).all()
@@ -57,6 +57,6 @@ def test_no_records_are_needed():
     assert images.shape == (1, 4, 3, 32, 24) and labels.max() < 7
 
 
-def test_an_epoch_has_one_batch_at_least(records):
+def test_an_epoch_has_at_least_one_batch(records):
     *_, after, per_epoch = take(2, records, 100, share=Share(0, 2))
     assert per_epoch == 200 and after == [Position(0, 200), Position(1, 200)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that Exif turns, and images that are cut off, on their way through every loader."""
+"""Images that Exif turns and truncated images, in every loader."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ READERS = {
     "blocks": {"reader": "blocks", "block": 4, "window": 16},
     "window": {"reader": "window", "window": 8},
 }
-WAYS = [
-    (way, reader)
-    for way in (*DALI, "loader=cpu")
+LOADERS = [
+    (kind, reader)
+    for kind in (*DALI, "loader=cpu")
     for reader in READERS
-    if reader != "window" or "cached" not in way
+    if reader != "window" or "cached" not in kind
 ]
 NO_MIRROR = Augmentation(mirror=False)
 
@@ -53,7 +53,7 @@ def exif(order, orientation):
 
 
 def turned(jpeg, number):
-    """Return a JPEG with one of the orientations 0 (no Exif) to 8, in one of the byte orders."""
+    """Add Exif of orientation ``number % 9`` (0: none), in one of two byte orders, to a JPEG."""
     orientation = number % 9
     if not orientation:
         return jpeg
@@ -67,20 +67,20 @@ def stored_size(size, number):
 
 @pytest.fixture(scope="module", params=SIZES, ids=["square", "oblong"])
 def made(request, make_records, make_face, tmp_path_factory):
-    """Return a set with images of every orientation, each upright of one size, and its JPEGs."""
+    """Return a set with every orientation, whose upright images have one size, and its JPEGs."""
     size = request.param
     jpegs = [turned(make_face(n, 0, stored_size(size, n)), n) for n in range(NUMBER)]
-    folder = make_records(NUMBER, 1, pictures=list(enumerate(jpegs)), image_size=size)
+    folder = make_records(NUMBER, 1, samples=list(enumerate(jpegs)), image_size=size)
     return open_records(folder, tmp_path_factory.mktemp("scan")), jpegs
 
 
-def batches(records, tmp_path, way, reader, augmentation=NO_MIRROR, count=3):
+def batches(records, tmp_path, kind, reader, augmentation=NO_MIRROR, count=3):
     """Return images (count, B, 3, H, W) and labels (count, B)."""
-    options = dict(DALI.get(way, {"workers": 0})) | READERS[reader]
+    options = dict(DALI.get(kind, {"workers": 0})) | READERS[reader]
     ops.use(options.pop("operators", "native"))
     if options.pop("cached", False):
         options["cache"] = DecodedCache(records, 100)
-    name = "dali" if way in DALI else "cpu"
+    name = "dali" if kind in DALI else "cpu"
     options |= {"augmentation": augmentation, "index_folder": tmp_path}
     loader = build_loader(name, records, BATCH, **options)
     try:
@@ -94,25 +94,25 @@ def batches(records, tmp_path, way, reader, augmentation=NO_MIRROR, count=3):
 
 
 def pixels_of_mxnet(jpegs):
-    """Return normalised planes (N, 3, H, W)."""
+    """Return the normalised images that ``mx.image.imdecode`` gives, (N, 3, H, W)."""
     pixels = np.stack([mx.image.imdecode(jpeg).asnumpy() for jpeg in jpegs]).astype(np.float64)
     return ((pixels - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
 
 
-@pytest.mark.parametrize(("way", "reader"), WAYS)
-def test_every_loader_gives_the_pixels_of_mxnet(made, tmp_path, way, reader):
+@pytest.mark.parametrize(("kind", "reader"), LOADERS)
+def test_every_loader_gives_the_pixels_of_mxnet(made, tmp_path, kind, reader):
     records, jpegs = made
-    images, labels = batches(records, tmp_path, way, reader)
+    images, labels = batches(records, tmp_path, kind, reader)
     assert sorted(labels.reshape(-1)) == list(range(NUMBER))
     expected = pixels_of_mxnet(jpegs)[labels.astype(int)]
     assert np.abs(images - expected).max() < 1e-6
 
 
-@pytest.mark.parametrize("way", ["plain", "cpu", "cached cpu"])
+@pytest.mark.parametrize("kind", ["plain", "cpu", "cached cpu"])
 @pytest.mark.parametrize(
     "options", [{"shift": 3, "cut_out": 9}, {"color_jitter": 0.1, "jpeg_quality": (20, 40)}]
 )
-def test_turned_images_are_augmented_like_the_same_images_upright(made, tmp_path, way, options):
+def test_turned_images_are_augmented_like_upright_ones(made, tmp_path, kind, options):
     records, jpegs = made
     (tmp_path / "upright").mkdir()
     files = [str(tmp_path / "upright" / f"train.{end}") for end in ("idx", "rec")]
@@ -124,32 +124,30 @@ def test_turned_images_are_augmented_like_the_same_images_upright(made, tmp_path
     same.close()
     same = open_records(tmp_path / "upright", tmp_path)
     assert same.image_size == records.image_size
-    for one in (way, "native"):
+    for one in (kind, "native"):
         augmentation = Augmentation(**options)
         found, labels = batches(records, tmp_path / "a", one, "random", augmentation)
-        wanted, _ = batches(same, tmp_path / "b", way, "random", augmentation)
+        wanted, _ = batches(same, tmp_path / "b", kind, "random", augmentation)
         assert len(set(labels.reshape(-1))) == NUMBER
         assert (found == wanted).all()
 
 
-def test_the_size_of_a_set_without_a_property_is_that_of_the_turned_image(
-    make_records, make_face, tmp_path
-):
+def test_without_property_the_size_is_that_of_the_turned_image(make_records, make_face, tmp_path):
     jpegs = [turned(make_face(n, 0, (48, 64)), 6) for n in range(4)]
-    folder = make_records(4, 1, pictures=list(enumerate(jpegs)), image_size=(64, 48))
+    folder = make_records(4, 1, samples=list(enumerate(jpegs)), image_size=(64, 48))
     (folder / "property").unlink()
     assert open_records(folder, tmp_path).image_size == (64, 48)
 
 
-def test_an_image_whose_turned_size_is_another_is_refused_by_key(make_records, make_face, tmp_path):
+def test_a_turned_image_of_another_size_is_refused_by_key(make_records, make_face, tmp_path):
     jpegs = [make_face(n, 0, (64, 48)) for n in range(8)]
     jpegs[5] = turned(jpegs[5], 6)
-    folder = make_records(8, 1, pictures=list(enumerate(jpegs)), image_size=(64, 48))
+    folder = make_records(8, 1, samples=list(enumerate(jpegs)), image_size=(64, 48))
     records = open_records(folder, tmp_path)
     key = records.keys[5]
-    for way in (*DALI, "loader=cpu"):
+    for kind in (*DALI, "loader=cpu"):
         with pytest.raises(RecordError, match=rf"key {key} is 48x64 pixels, not 64x48"):
-            batches(records, tmp_path, way, "random", count=1)
+            batches(records, tmp_path, kind, "random", count=1)
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -159,15 +157,15 @@ def test_a_turned_image_that_cannot_be_decoded_is_refused_by_key(
     jpegs = [make_face(n, 0) for n in range(8)]
     broken = turned(jpegs[5], 6)
     at = broken.index(b"\xff\xdb")
-    jpegs[5] = broken[:at] + b"\xff\xd9"  # no tables, no frame, no codes
-    folder = make_records(8, 1, pictures=list(enumerate(jpegs)))
+    jpegs[5] = broken[:at] + b"\xff\xd9"  # without tables, frame header and scan
+    folder = make_records(8, 1, samples=list(enumerate(jpegs)))
     records = open_records(folder, tmp_path)
-    for way in ("plain", "cpu", "native", "loader=cpu"):
+    for kind in ("plain", "cpu", "native", "loader=cpu"):
         with pytest.raises(RecordError, match=rf"key {records.keys[5]} cannot be decoded; "):
-            batches(records, tmp_path, way, reader, count=1)
+            batches(records, tmp_path, kind, reader, count=1)
 
 
-def test_the_list_for_decoders_on_gpus_holds_upright_images(made):
+def test_the_list_of_jpegs_holds_upright_copies(made):
     records, jpegs = made
     ops.use("native")
     for feed in (None, ops.loader_kernels()):
@@ -183,7 +181,7 @@ def test_the_list_for_decoders_on_gpus_holds_upright_images(made):
         assert reader.check(np.array([0, 9])) is None  # without Exif
 
 
-def test_decoders_are_timed_on_turned_images_too(made):
+def test_autotuning_accepts_turned_images(made):
     records, _ = made
     ops.use("native")
     options = {"batch_size": 8, "threads": 1, "ctx": mx.cpu(), "augmentation": NO_MIRROR}
@@ -193,14 +191,14 @@ def test_decoders_are_timed_on_turned_images_too(made):
     assert (name, "images are not supported by the compiled decoder" in notice) == ("cpu", True)
 
 
-def test_a_cache_of_older_pixels_is_not_used(made, tmp_path, monkeypatch):
+def test_a_decoded_cache_of_another_version_is_not_used(made, tmp_path, monkeypatch):
     records, _ = made
     cache = DecodedCache(records, 100, tmp_path)
     (now,) = tmp_path.iterdir()
     cache.close()
-    for name in ("_PIXELS", "cv2"):
+    for name in ("_CONTENT", "cv2"):
         with monkeypatch.context() as patch:
-            other = "as they lie" if name == "_PIXELS" else SimpleNamespace(__version__="0.0")
+            other = "another version" if name == "_CONTENT" else SimpleNamespace(__version__="0.0")
             patch.setattr(f"pipeline.decode.cache.{name}", other)
             cache = DecodedCache(records, 100, tmp_path)
             (then,) = tmp_path.iterdir()
@@ -209,37 +207,35 @@ def test_a_cache_of_older_pixels_is_not_used(made, tmp_path, monkeypatch):
 
 
 def cut_off(jpeg):
-    """Return a JPEG that has lost half of its codes and has an end-of-image marker."""
+    """Return a JPEG without half of its scan, but with an end-of-image marker."""
     at = jpeg.index(b"\xff\xda")
     return jpeg[: (at + len(jpeg)) // 2] + b"\xff\xd9"
 
 
 @pytest.mark.parametrize("orientation", [0, 3])
-@pytest.mark.parametrize("way", ["native", "cached native"])
+@pytest.mark.parametrize("kind", ["native", "cached native"])
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_cut_off_with_an_end_is_refused_by_key(
-    make_records, make_face, tmp_path, capfd, way, reader, orientation
+def test_a_truncated_image_with_an_end_marker_is_refused_by_key(
+    make_records, make_face, tmp_path, capfd, kind, reader, orientation
 ):
-    if way == "cached native" and reader == "window":
-        reader = "random"  # there is no such loader
+    if kind == "cached native" and reader == "window":
+        reader = "random"  # the window reader has no cache
     jpegs = [make_face(n, 0) for n in range(8)]
     jpegs[5] = cut_off(turned(jpegs[5], orientation))
-    folder = make_records(8, 1, pictures=list(enumerate(jpegs)))
+    folder = make_records(8, 1, samples=list(enumerate(jpegs)))
     records = open_records(folder, tmp_path)
     with pytest.raises(RecordError) as caught:
-        batches(records, tmp_path, way, reader, count=1)
+        batches(records, tmp_path, kind, reader, count=1)
     assert str(caught.value) == (
         f"{folder}/train.rec: the image of key {records.keys[5]} is cut off, got an end-of-image "
         "marker before its last pixels; fix the record or leave its key out of the .idx"
     )
-    assert "Corrupt JPEG" not in capfd.readouterr().err  # of a decoder that has made pixels up
+    assert "Corrupt JPEG" not in capfd.readouterr().err  # libjpeg did not invent pixels
 
 
-def test_a_turned_image_that_is_cut_off_is_refused_where_dali_decodes(
-    make_records, make_face, tmp_path
-):
+def test_dali_refuses_a_truncated_turned_image(make_records, make_face, tmp_path):
     jpegs = [make_face(n, 0) for n in range(8)]
     jpegs[5] = cut_off(turned(jpegs[5], 3))
-    records = open_records(make_records(8, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    records = open_records(make_records(8, 1, samples=list(enumerate(jpegs))), tmp_path)
     with pytest.raises(RecordError, match=rf"key {records.keys[5]} is cut off, got an end-of-"):
         batches(records, tmp_path, "cpu", "random", count=1)

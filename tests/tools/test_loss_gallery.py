@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gallery: two losses on drawn digits, the reader of MNIST, refusals."""
+"""Gallery of losses: plots of two losses, the reader of MNIST, and refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAIR = ("arcface", "triplet")
 
 def gallery(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, ROOT / "tools" / "loss_gallery.py", *map(str, arguments)]
-    # Sums are taken in another order by another number of threads.
+    # The number of threads changes the order of sums.
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
@@ -60,18 +60,18 @@ def test_each_loss_has_a_plot_and_a_row(made):
         plot = cv2.imread(str(out / f"{name}.png"))
         assert plot.shape == (SIZE[1], SIZE[0], 3)
         panels = plot[TITLE:, :PANEL], plot[TITLE:, -PANEL:]
-        for panel in panels:  # each digit is there in its colour
+        for panel in panels:  # each digit has points in its colour
             assert all((panel == colour).all(axis=2).sum() > 20 for colour in colours())
 
 
-def test_the_page_shows_them_and_says_what_the_digits_are(made):
+def test_the_page_shows_all_plots_and_names_the_source_of_the_digits(made):
     out, done = made
     text = (out / "index.html").read_text()
     for name in PAIR:
         assert f'src="{name}.png"' in text
     assert len(re.findall(r"test accuracy 0\.\d{4}", text)) == len(PAIR)
-    assert "drawn here in the fonts of OpenCV, not MNIST" in text
-    assert "drawn here in the fonts of OpenCV, not MNIST" in done.stdout
+    assert "drawn in the fonts of OpenCV, not MNIST" in text
+    assert "drawn in the fonts of OpenCV, not MNIST" in done.stdout
 
 
 @pytest.fixture
@@ -87,14 +87,14 @@ def test_the_same_seed_gives_the_same_plot(tmp_path, capsys, plain_afterwards):
     for run, seed in enumerate((1, 1, 2)):
         out = tmp_path / str(run)
         assert loss_gallery.main([*options, "--out", str(out), "--seed", str(seed)]) == 0
-        said = capsys.readouterr().out
-        assert said.startswith("MNIST: 640 images for training, 200 for the test\n")
+        printed = capsys.readouterr().out
+        assert printed.startswith("MNIST: 640 training images, 200 test images\n")
         plots.append((out / "elasticface.png").read_bytes())
     assert plots[0] == plots[1] != plots[2]
 
 
 def write_mnist(folder: Path, train: int, test: int) -> None:
-    """Write drawn digits as the four files of MNIST, two of them packed."""
+    """Write drawn digits as the four files of MNIST, two of them compressed."""
     digits = draw_digits(train, test, seed=3)
     for half, images, labels in (("train", *digits[:2]), ("t10k", *digits[2:])):
         shape = np.array(images.shape, ">u4").tobytes()
@@ -106,7 +106,7 @@ def write_mnist(folder: Path, train: int, test: int) -> None:
         )
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
+def test_the_mnist_reader_returns_the_written_digits(tmp_path):
     write_mnist(tmp_path, 50, 20)
     for read, drawn in zip(read_mnist(tmp_path), draw_digits(50, 20, seed=3)):
         assert read.dtype == drawn.dtype
@@ -125,7 +125,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
         ),
         (
             lambda f: (f / "train-labels-idx1-ubyte").write_bytes(b"<html>not found</html>"),
-            "must begin as an idx file of 1 dimensions, got 3c68746d",
+            "must begin with the header of an idx file of 1 dimensions, got 3c68746d",
         ),
         (
             lambda f: (f / "train-labels-idx1-ubyte").write_bytes(
@@ -135,7 +135,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
         ),
     ],
 )
-def test_damaged_files_are_named(tmp_path, damage, says):
+def test_a_damaged_file_is_refused_by_name(tmp_path, damage, says):
     write_mnist(tmp_path, 50, 20)
     damage(tmp_path)
     with pytest.raises(ValueError, match=re.escape(says)) as error:
@@ -157,10 +157,10 @@ def cut(path: Path) -> None:
         ),
         (["--only", "arcfase"], "--only: unknown loss 'arcfase'; did you mean 'arcface'? known: "),
         (["--epochs", "0"], "--epochs: must be above 0 and below 10000, got 0; 10 is usual"),
-        (["--seed", "-1"], "--seed: must be from 0 to 2147483647, got -1; any of them will do"),
+        (["--seed", "-1"], "--seed: must be from 0 to 2147483647, got -1; 1 is usual"),
     ],
 )
-def test_refusals_are_one_sentence(tmp_path, capsys, options, says):
+def test_wrong_options_are_refused_in_one_sentence(tmp_path, capsys, options, says):
     assert loss_gallery.main([*options, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"loss_gallery: {says}")
@@ -168,7 +168,9 @@ def test_refusals_are_one_sentence(tmp_path, capsys, options, says):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_loss_that_is_not_finite_is_named(tmp_path, capsys, monkeypatch, plain_afterwards):
+def test_a_loss_that_is_not_finite_is_refused_by_name(
+    tmp_path, capsys, monkeypatch, plain_afterwards
+):
     setting = dataclasses.replace(LOSSES["softmax"], lr=1e30)
     monkeypatch.setitem(LOSSES, "softmax", setting)
     write_mnist(tmp_path, 640, 100)
@@ -179,7 +181,7 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path, capsys, monkeypatch, plain
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_every_loss_has_settings_that_its_head_takes():
+def test_every_loss_has_valid_settings():
     assert set(LOSSES) == set(HEADS)
     for name, setting in LOSSES.items():
         build_head(name, 10, 2, **setting.head)

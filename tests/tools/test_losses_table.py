@@ -24,9 +24,9 @@ def test_every_head_has_a_row_and_its_measurements():
 
 def test_a_row_gives_paper_formula_and_settings():
     assert row("arcface", HEADS["arcface"]) == (
-        '| `arcface` | Deng et al., "ArcFace", arXiv:1801.07698, equation 3 | `s c_j; true class: '
-        "s cos(t + m2), guarded: s (c - m2 sin m2) where t > pi - m2` | m2 0.5 [0, 1.5708], "
-        "scale 64 (0, ∞), easy_margin false |"
+        '| `arcface` | Deng et al., "ArcFace", arXiv:1801.07698, equation 3 | `logits s c_j; true '
+        "class: s cos(t + m2), with a guard: s (c - m2 sin m2) where t > pi - m2` | "
+        "m2 0.5 [0, 1.5708], easy_margin false, scale 64 (0, ∞) |"
     )
     assert r"`softmax; + center_weight / 2 \|x - m_y\|^2`" in row("center", HEADS["center"])
     assert row("adacos", HEADS["adacos"]).endswith("| none |")

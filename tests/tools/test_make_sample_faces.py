@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drawn set is reproducible, laid out as promised, and not to be solved by colour."""
+"""Sample faces: reproducible bytes, correct format, and no identification by colour."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_same_seed_same_bytes_whatever_the_workers(small, tmp_path):
+def test_the_bytes_depend_on_the_seed_but_not_on_the_workers(small, tmp_path):
     script = ROOT / "tools" / "make_sample_faces.py"
     subprocess.run(
         [sys.executable, script, "again", *SMALL, "--workers", "2"], cwd=tmp_path, check=True
@@ -48,14 +48,16 @@ def test_another_seed_makes_other_faces(small, tmp_path):
     assert contents(tmp_path)["train.rec"] != contents(small)["train.rec"]
 
 
-def test_a_whole_set_is_not_made_again(small, monkeypatch, capsys):
-    monkeypatch.setattr(make_sample_faces, "make", lambda *_: pytest.fail("made again"))
+def test_a_complete_set_is_not_rendered_again(small, monkeypatch, capsys):
+    monkeypatch.setattr(make_sample_faces, "make", lambda *_: pytest.fail("rendered again"))
     assert make_sample_faces.main([str(small), *SMALL]) == 0
     assert "already made" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["argument", "file"])
-def test_another_argument_or_a_missing_file_makes_it_again(small, tmp_path, monkeypatch, change):
+def test_a_changed_argument_or_a_missing_file_renders_the_set_again(
+    small, tmp_path, monkeypatch, change
+):
     for name, data in contents(small).items():
         (tmp_path / name).write_bytes(data)
     made = []
@@ -85,16 +87,16 @@ def test_the_verification_set_is_balanced(small):
     assert len(set(pairs.images)) == len(pairs.images) == 40
 
 
-def test_people_of_pairs_are_not_trained_on(tmp_path, monkeypatch):
-    asked: list[list[int]] = []
+def test_no_person_is_in_training_set_and_pairs(tmp_path, monkeypatch):
+    rendered: list[list[int]] = []
 
     def record_jobs(jobs, workers):
-        asked.append([number for _, number, _, _ in jobs])
+        rendered.append([number for _, number, _, _ in jobs])
         return iter([b"\xff\xd8"] * len(jobs))
 
     monkeypatch.setattr(make_sample_faces, "render_all", record_jobs)
     assert make_sample_faces.main([str(tmp_path), *SMALL]) == 0
-    in_pairs, trained = map(set, asked)
+    in_pairs, trained = map(set, rendered)
     assert len(in_pairs) == 20
     assert trained == {0, 1, 2}
     assert not in_pairs & trained
@@ -105,7 +107,7 @@ def cast(count: int) -> dict[int, Person]:
     return {n: draw_person(0, n, look_number_of(n, count, looks)) for n in range(count)}
 
 
-def test_folds_have_their_own_people():
+def test_no_person_is_in_two_folds():
     people = cast(40)
     pairs = choose_pairs(list(people), people.get, 200, seed=0)
     for index, pair in enumerate(pairs):
@@ -114,7 +116,7 @@ def test_folds_have_their_own_people():
         assert (pair.first[0] == pair.second[0]) == pair.same
 
 
-def test_unlike_pairs_match_in_skin_and_hair():
+def test_different_people_of_a_pair_have_similar_looks():
     people = cast(100)
     pairs = choose_pairs(list(people), people.get, 200, seed=0)
     matched = [
@@ -126,11 +128,11 @@ def test_unlike_pairs_match_in_skin_and_hair():
     assert np.mean(matched) < 0.25 * np.mean(anyone)
 
 
-def test_ten_fold_accuracy_takes_its_threshold_from_the_other_folds():
+def test_the_threshold_of_a_fold_comes_from_the_other_folds():
     same = np.tile([True, False], 50)
     similarity = np.where(same, 0.8, 0.2)
     assert baselines.ten_fold_accuracy(similarity, same) == 1.0
-    similarity[:10] -= 5.0  # the first fold alone lies elsewhere: its threshold must not be used
+    similarity[:10] -= 5.0  # only the first fold would choose another threshold
     assert baselines.ten_fold_accuracy(similarity, same) == pytest.approx(0.95)
 
 
@@ -149,7 +151,7 @@ def test_baselines_print_one_line_each(small, capsys):
         (["--workers", "0"], "--workers: must be at least 1, got 0"),
     ],
 )
-def test_wrong_options_end_in_one_sentence(tmp_path, capsys, arguments, says):
+def test_wrong_options_are_refused_in_one_sentence(tmp_path, capsys, arguments, says):
     assert make_sample_faces.main([str(tmp_path), *arguments]) == 2
     error = capsys.readouterr().err
     assert says in error
@@ -157,7 +159,7 @@ def test_wrong_options_end_in_one_sentence(tmp_path, capsys, arguments, says):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_folder_that_cannot_be_written_ends_in_one_sentence(tmp_path, place):
+def test_an_unwritable_folder_is_refused_in_one_sentence(tmp_path, place):
     (tmp_path / "file").write_text("in the way")
     script = ROOT / "tools" / "make_sample_faces.py"
     run = subprocess.run(
@@ -168,6 +170,6 @@ def test_a_folder_that_cannot_be_written_ends_in_one_sentence(tmp_path, place):
     assert "cannot be written" in run.stderr
 
 
-def test_a_folder_without_a_set_ends_in_one_sentence(tmp_path, capsys):
+def test_baselines_refuse_a_folder_without_a_set(tmp_path, capsys):
     assert baselines.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

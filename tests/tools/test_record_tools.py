@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shuffled sets, people held out, and the count of people per batch."""
+"""Shuffled record sets, held-out people, and the count of people per batch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_shuffled_set_holds_the_same_images_in_another_order(tiny_records, tmp
     assert Counter(before) == Counter(after)
     assert before != after
     changes = np.count_nonzero(np.diff([label for label, _ in after]))
-    assert changes > 80  # 11 where sorted, 110 on average where shuffled
+    assert changes > 80  # 11 if sorted, 110 on average if shuffled
     assert (tmp_path / "property").read_text().startswith("12,112,112")
 
 
@@ -44,9 +44,9 @@ def test_several_sets_are_shuffled_into_one(tiny_records, make_records, tmp_path
     other = make_records(3, 4)
     count = shuffle_records.shuffle([tiny_records, other], tmp_path, seed=3, labels=labels)
     first, second, after = images(tiny_records), images(other), images(tmp_path)
-    begin = 12 if labels == "stacked" else 0
+    offset = 12 if labels == "stacked" else 0
     assert count == 132
-    assert Counter(after) == Counter(first) + Counter((begin + n, jpeg) for n, jpeg in second)
+    assert Counter(after) == Counter(first) + Counter((offset + n, jpeg) for n, jpeg in second)
     assert (tmp_path / "property").read_text().startswith(f"{people},112,112")
     assert (tmp_path / "classes.json").exists() == (labels == "stacked")
     if labels == "stacked":
@@ -56,37 +56,37 @@ def test_several_sets_are_shuffled_into_one(tiny_records, make_records, tmp_path
         assert classes["label"] == [*range(12), *range(3)]
 
 
-def test_what_a_set_leaves_out_is_said(make_records, tmp_path, capsys):
+def test_notices_about_missing_images_are_printed(make_records, tmp_path, capsys):
     folder = make_records(20, 2)
     lines = (folder / "train.idx").read_text().splitlines(keepends=True)
     (folder / "train.idx").write_text("".join(lines[:5] + lines[6:]))
     shuffle_records.shuffle([folder], tmp_path / "shuffled", seed=1)
-    notice = f"{folder}/train.idx: 1 of the 40 images that the header names is not in the .idx\n"
+    notice = f"{folder}/train.idx: 1 of the 40 images that the header lists is not in the .idx\n"
     assert capsys.readouterr().err == f"shuffle_records: {notice}"
-    with pytest.raises(ValueError):  # too few people
+    with pytest.raises(ValueError, match="at least 20 people must be held out"):
         hold_out_people.hold_out(folder, tmp_path / "held", 2, 20)
     assert capsys.readouterr().err == f"hold_out_people: {notice}"
 
 
-def test_a_set_is_not_shuffled_onto_itself(tiny_records):
-    with pytest.raises(ValueError, match="is the folder of the set itself"):
+def test_the_folder_of_a_source_is_refused_as_output(tiny_records):
+    with pytest.raises(ValueError, match="must not be the folder of a source set"):
         shuffle_records.shuffle([tiny_records], tiny_records, seed=1)
 
 
 @pytest.fixture(scope="module")
 def uneven_sets(tiny_records, make_records, make_face):
-    """Return two sets: one with a header, one without whose pictures differ in size and parts."""
-    pictures = []
+    """Return two record sets; the records of the second one differ in size and number of parts."""
+    samples = []
     for shot in range(40):
         jpeg = make_face(50 + shot % 3, shot)
-        # After the end of the image: the magic number of records, which cuts them into parts.
+        # The magic number of records splits a record into parts; here it follows the JPEG.
         tail = struct.pack("<I", MAGIC) * (shot % 5) + bytes(100 * shot)
-        pictures.append((shot % 3, jpeg + bytes(-len(jpeg) % 4) + tail))
-    return [tiny_records, make_records(3, 0, pictures=pictures, header=False)]
+        samples.append((shot % 3, jpeg + bytes(-len(jpeg) % 4) + tail))
+    return [tiny_records, make_records(3, 0, samples=samples, header=False)]
 
 
-def in_todays_order(sources: list[Path], folder: Path, seed: int) -> None:
-    """Write what random access gives in the order of the seed."""
+def write_permuted(sources: list[Path], folder: Path, seed: int) -> None:
+    """Write the images of record sets in the order of a seed, read by random access."""
     records = open_records(sources, folder.with_name("scan"))
     order = np.random.default_rng(seed).permutation(len(records))
     jpegs = RecordReader(records).read(order)
@@ -99,76 +99,78 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("memory_bytes", [1 << 30, 100_000, 60_000, 1])
-def test_any_memory_gives_the_same_bytes(uneven_sets, tmp_path, monkeypatch, memory_bytes):
-    for several, sources in enumerate((uneven_sets[:1], uneven_sets[1:], uneven_sets)):
-        out, expected = tmp_path / f"out-{several}", tmp_path / f"expected-{several}"
-        in_todays_order(sources, expected, seed=5)
-        dealt: set[str] = set()
-        take_back = shuffle_records._take_back
+def test_the_memory_limit_does_not_change_the_bytes(
+    uneven_sets, tmp_path, monkeypatch, memory_bytes
+):
+    for number, sources in enumerate((uneven_sets[:1], uneven_sets[1:], uneven_sets)):
+        out, expected = tmp_path / f"out-{number}", tmp_path / f"expected-{number}"
+        write_permuted(sources, expected, seed=5)
+        buckets: set[str] = set()
+        read_bucket = shuffle_records._read_bucket
 
-        def counted(path, buffer, dealt=dealt, take_back=take_back):
-            dealt.add(path.name)
+        def counted(path, buffer, buckets=buckets, read_bucket=read_bucket):
+            buckets.add(path.name)
             assert len(buffer) <= max(memory_bytes, 80_000)
-            take_back(path, buffer)
+            read_bucket(path, buffer)
 
         with monkeypatch.context() as patch:
-            patch.setattr(shuffle_records, "_take_back", counted)
-            said = []
+            patch.setattr(shuffle_records, "_read_bucket", counted)
+            messages = []
             shuffle_records.shuffle(
                 sources,
                 out,
                 seed=5,
                 memory_bytes=memory_bytes,
-                progress=lambda *words, said=said: said.append(words),
+                progress=lambda *message, messages=messages: messages.append(message),
             )
         made = files(out)
         assert (made.pop("classes.json", None) is not None) == (len(sources) > 1)
         assert made == files(expected)
-        assert len(dealt) == 0 if memory_bytes == 1 << 30 else len(dealt) > 1
+        assert len(buckets) == 0 if memory_bytes == 1 << 30 else len(buckets) > 1
         if memory_bytes == 1:
-            assert len(dealt) > 5
-        assert {what for what, _, _ in said} == {"read", "written"}
-        assert all(0 <= done <= count for _, done, count in said)
+            assert len(buckets) > 5
+        assert {phase for phase, _, _ in messages} == {"read", "written"}
+        assert all(0 <= done <= count for _, done, count in messages)
 
 
-def test_buckets_are_of_equal_rows_and_fit(tmp_path):
+def test_buckets_have_equally_many_rows_and_fit_into_memory():
     generator = np.random.default_rng(0)
     for count in (1, 2, 7, 1000):
         sizes = generator.integers(1, 100, count)
-        for most in (400, 1000, 10**6):
-            cuts = shuffle_records._equal_cuts(sizes, most)
-            rows = np.diff(cuts)
+        for max_bytes in (400, 1000, 10**6):
+            equal = shuffle_records._equal_bounds(sizes, max_bytes)
+            rows = np.diff(equal)
             assert (rows[:-1] == rows[0]).all() and 0 < rows[-1] <= rows[0]
-            for found in (cuts, shuffle_records._cuts(sizes, most)):
-                assert found[0] == 0 and found[-1] == count and (np.diff(found) > 0).all()
-                assert np.add.reduceat(sizes, found[:-1]).max() <= most
-                if most >= sizes.sum():
-                    assert len(found) == 2
+            for bounds in (equal, shuffle_records._bounds(sizes, max_bytes)):
+                assert bounds[0] == 0 and bounds[-1] == count and (np.diff(bounds) > 0).all()
+                assert np.add.reduceat(sizes, bounds[:-1]).max() <= max_bytes
+                if max_bytes >= sizes.sum():
+                    assert len(bounds) == 2
 
 
-def test_a_large_set_leaves_no_index_beside_the_new_one(tiny_records, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.records.open.LARGE", 10)
+def test_no_cached_index_remains_beside_the_new_set(tiny_records, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.records.open.MIN_CACHED_RECORDS", 10)
     shuffle_records.shuffle([tiny_records], tmp_path, seed=3)
     assert sorted(files(tmp_path)) == ["property", "train.idx", "train.rec"]
 
 
-def test_a_set_that_did_not_belong_together_loses_its_classes(tiny_records, tmp_path):
-    (tmp_path / "classes.json").write_text("{}")  # of several sets that were shuffled here before
+def test_the_class_map_of_an_older_set_is_removed(tiny_records, tmp_path):
+    (tmp_path / "classes.json").write_text("{}")
     shuffle_records.shuffle([tiny_records], tmp_path, seed=3)
     assert not (tmp_path / "classes.json").exists()
 
 
-def test_a_shuffle_that_fails_leaves_nothing(make_records, tmp_path, monkeypatch):
+def test_a_failed_shuffle_leaves_no_files(make_records, tmp_path, monkeypatch):
     source, out = make_records(5, 6), tmp_path / "out"
-    take_back = shuffle_records._take_back
+    read_bucket = shuffle_records._read_bucket
 
     def full(path, buffer):
         if path.name == "2":
             raise OSError(28, "No space left on device")
-        take_back(path, buffer)
+        read_bucket(path, buffer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shuffle_records, "_take_back", full)
+        patch.setattr(shuffle_records, "_read_bucket", full)
         with pytest.raises(OSError, match="No space left"):
             shuffle_records.shuffle([source, make_records(3, 2)], out, seed=1, memory_bytes=1)
     assert files(out) == {}
@@ -176,19 +178,21 @@ def test_a_shuffle_that_fails_leaves_nothing(make_records, tmp_path, monkeypatch
     with open(source / "train.rec", "r+b") as file:
         file.seek(int(records.offsets[20]))
         file.write(b"spoilt")
-    monkeypatch.setattr("pipeline.records.open.check_index", lambda *_: None)  # it draws samples
-    with pytest.raises(ValueError, match="holds no whole record at the place of key 21"):
+    monkeypatch.setattr(
+        "pipeline.records.open.check_index", lambda *_: None
+    )  # it may read the damaged record
+    with pytest.raises(ValueError, match="holds no complete record for key 21"):
         shuffle_records.shuffle([source], out, seed=1, memory_bytes=1)
     assert files(out) == {}
 
 
-def test_a_shuffle_that_is_told_to_stop_leaves_nothing(tiny_records, tmp_path):
+def test_a_shuffle_stopped_by_sigterm_leaves_no_files(tiny_records, tmp_path):
     program = """
 import os, signal, sys
 from tools import shuffle_records
 def stopped(path, buffer):
     os.kill(os.getpid(), signal.SIGTERM)
-shuffle_records._take_back, shuffle_records.MIB = stopped, 20_000
+shuffle_records._read_bucket, shuffle_records.MIB = stopped, 20_000
 sys.exit(shuffle_records.main())
 """
     command = [sys.executable, "-c", program, str(tiny_records), str(tmp_path), "--memory-mib", "1"]
@@ -197,28 +201,26 @@ sys.exit(shuffle_records.main())
     assert files(tmp_path) == {}
 
 
-def test_room_on_the_disk_is_asked_for_first(tiny_records, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_refused_before_writing(tiny_records, tmp_path, monkeypatch, capsys):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100_000))
     monkeypatch.setattr(sys, "argv", ["x", str(tiny_records), str(tmp_path)])
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert shuffle_records.main() == 2
     assert capsys.readouterr().err == (
-        f"shuffle_records: {tmp_path}: the shuffled set needs 1 MiB of disk, got 0 MiB free; make "
-        "room or choose another OUT\n"
+        f"shuffle_records: {tmp_path}: the shuffled set needs 1 MiB of disk, got 0 MiB free; free "
+        "disk space or choose another OUT\n"
     )
     assert files(tmp_path) == {}
 
 
-def test_no_memory_is_refused(tiny_records, tmp_path):
+def test_a_memory_limit_of_zero_is_refused(tiny_records, tmp_path):
     with pytest.raises(ValueError, match="--memory-mib: must be at least 1, got 0"):
         shuffle_records.shuffle([tiny_records], tmp_path, seed=1, memory_bytes=0)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_one_line_on_a_terminal_and_one_a_minute_elsewhere(
-    terminal, monkeypatch, capsys
-):
+def test_progress_is_one_line_on_a_terminal_and_else_one_per_minute(terminal, monkeypatch, capsys):
     clock = iter(range(0, 10_000, 30))
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
@@ -226,13 +228,13 @@ def test_progress_is_one_line_on_a_terminal_and_one_a_minute_elsewhere(
     for done in (1000, 2000):
         progress("read", done, 2000)
     progress.clear()
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     lines = ["read 1,000 of 2,000 images", "read 2,000 of 2,000 images", ""]
     clear = "\r\x1b[K"
-    assert said == (clear + clear.join(lines) if terminal else lines[1] + "\n")
+    assert printed == (clear + clear.join(lines) if terminal else lines[1] + "\n")
 
 
-def test_people_held_out_are_not_trained_on(make_records, tmp_path):
+def test_held_out_people_are_not_in_the_training_set(make_records, tmp_path):
     source = make_records(60, 6)
     hold_out_people.hold_out(source, tmp_path, every=3, pairs=60)
     person = {jpeg: label for label, jpeg in images(source)}
@@ -255,23 +257,23 @@ def test_people_held_out_are_not_trained_on(make_records, tmp_path):
         (["tools/shuffle_records.py", "nowhere", "out"], "shuffle_records: nowhere: no such file"),
     ],
 )
-def test_faults_are_one_sentence(tmp_path, arguments, says):
+def test_a_missing_folder_is_refused_in_one_sentence(tmp_path, arguments, says):
     command = [sys.executable, str(ROOT / arguments[0]), *arguments[1:]]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1 and ended.stderr.startswith(says)
 
 
-def test_the_expected_count_is_that_of_many_draws(tiny_records):
+def test_the_expected_count_is_the_mean_of_many_draws(tiny_records):
     records = open_records(tiny_records, tiny_records)
     generator = np.random.default_rng(0)
     draws = [
         len(np.unique(generator.choice(records.labels, 16, replace=False))) for _ in range(4000)
     ]
-    assert batch_mixing._expected(records, 16) == pytest.approx(np.mean(draws), abs=0.1)
+    assert batch_mixing._expected_people(records, 16) == pytest.approx(np.mean(draws), abs=0.1)
 
 
-def test_random_access_mixes_as_a_permutation_does(tiny_records, tmp_path, monkeypatch, capsys):
+def test_random_access_mixes_like_a_permutation(tiny_records, tmp_path, monkeypatch, capsys):
     report = tmp_path / "rows.json"
     arguments = ["--records", str(tiny_records), "--batch-size", "16", "--epochs", "20"]
     monkeypatch.setattr(
@@ -279,7 +281,7 @@ def test_random_access_mixes_as_a_permutation_does(tiny_records, tmp_path, monke
     )
     batch_mixing.main()
     rows = {row["name"]: row["of_uniform"] for row in json.loads(report.read_text())["rows"]}
-    assert rows["ours random-access"] > 0.97  # 140 batches: the mean has a spread of its own
+    assert rows["ours random-access"] > 0.97  # the mean of 140 batches varies
     for reader in ("blocks", "window"):
         assert rows[f"ours {reader} of 2"] < rows[f"ours {reader} of 60"] < 1.02
     assert len(capsys.readouterr().out.splitlines()) == 7

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sheet of augmented pictures shows what the columns say."""
+"""Contact sheet of augmented images: each column shows its augmentation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def show(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_columns_are_the_kinds_of_augmentation(tiny_records, tmp_path):
+def test_each_column_shows_its_augmentation(tiny_records, tmp_path):
     out = tmp_path / "sheet.png"
     done = show(tiny_records, out, "--images", IMAGES)
     assert done.returncode == 0, done.stderr
@@ -37,15 +37,15 @@ def test_the_columns_are_the_kinds_of_augmentation(tiny_records, tmp_path):
     assert 1 < np.abs(color - plain).mean() < 40
     assert 1 < np.abs(jpeg - plain).mean() < 40
     assert np.abs(shift - plain).mean() > 1
-    # Grey but for what a JPEG and its colours at half size round.
+    # Grey except for rounding.
     assert np.abs(grey - grey.mean(axis=2, keepdims=True)).max() < 2
     assert np.abs(every - plain).mean() > 1
 
 
-def test_faults_are_one_sentence(tiny_records, tmp_path):
+def test_a_missing_output_folder_is_refused_in_one_sentence(tiny_records, tmp_path):
     done = show(tiny_records, tmp_path / "no_folder" / "sheet.png")
     assert done.returncode == 2
     assert done.stderr == (
-        f"show_augmentation: {tmp_path}/no_folder/sheet.png: cannot be written; name a .png in a "
-        "folder that is there\n"
+        "show_augmentation: OUT: must be a .png file in an existing folder, got "
+        f"{tmp_path}/no_folder/sheet.png; choose another name\n"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work of the device that takes as long as a test says."""
+"""Device work that a test ends by opening a gate."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import threading
 
 import mxnet as mx
 
-PATIENCE_SECONDS = 120
+TIMEOUT_S = 120
 OPEN = threading.Event()
-"""While it is not set, what `gated` returns is not ready."""
+"""Arrays of `gated` are ready after this event is set."""
 
 
 class Gate(mx.operator.CustomOp):
-    """Passes its input on once the gate is open."""
+    """Identity operator that waits for the gate."""
 
     def forward(self, is_train, req, in_data, out_data, aux):
-        OPEN.wait(PATIENCE_SECONDS)
+        OPEN.wait(TIMEOUT_S)
         self.assign(out_data[0], req[0], in_data[0])
 
     def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
@@ -25,7 +25,7 @@ class Gate(mx.operator.CustomOp):
 
 @mx.operator.register("test_gate")
 class GateProperties(mx.operator.CustomOpProp):
-    """Input and output are alike."""
+    """Properties of the identity operator."""
 
     def infer_shape(self, in_shape):
         return in_shape, in_shape, []
@@ -35,5 +35,5 @@ class GateProperties(mx.operator.CustomOpProp):
 
 
 def gated(array: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Return an array that is ready once the gate is open."""
+    """Return a copy of an array that is ready after the gate is open."""
     return mx.nd.Custom(array, op_type="test_gate")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triplets out of bags: which are chosen, how they are dealt, and what ranks tell each other."""
+"""Triplet mining in bags: the triplets, their batches, and the exchange between ranks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from launch.ranks.comm import Comm
 from pipeline.loader import Batch
 from pipeline.sampling.epoch_orders import Position
-from training.bag import EMPTY_BAGS, Bags, choose_triplets
+from training.bag import MAX_EMPTY_BAGS, Bags, choose_triplets
 
-SIZE, BAG, ALPHA = 6, 24, 0.4  # batch size 6: four people with six images in a bag
+SIZE, BAG, ALPHA = 6, 24, 0.4  # batch size 6: a bag holds six images of each of four people
 
 
 def unit(rows):
@@ -22,7 +22,7 @@ def unit(rows):
 
 
 def allowed(embedding, label, alpha, angular):
-    """Return the negatives that each pair may have, found one by one."""
+    """Return the semi-hard negatives of each pair, by a search over all images."""
     d = ((embedding[:, None] - embedding[None]) ** 2).sum(-1)
     if angular:
         d = 2 * np.arcsin(np.sqrt(d) / 2)
@@ -35,7 +35,7 @@ def allowed(embedding, label, alpha, angular):
 
 
 @pytest.mark.parametrize("angular", [False, True])
-def test_every_pair_gets_one_of_the_semi_hard_negatives_at_random(angular):
+def test_every_pair_gets_a_random_semi_hard_negative(angular):
     random = np.random.default_rng(0)
     label = random.permutation(np.repeat(np.arange(6), 4))
     embedding = unit(np.eye(6)[label] + 0.4 * random.standard_normal((24, 6)))
@@ -52,14 +52,14 @@ def test_every_pair_gets_one_of_the_semi_hard_negatives_at_random(angular):
     assert all(taken[pair] == set(negatives) for pair, negatives in semi_hard.items())
 
 
-def test_nobody_twice_gives_no_triplets():
+def test_people_with_one_image_give_no_triplets():
     embedding = unit(np.random.default_rng(0).standard_normal((5, 3)))
     found = choose_triplets(embedding, np.arange(5), 4.0, False, np.random.default_rng(0))
     assert found.shape == (0, 3) and found.dtype == np.int64
 
 
 class People:
-    """A loader whose images are the embeddings; each holds its number."""
+    """Loader whose images are also the embeddings; each batch shows one person."""
 
     images_per_epoch = 5 * SIZE
 
@@ -79,7 +79,7 @@ class People:
 
 
 class TwoRanks(Comm):
-    """This rank and another, of whose batches per bag the numbers are given."""
+    """Rank 0 of two ranks; ``others`` are the numbers of batches that rank 1 reports."""
 
     def __init__(self, others):
         super().__init__(0, 2)
@@ -89,7 +89,7 @@ class TwoRanks(Comm):
         return np.concatenate([rows, [[next(self.others)]]])
 
 
-def bags(loader=None, comm=Comm(), start=Position(), said=None, alpha=ALPHA):
+def bags(loader=None, comm=Comm(), start=Position(), log=None, alpha=ALPHA):
     return Bags(
         loader or People(),
         lambda image: image.flatten(),
@@ -100,20 +100,20 @@ def bags(loader=None, comm=Comm(), start=Position(), said=None, alpha=ALPHA):
         angular=False,
         seed=3,
         start=start,
-        say=[].append if said is None else said.append,
+        say=[].append if log is None else log.append,
     )
 
 
-def test_batches_are_anchors_positives_and_negatives_until_the_bag_is_used_up():
-    said = []
-    source = bags(said=said)
+def test_batches_hold_each_triplet_of_a_bag_once():
+    log = []
+    source = bags(log=log)
     first = next(source)
-    (line,) = said
+    (line,) = log
     steps = int(line.split()[-2])
-    assert line.startswith("bag at epoch 0, image 0: ") and f" of {BAG} images, " in line
+    assert line.startswith("bag at epoch 0, image 0: ") and f" found in {BAG} images, " in line
     batches = [first, *islice(source, steps)]
     inside, (following,) = batches[:steps], batches[steps:]
-    assert {b.after for b in inside[:-1]} == {Position(0, 0)}  # it is begun again on resumption
+    assert {b.after for b in inside[:-1]} == {Position(0, 0)}  # a resumed run repeats the bag
     assert inside[-1].after == Position(0, BAG) == following.after
     chosen = [next(People(first=i)) for i in range(4)]
     embedding = unit(np.concatenate([b.image.asnumpy().reshape(SIZE, 4) for b in chosen]))
@@ -127,40 +127,40 @@ def test_batches_are_anchors_positives_and_negatives_until_the_bag_is_used_up():
             assert n in semi_hard[a, p]
             used.add((a, p))
     triplets = sum(1 for negatives in semi_hard.values() if negatives)
-    assert len(used) == steps * 2 == triplets // 2 * 2  # every pair once, but a tail
+    assert len(used) == steps * 2 == triplets // 2 * 2  # an incomplete batch is dropped
     assert next(bags()).image.asnumpy().tolist() == first.image.asnumpy().tolist()
     resumed = bags(People(first=4), start=Position(0, BAG))
     assert (next(resumed).image.asnumpy() == following.image.asnumpy()).all()
 
 
-def test_all_ranks_take_as_many_batches_as_the_one_with_the_fewest():
+def test_the_rank_with_the_fewest_batches_sets_the_number():
     source = bags(comm=TwoRanks([3, 2, 0, 4]))
     after = [next(source).after for _ in range(6)]
     ends = [Position(0, BAG * i) for i in (0, 0, 1, 1, 2, 3)]
-    assert after == ends  # the third bag is passed over
+    assert after == ends  # the third bag gives no batch
 
 
-def test_bags_without_triplets_end_with_a_sentence():
+def test_bags_without_triplets_end_the_run():
     with pytest.raises(ValueError) as caught:
         next(bags(People(spread=0.0)))
     assert str(caught.value) == (
-        f"data.bag: {EMPTY_BAGS} bags in a row gave too few triplets for a batch, got 0 of 24 "
-        "images; nobody is left within head.margin=0.4, raise it, enlarge data.bag, or end the "
-        "training here"
+        f"data.bag: {MAX_EMPTY_BAGS} consecutive bags have too few triplets for a batch, got 0 "
+        "triplets from the 24 images of the last bag; almost no negatives are within "
+        "head.margin=0.4: increase head.margin or data.bag, or end the training"
     )
 
 
-@pytest.mark.parametrize("fault", [ValueError, OSError, RuntimeError])  # the last is DALI's
-def test_a_rank_in_trouble_tells_the_others_and_they_ask_no_more(fault):
+@pytest.mark.parametrize("fault", [ValueError, OSError, RuntimeError])  # DALI raises RuntimeError
+def test_a_rank_with_an_error_reports_it_and_the_others_stop_exchanging(fault):
     comm = TwoRanks([9])
     with pytest.raises(fault, match="key 7"):
         next(bags(People(fail_at=2, fault=fault), comm))
     assert not list(comm.others)
-    # The other side of it: this rank goes on without a word from the one that failed.
+    # After a report of -1, this rank continues without another exchange.
     source = bags(comm=TwoRanks([1, -1]))
     assert [next(source).image.shape for _ in range(8)] == [(SIZE, 1, 2, 2)] * 8
 
 
-def test_embeddings_that_are_not_finite_are_told():
+def test_embeddings_that_are_not_finite_raise_an_error():
     with pytest.raises(FloatingPointError, match="the embeddings of a bag are not finite"):
         next(bags(People(spread=np.nan)))

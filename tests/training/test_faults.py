@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exit codes of the ends of a run, and errors of libraries as one line."""
+"""Exit codes of exceptions, and messages of libraries as one line."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_exit_codes():
         (RuntimeError(), "no message"),
     ],
 )
-def test_an_error_as_one_line(error, line):
+def test_a_message_becomes_one_line(error, line):
     assert one_line(error) == line
 
 
-def test_a_real_error_of_mxnet_is_its_last_line(tmp_path):
+def test_a_real_mxnet_error_becomes_its_last_line(tmp_path):
     (tmp_path / "net.params").write_bytes(b"none")
     with pytest.raises(mx.base.MXNetError) as caught:
         mx.nd.load(str(tmp_path / "net.params"))

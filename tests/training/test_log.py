@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run writes down, and what it takes back when it goes on from a checkpoint."""
+"""Lines and files of a run, and their state after a resume."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_progress_line():
+def test_the_progress_line_has_all_values():
     assert progress_line(VALUES, 1000) == (
         "step 40/1000  epoch 2  loss 3.1416  cosine 0.250  lr 0.0125  1234.6 images/s  "
         "data wait 3.1 %  ETA 1:02:05"
@@ -33,7 +33,7 @@ def test_progress_line():
 
 
 @pytest.mark.parametrize(("tar", "shown"), [(0.5, "0.5000"), (None, "too few pairs")])
-def test_verification_line(tar, shown):
+def test_the_verification_line_has_all_values(tar, shown):
     result = {
         "accuracy": 0.98765,
         "accuracy_std": 0.01,
@@ -46,11 +46,11 @@ def test_verification_line(tar, shown):
     )
 
 
-def test_metrics_and_board(tmp_path, capsys):
+def test_metrics_go_to_the_file_and_to_tensorboard(tmp_path, capsys):
     log = RunLog(tmp_path)
     log.say("run here")
     log.metrics(VALUES)
-    assert lines(tmp_path) == [VALUES]  # there at once, not when the log is closed
+    assert lines(tmp_path) == [VALUES]  # written before the log is closed
     log.metrics({**VALUES, "step": 60})
     log.close()
     assert [line["step"] for line in lines(tmp_path)] == [40, 60]
@@ -60,10 +60,10 @@ def test_metrics_and_board(tmp_path, capsys):
     )
 
 
-def test_lines_after_the_checkpoint_are_dropped(tmp_path):
+def test_a_resumed_run_removes_lines_after_the_checkpoint(tmp_path):
     written = [{"step": step, "loss": 1.0} for step in (10, 20, 20, 30, 40)]
     text = "".join(json.dumps(line) + "\n" for line in written)
-    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 50, "lo')  # killed in the middle
+    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 50, "lo')  # truncated by a kill
     log = RunLog(tmp_path, step=30)
     assert lines(tmp_path) == written[:4]
     log.metrics({"step": 40, "loss": 2.0})
@@ -71,13 +71,13 @@ def test_lines_after_the_checkpoint_are_dropped(tmp_path):
     assert lines(tmp_path) == [*written[:4], {"step": 40, "loss": 2.0}]
 
 
-def test_a_run_that_begins_again_drops_all(tmp_path):
+def test_a_run_from_step_0_removes_all_lines(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1.0}\n')
     RunLog(tmp_path, step=0).close()
     assert lines(tmp_path) == []
 
 
-def test_summary(tmp_path):
+def test_the_summary_is_written_atomically(tmp_path):
     log = RunLog(tmp_path)
     log.summary({"status": "finished", "steps": 3})
     log.close()
@@ -88,7 +88,7 @@ def test_summary(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_notices_are_said_and_kept(tmp_path, capsys):
+def test_notices_are_printed_and_collected(tmp_path, capsys):
     log = RunLog(tmp_path)
     log.notice("3 images are missing")
     log.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first lines of a run, and summary.json for each of its ends."""
+"""The first lines of a run, and summary.json of each status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSIONS = {"mxnet": "1.9.1", "decode": "native"}
 
 def loop():
     return SimpleNamespace(
-        totals=Totals(images=800, seconds=4.0, waited=1.0, final_loss=2.5),
+        totals=Totals(images=800, seconds=4.0, idle_seconds=1.0, final_loss=2.5),
         progress=Progress(step=10),
         epochs=2,
         verification={"tiny": {"accuracy": 0.75}},
@@ -45,7 +45,7 @@ def first_lines(folder, capsys, progress):
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_new_run_says_what_runs(tmp_path, capsys):
+def test_a_new_run_prints_ranks_data_and_notices(tmp_path, capsys):
     assert first_lines(tmp_path, capsys, Progress()) == [
         "run runs/demo-001  ranks 2  device cpu(0)",
         "data /set  images 120",
@@ -53,12 +53,12 @@ def test_a_new_run_says_what_runs(tmp_path, capsys):
     ]
 
 
-def test_a_resumed_run_says_where(tmp_path, capsys):
+def test_a_resumed_run_prints_its_position(tmp_path, capsys):
     lines = first_lines(tmp_path, capsys, Progress(step=6, images=48, epoch=1, consumed=8))
-    assert lines[2] == "resumed at step 6, epoch 1, 8 images into it"
+    assert lines[2] == "resumed at step 6, epoch 1, after 8 images of this epoch"
 
 
-def test_a_finished_run(tmp_path):
+def test_the_summary_of_a_finished_run_is_complete(tmp_path):
     log = RunLog(tmp_path)
     log.notice("decoder: native")
     with reporting(log, loop(), Comm(), VERSIONS):
@@ -83,19 +83,19 @@ def test_a_finished_run(tmp_path):
     ("end", "status"),
     [(Stopped("stopped at step 10"), "stopped"), (TrainingError("the disk is full"), "failed")],
 )
-def test_a_run_that_ends_early_says_why(tmp_path, end, status):
+def test_the_summary_of_an_early_end_has_the_reason(tmp_path, end, status):
     with pytest.raises(type(end)), reporting(RunLog(tmp_path), loop(), Comm(), VERSIONS):
         raise end
     assert (summary(tmp_path)["status"], summary(tmp_path)["reason"]) == (status, str(end))
 
 
-def test_a_bug_leaves_no_summary(tmp_path):
+def test_other_exceptions_write_no_summary(tmp_path):
     with pytest.raises(ZeroDivisionError), reporting(RunLog(tmp_path), loop(), Comm(), VERSIONS):
         raise ZeroDivisionError
     assert not (tmp_path / "summary.json").exists()
 
 
-def test_a_disk_that_is_full_at_the_end_is_told(tmp_path, capsys, monkeypatch):
+def test_a_full_disk_at_the_end_is_reported(tmp_path, capsys, monkeypatch):
     log = RunLog(tmp_path)
 
     def refuse(values):
@@ -105,5 +105,5 @@ def test_a_disk_that_is_full_at_the_end_is_told(tmp_path, capsys, monkeypatch):
     with reporting(log, loop(), Comm(), VERSIONS):
         pass
     assert capsys.readouterr().out == (
-        "summary.json cannot be written, got No space left on device\n"
+        "summary.json cannot be written, got No space left on device; free disk space\n"
     )

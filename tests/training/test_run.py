@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run begins at nothing; MXNet's generator is a function of seed, step and rank."""
+"""Progress of a run, and the seed of MXNet's generator."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def draw(*place):
     return tuple(mx.nd.random.uniform(shape=(4,)).asnumpy().tolist())
 
 
-def test_seeds_tell_places_apart_and_come_again():
+def test_the_draws_depend_on_seed_step_and_rank_alone():
     places = [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
     drawn = [draw(*place) for place in places]
     assert len({*drawn}) == len(places)
     assert [draw(*place) for place in places] == drawn
 
 
-def test_progress_is_kept_by_name():
-    kept = asdict(Progress(step=3, images=24, epoch=1, consumed=8))
-    assert kept == {"step": 3, "images": 24, "epoch": 1, "consumed": 8}
-    assert Progress(**kept) == Progress(3, 24, 1, 8) and Progress() == Progress(0, 0, 0, 0)
+def test_progress_converts_to_a_dict_and_back():
+    saved = asdict(Progress(step=3, images=24, epoch=1, consumed=8))
+    assert saved == {"step": 3, "images": 24, "epoch": 1, "consumed": 8}
+    assert Progress(**saved) == Progress(3, 24, 1, 8) and Progress() == Progress(0, 0, 0, 0)
 
 
-def test_only_the_progress_of_a_run_moves():
+def test_only_the_progress_of_a_run_changes():
     run = Run(
         folder=Path("runs/demo-001"),
         progress=Progress(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which folder a run gets, and when it goes on in an old one."""
+"""The choice between a new run folder and the resume of an old run."""
 
 from __future__ import annotations
 
@@ -32,19 +32,21 @@ def choose(parent, config=CONFIG, resume=True, name="demo", data=None):
 
 
 def write_checkpoint(folder, step=10, **state):
-    """Write the smallest checkpoint that is whole: a manifest of one file."""
+    """Write the smallest valid checkpoint: one file and its manifest."""
     import hashlib
 
     place = folder / "checkpoints" / f"step-{step:08d}"
     place.mkdir(parents=True)
     state = json.dumps({"progress": {"step": step}, **state}).encode()
     (place / "state.json").write_bytes(state)
-    mark = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
-    (place / "manifest.json").write_text(json.dumps({"format": 1, "files": {"state.json": mark}}))
+    fingerprint = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
+    (place / "manifest.json").write_text(
+        json.dumps({"format": 1, "files": {"state.json": fingerprint}})
+    )
 
 
-def begin(parent, status_word=None, step=10):
-    """Make a run that has one checkpoint, and a summary if it ended."""
+def start_run(parent, status_word=None, step=10):
+    """Make a run with one checkpoint, and with summary.json if it has a status."""
     folder, _ = choose(parent)
     write_config(folder, CONFIG, {"ranks": 2})
     if step:
@@ -54,22 +56,22 @@ def begin(parent, status_word=None, step=10):
     return folder
 
 
-def test_first_run_is_number_one(tmp_path):
+def test_the_first_run_has_number_1(tmp_path):
     parent = tmp_path / "not" / "there"
     assert choose(parent) == (parent / "demo-001", None)
     assert (parent / "demo-001").is_dir()
 
 
-def test_unfinished_run_goes_on(tmp_path):
+def test_an_unfinished_run_resumes(tmp_path):
     for word in (None, "stopped", "failed"):
-        folder = begin(tmp_path / str(word), word)
+        folder = start_run(tmp_path / str(word), word)
         again, checkpoint = choose(tmp_path / str(word))
         assert again == folder
         assert checkpoint.state["progress"]["step"] == 10
 
 
-def test_finished_run_stays_and_the_next_number_begins(tmp_path):
-    begin(tmp_path, "finished")
+def test_a_run_after_a_finished_one_gets_the_next_number(tmp_path):
+    start_run(tmp_path, "finished")
     assert choose(tmp_path) == (tmp_path / "demo-002", None)
     write_checkpoint(tmp_path / "demo-002", 5)
     write_config(tmp_path / "demo-002", CONFIG, {})
@@ -77,7 +79,7 @@ def test_finished_run_stays_and_the_next_number_begins(tmp_path):
     assert folder == tmp_path / "demo-002" and checkpoint.state["progress"]["step"] == 5
 
 
-def test_other_names_do_not_count(tmp_path):
+def test_folders_of_other_names_are_ignored(tmp_path):
     for name in ("demo-x-004", "demo-4", "demo-005.bak", "other-007"):
         (tmp_path / name).mkdir()
     assert choose(tmp_path)[0] == tmp_path / "demo-001"
@@ -86,73 +88,74 @@ def test_other_names_do_not_count(tmp_path):
     assert choose(tmp_path, name="a.b", resume=False)[0] == tmp_path / "a.b-003"
 
 
-def test_numbers_go_beyond_three_digits(tmp_path):
+def test_numbers_may_exceed_three_digits(tmp_path):
     for number in ("998", "999", "1000"):
         (tmp_path / f"demo-{number}").mkdir()
     assert choose(tmp_path, resume=False)[0] == tmp_path / "demo-1001"
 
 
-def test_a_new_run_can_be_asked_for(tmp_path):
-    begin(tmp_path)
+def test_resume_false_starts_a_new_run(tmp_path):
+    start_run(tmp_path)
     assert choose(tmp_path, resume=False) == (tmp_path / "demo-002", None)
 
 
-def test_changed_configuration_is_refused_with_the_differences(tmp_path):
-    folder = begin(tmp_path)
+def test_a_changed_configuration_is_refused_with_the_differences(tmp_path):
+    folder = start_run(tmp_path)
     changed = {"optim": {"lr": 0.2}, "run": {"seed": 3}}
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path, changed)
     assert str(caught.value) == (
-        f"{folder}: the unfinished run has another configuration (optim.lr: 0.1 -> 0.2; run.seed: "
-        "1 -> 3); set it back, or begin a new run with run.resume=false"
+        f"{folder}: the unfinished run has a different configuration, got the changes (optim.lr: "
+        "0.1 -> 0.2; run.seed: 1 -> 3); restore the old values, or start a new run with "
+        "run.resume=false"
     )
     assert choose(tmp_path, changed, resume=False)[0] == tmp_path / "demo-002"
 
 
-def test_a_run_without_a_checkpoint_begins_again_in_place(tmp_path):
-    folder = begin(tmp_path, step=None)
+def test_a_run_without_a_checkpoint_starts_again_in_its_folder(tmp_path):
+    folder = start_run(tmp_path, step=None)
     assert choose(tmp_path, {"optim": {"lr": 0.5}, "run": {"seed": 1}}) == (folder, None)
 
 
-def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
-    folder = begin(tmp_path)
+def test_an_incomplete_checkpoint_is_removed(tmp_path):
+    folder = start_run(tmp_path)
     aside = folder / "checkpoints" / ".aside-step-00000020"
     aside.mkdir()
-    (aside / "net.params").write_bytes(b"half")
+    (aside / "net.params").write_bytes(b"part")
     assert choose(tmp_path)[1].state["progress"]["step"] == 10
     assert not aside.exists()
 
 
 @pytest.mark.parametrize("text", ["{ broken", "", "- 1", "optim: 3"])
-def test_a_damaged_configuration_is_said(tmp_path, text):
-    folder = begin(tmp_path)
+def test_a_damaged_configuration_is_refused(tmp_path, text):
+    folder = start_run(tmp_path)
     (folder / "config.yaml").write_text(text)
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path)
     assert str(caught.value) == (
-        f"{folder / 'config.yaml'}: is damaged, got {text!r}; restore it, or begin a new run with "
-        "run.resume=false"
+        f"{folder / 'config.yaml'}: is damaged, got {text!r}; restore the file, or start a new "
+        "run with run.resume=false"
     )
     assert choose(tmp_path, resume=False) == (tmp_path / "demo-002", None)
 
 
-def test_a_missing_configuration_is_said(tmp_path):
-    folder = begin(tmp_path)
+def test_a_missing_configuration_is_refused(tmp_path):
+    folder = start_run(tmp_path)
     (folder / "config.yaml").unlink()
-    with pytest.raises(RunFolderError, match="is missing beside the run's checkpoints; restore it"):
+    with pytest.raises(RunFolderError, match="is missing, got checkpoints without this file; re"):
         choose(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "summary.json"])
-def test_a_file_that_cannot_be_read_is_no_missing_file(tmp_path, name):
-    folder = begin(tmp_path, "stopped")
+def test_an_unreadable_file_is_not_missing(tmp_path, name):
+    folder = start_run(tmp_path, "stopped")
     (folder / name).unlink()
     (folder / name).mkdir()
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path)
     assert str(caught.value) == (
         f"{folder / name}: cannot be read, got Is a directory (errno 21); nothing was changed, "
-        "give the same command again once the file can be read"
+        "run the same command again when the file is readable"
     )
 
 
@@ -165,7 +168,7 @@ def damage(folder):
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
-    folder = begin(tmp_path, step=10)
+    folder = start_run(tmp_path, step=10)
     write_checkpoint(folder, 20)
     for step in (10, 20):
         damage(folder / "checkpoints" / f"step-{step:08d}")
@@ -173,9 +176,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
         choose(tmp_path)
     newest = folder / "checkpoints" / "step-00000020" / "state.json"
     assert str(caught.value) == (
-        f"{folder / 'checkpoints'}: no checkpoint is whole, got 2 damaged; the newest: {newest}: "
-        "has changed since it was saved, got another size or SHA-256 than manifest.json gives; "
-        "restore one from a copy, or begin a new run with run.resume=false"
+        f"{folder / 'checkpoints'}: no checkpoint is valid, got 2 damaged checkpoints, of which "
+        f"the newest is {newest}: has changed since it was saved, got a size or SHA-256 that "
+        "differs from manifest.json; restore a checkpoint from a backup, or start a new run "
+        "with run.resume=false"
     )
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
         "step-00000010",
@@ -184,37 +188,37 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
     assert choose(tmp_path, resume=False) == (tmp_path / "demo-002", None)
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path):
-    folder = begin(tmp_path, step=10)
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_notice(tmp_path):
+    folder = start_run(tmp_path, step=10)
     write_checkpoint(folder, 20)
     damage(folder / "checkpoints" / "step-00000020")
     run = choose_run(tmp_path, "demo", resume=True, config=CONFIG, differences=differences)
     run.lock.release()
     assert run.checkpoint.state["progress"]["step"] == 10
     assert run.notices == (
-        "passed over a damaged checkpoint: "
+        "skipped a damaged checkpoint: "
         f"{folder / 'checkpoints' / 'step-00000020' / 'state.json'}: has changed since it was "
-        "saved, got another size or SHA-256 than manifest.json gives",
+        "saved, got a size or SHA-256 that differs from manifest.json",
     )
 
 
-def test_a_read_error_is_no_damage(tmp_path, monkeypatch):
-    folder = begin(tmp_path, step=10)
+def test_a_read_error_is_not_damage(tmp_path, monkeypatch):
+    folder = start_run(tmp_path, step=10)
     write_checkpoint(folder, 20)
-    whole = Path.open
+    original = Path.open
 
     def failing(path, *arguments, **options):
         if path.parent.name == "step-00000020":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return whole(path, *arguments, **options)
+        return original(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", failing)
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path)
     assert str(caught.value) == (
         f"{folder / 'checkpoints' / 'step-00000020' / 'manifest.json'}: cannot be read, got "
-        "Input/output error (errno 5); nothing was changed, give the same command again once the "
-        "file can be read, or begin a new run with run.resume=false"
+        "Input/output error (errno 5); nothing was changed, run the same command again when the "
+        "file is readable, or start a new run with run.resume=false"
     )
     monkeypatch.undo()
     assert choose(tmp_path)[1].state["progress"]["step"] == 20
@@ -228,30 +232,30 @@ DATA = {"images": 120, "people": 12, "crc_keys": 1, "crc_labels": 2}
     [
         ({"images": 110, "crc_keys": 3}, "images: 120 -> 110"),
         ({"images": 130, "people": 13, "crc_labels": 5}, "images: 120 -> 130; people: 12 -> 13"),
-        ({"crc_labels": 5}, "other labels"),
+        ({"crc_labels": 5}, "different labels"),
     ],
     ids=["fewer images", "more people", "other labels"],
 )
 def test_other_data_is_refused_with_the_difference(tmp_path, now, difference):
-    folder = begin(tmp_path, step=None)
+    folder = start_run(tmp_path, step=None)
     write_checkpoint(folder, 10, data=DATA)
     assert choose(tmp_path, data=dict(DATA))[1].state["data"] == DATA
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path, data={**DATA, **now})
     assert str(caught.value) == (
-        f"{folder}: the unfinished run was trained on other data ({difference}); put the data "
-        f"back, or begin a new run with run.resume=false (train.pretrained={folder} keeps the "
-        "weights)"
+        f"{folder}: the unfinished run was trained on different data, got the changes "
+        f"({difference}); restore the data, or start a new run with run.resume=false "
+        f"(train.pretrained={folder} keeps the weights)"
     )
     assert choose(tmp_path, data={**DATA, **now}, resume=False)[0] == tmp_path / "demo-002"
 
 
-def test_a_checkpoint_of_before_has_no_fingerprint_and_is_taken(tmp_path):
-    begin(tmp_path)
+def test_a_checkpoint_without_a_fingerprint_is_used(tmp_path):
+    start_run(tmp_path)
     assert choose(tmp_path, data=DATA)[1].state["progress"]["step"] == 10
 
 
-def test_a_folder_that_another_launch_makes_first_is_looked_at_again(tmp_path, monkeypatch):
+def test_a_folder_that_another_process_has_just_created_is_resumed(tmp_path, monkeypatch):
     made = Path.mkdir
 
     def slower(path, *arguments, **options):
@@ -266,7 +270,7 @@ def test_a_folder_that_another_launch_makes_first_is_looked_at_again(tmp_path, m
     assert folder == tmp_path / "demo-001" and checkpoint.state["progress"]["step"] == 10
 
 
-def test_parent_that_cannot_be_written(tmp_path):
+def test_an_unwritable_parent_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for parent, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "runs", "Not")):
         with pytest.raises(RunFolderError) as caught:
@@ -274,28 +278,29 @@ def test_parent_that_cannot_be_written(tmp_path):
         assert str(caught.value).startswith(
             f"{parent}: the run folder cannot be written, got {reason}"
         )
-        assert str(caught.value).endswith("; choose another one with run.dir=FOLDER")
+        assert str(caught.value).endswith("; choose another folder with run.dir=FOLDER")
 
 
-def test_config_file_holds_the_configuration_and_the_notes(tmp_path):
+def test_config_yaml_has_the_configuration_and_the_notes(tmp_path):
     write_config(tmp_path, CONFIG, {"commit": "abc"})
-    kept = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert kept == {**CONFIG, "notes": {"commit": "abc"}}
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved == {**CONFIG, "notes": {"commit": "abc"}}
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(RunFolderError, match="cannot be written, got No such file"):
         write_config(tmp_path / "none", CONFIG, {})
 
 
-def test_status_of_a_run_without_a_summary(tmp_path):
+def test_a_run_without_a_summary_is_unfinished(tmp_path):
     assert status(tmp_path) == "unfinished"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"steps": 3}'])
-def test_a_damaged_summary_is_said(tmp_path, text):
+def test_a_damaged_summary_is_refused(tmp_path, text):
     (tmp_path / "summary.json").write_text(text)
     with pytest.raises(RunFolderError) as caught:
         status(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'summary.json'}: is damaged, got {text!r}; remove it to resume the run, or "
-        "begin a new run with run.resume=false"
+        f"{tmp_path / 'summary.json'}: is damaged, got {text!r}; remove the file to resume "
+        "the run, or "
+        "start a new run with run.resume=false"
     )

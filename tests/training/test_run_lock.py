@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run folder is one process's at a time; the kernel gives the lock back when that one dies."""
+"""One process locks a run folder; the kernel frees the lock when the process dies."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from pathlib import Path
 from training.run_lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 if sys.argv[2] == "fork" and os.fork() == 0:
-    time.sleep(600)  # a worker process that outlives the one that holds the lock
+    time.sleep(600)  # a worker that outlives the owner of the lock
 print("held", flush=True)
 time.sleep(600)
 """
 
 
 @pytest.fixture
-def holder(tmp_path, request):
-    """Start a process that holds the lock of a folder; kill all of it at the end."""
+def owner(tmp_path, request):
+    """Start a process that locks a folder; kill its process group at the end."""
     how = getattr(request, "param", "alone")
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path), how],
@@ -49,33 +49,33 @@ def holder(tmp_path, request):
     process.stdout.close()
 
 
-def test_the_second_is_refused_with_host_and_process_of_the_first(tmp_path, holder):
+def test_a_second_process_is_refused_by_host_and_process(tmp_path, owner):
     with pytest.raises(RunLocked) as caught:
         RunLock(tmp_path)
     start = (
-        f"{tmp_path}: another process trains in this run folder, got process {holder.pid} on host "
+        f"{tmp_path}: another process trains in this run folder, got process {owner.pid} on host "
         f"{socket.gethostname()}, since "
     )
     assert str(caught.value).startswith(start)
     assert str(caught.value).endswith(
-        "; wait for it, stop it, or begin a new run with run.resume=false"
+        "; wait for that process, stop that process, or start a new run with run.resume=false"
     )
 
 
-@pytest.mark.parametrize("holder", ["alone", "fork"], indirect=True)
-def test_death_frees_the_lock(tmp_path, holder):
-    holder.kill()
-    holder.wait()
+@pytest.mark.parametrize("owner", ["alone", "fork"], indirect=True)
+def test_the_death_of_the_owner_frees_the_lock(tmp_path, owner):
+    owner.kill()
+    owner.wait()
     RunLock(tmp_path).release()
 
 
-def test_a_holder_that_has_not_written_its_name(tmp_path, holder):
+def test_an_owner_without_a_name_is_reported(tmp_path, owner):
     (tmp_path / "run.lock").write_text("")
-    with pytest.raises(RunLocked, match="got one that has just started; wait for it"):
+    with pytest.raises(RunLocked, match="got a process that has just started; wait for"):
         RunLock(tmp_path)
 
 
-def test_a_released_lock_is_free(tmp_path):
+def test_another_process_gets_a_released_lock(tmp_path):
     lock = RunLock(tmp_path)
     assert lock.notice == ""
     lock.release()
@@ -88,14 +88,14 @@ def test_a_released_lock_is_free(tmp_path):
     assert held.stdout == "held\n", held.stderr
 
 
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     lock = RunLock(tmp_path)
     assert lock.notice == (
-        f"{tmp_path}: the file system has no locks (No locks available); start this run only once "
-        "at a time"
+        f"{tmp_path}: the file system does not support locks, got No locks available; do not start "
+        "this run twice at the same time"
     )
     lock.release()

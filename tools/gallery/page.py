@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page that shows the plots of all losses side by side."""
+"""Write the HTML page of the gallery, with the plots and accuracies of all losses."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ RULES = {
 
 @dataclass(frozen=True)
 class Row:
-    """What the gallery tells of one loss."""
+    """Results of one loss, as the page shows them."""
 
     name: str
     image: str
-    """Name of its file, beside the page."""
+    """File name of the plot, in the folder of the page."""
     settings: str
     rule: str
     train_accuracy: float
     test_accuracy: float
     epochs: float
     seconds: float
-    """Training, embedding and drawing."""
+    """Duration of training, embedding and plotting, in seconds."""
     images_per_second: float
-    """Of training alone."""
+    """Images per second of training, without embedding and plotting."""
 
 
-def write_settings(name: str, head: dict[str, Any]) -> str:
-    """Return a head and its settings in one line."""
+def format_settings(name: str, head: dict[str, Any]) -> str:
+    """Return the name and the settings of a head as one line."""
     return f"{name}({', '.join(f'{key}={value}' for key, value in head.items())})"
 
 
 def page(title: str, about: str, rows: Sequence[Row], size: tuple[int, int]) -> str:
-    """Return the HTML; it needs nothing but the images beside it.
+    """Return the HTML of the page, which refers to no files except the plots.
 
     Parameters
     ----------
     title, about
-        Heading and the sentence under it.
+        Heading of the page, and the sentence below the heading.
     rows
-        Losses in the order in which they are shown.
+        Results in the order of the page.
     size
-        Width and height of an image in pixels.
+        Width and height of each plot in pixels.
     """
     table = "\n".join(
         f'<tr><td><a href="#{row.name}">{row.name}</a></td>'

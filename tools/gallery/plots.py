@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw two-dimensional embeddings of digits: a panel for training, one for testing."""
+"""Draw plots of two-dimensional embeddings: one panel for training images, one for test images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-PANEL, TITLE, GAP = 560, 60, 12  # pixels
-SIZE = (2 * PANEL + GAP, TITLE + PANEL)  # width, height of a plot
-POINTS = 10_000  # drawn per panel at most
-SHIFT = 4  # bits of a pixel that OpenCV places circles by
-INSIDE = 0.999  # share of the points that the window holds at least, on each side
+PANEL, TITLE, GAP = 560, 60, 12  # side of a panel, height of the title, distance of panels (pixels)
+SIZE = (2 * PANEL + GAP, TITLE + PANEL)  # (width, height) of a plot in pixels
+MAX_POINTS = 10_000  # largest number of points drawn per panel
+SUBPIXEL_BITS = 4  # fractional bits of OpenCV's circle coordinates
+INSIDE_QUANTILE = 0.999  # quantile of the points that each side of a panel must include
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER, GREY = (40, 40, 40), (255, 255, 255), (205, 205, 205)
-BINS = 720  # of the circle
-COLUMNS, SMALL, NAME = 6, 196, 20  # of the sheet; pixels of a plot, and of its name
-QUALITY = 75  # of the sheet's JPEG
+CIRCLE_BINS = 720
+SHEET_COLUMNS, SMALL, NAME = 6, 196, 20  # columns; side of a panel, height of its name in pixels
+SHEET_JPEG_QUALITY = 75
 
 
 def draw(
@@ -29,22 +29,24 @@ def draw(
     circle: bool,
     seed: int,
 ) -> bytes:
-    """Return the PNG of one loss.
+    """Return the plot of one loss as PNG bytes.
 
     Parameters
     ----------
     title, subtitle
-        Lines above the panels, ASCII.
+        Two lines above the panels, in ASCII.
     halves
-        Caption, embeddings (N, 2) and labels (N,) of the left and the right panel.
+        A triple for the left panel and one for the right: caption, embeddings (N, 2) and labels
+        (N,) of N images.
     circle
-        Show directions alone: points on a circle, stacked outwards where many share one.
+        Project the points onto the unit circle and stack coinciding points outwards.
     seed
-        Of the choice of points, where there are too many, and of the order they are drawn in.
+        Seed of the order in which points are drawn, and of the choice of points if there are more
+        than MAX_POINTS.
     """
     chosen = []
     for caption, embeddings, labels in halves:
-        order = np.random.default_rng(seed).permutation(len(labels))[:POINTS]
+        order = np.random.default_rng(seed).permutation(len(labels))[:MAX_POINTS]
         points, labels = embeddings[order], labels[order]
         chosen.append((caption, stack_on_circle(points, labels) if circle else points, labels))
     middle, half = _window(np.concatenate([points for _, points, _ in chosen]))
@@ -54,7 +56,7 @@ def draw(
     for place, (caption, points, labels) in enumerate(chosen):
         left = place * (PANEL + GAP)
         panel = image[TITLE:, left : left + PANEL]
-        # One scale for x and y and for both panels, y upwards.
+        # Both axes and both panels share one scale; y points upwards.
         pixels = (points - middle) * [1, -1] / half * (PANEL / 2 - 8) + PANEL / 2
         zero = (-middle) * [1, -1] / half * (PANEL / 2 - 8) + PANEL / 2
         panel[:] = _panel(caption, pixels, labels, zero)
@@ -64,14 +66,14 @@ def draw(
 
 
 def sheet(plots: Sequence[tuple[str, bytes]]) -> bytes:
-    """Return a JPEG of many losses side by side.
+    """Combine the right panels of many plots into one JPEG image, and return its bytes.
 
     Parameters
     ----------
     plots
-        Name and PNG, as `draw` returns it, of each loss; its right panel is shown.
+        A pair for each loss: its name, and its plot as PNG bytes from `draw`.
     """
-    columns = min(COLUMNS, len(plots))
+    columns = min(SHEET_COLUMNS, len(plots))
     rows = -(-len(plots) // columns)
     canvas = np.full((rows * (NAME + SMALL), columns * SMALL, 3), 255, np.uint8)
     for place, (name, png) in enumerate(plots):
@@ -81,13 +83,13 @@ def sheet(plots: Sequence[tuple[str, bytes]]) -> bytes:
         cv2.putText(canvas, name, (left + 4, top + 15), FONT, 0.42, INK, 1, cv2.LINE_AA)
         small = cv2.resize(panel, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
         canvas[top + NAME : top + NAME + SMALL, left : left + SMALL] = small
-    done, jpeg = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    done, jpeg = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, SHEET_JPEG_QUALITY])
     assert done
     return jpeg.tobytes()
 
 
 def colours() -> list[tuple[int, int, int]]:
-    """Return ten colours as BGR; neighbours differ in lightness too."""
+    """Return ten BGR colours, one per digit; successive ones differ in hue and lightness."""
     found = []
     for n in range(10):
         red, green, blue = colorsys.hls_to_rgb(n / 10, 0.42 if n % 2 else 0.6, 0.75)
@@ -96,12 +98,12 @@ def colours() -> list[tuple[int, int, int]]:
 
 
 def stack_on_circle(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return points of the unit circle, moved outwards one upon the other where many would lie.
+    """Project points (N, 2) onto the unit circle; stack points in the same direction outwards.
 
-    Within one direction those of a class lie together, so that a mixture shows as layers.
+    Points of one class are adjacent in a stack, so a mixture of classes shows as layers.
     """
     angle = np.arctan2(points[:, 1], points[:, 0])
-    bins = np.floor((angle / (2 * np.pi) + 0.5) * BINS).astype(int) % BINS
+    bins = np.floor((angle / (2 * np.pi) + 0.5) * CIRCLE_BINS).astype(int) % CIRCLE_BINS
     order = np.lexsort((labels, bins))
     first = np.searchsorted(bins[order], bins[order])
     height = np.empty(len(points))
@@ -111,9 +113,9 @@ def stack_on_circle(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _window(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the middle and half the side of the square that is shown: few outliers are not."""
-    low = np.quantile(points, 1 - INSIDE, axis=0)
-    high = np.quantile(points, INSIDE, axis=0)
+    """Return the centre and half the side of the visible square, which excludes a few outliers."""
+    low = np.quantile(points, 1 - INSIDE_QUANTILE, axis=0)
+    high = np.quantile(points, INSIDE_QUANTILE, axis=0)
     return (low + high) / 2, float(max((high - low).max() / 2 * 1.08, 1e-6))
 
 
@@ -124,9 +126,17 @@ def _panel(caption: str, pixels: np.ndarray, labels: np.ndarray, zero: np.ndarra
     cv2.line(panel, (x, y - 9), (x, y + 9), GREY, 1, cv2.LINE_AA)
     palette = colours()
     inside = ((pixels > -PANEL) & (pixels < 2 * PANEL)).all(axis=1)
-    places = np.rint(pixels * 2**SHIFT)
+    places = np.rint(pixels * 2**SUBPIXEL_BITS)
     for (x, y), label in zip(places[inside].astype(int).tolist(), labels[inside], strict=True):
-        cv2.circle(panel, (x, y), int(1.4 * 2**SHIFT), palette[label], -1, cv2.LINE_AA, SHIFT)
+        cv2.circle(
+            panel,
+            (x, y),
+            int(1.4 * 2**SUBPIXEL_BITS),
+            palette[label],
+            -1,
+            cv2.LINE_AA,
+            SUBPIXEL_BITS,
+        )
     for label in np.unique(labels):
         _digit(panel, str(label), np.median(pixels[labels == label], axis=0))
     cv2.putText(panel, caption, (10, PANEL - 12), FONT, 0.55, INK, 1, cv2.LINE_AA)
@@ -135,7 +145,7 @@ def _panel(caption: str, pixels: np.ndarray, labels: np.ndarray, zero: np.ndarra
 
 
 def _digit(panel: np.ndarray, text: str, middle: np.ndarray) -> None:
-    """Write a digit that can be read on any colour."""
+    """Draw a digit with its centre at ``middle``, with an outline to be readable on any colour."""
     (width, height), _ = cv2.getTextSize(text, FONT, 0.8, 2)
     place = (round(middle[0] - width / 2), round(middle[1] + height / 2))
     cv2.putText(panel, text, place, FONT, 0.8, PAPER, 6, cv2.LINE_AA)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the gallery trains with each loss: the table of settings."""
+"""Training settings of each loss in the gallery of losses (tools/loss_gallery.py)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Setting:
-    """How the gallery trains with one loss."""
+    """Training settings of one loss."""
 
     head: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the head."""
     rule: str = "cosine"
-    """How a class is found for the accuracy, see `tools.gallery.training.classify`."""
+    """Classification rule of the accuracy; see `tools.gallery.training.classify`."""
     lr: float = 0.1
     epochs: float = 5
     batch: int = 256
     warmup: float = 0.1
-    """Share of the run over which the rate rises."""
+    """Fraction of the run during which the learning rate rises."""
     clip_norm: float = 2.0
     centre_length: float = 0.0
-    """Length of class centres that begin evenly around a circle; 0: where the head puts them."""
+    """Radius of the circle of the first class centres; 0 means that the head initialises them."""
     by_person: bool = False
-    """Equally many images of each digit in a batch, for losses on pairs."""
+    """Whether a batch has equally many images of each digit, which losses on pairs need."""
     circle: bool = False
-    """The picture shows embeddings brought to unit length."""
+    """Whether the plot shows embeddings normalised to unit norm."""
 
 
 PAIRS: dict[str, Any] = {
@@ -36,7 +36,7 @@ PAIRS: dict[str, Any] = {
     "circle": True,
 }
 AROUND: dict[str, Any] = {"centre_length": 1.0}
-"""For heads of directions: see docs/gallery.md."""
+"""Settings of heads that use only the direction of embeddings; see docs/gallery.md."""
 
 LOSSES = {
     "softmax": Setting(rule="product", epochs=10),
@@ -50,7 +50,7 @@ LOSSES = {
     "sv_softmax": Setting({"t": 1.1, "m3": 0.1, "scale": 30.0}, **AROUND),
     "sub_center_arcface": Setting({"sub_centers": 2, "m2": 0.1, "scale": 30.0}),
     "curricularface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND),
-    "adacos": Setting(**AROUND),  # its scale runs away: docs/gallery.md
+    "adacos": Setting(**AROUND),  # the scale of AdaCos diverges: see docs/gallery.md
     "adaface": Setting({"m": 0.1, "scale": 30.0}, **AROUND),
     "magface": Setting(
         {
@@ -80,5 +80,5 @@ LOSSES = {
     "n_pair": Setting(
         {"length_weight": 2e-4}, **{**PAIRS, "circle": False, "batch": 40, "lr": 0.03, "epochs": 4}
     ),
-    "mps": Setting({"margin": 0.1}, **{**PAIRS, "epochs": 2}),  # collapses: docs/gallery.md
+    "mps": Setting({"margin": 0.1}, **{**PAIRS, "epochs": 2}),  # all embeddings collapse
 }

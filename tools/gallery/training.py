@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a small net to two dimensions with one loss, and look at where the digits lie."""
+"""Train a small net that turns images of digits into two-dimensional embeddings."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
@@ -16,40 +17,55 @@ import ops
 from heads import build_head
 from nets.blocks import ConvNormPReLU
 from normalization import MEAN, STD
-from tools.digits import Digits
-from tools.gallery.settings import Setting
 from training.schedule import learning_rate, margin_fraction
 from training.step import build_optimizer, collect_parameters, train_step
 
+if TYPE_CHECKING:
+    from tools.digits import Digits
+    from tools.gallery.settings import Setting
+
 CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
-MARGIN_FROM, MARGIN_RISE = 0.2, 0.3  # shares of the run before the margin, and until all of it
-AROUND = (1, 8, 3, 5, 0, 6, 4, 9, 7, 2)  # digits that look alike are neighbours
+MARGIN_START_FRACTION, MARGIN_RISE_FRACTION = 0.2, 0.3
+"""Fraction of a run without a margin, and fraction after it in which the margin rises."""
+CIRCLE_ORDER = (
+    1,
+    8,
+    3,
+    5,
+    0,
+    6,
+    4,
+    9,
+    7,
+    2,
+)  # digits around the circle; similar ones are neighbours
 MAX_SHIFT_PIXELS = 1
-TRAIN_SHOWN = 20_000  # images of the training set that are embedded at the end
-EMBED_BATCH = 500
+MAX_TRAIN_EMBEDDINGS = 20_000
+EMBED_BATCH_SIZE = 500
+LOSS_READ_STEPS = 50  # steps between two reads of the losses by the host
 
 
 class GalleryError(RuntimeError):
-    """A loss did not train."""
+    """The training with one loss failed."""
 
 
 class DigitNet(ops.TwoGraphs):
-    """Three convolutions that halve the image, one linear map to the plane.
+    """Net with three convolutions of stride 2 and a linear layer with two outputs.
 
-    LeNet-like in its size; strides do the pooling.  The embedding is linear: a rectifier or a
-    batch normalisation there would bend what the loss made of the plane.
+    No rectifier or batch normalisation follows the linear layer, because either layer would distort
+    the geometry that the loss produces.
 
     Inputs
     ------
-    x : (B, 1, 28, 28) float32
+    x : (B, 1, 28, 28) float32, a batch of B normalised images
 
     Outputs
     -------
-    (B, 2) float32
+    (B, 2) float32, their embeddings
     """
 
-    def __init__(self, width: int = 24, **kwargs) -> None:
+    def __init__(self, width: int = 24, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
             self.body = nn.HybridSequential()
@@ -60,13 +76,13 @@ class DigitNet(ops.TwoGraphs):
             )
             self.embedding = nn.Dense(2, use_bias=False, in_units=4 * width * 16)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         return self.embedding(self.body(x))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one loss made of the digits; embeddings (N, 2), labels (N,)."""
+    """Results of training with one loss: accuracies, and embeddings (N, 2) of N images."""
 
     train_embeddings: np.ndarray
     train_labels: np.ndarray
@@ -75,16 +91,16 @@ class Outcome:
     train_accuracy: float
     test_accuracy: float
     images_per_second: float
-    """Of training alone."""
+    """Images per second of training, without embedding."""
 
 
 def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int) -> Outcome:
-    """Train with one loss and embed both halves.
+    """Train a net with one loss, then embed and classify training and test images.
 
     Raises
     ------
     GalleryError
-        If a loss is not finite.
+        If the loss of a step is not finite.
     """
     mx.random.seed(seed)
     random = np.random.default_rng(seed)
@@ -101,62 +117,80 @@ def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int)
     trainer = gluon.Trainer(parameters, optimizer, kvstore=None)
     batches = _person_batches if setting.by_person else _shuffled_batches
     end = max(1, round(epochs * len(digits.train_labels) / setting.batch)) * setting.batch
-    losses = []
-    began = time.perf_counter()
+    losses: list[mx.nd.NDArray] = []
+    start = time.perf_counter()
     for step, chosen in enumerate(batches(digits.train_labels, setting.batch, end, random)):
         images = step * setting.batch
         trainer.set_learning_rate(
             learning_rate(images + 1, "cosine", setting.lr, end, warmup=round(setting.warmup * end))
         )
-        share = margin_fraction(images, round(MARGIN_FROM * end), round(MARGIN_RISE * end))
+        margin = margin_fraction(
+            images, round(MARGIN_START_FRACTION * end), round(MARGIN_RISE_FRACTION * end)
+        )
         loss, _ = train_step(
             net,
             head,
             trainer,
             _device_images(shift(digits.train_images[chosen], random)),
             mx.nd.array(digits.train_labels[chosen]),
-            mx.nd.array([share]),
+            mx.nd.array([margin]),
             clip_norm=setting.clip_norm,
         )
         losses.append(loss)
-        if len(losses) == 50 or images + setting.batch == end:
-            # Sync: what the losses were, once in many steps.
-            values = mx.nd.concat(*losses, dim=0).asnumpy()
-            bad = np.flatnonzero(~np.isfinite(values))
-            if len(bad):
-                where = step + 1 - len(losses) + bad[0]
-                raise GalleryError(
-                    f"{name}: the loss of step {where} is not finite, got {values[bad[0]]}; "
-                    "lower its lr in tools/gallery/settings.py"
-                )
+        if len(losses) == LOSS_READ_STEPS or images + setting.batch == end:
+            _check_losses(name, losses, step + 1 - len(losses))
             losses = []
-    rate = end / (time.perf_counter() - began)
-    shown = slice(TRAIN_SHOWN)
+    images_per_second = end / (time.perf_counter() - start)
+    shown = slice(MAX_TRAIN_EMBEDDINGS)
     train_embeddings = _embed(net, digits.train_images[shown])
     test_embeddings = _embed(net, digits.test_images)
     train_labels, test_labels = digits.train_labels[shown], digits.test_labels
     weights = {k: p.data().asnumpy() for k, p in head._collect_params_with_prefix().items()}
-    means = _means(setting.rule, train_embeddings, train_labels)
-    accuracies = (
-        float((classify(setting.rule, e, weights, means) == labels).mean())
-        for e, labels in ((train_embeddings, train_labels), (test_embeddings, test_labels))
+    means = _mean_directions(train_embeddings, train_labels)
+
+    def accuracy(embeddings: np.ndarray, labels: np.ndarray) -> float:
+        return float((classify(setting.rule, embeddings, weights, means) == labels).mean())
+
+    return Outcome(
+        train_embeddings,
+        train_labels,
+        test_embeddings,
+        test_labels,
+        train_accuracy=accuracy(train_embeddings, train_labels),
+        test_accuracy=accuracy(test_embeddings, test_labels),
+        images_per_second=images_per_second,
     )
-    return Outcome(train_embeddings, train_labels, test_embeddings, test_labels, *accuracies, rate)
+
+
+def _check_losses(name: str, losses: list[mx.nd.NDArray], first_step: int) -> None:
+    """Read the losses of the last steps; raise GalleryError if one of them is not finite."""
+    # Sync: the host waits for all steps since the last call.
+    values = mx.nd.concat(*losses, dim=0).asnumpy()
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise GalleryError(
+            f"{name}: the loss of step {first_step + bad[0]} is not finite, got {values[bad[0]]}; "
+            "lower the lr of this loss in tools/gallery/settings.py"
+        )
 
 
 def classify(
     rule: str, embeddings: np.ndarray, weights: dict[str, np.ndarray], means: np.ndarray
 ) -> np.ndarray:
-    """Return the class of each embedding by the rule that the loss trains for.
+    """Return the predicted class of each embedding.
 
     Parameters
     ----------
     rule
-        "product" (with the class weights, and bias), "cosine" (to the class weights, the best of a
-        class that has several), "distance" (to the class weights), "mean cosine" (to the mean
-        directions of the training set).
-    embeddings, weights, means
-        (N, 2), the parameters of the head by name, (10, 2).
+        "product": largest inner product with a class weight, plus bias.  "cosine": largest cosine
+        to a class weight, or to one of several weights of a class.  "distance": smallest distance
+        to a class weight.  "mean cosine": largest cosine to the mean direction of a class.
+    embeddings
+        Embeddings of N images, (N, 2).
+    weights
+        Parameters of the head by name.
+    means
+        Mean directions of the classes in the training set, (10, 2).
     """
     if rule == "product":
         scores = embeddings @ weights["weight"].T + weights.get("bias", 0.0)
@@ -164,14 +198,14 @@ def classify(
         cosines = embeddings @ _unit(weights["weight"]).T
         scores = cosines.reshape(len(embeddings), CLASSES, -1).max(axis=2)
     elif rule == "distance":
-        apart = embeddings[:, None] - weights["weight"][None]
-        scores = -(apart**2).sum(axis=2)
+        differences = embeddings[:, None] - weights["weight"][None]
+        scores = -(differences**2).sum(axis=2)
     else:
         scores = embeddings @ means.T
     return scores.argmax(axis=1)
 
 
-def _means(rule: str, embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _mean_directions(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     unit = _unit(embeddings)
     return _unit(np.stack([unit[labels == n].mean(axis=0) for n in range(CLASSES)]))
 
@@ -181,13 +215,12 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _spread_centres(head: gluon.Block, length: float) -> None:
-    """Lay the class centres evenly around a circle.
+    """Place the class centres at equal distances on a circle of radius ``length``.
 
-    In the plane a class cannot pass another on the circle: where the centres happen to begin
-    decides how much room each digit gets and beside whom.  In more dimensions it does not.
+    In two dimensions a class cannot move past another one: the initial order and distances persist.
     """
     per_class = head.weight.shape[0] // CLASSES
-    angle = 2 * np.pi * np.argsort(AROUND) / CLASSES
+    angle = 2 * np.pi * np.argsort(CIRCLE_ORDER) / CLASSES
     angle = np.repeat(angle, per_class) + 0.1 * np.tile(np.arange(per_class), CLASSES)
     head.weight.set_data(mx.nd.array(length * np.stack([np.cos(angle), np.sin(angle)], axis=1)))
 
@@ -217,11 +250,13 @@ def _person_batches(
 
 
 def shift(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return images (B, 28, 28), each moved by up to MAX_SHIFT_PIXELS; the border is black."""
-    side, most = images.shape[1], MAX_SHIFT_PIXELS
-    padded = np.pad(images, ((0, 0), (most, most), (most, most)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2))
-    down, right = random.integers(0, 2 * most + 1, (2, len(images)))
+    """Shift each image (B, 28, 28) by up to MAX_SHIFT_PIXELS per axis; pad with black."""
+    side, border = images.shape[1], MAX_SHIFT_PIXELS
+    padded = np.pad(images, ((0, 0), (border, border), (border, border)))
+    # NumPy's type stubs know neither a tuple of window sides nor a tuple of axes.
+    sliding_window_view: Any = np.lib.stride_tricks.sliding_window_view
+    windows = sliding_window_view(padded, (side, side), axis=(1, 2))
+    down, right = random.integers(0, 2 * border + 1, (2, len(images)))
     return windows[np.arange(len(images)), down, right]
 
 
@@ -231,7 +266,7 @@ def _device_images(images: np.ndarray) -> mx.nd.NDArray:
 
 def _embed(net: gluon.Block, images: np.ndarray) -> np.ndarray:
     parts = [
-        net(_device_images(images[start : start + EMBED_BATCH])).asnumpy()
-        for start in range(0, len(images), EMBED_BATCH)
+        net(_device_images(images[start : start + EMBED_BATCH_SIZE])).asnumpy()
+        for start in range(0, len(images), EMBED_BATCH_SIZE)
     ]
     return np.concatenate(parts)

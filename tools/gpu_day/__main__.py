@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what only a machine with GPUs can show, or rehearse it with the CPU:
+"""Run all measurements that need GPUs, or rehearse them on the CPU.
 
 python -m tools.gpu_day [--rehearse] [--only 3 5] [--records FOLDER] [--out FOLDER]
 
-Writes OUT/gpu_day.jsonl, a line for each step, and the logs of the steps under OUT/gpu_day/; the
-last step prints the table of docs/gpu.md.  Exit code 0; 1 if a step failed; 2 if the day cannot
-begin; 128 + N if signal N ended it.
+Writes one line per step to OUT/gpu_day.jsonl and the logs to OUT/gpu_day/.  The last step prints
+the table of docs/gpu.md.  Exit codes: 0 if no step failed; 1 if a step failed; 2 if a prerequisite
+is missing; 128 + N after signal N.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from launch.config.paths import home_path
 from tools.gpu_day.day import LINES, LOGS, Day
 from tools.gpu_day.prerequisites import (
-    Missing,
+    MissingPrerequisite,
     count_gpus,
     require_environment,
     require_gpu_environment,
@@ -32,20 +32,20 @@ from tools.gpu_day.steps import STEPS, choose
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line."""
+    """Check the prerequisites, run the steps, and return the exit code."""
     options = build_parser().parse_args(argv)
     try:
         python, gpus = check(options)
-    except Missing as error:
+    except MissingPrerequisite as error:
         print(f"gpu_day: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # nothing has begun
+    except KeyboardInterrupt:  # Ctrl-C during the check of the prerequisites
         print("gpu_day: stopped before the first step", file=sys.stderr)
         return 128 + signal.SIGINT
     if not options.only:
-        put_aside(options.out / LINES)
-    what = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "no GPU: rehearsal with the CPU"
-    print(f"gpu_day: {what}, {python}, results in {options.out}", flush=True)
+        rename_old_results(options.out / LINES)
+    devices = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "no GPU: rehearsal with the CPU"
+    print(f"gpu_day: {devices}, {python}, results in {options.out}", flush=True)
     records = options.records.resolve()
     setting = Setting(gpus, records, options.out.resolve(), options.image)
     day = Day(python, options.out.resolve(), setting, options.patience)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     if any(line["step"] == STEPS[-1].number and line["state"] == "measured" for line in lines):
         print(report.read_text(encoding="utf-8"))
     if day.stopped_by:
-        print(f"gpu_day: stopped; {options.out / LINES} has what was measured", file=sys.stderr)
+        print(f"gpu_day: stopped; results so far are in {options.out / LINES}", file=sys.stderr)
         return 128 + day.stopped_by
     return int(any(line["state"] == "failed" for line in lines))
 
@@ -64,18 +64,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_day", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "--venv", type=home_path, help="environment (.venv-gpu if complete, else .venv)"
+        "--venv",
+        type=home_path,
+        help="Python environment (default: .venv-gpu if it works with a GPU here, else .venv)",
     )
     parser.add_argument(
         "--records",
         type=home_path,
         default=ROOT / "data" / "sample_faces",
-        help="record set with a verification set beside it (data/sample_faces)",
+        help="folder with a record set and a verification set (default: data/sample_faces)",
     )
-    parser.add_argument("--out", type=home_path, default=ROOT / "results", help="results (results)")
-    parser.add_argument("--image", default="faces-gpu", help="name of the GPU image (faces-gpu)")
     parser.add_argument(
-        "--rehearse", action="store_true", help="with the CPU, whatever GPUs are here"
+        "--out",
+        type=home_path,
+        default=ROOT / "results",
+        help="folder for the results (default: results)",
+    )
+    parser.add_argument(
+        "--image", default="faces-gpu", help="Docker image for GPUs (default: faces-gpu)"
+    )
+    parser.add_argument(
+        "--rehearse", action="store_true", help="rehearse on the CPU, even if there are GPUs"
     )
     parser.add_argument(
         "--only",
@@ -84,20 +93,28 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         choices=[step.number for step in STEPS],
         metavar="N",
-        help="these steps alone; their lines are added to those of the day before",
+        help="run only the steps with these numbers; append their lines to the earlier results",
     )
-    parser.add_argument("--patience", type=float, default=1.0, help="factor on all time limits (1)")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="multiply all time limits by it (default: 1)"
+    )
     return parser
 
 
 def check(options: argparse.Namespace) -> tuple[str, int]:
-    """Return the interpreter and the number of GPUs; raise Missing if something is not there."""
+    """Check the prerequisites; return the path of the Python interpreter and the number of GPUs.
+
+    Raises
+    ------
+    MissingPrerequisite
+        If a prerequisite is missing.
+    """
     venv = options.venv or Path(".venv")
     if options.venv is None and not options.rehearse:
         gpu = ROOT / ".venv-gpu"
         if (gpu / "bin" / "python").is_file() and count_gpus(str(gpu / "bin" / "python")):
             venv = gpu
-    venv = ROOT / venv  # as it is, if it is absolute
+    venv = ROOT / venv  # an absolute path in venv stays unchanged
     python = require_environment(venv)
     gpus = 0 if options.rehearse else count_gpus(python)
     require_gpu_environment(venv, gpus)
@@ -106,8 +123,8 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
     return python, gpus
 
 
-def put_aside(lines: Path) -> None:
-    """Give the results of the day before another name: they may have cost a machine with GPUs."""
+def rename_old_results(lines: Path) -> None:
+    """Rename the results file of an earlier day to keep it: a day may be expensive to repeat."""
     if lines.is_file():
         number = 1
         while (other := lines.with_name(f"{lines.stem}-{number}{lines.suffix}")).exists():

@@ -1,58 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 7: a rank on every GPU of the host, at full size."""
+"""Step 7: train full-size nets with one rank per GPU."""
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from pipeline.decode.dali import PATHS
 from tools.gpu_day.commands import Ended, python, run
 from tools.gpu_day.gpu_watch import GpuWatch
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
 from tools.gpu_day.training_runs import train
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 LIMIT_S = 75
 MBF, R50 = "mbf_arcface.yaml", "r50_arcface.yaml"
 MBF_STEPS, R50_STEPS, MODE_STEPS = 300, 100, 60
-MEMORY_AT = (20, 100, 280)
-"""Steps; what grows from one to the next grows without end."""
-PLAIN = ("eval.sets=[]", "train.log_every=10", "train.checkpoint_every=100000")
-USAGE = 2  # exit code
-SPARE_S = 5.0  # of the step's time, that is not planned
-EXTRA_MIB = 256
-"""That the memory may grow from the second of MEMORY_AT to the third."""
+MEMORY_STEPS = (20, 100, 280)
+"""Training steps at which the memory of the GPUs is recorded.
+
+Growth of the memory between the last two of these steps means a leak.
+"""
+COMMON = ("eval.sets=[]", "train.log_every=10", "train.checkpoint_every=100000")
+USAGE_CODE = 2
+RESERVE_S = 5.0  # seconds of the step's time limit that no training run may use
+MAX_GROWTH_MIB = 256
+"""Tolerated growth of the GPU memory in MiB between the last two of MEMORY_STEPS."""
 
 
 def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
-    """Refuse what cannot be, then train MobileFaceNet, IResNet-50, and with each decode mode.
+    """Check that too many ranks are refused, then train two nets, and one net per decode mode.
+
+    The nets are MobileFaceNet and IResNet-50.  MobileFaceNet trains in each decode mode.
 
     Parameters
     ----------
     ranks
-        Number of ranks; 0 for one on each GPU.
+        Number of ranks; 0 means one rank per GPU.
     """
-    end = time.monotonic() + setting.limit_s - SPARE_S
+    end = time.monotonic() + setting.limit_s - RESERVE_S
     ranks = ranks or setting.gpus
     device = f"run.device={setting.device}"
     with ThreadPoolExecutor(2) as pool:
         visible = ",".join(map(str, range(ranks - 1)))
-        more = pool.submit(_refused, setting, ranks + 1, {})
-        hidden = pool.submit(_refused, setting, ranks, {"CUDA_VISIBLE_DEVICES": visible})
+        more = pool.submit(_run_refused, setting, ranks + 1, {})
+        hidden = pool.submit(_run_refused, setting, ranks, {"CUDA_VISIBLE_DEVICES": visible})
         for what, job in ((f"{ranks + 1} ranks refused", more), ("a hidden GPU refused", hidden)):
             with parts.part(what):
                 ended = job.result()
-                said = ended.last_line()
-                one = sum("run.device" in line for line in ended.text.splitlines()) == 1
-                right = ended.code == USAGE and one
-                parts.require(what, right, said, f"code {ended.code} without one sentence, {said}")
+                last = ended.last_line()
+                sentences = sum("run.device" in line for line in ended.text.splitlines())
+                right = ended.code == USAGE_CODE and sentences == 1
+                wrong = (
+                    f"expected exit code {USAGE_CODE} and one line about run.device, got code "
+                    f"{ended.code} and the last line {last}"
+                )
+                parts.require(what, right, last, wrong)
     with parts.part(f"{MBF}, {ranks} ranks"):
-        watch = GpuWatch(setting.scratch / "runs" / "mbf-001", MEMORY_AT)
+        watch = GpuWatch(setting.scratch / "runs" / "mbf-001", MEMORY_STEPS)
         done = train(
             setting,
             "mbf",
-            *PLAIN,
+            *COMMON,
             device,
             f"train.max_steps={MBF_STEPS}",
             ranks=ranks,
@@ -67,7 +79,7 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
         done = train(
             setting,
             "r50",
-            *PLAIN,
+            *COMMON,
             device,
             f"train.max_steps={R50_STEPS}",
             ranks=ranks,
@@ -81,11 +93,11 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
         what = f"decode mode {mode}, {ranks} ranks"
         with parts.part(what):
             if time.monotonic() + longest > end:
-                raise Skipped("no time remains; --patience 2 gives the steps twice as long")
+                raise Skipped("no time remains; --patience 2 doubles the time limits")
             done = train(
                 setting,
                 f"mode-{mode}",
-                *PLAIN,
+                *COMMON,
                 device,
                 f"train.max_steps={MODE_STEPS}",
                 f"data.decode={mode}",
@@ -98,27 +110,27 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
             parts.measured(what, done.speed())
 
 
-def _refused(setting: Setting, ranks: int, variables: dict[str, str]) -> Ended:
-    """Start more ranks than there are GPUs, with run.device=auto; return how they ended."""
-    places = [f"data.records={setting.records}", f"run.dir={setting.scratch / f'refused-{ranks}'}"]
-    command = python("-m", "launch.local", "-np", str(ranks), "--cfg", MBF, *places, *PLAIN)
+def _run_refused(setting: Setting, ranks: int, variables: dict[str, str]) -> Ended:
+    """Start more ranks than there are visible GPUs, with run.device=auto; return the result."""
+    paths = [f"data.records={setting.records}", f"run.dir={setting.scratch / f'refused-{ranks}'}"]
+    command = python("-m", "launch.local", "-np", str(ranks), "--cfg", MBF, *paths, *COMMON)
     return run([*command, "train.max_steps=1"], limit_s=LIMIT_S, variables=variables)
 
 
 def _report_watch(parts: Parts, watch: GpuWatch, ranks: int) -> None:
-    """Write memory and contexts, if nvidia-smi reports them."""
+    """Write the parts "memory" and "contexts" from the memory and processes that were observed."""
     memory, contexts = watch.memory, watch.contexts
     if not memory:
-        parts.add("memory", "skipped", "nvidia-smi reported nothing while the ranks trained")
+        parts.add("memory", "skipped", "nvidia-smi reported no memory during the training")
     else:
-        said = {f"step {step}": f"{mib} MiB" for step, mib in memory.items()}
+        by_step = {f"step {step}": f"{mib} MiB" for step, mib in memory.items()}
         values = list(memory.values())
-        grown = values[-1] - values[-2] if len(values) == len(MEMORY_AT) else 0
-        parts.require("memory", grown <= EXTRA_MIB, said, f"it grows: {said}")
-    if not contexts:  # in a container it sees no processes
+        growth = values[-1] - values[-2] if len(values) == len(MEMORY_STEPS) else 0
+        parts.require("memory", growth <= MAX_GROWTH_MIB, by_step, f"the memory grows: {by_step}")
+    if not contexts:  # nvidia-smi shows no processes in a container, for example
         parts.add("contexts", "skipped", "nvidia-smi shows no processes here")
     else:
-        # A companion of a rank never touches a GPU: one process for each.
+        # Only ranks may have a CUDA context, not their companion processes.
         right = len(contexts) == ranks and set(contexts.values()) == {1}
-        said = f"one process on each of {ranks} GPUs"
-        parts.require("contexts", right, said, f"processes by GPU: {contexts}")
+        value = f"one process on each of {ranks} GPUs"
+        parts.require("contexts", right, value, f"wrong numbers of processes by GPU: {contexts}")

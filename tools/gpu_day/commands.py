@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that steps start; whatever is left of one the step's keeper ends."""
+"""Run programs in a step.  The supervisor of the step ends processes that outlive a program."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ POLL_S = 0.1
 
 
 class Ended(NamedTuple):
-    """How a program ended."""
+    """Result of a program that has ended."""
 
     code: int
     """Exit code; 128 + N after signal N."""
     text: str
-    """What it wrote, standard output and error together."""
+    """Standard output and standard error, interleaved."""
     seconds: float
 
     def last_line(self) -> str:
-        """Return the last line that is not empty."""
+        """Return the last non-empty line of the output."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
 
 class TooLong(RuntimeError):
-    """A program did not end in its time."""
+    """A program exceeded its time limit."""
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment of a program; it starts ranks of its own, if any."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
-    return {**kept, **variables}
+    """Return the environment variables of this process, without HOROVOD_*, plus `variables`."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
+    return {**inherited, **variables}
 
 
 def run(
@@ -50,30 +50,30 @@ def run(
     variables: Mapping[str, str] | None = None,
     while_running: Callable[[subprocess.Popen], object] | None = None,
 ) -> Ended:
-    """Run a program from the root of the project; print what it writes.
+    """Run a program in the root folder of the project, print its output and return its result.
 
     Parameters
     ----------
     command
         Program and arguments.
     limit_s
-        Seconds after which it is killed.
+        Time limit in seconds, after which the program is killed.
     variables
-        Added to its environment.
+        Additional environment variables.
     while_running
-        Called ten times a second with the process.
+        Callback that gets the running process, ten times a second.
 
     Raises
     ------
     TooLong
-        If it has not ended by then.
+        If the program exceeds the time limit.
     FileNotFoundError
-        If there is no such program.
+        If the program does not exist.
     """
     words = [str(word) for word in command]
     print("$", *[f"{k}={v}" for k, v in (variables or {}).items()], *words, flush=True)
-    begun = time.monotonic()
-    # A file, not a pipe: a process that stays behind would keep a pipe open.
+    start = time.monotonic()
+    # The output goes to a file: a process that outlives the program would keep a pipe open.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             words,
@@ -84,14 +84,17 @@ def run(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        code = _wait(process, begun + limit_s, while_running)
+        code = _wait(process, start + limit_s, while_running)
         size = os.fstat(output.fileno()).st_size
-        # Not seek and read: the place is shared with processes that may still write.
+        # pread, not seek and read: processes that still run share the file offset.
         text = os.pread(output.fileno(), size, 0).decode(errors="replace")
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     print(text, f"-> code {code}, {seconds:.1f} s", sep="\n", flush=True)
     if code is None:
-        raise TooLong(f"{Path(words[0]).name} {' '.join(words[1:4])}: no end within {limit_s:g} s")
+        raise TooLong(
+            f"{Path(words[0]).name} {' '.join(words[1:4])}: must end within {limit_s:g} s, "
+            "got a program that still ran and was killed; see its output in the log"
+        )
     return Ended(code if code >= 0 else 128 - code, text, seconds)
 
 
@@ -100,7 +103,7 @@ def _wait(
     end: float,
     while_running: Callable[[subprocess.Popen], object] | None,
 ) -> int | None:
-    """Return the exit code, None if the process had to be killed."""
+    """Wait for a process; return its exit code, or kill it at the time `end` and return None."""
     while True:
         try:
             return process.wait(POLL_S)
@@ -114,5 +117,5 @@ def _wait(
 
 
 def python(*arguments: str | Path) -> list[str]:
-    """Return a command line of this interpreter."""
+    """Return the command line that runs a Python program with this interpreter."""
     return [sys.executable, *map(str, arguments)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 8: the GPU image, with all GPUs."""
+"""Step 8: run the Docker image for GPUs in containers that see all GPUs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tools.gpu_day.commands import Ended, run
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
 
-ASK_S, LIMIT_S = 10, 40
-SHARED = "--shm-size=8g"
-USAGE = 2  # exit code
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
+
+QUERY_TIMEOUT_S, LIMIT_S = 10, 40
+SHARED_MEMORY = "--shm-size=8g"
+USAGE_CODE = 2
 STEPS = 50
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Check, train as a user of one's own, and be refused without shared memory."""
+    """Run the image's `check` command, train, and test that little shared memory is refused."""
     with parts.part("containers"):
         label = f"gpu-day={os.getpid()}"
-        # The daemon, not this process, is the parent of containers: they end here or not at all.
+        # Containers are children of the docker daemon, so the supervisor cannot end them.  SIGTERM
+        # raises SystemExit, and the `finally` below ends them.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         require_image(setting.image)
         try:
@@ -35,11 +39,13 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 
 def require_image(image: str) -> None:
-    """Raise Skipped if there is no docker or no such image."""
+    """Raise Skipped if the docker command or the Docker image is missing."""
     if not shutil.which("docker"):
         raise Skipped("docker is not installed")
-    if run(["docker", "image", "inspect", "--format", "{{.Id}}", image], limit_s=ASK_S).code:
-        raise Skipped(f"there is no image {image}; build it, docker/README.md says how")
+    if run(
+        ["docker", "image", "inspect", "--format", "{{.Id}}", image], limit_s=QUERY_TIMEOUT_S
+    ).code:
+        raise Skipped(f"there is no image {image}; build it as docker/README.md describes")
 
 
 def _measure(setting: Setting, parts: Parts, label: str) -> None:
@@ -48,26 +54,26 @@ def _measure(setting: Setting, parts: Parts, label: str) -> None:
     train = ["horovodrun", "-np", str(setting.gpus), "python", "run_train.py"]
     train += ["--cfg", "mbf_arcface.yaml", "data.records=/data", f"train.max_steps={STEPS}"]
     train += ["eval.sets=[]"]
-    ended = start(setting, label, [SHARED], ["check", *train])
+    ended = start(setting, label, [SHARED_MEMORY], ["check", *train])
     _report(parts, "check", ended, 0, "GPUs: ")
-    ended = start(setting, label, [SHARED], [*train, "run.name=container"])
+    ended = start(setting, label, [SHARED_MEMORY], [*train, "run.name=container"])
     _report(parts, f"{STEPS} steps as user {os.getuid()}", ended, 0)
     summary = runs / "container-001" / "summary.json"
     if summary.is_file():
         speed = json.loads(summary.read_text())["images_per_second"]
         parts.measured(f"images/s, {setting.gpus} ranks", round(speed, 1))
     small = "ARGS=train.max_steps=20 run.name=made eval.sets=[]"
-    ended = start(setting, label, [SHARED], ["make", "train", "DATA=/data", small])
+    ended = start(setting, label, [SHARED_MEMORY], ["make", "train", "DATA=/data", small])
     _report(parts, "make train", ended, 0)
     what = "refused without --shm-size"
     if setting.gpus == 1:
         parts.add(what, "skipped", "needs 2 GPUs, got 1")
     else:
-        _report(parts, what, start(setting, label, [], train), USAGE, "shared memory")
+        _report(parts, what, start(setting, label, [], train), USAGE_CODE, "shared memory")
 
 
 def start(setting: Setting, label: str, options: Sequence[str], command: Sequence[str]) -> Ended:
-    """Run a command in a container with all GPUs, the records at /data; return how it ended."""
+    """Run a command in a container with all GPUs, with the records mounted at /data."""
     user = f"{os.getuid()}:{os.getgid()}"
     mounts = ["-v", f"{setting.records}:/data:ro", "-v", f"{setting.scratch / 'runs'}:/train/runs"]
     given = ["--gpus", "all", "--ulimit", "memlock=-1", "--user", user, "--label", label]
@@ -76,20 +82,21 @@ def start(setting: Setting, label: str, options: Sequence[str], command: Sequenc
 
 
 def end_containers(label: str) -> None:
-    """Remove the containers that have a label, whatever runs in them."""
+    """Kill and remove all containers with a label."""
     listed = subprocess.run(
         ["docker", "ps", "-aq", "--filter", f"label={label}"],
         capture_output=True,
         text=True,
-        timeout=ASK_S,
+        timeout=QUERY_TIMEOUT_S,
     )
     if names := listed.stdout.split():
-        subprocess.run(["docker", "rm", "-f", *names], capture_output=True, timeout=ASK_S)
+        subprocess.run(["docker", "rm", "-f", *names], capture_output=True, timeout=QUERY_TIMEOUT_S)
 
 
-def _report(parts: Parts, what: str, ended: Ended, code: int, said: str = "") -> None:
-    sentence = next((line.strip() for line in ended.text.splitlines() if said in line), "")
-    right = ended.code == code and (not said or bool(sentence))
-    value = sentence if said else ended.last_line()
-    wrong = f"expected code {code}, got {ended.code}, {ended.last_line()}"
+def _report(parts: Parts, what: str, ended: Ended, code: int, expected: str = "") -> None:
+    """Write a part, measured if the program ended with this code and printed the expected text."""
+    sentence = next((line.strip() for line in ended.text.splitlines() if expected in line), "")
+    right = ended.code == code and (not expected or bool(sentence))
+    value = sentence if expected else ended.last_line()
+    wrong = f"expected exit code {code}, got {ended.code}; last line: {ended.last_line()}"
     parts.require(what, right, f"code {ended.code}, {value}", wrong)

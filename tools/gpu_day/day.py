@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps one after the other, whatever becomes of each, and write a line for each.
+"""Run the steps of a day one after another, and record their results.
 
-Standard library only: the interpreter of the environment runs the steps alone.
+A failed step does not stop the next step.  The module imports only the standard library, so that
+any Python can start the day.  The environment under test runs only the steps.
 """
 
 from __future__ import annotations
@@ -18,33 +19,37 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch.ranks.lifeline import end_with_parent
-from tools.gpu_day import keeper
-from tools.gpu_day.keeper import Outcome
+from tools.gpu_day import supervisor
 from tools.gpu_day.results import Part, append_line, read_parts
 from tools.gpu_day.setting import ROOT, Setting
-from tools.gpu_day.steps import Step
+from tools.gpu_day.supervisor import Outcome
+
+if TYPE_CHECKING:
+    from tools.gpu_day.steps import Step
 
 LINES = "gpu_day.jsonl"
+"""Name of the file with one JSON line per step, in the folder of the results."""
 LOGS = "gpu_day"
+"""Name of the folder with the logs of the steps, in the folder of the results."""
 
 
 @dataclass
 class Day:
-    """The steps of one day.
+    """One run of the measurements, step by step.
 
     Parameters
     ----------
     python
-        Interpreter of the environment that is examined.
+        Interpreter of the environment under test.
     out
-        Folder of LINES and LOGS.
+        Folder of the results.
     setting
-        What the steps are told; its scratch folder is replaced by one for each step.
+        Setting of the steps; each step gets a new scratch folder.
     patience
-        Factor on the time limits, for slow machines.
+        Factor by which all time limits are multiplied, for slow machines.
     """
 
     python: str
@@ -53,62 +58,64 @@ class Day:
     patience: float = 1.0
 
     def __post_init__(self) -> None:
-        self._keeper: subprocess.Popen[str] | None = None
+        self._supervisor: subprocess.Popen[str] | None = None
         self.stopped_by = 0
-        """Number of the signal that ended the day, 0 if none did."""
+        """Number of the signal that stopped the day, 0 if there was none."""
 
     def run(self, steps: Sequence[Step]) -> list[dict[str, Any]]:
-        """Do the steps; return their lines.
+        """Run the steps, append their result lines to the file LINES, and return these lines.
 
-        SIGINT, SIGTERM and SIGHUP end the step in hand with all its processes, and skip the others.
+        SIGINT, SIGTERM and SIGHUP end the current step with all its processes.  The steps after it
+        are skipped.
         """
         (self.out / LOGS).mkdir(parents=True, exist_ok=True)
-        keeper.adopt_orphans()  # should the keeper be killed, what it kept is ours
-        for number in keeper.ENDINGS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+        # If a supervisor is killed, its descendants become children of this process.
+        supervisor.adopt_orphans()
+        for number in supervisor.STOP_SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # an ignored signal stays ignored: nohup
                 signal.signal(number, self._stop)
         lines = []
         for step in steps:
             print(f"step {step.what} ...", flush=True)
-            line = self._line(step)
+            line = self._result(step)
             append_line(self.out / LINES, line)
-            print(f"step {step.what}: {said(line)}", flush=True)
+            print(f"step {step.what}: {describe(line)}", flush=True)
             lines.append(line)
         return lines
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         self.stopped_by = self.stopped_by or number
-        if self._keeper is not None:
-            self._keeper.send_signal(signal.SIGTERM)
+        if self._supervisor is not None:
+            self._supervisor.send_signal(signal.SIGTERM)
 
-    def _line(self, step: Step) -> dict[str, Any]:
-        """Do a step; return its line."""
+    def _result(self, step: Step) -> dict[str, Any]:
+        """Run or skip a step; return its result line."""
         started = time.time()
         line: dict[str, Any] = {"step": step.number, "what": step.what}
-        why = step.reason_to_skip(self.setting.gpus)
+        reason = step.reason_to_skip(self.setting.gpus)
         if self.stopped_by:
-            why = f"the day was stopped by {signal.Signals(self.stopped_by).name}"
-        if why:
-            line |= {"state": "skipped", "value": f"skipped: {why}", "seconds": 0.0}
+            reason = f"the day was stopped by {signal.Signals(self.stopped_by).name}"
+        if reason:
+            line |= {"state": "skipped", "value": f"skipped: {reason}", "seconds": 0.0}
         else:
-            log, results = (self._file(step, ending) for ending in ("log", "jsonl"))
+            log, results = (self._new_file(step, suffix) for suffix in ("log", "jsonl"))
             limit_s = step.time_limit(self.setting.gpus) * self.patience
             try:
-                outcome = self._kept(step, limit_s, log, results)
-            except (OSError, ValueError) as error:  # a full disk, too many processes
-                outcome = Outcome(127, fault=f"cannot be started, got {error}")
-            line |= summary(outcome, read_parts(results), limit_s, self.setting.gpus)
+                outcome = self._run_step(step, limit_s, log, results)
+            except (OSError, ValueError) as error:  # for example a full disk
+                outcome = Outcome(127, fault=f"the step cannot be started, got {error}")
+            line |= summarize(outcome, read_parts(results), limit_s, self.setting.gpus)
             line |= {"seconds": round(time.time() - started, 1), "log": str(log)}
         return line | {"gpus": self.setting.gpus, "time": time.strftime("%F %T%z")}
 
-    def _file(self, step: Step, ending: str) -> Path:
-        """Return the path of a file of a step, which is not there."""
-        path = self.out / LOGS / f"{step.what.replace(' ', '-')}.{ending}"
+    def _new_file(self, step: Step, suffix: str) -> Path:
+        """Return the path for a step's log or parts; delete the file that an earlier day left."""
+        path = self.out / LOGS / f"{step.what.replace(' ', '-')}.{suffix}"
         path.unlink(missing_ok=True)
         return path
 
-    def _kept(self, step: Step, limit_s: float, log: Path, results: Path) -> Outcome:
-        """Run a step under a keeper."""
+    def _run_step(self, step: Step, limit_s: float, log: Path, results: Path) -> Outcome:
+        """Run a step in a process under a supervisor; return how the step ended."""
         scratch = self.out / LOGS / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
@@ -118,7 +125,7 @@ class Day:
             "PATH": f"{Path(self.python).parent}:{os.environ.get('PATH', os.defpath)}",
             "PYTHONUNBUFFERED": "1",
         }
-        command = [sys.executable, "-m", "tools.gpu_day.keeper", str(limit_s), str(log)]
+        command = [sys.executable, "-m", "tools.gpu_day.supervisor", str(limit_s), str(log)]
         if step.command:
             command += [word.replace("{results}", str(results)) for word in step.command]
         else:
@@ -130,47 +137,34 @@ class Day:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the step
             preexec_fn=partial(end_with_parent, signal.SIGTERM, os.getpid()),
         )
-        self._keeper = process
-        if self.stopped_by:  # between the start and the line above
+        self._supervisor = process
+        if self.stopped_by:  # a signal arrived before self._supervisor was set
             process.send_signal(signal.SIGTERM)
         answer, _ = process.communicate()
-        self._keeper = None
-        keeper.end_all()
+        self._supervisor = None
+        supervisor.end_all()
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             values = json.loads(answer)
             return Outcome(**{**values, "stuck": tuple(values["stuck"])})
         except (ValueError, TypeError, KeyError):
-            return Outcome(None, f"the end of its keeper (code {process.returncode})")
+            return Outcome(None, f"the end of its supervisor (code {process.returncode})")
 
 
-def summary(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int) -> dict[str, Any]:
-    """Return state, value and parts of a step as its line has them.
+def summarize(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int) -> dict[str, Any]:
+    """Return the state, the value and the parts of a step, as items of its result line.
 
-    A step is measured if some part of it is and none failed.  Without a GPU its first part decides,
-    which is what the step is for.
+    With GPUs, a step is measured if at least one of its parts is measured and none failed.  Without
+    a GPU, the state of the first part counts, because the first part is the main one.
     """
-    faults = []
-    if outcome.fault:
-        faults.append(outcome.fault)
-    elif outcome.ended_by == "limit":
-        faults.append(f"not done within {limit_s:g} s, so it was ended")
-    elif outcome.ended_by:
-        faults.append(f"ended by {outcome.ended_by}")
-    elif outcome.code and not any(part.state == "failed" for part in parts):
-        faults.append(f"ended with code {outcome.code}")
-    elif not parts:
-        faults.append("ended without a result")
-    if outcome.stuck:
-        numbers = ", ".join(map(str, outcome.stuck))
-        faults.append(f"processes hang in the kernel and cannot be ended: {numbers}")
+    faults = _faults(outcome, parts, limit_s)
     by_state: dict[str, dict[str, Any]] = {"measured": {}, "failed": {}, "skipped": {}}
     for part in parts:
         by_state[part.state][part.what] = part.value
-    failures = [*faults, *(f"{what}: {why}" for what, why in by_state["failed"].items())]
+    failures = [*faults, *(f"{what}: {text}" for what, text in by_state["failed"].items())]
     state = "failed" if failures else parts[0].state
     if not failures and gpus and by_state["measured"]:
         state = "measured"
@@ -180,23 +174,42 @@ def summary(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int) 
     elif state == "skipped":
         line["value"] = f"skipped: {parts[0].value}"
     line |= by_state
-    if outcome.left:
-        line["left"] = outcome.left
+    if outcome.remaining:
+        line["remaining"] = outcome.remaining
     return line
 
 
-def said(line: dict[str, Any]) -> str:
-    """Return the line of a step as the terminal shows it."""
+def _faults(outcome: Outcome, parts: Sequence[Part], limit_s: float) -> list[str]:
+    """Return the faults of a step that are not in its parts, for example an exceeded time limit."""
+    faults = []
+    if outcome.fault:
+        faults.append(outcome.fault)
+    elif outcome.ended_by == "limit":
+        faults.append(f"ended after its time limit of {limit_s:g} s")
+    elif outcome.ended_by:
+        faults.append(f"ended by {outcome.ended_by}")
+    elif outcome.code and not any(part.state == "failed" for part in parts):
+        faults.append(f"ended with code {outcome.code}")
+    elif not parts:
+        faults.append("ended without a result")
+    if outcome.stuck:
+        numbers = ", ".join(map(str, outcome.stuck))
+        faults.append(f"processes hang in the kernel and cannot be killed: {numbers}")
+    return faults
+
+
+def describe(line: dict[str, Any]) -> str:
+    """Format the result line of a step as text for the terminal."""
     value = line["value"]
     if isinstance(value, dict):
-        value = "; ".join(f"{what}: {text(found)}" for what, found in value.items())
+        value = "; ".join(f"{what}: {format_value(found)}" for what, found in value.items())
     return f"{line['state']} ({line['seconds']:g} s)  {value}"
 
 
-def text(value: Any) -> str:
-    """Return a measured value as a table shows it."""
+def format_value(value: Any) -> str:
+    """Format a measured value for a table."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {text(found)}" for key, found in value.items())
+        return ", ".join(f"{key} {format_value(found)}" for key, found in value.items())
     if isinstance(value, list):
-        return ", ".join(map(text, value))
+        return ", ".join(map(format_value, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

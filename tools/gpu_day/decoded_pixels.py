@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pixels of a decode mode and an augmentation, and how far they are from those of another."""
+"""Decode and augment images in one decode mode, and compare the pixels with another mode's."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ops.feed import LoaderKernels
 from pipeline.decode.dali import STD, DecodeGraph
 from pipeline.sampling.augmentation import Augmentation, choose_params
+
+if TYPE_CHECKING:
+    from ops.feed import LoaderKernels
 
 THREADS = 2
 AUGMENTATIONS = {
@@ -20,21 +22,20 @@ AUGMENTATIONS = {
     "shift": Augmentation(shift=8),
     "all": Augmentation(color_jitter=0.125, grey=0.2, jpeg_quality=(20, 60), cut_out=32, shift=8),
 }
-MOST_MEAN = 2.0
-"""Difference of pixels, of 255, up to which decoders agree: they round planes of colour
-differently."""
+MAX_MEAN_DIFFERENCE = 2.0
+"""Tolerated mean difference of pixel values (0 to 255), since decoders round chroma differently."""
 
 
 class Difference(NamedTuple):
-    """How far two batches of pixels are apart, in units of 255."""
+    """Mean and largest difference between the pixels of two batches, on the scale 0 to 255."""
 
     mean: float
     largest: float
 
     @property
     def small(self) -> bool:
-        """Whether the decoders agree."""
-        return self.mean <= MOST_MEAN
+        """Return whether the mean difference is at most MAX_MEAN_DIFFERENCE."""
+        return self.mean <= MAX_MEAN_DIFFERENCE
 
 
 def pixels(
@@ -44,25 +45,29 @@ def pixels(
     device_id: int | None,
     feed: LoaderKernels | None,
 ) -> np.ndarray:
-    """Return normalised images, float32 (B, 3, H, W), as a loader with this decode mode has them.
+    """Decode, augment and normalise images as the loader does.
 
     Parameters
     ----------
     jpegs
-        Encoded images of one size.
+        Encoded images, all of the same size in pixels.
     mode
-        Name in ``pipeline.decode.dali.PATHS``.
+        Decode mode, a name in ``pipeline.decode.dali.PATHS``.
     augmentation
-        What is done to them.
+        Augmentation of the images.
     device_id
-        GPU on which the batch ends; None for the memory of the CPU.
+        Number of the GPU that receives the pixels; None for the CPU.
     feed
-        The compiled functions, for the mode "native".
+        Compiled functions of the loader, required by the mode "native".
+
+    Outputs
+    -------
+    Normalised pixels, (B, 3, H, W) float32, for B images of H x W pixels.
 
     Raises
     ------
     RuntimeError
-        If they cannot be decoded in this way here.
+        If the decode mode is not available here.
     """
     size = image_size(jpegs[0])
     params = choose_params(augmentation, np.arange(len(jpegs)), 3, 0, size)
@@ -83,30 +88,33 @@ def pixels(
 def native_pixels(
     jpegs: list[np.ndarray], size: tuple[int, int], feed: LoaderKernels | None
 ) -> np.ndarray:
-    """Return the pixels of the compiled decoder, uint8 (B, H, W, 3)."""
+    """Decode B images of H x W pixels with the native decoder; return uint8 (B, H, W, 3)."""
     if feed is None:
-        raise RuntimeError("there are no compiled functions")
+        raise RuntimeError("the native decoder is not compiled")
     addresses = np.array([jpeg.ctypes.data for jpeg in jpegs])
     sizes, out = np.array([jpeg.size for jpeg in jpegs]), np.empty((len(jpegs), *size, 3), np.uint8)
     decoder = feed.decoder(THREADS)
     try:
         started = decoder.to_pixels(addresses, sizes, size, out, source=jpegs)
-        left = decoder.wait(started)
+        unsupported = decoder.wait(started)
     finally:
         decoder.close()
-    if len(left):
-        raise RuntimeError(f"{len(left)} of {len(jpegs)} images are none for the compiled decoder")
+    if len(unsupported):
+        raise RuntimeError(
+            f"the native decoder does not support {len(unsupported)} of {len(jpegs)} images"
+        )
     return out
 
 
 def image_size(jpeg: np.ndarray) -> tuple[int, int]:
-    """Return (height, width) of an encoded image in pixels."""
+    """Return the height and the width of an encoded image in pixels."""
     import cv2
 
-    return cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape[:2]
+    height, width, _ = cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape
+    return height, width
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> Difference:
-    """Return how far normalised images (B, 3, H, W) are apart."""
-    apart = np.abs(a.astype(np.float64) - b) * STD
-    return Difference(round(float(apart.mean()), 3), round(float(apart.max()), 1))
+    """Return the difference between two batches of normalised images of equal shape."""
+    differences = np.abs(a.astype(np.float64) - b) * STD
+    return Difference(round(float(differences.mean()), 3), round(float(differences.max()), 1))

@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 3: DALI's decode modes on the device, against its decoder on the CPU."""
+"""Step 3: compare each decode mode on the device with DALI's decoder on the CPU."""
 
 from __future__ import annotations
 
 import json
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 import ops
 from pipeline.decode.autotune import sample_rows
 from pipeline.decode.dali import PATHS
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
-from pipeline.sampling.augmentation import Augmentation
 from tools.gpu_day.commands import python, run
-from tools.gpu_day.damaged_images import KINDS, outcome
+from tools.gpu_day.damaged_images import KINDS, load_damaged
 from tools.gpu_day.decoded_pixels import AUGMENTATIONS, difference, pixels
-from tools.gpu_day.results import Parts
-from tools.gpu_day.setting import Setting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tools.gpu_day.results import Parts
+    from tools.gpu_day.setting import Setting
 
 IMAGES = 64
-GRID_S, GRID_LIMIT_S = 24, 55
+GRID_S, GRID_LIMIT_S = 24, 55  # seconds of measurement, and time limit, of decode_grid.py
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare pixels, damage images, time all modes."""
+    """Compare the pixels of all decode modes, test the modes with damaged images, and time them."""
     _, device = setting.contexts()
     device_id = 0 if setting.gpus else None
     modes = list(PATHS) if setting.gpus else ["cpu", "native"]
@@ -36,7 +38,9 @@ def measure(setting: Setting, parts: Parts) -> None:
         what = f"damaged images, {mode}"
         with parts.part(what):
             sound = [jpeg.tobytes() for jpeg in jpegs]
-            found = {kind: outcome(sound, kind, mode, device, setting.scratch) for kind in KINDS}
+            found = {
+                kind: load_damaged(sound, kind, mode, device, setting.scratch) for kind in KINDS
+            }
             parts.measured(what, found)
     with parts.part("images/s"):
         table = setting.scratch / "grid.json"
@@ -47,25 +51,29 @@ def measure(setting: Setting, parts: Parts) -> None:
         for row in rows:
             if "path" in row:
                 best.setdefault(row["path"], round(row["images_per_second"]))
-        parts.require("images/s", bool(best), best, f"code {ended.code}, {ended.last_line()}")
+        parts.require(
+            "images/s",
+            bool(best),
+            best,
+            f"decode_grid.py ended with code {ended.code}; last line: {ended.last_line()}",
+        )
 
 
 def compare_modes(
     parts: Parts, jpegs: list[np.ndarray], modes: list[str], device_id: int | None
 ) -> None:
-    """Write how far each mode on the device is from DALI on the CPU, with every augmentation."""
-    true = {name: _on_the_cpu(jpegs, given) for name, given in AUGMENTATIONS.items()}
+    """Write how far the pixels of each decode mode and augmentation are from DALI on the CPU."""
+    reference = {
+        name: pixels(jpegs, "cpu", augmentation, None, None)
+        for name, augmentation in AUGMENTATIONS.items()
+    }
     for mode in modes:
         what = f"pixels, {mode}"
         with parts.part(what):
             found = {}
             for name, augmentation in AUGMENTATIONS.items():
                 image = pixels(jpegs, mode, augmentation, device_id, ops.loader_kernels())
-                found[name] = difference(image, true[name])
-            said = {name: f"{d.mean} mean, {d.largest} at most" for name, d in found.items()}
-            wrong = {name: said[name] for name, d in found.items() if not d.small}
-            parts.require(what, not wrong, said, f"of 255, off by {wrong}")
-
-
-def _on_the_cpu(jpegs: list[np.ndarray], augmentation: Augmentation) -> np.ndarray:
-    return pixels(jpegs, "cpu", augmentation, None, None)
+                found[name] = difference(image, reference[name])
+            values = {name: f"{d.mean} mean, {d.largest} max" for name, d in found.items()}
+            wrong = {name: values[name] for name, d in found.items() if not d.small}
+            parts.require(what, not wrong, values, f"pixels (0 to 255) differ by {wrong}")

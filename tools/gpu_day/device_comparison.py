@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One operator on two devices: values and gradients, and how far apart they may be."""
+"""Compare the values and gradients of one operator on two devices, with tolerances."""
 
 from __future__ import annotations
 
@@ -12,55 +12,65 @@ import numpy as np
 from tools.gpu_day.graph_operators import Case, forward
 
 TOLERANCE = 1e-5
-"""Of the largest value, for operators of float32."""
+"""Tolerated error of float32 operators, relative to the largest value."""
 TOLERANCES = {
-    # TF32, which Ampere and newer GPUs take for these, has 10 bits: 2**-11 for each factor.
+    # Ampere and newer GPUs compute these operators in TF32.  TF32 keeps 10 bits of the mantissa,
+    # so each factor has a relative rounding error of up to 2**-11.
     **dict.fromkeys(("Convolution", "FullyConnected", "dot", "batch_dot"), 2e-3),
-    **dict.fromkeys(("BatchNorm", "L2Normalization"), 1e-4),  # sums of squares, in another order
+    **dict.fromkeys(("BatchNorm", "L2Normalization"), 1e-4),  # the order of the sums differs
 }
 RANDOM = ("Dropout", "_random", "_sample")
-"""Beginnings of the names of operators that draw numbers: each device has its own."""
-PLACES = ("argsort", "argmax", "argmin")
-"""Operators that return places, which may differ where values are alike: these are compared."""
-SIGMAS = 8
+"""Prefixes of the names of operators with random outputs, which differ between devices."""
+INDEX_OPERATORS = ("argsort", "argmax", "argmin")
+"""Operators that return indices.
+
+The values at these indices are compared, because the indices of equal values may be swapped.
+"""
+SIGMAS = 8  # tolerated difference of statistics of random outputs, in standard errors
 
 
 class Agreement(NamedTuple):
-    """How far an operator on a device is from the same on another one."""
+    """Difference between the results of one operator on two devices."""
 
     op: str
     place: str
+    """Net or head that contains the operator."""
     error: float
-    """Largest difference of values and gradients, against the largest value or 1."""
+    """Largest difference of values or gradients, divided by the largest value.
+
+    Where the largest value is below 1, the difference is not divided.
+    """
     tolerance: float
     gradient: bool
-    """Whether it has a gradient, which was compared too."""
+    """Whether the comparison includes a gradient."""
 
     @property
     def holds(self) -> bool:
-        """Whether the error is within the tolerance."""
+        """Return whether the error is within the tolerance."""
         return self.error <= self.tolerance
 
 
 def compare(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
-    """Compute an operator on two devices and compare."""
+    """Compute an operator on two devices; compare its values and, if it has any, its gradients."""
     if case.op.startswith(RANDOM):
         return _compare_random(case, reference, device)
-    values = {f"i{place}": value for place, value in enumerate(case.inputs)}
+    values = {f"i{index}": value for index, value in enumerate(case.inputs)}
     graph = case.symbol()
     outputs, _ = forward(graph, values, reference)
     random = np.random.default_rng(3)
-    pulls = [random.uniform(0.5, 1.5, output.shape).astype(output.dtype) for output in outputs]
+    head_gradients = [
+        random.uniform(0.5, 1.5, output.shape).astype(output.dtype) for output in outputs
+    ]
     differentiable = True
     try:
-        _, wanted = forward(graph, values, reference, pulls)
+        _, wanted = forward(graph, values, reference, head_gradients)
     except mx.MXNetError as error:
         if "non-differentiable" not in str(error) and "FGradient" not in str(error):
             raise
         differentiable = False
-    found, gradients = forward(graph, values, device, pulls if differentiable else None)
-    if case.op in PLACES:
-        outputs, found = (_at_places(case, places) for places in (outputs, found))
+    found, gradients = forward(graph, values, device, head_gradients if differentiable else None)
+    if case.op in INDEX_OPERATORS:
+        outputs, found = (_values_at(case, indices) for indices in (outputs, found))
     pairs = list(zip(outputs, found, strict=True))
     if differentiable:
         pairs += [(wanted[name], gradients[name]) for name in wanted]
@@ -69,7 +79,10 @@ def compare(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
 
 
 def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the largest difference; what is not finite in one alone is infinitely far away."""
+    """Return the largest relative difference between the two arrays of a pair.
+
+    The difference is infinite if the shapes differ or a value is not finite in only one array.
+    """
     worst = 0.0
     for true, found in pairs:
         true, found = (np.asarray(a, dtype=np.float64) for a in (true, found))
@@ -83,12 +96,12 @@ def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     return worst
 
 
-def _at_places(case: Case, places: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the values at the places that an operator has found along its axis."""
+def _values_at(case: Case, indices: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the input values at the indices that an operator of INDEX_OPERATORS returned."""
     values = case.inputs[0]
     axis = int(case.attributes.get("axis", -1))
     found = []
-    for array in places:
+    for array in indices:
         index = array.astype(np.int64)
         if index.ndim < values.ndim:
             index = np.expand_dims(index, axis)
@@ -97,12 +110,15 @@ def _at_places(case: Case, places: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _compare_random(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
-    """Compare shape, mean and deviation of what two devices draw."""
-    values = {f"i{place}": value for place, value in enumerate(case.inputs)}
+    """Compare shape, mean and standard deviation of the random outputs of two devices.
+
+    The unit of the error is SIGMAS standard errors, so the tolerance is 1.
+    """
+    values = {f"i{index}": value for index, value in enumerate(case.inputs)}
     true, found = (forward(case.symbol(), values, ctx)[0][0] for ctx in (reference, device))
-    alike = true.shape == found.shape and bool(np.isfinite(found).all())
+    comparable = true.shape == found.shape and bool(np.isfinite(found).all())
     error = float("inf")
-    if alike:
+    if comparable:
         spread = max(float(true.std()), 1e-6)
         differences = abs(found.mean() - true.mean()), abs(found.std() - true.std())
         error = float(max(differences)) / spread * true.size**0.5 / SIGMAS

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 1: MXNet, its CUDA libraries and a training step, also beside a cuDNN of somebody else.
+"""Step 1: check MXNet and its CUDA libraries with a training step, also beside another cuDNN.
 
-With .venv-gpu that is ``launch.environment.gpu_check``, which takes a stand-in where there is no
-driver.  With the environment for the CPU alone the same training step is done on the CPU.
+With .venv-gpu, the step runs ``launch.environment.gpu_check``, which loads a stub driver if the
+NVIDIA driver is missing.  With the environment for the CPU, the same training step runs on the CPU.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from tools.gpu_day.setting import ROOT, Setting
 
 LIMIT_S = 40
 FUSION = "MXNET_USE_FUSION"
-FOREIGN = "libcudnn_ops_infer.so.8"
-MARK = "gpu-day: the foreign cuDNN was loaded"
+FOREIGN_LIBRARY = "libcudnn_ops_infer.so.8"
+LOADED_MESSAGE = "gpu-day: the foreign cuDNN was loaded"
 CPU_STEP = """
 import mxnet as mx
 from launch.environment.gpu_check import train_one_step
 before, after = train_one_step(mx, mx.cpu())
 assert after < before, f"the loss went from {before} to {after}"
-said = f"a training step took the loss from {before:.4f} to {after:.4f}"
-print(f"mxnet {mx.__version__}: {said}")
+print(f"mxnet {mx.__version__}: loss {before:.4f} before a training step, {after:.4f} after it")
 """
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Train a small net with fusion on and off, and with a foreign cuDNN in the way."""
+    """Train a small net with operator fusion on and off, and with a foreign cuDNN on the path."""
     command, kind = check_command(setting.gpus, ROOT)
     print(f"environment: {kind}", flush=True)
     for value in ("1", "0"):
@@ -42,16 +41,18 @@ def measure(setting: Setting, parts: Parts) -> None:
     what = "a foreign cuDNN in LD_LIBRARY_PATH is not loaded"
     with parts.part(what):
         if "gpu_check" not in kind:
-            raise Skipped("this environment has no cuDNN: there is no .venv-gpu")
+            raise Skipped("this environment has no cuDNN, because there is no .venv-gpu")
         folder = compile_foreign(setting.scratch / "foreign")
         path = f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
         ended = run(command, limit_s=LIMIT_S, variables={"LD_LIBRARY_PATH": path})
-        parts.require(what, MARK not in ended.text, "right", "it was loaded; see the log")
+        parts.require(
+            what, LOADED_MESSAGE not in ended.text, "right", "the foreign cuDNN was loaded"
+        )
         report(parts, "training step beside it", kind, ended)
 
 
 def check_command(gpus: int, root: Path) -> tuple[list[str], str]:
-    """Return the command of a check, and what it checks."""
+    """Return the command that runs the training step, and a description of its environment."""
     gpu = root / ".venv-gpu"
     if gpus or sys.prefix.endswith("-gpu"):
         return [sys.executable, "-m", "launch.environment.gpu_check"], "gpu_check"
@@ -62,20 +63,21 @@ def check_command(gpus: int, root: Path) -> tuple[list[str], str]:
 
 
 def report(parts: Parts, what: str, kind: str, ended: Ended) -> None:
-    """Write how a check ended."""
-    said = f"{kind}: {ended.last_line()}"
-    parts.require(what, ended.code == 0, said, f"code {ended.code}, {said}")
+    """Write a part, measured if the program of the check ended with exit code 0."""
+    value = f"{kind}: {ended.last_line()}"
+    parts.require(what, ended.code == 0, value, f"code {ended.code}, {value}")
 
 
 def compile_foreign(folder: Path) -> Path:
-    """Return a folder with a library named as one of cuDNN's parts that says when it is loaded."""
+    """Compile a library that is named as one of cuDNN's and prints a message when it is loaded."""
     if not shutil.which("g++"):
-        raise Skipped("no g++ to compile a foreign cuDNN with")
+        raise Skipped("there is no g++ to compile a foreign cuDNN")
     folder.mkdir(parents=True)
     source = folder / "foreign.c"
     source.write_text(
         "#include <stdio.h>\n"
-        f'__attribute__((constructor)) static void say(void) {{ fputs("{MARK}\\n", stderr); }}\n'
+        "__attribute__((constructor)) static void say(void) "
+        f'{{ fputs("{LOADED_MESSAGE}\\n", stderr); }}\n'
     )
     done = run(
         [
@@ -85,9 +87,9 @@ def compile_foreign(folder: Path) -> Path:
             "-shared",
             "-fPIC",
             source,
-            f"-Wl,-soname,{FOREIGN}",
+            f"-Wl,-soname,{FOREIGN_LIBRARY}",
             "-o",
-            folder / FOREIGN,
+            folder / FOREIGN_LIBRARY,
         ],
         limit_s=LIMIT_S,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 0: the machine."""
+"""Step 0: record the properties of the machine, its GPUs and their driver."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ import os
 import resource
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch.environment.provenance import commit, cpu_model, versions
 from tools.gpu_day.commands import run
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
 
-ASK_S = 5
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
+
+QUERY_TIMEOUT_S = 5
 LIBRARIES = ("libcuda.so.1", "libcuda.so", "libnvcuvid.so.1")
-"""Of the driver: for CUDA, for Horovod with NCCL, for the JPEG hardware of A100 and H100."""
+"""Libraries of the driver that the step tries to load.
+
+The libraries are CUDA, CUDA under the name that Horovod with NCCL loads, and the library of the
+JPEG hardware (A100, H100).
+"""
 FIELDS = ("name", "driver_version", "memory.total", "ecc.mode.current", "mig.mode.current")
-"""Asked for one by one: a field that an older nvidia-smi does not know fails the whole query."""
+"""Fields to query from nvidia-smi, one at a time: a query with an unknown field fails."""
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Say what the machine is, the GPUs first."""
+    """Write the properties of the GPUs and of the host as parts."""
     with parts.part("GPUs and driver"):
         if not setting.gpus:
             raise Skipped("no GPU")
@@ -34,13 +40,16 @@ def measure(setting: Setting, parts: Parts) -> None:
         with parts.part("nvidia-smi"):
             if not shutil.which("nvidia-smi"):
                 raise Skipped("there is no nvidia-smi")
-            codes = [run(["nvidia-smi", *d], limit_s=ASK_S).code for d in (["-q"], ["topo", "-m"])]
-            wrong = f"codes {codes} of -q and topo -m"
-            parts.require("nvidia-smi", not any(codes), "its answers are in the log", wrong)
+            codes = [
+                run(["nvidia-smi", *d], limit_s=QUERY_TIMEOUT_S).code
+                for d in (["-q"], ["topo", "-m"])
+            ]
+            wrong = f"`nvidia-smi -q` and `nvidia-smi topo -m` ended with codes {codes}"
+            parts.require("nvidia-smi", not any(codes), "the output is in the log", wrong)
 
 
 def gpus(count: int) -> dict[str, Any]:
-    """Return names, compute capabilities and driver of the GPUs."""
+    """Return names and compute capabilities of the GPUs, FIELDS, and which LIBRARIES load."""
     from launch.environment.gpu import Driver
 
     driver = Driver()
@@ -53,16 +62,17 @@ def gpus(count: int) -> dict[str, Any]:
     for field in FIELDS[1:]:
         if shutil.which("nvidia-smi"):
             answer = run(
-                ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"], limit_s=ASK_S
+                ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"],
+                limit_s=QUERY_TIMEOUT_S,
             )
             values = list(dict.fromkeys(answer.text.strip().splitlines()))
-            found[field] = ", ".join(values) if answer.code == 0 else "not told"
+            found[field] = ", ".join(values) if answer.code == 0 else "unknown"
     found |= {name: "loads" if loads(name) else "missing" for name in LIBRARIES}
     return found
 
 
 def host() -> dict[str, Any]:
-    """Return processor, memory, limits, versions and commit."""
+    """Return the processor, memory, resource limits, software versions and commit of the host."""
     shared = os.statvfs("/dev/shm") if Path("/dev/shm").is_dir() else None
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -79,7 +89,7 @@ def host() -> dict[str, Any]:
 
 
 def loads(library: str) -> bool:
-    """Return whether the dynamic linker finds a library."""
+    """Return whether the dynamic linker finds a shared library by its name."""
     try:
         ctypes.CDLL(library)
     except OSError:

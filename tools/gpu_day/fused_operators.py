@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 4: the fused operators on the device, against NumPy, CuPy and the plain ones."""
+"""Step 4: compare the fused operators on the device with NumPy, CuPy and the plain operators."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
@@ -13,28 +14,35 @@ from heads import build_head
 from nets.blocks import ConvNormPReLU
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 LIMIT_S = 45
 TIMED = ["--heads", "128x512x85742", "--layers", "128x64x12544", "--repeat", "7"]
-LACKS = 2  # exit code of the benchmark where CuPy or nvcc is missing
+MISSING_CODE = 2  # exit code of the benchmark if CuPy or nvcc is missing
 TOLERANCE = 2e-3
-"""Of the largest value: products may be TF32 in one form and not in the other."""
+"""Tolerated error relative to the largest value; fused or plain operators may use TF32."""
 CHANNELS, CLASSES, IMAGES = 32, 50, 16
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Check and time the operators alone, then in MXNet on the first two GPUs."""
+    """Check and time the fused operators alone, then check them in MXNet on the first two GPUs."""
     with parts.part("operators against float64, beside CuPy"):
         table = setting.scratch / "operators.json"
         command = python("benchmarks/gpu_operators.py", *TIMED, "--json", table)
         ended = run(command, limit_s=LIMIT_S)
-        if ended.code == LACKS:
+        if ended.code == MISSING_CODE:
             raise Skipped(ended.last_line())
         rows = json.loads(table.read_text())["rows"] if table.is_file() else []
         timed = {row["name"]: f"{row['milliseconds']:.2f} ms" for row in rows}
-        what, wrong = "operators against float64, beside CuPy", ended.last_line()
-        parts.require(what, ended.code == 0, timed, f"code {ended.code}, {wrong}")
+        what, last = "operators against float64, beside CuPy", ended.last_line()
+        parts.require(
+            what,
+            ended.code == 0,
+            timed,
+            f"gpu_operators.py ended with code {ended.code}; last line: {last}",
+        )
     for index in range(2):
         what = f"fused against plain, {setting.device} {index}"
         with parts.part(what):
@@ -42,17 +50,17 @@ def measure(setting: Setting, parts: Parts) -> None:
                 raise Skipped(f"needs {index + 1} GPUs, got {setting.gpus}")
             errors = fused_against_plain(mx.Context(setting.device, index))
             wrong = {name: f"{e:.1e}" for name, e in errors.items() if not e <= TOLERANCE}
-            said = {name: f"{error:.1e}" for name, error in errors.items()}
-            parts.require(what, not wrong, said, f"off by {wrong}")
+            value = {name: f"{error:.1e}" for name, error in errors.items()}
+            parts.require(what, not wrong, value, f"errors exceed {TOLERANCE:g}: {wrong}")
 
 
 def fused_against_plain(ctx: mx.Context) -> dict[str, float]:
-    """Return how far losses and gradients of the two forms are apart, against the largest value.
+    """Return the relative difference of losses and gradients between fused and plain operators.
 
     Raises
     ------
     Skipped
-        If there are no fused operators for the device.
+        If the device has no fused operators.
     """
     plain = _step(ctx, "plain")
     try:
@@ -68,13 +76,13 @@ def fused_against_plain(ctx: mx.Context) -> dict[str, float]:
 
 
 def _step(ctx: mx.Context, choice: str) -> dict[str, np.ndarray]:
-    """Return loss and gradients of a block and a head with one form of the operators."""
+    """Return loss and gradients of a block and a head; `choice` is "plain" or "native" (fused)."""
     ops.use(choice, ctx.device_type, ctx.device_id)
     mx.random.seed(9)
     block = ConvNormPReLU(3, CHANNELS, 3, 2, 1, prefix="block_")
     head = build_head("arcface", CLASSES, CHANNELS, m2=0.3, scale=16.0)
     for part in (block, head):
-        part.initialize(mx.init.Xavier())  # on the CPU, whose random numbers are the same
+        part.initialize(mx.init.Xavier())  # on the CPU, for equal weights on all devices
         part.collect_params().reset_ctx(ctx)
         part.hybridize()
     random = np.random.default_rng(6)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nvidia-smi tells while ranks train: memory at some steps, and whose processes are where."""
+"""Monitor the GPUs during a training run: memory at some steps, and processes per GPU."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pathlib import Path
 
 from tools.gpu_day.training_runs import metrics
 
-ASK_S = 10
-EVERY_S = 2.0
+QUERY_TIMEOUT_S = 10
+QUERY_INTERVAL_S = 2.0
 
 
 class GpuWatch:
-    """Looks at the GPUs while a run goes on; called with its process.
+    """Callback of `commands.run` that queries nvidia-smi while a training run is in progress.
 
     Parameters
     ----------
     folder
-        Of the run.
+        Folder of the training run.
     steps
-        Steps from which on the memory is taken down, once each.
+        Training steps at which to record the memory.
     clock
-        Returns seconds.
+        Function that returns the time in seconds.
     """
 
     def __init__(
         self, folder: Path, steps: Sequence[int], clock: Callable[[], float] = time.monotonic
     ):
         self._folder, self._due, self._clock = folder, list(steps), clock
-        self._last = clock() - EVERY_S
+        self._last = clock() - QUERY_INTERVAL_S
         self.memory: dict[int, int] = {}
-        """MiB of the fullest GPU, by step."""
+        """Used memory in MiB of the GPU that uses most, by training step."""
         self.contexts: dict[str, int] = {}
-        """Most processes that were seen on a GPU, by its id."""
+        """Largest number of processes seen at a time on each GPU, by the GPU's id."""
 
     def __call__(self, process: subprocess.Popen) -> None:
-        """Look again if it is time."""
-        if self._clock() - self._last < EVERY_S:
+        """Query nvidia-smi if QUERY_INTERVAL_S seconds have passed since the last query."""
+        if self._clock() - self._last < QUERY_INTERVAL_S:
             return
         self._last = self._clock()
         lines = metrics(self._folder)
@@ -47,24 +47,24 @@ class GpuWatch:
         if not step:
             return
         seen: dict[str, set[str]] = {}
-        for row in ask("--query-compute-apps=gpu_uuid,pid"):
+        for row in query("--query-compute-apps=gpu_uuid,pid"):
             if len(row) == 2:
                 seen.setdefault(row[0], set()).add(row[1])
         for gpu, pids in seen.items():
             self.contexts[gpu] = max(len(pids), self.contexts.get(gpu, 0))
-        used = [int(row[0]) for row in ask("--query-gpu=memory.used") if row[0].isdigit()]
+        used = [int(row[0]) for row in query("--query-gpu=memory.used") if row[0].isdigit()]
         while used and self._due and step >= self._due[0]:
             self.memory[self._due.pop(0)] = max(used)
 
 
-def ask(query: str) -> list[list[str]]:
-    """Return the rows that nvidia-smi answers; none where it fails."""
+def query(option: str) -> list[list[str]]:
+    """Query nvidia-smi; return its table as rows of cells, or [] if the query fails."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+            ["nvidia-smi", option, "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
-            timeout=ASK_S,
+            timeout=QUERY_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired):
         return []

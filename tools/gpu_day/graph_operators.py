@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every MXNet operator of the nets and heads, with the inputs that it really gets.
+"""Collect all MXNet operators of nets and heads, with the inputs they receive in training.
 
-Nets and heads are traced, their graphs computed once on the CPU, and each node becomes a case: one
-operator, its attributes, the values of its inputs.  So what is compared on two devices is what
-training computes, and an operator that a head takes up later is in it without being listed.
+Each net and head is traced, and its graph is computed once on the CPU.  Each node becomes a case:
+an operator, its attributes and the values of its inputs.  Operators of a new head are included
+automatically.
 """
 
 from __future__ import annotations
@@ -20,38 +20,35 @@ from heads import HEADS, build_head
 from nets.iresnet import IResNet
 from nets.mobilefacenet import MobileFaceNet
 
-PEOPLE, EACH, SIZE, CLASSES = 6, 3, 16, 20
-"""Batch of a head: PEOPLE with EACH images; length of an embedding; number of classes."""
+PEOPLE, IMAGES_PER_PERSON, EMBEDDING_SIZE, CLASSES = 6, 3, 16, 20
 IMAGE_SIZE, IMAGES = (48, 48), 4
 DEVICES = ("cpu", "gpu")
-"""Types of device that graphs are traced for: blocks may take other operators on a GPU."""
-
-
-VERSION = 10901
-"""Of MXNet, as its graphs have it: that of another one would be converted."""
+"""Device types for which nets and heads are traced, as some blocks differ on a GPU."""
+MXNET_VERSION = 10901
+"""MXNet version to write into graphs, here 1.9.1: MXNet converts graphs of other versions."""
 
 
 class Case(NamedTuple):
-    """One operator and its inputs."""
+    """One operator of a graph, with its attributes and the values of its inputs."""
 
     op: str
     attributes: dict[str, str]
     inputs: list[np.ndarray]
     place: str
-    """The net or head that it was found in."""
+    """Net or head that contains the operator."""
 
     def symbol(self) -> mx.sym.Symbol:
-        """Return the graph of the operator alone; its inputs are i0, i1, ..."""
+        """Return a graph with only this operator; its inputs are named i0, i1, ..."""
         return _symbol(self.op, self.attributes, len(self.inputs))
 
 
 def cases() -> Iterator[Case]:
-    """Yield the operators of all nets and heads; of equal ones with equal shapes the first."""
+    """Yield all operators of nets and heads, once for equal attributes and input shapes."""
     seen: set[Any] = set()
     for place, graph, values in graphs():
         nodes = json.loads(graph.tojson())["nodes"]
         kinds = place, str([(node["op"], _attributes(node)) for node in nodes])
-        if kinds in seen:  # it is the same for both types of device
+        if kinds in seen:  # the graph is the same for both device types
             continue
         seen.add(kinds)
         for case in _nodes(place, graph, values):
@@ -63,28 +60,34 @@ def cases() -> Iterator[Case]:
 
 
 def graphs() -> Iterator[tuple[str, mx.sym.Symbol, dict[str, np.ndarray]]]:
-    """Yield (place, graph, values of its arguments and states) of every net and head."""
+    """Yield each net and head as (name, graph, values of all arguments and states by name)."""
     random = np.random.default_rng(5)
     image = random.uniform(-1, 1, (IMAGES, 3, *IMAGE_SIZE)).astype(np.float32)
-    count = PEOPLE * EACH
+    count = PEOPLE * IMAGES_PER_PERSON
     batch = {
-        "embedding": random.normal(size=(count, SIZE)).astype(np.float32),
-        "label": np.repeat(random.permutation(CLASSES)[:PEOPLE], EACH).astype(np.float32),
+        "embedding": random.normal(size=(count, EMBEDDING_SIZE)).astype(np.float32),
+        "label": np.repeat(random.permutation(CLASSES)[:PEOPLE], IMAGES_PER_PERSON).astype(
+            np.float32
+        ),
         "margin": np.array([0.7], np.float32),
     }
     for device in DEVICES:
         ops.use("plain", device)
         nets = {
-            "mobilefacenet": MobileFaceNet(width=0.125, embedding_size=SIZE, image_size=IMAGE_SIZE),
+            "mobilefacenet": MobileFaceNet(IMAGE_SIZE, width=0.125, embedding_size=EMBEDDING_SIZE),
             "iresnet": IResNet(
-                (1, 1, 1, 1), SIZE, dropout=0.4, channels=(8, 16, 24, 32), image_size=IMAGE_SIZE
+                (1, 1, 1, 1),
+                EMBEDDING_SIZE,
+                dropout=0.4,
+                channels=(8, 16, 24, 32),
+                image_size=IMAGE_SIZE,
             ),
         }
         for name, net in nets.items():
             with mx.autograd.train_mode():
                 yield f"net {name}", net(mx.sym.var("image")), {"image": image, **_parameters(net)}
         for name in HEADS:
-            head = build_head(name, CLASSES, SIZE)
+            head = build_head(name, CLASSES, EMBEDDING_SIZE)
             inputs = [mx.sym.var(key) for key in batch]
             with mx.autograd.train_mode():
                 graph = mx.sym.Group(list(head(*inputs)))
@@ -99,11 +102,12 @@ def _parameters(block: mx.gluon.Block) -> dict[str, np.ndarray]:
 
 
 def _nodes(place: str, graph: mx.sym.Symbol, values: Mapping[str, np.ndarray]) -> Iterator[Case]:
-    """Yield the operators of a graph with the values that they get in it."""
+    """Compute a graph on the CPU; yield its operators with the values of their inputs."""
     inside = graph.get_internals()
     nodes = json.loads(inside.tojson())["nodes"]
     counts = [1 if node["op"] == "null" else _outputs(node) for node in nodes]
-    entries, first = [], 0
+    entries: list[int] = []
+    first = 0
     for node, count in zip(nodes, counts, strict=True):
         entries += [] if node["op"] == "null" else range(first, first + count)
         first += count
@@ -119,26 +123,26 @@ def _nodes(place: str, graph: mx.sym.Symbol, values: Mapping[str, np.ndarray]) -
 
 
 def _outputs(node: Mapping[str, Any]) -> int:
-    """Return how many outputs of an operator other operators may take."""
+    """Return the number of visible outputs of an operator."""
     return len(_symbol(node["op"], _attributes(node), len(node["inputs"])).list_outputs())
 
 
 def _attributes(node: Mapping[str, Any]) -> dict[str, str]:
-    # What Gluon keeps for itself is no attribute of the operator.
+    # Attributes that begin with two underscores belong to Gluon, not to the operator.
     attributes = node.get("attrs", node.get("attr", {}))
     return {key: value for key, value in attributes.items() if not key.startswith("__")}
 
 
 def _symbol(op: str, attributes: Mapping[str, str], inputs: int) -> mx.sym.Symbol:
     nodes: list[dict[str, Any]] = [
-        {"op": "null", "name": f"i{place}", "inputs": []} for place in range(inputs)
+        {"op": "null", "name": f"i{index}", "inputs": []} for index in range(inputs)
     ]
-    arguments = [[place, 0, 0] for place in range(inputs)]
+    arguments = [[index, 0, 0] for index in range(inputs)]
     nodes.append({"op": op, "name": "node", "attrs": dict(attributes), "inputs": arguments})
     heads = [[inputs, 0, 0]]
     graph = {"nodes": nodes, "arg_nodes": list(range(inputs)), "heads": heads}
-    graph["attrs"] = {"mxnet_version": ["int", VERSION]}
-    # The graph names the first output; those that can be seen are found inside.
+    graph["attrs"] = {"mxnet_version": ["int", MXNET_VERSION]}
+    # `heads` selects only the first output; get_internals() finds all visible outputs.
     inside = mx.sym.load_json(json.dumps(graph)).get_internals()
     names = [name for name in inside.list_outputs() if name.startswith("node")]
     return mx.sym.Group([inside[name] for name in names])
@@ -150,18 +154,18 @@ def forward(
     ctx: mx.Context,
     gradients: Sequence[np.ndarray] | None = None,
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Compute a graph in training mode; return its outputs, and the gradients of its arguments.
+    """Compute a graph in training mode; return its outputs and the gradients of its arguments.
 
     Parameters
     ----------
     graph
-        What is computed.
+        Graph to compute.
     values
         Arguments and states by name.
     ctx
         Device.
     gradients
-        Of the outputs; None computes no backward pass.
+        Gradients of the outputs; None skips the backward pass.
     """
     names = graph.list_inputs()
     arrays = [_array(values[name], ctx) for name in names]
@@ -170,14 +174,14 @@ def forward(
         if name in wanted:
             array.attach_grad()
     mx.random.seed(11, ctx=ctx)
-    compute = mx.nd.CachedOp(graph)  # as a hybridized block has it
+    compute = mx.nd.CachedOp(graph)  # computes a graph as a hybridized block does
     with mx.autograd.record() if wanted else mx.autograd.train_mode():
         found = compute(*arrays)
     outputs = found if isinstance(found, list) else [found]
     if gradients is not None:
         mx.autograd.backward(outputs, [_array(gradient, ctx) for gradient in gradients])
-    slopes = {n: a.grad for n, a in zip(names, arrays, strict=True) if n in wanted}
-    return [a.asnumpy() for a in outputs], {n: a.asnumpy() for n, a in slopes.items()}
+    computed = {n: a.grad for n, a in zip(names, arrays, strict=True) if n in wanted}
+    return [a.asnumpy() for a in outputs], {n: a.asnumpy() for n, a in computed.items()}
 
 
 def _array(value: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:

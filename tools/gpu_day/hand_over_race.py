@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of known pixels through DALI to MXNet, while a net trains on the same device.
+"""Test for races in the transfer of batches from DALI to MXNet, while a net trains.
 
-Were an array handed over before DALI has finished it, or its memory used again while an operator
-still reads it, some batch would not be what was sent.  Pixels are normalised by subtracting 127.5
-and dividing by 128, which float32 does exactly: any difference is a fault.
+A batch differs from its source if MXNet reads the batch before DALI has finished it, or if DALI
+reuses the memory while MXNet still reads.  The normalisation, (x - 127.5) / 128, is exact in
+float32, so any difference is an error.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.decode.to_mxnet import copy_to_ndarray
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
 from training.step import build_optimizer, collect_parameters, train_step
 
-DEPTH = 2  # batches in the graph, as the loader has them
-KEPT = 3  # batches that are held and looked at again later
+PREFETCH_BATCHES = 2  # number of batches in flight in DALI's graph, as in the loader
+HELD_BATCHES = 3  # number of steps after which a batch is compared a second time
 PEOPLE, EMBEDDING_SIZE = 10, 16
 MIRROR = Augmentation()
 
@@ -29,21 +29,25 @@ MIRROR = Augmentation()
 def wrong_batches(
     device: mx.Context, batches: int, batch_size: int, size: int, width: float
 ) -> dict[str, int]:
-    """Return how many batches came out wrong: when they were handed over, and some steps later.
+    """Train on random batches, and count the batches that differ from their source.
+
+    A batch is compared at its transfer ("wrong") and HELD_BATCHES steps later ("wrong_later").
 
     Parameters
     ----------
     device
-        Where DALI's batches end and the net trains.
-    batches, batch_size
-        How many batches of how many images.
+        Device of the batches and of the net.
+    batches
+        Number of batches.
+    batch_size
+        Number of images per batch.
     size
         Height and width of an image in pixels.
     width
-        Of the MobileFaceNet that trains.
+        Width factor of the MobileFaceNet.
     """
     gpu = device.device_id if device.device_type == "gpu" else None
-    graph = DecodeGraph(batch_size, "cpu", 1, DEPTH, gpu, MIRROR, source="pixels")
+    graph = DecodeGraph(batch_size, "cpu", 1, PREFETCH_BATCHES, gpu, MIRROR, source="pixels")
     net = build_net("mobilefacenet", (size, size), width=width, embedding_size=EMBEDDING_SIZE)
     head = build_head("arcface", PEOPLE, EMBEDDING_SIZE, m2=0.2, scale=16.0)
     for block in (net, head):
@@ -56,31 +60,31 @@ def wrong_batches(
     margin = mx.nd.ones((1,), ctx=device)
     sent: deque[tuple[np.ndarray, AugmentParams]] = deque()
     held: deque[tuple[mx.nd.NDArray, mx.nd.NDArray]] = deque()
-    at_once, later = [], []
-    for number in range(batches + DEPTH - 1):
+    at_transfer, later = [], []
+    for number in range(batches + PREFETCH_BATCHES - 1):
         sent.append(_batch(number, batch_size, size))
         graph.feed(*sent[-1])
-        if len(sent) < DEPTH:
+        if len(sent) < PREFETCH_BATCHES:
             continue
         image = copy_to_ndarray(graph.take().as_tensor(), device)
         graph.release()
         expected = mx.nd.array(_expected(*sent.popleft()), ctx=device)
-        # Not read before the end: a wait would take the device the work that it must not overtake.
-        at_once.append(_difference(image, expected))
+        # The host reads the differences only at the end, because a wait here would hide a race.
+        at_transfer.append(_difference(image, expected))
         held.append((image, expected))
         train_step(net, head, trainer, image, label, margin)
-        if len(held) > KEPT:
+        if len(held) > HELD_BATCHES:
             later.append(_difference(*held.popleft()))
     later += [_difference(*pair) for pair in held]
     return {
-        "batches": len(at_once),
-        "wrong": sum(float(d.asscalar()) != 0 for d in at_once),
+        "batches": len(at_transfer),
+        "wrong": sum(float(d.asscalar()) != 0 for d in at_transfer),
         "wrong_later": sum(float(d.asscalar()) != 0 for d in later),
     }
 
 
 def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, AugmentParams]:
-    """Return pixels (B, H, W, 3) that no two batches share, and who is mirrored."""
+    """Return random pixels, (batch_size, size, size, 3) uint8, and the mirror flags of a batch."""
     random = np.random.default_rng(number)
     pixels = random.integers(0, 256, (batch_size, size, size, 3), np.uint8)
     ids = np.arange(batch_size, dtype=np.int64) + number * batch_size
@@ -88,9 +92,9 @@ def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, Augment
 
 
 def _expected(pixels: np.ndarray, params: AugmentParams) -> np.ndarray:
-    """Return what DALI and the hand-over are to make of pixels, (B, 3, H, W) float32."""
-    turned = np.where(params.mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
-    planes = turned.transpose(0, 3, 1, 2).astype(np.float32)
+    """Mirror and normalise pixels on the host, which gives the batch that DALI must deliver."""
+    mirrored = np.where(params.mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
+    planes = mirrored.transpose(0, 3, 1, 2).astype(np.float32)
     return np.ascontiguousarray((planes - np.float32(MEAN)) / np.float32(STD))
 
 

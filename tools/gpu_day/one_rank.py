@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 5: one rank: losses of the device beside the CPU's, and a checkpoint for both."""
+"""Step 5: compare losses on a GPU with losses on the CPU, and move a checkpoint between both."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import mxnet as mx
 import numpy as np
 
 from evaluation.embedding import embed
@@ -18,42 +17,62 @@ from evaluation.pairs import find_sets, read_pairs
 from evaluation.verification import verify
 from nets import build_net
 from tools.gpu_day.results import Parts, Skipped
-from tools.gpu_day.setting import Setting
-from tools.gpu_day.training_runs import SMALL, Run, checkpoints, off_by, resumed_at, train
+from tools.gpu_day.training_runs import (
+    SMALL,
+    Run,
+    checkpoints,
+    relative_difference,
+    resume_step,
+    train,
+)
 from training.checkpoint import Checkpoint, open_checkpoint
 
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from tools.gpu_day.setting import Setting
+
 LIMIT_S = 60
-TOGETHER = 3
-"""Runs that share a GPU, where nothing is timed: most of their time they start."""
-REFUSED = 2  # exit code
-SHOWN, COMPARED = 8, 3
-"""Steps whose losses are shown, and of which they must be near.  In single precision a net that is
-trained from scratch blows rounding up: plain and fused operators of one CPU are 2e-4 apart after 3
-steps and 1e-2 after 7."""
-ROUNDED, CLOSE, SAME = 0.05, 0.02, 1e-4
-"""Relative difference at most: of a device that may round to TF32, of another device, and of the
-same with fusion off, in its first 2 steps."""
-GENTLE = ("optim.lr=0.001", "optim.warmup=0", "data.batch_size=32")
-"""At the full rate rounding is blown up a hundred times as fast."""
-PAIRS = 60  # of a verification set
+MAX_CONCURRENT_RUNS = 3
+"""Number of training runs that share a GPU if speed does not matter.
+
+Most of the time of such a short run is start-up.
+"""
+REFUSED_CODE = 2
+REPORTED_STEPS, COMPARED_STEPS = 8, 3
+"""Number of first steps whose losses are reported, and number of those that are compared.
+
+A net that trains from scratch in single precision amplifies rounding errors.  On one CPU, the
+losses with plain and with fused operators differ by 2e-4 after 3 steps and by 1e-2 after 7 steps.
+"""
+TF32_TOLERANCE, DEVICE_TOLERANCE, FUSION_TOLERANCE = 0.05, 0.02, 1e-4
+"""Largest relative difference of losses: with TF32, between devices without TF32, and between
+fusion on and off."""
+LOW_LR = ("optim.lr=0.001", "optim.warmup=0", "data.batch_size=32")
+"""Overrides that limit the amplification of rounding errors.
+
+With the full learning rate, the amplification is a hundred times faster.
+"""
+PAIRS = 60  # number of verification pairs to embed on both devices
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 class Variant(NamedTuple):
-    """A run whose losses are held against those of the CPU, or of another variant."""
+    """Settings of a training run whose losses are compared with those of another run."""
 
     name: str
     overrides: tuple[str, ...]
     variables: Mapping[str, str] = {}
-    against: str = "cpu"
-    most: float = CLOSE
-    steps: int = COMPARED
+    reference: str = "cpu"
+    """Name of the variant to compare with."""
+    tolerance: float = DEVICE_TOLERANCE
+    steps: int = COMPARED_STEPS
 
 
 ON_GPUS = (
     Variant("cpu", ("run.device=cpu",)),
-    Variant("gpu plain", ("run.device=gpu", "run.operators=plain"), most=ROUNDED),
-    Variant("gpu native", ("run.device=gpu", "run.operators=native"), most=ROUNDED),
+    Variant("gpu plain", ("run.device=gpu", "run.operators=plain"), tolerance=TF32_TOLERANCE),
+    Variant("gpu native", ("run.device=gpu", "run.operators=native"), tolerance=TF32_TOLERANCE),
     Variant(
         "gpu plain, no TF32",
         ("run.device=gpu", "run.operators=plain"),
@@ -63,8 +82,8 @@ ON_GPUS = (
         "gpu plain, no fusion",
         ("run.device=gpu", "run.operators=plain"),
         {"MXNET_USE_FUSION": "0"},
-        against="gpu plain",
-        most=SAME,
+        reference="gpu plain",
+        tolerance=FUSION_TOLERANCE,
         steps=2,
     ),
 )
@@ -75,13 +94,13 @@ REHEARSED = (
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Train variants, resume a checkpoint on the other device, time one GPU."""
-    steps = 50 if setting.gpus else SHOWN
+    """Compare the losses of all variants, resume a run on other devices, and time one GPU."""
+    steps = 50 if setting.gpus else REPORTED_STEPS
     compare_losses(setting, parts, ON_GPUS if setting.gpus else REHEARSED, steps)
     last: Checkpoint | None = None
     with parts.part("resumed"):
-        run, said = change_devices(setting, end=300 if setting.gpus else 40)
-        parts.measured("resumed", said)
+        run, segments = change_devices(setting, end=300 if setting.gpus else 40)
+        parts.measured("resumed", segments)
         last = open_checkpoint(run.folder)
     with parts.part("checkpoint"):
         if last is None:
@@ -106,9 +125,9 @@ def measure(setting: Setting, parts: Parts) -> None:
 def compare_losses(
     setting: Setting, parts: Parts, variants: tuple[Variant, ...], steps: int
 ) -> None:
-    """Train each variant and compare the losses of its first steps."""
+    """Train each variant, and compare the losses of its first steps with those of its reference."""
     losses: dict[str, dict[int, float]] = {}
-    with ThreadPoolExecutor(TOGETHER if setting.gpus else 1) as pool:
+    with ThreadPoolExecutor(MAX_CONCURRENT_RUNS if setting.gpus else 1) as pool:
         jobs = [
             pool.submit(
                 partial(train, limit_s=LIMIT_S, variables=variant.variables),
@@ -116,9 +135,9 @@ def compare_losses(
                 f"losses{number}",
                 *SMALL,
                 *variant.overrides,
-                "data.decode=cpu",  # the same pixels for all
+                "data.decode=cpu",  # so that all variants train on equal pixels
                 f"train.max_steps={steps}",
-                *GENTLE,
+                *LOW_LR,
             )
             for number, variant in enumerate(variants)
         ]
@@ -126,73 +145,85 @@ def compare_losses(
         what = f"losses, {variant.name}"
         with parts.part(what):
             run = job.result()
-            if run.ended.code == REFUSED:
+            if run.ended.code == REFUSED_CODE:
                 raise Skipped(run.ended.last_line())
             run.require_finished()
             losses[variant.name] = found = run.losses
-            shown = [*range(1, SHOWN + 1), *([steps] if steps > SHOWN else [])]
-            value: dict[str, Any] = {"losses": [round(found[step], 4) for step in shown]}
-            if variant.against == variant.name:
+            reported = [*range(1, REPORTED_STEPS + 1), *([steps] if steps > REPORTED_STEPS else [])]
+            value: dict[str, Any] = {"losses": [round(found[step], 4) for step in reported]}
+            if variant.reference == variant.name:
                 parts.measured(what, value)
                 continue
-            if variant.against not in losses:
-                raise RuntimeError(f"there are no losses of {variant.against} to compare with")
-            apart = off_by(found, losses[variant.against], variant.steps)
-            value |= {"off by": f"{apart:.1e}"}
-            most = f"{apart:.1e} from those of {variant.against}, at most {variant.most:g} is right"
-            parts.require(what, apart <= variant.most, value, f"losses are off by {most}")
+            if variant.reference not in losses:
+                raise RuntimeError(f"the run {variant.reference!r} has no losses to compare with")
+            error = relative_difference(found, losses[variant.reference], variant.steps)
+            value |= {"relative difference": f"{error:.1e}"}
+            wrong = (
+                f"losses differ by {error:.1e} from those of {variant.reference}, at most "
+                f"{variant.tolerance:g} is allowed"
+            )
+            parts.require(what, error <= variant.tolerance, value, wrong)
 
 
 def change_devices(setting: Setting, end: int) -> tuple[Run, dict[str, str]]:
-    """Begin a run on the device, resume it on the CPU and again on the device; return the last.
+    """Train on the device, resume on the CPU, and resume on the device again.
 
-    Each but the last is killed once it has written a checkpoint of its own.
+    The first two runs are killed after their first checkpoint.
+
+    Outputs
+    -------
+    The last run, and a dict from the number and device of each run to the steps that it trained.
 
     Raises
     ------
     RuntimeError
-        If a run does not resume where the one before has left off, or does not finish.
+        If a run does not resume at a checkpoint of the previous run, or if the last run does not
+        finish.
     """
     overrides = (*SMALL, "train.checkpoint_every=4", f"train.max_steps={end}", "data.decode=cpu")
-    said: dict[str, str] = {}
-    folder, seen = setting.scratch / "runs" / "changing-001", 0
-    for place, variables in enumerate(({}, NO_GPU, {})):
+    segments: dict[str, str] = {}
+    folder, last_checkpoint = setting.scratch / "runs" / "changing-001", 0
+    for number, variables in enumerate(({}, NO_GPU, {})):
         where = "cpu" if variables else setting.device
-        last = place == 2
+        last = number == 2
         run = train(
             setting,
             "changing",
             *overrides,
             limit_s=LIMIT_S,
             variables=variables,
-            while_running=None if last else _kill_after(folder, len_before=seen),
+            while_running=None if last else _kill_after(folder, last_checkpoint),
         )
-        began = resumed_at(run.ended)
-        if place and not 0 < began <= seen:
+        start = resume_step(run.ended)
+        if number and not 0 < start <= last_checkpoint:
             raise RuntimeError(
-                f"the run on {where} did not resume, got step {began}; {run.ended.last_line()}"
+                f"the run on {where} did not resume, got step {start}; {run.ended.last_line()}"
             )
-        seen = int(checkpoints(folder)[-1].name.rpartition("-")[2]) if checkpoints(folder) else 0
-        if not last and not seen:
-            raise RuntimeError(f"the run on {where} left no checkpoint; {run.ended.last_line()}")
-        said[f"{place + 1}. {where}"] = f"from step {began} to {end if last else seen}"
+        last_checkpoint = max(_checkpoint_steps(folder), default=0)
+        if not last and not last_checkpoint:
+            raise RuntimeError(f"the run on {where} wrote no checkpoint; {run.ended.last_line()}")
+        reached = end if last else last_checkpoint
+        segments[f"{number + 1}. {where}"] = f"from step {start} to {reached}"
     run.require_finished()
-    return run, said
+    return run, segments
 
 
-def _kill_after(folder: Path, len_before: int) -> Callable[[subprocess.Popen], None]:
-    """Return what kills a run once it has a checkpoint beyond a step."""
+def _checkpoint_steps(folder: Path) -> list[int]:
+    return [int(path.name.rpartition("-")[2]) for path in checkpoints(folder)]
 
-    def look(process: subprocess.Popen) -> None:
-        found = [int(path.name.rpartition("-")[2]) for path in checkpoints(folder)]
-        if found and max(found) > len_before:
+
+def _kill_after(folder: Path, step: int) -> Callable[[subprocess.Popen], None]:
+    """Return a callback that kills a run once it has written a checkpoint later than `step`."""
+
+    def kill(process: subprocess.Popen) -> None:
+        if max(_checkpoint_steps(folder), default=0) > step:
             process.kill()
 
-    return look
+    return kill
 
 
 def compare_checkpoint(setting: Setting, parts: Parts, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint on both devices: the same weights, and embeddings that are near."""
+    """Load a checkpoint on both devices; require equal weights and similar embeddings."""
     reference, device = setting.contexts()
     nets = []
     for ctx in (reference, device):
@@ -202,7 +233,7 @@ def compare_checkpoint(setting: Setting, parts: Parts, checkpoint: Checkpoint) -
         nets.append(net)
     true, found = (_weights(net) for net in nets)
     same = all(np.array_equal(true[name], found[name]) for name in true)
-    parts.require("checkpoint", same, f"{len(true)} arrays, the same bits", "weights differ")
+    parts.require("checkpoint", same, f"{len(true)} identical arrays", "weights differ")
     path = next(iter(find_sets([str(setting.records)]).values()))
     pairs = read_pairs(path)
     images, issame = pairs.images[: 2 * PAIRS], pairs.issame[:PAIRS]

@@ -1,31 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 2: what training is made of, piece by piece, on the device against the CPU."""
+"""Step 2: compare the parts of a training step on the device with those on the CPU."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from tools.gpu_day.device_comparison import Agreement, compare
 from tools.gpu_day.graph_operators import cases
 from tools.gpu_day.hand_over_race import wrong_batches
 from tools.gpu_day.prelu_forms import SHAPE, SMALL_SHAPE, TOLERANCE, forms, measure_forms
 from tools.gpu_day.results import Parts, sentence
-from tools.gpu_day.setting import Setting
 from tools.gpu_day.training_operators import compare_training
 
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
+
 BATCHES = 200
-SHOWN = 5  # operators that a sentence names
+MAX_NAMED_PROBLEMS = 5  # number of problems that the message of a failed part lists
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare operators, the forms of PReLU, and batches that are handed over."""
+    """Compare operators, implementations of PReLU and transferred batches with their references."""
     reference, device = setting.contexts()
     with parts.part("operators of graphs"):
         found, faults = [], []
         for case in cases():
             try:
                 found.append(compare(case, reference, device))
-            except Exception as error:  # the others are still to be compared
+            except Exception as error:  # continue with the other operators
                 faults.append(f"{case.op} of {case.place}: {sentence(error)}")
         _report(parts, "operators of graphs", found, faults)
     with parts.part("operators of the step"):
@@ -33,31 +36,31 @@ def measure(setting: Setting, parts: Parts) -> None:
     with parts.part("PReLU"):
         for name, result in measure_forms(device, SHAPE if setting.gpus else SMALL_SHAPE).items():
             what, right = f"PReLU, {name}", result["error"] <= TOLERANCE
-            parts.require(what, right, result, f"is off by {result['error']:.1e} from NumPy's")
-        if why := forms(device)[1]:
-            parts.add("PReLU, fused", "skipped", why)
+            parts.require(what, right, result, f"error against NumPy {result['error']:.1e}")
+        if reason := forms(device)[1]:
+            parts.add("PReLU, fused", "skipped", reason)
     with parts.part("hand-over"):
         sizes = (64, 112, 1.0) if setting.gpus else (8, 48, 0.125)
         counts = wrong_batches(device, BATCHES, *sizes)
         right = not counts["wrong"] + counts["wrong_later"]
-        parts.require("hand-over", right, counts, f"batches are not what was sent: {counts}")
+        parts.require("hand-over", right, counts, f"batches differ from their source: {counts}")
 
 
 def _report(parts: Parts, what: str, found: list[Agreement], faults: list[str]) -> None:
-    """Write what a comparison of operators came to; the log has each."""
+    """Print the result of each operator, and write one part that sums up all results."""
     for result in found:
         right = "right" if result.holds else "WRONG"
         kind = "value and gradient" if result.gradient else "value"
         print(f"{right}  {result.op:32} {result.error:.1e}  {kind:20} {result.place}")
     wrong = [
-        f"{result.op} of {result.place} is off by {result.error:.1e}, at most "
-        f"{result.tolerance:.0e} of the largest value is right"
+        f"{result.op} of {result.place} differs by {result.error:.1e} of the largest value, at "
+        f"most {result.tolerance:.0e} is allowed"
         for result in found
         if not result.holds
     ]
     problems = [*faults, *wrong]
     if not found:
-        raise RuntimeError(f"none of them can be compared; {problems[0]}")
+        raise RuntimeError(f"no operator can be compared; the first error: {problems[0]}")
     worst = max(found, key=lambda result: result.error / result.tolerance)
     value = {
         "operators": len({result.op for result in found}),
@@ -65,7 +68,8 @@ def _report(parts: Parts, what: str, found: list[Agreement], faults: list[str]) 
         "with gradient": Counter(result.gradient for result in found)[True],
         "largest error": f"{worst.error:.1e} of {worst.op}",
     }
-    more = f", and {len(problems) - SHOWN} more in the log" if len(problems) > SHOWN else ""
+    unnamed = len(problems) - MAX_NAMED_PROBLEMS
+    more = f", and {unnamed} more in the log" if unnamed > 0 else ""
     for problem in problems:
         print(problem)
-    parts.require(what, not problems, value, "; ".join(problems[:SHOWN]) + more)
+    parts.require(what, not problems, value, "; ".join(problems[:MAX_NAMED_PROBLEMS]) + more)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forms of PReLU with a slope per channel: that they are one function, and what each costs.
+"""Compare results and times of three implementations of PReLU with one slope per channel.
 
-Two depthwise 1x1 convolutions, which oneDNN vectorises; MXNet's own operator; the fused one, where
-its library is there.
+One implementation consists of two depthwise 1x1 convolutions, which oneDNN vectorises.  Another is
+MXNet's LeakyReLU.  The third is the fused operator, if the library of this operator is available.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import ops
 SHAPE, SMALL_SHAPE = (64, 64, 56, 56), (8, 64, 28, 28)
 ROUNDS = 9
 TOLERANCE = 1e-3
-"""Of the largest value: TF32 rounds what goes through convolutions to 10 bits."""
+"""Tolerated error relative to the largest value; TF32 rounds inputs of convolutions to 10 bits."""
 
 Form = Callable[[mx.nd.NDArray, mx.nd.NDArray], mx.nd.NDArray]
 
 
 def convolutions(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Return alpha x + (1 - alpha) relu(x), both products as convolutions."""
+    """Compute alpha x + (1 - alpha) relu(x), with both products as convolutions."""
 
     def scaled(values: mx.nd.NDArray, factor: mx.nd.NDArray) -> mx.nd.NDArray:
         channels = values.shape[1]
@@ -38,17 +38,20 @@ def convolutions(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
 
 
 def leaky(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Return MXNet's own PReLU."""
+    """Compute PReLU with MXNet's LeakyReLU."""
     return mx.nd.LeakyReLU(x, gamma=alpha, act_type="prelu")
 
 
 def fused(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Return the fused operator's."""
+    """Compute PReLU with the fused operator of this project."""
     return mx.nd.face_prelu(x, alpha)
 
 
 def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
-    """Return the forms that the device has, by name, and why the fused one is not among them."""
+    """Return the available implementations by name, and why the fused operator is unavailable.
+
+    The reason is "" if the fused operator is available.
+    """
     found: dict[str, Form] = {"two convolutions": convolutions, "LeakyReLU": leaky}
     try:
         ops.use("native", ctx.device_type, ctx.device_id)
@@ -60,7 +63,7 @@ def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
 
 
 def measure_forms(ctx: mx.Context, shape: tuple[int, int, int, int]) -> dict[str, dict[str, float]]:
-    """Return milliseconds, forward and backward, and the error against NumPy of each form."""
+    """Return the error of each implementation, and its time in ms (forward and backward pass)."""
     random = np.random.default_rng(2)
     x, pull = (random.normal(size=shape).astype(np.float32) for _ in range(2))
     alpha = random.uniform(0.1, 0.4, shape[1]).astype(np.float32)
@@ -87,10 +90,10 @@ def measure_forms(ctx: mx.Context, shape: tuple[int, int, int, int]) -> dict[str
         mx.nd.waitall()
         times = []
         for _ in range(ROUNDS):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             step()
             mx.nd.waitall()
-            times.append(1000 * (time.perf_counter() - begun))
+            times.append(1000 * (time.perf_counter() - start))
         found[name] = {"milliseconds": round(statistics.median(times), 3), "error": error}
     return found
 
@@ -98,7 +101,7 @@ def measure_forms(ctx: mx.Context, shape: tuple[int, int, int, int]) -> dict[str
 def reference(
     x: np.ndarray, alpha: np.ndarray, pull: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return value, gradient of the input and gradient of the slopes, in float64.
+    """Compute PReLU in float64; return its output and the gradients of its input and its slopes.
 
     He et al., "Delving Deep into Rectifiers", arXiv:1502.01852, equation 1.
     """

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 9: the last table of docs/gpu.md, with what the day has measured in it.
+"""Step 9: write a report, which is the last table of docs/gpu.md with the measured values.
 
-``python -m tools.gpu_day.report OUT`` prints it of results that are there.  Standard library only.
+``python -m tools.gpu_day.report OUT`` prints the report of an earlier day.  The module imports only
+the standard library.
 """
 
 from __future__ import annotations
@@ -9,22 +10,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tools.gpu_day.day import LINES, LOGS, text
+from tools.gpu_day.day import LINES, LOGS, format_value
 from tools.gpu_day.results import Parts, read_lines
-from tools.gpu_day.setting import Setting
+
+if TYPE_CHECKING:
+    from tools.gpu_day.setting import Setting
 
 REPORT = "report.md"
 
 
 class Claim(NamedTuple):
-    """A row of docs/gpu.md that is untested, and the step that tests it."""
+    """Row of the table of untested claims in docs/gpu.md, and the step that tests the claim."""
 
     what: str
     step: int
     parts: tuple[str, ...] = ()
-    """Beginnings of the names of the parts that count; none: all of the step's."""
+    """Prefixes of the names of the parts that test the claim; empty means all parts of the step."""
 
 
 CLAIMS = (
@@ -58,22 +61,22 @@ CLAIMS = (
 
 
 def table(lines: Mapping[int, dict[str, Any]]) -> list[str]:
-    """Return the rows of the table, in Markdown.
+    """Return the lines of the table of claims and states, in Markdown.
 
     Parameters
     ----------
     lines
-        The line of each step by its number, as ``results.read_lines`` gives them.
+        Line of each step by its number, from ``results.read_lines``.
     """
     rows = [f"| {claim.what} | {_cell(state(claim, lines))} |" for claim in CLAIMS]
     return ["| | state |", "|---|---|", *rows]
 
 
 def state(claim: Claim, lines: Mapping[int, dict[str, Any]]) -> str:
-    """Return what a day says of a claim: measured, untested or failed, with value and reason."""
+    """Return the state of a claim after a day: measured, untested or failed, with values."""
     line = lines.get(claim.step)
     if line is None:
-        return "untested: the step was not done"
+        return "untested: the step did not run"
     if not line.get("gpus"):
         kind = "untested on a GPU; rehearsed with the CPU"
     else:
@@ -84,27 +87,27 @@ def state(claim: Claim, lines: Mapping[int, dict[str, Any]]) -> str:
     }
     log = f"; log: {line.get('log', 'none')}"
     if found["failed"]:
-        return "**failed**: " + _said(found["failed"]) + log
+        return "**failed**: " + _format(found["failed"]) + log
     if found["measured"]:
-        skipped = f"; untested: {_said(found['skipped'])}" if found["skipped"] else ""
-        return f"{kind}: {_said(found['measured'])}{skipped}"
-    if line["state"] == "failed":  # before it came to this
+        skipped = f"; untested: {_format(found['skipped'])}" if found["skipped"] else ""
+        return f"{kind}: {_format(found['measured'])}{skipped}"
+    if line["state"] == "failed":  # the step failed before its first relevant part
         return f"**failed**: {line['value']}{log}"
-    return f"untested, {line['value'] if line['state'] == 'skipped' else _said(found['skipped'])}"
+    return f"untested, {line['value'] if line['state'] == 'skipped' else _format(found['skipped'])}"
 
 
 def machine(lines: Mapping[int, dict[str, Any]]) -> str:
-    """Return what was measured on: date, GPUs, driver, commit."""
+    """Return a description of the measurement: date, GPUs, driver, CPU and commit."""
     facts = {**lines.get(0, {}).get("measured", {})}
     host, gpus = facts.get("host", {}), facts.get("GPUs and driver")
     date = next(iter(lines.values()), {}).get("time", "no date")[:10]
-    named = text(gpus) if gpus else "no GPU: rehearsed with the CPU"
-    cpu, commit = (host.get(key, "not known") for key in ("cpu", "commit"))
+    named = format_value(gpus) if gpus else "no GPU: rehearsed with the CPU"
+    cpu, commit = (host.get(key, "unknown") for key in ("cpu", "commit"))
     return f"{date}, {named}; CPU {cpu}, commit {commit}"
 
 
 def failures(lines: Mapping[int, dict[str, Any]]) -> list[str]:
-    """Return a line for each step that failed, with its log."""
+    """Return one line per failed step, with the path of its log."""
     return [
         f"- step {line['what']} failed: {line['value']}; log: {line.get('log', 'none')}"
         for line in lines.values()
@@ -113,12 +116,12 @@ def failures(lines: Mapping[int, dict[str, Any]]) -> list[str]:
 
 
 def render(lines: Mapping[int, dict[str, Any]]) -> str:
-    """Return the whole report."""
+    """Return the report in Markdown: the machine, the table and the failed steps."""
     return "\n".join([f"Measured {machine(lines)}.", "", *table(lines), "", *failures(lines)])
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Write the report beside the logs of the day."""
+    """Write the report of the day to a file in the folder of the logs."""
     logs = setting.scratch.parent
     lines = read_lines(logs.parent / LINES)
     report = logs / REPORT
@@ -129,8 +132,8 @@ def measure(setting: Setting, parts: Parts) -> None:
     parts.measured("report", {"file": str(report), **counts})
 
 
-def _said(values: Mapping[str, Any]) -> str:
-    return "; ".join(f"{what}: {text(value)}" for what, value in values.items())
+def _format(values: Mapping[str, Any]) -> str:
+    return "; ".join(f"{what}: {format_value(value)}" for what, value in values.items())
 
 
 def _cell(value: str) -> str:
@@ -138,13 +141,13 @@ def _cell(value: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the report of a folder of results."""
+    """Print the report of an earlier day from its results folder; return the exit code."""
     folder = Path(argv[0] if argv else "results")
     try:
         print(render(read_lines(folder / LINES)))
     except OSError as error:
         print(
-            f"report: there are no results, got {error.strerror} for {folder / LINES}; call "
+            f"report: there are no results, got {error.strerror} for {folder / LINES}; run "
             "`make gpu-day`",
             file=sys.stderr,
         )

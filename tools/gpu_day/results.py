@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What steps find out: one JSON object for each part of a step, and one line for each step.
+"""Write and read the results of a day: one JSON object per part of a step, one line per step.
 
-A step writes its parts to a file of its own while it works, so that what was measured before a
-fault or the end of its time counts.  Standard library only.
+A step appends each part to a file as soon as the part is measured, so that a later failure or the
+time limit loses no part.  The module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ STATES = ("measured", "failed", "skipped")
 
 
 class Skipped(Exception):
-    """What a part needs is not here; the message says what."""
+    """A part cannot run on this machine; the message is the reason."""
 
 
 class Part(NamedTuple):
-    """One thing that a step measures."""
+    """Result of one part of a step."""
 
     what: str
     state: str
     """One of STATES."""
     value: Any
-    """What was measured; a sentence for the other states."""
+    """Measured value, or a sentence if the state is "failed" or "skipped"."""
 
 
 class Parts:
-    """Writes the parts of a step.
+    """Write the results of the parts of a step to a file.
 
     Parameters
     ----------
     path
-        File that they are appended to.
+        File to which the results are appended.
     """
 
     def __init__(self, path: Path):
@@ -47,7 +47,7 @@ class Parts:
         self.failed = False
 
     def add(self, what: str, state: str, value: Any) -> None:
-        """Write one part, and print it for the log."""
+        """Append the result of one part to the file, and print the result for the log."""
         self.failed |= state == "failed"
         line = json.dumps(Part(what, state, value)._asdict())
         with self._path.open("a", encoding="utf-8") as file:
@@ -55,16 +55,16 @@ class Parts:
         print(line, flush=True)
 
     def measured(self, what: str, value: Any) -> None:
-        """Write a part that was measured."""
+        """Record a part of the step as measured, with its value."""
         self.add(what, "measured", value)
 
     def require(self, what: str, holds: bool, value: Any, wrong: str) -> None:
-        """Write a part that is measured if something holds, else failed with a sentence."""
+        """Record a part as measured if `holds` is true, else as failed with the message `wrong`."""
         self.add(what, "measured" if holds else "failed", value if holds else wrong)
 
     @contextlib.contextmanager
     def part(self, what: str) -> Iterator[None]:
-        """Give the parts of a body a name for its faults, which end the body and nothing else."""
+        """Return a context that records an exception as a failed part, or `Skipped` as skipped."""
         try:
             yield
         except Skipped as reason:
@@ -75,7 +75,7 @@ class Parts:
 
 
 def sentence(error: BaseException) -> str:
-    """Return an error as one line, without what MXNet and DALI say of their own sources in it."""
+    """Format an error as one line, without the stack traces of MXNet and DALI."""
     text = " ".join(str(error).partition("Stack trace")[0].split())
     text = re.sub(
         r'^Traceback \(most recent call last\): File "[^"]*", line \d+ (\w+: )?', "", text
@@ -84,7 +84,7 @@ def sentence(error: BaseException) -> str:
 
 
 def read_parts(path: Path) -> list[Part]:
-    """Return the parts that a step has written; what cannot be read is a failed part."""
+    """Return the parts that a step has written; a damaged line of the file is a failed part."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def read_parts(path: Path) -> list[Part]:
         part = _part(line)
         if part is None:
             shown = line[:60].decode(errors="replace")
-            part = Part("results", "failed", f"line {number} is no result, got {shown!r}")
+            part = Part("results", "failed", f"line {number} is not a result, got {shown!r}")
         found.append(part)
     return found
 
@@ -109,7 +109,7 @@ def _part(line: bytes) -> Part | None:
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Add the line of a step, in one write that has reached the disk when this returns."""
+    """Append the result line of a step to a file, and flush the file to disk."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
@@ -117,7 +117,7 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> dict[int, dict[str, Any]]:
-    """Return the newest line of each step, by its number; lines that are damaged are left out."""
+    """Return the newest result line of each step by step number; skip damaged lines."""
     found = {}
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):

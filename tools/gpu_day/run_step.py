@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step in a process of its own:  python -m tools.gpu_day.run_step MODULE SETTING PARTS"""
+"""Run one step of a day:  python -m tools.gpu_day.run_step MODULE SETTING PARTS"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.gpu_day.setting import Setting
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do the step; return 1 if some part of it failed."""
+    """Run a step; return exit code 1 if a part of the step failed, else 0."""
     module, setting, path = argv
     parts = Parts(Path(path))
     with parts.part(module):

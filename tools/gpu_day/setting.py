@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every step is told: how many GPUs there are, which images to take, where to write."""
+"""Setting that a day passes to its steps: number of GPUs, record set and output folder."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Setting:
-    """The setting of a step.
+    """Setting that a day passes to one of its steps.
 
     Parameters
     ----------
     gpus
-        Number of GPUs; 0 rehearses with the CPU.
+        Number of GPUs; 0 means a rehearsal on the CPU.
     records
         Folder with train.rec, train.idx, property and a verification set, NAME.bin.
     scratch
-        Folder for what the step writes, empty at its start.
+        Output folder of the step, initially empty.
     image
-        Name of the GPU image.
+        Name of the Docker image for GPUs.
     limit_s
-        Seconds that the step may take.
+        Time limit of the step in seconds.
     """
 
     gpus: int
@@ -37,27 +37,28 @@ class Setting:
 
     @property
     def device(self) -> str:
-        """Return the type of the device that is examined, "gpu" or "cpu"."""
+        """Return the type of the device under test, "gpu" or "cpu"."""
         return "gpu" if self.gpus else "cpu"
 
     def contexts(self) -> tuple[Any, Any]:
-        """Return the reference, ``mx.cpu(0)``, and the device that is held against it.
+        """Return two MXNet contexts: the reference, and the one under test.
 
-        Without a GPU that is ``mx.cpu(1)``: the same CPU, but arrays of another context.
+        Without a GPU, the context under test is ``mx.cpu(1)``, which is the same processor as the
+        reference ``mx.cpu(0)``, but another context.
         """
         import mxnet as mx
 
         return mx.cpu(0), mx.gpu(0) if self.gpus else mx.cpu(1)
 
     def to_json(self) -> str:
-        """Return the setting as the command line of a step has it."""
+        """Return the setting as JSON, for the command line of a step."""
         return json.dumps(
             {key: str(v) if isinstance(v, Path) else v for key, v in asdict(self).items()}
         )
 
     @classmethod
     def from_json(cls, text: str) -> Setting:
-        """Return the setting that ``to_json`` gave."""
+        """Create a setting from the output of ``to_json``."""
         values = json.loads(text)
         paths = {key: Path(values[key]) for key in ("records", "scratch")}
         return cls(**{**values, **paths})

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of the day: what each is for, how long it may take, how many GPUs it needs.
+"""List the steps of a day with their modules, time limits and numbers of GPUs.
 
-What can end the day comes first, cheap before dear, one GPU before many.  Standard library only.
+Basic steps come before steps that depend on them, cheap steps before expensive steps, and steps for
+one GPU before steps for several GPUs.  The module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One step.
+    """One step of a day.
 
     Parameters
     ----------
     number, name
-        Its place and what it is about.
+        Position and name of the step.
     module
-        Module of this package whose ``measure`` does it.
+        Module of this package with the function ``measure``.
     limit_s
-        Seconds that it may take on a machine with GPUs.
+        Time limit in seconds on a machine with GPUs.
     gpus
-        Number of GPUs without which it is skipped.
+        Smallest number of GPUs that the step needs; with fewer GPUs, the step is skipped.
     rehearsal_s
-        Seconds that it may take without a GPU; 0 skips it there.
+        Time limit in seconds without a GPU; 0 means that the step is skipped without a GPU.
     command
-        Program and arguments in the place of the module; {results} in them stands for the file that
-        its parts go to.
+        Program and arguments to run instead of the module.  In an argument, {results} is replaced
+        by the path of the file for the results of the parts.
     """
 
     number: int
@@ -41,15 +42,15 @@ class Step:
 
     @property
     def what(self) -> str:
-        """Return the name of its line."""
+        """Return the number and the name of the step as one string."""
         return f"{self.number} {self.name}"
 
     def time_limit(self, gpus: int) -> float:
-        """Return the seconds that it may take with so many GPUs."""
+        """Return the time limit in seconds on a machine with this number of GPUs."""
         return self.limit_s if gpus else self.rehearsal_s
 
     def reason_to_skip(self, gpus: int) -> str:
-        """Return why it cannot be done with so many GPUs, "" if it can."""
+        """Return why the step cannot run with this number of GPUs, or "" if the step can run."""
         if not gpus and not self.rehearsal_s:
             return "no GPU"
         if 0 < gpus < self.gpus:
@@ -69,9 +70,9 @@ STEPS = (
     Step(8, "containers", "containers", 45),
     Step(9, "report", "report", 10, rehearsal_s=10),
 )
-"""With GPUs at most 10 minutes in all, without one at most 5."""
+"""All steps of a day, which take at most 10 minutes with GPUs and at most 5 minutes without."""
 
 
 def choose(steps: Sequence[Step], numbers: Sequence[int]) -> list[Step]:
-    """Return the steps of some numbers, all of them for no number at all."""
+    """Return the steps with the given numbers, or all steps if no number is given."""
     return [step for step in steps if not numbers or step.number in numbers]

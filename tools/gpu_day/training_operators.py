@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators that training calls by hand, outside the graphs of net and head."""
+"""Compare operators on two devices: those that training calls outside the nets and heads."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _nag(a: Arrays) -> Arrays:
 
 
 def _scatter(a: Arrays) -> Arrays:
-    places = mx.nd.array([[3, 0, 5]], ctx=a[0].context, dtype="int32")
+    rows = mx.nd.array([[3, 0, 5]], ctx=a[0].context, dtype="int32")
     out = a[0].copy()
-    mx.nd._internal._scatter_set_nd(out, a[1][:3], places, shape=out.shape, out=out)
+    mx.nd._internal._scatter_set_nd(out, a[1][:3], rows, shape=out.shape, out=out)
     return [out]
 
 
@@ -50,7 +50,7 @@ OPERATORS: dict[str, Callable[[Arrays], Arrays]] = {
 
 
 def compare_training(reference: mx.Context, device: mx.Context) -> Iterator[Agreement]:
-    """Compute each operator on two devices; yield how far they are apart."""
+    """Compute each of OPERATORS on two devices; yield the difference of the results."""
     random = np.random.default_rng(4)
     values = [random.normal(size=(12, 7)).astype(np.float32) for _ in range(3)]
     for name, compute in OPERATORS.items():

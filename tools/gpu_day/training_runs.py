@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training runs that steps start, and what they leave."""
+"""Start training runs in a step, and read their results."""
 
 from __future__ import annotations
 
@@ -21,34 +21,36 @@ SMALL = (
     "train.checkpoint_every=1000",
     "eval.sets=[]",
 )
-"""Overrides of demo.yaml for runs that are about something else than their speed."""
+"""Overrides of demo.yaml for runs whose speed does not matter."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended."""
+    """Training run that has ended, with or without an error."""
 
     ended: Ended
     folder: Path
 
     @property
     def losses(self) -> dict[int, float]:
-        """Return the logged losses by step."""
+        """Return the logged losses by training step."""
         return {line["step"]: line["loss"] for line in metrics(self.folder) if "loss" in line}
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Return summary.json; empty if the run did not come to it."""
+        """Return the content of summary.json; empty if the file does not exist."""
         path = self.folder / "summary.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def require_finished(self) -> None:
-        """Raise RuntimeError with what the run said last if it is not finished."""
+        """Raise RuntimeError with the last line of output if the run did not finish."""
         if self.ended.code or self.summary.get("status") != "finished":
-            raise RuntimeError(f"code {self.ended.code}, {self.ended.last_line()}")
+            raise RuntimeError(
+                f"the run ended with code {self.ended.code}; last line: {self.ended.last_line()}"
+            )
 
     def speed(self) -> dict[str, Any]:
-        """Return images/s, the share of time that data was waited for, and the decode mode."""
+        """Return images/s, the fraction of time spent waiting for data, and the decode mode."""
         found = self.summary
         return {
             "images/s": round(found["images_per_second"], 1),
@@ -67,24 +69,28 @@ def train(
     variables: Mapping[str, str] | None = None,
     while_running: Callable[[subprocess.Popen], object] | None = None,
 ) -> Run:
-    """Run a configuration on the images of the day.
+    """Train a configuration on the records of the setting.
 
     Parameters
     ----------
     name
-        Of the run, whose folder lies in the scratch folder.
+        Name of the run; its folder is in the scratch folder.
     overrides
-        Settings, ``section.key=value``.
+        Configuration overrides, ``section.key=value``.
     ranks
-        One runs without a launcher, several under ``launch.local``.
-    cfg, limit_s, variables, while_running
-        Configuration; the others as `commands.run` has them.
+        Number of ranks; more than one rank runs under ``launch.local``.
+    cfg
+        Configuration file.
+    limit_s, variables, while_running
+        Arguments of `commands.run`.
     """
     runs = setting.scratch / "runs"
-    start = [ROOT / "run_train.py"] if ranks == 1 else ["-m", "launch.local", "-np", str(ranks)]
-    places = [f"data.records={setting.records}", f"run.dir={runs}", f"run.name={name}"]
+    start = [str(ROOT / "run_train.py")]
+    if ranks > 1:
+        start = ["-m", "launch.local", "-np", str(ranks)]
+    paths = [f"data.records={setting.records}", f"run.dir={runs}", f"run.name={name}"]
     ended = run(
-        python(*start, "--cfg", cfg, *places, *overrides),
+        python(*start, "--cfg", cfg, *paths, *overrides),
         limit_s=limit_s,
         variables=variables,
         while_running=while_running,
@@ -93,32 +99,34 @@ def train(
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a run's metrics.jsonl so far."""
+    """Return the parsed lines of a run's metrics.jsonl, except an incomplete last line."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def resumed_at(ended: Ended) -> int:
-    """Return the step at which a run says that it resumes, 0 if it began."""
+def resume_step(ended: Ended) -> int:
+    """Return the step at which a run resumed, from its output; 0 for a run that started new."""
     match = re.search(r"^resumed at step (\d+)", ended.text, re.MULTILINE)
     return int(match[1]) if match else 0
 
 
-def off_by(losses: Mapping[int, float], true: Mapping[int, float], steps: int) -> float:
-    """Return the largest relative difference of the losses of the first steps.
+def relative_difference(
+    losses: Mapping[int, float], reference: Mapping[int, float], steps: int
+) -> float:
+    """Return the largest relative difference between two runs' losses in their first steps.
 
     Raises
     ------
     RuntimeError
-        If one of the runs has not logged all of them.
+        If a run did not log the losses of all these steps.
     """
-    missing = [s for s in range(1, steps + 1) if s not in losses or s not in true]
+    missing = [s for s in range(1, steps + 1) if s not in losses or s not in reference]
     if missing:
-        raise RuntimeError(f"no loss was logged of step {missing[0]}")
-    return max(abs(losses[s] - true[s]) / abs(true[s]) for s in range(1, steps + 1))
+        raise RuntimeError(f"no loss was logged for step {missing[0]}")
+    return max(abs(losses[s] - reference[s]) / abs(reference[s]) for s in range(1, steps + 1))
 
 
 def checkpoints(folder: Path) -> Sequence[Path]:
-    """Return the checkpoints of a run, the oldest first."""
+    """Return the checkpoint folders of a run, oldest first."""
     return sorted((folder / "checkpoints").glob("step-*"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 6: two ranks: they equal one, and end together whatever happens."""
+"""Step 6: check that two ranks train the same weights as one, and end together after a fault."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,112 +20,140 @@ from pipeline.records.reader import RecordReader
 from pipeline.records.writer import write_record_set
 from tools.gpu_day.commands import python, run
 from tools.gpu_day.damaged_images import damage
-from tools.gpu_day.keeper import descendants
-from tools.gpu_day.results import Parts
-from tools.gpu_day.setting import Setting
+from tools.gpu_day.supervisor import descendants
 from tools.gpu_day.training_runs import SMALL, Run, metrics, train
 
-TOGETHER = 4
-"""Pairs of ranks that run at once: most of their time they start."""
+if TYPE_CHECKING:
+    from tools.gpu_day.results import Parts
+    from tools.gpu_day.setting import Setting
+
+MAX_CONCURRENT_RUNS = 4
+"""Number of training runs at the same time; most of the time of each run is start-up."""
 LIMIT_S = 60
-STEPS, CLIP_NORM = 20, 2.0  # the norm of the gradients is larger there, so it clips
-SAME_WEIGHTS = 1e-4
-ENDS = 6
-IMAGES = 32  # of the set with a damaged one
+STEPS, CLIP_NORM = 20, 2.0  # the norm of the gradients exceeds CLIP_NORM, so they are clipped
+MAX_WEIGHT_DIFFERENCE = 1e-4
+SHORT_RUNS = 6
+IMAGES = 32  # images in the record set of `run_damaged`
 DAMAGED_KEY = 11
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Start all pairs of ranks, a few at a time, and look at what became of each."""
-    ways = ("gpu", "gpu host") if setting.gpus else ("straight", "host")
-    with ThreadPoolExecutor(TOGETHER) as pool:
-        one = {c: pool.submit(weights, setting, 1, 8, ways[0], c) for c in (0.0, CLIP_NORM)}
+    """Start all training runs, a few at a time, and check the weights or the end of each run."""
+    direct, through_host = ("gpu", "gpu host") if setting.gpus else ("straight", "host")
+
+    def start(ranks: int, batch_size: int, transport: str, clip: float) -> Future:
+        return pool.submit(train_weights, setting, ranks, batch_size, transport, clip)
+
+    with ThreadPoolExecutor(MAX_CONCURRENT_RUNS) as pool:
+        one = {clip: start(1, 8, direct, clip) for clip in (0.0, CLIP_NORM)}
         jobs: dict[str, Future] = {
-            f"equivalence, {ways[0]}": pool.submit(weights, setting, 2, 4, ways[0], 0.0),
-            f"equivalence, {ways[0]}, clipped": pool.submit(
-                weights, setting, 2, 4, ways[0], CLIP_NORM
-            ),
-            f"equivalence, {ways[1]}, clipped": pool.submit(
-                weights, setting, 2, 4, ways[1], CLIP_NORM
-            ),
+            f"equivalence, {direct}": start(2, 4, direct, 0.0),
+            f"equivalence, {direct}, clipped": start(2, 4, direct, CLIP_NORM),
+            f"equivalence, {through_host}, clipped": start(2, 4, through_host, CLIP_NORM),
         }
-        broken = pool.submit(damaged, setting)
-        stopped = pool.submit(ended_by, setting, "stopped", _terminate)
-        killed = pool.submit(ended_by, setting, "killed", _kill_rank_1)
-        ends = [pool.submit(short, setting, f"end{number}") for number in range(ENDS)]
+        damaged = pool.submit(run_damaged, setting)
+        stopped = pool.submit(run_until_ended, setting, "stopped", _terminate)
+        killed = pool.submit(run_until_ended, setting, "killed", _kill_rank_1)
+        ends = [pool.submit(run_short, setting, f"end{number}") for number in range(SHORT_RUNS)]
         for what, job in jobs.items():
             with parts.part(what):
-                true = one[CLIP_NORM if "clipped" in what else 0.0].result()
-                apart = largest_difference(true, job.result())
-                wrong = f"weights are off by {apart:.1e} from those of one rank"
-                parts.require(what, apart <= SAME_WEIGHTS, f"weights within {apart:.1e}", wrong)
+                expected = one[CLIP_NORM if "clipped" in what else 0.0].result()
+                error = largest_difference(expected, job.result())
+                value = f"weights within {error:.1e}"
+                wrong = f"weights differ by {error:.1e} from those of one rank"
+                parts.require(what, error <= MAX_WEIGHT_DIFFERENCE, value, wrong)
         with parts.part("fault of the data"):
-            _ended_as(parts, "fault of the data", broken.result(), 2, f"key {DAMAGED_KEY}")
+            _require_end(parts, "fault of the data", damaged.result(), 2, f"key {DAMAGED_KEY}")
         with parts.part("SIGTERM"):
-            _ended_as(parts, "SIGTERM", stopped.result(), 143)
+            _require_end(parts, "SIGTERM", stopped.result(), 143)
         with parts.part("SIGKILL of rank 1"):
-            _ended_as(parts, "SIGKILL of rank 1", killed.result(), 137)
+            _require_end(parts, "SIGKILL of rank 1", killed.result(), 137)
         with parts.part("ends"):
             codes = [job.result().ended.code for job in ends]
-            parts.require("ends", not any(codes), f"{ENDS} of {ENDS} with code 0", f"codes {codes}")
+            parts.require(
+                "ends",
+                not any(codes),
+                f"{len(codes)} of {len(codes)} with code 0",
+                f"every run must end with code 0, got codes {codes}",
+            )
 
 
-def weights(
-    setting: Setting, ranks: int, batch_size: int, way: str, clip: float
+def train_weights(
+    setting: Setting, ranks: int, batch_size: int, transport: str, clip: float
 ) -> dict[str, np.ndarray]:
-    """Return the weights that a tiny net has after some steps.
+    """Train a tiny net for STEPS steps and return its weights.
+
+    Parameters
+    ----------
+    ranks, batch_size
+        Number of ranks, and batch size per rank.
+    transport
+        Route of the gradients between the ranks, a name that tests/parallel/equivalence.py knows.
+    clip
+        Norm to which the gradients are clipped; 0 disables clipping.
 
     Raises
     ------
     RuntimeError
-        If the ranks fail.
+        If the run fails.
     """
-    out = setting.scratch / f"{ranks}-{way.replace(' ', '-')}-{clip:g}.npz"
+    out = setting.scratch / f"{ranks}-{transport.replace(' ', '-')}-{clip:g}.npz"
     script = "tests/parallel/equivalence.py"
-    program = python(script, setting.records, str(batch_size), str(STEPS), str(clip), out, way)
+    program = python(
+        script, setting.records, str(batch_size), str(STEPS), str(clip), out, transport
+    )
     launcher = [str(Path(program[0]).with_name("horovodrun")), "--gloo", "-np", str(ranks)]
     ended = run(program if ranks == 1 else [*launcher, *program], limit_s=LIMIT_S)
     if ended.code:
-        raise RuntimeError(f"{ranks} ranks, {way}: code {ended.code}, {ended.last_line()}")
+        raise RuntimeError(
+            f"{ranks} ranks, {transport}: ended with code {ended.code}; last line: "
+            f"{ended.last_line()}"
+        )
     with np.load(out) as file:
         return dict(file)
 
 
 def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """Return how far two sets of weights are apart."""
+    """Return the largest absolute difference between two sets of weights with equal names."""
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
-def damaged(setting: Setting) -> Run:
-    """Train on a set with a damaged image; return the run."""
+def run_damaged(setting: Setting) -> Run:
+    """Train on two ranks, on a record set with one damaged image."""
     folder = setting.scratch / "damaged"
     records = open_records(setting.records, setting.scratch)
     jpegs = RecordReader(records).gather(sample_rows(records, IMAGES))
-    images = [(place // 2, jpeg.tobytes()) for place, jpeg in enumerate(jpegs)]
-    place = DAMAGED_KEY - 1  # keys count from 1
-    images[place] = (images[place][0], damage(images[place][1], "cut at 50%"))
+    images = [(row // 2, jpeg.tobytes()) for row, jpeg in enumerate(jpegs)]
+    label, damaged_jpeg = images[DAMAGED_KEY - 1]  # keys count from 1
+    images[DAMAGED_KEY - 1] = (label, damage(damaged_jpeg, "cut at 50%"))
     write_record_set(folder, images, IMAGES // 2)
     return _pair(setting, "damaged", f"data.records={folder}", "train.max_steps=20")
 
 
-def ended_by(setting: Setting, name: str, end: Callable[[subprocess.Popen], bool]) -> Run:
-    """Train until the first steps are logged, then end the run in some way; return it."""
+def run_until_ended(setting: Setting, name: str, end: Callable[[subprocess.Popen], bool]) -> Run:
+    """Train on two ranks; once a step is logged, call `end` with the launcher until it succeeds."""
     folder, done = setting.scratch / "runs" / f"{name}-001", False
 
-    def look(process: subprocess.Popen) -> None:
+    def end_once(process: subprocess.Popen) -> None:
         nonlocal done
         if not done and metrics(folder):
             done = end(process)
 
-    return _pair(setting, name, "train.max_steps=100000", while_running=look)
+    return _pair(setting, name, "train.max_steps=100000", while_running=end_once)
 
 
-def short(setting: Setting, name: str) -> Run:
-    """Train for three steps; return the run."""
+def run_short(setting: Setting, name: str) -> Run:
+    """Train on two ranks for three steps."""
     return _pair(setting, name, "train.max_steps=3")
 
 
-def _pair(setting: Setting, name: str, *overrides: str, while_running=None) -> Run:
+def _pair(
+    setting: Setting,
+    name: str,
+    *overrides: str,
+    while_running: Callable[[subprocess.Popen], Any] | None = None,
+) -> Run:
+    """Train a small net on two ranks, and return the run after its end."""
     small = (*SMALL, "data.batch_size=4", f"run.device={setting.device}", "data.decode=cpu")
     return train(
         setting,
@@ -143,10 +172,10 @@ def _terminate(process: subprocess.Popen) -> bool:
 
 
 def _kill_rank_1(process: subprocess.Popen) -> bool:
-    """Kill rank 1 below a launcher; return whether it was there."""
+    """Kill the process of rank 1 under a launcher; return whether this process was found."""
     below = set(descendants(process.pid))
     for pid in below:
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             is_rank = b"HOROVOD_RANK=1" in variables and b"python" in program[0]
@@ -156,13 +185,14 @@ def _kill_rank_1(process: subprocess.Popen) -> bool:
     return False
 
 
-def _ended_as(parts: Parts, what: str, run: Run, code: int, said: str = "") -> None:
+def _require_end(parts: Parts, what: str, run: Run, code: int, expected: str = "") -> None:
+    """Write a part, measured if the run ended with this code and printed the expected text."""
     ended = run.ended
-    sentence = next((line for line in ended.text.splitlines() if said and said in line), "")
-    right = ended.code == code and (bool(sentence) or not said)
+    lines = ended.text.splitlines()
+    sentence = next((line for line in lines if expected and expected in line), "")
+    right = ended.code == code and (bool(sentence) or not expected)
     value = f"code {ended.code} after {ended.seconds:.0f} s"
     value += f": {sentence.strip()}" if sentence else ""
-    wrong = (
-        f"expected code {code}{f' and {said!r}' if said else ''}, got {value}, {ended.last_line()}"
-    )
+    wanted = f"code {code}" + (f" and {expected!r}" if expected else "")
+    wrong = f"expected {wanted}, got {value}; last line: {ended.last_line()}"
     parts.require(what, right, value, wrong)

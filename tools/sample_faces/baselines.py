@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure baselines without a net on the sample set: grey pixels, mean colour, whitened PCA.
+"""Measure baselines without a net on the sample faces: grey pixels, mean colour, whitened PCA.
 
-    python -m tools.sample_faces.baselines data/sample
+    python -m tools.sample_faces.baselines data/sample_faces
 
-The set is of use only if these stay far below what a trained net reaches.
+These baselines train no network.  Only if they are far less accurate does a high accuracy on the
+sample faces prove that training works.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from evaluation.pairs import PairsError, read_pairs
 from launch.config.paths import home_path
 
 FOLDS = 10
-SIDE = 28  # pixels: for PCA; its first 200 components are smooth, more pixels add nothing
+# Height and width in pixels of the images for PCA.  The first 200 components are smooth, so more
+# pixels would add nothing.
+PCA_SIDE = 28
 DIMENSIONS = (32, 64, 100, 150, 200)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the accuracy of each baseline; return 0, or 2 with one sentence on stderr."""
-    parser = argparse.ArgumentParser(description="Measure baselines on a sample set.")
-    parser.add_argument("folder", type=home_path, help="what make_sample_faces.py wrote")
+    """Print the accuracy of each baseline on the sample faces; return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure baselines on the sample faces.")
+    parser.add_argument("folder", type=home_path, help="output folder of make_sample_faces.py")
     folder = parser.parse_args(argv).folder
     try:
         rows = measure(folder)
     except (OSError, PairsError) as error:
-        print(f"sample_faces_baselines: {error}; make the set first", file=sys.stderr)
+        print(f"baselines: {error}; run `make sample` first", file=sys.stderr)
         return 2
     for name, accuracy in rows.items():
         print(f"{name:<40} {accuracy:.3f}")
@@ -40,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Return the 10-fold accuracy of every baseline by name."""
+    """Return the 10-fold accuracy of each baseline by name."""
     pairs = read_pairs(folder / "sample_val.bin")
     same = np.asarray(pairs.issame)
     faces = np.stack([_decode(jpeg) for jpeg in pairs.images])
@@ -49,9 +52,9 @@ def measure(folder: Path) -> dict[str, float]:
         "cosine of grey pixels": ten_fold_accuracy(_cosines(_grey(faces, 112)), same),
         "distance of mean RGB": ten_fold_accuracy(_mean_rgb_similarity(faces), same),
     }
-    known, asked = _grey(train, SIDE), _grey(faces, SIDE)
-    middle = known.mean(0)
-    known, asked = known - middle, asked - middle
+    known, queries = _grey(train, PCA_SIDE), _grey(faces, PCA_SIDE)
+    mean = known.mean(0)
+    known, queries = known - mean, queries - mean
     components = _whitened_components(known, max(DIMENSIONS))
     for kind, within in (("whitened PCA", False), ("PCA, whitened within people", True)):
         scores = {}
@@ -59,16 +62,20 @@ def measure(folder: Path) -> dict[str, float]:
             matrix = components[:, :dimensions]
             if within:
                 matrix = matrix @ _within_whitening(known @ matrix, labels)
-            scores[dimensions] = ten_fold_accuracy(_cosines(asked @ matrix), same)
-        best = max(scores, key=scores.get)
+            scores[dimensions] = ten_fold_accuracy(_cosines(queries @ matrix), same)
+        best = max(scores, key=lambda dimensions: scores[dimensions])
         rows[f"{kind}, best of {len(scores)}: {best}"] = scores[best]
     return rows
 
 
 def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
-    """Return the mean accuracy over folds, each with the threshold that is best on the others.
+    """Return the mean accuracy over ten folds, each with the best threshold of the other nine.
 
-    Inputs: similarity, (P,) float; same, (P,) bool; folds are consecutive and of equal size.
+    Folds are consecutive and of equal size.
+
+    Inputs
+    ------
+    For P pairs: similarity (P,) float, and same (P,) bool, true for two images of one person.
     """
     fold = np.arange(len(same)) * FOLDS // len(same)
     accuracies = []
@@ -76,7 +83,7 @@ def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
         rest = fold != test
         order = np.argsort(-similarity[rest], kind="stable")
         ranked, truth = similarity[rest][order], same[rest][order]
-        # correct[k]: right answers when the k most alike are called the same
+        # correct[k] is the number of correct pairs if the k most similar pairs count as "same".
         correct = np.concatenate([[0], np.cumsum(np.where(truth, 1, -1))]) + (~truth).sum()
         k = int(correct.argmax())
         threshold = ranked[k - 1] if k else np.inf
@@ -85,26 +92,27 @@ def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
 
 
 def read_training_images(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images of train.rec, (N, 112, 112, 3) uint8 RGB, and their labels, (N,)."""
-    places = [line.split() for line in (folder / "train.idx").read_text().splitlines()]
+    """Read the N images of train.rec as (N, 112, 112, 3) uint8 RGB, and their labels as (N,)."""
+    index = [line.split() for line in (folder / "train.idx").read_text().splitlines()]
     data = (folder / "train.rec").read_bytes()
     images, labels = [], []
-    for _, place in places:
-        _, lrec, flag, label = struct.unpack_from("<IIIf", data, int(place))
-        start, length = int(place) + 8, lrec & ((1 << 29) - 1)
-        # flag 0: an image with a scalar label; the records of header and people have vectors
+    for _, offset in index:
+        _, lrec, flag, label = struct.unpack_from("<IIIf", data, int(offset))
+        start, length = int(offset) + 8, lrec & ((1 << 29) - 1)
+        # The flag 0 marks an image with a scalar label.  The labels of header and identity records
+        # are vectors.
         if flag == 0 and lrec >> 29 == 0:
             images.append(_decode(data[start + 24 : start + length]))
             labels.append(int(label))
     return np.stack(images), np.array(labels)
 
 
-def _decode(jpeg: bytes) -> np.ndarray:
+def _decode(jpeg: bytes | np.ndarray) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
 def _grey(faces: np.ndarray, side: int) -> np.ndarray:
-    """Return rows (N, side * side) of mean 0 and deviation 1."""
+    """Return N images as grey rows (N, side * side), each with mean 0 and standard deviation 1."""
     grey = faces.astype(np.float32).mean(-1)
     if side != grey.shape[1]:
         grey = np.stack([cv2.resize(g, (side, side), interpolation=cv2.INTER_AREA) for g in grey])
@@ -113,7 +121,7 @@ def _grey(faces: np.ndarray, side: int) -> np.ndarray:
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:
-    """Return the cosine of each consecutive pair of rows, (2P, D) -> (P,)."""
+    """Return the cosines of rows 0 and 1, of rows 2 and 3, and so on: (2P, D) in, (P,) out."""
     rows = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
     return (rows[0::2] * rows[1::2]).sum(1)
 
@@ -124,13 +132,18 @@ def _mean_rgb_similarity(faces: np.ndarray) -> np.ndarray:
 
 
 def _whitened_components(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return the first components of rows (N, D) of mean 0, for variance 1: (D, count)."""
+    """Return the first principal components of N zero-mean rows (N, D), each with variance 1.
+
+    Outputs
+    -------
+    (D, count) float.
+    """
     values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
     return vectors[:, ::-1][:, :count] / np.sqrt(np.maximum(values[::-1][:count], 1e-6))
 
 
 def _within_whitening(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the matrix (d, d) that whitens what varies inside one person; points are (N, d)."""
+    """Return the matrix (D, D) that whitens the variation of N points (N, D) within each person."""
     sums = np.zeros((labels.max() + 1, points.shape[1]))
     np.add.at(sums, labels, points)
     inside = points - (sums / np.maximum(np.bincount(labels), 1)[:, None])[labels]

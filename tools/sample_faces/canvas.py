@@ -1,41 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing on a face: curves in face units, bent over a head, turned and projected to pixels.
+"""Draw shapes on a face: bend them over a head, rotate them and project them to pixels.
 
-Face units: x to the right, y down, the middle between eyes and nose at (0, 0), half the height of
-a head about 1. The canvas is drawn at SUPERSAMPLE times the final size.
+Coordinates are in face units: x points right, y points down, (0, 0) lies between eyes and nose, and
+half the height of a head is about 1.  The canvas has SUPERSAMPLE times the height and the width of
+the final image.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 
-from tools.sample_faces.shots import Shot
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from tools.sample_faces.shots import Shot
 
 IMAGE_SIZE = 112
 SUPERSAMPLE = 2
-HEAD_DEPTH = 0.75  # face units from the rim of the face to its front
+HEAD_DEPTH = 0.75  # depth in face units, from the outline of the head to the front of the face
 _SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """An RGB image with the camera that looks at the head."""
+    """RGB image to draw on, and the camera that looks at the head."""
 
     def __init__(self, shot: Shot) -> None:
         side = IMAGE_SIZE * SUPERSAMPLE
-        self.image = np.empty((side, side, 3), np.uint8)
+        self.image: np.ndarray = np.empty((side, side, 3), np.uint8)
         self.unit = shot.scale * SUPERSAMPLE
         self._centre = np.array(shot.centre) * SUPERSAMPLE
         self._sin = np.sin([shot.yaw, shot.pitch, shot.roll])
         self._cos = np.cos([shot.yaw, shot.pitch, shot.roll])
         self._sign = -1.0 if shot.mirrored else 1.0
 
-    def project(self, points: np.ndarray, lift: np.ndarray | float | None = 0.0) -> np.ndarray:
-        """Return pixels of points on the face.
+    def project(self, points: ArrayLike, lift: float | None = 0.0) -> np.ndarray:
+        """Project points on the face to pixels of the canvas.
 
-        Inputs: points, (N, 2) in face units; lift, height above the skin, None for points in the
-        plane of the head's outline.
-        Outputs: (N, 2), pixels of the canvas.
+        Parameters
+        ----------
+        points
+            Coordinates (x, y) of N points in face units, (N, 2).
+        lift
+            Height above the skin in face units; None means the plane of the head's outline.
+
+        Outputs
+        -------
+        Coordinates (x, y) of the N points in pixels of the canvas, (N, 2) float.
         """
         points = np.asarray(points, np.float64)
         x, y = points[:, 0] * self._sign, points[:, 1]
@@ -52,26 +65,26 @@ class Canvas:
         turned = np.stack([x * cos_roll - y * sin_roll, x * sin_roll + y * cos_roll], 1)
         return turned * self.unit + self._centre
 
-    def fill(self, points: np.ndarray, colour: np.ndarray, lift: float | None = 0.0) -> None:
-        """Fill a polygon given in face units."""
+    def fill(self, points: ArrayLike, colour: ArrayLike, lift: float | None = 0.0) -> None:
+        """Fill a polygon with a colour; its corners are in face units."""
         fill_pixels(self.image, self.project(points, lift), colour)
 
     def line(
-        self, points: np.ndarray, colour: np.ndarray, width: float, lift: float | None = 0.0
+        self, points: ArrayLike, colour: ArrayLike, width: float, lift: float | None = 0.0
     ) -> None:
-        """Draw an open curve of a width in face units."""
+        """Draw an open curve; its points and its width are in face units."""
         pixels = _fixed_point(self.project(points, lift))
         thickness = max(1, round(width * self.unit))
         cv2.polylines(
             self.image, [pixels], False, rgb(colour), thickness, cv2.LINE_AA, _SUBPIXEL_BITS
         )
 
-    def dot(self, x: float, y: float, radius: float, colour: np.ndarray) -> None:
-        """Draw a disc that lies on the skin."""
+    def dot(self, x: float, y: float, radius: float, colour: ArrayLike) -> None:
+        """Draw a disc on the skin; its centre and its radius are in face units."""
         self.fill(ellipse(x, y, radius, radius, 10), colour)
 
-    def soften(self, points: np.ndarray, colour: np.ndarray, strength: float, blur: float) -> None:
-        """Blend a polygon with blurred edges into the image; blur in face units."""
+    def soften(self, points: ArrayLike, colour: ArrayLike, strength: float, blur: float) -> None:
+        """Blend a polygon with blurred edges into the image; corners and blur are in face units."""
         pixels = self.project(points)
         margin = 2.0 * blur * self.unit + 2.0
         side = len(self.image)
@@ -79,8 +92,8 @@ class Canvas:
         high = np.clip(pixels.max(0) + margin, 1, side).astype(int)
         if (high - low < 2).any():
             return
-        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-        cv2.fillPoly(mask, [_fixed_point(pixels - low)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+        mask: np.ndarray = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
+        cv2.fillPoly(mask, [_fixed_point(pixels - low)], (255,), cv2.LINE_AA, _SUBPIXEL_BITS)
         width = 2 * int(blur * self.unit) + 1
         mask = cv2.blur(cv2.blur(mask, (width, width)), (width, width))
         region = self.image[low[1] : high[1], low[0] : high[0]]
@@ -88,23 +101,25 @@ class Canvas:
         region[:] = (region + (np.asarray(colour, np.float32) - region) * weight).astype(np.uint8)
 
 
-def fill_pixels(image: np.ndarray, pixels: np.ndarray, colour: np.ndarray) -> None:
-    """Fill a polygon given in pixels."""
+def fill_pixels(image: np.ndarray, pixels: np.ndarray, colour: ArrayLike) -> None:
+    """Fill a polygon of an image with a colour; its corners are in pixels."""
     cv2.fillPoly(image, [_fixed_point(pixels)], rgb(colour), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def rgb(colour: np.ndarray) -> tuple[int, int, int]:
-    """Return a colour as OpenCV takes it."""
-    return tuple(int(v) for v in np.clip(colour, 0, 255))
+def rgb(colour: ArrayLike) -> tuple[int, int, int]:
+    """Convert a colour to the tuple of three integers that OpenCV expects."""
+    red, green, blue = np.clip(colour, 0, 255)
+    return int(red), int(green), int(blue)
 
 
-def mix(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """Return a colour between two: `share` of the other."""
-    return np.asarray(one, np.float64) * (1.0 - share) + np.asarray(other, np.float64) * share
+def mix(first: ArrayLike, second: ArrayLike, fraction: float) -> np.ndarray:
+    """Interpolate between two colours; `fraction` is the weight of the second colour."""
+    one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    return one * (1.0 - fraction) + other * fraction
 
 
-def smooth(corners: list | np.ndarray, closed: bool = True, rounds: int = 3) -> np.ndarray:
-    """Round a polygon by cutting its corners (Chaikin, 1974)."""
+def smooth(corners: ArrayLike, closed: bool = True, rounds: int = 3) -> np.ndarray:
+    """Smooth a polygon by cutting its corners (Chaikin, 1974)."""
     points = np.asarray(corners, np.float64)
     for _ in range(rounds):
         following = np.roll(points, -1, 0) if closed else points[1:]
@@ -118,20 +133,20 @@ def smooth(corners: list | np.ndarray, closed: bool = True, rounds: int = 3) -> 
 def ellipse(
     x: float, y: float, width: float, height: float, count: int = 20, slant: float = 0.0
 ) -> np.ndarray:
-    """Return points (count, 2) on an ellipse of half axes width and height."""
+    """Return points (count, 2) on an ellipse around (x, y) with the half axes width and height."""
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     points = np.stack([width * np.cos(angle), height * np.sin(angle)], 1)
     return rotate(points, slant) + (x, y)
 
 
-def rotate(points: np.ndarray, angle: float) -> np.ndarray:
-    """Turn points (N, 2) about the origin by an angle in radians."""
+def rotate(points: ArrayLike, angle: float) -> np.ndarray:
+    """Rotate points (N, 2) about the origin by an angle in radians."""
     sin, cos = np.sin(angle), np.cos(angle)
     return np.asarray(points) @ np.array([[cos, sin], [-sin, cos]])
 
 
-def mirrored(points: np.ndarray, side: int) -> np.ndarray:
-    """Return points for the right (side 1) or left (side -1) half of a face."""
+def mirrored(points: ArrayLike, side: int) -> np.ndarray:
+    """Mirror points of the right half of a face to the left half if `side` is -1, not if 1."""
     return np.asarray(points) * (side, 1)
 
 

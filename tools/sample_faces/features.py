@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw the features of a face: head, ears, eyes, brows, nose, mouth, marks."""
+"""Draw the features of a face: head, ears, eyes, brows, nose, mouth and marks."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from tools.sample_faces.canvas import Canvas, ellipse, fill_pixels, mirrored, mix, rotate, smooth
-from tools.sample_faces.people import Person
-from tools.sample_faces.shots import Shot
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from tools.sample_faces.people import Person
+    from tools.sample_faces.shots import Shot
 
 DARK = np.array([30.0, 14.0, 10.0])
 PALE = np.array([255.0, 244.0, 232.0])
@@ -17,7 +23,7 @@ SIDES = (1, -1)
 
 
 def draw_features(canvas: Canvas, person: Person, shot: Shot) -> None:
-    """Draw everything between the hair at the back and the hair at the front."""
+    """Draw all features of a face, in front of the back hair and behind the front hair."""
     t = person.traits
     skin = person.look.skin
     _draw_head(canvas, person)
@@ -34,7 +40,7 @@ def draw_features(canvas: Canvas, person: Person, shot: Shot) -> None:
 
 
 def head_outline(t: dict[str, float]) -> np.ndarray:
-    """Return the closed outline of the head, (N, 2) in face units."""
+    """Return N points (N, 2) on the closed outline of the head, in face units."""
     half = np.array([
         (0.30, -1.20),
         (t["forehead_width"], -0.98),
@@ -57,7 +63,7 @@ def _draw_head(canvas: Canvas, person: Person) -> None:
             lobe = ellipse(x * 1.04, 0.08 + size * 1.3, t["earring"], t["earring"], 14)
             canvas.fill(lobe, person.earrings, None)
     canvas.fill(head_outline(t), skin, None)
-    for side in SIDES:  # cheeks
+    for side in SIDES:  # the red of the cheeks
         canvas.soften(ellipse(0.40 * side, 0.30, 0.16, 0.13), person.blush_colour, t["blush"], 0.08)
     chin = t["chin_y"] - 0.13
     canvas.soften(ellipse(0, chin, 0.16, 0.09), PALE, 0.18, 0.06)
@@ -65,7 +71,7 @@ def _draw_head(canvas: Canvas, person: Person) -> None:
 
 
 def _draw_folds(canvas: Canvas, t: dict[str, float], skin: np.ndarray, shot: Shot) -> None:
-    """Draw the folds from the nose to the corners of the mouth, and the bags under the eyes."""
+    """Draw the folds between nose and mouth, and the bags under the eyes."""
     mouth_y = t["nose_y"] + t["mouth_drop"]
     depth = np.clip(t["cheek_fold"] + 2.0 * shot.smile, 0, 1)
     for side in SIDES:
@@ -84,7 +90,7 @@ def _draw_eye(canvas: Canvas, person: Person, shot: Shot, side: int) -> None:
     width, height = t["eye_width"], t["eye_height"] * shot.eye_open
     place = np.array([t["eye_x"], t["eye_y"]])
 
-    def to_face(points: list | np.ndarray) -> np.ndarray:
+    def to_face(points: ArrayLike) -> np.ndarray:
         return mirrored(rotate(points, -t["eye_slant"]) + place, side)
 
     socket = ellipse(0, -0.03, width * 1.35, t["eye_height"] + 0.10)
@@ -98,24 +104,27 @@ def _draw_eye(canvas: Canvas, person: Person, shot: Shot, side: int) -> None:
                     (-width, 0)], False)  # fmt: skip
     opening = canvas.project(to_face(np.concatenate([upper, lower])))
     iris_at = mirrored(place, side) + np.array(shot.gaze) * t["iris"]
-    # The iris is cut by the lids: draw it on a copy of the image and take what the opening shows.
+    # The lids hide a part of the iris: draw the eyeball separately, then blend it through a mask.
     low = np.clip(opening.min(0).astype(int) - 2, 0, len(canvas.image) - 3)
     high = np.clip(opening.max(0).astype(int) + 3, 3, len(canvas.image))
     region = canvas.image[low[1] : high[1], low[0] : high[0]]
     if region.size:
         eyeball = np.empty_like(region)
         eyeball[:] = (236, 232, 226)
-        for radius, colour in (
+        rings: list[tuple[float, ArrayLike]] = [
             (t["iris"], mix(person.iris_colour, DARK, 0.5)),
             (t["iris"] * 0.82, person.iris_colour),
             (t["iris"] * 0.42, (12, 10, 10)),
-        ):
-            disc = canvas.project(ellipse(*iris_at, radius, radius, 16)) - low
+        ]
+        for radius, colour in rings:
+            disc = canvas.project(ellipse(iris_at[0], iris_at[1], radius, radius, 16)) - low
             fill_pixels(eyeball, disc, colour)
         mask = np.zeros(region.shape[:2], np.uint8)
-        cv2.fillPoly(mask, [np.round((opening - low) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-        share = mask[..., None] * np.float32(1 / 255)
-        region[:] = (region * (1 - share) + eyeball * share).astype(np.uint8)
+        cv2.fillPoly(
+            mask, [np.round((opening - low) * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4
+        )
+        weight = mask[..., None] * np.float32(1 / 255)
+        region[:] = (region * (1 - weight) + eyeball * weight).astype(np.uint8)
     canvas.line(to_face(upper), mix(skin, DARK, 0.92), t["lash"])
     canvas.line(to_face(lower), mix(skin, DARK, 0.45), 0.012)
     fold = upper * (1.05, 1.0) + (0, -0.045)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose who is compared with whom in the sample verification set."""
+"""Choose the pairs of images for the sample verification set."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from tools.sample_faces.people import Person, look_distance
 
 FOLDS = 10
 LOOKS_PER_FOLD = 2
-NEAREST = 4  # an impostor is one of this many people of the fold who look most alike
+# A pair of two people takes the second person from the people of the fold whose looks are most
+# similar to the look of the first person.  This is their number.
+NEAREST_PEOPLE = 4
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, each (person number, image number), and whether they show one person."""
+    """Two images, each as (person number, image number), and whether they show one person."""
 
     first: tuple[int, int]
     second: tuple[int, int]
@@ -25,32 +27,36 @@ class Pair:
 
 
 def fold_of(position: int, count: int) -> int:
-    """Return the fold of the person at a position among count; folds are equal within one."""
+    """Return the fold of person number `position` of `count`; fold sizes differ by at most one."""
     return position * FOLDS // count
 
 
 def look_number_of(position: int, count: int, looks: int) -> int:
-    """Return the look of a person of the verification set: few looks in a fold, so all match."""
+    """Return the number of the look of person number `position` in the verification set.
+
+    A fold has only LOOKS_PER_FOLD looks, so different people of a fold often look alike.
+    """
     return (LOOKS_PER_FOLD * fold_of(position, count) + position % LOOKS_PER_FOLD) % looks
 
 
 def choose_pairs(
     numbers: list[int], person_of: Callable[[int], Person], count: int, seed: int
 ) -> list[Pair]:
-    """Return pairs in fold order; a fold is half like, half unlike, and has its own people.
+    """Choose the pairs of the verification set; return them fold by fold.
 
-    Every image is used once. With fewer than two people for each fold, all folds share all people.
+    Half of the pairs of a fold show the same person.  No person is in two folds, and no image in
+    two pairs.  If there are fewer than two people per fold, all people are in all folds.
 
     Parameters
     ----------
     numbers
-        Numbers of the people to choose from, at least 2.
+        Numbers that identify the people; at least two people.
     person_of
-        From the number to the person.
+        Function that returns the person with a number.
     count
         Number of pairs, a multiple of 20.
     seed
-        Seed of the choice.
+        Random seed.
     """
     rng = np.random.default_rng([seed, 4])
     used = dict.fromkeys(numbers, 0)
@@ -70,13 +76,15 @@ def choose_pairs(
             pairs.append(Pair(next_image(one), next_image(one), True))
         for turn in range(half):
             one = members[turn % len(members)]
-            other = rng.choice(most_alike(one, members, person_of))
+            other = rng.choice(similar_people(one, members, person_of))
             pairs.append(Pair(next_image(one), next_image(int(other)), False))
     return pairs
 
 
-def most_alike(number: int, members: list[int], person_of: Callable[[int], Person]) -> list[int]:
-    """Return the NEAREST members, other than the person, by skin and hair."""
+def similar_people(
+    number: int, members: list[int], person_of: Callable[[int], Person]
+) -> list[int]:
+    """Return the NEAREST_PEOPLE members whose looks are most similar to that of person `number`."""
     look = person_of(number).look
     others = [m for m in members if m != number]
-    return sorted(others, key=lambda m: look_distance(look, person_of(m).look))[:NEAREST]
+    return sorted(others, key=lambda m: look_distance(look, person_of(m).look))[:NEAREST_PEOPLE]

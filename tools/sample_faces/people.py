@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The people of the sample set: what stays the same in all images of one person.
+"""Draw random people for the sample set: the properties that all images of one person share.
 
-A person is a look (skin, hair colour, hair style), shared with many others, and traits, which are
-that person's own. Looks say little about who it is; the shapes of eyes, brows, nose and mouth do.
+A person has a look (skin, hair colour, hair style) and traits.  Many people share a look, so a look
+barely identifies a person.  The traits, such as the shapes of eyes and mouth, identify a person.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ EARRINGS = (
     (190, 30, 60),
     (60, 40, 140),
 )
-BROWS = (None, (24, 18, 18), (150, 70, 30), (190, 184, 176))  # None: as the hair
+BROWS = (
+    None,
+    (24, 18, 18),
+    (150, 70, 30),
+    (190, 184, 176),
+)  # None means darker than the hair
 BLUSHES = ((210, 60, 70), (225, 120, 60), (150, 60, 130))
 MOUSTACHES = ("none", "none", "none", "thin", "thick", "goatee", "beard")
-GLASSES_SHARE = 0.25  # of the people
+GLASSES_FRACTION = 0.25  # fraction of the people who wear glasses
 
-# Ranges of the traits: (lowest, highest). They are drawn from a beta distribution with more weight
-# at both ends than in the middle: two people then differ clearly in some of them.
-# Lengths are in face units: half the height of a head is about 1.
+# Range (low, high) of each trait.  A beta distribution with more weight at both ends than in the
+# middle makes two people differ clearly in some traits.  Lengths are in face units.
 TRAITS = {
     "forehead_width": (0.58, 0.80),
     "cheek_width": (0.68, 0.88),
@@ -54,16 +58,16 @@ TRAITS = {
     "eye_y": (-0.18, -0.02),
     "eye_width": (0.12, 0.23),
     "eye_height": (0.05, 0.16),
-    "eye_slant": (-0.40, 0.40),  # radians, outer corner up when positive
+    "eye_slant": (-0.40, 0.40),  # angle in radians; a positive angle lifts the outer corner
     "iris": (0.06, 0.115),
-    "lid_fold": (0.0, 1.0),  # strength
-    "eye_bag": (0.0, 1.0),  # strength
+    "lid_fold": (0.0, 1.0),  # strength of the fold above the eye
+    "eye_bag": (0.0, 1.0),  # strength of the bag under the eye
     "earring": (0.06, 0.12),
     "lash": (0.010, 0.040),
     "brow_gap": (0.13, 0.27),
     "brow_length": (0.16, 0.38),
     "brow_thickness": (0.02, 0.12),
-    "brow_slant": (-0.45, 0.45),  # radians, outer end up when positive
+    "brow_slant": (-0.45, 0.45),  # angle in radians; a positive angle lifts the outer end
     "brow_arch": (-0.02, 0.11),
     "brow_inner": (0.05, 0.20),
     "nose_y": (0.18, 0.44),
@@ -77,15 +81,15 @@ TRAITS = {
     "cupid": (0.0, 0.05),
     "lip_red": (0.35, 1.0),
     "cheek_fold": (0.0, 1.0),  # strength of the folds from nose to mouth
-    "chin_cleft": (0.0, 1.0),  # strength
-    "blush": (0.0, 0.8),  # strength
-    "freckles": (-60.0, 70.0),  # number; none when negative
+    "chin_cleft": (0.0, 1.0),  # strength of the line in the chin
+    "blush": (0.0, 0.8),  # strength of the red of the cheeks
+    "freckles": (-60.0, 70.0),  # number of freckles; a negative number means none
 }
 
 
 @dataclass(frozen=True)
 class Look:
-    """Skin, hair colour (RGB, 0 .. 255) and hair style."""
+    """Skin colour and hair colour (RGB, 0 .. 255), and hair style."""
 
     skin: np.ndarray
     hair: np.ndarray
@@ -94,7 +98,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Glasses:
-    """A frame: half width and half height of a lens and thickness in face units, RGB colour."""
+    """Frame of glasses: half width and half height of a lens, and thickness, in face units."""
 
     width: float
     height: float
@@ -105,7 +109,7 @@ class Glasses:
 
 @dataclass(frozen=True)
 class Person:
-    """One identity: a look, the traits by name, and marks that are drawn where they are."""
+    """One identity: a look, traits by name, and the positions of marks."""
 
     look: Look
     traits: dict[str, float]
@@ -117,12 +121,15 @@ class Person:
     blush_colour: tuple[int, int, int]
     moustache: str
     glasses: Glasses | None
-    moles: np.ndarray = field(repr=False)  # (M, 3): x, y, radius in face units
-    freckles: np.ndarray = field(repr=False)  # (F, 2): x, y
+    moles: np.ndarray = field(repr=False)  # M rows (x, y, radius), in face units
+    freckles: np.ndarray = field(repr=False)  # F rows (x, y), in face units
 
 
 def draw_person(seed: int, number: int, look_number: int) -> Person:
-    """Draw person `number`; people with the same look_number differ little in skin and hair."""
+    """Return the random person with this number; the same arguments give the same person.
+
+    People with the same look_number differ little in the colours of skin and hair.
+    """
     rng = np.random.default_rng([seed, 1, number])
     traits = {
         name: float(low + (high - low) * rng.beta(0.4, 0.4)) for name, (low, high) in TRAITS.items()
@@ -141,7 +148,7 @@ def draw_person(seed: int, number: int, look_number: int) -> Person:
         brow_colour=look.hair * 0.7 if brow_colour is None else np.array(brow_colour),
         blush_colour=_pick(rng, BLUSHES),
         moustache=_pick(rng, MOUSTACHES),
-        glasses=draw_glasses(rng) if rng.random() < GLASSES_SHARE else None,
+        glasses=draw_glasses(rng) if rng.random() < GLASSES_FRACTION else None,
         moles=moles,
         freckles=spots,
     )
@@ -152,7 +159,7 @@ def _pick(rng: np.random.Generator, choices: tuple) -> Any:
 
 
 def draw_glasses(rng: np.random.Generator) -> Glasses:
-    """Draw a frame: a person's own, or one of a stranger."""
+    """Return a random frame of glasses."""
     return Glasses(
         width=rng.uniform(0.20, 0.27),
         height=rng.uniform(0.12, 0.21),
@@ -163,7 +170,11 @@ def draw_glasses(rng: np.random.Generator) -> Glasses:
 
 
 def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
-    """Draw the shared look from its own generator, then vary it a little with the person's."""
+    """Return the look with this number, with small random variations for one person.
+
+    The look itself comes from a separate generator, so all people with this look number share it.
+    The variations come from ``rng``.
+    """
     shared = np.random.default_rng([seed, 2, look_number])
     skin = np.array(SKINS[look_number % len(SKINS)]) + shared.normal(0, 6, 3)
     hair = np.array(HAIRS[shared.integers(len(HAIRS))]) + shared.normal(0, 6, 3)
@@ -175,6 +186,6 @@ def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
 
 
 def look_distance(one: Look, other: Look) -> float:
-    """Return how unlike two looks are: RGB distance of skin and hair, 100 for another style."""
+    """Return the RGB distances of two looks' skin and hair, plus 100 if the hair styles differ."""
     colours = np.linalg.norm(one.skin - other.skin) + np.linalg.norm(one.hair - other.hair)
     return float(colours + 100.0 * (one.style != other.style))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render one image of one person: background, hair, face, cover, light and camera."""
+"""Render one image of a person: background, hair, face, occlusion, light and camera."""
 
 from __future__ import annotations
 
@@ -23,20 +23,25 @@ from tools.sample_faces.shots import Shot, draw_shot
 
 
 def render_jpeg(seed: int, person_number: int, person: Person, image_number: int) -> bytes:
-    """Return image `image_number` of a person as JPEG bytes; the same arguments, the same bytes."""
+    """Render one image of a person as JPEG bytes; the same arguments give the same bytes."""
     rng = np.random.default_rng([seed, 3, person_number, image_number])
     shot = draw_shot(rng, person.glasses is not None)
     image = render(person, shot)
     done, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, shot.quality])
     if not done:
-        raise RuntimeError("OpenCV could not encode a JPEG; reinstall opencv-python-headless")
+        raise RuntimeError(
+            "render_jpeg: OpenCV must encode a JPEG, got a failure; reinstall "
+            "opencv-python-headless"
+        )
     return jpeg.tobytes()
 
 
 def render(person: Person, shot: Shot) -> np.ndarray:
-    """Return one image.
+    """Render one image of a person.
 
-    Outputs: (112, 112, 3) uint8, RGB.
+    Outputs
+    -------
+    RGB image, (112, 112, 3) uint8.
     """
     clutter = np.random.default_rng(shot.clutter)
     person = dataclasses.replace(person, look=_with_hair(person.look, shot))
@@ -52,13 +57,13 @@ def render(person: Person, shot: Shot) -> np.ndarray:
 
 
 def _with_hair(look: Look, shot: Shot) -> Look:
-    """Return the look with the hair of the day."""
+    """Return the look with the hair colour and hair style of the shot, if the shot has them."""
     hair = look.hair if shot.hair_colour is None else np.array(shot.hair_colour)
     return Look(skin=look.skin, hair=hair, style=shot.hair_style or look.style)
 
 
 def _draw_background(canvas: Canvas, clutter: np.random.Generator) -> None:
-    """Fill the canvas with coarse coloured texture, then draw neck and clothes."""
+    """Fill the canvas with a coarse coloured texture, then draw the clothes."""
     side = len(canvas.image)
     coarse = clutter.normal(0, clutter.uniform(5, 25), (int(clutter.integers(2, 9)),) * 2 + (3,))
     coarse += clutter.uniform(40, 215) + clutter.normal(0, 20, 3)
@@ -86,7 +91,7 @@ def _draw_back_hair(canvas: Canvas, person: Person) -> None:
 def _draw_front_hair(
     canvas: Canvas, person: Person, shot: Shot, clutter: np.random.Generator
 ) -> None:
-    """Draw the hair over the forehead, or a cap in its place."""
+    """Draw the hair over the forehead, or a cap instead."""
     look, w = person.look, person.traits["forehead_width"] + 0.10
     fall = shot.fringe
     if shot.cap:
@@ -104,7 +109,7 @@ def _draw_front_hair(
              (w, -0.25), (w - 0.12, -0.5), (0.35, y), (dip, y - 0.12), (-0.35, y),
              (-w + 0.12, -0.5)]  # fmt: skip
     canvas.fill(smooth(front), look.hair, None)
-    for x in clutter.uniform(-w, w, 7):  # strands
+    for x in clutter.uniform(-w, w, 7):  # strands of hair
         strand = [(x * 0.5, -1.3), (x, -1.0), (x * 1.02, y - 0.08)]
         tone = mix(look.hair, (255, 240, 220), clutter.uniform(0.05, 0.2))
         canvas.line(smooth(strand, False, 2), tone, 0.02, None)
@@ -132,7 +137,7 @@ def _draw_glasses(canvas: Canvas, person: Person, shot: Shot, clutter: np.random
 
 
 def _draw_cover(canvas: Canvas, person: Person, shot: Shot, clutter: np.random.Generator) -> None:
-    """Draw what hides a part of the face."""
+    """Draw the object that hides a part of the face, if the shot has such an object."""
     colour = clutter.uniform(10, 245, 3)
     side = len(canvas.image)
     if shot.cover == "patch":
@@ -162,10 +167,7 @@ def _draw_cover(canvas: Canvas, person: Person, shot: Shot, clutter: np.random.G
 
 
 def _photograph(image: np.ndarray, shot: Shot, clutter: np.random.Generator) -> np.ndarray:
-    """Apply light, shadow, colour, blur and noise.
-
-    Inputs: image, (112, 112, 3) uint8. Outputs: the same shape and type.
-    """
+    """Apply light, shadow, white balance, blur and noise to an image (112, 112, 3) uint8."""
     y, x = np.mgrid[:IMAGE_SIZE, :IMAGE_SIZE].astype(np.float32)
     across = (x - shot.centre[0]) / (0.9 * shot.scale)
     down = (y - shot.centre[1]) / (1.3 * shot.scale)

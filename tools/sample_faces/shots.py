@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs from image to image of one person: pose, expression, light, cover, camera."""
+"""Properties that vary between images of one person: pose, expression, light, occlusion, camera."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from tools.sample_faces.people import HAIR_STYLES, HAIRS
 
 @dataclass(frozen=True)
 class Shot:
-    """The nuisance parameters of one image; the units stand beside each."""
+    """Properties of one image that do not identify the person; comments give the units."""
 
     # pose
-    yaw: float  # radians
-    pitch: float  # radians
-    roll: float  # radians
-    scale: float  # pixels per face unit
-    centre: tuple[float, float]  # pixels
+    yaw: float  # rotation to the side, in radians
+    pitch: float  # rotation up or down, in radians
+    roll: float  # rotation in the image plane, in radians
+    scale: float  # size of the face in pixels per face unit
+    centre: tuple[float, float]  # position (x, y) of the face in pixels
     mirrored: bool
     # expression
-    eye_open: float  # factor
-    gaze: tuple[float, float]  # iris radii
-    brow_raise: float  # face units
-    mouth_open: float  # face units
-    smile: float  # face units that the corners rise
+    eye_open: float  # factor on the height of the eyes
+    gaze: tuple[float, float]  # shift (x, y) of the irises, in iris radii
+    brow_raise: float  # distance by which the brows rise, in face units
+    mouth_open: float  # height of the open mouth, in face units
+    smile: float  # distance by which the corners of the mouth rise, in face units
     # light
-    light_from: tuple[float, float, float]  # unit vector, camera coordinates
-    ambient: float  # 0 .. 1
-    shadow: tuple[float, float, float]  # angle in radians, place in pixels, depth 0 .. 1
-    gain: float  # factor
-    gamma: float  # exponent
-    white: tuple[float, float, float]  # factor for each of R, G, B
+    light_from: tuple[float, float, float]  # unit vector to the light, in camera coordinates
+    ambient: float  # fraction of the light that has no direction, 0 .. 1
+    shadow: tuple[float, float, float]  # angle in radians, offset in pixels, depth 0 .. 1
+    gain: float  # factor on the brightness
+    gamma: float  # exponent of the brightness
+    white: tuple[float, float, float]  # factors on R, G and B (white balance)
     # cover
-    glasses: str  # none, clear, dark
-    cover: str  # none, patch, bar, hand, scarf, mask
+    glasses: str  # one of none, clear, dark
+    cover: str  # one of none, patch, bar, hand, scarf, mask
     cap: bool
-    hair_style: str | None  # a wig or another cut in place of the person's own hair
-    hair_colour: tuple[int, int, int] | None  # dyed
-    fringe: float  # face units that the hair line falls
+    hair_style: str | None  # None means the hair style of the person
+    hair_colour: tuple[int, int, int] | None  # RGB; None means the hair colour of the person
+    fringe: float  # distance by which the hairline is lowered, in face units
     # camera
-    blur: float  # pixels, sigma
-    noise: float  # grey levels, sigma
-    quality: int  # JPEG, 0 .. 100
-    clutter: int  # seed of background, clothes and cover
+    blur: float  # standard deviation of the blur, in pixels
+    noise: float  # standard deviation of the noise, in grey levels
+    quality: int  # JPEG quality, 0 .. 100
+    clutter: int  # random seed of background, clothes and cover
 
 
 def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
-    """Draw the parameters of one image."""
+    """Return the random properties of one image; a wearer of glasses mostly wears them."""
     normal, uniform, chance = rng.normal, rng.uniform, rng.random
     light = np.array([uniform(-1, 1), uniform(-1.0, 0.5), uniform(0.3, 1.0)])
+    light_x, light_y, light_z = light / np.linalg.norm(light)
     covered = chance() < 0.06
     glasses = chance() < (0.85 if wears_glasses else 0.05)
     return Shot(
@@ -66,7 +67,7 @@ def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
         brow_raise=float(normal(0, 0.02)),
         mouth_open=float(max(0.0, uniform(-0.15, 0.15))),
         smile=float(uniform(-0.03, 0.08)),
-        light_from=tuple(float(v) for v in light / np.linalg.norm(light)),
+        light_from=(float(light_x), float(light_y), float(light_z)),
         ambient=float(uniform(0.6, 0.9)),
         shadow=(
             float(uniform(0, 2 * np.pi)),
@@ -75,7 +76,7 @@ def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
         ),
         gain=float(uniform(0.8, 1.4)),
         gamma=float(np.exp(normal(0, 0.12))),
-        white=tuple(float(v) for v in np.exp(normal(0, 0.05, 3))),
+        white=_white_balance(rng),
         glasses=str(rng.choice(["clear"] * 9 + ["dark"])) if glasses else "none",
         cover=str(rng.choice(["patch", "bar", "hand", "scarf", "mask"])) if covered else "none",
         cap=bool(chance() < 0.08),
@@ -87,3 +88,8 @@ def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
         quality=int(rng.integers(50, 96)),
         clutter=int(rng.integers(1 << 31)),
     )
+
+
+def _white_balance(rng: np.random.Generator) -> tuple[float, float, float]:
+    red, green, blue = np.exp(rng.normal(0, 0.05, 3))
+    return float(red), float(green), float(blue)

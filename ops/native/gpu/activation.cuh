@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels of PReLU and of batch normalisation with or without PReLU behind it, on (N, C, P) arrays.
+// Kernels of PReLU, and of batch normalisation optionally followed by PReLU, on (N, C, P) arrays.
 //
-// Every channel is cut into the same number of parts, and a block takes one of them: block i is
-// part i % parts of channel i / parts. Sums over a channel are taken in two kernels: the first
-// leaves one value for each part, the second joins them, each block for itself, and goes on.
+// Every channel is divided into the same number of parts. Block i processes part i % parts of
+// channel i / parts. A sum over a channel takes two kernels: the first writes one partial sum per
+// part; in the second, every block adds up the partial sums and uses the result.
 #pragma once
 #include "reduce.cuh"
 
 namespace face {
 namespace gpu {
 
-// Neighbouring values that are read and written at once.
+// Adjacent values that one instruction reads or writes.
 template <typename T, int V>
 struct alignas(V * sizeof(T)) Pack {
   T values[V];
 };
 
+// Division of the channels into parts.
 struct Parts {
   Planes size;
   int64_t parts;
@@ -23,7 +24,7 @@ struct Parts {
 
 __device__ inline int64_t channel_of(const Parts& of) { return blockIdx.x / of.parts; }
 
-// f(place) for the packs of V values that are this thread's; places count packs.
+// Calls f(index) for each pack of V values of this thread; the index counts packs.
 template <int V, typename F>
 __device__ void over_part(const Parts& of, F f) {
   const int64_t c = channel_of(of), part = blockIdx.x % of.parts;
@@ -31,9 +32,9 @@ __device__ void over_part(const Parts& of, F f) {
   const int64_t end = all * (part + 1) / of.parts;
   int64_t i = all * part / of.parts + threadIdx.x;
   int64_t n = i / plane, p = i % plane;
-  // No division within the loop: it would cost more than the values' way to memory.
-  const int64_t images = kThreads / plane, pixels = kThreads % plane;
-  for (; i < end; i += kThreads) {
+  // No division in the loop: it would take longer than the memory access.
+  const int64_t images = kBlockThreads / plane, pixels = kBlockThreads % plane;
+  for (; i < end; i += kBlockThreads) {
     f((n * of.size.C + c) * plane + p);
     n += images;
     p += pixels;
@@ -82,20 +83,20 @@ __global__ void prelu_gradients(Parts of, const T* x, const T* slope, const T* d
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// A warp for each channel.
+// Adds up the partial sums of d slope. One warp per channel.
 template <typename T>
 __global__ void join_slopes(Parts of, const T* partial, T* dslope) {
   const int64_t c = warp_index();
   if (c >= of.size.C) return;
   T sum = 0;
-  for (int64_t i = lane(); i < of.parts; i += kWarp) sum += partial[c * of.parts + i];
+  for (int64_t i = lane(); i < of.parts; i += kWarpThreads) sum += partial[c * of.parts + i];
   sum = warp_sum(sum);
   if (lane() == 0) dslope[c] = sum;
 }
 
-// Count, mean and squared deviations of a part. Each thread sums differences from its own first
-// value: that is one of those whose deviations are summed, so that however far it lies from the
-// others, the rounding stays small against the result.
+// Computes count, mean and sum of squared deviations of a part. Each thread sums differences from
+// its own first value. That keeps the rounding error small: the distance of that value from the
+// others is itself part of the deviations.
 template <typename T, int V>
 __global__ void part_moments(Parts of, const T* x, Triple<T>* partial) {
   T first = 0, sum = 0, squares = 0, count = 0;
@@ -114,8 +115,7 @@ __global__ void part_moments(Parts of, const T* x, Triple<T>* partial) {
   if (threadIdx.x == 0) partial[blockIdx.x] = joined;
 }
 
-// What batch normalisation makes of a value of a channel before the PReLU, z; and what the PReLU
-// makes of z, or of a gradient.
+// Batch normalisation and PReLU of the values of one channel.
 template <typename T>
 struct Channel {
   T mean, factor, beta, a;
@@ -125,12 +125,14 @@ struct Channel {
         factor(in.gamma[c] * inverse),
         beta(in.beta[c]),
         a(in.slope ? in.slope[c] : T(1)) {}
-  // The difference first: the mean may be large against the deviation.
+  // Returns the input z of the PReLU. Subtracts first: the mean may be much larger than the
+  // deviation.
   __device__ T before(T value) const { return (value - mean) * factor + beta; }
+  // Multiplies a value or a gradient by the slope if z is not positive.
   __device__ T through(T z, T value) const { return z > 0 ? value : value * a; }
 };
 
-// What batch normalisation writes for each channel, forward.
+// Outputs of batch normalisation per channel, forward.
 template <typename T>
 struct Statistics {
   T *mean, *inverse, *running_mean, *running_variance;
@@ -163,7 +165,7 @@ __global__ void normalise(Parts of, BatchNorm<T> in, const Triple<T>* partial, T
   });
 }
 
-// Sums of dz, dz (x - mean) and dy min(z, 0) of a part, z being what goes into the PReLU.
+// Computes the sums of dz, dz (x - mean) and dy min(z, 0) of a part; z is the input of the PReLU.
 template <typename T, int V>
 __global__ void part_gradients(Parts of, BatchNorm<T> in, const T* means, const T* inverse,
                                const T* dy, Triple<T>* partial) {
@@ -183,7 +185,7 @@ __global__ void part_gradients(Parts of, BatchNorm<T> in, const T* means, const 
   if (threadIdx.x == 0) partial[blockIdx.x] = sums;
 }
 
-// What batch normalisation writes, backward; dslope may be null.
+// Outputs of batch normalisation, backward; dslope may be null.
 template <typename T>
 struct NormGradients {
   T *dx, *dgamma, *dbeta, *dslope;
@@ -215,7 +217,7 @@ __global__ void norm_gradients(Parts of, BatchNorm<T> in, const T* means, const 
 
 template <typename T>
 __global__ void fill_values(T* array, int64_t count, T value) {
-  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t i = int64_t(blockIdx.x) * kBlockThreads + threadIdx.x;
   if (i < count) array[i] = value;
 }
 

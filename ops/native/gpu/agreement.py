@@ -1,31 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the operators of a device are from their definitions in float64."""
+"""Comparison of the GPU operators with the reference implementation in float64."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-if __package__:
+if TYPE_CHECKING or __package__:
     from . import harness, reference
-else:  # benchmarks put this folder on the path, since `ops` needs MXNet
+else:  # benchmarks put this folder on sys.path, because `import ops` needs MXNet
     import harness
     import reference
 
 SCALE, EPSILON, MOMENTUM = 64.0, 1e-5, 0.9
-TOLERANCES = {np.float32: 1e-5, np.float64: 1e-9}  # of the largest value
-HEADS = [(33, 130, 1000), (128, 512, 9000)]  # rows, dimensions, classes
+# Largest allowed error of each dtype, as a fraction of the largest absolute value of the result, or
+# of 1 if all values are smaller.
+TOLERANCES = {np.float32: 1e-5, np.float64: 1e-9}
+# Sizes of the test cases of the margin softmax, as (rows, dimensions, classes).
+HEADS = [(33, 130, 1000), (128, 512, 9000)]
+# Sizes of the test cases of PReLU and batch normalisation, as (images, channels, pixels).
 LAYERS = [(3, 5, 49), (8, 16, 28 * 28)]
 
 
 class Agreement(NamedTuple):
-    """One result against its definition."""
+    """Error of one result of an operator, compared with the reference, and the allowed error."""
 
     name: str
     dtype: str
-    error: float  # the largest difference, against the largest value or 1
+    # Largest absolute difference, as a fraction of the largest absolute value of the reference, or
+    # of 1 if all values are smaller.
+    error: float
     tolerance: float
 
     def right(self) -> bool:
@@ -34,14 +40,17 @@ class Agreement(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """How arrays come to the device and back."""
+    """Functions that copy an array from the host to the device, and from the device to the host."""
 
     to_device: Callable[[np.ndarray], Any]
     to_host: Callable[[Any], np.ndarray]
 
 
 def head_case(rows: int, dims: int, classes: int) -> list[np.ndarray]:
-    """Return embedding, centres, label, psi and slope in float32."""
+    """Return random inputs of the margin softmax: embedding, centres, label, psi and slope.
+
+    All arrays are float32.
+    """
     generator = np.random.default_rng(0)
     x, w = (generator.standard_normal((n, dims), np.float32) for n in (rows, classes))
     label = generator.integers(0, classes, rows)
@@ -52,7 +61,7 @@ def head_case(rows: int, dims: int, classes: int) -> list[np.ndarray]:
 def compare(
     ours: harness.Harness, arrays: Arrays, heads: list = HEADS, layers: list = LAYERS
 ) -> Iterator[Agreement]:
-    """Yield the agreement of every result of every operator."""
+    """Run every operator, and yield the agreement of each result with the reference."""
     for dtype, tolerance in TOLERANCES.items():
         found: list[tuple[str, Any, np.ndarray]] = []
         for size in heads:
@@ -69,10 +78,11 @@ def _head(
     ours: harness.Harness, arrays: Arrays, dtype: Any, size: tuple[int, int, int], chunk: int
 ) -> Iterator[tuple[str, Any, np.ndarray]]:
     values = [a.astype(dtype) for a in head_case(*size)]
-    values[2][::5] = -1  # some targets are elsewhere
+    values[2][::5] = -1  # label of a row whose target is in another shard of the classes
     rows, name = size[0], f"softmax {'x'.join(map(str, size))}{f' by {chunk}' if chunk else ''}"
     gradient = np.random.default_rng(1).uniform(0.1, 1, rows).astype(dtype)
-    true = reference.margin_softmax(*values, SCALE, gradient)
+    x, w, label, psi, slope = values
+    true = reference.margin_softmax(x, w, label, psi, slope, SCALE, gradient)
     inputs = [arrays.to_device(a) for a in values]
     results = ours.margin_softmax(inputs, SCALE, chunk)
     for field in results._fields[:5]:
@@ -83,13 +93,13 @@ def _head(
     yield f"{name} d embedding", dx, true.embedding_gradient
     yield f"{name} d centres", dw, true.centres_gradient
     momentum, decay, each = 0.9, 5e-4, 1 / rows
-    even = reference.margin_softmax(*values, SCALE, np.full(rows, each))
-    start = np.ones_like(values[1])
-    w, v = reference.step(values[1], start, even.centres_gradient, 0.1, momentum, decay)
+    mean = reference.margin_softmax(x, w, label, psi, slope, SCALE, np.full(rows, each))
+    start = np.ones_like(w)
+    moved, v = reference.step(w, start, mean.centres_gradient, 0.1, momentum, decay)
     velocity, rate = arrays.to_device(start), arrays.to_device(np.array([0.1], dtype))
     numbers = (momentum, decay, each)
     ours.margin_softmax_step(inputs, results, velocity, rate, numbers, SCALE, chunk)
-    yield f"{name} step, centres", inputs[1], w
+    yield f"{name} step, centres", inputs[1], moved
     yield f"{name} step, velocity", velocity, v
 
 
@@ -101,7 +111,7 @@ def _layer(
         generator.uniform(0.2, 1.5, shape).astype(dtype)
         for shape in (size, size, channels, channels, channels)
     )
-    x[1] -= 2  # both sides of the kink, and nothing so near it that rounding decides
+    x[1] -= 2  # x gets values on both sides of 0, none so near 0 that rounding changes its sign
     on_x, on_dy, on_slope = (arrays.to_device(a) for a in (x, dy, slope))
     for field, array, true in zip(
         ("y", "d x", "d slope"),
@@ -113,9 +123,10 @@ def _layer(
     beta += 0.01
     running = np.zeros(channels, dtype), np.ones(channels, dtype)
     inputs = [on_x, arrays.to_device(gamma), arrays.to_device(beta), None]
-    true = reference.batch_norm(x, gamma, beta, None, running, EPSILON, MOMENTUM, dy)
+    expected = reference.batch_norm(x, gamma, beta, None, running, EPSILON, MOMENTUM, dy)
     moved = [arrays.to_device(a) for a in running]
     out = ours.batch_norm(inputs, moved, EPSILON, MOMENTUM)
     gradients = ours.batch_norm_gradients(inputs, *out[1:], on_dy, EPSILON)
-    for field, array, theirs in zip(true._fields, (*out, *moved, *gradients), true):  # noqa: B905
-        yield f"batch norm {name} {field}", array, theirs
+    results = (*out, *moved, *gradients)  # no d slope, because there is no PReLU
+    for field, array, true in zip(expected._fields, results, expected):  # noqa: B905
+        yield f"batch norm {name} {field}", array, true

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// cuBLAS is found where the program runs: the one that MXNet has loaded, whichever its version, not
-// a second one beside it. So neither its header nor its library is needed to compile this; the
-// functions used here have been the same since CUDA 11.
+// Matrix products by cuBLAS, which is loaded at run time. This uses the cuBLAS that MXNet has
+// already loaded, whatever its version, instead of a second one. So the build needs neither the
+// header nor the library. The functions used here are the same in CUDA 11, 12 and 13.
 #include "blas.h"
 
 #include <dlfcn.h>
@@ -40,7 +40,8 @@ bool find(void* library, const char* name, F* function) {
 
 Library open() {
   void* library = nullptr;
-  for (int flags : {RTLD_LAZY | RTLD_NOLOAD, RTLD_LAZY | RTLD_LOCAL})  // first what is there
+  for (int flags : {RTLD_LAZY | RTLD_NOLOAD,
+                    RTLD_LAZY | RTLD_LOCAL})  // prefer a library that is already loaded
     for (const char* name : {FACE_CUBLAS})
       if (!library) library = dlopen(name, flags);
   Library found{};
@@ -60,7 +61,7 @@ const Library& library() {
 Gemm<float> gemm(float) { return library().single; }
 Gemm<double> gemm(double) { return library().twice; }
 
-constexpr int kMostDevices = 64;
+constexpr int kMaxDevices = 64;
 constexpr int kNormal = 0, kTransposed = 1;  // cublasOperation_t
 
 bool fits(int64_t n) { return n > 0 && n <= INT32_MAX; }
@@ -68,38 +69,39 @@ bool fits(int64_t n) { return n > 0 && n <= INT32_MAX; }
 }  // namespace
 
 const char* blas_fault() {
-  return library().complete ? nullptr : "cuBLAS 11, 12 or 13 cannot be loaded; install it";
+  return library().complete ? nullptr
+                            : "cuBLAS: no version 11, 12 or 13 can be loaded; install one";
 }
 
 template <typename T>
-const char* product(void* memory, Stream stream, const T* a, const Matrix& of_a, const T* b,
+const char* product(void* workspace, Stream stream, const T* a, const Matrix& of_a, const T* b,
                     const Matrix& of_b, T beta, T* c, int64_t c_stride) {
   if (const char* why = blas_fault()) return why;
   for (int64_t n : {of_a.rows, of_a.columns, of_b.columns, of_a.stride, of_b.stride, c_stride})
-    if (!fits(n)) return "cuBLAS: a side of a matrix must be 1 to 2147483647";
+    if (!fits(n)) return "cuBLAS: a matrix side or stride is not within 1 to 2147483647";
   int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= kMostDevices)
-    return "cuBLAS: the current device cannot be found out";
-  // One handle for each device; a stream and a product on it must not be parted by other threads.
+  if (cudaGetDevice(&device) != cudaSuccess || device >= kMaxDevices)
+    return "cuBLAS: cudaGetDevice failed, or the device number is above 63";
+  // One handle per device. The lock keeps a stream and the product on it together.
   static std::mutex mutex;
-  static Handle handles[kMostDevices] = {};
+  static Handle handles[kMaxDevices] = {};
   const std::lock_guard<std::mutex> lock(mutex);
   Handle& handle = handles[device];
   if (!handle && library().create(&handle)) {
     handle = nullptr;
-    return "cuBLAS: no handle for the device can be made; its memory may be full";
+    return "cuBLAS: cublasCreate failed; the memory of the GPU may be full";
   }
-  // The workspace after the stream, which sets it back.
+  // Set the workspace after the stream, because cublasSetStream resets it.
   if (library().set_stream(handle, stream) ||
-      library().set_workspace(handle, memory, size_t(kBlasBytes)))
-    return "cuBLAS: the stream is refused";
-  // What is (m, n) in rows is (n, m) in the columns that cuBLAS thinks in: c' = b' a'.
+      library().set_workspace(handle, workspace, size_t(kBlasBytes)))
+    return "cuBLAS: cublasSetStream or cublasSetWorkspace failed";
+  // A row-major (m, n) matrix is a column-major (n, m) matrix, so compute c' = b' a'.
   const T one = 1;
-  const int status = gemm(T())(
-      handle, of_b.transposed ? kTransposed : kNormal, of_a.transposed ? kTransposed : kNormal,
-      int(of_b.columns), int(of_a.rows), int(of_a.columns), &one, b, int(of_b.stride), a,
-      int(of_a.stride), &beta, c, int(c_stride));
-  return status ? "cuBLAS: a matrix product is refused" : nullptr;
+  const int status = gemm(T())(handle, of_b.transposed ? kTransposed : kNormal,
+                               of_a.transposed ? kTransposed : kNormal, int(of_b.columns),
+                               int(of_a.rows), int(of_a.columns), &one, b, int(of_b.stride), a,
+                               int(of_a.stride), &beta, c, int(c_stride));
+  return status ? "cuBLAS: a matrix product failed" : nullptr;
 }
 
 template const char* product<float>(void*, Stream, const float*, const Matrix&, const float*,

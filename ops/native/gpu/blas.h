@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products on the device, by cuBLAS.
+// Matrix products on the GPU by cuBLAS.
 #pragma once
 #include "gpu.h"
 
 namespace face {
 namespace gpu {
 
-// cuBLAS's own working memory comes out of ours, so that products on two streams do not meet there.
+// Workspace of cuBLAS, part of the operator's workspace so that two streams never share one.
 constexpr int64_t kBlasBytes = 4 << 20;
 
 struct Matrix {
-  int64_t rows, columns;  // as it enters the product
+  int64_t rows, columns;  // of the operand
   int64_t stride;         // values from one row in memory to the next
-  bool transposed;        // in memory, against how it enters the product
+  bool transposed;        // whether memory holds the transpose of the operand
 };
 
-// c = a b + beta c, all in rows; c (a.rows, b.columns) has rows c_stride apart.
+// Computes c = a b + beta c, all row-major; the rows of c (a.rows, b.columns) are c_stride apart.
+// Returns null, or why the product failed.
 template <typename T>
-const char* product(void* memory, Stream stream, const T* a, const Matrix& of_a, const T* b,
+const char* product(void* workspace, Stream stream, const T* a, const Matrix& of_a, const T* b,
                     const Matrix& of_b, T beta, T* c, int64_t c_stride);
 
-// Why there is no cuBLAS, or null.
+// Returns why cuBLAS cannot be used, or null.
 const char* blas_fault();
 
 }  // namespace gpu

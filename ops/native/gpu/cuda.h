@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only place that starts kernels, and what CUDA sources and their tests on the CPU share.
+// Kernel launch and constants of all CUDA sources.
 //
-// The same sources are compiled by a C++ compiler in tests/ops/gpu, whose emulation.h takes the
-// place of CUDA: so there are no chevrons elsewhere, and of CUDA only what emulation.h has.
+// tests/ops/gpu compiles the same sources with a C++ compiler and emulation.h instead of CUDA. So
+// only this file contains <<< >>>, and the sources use only those parts of CUDA that emulation.h
+// defines.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -29,25 +30,25 @@ void launch(void (*kernel)(P...), int64_t blocks, int threads, Stream stream, A.
 namespace face {
 namespace gpu {
 
-constexpr int kWarp = 32;
-constexpr int kThreads = 256;  // of a block
-constexpr int kWarps = kThreads / kWarp;
+constexpr int kWarpThreads = 32;
+constexpr int kBlockThreads = 256;  // threads of a block
+constexpr int kBlockWarps = kBlockThreads / kWarpThreads;
 
 inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 inline int64_t round_up(int64_t n, int64_t to) { return divide_up(n, to) * to; }
 
-// Takes pieces of the working memory; from 0 on it counts the bytes that they need.
-struct Memory {
+// Allocates arrays from the workspace. Starting at address 0 it computes the size of the workspace.
+struct Arena {
   uintptr_t next;
   template <typename T>
-  T* take(int64_t count) {
-    T* piece = reinterpret_cast<T*>(next);
+  T* allocate(int64_t count) {
+    T* array = reinterpret_cast<T*>(next);
     next += static_cast<uintptr_t>(round_up(count * int64_t(sizeof(T)), kAlignment));
-    return piece;
+    return array;
   }
 };
 
-// What went wrong with the launches so far; it does not wait for them.
+// Returns the error of the launches so far, or null. Does not wait for the kernels.
 inline const char* launch_fault() {
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operators on the GPU: one function for each, for float and double, without CUDA's headers.
+// The operators on the GPU, for float and double. This header needs no CUDA header.
 //
-// All arrays are on the device. Work is put on the stream that is passed, nothing waits for it and
-// nothing is allocated: `memory` holds as many bytes as the function with `bytes` in its name says
-// and begins at a multiple of kAlignment. The results are the same at every call: no sum is taken
-// in an order that the device chooses. A function returns null, or a sentence that says why the
-// work could not be put on the stream.
+// All arrays are on the device. Each function enqueues work on the given stream, does not wait for
+// it and allocates nothing. `workspace` is a buffer whose size the function with `bytes` in its
+// name returns; its address is a multiple of kAlignment. Results are deterministic: the device
+// never chooses the order of a sum. A function returns null, or the reason why it could not enqueue
+// the work.
 #pragma once
 #include <cstdint>
 
@@ -23,49 +23,50 @@ using face::MarginSoftmaxResults;
 using face::Planes;
 
 constexpr int64_t kAlignment = 256;
-constexpr int64_t kMostBytes = 32 << 20;  // working memory, unless one row and class need more
+constexpr int64_t kMaxWorkspaceBytes = 32 << 20;  // larger only if the smallest chunk needs more
 
-// The margin softmax takes and gives what the CPU's does (kernels.h; margin_softmax.cuh says how).
-// Backward and update read maximum and total, backward pull and loss too; `share` may be null and
-// leaves no class out.
+// The margin softmax has the inputs and outputs of the CPU operator (kernels.h; algorithm:
+// margin_softmax.cuh). Backward and update read maximum and total; backward also reads pull and
+// loss. `share` may be null; no class is skipped on the GPU.
 //
-// A label that is none of -1 to C - 1 cannot be refused without waiting for the device: its row's
-// loss and cosine are NaN, which ends a training, and it moves neither embedding nor centres.
+// The operator cannot refuse a label outside -1 to C - 1 without a wait for the device. Instead the
+// loss and the cosine of that row become NaN, which ends training, and its gradients are zero.
 
-// Classes walked over at a time are chosen where `chunk` is 0. `update` is for the last function.
+// `chunk` is the number of classes processed at a time; 0 chooses it. `update` asks for the
+// workspace of margin_softmax_update.
 template <typename T>
 int64_t margin_softmax_bytes(int64_t B, int64_t E, int64_t C, bool update, int64_t chunk = 0);
 
 template <typename T>
 const char* margin_softmax_forward(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
-                                   void* memory, Stream stream, int64_t chunk = 0);
+                                   void* workspace, Stream stream, int64_t chunk = 0);
 
-// `gradient` (B,) is that of the losses. `result.loss` may be null: it makes p - 1 exact where p
-// is near 1.
+// `gradient` (B,) is the gradient of the losses. `result.loss` may be null; with it p - 1 is exact
+// even if p is near 1.
 template <typename T>
 const char* margin_softmax_backward(const MarginSoftmax<T>& in,
                                     const MarginSoftmaxResults<T>& result, const T* gradient,
-                                    T* embedding_gradient, T* centres_gradient, void* memory,
+                                    T* embedding_gradient, T* centres_gradient, void* workspace,
                                     Stream stream, int64_t chunk = 0);
 
-// A step of SGD on the class centres, each row's loss having the gradient `gradient`:
+// An SGD step on the class centres; `gradient` is the gradient of every row's loss:
 //
 //   v = momentum v - rate (d centres + weight_decay centres);  centres += v
 template <typename T>
 struct Step {
-  T* centres;     // (C, E) the array that MarginSoftmax::centres names
+  T* centres;     // (C, E) the same array as MarginSoftmax::centres
   T* velocity;    // (C, E)
   const T* rate;  // (1,)
   T momentum, weight_decay, gradient;
 };
 
-// Reads maximum, total and, unless null, loss of `result`.
+// Reads maximum, total and, unless it is null, loss of `result`.
 template <typename T>
 const char* margin_softmax_update(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& result,
-                                  const Step<T>& step, void* memory, Stream stream,
+                                  const Step<T>& step, void* workspace, Stream stream,
                                   int64_t chunk = 0);
 
-// Working memory of prelu_backward and of both functions of batch normalisation.
+// Workspace of prelu_backward, batch_norm_forward and batch_norm_backward.
 template <typename T>
 int64_t activation_bytes(const Planes& size);
 
@@ -74,27 +75,27 @@ const char* prelu_forward(const Planes& size, const T* x, const T* slope, T* y, 
 
 template <typename T>
 const char* prelu_backward(const Planes& size, const T* x, const T* slope, const T* dy, T* dx,
-                           T* dslope, void* memory, Stream stream);
+                           T* dslope, void* workspace, Stream stream);
 
-// Of training: `inverse` is 1 / sqrt(variance + epsilon); the running statistics move on by
-// 1 - momentum, with the variance divided by the count, as Gluon's BatchNorm does.
+// Batch normalisation in training mode. `inverse` is 1 / sqrt(variance + epsilon). The running
+// statistics change by 1 - momentum and use the biased variance, as in Gluon's BatchNorm.
 template <typename T>
 const char* batch_norm_forward(const Planes& size, const BatchNorm<T>& in, T momentum, T* y,
                                T* mean, T* inverse, T* running_mean, T* running_variance,
-                               void* memory, Stream stream);
+                               void* workspace, Stream stream);
 
-// `dslope` is null where in.slope is.
+// `dslope` is null if in.slope is.
 template <typename T>
 const char* batch_norm_backward(const Planes& size, const BatchNorm<T>& in, const T* mean,
                                 const T* inverse, const T* dy, T* dx, T* dgamma, T* dbeta,
-                                T* dslope, void* memory, Stream stream);
+                                T* dslope, void* workspace, Stream stream);
 
-// All values of an array to `value`, such as the gradients of inputs that have none.
+// Sets all values of an array to `value`.
 template <typename T>
 const char* fill(T* array, int64_t count, T value, Stream stream);
 
-// Why a device cannot be used, or null: it may be one for which no code was compiled, or cuBLAS may
-// be missing. No other device is touched, and the current device stays what it was.
+// Returns why a device cannot be used, or null. The library may contain no code for it, or cuBLAS
+// may be missing. Does not use other devices and does not change the current device.
 const char* fault(int device);
 
 }  // namespace gpu

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators of a library with harness.cc in it, for arrays of CuPy or of an emulated device."""
+"""Python interface of harness.cc, which runs the GPU operators without MXNet.
+
+The arrays are CuPy arrays on a GPU, or NumPy arrays on the emulated device.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-Array = Any  # of CuPy, or of NumPy for an emulated device
+Array = Any  # a CuPy array, or a NumPy array for the emulated device
 
 
 class HarnessError(RuntimeError):
-    """An operator could not be put on the stream; the message says why."""
+    """An operator could not enqueue its work; the message gives the reason."""
 
 
 class Results(NamedTuple):
-    """What the margin softmax gives, in the order of MarginSoftmaxResult in gpu.h."""
+    """Outputs of the margin softmax, forward; MarginSoftmaxResults in ops/native/kernels.h."""
 
     loss: Array
     cosine: Array
@@ -27,18 +30,18 @@ class Results(NamedTuple):
 
 
 class Harness:
-    """The operators, each a function of arrays on the device that makes its own outputs.
+    """GPU operators as methods that take arrays on the device and allocate their outputs.
 
     Parameters
     ----------
     library
-        A shared library of the sources of this folder.
+        Path of a shared library compiled from the sources in this folder.
     empty
-        ``empty(shape, dtype)`` makes an array on the device; bytes are asked for as "uint8".
+        ``empty(shape, dtype)`` allocates an array on the device; "uint8" means bytes.
     pointer
-        ``pointer(array)`` is its address there.
+        ``pointer(array)`` returns the device address of an array.
     stream
-        The CUDA stream that all work is put on.
+        Address of the CUDA stream on which all work is enqueued; 0 is the default stream.
     """
 
     def __init__(
@@ -53,22 +56,38 @@ class Harness:
         self._stream = ctypes.c_void_p(stream)
 
     def fault(self, device: int = 0) -> str | None:
-        """Return why the GPU of this number cannot be used, or None."""
+        """Return why GPU number ``device`` cannot run the operators, or None if it can."""
         function = self._library.face_gpu_fault
         function.argtypes, function.restype = [ctypes.c_int], ctypes.c_char_p
-        said = function(device)
-        return said.decode() if said else None
+        fault = function(device)
+        return fault.decode() if fault else None
 
     def margin_softmax_bytes(
         self, width: int, sides: tuple[int, int, int], update: bool, chunk: int = 0
     ) -> int:
-        """Return the working memory for B rows, E dimensions and C classes of so wide values."""
+        """Return the size in bytes of the workspace of the margin softmax.
+
+        Parameters
+        ----------
+        width
+            Size of a value in bytes: 4 for float32, 8 for float64.
+        sides
+            (B, E, C): number of rows, of dimensions of an embedding, and of classes.
+        update
+            Whether the workspace is for ``margin_softmax_step``.
+        chunk
+            Number of classes processed at a time; 0 lets the library choose.
+        """
         function = self._library.face_gpu_margin_softmax_bytes
         function.restype = ctypes.c_int64
-        return function(width, _size(*sides), int(update), _long(chunk))
+        return int(function(width, _size(*sides), int(update), _long(chunk)))
 
     def margin_softmax(self, inputs: list[Array], scale: float, chunk: int = 0) -> Results:
-        """Return what forward gives for embedding, centres, label, psi and slope."""
+        """Run the margin softmax, forward, and return its outputs.
+
+        ``inputs`` are embedding, centres, label, psi and slope.  ``chunk`` is the number of classes
+        processed at a time; 0 lets the library choose.
+        """
         (rows, dims), classes = inputs[0].shape, len(inputs[1])
         shapes = [(rows,)] * 4 + [(rows, dims), (classes,)]
         out = Results(*(self._empty(shape, inputs[0].dtype) for shape in shapes))
@@ -95,7 +114,11 @@ class Harness:
         scale: float,
         chunk: int = 0,
     ) -> tuple[Array, Array]:
-        """Return the gradients of embedding and centres; ``results.loss`` may be None."""
+        """Run the margin softmax, backward; return the gradients of embedding and centres.
+
+        ``gradient`` (B,) is the gradient of the losses of the B rows.  ``results.loss`` may be
+        None; with it, p - 1 is exact even if the probability p is near 1.
+        """
         out = [self._empty(array.shape, array.dtype) for array in inputs[:2]]
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 0, _long(chunk))
@@ -124,7 +147,15 @@ class Harness:
         scale: float,
         chunk: int = 0,
     ) -> None:
-        """Move centres and velocity; numbers: momentum, weight decay, gradient of each loss."""
+        """Apply one SGD step to the class centres and their velocity, in place.
+
+        Parameters
+        ----------
+        rate
+            Learning rate, as an array (1,) on the device.
+        numbers
+            Momentum, weight decay, and the gradient of the loss, one value for all rows.
+        """
         size = _size(*inputs[0].shape, len(inputs[1]))
         memory = self._memory("margin_softmax_bytes", inputs[0], size, 1, _long(chunk))
         self._call(
@@ -142,13 +173,13 @@ class Harness:
         )
 
     def prelu(self, x: Array, slope: Array) -> Array:
-        """Return PReLU of x (N, C, P)."""
+        """Return PReLU of x, (N, C, P) for N images, C channels and P pixels."""
         y = self._empty(x.shape, x.dtype)
         self._call("prelu_forward", x, _size(*x.shape), self._list([x, slope, y]), self._stream)
         return y
 
     def prelu_gradients(self, x: Array, slope: Array, dy: Array) -> tuple[Array, Array]:
-        """Return d x and d slope."""
+        """Return the gradients of x and slope of PReLU; ``dy`` is the gradient of the output."""
         dx, dslope = (self._empty(a.shape, a.dtype) for a in (x, slope))
         size = _size(*x.shape)
         memory = self._memory("activation_bytes", x, size)
@@ -159,7 +190,15 @@ class Harness:
     def batch_norm(
         self, inputs: list[Array], running: list[Array], epsilon: float, momentum: float
     ) -> tuple[Array, Array, Array]:
-        """Return y, mean and inverse for x, gamma, beta and slope or None; move ``running``."""
+        """Run batch normalisation; return the output, the mean and 1 / standard deviation.
+
+        Parameters
+        ----------
+        inputs
+            x, gamma, beta, and the slope of the PReLU that follows, or None without PReLU.
+        running
+            Running mean and running variance, which are updated in place.
+        """
         x, gamma = inputs[:2]
         out = [self._empty(a.shape, x.dtype) for a in (x, gamma, gamma)]
         size = _size(*x.shape)
@@ -180,7 +219,11 @@ class Harness:
     def batch_norm_gradients(
         self, inputs: list[Array], mean: Array, inverse: Array, dy: Array, epsilon: float
     ) -> list[Array]:
-        """Return d x, d gamma, d beta and, where there is a slope, its gradient."""
+        """Return the gradients of x, gamma, beta and, with PReLU, slope of batch normalisation.
+
+        ``mean`` and ``inverse`` (1 / standard deviation) are results of ``batch_norm``; ``dy`` is
+        the gradient of the output.
+        """
         arrays = [array for array in inputs if array is not None]
         out = [self._empty(array.shape, array.dtype) for array in arrays]
         given = self._list([mean, inverse, dy])
@@ -200,7 +243,7 @@ class Harness:
         return out
 
     def fill(self, array: Array, value: float) -> None:
-        """Set all values of an array."""
+        """Set all values of an array to ``value``."""
         where, count = self._at(array), _long(array.size)
         self._call("fill", array, where, count, ctypes.c_double(value), self._stream)
 
@@ -213,15 +256,15 @@ class Harness:
     def _memory(self, name: str, like: Array, *arguments: Any) -> ctypes.c_void_p:
         function = getattr(self._library, f"face_gpu_{name}")
         function.restype = ctypes.c_int64
-        self._kept = self._empty((function(like.dtype.itemsize, *arguments),), "uint8")
-        return self._at(self._kept)
+        self._workspace = self._empty((function(like.dtype.itemsize, *arguments),), "uint8")
+        return self._at(self._workspace)
 
     def _call(self, name: str, like: Array, *arguments: Any) -> None:
         function = getattr(self._library, f"face_gpu_{name}")
         function.restype = ctypes.c_char_p
-        said = function(like.dtype.itemsize, *arguments)
-        if said:
-            raise HarnessError(f"{name}: {said.decode()}")
+        fault = function(like.dtype.itemsize, *arguments)
+        if fault:
+            raise HarnessError(f"{name}: {fault.decode()}")
 
 
 def _long(value: int) -> ctypes.c_int64:

@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels of the margin softmax, backward and for the step on the class centres.
+// Kernels of the margin softmax: backward, and the SGD step on the class centres.
 //
-// The scores of a chunk are computed again and turned into g(b, j) = d loss / d cosine(b, j):
+// They recompute the scores of a chunk and convert them to g(b, j) = d loss / d cosine(b, j):
 //
-//   g(b, j) = scale p(b, j) gradient_b, for the target scale (p - 1) slope_b gradient_b
-//   d w_j = (u_j - (u_j . w^_j) w^_j) / |w_j| with u_j = sum_b g(b, j) x^_b, the second product
+//   g(b, j) = scale p(b, j) gradient_b for j != y_b
+//   g(b, y_b) = scale (p(b, y_b) - 1) slope_b gradient_b
+//   d w_j = (u_j - (u_j . w^_j) w^_j) / |w_j|, where the matrix product u_j is sum_b g(b, j) x^_b
 #pragma once
 #include "margin_softmax.cuh"
 
 namespace face {
 namespace gpu {
 
-// What a row of scores is turned into gradients with.
+// Per-row values for the conversion of scores to gradients.
 template <typename T>
 struct Rows {
-  T* unit;     // (B, E) x^
-  T* factor;   // (B,) scale gradient_b / total_b
-  T* target;   // (B,) g of the target
+  T* unit;    // (B, E) x^
+  T* factor;  // (B,) scale gradient_b / total_b
+  T* target;  // (B,) g of the target
 };
 
-// A warp for each row. `gradient` may be null: it is `each` for all rows then. Unless null,
-// d embedding is the pull of forward times the gradient.
+// Computes the per-row values, and d embedding unless it is null: forward's pull times the
+// gradient. If `gradient` is null, every row has the gradient `each`. One warp per row.
 template <typename T>
 __global__ void begin_gradient(MarginSoftmax<T> in, MarginSoftmaxResults<T> result,
                                const T* gradient, T each, Rows<T> rows, T* embedding_gradient) {
@@ -29,8 +30,8 @@ __global__ void begin_gradient(MarginSoftmax<T> in, MarginSoftmaxResults<T> resu
   const T* x = in.embedding + b * in.D;
   const T length = inverse_length(x, in.D), g = gradient ? gradient[b] : each;
   const int64_t target = target_of(in, b);
-  // A row without a class moves nothing, whatever its embedding is: 0 times NaN would.
-  for (int64_t d = lane(); d < in.D; d += kWarp) {
+  // A row with an invalid label contributes zero. Multiplication by 0 would keep a NaN.
+  for (int64_t d = lane(); d < in.D; d += kWarpThreads) {
     rows.unit[b * in.D + d] = target == kNoClass ? T(0) : x[d] * length;
     if (embedding_gradient) {
       const T pull = target == kNoClass ? T(0) : g * result.pull[b * in.D + d];
@@ -46,7 +47,7 @@ __global__ void begin_gradient(MarginSoftmax<T> in, MarginSoftmaxResults<T> resu
   rows.target[b] = target >= 0 ? g * in.scale * in.slope[b] * less : T(0);
 }
 
-// Blocks as in row_maxima: scores to gradients of the cosines.
+// Converts scores to gradients of the cosines. Blocks as in row_maxima.
 template <typename T>
 __global__ void score_gradients(MarginSoftmax<T> in, const T* maximum, Rows<T> rows,
                                 Scores<T> scores) {
@@ -59,16 +60,17 @@ __global__ void score_gradients(MarginSoftmax<T> in, const T* maximum, Rows<T> r
   });
 }
 
-// A warp for each class: f(place, d w there) with the sum of pulled rows u (n, E) of a chunk.
+// Calls f(d, d w[d]) for one class, given its sum u (E,) of weighted rows. One warp per class.
 template <typename T, typename F>
 __device__ void over_class(const T* centre, const T* pulled, T inverse, int64_t E, F f) {
   T along = 0;
-  for (int64_t d = lane(); d < E; d += kWarp) along += pulled[d] * centre[d];
+  for (int64_t d = lane(); d < E; d += kWarpThreads) along += pulled[d] * centre[d];
   along = warp_sum(along) * inverse * inverse;
-  for (int64_t d = lane(); d < E; d += kWarp) f(d, inverse * (pulled[d] - along * centre[d]));
+  for (int64_t d = lane(); d < E; d += kWarpThreads)
+    f(d, inverse * (pulled[d] - along * centre[d]));
 }
 
-// u to the gradients of a chunk of classes, in place.
+// Converts u to the gradients of a chunk of classes in place.
 template <typename T>
 __global__ void class_gradients(const T* centres, const T* inverse, int64_t n, int64_t E,
                                 T* gradients) {
@@ -78,7 +80,7 @@ __global__ void class_gradients(const T* centres, const T* inverse, int64_t n, i
   over_class(centres + j * E, own, inverse[j], E, [&](int64_t d, T value) { own[d] = value; });
 }
 
-// The step itself, for the classes of a chunk from `first` on.
+// Applies the SGD step to a chunk of n classes that starts at `first`.
 template <typename T>
 __global__ void class_steps(Step<T> step, int64_t first, const T* inverse, int64_t n, int64_t E,
                             const T* pulled) {

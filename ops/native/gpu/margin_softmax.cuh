@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels of the margin softmax, forward. With x^ = x / sqrt(|x|^2 + 1e-10), w^ likewise:
+// Kernels of the margin softmax, forward. With x^ = x / sqrt(|x|^2 + 1e-10) and w^ likewise:
 //
-//   logit(b, j) = scale x^_b . w^_j, but logit(b, y_b) = scale psi_b
+//   logit(b, j) = scale x^_b . w^_j for j != y_b,  logit(b, y_b) = scale psi_b
 //   loss_b = log sum_j exp logit(b, j) - scale psi_b
 //
-// Classes are walked over in chunks. A chunk's scores x^_b . w_j are a matrix product; these
-// kernels turn them into weights exp(logit - maximum) / |w_j|, whose product with the centres, the
-// second one, is added to the gradient of the embedding. As in FlashAttention (Dao et al., arXiv:
-// 2205.14135) what was added so far shrinks when a row's maximum rises.
+// The classes are processed in chunks. One matrix product computes a chunk's scores x^_b . w_j. The
+// kernels convert them to weights exp(logit - maximum) / |w_j|. A second matrix product adds the
+// weighted centres to the gradient of the embedding. When a row's maximum rises, the earlier sums
+// are rescaled, as in FlashAttention (Dao et al., arXiv:2205.14135).
 //
-// The target stands apart: the maximum begins with its logit, and `rest` is the sum over all other
-// classes, so that 1 - p = rest / total keeps its digits where p is near 1.
+// The target is treated separately. The maximum starts at its logit, and `rest` is the sum over all
+// other classes, so that 1 - p = rest / total is accurate even if p is near 1.
 #pragma once
 #include "reduce.cuh"
 
 namespace face {
 namespace gpu {
 
-constexpr double kLengthEpsilon = 1e-10;  // under the root of a squared length, as in heads/
-constexpr double kLowest = -1e30;         // below every logit
-constexpr int64_t kSegment = 8 * kThreads;  // columns of a row of scores that one block takes
+constexpr double kLengthEpsilon = 1e-10;  // added to a squared length under the root, as in heads/
+constexpr double kMinLogit = -1e30;       // below every logit
+constexpr int64_t kSegmentColumns = 8 * kBlockThreads;  // columns of a row of scores per block
 constexpr int64_t kElsewhere = -1, kNoClass = -2;
 
 __device__ inline float power(float x) { return expf(x); }
 __device__ inline double power(double x) { return exp(x); }
 
-// Class of the target of row b, kElsewhere, or kNoClass where the label is none.
+// Returns the target class of row b; kElsewhere for label -1; kNoClass for an invalid label.
 template <typename T>
 __device__ int64_t target_of(const MarginSoftmax<T>& in, int64_t b) {
   const T label = in.label[b];
@@ -34,32 +34,33 @@ __device__ int64_t target_of(const MarginSoftmax<T>& in, int64_t b) {
   return T(j) == label && j < in.C ? j : kNoClass;
 }
 
-// 1 / sqrt(|x|^2 + epsilon), by a warp.
+// Returns 1 / sqrt(|x|^2 + epsilon), computed by one warp.
 template <typename T>
 __device__ T inverse_length(const T* x, int64_t n) {
   T squares = 0;
-  for (int64_t i = lane(); i < n; i += kWarp) squares += x[i] * x[i];
+  for (int64_t i = lane(); i < n; i += kWarpThreads) squares += x[i] * x[i];
   return T(1) / sqrt(warp_sum(squares) + T(kLengthEpsilon));
 }
 
-// A chunk of scores (B, stride), of which the first n columns are the classes from `first` on.
+// Scores (B, stride) of a chunk; its first n columns are n classes that start at `first`.
 template <typename T>
 struct Scores {
   T* values;
   int64_t stride, first, n;
-  const T* inverse;   // (n,) 1 / |w_j|
-  int64_t segments;   // of a row: blocks are B * segments
+  const T* inverse;  // (n,) 1 / |w_j|
+  int64_t segments;  // segments of a row; there are B * segments blocks
 };
 
-// f(column, whether it is the target) for this thread's columns of its block's part of a row.
+// Calls f(column, is_target) for this thread's columns of its block's segment of a row.
 template <typename T, typename F>
 __device__ void over_columns(const Scores<T>& scores, int64_t target, F f) {
-  const int64_t begin = blockIdx.x % scores.segments * kSegment;
-  const int64_t end = begin + kSegment < scores.n ? begin + kSegment : scores.n;
-  for (int64_t j = begin + threadIdx.x; j < end; j += kThreads) f(j, j == target - scores.first);
+  const int64_t begin = blockIdx.x % scores.segments * kSegmentColumns;
+  const int64_t end = begin + kSegmentColumns < scores.n ? begin + kSegmentColumns : scores.n;
+  for (int64_t j = begin + threadIdx.x; j < end; j += kBlockThreads)
+    f(j, j == target - scores.first);
 }
 
-// A warp for each row: x^, 1 / |x|, and what the sums begin with.
+// Computes x^ and 1 / |x| and initialises the sums. One warp per row.
 template <typename T>
 __global__ void begin_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, T* unit, T* inverse,
                            T* rest) {
@@ -67,7 +68,7 @@ __global__ void begin_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, T* 
   if (b >= in.B) return;
   const T* x = in.embedding + b * in.D;
   const T factor = inverse_length(x, in.D);
-  for (int64_t d = lane(); d < in.D; d += kWarp) {
+  for (int64_t d = lane(); d < in.D; d += kWarpThreads) {
     unit[b * in.D + d] = x[d] * factor;
     out.pull[b * in.D + d] = 0;
   }
@@ -76,10 +77,10 @@ __global__ void begin_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, T* 
   inverse[b] = factor;
   rest[b] = 0;
   out.cosine[b] = target == kNoClass ? T(NAN) : T(0);
-  out.maximum[b] = target >= 0 ? in.scale * in.psi[b] : T(kLowest);
+  out.maximum[b] = target >= 0 ? in.scale * in.psi[b] : T(kMinLogit);
 }
 
-// A warp for each class of a chunk: 1 / |w_j|, and a share beyond all bounds, unless null.
+// Computes 1 / |w_j|; sets `share`, unless null, to a huge value. One warp per class of a chunk.
 template <typename T>
 __global__ void class_lengths(const T* centres, int64_t n, int64_t E, T* inverse, T* share) {
   const int64_t j = warp_index();
@@ -87,15 +88,15 @@ __global__ void class_lengths(const T* centres, int64_t n, int64_t E, T* inverse
   const T factor = inverse_length(centres + j * E, E);
   if (lane() > 0) return;
   inverse[j] = factor;
-  if (share) share[j] = T(-kLowest);
+  if (share) share[j] = T(-kMinLogit);
 }
 
-// maxima (B, segments): the largest logit of each part of a row, targets left out.
+// Writes the largest non-target logit of each segment of a row to maxima (B, segments).
 template <typename T>
 __global__ void row_maxima(MarginSoftmax<T> in, Scores<T> scores, T* maxima) {
   const int64_t b = blockIdx.x / scores.segments;
   const T* row = scores.values + b * scores.stride;
-  T top = T(kLowest);
+  T top = T(kMinLogit);
   over_columns(scores, target_of(in, b), [&](int64_t j, bool is_target) {
     if (!is_target) top = Largest()(top, in.scale * scores.inverse[j] * row[j]);
   });
@@ -109,7 +110,8 @@ __device__ T new_maximum(T before, const T* maxima, int64_t segments) {
   return before;
 }
 
-// Scores to weights, 0 for the target; sums (B, segments) of exp(logit - maximum) without it.
+// Converts scores to weights, 0 for the target. Writes the sums of exp(logit - maximum) over the
+// non-targets of each segment to sums (B, segments).
 template <typename T>
 __global__ void row_weights(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, Scores<T> scores,
                             const T* maxima, T* sums) {
@@ -132,7 +134,7 @@ __global__ void row_weights(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, Sc
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// A block for each row: the chunk's sums join those before it, at the new maximum.
+// Adds a chunk's sums to the earlier ones, rescaled to the new maximum. One block per row.
 template <typename T>
 __global__ void join_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, int64_t segments,
                           const T* maxima, const T* sums, T* rest) {
@@ -140,9 +142,9 @@ __global__ void join_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, int6
   const T before = out.maximum[b];
   const T top = new_maximum(before, maxima + b * segments, segments);
   const T factor = power(before - top);
-  __syncthreads();  // all have read the maximum
+  __syncthreads();  // after all threads have read the maximum
   if (factor != 1)
-    for (int64_t d = threadIdx.x; d < in.D; d += kThreads) out.pull[b * in.D + d] *= factor;
+    for (int64_t d = threadIdx.x; d < in.D; d += kBlockThreads) out.pull[b * in.D + d] *= factor;
   if (threadIdx.x > 0) return;
   T sum = rest[b] * factor;
   for (int64_t i = 0; i < segments; ++i) sum += sums[b * segments + i];
@@ -150,7 +152,8 @@ __global__ void join_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, int6
   out.maximum[b] = top;
 }
 
-// A warp for each row: the loss, and the sum of weighted centres made a gradient of the embedding.
+// Computes the loss, and converts the sum of weighted centres to the embedding gradient. One warp
+// per row.
 template <typename T>
 __global__ void end_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, const T* unit,
                          const T* inverse, const T* rest) {
@@ -162,24 +165,24 @@ __global__ void end_rows(MarginSoftmax<T> in, MarginSoftmaxResults<T> out, const
   const T total = rest[b] + (here ? power(logit - top) : T(0));
   if (lane() == 0) {
     out.total[b] = total;
-    // The difference first: both are large where the sum's logarithm is small.
+    // Subtract first: both terms are large where log(sum) is small.
     const T rise = here ? top - logit : top;
     const T loss = here && rise == 0 ? log1p(rest[b]) : rise + log(total);
     out.loss[b] = target == kNoClass ? T(NAN) : loss;
   }
-  // d loss / d x^ = scale (sum_j p_j w^_j without the target - slope (1 - p) w^_target)
+  // d loss / d x^ = scale (sum over non-targets of p_j w^_j - slope (1 - p) w^_target)
   const T* centre = in.centres + (here ? target * in.D : 0);
   const T length = inverse_length(centre, in.D);
   const T turn = here ? in.slope[b] * (rest[b] / total) * length : T(0);
   T* pull = out.pull + b * in.D;
   const T* x = unit + b * in.D;
   T along = 0;
-  for (int64_t d = lane(); d < in.D; d += kWarp) {
+  for (int64_t d = lane(); d < in.D; d += kWarpThreads) {
     pull[d] = in.scale * (pull[d] / total - turn * centre[d]);
     along += pull[d] * x[d];
   }
   along = warp_sum(along);
-  for (int64_t d = lane(); d < in.D; d += kWarp)
+  for (int64_t d = lane(); d < in.D; d += kWarpThreads)
     pull[d] = target == kNoClass ? T(0) : inverse[b] * (pull[d] - along * x[d]);
 }
 

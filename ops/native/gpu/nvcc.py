@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nvcc compiles the operators for GPUs, for which of them, and with what options.
+"""Find nvcc, and compile the GPU operators with it.
 
-Any from CUDA 11.0 on does: its runtime is linked in, and cuBLAS is looked for where the program
-runs (blas.cu), so that nothing is loaded beside what MXNet has loaded.
+Any release from CUDA 11.0 on is suitable.  The compiled library contains the CUDA runtime and uses
+the cuBLAS that MXNet has already loaded (blas.cu), so it loads no further CUDA library.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ COMPILERS = ("g++", "g++-13", "g++-12", "g++-11", "g++-10", "g++-9")
 
 
 class ToolkitError(RuntimeError):
-    """There is no nvcc that compiles the operators; the message says why."""
+    """The GPU operators cannot be compiled with nvcc; the message gives the reason."""
 
 
 class Toolkit(NamedTuple):
-    """An nvcc, its release, and a C++ compiler that it takes."""
+    """Path of an nvcc, its CUDA release, and the path of a C++ compiler that nvcc supports."""
 
     nvcc: str
     release: tuple[int, int]
@@ -34,9 +34,10 @@ class Toolkit(NamedTuple):
 
 
 def architectures(release: tuple[int, int]) -> list[str]:
-    """Return the options that choose GPUs: machine code for each family, and PTX for newer ones.
+    """Return nvcc's -gencode options: machine code for each GPU family, and PTX for newer GPUs.
 
-    Code for 8.0 also runs on 8.6 and 8.9, and so on: on the same major number, upwards.
+    Machine code runs on all later minor versions of the same major version: code for compute
+    capability 8.0 also runs on 8.6 and 8.9.
     """
     families = [50, 60, 70, 80] if release < (13, 0) else [75, 80]
     if release >= (11, 8):
@@ -50,15 +51,15 @@ def architectures(release: tuple[int, int]) -> list[str]:
 
 
 def find() -> Toolkit:
-    """Return the first nvcc that works with a C++ compiler of this machine.
+    """Return the first nvcc found that works with a C++ compiler of this machine.
 
-    Looked for in CUDA_HOME, on the PATH and in /usr/local/cuda*; the compiler is CXX, else one of
-    ``COMPILERS``.
+    The search covers, in this order, CUDA_HOME, PATH and /usr/local/cuda*.  The C++ compiler is the
+    value of the environment variable CXX or one of ``COMPILERS``.
 
     Raises
     ------
     ToolkitError
-        If there is none.
+        If no nvcc of CUDA 11.0 or newer works.
     """
     home = os.environ.get("CUDA_HOME")
     places = [str(Path(home) / "bin" / "nvcc")] if home else []
@@ -74,22 +75,24 @@ def find() -> Toolkit:
             continue
         compilers = dict.fromkeys([os.environ.get("CXX") or "g++", *COMPILERS])
         for compiler in filter(None, map(shutil.which, compilers)):
-            if _takes(place, compiler):
+            if _supports(place, compiler):
                 return Toolkit(place, release, compiler)
-        found += ", which takes none of the C++ compilers here"
+        found += " without a C++ compiler that it supports"
     raise ToolkitError(
-        f"ops: the operators for GPUs need nvcc of CUDA 11.0 or newer, found {found}; install a "
-        "CUDA toolkit, or name one: CUDA_HOME=FOLDER"
+        f"ops: the GPU operators need nvcc of CUDA 11.0 or newer, got {found}; install a CUDA "
+        "toolkit or set CUDA_HOME to the folder of one"
     )
 
 
 def compile_objects(toolkit: Toolkit, sources: list[Path], folder: Path, jobs: int) -> list[Path]:
-    """Compile sources to position-independent objects in a folder, several at a time.
+    """Compile sources to position-independent object files in ``folder``; return their paths.
+
+    At most ``jobs`` compilations run at the same time.
 
     Raises
     ------
     ToolkitError
-        If one does not compile.
+        If a source does not compile.
     """
 
     def run(source: Path) -> Path:
@@ -102,7 +105,7 @@ def compile_objects(toolkit: Toolkit, sources: list[Path], folder: Path, jobs: i
 
 
 def command(toolkit: Toolkit) -> list[str]:
-    """Return nvcc with all options but what to compile."""
+    """Return the nvcc command line with all options, but without input and output files."""
     return [
         toolkit.nvcc,
         "-ccbin",
@@ -118,12 +121,12 @@ def command(toolkit: Toolkit) -> list[str]:
 
 
 def link(toolkit: Toolkit, objects: list[Path], target: Path) -> None:
-    """Link objects, of whatever compiler, to a shared library that holds CUDA's runtime.
+    """Link object files of nvcc and the C++ compiler to a shared library with the CUDA runtime.
 
     Raises
     ------
     ToolkitError
-        If they cannot be linked.
+        If nvcc cannot link the object files.
     """
     flags = ["-shared", "-Xlinker", "-Bsymbolic", "-Xcompiler", "-fopenmp"]
     _run([*command(toolkit), *flags, "-o", str(target), *map(str, objects), "-ldl"], target.name)
@@ -134,22 +137,25 @@ def _run(arguments: list[str], what: str) -> None:
     if done.returncode:
         lines = (done.stderr + done.stdout).strip().splitlines()
         first = next((line for line in lines if "error" in line), "no message")
-        raise ToolkitError(f"ops: nvcc failed, got: {first}; {arguments[0]} for {what}")
+        raise ToolkitError(
+            f"ops: nvcc cannot build {what}, got: {first}; install another CUDA release or another "
+            "C++ compiler"
+        )
 
 
 def _release(nvcc: str) -> tuple[int, int] | None:
     try:
-        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+        output = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
     except OSError:
         return None
-    release = re.search(r"release (\d+)\.(\d+)", said)
+    release = re.search(r"release (\d+)\.(\d+)", output)
     return (int(release[1]), int(release[2])) if release else None
 
 
-def _takes(nvcc: str, compiler: str) -> bool:
+def _supports(nvcc: str, compiler: str) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "try.cu"
-        source.write_text("#include <functional>\n")  # what fails if the compiler is too new
+        source.write_text("#include <functional>\n")  # nvcc fails if the C++ compiler is too new
         arguments = [nvcc, "-ccbin", compiler, "-std=c++17", "-c", str(source), "-o"]
         done = subprocess.run([*arguments, str(source.with_suffix(".o"))], capture_output=True)
     return done.returncode == 0

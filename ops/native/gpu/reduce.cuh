@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums and other joins over the lanes of a warp and the threads of a block, always in one order.
+// Deterministic reductions over the lanes of a warp and the threads of a block.
 #pragma once
 #include "cuda.h"
 
 namespace face {
 namespace gpu {
 
-// Three values that are joined together.
+// Three values that are reduced together.
 template <typename T>
 struct Triple {
   T a, b, c;
@@ -18,8 +18,7 @@ __device__ T from_lane(T value, int distance) {
 }
 template <typename T>
 __device__ Triple<T> from_lane(Triple<T> value, int distance) {
-  return {from_lane(value.a, distance), from_lane(value.b, distance),
-          from_lane(value.c, distance)};
+  return {from_lane(value.a, distance), from_lane(value.b, distance), from_lane(value.c, distance)};
 }
 
 struct Sum {
@@ -40,8 +39,8 @@ struct Largest {
   }
 };
 
-// Count, mean and sum of squared deviations of two sets of values together (Chan, Golub and
-// LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances").
+// Merges count, mean and sum of squared deviations of two sets of values (Chan, Golub and LeVeque,
+// "Updating formulae and a pairwise algorithm for computing sample variances").
 struct Moments {
   template <typename T>
   __device__ Triple<T> operator()(Triple<T> x, Triple<T> y) const {
@@ -52,35 +51,35 @@ struct Moments {
   }
 };
 
-// Every lane gets the joined value of its warp, the same one only where join(x, y) is join(y, x);
-// else lane 0's counts. All lanes of the warp must come here.
+// Returns the reduced value of a warp. If join(x, y) differs from join(y, x), only lane 0 has the
+// right value. All lanes of the warp must call it.
 template <typename V, typename F>
 __device__ V join_warp(V value, F join) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+  for (int distance = kWarpThreads / 2; distance > 0; distance /= 2)
     value = join(value, from_lane(value, distance));
   return value;
 }
 
-// Every thread gets the joined value of its block. All threads of the block must come here.
+// Returns the reduced value of a block to every thread. All threads of the block must call it.
 template <typename V, typename F>
 __device__ V join_block(V value, F join) {
-  __shared__ V parts[kWarps];
+  __shared__ V parts[kBlockWarps];
   value = join_warp(value, join);
-  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = value;
+  if (threadIdx.x % kWarpThreads == 0) parts[threadIdx.x / kWarpThreads] = value;
   __syncthreads();
   value = parts[0];
-  for (int i = 1; i < kWarps; ++i) value = join(value, parts[i]);
-  __syncthreads();  // before the next call writes over them
+  for (int i = 1; i < kBlockWarps; ++i) value = join(value, parts[i]);
+  __syncthreads();  // before the next call overwrites `parts`
   return value;
 }
 
-// Every thread gets the joined value of `count` values in memory, of which `none` changes nothing.
+// Returns the reduced value of an array to every thread; `none` is the neutral element.
 template <typename V, typename F>
 __device__ V join_array(const V* values, int64_t count, V none, F join) {
   __shared__ V joined;
-  if (threadIdx.x < kWarp) {
+  if (threadIdx.x < kWarpThreads) {
     V value = none;
-    for (int64_t i = threadIdx.x; i < count; i += kWarp) value = join(value, values[i]);
+    for (int64_t i = threadIdx.x; i < count; i += kWarpThreads) value = join(value, values[i]);
     value = join_warp(value, join);
     if (threadIdx.x == 0) joined = value;
   }
@@ -95,11 +94,11 @@ __device__ T warp_sum(T value) {
   return join_warp(value, Sum());
 }
 
-// The thing, such as a row, that this thread's warp works on.
+// Returns the index of this thread's warp in the grid, such as the row that it processes.
 __device__ inline int64_t warp_index() {
-  return int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  return int64_t(blockIdx.x) * kBlockWarps + threadIdx.x / kWarpThreads;
 }
-__device__ inline int64_t lane() { return threadIdx.x % kWarp; }
+__device__ inline int64_t lane() { return threadIdx.x % kWarpThreads; }
 
 }  // namespace gpu
 }  // namespace face

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators in NumPy and float64: what those of the GPU are held against.
+"""Reference implementation of the GPU operators in NumPy and float64.
 
-Nothing here is clever: whole matrices of logits, one line for each equation.
+The code follows the equations literally and stores complete matrices of logits.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-LENGTH_EPSILON = 1e-10  # under the root of a squared length, as in heads/
+LENGTH_EPSILON = 1e-10  # added to a squared L2 norm before the square root, as in heads/
 
 
 class MarginSoftmax(NamedTuple):
-    """What the margin softmax gives, and the gradients for given gradients of the losses."""
+    """Outputs and gradients of the margin softmax of B rows, E dimensions and C classes."""
 
     loss: np.ndarray  # (B,)
-    cosine: np.ndarray  # (B,)
-    maximum: np.ndarray  # (B,)
-    total: np.ndarray  # (B,)
-    pull: np.ndarray  # (B, E)
-    share: np.ndarray  # (C,) exactly, where the operator gives a bound
+    cosine: np.ndarray  # (B,) cosine of the target without margin; 0 if the label is -1
+    maximum: np.ndarray  # (B,) largest logit
+    total: np.ndarray  # (B,) sum of exp(logit - maximum)
+    pull: np.ndarray  # (B, E) gradient of each row's loss for the row's embedding
+    share: np.ndarray  # (C,) exact sum of each class's probabilities; the operator's is a bound
     embedding_gradient: np.ndarray  # (B, E)
     centres_gradient: np.ndarray  # (C, E)
 
@@ -35,7 +35,13 @@ def margin_softmax(
     scale: float,
     gradient: np.ndarray,
 ) -> MarginSoftmax:
-    """Return losses and gradients of the margin softmax (see gpu.h) in float64."""
+    """Compute the margin softmax, forward and backward, in float64; gpu.h documents the inputs.
+
+    Parameters
+    ----------
+    gradient
+        Gradient of the loss of each of the B rows, (B,).
+    """
     x, w, psi, slope, gradient = (a.astype(np.float64) for a in (x, w, psi, slope, gradient))
     inverse_x = 1 / np.sqrt((x * x).sum(1, keepdims=True) + LENGTH_EPSILON)
     inverse_w = 1 / np.sqrt((w * w).sum(1, keepdims=True) + LENGTH_EPSILON)
@@ -71,7 +77,7 @@ def step(
     momentum: float,
     weight_decay: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return centres and velocity after a step of SGD."""
+    """Return the class centres and their velocity after one SGD step, in float64."""
     w = w.astype(np.float64)
     velocity = momentum * velocity - rate * (gradient + weight_decay * w)
     return w + velocity, velocity
@@ -80,7 +86,10 @@ def step(
 def prelu(
     x: np.ndarray, slope: np.ndarray, dy: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return y, d x and d slope of a PReLU on (N, C, P)."""
+    """Return PReLU of x, (N, C, P), and the gradients of x and slope, in float64.
+
+    ``dy`` is the gradient of the output.  N counts images, C channels and P pixels.
+    """
     x, a, dy = x.astype(np.float64), slope.astype(np.float64)[:, None], dy.astype(np.float64)
     below = x <= 0
     return (
@@ -91,7 +100,10 @@ def prelu(
 
 
 class BatchNorm(NamedTuple):
-    """What batch normalisation of training gives, and its gradients."""
+    """Outputs and gradients of batch normalisation in training mode.
+
+    N counts images, C channels and P pixels.
+    """
 
     y: np.ndarray  # (N, C, P)
     mean: np.ndarray  # (C,)
@@ -101,7 +113,7 @@ class BatchNorm(NamedTuple):
     dx: np.ndarray  # (N, C, P)
     dgamma: np.ndarray  # (C,)
     dbeta: np.ndarray  # (C,)
-    dslope: np.ndarray  # (C,) zeros without PReLU
+    dslope: np.ndarray  # (C,) zeros if no PReLU follows
 
 
 def batch_norm(
@@ -114,7 +126,11 @@ def batch_norm(
     momentum: float,
     dy: np.ndarray,
 ) -> BatchNorm:
-    """Return batch normalisation of (N, C, P), with PReLU where there is a slope, in float64."""
+    """Compute batch normalisation of x, (N, C, P), forward and backward, in float64.
+
+    A PReLU follows if ``slope`` is not None.  ``dy`` is the gradient of the output, and ``running``
+    holds the running mean and the running variance before the step.
+    """
     x, dy = x.astype(np.float64), dy.astype(np.float64)
     axes = (0, 2)
     mean = x.mean(axes)

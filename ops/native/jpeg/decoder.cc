@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Threads that decode JPEGs: jobs of many pictures, one after the other, so that nobody waits while
-// whoever has asked takes the result or asks for more.  Called through ctypes, without Python's lock.
+// Thread pool that decodes batches of JPEGs.  Several batches may be queued, so the threads stay
+// busy while the caller handles the previous batch.  Python calls it through ctypes without the
+// GIL.
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,19 +22,20 @@ namespace {
 
 #include "jpeg/jpeg_segments.h"
 
-constexpr int64_t kPart = 8;  // pictures that a thread takes at a time
-// Bytes of a picture, beside 16 for each pixel, which is more than codes can take: longer ones are
-// left, so that no thread needs memory for a giant.
-constexpr int64_t kMostFront = 1 << 18;
+constexpr int64_t kTaskImages = 8;  // images that a thread decodes before it locks the queue again
+// An image may have this many bytes plus kMaxPixelBytes for each pixel, more than any coded pixel
+// needs. Longer images go to the fallback decoder, so that an oversized image allocates no large
+// buffers here.
+constexpr int64_t kMaxHeaderBytes = 1 << 18, kMaxPixelBytes = 16;
 
 struct Job {
-  face::Jpegs pictures;
-  uint8_t* left;
-  int64_t begun = 0, done = 0;  // of its pictures
+  face::Jpegs images;
+  uint8_t* status;
+  int64_t started = 0, finished = 0;  // images
 };
 
-// The pictures from `begin` to `end` of some.
-face::Jpegs part_of(const face::Jpegs& all, int64_t begin, int64_t end) {
+// Returns the images from `begin` to `end`.
+face::Jpegs slice(const face::Jpegs& all, int64_t begin, int64_t end) {
   face::Jpegs part = all;
   const int64_t size = 3 * all.H * all.W;
   part.N = end - begin;
@@ -45,12 +47,13 @@ face::Jpegs part_of(const face::Jpegs& all, int64_t begin, int64_t end) {
   return part;
 }
 
-// Working memory of a thread, which holds the tables of the last picture.
-class Memory {
+// Workspace of one thread; it also caches the Huffman tables of the last image.
+class Workspace {
  public:
-  ~Memory() { std::free(memory_); }
-  char* of(const face::JpegKernels& jpeg, int64_t W, int64_t most) {
-    const int64_t bytes = (jpeg.bytes(W, most) + 63) / 64 * 64;
+  ~Workspace() { std::free(memory_); }
+  // Returns the workspace, grown if necessary; null if no memory is available.
+  char* reserve(const face::JpegKernels& jpeg, int64_t W, int64_t max_bytes) {
+    const int64_t bytes = (jpeg.bytes(W, max_bytes) + 63) / 64 * 64;
     if (bytes > bytes_) {
       std::free(memory_);
       bytes_ = bytes + bytes / 4 / 64 * 64;
@@ -73,83 +76,84 @@ class Decoder {
   explicit Decoder(int64_t threads) : process_(getpid()) {
     for (int64_t i = 0; i < threads; ++i) try {
         threads_.emplace_back([this] { work(); });
-      } catch (const std::system_error&) {  // no more to be had
+      } catch (const std::system_error&) {  // the thread limit of the process
         break;
       }
   }
 
-  bool works() const { return !threads_.empty(); }
+  bool has_threads() const { return !threads_.empty(); }
 
-  // False in a fork, which has none of the threads, and whose mutex may be locked for ever.
-  bool here() const { return getpid() == process_; }
+  // Returns false in a forked process: it has none of the threads, and the mutex may stay locked.
+  bool in_own_process() const { return getpid() == process_; }
 
   void start(Job* job) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    all_.insert(job);
-    if (job->pictures.N) jobs_.push_back(job);
-    wanted_.notify_all();
+    pending_.insert(job);
+    if (job->images.N) queue_.push_back(job);
+    work_available_.notify_all();
   }
 
-  // Forgets the job; false if it was dropped.
+  // Waits for the job and deletes it; returns false if end() dropped it.
   bool wait(Job* job) {
     std::unique_lock<std::mutex> lock(mutex_);
     ++waiting_;
-    finished_.wait(lock, [&] { return ending_ || job->done == job->pictures.N; });
-    const bool done = job->done == job->pictures.N;
-    if (done) {
-      all_.erase(job);
+    job_finished_.wait(lock, [&] { return ending_ || job->finished == job->images.N; });
+    const bool finished = job->finished == job->images.N;
+    if (finished) {
+      pending_.erase(job);
       delete job;
     }
-    if (--waiting_ == 0) finished_.notify_all();
-    return done;
+    if (--waiting_ == 0) job_finished_.notify_all();
+    return finished;
   }
 
-  // Ends; what is not begun is dropped.
+  // Joins the threads, drops the images that no thread has started, and deletes the decoder.
   void end() {
     std::unique_lock<std::mutex> lock(mutex_);
     ending_ = true;
-    wanted_.notify_all();
-    finished_.notify_all();
-    finished_.wait(lock, [&] { return waiting_ == 0; });
+    work_available_.notify_all();
+    job_finished_.notify_all();
+    job_finished_.wait(lock, [&] { return waiting_ == 0; });
     lock.unlock();
     for (std::thread& thread : threads_) thread.join();
-    for (Job* job : all_) delete job;
+    for (Job* job : pending_) delete job;
     delete this;
   }
 
  private:
   void work() {
-    Memory memory;
+    Workspace workspace;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      wanted_.wait(lock, [&] { return ending_ || !jobs_.empty(); });
+      work_available_.wait(lock, [&] { return ending_ || !queue_.empty(); });
       if (ending_) return;
-      Job& job = *jobs_.front();
-      const int64_t begin = job.begun, end = std::min(begin + kPart, job.pictures.N);
-      job.begun = end;
-      if (end == job.pictures.N) jobs_.pop_front();
+      Job& job = *queue_.front();
+      const int64_t begin = job.started, end = std::min(begin + kTaskImages, job.images.N);
+      job.started = end;
+      if (end == job.images.N) queue_.pop_front();
       lock.unlock();
-      decode(job, begin, end, memory);
+      decode(job, begin, end, workspace);
       lock.lock();
-      job.done += end - begin;
-      if (job.done == job.pictures.N) finished_.notify_all();
+      job.finished += end - begin;
+      if (job.finished == job.images.N) job_finished_.notify_all();
     }
   }
 
-  static void decode(Job& job, int64_t begin, int64_t end, Memory& memory) {
+  static void decode(Job& job, int64_t begin, int64_t end, Workspace& workspace) {
     const face::JpegKernels& jpeg = face::kernels().jpeg;
-    char* const space = jpeg.decode ? memory.of(jpeg, job.pictures.W, job.pictures.most) : nullptr;
-    if (space)
-      jpeg.decode(part_of(job.pictures, begin, end), space, job.left + begin);
+    char* const memory =
+        jpeg.decode ? workspace.reserve(jpeg, job.images.W, job.images.max_bytes) : nullptr;
+    if (memory)
+      jpeg.decode(slice(job.images, begin, end), memory, job.status + begin);
     else
-      std::memset(job.left + begin, face::kLeft, end - begin);
+      std::memset(job.status + begin, face::kFallback, end - begin);
   }
 
   const pid_t process_;
   std::mutex mutex_;
-  std::condition_variable wanted_, finished_;
-  std::deque<Job*> jobs_;  // that have pictures which nobody has begun
-  std::set<Job*> all_;     // that were not waited for
+  std::condition_variable work_available_, job_finished_;
+  std::deque<Job*> queue_;  // jobs with images that no thread has started
+  std::set<Job*> pending_;  // jobs that no call of wait() has returned
   int64_t waiting_ = 0;
   bool ending_ = false;
   std::vector<std::thread> threads_;
@@ -157,50 +161,53 @@ class Decoder {
 
 }  // namespace
 
-// Null where there are no threads to be had.
+// Creates a decoder; returns null if the process cannot start a thread.
 extern "C" Decoder* face_decoder(int64_t threads) {
   Decoder* decoder = new Decoder(std::max<int64_t>(threads, 1));
-  if (decoder->works()) return decoder;
+  if (decoder->has_threads()) return decoder;
   decoder->end();
   return nullptr;
 }
 
+// Ends a decoder; does nothing in a forked process.
 extern "C" void face_decoder_end(Decoder* decoder) {
-  if (decoder->here()) decoder->end();
+  if (decoder->in_own_process()) decoder->end();
 }
 
-// Has JPEG pictures of H x W pixels decoded: to planes (N, 3, H, W) of x * factor + offset, or where
-// `planes` is null to pixels (N, H, W, 3).  left (N,): 0 for those that are decoded, 1 for those that
-// are left to a decoder for all JPEGs, 2 for those whose codes end before their last pixels; of the
-// last two the part of the result is undefined.  All arrays stay until the job was waited for.  Null
-// in a fork.
+// Starts to decode JPEGs of H x W pixels: to planes (N, 3, H, W) of x * factor + offset, or to
+// pixels (N, H, W, 3) if `planes` is null.  Writes to status (N,) 0: decoded; 1: needs the fallback
+// decoder; 2: the entropy-coded data ends before the last pixels.  Pixels with status 1 or 2 are
+// undefined. All arrays must stay valid until face_decoder_wait returns.  Returns null in a forked
+// process.
 extern "C" Job* face_decoder_start(Decoder* decoder, const uint8_t* const* data,
                                    const int64_t* bytes, const uint8_t* mirror, int64_t N,
                                    int64_t H, int64_t W, float factor, float offset, float* planes,
-                                   uint8_t* pixels, uint8_t* left) {
-  if (!decoder->here()) return nullptr;
+                                   uint8_t* pixels, uint8_t* status) {
+  if (!decoder->in_own_process()) return nullptr;
   const int64_t longest = N ? std::max<int64_t>(*std::max_element(bytes, bytes + N), 0) : 0;
-  const int64_t most = std::min(longest, 16 * H * W + kMostFront);
-  Job* job = new Job{{N, H, W, most, data, bytes, mirror, factor, offset, planes, pixels}, left};
+  const int64_t max_bytes = std::min(longest, kMaxPixelBytes * H * W + kMaxHeaderBytes);
+  Job* job =
+      new Job{{N, H, W, max_bytes, data, bytes, mirror, factor, offset, planes, pixels}, status};
   decoder->start(job);
   return job;
 }
 
-// Waits for a job and forgets it; 0 where the decoder ends first, and in a fork.
+// Waits for a job and deletes it.  Returns 0 if the decoder ends first, and in a forked process.
 extern "C" int64_t face_decoder_wait(Decoder* decoder, Job* job) {
-  return decoder->here() && decoder->wait(job);
+  return decoder->in_own_process() && decoder->wait(job);
 }
 
-// Whether the codes of a JPEG end, at an end-of-image marker, before its last pixels.  False as well
-// for all that this decoder does not take, but for what Exif turns.
+// Returns whether the entropy-coded data of a JPEG ends, at an end-of-image marker, before its last
+// pixels.  Also checks JPEGs that Exif rotates; returns 0 for all other formats that this decoder
+// does not support.
 extern "C" int64_t face_jpeg_cut_off(const uint8_t* data, int64_t bytes) {
   const face::JpegKernels& jpeg = face::kernels().jpeg;
   int64_t H = 0, W = 0;
   if (!jpeg.decode || !jpeg_size(data, bytes, H, W)) return 0;
-  Memory memory;
-  char* const space = memory.of(jpeg, W, bytes);
-  if (!space) return 0;
-  uint8_t left = face::kLeft;
-  jpeg.decode({1, H, W, bytes, &data, &bytes, nullptr, 0, 0, nullptr, nullptr}, space, &left);
-  return left == face::kCutOff;
+  Workspace workspace;
+  char* const memory = workspace.reserve(jpeg, W, bytes);
+  if (!memory) return 0;
+  uint8_t status = face::kFallback;
+  jpeg.decode({1, H, W, bytes, &data, &bytes, nullptr, 0, 0, nullptr, nullptr}, memory, &status);
+  return status == face::kTruncated;
 }

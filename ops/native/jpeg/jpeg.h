@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// JPEG pictures to normalised planes, or to pixels, in one pass: a row of blocks is decoded,
-// transformed, coloured and written while it is in the first cache.
+// JPEG decoder with output to normalised planes or to pixels.  It works in one pass: each row of
+// MCUs is entropy-decoded, transformed, colour-converted and written while it is in the L1 cache.
 //
-// Takes what face sets are made of: sequential Huffman-coded JPEGs of 8 bits, grey or YCbCr with
-// luma sampled once or twice each way, all colours in one scan, whole.  Everything else, and every
-// stream with something odd in it, is left to a decoder for all JPEGs.  The pixels are those of
-// libjpeg-turbo as it comes (JDCT_ISLOW, fancy upsampling; 4:4:0 as since 2.1), to the last bit.
+// It supports the usual format of face data sets: complete sequential Huffman-coded JPEGs of 8 bits
+// in one scan, grey or YCbCr, with luma sampling factors of 1 or 2.  It returns kFallback for every
+// other format and every unusual stream.  Its pixels equal those of libjpeg-turbo with default
+// options (JDCT_ISLOW, fancy upsampling; 4:4:0 as of version 2.1) bit by bit.
 //
 // Included by level.cc, into the namespace of a level.
 #pragma once
@@ -16,23 +16,23 @@ struct JpegComponent {
   int id, h, v, quant, dc, ac;
 };
 
-// Of the pictures decoded one after the other: working memory and the tables of the last one.
+// Decoder state that outlives an image: the tables of the last image.
 struct JpegState {
-  HuffmanTable tables[2][2];      // [dc or ac][identifier]
-  uint8_t sources[2][2][16 + 256];  // what they were built of: most pictures of a set have the same
+  HuffmanTable tables[2][2];        // [dc or ac][identifier]
+  uint8_t sources[2][2][16 + 256];  // DHT bytes of each table; most images of a data set share them
   bool built[2][2];
-  int16_t quant[4][kBlock];
+  int16_t quant[4][kBlockValues];
   JpegComponent components[3];
-  int count;             // of components
+  int count;             // number of components
   int restart_interval;  // 0: none
 };
 
-// What stands in front of the codes.  Returns where these begin; 0 where it is not of the kind, or
-// has to be turned and `turned` are not wanted.
-inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, int64_t H, int64_t W,
-                          bool turned) {
-  constexpr int64_t kMostPixels = 65500;  // across and down, of libjpeg
-  if (H < 1 || W < 1 || H > kMostPixels || W > kMostPixels) return 0;
+// Reads the segments before the entropy-coded data.  Returns the offset of that data, or 0 if the
+// format is not supported, or if Exif rotates the image and `turned` is false.
+inline int64_t read_header(JpegState& state, const uint8_t* data, int64_t size, int64_t H,
+                           int64_t W, bool turned) {
+  constexpr int64_t kMaxSidePixels = 65500;  // the limit of libjpeg
+  if (H < 1 || W < 1 || H > kMaxSidePixels || W > kMaxSidePixels) return 0;
   if (size < 4 || data[0] != 0xFF || data[1] != 0xD8) return 0;
   bool quant_there[4] = {}, table_there[2][2] = {}, frame = false, jfif = false, adobe = false;
   int transform = 0;
@@ -68,7 +68,7 @@ inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, i
         bool& built = state.built[kind][identifier];
         if (!built || __builtin_memcmp(source, in + 1, 16 + symbols)) {
           built = false;
-          __builtin_memcpy(source, in + 1, 16 + symbols);  // once: a mapped file may change
+          __builtin_memcpy(source, in + 1, 16 + symbols);  // read once: a mapped file may change
           built = build(state.tables[kind][identifier], source, source + 16, kind == 0);
           if (!built) return 0;
         }
@@ -77,11 +77,11 @@ inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, i
       }
     } else if (marker == 0xDB) {
       while (in < end) {
-        const int identifier = *in;  // with 8 bits for each number
-        if (identifier > 3 || end - in < 1 + kBlock) return 0;
-        for (int i = 0; i < kBlock; ++i) state.quant[identifier][kOrder.at[i]] = in[1 + i];
+        const int identifier = *in;  // precision 0: 8-bit values
+        if (identifier > 3 || end - in < 1 + kBlockValues) return 0;
+        for (int i = 0; i < kBlockValues; ++i) state.quant[identifier][kZigzag.at[i]] = in[1 + i];
         quant_there[identifier] = true;
-        in += 1 + kBlock;
+        in += 1 + kBlockValues;
       }
     } else if (marker == 0xDD) {
       if (length != 2) return 0;
@@ -112,60 +112,63 @@ inline int64_t read_front(JpegState& state, const uint8_t* data, int64_t size, i
   for (int i = 0; i < state.count; ++i)
     if (c[i].h < 1 || c[i].h > 4 || c[i].v < 1 || c[i].v > 4) return 0;
   if (state.count == 1) {
-    c[0].h = c[0].v = 1;  // alone in its scan, its blocks come row by row
+    c[0].h = c[0].v = 1;  // a scan of one component stores its blocks row by row
     return at;
   }
   const bool numbered = c[0].id == 1 && c[1].id == 2 && c[2].id == 3;
   if (!(jfif || (adobe ? transform == 1 : numbered))) return 0;
   if (c[0].h > 2 || c[0].v > 2) return 0;
-  if (c[0].h == 2 && W < 5) return 0;  // where libjpeg leaves the triangle out
+  if (c[0].h == 2 && W < 5) return 0;  // libjpeg does not interpolate so narrow a row
   for (int i = 1; i < 3; ++i)
     if (c[i].h != 1 || c[i].v != 1) return 0;
   return at;
 }
 
-// Where things lie in the working memory of a thread, which is aligned to 64 bytes.
+// Layout of a thread's workspace, which is aligned to 64 bytes.
 struct JpegMemory {
   JpegState* state;
   uint8_t* codes;
   int16_t* blocks[3];
-  uint8_t* samples[3];  // of two rows of MCUs, with room for one in front of each row
-  int64_t stride;       // of samples
-  int16_t* chroma;      // twice `stride`
-  uint8_t* colours;     // 3 times `stride`
+  uint8_t* samples[3];  // two rows of MCUs; each row of samples has one byte of padding before it
+  int64_t stride;       // bytes from one row of samples to the next
+  int16_t* chroma;      // (2, stride)
+  uint8_t* colours;     // (3, stride)
   int64_t bytes;
 
-  JpegMemory(char* memory, int64_t W, int64_t most) {
-    char* next = memory;
+  JpegMemory(char* workspace, int64_t W, int64_t max_bytes) {
+    char* next = workspace;
     const auto take = [&](int64_t size) __attribute__((always_inline)) {
       char* piece = next;
       next += round_up(size, 64);
       return piece;
     };
-    // Blocks of a row: those of a MCU of 16 pixels, and the others of the last vector.
+    // Blocks of a row of 16-pixel MCUs, plus the unused blocks of the last vector.
     const int64_t across = (W + 15) / 16 * 2 + 4;
     stride = 8 * across + 128;
     state = reinterpret_cast<JpegState*>(take(sizeof(JpegState)));
-    codes = reinterpret_cast<uint8_t*>(take(most + BitReader::kSlack));
+    codes = reinterpret_cast<uint8_t*>(take(max_bytes + BitReader::kSlackBytes));
     for (int i = 0; i < 3; ++i)
-      blocks[i] = reinterpret_cast<int16_t*>(take(2 * across * kBlock * sizeof(int16_t) + 64));
+      blocks[i] =
+          reinterpret_cast<int16_t*>(take(2 * across * kBlockValues * sizeof(int16_t) + 64));
     for (int i = 0; i < 3; ++i)
       samples[i] = reinterpret_cast<uint8_t*>(take(32 * stride + 64)) + 64;
     chroma = reinterpret_cast<int16_t*>(take(2 * stride * sizeof(int16_t)));
     colours = reinterpret_cast<uint8_t*>(take(3 * stride));
-    bytes = next - memory;
+    bytes = next - workspace;
   }
 };
 
-inline int64_t jpeg_bytes(int64_t W, int64_t most) { return JpegMemory(nullptr, W, most).bytes; }
+inline int64_t jpeg_bytes(int64_t W, int64_t max_bytes) {
+  return JpegMemory(nullptr, W, max_bytes).bytes;
+}
 
-// Row `row` of a component, of the last two rows of MCUs.
+// Returns row `row` of a component; the workspace holds the last two rows of MCUs.
 INLINE uint8_t* sample_row(const JpegMemory& memory, int i, int64_t row) {
   return memory.samples[i] + row % (16 * memory.state->components[i].v) * memory.stride;
 }
 
-// Rows of pixels from `top` to `end`.
-template <bool mirrored, bool around>
+// Writes the rows of pixels from `top` to `end`.
+template <bool mirrored, bool streaming>
 INLINE void write_rows(const JpegMemory& memory, const Jpegs& in, int64_t top, int64_t end,
                        float* planes, uint8_t* pixels) {
   const JpegComponent& luma = memory.state->components[0];
@@ -176,8 +179,9 @@ INLINE void write_rows(const JpegMemory& memory, const Jpegs& in, int64_t top, i
     if (memory.state->count == 3) {
       const int64_t near = row / luma.v;
       const bool below = row % luma.v;
-      const int64_t far = luma.v == 1 ? near : below ? (near + 1 < down ? near + 1 : near)
-                                                     : (near > 0 ? near - 1 : near);
+      const int64_t far = luma.v == 1 ? near
+                          : below     ? (near + 1 < down ? near + 1 : near)
+                                      : (near > 0 ? near - 1 : near);
       const auto upsample = [&](auto row_of) __attribute__((always_inline)) {
         for (int i = 1; i < 3; ++i)
           row_of(sample_row(memory, i, near), sample_row(memory, i, far), across, below,
@@ -194,15 +198,15 @@ INLINE void write_rows(const JpegMemory& memory, const Jpegs& in, int64_t top, i
     }
     if (planes)
       for (int colour = 0; colour < 3; ++colour)
-        plane_row<mirrored, around>(colours[colour], in.W, in.factor, in.offset,
-                                    planes + (colour * in.H + row) * in.W);
+        plane_row<mirrored, streaming>(colours[colour], in.W, in.factor, in.offset,
+                                       planes + (colour * in.H + row) * in.W);
     else
       pixel_row(colours, in.W, pixels + row * 3 * in.W);
   }
 }
 
-// The blocks of a row of MCUs to samples, of which `across` stand in a row of chroma; false where
-// there are numbers beyond those of pictures.
+// Transforms the blocks of a row of MCUs to samples.  `across` is the number of chroma samples in a
+// row.  Returns false if a coefficient is too large for an image.
 inline bool transform_row(const JpegMemory& memory, int64_t row, int64_t mcus, int64_t across) {
   for (int i = 0; i < memory.state->count; ++i) {
     const JpegComponent& component = memory.state->components[i];
@@ -210,14 +214,14 @@ inline bool transform_row(const JpegMemory& memory, int64_t row, int64_t mcus, i
     const int16_t* quant = memory.state->quant[component.quant];
     uint8_t* samples = sample_row(memory, i, row * 8 * component.v);
     const int h = component.h, v = component.v;
-    for (int64_t first = 0; first < count; first += kBlocksTogether) {
+    for (int64_t first = 0; first < count; first += kVectorBlocks) {
       const auto place = [&](int k) __attribute__((always_inline)) {
         const int64_t block = first + k, mcu = block / (h * v), inside = block % (h * v);
         return samples + (inside / h) * 8 * stride + (mcu * h + inside % h) * 8;
       };
-      if (!idct(memory.blocks[i] + first * kBlock, quant, stride, place)) return false;
+      if (!idct(memory.blocks[i] + first * kBlockValues, quant, stride, place)) return false;
     }
-    for (int line = 0; i && line < 8; ++line) {  // for the triangle
+    for (int line = 0; i && line < 8; ++line) {  // padding for the interpolation
       uint8_t* const begin = samples + line * stride;
       begin[-1] = begin[0];
       begin[across] = begin[across - 1];
@@ -226,31 +230,31 @@ inline bool transform_row(const JpegMemory& memory, int64_t row, int64_t mcus, i
   return true;
 }
 
-// Why a picture is not decoded whose codes cannot be read on: an incomplete code is the last thing in
-// front of the end-of-image marker, or something else is wrong with it.
-__attribute__((noinline, cold)) inline uint8_t why_not(const uint8_t* data, int64_t marker,
-                                                       int64_t size, int64_t bits_left) {
-  if (bits_left >= HuffmanTable::kMostBits) return kLeft;
+// Returns the status of an image whose entropy-coded data cannot be read further: kTruncated if an
+// incomplete code precedes the end-of-image marker, else kFallback.
+__attribute__((noinline, cold)) inline uint8_t failure_status(const uint8_t* data, int64_t marker,
+                                                              int64_t size, int64_t bits_left) {
+  if (bits_left >= HuffmanTable::kMaxCodeBits) return kFallback;
   while (marker + 2 < size && data[marker + 1] == 0xFF) ++marker;  // fill bytes
-  return data[marker + 1] == 0xD9 ? kCutOff : kLeft;
+  return data[marker + 1] == 0xD9 ? kTruncated : kFallback;
 }
 
-// One picture; without planes and pixels its codes are read alone.  Returns what became of it.
-inline uint8_t decode_picture(const JpegMemory& memory, const Jpegs& in, const uint8_t* data,
-                              int64_t size, bool mirror, float* planes, uint8_t* pixels) {
+// Decodes one image and returns its status.  Without planes and pixels it only checks the data.
+inline uint8_t decode_image(const JpegMemory& memory, const Jpegs& in, const uint8_t* data,
+                            int64_t size, bool mirror, float* planes, uint8_t* pixels) {
   JpegState& state = *memory.state;
   const bool wanted = planes || pixels;
-  int64_t at = read_front(state, data, size, in.H, in.W, !wanted);
-  if (!at) return kLeft;
+  int64_t at = read_header(state, data, size, in.H, in.W, !wanted);
+  if (!at) return kFallback;
   const JpegComponent* c = state.components;
   const int64_t mcus = (in.W + 8 * c[0].h - 1) / (8 * c[0].h);
   const int64_t rows = (in.H + 8 * c[0].v - 1) / (8 * c[0].v);
-  const bool around = planes && reinterpret_cast<uintptr_t>(planes) % 32 == 0 && in.W % 8 == 0;
+  const bool streaming = planes && reinterpret_cast<uintptr_t>(planes) % 32 == 0 && in.W % 8 == 0;
   const int64_t interval = state.restart_interval ? state.restart_interval : rows * mcus;
   const int lumas = c[0].h * c[0].v;
-  for (int i = 0; i < state.count; ++i)  // those that only fill the last vector
-    __builtin_memset(memory.blocks[i] + mcus * c[i].h * c[i].v * kBlock, 0,
-                     (kBlocksTogether - 1) * kBlock * sizeof(int16_t));
+  for (int i = 0; i < state.count; ++i)  // unused blocks of the last vector
+    __builtin_memset(memory.blocks[i] + mcus * c[i].h * c[i].v * kBlockValues, 0,
+                     (kVectorBlocks - 1) * kBlockValues * sizeof(int16_t));
   int64_t until_restart = 0, bytes = 0, written = 0;
   int restarts = 0;
   int32_t last_dc[3] = {};
@@ -260,12 +264,13 @@ inline uint8_t decode_picture(const JpegMemory& memory, const Jpegs& in, const u
       if (until_restart == 0) {
         if (row + mcu) {
           const int64_t bits_left = 8 * bytes - bits.taken(memory.codes);
-          if (bits_left >= 8) return kLeft;
-          if (data[at + 1] != 0xD0 + (restarts++ & 7)) return why_not(data, at, size, bits_left);
+          if (bits_left >= 8) return kFallback;
+          if (data[at + 1] != 0xD0 + (restarts++ & 7))
+            return failure_status(data, at, size, bits_left);
           at += 2;
         }
         at = unstuff(data, at, size, memory.codes, bytes);
-        if (at < 0) return kLeft;
+        if (at < 0) return kFallback;
         __builtin_memset(memory.codes + bytes, 0, 16);
         bits = BitReader(memory.codes);
         last_dc[0] = last_dc[1] = last_dc[2] = 0;
@@ -276,46 +281,46 @@ inline uint8_t decode_picture(const JpegMemory& memory, const Jpegs& in, const u
         const HuffmanTable& dc = state.tables[0][c[i].dc];
         const HuffmanTable& ac = state.tables[1][c[i].ac];
         const int here = i ? 1 : lumas;
-        int16_t* block = memory.blocks[i] + mcu * here * kBlock;
-        for (int k = 0; k < here; ++k, block += kBlock) {
+        int16_t* block = memory.blocks[i] + mcu * here * kBlockValues;
+        for (int k = 0; k < here; ++k, block += kBlockValues) {
           const bool read = read_block(bits, dc, ac, last_dc[i], block);
           const int64_t bits_left = 8 * bytes - bits.taken(memory.codes);
-          if (!read || bits_left < 0) return why_not(data, at, size, bits_left);
-          // Of a picture at most 1024, and so it cannot grow beyond its type.
+          if (!read || bits_left < 0) return failure_status(data, at, size, bits_left);
+          // At most 1024 in a valid image.  The check also prevents an overflow of last_dc.
           const int32_t mean = last_dc[i] * state.quant[c[i].quant][0];
-          if (mean > 8191 || mean < -8191) return kLeft;
+          if (mean > 8191 || mean < -8191) return kFallback;
         }
       }
     }
     if (!wanted) continue;
-    if (!transform_row(memory, row, mcus, (in.W + c[0].h - 1) / c[0].h)) return kLeft;
-    // The last row of pixels wants the chroma below it.
+    if (!transform_row(memory, row, mcus, (in.W + c[0].h - 1) / c[0].h)) return kFallback;
+    // Interpolation of the last row of pixels needs the chroma row below it.
     const int64_t end = row + 1 == rows ? in.H : (row + 1) * 8 * c[0].v - (c[0].v == 2);
     if (mirror)
-      around ? write_rows<true, true>(memory, in, written, end, planes, pixels)
-             : write_rows<true, false>(memory, in, written, end, planes, pixels);
+      streaming ? write_rows<true, true>(memory, in, written, end, planes, pixels)
+                : write_rows<true, false>(memory, in, written, end, planes, pixels);
     else
-      around ? write_rows<false, true>(memory, in, written, end, planes, pixels)
-             : write_rows<false, false>(memory, in, written, end, planes, pixels);
+      streaming ? write_rows<false, true>(memory, in, written, end, planes, pixels)
+                : write_rows<false, false>(memory, in, written, end, planes, pixels);
     written = end;
   }
-  return 8 * bytes - bits.taken(memory.codes) < 8 && data[at + 1] == 0xD9 ? kDecoded : kLeft;
+  return 8 * bytes - bits.taken(memory.codes) < 8 && data[at + 1] == 0xD9 ? kDecoded : kFallback;
 }
 
-constexpr int64_t kFetched = 1 << 16;  // bytes at most: no more than a part of the second cache
+constexpr int64_t kMaxPrefetchBytes = 1 << 16;  // a fraction of the L2 cache
 
-inline void jpeg_begin(char* memory) {
-  JpegState& state = *JpegMemory(memory, 0, 0).state;
+inline void jpeg_begin(char* workspace) {
+  JpegState& state = *JpegMemory(workspace, 0, 0).state;
   __builtin_memset(state.built, 0, sizeof state.built);
 }
 
-inline void jpeg_decode(const Jpegs& in, char* memory, uint8_t* left) {
-  const JpegMemory here(memory, in.W, in.most);
+inline void jpeg_decode(const Jpegs& in, char* workspace, uint8_t* status) {
+  const JpegMemory memory(workspace, in.W, in.max_bytes);
   const int64_t size = 3 * in.H * in.W;
-  // Pictures lie anywhere in the file: the next one is fetched from memory while this one is decoded.
+  // Images are scattered over the file: prefetch the next one while this one is decoded.
   const auto fetch = [&](int64_t n) __attribute__((always_inline)) {
     if (n == in.N) return;
-    const int64_t bytes = in.bytes[n] < kFetched ? in.bytes[n] : kFetched;
+    const int64_t bytes = in.bytes[n] < kMaxPrefetchBytes ? in.bytes[n] : kMaxPrefetchBytes;
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(in.data[n] + at, 0, 2);
   };
   fetch(0);
@@ -324,9 +329,9 @@ inline void jpeg_decode(const Jpegs& in, char* memory, uint8_t* left) {
     float* const planes = in.planes ? in.planes + n * size : nullptr;
     uint8_t* const pixels = in.pixels ? in.pixels + n * size : nullptr;
     const bool mirror = in.mirror && in.mirror[n];
-    left[n] = in.bytes[n] > in.most
-                  ? kLeft
-                  : decode_picture(here, in, in.data[n], in.bytes[n], mirror, planes, pixels);
+    status[n] = in.bytes[n] > in.max_bytes
+                    ? kFallback
+                    : decode_image(memory, in, in.data[n], in.bytes[n], mirror, planes, pixels);
   }
   wait_for_stores();
 }

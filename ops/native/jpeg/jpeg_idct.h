@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Coefficients of 8x8 blocks to samples: the inverse DCT of Loeffler, Ligtenberg and Moschytz
-// ("Practical fast 1-D DCT algorithms with 11 multiplications", ICASSP 1989) in whole numbers of 13
-// bits behind the point, columns first, 2 bits kept in between.  That is what libjpeg calls
-// JDCT_ISLOW, and gives the same samples as its forms for vectors to the last bit.
+// Inverse DCT of 8x8 blocks (Loeffler, Ligtenberg and Moschytz, "Practical fast 1-D DCT algorithms
+// with 11 multiplications", ICASSP 1989) in fixed point with 13 fraction bits.  It transforms
+// columns first and keeps 2 fraction bits for the rows.  libjpeg calls this method JDCT_ISLOW; the
+// samples equal those of libjpeg-turbo's SIMD code bit by bit.
 //
 // Included by level.cc, into the namespace of a level.
 #pragma once
 
 #if defined(__SSE2__)
 
-// As many blocks side by side as a vector has lanes of 16 bytes, each with 8 numbers of 16 bits.
+// A vector holds one row of kVectorBlocks blocks; each row has 8 values of 16 bits.
 #if defined(__AVX512BW__)
 typedef __m512i Lanes16;
 #define OF_WIDTH(name) _mm512_##name
@@ -20,7 +20,7 @@ typedef __m256i Lanes16;
 typedef __m128i Lanes16;
 #define OF_WIDTH(name) _mm_##name
 #endif
-constexpr int kBlocksTogether = sizeof(Lanes16) / 16;
+constexpr int kVectorBlocks = sizeof(Lanes16) / 16;
 
 INLINE Lanes16 add16(Lanes16 a, Lanes16 b) { return OF_WIDTH(add_epi16)(a, b); }
 INLINE Lanes16 sub16(Lanes16 a, Lanes16 b) { return OF_WIDTH(sub_epi16)(a, b); }
@@ -37,7 +37,7 @@ INLINE bool same(Lanes16 a, Lanes16 b) {
 #endif
 }
 
-// Numbers of 32 bits, for the lower and the upper four columns of each block.
+// 32-bit values of the lower and the upper four columns of each block.
 struct Wide {
   Lanes16 low, high;
 };
@@ -45,18 +45,18 @@ INLINE Wide operator+(Wide a, Wide b) { return {add32(a.low, b.low), add32(a.hig
 INLINE Wide operator-(Wide a, Wide b) { return {sub32(a.low, b.low), sub32(a.high, b.high)}; }
 
 struct Pair {
-  Lanes16 low, high;  // numbers of a and b in turns
+  Lanes16 low, high;  // interleaved values of a and b
 };
 INLINE Pair pair(Lanes16 a, Lanes16 b) {
   return {OF_WIDTH(unpacklo_epi16)(a, b), OF_WIDTH(unpackhi_epi16)(a, b)};
 }
-// a x + b y
+// Returns a x + b y.
 template <int x, int y>
 INLINE Wide times(Pair of) {
   const Lanes16 factors = OF_WIDTH(set1_epi32)(int(uint32_t(y) << 16 | (uint32_t(x) & 0xFFFF)));
   return {OF_WIDTH(madd_epi16)(of.low, factors), OF_WIDTH(madd_epi16)(of.high, factors)};
 }
-// a << 13
+// Returns a << 13.
 INLINE Wide lifted(Lanes16 a) {
   const Lanes16 zero = sub16(a, a);
   return {OF_WIDTH(srai_epi32)(OF_WIDTH(unpacklo_epi16)(zero, a), 3),
@@ -69,7 +69,7 @@ INLINE Lanes16 rounded(Wide a) {
                                OF_WIDTH(srai_epi32)(add32(a.high, half), bits));
 }
 
-// One dimension of rows[0] to rows[7], for all columns.
+// Transforms one dimension: rows[0] to rows[7], for all columns.
 template <int bits>
 INLINE void idct_once(Lanes16 (&rows)[8]) {
   constexpr int k0_298 = 2446, k0_390 = 3196, k0_541 = 4433, k0_765 = 6270, k0_899 = 7373,
@@ -99,7 +99,7 @@ INLINE void idct_once(Lanes16 (&rows)[8]) {
   rows[4] = rounded<bits>(tmp13 - odd0);
 }
 
-// Rows of each block become its columns.
+// Transposes each block.
 INLINE void transpose(Lanes16 (&rows)[8]) {
   Lanes16 a[8], b[8];
   for (int i = 0; i < 4; ++i) {
@@ -119,10 +119,10 @@ INLINE void transpose(Lanes16 (&rows)[8]) {
   }
 }
 
-// Row `row` of as many blocks, one behind the other from `block` on.
+// Loads row `row` of kVectorBlocks consecutive blocks.
 INLINE Lanes16 load_row(const int16_t* block, int row) {
   const auto at = [&](int i) __attribute__((always_inline)) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + i * kBlock + 8 * row));
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + i * kBlockValues + 8 * row));
   };
 #if defined(__AVX512BW__)
   return _mm512_inserti32x4(
@@ -135,15 +135,16 @@ INLINE Lanes16 load_row(const int16_t* block, int row) {
 #endif
 }
 
-// The 16 bytes of block `i`.
+// Returns the 16 bytes of block `i`.
 INLINE __m128i of_block(Lanes16 all, int i) {
-  alignas(64) __m128i parts[kBlocksTogether];
+  alignas(64) __m128i parts[kVectorBlocks];
   __builtin_memcpy(parts, &all, sizeof all);
   return parts[i];
 }
 
-// The samples of kBlocksTogether blocks; `place(i)` says where the first one of block i goes.  False
-// where a number is so large that the forms of libjpeg differ: eight times that of any picture.
+// Writes the samples of kVectorBlocks blocks; `place(i)` is the address of the first sample of
+// block i. Returns false if a value is eight times as large as that of any image: there
+// libjpeg-turbo's scalar and SIMD code differ.
 template <typename Place>
 INLINE bool idct(const int16_t* blocks, const int16_t* quant, int64_t stride, const Place& place) {
   Lanes16 rows[8];
@@ -158,7 +159,7 @@ INLINE bool idct(const int16_t* blocks, const int16_t* quant, int64_t stride, co
 #endif
     rows[i] = OF_WIDTH(mullo_epi16)(load_row(blocks, i), all);
   }
-  // One of them shifts the first row by two bits where the others are zeros.
+  // One libjpeg-turbo variant shifts the first row by two bits if the other rows are zero.
   const Lanes16 shifted = OF_WIDTH(srai_epi16)(OF_WIDTH(slli_epi16)(rows[0], 2), 2);
   const bool fits = same(rows[0], shifted);
   idct_once<11>(rows);
@@ -167,9 +168,8 @@ INLINE bool idct(const int16_t* blocks, const int16_t* quant, int64_t stride, co
   transpose(rows);
   const Lanes16 middle = OF_WIDTH(set1_epi8)(-128);
   for (int i = 0; i < 8; i += 2) {
-    const Lanes16 two =
-        OF_WIDTH(add_epi8)(OF_WIDTH(packs_epi16)(rows[i], rows[i + 1]), middle);
-    for (int k = 0; k < kBlocksTogether; ++k) {
+    const Lanes16 two = OF_WIDTH(add_epi8)(OF_WIDTH(packs_epi16)(rows[i], rows[i + 1]), middle);
+    for (int k = 0; k < kVectorBlocks; ++k) {
       const __m128i samples = of_block(two, k);
       uint8_t* to = place(k) + i * stride;
       _mm_storel_epi64(reinterpret_cast<__m128i*>(to), samples);

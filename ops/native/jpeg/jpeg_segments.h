@@ -1,33 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-// The segments in front of a JPEG's codes: its size, and whether Exif turns it.
+// Parser of the JPEG segments before the entropy-coded data: image size and Exif orientation.
 //
-// Included by level.cc, feed.cc and decoder.cc into namespaces of their own: what one of them is
-// compiled for, the others may not have.
+// level.cc, feed.cc and decoder.cc include it in separate namespaces, because they are compiled for
+// different instruction levels.
 #pragma once
 
 inline int be16(const uint8_t* p) { return p[0] << 8 | p[1]; }
 
-// A segment of `bytes` behind its marker and its length.
+// A segment without its marker and length.
 struct JpegSegment {
   int marker;
   const uint8_t* data;
   int64_t bytes;
 };
 
-// The segment at or behind `at`, where the next one may begin afterwards, as libjpeg looks for it:
-// what is no marker is passed over.  False at the codes, at the end and where a segment is cut off.
+// Reads the next segment at or after `at` and moves `at` behind it.  Skips bytes that are no
+// marker, as libjpeg does.  Returns false at the entropy-coded data, at the end and at a truncated
+// segment.
 inline bool next_segment(const uint8_t* data, int64_t size, int64_t& at, JpegSegment& segment) {
   for (;;) {
     while (at < size && data[at] != 0xFF) ++at;
     while (at < size && data[at] == 0xFF) ++at;
     if (at >= size) return false;
     const int marker = data[at++];
-    if (marker == 0x00 || marker == 0x01 || (marker & 0xF8) == 0xD0) continue;  // without a length
+    if (marker == 0x00 || marker == 0x01 || (marker & 0xF8) == 0xD0)
+      continue;  // markers without a length
     if (marker >= 0xD8 && marker <= 0xDA) return false;
     if (at + 2 > size) return false;
     const int64_t length = be16(data + at);
     if (at + length > size) return false;
-    if (length < 2) {  // less than the bytes of the length itself: libjpeg reads on behind these
+    if (length < 2) {  // invalid: libjpeg continues after the length field
       at += 2;
       continue;
     }
@@ -41,7 +43,7 @@ inline bool is_jpeg(const uint8_t* data, int64_t size) {
   return size >= 4 && data[0] == 0xFF && data[1] == 0xD8 && data[2] == 0xFF;
 }
 
-// Height and width of a JPEG; false where it has no frame.
+// Reads height and width of a JPEG in pixels.  Returns false if it has no frame header.
 inline bool jpeg_size(const uint8_t* data, int64_t size, int64_t& H, int64_t& W) {
   if (!is_jpeg(data, size)) return false;
   JpegSegment segment;
@@ -56,8 +58,8 @@ inline bool jpeg_size(const uint8_t* data, int64_t size, int64_t& H, int64_t& W)
   return false;
 }
 
-// Whether Exif of so many bytes, from the byte order on, has an orientation of 2 to 8 in its first
-// directory: read as OpenCV does, whatever type the entry names.
+// Returns whether Exif data, which begins with the byte order, has an orientation of 2 to 8 in its
+// first directory.  Ignores the type of the entry, as OpenCV does.
 inline bool exif_turns(const uint8_t* data, int64_t size) {
   const bool little = size >= 2 && data[0] == 'I' && data[1] == 'I';
   const auto u16 = [&](int64_t at) -> int64_t {
@@ -75,15 +77,17 @@ inline bool exif_turns(const uint8_t* data, int64_t size) {
   return false;
 }
 
-// Whether OpenCV may turn a JPEG, for the Exif in its first APP1 segment, as MXNet has it: that does
-// not turn one that begins with a JFIF segment.  Where Exif is damaged OpenCV may leave it as it is.
+// Returns whether OpenCV may rotate or mirror a JPEG because of the Exif data in its first APP1
+// segment.  MXNet's OpenCV ignores Exif if the file begins with a JFIF segment.  The result may
+// also be true for damaged Exif data that OpenCV ignores.
 inline bool may_turn(const uint8_t* data, int64_t size) {
   if (!is_jpeg(data, size)) return false;
   if (data[3] == 0xE0 && size >= 11 && !memcmp(data + 6, "JFIF", 5)) return false;
-  constexpr int64_t kName = 6;  // "Exif", which OpenCV does not look at
+  constexpr int64_t kNameBytes = 6;  // "Exif" and two zeros, which OpenCV does not check
   JpegSegment segment;
   for (int64_t at = 2; next_segment(data, size, at, segment);)
     if (segment.marker == 0xE1)
-      return segment.bytes > kName && exif_turns(segment.data + kName, segment.bytes - kName);
+      return segment.bytes > kNameBytes &&
+             exif_turns(segment.data + kNameBytes, segment.bytes - kNameBytes);
   return false;
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// PReLU and batch normalisation with or without PReLU behind it, on (N, C, plane) arrays.
+// PReLU, and batch normalisation optionally followed by PReLU, on (N, C, P) arrays.
 //
-// Batch normalisation takes one channel at a time through all its passes, so that what the first
-// pass has read is still in the cache for the next.
+// Batch normalisation runs all its passes over one channel before the next channel, so that the
+// later passes read the values from the cache.
 //
 // Included by level.cc, into the namespace of a level.
 #pragma once
 
-// f(vector, place) on the whole vectors of a plane, g(value, place) on what is left.
+// Calls f(i) for each whole vector of a plane of n values, and g(i) for each remaining value.
 template <typename T, typename F, typename G>
 INLINE void over(int64_t n, F f, G g) {
   int64_t i = 0;
@@ -15,7 +15,7 @@ INLINE void over(int64_t n, F f, G g) {
   for (; i < n; ++i) g(i);
 }
 
-// PReLU of a vector or a single value.
+// Applies PReLU to a vector or a single value.
 template <typename T, typename V>
 INLINE V rectified(V z, T slope) {
   return z > 0 ? z : z * slope;
@@ -65,8 +65,8 @@ void prelu_backward(const Planes& size, int threads, const T* x, const T* slope,
   }
 }
 
-// Mean and variance of a channel (divided by the count), put together from its planes (Chan,
-// Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances").
+// Computes mean and biased variance of a channel by merging those of its planes (Chan, Golub and
+// LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances").
 template <typename T>
 INLINE void moments(const Planes& size, const T* x, int64_t c, double* mean, double* variance) {
   double all = 0, squares = 0;
@@ -94,7 +94,7 @@ INLINE void moments(const Planes& size, const T* x, int64_t c, double* mean, dou
   *variance = squares / (P * double(size.N));
 }
 
-// y = PReLU(factor x + shift); without `slope` no PReLU.
+// Computes y = PReLU(factor x + shift), or factor x + shift if `slope` is null.
 template <typename T>
 INLINE void normalise_plane(int64_t P, const T* x, T factor, T shift, const T* slope, T* y) {
   if (slope) {
@@ -109,7 +109,8 @@ INLINE void normalise_plane(int64_t P, const T* x, T factor, T shift, const T* s
   }
 }
 
-// The gradients of one channel of N images; the planes of x, dy and dx begin so far apart.
+// Computes the gradients of one channel of N images. `x_apart`, `dy_apart` and `dx_apart` are the
+// distances, in values, from one image's plane to the next.
 template <typename T>
 INLINE void norm_backward_channel(int64_t N, int64_t P, T gamma, T beta, const T* slope, T mean,
                                   T inverse, const T* x, int64_t x_apart, const T* dy,
@@ -166,8 +167,8 @@ INLINE void norm_backward_channel(int64_t N, int64_t P, T gamma, T beta, const T
   }
 }
 
-// Statistics of one channel whose first plane is x + c * P: mean, 1 / deviation, and the running
-// ones moved on.
+// Computes mean and 1 / standard deviation of one channel, whose first plane is x + c * P, and
+// updates its running statistics.
 template <typename T>
 INLINE void statistics(const Planes& size, const T* x, int64_t c, T epsilon, T momentum, T* mean,
                        T* inverse, T* running_mean, T* running_variance) {
@@ -198,7 +199,7 @@ void batch_norm_forward(const Planes& size, int threads, const BatchNorm<T>& in,
   }
 }
 
-// dslope may be null, as in.slope then is.
+// dslope is null if in.slope is.
 template <typename T>
 void batch_norm_backward(const Planes& size, int threads, const BatchNorm<T>& in, const T* mean,
                          const T* inverse, const T* dy, T* dx, T* dgamma, T* dbeta, T* dslope) {

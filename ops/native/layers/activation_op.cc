@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// PReLU: x (N, C, ...), slope (C,); batch normalisation with or without one behind it.
+// MXNet operators of PReLU and of batch normalisation. PReLU has the inputs x (N, C, ...), slope
+// (C,).
 #include "operators.h"
 #ifdef FACE_GPU
 #include "gpu/mxnet_operators.h"
@@ -20,19 +21,20 @@ MXReturnValue prelu_attributes(const Attributes&, int* inputs, int* outputs) {
 
 MXReturnValue prelu_shapes(const Attributes&, Shapes* in, Shapes* out) {
   if ((*in)[0].size() < 2 || (*in)[1] != std::vector<unsigned int>{(*in)[0][1]})
-    return fail("face_prelu: x must be (N, C, ...) and slope (C,)");
+    return fail("face_prelu: x must be (N, C, ...) and slope (C,), got " + shape_text((*in)[0]) +
+                " and " + shape_text((*in)[1]) + "; reshape them");
   (*out)[0] = (*in)[0];
   return MX_SUCCESS;
 }
 
 template <typename T>
 MXReturnValue prelu_forward(const Attributes&, Tensors* in, Tensors* out, const OpResource&) {
-  activation(T()).prelu_forward(planes((*in)[0]), threads(), (*in)[0].data<T>(),
-                                (*in)[1].data<T>(), (*out)[0].data<T>());
+  activation(T()).prelu_forward(planes((*in)[0]), threads(), (*in)[0].data<T>(), (*in)[1].data<T>(),
+                                (*out)[0].data<T>());
   return MX_SUCCESS;
 }
 
-// Gets the gradient of the output, the 2 inputs, the output.
+// `in` holds the gradient of the output, the 2 inputs and the output.
 template <typename T>
 MXReturnValue prelu_backward(const Attributes&, Tensors* in, Tensors* out, const OpResource&) {
   activation(T()).prelu_backward(planes((*in)[1]), threads(), (*in)[1].data<T>(),
@@ -52,8 +54,9 @@ REGISTER_OP(face_prelu)
     .setInferType(same_type)
     .setInferShape(prelu_shapes);
 
-// batch normalisation of training: x (N, C, ...), gamma, beta, running mean and variance (C,),
-// slope (C,) where a PReLU stands behind it. Gives y, mean and 1 / deviation.
+// ---- Batch normalisation in training mode. Inputs: x (N, C, ...), gamma, beta, running mean and
+// running variance (C,), and with prelu=True the slope (C,). Outputs: y, mean and 1 / standard
+// deviation (C,).
 
 enum { kX, kGamma, kBeta, kRunningMean, kRunningVariance, kPReLU };
 
@@ -62,19 +65,22 @@ bool has_prelu(const Attributes& attributes) { return attributes.at("prelu") == 
 MXReturnValue batch_norm_attributes(const Attributes& attributes, int* inputs, int* outputs) {
   for (const char* name : {"prelu", "epsilon", "momentum"})
     if (!attributes.count(name))
-      return fail(std::string("face_batch_norm: ") + name + " is required");
+      return fail(std::string("face_batch_norm: ") + name + " is required, got none; pass it");
   *inputs = has_prelu(attributes) ? 6 : 5;
   *outputs = 3;
   return MX_SUCCESS;
 }
 
 MXReturnValue batch_norm_shapes(const Attributes&, Shapes* in, Shapes* out) {
-  if ((*in)[0].size() < 2) return fail("face_batch_norm: x must be (N, C, ...)");
+  if ((*in)[0].size() < 2)
+    return fail("face_batch_norm: x must be (N, C, ...), got " + shape_text((*in)[0]) +
+                "; reshape it");
   const std::vector<unsigned int> channels = {(*in)[0][1]};
   for (size_t i = 1; i < in->size(); ++i) {
     if ((*in)[i].empty()) (*in)[i] = channels;
     if ((*in)[i] != channels)
-      return fail("face_batch_norm: gamma, beta, statistics and slope must be (C,)");
+      return fail("face_batch_norm: gamma, beta, statistics and slope must be (C,), got " +
+                  shape_text((*in)[i]) + "; reshape them");
   }
   (*out)[0] = (*in)[0];
   (*out)[1] = (*out)[2] = channels;
@@ -104,7 +110,7 @@ MXReturnValue batch_norm_forward(const Attributes& attributes, Tensors* in, Tens
   return MX_SUCCESS;
 }
 
-// Gets the gradients of the 3 outputs, the inputs, the 3 outputs.
+// `in` holds the gradients of the 3 outputs, the inputs and the 3 outputs.
 template <typename T>
 MXReturnValue batch_norm_backward(const Attributes& attributes, Tensors* in, Tensors* out,
                                   const OpResource&) {
@@ -123,8 +129,10 @@ REGISTER_OP(face_batch_norm)
     .setForward(by_type<batch_norm_forward<float>, batch_norm_forward<double>>, "cpu")
     .setBackward(by_type<batch_norm_backward<float>, batch_norm_backward<double>>, "cpu")
 #ifdef FACE_GPU
-    .setForward(by_type<on_gpu::batch_norm_forward<float>, on_gpu::batch_norm_forward<double>>, "gpu")
-    .setBackward(by_type<on_gpu::batch_norm_backward<float>, on_gpu::batch_norm_backward<double>>, "gpu")
+    .setForward(by_type<on_gpu::batch_norm_forward<float>, on_gpu::batch_norm_forward<double>>,
+                "gpu")
+    .setBackward(by_type<on_gpu::batch_norm_backward<float>, on_gpu::batch_norm_backward<double>>,
+                 "gpu")
 #endif
     .setParseAttrs(batch_norm_attributes)
     .setInferType(same_type)

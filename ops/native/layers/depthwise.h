@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Depthwise 3x3 convolution (padding 1), batch normalisation and PReLU in one go, on (N, C, H, W).
+// Fused depthwise 3x3 convolution (padding 1), batch normalisation and PReLU on (N, C, H, W).
 //
-// One channel of all images is taken through everything while it is in the cache: the convolution's
-// output is never written to an array of its own, and backward computes it again from x.
+// Each thread runs all three steps on one channel of all images while it is in the cache. No array
+// holds the convolution's output; backward recomputes it from x.
 //
 // Included by level.cc, into the namespace of a level.
 #pragma once
 
-// A plane with a border of zeros around it; rows `stride` apart, with room for whole vectors.
+// Layout of a plane with a border of zeros. Rows are `stride` values apart; vectors may read beyond
+// a row.
 template <typename T>
 struct Padded {
   int64_t H, W, stride;
@@ -15,8 +16,8 @@ struct Padded {
   int64_t count() const { return (H + 2) * stride + kLanes<T>; }
 };
 
-// Copies a plane of h x w values into the middle of a padded one (its border is zero already),
-// every value `step` rows and columns after the one before.
+// Copies a plane of h x w values into a padded plane, whose border is zero already, with a spacing
+// of `step` rows and columns.
 template <typename T>
 INLINE void pad(const Padded<T>& size, const T* plane, int64_t h, int64_t w, int64_t step, T* out) {
   for (int64_t i = 0; i < h; ++i) {
@@ -28,7 +29,8 @@ INLINE void pad(const Padded<T>& size, const T* plane, int64_t h, int64_t w, int
   }
 }
 
-// Rows 0, step, 2 step, ... of the 3x3 correlation with nine weights; out has rows of W values.
+// Computes rows 0, step, 2 step, ... of the 3x3 correlation with nine weights; `out` has rows of W
+// values.
 template <typename T>
 INLINE void correlate(const Padded<T>& size, const T* padded, const T* nine, int64_t step, T* out) {
   Vector<T> k[9];
@@ -44,7 +46,7 @@ INLINE void correlate(const Padded<T>& size, const T* padded, const T* nine, int
       for (int r = 0; r < 3; ++r)
 #pragma GCC unroll 3
         for (int c = 0; c < 3; ++c) sum += k[3 * r + c] * at(from + r * size.stride + j + c);
-      // A vector may reach into the next rows, which are written after it.
+      // A vector may overwrite values of the next rows, which are computed later.
       if (i * size.W + j + kLanes<T> <= rows * size.W)
         at(to + j) = sum;
       else
@@ -53,13 +55,13 @@ INLINE void correlate(const Padded<T>& size, const T* padded, const T* nine, int
   }
 }
 
-// nine[r][c] += sum over the plane of d[i][j] padded[i + r][j + c]; d is padded too.
+// Computes nine[r][c] += sum_ij d[i][j] padded[i + r][j + c] over a plane; d is padded too.
 template <typename T>
 INLINE void correlate_planes(const Padded<T>& size, const T* padded, const T* d, Vector<T>* nine) {
   for (int64_t i = 0; i < size.H; ++i) {
     const T *from = padded + i * size.stride, *gradient = d + (i + 1) * size.stride + 1;
     for (int64_t j = 0; j < size.W; j += kLanes<T>) {
-      const Vector<T> g = at(gradient + j);  // zeros behind the row
+      const Vector<T> g = at(gradient + j);  // zeros beyond the row
 #pragma GCC unroll 3
       for (int r = 0; r < 3; ++r)
 #pragma GCC unroll 3
@@ -82,7 +84,7 @@ int64_t depthwise_bytes(const Depthwise& size, int threads) {
   return each * threads * int64_t(sizeof(T)) + 64 * 8 * int64_t(threads);
 }
 
-// The convolution of channel c of all images: z (N, h, w).
+// Convolves channel c of all images to z (N, h, w).
 template <typename T>
 INLINE void convolve_channel(const Depthwise& size, const Padded<T>& padded, const T* x, int64_t c,
                              const T* weight, T* plane, T* whole, T* z) {
@@ -101,17 +103,17 @@ INLINE void convolve_channel(const Depthwise& size, const Padded<T>& padded, con
 }
 
 template <typename T>
-void depthwise_forward(const Depthwise& size, int threads, char* working, const BatchNorm<T>& in,
+void depthwise_forward(const Depthwise& size, int threads, char* workspace, const BatchNorm<T>& in,
                        const T* weight, T momentum, T* y, T* mean, T* inverse, T* running_mean,
                        T* running_variance) {
-  Memory memory{working};
+  Arena arena{workspace};
   const Padded<T> padded(size.H, size.W);
   const Planes one = outputs_of<T>(size);
-  T *planes[kMostThreads], *wholes[kMostThreads], *zs[kMostThreads];
+  T *planes[kMaxThreads], *wholes[kMaxThreads], *zs[kMaxThreads];
   for (int k = 0; k < threads; ++k) {
-    planes[k] = memory.take<T>(padded.count());
-    wholes[k] = memory.take<T>(size.H * size.W + kLanes<T>);
-    zs[k] = memory.take<T>(one.N * one.P);
+    planes[k] = arena.allocate<T>(padded.count());
+    wholes[k] = arena.allocate<T>(size.H * size.W + kLanes<T>);
+    zs[k] = arena.allocate<T>(one.N * one.P);
   }
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < threads; ++k) {
@@ -130,21 +132,21 @@ void depthwise_forward(const Depthwise& size, int threads, char* working, const 
 }
 
 template <typename T>
-void depthwise_backward(const Depthwise& size, int threads, char* working, const BatchNorm<T>& in,
+void depthwise_backward(const Depthwise& size, int threads, char* workspace, const BatchNorm<T>& in,
                         const T* weight, const T* mean, const T* inverse, const T* dy, T* dx,
                         T* dweight, T* dgamma, T* dbeta, T* dslope) {
-  Memory memory{working};
+  Arena arena{workspace};
   const Padded<T> padded(size.H, size.W);
   const Planes one = outputs_of<T>(size);
   const int64_t w = (size.W + size.step - 1) / size.step, h = one.P / w;
-  T *planes[kMostThreads], *wholes[kMostThreads], *zs[kMostThreads], *stuffed[kMostThreads];
-  T* dzs[kMostThreads];
+  T *planes[kMaxThreads], *wholes[kMaxThreads], *zs[kMaxThreads], *stuffed[kMaxThreads];
+  T* dzs[kMaxThreads];
   for (int k = 0; k < threads; ++k) {
-    planes[k] = memory.take<T>(padded.count());
-    stuffed[k] = memory.take<T>(padded.count());
-    wholes[k] = memory.take<T>(size.H * size.W + kLanes<T>);
-    zs[k] = memory.take<T>(one.N * one.P);
-    dzs[k] = memory.take<T>(one.N * one.P);
+    planes[k] = arena.allocate<T>(padded.count());
+    stuffed[k] = arena.allocate<T>(padded.count());
+    wholes[k] = arena.allocate<T>(size.H * size.W + kLanes<T>);
+    zs[k] = arena.allocate<T>(one.N * one.P);
+    dzs[k] = arena.allocate<T>(one.N * one.P);
   }
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < threads; ++k) {

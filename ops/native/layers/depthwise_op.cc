@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// depthwise 3x3 convolution, batch normalisation, PReLU: x (N, C, H, W), weight (C, 1, 3, 3),
-// gamma, beta, running mean and variance, slope (C,). Gives y, mean and 1 / deviation.
+// MXNet operator of the fused depthwise 3x3 convolution, batch normalisation and PReLU. Inputs: x
+// (N, C, H, W), weight (C, 1, 3, 3), gamma, beta, running mean, running variance and slope, each
+// (C,). Outputs: y, mean and 1 / standard deviation (C,).
 #include "operators.h"
 
 namespace {
@@ -10,7 +11,7 @@ enum { kDX, kDWeight, kDGamma, kDBeta, kDRunningMean, kDRunningVariance, kDSlope
 MXReturnValue depthwise_attributes(const Attributes& attributes, int* inputs, int* outputs) {
   for (const char* name : {"stride", "epsilon", "momentum"})
     if (!attributes.count(name))
-      return fail(std::string("face_depthwise_norm: ") + name + " is required");
+      return fail(std::string("face_depthwise_norm: ") + name + " is required, got none; pass it");
   *inputs = 7;
   *outputs = 3;
   return MX_SUCCESS;
@@ -18,14 +19,17 @@ MXReturnValue depthwise_attributes(const Attributes& attributes, int* inputs, in
 
 MXReturnValue depthwise_shapes(const Attributes& attributes, Shapes* in, Shapes* out) {
   const auto& x = (*in)[kDX];
-  if (x.size() != 4) return fail("face_depthwise_norm: x must be (N, C, H, W)");
+  if (x.size() != 4)
+    return fail("face_depthwise_norm: x must be (N, C, H, W), got " + shape_text(x) +
+                "; reshape it");
   const unsigned int step = static_cast<unsigned int>(number(attributes, "stride"));
   const std::vector<unsigned int> channels = {x[1]}, nine = {x[1], 1, 3, 3};
   for (size_t i = 1; i < in->size(); ++i) {
     const auto& expected = i == kDWeight ? nine : channels;
     if ((*in)[i].empty()) (*in)[i] = expected;
     if ((*in)[i] != expected)
-      return fail("face_depthwise_norm: weight must be (C, 1, 3, 3), all others (C,)");
+      return fail("face_depthwise_norm: weight must be (C, 1, 3, 3) and all others (C,), got " +
+                  shape_text((*in)[i]) + "; reshape them");
   }
   (*out)[0] = {x[0], x[1], (x[2] + step - 1) / step, (x[3] + step - 1) / step};
   (*out)[1] = (*out)[2] = channels;
@@ -57,29 +61,28 @@ MXReturnValue depthwise_forward(const Attributes& attributes, Tensors* in, Tenso
                                 const OpResource& resource) {
   const face::Depthwise size = depthwise_size(attributes, (*in)[kDX]);
   const int n = threads();
-  char* memory = lend(resource, depthwise(T()).bytes(size, n));
-  if (!memory) return too_large();
-  depthwise(T()).forward(size, n, memory, depthwise_inputs<T>(attributes, in, 0),
-                         (*in)[kDWeight].data<T>(),
-                         static_cast<T>(number(attributes, "momentum")), (*out)[0].data<T>(),
-                         (*out)[1].data<T>(), (*out)[2].data<T>(),
+  char* workspace = workspace_of(resource, depthwise(T()).bytes(size, n));
+  if (!workspace) return workspace_too_large();
+  depthwise(T()).forward(size, n, workspace, depthwise_inputs<T>(attributes, in, 0),
+                         (*in)[kDWeight].data<T>(), static_cast<T>(number(attributes, "momentum")),
+                         (*out)[0].data<T>(), (*out)[1].data<T>(), (*out)[2].data<T>(),
                          (*in)[kDRunningMean].data<T>(), (*in)[kDRunningVariance].data<T>());
   return MX_SUCCESS;
 }
 
-// Gets the gradients of the 3 outputs, the 7 inputs, the 3 outputs.
+// `in` holds the gradients of the 3 outputs, the 7 inputs and the 3 outputs.
 template <typename T>
 MXReturnValue depthwise_backward(const Attributes& attributes, Tensors* in, Tensors* out,
                                  const OpResource& resource) {
   const face::Depthwise size = depthwise_size(attributes, (*in)[3 + kDX]);
   const int n = threads();
-  char* memory = lend(resource, depthwise(T()).bytes(size, n));
-  if (!memory) return too_large();
-  depthwise(T()).backward(size, n, memory, depthwise_inputs<T>(attributes, in, 3),
-                          (*in)[3 + kDWeight].data<T>(), (*in)[11].data<T>(),
-                          (*in)[12].data<T>(), (*in)[0].data<T>(), (*out)[kDX].data<T>(),
-                          (*out)[kDWeight].data<T>(), (*out)[kDGamma].data<T>(),
-                          (*out)[kDBeta].data<T>(), (*out)[kDSlope].data<T>());
+  char* workspace = workspace_of(resource, depthwise(T()).bytes(size, n));
+  if (!workspace) return workspace_too_large();
+  depthwise(T()).backward(size, n, workspace, depthwise_inputs<T>(attributes, in, 3),
+                          (*in)[3 + kDWeight].data<T>(), (*in)[11].data<T>(), (*in)[12].data<T>(),
+                          (*in)[0].data<T>(), (*out)[kDX].data<T>(), (*out)[kDWeight].data<T>(),
+                          (*out)[kDGamma].data<T>(), (*out)[kDBeta].data<T>(),
+                          (*out)[kDSlope].data<T>());
   for (int i : {kDRunningMean, kDRunningVariance})
     for (int64_t c = 0; c < (*out)[i].size(); ++c) (*out)[i].data<T>()[c] = 0;
   return MX_SUCCESS;

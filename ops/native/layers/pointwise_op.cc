@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// 1x1 convolution: x (N, inputs, ...), weight (outputs, inputs, 1, 1)
+// MXNet operator of the 1x1 convolution. Inputs: x (N, inputs, ...), weight (outputs, inputs, 1,
+// 1).
 #include "operators.h"
 
 namespace {
@@ -13,7 +14,8 @@ MXReturnValue pointwise_attributes(const Attributes&, int* inputs, int* outputs)
 MXReturnValue pointwise_shapes(const Attributes&, Shapes* in, Shapes* out) {
   const auto &x = (*in)[0], &weight = (*in)[1];
   if (x.size() < 3 || weight.size() < 2 || weight[1] != x[1])
-    return fail("face_pointwise: x must be (N, C, ...) and weight (outputs, C, 1, 1)");
+    return fail("face_pointwise: x must be (N, C, ...) and weight (outputs, C, 1, 1), got " +
+                shape_text(x) + " and " + shape_text(weight) + "; reshape them");
   (*out)[0] = x;
   (*out)[0][1] = weight[0];
   return MX_SUCCESS;
@@ -32,22 +34,22 @@ MXReturnValue pointwise_forward(const Attributes&, Tensors* in, Tensors* out,
                                 const OpResource& resource) {
   const face::Pointwise size = pointwise_size((*in)[0], (*in)[1]);
   const int n = threads();
-  char* memory = lend(resource, pointwise(T()).bytes(size, n));
-  if (!memory) return too_large();
-  pointwise(T()).forward(size, n, memory, (*in)[0].data<T>(), (*in)[1].data<T>(),
+  char* workspace = workspace_of(resource, pointwise(T()).bytes(size, n));
+  if (!workspace) return workspace_too_large();
+  pointwise(T()).forward(size, n, workspace, (*in)[0].data<T>(), (*in)[1].data<T>(),
                          (*out)[0].data<T>());
   return MX_SUCCESS;
 }
 
-// Gets the gradient of the output, the 2 inputs, the output.
+// `in` holds the gradient of the output, the 2 inputs and the output.
 template <typename T>
 MXReturnValue pointwise_backward(const Attributes&, Tensors* in, Tensors* out,
                                  const OpResource& resource) {
   const face::Pointwise size = pointwise_size((*in)[1], (*in)[2]);
   const int n = threads();
-  char* memory = lend(resource, pointwise(T()).bytes(size, n));
-  if (!memory) return too_large();
-  pointwise(T()).backward(size, n, memory, (*in)[1].data<T>(), (*in)[2].data<T>(),
+  char* workspace = workspace_of(resource, pointwise(T()).bytes(size, n));
+  if (!workspace) return workspace_too_large();
+  pointwise(T()).backward(size, n, workspace, (*in)[1].data<T>(), (*in)[2].data<T>(),
                           (*in)[0].data<T>(), (*out)[0].data<T>(), (*out)[1].data<T>());
   return MX_SUCCESS;
 }

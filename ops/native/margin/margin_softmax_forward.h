@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-// Margin softmax, forward: losses, and the gradients of the embeddings (margin_softmax.h says how).
+// Margin softmax, forward: losses and gradients of the embeddings (algorithm: margin_softmax.h).
 //
 // Included by level.cc, into the namespace of a level.
 #pragma once
 
-// Forward of the classes of one tile for all rows, on what a thread keeps of the tiles before.
+// Running sums of one thread over its tiles of classes.
 template <typename T>
 struct Running {
-  T* top;      // (rows) largest logit so far
-  T* sum;      // (rows) of exp(logit - top)
-  T* excess;   // (rows) what rounding has put on the sum too much
-  T* weighted; // (D, rows) of exp(logit - top) slope w / |w|, slope for the target alone
-  T* s;        // (kTile, rows) scores of the tile
-  T* slopes;   // (kTile, rows) of what stands in their place
-  T* inverse;  // (kTile) 1 / |w|
+  T* top;       // (rows) largest logit so far
+  T* sum;       // (rows) sum of exp(logit - top)
+  T* excess;    // (rows) rounding error of the sum (Kahan)
+  T* weighted;  // (D, rows) sum of exp(logit - top) slope w / |w|; slope is 1 for non-targets
+  T* s;         // (kTileClasses, rows) scores of the tile
+  T* slopes;    // (kTileClasses, rows) derivatives of the reweighted scores
+  T* inverse;   // (kTileClasses) 1 / |w|
 };
 
-// What all threads read of the rows.
+// Properties of the rows, which all threads read.
 template <typename T>
 struct Rows {
-  T* packed;     // see pack
-  T* inverse;    // (rows) what each was multiplied by
-  T* length;     // (rows) that it has then; 0 behind the last one
+  T* packed;     // see pack()
+  T* inverse;    // (rows) factor_of the embedding
+  T* length;     // (rows) length of the embedding times that factor; 0 for padding rows
   T* threshold;  // (rows) see Columns
 };
 
+// Processes the classes of one tile for all rows.
 template <typename T>
 INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
                          const Rows<T>& row, int64_t rows, int64_t first, int64_t n,
@@ -44,7 +45,7 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
   }
   if (changed) reweigh(in, row.threshold, n, rows, s, slopes);
   if (in.group > 1) nearest(in, first, n, rows, s);
-  int64_t targets[kTile] = {};
+  int64_t targets[kTileClasses] = {};
   for (int64_t b = 0; b < in.B; ++b) {
     const int64_t j = target_in(in.label, b, first, n);
     if (j < 0) continue;
@@ -52,7 +53,7 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
     if (changed) slopes[j * rows + b] = in.slope[b];
     ++targets[j];
   }
-  Vector<T> shares[kTile] = {};
+  Vector<T> shares[kTileClasses] = {};
   for (int64_t b = 0; b < rows; b += kLanes<T>) {
     const Vector<T> before = at(run.top + b);
     Vector<T> top = before;
@@ -64,8 +65,8 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
       at(run.excess + b) *= down;
       for (int64_t d = 0; d < D && in.pulls; ++d) at(run.weighted + d * rows + b) *= down;
     }
-    // Classes that are each too small to be noticed beside the largest are not so together: the
-    // tile is summed alone, and what rounding does to the whole is carried on to the next (Kahan).
+    // Many tiny exponentials matter in total although each is lost beside the largest one. So sum
+    // the tile separately and carry the rounding error of the total to the next tile (Kahan).
     Vector<T> of_tile{};
     for (int64_t j = 0; j < n; ++j) {
       const Vector<T> e = exponential(at(s + j * rows + b) - top);
@@ -76,7 +77,7 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
     const Vector<T> sum = before_tile + added;
     at(run.excess + b) = (sum - before_tile) - added;
     at(run.sum + b) = sum;
-    // The sum still grows, so these probabilities are bounds. Rows behind the last one have none.
+    // The sum can still grow, so these probabilities are upper bounds; padding rows have 0.
     const Vector<T> part = at(row.length + b) / sum;
     if (changed)
       for (int64_t j = 0; j < n; ++j) {
@@ -87,7 +88,8 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
       for (int64_t j = 0; j < n; ++j) shares[j] += at(s + j * rows + b) * part;
   }
   for (int64_t j = 0; j < n; ++j) {
-    out.share[first + j] = targets[j] || in.squares ? kAlways<T> : sum_of<T>(shares[j]) * inverse[j];
+    out.share[first + j] =
+        targets[j] || in.squares ? kMaxShare<T> : sum_of<T>(shares[j]) * inverse[j];
     for (int64_t b = 0; b < rows; b += kLanes<T>) at(s + j * rows + b) *= inverse[j];
     if (changed)
       for (int64_t b = 0; b < rows; b += kLanes<T>)
@@ -97,23 +99,23 @@ INLINE void forward_tile(const MarginSoftmax<T>& in, const MarginSoftmaxResults<
     const int64_t j = target_in(in.label, b, first, n);
     if (j >= 0) s[j * rows + b] *= in.slope[b];
   }
-  for (int64_t b = 0; b < rows && in.pulls; b += kPanel<T>)
+  for (int64_t b = 0; b < rows && in.pulls; b += kPanelColumns<T>)
     product<T>(D, n, w, 1, D, s + b, rows, run.weighted + b, rows, true);
 }
 
-// Loss and gradient of one row, from what all threads have summed up.
+// Computes the loss and the embedding gradient of one row from the sums of all threads.
 template <typename T>
 INLINE void finish_row(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>& out,
                        const Running<T>* runs, int threads, int64_t rows, T inverse, int64_t b) {
   const int64_t D = in.D;
-  T top = T(kLowest), sum = 0;
+  T top = T(kMinLogit), sum = 0;
   for (int k = 0; k < threads; ++k) top = runs[k].top[b] > top ? runs[k].top[b] : top;
   for (int k = 0; k < threads; ++k)
     sum += (runs[k].sum[b] - runs[k].excess[b]) * T(exp(runs[k].top[b] - top));
   out.maximum[b] = top;
   out.total[b] = sum;
   const bool here = in.label[b] >= 0;
-  // The difference first: both are large where the sum's logarithm is small.
+  // Subtract first: both terms are large where log(sum) is small.
   out.loss[b] = (here ? top - in.scale * in.psi[b] : top) + T(log(sum));
   T* pull = out.pull + b * D;
   const T* x = in.embedding + b * D;
@@ -135,12 +137,12 @@ INLINE void finish_row(const MarginSoftmax<T>& in, const MarginSoftmaxResults<T>
 }
 
 template <typename T>
-void margin_softmax_forward(const MarginSoftmax<T>& in, int threads, char* working,
+void margin_softmax_forward(const MarginSoftmax<T>& in, int threads, char* workspace,
                             const MarginSoftmaxResults<T>& out) {
-  const int64_t B = in.B, D = in.D, rows = round_up(B, kPanel<T>);
-  Memory memory{working};
-  Rows<T> row = {memory.take<T>(rows * D), memory.take<T>(rows), memory.take<T>(rows),
-                 memory.take<T>(rows)};
+  const int64_t B = in.B, D = in.D, rows = round_up(B, kPanelColumns<T>);
+  Arena arena{workspace};
+  Rows<T> row = {arena.allocate<T>(rows * D), arena.allocate<T>(rows), arena.allocate<T>(rows),
+                 arena.allocate<T>(rows)};
   for (int64_t b = 0; b < rows; ++b) row.length[b] = row.threshold[b] = 0;
   for (int64_t b = 0; b < B; ++b) {
     const T* x = in.embedding + b * D;
@@ -149,12 +151,16 @@ void margin_softmax_forward(const MarginSoftmax<T>& in, int threads, char* worki
     if (in.columns.threshold) row.threshold[b] = in.columns.threshold[b];
   }
   pack(in, row.inverse, row.packed);
-  Running<T> runs[kMostThreads];
+  Running<T> runs[kMaxThreads];
   for (int k = 0; k < threads; ++k) {
-    runs[k] = {memory.take<T>(rows), memory.take<T>(rows), memory.take<T>(rows),
-               memory.take<T>(rows * D),
-               memory.take<T>(kTile * rows), memory.take<T>(kTile * rows), memory.take<T>(kTile)};
-    for (int64_t b = 0; b < rows; ++b) runs[k].top[b] = T(kLowest);
+    runs[k] = {arena.allocate<T>(rows),
+               arena.allocate<T>(rows),
+               arena.allocate<T>(rows),
+               arena.allocate<T>(rows * D),
+               arena.allocate<T>(kTileClasses * rows),
+               arena.allocate<T>(kTileClasses * rows),
+               arena.allocate<T>(kTileClasses)};
+    for (int64_t b = 0; b < rows; ++b) runs[k].top[b] = T(kMinLogit);
   }
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int k = 0; k < threads; ++k) {

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The feed rate of loaders whose speed is known is found."""
+"""The search finds the feed rate of simulated loaders."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.harness.feed_search import PRECISION, SHARE, SPAN, Probe, search
+from benchmarks.harness.feed_search import (
+    MAX_INTERVAL_FACTOR,
+    MAX_WAITING_FRACTION,
+    PRECISION_FRACTION,
+    Probe,
+    search,
+)
 
 BATCH_S, BATCHES = 0.02, 20
 
@@ -27,7 +33,7 @@ def always(interval: float) -> float:
 
 
 class Stub:
-    """Takes batches from a loader with a known wait for each; keeps the probes."""
+    """Device with a known wait for each batch; it records its probes."""
 
     def __init__(self, wait):
         self.wait, self.seen = wait, []
@@ -39,29 +45,29 @@ class Stub:
         return found
 
 
-def test_the_share_that_is_waited():
+def test_the_waiting_fraction_and_batch_seconds_of_a_probe():
     found = Probe(interval=0.09, waited=0.1, elapsed=1.0, batches=10)
-    assert found.share == 0.1 and found.batch_s == 0.1
+    assert found.waiting_fraction == 0.1 and found.batch_s == 0.1
 
 
-@pytest.mark.parametrize("first", [0.5, 1 - SHARE, 1.0, 3.0, 40.0])
+@pytest.mark.parametrize("first", [0.5, 1 - MAX_WAITING_FRACTION, 1.0, 3.0, 40.0])
 @pytest.mark.parametrize(
     "wait, interval",
     [
-        (prefetched, (1 - SHARE) * BATCH_S),
-        (no_prefetch, BATCH_S * (1 - SHARE) / SHARE),
-        (partly_prefetched, BATCH_S / 5 * (1 - SHARE) / SHARE),
+        (prefetched, (1 - MAX_WAITING_FRACTION) * BATCH_S),
+        (no_prefetch, BATCH_S * (1 - MAX_WAITING_FRACTION) / MAX_WAITING_FRACTION),
+        (partly_prefetched, BATCH_S / 5 * (1 - MAX_WAITING_FRACTION) / MAX_WAITING_FRACTION),
     ],
 )
 def test_the_shortest_interval_is_found(wait, interval, first):
     stub = Stub(wait)
     found = search(stub, first * BATCH_S)
-    assert found in stub.seen and found.share < SHARE
-    assert interval * (1 - 1e-9) <= found.interval <= interval * (1 + PRECISION)
+    assert found in stub.seen and found.waiting_fraction < MAX_WAITING_FRACTION
+    assert interval * (1 - 1e-9) <= found.interval <= interval * (1 + PRECISION_FRACTION)
     assert len(stub.seen) <= 20
 
 
-def test_no_prefetch_is_found_at_once():
+def test_a_loader_without_prefetch_needs_few_probes():
     stub = Stub(no_prefetch)
     search(stub, BATCH_S)
     assert len(stub.seen) <= 4
@@ -74,27 +80,27 @@ def test_a_coarser_search_takes_fewer_probes():
     assert best.interval / 1.2 <= rough.interval <= best.interval * 1.2
 
 
-def test_a_late_search_is_content_with_what_passed():
+def test_a_search_out_of_time_returns_the_interval_that_passed():
     stub = Stub(partly_prefetched)
-    found = search(stub, BATCH_S, late=lambda: True)
-    assert found is stub.seen[-1] and found.share < SHARE
+    found = search(stub, BATCH_S, out_of_time=lambda: True)
+    assert found is stub.seen[-1] and found.waiting_fraction < MAX_WAITING_FRACTION
 
 
-def test_a_loader_that_always_waits_has_no_feed_rate():
+def test_a_device_that_always_waits_has_no_feed_rate():
     stub = Stub(always)
     assert search(stub, BATCH_S) is None
-    assert max(probe.interval for probe in stub.seen) == SPAN * BATCH_S
+    assert max(probe.interval for probe in stub.seen) == MAX_INTERVAL_FACTOR * BATCH_S
 
 
-def test_a_search_ends_where_nobody_ever_waits():
-    assert search(Stub(lambda interval: 0.0), BATCH_S).interval < 2 * BATCH_S / SPAN
+def test_a_search_ends_if_the_device_never_waits():
+    assert search(Stub(lambda interval: 0.0), BATCH_S).interval < 2 * BATCH_S / MAX_INTERVAL_FACTOR
 
 
-def test_what_a_neighbour_failed_is_tried_again():
+def test_a_probe_that_failed_by_noise_is_repeated():
     def noisy(interval: float) -> float:
-        failed = len(stub.seen) in (0, 3)  # the first one, and one that is far from close
+        failed = len(stub.seen) in (0, 3)  # the first probe, and one before convergence
         return interval if failed else prefetched(interval)
 
     stub = Stub(noisy)
-    found = search(stub, (1 - SHARE) * BATCH_S)
-    assert found.interval <= (1 - SHARE) * BATCH_S * (1 + PRECISION)
+    found = search(stub, (1 - MAX_WAITING_FRACTION) * BATCH_S)
+    assert found.interval <= (1 - MAX_WAITING_FRACTION) * BATCH_S * (1 + PRECISION_FRACTION)

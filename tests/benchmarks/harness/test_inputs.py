@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Constants that other interpreters have to repeat."""
+"""Constants that benchmarks/harness/inputs.py copies."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from benchmarks.harness import inputs
 from pipeline.decode import dali
 
 
-def test_images_are_normalised_as_ours_are():
+def test_the_normalisation_constants_equal_those_of_the_loader():
     assert (inputs.MEAN, inputs.STD) == (dali.MEAN, dali.STD)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options, table and JSON of the benchmarks, with candidates that compute nothing."""
+"""Options, tables, JSON files and charts, with candidates that compute nothing."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def test_table_and_json_hold_the_same_rows(tmp_path, capsys):
     assert found["machine"]["cpu"] and found["machine"]["versions"]["echo"] == "1.2.3"
     out = capsys.readouterr().out
     assert "left out: gluonfr: no network" in out
-    tables = out.split("first look")[1:]
-    assert "ms but update" in tables[0] and "images/s" not in tables[0]
-    assert "ms but update" not in tables[1] and "images/s" in tables[1]
+    tables = out.split("first results")[1:]
+    assert "ms without update" in tables[0] and "images/s" not in tables[0]
+    assert "ms without update" not in tables[1] and "images/s" in tables[1]
 
 
-def test_failures_of_ours_are_the_exit_status(capsys):
+def test_a_failure_of_ours_gives_exit_status_1(capsys):
     group = [Candidate("ours", ECHO, {"dies": "out of ink"}), Candidate("peer", ECHO, {})]
     assert report.run("title", [group], options()) == 1
     captured = capsys.readouterr()
-    assert "failed: ours: its process ended: out of ink" in captured.err
+    assert "failed: ours: the process ended: out of ink" in captured.err
     assert "peer" in captured.out
 
 
-def test_candidates_that_cannot_be_had_are_left_out_with_one_sentence_each():
+def test_each_missing_package_is_named_in_one_sentence():
     groups = [
         [Candidate("ours", ECHO, {}), Candidate("torch", ECHO, {}, "torch")],
         [Candidate("torch 2", ECHO, {}, "torch"), Candidate("gluonfr", ECHO, {}, "gluonfr")],
@@ -64,24 +64,24 @@ def test_candidates_that_cannot_be_had_are_left_out_with_one_sentence_each():
     assert len(left_out) == 2 and "--torch" in left_out[0] and "no network" in left_out[1]
 
 
-def test_pytorch_is_run_by_its_own_interpreter():
+def test_pytorch_rows_run_with_their_own_interpreter():
     groups = [[Candidate("ours", ECHO, {}), Candidate("torch", ECHO, {}, "torch")]]
     ((ours, torch),), left_out = report.choose(groups, "", "/elsewhere/python")
     assert torch.python == "/elsewhere/python" != ours.python
     assert left_out == []
 
 
-def test_only_what_is_asked_for_is_needed():
+def test_only_selected_rows_need_their_packages():
     groups = [[Candidate("ours", ECHO, {}), Candidate("gluonfr", ECHO, {}, "gluonfr")]]
     chosen, left_out = report.choose(groups, "^ours", "")
     assert [candidate.name for candidate in chosen[0]] == ["ours"] and left_out == []
 
 
-def test_a_chart_that_cannot_be_drawn_says_why(tmp_path):
+def test_a_chart_without_matplotlib_gives_the_reason(tmp_path):
     assert chart.draw([], "title", tmp_path / "chart.png") == "no chart: no network"
 
 
-def test_a_lock_that_cannot_be_installed_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failed_installation_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.undo()  # the real install
     lock = tmp_path / "lock.txt"
     lock.write_text("no-such-package-of-ours==1.0 --hash=sha256:" + "0" * 64 + "\n")

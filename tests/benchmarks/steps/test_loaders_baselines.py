@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the baselines read is the whole set."""
+"""The baselines read the whole set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.records import open_records
 from pipeline.records.index_cache import write_image_index
 
 
-def test_parts_of_the_iterator_are_the_whole_set(tiny_records, tmp_path):
+def test_the_iterators_read_the_whole_set_together(tiny_records, tmp_path):
     image_rec = tmp_path / "images.rec"
     write_image_index(open_records(tiny_records, tmp_path), image_rec.with_suffix(".idx"))
     image_rec.symlink_to(tiny_records / "train.rec")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is held of a large set, and a cache that has no room."""
+"""Subsets of large sets, a decoded cache that does not fit, and the default window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.decode.cache import CacheError
 from pipeline.records import open_records
 
 
-def test_a_subset_of_a_large_set_comes_from_all_over(tiny_records, tmp_path):
+def test_a_subset_is_spread_evenly_over_the_set(tiny_records, tmp_path):
     records = open_records(tiny_records, tmp_path)
     few = subset(records, 12)
     assert len(few) == 12 and few.num_classes == records.num_classes
@@ -23,12 +23,12 @@ def test_a_subset_of_a_large_set_comes_from_all_over(tiny_records, tmp_path):
 
 def test_a_cache_that_does_not_fit_is_left_out(tiny_records, tmp_path, monkeypatch):
     def full(*arguments):
-        raise CacheError("no room")
+        raise CacheError("too small")
 
     monkeypatch.setattr("pipeline.decode.cache.DecodedCache", full)
-    with pytest.raises(LeftOut, match="no room"):
+    with pytest.raises(LeftOut, match="too small"):
         next(cached(tiny_records, str(tmp_path), 8, 0))
 
 
-def test_the_window_of_a_large_set_is_that_of_the_configuration():
+def test_the_window_is_the_default_of_the_configuration():
     assert WINDOW_IMAGES == DataConfig.window

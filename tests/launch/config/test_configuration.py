@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration: every problem at once, each in one exact sentence."""
+"""The configuration: values, defaults, and the message of every problem."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from launch.config.configuration import Choice, ConfigError, build_config, differences
-from launch.config.sections import PATHS
+from launch.config.sections import PATH_KEYS
 from ranges import Within, above
 
 Width = Annotated[float, Within(0, 8, "1.0 is usual", open_low=True)]
@@ -74,7 +74,7 @@ def test_defaults_and_builder_options():
     assert plain["optim"]["warmup"] == "0"
 
 
-def test_resolved_configuration_is_read_back_the_same():
+def test_a_saved_configuration_loads_unchanged():
     config = build(
         optim={
             "milestones": ["51200000 images", "70400000 images"],
@@ -162,21 +162,23 @@ def test_resolved_configuration_is_read_back_the_same():
         ({"head": {"m2": "half"}}, "head.m2: must be a number, got 'half'"),
         (
             {"train": {"max_steps": 0}},
-            "train.epochs: one of epochs, max_images and max_steps must be above 0, got 0 for all",
+            "train.epochs: epochs, max_images or max_steps must be above 0, got 0 for all; set one "
+            "of them",
         ),
         (
             {"data": {"loader": "dali"}},
-            "data.records: required: a folder with train.rec, train.idx and property, or a .rec",
+            "data.records: required, got none; name a folder with train.rec, train.idx and "
+            "property, or a .rec file",
         ),
         ({"data": {"batch_size": 0}}, "data.batch_size: must be a whole number from 1, got 0"),
         (
             {"data": {"records": ["a", "b"], "num_classes": 5}},
-            "data.num_classes: belongs to one record set, got 5 and 2 sets; put it into the "
-            "property file of each",
+            "data.num_classes: must be 0 for several record sets, got 5 for 2 sets; write the "
+            "number of classes into the property file of each set",
         ),
         (
             {"data": {"records": ["a", "b"], "num_classes": 0, "reader": "window"}},
-            "data.reader: 'window' reads one record set, got 2; make one of them with "
+            "data.reader: 'window' reads one record set, got 2; merge the sets with "
             "tools/shuffle_records.py, or use data.reader=random",
         ),
         (
@@ -186,7 +188,8 @@ def test_resolved_configuration_is_read_back_the_same():
         *(
             (
                 {"data": {"jpeg_quality": value}},
-                f"data.jpeg_quality: must be [lowest, highest] within 1 to 100, got {value}",
+                f"data.jpeg_quality: must be [lowest, highest] within 1 to 100, got {value}; "
+                "write [2, 20]",
             )
             for value in ([20, 2], [50], [1, 2, 3])
         ),
@@ -209,7 +212,8 @@ def test_resolved_configuration_is_read_back_the_same():
             for data, sentence in (
                 (
                     {"images_per_person": 1},
-                    "images_per_person: must be 0 (off) or at least 2, got 1; 4 is usual",
+                    "images_per_person: must be 0 (off) or at least 2, got 1; 4 images per person "
+                    "is usual",
                 ),
                 (
                     {"images_per_person": 4},
@@ -218,23 +222,28 @@ def test_resolved_configuration_is_read_back_the_same():
                 ),
                 (
                     {"images_per_person": 5, "reader": "blocks"},
-                    "images_per_person: needs access to any image, got data.reader=blocks; use "
+                    "images_per_person: requires data.reader=random, got blocks; use "
                     "data.reader=random",
                 ),
                 (
                     {"images_per_person": 5, "loader": "synthetic"},
-                    "images_per_person: is for records, got 5 with data.loader=synthetic; set it "
-                    "to 0",
+                    "images_per_person: requires record files, got 5 with data.loader=synthetic; "
+                    "set data.images_per_person=0",
                 ),
-                ({"bag": 60}, "bag: needs data.images_per_person, got 0; 5 is usual"),
+                (
+                    {"bag": 60},
+                    "bag: requires data.images_per_person above 0, got 0; 5 images per person is "
+                    "usual",
+                ),
                 (
                     {"images_per_person": 5, "bag": 100},
-                    "bag: must be a multiple of data.batch_size, got 100; 7200 is usual",
+                    "bag: must be a multiple of data.batch_size, got 100; a bag of 7200 images is "
+                    "usual",
                 ),
                 (
                     {"images_per_person": 5, "bag": 100, "batch_size": 10},
-                    "bag: needs a data.batch_size of whole triplets, got 10; use 30 or another "
-                    "multiple of 3",
+                    "bag: requires a data.batch_size that is a multiple of 3, got 10; use 30 or "
+                    "another multiple of 3",
                 ),
             )
         ),
@@ -254,28 +263,28 @@ def test_resolved_configuration_is_read_back_the_same():
         ),
         (
             {"optim": {"schedule": "cosine", "milestones": ["1 epoch"]}},
-            "optim.milestones: belong to schedule 'step', got schedule 'cosine'",
+            "optim.milestones: require optim.schedule=step, got 'cosine'; remove the milestones",
         ),
     ],
 )
-def test_one_problem_is_one_sentence(sections, sentence):
+def test_a_problem_has_one_message(sections, sentence):
     assert problems(**sections) == [sentence]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_are_finite(value):
+def test_infinite_numbers_are_refused(value):
     assert problems(optim={"lr": value}, head={"scale": value}) == [
         f"head.scale: must be a number above 0, got {value}; 30 to 64 is usual",
         f"optim.lr: must be a number above 0, got {value}",
     ]
 
 
-def test_ranges_of_net_and_head_are_named_with_all_else():
+def test_problems_of_net_and_head_are_listed_with_all_others():
     found = problems(data={"batch_size": 0}, net={"width": 99}, head={"scale": -1})
     assert [text.split(":")[0] for text in found] == ["data.batch_size", "net.width", "head.scale"]
 
 
-def test_all_problems_come_at_once():
+def test_all_problems_are_reported_together():
     found = problems(
         data={"batchsize": 8, "window": 2.5},
         trian={},
@@ -293,7 +302,7 @@ def test_all_problems_come_at_once():
     ]
 
 
-def test_environment_variables(monkeypatch):
+def test_environment_variables_are_expanded(monkeypatch):
     monkeypatch.setenv("FACES", "/faces")
     monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
     config = build(data={"records": "${FACES}/ms1m"}, eval={"sets": "${FACES}/lfw.bin"})
@@ -301,11 +310,11 @@ def test_environment_variables(monkeypatch):
     assert config.eval.sets == ["/faces/lfw.bin"]
     assert problems(data={"records": "${NO_SUCH_FOLDER}/x"}) == [
         "data.records: the environment variable NO_SUCH_FOLDER is not set, got "
-        "'${NO_SUCH_FOLDER}/x'; run as NO_SUCH_FOLDER=... horovodrun ..."
+        "'${NO_SUCH_FOLDER}/x'; set it in the command: NO_SUCH_FOLDER=... horovodrun ..."
     ]
 
 
-def test_home_folders(monkeypatch):
+def test_home_folders_are_expanded_in_path_keys(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("FACES", "~/faces")
     config = build(
@@ -322,7 +331,7 @@ def test_home_folders(monkeypatch):
     assert build(data={"records": "~"}).data.records == ["/home/me"]
 
 
-def test_every_home_folder_that_cannot_be_found_is_named():
+def test_every_unknown_home_folder_is_reported():
     nobody = "~no-such-user-at-all/x"
     found = problems(
         run={"dir": nobody},
@@ -332,19 +341,19 @@ def test_every_home_folder_that_cannot_be_found_is_named():
     )
     assert found == [
         f"{key}: the home folder of ~no-such-user-at-all cannot be found, got '{nobody}'; write "
-        f"the whole path, or ./{nobody} for a folder of that name"
+        f"an absolute path, or ./{nobody} for a folder of that name"
         for key in ("run.dir", "data.records[1]", "train.pretrained", "eval.sets")
     ]
 
 
-def test_keys_of_paths_are_keys():
+def test_path_keys_exist():
     sections = build().to_dict()
-    for key in PATHS:
+    for key in PATH_KEYS:
         section, name = key.split(".")
         assert name in sections[section]
 
 
-def test_differences_between_a_run_and_its_resumption():
+def test_differences_that_prevent_a_run_from_resuming():
     old = build(optim={"warmup": "5 %"}).to_dict()
     new = build(
         run={"dir": "elsewhere", "name": "other"},
@@ -352,12 +361,12 @@ def test_differences_between_a_run_and_its_resumption():
         train={"log_every": 7},
     ).to_dict()
     assert differences(old, old) == []
-    assert differences(old, new) == ["optim.warmup: '5.0 %' -> '0'".replace("5.0", "5")]
+    assert differences(old, new) == ["optim.warmup: '5 %' -> '0'"]
     changed = build(head={"m2": 0.3}, run={"seed": 2}, optim={"warmup": "5 %"}).to_dict()
     assert differences(old, changed) == ["head.m2: 0.5 -> 0.3", "run.seed: 1 -> 2"]
 
 
-def test_a_key_that_the_kept_configuration_lacks_counts_as_its_default():
+def test_a_key_missing_in_the_saved_configuration_has_its_default():
     config = build(head={"m2": 0.3})
     new = config.to_dict()
     old = {name: dict(values) for name, values in new.items() if name != "eval"}
@@ -368,12 +377,12 @@ def test_a_key_that_the_kept_configuration_lacks_counts_as_its_default():
         "data.labels: 'stacked' -> 'shared'",
         "head.easy: False -> True",
     ]
-    old["head"]["older"] = 1  # a key that is no more
+    old["head"]["older"] = 1  # a key that this version does not have
     assert differences(old, new, config.defaults()) == ["head.older: 1 -> None"]
     assert config.defaults()["head"] == {"name": "arc", "m2": 0.5, "scale": 64.0, "easy": False}
 
 
-def test_a_difference_of_one_image_is_seen():
+def test_a_difference_of_one_image_is_detected():
     old, new = (
         build(optim={"milestones": [f"{images} images"]}).to_dict()
         for images in (51200000, 51200001)
@@ -381,6 +390,6 @@ def test_a_difference_of_one_image_is_seen():
     assert differences(old, new) == ["optim.milestones: ['51200000 images'] -> ['51200001 images']"]
 
 
-def test_what_has_no_sections():
+def test_a_configuration_without_sections_is_refused():
     with pytest.raises(ConfigError, match=r"^config: expected sections \(run, data, net"):
         build_config(["data"], NETS, HEADS)

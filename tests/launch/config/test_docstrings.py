@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docstrings of fields and parameters, as the help shows them."""
+"""Descriptions of settings, read from docstrings."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def plain():
     pass
 
 
-def test_fields():
+def test_docstrings_of_fields():
     assert field_docs(Section) == {"first": "The first key.", "second": "The second. It is a flag."}
 
 
-def test_parameters_of_a_class_and_its_bases():
+def test_parameters_of_a_class_and_its_base_classes():
     assert parameter_docs(Block) == {
         "low": "Bounds, both allowed.",
         "high": "Bounds, both allowed.",
@@ -69,7 +69,7 @@ def test_parameters_of_a_class_and_its_bases():
     assert parameter_docs(plain) == {}
 
 
-def test_parts():
+def test_sections_of_a_docstring():
     parts = docstring_parts(Block)
     assert list(parts) == ["", "Parameters", "Notes"]
     assert parts[""] == "Build a block.\n\nIt has more to say."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stretches of training: what is read, how many images it is."""
+"""Durations: parsing, and conversion to images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from launch.config.duration import Duration
         ("0", 0, "images", 0),
     ],
 )
-def test_durations(text, amount, unit, images):
+def test_durations_are_parsed_and_converted_to_images(text, amount, unit, images):
     duration = Duration.parse(text)
     assert (duration.amount, duration.unit) == (amount, unit)
     assert duration.images(epoch_images=1000, run_images=8000) == images
@@ -29,6 +29,6 @@ def test_durations(text, amount, unit, images):
 
 
 @pytest.mark.parametrize("text", [5, "5", "-1 epochs", "epochs", "1e3 images", None, True])
-def test_what_is_no_duration(text):
+def test_other_text_is_no_duration(text):
     with pytest.raises(ValueError, match="expected a duration like"):
         Duration.parse(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The help: every key is there, and every name that is asked for or nearly so."""
+"""The help contains every key, and suggests names for unknown topics."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ask(topic):
     return help_text(topic, NETS, HEADS)
 
 
-def test_every_key_of_every_section_stands_in_the_whole_help():
+def test_the_whole_help_contains_every_key():
     text = ask("")
     assert text.startswith(USAGE)
     keys = re.findall(r"^  (\w+\.\w+): ", text, re.M)
@@ -64,7 +64,7 @@ def test_every_key_has_a_docstring(name):
     assert ask(name) in ask("")
 
 
-def test_one_key():
+def test_help_for_a_key():
     first, *rest = ask("data.reader").splitlines()
     assert first == "  data.reader: one of 'random', 'blocks', 'window'; default random"
     assert " ".join(map(str.strip, rest)) == field_docs(SECTIONS["data"])["reader"]
@@ -72,7 +72,7 @@ def test_one_key():
     assert ask("optim.warmup").splitlines()[0] == "  optim.warmup: a duration; default '0'"
 
 
-def test_one_builder():
+def test_help_for_a_builder():
     assert ask("net.small") == "\n".join(
         [
             "net.small: Build a small net.",
@@ -100,13 +100,13 @@ def test_one_builder():
         ("head.name=", "; did you mean 'head.bare'?"),
     ],
 )
-def test_what_is_no_topic(topic, end):
+def test_an_unknown_topic_is_refused_with_a_hint(topic, end):
     with pytest.raises(ConfigError) as caught:
         ask(topic)
     assert str(caught.value) == f"--help: no such topic, got {topic!r}{end}"
 
 
-def test_lists():
+def test_lists_of_nets_heads_and_configurations():
     assert listing("nets", NETS, HEADS) == "small  Build a small net."
     assert listing("heads", NETS, HEADS).splitlines() == ["bare  A head.", "bear  A head."]
     lines = listing("configs", NETS, HEADS).splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that begin with ``~``, on every command line and in every key that names a path."""
+"""Expansion of ``~`` in paths on command lines and in configurations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def home(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "whole"),
+    ("text", "path"),
     [
         ("~", "/home/me"),
         ("~/faces", "/home/me/faces"),
@@ -32,26 +32,26 @@ def home(monkeypatch):
         ("", ""),
     ],
 )
-def test_home_folders_are_put_in(text, whole):
-    assert expand_home(text) == whole
-    assert home_path(text) == Path(whole)
+def test_home_folders_are_expanded(text, path):
+    assert expand_home(text) == path
+    assert home_path(text) == Path(path)
 
 
-def test_the_home_of_another_user():
+def test_the_home_folder_of_another_user_is_expanded():
     root = pwd.getpwuid(0)
     assert expand_home(f"~{root.pw_name}/faces") == f"{root.pw_dir.rstrip('/')}/faces"
 
 
-def test_a_home_that_cannot_be_found():
+def test_an_unknown_home_folder_is_refused():
     with pytest.raises(NoHome) as caught:
         expand_home(f"{NOBODY}/faces")
     assert str(caught.value) == (
-        f"the home folder of {NOBODY} cannot be found, got '{NOBODY}/faces'; write the whole path, "
-        f"or ./{NOBODY}/faces for a folder of that name"
+        f"the home folder of {NOBODY} cannot be found, got '{NOBODY}/faces'; write an absolute "
+        f"path, or ./{NOBODY}/faces for a folder of that name"
     )
 
 
-def test_an_argument_says_the_same(capsys):
+def test_argparse_reports_an_unknown_home_folder(capsys):
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=home_path)
     assert parser.parse_args(["--json=~/x.json"]).json == Path("/home/me/x.json")
@@ -60,7 +60,7 @@ def test_an_argument_says_the_same(capsys):
     assert f"the home folder of {NOBODY} cannot be found" in capsys.readouterr().err
 
 
-def test_no_command_line_takes_a_path_as_it_is_written():
+def test_no_command_line_uses_unexpanded_paths():
     sources = [p for part in ("benchmarks", "launch", "tools") for p in (ROOT / part).rglob("*.py")]
     assert len(sources) > 40
     found = [str(path) for path in sources if re.search(r"\btype=Path\b", path.read_text())]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON Schema: it says of a file what the loader says; configs/schema.json is up to date."""
+"""The JSON Schema accepts the same files as the loader, and configs/schema.json is up to date."""
 
 from __future__ import annotations
 
@@ -28,42 +28,50 @@ TYPES = {
 
 
 def fits(value: Any, schema: dict[str, Any]) -> bool:
-    """Return whether a value fits the part of JSON Schema that ours uses."""
-    kinds = schema.get("type", [])
+    """Return whether a value matches a schema of the keywords that `schema_text` uses."""
+    return (
+        _type_fits(value, schema.get("type", []))
+        and ("enum" not in schema or value in schema["enum"])
+        and ("const" not in schema or value == schema["const"])
+        and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)
+        and _range_fits(value, schema)
+        and ("anyOf" not in schema or any(fits(value, each) for each in schema["anyOf"]))
+        and all(
+            fits(value, case["then"]) for case in schema.get("allOf", []) if fits(value, case["if"])
+        )
+        and _children_fit(value, schema)
+    )
+
+
+def _type_fits(value: Any, kinds: str | list[str]) -> bool:
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kinds and not any(
+    return not kinds or any(
         isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
         for kind in kinds
-    ):
-        return False
-    if "enum" in schema and value not in schema["enum"]:
-        return False
-    if "const" in schema and value != schema["const"]:
-        return False
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        return False
-    if is_number and not (
+    )
+
+
+def _range_fits(value: Any, schema: dict[str, Any]) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return True
+    return (
         schema.get("minimum", value) <= value <= schema.get("maximum", value)
         and not value <= schema.get("exclusiveMinimum", value - 1)
         and not value >= schema.get("exclusiveMaximum", value + 1)
-    ):
-        return False
-    if "anyOf" in schema and not any(fits(value, each) for each in schema["anyOf"]):
-        return False
-    for case in schema.get("allOf", []):
-        if fits(value, case["if"]) and not fits(value, case["then"]):
-            return False
+    )
+
+
+def _children_fit(value: Any, schema: dict[str, Any]) -> bool:
     if isinstance(value, list):
         return all(fits(entry, schema.get("items", {})) for entry in value)
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        if not set(schema.get("required", [])) <= set(value):
-            return False
-        if not schema.get("additionalProperties", True) and not set(value) <= set(properties):
-            return False
-        return all(fits(value[key], properties.get(key, {})) for key in value)
-    return True
+    if not isinstance(value, dict):
+        return True
+    properties = schema.get("properties", {})
+    if not set(schema.get("required", [])) <= set(value):
+        return False
+    if not schema.get("additionalProperties", True) and not set(value) <= set(properties):
+        return False
+    return all(fits(value[key], properties.get(key, {})) for key in value)
 
 
 def small(*, width: Annotated[float, Within(0, 8, open_low=True)] = 1.0, depth: int = 18):
@@ -79,15 +87,13 @@ GOOD = {"data": {"records": "a"}, "net": {"name": "small"}, "head": {"name": "ha
 GOOD["train"] = {"epochs": 1}
 
 
-def test_the_file_is_up_to_date():
-    kept = (CONFIGS / "schema.json").read_text()
-    assert kept == schema_text(
-        NETS, HEADS
-    ), "python run_train.py --print-schema > configs/schema.json"
+def test_schema_json_is_up_to_date():
+    current = (CONFIGS / "schema.json").read_text() == schema_text(NETS, HEADS)
+    assert current, "python run_train.py --print-schema > configs/schema.json"
 
 
 @pytest.mark.parametrize("name", config_names())
-def test_every_configuration_fits(name):
+def test_every_configuration_matches_the_schema(name):
     assert fits(read_yaml(CONFIGS / name), json.loads(schema_text(NETS, HEADS)))
 
 
@@ -137,7 +143,7 @@ def test_schema_and_loader_agree(section, key, value, right):
     assert accepted == right
 
 
-def test_what_the_loader_asks_for_is_required():
+def test_the_schema_requires_net_and_head():
     for section in ("net", "head"):
         raw = {name: values for name, values in GOOD.items() if name != section}
         assert not fits(raw, json.loads(schema_text(*BUILDERS)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Single values: what a setting makes of what YAML gives."""
+"""Conversion of single YAML values, and its error messages."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def read(annotation, value, where="a.b"):
         (list[str], [], []),
         (Duration, "10 %", Duration(10, "%")),
         (list[Duration], "1 epoch", [Duration(1, "epochs")]),
-        (str, "~/x", "~/x"),  # no key of paths
+        (str, "~/x", "~/x"),  # the key contains no path
     ],
 )
-def test_values(annotation, value, expected):
+def test_valid_values_are_converted(annotation, value, expected):
     found, problems = read(annotation, value)
     assert problems == [] and found == expected and type(found) is type(expected)
 
@@ -65,8 +65,8 @@ def test_values(annotation, value, expected):
             str,
             "${NO_A}${NO_B}",
             [
-                f"a.b: the environment variable {name} is not set, got '${{NO_A}}{rest}'; run as "
-                f"{name}=... horovodrun ..."
+                f"a.b: the environment variable {name} is not set, got '${{NO_A}}{rest}'; set it "
+                f"in the command: {name}=... horovodrun ..."
                 for name, rest in (("NO_A", "${NO_B}"), ("NO_B", "${NO_B}"))
             ],
         ),
@@ -77,10 +77,10 @@ def test_values(annotation, value, expected):
         ),
     ],
 )
-def test_what_does_not_fit(annotation, value, sentences):
+def test_invalid_values_are_reported_by_key(annotation, value, sentences):
     assert read(annotation, value)[1] == sentences
 
 
-def test_hints():
+def test_a_hint_names_the_most_similar_or_all_names():
     assert name_hint("traim", ["run", "train"]) == "; did you mean 'train'?"
     assert name_hint("x", ["run", "train"]) == "; known: run, train"

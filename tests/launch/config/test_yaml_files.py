@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML files: where they are found, what cannot be read."""
+"""Search for configurations, and errors of unreadable files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def configs(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_path_goes_before_configs(configs, tmp_path):
+def test_an_existing_path_precedes_a_name_in_configs(configs, tmp_path):
     assert find_config("one.yaml") == configs / "one.yaml"
     (tmp_path / "work" / "one.yaml").touch()
     assert find_config("one.yaml").resolve() == tmp_path / "work" / "one.yaml"
     assert find_config("more/two.yaml") == configs / "more" / "two.yaml"
 
 
-def test_a_path_in_the_home_folder(configs, tmp_path, monkeypatch):
+def test_a_path_in_the_home_folder_is_expanded(configs, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "work"))
     (tmp_path / "work" / "mine.yaml").touch()
     assert find_config("~/mine.yaml") == tmp_path / "work" / "mine.yaml"
@@ -39,25 +39,25 @@ def test_a_path_in_the_home_folder(configs, tmp_path, monkeypatch):
         find_config("~no-such-user-at-all/mine.yaml")
 
 
-def test_an_unknown_file_lists_what_there_is(configs):
+def test_an_unknown_name_lists_all_configurations(configs):
     with pytest.raises(ConfigError) as caught:
         find_config("three.yaml")
     assert str(caught.value) == (
-        "--cfg: no such file, got 'three.yaml'; give a path or one of configs/: more/two.yaml, "
+        "--cfg: no such file, got 'three.yaml'; give a path or a name in configs/: more/two.yaml, "
         "one.yaml"
     )
     assert all(find_config(name).is_file() for name in config_names())
 
 
-def test_reading_yaml(tmp_path):
+def test_yaml_files_are_parsed_and_errors_name_the_file(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("data: {batch_size: 3\noptim: 1\n")
-    with pytest.raises(ConfigError, match=r"a\.yaml: not YAML, got: .*line 2.*; fix that line"):
+    with pytest.raises(ConfigError, match=r"a\.yaml: invalid YAML, got: .*line 2.*; fix that line"):
         read_yaml(path)
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read, got No such file"):
         read_yaml(tmp_path / "none.yaml")
     path.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ConfigError, match=r"a\.yaml: not YAML, got: "):
+    with pytest.raises(ConfigError, match=r"a\.yaml: invalid YAML, got: "):
         read_yaml(path)
     path.write_text("# nothing\n")
     assert read_yaml(path) == {}

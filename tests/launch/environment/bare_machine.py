@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine for setup.sh: a folder with our sources, and a PATH that holds what the test wants.
+"""Simulated machine for setup.sh: a folder with the sources, and a PATH that a test controls.
 
-Python is a script that stands for the system's and for that of an environment: it makes folders,
-takes every `pip install` and writes down what it is called with.
+A shell script replaces Python, both that of the system and that of an environment.  It creates
+folders, accepts every `pip install` and records its arguments.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ echo "$*" >>"$CALLS"
 
 @dataclass
 class BareMachine:
-    """A folder and the programs that are on the PATH there."""
+    """A folder with the sources, and the programs on its PATH."""
 
     folder: Path
     sources: tuple[str, ...] = SOURCES
@@ -55,7 +55,7 @@ class BareMachine:
 
     @property
     def train(self) -> Path:
-        """The folder of the sources, /train in the images."""
+        """Folder of the sources; it is /train in the images."""
         return self.folder / "train"
 
     @property
@@ -64,7 +64,7 @@ class BareMachine:
 
     @property
     def calls(self) -> list[str]:
-        """What Python was called with so far, but for questions."""
+        """Arguments of all calls of Python so far, except calls that only print values."""
         file = self.folder / "calls"
         return file.read_text().splitlines() if file.exists() else []
 
@@ -73,17 +73,17 @@ class BareMachine:
         (self.path / name).chmod(0o755)
 
     def compilers(self) -> None:
-        """Install what Debian's g++ and python3-venv are for."""
+        """Install a C++ compiler and the venv module."""
         self.program("g++")
         (self.path / "no-venv").unlink(missing_ok=True)
 
     def no_compilers(self) -> None:
-        """Have neither, as the images that run."""
+        """Remove both, as in the images without compilers."""
         (self.path / "g++").unlink(missing_ok=True)
         (self.path / "no-venv").touch()
 
     def copy(self, name: str) -> None:
-        """Copy a file or folder of ours, as .dockerignore lets it through."""
+        """Copy a file or folder of the sources, without what .dockerignore excludes."""
         source, target = ROOT / name, self.train / name
         if source.is_dir():
             ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -93,7 +93,7 @@ class BareMachine:
             shutil.copy(source, target)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run a line of the shell in the folder of the sources."""
+        """Run a shell command in the folder of the sources."""
         environment = {"PATH": str(self.path), "TMPDIR": str(self.folder)}
         return subprocess.run(
             ["sh", "-c", command],
@@ -105,15 +105,15 @@ class BareMachine:
         )
 
     def done(self, command: str) -> str:
-        """Run a line that must succeed without complaints; return what it says."""
+        """Run a command that must succeed without error output; return its output."""
         done = self.run(command)
         assert (done.returncode, done.stderr) == (0, ""), (done.stdout, done.stderr)
         return done.stdout
 
     def refusal(self, command: str) -> str:
-        """Return the one sentence with which a command ends with code 2."""
+        """Run a command that must exit with code 2 and one error message; return the message."""
         done = self.run(command)
-        # make says in a line of its own that its command failed.
+        # make adds a line on the failed command.
         lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ")]
         assert done.returncode == 2 and len(lines) == 1, (done.stdout, done.stderr)
         return lines[0]

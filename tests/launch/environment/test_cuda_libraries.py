@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA libraries of the wheels are loaded before mxnet, from whatever folder they lie in."""
+"""The import hook that loads the CUDA libraries of the wheels before mxnet."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ QUIET = "MXNET_CUDNN_LIB_CHECKING"
 
 @pytest.fixture
 def cuda_libraries(monkeypatch):
-    """Return the module without the hook that importing it sets."""
+    """Import the module and remove its import hook at the end of the test."""
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.setenv(QUIET, "")  # so that the end of the test sets it back
+    monkeypatch.setenv(QUIET, "")  # makes monkeypatch restore it
     monkeypatch.delenv(QUIET)
     from launch.environment import cuda_libraries
 
@@ -28,7 +28,7 @@ def cuda_libraries(monkeypatch):
 
 
 def lay_out(site: Path, libraries: list[tuple[str, str]]) -> list[str]:
-    """Make empty files in the places of the wheels' libraries; return them in that order."""
+    """Create empty files at the paths of the libraries; return the paths in the given order."""
     paths = [site / "nvidia" / wheel / "lib" / name for wheel, name in libraries]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def lay_out(site: Path, libraries: list[tuple[str, str]]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_the_driver_first_then_each_library_after_what_it_needs(cuda_libraries, tmp_path):
+def test_the_driver_is_loaded_first_and_dependencies_before_dependents(cuda_libraries, tmp_path):
     paths = lay_out(tmp_path, list(reversed(cuda_libraries.LIBRARIES)))
     loaded: list[str] = []
     assert cuda_libraries.preload(tmp_path, loaded.append) == len(paths) == 18
@@ -60,16 +60,16 @@ def test_the_driver_first_then_each_library_after_what_it_needs(cuda_libraries, 
         assert names.index(needs) < names.index(library)
 
 
-def test_nothing_where_the_wheels_are_not(cuda_libraries, tmp_path):
+def test_nothing_is_loaded_without_the_wheels(cuda_libraries, tmp_path):
     def load(name: str) -> None:
         raise AssertionError(f"{name} was loaded")
 
     assert cuda_libraries.preload(tmp_path, load) == 0
-    assert QUIET not in os.environ  # the system's own cuDNN: whether it fits is to be said
+    assert QUIET not in os.environ  # the warning matters for the system's own cuDNN
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "0"), ("1", "1")])
-def test_mxnet_is_quiet_about_the_cudnn_that_is_meant(
+def test_the_cudnn_version_warning_is_disabled(
     before, after, cuda_libraries, tmp_path, monkeypatch
 ):
     if before is not None:
@@ -79,18 +79,18 @@ def test_mxnet_is_quiet_about_the_cudnn_that_is_meant(
     assert os.environ[QUIET] == after
 
 
-def test_a_wheel_that_is_missing_is_named(cuda_libraries, tmp_path):
+def test_a_missing_wheel_is_reported(cuda_libraries, tmp_path):
     lay_out(tmp_path, [pair for pair in cuda_libraries.LIBRARIES if pair[0] != "cudnn"])
     with pytest.raises(ImportError) as caught:
         cuda_libraries.preload(tmp_path, lambda name: None)
     missing = tmp_path / "nvidia/cudnn/lib/libcudnn.so.8"
     assert str(caught.value) == (
-        f"mxnet: some of the CUDA 11 libraries are missing, got no {missing}; "
+        f"mxnet: the installation of the CUDA 11 libraries is incomplete, got no {missing}; "
         "remove .venv-gpu and call `make gpu` again"
     )
 
 
-def test_a_missing_driver_is_one_sentence(cuda_libraries, tmp_path):
+def test_a_missing_driver_is_reported(cuda_libraries, tmp_path):
     lay_out(tmp_path, list(cuda_libraries.LIBRARIES))
 
     def load(name: str) -> None:
@@ -99,14 +99,14 @@ def test_a_missing_driver_is_one_sentence(cuda_libraries, tmp_path):
     with pytest.raises(ImportError) as caught:
         cuda_libraries.preload(tmp_path, load)
     assert str(caught.value) == (
-        "mxnet: this is MXNet for NVIDIA GPUs and their driver cannot be loaded, got libcuda.so.1: "
+        "mxnet: this build of MXNet requires an NVIDIA driver, got libcuda.so.1: "
         "cannot open shared object file: No such file or directory; install the NVIDIA driver "
         "(450.80.02 or newer), or use the CPU environment, .venv"
     )
     assert caught.value.__suppress_context__
 
 
-# A site-packages with both hooks, whose mxnet says what the hooks have done before it.
+# A stand-in for mxnet that prints the effect of both import hooks.
 FAKE_MXNET = """
 import ctypes, numpy
 assert numpy.bool is bool
@@ -133,12 +133,13 @@ def site(tmp_path):
 def import_mxnet(
     site: Path, *before: Path, libraries: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Import mxnet in a new process whose site-packages is ``site``, ``before`` coming first.
+    """Import mxnet in a new process.
 
-    ``libraries`` is a folder in LD_LIBRARY_PATH, behind that of the driver.
+    Its search path starts with the folders ``before`` and ``site``.  LD_LIBRARY_PATH contains
+    ``site``, which has the driver, and then ``libraries``.
     """
     program = f"import site; site.addsitedir({str(site)!r}); import mxnet"
-    path = ":".join(map(str, (*before, site)))  # before those of this environment
+    path = ":".join(map(str, (*before, site)))  # before the packages of this environment
     search = ":".join(map(str, filter(None, (site, libraries))))
     return subprocess.run(
         [sys.executable, "-c", program],
@@ -149,7 +150,7 @@ def import_mxnet(
 
 
 def compile_libraries(site: Path, cuda_libraries: object) -> None:
-    """Make a driver and the wheels' libraries, with the names inside that the linker goes by."""
+    """Compile a driver and the libraries of the wheels, each with its soname."""
     source = site / "empty.c"
     source.write_text("int of_the_wheel;\n")
     paths = [(site / "nvidia" / w / "lib" / name) for w, name in cuda_libraries.LIBRARIES]
@@ -160,13 +161,13 @@ def compile_libraries(site: Path, cuda_libraries: object) -> None:
         subprocess.run(command, check=True)
 
 
-def test_libraries_are_found_by_name_once_mxnet_is_imported(site, cuda_libraries):
+def test_libraries_are_found_by_name_when_mxnet_is_imported(site, cuda_libraries):
     compile_libraries(site, cuda_libraries)
     done = import_mxnet(site)
     assert (done.returncode, done.stdout, done.stderr) == (0, "libraries are there\n", "")
 
 
-def test_another_mxnet_before_it_gets_no_libraries(site, cuda_libraries, tmp_path):
+def test_another_mxnet_earlier_in_the_path_loads_no_libraries(site, cuda_libraries, tmp_path):
     compile_libraries(site, cuda_libraries)
     other = tmp_path / "other" / "mxnet"
     other.mkdir(parents=True)
@@ -175,7 +176,7 @@ def test_another_mxnet_before_it_gets_no_libraries(site, cuda_libraries, tmp_pat
     assert (done.returncode, done.stdout, done.stderr) == (0, "no libraries\n", "")
 
 
-# What cuDNN and NVRTC load by name when they are first needed.
+# Libraries that cuDNN and NVRTC load by name on first use.
 PARTS = [
     *(
         f"libcudnn_{part}_{use}.so.8"
@@ -184,7 +185,7 @@ PARTS = [
     ),
     "libnvrtc-builtins.so.11.8",
 ]
-# Says, as libcudnn.so.8 would find out, which of two parts of one name is taken.
+# Prints which of two libraries of the same name the linker loads.
 ASK_PARTS = f"""
 import ctypes
 for name in {PARTS}:
@@ -193,7 +194,7 @@ for name in {PARTS}:
 """
 
 
-def test_parts_of_another_release_in_ld_library_path_are_not_taken(site, cuda_libraries, tmp_path):
+def test_libraries_of_the_wheels_precede_ld_library_path(site, cuda_libraries, tmp_path):
     compile_libraries(site, cuda_libraries)
     (site / "mxnet" / "__init__.py").write_text(ASK_PARTS)
     host, source = tmp_path / "host", tmp_path / "host.c"
@@ -220,7 +221,7 @@ def test_parts_of_another_release_in_ld_library_path_are_not_taken(site, cuda_li
 @pytest.mark.skipif(
     not (GPU_VENV / ".stamp-horovod").is_file(), reason="there is no .venv-gpu; make gpu makes it"
 )
-def test_the_gpu_environment_computes():
+def test_the_gpu_environment_trains_a_step():
     done = subprocess.run(
         [GPU_VENV / "bin" / "python", "-m", "launch.environment.gpu_check"],
         cwd=ROOT,
@@ -229,6 +230,6 @@ def test_the_gpu_environment_computes():
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()[-1]
-    assert said.startswith("mxnet 1.9.1: CUDA, CUDNN, NCCL on; num_gpus ")
-    assert "trained a step on cpu(0)" in said
+    message = done.stdout.splitlines()[-1]
+    assert message.startswith("mxnet 1.9.1: CUDA, CUDNN, NCCL on; num_gpus ")
+    assert "trained a step on cpu(0)" in message

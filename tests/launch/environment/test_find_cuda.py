@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The set-up's search for a CUDA 11 compiler, against compilers that are small scripts."""
+"""The search for a CUDA 11 compiler in horovod.sh, with shell scripts in place of compilers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOOLS = ("bash", "sed", "mktemp", "rm", "dirname")
 
 
 def make_nvcc(home: Path, release: str, takes: str = "g++") -> Path:
-    """Make home/bin/nvcc of a release of CUDA that compiles with one C++ compiler alone."""
+    """Create home/bin/nvcc of a CUDA release that supports a single C++ compiler."""
     nvcc = home / "bin" / "nvcc"
     nvcc.parent.mkdir(parents=True)
     nvcc.write_text(
@@ -28,7 +28,7 @@ def make_nvcc(home: Path, release: str, takes: str = "g++") -> Path:
 
 @pytest.fixture
 def find_cuda(tmp_path):
-    """Return ``find(on_path, CUDA_HOME=...)`` -> (home, C++ compiler, what was said)."""
+    """Return ``find(on_path, CUDA_HOME=...)`` -> (CUDA home, C++ compiler, printed message)."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in TOOLS:
@@ -40,8 +40,8 @@ def find_cuda(tmp_path):
 
     def find(on_path: Path | None = None, **environment: str) -> tuple[str, str, str]:
         program = (
-            'set -euo pipefail; said=""; say() { said=$*; }; . launch/environment/horovod.sh; '
-            'find_cuda_11; printf "%s\\n" "$cuda_home" "$cuda_cxx" "$said"'
+            'set -euo pipefail; text=""; say() { text=$*; }; . launch/environment/horovod.sh; '
+            'find_cuda_11; printf "%s\\n" "$cuda_home" "$cuda_cxx" "$text"'
         )
         path = f"{on_path / 'bin'}:{tools}" if on_path else str(tools)
         done = subprocess.run(
@@ -52,8 +52,8 @@ def find_cuda(tmp_path):
             text=True,
         )
         assert (done.returncode, done.stderr) == (0, "")
-        home, cxx, said = done.stdout.splitlines()
-        return home, Path(cxx).name, said
+        home, cxx, message = done.stdout.splitlines()
+        return home, Path(cxx).name, message
 
     return find
 
@@ -62,20 +62,20 @@ def has_cuda_11() -> bool:
     return any(Path("/usr/local").glob("cuda-11*/bin/nvcc"))
 
 
-def test_cuda_11_on_the_path(find_cuda, tmp_path):
+def test_cuda_11_is_found_on_the_path(find_cuda, tmp_path):
     home = make_nvcc(tmp_path / "cuda", "11.8")
     assert find_cuda(home) == (str(home), "g++", "")
 
 
-def test_cuda_home_comes_before_the_path(find_cuda, tmp_path):
+def test_cuda_home_precedes_the_path(find_cuda, tmp_path):
     newer = make_nvcc(tmp_path / "newer", "13.0")
     home = make_nvcc(tmp_path / "home", "11.2")
     assert find_cuda(newer, CUDA_HOME=str(home))[0] == str(home)
-    # A CUDA_HOME of another CUDA does not hide the one on the PATH.
+    # If CUDA_HOME has another release, the PATH is still searched.
     assert find_cuda(home, CUDA_HOME=str(newer))[0] == str(home)
 
 
-def test_the_first_compiler_that_nvcc_takes(find_cuda, tmp_path):
+def test_the_first_compiler_that_nvcc_supports_is_used(find_cuda, tmp_path):
     home = make_nvcc(tmp_path / "cuda", "11.8", takes="g++-11")
     assert find_cuda(home) == (str(home), "g++-11", "")
 
@@ -84,22 +84,22 @@ def test_the_first_compiler_that_nvcc_takes(find_cuda, tmp_path):
 @pytest.mark.parametrize(
     ("release", "takes", "found"),
     [
-        ("13.0", "g++", ", which is of CUDA 13.0"),
-        ("12.4", "g++", ", which is of CUDA 12.4"),
-        ("", "g++", ", which is of CUDA ?"),
-        ("11.8", "g++-9", ", which compiles with neither g++ nor g++-11, 10 or 9"),
+        ("13.0", "g++", " of CUDA 13.0"),
+        ("12.4", "g++", " of CUDA 12.4"),
+        ("", "g++", " of CUDA unknown"),
+        ("11.8", "g++-9", ", which supports neither g++ nor g++-11, g++-10 or g++-9"),
     ],
 )
-def test_what_is_no_cuda_11_is_said(release, takes, found, find_cuda, tmp_path):
+def test_an_unusable_nvcc_is_reported(release, takes, found, find_cuda, tmp_path):
     home = make_nvcc(tmp_path / "cuda", release, takes)
     assert find_cuda(home) == (
         *("", ""),
-        "several GPUs will exchange gradients through the host's memory: NCCL needs an nvcc "
-        f"of CUDA 11, found {home}/bin/nvcc{found} (docs/gpu.md)",
+        "Horovod is built without NCCL, so several GPUs exchange gradients through host memory: "
+        f"NCCL requires an nvcc of CUDA 11, got {home}/bin/nvcc{found} (docs/gpu.md)",
     )
 
 
 @pytest.mark.skipif(has_cuda_11(), reason="this machine has CUDA 11 in /usr/local")
-def test_no_nvcc_at_all(find_cuda):
-    home, _, said = find_cuda()
-    assert home == "" and said.endswith("of CUDA 11, found no nvcc (docs/gpu.md)")
+def test_a_missing_nvcc_is_reported(find_cuda):
+    home, _, message = find_cuda()
+    assert home == "" and message.endswith("of CUDA 11, got no nvcc (docs/gpu.md)")

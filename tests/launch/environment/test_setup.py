@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which stages the set-up repeats and what it asks for, with scripts for Python and g++."""
+"""Stages and requirements of setup.sh, with shell scripts in place of Python and g++."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SETUP = "bash launch/environment/setup.sh"
 
 @pytest.fixture
 def machine(tmp_path):
-    """Return a machine with compilers on which the environment has been made."""
+    """Return a machine with compilers and a complete environment."""
     made = BareMachine(tmp_path)
     made.compilers()
     assert "set-up: ready:" in made.done(SETUP)
@@ -35,7 +35,7 @@ def test_a_second_call_does_nothing(machine, venv):
     assert machine.calls == before
 
 
-def test_the_environment_is_made_before_the_operators_are_there(tmp_path):
+def test_the_environment_can_be_created_before_ops_is_copied(tmp_path):
     machine = BareMachine(tmp_path, sources=("requirements", "launch/environment"))
     machine.compilers()
     assert "set-up: ready:" in machine.done(SETUP)
@@ -50,7 +50,7 @@ INSTALL += " --no-build-isolation --editable ."
 
 
 @pytest.mark.parametrize("venv", [".venv", ".venv-gpu"])
-def test_an_environment_of_older_sources_gets_the_checkout_alone(machine, venv):
+def test_a_missing_checkout_stage_runs_alone(machine, venv):
     machine.done(f"{SETUP} {venv}")
     (machine.train / venv / ".stamp-checkout").unlink()
     machine.no_compilers()
@@ -60,7 +60,7 @@ def test_an_environment_of_older_sources_gets_the_checkout_alone(machine, venv):
     assert machine.done(f"{SETUP} {venv}") == ""
 
 
-def test_the_checkout_is_installed_again_where_it_has_moved_or_its_list_has_changed(machine):
+def test_the_checkout_is_reinstalled_after_a_move_or_a_change_of_pyproject(machine):
     machine.no_compilers()
     file = machine.train / "pyproject.toml"
     file.write_text(file.read_text() + "\n")
@@ -74,7 +74,7 @@ def test_the_checkout_is_installed_again_where_it_has_moved_or_its_list_has_chan
     assert machine.calls[len(before) :] == [INSTALL]
 
 
-def test_the_environment_is_made_before_the_list_of_packages_is_there(tmp_path):
+def test_the_environment_can_be_created_before_pyproject_is_copied(tmp_path):
     machine = BareMachine(tmp_path, sources=("requirements", "launch/environment", "ops"))
     machine.compilers()
     machine.done(SETUP)
@@ -86,19 +86,19 @@ def test_the_environment_is_made_before_the_list_of_packages_is_there(tmp_path):
     assert machine.done(SETUP) == ""
 
 
-def test_byte_code_is_no_source_of_the_operators(machine):
-    for place in ("ops/__pycache__", "ops/native/gpu/__pycache__", "ops/native/gpu"):
-        folder = machine.train / place
+def test_byte_code_does_not_recompile_the_operators(machine):
+    for path in ("ops/__pycache__", "ops/native/gpu/__pycache__", "ops/native/gpu"):
+        folder = machine.train / path
         folder.mkdir(exist_ok=True)
         (folder / "nvcc.cpython-311.pyc").write_bytes(b"byte code")
-        assert machine.done(SETUP) == "", place
+        assert machine.done(SETUP) == "", path
 
 
-def test_a_source_of_the_operators_is(machine):
+def test_changed_sources_recompile_the_operators(machine):
     before = stamps(machine)
-    for place in ("ops/new.py", "ops/native/gpu/new.cu", "ops/native/two words.h"):
-        (machine.train / place).write_text("new")
-        assert "compiling the fused operators" in machine.done(SETUP), place
+    for path in ("ops/new.py", "ops/native/gpu/new.cu", "ops/native/two words.h"):
+        (machine.train / path).write_text("new")
+        assert "compiling the fused operators" in machine.done(SETUP), path
         assert machine.calls[-1] == "-m ops"
         after = stamps(machine)
         assert [name for name in after if after[name] != before[name]] == ["ops"]
@@ -106,16 +106,16 @@ def test_a_source_of_the_operators_is(machine):
 
 
 @pytest.mark.parametrize("venv", [".venv", ".venv-gpu"])
-@pytest.mark.parametrize("stamp", [None, "that of older sources"])
-def test_without_a_compiler_the_operators_are_no_condition(machine, venv, stamp):
+@pytest.mark.parametrize("stamp", [None, "checksum of older sources"])
+def test_without_a_compiler_the_operators_are_skipped(machine, venv, stamp):
     machine.done(f"{SETUP} {venv}")
     file = machine.train / venv / ".stamp-ops"
     file.unlink() if stamp is None else file.write_text(stamp)
     before = machine.calls
     machine.no_compilers()
-    said = machine.done(f"{SETUP} {venv}")
-    assert said == (
-        "set-up: the fused operators stay as they are: no C++ compiler found; install it: "
+    message = machine.done(f"{SETUP} {venv}")
+    assert message == (
+        "set-up: the fused operators are not compiled: no C++ compiler was found; install one: "
         "apt-get install g++\n"
     )
     assert machine.calls == before
@@ -123,15 +123,15 @@ def test_without_a_compiler_the_operators_are_no_condition(machine, venv, stamp)
     assert "compiling the fused operators" in machine.done(f"{SETUP} {venv}")
 
 
-def test_the_compiler_of_the_operators_is_the_one_that_cxx_names(machine):
+def test_cxx_names_the_compiler_of_the_operators(machine):
     (machine.train / ".venv" / ".stamp-ops").unlink()
     machine.variables["CXX"] = "clang++"
-    assert "stay as they are: no C++ compiler" in machine.done(SETUP)
+    assert "are not compiled: no C++ compiler" in machine.done(SETUP)
     machine.program("clang++")
     assert "compiling the fused operators" in machine.done(SETUP)
 
 
-def test_operators_that_do_not_compile_are_no_fault(machine):
+def test_operators_that_do_not_compile_are_skipped(machine):
     python = machine.train / ".venv" / "bin" / "python"
     works = python.read_text()
     python.write_text('#!/bin/bash\n[ "$*" != "-m ops" ] || exit 2\n' + works.split("\n", 1)[1])
@@ -144,10 +144,10 @@ def test_operators_that_do_not_compile_are_no_fault(machine):
     ("missing", "sentence"),
     [
         ("no-venv", "'python3.11' has no venv module; install it: apt-get install python3.11-venv"),
-        ("g++", "no C++ compiler found (Horovod is built from source); install it: apt-get"),
+        ("g++", "a C++ compiler is required to build Horovod, got none; install one: apt-get"),
     ],
 )
-def test_a_new_environment_asks_for_what_it_needs(tmp_path, missing, sentence):
+def test_a_new_environment_requires_venv_and_a_compiler(tmp_path, missing, sentence):
     machine = BareMachine(tmp_path)
     machine.compilers()
     if missing == "g++":
@@ -158,18 +158,18 @@ def test_a_new_environment_asks_for_what_it_needs(tmp_path, missing, sentence):
     assert not (machine.train / ".venv").exists()
 
 
-def test_tests_and_lint_are_added_without_a_compiler(machine):
+def test_the_dev_stage_needs_no_compiler(machine):
     machine.no_compilers()
     assert "installing requirements/dev.txt" in machine.done(f"{SETUP} .venv '' dev")
     assert machine.calls[-1].endswith("-r requirements/dev.txt")
     assert machine.done(f"{SETUP} .venv '' dev") == ""
 
 
-def test_a_changed_lock_repeats_its_own_stage_alone(machine):
+def test_a_changed_lock_file_repeats_only_its_own_stage(machine):
     lock = machine.train / "requirements" / "horovod.txt"
     lock.write_text(lock.read_text() + "\n")
     machine.no_compilers()
-    assert "Horovod is built from source" in machine.refusal(SETUP)
+    assert "a C++ compiler is required to build Horovod" in machine.refusal(SETUP)
     machine.compilers()
     before = stamps(machine)
     assert "installing" not in machine.done(SETUP)
@@ -177,18 +177,20 @@ def test_a_changed_lock_repeats_its_own_stage_alone(machine):
     assert [name for name in after if after[name] != before[name]] == ["horovod"]
 
 
-def test_an_environment_that_cannot_be_written_to(machine):
-    # Root may write anywhere, so the shell is asked by a test of its own.
+def test_a_read_only_environment_is_refused_if_stages_are_pending(machine):
+    # Root can write to every folder, so the script gets another condition.
     setup = machine.train / "launch" / "environment" / "setup.sh"
     setup.write_text(setup.read_text().replace('[ -w "$venv" ]', "[ -e /nowhere ]"))
     assert machine.done(SETUP) == ""
-    assert "set-up: .venv lacks dev and user" in machine.refusal(f"{SETUP} .venv '' dev")
+    assert "set-up: .venv: pending stages dev, and user" in machine.refusal(f"{SETUP} .venv '' dev")
     (machine.train / ".venv" / ".stamp-ops").unlink()
-    assert "stay as they are: user" in machine.done(SETUP)
-    assert "set-up: .venv lacks ops dev and user" in machine.refusal(f"{SETUP} .venv '' dev")
+    assert "are not compiled: user" in machine.done(SETUP)
+    assert "set-up: .venv: pending stages ops dev, and user" in machine.refusal(
+        f"{SETUP} .venv '' dev"
+    )
 
 
-def test_an_environment_of_an_image_is_left_alone(machine):
+def test_the_environment_of_an_image_is_never_changed(machine):
     folder = machine.train / ".venv-gpu"
     folder.mkdir()
     (folder / ".stamp-image").touch()
@@ -196,5 +198,6 @@ def test_an_environment_of_an_image_is_left_alone(machine):
     before = machine.calls
     assert machine.done("make -s setup VENV=.venv-gpu") == ""
     sentence = machine.refusal("make -s setup-dev VENV=.venv-gpu")
-    assert sentence.startswith("set-up: .venv-gpu came with the image") and "got 'dev'" in sentence
+    assert sentence.startswith("set-up: .venv-gpu belongs to the image, ")
+    assert "got stage 'dev'" in sentence
     assert machine.calls == before

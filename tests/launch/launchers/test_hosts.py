@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher of several hosts: reading -H, the command of horovodrun, the dry run."""
+"""The launcher for several hosts: -H, the command of horovodrun, the dry run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TRAIN = [sys.executable, str(ROOT / "run_train.py")]
 
 
-def test_hosts_are_read_in_order():
+def test_hosts_keep_their_order():
     assert hosts.parse_hosts("b:2,a.x-1:10, 10.0.0.3:1") == [
         Host("b", 2),
         Host("a.x-1", 10),
@@ -28,22 +28,22 @@ def test_hosts_are_read_in_order():
 @pytest.mark.parametrize(
     "text", ["", "a", "a:", ":2", "a:0", "a:-1", "a:x", "a:2,", "a b:2", "a:2:3", "-oX:2", "ä:1"]
 )
-def test_what_is_no_host_is_refused(text):
-    with pytest.raises(UsageError, match="^launch.hosts: -H must name a host and its number of"):
+def test_a_malformed_host_is_refused(text):
+    with pytest.raises(UsageError, match="^launch.hosts: -H requires a host and its number of"):
         hosts.parse_hosts(text)
 
 
-def test_a_host_named_twice_is_refused():
+def test_a_duplicate_host_is_refused():
     with pytest.raises(UsageError) as error:
         hosts.parse_hosts("a:2,b:1,a:4")
     assert str(error.value) == (
-        "launch.hosts: -H names a host twice, got 'a' in 'a:2,b:1,a:4'; "
+        "launch.hosts: -H contains a duplicate host, got 'a' in 'a:2,b:1,a:4'; "
         "write a:N once, with all its ranks"
     )
 
 
 @pytest.mark.parametrize(
-    ("ranks", "taken"),
+    ("ranks", "used"),
     [
         (None, [("a", 4), ("b", 4)]),
         (8, [("a", 4), ("b", 4)]),
@@ -52,33 +52,33 @@ def test_a_host_named_twice_is_refused():
         (1, [("a", 1)]),
     ],
 )
-def test_slots_are_cut_to_the_ranks(ranks, taken):
+def test_the_first_hosts_are_filled_first(ranks, used):
     given = [Host("a", 4), Host("b", 4)]
-    assert hosts.take(given, ranks) == [Host(*entry) for entry in taken]
+    assert hosts.limit_ranks(given, ranks) == [Host(*entry) for entry in used]
 
 
 @pytest.mark.parametrize("ranks", [0, -1, 9])
 def test_more_ranks_than_slots_are_refused(ranks):
-    with pytest.raises(UsageError, match=f"to the 8 slots of -H, got {ranks}; leave -np out"):
-        hosts.take([Host("a", 4), Host("b", 4)], ranks)
+    with pytest.raises(UsageError, match=f"from 1 to 8, the sum of -H, got {ranks}; omit -np"):
+        hosts.limit_ranks([Host("a", 4), Host("b", 4)], ranks)
 
 
-def test_a_folder_that_horovod_does_not_quote_is_refused():
+def test_a_folder_that_needs_quotes_is_refused():
     hosts.check_folder(Path("/srv/faces-2_x.y/code"))
     for folder in ("/srv/my code", "/srv/it's", "/srv/$x"):
-        with pytest.raises(UsageError, match="must have a path without blanks and quotes"):
+        with pytest.raises(UsageError, match="must not contain spaces or quotes"):
             hosts.check_folder(Path(folder))
 
 
-def test_command_has_a_slot_for_every_rank():
-    horovodrun, *rest = hosts.command([Host("a", 8), Host("b", 2)], ["--cfg", "x.yaml"])
+def test_the_command_has_as_many_slots_as_ranks():
+    horovodrun, *rest = hosts.build_command([Host("a", 8), Host("b", 2)], ["--cfg", "x.yaml"])
     assert rest == ["--gloo", "-np", "10", "-H", "a:8,b:2", *TRAIN, "--cfg", "x.yaml"]
     assert Path(horovodrun).is_file()
 
 
-def test_dry_run_prints_the_command_and_starts_nothing(capsys, monkeypatch, tmp_path):
+def test_a_dry_run_prints_the_command_and_starts_nothing(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(hosts, "supervise", lambda *_: pytest.fail("something was started"))
-    monkeypatch.chdir(tmp_path)  # a relative key is the user's, not the project's
+    monkeypatch.chdir(tmp_path)  # a relative key is in the folder of the user
     argv = "-H a:8,b:8 -np 12 --network-interface eth0 --ssh-port 2222 --ssh-identity-file key"
     assert hosts.main([*argv.split(), "--dry-run", "--cfg", "x.yaml", "data.records=/a b"]) == 0
     *plan, command = capsys.readouterr().out.splitlines()
@@ -91,9 +91,9 @@ def test_dry_run_prints_the_command_and_starts_nothing(capsys, monkeypatch, tmp_
     ]
 
 
-def test_threads_are_left_to_the_ranks_unless_the_user_set_them(monkeypatch):
+def test_the_launcher_does_not_set_the_threads_of_the_ranks(monkeypatch):
     given = []
-    monkeypatch.setattr(hosts, "supervise", lambda *all_of_it: given.append(all_of_it[1]) or 0)
+    monkeypatch.setattr(hosts, "supervise", lambda *arguments: given.append(arguments[1]) or 0)
     monkeypatch.setattr(os, "environ", {"HOME": "/home/me"})
     hosts.main(["-H", "a:2"])
     os.environ["OMP_NUM_THREADS"] = "3"
@@ -105,7 +105,7 @@ def test_threads_are_left_to_the_ranks_unless_the_user_set_them(monkeypatch):
 
 
 @pytest.mark.parametrize("argv", [[], ["-H"], ["-H", "a:0"], ["-H", "a:1", "-np", "2"]])
-def test_faults_are_one_sentence_and_code_2(argv, capsys):
+def test_usage_errors_have_one_message_and_exit_code_2(argv, capsys):
     assert hosts.main([*argv, "--dry-run"]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("launch.hosts: ")

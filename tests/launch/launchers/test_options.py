@@ -1,33 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of a launcher among those of run_train.py, and the printed plan."""
+"""Command line of a launcher, and the plan of a dry run."""
 
 from __future__ import annotations
 
 import pytest
 
-from launch.launchers.options import Host, Parser, UsageError, describe
+from launch.launchers.options import Host, Parser, UsageError, format_plan
 
 
 def parser() -> Parser:
-    made = Parser("launch.some", "For this test.")
-    made.add_argument("-np", "--ranks", type=int)
-    made.add_argument("--config-check", action="store_true")
-    return made
+    launcher = Parser("launch.some", "Launcher of this test.")
+    launcher.add_argument("-np", "--ranks", type=int)
+    launcher.add_argument("--config-check", action="store_true")
+    return launcher
 
 
-def test_other_arguments_are_left_in_order():
+def test_other_arguments_keep_their_order():
     options, rest = parser().split(["--cfg", "a.yaml", "-np", "3", "data.x=[1, 2]", "--new"])
     assert options.ranks == 3
     assert rest == ["--cfg", "a.yaml", "data.x=[1, 2]", "--new"]
 
 
-def test_options_are_not_guessed_from_their_beginnings():
+def test_options_cannot_be_abbreviated():
     options, rest = parser().split(["--config", "a.yaml"])
     assert options.config_check is False and rest == ["--config", "a.yaml"]
 
 
 @pytest.mark.parametrize("argv", [["-np"], ["-np", "two"]])
-def test_a_wrong_option_is_one_sentence(argv, capsys):
+def test_an_invalid_option_has_one_message(argv, capsys):
     with pytest.raises(UsageError) as error:
         parser().split(argv)
     text = str(error.value)
@@ -36,9 +36,9 @@ def test_a_wrong_option_is_one_sentence(argv, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_plan_numbers_the_ranks_and_quotes_the_command():
+def test_the_plan_lists_the_ranks_and_the_command():
     hosts = [Host("a", 8), Host("longer", 1)]
-    assert describe(hosts, ["run", "x y", "z"], "/code").splitlines() == [
+    assert format_plan(hosts, ["run", "x y", "z"], "/code").splitlines() == [
         "host    ranks",
         "a       0-7",
         "longer  8",
@@ -46,4 +46,4 @@ def test_plan_numbers_the_ranks_and_quotes_the_command():
         "folder: /code",
         "command: run 'x y' z",
     ]
-    assert "total: 1 rank on 1 host\n" in describe([Host("a", 1)], ["run"], "/code")
+    assert "total: 1 rank on 1 host\n" in format_plan([Host("a", 1)], ["run"], "/code")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher of a Slurm job: dry run, refusals, what srun's messages mean, how ranks are stopped.
+"""The launcher for a Slurm job: dry run, errors, messages of srun, and requests to stop.
 
-tests/parallel/test_launchers.py starts real ranks through it.
+tests/parallel/test_launchers.py starts real ranks with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from launch.launchers import slurm
 from launch.launchers.slurm import SrunReader
-from launch.launchers.supervise import show
+from launch.launchers.supervise import print_output
 
 ROOT = Path(__file__).resolve().parents[3]
 JOB = {
@@ -41,7 +41,7 @@ def dry_run(capsys, *argv: str) -> tuple[list[str], list[str]]:
     return plan, shlex.split(command.removeprefix("command: "))
 
 
-def test_dry_run_prints_plan_and_command(environment, capsys, monkeypatch):
+def test_a_dry_run_prints_plan_and_command(environment, capsys, monkeypatch):
     monkeypatch.setattr(slurm, "supervise", lambda *_: pytest.fail("something was started"))
     plan, command = dry_run(capsys)
     assert plan[1:4] == ["gpu01  0-7", "gpu02  8-15", "total: 16 ranks on 2 hosts"]
@@ -53,15 +53,15 @@ def test_dry_run_prints_plan_and_command(environment, capsys, monkeypatch):
     ]
 
 
-def test_cores_per_task_and_interface_are_handed_on(environment, capsys):
+def test_cores_per_task_and_interface_are_passed_to_srun(environment, capsys):
     environment["SLURM_CPUS_PER_TASK"] = "6"
     _, command = dry_run(capsys, "--network-interface", "eth1")
     assert "--cpus-per-task=6" in command
-    place = command.index("--network-interface")
-    assert command[place + 1] == "eth1" and place > command.index("launch.launchers.slurm_rank")
+    index = command.index("--network-interface")
+    assert command[index + 1] == "eth1" and index > command.index("launch.launchers.slurm_rank")
 
 
-def test_nodes_with_unlike_numbers_get_no_number_per_node(environment, capsys):
+def test_unequal_nodes_have_no_ntasks_per_node(environment, capsys):
     environment |= {"SLURM_TASKS_PER_NODE": "8,4", "SLURM_NTASKS": "12"}
     plan, command = dry_run(capsys)
     assert plan[2] == "gpu02  8-11"
@@ -69,11 +69,11 @@ def test_nodes_with_unlike_numbers_get_no_number_per_node(environment, capsys):
 
 
 @pytest.mark.parametrize("argv", [[], ["--dry-run"]])
-def test_outside_a_job_is_one_sentence(argv, environment, capsys):
+def test_outside_a_job_the_launcher_is_refused(argv, environment, capsys):
     environment.clear()
     assert slurm.main(argv) == 2
     assert capsys.readouterr().err == (
-        "launch.slurm: runs inside a Slurm job, got no SLURM_JOB_ID; start it from a job file "
+        "launch.slurm: must run inside a Slurm job, got no SLURM_JOB_ID; start it from a job file "
         "(docs/clusters.md) or after salloc, or use launch.local or launch.hosts\n"
     )
 
@@ -92,7 +92,7 @@ srun: error: gpu01: tasks 0,2-7: Terminated
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "shown"),
+    ("message", "code", "shown"),
     [
         (REFUSED, 2, "run_train: data.records: no such file\n"),
         (KILLED, 137, KILLED),
@@ -103,21 +103,21 @@ srun: error: gpu01: tasks 0,2-7: Terminated
     ],
     ids=["refused", "killed", "stopped", "crashed", "other", "nothing ended"],
 )
-def test_the_first_message_of_srun_is_the_code(said, code, shown, capsys):
+def test_the_first_exit_message_of_srun_is_the_exit_code(message, code, shown, capsys):
     reader = SrunReader("7")
-    show(io.StringIO(said), "stderr", reader, None)
+    print_output(io.StringIO(message), "stderr", reader, None)
     assert reader.code == code
-    assert capsys.readouterr().err == (said if shown is None else shown)
+    assert capsys.readouterr().err == (message if shown is None else shown)
 
 
-def test_what_a_rank_prints_is_no_message_of_srun(capsys):
+def test_output_of_a_rank_is_not_parsed_as_a_message_of_srun(capsys):
     reader = SrunReader("7")
     text = "srun: error: x: task 0: Exited with exit code 2\n"
-    show(io.StringIO(text), "stdout", reader, None)
+    print_output(io.StringIO(text), "stdout", reader, None)
     assert reader.code is None and capsys.readouterr().out == text
 
 
-def test_ranks_are_asked_to_stop_before_srun_is(tmp_path, monkeypatch):
+def test_the_first_request_to_stop_uses_scancel_and_the_second_sigterm(tmp_path, monkeypatch):
     scancel = tmp_path / "scancel"
     scancel.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
     scancel.chmod(0o755)
@@ -135,5 +135,5 @@ def test_ranks_are_asked_to_stop_before_srun_is(tmp_path, monkeypatch):
     reader.stop(Srun())
     assert started[0].wait() == 0
     assert (tmp_path / "asked").read_text() == "--quiet --signal=TERM 7\n" and sent == []
-    reader.stop(Srun())  # asked twice: no time to save
+    reader.stop(Srun())  # the second request stops the ranks at once
     assert sent == [signal.SIGTERM] and len(started) == 1

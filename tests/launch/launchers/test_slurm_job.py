@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Slurm's variables say: node lists, tasks per node, the place of a rank."""
+"""Node lists, tasks per node and ranks, parsed from Slurm's variables."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ JOB = {
         ("x-[1-2]-ib.lan,y", ["x-1-ib.lan", "x-2-ib.lan", "y"]),
     ],
 )
-def test_node_lists(text, nodes):
+def test_node_lists_are_expanded(text, nodes):
     assert expand_nodes(text) == nodes
 
 
 @pytest.mark.parametrize("text", ["", "a,", "gpu[01-03", "gpu[]", "gpu[a-b]", "gpu[1-2-3]"])
-def test_what_is_no_node_list(text):
-    with pytest.raises(UsageError, match="^launch.slurm: the node list of the job cannot be read"):
+def test_a_malformed_node_list_is_refused(text):
+    with pytest.raises(UsageError, match="^launch.slurm: the node list of the job has an unknown "):
         expand_nodes(text)
 
 
 @pytest.mark.parametrize(
     ("text", "tasks"), [("8", [8]), ("8(x2),4", [8, 8, 4]), ("2,1,2(x3)", [2, 1, 2, 2, 2])]
 )
-def test_tasks_per_node(text, tasks):
+def test_tasks_per_node_are_expanded(text, tasks):
     assert expand_tasks(text) == tasks
 
 
 @pytest.mark.parametrize("text", ["", "8(x2", "8x2", "8,,4", "a"])
-def test_what_is_no_tasks_per_node(text):
-    with pytest.raises(UsageError, match="tasks per node of the job cannot be read, got "):
+def test_malformed_tasks_per_node_are_refused(text):
+    with pytest.raises(UsageError, match="tasks per node of the job has an unknown format, got "):
         expand_tasks(text)
 
 
-def test_a_job_is_nodes_with_ranks():
+def test_a_job_has_nodes_with_ranks():
     assert read_job(JOB) == [Host("gpu01", 3), Host("gpu02", 3), Host("gpu03", 1)]
     per_node = {k: v for k, v in JOB.items() if k != "SLURM_NTASKS"}
     assert read_job({**per_node, "SLURM_NTASKS_PER_NODE": "3"}) == read_job(JOB)
@@ -60,22 +60,34 @@ def test_a_job_is_nodes_with_ranks():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"SLURM_JOB_ID": None}, "runs inside a Slurm job, got no SLURM_JOB_ID; start it from a"),
-        ({"SLURM_JOB_NODELIST": None}, "runs inside a Slurm job, got no SLURM_JOB_ID; "),
-        ({"SLURM_NTASKS": None}, "the job does not say how many ranks, got no SLURM_NTASKS; give"),
-        ({"SLURM_NTASKS": "8"}, "nodes and tasks do not fit together, got 3 nodes, [3, 3, 1] tas"),
-        ({"SLURM_TASKS_PER_NODE": "3(x2)"}, "nodes and tasks do not fit together, got 3 nodes, "),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, "starts all ranks itself, got started by srun as 2 tasks"),
+        ({"SLURM_JOB_ID": None}, "must run inside a Slurm job, got no SLURM_JOB_ID; start it"),
+        ({"SLURM_JOB_NODELIST": None}, "must run inside a Slurm job, got no SLURM_JOB_ID; "),
+        (
+            {"SLURM_NTASKS": None},
+            "the job does not specify its number of tasks, got no SLURM_",
+        ),
+        (
+            {"SLURM_NTASKS": "8"},
+            "the numbers of nodes and tasks contradict each other, ",
+        ),
+        (
+            {"SLURM_TASKS_PER_NODE": "3(x2)"},
+            "the numbers of nodes and tasks contradict each other, ",
+        ),
+        (
+            {"SLURM_STEP_NUM_TASKS": "2"},
+            "must run as one process, which starts all ranks, got 2 ",
+        ),
     ],
 )
-def test_what_is_no_job_for_us(change, sentence):
+def test_an_unsuitable_job_is_refused(change, sentence):
     variables = {k: v for k, v in {**JOB, **change}.items() if v is not None}
     with pytest.raises(UsageError) as error:
         read_job(variables)
     assert str(error.value).startswith(f"launch.slurm: {sentence}")
 
 
-def place(rank: int, node: int, local_rank: int, **more: str) -> dict[str, str]:
+def environment_of(rank: int, node: int, local_rank: int, **more: str) -> dict[str, str]:
     task = {"SLURM_PROCID": rank, "SLURM_NODEID": node, "SLURM_LOCALID": local_rank}
     variables = {**JOB, **{k: str(v) for k, v in task.items()}, **more}
     return rank_environment(variables, "10.0.0.1", 5000, "eth0")
@@ -91,8 +103,8 @@ def place(rank: int, node: int, local_rank: int, **more: str) -> dict[str, str]:
         ((6, 2, 0), (1, 2, 3)),
     ],
 )
-def test_a_rank_learns_its_place(task, expected):
-    found = place(*task)
+def test_the_environment_contains_the_index_of_the_rank(task, expected):
+    found = environment_of(*task)
     names = ("LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
     assert tuple(int(found[f"HOROVOD_{name}"]) for name in names) == expected
     assert (found["HOROVOD_RANK"], found["HOROVOD_LOCAL_RANK"]) == (str(task[0]), str(task[2]))
@@ -100,30 +112,30 @@ def test_a_rank_learns_its_place(task, expected):
     assert found["HOROVOD_HOSTNAME"] == f"gpu0{task[1] + 1}"
 
 
-def test_a_rank_learns_how_to_meet_the_others():
-    found = place(0, 0, 0)
+def test_the_environment_contains_server_and_interface():
+    found = environment_of(0, 0, 0)
     assert found["HOROVOD_GLOO_RENDEZVOUS_ADDR"] == "10.0.0.1"
     assert found["HOROVOD_GLOO_RENDEZVOUS_PORT"] == "5000"
     assert found["HOROVOD_CONTROLLER"] == found["HOROVOD_CPU_OPERATIONS"] == "gloo"
     assert found["HOROVOD_GLOO_IFACE"] == found["NCCL_SOCKET_IFNAME"] == "eth0"
-    assert place(0, 0, 0, NCCL_SOCKET_IFNAME="ib0")["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert environment_of(0, 0, 0, NCCL_SOCKET_IFNAME="ib0")["NCCL_SOCKET_IFNAME"] == "ib0"
 
 
-def test_the_step_counts_where_it_is_smaller_than_the_job():
+def test_a_step_may_be_smaller_than_its_job():
     step = {"SLURM_STEP_NODELIST": "gpu02", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NTASKS": "2"}
-    found = place(1, 0, 1, **step)
+    found = environment_of(1, 0, 1, **step)
     assert (found["HOROVOD_SIZE"], found["HOROVOD_HOSTNAME"]) == ("2", "gpu02")
 
 
-def test_threads_are_slurms_cores_per_task_unless_the_user_set_them():
-    # Slurm binds the task to them: launch/ranks/threads.py would share them a second time.
-    assert "OMP_NUM_THREADS" not in place(0, 0, 0)
-    assert place(0, 0, 0, SLURM_CPUS_PER_TASK="6")["OMP_NUM_THREADS"] == "6"
-    both = place(0, 0, 0, SLURM_CPUS_PER_TASK="6", OMP_NUM_THREADS="2")
+def test_cores_per_task_set_the_threads_unless_the_user_did():
+    # Slurm binds the task to its cores; launch/ranks/threads.py would divide them again.
+    assert "OMP_NUM_THREADS" not in environment_of(0, 0, 0)
+    assert environment_of(0, 0, 0, SLURM_CPUS_PER_TASK="6")["OMP_NUM_THREADS"] == "6"
+    both = environment_of(0, 0, 0, SLURM_CPUS_PER_TASK="6", OMP_NUM_THREADS="2")
     assert both["OMP_NUM_THREADS"] == "2"
 
 
 @pytest.mark.parametrize("task", [(1, 1, 0), (3, 0, 3), (0, 1, 0)])
-def test_ranks_not_numbered_node_by_node_are_refused(task):
-    with pytest.raises(UsageError, match="ranks are numbered node by node, got rank"):
-        place(*task)
+def test_nonconsecutive_ranks_of_a_node_are_refused(task):
+    with pytest.raises(UsageError, match="the ranks of a node must be consecutive, got rank"):
+        environment_of(*task)

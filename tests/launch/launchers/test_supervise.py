@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a launcher shows of its ranks, which code it returns, and how it stops them."""
+"""Supervision of the ranks: filtered output, exit code, signals."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import threading
 
 import pytest
 
-from launch.launchers.supervise import HorovodrunReader, Reader, show, supervise
+from launch.launchers.supervise import HorovodrunReader, Reader, print_output, supervise
 
-# What horovodrun prints when both ranks end with code 2.
+# Output of horovodrun when both ranks exit with code 2.
 REFUSED = """\
 [0]<stdout>:run runs/demo-001  ranks 2  device cpu(0)  threads 1
 [1]<stdout>:a line of rank 1
@@ -34,28 +34,28 @@ Exit code: 2
 """.replace("causing\nthe", "causing the")
 
 
-def test_output_of_several_ranks_becomes_that_of_one(capsys):
+def test_horovodruns_prefixes_and_traceback_are_removed(capsys):
     reader = HorovodrunReader()
-    show(io.StringIO(REFUSED), "stdout", reader, None)
+    print_output(io.StringIO(REFUSED), "stdout", reader, None)
     assert reader.code == 2
     shown = capsys.readouterr()
     assert shown.out == "run runs/demo-001  ranks 2  device cpu(0)  threads 1\n"
     assert shown.err == "a warning of rank 1\nrun_train: data.records: no such file\n"
 
 
-def test_output_of_a_good_run_has_no_code(capsys):
+def test_the_output_of_a_successful_run_contains_no_exit_code(capsys):
     good = "[0]<stdout>:step 1/2  loss 3\n[1]<stdout>:step 1/2  loss 3\n[0]<stdout>:done\n"
     reader = HorovodrunReader()
-    show(io.StringIO(good), "stdout", reader, None)
+    print_output(io.StringIO(good), "stdout", reader, None)
     assert reader.code is None
     assert capsys.readouterr().out == "step 1/2  loss 3\ndone\n"
 
 
-def test_output_of_one_rank_is_shown_as_it_is(capsys):
+def test_the_output_of_a_single_rank_is_unchanged(capsys):
     text = "  indented\n\n[0]<stdout>:not a prefix here\nExit code: 3\n"
     reader = Reader()
-    show(io.StringIO(text), "stdout", reader, None)
-    show(io.StringIO("a warning\n"), "stderr", reader, None)
+    print_output(io.StringIO(text), "stdout", reader, None)
+    print_output(io.StringIO("a warning\n"), "stderr", reader, None)
     assert reader.code is None
     assert capsys.readouterr() == (text, "a warning\n")
 
@@ -64,10 +64,10 @@ def test_output_of_one_rank_is_shown_as_it_is(capsys):
     ("codes", "first", "code"),
     [((143, 255), 255, 143), ((255, 1), 255, 1), ((255, 255), 255, 255), ((2, 143), 2, 2)],
 )
-def test_the_code_of_a_broken_ssh_is_not_the_code_of_the_run(codes, first, code):
+def test_an_exit_code_of_a_rank_precedes_that_of_ssh(codes, first, code):
     lines = [f"Process {n} exit with status code {c}.\n" for n, c in enumerate(codes)]
     reader = HorovodrunReader()
-    show(io.StringIO("".join([*lines, f"Exit code: {first}\n"])), "stdout", reader, None)
+    print_output(io.StringIO("".join([*lines, f"Exit code: {first}\n"])), "stdout", reader, None)
     assert reader.code == code
 
 
@@ -89,12 +89,12 @@ def same_signals():
     ],
     ids=["refused", "stopped", "good", "launcher fails"],
 )
-def test_exit_code_is_that_of_the_ranks(output, status, code, capfd, same_signals):
+def test_the_exit_code_is_that_of_the_ranks(output, status, code, capfd, same_signals):
     program = f"import sys; sys.stdout.write({output!r}); sys.exit({status})"
     assert supervise([sys.executable, "-c", program], os.environ, HorovodrunReader()) == code
 
 
-def test_a_killed_rank_gives_the_code_of_its_signal(same_signals):
+def test_the_exit_code_of_a_killed_rank_is_128_plus_its_signal(same_signals):
     program = "import os; os.kill(os.getpid(), 9)"
     assert supervise([sys.executable, "-c", program], os.environ, Reader()) == 128 + 9
 
@@ -109,7 +109,7 @@ class BothStreams(Reader):
         return line, stream
 
 
-def test_a_reader_may_read_both_streams(capsys, same_signals):
+def test_a_reader_can_filter_both_streams(capsys, same_signals):
     program = "import sys; print('out'); sys.stderr.write('5\\n'); sys.exit(1)"
     assert supervise([sys.executable, "-c", program], os.environ, BothStreams()) == 5
     assert capsys.readouterr() == ("out\n", "")
@@ -125,7 +125,7 @@ class WhenReady(Reader):
         return line, stream
 
 
-def test_a_signal_is_passed_on_once_and_the_end_awaited(capsys, same_signals):
+def test_a_signal_is_forwarded_once_and_the_output_read_to_its_end(capsys, same_signals):
     program = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(143)))\n"
@@ -134,12 +134,12 @@ def test_a_signal_is_passed_on_once_and_the_end_awaited(capsys, same_signals):
     )
     reader = WhenReady()
 
-    def ask():
+    def send_signal():
         reader.ready.wait(120)
-        # From another process: one from this thread could be delivered to this thread.
+        # From another process, because this thread could receive its own signal.
         kill = f"import os; os.kill({os.getpid()}, {int(signal.SIGTERM)})"
         subprocess.run([sys.executable, "-c", kill], check=True)
 
-    threading.Thread(target=ask).start()
+    threading.Thread(target=send_signal).start()
     assert supervise([sys.executable, "-c", program], os.environ, reader) == 143
     assert capsys.readouterr().out == "ready\nsaved\n"

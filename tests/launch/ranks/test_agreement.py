@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one rank refuses, all refuse: ranks as threads that meet in every collective."""
+"""Agreement between ranks, with ranks that are threads of this process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from launch.ranks.agreement import (
     Leaving,
     Refused,
     agree,
+    exit_alone,
+    exit_together,
     gather_notices,
-    leaving_alone,
-    leaving_together,
     require_equal,
 )
 from launch.ranks.comm import Comm, NoConnection
@@ -28,29 +28,29 @@ from launch.ranks.comm import Comm, NoConnection
 
 @dataclass(frozen=True)
 class ThreadComm(Comm):
-    """One of several ranks in one process."""
+    """Communication of one of several threads, which act as ranks."""
 
     barrier: Any = None
-    said: Any = None
+    values: Any = None
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         return np.concatenate([np.array(x) for x in self.gather_json(rows.tolist())])
 
     def gather_json(self, value: Any) -> list[Any]:
-        self.said[self.rank] = json.dumps(value)
-        self.barrier.wait(timeout=120)  # a rank that left alone would break it for the others
-        values = [json.loads(text) for text in self.said]
+        self.values[self.rank] = json.dumps(value)
+        self.barrier.wait(timeout=120)  # fails on all ranks if one of them does not arrive
+        received = [json.loads(text) for text in self.values]
         self.barrier.wait(timeout=120)
-        return values
+        return received
 
 
 def on_ranks(size: int, work: Callable[[Comm], Any]) -> list[Any]:
     """Run ``work`` on every rank; return its results or exceptions, by rank."""
-    barrier, said, results = threading.Barrier(size), [None] * size, [None] * size
+    barrier, values, results = threading.Barrier(size), [None] * size, [None] * size
 
     def run(rank: int) -> None:
         try:
-            results[rank] = work(ThreadComm(rank, size, rank, size, barrier, said))
+            results[rank] = work(ThreadComm(rank, size, rank, size, barrier, values))
         except Exception as error:
             results[rank] = error
 
@@ -67,12 +67,12 @@ def refusals(results: list[Any]) -> list[str]:
     return [str(r) for r in results]
 
 
-def test_every_rank_gets_its_own_result():
+def test_every_rank_returns_its_own_result():
     assert on_ranks(3, lambda comm: agree(comm, lambda: 10 * comm.rank)) == [0, 10, 20]
 
 
 @pytest.mark.parametrize("error", [ValueError("no such key"), OSError("no such key")])
-def test_one_rank_in_trouble_stops_all_with_its_sentence(error):
+def test_an_error_on_one_rank_is_raised_on_all(error):
     def work(comm: Comm) -> int:
         if comm.rank == 2:
             raise error
@@ -82,14 +82,14 @@ def test_one_rank_in_trouble_stops_all_with_its_sentence(error):
     assert refusals(results) == ["rank 2: no such key"] * 4
 
 
-def test_the_same_trouble_everywhere_needs_no_rank():
+def test_an_error_on_all_ranks_names_no_rank():
     def work() -> None:
         raise ValueError("records: no such file")
 
     assert refusals(on_ranks(3, lambda comm: agree(comm, work))) == ["records: no such file"] * 3
 
 
-def test_the_lowest_rank_speaks():
+def test_the_message_of_the_lowest_rank_is_used():
     def work(comm: Comm) -> None:
         if comm.rank:
             raise ValueError(f"trouble {comm.rank}")
@@ -98,13 +98,13 @@ def test_the_lowest_rank_speaks():
     assert refusals(results) == ["rank 1: trouble 1"] * 3
 
 
-def test_a_bug_on_one_rank_lets_no_other_hang(capsys):
+def test_a_bug_on_one_rank_ends_all_ranks(capsys):
     def work(comm: Comm) -> None:
         if comm.rank == 1:
             raise ZeroDivisionError("oops")
 
     results = on_ranks(2, lambda comm: agree(comm, lambda: work(comm)))
-    assert refusals(results) == ["rank 1: internal fault ZeroDivisionError: oops"] * 2
+    assert refusals(results) == ["rank 1: internal error ZeroDivisionError: oops"] * 2
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -114,14 +114,14 @@ def test_values_must_be_equal_on_all_ranks():
     assert (
         refusals(results)
         == [
-            "data: the ranks do not see the same, got 0 on rank 0 and 1 on rank 2; give every host "
-            "the same files and command"
+            "data: must be equal on all ranks, got 0 on rank 0 and 1 on rank 2; use the same files "
+            "and the same command on every host"
         ]
         * 3
     )
 
 
-def test_alone_refuses_with_the_plain_sentence():
+def test_the_message_of_a_single_rank_names_no_rank():
     def work() -> None:
         raise ValueError("wrong")
 
@@ -129,10 +129,10 @@ def test_alone_refuses_with_the_plain_sentence():
         agree(Comm(), work)
 
 
-def test_notices_of_all_ranks_are_told_once():
+def test_notices_of_all_ranks_contain_no_duplicates():
     own = [["driver is old"], ["driver is old"], ["driver is older", "no link"]]
-    told = on_ranks(3, lambda comm: gather_notices(comm, own[comm.rank]))
-    assert told == [("driver is old", "rank 2: driver is older", "rank 2: no link")] * 3
+    notices = on_ranks(3, lambda comm: gather_notices(comm, own[comm.rank]))
+    assert notices == [("driver is old", "rank 2: driver is older", "rank 2: no link")] * 3
     assert gather_notices(Comm(), ()) == ()
 
 
@@ -144,17 +144,17 @@ class Ended(Leaving):
     ("reason", "code"),
     [(None, 0), (Leaving("not finite"), 1), (Refused("no such file"), 2), (Ended("asked"), 143)],
 )
-def test_all_leave_with_the_code_of_the_reason(reason, code, capsys):
+def test_all_ranks_return_the_exit_code_of_the_reason(reason, code, capsys):
     def work() -> None:
         if reason:
             raise reason
 
-    assert on_ranks(3, lambda comm: leaving_together(comm, work)) == [code] * 3
-    said = f"run_train: {reason}\n" if reason else ""
-    assert capsys.readouterr() == ("", said)  # once, by rank 0
+    assert on_ranks(3, lambda comm: exit_together(comm, work)) == [code] * 3
+    message = f"run_train: {reason}\n" if reason else ""
+    assert capsys.readouterr() == ("", message)  # rank 0 prints it
 
 
-def test_the_sentence_is_said_before_any_rank_leaves(monkeypatch):
+def test_the_message_is_printed_before_any_rank_exits(monkeypatch):
     events = []
 
     class Watched(Comm):
@@ -168,16 +168,16 @@ def test_the_sentence_is_said_before_any_rank_leaves(monkeypatch):
     def work() -> None:
         raise Refused("no such file")
 
-    monkeypatch.setattr(agreement, "fail", events.append)
-    assert leaving_together(Watched(), work) == 2
+    monkeypatch.setattr(agreement, "print_error", events.append)
+    assert exit_together(Watched(), work) == 2
     assert events == ["no such file", "done", "closed"]
 
 
-def test_a_rank_without_connection_speaks_for_its_host(monkeypatch, capsys):
+def test_local_rank_0_reports_a_missing_connection(monkeypatch, capsys):
     slept = []
     monkeypatch.setattr(agreement, "time", SimpleNamespace(sleep=slept.append))
-    for local_rank, said, waits in (("0", "run_train: no name\n", []), ("3", "", [2.0])):
+    for local_rank, message, waits in (("0", "run_train: no name\n", []), ("3", "", [2.0])):
         slept.clear()
         monkeypatch.setenv("HOROVOD_LOCAL_RANK", local_rank)
-        assert leaving_alone(NoConnection("no name")) == 2
-        assert capsys.readouterr() == ("", said) and slept == waits
+        assert exit_alone(NoConnection("no name")) == 2
+        assert capsys.readouterr() == ("", message) and slept == waits

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in of one process that trains alone, and names of hosts that Horovod cannot use."""
+"""Communication of a single rank, and host names that Horovod cannot use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from launch.ranks import comm as communication
 from launch.ranks.comm import Comm, HorovodComm, NoConnection, NoLink, connect
 
 
-def test_alone_without_a_launcher(monkeypatch):
+def test_without_a_launcher_there_is_one_rank(monkeypatch):
     for name in ("HOROVOD_SIZE", "HOROVOD_RANK"):
         monkeypatch.delenv(name, raising=False)
     comm = connect()
@@ -23,12 +23,12 @@ def test_alone_without_a_launcher(monkeypatch):
     assert (comm.rank, comm.size, comm.local_rank, comm.local_size) == (0, 1, 0, 1)
 
 
-def test_one_rank_launched_is_alone_too(monkeypatch):
+def test_a_launcher_may_start_a_single_rank(monkeypatch):
     monkeypatch.setenv("HOROVOD_SIZE", "1")
     assert type(connect()) is Comm
 
 
-def test_collectives_give_back_what_one_rank_has():
+def test_collectives_of_a_single_rank_return_their_input():
     comm = Comm()
     total = comm.sum(np.array([1, 2], dtype=np.int32))
     assert total.dtype == np.float64 and total.tolist() == [1, 2]
@@ -42,7 +42,7 @@ def test_collectives_give_back_what_one_rank_has():
     comm.close()
 
 
-def test_trainer_updates_at_once():
+def test_the_trainer_of_a_single_rank_updates_its_parameters():
     parameter = mx.gluon.Parameter("weight", shape=(2,))
     parameter.initialize(mx.init.One())
     trainer = Comm().trainer({"weight": parameter}, mx.optimizer.create("sgd", learning_rate=0.5))
@@ -58,57 +58,56 @@ def unknown(*_, **__):
     raise socket.gaierror(-2, "Name or service not known")
 
 
-def test_a_host_that_does_not_know_its_name_is_refused(monkeypatch):
-    # Gloo would not survive it.
+def test_an_unresolvable_host_name_is_refused(monkeypatch):
     monkeypatch.setenv("HOROVOD_SIZE", "2")
     monkeypatch.setattr("socket.gethostname", lambda: "no-such-host.invalid")
-    monkeypatch.setattr("socket.getaddrinfo", unknown)  # not the network's answer, which may vary
+    monkeypatch.setattr("socket.getaddrinfo", unknown)  # independent of the real network
     with pytest.raises(NoConnection) as caught:
         connect()
     assert "got 'no-such-host.invalid'" in str(caught.value)
     assert "add the line '127.0.1.1 no-such-host.invalid' to /etc/hosts" in str(caught.value)
 
 
-def name_stands_for(address, monkeypatch):
+def resolve_name_to(address, monkeypatch):
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))]
     monkeypatch.setattr("socket.gethostname", lambda: "gpu1")
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
 
 
 @pytest.mark.parametrize("address", ["127.0.1.1", "127.0.0.1", "::1"])
-def test_several_hosts_refuse_a_name_that_no_other_host_reaches(address, monkeypatch):
-    # Horovod's process sets bind to it, whatever the interface; Gloo would abort.
-    name_stands_for(address, monkeypatch)
+def test_a_loopback_host_name_is_refused_for_several_hosts(address, monkeypatch):
+    # Horovod's process sets bind to this address on any interface, and Gloo would abort.
+    resolve_name_to(address, monkeypatch)
     monkeypatch.setenv("HOROVOD_SIZE", "4")
     monkeypatch.setenv("HOROVOD_LOCAL_SIZE", "2")
     monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", "10.0.0.1")
     with pytest.raises(NoConnection) as caught:
         connect()
     assert str(caught.value) == (
-        "launch: the name of this host must stand for an address that the other hosts reach, "
-        f"got {address} for 'gpu1'; put that address in front of gpu1 in its /etc/hosts"
+        "launch: the name of this host must resolve to an address that other hosts can reach, "
+        f"got {address} for 'gpu1'; change the address of gpu1 in /etc/hosts"
     )
 
 
 @pytest.mark.parametrize(
     ("address", "local_size", "server"),
     [
-        ("10.0.0.1", "2", "10.0.0.1"),  # as it should be
-        ("127.0.1.1", "4", "10.0.0.1"),  # one host alone
-        ("127.0.1.1", "2", "127.0.0.1"),  # "hosts" that are one
+        ("10.0.0.1", "2", "10.0.0.1"),  # a reachable address
+        ("127.0.1.1", "4", "10.0.0.1"),  # a single host
+        ("127.0.1.1", "2", "127.0.0.1"),  # several host names on one machine
     ],
 )
-def test_a_name_that_serves_is_not_refused(address, local_size, server, monkeypatch):
-    name_stands_for(address, monkeypatch)
+def test_a_reachable_host_name_is_accepted(address, local_size, server, monkeypatch):
+    resolve_name_to(address, monkeypatch)
     monkeypatch.setenv("HOROVOD_SIZE", "4")
     monkeypatch.setenv("HOROVOD_LOCAL_SIZE", local_size)
     monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", server)
-    monkeypatch.setitem(sys.modules, "horovod.mxnet", None)  # importing it is as far as it goes
+    monkeypatch.setitem(sys.modules, "horovod.mxnet", None)  # connect() fails here, after the check
     with pytest.raises(ImportError):
         connect()
 
 
-def test_horovod_with_nccl_needs_the_driver_by_another_name(monkeypatch):
+def test_horovod_with_nccl_requires_libcuda_so(monkeypatch):
     asked = []
 
     def load(name):
@@ -122,11 +121,11 @@ def test_horovod_with_nccl_needs_the_driver_by_another_name(monkeypatch):
         ranks.require_link(mx.gpu(0))
     assert str(caught.value) == (
         "launch: Horovod with NCCL loads the NVIDIA driver as libcuda.so, got libcuda.so: cannot "
-        "open shared object file: No such file or directory; make a link of that name to "
-        "libcuda.so.1 beside it (ldconfig -p | grep libcuda.so.1 says where) and call ldconfig"
+        "open shared object file: No such file or directory; create a symbolic link of that name "
+        "in the folder of libcuda.so.1 (ldconfig -p | grep libcuda.so.1) and run ldconfig"
     )
     assert asked == ["libcuda.so"] and isinstance(caught.value, ValueError)
-    # Nobody else asks for it.
+    # No other device or build loads it.
     ranks.require_link(mx.cpu())
     Comm().require_link(mx.gpu(0))
     monkeypatch.setattr(communication, "nccl_release", lambda: "")
@@ -134,7 +133,7 @@ def test_horovod_with_nccl_needs_the_driver_by_another_name(monkeypatch):
     assert asked == ["libcuda.so"]
 
 
-def test_a_driver_by_that_name_is_enough(monkeypatch):
+def test_an_existing_libcuda_so_is_accepted(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
     monkeypatch.setattr(communication, "nccl_release", lambda: "2.21.5")
     HorovodComm(0, 2, 0, 2).require_link(mx.gpu(1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which processes a rank's life hangs on, and how their end is told."""
+"""Detection of a launcher that has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from launch.ranks import lifeline
-from launch.ranks.lifeline import Chain, Lifeline, ancestors, chain_of, start_time, without_reader
+from launch.ranks.lifeline import (
+    Chain,
+    Lifeline,
+    find_chain,
+    lacks_reader,
+    list_ancestors,
+    read_start_time,
+)
 
 WAIT_S = 60.0
 
@@ -35,17 +42,17 @@ def sleeper():
     process.stdin.close()
 
 
-def test_ancestors_go_up_to_the_first_process(sleeper):
-    chain = ancestors(sleeper.pid)
+def test_ancestors_exclude_process_1(sleeper):
+    chain = list_ancestors(sleeper.pid)
     assert chain[:2] == [os.getpid(), os.getppid()]
     assert 1 not in chain and len(set(chain)) == len(chain)
 
 
-def test_a_process_that_nobody_waited_for_has_ended(sleeper):
-    assert start_time(sleeper.pid).isdecimal()
-    assert start_time(sleeper.pid) == start_time(sleeper.pid)
+def test_a_zombie_counts_as_ended(sleeper):
+    assert read_start_time(sleeper.pid).isdecimal()
+    assert read_start_time(sleeper.pid) == read_start_time(sleeper.pid)
     sleeper.kill()
-    until(lambda: start_time(sleeper.pid) == "")
+    until(lambda: read_start_time(sleeper.pid) == "")
     assert sleeper.poll() is not None
 
 
@@ -64,21 +71,21 @@ def test_a_process_that_nobody_waited_for_has_ended(sleeper):
         ([], False),
     ],
 )
-def test_launchers_are_told_by_their_arguments(arguments, launcher, monkeypatch):
+def test_launchers_are_recognised_by_their_arguments(arguments, launcher, monkeypatch):
     text = "".join(f"{argument}\0" for argument in arguments).encode()
     monkeypatch.setattr(lifeline, "_read", lambda pid, name: text)
     assert lifeline._is_launcher(1) is launcher
 
 
 def ranks_chain(monkeypatch, names, launchers):
-    """Have a rank with ancestors 11, 12, ... of some names, of which some are launchers."""
-    alive = {11 + place: name for place, name in enumerate(names)}
-    monkeypatch.setattr(lifeline, "ancestors", lambda pid: list(alive))
+    """Simulate a rank whose ancestors 11, 12, ... have these names; some of them are launchers."""
+    alive = {11 + index: name for index, name in enumerate(names)}
+    monkeypatch.setattr(lifeline, "list_ancestors", lambda pid: list(alive))
     monkeypatch.setattr(lifeline, "_name", lambda pid: alive.get(pid, ""))
     monkeypatch.setattr(lifeline, "_is_launcher", lambda pid: alive.get(pid) in launchers)
-    monkeypatch.setattr(lifeline, "start_time", lambda pid: "1" if pid in alive else "")
-    monkeypatch.setattr(lifeline, "without_reader", lambda pid: False)
-    return alive, chain_of(10)
+    monkeypatch.setattr(lifeline, "read_start_time", lambda pid: "1" if pid in alive else "")
+    monkeypatch.setattr(lifeline, "lacks_reader", lambda pid: False)
+    return alive, find_chain(10)
 
 
 @pytest.mark.parametrize(
@@ -92,20 +99,20 @@ def ranks_chain(monkeypatch, names, launchers):
     ],
     ids=["launch.local", "horovodrun", "ssh", "slurm", "shell"],
 )
-def test_every_process_up_to_the_launcher_counts(names, watched, monkeypatch):
-    for place in range(len(names)):
+def test_every_process_up_to_the_launcher_is_watched(names, watched, monkeypatch):
+    for index in range(len(names)):
         alive, chain = ranks_chain(monkeypatch, names, {"horovodrun", "local"})
         line = Lifeline(Chain.parse(str(chain)), {})
-        assert line.lost() == ""
-        del alive[11 + place]
-        ended = f"process {11 + place}, which started this rank, has ended"
-        assert line.lost() == (ended if place < watched else "")
+        assert line.loss_reason() == ""
+        del alive[11 + index]
+        ended = f"process {11 + index}, which started this rank, has ended"
+        assert line.loss_reason() == (ended if index < watched else "")
 
 
 @pytest.mark.parametrize("names", [["sshd"], ["slurmstepd"], []])
-def test_ranks_of_other_hosts_ask_the_rendezvous_server(names, monkeypatch):
+def test_ranks_on_other_hosts_poll_the_rendezvous_server(names, monkeypatch):
     _, chain = ranks_chain(monkeypatch, names, {})
-    monkeypatch.setattr(lifeline, "ASK_S", 0.01)
+    monkeypatch.setattr(lifeline, "CONNECT_INTERVAL_S", 0.01)
     server = socket.create_server(("127.0.0.1", 0))
     environment = {
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
@@ -115,12 +122,14 @@ def test_ranks_of_other_hosts_ask_the_rendezvous_server(names, monkeypatch):
     line = Lifeline(chain, environment)
     for _ in range(3):
         server.accept()[0].close()
-    assert line.lost() == ""
+    assert line.loss_reason() == ""
     server.close()
-    assert until(line.lost) == ("the launcher's host refuses connections: the launcher has ended")
+    assert until(line.loss_reason) == (
+        "the launcher's host refuses connections: the launcher has ended"
+    )
 
 
-def test_a_pipe_without_a_reader_is_told_from_others(tmp_path):
+def test_a_pipe_without_a_reader_is_detected(tmp_path):
     def output_of(stdout):
         return subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=stdout
@@ -131,15 +140,15 @@ def test_a_pipe_without_a_reader_is_told_from_others(tmp_path):
     os.close(writing)
     with open(tmp_path / "file", "w") as file:
         processes.append(output_of(file))
-    assert [without_reader(process.pid) for process in processes] == [False] * 3
+    assert [lacks_reader(process.pid) for process in processes] == [False] * 3
     os.close(reading)
-    assert [without_reader(process.pid) for process in processes] == [True, False, False]
+    assert [lacks_reader(process.pid) for process in processes] == [True, False, False]
     for process in processes:
         process.communicate(b"\n")
-    assert not without_reader(processes[0].pid)  # it has ended
+    assert not lacks_reader(processes[0].pid)  # the process has ended
 
 
-def test_the_lifeline_needs_the_standard_library_alone():
+def test_the_companion_uses_the_standard_library_only():
     folder = Path(lifeline.__file__).parents[2]
     program = "import sys, launch.ranks.lifeline, launch.ranks.companion; print(*sys.modules)"
     done = subprocess.run(

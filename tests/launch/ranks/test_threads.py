@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the cores are shared among the ranks of a host."""
+"""Number of OpenMP threads of a rank."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ def environment(monkeypatch):
     return variables
 
 
-def test_alone_takes_all_cores(environment):
+def test_a_single_rank_uses_all_cores(environment):
     assert share_cores() == 8
     assert environment["OMP_NUM_THREADS"] == "8"
-    # Waiting threads that spin would take the cores from the loader.
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 @pytest.mark.parametrize(("ranks", "threads"), [(2, 4), (3, 2), (8, 1), (20, 1)])
-def test_ranks_of_a_host_share(environment, ranks, threads):
+def test_the_ranks_of_a_host_divide_its_cores(environment, ranks, threads):
     environment["HOROVOD_LOCAL_SIZE"] = str(ranks)
     assert share_cores() == threads
     assert environment["OMP_NUM_THREADS"] == str(threads)
 
 
-def test_what_the_user_set_wins(environment):
+def test_thread_settings_of_the_user_have_precedence(environment):
     environment |= {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE", "HOROVOD_LOCAL_SIZE": "4"}
     assert share_cores() == 3
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
-def test_a_list_of_nested_levels_is_left_alone(environment):
+def test_a_list_of_nested_levels_is_not_changed(environment):
     environment["OMP_NUM_THREADS"] = "4,2"
     assert share_cores() == 8
     assert environment["OMP_NUM_THREADS"] == "4,2"

@@ -1,33 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-// A cuBLAS with what ops/native/gpu/blas.cu asks of one, for arrays in the host's memory: columns,
-// operations, leading dimensions and faults are cuBLAS's, the product is three loops.
+// Stand-in for cuBLAS on arrays in host memory: the functions that ops/native/gpu/blas.cu calls.
+// Layout, operations, leading dimensions and error codes are those of cuBLAS; the product is three
+// loops.
 #include <cstddef>
 #include <cstring>
 
 namespace {
 
 constexpr int kSuccess = 0, kNotInitialised = 1, kInvalidValue = 7;
-constexpr size_t kEdge = 4096;
+constexpr size_t kEdgeBytes = 4096;
 
-int handle_of_one;
-bool ready;
+int only_handle;
+bool has_workspace;
 
-// c (m, n) = a (m, k) b (k, n) alpha + beta c, in columns; t: rows of the memory are columns.
+// Computes c (m, n) = alpha a (m, k) b (k, n) + beta c, column-major; ta and tb transpose a and b.
 template <typename T>
 int product(void* handle, int ta, int tb, int m, int n, int k, const T* alpha, const T* a, int lda,
             const T* b, int ldb, const T* beta, T* c, int ldc) {
-  if (handle != &handle_of_one || !ready) return kNotInitialised;
+  if (handle != &only_handle || !has_workspace) return kNotInitialised;
   if (m < 0 || n < 0 || k < 0 || lda < (ta ? k : m) || ldb < (tb ? n : k) || ldc < m)
     return kInvalidValue;
   const auto left = [&](long i, long l) { return ta ? a[l + i * lda] : a[i + l * lda]; };
   const auto right = [&](long l, long j) { return tb ? b[j + l * ldb] : b[l + j * ldb]; };
   for (long j = 0; j < n; ++j)
     for (long i = 0; i < m; ++i) {
-      T sums[8] = {};  // some partial sums, as a GPU has
+      T sums[8] = {};  // several partial sums, as on a GPU
       for (long l = 0; l < k; ++l) sums[l % 8] += left(i, l) * right(l, j);
       T sum = 0;
       for (T part : sums) sum += part;
-      // With beta 0 what is in c must not be read: it may be NaN.
+      // If beta is 0, c must not be read: it may contain NaN.
       c[i + j * ldc] = *alpha * sum + (*beta == 0 ? T(0) : *beta * c[i + j * ldc]);
     }
   return kSuccess;
@@ -38,21 +39,22 @@ int product(void* handle, int ta, int tb, int m, int n, int k, const T* alpha, c
 extern "C" {
 
 int cublasCreate_v2(void** handle) {
-  *handle = &handle_of_one;
+  *handle = &only_handle;
   return kSuccess;
 }
 
 int cublasSetStream_v2(void* handle, void*) {
-  ready = false;  // a new stream takes the workspace away
-  return handle == &handle_of_one ? kSuccess : kNotInitialised;
+  has_workspace = false;  // a new stream resets the workspace
+  return handle == &only_handle ? kSuccess : kNotInitialised;
 }
 
-// Writes over both ends of the workspace, as a product may: nothing else may lie there.
+// Overwrites both ends of the workspace, as a product may do, so that other data there is
+// destroyed.
 int cublasSetWorkspace_v2(void*, void* memory, size_t bytes) {
-  if (reinterpret_cast<size_t>(memory) % 256 || bytes < 2 * kEdge) return kInvalidValue;
-  std::memset(memory, 0xff, kEdge);
-  std::memset(static_cast<char*>(memory) + bytes - kEdge, 0xff, kEdge);
-  ready = true;
+  if (reinterpret_cast<size_t>(memory) % 256 || bytes < 2 * kEdgeBytes) return kInvalidValue;
+  std::memset(memory, 0xff, kEdgeBytes);
+  std::memset(static_cast<char*>(memory) + bytes - kEdgeBytes, 0xff, kEdgeBytes);
+  has_workspace = true;
   return kSuccess;
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators for GPUs, compiled by g++ for the emulated device of emulation.h."""
+"""Fixtures that compile the GPU operators with g++ for the emulated device of emulation.h."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tests.ops.gpu.device import Device
 HERE = Path(__file__).parent
 OPTIONS = [
     *("-std=c++17", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror"),
-    "-U_FORTIFY_SOURCE",  # whose longjmp refuses to change stacks
+    "-U_FORTIFY_SOURCE",  # its longjmp refuses to switch stacks
     *(f"-I{nvcc.HERE}", f"-I{HERE}"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def native():
-    """Take the place of the fixture above: nothing here is loaded into MXNet."""
+    """Override the fixture of tests/ops: MXNet does not load these operators."""
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the library of the emulated device; skip where there is no compiler."""
+    """Return the library for the emulated device; skip the test if there is no compiler."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
-        pytest.skip("no C++ compiler to emulate a GPU with")
+        pytest.skip("no C++ compiler for the emulated GPU")
     folder = tmp_path_factory.mktemp("emulated")
     blas, target = folder / "blas.so", folder / "operators.so"
 
@@ -44,8 +44,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
 
     def compile_one(source: Path) -> Path:
-        given = ["-x", "c++", f'-DFACE_CUBLAS="{blas}"', "-c", source]
-        run(*given, "-o", folder / f"{source.name}.o")
+        options = ["-x", "c++", f'-DFACE_CUBLAS="{blas}"', "-c", source]
+        run(*options, "-o", folder / f"{source.name}.o")
         return folder / f"{source.name}.o"
 
     with ThreadPoolExecutor(2) as pool:
@@ -59,15 +59,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def device(library: Path) -> Device:
-    """Return the emulated device; what lies around its arrays must be unharmed in the end."""
-    made = Device(library)
-    yield made
-    made.check_surroundings()
+    """Return the emulated device; check after the test that nothing was written beside an array."""
+    emulated = Device(library)
+    yield emulated
+    emulated.check_guards()
 
 
 @pytest.fixture
 def orders(device: Device) -> Callable[[Callable], object]:
-    """Return ``orders(compute)``: its result, the same for all orders of threads and blocks."""
+    """Return ``orders(compute)``, which checks that all orders of threads give one result.
+
+    It returns that result.
+    """
     import numpy as np
 
     def compute_all(compute: Callable) -> object:

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tests set and ask of the emulation.
+// C interface of the emulation for the tests.
 #include "emulation.h"
 
 extern "C" {
 
-// Threads and blocks run in this order: 0 forward, 1 backward, 2 shuffled.
+// Sets the order of threads and blocks: 0 forward, 1 backward, 2 shuffled.
 void emulation_order(int order) { emulation::order = static_cast<emulation::Order>(order); }
 
-// The stream that all work must be put on.
+// Sets the only stream on which kernels may be launched.
 void emulation_stream(void* stream) { emulation::stream = stream; }
 
+// Returns the number of kernel launches.
 long long emulation_launches() { return emulation::launches; }
 
-// The current device of the calling thread.
+// Returns the current device of the calling thread.
 int emulation_device() { return emulation::device; }
 
-// The devices, one bit each, on which contexts were opened since the last call.
+// Returns the devices, one bit each, on which contexts were created since the last call.
 unsigned emulation_contexts() { return emulation::contexts.exchange(0); }
 
 }  // extern "C"

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// CUDA for one thread of the CPU, as far as ops/native/gpu uses it: its kernels compile as plain
-// C++ and run here, every thread of a block with a stack of its own.
+// Emulation of CUDA on one CPU thread, for the parts that ops/native/gpu uses. The kernels compile
+// as C++; every CUDA thread of a block is a fiber with its own stack.
 //
-// A thread runs until it comes to a barrier (__syncthreads, or a shuffle for its warp), then the
-// next one does. Whoever is late, leaves early or waits at another barrier ends the program with a
-// sentence, where a GPU would hang or go wrong. In which order threads and blocks run can be
-// chosen: a kernel without a barrier that it needs gives other results then.
+// A fiber runs until it reaches a barrier (__syncthreads, or a shuffle for its warp); then the next
+// fiber runs. If not all threads reach the same barrier, the program aborts with a message; a GPU
+// would hang or compute wrong results. The order of threads and blocks is configurable: a kernel
+// that lacks a barrier gives different results in different orders.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
@@ -32,16 +32,16 @@ enum cudaError_t { cudaSuccess, cudaErrorInvalidDevice = 101, cudaErrorNoKernelI
 
 namespace emulation {
 constexpr int kDevices = 4;
-constexpr int kWithoutCode = 3;         // the device that no code was compiled for
-inline thread_local int device = 0;     // the current one, which every thread has of its own
-inline std::atomic<unsigned> contexts;  // one bit for each device that a context was opened on
+constexpr int kDeviceWithoutCode = 3;   // a device for which the library contains no code
+inline thread_local int device = 0;     // current device of this CPU thread
+inline std::atomic<unsigned> contexts;  // one bit per device with a context
 }  // namespace emulation
 
 struct cudaFuncAttributes {};
 template <typename F>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, F) {
   emulation::contexts |= 1u << emulation::device;
-  return emulation::device == emulation::kWithoutCode ? cudaErrorNoKernelImage : cudaSuccess;
+  return emulation::device == emulation::kDeviceWithoutCode ? cudaErrorNoKernelImage : cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t error) {
@@ -56,7 +56,7 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 inline cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= emulation::kDevices) return cudaErrorInvalidDevice;
-  emulation::contexts |= 1u << device;  // as from CUDA 12 on
+  emulation::contexts |= 1u << device;  // from CUDA 12 on it creates a context
   emulation::device = device;
   return cudaSuccess;
 }
@@ -68,7 +68,7 @@ inline EmulatedIndex threadIdx, blockIdx;
 
 namespace emulation {
 
-constexpr int kWarp = 32, kMostThreads = 1024, kStack = 64 << 10;
+constexpr int kWarpThreads = 32, kMaxThreads = 1024, kStackBytes = 64 << 10;
 
 enum class State { kReady, kAtBlock, kAtWarp, kDone };
 enum class Order { kForward, kBackward, kShuffled };
@@ -78,24 +78,25 @@ struct Fiber {
   jmp_buf jump;
   std::unique_ptr<char[]> stack;
   State state = State::kDone;
-  int line = 0;  // of the barrier that it waits at
+  int line = 0;  // source line of the barrier at which the fiber waits
 };
 
+// Aborts the program with a message.
 [[noreturn]] inline void stop(const char* sentence) {
   std::fprintf(stderr, "emulation: %s, block %u thread %u\n", sentence, blockIdx.x, threadIdx.x);
   std::abort();
 }
 
-inline Fiber fibers[kMostThreads];
+inline Fiber fibers[kMaxThreads];
 inline jmp_buf scheduler;
 inline ucontext_t start;
 inline std::function<void()> body;
 inline Order order = Order::kForward;
-inline void* stream = nullptr;  // the only one that work may be put on
+inline void* stream = nullptr;  // the only stream on which kernels may be launched
 inline long long launches = 0;
 
-// Gives the processor back until the scheduler jumps here again. setjmp and longjmp change stacks
-// without a system call, which swapcontext makes two of.
+// Returns to the scheduler until it resumes this fiber. setjmp and longjmp switch stacks without a
+// system call; swapcontext needs two.
 inline void wait(State state, int line = 0) {
   Fiber& own = fibers[threadIdx.x];
   own.state = state;
@@ -115,16 +116,16 @@ inline void resume(unsigned thread) {
   threadIdx.x = thread;
   if (_setjmp(scheduler)) return;
   if (fiber.stack) _longjmp(fiber.jump, 1);
-  fiber.stack.reset(new char[kStack]);
+  fiber.stack.reset(new char[kStackBytes]);
   getcontext(&fiber.context);
   fiber.context.uc_stack.ss_sp = fiber.stack.get();
-  fiber.context.uc_stack.ss_size = kStack;
+  fiber.context.uc_stack.ss_size = kStackBytes;
   fiber.context.uc_link = nullptr;
   makecontext(&fiber.context, fiber_main, 0);
   setcontext(&fiber.context);
 }
 
-// Lets fibers [begin, end) go on if all of them wait for each other at one barrier.
+// Makes fibers [begin, end) ready if all of them wait at the same barrier; returns whether it did.
 inline bool release(int begin, int end, State barrier) {
   for (int i = begin; i < end; ++i)
     if (fibers[i].state != barrier || fibers[i].line != fibers[begin].line) return false;
@@ -146,10 +147,11 @@ inline void run_block(int threads, const std::vector<unsigned>& turns) {
     for (unsigned i : turns)
       if (fibers[i].state == State::kReady) resume(i);
     bool released = release(0, threads, State::kAtBlock);
-    for (int i = 0; i < threads; i += kWarp) released |= release(i, i + kWarp, State::kAtWarp);
+    for (int i = 0; i < threads; i += kWarpThreads)
+      released |= release(i, i + kWarpThreads, State::kAtWarp);
     if (released) continue;
     for (int i = 0; i < threads; ++i)
-      if (fibers[i].state != State::kDone) stop("a barrier that not all threads come to");
+      if (fibers[i].state != State::kDone) stop("not all threads reach this barrier");
     return;
   }
 }
@@ -161,8 +163,8 @@ inline void emulated_barrier(int line) { emulation::wait(emulation::State::kAtBl
 
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int distance) {
-  if (mask != 0xffffffffu) emulation::stop("a shuffle of a part of a warp");
-  static T slots[emulation::kMostThreads];
+  if (mask != 0xffffffffu) emulation::stop("a shuffle does not include the whole warp");
+  static T slots[emulation::kMaxThreads];
   const unsigned own = threadIdx.x;
   slots[own] = value;
   emulation::wait(emulation::State::kAtWarp);
@@ -176,10 +178,10 @@ namespace gpu {
 
 template <typename... P, typename... A>
 void launch(void (*kernel)(P...), int64_t blocks, int threads, Stream stream, A... arguments) {
-  if (stream != emulation::stream) emulation::stop("a launch on another stream");
-  if (blocks < 1 || blocks > INT32_MAX || threads < 1 || threads > emulation::kMostThreads ||
-      threads % emulation::kWarp)
-    emulation::stop("a launch that CUDA refuses or that has half a warp");
+  if (stream != emulation::stream) emulation::stop("a kernel is launched on another stream");
+  if (blocks < 1 || blocks > INT32_MAX || threads < 1 || threads > emulation::kMaxThreads ||
+      threads % emulation::kWarpThreads)
+    emulation::stop("the launch has an invalid number of blocks or threads");
   ++emulation::launches;
   emulation::body = [&] { kernel(static_cast<P>(arguments)...); };
   for (unsigned block : emulation::sequence(unsigned(blocks))) {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PReLU and batch normalisation for GPUs on an emulated one against NumPy in float64."""
+"""GPU operators of PReLU and batch normalisation on the emulated device, against NumPy."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ import numpy as np
 import pytest
 
 from ops.native.gpu import reference
+from tests.ops.gpu.device import check_close
 
 EPSILON, MOMENTUM = 1e-5, 0.9
-# (N, C, P): planes of one pixel, without and with whole packs, several parts of a channel.
+# (N, C, P): planes of one pixel, with and without whole packs, and channels of several parts.
 SHAPES = [(1, 1, 1), (4, 3, 1), (2, 5, 49), (3, 4, 196), (7, 2, 13), (5, 2, 9001), (9, 1, 3136)]
 PRECISIONS = [(np.float64, 1e-9), (np.float32, 1e-5)]
 
 
-def near(ours, true, tolerance):
-    """Assert that differences are small against the largest value."""
-    assert ours.shape == true.shape
-    assert np.abs(ours - true).max() <= tolerance * max(1.0, np.abs(true).max())
-
-
 def away_from_zero(x):
-    """Return x without values so near 0 that rounding decides on which side of it they fall."""
+    """Return x without values so near 0 that rounding could change their sign."""
     return np.where(np.abs(x) < 1e-3, 1e-3, x)
 
 
 @pytest.mark.parametrize("misaligned", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_prelu(device, orders, shape, dtype, tolerance, misaligned):
+def test_prelu_matches_numpy_in_every_order_of_threads(
+    device, orders, shape, dtype, tolerance, misaligned
+):
     device.misaligned = misaligned
     generator = np.random.default_rng(0)
     x, dy = away_from_zero(generator.normal(size=shape)), generator.normal(size=shape)
@@ -38,18 +35,20 @@ def test_prelu(device, orders, shape, dtype, tolerance, misaligned):
         lambda: [device.operators.prelu(*on[:2]), *device.operators.prelu_gradients(*on)]
     )
     for ours, true in zip(found, reference.prelu(x, slope, dy)):
-        near(ours, true, tolerance)
+        check_close(ours, true, tolerance)
 
 
 @pytest.mark.parametrize("with_prelu", [False, True])
 @pytest.mark.parametrize("misaligned", [False, True])
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_batch_norm(device, orders, shape, with_prelu, dtype, tolerance, misaligned):
+def test_batch_norm_matches_numpy_in_every_order_of_threads(
+    device, orders, shape, with_prelu, dtype, tolerance, misaligned
+):
     device.misaligned = misaligned
     generator = np.random.default_rng(1)
-    x = generator.normal(size=shape) * 3 + 5  # far from 0: sums of squares would cancel
-    x[0, 0, 0] += 300  # the first value far from the others: so would differences from it
+    x = generator.normal(size=shape) * 3 + 5  # far from 0: plain sums of squares would cancel
+    x[0, 0, 0] += 300  # an outlier as first value: differences from it would cancel
     gamma, beta, slope = (
         generator.uniform(0.5, 2, shape[1]),
         generator.normal(size=shape[1]),
@@ -58,10 +57,10 @@ def test_batch_norm(device, orders, shape, with_prelu, dtype, tolerance, misalig
     running = generator.normal(size=shape[1]), generator.uniform(0.5, 2, shape[1])
     dy = generator.normal(size=shape)
     inputs = [None if a is None else device.array(a, dtype) for a in (x, gamma, beta, slope)]
-    # In the arrays' own precision: on which side of the kink a value falls must not be rounded.
+    # Start from the rounded inputs, so that both sides apply the same slope to each value.
     wide = [None if a is None else a.astype(np.float64) for a in inputs]
     true = reference.batch_norm(*wide, running, EPSILON, MOMENTUM, dy)
-    # Nor may the gradient meet a value that float32 puts on the other side.
+    # Ignore gradients of values so near 0 that float32 could change their sign.
     dy[np.abs(true.y) < 1e-4] = 0
     true = reference.batch_norm(*wide, running, EPSILON, MOMENTUM, dy)
     gradient = device.array(dy, dtype)
@@ -73,7 +72,7 @@ def test_batch_norm(device, orders, shape, with_prelu, dtype, tolerance, misalig
         return [y, mean, inverse, *moved, *gradients]
 
     for ours, theirs in zip(orders(compute), true):
-        near(ours, theirs, tolerance)
+        check_close(ours, theirs, tolerance)
 
 
 def test_a_constant_channel_has_no_variance(device):
@@ -87,9 +86,9 @@ def test_a_constant_channel_has_no_variance(device):
 
 
 @pytest.mark.parametrize("outlier", [0, 1e3])
-def test_a_mean_far_above_the_deviation(device, outlier):
+def test_batch_norm_is_accurate_if_the_mean_exceeds_the_deviation(device, outlier):
     x = np.random.default_rng(3).normal(size=(4, 2, 900)) * 0.1 + 100
-    x[0, :, 0] += outlier  # the first value, from which differences are taken
+    x[0, :, 0] += outlier  # the first value: the kernel sums differences from it
     x = x.astype(np.float32)
     inputs = [device.array(x), *(device.array(np.ones(2, np.float32)) for _ in range(2)), None]
     running = [device.array(np.zeros(2, np.float32)) for _ in range(2)]
@@ -102,7 +101,7 @@ def test_a_mean_far_above_the_deviation(device, outlier):
         assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
-def test_a_value_that_is_not_finite_is_not_hidden(device):
+def test_nan_reaches_the_output_of_its_channel_only(device):
     x = np.random.default_rng(0).normal(size=(3, 2, 20)).astype(np.float32)
     x[1, 0, 3] = np.nan
     ones = device.array(np.ones(2, np.float32))
@@ -113,17 +112,17 @@ def test_a_value_that_is_not_finite_is_not_hidden(device):
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 1000])
-def test_fill(device, count):
+def test_fill_sets_every_value(device, count):
     array = device.empty((count,), np.float32)
     device.operators.fill(array, 3.5)
     assert (array == 3.5).all()
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_the_gpu_of_the_rank_is_asked_and_no_other(device, number):
+def test_a_check_creates_a_context_only_on_the_gpu_of_the_rank(device, number):
     device.contexts()
     assert device.operators.fault(number) is None
-    assert device.contexts() == [number]  # none on GPU 0 for the other ranks
+    assert device.contexts() == [number]  # no rank uses memory of GPU 0 but rank 0
     assert device.current() == 0
 
 
@@ -135,7 +134,7 @@ def test_the_gpu_of_the_rank_is_asked_and_no_other(device, number):
         (-1, "invalid device ordinal"),
     ],
 )
-def test_a_gpu_that_cannot_be_used_is_judged_by_itself(device, number, why):
+def test_an_unusable_gpu_does_not_affect_the_others(device, number, why):
     assert device.operators.fault(number) == why
     assert device.current() == 0
-    assert device.operators.fault(1) is None  # nothing is left of the fault
+    assert device.operators.fault(1) is None  # the error is cleared

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nvcc, where there is one, takes the operators; the benchmark runs, or says what it lacks."""
+"""Compilation of the GPU operators with nvcc, and the benchmark of the operators."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def toolkit():
 
 
 def test_nvcc_compiles_the_operators(toolkit, tmp_path, monkeypatch):
-    # For its oldest GPUs alone, which have the least: the others take minutes in all.
+    # Only for the oldest GPU family, which has the fewest instructions: all families take minutes.
     oldest = nvcc.architectures(toolkit.release)[:2]
     monkeypatch.setattr(nvcc, "architectures", lambda release: oldest)
     sources = [*nvcc.SOURCES, nvcc.HERE / "harness.cc"]
     nvcc.link(toolkit, nvcc.compile_objects(toolkit, sources, tmp_path, 2), tmp_path / "gpu.so")
-    # It can be loaded where there is no GPU, no driver and no cuBLAS, and says what is missing.
+    # The library loads without a GPU, a driver or cuBLAS, and reports what is missing.
     loaded = ctypes.CDLL(str(tmp_path / "gpu.so"))
     loaded.face_gpu_fault.restype = ctypes.c_char_p
     if not list(Path("/dev").glob("nvidia[0-9]*")):
         assert loaded.face_gpu_fault(0)
 
 
-def test_nvcc_knows_all_gpus_that_code_is_made_for(toolkit):
+def test_nvcc_supports_all_chosen_gpu_families(toolkit):
     known = subprocess.run([toolkit.nvcc, "--help"], capture_output=True, text=True).stdout
     for option in nvcc.architectures(toolkit.release)[1::2]:
         for name in option.replace("arch=", "").replace("code=", "").split(","):
@@ -57,7 +57,7 @@ def test_nvcc_knows_all_gpus_that_code_is_made_for(toolkit):
         ((13, 0), [75, 80, 90, 100, 120]),
     ],
 )
-def test_code_is_made_for_what_a_release_knows(release, families):
+def test_the_cuda_release_determines_the_gpu_families(release, families):
     options = nvcc.architectures(release)
     assert options[::2] == ["-gencode"] * (len(families) + 1)
     assert options[1::2] == [
@@ -66,15 +66,15 @@ def test_code_is_made_for_what_a_release_knows(release, families):
     ]
 
 
-def test_without_a_compiler_the_sentence_says_what_to_do(monkeypatch, tmp_path):
+def test_a_missing_nvcc_is_reported_with_a_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(nvcc.ToolkitError, match="need nvcc of CUDA 11.0 or newer, found .*CUDA_H"):
+    with pytest.raises(nvcc.ToolkitError, match="need nvcc of CUDA 11.0 or newer, got .*CUDA_H"):
         nvcc.find()
 
 
-def test_an_old_nvcc_is_not_taken(monkeypatch, tmp_path):
+def test_an_old_nvcc_is_refused(monkeypatch, tmp_path):
     fake = tmp_path / "bin" / "nvcc"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 10.2, V10.2.89'\n")
@@ -82,11 +82,11 @@ def test_an_old_nvcc_is_not_taken(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setattr(nvcc.Path, "glob", lambda self, pattern: iter(()))
     monkeypatch.setattr(nvcc.shutil, "which", lambda name: None)
-    with pytest.raises(nvcc.ToolkitError, match=f"found {fake} of CUDA 10.2; install"):
+    with pytest.raises(nvcc.ToolkitError, match=f"got {fake} of CUDA 10.2; install"):
         nvcc.find()
 
 
-def test_the_comparison_of_the_benchmark(device):
+def test_all_operators_agree_with_their_definitions(device):
     sizes = {"heads": [(5, 12, 40)], "layers": [(3, 2, 8)]}
     found = list(compare(device.operators, Arrays(device.array, lambda a: a), **sizes))
     assert {result.dtype for result in found} == {"float32", "float64"}
@@ -103,7 +103,7 @@ def benchmark(*arguments, **environment):
     )
 
 
-def test_the_benchmark_on_a_stand_in_for_cupy(library, tmp_path):
+def test_the_benchmark_runs_with_a_stand_in_for_cupy(library, tmp_path):
     sizes = ["--check", "5x12x40", "--heads", "3x8x20", "--layers", "2x3x8", "--repeat", 2]
     done = benchmark(
         *("--library", library, *sizes, "--json", tmp_path / "rows.json"),
@@ -116,16 +116,17 @@ def test_the_benchmark_on_a_stand_in_for_cupy(library, tmp_path):
     assert all(row["milliseconds"] > 0 for row in rows)
 
 
-def test_the_benchmark_without_cupy_or_gpu(tmp_path):
+def test_the_benchmark_reports_a_missing_cupy_or_gpu(tmp_path):
     (tmp_path / "cupy.py").write_text("raise ImportError('libcuda.so.1 is missing')\n")
     done = benchmark(PYTHONPATH=str(tmp_path))
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == (
-        "gpu_operators: an NVIDIA GPU with its driver and CuPy are needed, got: libcuda.so.1 is "
-        "missing; with a GPU install cupy-cuda11x, 12x or 13x\n"
+        "gpu_operators: the benchmark needs an NVIDIA GPU, its driver and CuPy, got the error: "
+        "libcuda.so.1 is missing; on a machine with a GPU install cupy-cuda11x, cupy-cuda12x or "
+        "cupy-cuda13x\n"
     )
 
 
-def test_the_benchmark_refuses_sizes_that_are_none():
+def test_the_benchmark_refuses_invalid_sizes():
     done = benchmark("--heads", "3x8")
-    assert done.returncode == 2 and "sizes have three sides of 1 or more" in done.stderr
+    assert done.returncode == 2 and "a size is three numbers of 1 or more" in done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The margin softmax for GPUs on an emulated one against NumPy in float64."""
+"""GPU operator of the margin softmax on the emulated device, against NumPy in float64."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import pytest
 
 from ops.native.gpu import reference
 from ops.native.gpu.harness import HarnessError
+from tests.ops.gpu.device import check_close
 
 PRECISIONS = [(np.float64, 1e-9), (np.float32, 1e-5)]
-
-
-def near(ours, true, tolerance):
-    """Assert that differences are small against the largest value."""
-    assert ours.shape == true.shape
-    assert np.abs(ours - true).max() <= tolerance * max(1.0, np.abs(true).max())
 
 
 def case(rows, dims, classes, seed=0, elsewhere=True):
@@ -28,7 +23,7 @@ def case(rows, dims, classes, seed=0, elsewhere=True):
 
 
 def compute(device, inputs, gradient, scale, chunk=0):
-    """Return forward's results and backward's gradients."""
+    """Return the outputs of forward and the gradients of backward."""
     results = device.operators.margin_softmax(inputs, scale, chunk)
     gradients = device.operators.margin_softmax_gradients(inputs, results, gradient, scale, chunk)
     return [*results, *gradients]
@@ -40,10 +35,10 @@ def check(found, inputs, gradient, scale, tolerance):
         if name == "share":
             assert (ours >= theirs * (1 - 1e-5)).all()
         else:
-            near(ours, theirs, tolerance)
+            check_close(ours, theirs, tolerance)
 
 
-SIZES = [  # rows, dimensions, classes, classes of a chunk: one of each, borders of warps and chunks
+SIZES = [  # rows, dimensions, classes, chunk size: single values, boundaries of warps and chunks
     *((1, 1, 1, 0), (1, 7, 1, 1), (3, 5, 7, 3), (2, 33, 64, 32), (9, 16, 193, 64), (17, 70, 5, 2)),
     *((5, 512, 97, 96), (33, 31, 130, 129), (2, 3, 2500, 2100), (1, 2, 2049, 0)),
 ]
@@ -51,20 +46,22 @@ SIZES = [  # rows, dimensions, classes, classes of a chunk: one of each, borders
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_it_is_the_definition_in_every_order(device, orders, size, dtype, tolerance):
+def test_results_match_the_definition_in_every_order_of_threads(
+    device, orders, size, dtype, tolerance
+):
     *sides, chunk = size
     inputs, gradient = case(*sides)
     inputs = [device.array(a, dtype) for a in inputs]
     gradient = device.array(gradient, dtype)
     found = orders(lambda: compute(device, inputs, gradient, 64.0, chunk))
-    # In one dimension no gradient is left: what is found is the rounding of scale / |x|.
+    # In one dimension the gradient is 0, and the result is the rounding error of scale / |x|.
     check(found, inputs, gradient, 64.0, tolerance * (100 if sides[1] == 1 else 1))
 
 
 @pytest.mark.parametrize("scale", [1.0, 256.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 5e-5)])
-def test_small_and_large_scales(device, scale, dtype, tolerance):
-    # A rounding of the cosine is an error of `scale` as much in the exponent.
+def test_results_are_accurate_at_small_and_large_scales(device, scale, dtype, tolerance):
+    # `scale` multiplies the rounding error of a cosine.
     inputs, gradient = case(6, 40, 90)
     inputs = [device.array(a, dtype) for a in inputs]
     found = compute(device, inputs, device.array(gradient, dtype), scale, 32)
@@ -74,17 +71,19 @@ def test_small_and_large_scales(device, scale, dtype, tolerance):
 @pytest.mark.parametrize("cosine", [1.0, -1.0])
 @pytest.mark.parametrize("scale", [64.0, 256.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_embeddings_along_their_centres(device, cosine, scale, dtype, tolerance):
+def test_results_are_accurate_for_embeddings_parallel_to_their_centres(
+    device, cosine, scale, dtype, tolerance
+):
     (_, w, label, psi, slope), gradient = case(8, 24, 50, elsewhere=False)
     x = cosine * w[label.astype(int)] * np.linspace(0.1, 30, 8)[:, None]
-    psi[:] = cosine  # p is 1 up to 1e-20, or 1e-80
+    psi[:] = cosine  # 1 - p is about 1e-20 or 1e-80
     inputs = [device.array(a, dtype) for a in (x, w, label, psi, slope)]
     found = compute(device, inputs, device.array(gradient, dtype), scale, 16)
     check(found, inputs, gradient, scale, tolerance)
 
 
-def test_no_class_underflows(device):
-    # The target at cosine -1, all others at 1: a shift by `scale` once for all would lose it.
+def test_a_target_far_below_the_other_logits_does_not_underflow(device):
+    # The target has cosine -1, the others 1: a constant shift by `scale` would lose the target.
     x, w = np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     label, psi, slope = np.zeros(1), -np.ones(1), np.ones(1)
     for centres, loss, top, total in (
@@ -98,8 +97,8 @@ def test_no_class_underflows(device):
         assert np.isfinite(found.pull).all()
 
 
-def test_a_target_that_is_nearly_certain_keeps_its_gradient(device):
-    # 1 - p is some 1e-8, below float32's resolution at 1: it is the others' sum that counts.
+def test_the_gradient_is_accurate_if_the_target_is_almost_certain(device):
+    # 1 - p is about 1e-8, below float32's resolution at 1: it must come from the other classes.
     x, w = np.array([[1.0, 0.3]]), np.array([[1.0, 0.0], [-0.2, 1.0], [-0.5, 1.0]])
     inputs = [x, w, np.zeros(1), np.full(1, 0.95), np.full(1, 1.3)]
     true = reference.margin_softmax(*inputs, 22.0, np.ones(1))
@@ -117,7 +116,7 @@ def test_a_target_that_is_nearly_certain_keeps_its_gradient(device):
 
 
 @pytest.mark.parametrize("label", [-2.0, 7.0, 0.5, float("nan"), float("inf"), 1e30])
-def test_a_label_that_is_none_ends_the_training_and_moves_nothing(device, label):
+def test_an_invalid_label_gives_a_nan_loss_and_zero_gradients(device, label):
     inputs, gradient = case(3, 4, 7, elsewhere=False)
     clean, _ = case(3, 4, 7, elsewhere=False)
     inputs[2][1] = label
@@ -128,11 +127,11 @@ def test_a_label_that_is_none_ends_the_training_and_moves_nothing(device, label)
     assert (pull[1] == 0).all() and (dx[1] == 0).all()
     gradient[1] = 0
     true = reference.margin_softmax(*clean, 64.0, gradient)
-    near(loss[[0, 2]], true.loss[[0, 2]], 1e-5)
-    near(dw, true.centres_gradient, 1e-5)
+    check_close(loss[[0, 2]], true.loss[[0, 2]], 1e-5)
+    check_close(dw, true.centres_gradient, 1e-5)
 
 
-def test_a_row_without_a_class_moves_nothing_where_all_cosines_are_low(device):
+def test_an_invalid_label_gives_zero_gradients_if_all_cosines_are_minus_one(device):
     x, w = -np.ones((1, 4)), np.ones((3, 4))  # exp(0 - maximum) is infinite in float32
     inputs = [x, w, np.full(1, 3.0), np.zeros(1), np.ones(1)]
     inputs = [device.array(a, np.float32) for a in inputs]
@@ -141,7 +140,7 @@ def test_a_row_without_a_class_moves_nothing_where_all_cosines_are_low(device):
     assert (dx == 0).all() and (dw == 0).all()
 
 
-def test_an_embedding_that_is_not_finite_shows_in_its_loss(device):
+def test_an_embedding_that_is_not_finite_gives_a_nan_loss(device):
     for wrong in (np.nan, np.inf):
         inputs, _ = case(3, 4, 7, elsewhere=False)
         inputs[0][1, 2] = wrong
@@ -153,7 +152,7 @@ def test_an_embedding_that_is_not_finite_shows_in_its_loss(device):
 @pytest.mark.parametrize("chunk", [0, 7, 64])
 @pytest.mark.parametrize("with_loss", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_the_step_is_that_of_sgd(device, orders, chunk, with_loss, dtype, tolerance):
+def test_the_update_equals_an_sgd_step(device, orders, chunk, with_loss, dtype, tolerance):
     inputs, _ = case(9, 20, 130)
     velocity = np.random.default_rng(5).normal(size=inputs[1].shape)
     each, rate, momentum, decay = 1 / 9, 0.3, 0.9, 5e-2
@@ -171,11 +170,11 @@ def test_the_step_is_that_of_sgd(device, orders, chunk, with_loss, dtype, tolera
         return on[1], moved
 
     found = orders(compute_step)
-    near(found[0], w, tolerance)
-    near(found[1], v, tolerance)
+    check_close(found[0], w, tolerance)
+    check_close(found[1], v, tolerance)
 
 
-def test_shards_of_the_classes_make_the_whole(device):
+def test_results_of_two_class_shards_combine_to_the_whole_loss(device):
     (x, w, label, psi, slope), gradient = case(9, 20, 300, elsewhere=False)
     tops, totals = [], []
     for begin, end in ((0, 130), (130, 300)):
@@ -187,20 +186,20 @@ def test_shards_of_the_classes_make_the_whole(device):
     top = np.maximum(*tops)
     total = sum(t * np.exp(m - top) for t, m in zip(totals, tops))
     whole = reference.margin_softmax(x, w, label, psi, slope, 64.0, gradient)
-    near(top + np.log(total) - 64.0 * psi, whole.loss, 1e-10)
+    check_close(top + np.log(total) - 64.0 * psi, whole.loss, 1e-10)
 
 
 @pytest.mark.parametrize("size", [(1, 128, 10), (128, 512, 85742), (512, 512, 10**6)])
 @pytest.mark.parametrize("update", [False, True])
-def test_working_memory_stays_small(device, size, update):
+def test_the_workspace_stays_below_32_mib(device, size, update):
     for width in (4, 8):
         needed = device.operators.margin_softmax_bytes(width, size, update)
         assert needed <= 32 << 20
-        # And is used: half as many chunks would not fit, but for the most classes of a chunk.
+        # The chunks fill it, unless the limit of classes per chunk makes them smaller.
         assert needed > 12 << 20 or size[0] * size[2] < 2**23
 
 
-def test_a_side_that_is_none_is_refused(device):
+def test_a_matrix_side_of_zero_is_refused(device):
     inputs = [device.empty(shape, np.float32) for shape in ((2, 0), (3, 0), (2,), (2,), (2,))]
-    with pytest.raises(HarnessError, match="a side of a matrix must be 1 to"):
+    with pytest.raises(HarnessError, match="a matrix side or stride is not within 1 to"):
         device.operators.margin_softmax(inputs, 64.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The choice of a decode mode: real decoders are timed, all ranks choose alike, none waits."""
+"""The choice of the decode mode: its rates, the same choice on all ranks, and errors."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def batches_of(records, path, augmentation=Augmentation(), batch_size=48):
     ("rates_of_ranks", "name"),
     [
         ([[9, 5, 7]], "a"),
-        ([[9, 5, 7], [1, 5, 4]], "b"),  # a step waits for the slowest rank
-        ([[0, 5, 9], [9, 5, 0]], "b"),  # that some rank cannot use
+        ([[9, 5, 7], [1, 5, 4]], "b"),  # the slowest rank decides
+        ([[0, 5, 9], [9, 5, 0]], "b"),  # modes that a rank cannot use
         ([[3, 4, 4]], "b"),
         ([[0, 0, 0.1]], "c"),
     ],
@@ -72,39 +72,45 @@ def test_the_mode_whose_slowest_rank_is_fastest(rates_of_ranks, name):
 
 
 @pytest.mark.parametrize("rates_of_ranks", [[[0, 0]], [[5, 0], [0, 5]]])
-def test_no_mode_that_every_rank_can_use(rates_of_ranks):
-    with pytest.raises(
-        ValueError, match=r"^data\.decode: .* got 0 images/s for each of a, b; with"
-    ):
+def test_no_common_mode_is_refused(rates_of_ranks):
+    with pytest.raises(ValueError, match=r"^data\.decode: .* got 0 images/s for each of a, b; use"):
         fastest_path(np.array(rates_of_ranks), "ab")
 
 
 @pytest.mark.parametrize(
     ("operators", "kind", "chosen"),
     [
-        ("native", "baseline", ("native", "decode: native")),
-        ("plain", "baseline", ("cpu", "decode: cpu, no compiled functions")),
+        ("native", "baseline", ("native", "decode: native, the compiled JPEG decoder on the CPU")),
+        (
+            "plain",
+            "baseline",
+            ("cpu", "decode: cpu, because the compiled functions are not available"),
+        ),
         (
             "native",
             "progressive",
-            ("cpu", "decode: cpu, 64 of 64 images are not supported by the compiled decoder"),
+            (
+                "cpu",
+                "decode: cpu, because 64 of 64 probed images are not supported by the compiled "
+                "decoder",
+            ),
         ),
     ],
 )
 def test_without_a_gpu_nothing_is_measured(make_records, tmp_path, operators, kind, chosen):
     progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, int(kind == "progressive")]
     jpeg = cv2.imencode(".jpg", np.full((112, 112, 3), 99, np.uint8), progressive)[1].tobytes()
-    folder = make_records(2, 4, pictures=[(label, jpeg) for label in (0, 0, 1, 1)])
+    folder = make_records(2, 4, samples=[(label, jpeg) for label in (0, 0, 1, 1)])
     found = open_records(folder, tmp_path)
     ops.use(operators)
     assert choose(found) == chosen
-    # Horovod: one rank that cannot is enough.
+    # Horovod: one rank without the compiled decoder decides for all.
     for other in ([False, 0], [True, 64]):
         name, _ = choose(found, lambda rows, other=other: np.concatenate([rows, [other]]))
         assert name == "cpu"
 
 
-def test_a_fault_without_a_gpu_leaves_no_other_waiting(records, monkeypatch):
+def test_a_rank_with_an_error_reaches_the_gather_without_a_gpu(records, monkeypatch):
     ops.use("native")
     monkeypatch.setattr(autotune, "fallback_count", lambda *_: 1 / 0)
     gathered: list[np.ndarray] = []
@@ -114,7 +120,7 @@ def test_a_fault_without_a_gpu_leaves_no_other_waiting(records, monkeypatch):
 
 
 class Ranks:
-    """Ranks as threads, whose ``gather`` waits for all."""
+    """Ranks as threads with a blocking ``gather``."""
 
     def __init__(self, size: int):
         self._barrier = threading.Barrier(size, timeout=JOIN_SECONDS)
@@ -139,14 +145,14 @@ class Ranks:
     def _gather(self, rank: int, rows: np.ndarray) -> np.ndarray:
         self._rows[rank] = rows
         self._barrier.wait()
-        whole = np.concatenate(self._rows)
+        gathered = np.concatenate(self._rows)
         self._barrier.wait()
-        return whole
+        return gathered
 
 
 @pytest.fixture
 def fake_rates(monkeypatch):
-    """Return ``fake_rates(rates)`` -> paths as they are measured; rates[path][rank] or an error."""
+    """Return ``fake_rates(rates)`` -> list of measured paths; rates[path][rank] may be an error."""
 
     def fake(rates):
         measured: list[str] = []
@@ -184,20 +190,22 @@ def test_all_ranks_choose_the_same_mode(fake_rates):
     measured = fake_rates(rates)
     results = Ranks(3).run()
     sentence = (
-        "decode: mixed_hardware, 61,200 images/s on the slowest of 3 ranks (cpu 9,800, "
-        "native 19,800, mixed 41,000, mixed_cuda 0, mixed_gpu_huffman 0)"
+        "decode: mixed_hardware, 61,200 images/s on the slowest of 3 ranks (other modes: "
+        "cpu 9,800, native 19,800, mixed 41,000, mixed_cuda 0, mixed_gpu_huffman 0)"
     )
     assert results == [("mixed_hardware", sentence)] * 3
-    assert measured == [path for path in PATHS for _ in range(3)]  # each on all at once
+    assert measured == [path for path in PATHS for _ in range(3)]  # all ranks time a mode at once
 
 
-def test_one_rank_says_here(fake_rates):
+def test_the_sentence_of_a_single_rank_says_here(fake_rates):
     fake_rates({path: [100.0] for path in PATHS})
     ((name, sentence),) = Ranks(1).run()
-    assert name == "cpu" and sentence.startswith("decode: cpu, 100 images/s here (native 100, ")
+    assert name == "cpu" and sentence.startswith(
+        "decode: cpu, 100 images/s on this rank (other modes: native 100, "
+    )
 
 
-def test_a_fault_of_one_rank_leaves_no_other_waiting(fake_rates):
+def test_a_rank_with_an_error_reaches_every_gather(fake_rates):
     fake_rates({path: [100.0, 100.0] for path in PATHS} | {"mixed": [OSError("disk"), 100.0]})
     first, second = Ranks(2).run()
     assert str(first) == "disk" and second[0] == "cpu"
@@ -214,7 +222,7 @@ def test_a_rate_is_measured_on_the_cpu(records, augmentation, path):
     assert next(batches, None) is None  # closed
 
 
-def test_the_decoder_that_is_timed_is_that_of_the_run(records, monkeypatch):
+def test_the_timed_decoder_is_the_decoder_of_the_run(records, monkeypatch):
     ops.use("native")
     closed: list[NativeDecoder] = []
     monkeypatch.setattr(NativeDecoder, "close", lambda self: closed.append(self))
@@ -223,13 +231,15 @@ def test_the_decoder_that_is_timed_is_that_of_the_run(records, monkeypatch):
     batches.close()
     assert len(closed) == 1
     assert all(image.shape == (16, 3, 112, 112) for image in first)
-    assert (first[32] == first[0]).all() and (first[1] != first[0]).any()  # 512 images, then again
+    assert (first[32] == first[0]).all() and (
+        first[1] != first[0]
+    ).any()  # the sample repeats after 512 images
     rows = sample_rows(records, 512)
     assert (rows == np.sort(rows)).all() and (rows == sample_rows(records, 512)).all()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no CUDA device"), GraphError("GPU 0 could not")])
-def test_what_cannot_be_decoded_has_no_rate(records, monkeypatch, error):
+def test_a_mode_that_fails_has_rate_0(records, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
@@ -239,7 +249,7 @@ def test_what_cannot_be_decoded_has_no_rate(records, monkeypatch, error):
     assert readies == [1]
 
 
-def test_without_compiled_functions_their_decoder_has_no_rate(records):
+def test_without_compiled_functions_native_has_rate_0(records):
     ops.use("plain")
     assert measure(batches_of(records, "native"), 48, 0.05) == 0.0
 
@@ -255,6 +265,6 @@ def test_a_batch_larger_than_the_set_can_be_timed(make_records, tmp_path):
 def test_a_damaged_image_of_the_sample_is_named(make_records, make_face, tmp_path):
     images = [(number, make_face(number, 0)) for number in range(4)]
     images[2] = (2, images[2][1].replace(b"\xff\xdb", b"\xff\xfe"))
-    broken = open_records(make_records(4, 1, pictures=images), tmp_path)
+    broken = open_records(make_records(4, 1, samples=images), tmp_path)
     with pytest.raises(RecordError, match=rf"key {broken.keys[2]} cannot be decoded; "):
         measure(batches_of(broken, "cpu", batch_size=8), 8, 0.05)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What DALI is asked for, with and without a GPU, and the queue of batches; no GPU is needed."""
+"""Arguments and devices of DALI's operators, and the queue of batches.  No GPU is needed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pipeline.decode.dali import (
     MEAN,
     PATHS,
     STD,
+    DALIDataType,
     DecodeGraph,
     PipelineQueue,
     external_input,
-    find_faulty,
+    find_faulty_image,
     jpeg_hardware_notice,
     pipeline_def,
-    types,
 )
 from pipeline.sampling.augmentation import Augmentation, choose_params
 
 ALL = Augmentation(color_jitter=0.1, jpeg_quality=(2, 20), cut_out=9, shift=3, grey=0.1)
-# Operators that change images; choices are numbers, which stay on the CPU.
+# Operators on images.  The parameters of the augmentation stay on the CPU.
 CHANGES = ("JpegCompressionDistortion", "Mean", "CoordTransform", "Slice", "Erase")
 CHANGES = (*CHANGES, "CropMirrorNormalize")
 
@@ -34,7 +34,7 @@ def test_the_configuration_has_every_path():
     assert get_args(get_type_hints(DataConfig)["decode"]) == ("auto", *PATHS)
 
 
-def test_whether_jpeg_hardware_can_be_used_is_said():
+def test_the_notice_says_whether_jpeg_hardware_can_be_used():
     def missing(name):
         raise OSError(f"{name}: no such file")
 
@@ -47,7 +47,7 @@ def test_whether_jpeg_hardware_can_be_used_is_said():
 
 
 def traced(decode, device_id, source="jpeg", finish="float"):
-    """Return what the decoder of a graph is asked for, and {operator: device}; builds nothing."""
+    """Return the arguments of a graph's decoder, and {operator: device}, without a build."""
     asked: list[dict] = []
     decoder = dali.fn.decoders.image
 
@@ -58,18 +58,16 @@ def traced(decode, device_id, source="jpeg", finish="float"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dali.fn.decoders, "image", image)
         pipe = dali._decode_graph(
-            *(source, decode, finish, ALL),
-            to_gpu=device_id is not None and finish == "float",
-            **{"batch_size": 4, "num_threads": 1, "device_id": device_id},
+            source, decode, finish, ALL, batch_size=4, num_threads=1, device_id=device_id
         )
-        # DALI refuses arguments that the schema of the operator does not have.
+        # DALI refuses arguments that are not in the schema of the operator.
         pipe._build_graph()
     nodes = {op.name.strip("_").rsplit("_", 1)[0]: op.outputs[0].device for op in pipe._ops}
     return asked, nodes
 
 
 @pytest.mark.parametrize("decode", [name for name in PATHS if name.startswith("mixed")])
-def test_graphs_of_paths_on_the_gpu(decode):
+def test_a_mixed_mode_decodes_and_augments_on_the_gpu(decode):
     asked, nodes = traced(decode, 0)
     (options,) = asked
     path = PATHS[decode]
@@ -80,7 +78,7 @@ def test_graphs_of_paths_on_the_gpu(decode):
 
 
 @pytest.mark.parametrize("source", ["jpeg", "pixels"])
-def test_what_the_cpu_decodes_goes_to_the_gpu_as_bytes(source):
+def test_pixels_decoded_on_the_cpu_are_copied_before_augmentation(source):
     asked, nodes = traced("cpu", 0, source)
     assert [options["device"] for options in asked] == ["cpu"] * (source == "jpeg")
     assert nodes.get("Image", "cpu") == "cpu"
@@ -95,7 +93,7 @@ def test_without_a_gpu_everything_is_on_the_cpu(finish):
 
 
 @pytest.mark.parametrize("finish", ["float", "bytes"])
-def test_pixels_that_are_fed_come_out_mirrored_and_normalised_or_as_they_are(finish):
+def test_pixels_are_mirrored_and_normalised_or_unchanged(finish):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), dtype=np.uint8)
     choices = choose_params(Augmentation(), np.arange(6), 1, 0, (8, 10))
     graph = DecodeGraph(6, "cpu", 1, 1, None, Augmentation(), "pixels", finish)
@@ -113,11 +111,11 @@ def test_pixels_that_are_fed_come_out_mirrored_and_normalised_or_as_they_are(fin
 
 @pipeline_def
 def twice():
-    return external_input("number", types.INT32, 0) * 2
+    return external_input("number", DALIDataType.INT32, 0) * 2
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_batches_beyond_the_depth_wait_and_come_in_order(depth):
+def test_at_most_depth_batches_are_in_flight_in_order(depth):
     options = {"batch_size": 2, "num_threads": 1, "device_id": None}
     queue = PipelineQueue(twice(prefetch_queue_depth=depth, **options), depth)
     runs: list[int] = []
@@ -130,7 +128,7 @@ def test_batches_beyond_the_depth_wait_and_come_in_order(depth):
     queue._pipeline.schedule_run = seen
     for number in range(depth - 1):
         queue.feed_inputs({"number": np.array([number, -number], np.int32)})
-    assert not runs  # the first call starts as many as the queue is deep
+    assert not runs  # the first call starts `depth` batches
     for number in range(depth - 1, 7):
         queue.feed_inputs({"number": np.array([number, -number], np.int32)})
     assert len(runs) == 1
@@ -140,11 +138,11 @@ def test_batches_beyond_the_depth_wait_and_come_in_order(depth):
         assert len(runs) == min(number + 2, 7 - depth + 1)
 
 
-def test_the_faulty_image_is_found_with_what_is_wrong(make_face):
+def test_the_first_faulty_image_is_found_with_its_fault(make_face):
     sound = [np.frombuffer(make_face(n, 0), np.uint8) for n in range(3)]
-    assert find_faulty(sound, (112, 112)) is None
+    assert find_faulty_image(sound, (112, 112)) is None
     noise = np.arange(99, dtype=np.uint8)
-    assert find_faulty([*sound, noise, noise], (112, 112)) == (3, "cannot be decoded")
+    assert find_faulty_image([*sound, noise, noise], (112, 112)) == (3, "cannot be decoded")
     other = np.frombuffer(make_face(9, 0, (112, 96)), np.uint8)
     said = "is 112x96 pixels, not 112x112"
-    assert find_faulty([sound[0], other, noise], (112, 112)) == (1, said)
+    assert find_faulty_image([sound[0], other, noise], (112, 112)) == (1, said)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pipeline that reads records itself: its order, and its images in every detail."""
+"""The pipeline that reads records itself: its order, its images and its errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ import pytest
 import ops
 from pipeline.decode import dali_reader
 from pipeline.decode.dali import PATHS, DecodeGraph, fn, pipeline_def
-from pipeline.decode.dali_reader import DEPTH, DaliReaderDecoder, decode_alone, read_pipeline
+from pipeline.decode.dali_reader import (
+    IN_FLIGHT_BATCHES,
+    DaliReaderDecoder,
+    read_pipeline,
+)
 from pipeline.records import RecordError, RecordReader, mapped, open_records
-from pipeline.records.index_cache import write_image_index
 from pipeline.sampling.augmentation import Augmentation
 from pipeline.sampling.batches import Share, batch_plans
 from pipeline.sampling.epoch_orders import Position
@@ -51,12 +54,12 @@ def records(make_records, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oblong(make_records, make_face, tmp_path_factory):
-    """Return a set of 48 images, of which Exif turns some in the last two thirds."""
+    """Return a set of 48 images; Exif rotates some in the last two thirds."""
     size = (64, 48)
     jpegs = [turned(make_face(n, 0, stored_size(size, n)), n) for n in range(32)]
     jpegs = [make_face(n, 1, size) for n in range(16)] + jpegs
-    pictures = [(n // 2, jpeg) for n, jpeg in enumerate(jpegs)]
-    folder = make_records(24, 2, pictures=pictures, image_size=size)
+    images = [(n // 2, jpeg) for n, jpeg in enumerate(jpegs)]
+    folder = make_records(24, 2, samples=images, image_size=size)
     return open_records(folder, tmp_path_factory.mktemp("sampler"))
 
 
@@ -75,10 +78,8 @@ def plans_of(records, sampler, epoch, augmentation):
 
 def decoding(records, folder, sampler, augmentation, *, ctx=None, reader=None):
     return DaliReaderDecoder(
-        records,
         sampler,
         reader or RecordReader(records, ops.loader_kernels()),
-        batch_size=sampler.batch_size,
         decode="cpu",
         threads=2,
         augmentation=augmentation,
@@ -88,7 +89,7 @@ def decoding(records, folder, sampler, augmentation, *, ctx=None, reader=None):
 
 
 def decoded(records, folder, sampler, augmentation, count, **options):
-    """Return the images and the plans of some batches, taken before any of them is looked at."""
+    """Return the images and plans of some batches; the images are read after the last batch."""
     plans = plans_of(records, sampler, EPOCH, augmentation)
     decoder = decoding(records, folder, sampler, augmentation, **options)
     found = list(islice(decoder(plans), count))
@@ -97,7 +98,7 @@ def decoded(records, folder, sampler, augmentation, count, **options):
 
 
 def by_row(records, plans, augmentation):
-    """Return the images of plans as DALI makes them of JPEGs that are read by row."""
+    """Return the images of plans from a graph that is fed JPEGs read by row."""
     reader = RecordReader(records)
     graph = DecodeGraph(len(plans[0].rows), "cpu", 1, 1, None, augmentation)
     images = []
@@ -115,7 +116,7 @@ def places_of(options):
 
 
 def rows_by_dali(records, options, batch_size, steps):
-    """Return the rows that a reader with these options delivers, as it names them itself."""
+    """Return the rows that a reader with these options delivers, from its ``source_info``."""
     pipe = places_of(options, batch_size=batch_size, num_threads=1, device_id=None)
     pipe.build()
     lines = []
@@ -131,9 +132,7 @@ def rows_by_dali(records, options, batch_size, steps):
 @pytest.mark.parametrize("kind", ["plain", "native", "rows in another order"])
 @pytest.mark.parametrize("window", [1, 2, 40, 1000])
 @pytest.mark.parametrize("size", [1, 3])
-def test_what_is_fed_is_in_the_order_of_the_reader(
-    records, tmp_path, monkeypatch, window, size, kind
-):
+def test_plans_are_in_the_order_of_the_reader(records, tmp_path, monkeypatch, window, size, kind):
     ops.use("plain" if kind == "plain" else "native")
     if kind == "rows in another order":
         rows = np.random.default_rng(0).permutation(len(records))
@@ -152,8 +151,10 @@ def test_what_is_fed_is_in_the_order_of_the_reader(
         options.clear()
         sampler = windows(records, Share(rank, size), window)
         _, plans = decoded(records, tmp_path, sampler, Augmentation(), 2 * steps)
-        whole = BATCH * size
-        expected = [Position(e, n * whole) for e in (EPOCH, EPOCH + 1) for n in range(1, steps + 1)]
+        images = BATCH * size
+        expected = [
+            Position(e, n * images) for e in (EPOCH, EPOCH + 1) for n in range(1, steps + 1)
+        ]
         assert [plan.after for plan in plans] == expected
         shards = [(rank + EPOCH) % size, (rank + EPOCH + 1) % size]
         assert [asked["shard_id"] for asked in options[:2]] == shards
@@ -168,7 +169,7 @@ def test_what_is_fed_is_in_the_order_of_the_reader(
     ("window", "rank", "size", "operators"),
     [(1, 0, 1, "native"), (40, 0, 1, "plain"), (40, 1, 3, "native")],
 )
-def test_images_are_those_that_are_read_by_row(
+def test_images_equal_those_read_by_row(
     records, tmp_path, augmentation, window, rank, size, operators
 ):
     ops.use(operators)
@@ -183,16 +184,16 @@ def test_images_are_those_that_are_read_by_row(
 
 
 @pytest.mark.parametrize("batch_size", [1, 67, 203])
-def test_epochs_of_any_number_of_batches(records, tmp_path, monkeypatch, batch_size):
+def test_epochs_of_one_and_more_batches(records, tmp_path, monkeypatch, batch_size):
     started: list[int] = []
-    start = DaliReaderDecoder._started
+    start = DaliReaderDecoder._start
 
     def seen(self, epoch, *arguments):
         started.append(epoch)
         assert len(self._queues) <= 1  # this epoch and the next
         return start(self, epoch, *arguments)
 
-    monkeypatch.setattr(DaliReaderDecoder, "_started", seen)
+    monkeypatch.setattr(DaliReaderDecoder, "_start", seen)
     steps = len(records) // batch_size
     sampler = windows(records, Share(), 40, batch_size)
     count = 2 * steps + 1
@@ -218,7 +219,7 @@ def test_the_next_epoch_starts_before_it_is_due(records, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("guarded", [True, False])
 @pytest.mark.parametrize("augmentation", [Augmentation(), ALL], ids=["mirror", "all"])
-def test_images_that_exif_turns_are_upright(oblong, tmp_path, monkeypatch, augmentation, guarded):
+def test_images_rotated_by_exif_are_upright(oblong, tmp_path, monkeypatch, augmentation, guarded):
     ops.use("native")
     mapped.guard_with(ops.guard() if guarded else None)
     asked: list[bool] = []
@@ -251,7 +252,7 @@ def test_ranks_share_one_index_of_the_images_alone(records, tmp_path):
 
 @pytest.fixture
 def damaged(make_records, make_face, tmp_path):
-    """Return ``damaged(number, bytes, at)`` -> 30 images, one with other bytes from a place on."""
+    """Return ``damaged(number, data, at)`` -> 30 images; ``data`` overwrites part of one record."""
 
     def make(number, data, at=0):
         records = open_records(make_records(30, 1, header=False), tmp_path / "sampler")
@@ -268,7 +269,7 @@ def test_a_damaged_image_is_named_by_its_key(make_records, make_face, tmp_path, 
     jpegs = [make_face(n, 0) for n in range(30)]
     jpegs[11] = jpegs[11][:200] + bytes(20) + b"\xff\xd9"
     jpegs[12] = turned(jpegs[12], 3 * turned_ones)
-    records = open_records(make_records(30, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    records = open_records(make_records(30, 1, samples=list(enumerate(jpegs))), tmp_path)
     key = records.keys[11]
     sampler = windows(records, Share(), 1)
     with pytest.raises(RecordError, match=rf"key {key} cannot be decoded; "):
@@ -277,36 +278,36 @@ def test_a_damaged_image_is_named_by_its_key(make_records, make_face, tmp_path, 
 
 def test_an_image_of_another_size_is_named_by_its_key(make_records, make_face, tmp_path):
     jpegs = [make_face(n, 0, (112, 96 if n == 11 else 112)) for n in range(30)]
-    records = open_records(make_records(30, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    records = open_records(make_records(30, 1, samples=list(enumerate(jpegs))), tmp_path)
     sampler = windows(records, Share(), 1)
     with pytest.raises(RecordError, match=rf"key {records.keys[11]} is 112x96 pixels, not 112x112"):
         decoded(records, tmp_path, sampler, ALL, 6)
 
 
-def test_what_the_reader_refuses_is_one_sentence(damaged, tmp_path):
+def test_an_error_of_the_reader_is_one_sentence(damaged, tmp_path):
     records = damaged(22, b"none")
     sampler = windows(records, Share(), 10)
     said = (
         rf"^{records.files[0]}: cannot be read with data\.reader=window, got from DALI: Invalid "
-        r"RecordIO: w.*; make or copy it again, or use data\.reader=random$"
+        r"RecordIO: w.*; make or copy the file again, or use data\.reader=random$"
     )
     with pytest.raises(RecordError, match=said):
         decoded(records, tmp_path, sampler, Augmentation(), 6)
 
 
-def test_a_decoder_that_fails_on_sound_images_says_so(records, tmp_path, monkeypatch):
+def test_a_failure_on_sound_images_is_reported_as_such(records, tmp_path, monkeypatch):
     def take(self):
         raise RuntimeError("Critical error in pipeline:\nno memory")
 
     monkeypatch.setattr(dali_reader.PipelineQueue, "take", take)
     searched: list[int] = []
     find = lambda jpegs, size: searched.append(len(jpegs))  # noqa: E731
-    monkeypatch.setattr("pipeline.decode.faults.find_faulty", find)
+    monkeypatch.setattr("pipeline.decode.faults.find_faulty_image", find)
     sampler = windows(records, Share(), 1)
-    said = "DALI could not decode images of .*, DALI says: no memory; use data.decode=native"
+    said = "DALI could not decode images of .*, got from DALI: no memory; use data.decode=native"
     with pytest.raises(RecordError, match=said):
         decoded(records, tmp_path, sampler, Augmentation(), 1)
-    assert searched == [DEPTH * BATCH]  # of all batches in flight
+    assert searched == [IN_FLIGHT_BATCHES * BATCH]  # all batches in flight
 
 
 def test_closing_ends_the_threads_of_dali(records, tmp_path):
@@ -314,7 +315,9 @@ def test_closing_ends_the_threads_of_dali(records, tmp_path):
         return len(list(Path("/proc/self/task").iterdir()))
 
     sampler = windows(records, Share(), 40)
-    decoded(records, tmp_path, sampler, Augmentation(), 2)  # what a process starts once
+    decoded(
+        records, tmp_path, sampler, Augmentation(), 2
+    )  # starts the threads that a process has once
     gc.collect()
     before = threads()
     decoder = decoding(records, tmp_path, sampler, Augmentation())
@@ -326,7 +329,7 @@ def test_closing_ends_the_threads_of_dali(records, tmp_path):
 
 
 def traced(decode, device_id):
-    """Return what the decoder is asked for, and {operator: device}; builds nothing."""
+    """Return the decoder's arguments, and {operator: device}, without a build."""
     asked: list[dict] = []
     decoder = fn.decoders.image
 
@@ -336,22 +339,9 @@ def traced(decode, device_id):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fn.decoders, "image", image)
-        pipe = read_pipeline(
-            "train.rec",
-            "train.idx",
-            shard_id=0,
-            num_shards=1,
-            window=40,
-            reader_seed=1,
-            use_mmap=True,
-            decode=decode,
-            augmentation=ALL,
-            to_gpu=device_id is not None,
-            batch_size=4,
-            num_threads=1,
-            device_id=device_id,
-        )
-        # DALI refuses arguments that the schema of the operator does not have.
+        options = {"path": ["train.rec"], "index_path": ["train.idx"]}
+        pipe = read_pipeline(options, decode, ALL, batch_size=4, num_threads=1, device_id=device_id)
+        # DALI refuses arguments that are not in the schema of the operator.
         pipe._build_graph()
     nodes = {op.name.strip("_").rsplit("_", 1)[0]: op.outputs[0].device for op in pipe._ops}
     return asked, nodes
@@ -371,9 +361,3 @@ def test_images_stay_on_the_gpu_from_the_decoder_on(decode, device_id):
     on = "cpu" if device_id is None else "gpu"
     assert {nodes[name] for name in (*CHANGES, "CropMirrorNormalize")} == {on}
     assert sum("Reader" in name or "MXNet" in name for name in nodes) == 1
-
-
-def test_the_upper_bound_reads_and_decodes(records, tmp_path):
-    write_image_index(records, tmp_path / "images.idx")
-    batches = decode_alone(records.files[0], tmp_path / "images.idx", 16, 1)
-    assert list(islice(batches, 2 * DEPTH + 1)) == [None] * (2 * DEPTH + 1)

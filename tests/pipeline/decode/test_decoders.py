@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoders: which one is made for what, and that all give the same images to the last bit."""
+"""The choice of the decoder, and the same images from all decoders, bit by bit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.pipeline.sampling.sets import sparse_set
 GAP = MAX_GAP_BYTES + NORMAL_RECORD_BYTES
 ROOT = Path(__file__).resolve().parents[3]
 COLOURS, SHIFT = Augmentation(color_jitter=0.1), Augmentation(shift=4)
-OTHER_DEVICE = mx.Context("cpu_shared", 0)  # there is no GPU; to the decoders this is one
+OTHER_DEVICE = mx.Context("cpu_shared", 0)  # stands for a GPU
 # {name: (operators, decode, cached)}
 DECODERS = {
     "plain": ("plain", "cpu", False),
@@ -58,7 +58,7 @@ def faces(make_records, tmp_path_factory):
 
 
 def making(records, name, sampler=None, **options):
-    """Return the decoder of a name above."""
+    """Return the decoder of a name in DECODERS."""
     operators, decode, cached = DECODERS[name]
     ops.use(operators)
     cache = DecodedCache(records, 100) if cached else None
@@ -67,7 +67,7 @@ def making(records, name, sampler=None, **options):
 
 
 def images_of(records, name, batch_size, count, augmentation=Augmentation(), **options):
-    """Return some batches as NumPy, each with the plan that it is of."""
+    """Return the images (count, B, 3, H, W) of some batches, and their plans."""
     sampler = RandomSampler(records, batch_size, seed=3)
     decoder = making(records, name, sampler, augmentation=augmentation, **options)
     start = sampler.batches(Position())
@@ -97,25 +97,25 @@ def images_of(records, name, batch_size, count, augmentation=Augmentation(), **o
         ("cached", Augmentation(), OTHER_DEVICE, DaliDecoder, CachedDecoder, False),
     ],
 )
-def test_where_images_come_from_and_who_finishes_them(
+def test_the_source_of_images_and_the_normaliser_are_chosen(
     faces, name, augmentation, ctx, kind, source, by_kernel
 ):
     decoder = making(faces, name, augmentation=augmentation, ctx=ctx)
     assert type(decoder) is kind
     if kind is DaliDecoder:
-        assert type(decoder._images) is source
-        assert (decoder._normalizer is not None) == by_kernel
+        assert type(decoder.images) is source
+        assert (decoder.normalizer is not None) == by_kernel
     decoder.close()
 
 
 @pytest.mark.parametrize(("decode", "gaps"), [("cpu", False), ("cpu", True), ("native", False)])
-def test_dali_reads_windows_itself_where_it_decodes(faces, monkeypatch, decode, gaps):
+def test_dali_reads_windows_if_it_decodes_and_there_are_no_gaps(faces, monkeypatch, decode, gaps):
     monkeypatch.setattr(WindowSampler, "has_gaps", lambda _: gaps)
     ops.use("native")
     sampler = WindowSampler(faces, 16, window=40)
     decoder = make_decoder(decode, faces, sampler)
-    by_itself = decode == "cpu" and not gaps
-    assert isinstance(decoder, DaliReaderDecoder) == by_itself
+    uses_reader = decode == "cpu" and not gaps
+    assert isinstance(decoder, DaliReaderDecoder) == uses_reader
     decoder.close()
 
 
@@ -158,11 +158,11 @@ def peak_mib():
 
 records = open_records(*sys.argv[1:])
 options = {"decode": "cpu", "reader": "window", "index_folder": sys.argv[2]}
-loader = build_loader("dali", records, 4, window=8, **options)  # loads what there is to load
+loader = build_loader("dali", records, 4, window=8, **options)  # loads all libraries
 next(loader)
 loader.close()
 before = peak_mib()
-loader = build_loader("dali", records, 4, window=1 << 20, **options)  # where DALI copies
+loader = build_loader("dali", records, 4, window=1 << 20, **options)  # so DALI copies
 for batch in islice(loader, 40):
     assert batch.image.asnumpy().std() > 0.1
 loader.close()
@@ -170,14 +170,14 @@ print(peak_mib() - before)
 """
 
 
-def test_gaps_take_no_memory(make_records, tmp_path):
+def test_gaps_use_no_memory(make_records, tmp_path):
     records = sparse_set(make_records(6, 10, header=False), tmp_path, (*[0] * 7, 1 << 30))
     done = run_program(READ, records.files[0], tmp_path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 512
 
 
-def test_the_decoder_by_default_and_one_that_is_not_there(faces):
+def test_the_default_decoder_and_an_unavailable_one(faces):
     sampler = RandomSampler(faces, 16)
     ops.use("native")
     decoder = make_decoder(None, faces, sampler)
@@ -192,11 +192,11 @@ def test_the_decoder_by_default_and_one_that_is_not_there(faces):
 
 
 @pytest.mark.parametrize(("batch_size", "count"), [(1, 512), (100, 5), (128, 4), (700, 1)])
-def test_groups_are_as_near_to_512_images_as_whole_batches_come(batch_size, count):
+def test_groups_have_about_512_images(batch_size, count):
     assert batches_per_group(batch_size) == count
 
 
-def test_a_decoder_names_the_files_that_it_reads(faces):
+def test_a_decoder_has_all_mapped_files(faces):
     for name in ("dali", "native", "cached"):
         decoder = making(faces, name)
         assert len(decoder.files) == len(RecordReader(faces).files) + (name == "cached")
@@ -207,12 +207,12 @@ def test_a_cache_is_filled_once(faces, monkeypatch):
     decoded: list[int] = []
     store = DecodedCache.store
 
-    def seen(self, rows, pictures):
+    def seen(self, rows, images):
         decoded.extend(rows.tolist())
-        store(self, rows, pictures)
+        store(self, rows, images)
 
     monkeypatch.setattr(DecodedCache, "store", seen)
-    images, plans = images_of(faces, "cached", 16, 20)  # into the third epoch
+    images, plans = images_of(faces, "cached", 16, 20)  # three epochs
     assert sorted(decoded) == list(range(130))
     by_row = {}
     for image, row, mirror in zip(
@@ -226,7 +226,7 @@ def test_a_cache_is_filled_once(faces, monkeypatch):
 
 @pytest.fixture(scope="module")
 def mixed(make_records, make_face, tmp_path_factory):
-    """Return images of which our decoder leaves some to DALI."""
+    """Return a set with images that the compiled decoder does not support."""
     magic = (0xCED7230A).to_bytes(4, "little")
 
     def made(number):
@@ -239,21 +239,21 @@ def mixed(make_records, make_face, tmp_path_factory):
         if kind == "c":
             flags = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411]
             return cv2.imencode(".jpg", pixels, flags)[1].tobytes()
-        # In parts: the magic number stands in a comment.
+        # The magic number in a comment splits the record into parts.
         comment = b"\xff\xfe" + (2 + 2 * 7).to_bytes(2, "big") + b"\0\0" + magic * 3
         return jpeg[:2] + comment + jpeg[2:] if kind == "d" else jpeg
 
-    folder = make_records(16, 4, pictures=[(i // 4, made(i)) for i in range(64)])
+    folder = make_records(16, 4, samples=[(i // 4, made(i)) for i in range(64)])
     return open_records(folder, tmp_path_factory.mktemp("scan"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 64])
 @pytest.mark.parametrize("name", ["dali", "native", "cached", "cached dali"])
-def test_images_that_our_decoder_leaves_are_decoded_all_the_same(mixed, name, batch_size):
+def test_dali_decodes_images_that_the_compiled_decoder_skips(mixed, name, batch_size):
     ops.use("native")
     assert (
         RecordReader(mixed, ops.loader_kernels()).find(np.arange(64))[1] == 0
-    ).sum() == 8  # in parts
+    ).sum() == 8  # records in parts
     count = 80 // batch_size + 1
     plain, _ = images_of(mixed, "plain", batch_size, count)
     found, _ = images_of(mixed, name, batch_size, count, threads=2)
@@ -279,14 +279,14 @@ def test_records_are_read_ahead_for_devices_other_than_the_cpu(faces, monkeypatc
     monkeypatch.setattr(RecordReader, "gather", seen_gather)
     monkeypatch.setattr(ReadAhead, "__call__", seen_read_ahead)
     images, _ = images_of(faces, name, 16, 3, ctx=OTHER_DEVICE)
-    assert kinds == kind  # in which DALI's decoder is given the images
+    assert kinds == kind  # container of the JPEGs for DALI
     order = epoch_order(len(faces), 3, 0)
     assert (np.concatenate(asked)[:80] == order[:80]).all()  # two batches further
     expected, _ = images_of(faces, "plain", 16, 3)
     assert (images == expected).all()
 
 
-def test_blocks_of_ranks_are_read_ahead_but_for_what_is_cached(faces, monkeypatch):
+def test_cached_images_are_not_read_ahead(faces, monkeypatch):
     asked: list[np.ndarray] = []
     monkeypatch.setattr(ReadAhead, "__call__", lambda self, rows: asked.append(rows))
     sampler = RandomSampler(faces, 8, share=Share(1, 2))
@@ -301,7 +301,7 @@ def test_blocks_of_ranks_are_read_ahead_but_for_what_is_cached(faces, monkeypatc
     decoder.close()
 
 
-def test_images_lie_on_the_device_that_was_asked_for(faces):
+def test_images_are_on_the_requested_device(faces):
     sampler = RandomSampler(faces, 4)
     for name in DECODERS:
         decoder = making(faces, name, sampler, ctx=mx.cpu(1))
@@ -321,8 +321,8 @@ def test_dali_refuses_to_be_loaded_after_horovod():
     done = run_program("import horovod.mxnet, pipeline.decode.dali")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: pipeline.decode.dali: import it before launch.ranks.comm.connect() loads "
-        "Horovod"
+        "ImportError: pipeline.decode.dali: must be imported before Horovod, got horovod.mxnet "
+        "already loaded; import this module before the call of launch.ranks.comm.connect()"
     )
     done = run_program("import pipeline.decode.dali, horovod.mxnet; print('both')")
     assert (done.returncode, done.stdout) == (0, "both\n"), done.stderr

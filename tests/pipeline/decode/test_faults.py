@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches that a graph cannot finish: whose fault it is, in one sentence."""
+"""Errors for batches that a graph cannot finish."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.decode.dali import DecodeGraph
-from pipeline.decode.faults import GraphError, reason_of, take_dense
+from pipeline.decode.faults import GraphError, dali_message, take_tensor
 from pipeline.records import RecordError, RecordReader, open_records
 from pipeline.sampling.augmentation import NO_AUGMENTATION
 
@@ -30,8 +30,8 @@ SAID = "Error in thread 0: nvJPEG error (8): NVJPEG_STATUS_EXECUTION_FAILED"
 class Failing:
     """A graph that cannot finish its batch."""
 
-    def __init__(self, text: str):
-        self.text = text
+    def __init__(self, text: str, device_id: int | None = None, decodes_on_gpu: bool = False):
+        self.text, self.device_id, self.decodes_on_gpu = text, device_id, decodes_on_gpu
 
     def take(self):
         raise RuntimeError(self.text)
@@ -45,54 +45,54 @@ def records(tiny_records, tmp_path_factory):
 def refused(records, rows, text=NVJPEG, error=GraphError, **options) -> str:
     reader = RecordReader(records)
     with pytest.raises(RecordError) as caught:
-        take_dense(reader, Failing(text), np.array_split(rows, 2), **options)
+        take_tensor(reader, Failing(text, **options), np.array_split(rows, 2))
     assert type(caught.value) is error and isinstance(caught.value, ValueError)
     assert caught.value.__suppress_context__
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_what_the_decoder_of_a_gpu_alone_cannot_do_is_told_with_its_number(records):
+def test_a_failure_of_a_gpu_decoder_names_the_gpu_and_the_keys(records):
     rows = np.array([40, 7, 99, 12])
     keys = records.keys[rows]
-    assert refused(records, rows, gpu=3, decodes_on_gpu=True) == (
+    assert refused(records, rows, device_id=3, decodes_on_gpu=True) == (
         f"GPU 3 could not decode images of {records.files[0]} between keys {keys.min()} and "
-        f"{keys.max()}, DALI says: {SAID}; the CPU can: data.decode=native"
+        f"{keys.max()}, got from DALI: {SAID}; the CPU can decode them, so use data.decode=native"
     )
 
 
-def test_what_a_gpu_cannot_finish_is_not_said_of_its_decoder(records):
+def test_a_failure_after_decoding_is_no_failure_of_the_decoder(records):
     text = "CUDA runtime API error cudaErrorMemoryAllocation (2):\nout of memory"
-    said = refused(records, np.arange(4), text, gpu=0)
+    said = refused(records, np.arange(4), text, device_id=0)
     assert said.startswith(f"GPU 0 could not finish images of {records.files[0]} between keys ")
     assert said.endswith(
-        "DALI says: CUDA runtime API error cudaErrorMemoryAllocation (2): out of memory; use a "
-        "smaller data.batch_size if its memory is full, else run.device=cpu"
+        "got from DALI: CUDA runtime API error cudaErrorMemoryAllocation (2): out of memory; use a "
+        "smaller data.batch_size if GPU memory is full, else run.device=cpu"
     )
 
 
-def test_without_a_gpu_it_is_a_sentence_too(records):
+def test_a_failure_on_the_cpu_names_dali(records):
     said = refused(records, np.arange(4))
     assert said.startswith(f"DALI could not decode images of {records.files[0]} between keys ")
     assert said.endswith("use data.decode=native, or a smaller data.batch_size if memory is full")
 
 
-def test_every_set_is_named_with_its_own_keys(make_records, tmp_path):
+def test_every_set_is_named_with_its_keys(make_records, tmp_path):
     folders = [make_records(2, 3), make_records(3, 2)]
     both = open_records(folders, tmp_path)
-    said = refused(both, np.array([1, 2, 7, 9]), gpu=1, decodes_on_gpu=True)
+    said = refused(both, np.array([1, 2, 7, 9]), device_id=1, decodes_on_gpu=True)
     first, second = both.files
     assert (
         f" images of {first} between keys {both.keys[1]} and {both.keys[2]} and {second} " in said
     )
-    assert f"{second} between keys {both.keys[7]} and {both.keys[9]}, DALI says" in said
+    assert f"{second} between keys {both.keys[7]} and {both.keys[9]}, got from DALI" in said
 
 
-def test_a_damaged_image_is_named_whoever_decodes(make_records, make_face, tmp_path):
-    pictures = [(i // 2, make_face(i // 2, i)) for i in range(6)]
-    pictures[3] = (1, pictures[3][1].replace(b"\xff\xdb", b"\xff\xfe"))
-    broken = open_records(make_records(3, 2, pictures=pictures), tmp_path)
-    said = refused(broken, np.arange(6), gpu=3, decodes_on_gpu=True, error=RecordError)
+def test_a_damaged_image_is_named_by_its_key(make_records, make_face, tmp_path):
+    images = [(i // 2, make_face(i // 2, i)) for i in range(6)]
+    images[3] = (1, images[3][1].replace(b"\xff\xdb", b"\xff\xfe"))
+    broken = open_records(make_records(3, 2, samples=images), tmp_path)
+    said = refused(broken, np.arange(6), device_id=3, decodes_on_gpu=True, error=RecordError)
     assert said.startswith(
         f"{broken.files[0]}: the image of key {broken.keys[3]} cannot be decoded; "
     )
@@ -108,15 +108,15 @@ def test_a_damaged_image_is_named_whoever_decodes(make_records, make_face, tmp_p
         ("", "nothing"),
     ],
 )
-def test_what_dali_says_is_one_line(text, said):
-    assert reason_of(RuntimeError(text)) == said
+def test_messages_of_dali_become_one_line(text, said):
+    assert dali_message(RuntimeError(text)) == said
 
 
-def test_what_dali_says_of_a_real_fault_is_one_line():
+def test_a_real_message_of_dali_becomes_one_line():
     graph = DecodeGraph(1, "cpu", 1, 1, None, NO_AUGMENTATION, finish="bytes")
     graph.feed([np.frombuffer(b"no image at all, but long enough", np.uint8)], None)
     with pytest.raises(RuntimeError) as caught:
         graph.take()
-    said = reason_of(caught.value)
+    said = dali_message(caught.value)
     assert "Stacktrace" not in said and "File" not in said and "no longer valid" not in said
     assert said.startswith("Error in thread 0: ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our decoder with DALI for the rest: pixels and planes of every kind of image, by row."""
+"""The compiled decoder with its fallback to DALI: pixels and planes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNT = 12
 
 @pytest.fixture(scope="module")
 def records(make_records, make_face, tmp_path_factory):
-    """Return images of which our decoder leaves the first, two in a row and the last."""
+    """Return a set; the compiled decoder skips the first image, two in a row and the last."""
 
     def made(number):
         jpeg = make_face(number, 0, (64, 48))
@@ -29,7 +29,7 @@ def records(make_records, make_face, tmp_path_factory):
         return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
 
     images = [(number, made(number)) for number in range(COUNT)]
-    folder = make_records(COUNT, 1, pictures=images, image_size=(64, 48))
+    folder = make_records(COUNT, 1, samples=images, image_size=(64, 48))
     return open_records(folder, tmp_path_factory.mktemp("scan"))
 
 
@@ -48,7 +48,7 @@ def expected_pixels(records):
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_pixels_are_those_of_libjpeg_turbo_whoever_decodes(records, compiled):
+def test_pixels_are_those_of_libjpeg_turbo(records, compiled):
     decoder = decoder_of(records, compiled)
     buffers, rows = BufferRing(1), np.arange(COUNT)[::-1].copy()
     out = decoder.pixels_in(buffers, COUNT)
@@ -67,7 +67,7 @@ def test_several_batches_are_decoded_at_once(records):
     decoder.close()
 
 
-def test_planes_are_normalised_and_mirrored_whoever_decodes(records):
+def test_planes_are_normalised_and_mirrored(records):
     decoder = decoder_of(records)
     mirror = np.arange(COUNT) % 3 == 0
     planes = decoder.start_planes(np.arange(COUNT), mirror, mx.cpu())()
@@ -79,11 +79,11 @@ def test_planes_are_normalised_and_mirrored_whoever_decodes(records):
 
 
 @pytest.mark.parametrize("start", ["pixels", "planes"])
-def test_an_image_that_nobody_decodes_is_named(make_records, make_face, tmp_path, start):
+def test_a_cut_off_image_is_named_by_its_key(make_records, make_face, tmp_path, start):
     jpegs = [make_face(number, 0) for number in range(4)]
     at = jpegs[2].index(b"\xff\xda")
     jpegs[2] = jpegs[2][: (at + len(jpegs[2])) // 2] + b"\xff\xd9"
-    records = open_records(make_records(4, 1, pictures=list(enumerate(jpegs))), tmp_path)
+    records = open_records(make_records(4, 1, samples=list(enumerate(jpegs))), tmp_path)
     decoder, rows = decoder_of(records), np.arange(4)
     if start == "pixels":
         finish = decoder.start_pixels(rows, decoder.pixels_in(BufferRing(0), 4))

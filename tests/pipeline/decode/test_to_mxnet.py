@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays handed to MXNet: the right values, on the right device, never written again."""
+"""MXNet arrays of images and labels: values, devices and memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kernels():
 
 
 @pytest.mark.parametrize("ctx", DEVICES, ids=str)
-def test_labels(ctx):
+def test_labels_are_copied_to_the_device(ctx):
     labels = np.array([3, 1 << 24, 0], np.int32)
     array = labels_to_ndarray(labels, ctx)
     labels[:] = 7
@@ -52,15 +52,15 @@ def test_a_tensor_of_dali_is_copied(kernels, ctx, pooled):
     assert (array.asnumpy() == np.array(tensor)).all()
     expected = array.asnumpy().copy()
     graph.release()
-    graph.feed(255 - pixels, params)  # the tensor's memory is written again
+    graph.feed(255 - pixels, params)  # overwrites the tensor's memory
     graph.take()
     assert array.context == ctx and array.dtype == np.float32 and array.shape == (2, 3, 8, 6)
     assert (array.asnumpy() == expected).all() and expected.std() > 0.1
 
 
-def test_tensors_of_gpus_are_told_from_those_of_the_cpu():
-    told = "__cuda_array_interface__"  # by which copy_to_ndarray knows them
-    assert hasattr(dali.backend.TensorGPU, told) and not hasattr(dali.backend.TensorCPU, told)
+def test_only_gpu_tensors_have_a_cuda_array_interface():
+    name = "__cuda_array_interface__"  # copy_to_ndarray checks it
+    assert hasattr(dali.backend.TensorGPU, name) and not hasattr(dali.backend.TensorCPU, name)
 
 
 @pytest.mark.parametrize("device_id", [0, 1])
@@ -75,7 +75,7 @@ def test_pixels_are_normalised_and_mirrored(kernels, device_id):
     assert np.abs(array.asnumpy() - ((chosen - MEAN) / STD).transpose(0, 3, 1, 2)).max() < 1e-6
 
 
-def test_memory_returns_to_the_pool_when_nobody_refers_to_it(kernels):
+def test_memory_returns_to_the_pool_after_the_last_reference(kernels):
     first, address = pooled_array(kernels, (2, 3, 112, 112), mx.cpu())
     _, other = pooled_array(kernels, (2, 3, 112, 112), mx.cpu())
     assert first.shape == (2, 3, 112, 112) and address != other

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Index files: right, small in memory, one for all ranks, and nothing left by a full disk."""
+"""Index files: correct, written with little memory, shared by ranks, absent after a full disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from pipeline.records import index_cache, record_set
 from pipeline.records.index_cache import (
     image_index,
-    keep_columns,
-    kept_columns,
+    load_columns,
     narrow,
+    save_columns,
     write_image_index,
 )
 from pipeline.records.open import open_records
@@ -32,7 +32,7 @@ def disk_is_full(*arguments):
 
 
 def table_of(keys, offsets) -> RecordSet:
-    """Return a set of which nothing but keys and offsets is looked at."""
+    """Return a set for tests that use its keys and offsets alone."""
     count = len(keys)
     return RecordSet(
         files=(Path("a.rec"),),
@@ -47,8 +47,8 @@ def table_of(keys, offsets) -> RecordSet:
 
 @pytest.mark.parametrize("lines", [1, 3, 1 << 14])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
-def test_image_index_of_all_lengths_of_numbers(tmp_path, monkeypatch, lines, dtype):
-    monkeypatch.setattr(record_set, "LINES", lines)
+def test_image_index_of_numbers_with_any_number_of_digits(tmp_path, monkeypatch, lines, dtype):
+    monkeypatch.setattr(record_set, "SLICE_ROWS", lines)
     keys = np.array([0, 9, 10, 99, 100, 101_010, 2**31 - 1], dtype)
     offsets = np.array([0, 1 << 40, 7, 10**12, 10, 90, 2**62])
     write_image_index(table_of(keys, offsets), tmp_path / "images.idx")
@@ -57,25 +57,25 @@ def test_image_index_of_all_lengths_of_numbers(tmp_path, monkeypatch, lines, dty
     assert [f.name for f in tmp_path.iterdir()] == ["images.idx"]
 
 
-def test_image_index_needs_little_memory(tmp_path):
+def test_writing_an_image_index_needs_little_memory(tmp_path):
     records = table_of(np.arange(1, 600_001), np.arange(600_000) * 9000)
     tracemalloc.start()
     write_image_index(records, tmp_path / "images.idx")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 8 * 2**20  # whatever the number of rows
+    assert peak < 8 * 2**20  # it does not grow with the number of rows
     table = np.loadtxt(tmp_path / "images.idx", dtype=np.int64)
     assert (table == np.stack([records.keys, records.offsets], axis=1)).all()
 
 
-def test_a_full_disk_leaves_nothing_of_an_image_index(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_old_image_index(tmp_path, monkeypatch):
     (tmp_path / "images.idx").write_text("before")
     monkeypatch.setattr(os, "fsync", disk_is_full)
     with pytest.raises(RecordError) as caught:
         write_image_index(table_of([1], [0]), tmp_path / "images.idx")
     assert str(caught.value) == (
-        f"{tmp_path}: cannot be written, got No space left on device; make room or choose another "
-        "run.dir"
+        f"{tmp_path}: cannot be written, got No space left on device; free disk space or "
+        "choose another run.dir"
     )
     assert [f.name for f in tmp_path.iterdir()] == ["images.idx"]
     assert (tmp_path / "images.idx").read_text() == "before"
@@ -102,10 +102,10 @@ def test_ranks_share_an_image_index(tmp_path, monkeypatch):
     assert len(found) == 8 and len(set(found)) == len(written) == 1
     (path,) = set(found)
     assert path.parent == folder and len(path.read_text().splitlines()) == 5000
-    # Found again when the run goes on; another selection of images is another file.
+    # A resumed run finds the file; other images get another file.
     assert image_index(records, folder) == path and len(written) == 1
     assert image_index(table_of(records.keys[1:], records.offsets[1:]), folder) != path
-    # A file system without locks: every rank writes, and what it writes is the same.
+    # On a file system without locks every rank writes the same file.
     monkeypatch.setattr(index_cache.fcntl, "flock", no_locks)
     assert image_index(records, tmp_path / "other").name == path.name
     (tmp_path / "file").write_text("")
@@ -113,19 +113,19 @@ def test_ranks_share_an_image_index(tmp_path, monkeypatch):
         image_index(records, tmp_path / "file" / "index")
 
 
-def test_columns_are_kept_once_as_they_are(tmp_path, monkeypatch):
+def test_saved_columns_load_unchanged_and_are_written_once(tmp_path, monkeypatch):
     path = tmp_path / "run" / "columns.npy"
     columns = [np.array([7, 2**40]), narrow(np.array([1, -2])), narrow(np.array([0.5, 1.0]))]
-    keep_columns(path, *columns)
-    found = kept_columns(path, 3)
+    save_columns(path, *columns)
+    found = load_columns(path, 3)
     assert [column.dtype for column in found] == [np.int64, np.int32, np.float64]
     assert [column.tolist() for column in found] == [[7, 2**40], [1, -2], [0.5, 1.0]]
-    keep_columns(path, *columns[::-1])  # what another rank wrote is the same, and is in use
-    assert kept_columns(path, 3)[0].tolist() == [7, 2**40]
+    save_columns(path, *columns[::-1])  # does not replace the file of another rank
+    assert load_columns(path, 3)[0].tolist() == [7, 2**40]
     assert [file.name for file in path.parent.iterdir()] == ["columns.npy"]
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError):
-        kept_columns(path, 3)
+        load_columns(path, 3)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,13 @@ def test_columns_are_kept_once_as_they_are(tmp_path, monkeypatch):
         ([2**31], np.int64),
     ],
 )
-def test_numbers_are_narrowed_where_nothing_is_lost(numbers, dtype):
+def test_numbers_are_narrowed_if_no_value_changes(numbers, dtype):
     numbers = np.array(numbers)
     assert narrow(numbers).dtype == dtype
     np.testing.assert_array_equal(narrow(numbers), numbers)
 
 
-def test_image_index_lists_the_images_alone(make_records, tmp_path):
+def test_image_index_leaves_out_header_and_identity_records(make_records, tmp_path):
     folder = make_records(4, 3)
     write_image_index(open_records(folder, tmp_path), tmp_path / "images.idx")
     lines = (folder / "train.idx").read_text().splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a set says of itself, compared: header, identity records, .idx, labels, empty records."""
+"""Labels and notices: header record, identity records, .idx and property file may disagree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jpegs(make_face):
 @pytest.fixture
 def folder(make_records, jpegs) -> Path:
     """Return a new set: images at keys 1..32, identity records at 33..36."""
-    return make_records(PEOPLE, IMAGES, pictures=jpegs)
+    return make_records(PEOPLE, IMAGES, samples=jpegs)
 
 
 def lines_of(folder: Path) -> list[str]:
@@ -39,14 +39,14 @@ def keep_lines(folder: Path, lines: list[str]) -> None:
 
 
 def notices(folder: Path, kept: Path, **options) -> list[str]:
-    """Return the notices of the first and of the second opening, which must be the same."""
+    """Open a set twice; return its notices, which must be the same both times."""
     first, second = (open_records(folder, kept, **options).notices for _ in range(2))
     assert first == second
     return list(first)
 
 
 def patch_floats(folder: Path, key: int, *values: float) -> None:
-    """Put other labels into the header or an identity record."""
+    """Overwrite the two labels of the header record or of an identity record."""
     offset = int(lines_of(folder)[key].split("\t")[1])
     with (folder / "train.rec").open("r+b") as file:
         file.seek(offset + 32)
@@ -54,7 +54,7 @@ def patch_floats(folder: Path, key: int, *values: float) -> None:
 
 
 def rewrite(folder: Path, bodies: list[tuple[int, object, bytes]]) -> None:
-    """Write the .rec and the .idx again out of (key, label or labels, JPEG)."""
+    """Write the .rec and the .idx from (key, label or labels, JPEG)."""
     at, lines = 0, []
     with (folder / "train.rec").open("wb") as rec:
         for key, label, jpeg in bodies:
@@ -64,68 +64,68 @@ def rewrite(folder: Path, bodies: list[tuple[int, object, bytes]]) -> None:
     keep_lines(folder, lines)
 
 
-def test_a_whole_set_has_no_notices(folder, make_records, jpegs, tmp_path):
+def test_a_complete_set_has_no_notices(folder, make_records, jpegs, tmp_path):
     assert notices(folder, tmp_path) == []
-    assert notices(make_records(PEOPLE, 8, pictures=jpegs, header=False), tmp_path) == []
+    assert notices(make_records(PEOPLE, 8, samples=jpegs, header=False), tmp_path) == []
 
 
 @pytest.mark.parametrize("large", [True, False])
-def test_images_that_the_header_names_and_the_idx_does_not(folder, tmp_path, monkeypatch, large):
+def test_images_missing_from_the_idx_are_counted(folder, tmp_path, monkeypatch, large):
     if large:
-        monkeypatch.setattr(records_module, "LARGE", 1)
+        monkeypatch.setattr(records_module, "MIN_CACHED_RECORDS", 1)
     keep_lines(folder, lines_of(folder)[:20])
     assert len(open_records(folder, tmp_path)) == 19
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 13 of the 32 images that the header names are not in the .idx"
+        f"{folder}/train.idx: 13 of the 32 images that the header lists are not in the .idx"
     ]
 
 
-def test_notices_are_kept_where_labels_come_without_a_scan(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(records_module, "LARGE", 1)
-    # Nobody's images are missing as far as the identity records say.
+def test_notices_are_cached_without_a_scan(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(records_module, "MIN_CACHED_RECORDS", 1)
+    # The identity records are consistent: person 3 has no images.
     patch_floats(folder, 36, 25, 25)
     lines = lines_of(folder)
     keep_lines(folder, lines[:25] + lines[33:])
     monkeypatch.setattr(records_module, "labels_from_scan", None)
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 8 of the 32 images that the header names are not in the .idx"
+        f"{folder}/train.idx: 8 of the 32 images that the header lists are not in the .idx"
     ]
-    assert len(list(tmp_path.glob("pictures-*.npy"))) == 1
+    assert len(list(tmp_path.glob("index-*.npy"))) == 1
 
 
-def test_one_image_less(folder, tmp_path):
+def test_one_missing_image_is_counted(folder, tmp_path):
     lines = lines_of(folder)
     keep_lines(folder, lines[:5] + lines[6:])
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 1 of the 32 images that the header names is not in the .idx"
+        f"{folder}/train.idx: 1 of the 32 images that the header lists is not in the .idx"
     ]
 
 
-def test_identity_records_that_the_idx_leaves_out(folder, tmp_path):
+def test_identity_records_missing_from_the_idx_are_counted(folder, tmp_path):
     keep_lines(folder, lines_of(folder)[:33])
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 4 of the 4 identity records that the header names are not in the .idx"
+        f"{folder}/train.idx: 4 of the 4 identity records that the header lists are not in the .idx"
     ]
 
 
-def test_an_idx_without_header_that_is_cut_off(make_records, jpegs, tmp_path):
-    folder = make_records(PEOPLE, IMAGES, pictures=jpegs, header=False)
+def test_a_truncated_idx_without_header_is_noticed(make_records, jpegs, tmp_path):
+    folder = make_records(PEOPLE, IMAGES, samples=jpegs, header=False)
     lines = lines_of(folder)
     after = (folder / "train.rec").stat().st_size - int(lines[19].split("\t")[1])
     keep_lines(folder, lines[:19])
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: its last record, of key 18, is followed by {after} bytes of "
-        "train.rec that it does not name"
+        f"{folder}/train.idx: key 18 is the last record in the .idx, but {after} more bytes of "
+        "train.rec follow this record"
     ]
 
 
-def test_a_last_record_in_parts_is_followed_by_nothing(make_records, make_face, tmp_path):
+def test_all_frames_of_the_last_record_belong_to_it(make_records, make_face, tmp_path):
     body = make_face(0, 0) + bytes(-len(make_face(0, 0)) % 4) + b"\x0a\x23\xd7\xce" * 40
-    folder = make_records(1, 1, pictures=[(0, body)], header=False)
+    folder = make_records(1, 1, samples=[(0, body)], header=False)
     assert notices(folder, tmp_path) == []
 
 
-def test_records_after_those_that_the_header_names(folder, make_face, tmp_path):
+def test_records_beyond_the_header_are_counted(folder, make_face, tmp_path):
     rec = folder / "train.rec"
     lines = lines_of(folder)
     with rec.open("ab") as file:
@@ -134,29 +134,30 @@ def test_records_after_those_that_the_header_names(folder, make_face, tmp_path):
             file.writelines(frame(_payload(key, 3, make_face(3, 50 + key))))
     keep_lines(folder, lines)
     assert notices(folder, tmp_path) == [
-        f"{folder}/train.idx: 2 records from key 37 on are not named by the header and are left out"
+        f"{folder}/train.idx: the header does not list 2 records of the .idx, from key 37 on; the "
+        "loader does not read them"
     ]
 
 
-def test_a_property_file_that_names_other_people_than_the_header(folder, tmp_path):
+def test_a_number_of_people_that_differs_from_the_header_is_noticed(folder, tmp_path):
     (folder / "property").write_text("20,112,112\n")
     assert notices(folder, tmp_path) == [
-        f"{folder}/property: names 20 people, the header of train.rec 4"
+        f"{folder}/property: states 20 classes, but the header of train.rec lists 4 identities"
     ]
     assert notices(folder, tmp_path, num_classes=30) == []
 
 
-def test_notices_of_several_sets(folder, make_records, jpegs, tmp_path):
-    other = make_records(PEOPLE, IMAGES, pictures=jpegs)
+def test_joined_sets_have_the_notices_of_each_set(folder, make_records, jpegs, tmp_path):
+    other = make_records(PEOPLE, IMAGES, samples=jpegs)
     for cut, one in ((20, folder), (30, other)):
         keep_lines(one, lines_of(one)[:cut])
-    said = [
-        f"{folder}/train.idx: 13 of the 32 images that the header names are not in the .idx",
-        f"{other}/train.idx: 3 of the 32 images that the header names are not in the .idx",
+    expected = [
+        f"{folder}/train.idx: 13 of the 32 images that the header lists are not in the .idx",
+        f"{other}/train.idx: 3 of the 32 images that the header lists are not in the .idx",
     ]
     for labels in ("stacked", "shared"):
-        assert notices([folder, other], tmp_path, labels=labels) == said
-    assert notices([folder, other], tmp_path, images_filter=1) == said
+        assert notices([folder, other], tmp_path, labels=labels) == expected
+    assert notices([folder, other], tmp_path, images_filter=1) == expected
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_notices_of_several_sets(folder, make_records, jpegs, tmp_path):
         )
     ],
 )
-def test_header_and_identity_records_with_numbers_that_are_no_keys(
+def test_header_and_identity_records_without_valid_keys_are_ignored(
     folder, jpegs, tmp_path, key, values
 ):
     patch_floats(folder, key, *values)
@@ -190,13 +191,13 @@ def test_header_and_identity_records_with_numbers_that_are_no_keys(
     assert records.labels.tolist() == [label for label, _ in jpegs]
 
 
-def test_a_header_that_takes_images_for_identity_records(folder, jpegs, tmp_path):
+def test_a_header_that_counts_images_as_identity_records_is_ignored(folder, jpegs, tmp_path):
     patch_floats(folder, 0, 9, 37)
     records = open_records(folder, tmp_path)
     assert records.labels.tolist() == [label for label, _ in jpegs]
 
 
-def test_identity_records_without_a_header(folder, jpegs, tmp_path):
+def test_identity_records_without_a_header_are_no_images(folder, jpegs, tmp_path):
     keep_lines(folder, lines_of(folder)[1:])
     records = open_records(folder, tmp_path)
     assert records.labels.tolist() == [label for label, _ in jpegs]
@@ -228,7 +229,7 @@ def with_empty(
 @pytest.mark.parametrize("at", EMPTY_AT)
 @pytest.mark.parametrize("vector_labels", [True, False])
 @pytest.mark.parametrize("header", [True, False])
-def test_an_image_record_without_an_image(
+def test_an_image_record_without_an_image_is_refused_by_key(
     folder, jpegs, tmp_path, header, vector_labels, at, images_filter
 ):
     key = with_empty(folder, jpegs, at, header, vector_labels)
@@ -242,7 +243,7 @@ def test_an_image_record_without_an_image(
         )
 
 
-def test_the_first_of_several_is_named_where_keys_are_not_in_file_order(folder, jpegs, tmp_path):
+def test_the_empty_record_with_the_smallest_key_is_named(folder, jpegs, tmp_path):
     bodies = [(32 - row, 0, b"" if row in (7, 9) else jpeg) for row, (_, jpeg) in enumerate(jpegs)]
     rewrite(folder, [(0, [33.0, 34.0], b""), *bodies, (33, [1.0, 33.0], b"")])
     with pytest.raises(RecordError, match="the record of key 23 holds no image, got 24 bytes"):
@@ -250,17 +251,17 @@ def test_the_first_of_several_is_named_where_keys_are_not_in_file_order(folder, 
 
 
 @pytest.mark.parametrize("header", [True, False])
-def test_a_record_that_is_emptied_later_is_refused_with_the_same_sentence(
+def test_the_reader_refuses_an_empty_record_with_the_same_message(
     make_records, jpegs, tmp_path, header
 ):
-    folder = make_records(PEOPLE, IMAGES, pictures=jpegs, header=header)
+    folder = make_records(PEOPLE, IMAGES, samples=jpegs, header=header)
     records = open_records(folder, tmp_path)
     stat = (folder / "train.rec").stat()
     with (folder / "train.rec").open("r+b") as file:
         file.seek(int(records.offsets[5]) + 4)
         file.write(struct.pack("<I", 24))
     os.utime(folder / "train.rec", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    # What follows is as far away as before: without a scan it is met when it is read.
+    # The next record has not moved, so without a scan only the reader finds the empty one.
     with pytest.raises(RecordError) as caught:
         RecordReader(open_records(folder, tmp_path)).read(np.arange(32))
     assert str(caught.value) == (
@@ -270,7 +271,7 @@ def test_a_record_that_is_emptied_later_is_refused_with_the_same_sentence(
 
 
 def write_labels(folder: Path, make_face, labels: list[int], people: int) -> None:
-    """Write a set with one image of each label."""
+    """Write a set with one image per label."""
     write_record_set(folder, [(0, make_face(0, i)) for i in range(len(labels))], 1, header=False)
     with (folder / "train.rec").open("r+b") as file:
         for line, label in zip(lines_of(folder), labels):
@@ -281,8 +282,9 @@ def write_labels(folder: Path, make_face, labels: list[int], people: int) -> Non
 
 def hint(folder: Path, present: int, people: int) -> str:
     return (
-        f"{folder}/train.rec: {present} of {people} classes have images; data.images_filter=1 "
-        f"leaves the others out and numbers these 0 to {present - 1}"
+        f"{folder}/train.rec: {present} of {people} classes have images; set "
+        "data.images_filter=1 to drop the classes without images and to renumber the remaining "
+        f"ones 0 to {present - 1}"
     )
 
 
@@ -300,33 +302,36 @@ def test_labels_with_large_gaps_get_a_hint(make_face, tmp_path, with_property):
 
 
 @pytest.mark.parametrize(("people", "hinted"), [(1002, False), (1003, True), (3, False)])
-def test_few_classes_without_images_get_no_hint(make_face, tmp_path, people, hinted):
+def test_only_many_classes_without_images_get_a_hint(make_face, tmp_path, people, hinted):
     folder = tmp_path / "set"
     write_labels(folder, make_face, [0, 1, 2], people)
     assert notices(folder, tmp_path) == ([hint(folder, 3, people)] if hinted else [])
 
 
-def test_hint_of_several_sets(make_face, tmp_path):
+def test_joined_sets_with_large_gaps_get_one_hint(make_face, tmp_path):
     for name, labels in (("a", [0, 2000]), ("b", [0, 1, 1500])):
         write_labels(tmp_path / name, make_face, labels, 2001)
     both = [tmp_path / "a", tmp_path / "b"]
     names = f"{both[0]}/train.rec, {both[1]}/train.rec"
-    said = "classes have images; data.images_filter=1 leaves the others out and numbers these"
-    assert notices(both, tmp_path) == [f"{names}: 5 of 4002 {said} 0 to 4"]
-    assert notices(both, tmp_path, labels="shared") == [f"{names}: 4 of 2001 {said} 0 to 3"]
+    expected = (
+        "classes have images; set data.images_filter=1 to drop the classes without images and to "
+        "renumber the remaining ones"
+    )
+    assert notices(both, tmp_path) == [f"{names}: 5 of 4002 {expected} 0 to 4"]
+    assert notices(both, tmp_path, labels="shared") == [f"{names}: 4 of 2001 {expected} 0 to 3"]
 
 
-def test_more_classes_than_labels_can_tell_apart(make_face, tmp_path):
+def test_too_many_classes_for_float32_are_refused(make_face, tmp_path):
     folder = tmp_path / "set"
     write_labels(folder, make_face, [1, 900, 2_000_000_000], 2**31 - 1)
     with pytest.raises(RecordError) as caught:
         open_records(folder, tmp_path)
     assert str(caught.value) == (
-        f"{folder}/train.rec: holds more classes than the 16777216 that a batch can tell apart, "
-        "got 2147483647, 3 of them with images; use data.images_filter=1, which leaves the others "
-        "out"
+        f"{folder}/train.rec: has too many classes for labels in float32, which are exact up to "
+        "16777216, got 2147483647, 3 of them with images; set data.images_filter=1 to drop "
+        "the classes without images"
     )
     assert open_records(folder, tmp_path, images_filter=1).labels.tolist() == [0, 1, 2]
-    with pytest.raises(RecordError, match="the sets hold more than 134217728 classes together"):
+    with pytest.raises(RecordError, match="the sets have more than 134217728 classes together"):
         write_labels(tmp_path / "b", make_face, [0], 1)
         open_records([folder, tmp_path / "b"], tmp_path)

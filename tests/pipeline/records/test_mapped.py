@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that becomes shorter while it is read: one sentence that names it, never a bus error."""
+"""A file that becomes shorter while it is read gives an error that names it, never a SIGBUS."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = os.sysconf("SC_PAGESIZE")
 BLOCKS = {"reader": "blocks", "block": 8, "window": 40}
 WINDOW = {"reader": "window", "window": 20}
-# Each way from the records to a batch; "operators" and "cached" are for the program below.
-WAYS = {
+# Options of every decode path; PROGRAM uses "operators", "cached", "shift" and "color".
+PATHS = {
     "plain": {"operators": "plain"},
     "dali": {"operators": "native", "decode": "cpu"},
     "native": {"operators": "native"},
@@ -80,7 +80,7 @@ def try_case(folder, before, size, options):
             if number == before:
                 os.truncate(folder / "train.rec", size)
             assert batch.image.asnumpy().std() > 0.1, "a batch of zeros"
-            assert number < before + 2000, "nothing was said"
+            assert number < before + 2000, "no error"
     except RecordError as error:
         return str(error)
     finally:
@@ -94,35 +94,35 @@ for name, case in cases.items():
 
 
 def half_of(rec):
-    """Return a size in the middle of a page, whose rest is zeros."""
+    """Return about half the size of a file, inside a page; the page ends with zeros."""
     return rec.stat().st_size // 2 // PAGE * PAGE + 100
 
 
 EARLY = {"native": 9, "dali window": 9, "plain": 9, "cached": 0, "cpu workers": 9}
-"""Pages that are left of a file which is cut off between opening and mapping it."""
+"""Remaining pages of a file that is truncated between opening and mapping it."""
 CASES = {
-    **{f"half, {way}": (way, 2, half_of) for way in WAYS},
+    **{f"half, {path}": (path, 2, half_of) for path in PATHS},
     **{f"nothing, {w}": (w, 0, 0) for w in ("native", "dali window", "plain", "cpu workers")},
-    **{f"early, {way}": (way, -1, pages * PAGE) for way, pages in EARLY.items()},
-    **{f"no compiler, {way}": (way, 1, PAGE) for way in ("plain", "plain window", "cpu")},
+    **{f"early, {path}": (path, -1, pages * PAGE) for path, pages in EARLY.items()},
+    **{f"no compiler, {path}": (path, 1, PAGE) for path in ("plain", "plain window", "cpu")},
 }
 
 
 @pytest.fixture(scope="module")
-def said(make_records, tmp_path_factory):
-    """Return what is said in each of CASES: {name: (sentence, .rec, its size, size that is left)}.
+def messages(make_records, tmp_path_factory):
+    """Return {name: (message, .rec, size before, size after)} for each of CASES.
 
-    A loader whose file is cut off after some batches, many in one process, since a process takes
-    seconds to import MXNet and DALI; workers are forked where nothing else has run.
+    Each case truncates the file of a loader after some batches.  One process runs many cases,
+    because importing MXNet and DALI takes seconds; worker processes need a process of their own.
     """
     parent, found, groups = tmp_path_factory.mktemp("shortened"), {}, {}
-    for number, (name, (way, before, size)) in enumerate(CASES.items()):
+    for number, (name, (path, before, size)) in enumerate(CASES.items()):
         folder = shutil.copytree(make_records(13, 10), parent / str(number))
         rec = folder / "train.rec"
         size = size(rec) if callable(size) else size
         found[name] = (rec, rec.stat().st_size, size)
-        group = ("no compiler" not in name, WAYS[way].get("name"))
-        groups.setdefault(group, {})[name] = (str(folder), before, size, WAYS[way])
+        group = ("no compiler" not in name, PATHS[path].get("name"))
+        groups.setdefault(group, {})[name] = (str(folder), before, size, PATHS[path])
     for (guarded, _), cases in groups.items():
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, json.dumps(guarded), json.dumps(cases)],
@@ -145,21 +145,21 @@ def folder(make_records, tmp_path):
 def sentence(rec, size, whole):
     return (
         f"{rec}: became shorter while it was read, got {size} bytes where {whole} were mapped; "
-        "copy it again and give the same command"
+        "copy the file again and rerun the command"
     )
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("early")])
-def test_every_way_names_the_file_that_became_shorter(said, name):
-    text, rec, whole, size = said[name]
+def test_every_decode_path_names_a_file_that_became_shorter(messages, name):
+    text, rec, whole, size = messages[name]
     assert text == sentence(rec, size, whole)
 
 
-@pytest.mark.parametrize("way", EARLY)
-def test_a_file_that_is_shorter_when_it_is_mapped_than_when_it_was_opened(said, way):
-    text, rec, _, _ = said[f"early, {way}"]
+@pytest.mark.parametrize("path", EARLY)
+def test_a_file_that_became_shorter_before_it_was_mapped_is_named(messages, path):
+    text, rec, _, _ = messages[f"early, {path}"]
     assert text.startswith(f"{rec}: ") and "\n" not in text
-    assert re.search(r"is empty|holds no whole record|cannot be read with data\.reader", text)
+    assert re.search(r"is empty|holds no complete record|cannot be read with data\.reader", text)
 
 
 @pytest.fixture
@@ -174,28 +174,28 @@ def guard():
 
 @pytest.fixture(params=["guarded", "copied"])
 def either(request, monkeypatch):
-    """Read with the guard, and with what there is on a host without a compiler."""
+    """Read with the guard, and by system calls as on a host without a compiler."""
     if request.param == "guarded":
         request.getfixturevalue("guard")
-        monkeypatch.setattr(mapped, "copied", None)  # not needed
+        monkeypatch.setattr(mapped, "copy_pieces", None)  # must not be called
     else:
         mapped.guard_with(None)
 
 
-def test_each_of_several_files_is_named(make_records, tmp_path, either):
+def test_the_shorter_one_of_several_files_is_named(make_records, tmp_path, either):
     folders = [shutil.copytree(make_records(4, 5), tmp_path / name) for name in "abc"]
     reader = RecordReader(open_records(folders, tmp_path))
     reader.check_files()
     os.truncate(folders[1] / "train.rec", PAGE)
-    said = rf"^{folders[1]}/train\.rec: became shorter while it was read, got {PAGE} bytes where"
-    with pytest.raises(RecordError, match=said):
+    message = rf"^{folders[1]}/train\.rec: became shorter while it was read, got {PAGE} bytes where"
+    with pytest.raises(RecordError, match=message):
         reader.read(np.arange(60))
         reader.check_files()
-    with pytest.raises(RecordError, match=said):  # and not of the picture
+    with pytest.raises(RecordError, match=message):  # not an error about the image
         reader.check(np.arange(60))
 
 
-def test_a_file_that_is_replaced_or_removed_is_read_on(folder, tmp_path, either):
+def test_a_replaced_or_removed_file_is_still_read(folder, tmp_path, either):
     rec = folder / "train.rec"
     records = open_records(folder, tmp_path)
     reader, rows = RecordReader(records), np.arange(len(records))
@@ -208,7 +208,7 @@ def test_a_file_that_is_replaced_or_removed_is_read_on(folder, tmp_path, either)
     reader.check_files()
 
 
-def test_a_file_that_grows_is_read_on(folder, tmp_path, either):
+def test_a_growing_file_is_still_read(folder, tmp_path, either):
     reader = RecordReader(open_records(folder, tmp_path))
     with (folder / "train.rec").open("ab") as file:
         file.write(bytes(3 * PAGE))
@@ -217,23 +217,22 @@ def test_a_file_that_grows_is_read_on(folder, tmp_path, either):
     assert reader.read(np.arange(0)) == []
 
 
-def test_a_fault_in_a_file_of_full_length_is_none_of_its_length(folder, tmp_path, guard):
-    """As after an I/O error, which the kernel tells in the same way."""
+def test_a_fault_in_a_file_of_full_length_is_reported_as_an_io_error(folder, tmp_path, guard):
     rec = folder / "train.rec"
     whole, data = rec.read_bytes(), map_rec(rec)
     os.truncate(rec, PAGE)
     assert data[-1] == 0 and data[PAGE] == 0
-    rec.write_bytes(whole)  # into the same file
-    with pytest.raises(RecordError, match=r"train\.rec: cannot be read, got SIGBUS: an I/O err"):
+    rec.write_bytes(whole)  # the same inode
+    with pytest.raises(RecordError, match=r"train\.rec: cannot be read, got SIGBUS \(an I/O err"):
         check_file(data)
-    check_file(map_rec(rec))  # the next one that maps it
+    check_file(map_rec(rec))  # a later map is fine
     assert map_rec(rec).tobytes() == whole
 
 
-def test_the_index_that_a_run_keeps(folder, tmp_path, monkeypatch, guard):
-    monkeypatch.setattr("pipeline.records.open.LARGE", 1)
+def test_a_cached_index_that_became_shorter_is_named(folder, tmp_path, monkeypatch, guard):
+    monkeypatch.setattr("pipeline.records.open.MIN_CACHED_RECORDS", 1)
     open_records(folder, tmp_path)
-    (kept,) = tmp_path.glob("pictures-*.npy")
+    (kept,) = tmp_path.glob("index-*.npy")
     records = open_records(folder, tmp_path)
     reader = RecordReader(records)
     os.truncate(kept, 0)
@@ -242,13 +241,13 @@ def test_the_index_that_a_run_keeps(folder, tmp_path, monkeypatch, guard):
         reader.check_files()
     assert re.fullmatch(
         rf"{kept}: became shorter while it was read, got 0 bytes where \d+ were mapped; "
-        "give the same command, which makes it again",
+        "rerun the command, which writes the file again",
         str(error.value),
     )
 
 
 @pytest.mark.parametrize("size", [0, PAGE + 8])
-def test_headers_of_a_file_that_becomes_shorter(folder, size, either):
+def test_reading_headers_of_a_file_that_became_shorter_is_refused(folder, size, either):
     rec = folder / "train.rec"
     data, offsets = map_rec(rec), np.arange(0, 300_000, 3000)
     read_headers(data, offsets)
@@ -257,7 +256,7 @@ def test_headers_of_a_file_that_becomes_shorter(folder, size, either):
         read_headers(data, offsets)
 
 
-def test_headers_are_the_same_however_they_are_read(folder, guard):
+def test_headers_are_the_same_with_and_without_guard(folder, guard):
     data = map_rec(folder / "train.rec")
     offsets = np.append(np.arange(0, len(data) - 64, 48), len(data) - 32)
     once = read_headers(data, offsets)
@@ -272,11 +271,11 @@ def test_headers_are_the_same_however_they_are_read(folder, guard):
 
 
 @pytest.mark.parametrize("forbidden", [False, True])
-def test_pieces_are_copied(tmp_path, monkeypatch, forbidden):
+def test_copied_pieces_equal_the_file(tmp_path, monkeypatch, forbidden):
     whole = np.random.default_rng(0).integers(0, 256, 50 * PAGE, dtype=np.uint8)
     (tmp_path / "a").write_bytes(whole.tobytes())
     data = mapped.map_file(tmp_path / "a")
-    if forbidden:  # as a sandbox does
+    if forbidden:  # a sandbox
 
         class System:
             def process_vm_readv(self, *_):
@@ -284,17 +283,17 @@ def test_pieces_are_copied(tmp_path, monkeypatch, forbidden):
                 return -1
 
         monkeypatch.setattr(mapped, "libc", System)
-    monkeypatch.setattr(mapped, "_CALL_BYTES", 20 * PAGE)
+    monkeypatch.setattr(mapped, "_MAX_CALL_BYTES", 20 * PAGE)
     random = np.random.default_rng(1)
     for count in (0, 1, 5, 3000):
         begins = random.integers(0, 20 * PAGE, count)
         sizes = random.integers(0, 30 * PAGE if count < 9 else 90, count)
         expected = [whole[a : a + n] for a, n in zip(begins, sizes, strict=True)]
-        found = mapped.copied(data, begins, sizes)
+        found = mapped.copy_pieces(data, begins, sizes)
         assert (found == np.concatenate([np.empty(0, np.uint8), *expected])).all()
 
 
-def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
+def test_the_decoded_cache_stores_no_zeros(make_records, tmp_path, guard):
     folder = shutil.copytree(make_records(4, 5), tmp_path / "set")
     records = open_records(folder, tmp_path)
     ops.use("native")
@@ -311,12 +310,12 @@ def test_no_zeros_are_kept_decoded(make_records, tmp_path, guard):
     decoder.close()
 
 
-def test_decoded_pictures_that_somebody_makes_shorter(faces_cache, guard):
+def test_a_decoded_cache_that_became_shorter_is_named(faces_cache, guard):
     cache, path = faces_cache
     cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))
     check_file(cache.images)
     os.truncate(path, PAGE)
-    cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))  # does not end the process
+    cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))  # no SIGBUS
     with pytest.raises(RecordError, match=rf"^{path}: became shorter while .*; give the same com"):
         check_file(cache.images)
     cache.close()

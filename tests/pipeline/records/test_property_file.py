@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The property file: what is read, the line that is shown, and sizes that are not the images'."""
+"""The property file: its content, damaged lines, and sizes that differ from the images'."""
 
 from __future__ import annotations
 
+import struct
+from itertools import islice
+
+import numpy as np
 import pytest
 
+from pipeline import build_loader
 from pipeline.records.mapped import RecordError
-from pipeline.records.property_file import Property, read_property
+from pipeline.records.open import open_records
+from pipeline.records.property_file import Property, measure, read_property
 
 
 @pytest.mark.parametrize(
@@ -22,13 +28,13 @@ from pipeline.records.property_file import Property, read_property
         "085742,112,096\n",
     ],
 )
-def test_what_is_read(tmp_path, text):
+def test_the_first_line_is_read(tmp_path, text):
     path = tmp_path / "property"
     path.write_text(text, encoding="utf-8")
     assert read_property(path)[:2] == (85742, (112, 96))
 
 
-def test_no_file_says_nothing(tmp_path):
+def test_a_missing_file_gives_defaults(tmp_path):
     assert read_property(tmp_path / "property") == Property(0, None, "")
 
 
@@ -59,20 +65,88 @@ def test_no_file_says_nothing(tmp_path):
         pytest.param(b"4" * 5000 + b",112,112", f"'{'4' * 40}'...", id="long"),
     ],
 )
-def test_what_is_refused_is_shown(tmp_path, content, shown):
+def test_a_damaged_line_is_refused_and_shown(tmp_path, content, shown):
     path = tmp_path / "property"
     path.write_bytes(content)
     with pytest.raises(RecordError) as caught:
         read_property(path)
     assert str(caught.value) == (
-        f"{path}: the first line is not num_classes,height,width, three whole numbers above 0, got "
-        f"{shown}; fix the line or remove the file"
+        f"{path}: the first line must be num_classes,height,width, three whole numbers above 0, "
+        f"got {shown}; fix the line or remove the file"
     )
 
 
-def test_a_folder_of_that_name(tmp_path):
+def test_a_folder_named_property_is_refused(tmp_path):
     with pytest.raises(RecordError) as caught:
         read_property(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}: cannot be read, got Is a directory; make it readable or remove it"
     )
+
+
+@pytest.mark.parametrize("size", [(96, 80), (112, 112)])
+def test_the_first_image_is_measured(make_records, tmp_path, size):
+    assert measure(open_records(make_records(2, 1, image_size=size), tmp_path)) == size
+
+
+def test_a_first_image_without_pixels_is_refused_by_key(make_records, tmp_path):
+    noise = b"\xff\xd8\xff\xe0" + np.random.default_rng(0).bytes(396)
+    folder = make_records(2, 1, samples=[(0, noise), (1, noise)])
+    (folder / "property").unlink()
+    with pytest.raises(RecordError) as caught:
+        open_records(folder, tmp_path)
+    assert str(caught.value) == (
+        f"{folder}/train.rec: the image of key 1 cannot be decoded; fix the record or leave its "
+        "key out of the .idx"
+    )
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("line", ["3,128,128", "\ufeff 3 , 112 , 96 ", "3,96,112"])
+def test_a_size_that_differs_from_the_images_is_refused(make_records, tmp_path, header, line):
+    folder = make_records(3, 2, header=header)
+    (folder / "property").write_text(line + "\nmore\n", encoding="utf-8")
+    _, height, width = line.replace("\ufeff", "").replace(" ", "").split(",")
+    shown = line.removeprefix("\ufeff").strip()
+    for _ in range(2):
+        with pytest.raises(RecordError) as caught:
+            open_records(folder, tmp_path)
+        assert str(caught.value) == (
+            f"{folder}/property: the image size {height}x{width} is wrong, got the line '{shown}' "
+            f"in the file and 112x112 for the image of key {int(header)}; fix the line or "
+            "remove the file"
+        )
+
+
+def test_the_size_of_a_single_image_is_compared(make_records, tmp_path):
+    folder = make_records(1, 1)
+    (folder / "property").write_text("1,64,64\n")
+    with pytest.raises(RecordError, match=r"property: the image size 64x64 is wrong, got the line"):
+        open_records(folder, tmp_path)
+
+
+@pytest.mark.parametrize("odd", [0, 4])
+@pytest.mark.parametrize("loader", ["dali", "cpu"])
+def test_a_single_image_of_another_size_is_refused_by_key(
+    make_records, make_face, tmp_path, odd, loader
+):
+    samples = [(p, make_face(p, 0)) for p in range(6)]
+    samples[odd] = (odd, make_face(odd, 0, (96, 96)))
+    folder = make_records(6, 1, samples=samples)
+    batches = build_loader(loader, open_records(folder, tmp_path), 3)
+    with pytest.raises(RecordError) as caught:
+        list(islice(batches, 2))
+    batches.close()
+    assert str(caught.value).startswith(
+        f"{folder}/train.rec: the image of key {odd + 1} is 96x96 pixels, not 112x112; "
+    )
+
+
+def test_a_damaged_first_image_does_not_prevent_opening(make_records, tmp_path):
+    folder = make_records(2, 2)
+    lines = (folder / "train.idx").read_text().splitlines()
+    offset = int(lines[1].split("\t")[1])
+    with (folder / "train.rec").open("r+b") as file:
+        file.seek(offset + 32)
+        file.write(struct.pack("<I", 0))
+    assert len(open_records(folder, tmp_path)) == 4

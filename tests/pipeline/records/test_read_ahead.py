@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read-ahead: what is asked for, and when."""
+"""Read-ahead: which pages it asks the kernel for, and when."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from pipeline.records.reader import RecordReader
 from pipeline.records.recordio import map_rec, read_headers
 
 PAGE = mmap.PAGESIZE
-FETCH_SECONDS = 120
+FETCH_TIMEOUT_S = 120
 
 
-class System:
-    """What stands in for the system: says what is in memory and takes advice down."""
+class FakeKernel:
+    """Fake kernel: reports whether pages are resident and records the advice."""
 
-    def __init__(self, held: bool):
-        self.held = held
-        self.asked: list[tuple[int, int]] = []  # (offset, bytes), page by page together
-        self.calls = 0  # with something in them
+    def __init__(self, resident: bool):
+        self.resident = resident
+        self.asked: list[tuple[int, int]] = []  # (offset, bytes) of the last call
+        self.calls = 0  # calls of read_ahead
         self.random = 0
 
     def are_resident(self, data, start, size):
         assert (start % PAGE == 0).all() and (start + size <= data.size).all()
-        return self.held
+        return self.resident
 
     def advise(self, data, start, size, advice):
         if advice == mmap.MADV_RANDOM:
@@ -47,7 +47,7 @@ class System:
         assert advice == mmap.MADV_WILLNEED
         self.read_ahead(data, start, size)
 
-    def read_ahead(self, data, start, size):  # as ops.feed has it
+    def read_ahead(self, data, start, size):  # as in ops.feed
         assert (start % PAGE == 0).all() and (start + size <= data.size).all()
         self.asked = list(zip(start.tolist(), size.tolist()))
         self.calls += 1
@@ -55,7 +55,7 @@ class System:
 
 @pytest.fixture
 def system(monkeypatch):
-    system = System(held=False)
+    system = FakeKernel(resident=False)
     monkeypatch.setattr(module, "are_resident", system.are_resident)
     monkeypatch.setattr(module, "advise", system.advise)
     return system
@@ -72,36 +72,36 @@ def read_ahead(request, system, tiny_records, tmp_path):
 ROWS = np.array([3, 90, 17, 41])
 
 
-def test_what_is_missing_is_asked_for_however_long_nobody_has_waited(system, read_ahead):
+def test_missing_pages_are_read_ahead_in_every_call(system, read_ahead):
     for count in range(1, 1001):
         read_ahead(ROWS)
         assert system.calls == count
-    assert system.random == 1  # and told once how the file is read
+    assert system.random == 1  # MADV_RANDOM once
 
 
-def test_what_is_in_memory_is_not_asked_for(system, read_ahead):
-    system.held = True
+def test_resident_pages_are_not_read_ahead(system, read_ahead):
+    system.resident = True
     for _ in range(1000):
         read_ahead(ROWS)
     assert system.calls == 0
-    system.held = False  # it was driven out
+    system.resident = False  # evicted
     read_ahead(ROWS)
     assert system.calls == 1
 
 
-def test_asking_goes_on_for_a_while_since_few_pages_are_looked_for(system, read_ahead):
+def test_read_ahead_continues_for_a_while_after_a_miss(system, read_ahead):
     read_ahead(ROWS)
-    system.held = True
+    system.resident = True
     for _ in range(1000):
         read_ahead(ROWS)
     assert system.calls == CALLS_AFTER_MISS
 
 
-def test_where_the_system_does_not_tell_all_is_asked_for(
+def test_files_with_invisible_residency_are_always_read_ahead(
     system, monkeypatch, tiny_records, tmp_path
 ):
     monkeypatch.setattr(module, "is_residency_visible", lambda path: False)
-    system.held = True  # so it says of a file that this process could not write
+    system.resident = True  # mincore reports this for such files
     records = open_records(tiny_records, tmp_path)
     read_ahead = ReadAhead(records, RecordReader(records))
     for count in range(1, 201):
@@ -109,13 +109,13 @@ def test_where_the_system_does_not_tell_all_is_asked_for(
         assert system.calls == count
 
 
-def test_nothing_is_asked_for_where_nothing_is_read(system, read_ahead):
+def test_no_rows_need_no_read_ahead(system, read_ahead):
     read_ahead(np.empty(0, dtype=np.int64))
     assert system.calls == 0
 
 
 def covered(records, rows, asked):
-    """Return whether the pages of each row's record are asked for."""
+    """Return, per row, whether the advice covers all pages of its record."""
     headers = read_headers(map_rec(records.files[0]), records.offsets[rows])
     pages = {p for start, size in asked for p in range(start // PAGE, -(-(start + size) // PAGE))}
     return [
@@ -125,42 +125,42 @@ def covered(records, rows, asked):
 
 
 def sized(*sizes):
-    """Return images of so many bytes, which nobody could decode."""
+    """Return images of these sizes in bytes, which no decoder accepts."""
     return [(0, b"\xff\xd8" + bytes(size - 4) + b"\xff\xd9") for size in sizes]
 
 
-def test_records_are_asked_for_as_long_as_they_are(system, make_records, tmp_path):
+def test_records_are_read_ahead_with_their_exact_size(system, make_records, tmp_path):
     sizes = np.random.default_rng(0).integers(3_000, 30_000, 50)
-    folder = make_records(1, 50, pictures=sized(*sizes), header=False)
+    folder = make_records(1, 50, samples=sized(*sizes), header=False)
     records = open_records(folder, tmp_path)
     read_ahead = ReadAhead(records, RecordReader(records, system))
     for rows in (np.array([30, 7, 12, 49, 0]), np.arange(50)):
         read_ahead(rows)
         assert all(covered(records, rows, system.asked))
-    assert system.asked == [(0, os.path.getsize(records.files[0]))]  # neighbours are one piece
+    assert system.asked == [(0, os.path.getsize(records.files[0]))]  # adjacent records are merged
     read_ahead(np.array([7]))
     start = records.offsets[7] // PAGE * PAGE
     assert system.asked == [(start, records.offsets[8] - start)]
 
 
-def test_records_that_are_left_out_are_not_asked_for(system, make_records, tmp_path):
-    folder = make_records(1, 400, pictures=sized(*[9_000] * 400), header=False)
+def test_records_outside_the_set_are_not_read_ahead(system, make_records, tmp_path):
+    folder = make_records(1, 400, samples=sized(*[9_000] * 400), header=False)
     lines = (folder / "train.idx").read_text().splitlines(keepends=True)
     (folder / "train.idx").write_text("".join(lines[:20] + lines[380:]))
     records = open_records(folder, tmp_path)
     reader = RecordReader(records, system)
     read_ahead = ReadAhead(records, reader)
-    reader.gather(np.arange(40))  # from which it learns how long images are
+    reader.gather(np.arange(40))  # updates the mean size
     read_ahead(np.array([19]))
     assert all(covered(records, np.array([19]), system.asked))
     assert sum(size for _, size in system.asked) <= MAX_GAP_OVER_MEAN * 2 * 9_000  # of 3 million
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_records_in_another_order_are_asked_for_by_their_mean(
+def test_records_out_of_file_order_are_read_ahead_with_twice_the_mean(
     system, make_records, tmp_path, compiled
 ):
-    folder = make_records(1, 60, pictures=sized(*[9_000] * 60), header=False)
+    folder = make_records(1, 60, samples=sized(*[9_000] * 60), header=False)
     lines = [line.split("\t") for line in (folder / "train.idx").read_text().splitlines()]
     keys = np.random.default_rng(0).permutation(len(lines)) + 1
     text = "".join(f"{key}\t{offset}\n" for key, (_, offset) in zip(keys, lines))
@@ -173,7 +173,7 @@ def test_records_in_another_order_are_asked_for_by_their_mean(
     assert sum(size for _, size in system.asked) < 3 * (2 * 9_100 + 2 * PAGE)
 
 
-def test_every_file_is_asked_for_its_own(system, make_records, tmp_path):
+def test_every_file_gets_its_own_advice(system, make_records, tmp_path):
     folders = [make_records(4, 3), make_records(3, 2, header=False)]
     records = open_records(folders, tmp_path)
     read_ahead = ReadAhead(records, RecordReader(records, system))
@@ -182,9 +182,9 @@ def test_every_file_is_asked_for_its_own(system, make_records, tmp_path):
 
 
 @pytest.mark.parametrize("operators", ["native", "plain"])
-def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, operators):
+def test_records_that_are_read_ahead_become_resident(make_records, tmp_path, operators):
     ops.use(operators)
-    folder = make_records(1, 100, pictures=sized(*[20_000] * 100), header=False)
+    folder = make_records(1, 100, samples=sized(*[20_000] * 100), header=False)
     records = open_records(folder, tmp_path)
     with open(records.files[0], "rb") as file:
         os.fsync(file.fileno())
@@ -192,25 +192,23 @@ def test_records_that_are_asked_for_come_into_memory(make_records, tmp_path, ope
     data = map_rec(records.files[0])
     rows = np.array([70, 10, 40])
 
-    def held(rows):
+    def resident(rows):
         pages = pages_of(data, records.offsets[rows], np.full(len(rows), 20_032))
         return are_resident(data, *pages)
 
-    if held(np.array([99])):
+    if resident(np.array([99])):
         pytest.skip("this file system keeps its files in memory")
     read_ahead = ReadAhead(records, RecordReader(records, ops.loader_kernels()))
-    assert not held(rows)
+    assert not resident(rows)
     read_ahead(rows)
-    until = time.monotonic() + FETCH_SECONDS
-    while not held(rows) and time.monotonic() < until:
+    until = time.monotonic() + FETCH_TIMEOUT_S
+    while not resident(rows) and time.monotonic() < until:
         time.sleep(0.01)
-    assert held(rows)
-    assert not held(np.array([99])) and not held(
-        np.array([25])
-    )  # others were not fetched with them
+    assert resident(rows)
+    assert not resident(np.array([99])) and not resident(np.array([25]))  # no other pages
 
 
-def test_pages_are_whole_together_and_inside_the_file():
+def test_pages_are_merged_and_end_with_the_file():
     data = np.zeros(20 * PAGE + 5, dtype=np.uint8)
 
     def found(*pieces):

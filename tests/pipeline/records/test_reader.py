@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images by row: as lists and as one array, from whole records and records in parts."""
+"""Reader: images as lists and as one array, from records of one frame and of several."""
 
 from __future__ import annotations
-
-import struct
 
 import numpy as np
 import pytest
@@ -30,7 +28,7 @@ def patch(path, offset: int, content: bytes) -> None:
 
 
 def holding_magic(*places: int, size: int = 400) -> bytes:
-    """Return bytes that begin like a JPEG and hold the magic number at some places."""
+    """Return bytes that begin like a JPEG and contain the magic number at some offsets."""
     noise = bytearray(np.random.default_rng(len(places)).integers(0, 200, size, np.uint8))
     noise[:4] = b"\xff\xd8\xff\xe0"
     for place in places:
@@ -38,7 +36,7 @@ def holding_magic(*places: int, size: int = 400) -> bytes:
     return bytes(noise)
 
 
-def test_a_buffer_is_valid_for_as_many_calls_as_are_kept():
+def test_a_buffer_stays_valid_during_the_next_kept_calls():
     ring = BufferRing(2)
     first = ring.take(2, 3)
     assert first.shape == (2, 3) and first.dtype == np.uint8
@@ -47,12 +45,12 @@ def test_a_buffer_is_valid_for_as_many_calls_as_are_kept():
         ring.take(2, 3)[:] = 9
     assert (first == 7).all()
     ring.take(2, 3)[:] = 5
-    assert (first == 5).all()  # used again
-    assert ring.take(100, 9).shape == (100, 9)  # a larger one is made
+    assert (first == 5).all()  # reused
+    assert ring.take(100, 9).shape == (100, 9)  # grows
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_gathered_images_are_those_that_are_read(make_records, tmp_path, feed, compiled):
+def test_gathered_images_equal_those_of_read(make_records, tmp_path, feed, compiled):
     records = open_records([make_records(4, 3), make_records(3, 2, header=False)], tmp_path)
     reader = RecordReader(records, feed if compiled else None)
     rows = np.array([17, 0, 12, 5])
@@ -63,22 +61,22 @@ def test_gathered_images_are_those_that_are_read(make_records, tmp_path, feed, c
         assert row.tobytes().startswith(image) and not any(row[len(image) + 2 :])
     listed = reader.gather(rows)
     assert isinstance(listed, list) and [image.tobytes() for image in listed] == images
-    assert reader.check(rows) is None  # nothing else stands in the records
+    assert reader.check(rows) is None  # Exif turns none
 
 
-def test_an_image_beside_which_the_others_are_lost_makes_a_list(make_records, tmp_path, feed):
+def test_an_oversized_image_gives_a_list(make_records, tmp_path, feed):
     large = b"\xff\xd8" + bytes(2_000_000) + b"\xff\xd9"
     images = [(0, b"\xff\xd8" + bytes(100) + b"\xff\xd9")] * 30
-    records = open_records(make_records(1, 31, pictures=[*images, (0, large)]), tmp_path)
+    records = open_records(make_records(1, 31, samples=[*images, (0, large)]), tmp_path)
     reader = RecordReader(records, feed)
     assert isinstance(reader.gather(np.arange(31), BufferRing(0)), list)
     assert isinstance(reader.gather(np.arange(30), BufferRing(0)), np.ndarray)
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_the_mean_is_learned_from_what_is_read(make_records, tmp_path, feed, compiled):
+def test_the_mean_size_is_that_of_the_images_read(make_records, tmp_path, feed, compiled):
     images = [(0, b"\xff\xd8" + bytes(996) + b"\xff\xd9")] * 300
-    records = open_records(make_records(1, 300, pictures=images), tmp_path)
+    records = open_records(make_records(1, 300, samples=images), tmp_path)
     reader = RecordReader(records, feed if compiled else None)
     assert reader.mean_bytes == records.files[0].stat().st_size // 300
     for _ in range(40):
@@ -87,10 +85,10 @@ def test_the_mean_is_learned_from_what_is_read(make_records, tmp_path, feed, com
 
 
 @pytest.mark.parametrize("row", [0, 3])
-def test_an_image_that_was_cut_off_is_refused(make_records, make_face, tmp_path, row):
+def test_a_truncated_image_is_refused_by_key(make_records, make_face, tmp_path, row):
     images = [(0, make_face(0, k)) for k in range(4)]
     images[row] = (0, images[row][1][:-600])
-    folder = make_records(1, 4, pictures=images)
+    folder = make_records(1, 4, samples=images)
     reader = RecordReader(open_records(folder, tmp_path))
     for call in (reader.gather, reader.check):
         with pytest.raises(RecordError) as caught:
@@ -102,20 +100,7 @@ def test_an_image_that_was_cut_off_is_refused(make_records, make_face, tmp_path,
     assert len(reader.read(np.arange(4))) == 4
 
 
-def test_a_record_without_an_image_is_refused(make_records, tmp_path):
-    folder = make_records(2, 2)
-    records = open_records(folder, tmp_path)
-    offset = int(records.offsets[2])
-    patch(folder / "train.rec", offset + 4, struct.pack("<I", 24))
-    with pytest.raises(RecordError) as caught:
-        RecordReader(records).read(np.arange(4))
-    assert str(caught.value) == (
-        f"{folder}/train.rec: the record of key 3 holds no image, got 24 bytes of which header and "
-        "labels take 24; fix the record or leave its key out of the .idx"
-    )
-
-
-def test_rec_that_changes_under_the_reader(make_records, tmp_path):
+def test_a_rec_that_changes_while_it_is_read_is_refused(make_records, tmp_path):
     folder = make_records(4, 3)
     records = open_records(folder, tmp_path)
     reader = RecordReader(records)
@@ -124,41 +109,41 @@ def test_rec_that_changes_under_the_reader(make_records, tmp_path):
     with pytest.raises(RecordError) as caught:
         reader.read(np.array([0, 3]))
     assert str(caught.value) == (
-        f"{folder}/train.rec: holds no whole record at the place of key 4, got offset {offset}; "
+        f"{folder}/train.rec: holds no complete record for key 4, got offset {offset}; "
         "the .rec has changed or is damaged, make or copy it again"
     )
 
 
-def test_broken_chain_of_parts(make_records, tmp_path):
-    folder = make_records(1, 1, pictures=[(0, holding_magic(100))])
+def test_a_damaged_second_frame_is_refused(make_records, tmp_path):
+    folder = make_records(1, 1, samples=[(0, holding_magic(100))])
     records = open_records(folder, tmp_path)
     offset = int(records.offsets[0])
-    second = offset + 8 + 24 + 100  # the head of the part behind the first one
+    second = offset + 8 + 24 + 100  # header of the second frame
     patch(folder / "train.rec", second, bytes(4))
     with pytest.raises(RecordError) as caught:
         RecordReader(records).read(np.array([0]))
     assert str(caught.value) == (
-        f"{folder}/train.rec: holds a broken record in parts at the place of key 1, got offset "
-        f"{offset}; the .rec has changed or is damaged, make or copy it again"
+        f"{folder}/train.rec: holds a damaged record of several frames for key 1, "
+        f"got offset {offset}; the .rec has changed or is damaged, make or copy it again"
     )
 
 
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("vector_labels", [True, False])
-def test_records_in_parts_are_read_back_exactly(make_records, tmp_path, header, vector_labels):
+def test_records_of_several_frames_are_read_exactly(make_records, tmp_path, header, vector_labels):
     bodies = [
         holding_magic(100),
         holding_magic(4),
-        holding_magic(101),  # not at a multiple of 4: not cut
-        holding_magic(100, 104, 200),  # an empty part
+        holding_magic(101),  # not at a multiple of 4, so a single frame
+        holding_magic(100, 104, 200),  # an empty frame
         holding_magic(396),  # at the very end
         holding_magic(8, 396),
         holding_magic(4, size=401),
         holding_magic(),
     ]
-    pictures = list(enumerate(bodies))
+    samples = list(enumerate(bodies))
     folder = make_records(
-        len(bodies), 1, pictures=pictures, header=header, vector_labels=vector_labels
+        len(bodies), 1, samples=samples, header=header, vector_labels=vector_labels
     )
     records = open_records(folder, tmp_path)
     assert [a.tobytes() for a in RecordReader(records).read(np.arange(8))] == bodies
@@ -167,10 +152,10 @@ def test_records_in_parts_are_read_back_exactly(make_records, tmp_path, header, 
     assert [a.tobytes() for a in RecordReader(records).read(order)] == [bodies[i] for i in order]
 
 
-def test_a_record_in_parts_at_the_end_of_the_file(make_records, tmp_path):
-    folder = make_records(1, 1, pictures=[(0, holding_magic(100))], header=False)
+def test_a_truncated_record_of_several_frames_is_refused(make_records, tmp_path):
+    folder = make_records(1, 1, samples=[(0, holding_magic(100))], header=False)
     records = open_records(folder, tmp_path)
     rec = folder / "train.rec"
     rec.write_bytes(rec.read_bytes()[: 8 + 24 + 100])
-    with pytest.raises(RecordError, match="ends in the middle of a record in parts at the place"):
+    with pytest.raises(RecordError, match="ends inside a record of several frames for key"):
         RecordReader(records).read(np.array([0]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RecordSet: ids, order of the files, checksums, and the words for an image."""
+"""RecordSet: ids, file order, checksums and names of images in messages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.records import record_set
-from pipeline.records.record_set import RecordSet, parts
+from pipeline.records.record_set import RecordSet, row_slices
 
 
 def made(offsets, file=None, keys=None) -> RecordSet:
-    """Return a set of one file, or of two, whose images lie at these offsets."""
+    """Return a set with images at these offsets of one file, or of the files with these indexes."""
     count = len(offsets)
     return RecordSet(
         files=(Path("a.rec"), Path("b.rec"))[: 1 if file is None else 2],
@@ -31,38 +31,38 @@ TWO = made([0, 48, 96, 0, 48], file=[0, 0, 0, 1, 1], keys=[1, 2, 3, 1, 2])
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
-def test_parts_are_every_row_once(monkeypatch, count):
-    monkeypatch.setattr(record_set, "LINES", 3)
-    rows = [np.arange(count)[part] for part in parts(count)]
+def test_slices_cover_every_row_once(monkeypatch, count):
+    monkeypatch.setattr(record_set, "SLICE_ROWS", 3)
+    rows = [np.arange(count)[part] for part in row_slices(count)]
     assert [len(part) for part in rows[:-1]] == [3] * (len(rows) - 1)
     assert np.concatenate([np.arange(0), *rows]).tolist() == list(range(count))
 
 
-def test_order_of_the_file_is_found_piece_by_piece(monkeypatch):
-    monkeypatch.setattr(record_set, "LINES", 3)
+def test_a_swap_in_the_file_order_is_found_across_slices(monkeypatch):
+    monkeypatch.setattr(record_set, "SLICE_ROWS", 3)
     for swapped in range(8):
         offsets = np.arange(9) * 10
         offsets[[swapped, swapped + 1]] = offsets[[swapped + 1, swapped]]
         expected = list(range(9))
         expected[swapped : swapped + 2] = swapped + 1, swapped
-        assert made(offsets).in_file_order().tolist() == expected
-    assert made(np.arange(9) * 10).in_file_order() is None
+        assert made(offsets).file_order().tolist() == expected
+    assert made(np.arange(9) * 10).file_order() is None
 
 
-def test_files_are_each_in_their_order():
-    assert TWO.is_in_file_order() and TWO.in_file_order() is None
-    assert made([48, 0, 96, 48, 0], file=TWO.file).in_file_order().tolist() == [1, 0, 2, 4, 3]
+def test_file_order_is_set_by_set():
+    assert TWO.is_in_file_order() and TWO.file_order() is None
+    assert made([48, 0, 96, 48, 0], file=TWO.file).file_order().tolist() == [1, 0, 2, 4, 3]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
-def test_ids_tell_the_images_of_two_sets_apart(dtype):
+def test_ids_of_two_sets_are_unique(dtype):
     both = replace(TWO, keys=TWO.keys.astype(dtype))
     ids = both.ids(np.arange(5))
     assert ids.dtype == np.int64 and len(set(ids.tolist())) == 5
-    assert ids[:3].tolist() == [1, 2, 3]  # those of the first set are its keys
+    assert ids[:3].tolist() == [1, 2, 3]  # the first set: its keys
 
 
-def test_rows_are_told_apart_by_file():
+def test_rows_are_grouped_by_file():
     def found(records, rows):
         return [(file, places.tolist()) for file, places in records.by_file(np.array(rows))]
 
@@ -79,11 +79,11 @@ def test_an_image_is_named_by_file_and_key():
     )
 
 
-def test_checksums_tell_one_set_from_another():
+def test_checksums_identify_a_set():
     records = made(np.arange(12) * 48)
     sums = records.checksums()
     assert set(sums) == {"crc_file", "crc_keys", "crc_offsets", "crc_labels"}
-    # Neither the place of the files nor the type that a column is kept in counts.
+    # Folders and dtypes do not matter.
     moved = replace(records, files=(Path("elsewhere.rec"),), keys=records.keys.astype(np.int32))
     assert moved.checksums() == sums
     for name in ("keys", "offsets", "labels", "file"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The .idx line by line: what is read, and which line is named where one is damaged."""
+"""Lines of an .idx, valid and damaged, and frames of a record."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipeline.records.mapped import RecordError
 from pipeline.records.recordio import (
     MAGIC,
     RecordFile,
-    bytes_after,
     check_index,
+    count_bytes_after,
     frames,
     read_headers,
     read_index,
@@ -25,8 +25,8 @@ GOOD = "".join(f"{key}\t{key * 48}\n" for key in range(30_000)).encode()
 
 
 @pytest.fixture(autouse=True)
-def short_pieces(monkeypatch):
-    monkeypatch.setattr(recordio, "_PIECE", 1 << 16)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(recordio, "_CHUNK_BYTES", 1 << 16)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def refusal(idx, content: bytes) -> str:
         b" \v\f\n",
     ],
 )
-def test_blank_lines_at_the_end_are_passed_over(idx, end):
+def test_blank_lines_at_the_end_are_ignored(idx, end):
     for text in (GOOD.removesuffix(b"\n"), GOOD.removesuffix(b"\n").replace(b"\n", b"\r\n")):
         idx.write_bytes(text + end)
         keys, offsets = read_index(idx)
@@ -64,7 +64,7 @@ def test_blank_lines_at_the_end_are_passed_over(idx, end):
         assert (offsets == 48 * keys).all()
 
 
-def test_spaces_and_zeros_before_numbers_are_read(idx):
+def test_spaces_and_leading_zeros_are_allowed(idx):
     idx.write_bytes(b"1 0\n2   48\n003\t 096 \n4\t144\n")
     keys, offsets = read_index(idx)
     assert keys.tolist() == [1, 2, 3, 4] and offsets.tolist() == [0, 48, 96, 144]
@@ -97,21 +97,21 @@ def test_spaces_and_zeros_before_numbers_are_read(idx):
         b"\xff\xfe\x00",
     ],
 )
-def test_a_damaged_line_is_named_with_its_number_and_text(idx, number, line):
+def test_a_damaged_line_is_refused_by_number_and_text(idx, number, line):
     lines = GOOD.split(b"\n")
     lines[number - 1] = line
-    said = refusal(idx, b"\n".join(lines))
-    assert said == (
+    message = refusal(idx, b"\n".join(lines))
+    assert message == (
         f"{idx}: line {number} is not a key, a tab and an offset, got "
-        f"{repr(line if number < 30_000 else line.rstrip())[1:]}; the file is damaged or no index, "
-        "make or copy it again"
+        f"{repr(line if number < 30_000 else line.rstrip())[1:]}; the file is damaged or is not "
+        "an index, make or copy it again"
     )
-    assert said.isascii() and said.isprintable()
+    assert message.isascii() and message.isprintable()
 
 
 @pytest.mark.parametrize("number", [1, 15_000, 29_999])
 @pytest.mark.parametrize("line", [b"", b"  ", b"\r"])
-def test_a_blank_line_among_the_others_is_named(idx, number, line):
+def test_a_blank_line_between_others_is_refused(idx, number, line):
     lines = GOOD.split(b"\n")
     lines[number - 1] = line
     assert f"line {number} is not a key, a tab and an offset, got '" in refusal(
@@ -119,7 +119,7 @@ def test_a_blank_line_among_the_others_is_named(idx, number, line):
     )
 
 
-def test_a_line_of_three_numbers_before_one_of_one_is_named(idx):
+def test_a_line_of_three_numbers_before_a_line_of_one_is_refused(idx):
     lines = GOOD.split(b"\n")
     lines[700], lines[20_000] = b"700\t33600\t9", b"20000"
     assert refusal(idx, b"\n".join(lines)).startswith(
@@ -127,16 +127,16 @@ def test_a_line_of_three_numbers_before_one_of_one_is_named(idx):
     )
 
 
-def test_a_long_line_is_shortened(idx):
-    said = refusal(idx, GOOD + b"x" * 300_000)
-    assert said == (
+def test_a_message_shortens_a_long_line(idx):
+    message = refusal(idx, GOOD + b"x" * 300_000)
+    assert message == (
         f"{idx}: line 30001 is not a key, a tab and an offset, got '{'x' * 40}'...; the file is "
-        "damaged or no index, make or copy it again"
+        "damaged or is not an index, make or copy it again"
     )
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b" \r\n"])
-def test_an_index_without_a_line(idx, content):
+def test_an_idx_without_lines_is_refused(idx, content):
     assert refusal(idx, content) == (
         f"{idx}: holds no line of key, tab, offset, got {len(content)} bytes; make or copy it again"
     )
@@ -152,22 +152,22 @@ def test_an_index_without_a_line(idx, content):
         ("5", "9" * 30),
     ],
 )
-def test_numbers_that_64_bits_do_not_hold(idx, key, offset):
+def test_numbers_above_int64_are_refused(idx, key, offset):
     lines = GOOD.split(b"\n")
     lines[20_000] = f"{key}\t{offset}".encode()
     assert refusal(idx, b"\n".join(lines)) == (
-        f"{idx}: line 20001 gives key {key} the offset {offset}, got a number above {2**63 - 1}; "
+        f"{idx}: line 20001 has key {key} and offset {offset}, got a number above {2**63 - 1}; "
         "the file is damaged, make or copy it again"
     )
 
 
-def test_a_number_of_very_many_digits_is_shortened(idx):
-    said = refusal(idx, b"5\t" + b"9" * 100_000 + b"\n")
-    assert f"line 1 gives key 5 the offset {'9' * 40}..., got" in said and len(said) < 400
+def test_a_message_shortens_a_long_number(idx):
+    message = refusal(idx, b"5\t" + b"9" * 100_000 + b"\n")
+    assert f"line 1 has key 5 and offset {'9' * 40}..., got" in message and len(message) < 400
 
 
 @pytest.mark.parametrize("offset", [2**63 - 1, 2**63 - 32, 2**63 - 64, 10**12, 969, 1000])
-def test_offsets_beyond_the_rec(idx, offset):
+def test_an_offset_beyond_the_rec_is_refused(idx, offset):
     idx.write_text(f"0\t0\n7\t{offset}\n")
     rec, data = idx.with_suffix(".rec"), np.zeros(1000, np.uint8)
     data[:4] = np.frombuffer(MAGIC.to_bytes(4, "little"), np.uint8)
@@ -175,7 +175,7 @@ def test_offsets_beyond_the_rec(idx, offset):
         check_index(RecordFile(rec, idx, data, *read_index(idx)))
     assert str(caught.value) == (
         f"{rec}: ends before the record of key 7 (offset {offset}), got 1000 bytes; the .rec is "
-        "truncated or train.idx belongs to another one"
+        "truncated or train.idx belongs to another .rec"
     )
 
 
@@ -184,7 +184,7 @@ def test_the_largest_key_is_read(idx):
     assert [column.tolist() for column in read_index(idx)] == [[0, 2**63 - 1], [48, 0]]
 
 
-def test_labels_that_are_no_numbers_are_read_without_a_warning():
+def test_a_label_that_is_nan_gives_no_warning():
     record = np.zeros(40, np.uint8)
     record[12:16] = record[32:36] = record[36:40] = (1, 0, 0x80, 0x7F)  # signalling NaN
     with warnings.catch_warnings():
@@ -197,13 +197,13 @@ def frame(cflag: int, size: int) -> bytes:
     return struct.pack("<II", MAGIC, cflag << 29 | size) + bytes(-(-size // 4) * 4)
 
 
-def test_frames_of_a_record_end_where_it_does():
+def test_frames_end_with_their_record():
     record, more = frame(1, 6) + frame(2, 0) + frame(3, 5), frame(0, 3)
     data = np.frombuffer(record + more, np.uint8)
     assert list(frames(data, 0)) == [(1, 8, 6, 16), (2, 24, 0, 24), (3, 32, 5, 40)]
     assert list(frames(data, 40)) == [(0, 48, 3, 52)]
-    assert bytes_after(data, 0) == len(more) and bytes_after(data, 40) == 0
-    for cut in (data[:20], np.append(data[:16], np.zeros(24, np.uint8))):  # the chain is broken
+    assert count_bytes_after(data, 0) == len(more) and count_bytes_after(data, 40) == 0
+    for cut in (data[:20], np.append(data[:16], np.zeros(24, np.uint8))):  # truncated or damaged
         assert list(frames(cut, 0)) == [(1, 8, 6, 16)]
-        assert bytes_after(cut, 0) == len(cut) - 16
+        assert count_bytes_after(cut, 0) == len(cut) - 16
     assert list(frames(data[:7], 0)) == []

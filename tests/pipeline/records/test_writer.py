@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record sets we write are what MXNet's reader and the InsightFace layout expect."""
+"""Written record sets have the layout that MXNet's reader and InsightFace expect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read(folder: Path, name: str = "train") -> dict[int, tuple[recordio.IRHeader
     return {key: recordio.unpack(reader.read_idx(key)) for key in reader.keys}
 
 
-def test_header_identities_and_images_are_where_insightface_looks(tmp_path):
+def test_header_identities_and_images_have_the_keys_of_insightface(tmp_path):
     assert write_record_set(tmp_path, IMAGES, num_classes=3) == 3
     records = read(tmp_path)
     assert list(records) == list(range(7))
@@ -40,13 +40,13 @@ def test_header_identities_and_images_are_where_insightface_looks(tmp_path):
     assert (tmp_path / "property").read_text() == "3,112,112\n"
 
 
-def test_vector_labels(tmp_path):
+def test_vector_labels_are_stored(tmp_path):
     write_record_set(tmp_path, IMAGES, 3, vector_labels=True)
     header, body = read(tmp_path)[3]
     assert (header.flag, list(header.label), body) == (2, [2.0, 1.0], IMAGES[2][1])
 
 
-def test_without_header_keys_begin_at_zero_and_any_order_goes(tmp_path):
+def test_without_header_keys_begin_at_zero_and_labels_may_be_unsorted(tmp_path):
     write_record_set(tmp_path, IMAGES[::-1], 3, (96, 80), name="val", header=False)
     records = read(tmp_path, "val")
     assert {key: (h.label, body) for key, (h, body) in records.items()} == dict(
@@ -66,7 +66,7 @@ def test_without_header_keys_begin_at_zero_and_any_order_goes(tmp_path):
     ],
     ids=["none", "at the end", "inside", "repeated", "not aligned"],
 )
-def test_magic_word_inside_an_image_survives(tmp_path, body):
+def test_the_magic_number_inside_an_image_survives(tmp_path, body):
     write_record_set(tmp_path, [(0, body), (1, JPEG)], 2)
     assert [body for _, body in read(tmp_path).values()] == [b"", body, JPEG, b"", b""]
     data = (tmp_path / "train.rec").read_bytes()
@@ -82,7 +82,7 @@ def _payload_of(folder: Path, key: int) -> bytes:
     return reader.read_idx(key)
 
 
-def test_magic_word_at_the_very_start():
+def test_the_magic_number_may_begin_an_image():
     parts = b"".join(frame(MAGIC_BYTES + b"abcd"))
     first, last = struct.unpack_from("<II", parts), struct.unpack_from("<II", parts, 8)
     assert (first[1] >> 29, last[1] >> 29, parts[16:]) == (1, 3, b"abcd")
@@ -91,14 +91,14 @@ def test_magic_word_at_the_very_start():
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        ([(1, JPEG), (0, JPEG)], "got 0 after 1; sort by label"),
-        ([(3, JPEG)], "labels are 0 .. 2, got 3"),
-        ([(-1, JPEG)], "labels are 0 .. 2, got -1"),
-        ([(0, b"PNG")], "no JPEG"),
+        ([(1, JPEG), (0, JPEG)], "got 0 after 1; sort the images"),
+        ([(3, JPEG)], "the label must be in 0 .. 2, got 3"),
+        ([(-1, JPEG)], "the label must be in 0 .. 2, got -1"),
+        ([(0, b"PNG")], "must be a JPEG"),
         ([], "at least one"),
     ],
 )
-def test_wrong_images_are_named_and_leave_nothing(tmp_path, images, says):
+def test_invalid_images_are_refused_and_no_file_remains(tmp_path, images, says):
     with pytest.raises(ValueError, match=says):
         write_record_set(tmp_path, images, 3)
     assert list(tmp_path.iterdir()) == []
@@ -106,13 +106,13 @@ def test_wrong_images_are_named_and_leave_nothing(tmp_path, images, says):
 
 @pytest.mark.parametrize("label", [0.5, 1.25, (1 << 24) + 1])
 @pytest.mark.parametrize("vector_labels", [True, False])
-def test_labels_that_a_record_cannot_hold_are_refused(tmp_path, label, vector_labels):
+def test_labels_that_float32_cannot_hold_are_refused(tmp_path, label, vector_labels):
     images = [(0, JPEG), (label, JPEG)]
     with pytest.raises(ValueError) as caught:
         write_record_set(tmp_path, images, 1 << 25, header=False, vector_labels=vector_labels)
     assert str(caught.value) == (
-        f"image 1: labels are whole numbers that float32 holds exactly, got {label}; number the "
-        "people without gaps"
+        f"image 1: the label must be a whole number that float32 represents exactly, got {label}; "
+        "number the identities 0, 1, 2, ... without gaps"
     )
     assert not list(tmp_path.iterdir())
 
@@ -121,16 +121,16 @@ def test_a_failure_leaves_the_old_set(tmp_path):
     write_record_set(tmp_path, IMAGES, 3)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def breaks_off() -> Iterator[tuple[int, bytes]]:
+    def failing_images() -> Iterator[tuple[int, bytes]]:
         yield IMAGES[0]
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_record_set(tmp_path, breaks_off(), 3)
+        write_record_set(tmp_path, failing_images(), 3)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_images_are_not_kept(tmp_path):
+def test_images_are_streamed(tmp_path):
     megabyte = 1 << 20
 
     def images() -> Iterator[tuple[int, bytes]]:

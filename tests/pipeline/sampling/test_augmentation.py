@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to which image: the distributions, and that DALI does what the reference does."""
+"""Augmentation: distributions of the parameters; DALI and the plain loader change images alike."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ ONE_BY_ONE = {
 }
 
 
-def test_nothing_is_done_unless_asked_for():
+def test_no_augmentation_changes_nothing():
     params = choose_params(NO_AUGMENTATION, IDS, 1, 0, SIZE)
     assert not params.mirror.any() and not params.quality.any() and not params.cut_out.any()
     assert (params.color == 1).all() and not params.shift.any()
 
 
-def test_choices_follow_their_distributions():
+def test_parameters_follow_their_distributions():
     params = choose_params(ALL, IDS, 3, 5, SIZE)
     assert abs(params.mirror.mean() - 0.5) < 0.02
     grey = params.color[:, 2] == 0
@@ -67,7 +67,7 @@ def test_choices_follow_their_distributions():
     assert abs(np.corrcoef(params.quality > 0, params.mirror)[0, 1]) < 0.04
 
 
-def test_squares_have_their_centre_anywhere_and_stay_inside():
+def test_squares_are_centred_anywhere_and_clipped_to_the_image():
     squares = choose_params(ALL, IDS, 3, 5, SIZE).cut_out
     some = squares[squares[:, 2] > 0]
     assert abs(len(some) / len(IDS) - 0.5) < 0.02
@@ -75,21 +75,21 @@ def test_squares_have_their_centre_anywhere_and_stay_inside():
     assert min(top.min(), left.min()) == 0
     assert (top + height).max() == (left + width).max() == 112
     assert height.min() == width.min() == 20 and height.max() == width.max() == 40
-    # What is lost at the edges: 40 x 40 of a centre that is uniform.
+    # Expected height of a 40-pixel square whose centre is uniform, clipped at the edges.
     assert abs(height.mean() - (72 * 40 + 2 * sum(range(20, 40))) / 112) < 0.3
     odd = choose_params(replace(ALL, cut_out=7), IDS, 3, 5, (64, 48)).cut_out
     assert (odd[:, 0] + odd[:, 2]).max() == 64 and (odd[:, 1] + odd[:, 3]).max() == 48
     assert set(np.unique(odd[:, 2])) == {0, 4, 5, 6, 7}
 
 
-def test_probabilities_may_be_set():
+def test_probabilities_are_respected():
     always = replace(ALL, jpeg_probability=1.0, cut_out_probability=0.1)
     params = choose_params(always, IDS, 1, 0, SIZE)
     assert (params.quality >= 2).all()
     assert abs((params.cut_out[:, 2] > 0).mean() - 0.1) < 0.01
 
 
-def test_choices_are_functions_of_seed_epoch_and_id_and_move_no_other():
+def test_parameters_depend_on_seed_epoch_and_id_alone():
     params = choose_params(ALL, IDS, 3, 5, SIZE)
     part = choose_params(ALL, IDS[40:60], 3, 5, SIZE)
     for whole, some in zip(params, part):
@@ -101,14 +101,14 @@ def test_choices_are_functions_of_seed_epoch_and_id_and_move_no_other():
             alone = choose_params(augmentation, IDS, 3, 5, SIZE)
             field = {"jpeg_quality": "quality"}.get(name, name)
             if name == "grey":
-                # Half of the images here: those of the tenth are among them.
+                # Half of the images are grey here; they include the tenth that is grey with ALL.
                 assert (alone.color[params.color[:, 2] == 0, 2] == 0).all()
                 continue
             assert (getattr(alone, field) == getattr(params, field)).all()
 
 
 def mxnet_jitter(pixels: np.ndarray, color: np.ndarray, order: list[int]) -> np.ndarray:
-    """Return what MXNet's own augmenters make of RGB pixels, with given factors and order."""
+    """Apply the formulas of MXNet's augmenters to RGB pixels, with given factors and order."""
     image = mx.nd.array(pixels)
     coefficients = mx.nd.array([[LUMA.tolist()]])
     for which in order:
@@ -125,16 +125,16 @@ def mxnet_jitter(pixels: np.ndarray, color: np.ndarray, order: list[int]) -> np.
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]])
-def test_one_matrix_is_the_three_jitters_in_any_order(order):
+def test_the_colour_matrices_equal_the_three_jitters_in_any_order(order):
     generator = np.random.default_rng(1)
     pixels = generator.integers(0, 256, (20, 30, 3)).astype(np.float32)
     color = np.array([1.1, 0.8, 1.3], dtype=np.float32)
-    ((matrix,), (of_mean,)) = color_matrices(color[None])
-    ours = pixels @ matrix.T + of_mean @ pixels.mean((0, 1))
+    ((matrix,), (mean_matrix,)) = color_matrices(color[None])
+    ours = pixels @ matrix.T + mean_matrix @ pixels.mean((0, 1))
     assert np.abs(ours - mxnet_jitter(pixels, color, order)).max() < 1e-3
 
 
-def test_the_reference_does_each_thing_to_the_picture():
+def test_the_plain_loader_applies_each_parameter():
     image = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
     plain = AugmentParams(
         np.False_, np.ones(3, np.float32), np.int32(0), *(np.zeros(n, np.int32) for n in (4, 2))
@@ -148,7 +148,7 @@ def test_the_reference_does_each_thing_to_the_picture():
     untouched[100:112, 3:23] = False
     assert (cut[untouched] == image[untouched]).all()
     brighter = augment(image.copy(), plain._replace(color=np.array([1.25, 1, 1], np.float32)))
-    assert np.allclose(brighter, image * 1.25, atol=1e-3) and brighter.max() > 300  # not cut off
+    assert np.allclose(brighter, image * 1.25, atol=1e-3) and brighter.max() > 300  # not clipped
     grey = augment(image.copy(), plain._replace(color=np.array([1, 1, 0], np.float32)))
     expected = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     assert np.abs(grey - expected[:, :, None]).max() < 1.01
@@ -161,11 +161,11 @@ def test_the_reference_does_each_thing_to_the_picture():
 
 @pytest.fixture(scope="module")
 def sets(make_records, make_face, tmp_path_factory):
-    """Return two sets read as one, with one person left out."""
+    """Return two joined sets, without one person."""
     others = [(p, make_face(50 + p, i)) for p in range(6) for i in range(9)]
-    folders = [make_records(7, 10), make_records(6, 9, pictures=others)]
+    folders = [make_records(7, 10), make_records(6, 9, samples=others)]
     lines = (folders[0] / "train.idx").read_text().splitlines(keepends=True)
-    (folders[0] / "train.idx").write_text("".join(lines[:1] + lines[9:]))  # two images of person 0
+    (folders[0] / "train.idx").write_text("".join(lines[:1] + lines[9:]))  # person 0 keeps two
     records = open_records(folders, tmp_path_factory.mktemp("scan"), images_filter=5)
     assert len(records) == 60 + 54 and records.num_classes == 12
     return records
@@ -180,7 +180,7 @@ def batches(name, records, count, augmentation, **options):
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)
-def test_whoever_decodes_the_images_are_the_same(sets, name):
+def test_all_decoders_give_the_same_images(sets, name):
     found = []
     for operators, decode in (("plain", "cpu"), ("native", "cpu"), ("native", "native")):
         ops.use(operators)
@@ -191,7 +191,7 @@ def test_whoever_decodes_the_images_are_the_same(sets, name):
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)
-def test_dali_does_what_the_reference_does(sets, name):
+def test_dali_augments_like_the_plain_loader(sets, name):
     augmentation, count = ONE_BY_ONE[name], 14  # into the second epoch
     ours, labels, after = batches("dali", sets, count, augmentation, threads=2, prefetch=3)
     theirs, same_labels, same_after = batches("cpu", sets, count, augmentation, workers=0)
@@ -200,14 +200,13 @@ def test_dali_does_what_the_reference_does(sets, name):
     assert difference.max() <= 2.0
     plain, _, _ = batches("dali", sets, count, NO_AUGMENTATION)
     changed = np.abs(ours - plain).mean((1, 2, 3)) * 128 > 2.0
-    # So that doing nothing, or the same to all, would not pass.
+    # Doing nothing, or the same to all images, must fail.
     share = {"all": 0.9, "color_jitter": 0.8, "shift": 0.9}.get(name, 0.3)
     assert changed.mean() > share
     assert name in ("all", "color_jitter", "shift") or changed.mean() < 0.7
 
 
-def test_readers_and_ranks_agree_on_what_is_done(make_records, tmp_path):
-    """The same image of an epoch looks alike whoever reads it, and however."""
+def test_readers_and_ranks_agree_on_the_parameters(make_records, tmp_path):
     one = open_records(make_records(12, 10), tmp_path)
     seen = {}
     for options in (
@@ -221,4 +220,4 @@ def test_readers_and_ranks_agree_on_what_is_done(make_records, tmp_path):
         for changed, original in zip(images, plain, strict=True):
             first = seen.setdefault(original.tobytes(), changed)
             assert (first == changed).all()
-    assert len(seen) < 4 * 48  # some were met more than once
+    assert len(seen) < 4 * 48  # some images occur more than once

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch plans: the parameters of their epoch, groups in order, records read ahead of them."""
+"""Batch plans: parameters of their epoch, groups in order, read-ahead."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_plan_has_the_parameters_of_its_images_in_its_epoch(records):
 
 
 @pytest.mark.parametrize("group_size", [1, 4])
-def test_groups_are_the_plans_one_after_the_other(records, group_size):
+def test_groups_hold_the_plans_in_order(records, group_size):
     asked: list[tuple[np.ndarray, Position]] = []
     groups = grouped(plans_of(records), group_size, lambda rows, after: asked.append((rows, after)))
     single = plans_of(records)
@@ -55,25 +55,25 @@ def test_groups_are_the_plans_one_after_the_other(records, group_size):
         for found, parts in zip(group.params, zip(*(p.params for p in plans)), strict=True):
             assert (found == np.concatenate(parts)).all()
         assert group.images is None
-        # Its records and those of the groups behind it were asked for, in order.
+        # The records of this group and of the next ones were read ahead, in order.
         assert len(asked) == number + READ_AHEAD_GROUPS
         rows, after = asked[number - 1]
         assert (rows == group.rows).all() and after == plans[-1].after
 
 
-def test_an_epoch_of_people():
+def test_an_epoch_of_people_has_a_group_per_person():
     records = people_set()
     assert epoch_images(records, 4, 3) == len(records)
     assert epoch_images(records, 4, 3, 2) == 60
     with pytest.raises(ValueError) as refused:
         epoch_images(records, 8, 8, 2)
     assert str(refused.value) == (
-        "data.batch_size: 8 x 8 ranks needs 64 images per step, got 30 people x 2 images in a.rec; "
-        "lower data.batch_size or add data"
+        "data.batch_size: 8 x 8 ranks needs 64 images per step, got 30 classes x 2 images in a.rec"
+        "; lower data.batch_size or add data"
     )
 
 
-def test_a_batch_larger_than_the_set():
+def test_a_batch_larger_than_the_set_is_refused():
     with pytest.raises(ValueError) as refused:
         epoch_images(made_set(np.arange(130)), 50, 3)
     assert str(refused.value) == (

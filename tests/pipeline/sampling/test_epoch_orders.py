@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who reads what and when: nothing lost, nothing read twice, whatever the number of ranks."""
+"""Orders of epochs: no image is lost or repeated, for any number of ranks."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ import pytest
 from pipeline.sampling import epoch_orders
 from pipeline.sampling.epoch_orders import (
     Position,
-    advance,
     block_order,
     epoch_order,
     people_order,
     rank_rows,
-    settle,
     shuffled_blocks,
+    skip_tail,
     uniform,
 )
 
 
 def read(position: Position, num_images: int, batch_size: int, size: int, steps: int, seed=1):
-    """Return (epoch, row) of all that ``size`` ranks read in some steps, and the place after."""
+    """Return (epoch, row) of the images that ``size`` ranks read, and the position after them."""
     seen, whole = [], batch_size * size
     for _ in range(steps):
-        position = settle(position, num_images, whole)
+        position = skip_tail(position, num_images, whole)
         order = epoch_order(num_images, seed, position.epoch)
         for rank in range(size):
             rows = rank_rows(order, position.consumed, batch_size, rank, size)
             assert len(rows) == batch_size
             seen += [(position.epoch, int(row)) for row in rows]
-        position = advance(position, whole)
+        position = Position(position.epoch, position.consumed + whole)
     return seen, position
 
 
@@ -46,27 +45,27 @@ def test_order_is_a_permutation_of_seed_and_epoch():
         assert (order == epoch_order(1000, seed, epoch)).mean() < 0.05
 
 
-def test_order_is_the_same_for_all_time(monkeypatch):
-    # Checkpoints hold a place in this order: another order would read images twice.
+def test_order_never_changes_between_versions(monkeypatch):
+    # Checkpoints hold positions in this order: after a change, a resumed run would repeat images.
     assert epoch_order(8, seed=1, epoch=0).tolist() == ORDER_OF_8
     assert block_order(8, seed=1, epoch=0, block=2, window=4).tolist() == BLOCKS_OF_8
-    monkeypatch.setattr(epoch_orders, "CELL", 4)
+    monkeypatch.setattr(epoch_orders, "CELL_IMAGES", 4)
     assert epoch_order(8, seed=1, epoch=0).tolist() == CELLS_OF_8
-    monkeypatch.setattr(epoch_orders, "CELL", 64)  # 469 cells: their numbers take two bytes
+    monkeypatch.setattr(epoch_orders, "CELL_IMAGES", 64)  # 469 cells need uint16
     assert sum_of(epoch_order(30_000, seed=2, epoch=3)) == SUM_OF_MANY_CELLS
 
 
 @pytest.mark.parametrize("num_images", [65_536, 300_000, 5_822_653])
-def test_large_orders_are_the_same_for_all_time(num_images):
+def test_large_orders_never_change_between_versions(num_images):
     orders = (epoch_order(num_images, 1, 0), epoch_order(num_images, 7, 2))
     blocks = block_order(num_images, 1, 2, 128, 16384)
     assert [sum_of(order) for order in (*orders, blocks)] == SUMS[num_images]
 
 
-@pytest.mark.parametrize(("piece", "cells"), [(7, 5), (64, 300), (1000, 2), (4096, 300)])
-def test_dealing_is_a_stable_sort(monkeypatch, piece, cells):
-    monkeypatch.setattr(epoch_orders, "PIECE", piece)
-    cell = np.random.default_rng(piece).integers(0, cells, 1000, dtype=np.uint16)
+@pytest.mark.parametrize(("chunk", "cells"), [(7, 5), (64, 300), (1000, 2), (4096, 300)])
+def test_dealing_is_a_stable_argsort(monkeypatch, chunk, cells):
+    monkeypatch.setattr(epoch_orders, "CHUNK_IMAGES", chunk)
+    cell = np.random.default_rng(chunk).integers(0, cells, 1000, dtype=np.uint16)
     order = np.empty(1000, np.int32)
     ends = epoch_orders._deal(cell, cells, order)
     assert (order == np.argsort(cell, kind="stable")).all()
@@ -76,24 +75,24 @@ def test_dealing_is_a_stable_sort(monkeypatch, piece, cells):
 @pytest.mark.parametrize(
     "order_of", [epoch_order, lambda *which: block_order(*which, block=128, window=16384)]
 )
-def test_an_order_takes_little_beside_itself(order_of):
-    # In a run, freed memory stays with the process: what an order takes once is never given back.
+def test_making_an_order_needs_little_memory(order_of):
+    # In a run malloc keeps freed memory, so the peak matters.
     count = 2_000_000
     tracemalloc.start()
     order = order_of(count, 1, 0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert order.dtype == np.int32 and order.nbytes == 4 * count
-    assert peak < order.nbytes + count + 8 * 2**20  # the cell of each image is a byte
+    assert peak < order.nbytes + count + 8 * 2**20  # plus one byte per image for its cell
 
 
 @pytest.mark.parametrize("num_images", [65_535, 65_536, 300_000])
-def test_large_sets_are_shuffled_as_a_whole(num_images):
+def test_large_sets_are_shuffled_completely(num_images):
     order = epoch_order(num_images, seed=3, epoch=2)
     assert order.shape == (num_images,) and (np.bincount(order) == 1).all()
     again = epoch_order(num_images, 3, 2)
     assert (order == again).all() and order is not again
-    # Every stretch of the order comes from everywhere: chi-squared, 99 degrees of freedom.
+    # Each seventh of the order is spread over the whole set: chi-squared, 99 degrees of freedom.
     for part in np.array_split(order, 7):
         expected = len(part) / 100
         counts = np.bincount(part * 100 // num_images, minlength=100)
@@ -101,8 +100,8 @@ def test_large_sets_are_shuffled_as_a_whole(num_images):
     assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.02
 
 
-def test_small_sets_dealt_into_cells_come_in_every_order(monkeypatch):
-    monkeypatch.setattr(epoch_orders, "CELL", 2)
+def test_dealing_into_cells_gives_every_permutation_equally_often(monkeypatch):
+    monkeypatch.setattr(epoch_orders, "CELL_IMAGES", 2)
     orders = [tuple(epoch_order(4, seed, 0).tolist()) for seed in range(4800)]
     counts = np.array([orders.count(order) for order in set(orders)])
     assert len(counts) == 24
@@ -110,7 +109,7 @@ def test_small_sets_dealt_into_cells_come_in_every_order(monkeypatch):
 
 
 @pytest.mark.parametrize(("num_images", "block", "window"), [(1000, 8, 100), (1003, 10, 64)])
-def test_blocks_stay_together_up_to_the_window(num_images, block, window):
+def test_blocks_are_shuffled_within_the_window_alone(num_images, block, window):
     order = block_order(num_images, 3, 2, block, window)
     assert sorted(order) == list(range(num_images))
     assert (order == block_order(num_images, 3, 2, block, window)).all()
@@ -124,7 +123,7 @@ def test_blocks_stay_together_up_to_the_window(num_images, block, window):
     assert (order == block_order(num_images, 3, 3, block, window)).mean() < 0.05
 
 
-def test_a_window_over_the_whole_set_leaves_nothing_of_the_blocks():
+def test_a_window_of_the_whole_set_removes_all_traces_of_blocks():
     places = [block_order(64, seed, 0, 16, 64).tolist().index(1) for seed in range(1, 3000)]
     after_its_neighbour = [
         block_order(64, seed, 0, 16, 64).tolist().index(2) - place
@@ -137,7 +136,7 @@ COUNTS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 12, 40, 3, 4])  # images of each pers
 
 
 @pytest.mark.parametrize("each", [2, 3, 4, 5])
-def test_groups_show_every_person_once_and_images_evenly(each):
+def test_groups_have_every_person_once_and_use_images_evenly(each):
     person = np.repeat(np.arange(len(COUNTS)), COUNTS)
     used = np.zeros(len(person), int)
     orders = set()
@@ -157,8 +156,8 @@ def test_groups_show_every_person_once_and_images_evenly(each):
     assert (people_order(COUNTS, 3, 0, each) != people_order(COUNTS, 4, 0, each)).any()
 
 
-def test_a_person_with_many_images_shows_them_in_many_company():
-    # Were the circle the same for all time, an image would meet none but its neighbours.
+def test_any_two_images_of_a_person_share_a_group_at_some_time():
+    # Without the repeated shuffles, an image would share groups with its neighbours alone.
     counts = np.array([8])
     met = {
         frozenset((int(a), int(b)))
@@ -171,8 +170,8 @@ def test_a_person_with_many_images_shows_them_in_many_company():
     assert len(met) == 8 * 7 // 2
 
 
-def test_groups_are_the_same_for_all_time():
-    # Checkpoints hold a place in this order.
+def test_groups_never_change_between_versions():
+    # Checkpoints hold positions in this order.
     counts = np.array([3, 1, 4])
     assert people_order(counts, 1, 0, 2).tolist() == PEOPLE_OF_3
     assert people_order(counts, 1, 5, 2).tolist() == PEOPLE_OF_3_LATER
@@ -187,7 +186,7 @@ def test_an_epoch_covers_each_image_once_up_to_the_tail(num_images, size):
     assert {epoch for epoch, _ in seen} == {0}
     rows = [row for _, row in seen]
     assert len(set(rows)) == len(rows) == num_images - num_images % whole
-    assert settle(position, num_images, whole) == (Position(1, 0))
+    assert skip_tail(position, num_images, whole) == (Position(1, 0))
 
 
 def test_all_rank_counts_read_the_same_global_batches():
@@ -197,7 +196,7 @@ def test_all_rank_counts_read_the_same_global_batches():
 
 
 @pytest.mark.parametrize("ranks", [(1, 2), (2, 1), (3, 2), (2, 3)])
-def test_another_number_of_ranks_loses_and_doubles_nothing(ranks):
+def test_another_number_of_ranks_loses_and_repeats_no_image(ranks):
     before, after = ranks
     num_images, batch_size = 96, 4
     first, position = read(Position(), num_images, batch_size, before, 3)
@@ -207,17 +206,16 @@ def test_another_number_of_ranks_loses_and_doubles_nothing(ranks):
     assert len(set(seen)) == len(seen)
     assert {epoch for epoch, _ in seen} == {0}
     assert num_images - len(seen) < batch_size * after
-    assert settle(position, num_images, batch_size * after).epoch == 1
+    assert skip_tail(position, num_images, batch_size * after).epoch == 1
 
 
-def test_settling_and_advancing():
-    assert settle(Position(2, 90), 100, 10) == Position(2, 90)
-    assert settle(Position(2, 91), 100, 10) == Position(3, 0)
-    assert settle(Position(2, 100), 100, 10) == Position(3, 0)
-    assert advance(Position(2, 90), 10) == Position(2, 100)
+def test_the_tail_of_an_epoch_is_skipped():
+    assert skip_tail(Position(2, 90), 100, 10) == Position(2, 90)
+    assert skip_tail(Position(2, 91), 100, 10) == Position(3, 0)
+    assert skip_tail(Position(2, 100), 100, 10) == Position(3, 0)
 
 
-def test_numbers_are_functions_of_seed_epoch_id_and_stream_alone():
+def test_random_numbers_depend_on_seed_epoch_id_and_stream_alone():
     ids = np.arange(1, 20001, dtype=np.int64)
     numbers = uniform(ids, 5, 7, 2)
     assert numbers.dtype == np.float64 and numbers.shape == ids.shape
@@ -229,7 +227,7 @@ def test_numbers_are_functions_of_seed_epoch_id_and_stream_alone():
 
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (1, 0), (1, 1), (2**31 - 1, 300)])
 @pytest.mark.parametrize("stream", [0, 3])
-def test_numbers_are_uniform_and_unrelated(seed, epoch, stream):
+def test_random_numbers_are_uniform_and_uncorrelated(seed, epoch, stream):
     ids = np.arange(20000, dtype=np.int64)
     numbers = uniform(ids, seed, epoch, stream)
     assert 0 <= numbers.min() and numbers.max() < 1
@@ -243,10 +241,10 @@ def test_numbers_are_uniform_and_unrelated(seed, epoch, stream):
         uniform(ids, seed, epoch, stream + 1),
         uniform(second_file, seed, epoch, stream),
     ):
-        assert abs(np.corrcoef(numbers, other)[0, 1]) < 0.04  # more than five deviations
+        assert abs(np.corrcoef(numbers, other)[0, 1]) < 0.04  # more than five standard deviations
 
 
-def test_numbers_are_the_same_for_all_time():
+def test_random_numbers_never_change_between_versions():
     flags = uniform(np.arange(1, 33, dtype=np.int64), 1, 0, 0) >= 0.5
     assert "".join("01"[int(flag)] for flag in flags) == MIRROR_OF_32
 
@@ -255,7 +253,7 @@ def sum_of(order: np.ndarray) -> int:
     return zlib.crc32(order.astype(np.int32))
 
 
-# Computed once; written out so that a change of the arithmetic is noticed.
+# Results of the first version.
 BLOCKS_OF_8 = [1, 2, 0, 3, 4, 5, 6, 7]
 CELLS_OF_8 = [7, 5, 1, 2, 3, 4, 0, 6]
 ORDER_OF_8 = [0, 5, 4, 1, 2, 6, 3, 7]
@@ -263,7 +261,7 @@ MIRROR_OF_32 = "10001100000100000000100111000110"
 PEOPLE_OF_3 = [0, 1, 3, 3, 7, 6]
 PEOPLE_OF_3_LATER = [3, 3, 5, 7, 0, 2]
 SUM_OF_MANY_CELLS = 3783246326
-# Orders of (seed, epoch) (1, 0) and (7, 2), and of blocks.
+# Checksums of the orders of (seed, epoch) = (1, 0) and (7, 2), and of a block order.
 SUMS = {
     65_536: [2532887283, 1875562571, 2472793141],
     300_000: [506405697, 1403566225, 1009169048],

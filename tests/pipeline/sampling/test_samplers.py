@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers: who reads what, from any position on; what is read ahead, once and before it is due."""
+"""Samplers: rows from any position on, and rows to read ahead, each once and early enough."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline.records import open_records
 from pipeline.sampling.batches import Share
 from pipeline.sampling.epoch_orders import Position, block_order, epoch_order, rank_rows
 from pipeline.sampling.samplers import (
-    AHEAD_IMAGES,
     MAX_GAP_BYTES,
     NORMAL_RECORD_BYTES,
+    READ_AHEAD_IMAGES,
     BlockSampler,
     PersonSampler,
     RandomSampler,
@@ -45,7 +45,7 @@ def kernels():
 
 
 def read(sampler, position, steps):
-    """Return [(rows of a batch, position after it, rows to read ahead until then)]."""
+    """Return [(rows of a batch, position after it, all rows read ahead so far)]."""
     start = sampler.start(position)
     upcoming, asked, found = sampler.upcoming(start), [], []
     for rows, after in islice(sampler.batches(start), steps):
@@ -77,7 +77,7 @@ def test_batches_are_slices_of_the_order_of_their_epoch(make, size):
 
 
 @pytest.mark.parametrize("make", [random_sampler, block_sampler])
-def test_a_run_resumes_anywhere_and_never_in_an_epochs_rest(make):
+def test_a_run_resumes_at_any_position_and_skips_the_tail(make):
     sampler = make(made_set(np.arange(COUNT) * 100), 60)
     whole = read(sampler, Position(), 12)
     assert sampler.start(Position(0, 480)) == Position(1, 0)
@@ -87,14 +87,14 @@ def test_a_run_resumes_anywhere_and_never_in_an_epochs_rest(make):
             assert (one[0] == other[0]).all() and one[1] == other[1]
 
 
-def test_images_that_are_due_are_what_random_access_reads_ahead():
+def test_random_access_reads_ahead_the_rows_of_the_batches():
     for rows, _, asked in read(random_sampler(made_set(np.arange(COUNT))), Position(), 3):
         assert (asked[-BATCH:] == rows).all()
 
 
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("position", [Position(), Position(2, 250), Position(0, 495)])
-def test_blocks_are_asked_for_once_and_before_their_images_are_due(position, size):
+def test_blocks_are_read_ahead_once_and_before_their_images(position, size):
     sampler = block_sampler(made_set(np.arange(COUNT) * 100), share=Share(0, size))
     per_epoch = COUNT // (BATCH * size)
     batches = read(sampler, position, 3 * per_epoch)
@@ -104,31 +104,24 @@ def test_blocks_are_asked_for_once_and_before_their_images_are_due(position, siz
     if position == Position():
         assert (np.bincount(every[:COUNT], minlength=COUNT) == 1).all()
         assert (np.bincount(every[COUNT : 2 * COUNT], minlength=COUNT) == 1).all()
-    # No more than two windows lie between asking and reading.
+    # Read-ahead is at most two windows early.
     behind = position.consumed // WINDOW * WINDOW if position != Position(0, 495) else 0
     for number, (_, _, asked) in enumerate(batches[: per_epoch // 2], 1):
         due = (position.consumed - behind if behind else 0) + number * BATCH * size
         assert len(asked) <= due + WINDOW + 2 * BATCH * size + BLOCK
 
 
-def test_blocks_lie_together_in_the_file():
+def test_blocks_are_contiguous_in_the_file():
     random = np.random.default_rng(0)
     file = (np.arange(COUNT) >= 300).astype(np.int16)
     offsets = random.permutation(COUNT) * 100
     asked = read(block_sampler(made_set(offsets, file)), Position(), 1)[-1][2]
-    places = np.lexsort((offsets, file)).argsort()[asked]  # in the order of the files
+    places = np.lexsort((offsets, file)).argsort()[asked]  # in file order
     assert (np.diff(places) == 1).mean() > 0.9
 
 
-def test_the_order_of_a_set_in_its_files():
-    assert made_set(np.arange(5)).in_file_order() is None
-    assert made_set(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])).in_file_order() is None
-    mixed = made_set(np.array([1, 0, 0, 1]), np.array([0, 0, 1, 1])).in_file_order()
-    assert mixed.tolist() == [1, 0, 2, 3]
-
-
 def batches_of_people(records, position, steps, batch_size=4, size=1):
-    """Return (rows of each rank, position after) for each step, in pairs of images."""
+    """Return (rows of each rank, position after) for each step; groups have two images."""
     ranks = []
     for rank in range(size):
         sampler = PersonSampler(
@@ -141,7 +134,7 @@ def batches_of_people(records, position, steps, batch_size=4, size=1):
     ]
 
 
-def test_every_rank_gets_whole_groups_and_an_epoch_shows_every_person_once():
+def test_ranks_get_complete_groups_and_an_epoch_has_every_person_once():
     records = people_set()
     epoch = batches_of_people(records, Position(), 5, size=3)
     for rows, _ in epoch:
@@ -153,7 +146,7 @@ def test_every_rank_gets_whole_groups_and_an_epoch_shows_every_person_once():
     assert sorted(people) == sorted([*set(records.labels.tolist())] * 2)
     (rows, after), *_ = batches_of_people(records, after, 1, size=3)
     assert after == Position(1, 12)
-    # Other ranks see the same order, and 60 images fill seven steps of 8 but no eighth.
+    # One rank gives the same order; 60 images are seven steps of 8 and a dropped tail.
     one = batches_of_people(records, Position(), 8, batch_size=8)
     assert [after for _, after in one[-2:]] == [Position(0, 56), Position(1, 8)]
     flat = [np.concatenate([r.reshape(-1) for r, _ in steps])[:56] for steps in (epoch, one)]
@@ -161,7 +154,7 @@ def test_every_rank_gets_whole_groups_and_an_epoch_shows_every_person_once():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_groups_resume_from_any_place_with_any_number_of_ranks(size):
+def test_groups_resume_with_any_number_of_ranks(size):
     records = people_set()
     first = batches_of_people(records, Position(2, 0), 2, batch_size=6, size=2)
     after = first[-1][1]
@@ -178,7 +171,7 @@ def window_sampler(records, window, batch_size=5, size=1, rank=0, **options):
     return WindowSampler(records, batch_size, window=window, seed=SEED, share=share, **options)
 
 
-def test_the_window_of_a_file_in_another_order_than_the_set():
+def test_the_window_follows_the_file_order():
     offsets = np.random.default_rng(0).permutation(60) * 100
     sampler = window_sampler(made_set(offsets), 1, size=2, rank=1)
     rows = np.concatenate([rows for rows, _, _ in read(sampler, Position(), 6)])
@@ -187,7 +180,7 @@ def test_the_window_of_a_file_in_another_order_than_the_set():
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("window", [1, 40, 1000])
-def test_shards_of_an_epoch_are_read_once_and_move_on_from_rank_to_rank(kernels, size, window):
+def test_shards_of_an_epoch_are_read_once_and_rotate_over_the_ranks(kernels, size, window):
     records = made_set(np.arange(130) * 100)
     steps = 130 // (4 * size)
     for epoch in (0, 1):
@@ -210,15 +203,15 @@ def test_shards_of_an_epoch_are_read_once_and_move_on_from_rank_to_rank(kernels,
         assert len(set(rows)) == len(rows)
 
 
-def test_the_window_starts_at_the_beginning_of_an_epoch():
+def test_the_window_reader_starts_at_the_beginning_of_an_epoch():
     sampler = window_sampler(made_set(np.arange(130) * 100), 40, batch_size=4)
     assert sampler.start(Position(2, 60)) == sampler.start(Position(2, 0)) == Position(2, 0)
-    assert sampler.start(Position(2, 128)) == Position(3, 0)  # no batch is left of 130
+    assert sampler.start(Position(2, 128)) == Position(3, 0)  # the remaining 2 images fill no batch
 
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("window", [1, 700, 20_000])
-def test_windows_are_asked_for_once_as_the_file_lies_and_before_they_are_due(kernels, size, window):
+def test_windows_are_read_ahead_once_in_file_order_and_early_enough(kernels, size, window):
     count, batch = 12_000, 100
     sampler = window_sampler(
         made_set(np.arange(count) * 100), window, batch, size, order_of=kernels.window_order
@@ -228,9 +221,9 @@ def test_windows_are_asked_for_once_as_the_file_lies_and_before_they_are_due(ker
     batches = read(sampler, Position(), per_epoch + 1)
     for number, (rows, _, every) in enumerate(batches[:per_epoch], 1):
         assert set(rows) <= set(every)
-        assert len(every) <= min(number * batch + window + AHEAD_IMAGES + batch, shard)
+        assert len(every) <= min(number * batch + window + READ_AHEAD_IMAGES + batch, shard)
         assert (every == np.arange(len(every))).all()
-    beyond = batches[-1][2][shard:]  # the next epoch's shard, from its start
+    beyond = batches[-1][2][shard:]  # the start of the next epoch's shard
     assert len(beyond) and (beyond == np.arange(len(beyond)) + (shard if size == 2 else 0)).all()
 
 
@@ -239,7 +232,7 @@ GAP = MAX_GAP_BYTES + NORMAL_RECORD_BYTES
 
 @pytest.fixture
 def sparse(make_records, tmp_path):
-    """Return ``sparse(*gaps)`` -> a set of 60 images with so many bytes behind the first ones."""
+    """Return ``sparse(*gaps)`` -> a set of 60 images, with gaps in bytes after the first ones."""
     folder = make_records(6, 10, header=False)
     return lambda *gaps: sparse_set(folder, tmp_path, gaps)
 
@@ -248,18 +241,18 @@ def has_gaps(records, window=100):
     return window_sampler(records, window).has_gaps()
 
 
-def test_gaps_that_dalis_reader_would_take_into_memory(make_records, sparse, tmp_path):
+def test_gaps_that_need_too_much_memory_are_found(make_records, sparse, tmp_path):
     assert not has_gaps(open_records(make_records(29, 7), tmp_path / "other"))
     few = sparse(GAP // 3, 0, GAP // 3, GAP // 2, 0)
     assert has_gaps(few)
     assert not has_gaps(few, window=1)
-    assert not has_gaps(few, window=2)  # those two are below the bound
-    with few.files[0].open("ab") as file:  # behind the last one
+    assert not has_gaps(few, window=2)  # the largest two are below the limit
+    with few.files[0].open("ab") as file:  # after the last record
         file.truncate(file.tell() + GAP)
     assert has_gaps(few, window=1)
 
 
-def test_records_left_out_in_front_are_no_gap(sparse):
+def test_records_left_out_at_the_start_are_no_gap(sparse):
     records = sparse(GAP)
     assert has_gaps(records, 10)
     rows = np.arange(1, len(records))
@@ -268,7 +261,7 @@ def test_records_left_out_in_front_are_no_gap(sparse):
     assert not has_gaps(left, 10)
 
 
-def test_the_sampler_of_a_reader():
+def test_every_reader_has_its_sampler():
     options = {"seed": SEED, "share": Share(), "block": 8, "window": 40}
     records = people_set()
     for reader, each, kind in (
@@ -284,6 +277,6 @@ def test_the_sampler_of_a_reader():
     with pytest.raises(ValueError) as refused:
         make_sampler("window", two, 4, images_per_person=0, **options)
     assert str(refused.value) == (
-        "data.reader: 'window' reads one record set, got 2; make one of them with "
+        "data.reader: 'window' reads one record set, got 2; merge them with "
         "tools/shuffle_records.py, or use data.reader=random"
     )

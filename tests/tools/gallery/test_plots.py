@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Panels have one scale, and the sheet shows the test images of each loss."""
+"""Plots: both panels share one scale, and the sheet shows the test panel of each loss."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tools.gallery.plots import (
-    COLUMNS,
     NAME,
     PANEL,
+    SHEET_COLUMNS,
     SIZE,
     SMALL,
     TITLE,
@@ -21,7 +21,7 @@ from tools.gallery.plots import (
 )
 
 
-def test_the_sheet_shows_the_right_panel_of_each():
+def test_the_sheet_shows_the_right_panel_of_each_plot():
     red, blue = np.array([0, 0, 255], np.uint8), np.array([255, 0, 0], np.uint8)
     plots = []
     for number in range(8):
@@ -30,9 +30,9 @@ def test_the_sheet_shows_the_right_panel_of_each():
         image[TITLE:, -PANEL:] = blue if number % 2 else 0
         plots.append((f"loss {number}", cv2.imencode(".png", image)[1].tobytes()))
     canvas = cv2.imdecode(np.frombuffer(sheet(plots), np.uint8), cv2.IMREAD_COLOR)
-    assert canvas.shape == (2 * (NAME + SMALL), COLUMNS * SMALL, 3)
+    assert canvas.shape == (2 * (NAME + SMALL), SHEET_COLUMNS * SMALL, 3)
     for number in range(8):
-        row, column = divmod(number, COLUMNS)
+        row, column = divmod(number, SHEET_COLUMNS)
         pixel = canvas[row * (NAME + SMALL) + NAME + SMALL // 2, column * SMALL + SMALL // 2]
         assert np.abs(pixel.astype(int) - (blue if number % 2 else 0)).max() < 12
     assert canvas[-SMALL // 2, -SMALL // 2].min() > 240  # no ninth loss

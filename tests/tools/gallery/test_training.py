@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training tells digits apart; classes by the rule of a loss; batches with equally many of each."""
+"""Training of the gallery: accuracy, classification rules, and balanced batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.gallery.training import _person_batches, classify, train
 
 
 def blocks(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return images (N, 28, 28) with a bright block, whose place is the label, and labels (N,)."""
+    """Return images (N, 28, 28), each with a bright block at its label's position, and labels."""
     labels = np.arange(count) % 10
     images = np.random.default_rng(seed).integers(0, 60, (count, 28, 28)).astype(np.uint8)
     for image, label in zip(images, labels):
@@ -23,7 +23,7 @@ def blocks(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["arcface", "triplet"])
-def test_a_loss_tells_classes_apart(name):
+def test_training_separates_the_classes(name):
     ops.use("auto")
     digits = Digits(*blocks(1000, seed=1), *blocks(500, seed=2))
     outcome = train(name, LOSSES[name], digits, epochs=4, seed=1)
@@ -31,7 +31,7 @@ def test_a_loss_tells_classes_apart(name):
     assert outcome.test_embeddings.shape == (500, 2)
 
 
-def test_classes_are_found_by_the_rule_of_the_loss():
+def test_each_rule_classifies_as_documented():
     weight = np.array([[1.0, 0.0], [0.0, 2.0], *[[-1.0, -1.0]] * 8])
     points = np.array([[2.0, 1.5], [0.5, 0.2]])
     means = weight / np.linalg.norm(weight, axis=1, keepdims=True)
@@ -42,18 +42,18 @@ def test_classes_are_found_by_the_rule_of_the_loss():
     assert classify("cosine", points, {"weight": weight}, means).tolist() == [0, 0]
     assert classify("mean cosine", points, {}, means).tolist() == [0, 0]
     assert classify("distance", np.array([[0.2, 1.5]]), {"weight": weight}, means).tolist() == [1]
-    # Two centres of each class, its rows one after the other: the nearer one counts.
+    # With two centres per class, in adjacent rows, the nearer one counts.
     doubled = np.repeat(weight, 2, axis=0)
     doubled[1] = [2.0, 1.5]
     assert classify("cosine", points[:1], {"weight": doubled}, means).tolist() == [0]
 
 
-def test_batches_of_people_hold_equally_many_of_each():
+def test_person_batches_have_equally_many_images_per_digit():
     labels = np.random.default_rng(1).integers(0, 10, 500)
     batches = list(_person_batches(labels, 40, 1000, np.random.default_rng(2)))
     assert len(batches) == 25
     for batch in batches:
         assert np.bincount(labels[batch], minlength=10).tolist() == [4] * 10
     seen = np.bincount(np.concatenate(batches), minlength=500)
-    for n in range(10):  # every image of a digit as often as the others, but for the last round
+    for n in range(10):  # the last pass over the images of a digit may be incomplete
         assert np.ptp(seen[labels == n]) <= 1

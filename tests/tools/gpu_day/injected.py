@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A day of steps that misbehave:  injected.py OUT STEP ..."""
+"""GPU day with faulty steps:  injected.py OUT STEP ..."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if sys.argv[1] == "stubborn":
 open(sys.argv[2], "w").close()
 time.sleep(600)
 """
-# The child has a session of its own, and its parent, between it and the step, has ended.
+# The child has its own session, and its parent has ended.
 HANG = """
 import os, subprocess, sys, time
 if os.fork() == 0:
@@ -31,13 +31,13 @@ RESULT = '{"what": "number", "state": "measured", "value": 7}'
 
 
 def hang(kind: str, out: Path, last: str) -> list[str]:
-    """Return a program that starts a child, which makes the file ``out/started``."""
+    """Return arguments of Python that start a child, which creates the file ``out/started``."""
     program = HANG.replace("CHILD", repr(CHILD)).replace("LAST", last)
     return ["-c", program, kind, str(out / "started")]
 
 
 def steps(out: Path) -> dict[str, list[str]]:
-    """Return the arguments of Python for each step."""
+    """Return the arguments of Python for each step by its name."""
     write = "import sys; open(sys.argv[1], 'ab').write(sys.argv[2].encode('latin-1'))"
     waits = f"while not os.path.exists({str(out / 'started')!r}): time.sleep(0.01)"
     return {
@@ -54,7 +54,7 @@ def steps(out: Path) -> dict[str, list[str]]:
 
 
 def main(out: Path, names: list[str]) -> int:
-    """Run the steps of some names."""
+    """Run the named steps."""
     program = steps(out)
     chosen = [
         Step(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a step does, the next one runs, and nothing that was started outlives the command."""
+"""GPU day: a faulty step does not stop the next one, and no process outlives the command."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pathlib import Path
 import pytest
 
 from tests.marked_processes import alive
-from tools.gpu_day.day import said, summary
-from tools.gpu_day.keeper import LOG_BYTES, Outcome
+from tools.gpu_day.day import describe, summarize
 from tools.gpu_day.results import Part
+from tools.gpu_day.supervisor import MAX_LOG_BYTES, Outcome
 
 PROGRAM = Path(__file__).with_name("injected.py")
 MARK = "TEST_GPU_DAY_MARK"
-LONGEST_S = 120
+TIMEOUT_S = 120
 
 
 class Command:
-    """injected.py, and every process that comes of it, found by a mark in its environment."""
+    """Process of injected.py; a variable in the environment marks its descendants."""
 
     def __init__(self, out: Path, *names: str):
         self._mark = uuid.uuid4().hex
@@ -53,9 +53,9 @@ class Command:
         return alive(MARK, self._mark)
 
     def until(self, met: Callable[[], object]) -> None:
-        give_up = time.monotonic() + LONGEST_S
+        give_up = time.monotonic() + TIMEOUT_S
         while not met():
-            assert time.monotonic() < give_up, "it never came to that"
+            assert time.monotonic() < give_up, "the condition was never met"
             time.sleep(0.01)
 
     def lines(self) -> list[dict]:
@@ -65,23 +65,23 @@ class Command:
 def test_no_step_stops_the_next(tmp_path):
     names = ["fails", "hangs", "prints garbage", "writes garbage", "fails late", "crashes"]
     with Command(tmp_path, *names, "is done") as command:
-        shown, _ = command.process.communicate(timeout=LONGEST_S)
+        shown, _ = command.process.communicate(timeout=TIMEOUT_S)
         assert command.process.returncode == 0, shown
         assert not command.alive()
         lines = command.lines()
     assert [line["what"].split(" ", 1)[1] for line in lines] == [*names, "is done", "is no program"]
     state = {line["what"].split(" ", 1)[1]: (line["state"], line["value"]) for line in lines}
     assert state["fails"] == ("failed", "ended with code 3")
-    assert state["hangs"] == ("failed", "not done within 1 s, so it was ended")
+    assert state["hangs"] == ("failed", "ended after its time limit of 1 s")
     assert state["prints garbage"] == ("failed", "ended without a result")
     assert state["writes garbage"][0] == "failed"
-    assert state["writes garbage"][1].startswith("results: line 2 is no result, got '")
+    assert state["writes garbage"][1].startswith("results: line 2 is not a result, got '")
     assert state["fails late"] == ("failed", "ended with code 5")
     assert state["crashes"] == ("failed", f"ended with code {128 + signal.SIGABRT}")
     assert state["is done"] == ("measured", {"number": 7})
     assert state["is no program"][0] == "failed"
     assert "/no/such/program cannot be started" in state["is no program"][1]
-    # What was measured before a fault counts.
+    # Parts measured before a fault count.
     assert lines[3]["measured"] == lines[4]["measured"] == {"number": 7}
     assert "bad luck" in (tmp_path / "gpu_day" / "0-fails.log").read_text()
     assert (tmp_path / "gpu_day" / "2-prints-garbage.log").read_bytes() == bytes(range(256)) * 40
@@ -92,8 +92,8 @@ def test_no_process_outlives_the_command(number, tmp_path):
     with Command(tmp_path, "waits", "is done") as command:
         command.until((tmp_path / "started").exists)
         command.process.send_signal(number)
-        command.process.wait(LONGEST_S)
-        if number == signal.SIGKILL:  # its keeper notices
+        command.process.wait(TIMEOUT_S)
+        if number == signal.SIGKILL:  # its supervisor notices
             command.until(lambda: not command.alive())
             return
         assert not command.alive()
@@ -107,23 +107,23 @@ def test_no_process_outlives_the_command(number, tmp_path):
     )
 
 
-def test_what_a_step_leaves_behind_is_ended_and_counted(tmp_path):
+def test_processes_that_outlive_a_step_are_ended_and_counted(tmp_path):
     with Command(tmp_path, "leaves") as command:
-        command.process.communicate(timeout=LONGEST_S)
+        command.process.communicate(timeout=TIMEOUT_S)
         assert not command.alive()
         (line,) = command.lines()
-    assert line["left"] == 1
+    assert line["remaining"] == 1
 
 
-def test_a_keeper_that_is_killed_takes_nothing_along(tmp_path):
+def test_the_next_step_runs_after_a_supervisor_is_killed(tmp_path):
     with Command(tmp_path, "waits", "is done") as command:
         command.until((tmp_path / "started").exists)
         children = Path(f"/proc/{command.process.pid}/task/{command.process.pid}/children")
         os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
-        command.process.communicate(timeout=LONGEST_S)
+        command.process.communicate(timeout=TIMEOUT_S)
         assert not command.alive()
         ended, done, _ = command.lines()
-    assert ended["value"] == "ended by the end of its keeper (code -9)"
+    assert ended["value"] == "ended by the end of its supervisor (code -9)"
     assert done["state"] == "measured"
 
 
@@ -144,34 +144,34 @@ MEASURED, FAILED, SKIPPED = (
         (Outcome(0), [SKIPPED, MEASURED], 0, "skipped", "skipped: no GPU"),
         (Outcome(0), [MEASURED, SKIPPED], 0, "measured", {"one": 1.5}),
         (Outcome(139), [MEASURED], 1, "failed", "ended with code 139"),
-        (Outcome(None, "limit"), [], 1, "failed", "not done within 9 s, so it was ended"),
+        (Outcome(None, "limit"), [], 1, "failed", "ended after its time limit of 9 s"),
         (Outcome(0), [], 1, "failed", "ended without a result"),
         (
             Outcome(None, "limit", 0, (5, 6)),
             [MEASURED],
             1,
             "failed",
-            "not done within 9 s, so it was ended; processes hang in the kernel and cannot be "
-            "ended: 5, 6",
+            "ended after its time limit of 9 s; processes hang in the kernel and cannot be "
+            "killed: 5, 6",
         ),
     ],
 )
 def test_the_state_of_a_step(outcome, parts, gpus, state, value):
-    line = summary(outcome, parts, 9, gpus)
+    line = summarize(outcome, parts, 9, gpus)
     assert (line["state"], line["value"]) == (state, value)
     assert json.loads(json.dumps(line)) == line
 
 
-def test_a_line_is_shown_with_its_values():
+def test_the_terminal_shows_the_values_of_a_line():
     line = {"state": "measured", "seconds": 2.0, "value": {"a": {"x": 0.123456, "y": [1, 2]}}}
-    assert said(line) == "measured (2 s)  a: x 0.1235, y 1, 2"
+    assert describe(line) == "measured (2 s)  a: x 0.1235, y 1, 2"
 
 
-def test_a_flood_of_output_is_cut_off(tmp_path):
-    flood = f"import sys; sys.stdout.write('x' * {LOG_BYTES + 5000})"
-    command = [sys.executable, "-m", "tools.gpu_day.keeper", "60", str(tmp_path / "log")]
+def test_a_log_has_a_maximum_size(tmp_path):
+    flood = f"import sys; sys.stdout.write('x' * {MAX_LOG_BYTES + 5000})"
+    command = [sys.executable, "-m", "tools.gpu_day.supervisor", "60", str(tmp_path / "log")]
     done = subprocess.run([*command, sys.executable, "-c", flood], capture_output=True, text=True)
     assert json.loads(done.stdout)["code"] == 0
     text = (tmp_path / "log").read_text()
-    assert len(text) < LOG_BYTES + 100
-    assert text.endswith("of output: the rest is left out]\n")
+    assert len(text) < MAX_LOG_BYTES + 100
+    assert text.endswith("[output after 16 MiB is discarded]\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that ask programs of the machine, which stand-ins answer here."""
+"""Steps that call programs of the machine, tested with stand-ins."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 import launch.environment.gpu
 from tools.gpu_day import containers, environment_check, facts
 from tools.gpu_day.commands import TooLong, run
-from tools.gpu_day.gpu_watch import EVERY_S, GpuWatch
+from tools.gpu_day.gpu_watch import QUERY_INTERVAL_S, GpuWatch
 from tools.gpu_day.results import Parts, Skipped, read_parts
 from tools.gpu_day.setting import Setting
 
-# As that of driver 470, which does not know compute_cap and answers other fields.
+# Behaves like nvidia-smi of driver 470, which does not know all fields.
 NVIDIA_SMI = r"""
 case "$1" in
     --query-gpu=driver_version) printf '470.82.01\n470.82.01\n' ;;
@@ -31,7 +31,7 @@ esac
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Return ``program(name, script)``, which puts a program before the machine's own."""
+    """Return ``program(name, script)``, which puts a script first on the PATH."""
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     def put(name: str, script: str) -> None:
@@ -44,13 +44,13 @@ def program(tmp_path, monkeypatch):
 
 
 def measured(measure, setting: Setting) -> dict[str, tuple]:
-    """Return (state, value) of each part of a step."""
+    """Run a step; return (state, value) of each part by name."""
     parts = Parts(setting.scratch / "parts")
     measure(setting, parts)
     return {part.what: (part.state, part.value) for part in read_parts(setting.scratch / "parts")}
 
 
-def test_the_machine_and_its_gpus(program, make_driver, monkeypatch, tmp_path):
+def test_machine_step_reports_gpus_and_host(program, make_driver, monkeypatch, tmp_path):
     program("nvidia-smi", NVIDIA_SMI)
     monkeypatch.setattr(launch.environment.gpu, "DRIVER", str(make_driver(70, 70)))
     found = measured(facts.measure, Setting(2, tmp_path, tmp_path))
@@ -62,17 +62,17 @@ def test_the_machine_and_its_gpus(program, make_driver, monkeypatch, tmp_path):
     ]
     assert gpus["driver_version"] == "470.82.01"
     assert gpus["memory.total"] == "16160 MiB"
-    assert gpus["mig.mode.current"] == "not told"
+    assert gpus["mig.mode.current"] == "unknown"
     assert found["host"][1].keys() >= {"cpu", "cores", "open_files", "mxnet", "commit"}
 
 
-def test_a_machine_without_gpus(tmp_path):
+def test_machine_step_without_gpus(tmp_path):
     found = measured(facts.measure, Setting(0, tmp_path, tmp_path))
     assert found["GPUs and driver"] == ("skipped", "no GPU")
     assert found["host"][0] == "measured"
 
 
-def test_which_environment_is_checked(tmp_path):
+def test_the_check_depends_on_gpus_and_environments(tmp_path):
     command, kind = environment_check.check_command(1, tmp_path)
     assert kind == "gpu_check" and "launch.environment.gpu_check" in command
     assert (
@@ -85,15 +85,17 @@ def test_which_environment_is_checked(tmp_path):
     assert command[0] == str(tmp_path / ".venv-gpu" / "bin" / "python")
 
 
-def test_a_foreign_library_says_when_it_is_loaded(tmp_path):
+def test_the_foreign_library_reports_that_it_is_loaded(tmp_path):
     folder = environment_check.compile_foreign(tmp_path / "foreign")
-    library = folder / environment_check.FOREIGN
+    library = folder / environment_check.FOREIGN_LIBRARY
     ended = run(["python3", "-c", f"import ctypes; ctypes.CDLL({str(library)!r})"], limit_s=60)
-    assert environment_check.MARK in ended.text
+    assert environment_check.LOADED_MESSAGE in ended.text
 
 
-def test_a_program_that_does_not_end_is_killed(tmp_path):
-    with pytest.raises(TooLong, match=r"^sh -c .*: no end within 0\.2 s"):
+def test_a_program_is_killed_after_its_time_limit(tmp_path):
+    with pytest.raises(
+        TooLong, match=r"^sh -c .*: must end within 0\.2 s, got a program that still"
+    ):
         run(["sh", "-c", "sleep 600 & sleep 600"], limit_s=0.2)
     assert run(["sh", "-c", "kill -9 $$"], limit_s=60).code == 137
     assert (
@@ -120,7 +122,7 @@ esac
 """
 
 
-def test_containers(program, monkeypatch, tmp_path):
+def test_container_step_reports_each_run(program, monkeypatch, tmp_path):
     program("docker", DOCKER)
     monkeypatch.setattr(containers.signal, "signal", lambda *_: None)
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
@@ -132,10 +134,10 @@ def test_containers(program, monkeypatch, tmp_path):
     assert found["refused without --shm-size"][1].startswith("code 2, docker: 2 ranks need 256 MiB")
     log = (tmp_path / "log").read_text()
     assert log.count("--gpus all") == 4 and log.count("-v /set:/data:ro") == 4
-    assert log.endswith("rm -f c1\n")  # whatever became of them
+    assert log.endswith("rm -f c1\n")
 
 
-def test_containers_need_docker_and_the_image(program, monkeypatch, tmp_path):
+def test_container_step_is_skipped_without_docker_or_image(program, monkeypatch, tmp_path):
     program("docker", DOCKER)
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     with pytest.raises(Skipped, match="there is no image other; build it"):
@@ -145,22 +147,22 @@ def test_containers_need_docker_and_the_image(program, monkeypatch, tmp_path):
         containers.require_image("faces-gpu")
 
 
-def test_memory_and_contexts_while_ranks_train(program, tmp_path):
+def test_gpu_watch_records_memory_and_contexts(program, tmp_path):
     program("nvidia-smi", NVIDIA_SMI)
     now = 0.0
     watch = GpuWatch(tmp_path, (20, 100), clock=lambda: now)
 
-    def look(step: int) -> None:
+    def log(step: int) -> None:
         nonlocal now
         (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": step}) + "\n")
-        now += EVERY_S
+        now += QUERY_INTERVAL_S
         watch(None)
 
     watch(None)  # nothing is logged yet
     assert not watch.contexts
-    look(10)
+    log(10)
     assert (watch.memory, watch.contexts) == ({}, {"GPU-1": 1, "GPU-2": 2})
-    look(30)
+    log(30)
     assert watch.memory == {20: 900}
-    look(110)
+    log(110)
     assert watch.memory == {20: 900, 100: 900}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators, PReLU and the hand-over: what is compared, and that a difference is seen."""
+"""Comparison of operators, PReLU and batches: coverage, and detection of differences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def found() -> list[Case]:
     return list(cases())
 
 
-def test_every_kind_of_operator_is_found(found):
+def test_all_kinds_of_operators_are_found(found):
     names = {case.op for case in found}
     assert len(names) > 60
     assert names >= {
@@ -34,7 +34,7 @@ def test_every_kind_of_operator_is_found(found):
     assert {"net mobilefacenet", "net iresnet", "head arcface", "head triplet"} <= places
 
 
-def test_one_of_each_kind_agrees_with_itself(found):
+def test_each_operator_agrees_with_itself(found):
     first = {case.op: case for case in reversed(found)}
     results = [compare(case, CPU, OTHER) for case in first.values()]
     assert not [result for result in results if not result.holds]
@@ -46,7 +46,7 @@ def case_of(op: str, *inputs: np.ndarray, **attributes: str) -> Case:
 
 
 @pytest.mark.parametrize("where", ["value", "gradient", "not finite"])
-def test_a_difference_is_seen(where, monkeypatch):
+def test_a_difference_is_detected(where, monkeypatch):
     forward = device_comparison.forward
 
     def other(graph, values, ctx, gradients=None):
@@ -66,7 +66,7 @@ def test_a_difference_is_seen(where, monkeypatch):
     assert not result.holds and result.gradient
 
 
-def test_places_of_equal_values_may_differ(monkeypatch):
+def test_indices_of_equal_values_may_differ(monkeypatch):
     case = case_of("argsort", [[2.0, 1.0, 1.0]], axis="1")
     forward = device_comparison.forward
     order = {"equal": [[2, 1, 0]], "wrong": [[2, 0, 1]]}
@@ -80,7 +80,7 @@ def test_places_of_equal_values_may_differ(monkeypatch):
         assert compare(case, CPU, OTHER).holds == holds
 
 
-def test_random_operators_are_compared_by_what_they_draw(monkeypatch):
+def test_random_operators_are_compared_by_mean_and_deviation(monkeypatch):
     case = case_of("_random_normal_like", np.zeros(500), scale="2.0")
     assert compare(case, CPU, OTHER).holds
     wider = case_of("_random_normal_like", np.zeros(500), scale="9.0")
@@ -93,24 +93,24 @@ def test_random_operators_are_compared_by_what_they_draw(monkeypatch):
     assert not compare(case, CPU, OTHER).holds
 
 
-def test_operators_of_the_step():
+def test_operators_of_the_training_step_agree_with_themselves():
     results = list(compare_training(CPU, OTHER))
     assert len(results) == len(OPERATORS)
     assert all(result.holds for result in results)
 
 
-def test_the_forms_of_prelu_are_one_function():
+def test_all_implementations_of_prelu_agree():
     forms = measure_forms(OTHER, (2, 8, 5, 5))
     assert {"two convolutions", "LeakyReLU"} <= set(forms)
     assert all(form["error"] < 1e-5 for form in forms.values()), forms
 
 
-def test_batches_arrive_as_they_were_sent():
+def test_batches_arrive_unchanged():
     counts = hand_over_race.wrong_batches(OTHER, 6, 4, 32, 0.125)
     assert counts == {"batches": 6, "wrong": 0, "wrong_later": 0}
 
 
-def test_a_batch_that_is_handed_over_too_early_or_overwritten_is_counted(monkeypatch):
+def test_wrong_and_overwritten_batches_are_counted(monkeypatch):
     copy, kept = hand_over_race.copy_to_ndarray, []
 
     def broken(tensor, ctx):
@@ -119,7 +119,7 @@ def test_a_batch_that_is_handed_over_too_early_or_overwritten_is_counted(monkeyp
             kept[1][0, 0, 0, 0] += 1 / 128  # one step of one pixel
         if len(kept) == 5:
             mx.nd.waitall()
-            kept[2][:] = 0  # its memory is used for another
+            kept[2][:] = 0  # as if its memory were reused
         return kept[-1]
 
     monkeypatch.setattr(hand_over_race, "copy_to_ndarray", broken)
@@ -127,13 +127,13 @@ def test_a_batch_that_is_handed_over_too_early_or_overwritten_is_counted(monkeyp
     assert counts == {"batches": 6, "wrong": 1, "wrong_later": 2}
 
 
-def test_wrong_operators_are_named(tmp_path):
+def test_the_report_names_wrong_operators(tmp_path):
     parts = Parts(tmp_path / "parts")
     wrong = device_comparison.Agreement("exp", "head arcface", 0.5, 1e-5, True)
     pieces._report(parts, "operators", [wrong] * 7, ["log of head center: ValueError: no"])
     (part,) = read_parts(tmp_path / "parts")
     assert part.state == "failed"
     assert part.value.startswith(
-        "log of head center: ValueError: no; exp of head arcface is off by"
+        "log of head center: ValueError: no; exp of head arcface differs by"
     )
     assert part.value.endswith("and 3 more in the log")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""As much of CuPy as benchmarks/gpu_operators.py calls, with the host as its device."""
+"""Stand-in for the parts of CuPy that benchmarks/gpu_operators.py uses; its device is the host."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
-from numpy import exp, log, sqrt  # noqa: F401  CuPy has them
+from numpy import exp, log, sqrt  # noqa: F401  part of CuPy's interface
 
 
 class ndarray(np.ndarray):  # noqa: N801  CuPy's name
-    """An array whose address is found where CuPy has it."""
+    """Array with CuPy's attribute for the address."""
 
     @property
     def data(self):
@@ -19,16 +19,16 @@ class ndarray(np.ndarray):  # noqa: N801  CuPy's name
 
 
 def asarray(values):
-    # A copy, as from the host to the device; 256 bytes apart as CuPy's memory.
-    made = empty(values.shape, values.dtype)
-    made[...] = values
-    return made
+    # A copy, as from host to device.
+    copy = empty(values.shape, values.dtype)
+    copy[...] = values
+    return copy
 
 
 def empty(shape, dtype):
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.full(size + 256, 0xFF, np.uint8)
-    begin = -memory.ctypes.data % 256
+    begin = -memory.ctypes.data % 256  # CuPy aligns its memory to 256 bytes
     return memory[begin : begin + size].view(dtype).reshape(shape).view(ndarray)
 
 

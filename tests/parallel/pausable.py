@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""run_train.py that stands still at a place, so that a test finds it there: ``held.py ARGS...``.
+"""Run run_train.py and pause at a known place:  pausable.py ARGUMENTS-OF-RUN_TRAIN...
 
-TEST_HOLD says where: "7": when this process has trained 7 steps and their lines and checkpoints are
-written; "verify": before a verification.  It goes on when it is told to (`Ranks.go_on`) or asked to
-stop.
+TEST_PAUSE_AT names the place.  "7": after this process has trained 7 steps and written their log
+lines and checkpoints.  "verify": before a verification.  The process continues when
+``Ranks.unpause`` signals it or when it receives a request to stop.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import run_train
 from assemble import model
 from training import consensus, loop
 
-GO_ON = signal.SIGUSR1
+UNPAUSE = signal.SIGUSR1
 
 
 def install() -> None:
-    """Let run_train.py stand still where TEST_HOLD says; nothing where it says nothing."""
-    where, told = os.environ.get("TEST_HOLD", ""), threading.Event()
+    """Make run_train.py pause where TEST_PAUSE_AT says; do nothing without that variable."""
+    where, unpaused = os.environ.get("TEST_PAUSE_AT", ""), threading.Event()
     if not where:
         return
-    signal.signal(GO_ON, lambda *_: told.set())
+    signal.signal(UNPAUSE, lambda *_: unpaused.set())
     ask_stop, train_step, evaluate_sets = (
         consensus.Consensus.ask_stop,
         loop.train_step,
@@ -37,16 +37,16 @@ def install() -> None:
 
     def ask(self: consensus.Consensus, number: int, frame: Any) -> None:
         ask_stop(self, number, frame)
-        told.set()
+        unpaused.set()
 
     def train(*arguments: Any, **options: Any) -> Any:
         if str(next(steps)) == where:
-            told.wait()
+            unpaused.wait()
         return train_step(*arguments, **options)
 
     def evaluate(*arguments: Any, **options: Any) -> Any:
         if where == "verify":
-            told.wait()
+            unpaused.wait()
         return evaluate_sets(*arguments, **options)
 
     consensus.Consensus.ask_stop, loop.train_step, model.evaluate_sets = ask, train, evaluate

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A libcuda.so.1 for machines without an NVIDIA driver: it lets libmxnet.so of mxnet-cu112 1.9.1 be
- * loaded, to build Horovod and to test the environment, and has no device to offer.
+ * Stub libcuda.so.1 for machines without an NVIDIA driver. With it libmxnet.so of mxnet-cu112 1.9.1
+ * can be loaded, to build Horovod and to test the environment. The stub reports no device.
  *
- * These are the functions of the driver that libmxnet.so links:
+ * It defines the driver functions that libmxnet.so links:
  *     nm -D --undefined-only libmxnet.so | grep ' cu[A-Z]'
- * The CUDA runtime looks for others by name, finds none and counts no devices.
+ * The CUDA runtime looks up further driver functions by name.  It finds none of them in the stub and
+ * reports no device.
  */
 enum { NO_DEVICE = 100 };
 
@@ -22,9 +23,9 @@ ABSENT(cuModuleLoadData)
 ABSENT(cuModuleLoadDataEx)
 ABSENT(cuModuleUnload)
 
-/* Its callers print the text without looking at the return code. */
+/* libmxnet.so prints the text of an error without checking the code that this function returns. */
 int cuGetErrorString(int error, const char **text) {
     (void)error;
-    *text = "this is a stand-in, not an NVIDIA driver";
+    *text = "this is a stub, not an NVIDIA driver";
     return 0;
 }

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw rows of a measured result: ``plot_results.py FILE.json OUT.png --rows NAME [NAME ...]``.
+
+The bars appear in the order of the names.  This script draws the chart of the README; see
+docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from benchmarks.harness import chart
+from launch.config.paths import home_path
+
+
+def main() -> int:
+    """Draw the rows that the command line names; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument(
+        "results", type=home_path, help="JSON file that a benchmark wrote with --json"
+    )
+    parser.add_argument("image", type=home_path, help="PNG file to write")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="NAME", help="names of the rows to draw (default: all)"
+    )
+    parser.add_argument("--title", default="", help="title of the chart")
+    arguments = parser.parse_args()
+    measured = {row["name"]: row for row in json.loads(arguments.results.read_text())["rows"]}
+    unknown = [name for name in arguments.rows or () if name not in measured]
+    if unknown:
+        print(f"--rows: no such rows in {arguments.results}, got {unknown}; "
+              f"choose from {list(measured)}", file=sys.stderr)  # fmt: skip
+        return 2
+    rows = [
+        {key: value for key, value in measured[name].items() if not key.startswith("of limit ")}
+        for name in arguments.rows or measured
+    ]
+    problem = chart.draw(
+        [rows], arguments.title, arguments.image, rates="images_per_second" in rows[0]
+    )
+    if problem:
+        print(problem, file=sys.stderr)
+    return 2 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
