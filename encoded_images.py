@@ -2,8 +2,9 @@
 """Check JPEGs for truncation, decode images, and apply their Exif orientation.
 
 Every decoder of the project applies the Exif orientation exactly as ``mx.image.imdecode`` does.
-DALI's decoders, on CPUs and GPUs, ignore Exif.  So they get an upright copy of each image that its
-Exif orientation rotates or flips.
+DALI's decoders, on CPUs and GPUs, ignore Exif.  If the Exif orientation of an image asks for a
+rotation or a flip, DALI gets a copy that is already rotated or flipped; it gets all other images
+unchanged.
 """
 
 from __future__ import annotations

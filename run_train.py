@@ -77,7 +77,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     drop_stale_caches(config, inputs, comm)
 
     run = open_run(config, inputs, comm, at_end)
-    if OUTPUT and run.folder.is_dir():  # may be missing on other hosts than rank 0's
+    if OUTPUT and run.folder.is_dir():  # only rank 0 creates it, on its host
         OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
     # Make the loader before the model: its worker processes must fork before MXNet starts threads.

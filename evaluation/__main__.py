@@ -200,7 +200,7 @@ def choose_device(name: str) -> Any:
 
 
 def find_cut_off_check() -> CutOff | None:
-    """Return the function that detects truncated images; None if no operators are compiled."""
+    """Return the compiled check for truncated JPEGs, or None if ops/native is not compiled."""
     import ops
 
     compiled = ops.compiled()

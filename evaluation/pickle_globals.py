@@ -119,9 +119,9 @@ def find_global(module: object, name: object) -> Global:
 
 
 class StandIns:
-    """Stand-ins that compute the calls of known globals in one pickle.
+    """Replacements for the known functions and classes that one pickle calls.
 
-    A stand-in returns None if its arguments do not occur in verification sets.
+    A replacement returns None for arguments that no valid verification set would pass.
 
     Parameters
     ----------

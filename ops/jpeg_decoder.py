@@ -115,8 +115,8 @@ class JpegDecoder:
             )
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ValueError(
-                f"decoder: the array `out` cannot be written, got strides {out.strides}; give a "
-                "contiguous and writeable array"
+                "decoder: the array `out` must be contiguous and writeable, got strides "
+                f"{out.strides} and writeable = {out.flags.writeable}; pass another array"
             )
         pixels = out.ctypes.data
         return self._start_job(addresses, sizes, image_size, pixels=pixels, buffers=(source, out))
@@ -241,4 +241,4 @@ def _check_length(name: str, array: np.ndarray, count: int) -> None:
 
 def _end(end: Callable[[int], None], decoder: int, jobs: dict[int, list[Any]]) -> None:
     end(decoder)
-    jobs.clear()  # frees the buffers: after end() no thread reads or writes them
+    jobs.clear()  # This frees the buffers, which no thread uses after end().

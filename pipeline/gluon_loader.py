@@ -48,7 +48,7 @@ class FaceDataset(gluon.data.Dataset):
 
     def _image(self, row: int, params: AugmentParams) -> np.ndarray:
         jpeg = self._reader.read(np.array([row]))[0]
-        # Check for the end first: OpenCV decodes a truncated image without an error.
+        # Check first whether the JPEG is complete: OpenCV decodes a truncated one without an error.
         image = decode(jpeg) if has_end(jpeg) else None
         if image is None:
             raise self._records.image_error(row, "cannot be decoded")

@@ -25,7 +25,7 @@ IMAGE_SIZE = (112, 112)  # height and width in pixels
 
 @dataclass(frozen=True)
 class Size:
-    """Size and cost of one net."""
+    """Number of parameters and of multiply-accumulates of one network."""
 
     parameters: int
     """Number of parameters, counted as in papers.

@@ -119,8 +119,8 @@ def _resume(
     changed = differences(_read_config(folder / "config.yaml"), config)
     if changed:
         raise RunFolderError(
-            f"{folder}: the unfinished run has a different configuration, got the changes "
-            f"({'; '.join(changed)}); restore the old values, or {_NEW_RUN}"
+            f"{folder}: the configuration must be that of the unfinished run, got the changes "
+            f"({'; '.join(changed)}); restore the values of the run, or {_NEW_RUN}"
         )
     changed = _data_differences(checkpoint.state.get("data"), data)
     if changed:

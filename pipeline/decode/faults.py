@@ -62,8 +62,8 @@ def check_output(
     if error is not None:
         raise GraphError(_graph_error(records, rows, graph, error)) from None
     raise RecordError(
-        f"{records.name}: all images must have one size, got a batch with other sizes than "
-        f"(height, width) = {records.image_size}; make the record set again from images of one size"
+        f"{records.name}: all images must have one size, got a batch with images that do not "
+        f"have (height, width) = {records.image_size}; write the record set from images of one size"
     )
 
 

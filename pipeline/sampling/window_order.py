@@ -14,7 +14,7 @@ _WORD = 2**32
 
 
 def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
-    """Return the order in which ``fn.readers.mxnet`` reads a shard, int32 (taken,).
+    """Return the order in which ``fn.readers.mxnet`` reads the records of a shard.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def window_order(count: int, taken: int, window: int, seed: int) -> np.ndarray:
 
     Outputs
     -------
-    Indices of records in the shard, in reading order; no index repeats.
+    int32 array of shape (taken,): indices of records in the shard, in reading order; none repeats.
     """
     state = _seed_engine(seed)
     order = list(range(count))

@@ -454,8 +454,8 @@ def test_arrays_of_other_shapes_are_refused():
     for out, message in (
         (np.empty((1, 8, 8, 3), np.uint8), r"got uint8 \(1, 8, 8, 3\); give uint8 \(2, 8, 8, 3\)"),
         (np.empty((2, 8, 8, 3), np.int8), r"`out` does not fit the images, got int8 "),
-        (np.empty((2, 8, 8, 6), np.uint8)[..., ::2], "give a contiguous and writeable array"),
-        (np.broadcast_to(np.uint8(0), (2, 8, 8, 3)), "give a contiguous and writeable array"),
+        (np.empty((2, 8, 8, 6), np.uint8)[..., ::2], "must be contiguous and writeable"),
+        (np.broadcast_to(np.uint8(0), (2, 8, 8, 3)), "must be contiguous and writeable"),
     ):
         with pytest.raises(ValueError, match=message):
             decoder.to_pixels(addresses, sizes, (8, 8), out, held)

@@ -105,9 +105,9 @@ def test_a_changed_configuration_is_refused_with_the_differences(tmp_path):
     with pytest.raises(RunFolderError) as caught:
         choose(tmp_path, changed)
     assert str(caught.value) == (
-        f"{folder}: the unfinished run has a different configuration, got the changes (optim.lr: "
-        "0.1 -> 0.2; run.seed: 1 -> 3); restore the old values, or start a new run with "
-        "run.resume=false"
+        f"{folder}: the configuration must be that of the unfinished run, got the changes "
+        "(optim.lr: 0.1 -> 0.2; run.seed: 1 -> 3); restore the values of the run, or start a new "
+        "run with run.resume=false"
     )
     assert choose(tmp_path, changed, resume=False)[0] == tmp_path / "demo-002"
 

@@ -30,7 +30,7 @@ def render_jpeg(seed: int, person_number: int, person: Person, image_number: int
     done, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, shot.quality])
     if not done:
         raise RuntimeError(
-            "render_jpeg: OpenCV must encode a JPEG, got a failure; reinstall "
+            "render_jpeg: OpenCV could not encode an image as JPEG; reinstall "
             "opencv-python-headless"
         )
     return jpeg.tobytes()
