@@ -316,7 +316,7 @@ def test_a_decoded_cache_that_became_shorter_is_named(faces_cache, guard):
     check_file(cache.images)
     os.truncate(path, PAGE)
     cache.store(np.arange(2), np.full((2, 112, 112, 3), 9, np.uint8))  # no SIGBUS
-    with pytest.raises(RecordError, match=rf"^{path}: became shorter while .*; start the same run again"):
+    with pytest.raises(RecordError, match=rf"^{path}: became shorter while .*; start the same"):
         check_file(cache.images)
     cache.close()
 
