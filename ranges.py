@@ -220,19 +220,19 @@ def checked_options(
             raise ValueError(
                 f"{section}.{key}: unknown setting of {section} {name!r}; known: {known}"
             )
-    for key, text in _problems(builders[name], declared, options):
-        raise ValueError(f"{section}.{key}: {text}")
+    require_valid(section, builders[name], options)
     numeric = {key for key in options if declared[key].kind in (int, float)}
     return {k: declared[k].kind(v) if k in numeric else v for k, v in options.items()}
 
 
-def _problems(
-    builder: Callable[..., Any], declared: Mapping[str, Setting], options: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
+def require_valid(section: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first option out of range, else for the first contradiction."""
+    declared = settings(builder)
     for key, value in options.items():
         if text := declared[key].problem(value):
-            yield key, text
-    yield from cross_problems(builder, options)
+            raise ValueError(f"{section}.{key}: {text}")
+    for key, text in cross_problems(builder, options):
+        raise ValueError(f"{section}.{key}: {text}")
 
 
 def _digits(bound: float) -> str:

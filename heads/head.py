@@ -9,7 +9,7 @@ from mxnet import autograd, gluon, init
 
 from heads.cross_entropy import Form, cross_entropy
 from heads.statistics import Reduce, alone
-from ranges import Setting, Within, at_least, cross_problems, settings
+from ranges import Setting, Within, at_least, require_valid, settings
 
 
 class Head(gluon.HybridBlock):
@@ -60,11 +60,7 @@ class Head(gluon.HybridBlock):
         # Check the settings before any constructor runs, so that each class is checked against its
         # own ranges, not against those of its base classes.
         declared = settings(cls)
-        given = {key: value for key, value in kwargs.items() if key in declared}
-        found = ((key, declared[key].problem(value)) for key, value in given.items())
-        problems = [(key, text) for key, text in found if text]
-        for key, text in problems or cross_problems(cls, given):
-            raise ValueError(f"head.{key}: {text}")
+        require_valid("head", cls, {key: kwargs[key] for key in kwargs if key in declared})
         return super().__new__(cls)
 
     def __init__(self, *, reduce: Reduce = alone, **kwargs: Any) -> None:
