@@ -145,8 +145,8 @@ class StandIns:
         """
         if not isinstance(target, Global) or not isinstance(arguments, tuple):
             raise PlainPickleError(f"calls an object that is no function, got {describe(target)}")
-        stand_in, counts = _STAND_INS.get(target, (StandIns._encode, ()))
-        result = stand_in(self, *arguments) if len(arguments) in counts else None
+        found = _STAND_INS.get(target)
+        result = found[0](self, *arguments) if found and len(arguments) in found[1] else None
         if result is None:
             shown = ", ".join(describe(argument) for argument in arguments[:4])
             raise PlainPickleError(
