@@ -97,20 +97,7 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line and return its options."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--json",
-        type=home_path,
-        help="JSON file to write with the machine description and the result rows",
-    )
-    parser.add_argument("--plot", type=home_path, help="PNG file to draw with a bar per result row")
-    parser.add_argument(
-        "--quick", action="store_true", help="measure fewer rows, to finish within a minute"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        help=f"time limit in seconds for all rows together (default: {SECONDS:.0f})",
-    )
+    report.add_basic_options(parser, SECONDS)
     parser.add_argument(
         "--records", type=home_path, help="folder of the record set (default: synthetic)"
     )

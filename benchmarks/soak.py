@@ -72,11 +72,7 @@ def main() -> int:
         "--records", type=home_path, help="folder of the record set (default: synthetic)"
     )
     parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
-    parser.add_argument(
-        "--json",
-        type=home_path,
-        help="JSON file to write with the machine description and the result rows",
-    )
+    report.add_json_option(parser)
     arguments = parser.parse_args()
     kinds = KINDS if "all" in arguments.kind else tuple(dict.fromkeys(arguments.kind))
     if len(kinds) > 1:

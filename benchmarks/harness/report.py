@@ -52,20 +52,35 @@ RATE_LEGEND = (
 )
 
 
-def add_options(parser: argparse.ArgumentParser, seconds: float = SECONDS) -> None:
-    """Add the options that most benchmarks share.
-
-    ``seconds`` is the default time limit that the help text states.
-    """
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--json``."""
     parser.add_argument(
         "--json",
         type=home_path,
         help="JSON file to write with the machine description and the result rows",
     )
+
+
+def add_basic_options(parser: argparse.ArgumentParser, seconds: float) -> None:
+    """Add the options of results and time: ``--json``, ``--plot``, ``--quick``, ``--seconds``.
+
+    ``seconds`` is the default time limit that the help text states.
+    """
+    add_json_option(parser)
     parser.add_argument("--plot", type=home_path, help="PNG file to draw with a bar per result row")
     parser.add_argument(
         "--quick", action="store_true", help="measure less, to finish within a minute"
     )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"time limit in seconds for all rows together (default: {seconds:.0f})",
+    )
+
+
+def add_options(parser: argparse.ArgumentParser, seconds: float = SECONDS) -> None:
+    """Add the options of `add_basic_options`, and those that select rows and rounds."""
+    add_basic_options(parser, seconds)
     parser.add_argument(
         "--only", default="", help="regular expression; measure only rows whose name matches"
     )
@@ -79,11 +94,6 @@ def add_options(parser: argparse.ArgumentParser, seconds: float = SECONDS) -> No
         type=int,
         default=timing.ROUNDS,
         help=f"largest number of rounds, in each of which every row runs once ({timing.ROUNDS})",
-    )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        help=f"time limit in seconds for all rows together (default: {seconds:.0f})",
     )
 
 
