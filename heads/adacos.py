@@ -12,7 +12,7 @@ from heads.head import ClassHead, require
 from heads.statistics import TracedFunction, create_state
 from ranges import at_least
 
-# Replaces the cosine of a class that a sum of exponentials must skip: exp(-1000) is 0 in float32.
+# Cosine given to a class that a sum of exponentials must skip: exp(-1000) is 0 in float32.
 EXCLUDED_COSINE = -1000.0
 # Bounds of the adapted scale. Without the lower bound, a few classes that all lie opposite to the
 # embedding would give a negative scale (a negative logarithm). Without the upper bound, the scale

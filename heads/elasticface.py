@@ -66,7 +66,7 @@ class ElasticFace(MarginSoftmax):
             # Indices of the images; the image nearest to its class centre comes first.
             place = F.argsort(cosine, axis=0, is_ascend=False)
             if not self._by_argsort:
-                # Place of each image in this order; the nearest image has place 0.
+                # Place of each image in the order by distance; the nearest image has place 0.
                 place = F.argsort(place, axis=0)
             margins = F.take(F.sort(F.BlockGrad(margins), axis=0), place)
         return additive_angles(F, cosine, margins)[:2]

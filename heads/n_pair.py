@@ -7,7 +7,7 @@ from heads.metric import Batch, PairLoss
 from heads.mining import mean_over, select
 from ranges import at_least
 
-# Replaces the inner product of an image that a sum of exponentials must skip: exp(-1e30) is 0.
+# Inner product given to an image that a sum of exponentials must skip: exp(-1e30) is 0.
 EXCLUDED_PRODUCT = -1e30
 LengthWeight = Annotated[float, at_least(0, "the usual weight is 0.002")]
 

@@ -118,9 +118,11 @@ def build_command(
     if cores := variables.get("SLURM_CPUS_PER_TASK"):
         # Since Slurm 22.05 srun does not inherit --cpus-per-task from the job.
         command.append(f"--cpus-per-task={cores}")
+    # --distribution=block gives each node consecutive ranks.  Without --kill-on-bad-exit the other
+    # ranks would wait forever for a failed rank.
     command += [
-        "--distribution=block",  # each node gets consecutive ranks
-        "--kill-on-bad-exit=1",  # else the other ranks wait for a failed rank forever
+        "--distribution=block",
+        "--kill-on-bad-exit=1",
         "--input=none",
         "--unbuffered",
         f"--chdir={ROOT}",

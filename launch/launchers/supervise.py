@@ -62,8 +62,8 @@ class HorovodrunReader(Reader):
 
     stderr = subprocess.STDOUT  # horovodrun's prefixes name rank and stream
 
-    # 5 s after horovodrun receives SIGTERM, it kills its ranks.  If horovodrun hangs, the launcher
-    # kills it; each rank's companion process then stops its rank within 3.5 s.
+    # On SIGTERM horovodrun waits 5 s and kills its ranks.  If horovodrun hangs, the launcher kills
+    # horovodrun; the companion process of each rank then stops the rank within 3.5 s.
     kill_after_s = 6.5
 
     _prefix = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")

@@ -115,7 +115,7 @@ def require_equal(comm: Comm, value: Any, what: str) -> None:
 
 
 def gather_notices(comm: Comm, notices: Sequence[str]) -> tuple[str, ...]:
-    """Return the notices of all ranks without duplicates; a notice of a rank above 0 names it."""
+    """Return the distinct notices of all ranks; a notice of a rank above 0 names the rank."""
     found: dict[str, str] = {}
     for rank, received in enumerate(comm.gather_json(list(notices))):
         for notice in received:
