@@ -34,7 +34,7 @@ def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
     mib = config.data.decoded_cache_mib
     freed = agree(comm, lambda: remove_stale_caches(inputs.records, mib))
     freed = sum(comm.gather_json(freed))
-    if freed and comm.rank == 0:  # not the log: the run may fail before the log exists
+    if freed and comm.rank == 0:  # print at once: the run may fail before its log exists
         print(
             f"removed {-(-freed >> 20)} MiB of decoded images that killed runs left behind",
             flush=True,

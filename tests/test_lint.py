@@ -67,7 +67,7 @@ def test_a_hit_ends_with_code_1_and_names_the_better_word(tmp_path, capsys):
         ("Fix a typo\n", 2, None),
         ("Merge branch 'x'\n", 900, None),
         ("Pass the seed\n\nReason.\n# comment of git\n", 90, None),
-        ("Fix the reader\n", 90, "no body for 90 changed lines"),
+        ("Fix the reader\n", 90, "changes 90 lines and has no body"),
         ("Fixed the reader\n\nReason.\n", 9, 'begins with "Fixed"'),
         ("Fixes the reader\n\nReason.\n", 9, 'begins with "Fixes"'),
         ("fix the reader\n\nReason.\n", 9, 'begins with "fix"'),
