@@ -62,9 +62,8 @@ def cached(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     except CacheError as error:
         raise LeftOut(str(error)) from None
     batches = _batches(records, scratch, batch, reader="random", cache=decoded)
-    for image in islice(
-        batches, len(records) // batch + 1
-    ):  # fill the cache before the timing starts
+    # The first epoch fills the cache, before the timing starts.
+    for image in islice(batches, len(records) // batch + 1):
         image.wait_to_read()
     yield from batches
 
