@@ -32,10 +32,10 @@ from pipeline.decode.dali import PATHS, release_memory
 from pipeline.records import RecordError, RecordSet, open_records
 
 GRAPH, MXNET = "benchmarks.steps.graph_steps", "benchmarks.steps.loader_steps"
-SECONDS, QUICK_SECONDS = 360.0, 40.0  # Default time limits of the benchmark, also with --quick.
+SECONDS, QUICK_SECONDS = 360.0, 40.0  # Default time limits, without and with --quick.
 BATCHES, THREADS = (128, 256, 512, 1024), (1, 2, 4, 8, 16)
-MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # Limits of the time spent on one combination of settings.
-CELL_WINDOWS = 5  # Number of timed periods per combination; the table shows their median rate.
+MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # Shortest and longest timing of one combination of settings.
+CELL_WINDOWS = 5  # Each combination is timed in 5 periods; the table shows the median rate.
 STEP_IMAGES, GLUON_STEP_IMAGES = 2048, 512
 COLUMNS = report.RATE_COLUMNS[:2]
 
@@ -133,7 +133,7 @@ def count_gpus() -> int:
 
 
 def describe_device(device_id: int | None) -> str:
-    """Return a line of text about the GPU that receives the batches, or about CPU memory."""
+    """Describe where the batches are stored: on which GPU, or in CPU memory."""
     if device_id is None:
         return "no GPU: batches stay in CPU memory"
     return str(Driver().gpu(device_id))

@@ -43,14 +43,14 @@ from launch.config.paths import home_path
 GROUP_BATCHES = 16  # Our loaders decode this number of batches at a time.
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4
 QUICK_PRECISION_FRACTION = 0.05
-SETTLE_FRACTION = 0.25  # Number of untimed warm-up batches divided by that of timed batches.
+SETTLE_FRACTION = 0.25  # Ratio of untimed warm-up batches to timed batches.
 MIN_PROBE_BATCHES = 3
 OWN_RATE_FRACTION = 0.3
 SECONDS, QUICK_SECONDS = 560.0, 34.0
 MIN_ROUNDS, QUICK_ROUNDS = 3, 1
-TURNS_FRACTION = 0.65  # Fraction of the time limit for measuring; loaders start in the rest.
+TURNS_FRACTION = 0.65  # Fraction of the time limit for measurements; the rest is for start-up.
 ROW_PROBES = 25
-MAX_FEED_RATIO = 1.03  # If feed rate / own rate is larger, the machine's speed has changed.
+MAX_FEED_RATIO = 1.03  # A higher feed rate / own rate means that the machine's speed changed.
 UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")
 SLOW_KINDS = ("random-dali", "window", "blocks", "cache", "ffcv")
 COLUMNS = (
@@ -93,12 +93,15 @@ def main() -> int:
     )
     parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
     parser.add_argument(
-        "--load", type=int, default=1, help="number of cores to keep busy meanwhile (default: 1)"
+        "--load",
+        type=int,
+        default=1,
+        help="number of CPU cores to keep busy during the measurement (default: 1)",
     )
     parser.add_argument(
         "--probe-s",
         type=float,
-        help=f"seconds per tried rate (default: {PROBE_S}, less for many rows)",
+        help=f"seconds to test one rate (default: {PROBE_S}, less if there are many rows)",
     )
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
@@ -241,7 +244,7 @@ class FeedResult(Result):
         self._measure()
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the measurements as a result row; ``ours`` is the reference of its ratio."""
+        """Return the measurements as a result row, with the time relative to ``ours`` if given."""
         batch = self.candidate.images
         own = [batch / seconds for seconds in self.own]
         ratios = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
@@ -264,7 +267,7 @@ class FeedResult(Result):
         """
         start = time.monotonic()
         own, probes = [self._measure_own()], list[Probe]()
-        # First guess: at the loader's own rate, the device would wait for just the allowed time.
+        # The first guess assumes that batches arrive at the loader's own rate.
         ratio = 1 - MAX_WAITING_FRACTION
         if self.best:
             pairs = zip(self.best, self.own, strict=True)

@@ -48,19 +48,20 @@ def main() -> int:
         "--check",
         type=_sizes,
         default=agreement.HEADS,
-        help="sizes BxExC,... (batch, embedding, classes) of the heads to compare with float64",
+        help="heads to compare with NumPy, as sizes BxExC,... (batch size, embedding size, number "
+        "of classes)",
     )
     parser.add_argument(
         "--heads",
         type=_sizes,
         default=HEADS,
-        help="sizes BxExC,... (batch, embedding, classes) of the heads to time",
+        help="heads to time, as sizes BxExC,... (batch size, embedding size, number of classes)",
     )
     parser.add_argument(
         "--layers",
         type=_sizes,
         default=LAYERS,
-        help="sizes NxCxP,... (batch, channels, pixels) of the layers to time",
+        help="layers to time, as sizes NxCxP,... (batch size, channels, pixels per channel)",
     )
     parser.add_argument(
         "--repeat", type=int, default=15, help="number of timed rounds (default: 15)"
@@ -68,7 +69,7 @@ def main() -> int:
     parser.add_argument(
         "--library",
         type=home_path,
-        help="library of compiled operators (default: compile one with nvcc)",
+        help="shared library of the operators (default: compile the operators with nvcc)",
     )
     parser.add_argument(
         "--json",

@@ -16,7 +16,7 @@ from benchmarks.harness import report
 from benchmarks.harness.process import Candidate
 
 MXNET = "benchmarks.steps.mxnet_steps"
-GROUP_LOSSES = 6  # Small, because all losses of a group are in memory at once.
+GROUP_LOSSES = 6  # A group is small, because all its losses are in memory at once.
 
 
 def main() -> int:

@@ -49,7 +49,7 @@ def main() -> int:
         type=int,
         nargs="+",
         default=NUM_IMAGES,
-        help="images of each synthetic set (default: 5822653 40000000)",
+        help="number of images of each synthetic set (default: 5822653 40000000)",
     )
     parser.add_argument(
         "--people",
@@ -112,8 +112,8 @@ def measure(name: str, path: Path, scratch: Path, repeat: int) -> list[dict[str,
     for what, found in {**again, "random": [first, *again["random"]]}.items():
         if len({one["digest"] for one in found}) > 1:
             raise SystemExit(
-                f"{path}: the processes computed different sample orders ({what}); the set may "
-                "have changed, so run the benchmark again"
+                f"{path}: the processes computed different orders of the images for the reader "
+                f"{what}; the record set may have changed, so run the benchmark again"
             )
     rows = [
         _row(f"ours {name}, opening, first time", [first], "open"),

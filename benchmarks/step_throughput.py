@@ -30,7 +30,7 @@ NETS = {
     "mobilefacenet": 1.0,
 }
 EMBEDDING_SIZE = 128
-TURN_S = 4.0  # Long, because a loader delivers batches in bursts.
+TURN_S = 4.0  # A measurement is long, because a loader delivers batches in bursts.
 COLUMNS = (
     *report.RATE_COLUMNS[:2],
     ("waiting", "waiting", "{:.1%}"),
@@ -142,7 +142,7 @@ class FedResult(Result):
     def row(self, ours: Result | None = None) -> dict[str, Any]:
         """Return the measurements as a result row.
 
-        If ``ours`` trains on the fixed batch, the row also holds its own images/s divided by the
+        If ``ours`` trains on the fixed batch, the row also holds its images/s as a fraction of the
         images/s of ``ours``.
         """
         row = super().row(ours) | {"waiting": statistics.median(self.waits)}

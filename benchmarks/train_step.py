@@ -50,7 +50,9 @@ def main() -> int:
         "--width", type=float, default=1.0, help="width of MobileFaceNet (default: 1.0)"
     )
     parser.add_argument(
-        "--profile", action="store_true", help="print the time of each operator in our step"
+        "--profile",
+        action="store_true",
+        help="print the time of each operator in our training step",
     )
     arguments = parser.parse_args()
     if len(arguments.nets) != len(arguments.batches):
@@ -63,7 +65,7 @@ def main() -> int:
         for net, batch in zip(arguments.nets, arguments.batches, strict=True)
     ]
     if arguments.quick:
-        # Time only the first network, and not with Gluon's operators.
+        # Omit all networks but the first, and the row with Gluon's operators.
         groups = [[candidate for candidate in groups[0] if "plain" not in candidate.name]]
     if arguments.profile:
         for ours, *_ in groups:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAX_WAITING_FRACTION = 0.03  # The device may wait for batches in this fraction of its time.
+MAX_WAITING_FRACTION = 0.03  # The device may wait for batches in less than 3 % of its time.
 PRECISION_FRACTION = 0.02
 MAX_INTERVAL_FACTOR = 128.0  # A loader without prefetching needs a factor of 33.
 NO_PREFETCH_WAIT_FACTOR = 0.4
@@ -67,8 +67,8 @@ def search(
     precision
         Largest allowed relative gap between the interval found and the longest failed interval.
     out_of_time
-        Function that returns True when the time is up.  The search then ends with the best interval
-        found so far, or continues until an interval has passed.
+        Function that returns True when the time is up.  Then the search ends with the best interval
+        found so far.  If no interval has passed yet, the search continues until one passes.
 
     Returns
     -------
@@ -79,8 +79,8 @@ def search(
     Notes
     -----
     A longer interval never makes the wait for a batch longer.  So each probe gives a bound: the
-    interval at which the measured wait would be exactly MAX_WAITING_FRACTION of the time.  It is an
-    upper bound of the interval sought if the probe failed, and a lower bound if the probe passed.
+    interval at which the measured wait would be exactly MAX_WAITING_FRACTION of the time.  This is
+    an upper bound of the interval sought if the probe failed, a lower bound if the probe passed.
     For a loader without prefetch, the bound equals the interval sought.
 
     Noise from other processes can make a probe fail but cannot make it pass.  So the search ends
@@ -134,7 +134,7 @@ class _Search:
             self._low = max(self._low, self._longest_failed)
             return
         if self._checks_low:
-            # An earlier probe at the lower bound failed, which noise has caused: drop the bound.
+            # The lower bound passes now, so noise made an earlier probe fail: drop the bound.
             self._low, self._longest_failed, self._step = 0.0, 0.0, self._first_step
         self._high, self.best, self._low = self.interval, found, max(self._low, bound)
 

@@ -21,8 +21,8 @@ from benchmarks.harness.baselines import ROOT
 
 ANSWER_TIMEOUT_S = 240
 CORES = len(os.sched_getaffinity(0))
-IDLE_POLL_S = 0.03  # Must be longer than a clock tick of /proc/PID/stat (0.01 s).
-IDLE_TIMEOUT_S = 2.0  # Some processes never become idle.
+IDLE_POLL_S = 0.03  # The poll interval must exceed a clock tick of /proc/PID/stat (0.01 s).
+IDLE_TIMEOUT_S = 2.0  # The wait needs a limit, because some processes never become idle.
 
 
 class WorkerError(RuntimeError):
@@ -45,7 +45,7 @@ class Candidate:
         Required package: "gluonfr", "simplejpeg", "torch", or "" for none.  The row is left out if
         the package is not available.
     python
-        Python interpreter that runs the module; PyTorch may need another one than ours.
+        Python interpreter that runs the module; PyTorch may be in another environment than MXNet.
     images
         Number of images in a step; 0 if the candidate has no rate in images per second.
     same_value, same_size

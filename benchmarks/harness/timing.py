@@ -65,7 +65,7 @@ class Result:
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that a turn after the first one needs at least."""
+        """Return the minimum seconds of a turn: those of the warm-up steps and one timed step."""
         return (1 + self.untimed_steps) * self.step_s
 
     def first_turn(self) -> None:
@@ -94,7 +94,7 @@ class Result:
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the measurements as a result row, with ratios to ``ours`` if that is given."""
+        """Return the measurements as a result row, with times relative to ``ours`` if given."""
         median, spread = summarise(self.seconds)
         row: dict[str, Any] = {
             "name": self.candidate.name,
@@ -219,12 +219,12 @@ def _run_later_turn(found: Race, results: list[Result], result: Result) -> None:
 
 
 def summarise(seconds: Sequence[float]) -> tuple[float, list[float]]:
-    """Return the median, and the list of first and third quartile, of seconds in milliseconds."""
+    """Return the median of the times, and a list of their quartiles 1 and 3, in milliseconds."""
     return quartiles([1000 * value for value in seconds])
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, list[float]]:
-    """Return the median of the values, and the list of their first and third quartile."""
+    """Return the median of the values, and a list of their quartiles 1 and 3."""
     if len(values) == 1:
         return values[0], [values[0]] * 2
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")

@@ -61,7 +61,7 @@ class Work:
 
 
 def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
-    """Build the work to be timed, then run steps on request until stdin is closed.
+    """Build the `Work`, then run its steps on request until stdin is closed.
 
     Parameters
     ----------

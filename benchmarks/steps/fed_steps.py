@@ -86,7 +86,7 @@ def build(
         loss, _ = train_step(network, head, trainer, image, label, fraction)
         clock.step(weight.data())
         issued.append(loss)
-        # Sync: wait for the step before the last two, so that the host is at most two steps ahead.
+        # Sync: wait for an older step, so that the host is at most two steps ahead of the device.
         return float(issued[0].asscalar()) if len(issued) == 3 else 0.0
 
     def begin() -> None:

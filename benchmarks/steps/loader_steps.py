@@ -100,9 +100,9 @@ def build(
 
 
 def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: int) -> Work:
-    """Return the `Work` of a loader that restarts and drops its file from the page cache.
+    """Return the `Work` of a loader that reads from disk: it drops cached pages and restarts.
 
-    The loader restarts at each request of the benchmark.
+    The file is dropped from the page cache at each request of the benchmark.
     """
     running: list[Any] = []
     mib_before = 0.0

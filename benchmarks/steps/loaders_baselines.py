@@ -67,7 +67,7 @@ def record_iterators(rec: Path, scratch: str, batch: int, workers: int) -> Itera
     images = len(RecordDataset(str(rec), MEAN, STD))
     if images // workers < batch:
         raise LeftOut(
-            f"{images} images in {workers} parts are less than a batch of {batch} per part"
+            f"each of {workers} parts of {images} images is smaller than a batch ({batch} images)"
         )
     parts = [
         _image_record_iter(rec, batch, 1, num_parts=workers, part_index=i) for i in range(workers)

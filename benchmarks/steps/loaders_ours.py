@@ -45,7 +45,7 @@ def subset(records: RecordSet, count: int = MAX_IMAGES) -> RecordSet:
 def ours(
     path: Path, scratch: str, batch: int, workers: int, *, reader: str, **options: Any
 ) -> Iterator[Any]:
-    """Yield batches of the complete record set, read in the mode ``reader`` of data.reader."""
+    """Yield batches of the complete record set; ``reader`` is a value of data.reader."""
     records = opened(path, scratch)
     if reader != "random":
         options["window"] = min(WINDOW_IMAGES, max(1, int(len(records) * MAX_WINDOW_FRACTION)))
