@@ -40,7 +40,8 @@ from benchmarks.harness.process import CORES, Candidate, WorkerError
 from benchmarks.harness.timing import Result, quartiles
 from launch.config.paths import home_path
 
-GROUP_BATCHES = 16  # Our loaders decode this number of batches at a time.
+# A measurement of the own rate takes a multiple of 16 batches, because loaders decode in groups.
+GROUP_BATCHES = 16
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4
 QUICK_PRECISION_FRACTION = 0.05
 SETTLE_FRACTION = 0.25  # Ratio of untimed warm-up batches to timed batches.

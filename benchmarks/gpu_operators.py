@@ -128,7 +128,7 @@ def compile_library(folder: Path) -> Path:
 
 
 def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str, Callable[[], Any]]:
-    """Return the functions to time for a margin softmax, by the name of their result row.
+    """Return implementations of a margin softmax: a dictionary from a name to a function to time.
 
     B is the batch size, E the embedding size and C the number of classes.
     """
@@ -175,7 +175,7 @@ def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str,
 def layers(
     cupy: Any, ours: harness.Harness, N: int, C: int, P: int
 ) -> dict[str, Callable[[], Any]]:
-    """Return the functions to time for PReLU and batch normalisation, by name of the result row.
+    """Return PReLU and batch normalisation: a dictionary from a name to a function to time.
 
     N is the batch size, C the number of channels and P the number of pixels per channel.
     """
@@ -204,7 +204,7 @@ def measure(
     pool = cupy.get_default_memory_pool()
     times: dict[str, list[float]] = {name: [] for name in named}
     peaks = {}
-    # The first call of each function warms it up and shows its peak memory.
+    # The first call of each function is a warm-up, which also measures the peak memory.
     for name, compute in named.items():
         stream.synchronize()
         pool.free_all_blocks()

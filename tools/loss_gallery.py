@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         "--epochs", type=float, help="number of epochs (default: each loss has its own number)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="try the tool with fewer images and epochs"
+        "--quick", action="store_true", help="use few images and few epochs, to try the tool"
     )
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
     parser.add_argument("--json", type=home_path, help="JSON file for machine and results")

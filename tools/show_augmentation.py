@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def contact_sheet(records: RecordSet, images: int, seed: int) -> np.ndarray:
-    """Draw one row of augmented images per image; return BGR pixels, uint8 (height, width, 3)."""
+    """Draw a row per image and a column per augmentation; return BGR uint8 (height, width, 3)."""
     columns = []
     for title, augmentation in COLUMNS.items():
         loader = build_loader("dali", records, images, seed=seed, augmentation=augmentation)

@@ -17,7 +17,7 @@ def draw(
 ) -> str:
     """Draw a chart with a panel for each group of rows and a bar for each row; save it as PNG.
 
-    A bar shows the median, and its error bar the first and third quartiles.
+    The length of a bar is the median; the error bar spans the first to the third quartile.
 
     Parameters
     ----------

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 MAX_WAITING_FRACTION = 0.03  # The device may wait for batches in less than 3 % of its time.
 PRECISION_FRACTION = 0.02
-MAX_INTERVAL_FACTOR = 128.0  # A loader without prefetching needs a factor of 33.
+MAX_INTERVAL_FACTOR = (
+    128.0  # Limit of the search; a loader without prefetching needs a factor of 33.
+)
 NO_PREFETCH_WAIT_FACTOR = 0.4
 MAX_PROBES = 24  # Without this limit, noise could make a search endless.
 MAX_GROWTH_FACTOR = 6.0

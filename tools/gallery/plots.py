@@ -118,7 +118,7 @@ def stack_on_circle(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _window(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the visible square, without a few outliers, as its centre and half its side."""
+    """Return the centre and half the side of a square that holds all points but a few outliers."""
     low = np.quantile(points, 1 - INSIDE_QUANTILE, axis=0)
     high = np.quantile(points, INSIDE_QUANTILE, axis=0)
     return (low + high) / 2, float(max((high - low).max() / 2 * 1.08, 1e-6))

@@ -38,7 +38,7 @@ DAMAGED_KEY = 11
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare two ranks with one, and check how two ranks end after faults and signals."""
+    """Compare the weights of one and two ranks; check the ends of runs after faults and signals."""
     direct, through_host = ("gpu", "gpu host") if setting.gpus else ("straight", "host")
 
     def start(ranks: int, batch_size: int, transport: str, clip: float) -> Future:
