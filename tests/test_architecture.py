@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "launch": ("atomic_write", "ranges"),
     "evaluation": ("atomic_write", "encoded_images"),
     "evaluation.__main__": PARTS,  # a program
+    "evaluation.commands": PARTS,  # its commands
     "pipeline": ("atomic_write", "encoded_images", "normalization", "ops"),
     "pipeline.records": ("atomic_write", "encoded_images", "ops"),
     "pipeline.sampling": ("pipeline.records", "ops"),
@@ -46,7 +47,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "nets": ("ops", "ranges"),
     "heads": ("ops", "ranges"),
     "training": ("launch.ranks", "atomic_write", "normalization"),
-    "interchange": ("nets", "training.checkpoint", "atomic_write"),
+    "interchange": ("nets", "training.checkpoint", "atomic_write", "normalization"),
     "interchange.__main__": PARTS,  # a program
     "assemble": PARTS,
     "run_train": ("assemble", "launch", "training"),

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compute embeddings of face images with a model of any supported format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import normalization
+from interchange.model import InterchangeError, StoredModel
+from interchange.open_model import open_model
+
+Forward = Callable[[np.ndarray], np.ndarray]
+"""Function from RGB pixels (B, H, W, 3) uint8 to embeddings (B, E) float32, not normalised."""
+DEVICES = ("auto", "cpu", "gpu")
+
+
+def load_embedder(
+    model: str | os.PathLike[str] | StoredModel,
+    *,
+    flip: bool = False,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> Embedder:
+    """Load a model, and return a function that computes embeddings of images.
+
+    On a CPU, ONNX Runtime computes the network; on a GPU, MXNet does.  If ONNX Runtime is not
+    installed, or the network has an operator that the ONNX export does not support, MXNet computes
+    on the CPU as well.
+
+    Parameters
+    ----------
+    model
+        Path of a model, see `interchange.open_model`, or a model that has been read.
+    flip
+        Add the embedding of the mirror image before normalisation, as verification does.
+    batch_size
+        Images per forward pass.
+    device
+        "cpu", "gpu", or "auto" for the first GPU if MXNet finds one, and else the CPU.
+
+    Raises
+    ------
+    InterchangeError
+        If the model cannot be read, or an argument is out of its range.
+    """
+    if batch_size < 1:
+        raise InterchangeError(f"batch_size: must be at least 1, got {batch_size}; 64 is usual")
+    if device not in DEVICES:
+        raise InterchangeError(f"device: must be one of {', '.join(DEVICES)}, got {device!r}")
+    stored = model if isinstance(model, StoredModel) else open_model(model)
+    forward, runtime, notices = _choose_runtime(stored, device)
+    return Embedder(
+        stored,
+        forward,
+        runtime=runtime,
+        flip=flip,
+        batch_size=batch_size,
+        notices=(*stored.notices, *notices),
+    )
+
+
+class Embedder:
+    """Function from images to embeddings of length 1; `load_embedder` makes one.
+
+    Parameters
+    ----------
+    model
+        Model whose properties the attributes repeat.
+    forward
+        Function that computes the embeddings of a batch.
+    runtime
+        Library that computes: "onnxruntime" or "mxnet".
+    flip, batch_size
+        See `load_embedder`.
+    notices
+        Sentences for the user.
+    """
+
+    def __init__(
+        self,
+        model: StoredModel,
+        forward: Forward,
+        *,
+        runtime: str,
+        flip: bool,
+        batch_size: int,
+        notices: tuple[str, ...] = (),
+    ) -> None:
+        self.source = model.source
+        """Path of the file or folder of the model."""
+        self.image_size = model.image_size
+        """(height, width) of the images in pixels."""
+        self.embedding_size = int(model.net["embedding_size"])
+        """Number of dimensions E of an embedding."""
+        self.threshold = model.threshold
+        """Cosine from which two images count as one person; None if the model states none."""
+        self.flip, self.batch_size, self.runtime, self.notices = flip, batch_size, runtime, notices
+        self._forward = forward
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Compute the embeddings of aligned face images.
+
+        Inputs
+        ------
+        images : (N, height, width, 3) uint8
+            RGB pixels; N may be 0.
+
+        Outputs
+        -------
+        (N, E) float32
+            Embeddings with L2 norm 1.
+
+        Raises
+        ------
+        InterchangeError
+            If the images have another type or shape, or an embedding is 0 or not finite.
+        """
+        raw = self.raw_embeddings(images)
+        norms = np.linalg.norm(raw, axis=1, keepdims=True)
+        good = np.isfinite(norms) & (norms > 0)
+        if not good.all():
+            index = int(np.argmin(good))
+            raise InterchangeError(
+                f"{self.source}: the embedding of image {index} has no direction, got length "
+                f"{norms[index, 0]}; check the weights of the model"
+            )
+        return raw / norms
+
+    def raw_embeddings(self, images: np.ndarray) -> np.ndarray:
+        """Compute embeddings that are not normalised; with `flip`, the sum of both embeddings.
+
+        Inputs, outputs and errors are those of `__call__`, except for the L2 norm.
+        """
+        self._check(images)
+        found = np.empty((len(images), self.embedding_size), np.float32)
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            part = found[start : start + self.batch_size]
+            part[:] = self._forward(batch)
+            if self.flip:
+                part += self._forward(batch[:, :, ::-1])
+        return found
+
+    def _check(self, images: np.ndarray) -> None:
+        height, width = self.image_size
+        if not isinstance(images, np.ndarray):
+            got = type(images).__name__
+        elif images.dtype != np.uint8 or images.shape[1:] != (height, width, 3):
+            got = f"{images.dtype} {images.shape}"
+        else:
+            return
+        raise InterchangeError(
+            f"images: must be RGB pixels, a NumPy array uint8 (N, {height}, {width}, 3), got {got};"
+            " stack aligned faces of this size"
+        )
+
+
+def _choose_runtime(model: StoredModel, device: str) -> tuple[Forward, str, tuple[str, ...]]:
+    """Return the function that computes a batch, the name of its library, and notices."""
+    import mxnet as mx
+
+    gpus = mx.context.num_gpus() if device != "cpu" else 0
+    if device == "gpu" and not gpus:
+        raise InterchangeError("device: MXNet finds no usable GPU, got 'gpu'; use 'cpu'")
+    if gpus:
+        return _mxnet_forward(model, mx.gpu(0)), "mxnet", ()
+    try:
+        return _onnx_forward(model), "onnxruntime", ()
+    except ImportError as error:
+        notice = f"MXNet computes the embeddings, because {error.name} is not installed"
+    except InterchangeError as error:
+        notice = f"MXNet computes the embeddings, because the ONNX export failed: {error}"
+    return _mxnet_forward(model, mx.cpu()), "mxnet", (notice,)
+
+
+def _mxnet_forward(model: StoredModel, ctx: Any) -> Forward:
+    """Return a function that computes the network in MXNet on the device `ctx`."""
+    import mxnet as mx
+
+    from interchange.stored_net import build_stored_net
+
+    net = build_stored_net(model, ctx)
+    # Without static_shape: batches differ in size, and MXNet would plan its memory for each size.
+    net.hybridize(static_alloc=True)
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        pixels = mx.nd.array(np.ascontiguousarray(images), ctx=ctx, dtype="uint8")
+        values = pixels.astype("float32").transpose((0, 3, 1, 2))  # (B, 3, H, W)
+        with mx.autograd.pause(train_mode=False):
+            # Sync: the host waits for the embeddings.
+            return net((values - normalization.MEAN) / normalization.STD).asnumpy()
+
+    return forward
+
+
+def _onnx_forward(model: StoredModel) -> Forward:
+    """Return a function that computes the network in ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    from interchange.onnx_export import to_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(
+        to_onnx(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    (name,) = (value.name for value in session.get_inputs())
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        values = images.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        values -= np.float32(normalization.MEAN)
+        values *= np.float32(1 / normalization.STD)
+        return session.run(None, {name: values})[0]
+
+    return forward
