@@ -9,19 +9,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
 from encoded_images import decode
 from evaluation.image_header import is_whole, read_size
-from evaluation.pairs import CutOff
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
-)
+if TYPE_CHECKING:
+    from evaluation.pairs import CutOff
+
+SUFFIXES = tuple(".jpg .jpeg .jpe .jp2 .png .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 """Suffixes, in lower case, of the files in a folder that count as images."""
 HEADER_BYTES = 1 << 18
 MAX_FILE_BYTES = 1 << 28

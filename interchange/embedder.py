@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,9 +14,13 @@ import normalization
 from interchange.model import InterchangeError, StoredModel
 from interchange.open_model import open_model
 
+if TYPE_CHECKING:
+    import onnx
+
 Forward = Callable[[np.ndarray], np.ndarray]
 """Function from RGB pixels (B, H, W, 3) uint8 to embeddings (B, E) float32, not normalised."""
 DEVICES = ("auto", "cpu", "gpu")
+RUNTIMES = ("auto", "mxnet")
 
 
 def load_embedder(
@@ -24,6 +29,7 @@ def load_embedder(
     flip: bool = False,
     batch_size: int = 64,
     device: str = "auto",
+    runtime: str = "auto",
 ) -> Embedder:
     """Load a model, and return a function that computes embeddings of images.
 
@@ -41,6 +47,8 @@ def load_embedder(
         Images per forward pass.
     device
         "cpu", "gpu", or "auto" for the first GPU if MXNet finds one, and else the CPU.
+    runtime
+        "auto" as described above, or "mxnet" for MXNet on a CPU as well.
 
     Raises
     ------
@@ -51,12 +59,14 @@ def load_embedder(
         raise InterchangeError(f"batch_size: must be at least 1, got {batch_size}; 64 is usual")
     if device not in DEVICES:
         raise InterchangeError(f"device: must be one of {', '.join(DEVICES)}, got {device!r}")
+    if runtime not in RUNTIMES:
+        raise InterchangeError(f"runtime: must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     stored = model if isinstance(model, StoredModel) else open_model(model)
-    forward, runtime, notices = _choose_runtime(stored, device)
+    forward, library, notices = _choose_runtime(stored, device, runtime)
     return Embedder(
         stored,
         forward,
-        runtime=runtime,
+        runtime=library,
         flip=flip,
         batch_size=batch_size,
         notices=(*stored.notices, *notices),
@@ -159,21 +169,26 @@ class Embedder:
         )
 
 
-def _choose_runtime(model: StoredModel, device: str) -> tuple[Forward, str, tuple[str, ...]]:
+def _choose_runtime(
+    model: StoredModel, device: str, runtime: str
+) -> tuple[Forward, str, tuple[str, ...]]:
     """Return the function that computes a batch, the name of its library, and notices."""
     import mxnet as mx
 
     gpus = mx.context.num_gpus() if device != "cpu" else 0
     if device == "gpu" and not gpus:
         raise InterchangeError("device: MXNet finds no usable GPU, got 'gpu'; use 'cpu'")
-    if gpus:
-        return _mxnet_forward(model, mx.gpu(0)), "mxnet", ()
-    try:
-        return _onnx_forward(model), "onnxruntime", ()
-    except ImportError as error:
-        notice = f"MXNet computes the embeddings, because {error.name} is not installed"
-    except InterchangeError as error:
-        notice = f"MXNet computes the embeddings, because the ONNX export failed: {error}"
+    if gpus or runtime == "mxnet":
+        return _mxnet_forward(model, mx.gpu(0) if gpus else mx.cpu()), "mxnet", ()
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        reason = f"{missing[0]} is not installed"
+    else:
+        try:
+            return _onnx_forward(model), "onnxruntime", ()
+        except InterchangeError as error:
+            reason = f"the ONNX export failed: {error}"
+    notice = f"MXNet computes the embeddings, because {reason}"
     return _mxnet_forward(model, mx.cpu()), "mxnet", (notice,)
 
 
@@ -201,20 +216,26 @@ def _onnx_forward(model: StoredModel) -> Forward:
     """Return a function that computes the network in ONNX Runtime on the CPU."""
     import onnxruntime
 
-    from interchange.onnx_export import to_onnx
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(
-        to_onnx(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        onnx_of(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     (name,) = (value.name for value in session.get_inputs())
 
     def forward(images: np.ndarray) -> np.ndarray:
-        values = images.transpose(0, 3, 1, 2).astype(np.float32, order="C")
-        values -= np.float32(normalization.MEAN)
-        values *= np.float32(1 / normalization.STD)
-        return session.run(None, {name: values})[0]
+        pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)  # (B, 3, H, W)
+        return session.run(None, {name: pixels})[0]
 
     return forward
+
+
+def onnx_of(model: StoredModel) -> onnx.ModelProto:
+    """Return the ONNX model of a stored model; its input is pixels from 0 to 255."""
+    from interchange.net_graph import model_graph
+    from interchange.onnx_export import OnnxSettings, build_onnx
+
+    settings = OnnxSettings(model.image_size, scaling="inside")
+    size = int(model.net["embedding_size"])
+    return build_onnx(model_graph(model), settings, embedding_size=size)

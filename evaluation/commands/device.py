@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evaluation.pairs import CutOff
+if TYPE_CHECKING:
+    from evaluation.pairs import CutOff
 
 
 def choose_device(name: str) -> Any:
