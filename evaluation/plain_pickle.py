@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read a pickle of plain data and NumPy arrays without executing anything in it.
 
-`pickle` imports and calls the objects that a file names.  Its `find_class` hook does not stop every
-attack: the extension cache, attributes set by BUILD, a memo index that allocates gigabytes.  This
-module therefore has its own stack machine.  `pickletools` reads the arguments of the opcodes.
-`pickletools.genops` is not enough: it decodes quoted text as ASCII and cannot read the images that
-Python 2 wrote.  The machine refuses every opcode without an entry in `_ACTIONS`.  The machine
-never calls an object that the file names: see `evaluation.pickle_globals`.
+`pickle` imports and calls the objects that a file names.  Overriding `Unpickler.find_class` does
+not stop every attack: the extension cache, attributes set by the opcode BUILD, and memo keys that
+allocate gigabytes remain.  This module therefore executes the opcodes with its own stack machine,
+which refuses all opcodes that verification sets do not need and never calls an object that the
+file names (see `evaluation.pickle_globals`).  `pickletools` reads the arguments of the opcodes, but
+`pickletools.genops` cannot be used, because it fails on the images that Python 2 wrote.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from evaluation.pickle_globals import (
 __all__ = ["PlainPickleError", "describe", "load_plain"]
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
-_MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or as decimal digits
+_MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or in decimal digits
 _MAX_PROTOCOL = 5
 # Prefixes of pickletools' names for arguments that are text or bytes; other arguments are numbers.
 _TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")
@@ -46,10 +46,10 @@ def load_plain(data: bytes) -> object:
     Raises
     ------
     PlainPickleError
-        If the pickle is truncated or malformed, or holds an object of a type not named above.
+        If the pickle is truncated or malformed, or holds an object of any other type.
     """
     if not data:
-        raise PlainPickleError("the file is empty, got 0 bytes")
+        raise PlainPickleError("is empty, got 0 bytes")
     machine = _Machine(data)
     try:
         return machine.run()
@@ -59,7 +59,7 @@ def load_plain(data: bytes) -> object:
         # A malformed pickle causes these errors in the machine, for example by an empty stack, an
         # unknown memo key, or text that is no number.
         raise PlainPickleError(
-            f"is not a complete pickle, got {type(error).__name__} before byte "
+            f"is malformed, got {type(error).__name__} while reading the bytes before byte "
             f"{machine.stream.tell()}"
         ) from None
 
@@ -116,20 +116,21 @@ class _Stream(io.BytesIO):
 
 
 class _Machine:
-    """Stack machine that executes the opcodes of a pickle, with stack, marks and memo.
+    """Stack machine that executes the opcodes of a pickle.
 
-    A method in `_ACTIONS` gets the argument of its opcode, or None if the opcode has no argument.
+    `_ACTIONS` names the method for each opcode.  The method gets the argument of the opcode, or
+    None if the opcode has no argument.
     """
 
     def __init__(self, data: bytes) -> None:
         self.stream = _Stream(data)
         self.stack: list = []
-        self.outer: list[list] = []  # stacks that MARK has set aside, the innermost last
+        self.outer: list[list] = []  # stacks that the opcode MARK has set aside, the newest last
         self.memo: dict[int, object] = {}
         self.stand_ins = StandIns(encodable_characters=len(data))
 
     def run(self) -> object:
-        """Execute the opcodes up to STOP; return the object on top of the stack."""
+        """Execute the opcodes up to STOP; return the object that the pickle holds."""
         while True:
             code = self.stream.read(1)
             opcode = _OPCODES.get(code)
@@ -205,15 +206,15 @@ class _Machine:
             raise PlainPickleError(f"has an unknown pickle protocol, got {protocol}")
 
     def skip(self, _: object) -> None:
-        """Ignore the opcode FRAME: its argument, the size of a frame, is not needed."""
+        """Ignore the opcode FRAME, which only tells the number of bytes up to the next FRAME."""
 
     def reduce(self, _: None) -> None:
-        """Pop a global and its arguments; push the result of the global's stand-in."""
+        """Pop a function and its arguments; push the result of the function's stand-in."""
         arguments, target = self.stack.pop(), self.stack.pop()
         self.stack.append(self.stand_ins.call(target, arguments))
 
     def build(self, _: None) -> None:
-        """Pop an unbuilt object and its state; push the built object and put it into the memo."""
+        """Pop an `Unbuilt` and a state; push the built object, also in place of the memo's."""
         state, unbuilt = self.stack.pop(), self.stack.pop()
         built = set_state(unbuilt, state)
         for key in unbuilt.keys:

@@ -21,7 +21,7 @@ from evaluation.pairs import read_sets
 from evaluation.set_check import check_sets
 from launch.config.paths import expand_home
 
-HELP = "compare two models, with a 95 %% interval of the difference in accuracy"
+HELP = "compare the accuracies of two models, with a 95 %% interval of their difference"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Score two models on the same sets; print their difference with its 95 % interval."""
+    """Score two models on the same sets; print the difference in accuracy with an interval."""
     check_batch_size(options.batch_size)
     check_output_file("--json", options.json)
     sets = read_sets(options.sets)

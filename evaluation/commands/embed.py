@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     """Embed image files, and write their embeddings."""
     check_batch_size(options.batch_size)
     check_output_file("--out", options.out)
-    # Find the files before the import of MXNet, which takes seconds.
+    # Importing MXNet takes seconds.  Find the files first.
     paths = find_images(options.images)
     embedder = open_embedder(options, flip=options.flip)
     if not options.resize:

@@ -38,7 +38,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
-        help="device of the networks; auto is the first GPU, or the CPU if there is no GPU",
+        help="device that runs the network: auto is the first GPU, or the CPU without a GPU",
     )
 
 

@@ -34,8 +34,7 @@ def run(options: argparse.Namespace) -> None:
     """Score a model on verification sets; print a table, and write the JSON file if requested."""
     check_batch_size(options.batch_size)
     check_output_file("--json", options.json)
-    # Read the sets before the import of MXNet, which takes seconds: most usage errors are errors of
-    # the sets.
+    # Importing MXNet takes seconds.  Read the sets first, because most usage errors concern them.
     sets = read_sets(options.sets)
 
     from evaluation.evaluate import evaluate_sets
@@ -77,6 +76,6 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append("  ".join(cells).rstrip())
     if any(metrics[key] is None for metrics in results.values() for key in fars):
         lines.append(
-            "-: too few pairs of different people; a set needs at least 10 / far such pairs"
+            "-: the set has too few different-person pairs; tar@far needs at least 10 / far of them"
         )
     return "\n".join(lines)
