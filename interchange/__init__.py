@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interchange.embedder import Embedder, load_embedder
     from interchange.model import InterchangeError, StoredModel
-    from interchange.open_model import open_model
 
-__all__ = ["Embedder", "InterchangeError", "StoredModel", "load_embedder", "open_model"]
+__all__ = ["Embedder", "InterchangeError", "StoredModel", "load_embedder"]
 
 _MODULES = {
     "Embedder": "interchange.embedder",
     "InterchangeError": "interchange.model",
     "StoredModel": "interchange.model",
     "load_embedder": "interchange.embedder",
-    "open_model": "interchange.open_model",
 }
 
 

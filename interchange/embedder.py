@@ -58,9 +58,13 @@ def load_embedder(
     if batch_size < 1:
         raise InterchangeError(f"batch_size: must be at least 1, got {batch_size}; 64 is usual")
     if device not in DEVICES:
-        raise InterchangeError(f"device: must be one of {', '.join(DEVICES)}, got {device!r}")
+        raise InterchangeError(
+            f"device: must be one of {', '.join(DEVICES)}, got {device!r}; 'auto' is usual"
+        )
     if runtime not in RUNTIMES:
-        raise InterchangeError(f"runtime: must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+        raise InterchangeError(
+            f"runtime: must be one of {', '.join(RUNTIMES)}, got {runtime!r}; 'auto' is usual"
+        )
     stored = model if isinstance(model, StoredModel) else open_model(model)
     forward, library, notices = _choose_runtime(stored, device, runtime)
     return Embedder(

@@ -6,14 +6,18 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 from interchange.model import InterchangeError, StoredModel
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ACCEPTED = (
     "a run folder, a checkpoint folder, a symbol prefix (PREFIX of PREFIX-symbol.json and "
     "PREFIX-0000.params), or an .onnx, .pth, .pt, .safetensors or GluonFR .params file"
 )
+Values = float | tuple[float, float, float]
 SYMBOL_SUFFIX = "-symbol.json"
 _PARAMS_NAME = re.compile(r"(?P<prefix>.+)-\d{4,}\.params")
 # MXNet's kMXAPINDArrayListMagic, src/ndarray/ndarray.cc.
@@ -26,7 +30,15 @@ _ONNX_GRAPH = 7
 _MAX_ONNX_FIELDS = 10_000
 
 
-def open_model(path: str | os.PathLike[str]) -> StoredModel:
+def open_model(
+    path: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int] | None = None,
+    mean: Values | None = None,
+    std: Values | None = None,
+    colour_order: str | None = None,
+    calibration_images: np.ndarray | None = None,
+) -> StoredModel:
     """Read a model from a file or folder of any supported format.
 
     Parameters
@@ -34,6 +46,16 @@ def open_model(path: str | os.PathLike[str]) -> StoredModel:
     path
         One of the values that ACCEPTED lists.  The symbol or the params file of a symbol prefix may
         stand for the prefix.  A run folder stands for its newest valid checkpoint.
+    image_size
+        (height, width) of the images in pixels; None for the size that the model states.
+    mean, std
+        The model takes (x - mean) / std for pixels x from 0 to 255: numbers, or one number per
+        channel.  None means the values that the model states, or else those of its format.
+    colour_order
+        "rgb" or "bgr"; None for the order that the model states, or else "rgb".
+    calibration_images
+        Pixels (N, height, width, 3) uint8 in RGB, from which the reader of ONNX files computes the
+        statistics of the batch normalisations that are folded into convolutions.
 
     Raises
     ------
@@ -43,8 +65,16 @@ def open_model(path: str | os.PathLike[str]) -> StoredModel:
         If a run folder or a checkpoint folder has no valid checkpoint.
     """
     path = Path(path)
+    settings = {
+        "image_size": image_size,
+        "mean": mean,
+        "std": std,
+        "colour_order": colour_order,
+        "calibration_images": calibration_images,
+    }
+    stated = {name: value for name, value in settings.items() if value is not None}
     try:
-        return _open(path)
+        return _open(path, stated)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InterchangeError(
@@ -52,65 +82,79 @@ def open_model(path: str | os.PathLike[str]) -> StoredModel:
         ) from None
 
 
-def _open(path: Path) -> StoredModel:
+def _open(path: Path, settings: dict[str, Any]) -> StoredModel:
     if path.is_dir():
-        from interchange.checkpoint_reader import read_checkpoint
-
-        return read_checkpoint(path)
+        return _open_checkpoint(path, settings)
     if path.is_file():
-        return _open_file(path)
+        return _open_file(path, settings)
     if Path(f"{path}{SYMBOL_SUFFIX}").is_file():
-        from interchange.symbol_reader import read_symbol
-
-        return read_symbol(path)
+        return _open_symbol(path, settings)
     what = "a special file" if path.exists() else "neither a file nor a folder of this name"
-    raise InterchangeError(f"{path}: no checkpoint found and no model file, got {what}; {_cure()}")
-
-
-def _open_file(path: Path) -> StoredModel:
-    kind = find_format(path)
-    if kind == "onnx":
-        from interchange.onnx_import import read_onnx
-
-        return read_onnx(path)
-    if kind == "torch":
-        from interchange.torch_reader import read_torch
-
-        return read_torch(path)
-    if kind == "safetensors":
-        from interchange.torch_reader import read_safetensors
-
-        return read_safetensors(path)
-    if kind == "arrays":
-        return _open_arrays(path)
-    return _open_json(path)
-
-
-def _open_json(path: Path) -> StoredModel:
-    if path.name.endswith(SYMBOL_SUFFIX):
-        from interchange.symbol_reader import read_symbol
-
-        return read_symbol(str(path).removesuffix(SYMBOL_SUFFIX))
     raise InterchangeError(
-        f"{path}: the name of a symbol must end in {SYMBOL_SUFFIX}, got {path.name!r}; rename the "
-        f"file, or name {ACCEPTED}"
+        f"{path}: no checkpoint found and no model file, got {what}; name {ACCEPTED}"
     )
 
 
-def _open_arrays(path: Path) -> StoredModel:
+def _open_file(path: Path, settings: dict[str, Any]) -> StoredModel:
+    kind = find_format(path)
+    if kind == "onnx":
+        from interchange.read_onnx import read_onnx
+
+        return read_onnx(path, **settings)
+    _refuse(path, settings, ("calibration_images",), "is not an ONNX file")
+    if kind == "arrays":
+        return _open_arrays(path, settings)
+    if kind == "json":
+        return _open_symbol(path, settings)
+    if kind == "safetensors":
+        from interchange.read_torch import read_safetensors
+
+        return read_safetensors(path, **settings)
+    from interchange.read_torch import read_torch
+
+    return read_torch(path, **settings)
+
+
+def _open_symbol(path: Path, settings: dict[str, Any]) -> StoredModel:
+    """Open the prefix of a symbol, or one of its two files."""
+    from interchange.read_symbol import read_symbol
+
+    _refuse(path, settings, ("calibration_images",), "is not an ONNX file")
+    if path.is_file() and not path.name.endswith((SYMBOL_SUFFIX, ".params")):
+        raise InterchangeError(
+            f"{path}: the name of a symbol must end in {SYMBOL_SUFFIX}, got {path.name!r}; rename "
+            f"the file, or name {ACCEPTED}"
+        )
+    return read_symbol(path, **settings)
+
+
+def _open_arrays(path: Path, settings: dict[str, Any]) -> StoredModel:
     """Open a file of MXNet arrays: those of a symbol, of a checkpoint or of GluonFR."""
     match = _PARAMS_NAME.fullmatch(path.name)
     if match and path.with_name(match["prefix"] + SYMBOL_SUFFIX).is_file():
-        from interchange.symbol_reader import read_symbol
-
-        return read_symbol(path.with_name(match["prefix"]), path)
+        return _open_symbol(path, settings)
     if (path.parent / "manifest.json").is_file():
-        from interchange.checkpoint_reader import read_checkpoint
+        return _open_checkpoint(path.parent, settings)
+    from interchange.read_gluonfr import read_gluonfr
 
-        return read_checkpoint(path.parent)
-    from interchange.gluonfr_reader import read_gluonfr
+    return read_gluonfr(path, **settings)
 
-    return read_gluonfr(path)
+
+def _open_checkpoint(path: Path, settings: dict[str, Any]) -> StoredModel:
+    from interchange.read_checkpoint import read_checkpoint
+
+    _refuse(path, settings, tuple(settings), "is a checkpoint, which states its input")
+    return read_checkpoint(path)
+
+
+def _refuse(path: Path, settings: dict[str, Any], names: tuple[str, ...], reason: str) -> None:
+    """Raise InterchangeError if one of the settings `names` is given."""
+    for name in names:
+        if name in settings:
+            raise InterchangeError(
+                f"{path}: {name} does not apply, because the model {reason}, got a value; omit "
+                f"{name}"
+            )
 
 
 def find_format(path: Path) -> str:
@@ -141,11 +185,7 @@ def find_format(path: Path) -> str:
         if _is_onnx(file, size):
             return "onnx"
     shown = f"a file that begins with {head[:8]!r}" if size else "an empty file"
-    raise InterchangeError(f"{path}: is no model of a known format, got {shown}; {_cure()}")
-
-
-def _cure() -> str:
-    return f"name {ACCEPTED}"
+    raise InterchangeError(f"{path}: is no model of a known format, got {shown}; name {ACCEPTED}")
 
 
 def _is_onnx(file: IO[bytes], size: int) -> bool:
