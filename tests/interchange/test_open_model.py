@@ -88,7 +88,7 @@ def test_a_path_without_a_model_is_refused(tmp_path):
     for name, problem in [
         ("nowhere", "no checkpoint found and no model file, got neither a file nor a folder of"),
         ("pipe", "no checkpoint found and no model file, got a special file; "),
-        ("empty", "no checkpoint found, got no manifest.json and no step-. folder "),
+        ("empty", "no checkpoint found, got a folder without manifest.json "),
     ]:
         with pytest.raises(ValueError, match=f"^{tmp_path}/{name}: {problem}"):
             open_model(tmp_path / name)
