@@ -15,7 +15,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["Setting", "Within", "above", "at_least", "checked_options", "setting", "settings"]
+__all__ = [
+    "Setting",
+    "Within",
+    "above",
+    "at_least",
+    "checked_options",
+    "setting",
+    "settings",
+    "shown",
+]
+
+_SHOWN_CHARACTERS = 200
 
 Builders = Mapping[str, Callable[..., Any]]
 
@@ -43,7 +54,7 @@ class Within:
     def __contains__(self, value: float) -> bool:
         above = value > self.low or (value == self.low and not self.open_low)
         below = value < self.high or (value == self.high and not self.open_high)
-        return above and below and math.isfinite(value)
+        return above and below and _is_finite(value)
 
     def __str__(self) -> str:
         parts = []
@@ -106,7 +117,7 @@ class Setting:
             return next(filter(None, map(self.entry.problem, value)), "")
         if self._accepts(value):
             return ""
-        text = f"must be {self.noun}, got {value!r}"
+        text = f"must be {self.noun}, got {shown(value)}"
         if self.choices:
             near = difflib.get_close_matches(str(value), map(str, self.choices), 1)
             return f"{text}; did you mean {near[0]!r}?" if near else text
@@ -122,7 +133,7 @@ class Setting:
         # Refuse a string that looks like a number. PyYAML reads 5e-4 as a string, and the error
         # message makes the user aware of this.
         number = numbers.Integral if self.kind is int else numbers.Real
-        if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, number) or not _is_finite(value):
             return False
         return self.range is None or value in self.range
 
@@ -233,6 +244,20 @@ def require_valid(section: str, builder: Callable[..., Any], options: Mapping[st
             raise ValueError(f"{section}.{key}: {text}")
     for key, text in cross_problems(builder, options):
         raise ValueError(f"{section}.{key}: {text}")
+
+
+def shown(value: object) -> str:
+    """Return the ``repr`` of a value for a message, shortened to about 200 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print an int of more than 4300 digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _is_finite(value: float) -> bool:
+    # math.isfinite fails for whole numbers above the largest float.
+    return isinstance(value, numbers.Integral) or math.isfinite(value)
 
 
 def _digits(bound: float) -> str:

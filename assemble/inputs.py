@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import mxnet as mx
 
 import ops
+from assemble.memory import memory_bytes, require_memory
 from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
@@ -103,6 +104,16 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
         images = epoch_images(records, data.batch_size, comm.size, data.images_per_person)
         num_classes, image_size = records.num_classes, records.image_size
     check_image_size(config.net.name, image_size)
+    require_memory(
+        where=records.name if records else "data.num_classes",
+        memory=memory_bytes(ctx),
+        ranks=1 if gpus else comm.local_size,
+        num_classes=-(-num_classes // (comm.size if config.head.options.get("sharded") else 1)),
+        embedding_size=config.net.options["embedding_size"],
+        copies=1 if config.optim.fused_centres else 2,
+        batch_size=data.batch_size,
+        image_size=image_size,
+    )
     pretrained = open_checkpoint(Path(config.train.pretrained)) if config.train.pretrained else None
     if pretrained:
         pretrained.require_image_size(image_size)

@@ -23,7 +23,6 @@ from evaluation.pickle_globals import (
     Unbuilt,
     describe,
     find_global,
-    set_state,
 )
 
 __all__ = ["PlainPickleError", "describe", "load_plain"]
@@ -31,6 +30,10 @@ __all__ = ["PlainPickleError", "describe", "load_plain"]
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
 _MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or in decimal digits
 _MAX_PROTOCOL = 5
+# Limit of the number of opcodes.  An opcode of one byte can create an object of 100 bytes, so this
+# limit bounds the memory.  A verification set has about 10 opcodes for each image.
+_ALWAYS_READ_OPCODES = 1 << 20
+_MIN_OPCODE_BYTES = 16  # mean number of bytes for each further opcode
 # Prefixes of pickletools' names for arguments that are text or bytes; other arguments are numbers.
 _TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")
 
@@ -127,11 +130,12 @@ class _Machine:
         self.stack: list = []
         self.outer: list[list] = []  # stacks that the opcode MARK has set aside, the newest last
         self.memo: dict[int, object] = {}
-        self.stand_ins = StandIns(encodable_characters=len(data))
+        self.stand_ins = StandIns(pickle_bytes=len(data))
+        self.max_opcodes = _ALWAYS_READ_OPCODES + len(data) // _MIN_OPCODE_BYTES
 
     def run(self) -> object:
         """Execute the opcodes up to STOP; return the object that the pickle holds."""
-        while True:
+        for _ in range(self.max_opcodes):
             code = self.stream.read(1)
             opcode = _OPCODES.get(code)
             name = repr(code) if opcode is None else opcode.name
@@ -143,6 +147,10 @@ class _Machine:
                     f"{self.stream.tell() - 1}"
                 )
             _ACTIONS[name](self, self.stream.read_argument(opcode))
+        raise PlainPickleError(
+            f"holds too many objects for its {self.stream.size} bytes, got more than "
+            f"{self.max_opcodes} opcodes"
+        )
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -216,10 +224,12 @@ class _Machine:
     def build(self, _: None) -> None:
         """Pop an `Unbuilt` and a state; push the built object, also in place of the memo's."""
         state, unbuilt = self.stack.pop(), self.stack.pop()
-        built = set_state(unbuilt, state)
+        built = self.stand_ins.set_state(unbuilt, state)
         for key in unbuilt.keys:
             if self.memo[key] is unbuilt:
                 self.memo[key] = built
+        # A pickle may build one object many times; replace its keys only the first time.
+        unbuilt.keys.clear()
         self.stack.append(built)
 
 

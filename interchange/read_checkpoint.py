@@ -7,18 +7,13 @@ from pathlib import Path
 
 from interchange.model import StoredModel
 from interchange.stored_threshold import find_threshold
-from training.checkpoint import _read_arrays, open_checkpoint
+from training.checkpoint import open_checkpoint, read_arrays
 
 
 def read_checkpoint(path: Path) -> StoredModel:
     """Read a checkpoint folder, or the newest valid checkpoint of a run folder."""
     checkpoint = open_checkpoint(path)
-    arrays = {
-        name: {
-            key: array.asnumpy() for key, array in _read_arrays(checkpoint.folder / name).items()
-        }
-        for name in ("net.params", "head.params")
-    }
+    arrays = {name: read_arrays(checkpoint.folder / name) for name in ("net.params", "head.params")}
     return StoredModel(
         source=str(checkpoint.folder),
         kind="checkpoint",

@@ -47,6 +47,7 @@ class FaceDataset(gluon.data.Dataset):
             self._reader.check_files()
 
     def _image(self, row: int, params: AugmentParams) -> np.ndarray:
+        self._reader.check_sizes(np.array([row]))
         jpeg = self._reader.read(np.array([row]))[0]
         # Check first whether the JPEG is complete: OpenCV decodes a truncated one without an error.
         image = decode(jpeg) if has_end(jpeg) else None

@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Modules in the root folder.
 MODULES = (
-    *("run_train", "atomic_write", "encoded_images", "mxnet_arrays", "normalization", "ranges"),
+    *("run_train", "atomic_write", "encoded_images", "image_headers", "mxnet_arrays"),
+    *("normalization", "plain_yaml", "ranges"),
 )
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
@@ -32,16 +33,18 @@ PARTS = (*MODULES[1:], *(package for package in PACKAGES if package != "assemble
 ALLOWED: dict[str, tuple[str, ...]] = {
     "atomic_write": (),
     "encoded_images": (),
+    "image_headers": ("encoded_images",),
     "mxnet_arrays": (),
     "normalization": (),
+    "plain_yaml": (),
     "ranges": (),
     "ops": (),
-    "launch": ("atomic_write", "ranges"),
-    "evaluation": ("atomic_write", "encoded_images"),
+    "launch": ("atomic_write", "plain_yaml", "ranges"),
+    "evaluation": ("atomic_write", "encoded_images", "image_headers"),
     "evaluation.__main__": PARTS,  # a program
     "evaluation.commands": PARTS,  # its commands
     "pipeline": ("atomic_write", "encoded_images", "normalization", "ops"),
-    "pipeline.records": ("atomic_write", "encoded_images", "ops"),
+    "pipeline.records": ("atomic_write", "encoded_images", "image_headers", "ops"),
     "pipeline.sampling": ("pipeline.records", "ops"),
     "pipeline.decode": (
         *("pipeline.records", "pipeline.sampling"),
@@ -49,7 +52,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "nets": ("ops", "ranges"),
     "heads": ("ops", "ranges"),
-    "training": ("launch.ranks", "atomic_write", "mxnet_arrays", "normalization"),
+    "training": (*("launch.ranks", "atomic_write", "mxnet_arrays", "normalization", "plain_yaml"),),
     "interchange": (
         *("nets", "training.checkpoint", "training.checkpoint_folders"),
         *("atomic_write", "mxnet_arrays", "normalization"),
@@ -65,8 +68,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # Folders and modules that must import neither MXNet nor DALI.
 PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
-    *("evaluation.verification", "atomic_write", "encoded_images", "mxnet_arrays"),
-    *("normalization", "ranges"),
+    *("evaluation.verification", "atomic_write", "encoded_images", "image_headers"),
+    *("mxnet_arrays", "normalization", "plain_yaml", "ranges"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.
@@ -264,7 +267,7 @@ def test_a_forbidden_import_is_reported_with_file_and_line():
         "from launch.config.configuration import Config\n", "training/loop.py"
     ) == [
         "training/loop.py:1 imports launch; training may import only: launch.ranks, atomic_write, "
-        "mxnet_arrays, normalization"
+        "mxnet_arrays, normalization, plain_yaml"
     ]
     assert wrong_imports("from launch.ranks import comm\n", "training/loop.py") == []
     assert wrong_imports("from pipeline.loader import Loader\n", "pipeline/decode/native.py") == [

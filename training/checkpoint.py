@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
-import numpy as np
 from mxnet import gluon
 
 import normalization
 from atomic_write import sync_folder
 from training import checkpoint_folders as files
+from training.checkpoint_arrays import read_arrays, to_ndarray, write_arrays
 from training.checkpoint_folders import (
     CheckpointError,
     DamagedCheckpoint,
     UnreadableCheckpoint,
     remove_unfinished,
 )
+from training.checkpoint_state import find_fault
 from training.faults import one_line
 
 if TYPE_CHECKING:
@@ -42,11 +43,10 @@ __all__ = [
     "latest_checkpoint",
     "load_parameters",
     "open_checkpoint",
+    "read_arrays",
     "remove_unfinished",
     "save_checkpoint",
 ]
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Checkpoint:
     state: dict[str, Any]
     damaged: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raise CheckpointError if a value of the state has a wrong type or is out of range."""
+        if fault := find_fault(self.state):
+            raise CheckpointError(f"{self.folder / files.STATE}: {fault}; use another checkpoint")
+
     @property
     def meta(self) -> dict[str, Any]:
         """Configuration of the net and its images.
@@ -68,6 +73,11 @@ class Checkpoint:
         A dict with the keys "net" (arguments of ``build_net``), "image_size" ([height, width] in
         pixels), "mean" and "std".
         """
+        if "meta" not in self.state:
+            raise CheckpointError(
+                f"{self.folder / files.STATE}: must describe the network under 'meta', got only "
+                f"{str(list(self.state))[:80]}; use another checkpoint"
+            )
         return self.state["meta"]
 
     @property
@@ -115,26 +125,36 @@ class Checkpoint:
         -------
         Names of the loaded parameters.
         """
-        saved = _read_arrays(self.folder / "head.params")
+        saved = read_arrays(self.folder / "head.params")
         own = head._collect_params_with_prefix()
         names = [n for n, shape in _shapes(head).items() if n in saved and saved[n].shape == shape]
         for name in names:
-            own[name]._load_init(saved[name], ctx or mx.cpu())
+            own[name]._load_init(to_ndarray(saved[name]), ctx or mx.cpu())
         return names
 
     def load_momentum(self, model: Model) -> None:
         """Load the saved momentum of each parameter into the trainer and the head of ``model``."""
-        saved = _read_arrays(self.folder / "momentum.params")
+        path = self.folder / "momentum.params"
+        saved = read_arrays(path)
         indices = {id(p): i for i, p in enumerate(model.trainer._params)}
         updater = model.trainer._updaters[0]
         own = _momentum_of_head(model.head)
+        shapes = {name: array.shape for name, array in own.items()}
+        shapes |= {n: p.shape for n, p in model.parameters.items() if id(p) in indices}
+        for name, array in saved.items():
+            if array.shape != shapes.get(name):
+                found = "no parameter" if name not in shapes else f"shape {shapes[name]}"
+                raise CheckpointError(
+                    f"{path}: does not fit this model, which has {found} for the momentum "
+                    f"{name!r}, got shape {array.shape}; {_CURE}"
+                )
         for name, array in saved.items():
             if name in own:
-                own[name][:] = array
+                own[name][:] = to_ndarray(array)
                 continue
             parameter = model.parameters[name]
             index = indices[id(parameter)]
-            updater.states[index] = array.as_in_context(parameter.list_ctx()[0])
+            updater.states[index] = to_ndarray(array).as_in_context(parameter.list_ctx()[0])
             updater.states_synced[index] = True
 
 
@@ -164,11 +184,11 @@ def save_checkpoint(
         }
         fingerprints = {}
         for name, content in arrays.items():
-            _write_arrays(aside / name, content)
+            write_arrays(aside / name, content)
             fingerprints[name] = files.fingerprint(aside / name)
         files.write_json(aside / files.STATE, dict(state))
         fingerprints[files.STATE] = files.fingerprint(aside / files.STATE)
-        files.write_json(aside / files.MANIFEST, {"format": FORMAT, "files": fingerprints})
+        files.write_json(aside / files.MANIFEST, {"format": files.FORMAT, "files": fingerprints})
         sync_folder(aside)
         files.put_in_place(aside, folder)
     except (OSError, CheckpointError, mx.base.MXNetError) as error:
@@ -242,7 +262,7 @@ def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what
 
     ``what`` names the block in messages: "net" or "head".
     """
-    saved = _read_arrays(path)
+    saved = read_arrays(path)
     expected = _shapes(block)
     for name in sorted({*saved, *expected}):
         if name not in saved:
@@ -260,7 +280,7 @@ def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what
                 f"{expected[name]}, got shape {saved[name].shape}; {_CURE}"
             )
     for name, parameter in block._collect_params_with_prefix().items():
-        parameter._load_init(saved[name], ctx or mx.cpu())
+        parameter._load_init(to_ndarray(saved[name]), ctx or mx.cpu())
 
 
 _CURE = "use the configuration with which the checkpoint was trained"
@@ -288,39 +308,3 @@ def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
     updates.
     """
     return {f"head.{name}": array for name, array in getattr(head, "momentum", {}).items()}
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-    # Copy to the CPU first: MXNet stores the device of each array in the file, and would load an
-    # array from a GPU onto the GPU again, even in a run on the CPU.
-    arrays = {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}
-    try:
-        mx.nd.save(str(path), arrays)
-    except mx.base.MXNetError as error:
-        if "Write incomplete" in str(error):
-            raise OSError(
-                28, "No space left on device (or the limit on file sizes is reached)"
-            ) from None
-        raise
-    files.flush(path)
-    # Read the file back and compare: MXNet reports no error if the last part of a file does not fit
-    # on the disk.
-    try:
-        back = mx.nd.load(str(path)) if arrays else {}
-    except mx.base.MXNetError:
-        back = None
-    if back is None or any(
-        not np.array_equal(back[name].asnumpy(), array.asnumpy(), equal_nan=True)
-        for name, array in arrays.items()
-    ):
-        raise OSError(28, "No space left on device (the file is incomplete)")
-
-
-def _read_arrays(path: Path) -> dict[str, mx.nd.NDArray]:
-    try:
-        loaded = mx.nd.load(str(path))
-    except mx.base.MXNetError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as MXNet arrays, got {one_line(error)}; use another checkpoint"
-        ) from None
-    return loaded if isinstance(loaded, dict) else {}

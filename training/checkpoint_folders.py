@@ -15,9 +15,10 @@ import json
 import os
 import re
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from atomic_write import sync_folder
 
@@ -25,6 +26,9 @@ ASIDE_PREFIX = ".aside-"
 _REPLACED_PREFIX = f"{ASIDE_PREFIX}old-"
 MANIFEST = "manifest.json"
 STATE = "state.json"
+FORMAT = 1
+"""Version of the layout of a checkpoint folder; manifest.json states it under ``format``."""
+_MAX_JSON_BYTES = 1 << 26
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -90,26 +94,55 @@ def verify(folder: Path) -> dict[str, Any]:
     UnreadableCheckpoint
         If reading a file fails.
     """
-    try:
-        manifest = json.loads(_read(folder / MANIFEST))
-        files = dict(manifest["files"])
-        if STATE not in files:
-            raise KeyError(STATE)
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise DamagedCheckpoint(
-            f"{folder / MANIFEST}: is damaged, got {type(error).__name__} {error}"
-        ) from None
-    for name, expected in files.items():
+    for name, expected in _read_manifest(folder / MANIFEST).items():
         if fingerprint(folder / name) != expected:
             raise DamagedCheckpoint(
                 f"{folder / name}: has changed since it was saved, got a size or SHA-256 that "
                 f"differs from {MANIFEST}"
             )
-    state: dict[str, Any] = json.loads(_read(folder / STATE))
+    state = _read_json(folder / STATE)
     _verified[folder] = _identity(folder)
     return state
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return the entry of each file that a manifest lists, by file name."""
+    manifest = _read_json(path)
+    if "format" not in manifest or "files" not in manifest:
+        raise DamagedCheckpoint(
+            f"{path}: is damaged, got no 'format' or no 'files' among the keys "
+            f"{str(list(manifest))[:80]}"
+        )
+    found = manifest["format"]
+    if found != FORMAT or isinstance(found, bool):
+        raise UnreadableCheckpoint(
+            f"{path}: has another format than this version reads ({FORMAT}), got "
+            f"{str(found)[:40]!r}; nothing was changed, use the version that saved the checkpoint"
+        )
+    files = manifest["files"]
+    if not isinstance(files, dict) or STATE not in files:
+        raise DamagedCheckpoint(f"{path}: is damaged, got no list of files with {STATE}")
+    for name in files:
+        if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
+            raise DamagedCheckpoint(
+                f"{path}: is damaged, got {name[:80]!r}, which is no plain file name"
+            )
+    return files
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raise DamagedCheckpoint if the file holds anything else."""
+    try:
+        value = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise DamagedCheckpoint(
+            f"{path}: is damaged, got {type(error).__name__} {str(error)[:120]}"
+        ) from None
+    if not isinstance(value, dict):
+        raise DamagedCheckpoint(f"{path}: is damaged, got a JSON {type(value).__name__}")
+    return value
 
 
 def find_newest(parent: Path) -> NewestCheckpoint:
@@ -194,7 +227,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
     """
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             size = os.fstat(file.fileno()).st_size
             while piece := file.read(1 << 20):
                 digest.update(piece)
@@ -225,10 +258,23 @@ def _identity(folder: Path) -> tuple[Any, ...]:
 
 
 def _read(path: Path) -> bytes:
+    """Read a JSON file of a checkpoint."""
     try:
-        return path.read_bytes()
+        with _open(path) as file:
+            content = file.read(_MAX_JSON_BYTES + 1)
     except OSError as error:
         raise _fault(path, error) from None
+    if len(content) > _MAX_JSON_BYTES:
+        raise DamagedCheckpoint(f"{path}: is damaged, got more than {_MAX_JSON_BYTES} bytes")
+    return content
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Open a regular file; opening a named pipe would wait for a writer."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DamagedCheckpoint(f"{path}: is damaged, got a special file")
+    return path.open("rb")
 
 
 def _fault(path: Path, error: OSError) -> CheckpointError:

@@ -17,6 +17,8 @@ from launch.config.help import help_text, listing
 from launch.config.schema import schema_text
 from launch.config.yaml_files import find_config, read_yaml
 from launch.environment.provenance import version_line
+from plain_yaml import PlainYamlError, parse_yaml
+from ranges import shown
 
 if TYPE_CHECKING:
     from ranges import Builders
@@ -65,16 +67,16 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         path, equals, text = override.partition("=")
         section, dot, key = path.partition(".")
         if not (equals and dot and section and key):
-            raise ConfigError(f"command line: expected section.key=value, got {override!r}")
+            raise ConfigError(f"command line: expected section.key=value, got {shown(override)}")
         try:
-            value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
+            value = parse_yaml(text) if text else ""
+        except PlainYamlError:
             value = text
         if merged.get(section) is None:
             merged[section] = {}
         if not isinstance(merged[section], dict):
             raise ConfigError(
-                f"{section}: expected a section (key: value lines), got {merged[section]!r}"
+                f"{section}: expected a section (key: value lines), got {shown(merged[section])}"
             )
         merged[section][key] = value
     return merged
@@ -132,7 +134,7 @@ def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     path = find_config(arguments.cfg)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path.name}: expected sections with key: value lines, got {raw!r}")
+        raise ConfigError(f"{path.name}: expected sections with key: value lines, got {shown(raw)}")
     # In the config.yaml of a run folder, `notes` contains versions and commit, not settings.
     raw.pop("notes", None)
     raw = apply_overrides(raw, arguments.overrides)

@@ -24,7 +24,7 @@ from launch.config.sections import (
     section_settings,
 )
 from launch.config.values import name_hint, read_value
-from ranges import Builders, cross_problems, settings
+from ranges import Builders, cross_problems, settings, shown
 
 # Keys whose values may change when a run resumes, because the saved weights stay valid.
 KEYS_FREE_ON_RESUME = {
@@ -98,12 +98,12 @@ def differences(
         `Config.defaults`.
     """
     found: list[str] = []
-    for section in sorted({*old, *new}):
+    for section in sorted({*old, *new}, key=str):  # a damaged file may have keys of any type
         a = {**(defaults or {}).get(section, {}), **old.get(section, {})}
         b = new.get(section, {})
         found.extend(
-            f"{section}.{key}: {a.get(key)!r} -> {b.get(key)!r}"
-            for key in sorted({*a, *b})
+            f"{section}.{key}: {shown(a.get(key))} -> {shown(b.get(key))}"
+            for key in sorted({*a, *b}, key=str)
             if f"{section}.{key}" not in KEYS_FREE_ON_RESUME and a.get(key) != b.get(key)
         )
     return found
@@ -129,7 +129,7 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
     """
     kinds = get_type_hints(Config)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: expected sections ({', '.join(kinds)}), got {raw!r}")
+        raise ConfigError(f"{where}: expected sections ({', '.join(kinds)}), got {shown(raw)}")
     problems: list[str] = [
         f"{name}: unknown section{name_hint(name, kinds)}" for name in raw if name not in kinds
     ]
@@ -138,7 +138,7 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
         value = raw.get(name)
         value = {} if value is None else value
         if not isinstance(value, dict):
-            problems.append(f"{name}: expected a section (key: value lines), got {value!r}")
+            problems.append(f"{name}: expected a section (key: value lines), got {shown(value)}")
         elif kind is Choice:
             built[name] = _choice(name, value, nets if name == "net" else heads, problems)
         else:
@@ -173,7 +173,7 @@ def _choice(section: str, raw: dict[str, Any], builders: Builders, problems: lis
         return None
     if not isinstance(name, str) or name not in builders:
         problems.append(
-            f"{section}.name: must be one of the known names, got {name!r}"
+            f"{section}.name: must be one of the known names, got {shown(name)}"
             + name_hint(name, builders)
         )
         return None

@@ -7,8 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ranges import shown
+
 PATTERN = r"\s*([0-9]*\.?[0-9]+)\s*(images?|epochs?|%)\s*"
 """Regular expression for a duration other than 0; its groups are the amount and the unit."""
+
+MAX_CHARACTERS = 60
+"""Maximum length of a duration; a longer number could be infinite."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,11 @@ class Duration:
         """Parse a duration as YAML files write it; raise ValueError if the text is no duration."""
         if text in (0, "0"):
             return cls()
-        match = re.fullmatch(PATTERN, str(text))
+        match = re.fullmatch(PATTERN, str(text)) if len(str(text)) <= MAX_CHARACTERS else None
         if not match:
             raise ValueError(
                 "expected a duration like '51200000 images', '2.5 epochs' or '10 %', "
-                f"got {text!r}"
+                f"got {shown(text)}"
             )
         unit = match[2] if match[2] == "%" else match[2].rstrip("s") + "s"
         return cls(float(match[1]), unit)  # type: ignore[arg-type]

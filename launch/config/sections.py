@@ -20,8 +20,17 @@ from ranges import Setting, Within, above, at_least, setting
 PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
 """Keys whose values are paths, in which a leading ``~`` means the home folder."""
 
-Count = Annotated[int, at_least(0)]
-PositiveCount = Annotated[int, at_least(1)]
+# Upper bounds: a typing error such as 10**12 is refused before it fills the memory.
+MAX_COUNT = 10**15
+MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
+MAX_BATCH = 1 << 20
+MAX_WINDOW = (1 << 31) - 1  # DALI's reader and the orders of epochs count images in int32
+Count = Annotated[int, Within(0, MAX_COUNT)]
+PositiveCount = Annotated[int, Within(1, MAX_COUNT)]
+BatchSize = Annotated[int, Within(1, MAX_BATCH)]
+Window = Annotated[int, Within(1, MAX_WINDOW)]
+Pixels = Annotated[int, Within(0, 65_535)]
+Threads = Annotated[int, Within(0, 1024)]
 NonNegative = Annotated[float, at_least(0)]
 Fraction = Annotated[float, Within(0, 1)]
 
@@ -66,7 +75,7 @@ class DataConfig:
     labels: Literal["stacked", "shared"] = "stacked"
     """Meaning of the labels of several record sets. stacked: the sets contain different people, so
     the labels are renumbered. shared: a label means the same person in every set."""
-    images_filter: Count = 0
+    images_filter: Annotated[int, Within(0, MAX_WINDOW)] = 0
     """Minimum number of images per person. People with fewer images are removed, and the remaining
     labels are renumbered from 0. 0: keep all people."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
@@ -83,20 +92,20 @@ class DataConfig:
     pixels as cpu. mixed, mixed_cuda, mixed_hardware, mixed_gpu_huffman: DALI on the GPU. auto on a
     GPU: the decoder that is fastest in a measurement of a few seconds at the start of the run. auto
     on a CPU: native if it is compiled and supports most images, otherwise cpu."""
-    batch_size: PositiveCount = 128
+    batch_size: BatchSize = 128
     """Number of images per rank and step."""
-    num_classes: Count = 0
+    num_classes: Annotated[int, Within(0, MAX_CLASSES)] = 0
     """Number of people (classes). 0: read it from the property file or from the labels."""
-    window: PositiveCount = 16384
+    window: Window = 16384
     """With data.reader=blocks: number of images per window. Blocks are put in random order, then
     the images of each window are shuffled. With data.reader=window: size of the shuffle buffer in
     images."""
-    block: PositiveCount = 128
+    block: Window = 128
     """With data.reader=blocks: number of consecutive images per block."""
-    images_per_person: Annotated[int, at_least(0, "4 is usual")] = 0
+    images_per_person: Annotated[int, Within(0, MAX_BATCH, "4 is usual")] = 0
     """Number of images per person in a batch, for losses on pairs and triplets. An epoch then
     contains every person once. 0: off, images are in random order."""
-    bag: Annotated[int, at_least(0, "7200 is usual")] = 0
+    bag: Annotated[int, Within(0, MAX_BATCH, "7200 is usual")] = 0
     """Number of images per rank in a bag. The net embeds all images of a bag before triplets are
     mined among these images. InsightFace uses 7200. Requires images_per_person. 0: off, triplets
     are mined within each batch."""
@@ -110,23 +119,23 @@ class DataConfig:
     [2, 20]. []: off."""
     jpeg_probability: Fraction = 0.5
     """Fraction of the images that jpeg_quality applies to."""
-    cut_out: Count = 0
+    cut_out: Pixels = 0
     """Side in pixels of a grey square at a random place in the image (cutout). 0: off."""
     cut_out_probability: Fraction = 0.5
     """Fraction of the images that cut_out applies to."""
-    shift: Count = 0
+    shift: Pixels = 0
     """Maximum random shift of an image in pixels, vertically and horizontally. 0: off."""
     grey: Fraction = 0.0
     """Fraction of the images that are converted to grey."""
     decoded_cache_mib: Count = 0
     """Memory limit in MiB of the cache of decoded images that the ranks of a host share. The run
     ends with an error if the decoded images need more memory. 0: no cache."""
-    threads: Count = 0
+    threads: Threads = 0
     """Number of decoder threads per rank. 0: the number of cores of the host divided by its number
     of ranks."""
-    workers: Count = 1
+    workers: Threads = 1
     """With data.loader=cpu: number of worker processes. 0: decode in the training process."""
-    prefetch: PositiveCount = 4
+    prefetch: Annotated[int, Within(1, 1024)] = 4
     """Number of batches that the loader prepares in advance."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -306,7 +315,7 @@ class EvalConfig:
     """Verification sets: .bin files, or folders that contain .bin files."""
     every_steps: Count = 2000
     """Number of steps between two verifications. 0: verify at the end only."""
-    batch_size: PositiveCount = 64
+    batch_size: BatchSize = 64
     """Number of images per forward pass of the verification."""
 
 

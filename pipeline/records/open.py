@@ -22,7 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.records import classes
-from pipeline.records.index_cache import load_columns, narrow, release_freed_memory, save_columns
+from pipeline.records.index_cache import (
+    DamagedIndex,
+    load_columns,
+    narrow,
+    release_freed_memory,
+    save_columns,
+)
 from pipeline.records.labels import (
     check_labels,
     count_classes,
@@ -43,7 +49,7 @@ from pipeline.records.recordio import (
 )
 
 MIN_CACHED_RECORDS = 200_000  # smallest set whose index is cached; loading is faster than parsing
-_CACHE_FORMAT = 3  # version of the cached index; part of the hash in its file name
+_CACHE_FORMAT = 4  # version of the cached index; part of the hash in its file name
 _MIN_RECORD_BYTES = 32
 _MIN_EMPTY_CLASSES = 1000  # smallest number of classes without images that the log mentions
 _MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
@@ -229,8 +235,8 @@ def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
     if cached.is_file():
         try:
             return _load_cached(cached)
-        except (ValueError, OSError, EOFError):
-            cached.unlink(missing_ok=True)  # the file is incomplete after a crash of the host
+        except (DamagedIndex, OSError, ValueError):  # ValueError: the file is empty
+            cached.unlink(missing_ok=True)  # damaged, for example by a crash of the host
     index, scanned = _parse(rec, idx)
     index = index._replace(labels=narrow(index.labels))
     if (

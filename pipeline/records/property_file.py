@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from encoded_images import decode, has_end
+from image_headers import stored_size
 from pipeline.records.mapped import RecordError
 from pipeline.records.reader import RecordReader
 from pipeline.records.recordio import quote_line
@@ -28,6 +29,7 @@ _MAX_NUMBERS = (
 )  # of num_classes (labels are int32), height and width (a JPEG has at most 65,535 pixels per side)
 _READ_BYTES = 1 << 16
 _MORE_MEASURED_IMAGES = 3
+_MAX_DECODED_PIXELS = 1 << 24  # the size of a larger image is read from its header alone
 
 
 class Property(NamedTuple):
@@ -104,6 +106,10 @@ def _image_size(records: RecordSet, row: int) -> tuple[int, int] | None:
     reader = RecordReader(records)
     jpeg = reader.read(np.array([row]))[0]
     # Decode only complete images: OpenCV decodes a truncated one too, with a warning on stderr.
-    image = decode(jpeg) if has_end(jpeg) else None
+    size = stored_size(jpeg.tobytes()) if has_end(jpeg) else None
+    if size is not None and size[0] * size[1] > _MAX_DECODED_PIXELS:
+        reader.check_files()
+        return size
+    image = None if size is None else decode(jpeg)
     reader.check_files()
     return None if image is None else (image.shape[0], image.shape[1])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoded_images import has_end, may_turn, upright
+from image_headers import has_size, stored_size
 from pipeline.records import mapped, recordio
 from pipeline.records.mapped import RecordError, check_file, read_piece
 from pipeline.records.recordio import MAGIC, empty_record_error, frames, map_rec, read_headers
@@ -107,6 +108,11 @@ class RecordReader:
         The size is 0 if the record is damaged or consists of several frames.  ``read``
         distinguishes these two cases.
         """
+        addresses, sizes = self._find(rows)
+        self._update_mean(int(sizes.sum()), int(np.count_nonzero(sizes)))
+        return addresses, sizes
+
+    def _find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self.kernels is not None
         offsets = self.records.offsets[rows]
         addresses, sizes = np.empty((2, len(rows)), dtype=np.int64)
@@ -115,7 +121,6 @@ class RecordReader:
                 self.maps[file], offsets[places]
             )
         np.maximum(sizes, 0, out=sizes)
-        self._update_mean(int(sizes.sum()), int(np.count_nonzero(sizes)))
         return addresses, sizes
 
     def gather(
@@ -135,13 +140,17 @@ class RecordReader:
         Raises
         ------
         RecordError
-            In the cases of ``read``; also if an image is truncated, or if an upright copy is needed
-        but the image cannot be decoded.
+            In the cases of ``read`` and ``check_sizes``; also if an image is truncated, or if an
+        upright copy is needed but the image cannot be decoded.
         """
+        if self.kernels is not None:
+            self.check_sizes(rows)
         array = None if buffers is None else self._gather(rows, buffers)
         if array is not None:
             return array
         images = self.read(rows)
+        if self.kernels is None:
+            self._check_sizes(rows, images)
         copies = self._replace_turned(rows, images)
         self._update_mean(sum(map(len, images)), len(rows))
         return copies or images
@@ -153,6 +162,35 @@ class RecordReader:
         else None.  Raises the same errors as ``gather``.
         """
         return self._replace_turned(rows, self.read(rows))
+
+    def check_sizes(self, rows: np.ndarray) -> None:
+        """Check the sizes that the headers of the images state, before anything decodes them.
+
+        A decoder allocates memory for the stated size, which may be gigabytes for a small image.
+
+        Raises
+        ------
+        RecordError
+            If an image has not the image size of the record set, also if rotated by 90 degrees, or
+            if its header states no size.
+        """
+        if self.kernels is not None:
+            addresses, sizes = self._find(rows)
+            rows = rows[self.kernels.find_other_sizes(addresses, sizes, self.records.image_size)]
+        if len(rows):
+            self._check_sizes(rows, self.read(rows))
+
+    def _check_sizes(self, rows: np.ndarray, images: list[np.ndarray]) -> None:
+        expected = self.records.image_size
+        for row, jpeg in zip(rows.tolist(), images, strict=True):
+            image = jpeg.tobytes()
+            if has_size(image, expected):
+                continue
+            self.check_files()
+            size, problem = stored_size(image), "cannot be decoded"
+            if size is not None:
+                problem = "is {}x{} pixels, not {}x{}".format(*size, *expected)
+            raise self.records.image_error(row, problem)
 
     def _gather(self, rows: np.ndarray, buffers: BufferRing) -> np.ndarray | None:
         """Return the array of ``gather``; None if ``gather`` must return a list instead."""

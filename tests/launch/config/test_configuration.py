@@ -99,12 +99,15 @@ def test_a_saved_configuration_loads_unchanged():
         ({"optim": 3}, "optim: expected a section (key: value lines), got 3"),
         (
             {"data": {"batch_size": "many"}},
-            "data.batch_size: must be a whole number from 1, got 'many'",
+            "data.batch_size: must be a whole number from 1 up to 1048576, got 'many'",
         ),
-        ({"data": {"batch_size": 1.5}}, "data.batch_size: must be a whole number from 1, got 1.5"),
+        (
+            {"data": {"batch_size": 1.5}},
+            "data.batch_size: must be a whole number from 1 up to 1048576, got 1.5",
+        ),
         (
             {"data": {"batch_size": True}},
-            "data.batch_size: must be a whole number from 1, got True",
+            "data.batch_size: must be a whole number from 1 up to 1048576, got True",
         ),
         ({"data": {"mirror": 1}}, "data.mirror: must be true or false, got 1"),
         ({"optim": {"lr": True}}, "optim.lr: must be a number above 0, got True"),
@@ -170,7 +173,10 @@ def test_a_saved_configuration_loads_unchanged():
             "data.records: required, got none; name a folder with train.rec, train.idx and "
             "property, or a .rec file",
         ),
-        ({"data": {"batch_size": 0}}, "data.batch_size: must be a whole number from 1, got 0"),
+        (
+            {"data": {"batch_size": 0}},
+            "data.batch_size: must be a whole number from 1 up to 1048576, got 0",
+        ),
         (
             {"data": {"records": ["a", "b"], "num_classes": 5}},
             "data.num_classes: must be 0 for several record sets, got 5 for 2 sets; write the "
@@ -249,7 +255,7 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"data": {"images_filter": -1}},
-            "data.images_filter: must be a whole number from 0, got -1",
+            "data.images_filter: must be a whole number from 0 up to 2147483647, got -1",
         ),
         ({"optim": {"lr": 0}}, "optim.lr: must be a number above 0, got 0.0"),
         (

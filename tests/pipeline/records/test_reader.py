@@ -21,6 +21,10 @@ def feed():
     return found
 
 
+# Start of a JPEG whose header states 112x112 pixels, 21 bytes.
+START = b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x70\x00\x70\x03" + bytes(9)
+
+
 def patch(path, offset: int, content: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
@@ -65,8 +69,8 @@ def test_gathered_images_equal_those_of_read(make_records, tmp_path, feed, compi
 
 
 def test_an_oversized_image_gives_a_list(make_records, tmp_path, feed):
-    large = b"\xff\xd8" + bytes(2_000_000) + b"\xff\xd9"
-    images = [(0, b"\xff\xd8" + bytes(100) + b"\xff\xd9")] * 30
+    large = START + bytes(2_000_000) + b"\xff\xd9"
+    images = [(0, START + bytes(100) + b"\xff\xd9")] * 30
     records = open_records(make_records(1, 31, samples=[*images, (0, large)]), tmp_path)
     reader = RecordReader(records, feed)
     assert isinstance(reader.gather(np.arange(31), BufferRing(0)), list)
@@ -75,7 +79,7 @@ def test_an_oversized_image_gives_a_list(make_records, tmp_path, feed):
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_the_mean_size_is_that_of_the_images_read(make_records, tmp_path, feed, compiled):
-    images = [(0, b"\xff\xd8" + bytes(996) + b"\xff\xd9")] * 300
+    images = [(0, START + bytes(977) + b"\xff\xd9")] * 300
     records = open_records(make_records(1, 300, samples=images), tmp_path)
     reader = RecordReader(records, feed if compiled else None)
     assert reader.mean_bytes == records.files[0].stat().st_size // 300
