@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import mxnet as mx
@@ -20,10 +21,15 @@ class MemoryNeeded(ValueError):
 
 
 def memory_bytes(ctx: mx.Context, limit_file: Path = _LIMIT_FILE) -> int:
-    """Return the size in bytes of the memory of a GPU, or of this host or container."""
+    """Return the size in bytes of the memory of a GPU, or of this host or container.
+
+    The result for a GPU that does not tell its size is the largest number of bytes.
+    """
     if ctx.device_type == "gpu":
-        _, total = mx.context.gpu_memory_info(ctx.device_id)
-        return int(total)
+        try:
+            return int(mx.context.gpu_memory_info(ctx.device_id)[1])
+        except mx.base.MXNetError:
+            return sys.maxsize
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError):  # no limit, or another version of cgroups
         total = min(total, int(limit_file.read_text()))

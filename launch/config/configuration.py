@@ -41,6 +41,8 @@ KEYS_FREE_ON_RESUME = {
     "eval.batch_size",
 }
 
+_MAX_PROBLEMS, _MAX_PROBLEM_CHARACTERS = 30, 1200  # limits of one message
+
 
 class ConfigError(ValueError):
     """Error for an invalid configuration; the message lists every problem."""
@@ -145,7 +147,10 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
             built[name] = _section(kind, name, value, problems)
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ConfigError(f"{where}: {count}\n" + "\n".join(f"  {p}" for p in problems))
+        lines = [f"  {problem[:_MAX_PROBLEM_CHARACTERS]}" for problem in problems[:_MAX_PROBLEMS]]
+        if len(problems) > _MAX_PROBLEMS:
+            lines.append(f"  and {len(problems) - _MAX_PROBLEMS} more")
+        raise ConfigError("\n".join([f"{where}: {count}", *lines]))
     return Config(**built)
 
 
