@@ -30,7 +30,7 @@ def stored_size(image: bytes) -> tuple[int, int] | None:
     """Return the (height, width) in pixels that the header of an encoded image states.
 
     An Exif orientation, which may exchange height and width, is not applied.  The formats are JPEG,
-    PNG, BMP, WebP, TIFF, PNM, GIF and JPEG 2000.  None: the image has another format, or its header
+    PNG, BMP, WebP, TIFF, PNM and JPEG 2000.  None: the image has another format, or its header
     states no size.
 
     Parameters
@@ -88,10 +88,6 @@ def _webp(image: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _gif(image: bytes) -> tuple[int, int]:
-    return _number(image, 8, 2, "little"), _number(image, 6, 2, "little")
-
-
 def _tiff(image: bytes) -> tuple[int, int] | None:
     order = "little" if image.startswith(b"II") else "big"
     start = _number(image, 4, 4, order)
@@ -131,7 +127,6 @@ _READERS = (
     (b"\x89PNG\r\n\x1a\n", _png),
     (b"BM", _bmp),
     (b"RIFF", _webp),
-    ((b"GIF87a", b"GIF89a"), _gif),
     ((b"II*\0", b"MM\0*"), _tiff),
     (tuple(b"P%d" % kind for kind in range(1, 7)), _pnm),
     ((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"), _jpeg_2000),

@@ -255,7 +255,7 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
-def _is_finite(value: float) -> bool:
+def _is_finite(value: Any) -> bool:
     # math.isfinite fails for whole numbers above the largest float.
     return isinstance(value, numbers.Integral) or math.isfinite(value)
 

@@ -89,7 +89,9 @@ def _ending(code: int | None) -> str:
 def fuzz(targets: Sequence[str], seed: int, seconds: float, library_folder: Path) -> int:
     """Run all targets in turn until the time is over; return 0, or 1 after a finding."""
     end, started = time.monotonic() + seconds, time.monotonic()
-    environments, positions, totals = {}, dict.fromkeys(targets, 0), {t: Counter() for t in targets}
+    environments: dict[str, dict[str, str]] = {}
+    positions = dict.fromkeys(targets, 0)
+    totals: dict[str, Counter[str]] = {target: Counter() for target in targets}
     if "jpeg" in targets:
         library = jpeg.build(library_folder, jpeg.best_level())
         environments["jpeg"] = jpeg.sanitizer_environment(library)

@@ -79,7 +79,7 @@ def load_columns(path: Path, count: int) -> list[np.ndarray]:
     columns = []
     data = mapped.map_file(path, "rerun the command, which writes the file again")
     stored = int.from_bytes(data[-_CRC_BYTES:].tobytes(), "little")
-    if zlib.crc32(data[:-_CRC_BYTES]) != stored:
+    if zlib.crc32(data[:-_CRC_BYTES].data) != stored:
         raise DamagedIndex(f"{path}: has changed, got another checksum; remove the file")
     with path.open("rb") as file:
         for _ in range(count):

@@ -102,7 +102,7 @@ class Jpeg:
         rng = np.random.default_rng(number)
         height, width = (int(n) for n in rng.integers(1, 49, 2))
         pixels = rng.integers(0, 255, (6, 6, 3), np.uint8)
-        pixels = cv2.resize(pixels, (width, height))
+        pixels = np.asarray(cv2.resize(pixels, (width, height)), np.uint8)
         if number % 5 == 0:
             pixels = pixels[:, :, 0]
         sampling = (0x411111, 0x111111, 0x211111, 0x221111, 0x121111)[number % 5]

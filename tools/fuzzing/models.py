@@ -14,7 +14,7 @@ from training.checkpoint import save_checkpoint
 from training.run_folder import write_config
 from training.step import Model, build_optimizer, collect_parameters, train_step
 
-NET = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
+NET: dict[str, Any] = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
 IMAGE_SIZE = (24, 24)
 CONFIG = {"net": NET, "optim": {"lr": 0.1}, "run": {"seed": 1, "name": "seed"}}
 

@@ -236,8 +236,9 @@ class Checkpoint(_Base):
         if rng.random() < 0.8 and name.name not in ("manifest.json", "config.yaml"):
             self._fit_manifest()
         if name.name == "config.yaml":
-            options = {"resume": True, "config": self.config, "differences": differences}
-            chosen = choose_run(self.parent, "seed", **options)
+            chosen = choose_run(
+                self.parent, "seed", resume=True, config=self.config, differences=differences
+            )
             chosen.lock.release()
             return
         checkpoint = open_checkpoint(self.run)

@@ -399,3 +399,32 @@ def test_a_difference_of_one_image_is_detected():
 def test_a_configuration_without_sections_is_refused():
     with pytest.raises(ConfigError, match=r"^config: expected sections \(run, data, net"):
         build_config(["data"], NETS, HEADS)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("data.block", "data.window", "data.num_classes", "data.batch_size", "data.prefetch"),
+        *("data.threads", "data.workers", "data.cut_out", "data.shift", "data.bag"),
+        *("data.images_per_person", "data.images_filter", "eval.batch_size"),
+        *("net.embedding_size", "train.max_images", "train.log_every"),
+    ],
+)
+def test_a_number_that_would_fill_the_memory_is_refused(override):
+    section, key = override.split(".")
+    raw = {"net": {"name": "mobilefacenet"}, "head": {"name": "arcface"}, "train": {"epochs": 1}}
+    raw["data"] = {"loader": "synthetic", "num_classes": 10}
+    for value in (10**16, 10**40):
+        changed = {**raw, section: {**raw.get(section, {}), key: value}}
+        with pytest.raises(
+            ConfigError, match=f"{override}: must be a whole number .*, got {value}"
+        ):
+            build_config(changed, NETS, HEADS)
+
+
+def test_one_message_is_bounded():
+    raw = {"net": {"name": "mobilefacenet"}, "head": {"name": "arcface"}}
+    raw["data"] = {f"k{i}" + "x" * 5000: 1 for i in range(100)}
+    with pytest.raises(ConfigError) as caught:
+        build_config(raw, NETS, HEADS)
+    assert len(str(caught.value)) < 40_000 and str(caught.value).endswith("  and 72 more")

@@ -163,3 +163,32 @@ def test_a_truncated_record_of_several_frames_is_refused(make_records, tmp_path)
     rec.write_bytes(rec.read_bytes()[: 8 + 24 + 100])
     with pytest.raises(RecordError, match="ends inside a record of several frames for key"):
         RecordReader(records).read(np.array([0]))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("stated", [(13_000, 13_000), (112, 113), (0, 112)])
+def test_another_stated_size_is_refused_before_decoding(
+    make_records, make_face, tmp_path, feed, monkeypatch, compiled, stated
+):
+    monkeypatch.setattr("pipeline.records.reader.upright", lambda image: pytest.fail("decoded"))
+    huge = bytearray(make_face(0, 2))
+    frame = huge.index(b"\xff\xc0")
+    huge[frame + 5 : frame + 9] = stated[0].to_bytes(2, "big") + stated[1].to_bytes(2, "big")
+    images = [(0, make_face(0, 0)), (0, make_face(0, 1)), (0, bytes(huge))]
+    folder = make_records(1, 3, samples=images)
+    reader = RecordReader(open_records(folder, tmp_path), feed if compiled else None)
+    fault = (
+        f"is {stated[0]}x{stated[1]} pixels, not 112x112" if all(stated) else "cannot be decoded"
+    )
+    for call in (
+        reader.check_sizes,
+        reader.gather,
+        lambda rows: reader.gather(rows, BufferRing(0)),
+    ):
+        call(np.array([0, 1]))
+        with pytest.raises(RecordError) as caught:
+            call(np.arange(3))
+        assert str(caught.value) == (
+            f"{folder}/train.rec: the image of key 3 {fault}; fix the record or leave its key out "
+            "of the .idx"
+        )
