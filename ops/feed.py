@@ -97,9 +97,9 @@ class LoaderKernels:
     def is_cut_off(self, image: bytes | np.ndarray) -> bool:
         """Return whether the Huffman codes of a JPEG end before its last pixels.
 
-        The function reads the codes up to an end-of-image marker and decodes no pixels.  It returns
-        False for formats that the compiled decoder does not support.  It also checks JPEGs that
-        Exif turns.
+        The function reads the codes up to an end-of-image marker and decodes no pixels.  JPEGs that
+        Exif rotates are checked too.  The result is False for formats that the compiled decoder
+        does not support.
 
         Parameters
         ----------

@@ -38,10 +38,10 @@ class Guard:
         self.works = bool(library.face_bus_begin())
 
     def watch(self, address: int) -> int | None:
-        """Guard every mapping of the file that is mapped at this address, and return its number.
+        """Guard every mapping of the file that is mapped at ``address``; return the file's number.
 
-        The number identifies the file in ``faults`` and is the same for all mappings of the file.
-        Returns None if the guard cannot watch the file.
+        ``faults`` expects this number, which is the same for all mappings of the file.  Returns
+        None if the guard cannot watch the file.
         """
         number = int(self._watch(address))
         return None if number < 0 else number

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build an iterator over the batches of one rank on the device, with ``build_loader``.
+"""Build the loader of a rank: an endless iterator over batches on the device.
 
-The loaders "dali" and "cpu" give the same images with the same augmentation in batch t of a rank,
-as normalised float32 in NCHW layout.  Every batch is a new NDArray, so an operator that still reads
-an older batch never sees it overwritten.  A thread makes the batches during the training step.
+The loaders "dali" and "cpu" make equal batches: the same images with the same augmentation, as
+normalised float32 in NCHW layout.  Every batch is a new NDArray, so an operator that still reads
+an older batch never sees it overwritten.  A thread prefetches batches during the training step.
 Decoding, copying and computing release Python's global interpreter lock.
 """
 
@@ -39,11 +39,15 @@ SYNTHETIC_STEPS = 1000  # steps per epoch of the synthetic loader if it has no r
 
 
 class Batch(NamedTuple):
-    """One batch of one rank."""
+    """One batch of B images of one rank.
 
-    image: mx.nd.NDArray  # (B, 3, H, W) float32 on the device
-    label: mx.nd.NDArray  # (B,) float32 with integer values, which are exact up to 2**24
-    after: Position  # position in the data after this batch, from which a run can resume
+    ``image`` is float32 (B, 3, H, W) on the device.  ``label`` is float32 (B,) with whole numbers,
+    which are exact up to 2**24.  A run can resume after this batch at the position ``after``.
+    """
+
+    image: mx.nd.NDArray
+    label: mx.nd.NDArray
+    after: Position
 
 
 class Loader:
@@ -66,7 +70,7 @@ class Loader:
             target=self._work, args=(batches,), name="loader", daemon=True
         )
         self._thread.start()
-        # Close before DALI's own exit handler runs: it aborts the process if DALI is still in use.
+        # DALI's exit handler aborts the process if DALI is still in use, so close the loader first.
         atexit.register(self.close)
 
     def __iter__(self) -> Loader:
@@ -143,7 +147,7 @@ def build_loader(
     seed
         Seed of the image order and of the augmentation.
     share
-        Number of this rank and number of ranks.
+        Rank of this process and number of ranks.
     ctx
         Device of the batches; the CPU by default.
     reader
@@ -151,7 +155,7 @@ def build_loader(
         consecutive images in random order, then a shuffle within each ``window`` images.
         "window": the order of DALI's sequential reader with a shuffle buffer of ``window`` images.
     decode
-        Decode path, a key of ``pipeline.decode.dali.PATHS``.  Default: "native" if its compiled
+        Decode mode, a key of ``pipeline.decode.dali.PATHS``.  Default: "native" if its compiled
         functions are available, else "cpu".  All other paths need a GPU.
     images_per_person
         For the "random" reader: a batch consists of groups of this many images of one person, and
@@ -262,7 +266,7 @@ def _add_labels(
         check_files()
         raise
     finally:
-        images.close()  # before decoder.close: waits for threads that decoder.close ends
+        images.close()  # must be first: the generator waits for threads that decoder.close() ends
         decoder.close()
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DALI pipeline that decodes JPEG bytes, or takes pixels, and augments and normalises the images.
+"""DALI pipeline that converts fed JPEG bytes or pixels to augmented, normalised images.
 
-The caller feeds the images.  The pipeline in ``dali_reader`` reads the records itself.  Only these
-two files import nvidia.dali.  This file does not import mxnet.
+Only this module and ``dali_reader``, whose pipeline reads the records, import nvidia.dali.  This
+module does not import mxnet.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def external_input(name: str, dtype: Any, ndim: int, **options: Any) -> Any:
 
 
 def augment(image: Any, augmentation: Augmentation) -> Any:
-    """Add an augmentation, except mirroring, to a DALI graph; return the augmented images.
+    """Add all augmentation steps except mirroring to a DALI graph; return the augmented images.
 
     ``image`` stands for RGB images, uint8 (H, W, 3).  ``augment_inputs`` returns the values for the
     external sources that this function creates.  The images stay uint8 unless the augmentation
@@ -106,7 +106,7 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
         if quality > 0:
             image = fn.jpeg_compression_distortion(image, quality=quality)
     if augmentation.colors:
-        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # per channel, (1, 1, 3)
+        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # (1, 1, 3)
         image = fn.coord_transform(
             image, M=external_input("color", DALIDataType.FLOAT, 2)
         ) + fn.coord_transform(mean, M=external_input("color_mean", DALIDataType.FLOAT, 2))
@@ -202,7 +202,7 @@ class PipelineQueue:
         self.__dict__.pop("_pipeline", None)
 
     def feed_inputs(self, inputs: dict[str, Any]) -> None:
-        """Add a batch, given as values by name of the external source.
+        """Add a batch: a dict from the name of each external source to its values.
 
         The pipeline starts the batch as soon as fewer than ``depth`` batches are in flight.
         """
@@ -258,7 +258,7 @@ class DecodeGraph(PipelineQueue):
     device_id
         Number of the GPU that receives the images, or None for the CPU.
     augmentation
-        Augmentation for which the ``params`` of ``feed`` were drawn.
+        Augmentation settings, from which the ``params`` of ``feed`` must be drawn.
     source
         Kind of the input: "jpeg" (JPEG bytes) or "pixels".
     finish

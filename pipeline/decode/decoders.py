@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoders, which take batch plans and yield images on the device.
+"""Decoders: objects that take batch plans and yield images on the device.
 
 ``make_decoder`` chooses the decoder of a run:
 
-``NativeDecoder``: the compiled decoder writes normalised planes, on CPUs only.
-``CachedDecoder``: pixels that were decoded before are read from the cache.
+``NativeDecoder``: the compiled decoder decodes, mirrors and normalises, on CPUs only.
+``CachedDecoder``: a cache provides decoded pixels, and a compiled kernel normalises.
 ``DaliDecoder``: DALI decodes or augments, and a compiled kernel or DALI normalises.
 ``DaliReaderDecoder`` (in ``dali_reader``): DALI reads the records, decodes, augments, normalises.
 """
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from pipeline.decode.cache import DecodedCache
     from pipeline.records import RecordSet
 
-# Approximate number of images in a group.  The batches of a group are planned together, and DALI
-# decodes them in one call.  The more images a call has, the less the call costs per image.
+# Approximate number of images in a group of batches.  DALI decodes all images of a group in one
+# call, because a call with more images costs less per image.
 GROUP_IMAGES = 512
 # Minimum number of images that the compiled decoder has in flight.
 MIN_IN_FLIGHT_IMAGES = 256
@@ -54,7 +54,7 @@ Groups = Callable[[Iterator[BatchPlan]], Iterator[BatchGroup]]
 
 
 class NoDecoder(ValueError):
-    """The requested decoder is not available on this machine."""
+    """Error for a decoder that is not available on this machine."""
 
 
 class Decoder(Protocol):
@@ -75,7 +75,7 @@ class Decoder(Protocol):
         """
 
     def close(self) -> None:
-        """Stop the decoder's threads.  Close the generator that ``__call__`` returned before."""
+        """Stop the decoder's threads.  Call it after closing the generator of ``__call__``."""
 
 
 class NativeDecoder:
@@ -117,7 +117,7 @@ class NativeDecoder:
 
 @dataclass
 class CachedDecoder:
-    """Reads pixels from a ``DecodedCache``, and adds images that are missing in the cache."""
+    """Reads pixels from a ``DecodedCache``; decodes missing images and stores them in the cache."""
 
     cache: DecodedCache
     jpegs: JpegFallbackDecoder
@@ -176,10 +176,10 @@ class JpegBytes:
 
 @dataclass
 class DaliDecoder:
-    """Decodes or augments with DALI.  The ``normalizer`` normalises, or DALI if it is None.
+    """Decodes or augments images with DALI, and normalises them with ``normalizer`` or DALI.
 
-    With a ``normalizer`` the graph's ``finish`` is "bytes".  Without a normalizer ``finish`` is
-    "float", and a group has only one batch.  The graph gets all images of a group as one batch.
+    With a ``normalizer``, ``finish`` of the graph must be "bytes".  If ``normalizer`` is None, DALI
+    normalises: ``finish`` must be "float", and each group must consist of one batch.
     """
 
     images: JpegBytes | NativeDecoder | CachedDecoder
@@ -293,7 +293,7 @@ def _normalized(
     """Normalise the images of a group, and yield (images, plan) for each of its batches.
 
     ``address`` is the memory address of the pixels of N images, uint8 (N, H, W, 3).  ``rows`` (n,)
-    are the indices of the group's n images among them.
+    are the indices of the group's n images among these N images.
     """
     start = 0
     for plan in group.plans:

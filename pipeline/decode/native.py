@@ -70,7 +70,7 @@ class JpegFallbackDecoder:
             remaining = self._wait(rows, decoding)
             if len(remaining):
                 out[remaining] = self._decode_with_dali(rows[remaining])
-            # A truncated file reads as zeros, and no cache may keep pixels decoded from zeros.
+            # A truncated file reads as zeros, and pixels decoded from zeros must not be cached.
             self.reader.check_files()
             return out
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of decoded images and labels to MXNet arrays.
+"""Convert decoded images and labels to MXNet arrays.
 
 Every batch gets a new NDArray, so nothing overwrites an array that an MXNet operator may still
 read.

@@ -71,9 +71,9 @@ def load_columns(path: Path, count: int) -> list[np.ndarray]:
 
 
 def release_freed_memory() -> None:
-    """Release memory that malloc has kept after it was freed to the operating system.
+    """Release to the operating system the freed memory that malloc still holds.
 
-    In a run malloc does not release it, because of the settings in launch/ranks/malloc.py.
+    The settings in launch/ranks/malloc.py keep malloc from releasing this memory automatically.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # musl has no malloc_trim

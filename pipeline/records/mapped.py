@@ -34,9 +34,9 @@ class RecordError(ValueError):
 
 
 def guard_with(guard: Guard | None) -> None:
-    """Set the guard of all memory maps that are created or passed to ``mapped_files`` later.
+    """Set the guard of memory maps that are created or passed to ``mapped_files`` from now on.
 
-    The guard makes missing pages read as zeros.  None: later maps are not guarded.
+    A guard makes missing pages of a shortened file read as zeros.  None: do not guard these maps.
     """
     global _guard
     _guard = guard
@@ -108,7 +108,7 @@ def _find_map(data: np.ndarray) -> _Map | None:
 
 
 def mapped_files(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Guard the mapped files behind arrays; return the bytes of each file once, uint8 (n,)."""
+    """Guard the mapped files that arrays are views of; return each file's bytes, uint8 (n,)."""
     maps = {id(mapped): mapped for array in arrays if (mapped := _find_map(array)) is not None}
     return [mapped.guarded_bytes() for mapped in maps.values()]
 
@@ -122,8 +122,8 @@ def is_guarded(data: np.ndarray) -> bool:
 def check_file(data: np.ndarray) -> None:
     """Raise RecordError if the mapped file of an array became shorter or cannot be read.
 
-    Call this function before you use bytes of the array, or report another error about them:
-    missing pages read as zeros.  The check takes at most two system calls.
+    Missing pages read as zeros, so call this function before you use bytes of the array or report
+    an error in these bytes.  The check takes at most two system calls.
     """
     mapped = _find_map(data)
     if mapped is not None:

@@ -42,12 +42,12 @@ from pipeline.records.recordio import (
     read_index,
 )
 
-MIN_CACHED_RECORDS = 200_000  # smallest set whose index is cached; loading is faster than parsing
+MIN_CACHED_RECORDS = 200_000  # number of records from which on the parsed index is cached
 _CACHE_FORMAT = 3  # version of the cached index; part of the hash in its file name
 _MIN_RECORD_BYTES = 32
 _MIN_EMPTY_CLASSES = 1000  # smallest number of classes without images that the log mentions
 _MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
-_MAX_STACKED_CLASSES = 1 << 27  # limit before the filter; the origins of 2**27 classes take 2 GiB
+_MAX_STACKED_CLASSES = 1 << 27  # limit before data.images_filter; their origins take 2 GiB
 
 
 class _Index(NamedTuple):
@@ -233,9 +233,8 @@ def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
             cached.unlink(missing_ok=True)  # the file is incomplete after a crash of the host
     index, scanned = _parse(rec, idx)
     index = index._replace(labels=narrow(index.labels))
-    if (
-        index.labels.dtype.kind == "i" and index.labels.min() >= 0
-    ):  # check_labels refuses other labels later
+    # check_labels refuses negative and fractional labels later.
+    if index.labels.dtype.kind == "i" and index.labels.min() >= 0:
         index.facts["present"] = classes.count_present(index.labels)
     if not scanned and len(index.keys) < MIN_CACHED_RECORDS:
         return index

@@ -36,7 +36,7 @@ class ReadAhead:
     def __init__(self, records: RecordSet, reader: RecordReader):
         self._records, self._reader = records, reader
         self._visible = [is_residency_visible(rec) for rec in records.files]
-        self._remaining_calls = 0  # number of next calls that read ahead
+        self._remaining_calls = 0  # number of further calls that read ahead
         self._in_file_order: bool | None = None  # None before the first call
 
     def __call__(self, rows: np.ndarray) -> None:

@@ -21,7 +21,7 @@ CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
 # Largest size of an image in an array of images, as a multiple of the mean size.  All rows of the
 # array are as long as its largest image.
 MAX_SIZE_OVER_MEAN = 16
-_MIN_MEAN_BYTES = 4096  # lower bound of the mean size in that comparison
+_MIN_MEAN_BYTES = 4096  # a smaller mean size counts as this size for MAX_SIZE_OVER_MEAN
 
 
 class BufferRing:
@@ -55,8 +55,8 @@ class RecordReader:
         columns = (records.keys, records.offsets, records.labels, records.file)
         self.files = mapped.mapped_files([*self.maps, *columns])
         """Bytes of each mapped file, uint8 (n,): the .rec files and the cached index."""
-        # Total size and number of the images read so far, for the mean size.  The initial values
-        # stand for one image of the mean record size; it is too large if the set omits records.
+        # Total size and number of the images read so far.  The initial values stand for one image
+        # of the mean record size, which is too large if the set omits records of the file.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property
@@ -136,7 +136,7 @@ class RecordReader:
         ------
         RecordError
             In the cases of ``read``; also if an image is truncated, or if an upright copy is needed
-        but the image cannot be decoded.
+            but the image cannot be decoded.
         """
         array = None if buffers is None else self._gather(rows, buffers)
         if array is not None:

@@ -66,10 +66,10 @@ class AugmentParams(NamedTuple):
     # (B, 3) float32: factors of brightness, contrast and saturation.  A factor of 1 changes
     # nothing, and a saturation factor of 0 makes the image grey.
     color: np.ndarray
-    quality: np.ndarray  # (B,) int32: JPEG quality of a recompression; 0: none
-    cut_out: (
-        np.ndarray
-    )  # (B, 4) int32: top, left, height, width of the square in pixels before mirroring; 0: none
+    quality: np.ndarray  # (B,) int32: JPEG quality of the recompression; 0: no recompression
+    # (B, 4) int32: top, left, height and width of the cut-out square in pixels, before mirroring.
+    # A height of 0 means no square.
+    cut_out: np.ndarray
     shift: np.ndarray  # (B, 2) int32: shift down and shift right in pixels, before mirroring
 
     def each(self) -> Iterator[AugmentParams]:

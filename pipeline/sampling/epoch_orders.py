@@ -81,7 +81,7 @@ def block_order(num_images: int, seed: int, epoch: int, block: int, window: int)
 
 
 def people_order(counts: np.ndarray, seed: int, epoch: int, images_per_person: int) -> np.ndarray:
-    """Return an epoch's order that consists of groups of images of one person each, int64, flat.
+    """Return an epoch's order that consists of groups of images of one person, as flat int64 array.
 
     Every person has one group, and the groups come in random order.  The images of a person are
     shuffled into a cycle.  In each epoch, the person's group takes the next images of the cycle.
@@ -151,10 +151,11 @@ def _index_dtype(num_images: int) -> type[np.signedinteger[Any]]:
 
 
 def _deal(cell: np.ndarray, cells: int, order: np.ndarray) -> np.ndarray:
-    """Fill ``order`` with the stable argsort of ``cell``; return the end index of each cell.
+    """Deal the images into cells: fill ``order`` with the stable argsort of ``cell``.
 
-    The ends have shape (cells,).  The sort works in chunks, because ``np.argsort`` of the complete
-    array would need 8 bytes per image.
+    ``cell`` holds the cell number of each image.  Return the index in ``order`` at which each cell
+    ends, (cells,).  The sort works in chunks, because ``np.argsort`` of the complete array would
+    need 8 bytes per image.
     """
     chunks = [slice(begin, begin + CHUNK_IMAGES) for begin in range(0, len(cell), CHUNK_IMAGES)]
     totals = np.sum([np.bincount(cell[chunk], minlength=cells) for chunk in chunks], axis=0)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 READERS = ("random", "blocks", "window")
 READ_AHEAD_IMAGES = 1024  # smallest number of images that the window sampler reads ahead at a time
 NORMAL_RECORD_BYTES = 1 << 20
-MAX_GAP_BYTES = 1 << 26  # limit of the total size of larger records in DALI's shuffle buffer
+# Largest total size of the records above NORMAL_RECORD_BYTES in DALI's shuffle buffer.
+MAX_GAP_BYTES = 1 << 26
 
 Upcoming = Callable[[np.ndarray, Position], np.ndarray]
 """Function that returns the rows to read ahead now; its arguments are the rows (n,) of the next
@@ -52,7 +53,10 @@ class Sampler(Protocol):
 
 
 class RandomSampler:
-    """One permutation of all images per epoch; each rank reads its slice of each global batch."""
+    """Sampler with one permutation of all images per epoch, cut into global batches.
+
+    Each rank reads its slice of each global batch.
+    """
 
     def __init__(
         self,
@@ -133,7 +137,10 @@ class BlockSampler(RandomSampler):
         return _rows_at(self._file_order, places)
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that gives each block once, a window before its images are read."""
+        """Return a function that returns the rows of each block once, before they are needed.
+
+        A block is returned ``window`` images before its images can be read.
+        """
         blocks = self._blocks(start)
         first, places = next(blocks)
 
@@ -251,7 +258,10 @@ class WindowSampler:
         return (self._seed * 1_000_003 + epoch) % 2**31
 
     def places(self, epoch: int) -> range:
-        """Return the shard of an epoch, cut as by ``fn.readers.mxnet``: places in file order."""
+        """Return this rank's shard in an epoch, as ``fn.readers.mxnet`` cuts the file into shards.
+
+        The range holds the indices of the shard's records in file order.
+        """
         shard, size = self.shard(epoch), self.share.size
         return range(*(self.images_per_epoch * k // size for k in (shard, shard + 1)))
 
