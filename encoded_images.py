@@ -79,7 +79,7 @@ def may_turn(image: np.ndarray) -> bool:
         length = int.from_bytes(data[at : at + 2], "big")
         if at + max(length, 2) > len(data):
             return False
-        if length < 2:  # invalid; libjpeg skips the 2 bytes of the length and continues
+        if length < 2:  # invalid length: libjpeg skips these 2 bytes
             at += 2
         elif code == _APP1_CODE:
             return _exif_turns(data[at + 2 : at + length][len(_EXIF_PREFIX) :])

@@ -49,7 +49,7 @@ from training.report import announce, reporting
 
 
 def main(argv: Sequence[str]) -> int:
-    """Return 0 (success), 1 (training failed), 2 (error in usage or data) or 143 (stopped)."""
+    """Train; return 0 (success), 1 (training failed), 2 (error in usage or data), 143 (stopped)."""
     try:
         comm = connect()
     except NoConnection as error:

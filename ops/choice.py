@@ -91,7 +91,7 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
 
 
 def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
-    """Raise OperatorError if the library cannot run the operators on this GPU."""
+    """Raise OperatorError if the library ``compiled`` cannot run the operators on the GPU."""
     if not hasattr(compiled, "face_ops_gpu_fault"):
         raise OperatorError(
             "run.operators: the library must contain GPU operators, got one compiled with an MXNet "

@@ -113,8 +113,7 @@ class LoaderKernels:
     def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
         """Copy B encoded images to the rows of an array, and append an end-of-image marker to each.
 
-        Returns the number of JPEGs that did not end with this marker before.  Zeros after the
-        marker are allowed.
+        Returns the number of JPEGs that lacked the marker.  A JPEG may have zeros after its marker.
 
         Parameters
         ----------

@@ -93,13 +93,13 @@ def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 class GluonDecoder:
-    """Decoder of batch plans that uses a Gluon DataLoader.
+    """Decoder that reads, decodes and augments images with a Gluon DataLoader.
 
     Calling the decoder forks the worker processes.  Call it before MXNet or DALI start threads.
     """
 
     def __init__(self, records: RecordSet, workers: int, ctx: mx.Context):
-        self.files: list[np.ndarray] = []  # empty, because each worker checks its own files
+        self.files: list[np.ndarray] = []  # no files to check: each worker checks its own
         self._records, self._workers, self._ctx = records, workers, ctx
 
     def __call__(
@@ -137,7 +137,8 @@ def let_workers_finish(loader: gluon.data.DataLoader) -> None:
         in_flight = list(pool._cache.values())
         for result in in_flight:
             result.wait(LAST_BATCH_TIMEOUT_S)
-        if all(result.ready() for result in in_flight):  # False if a worker was killed
+        # A result of a killed worker never becomes ready, and then `join` would wait forever.
+        if all(result.ready() for result in in_flight):
             pool.close()
             pool.join()
         type(pool).terminate(pool)

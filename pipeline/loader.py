@@ -156,15 +156,15 @@ def build_loader(
         "window": the order of DALI's sequential reader with a shuffle buffer of ``window`` images.
     decode
         Decode mode, a key of ``pipeline.decode.dali.PATHS``.  Default: "native" if its compiled
-        functions are available, else "cpu".  All other paths need a GPU.
+        functions are available, else "cpu".  All other modes need a GPU.
     images_per_person
         For the "random" reader: a batch consists of groups of this many images of one person, and
         an epoch has one group of every person.  0: no groups.
     augmentation
-        Settings of the random changes of the images.
+        Settings of the random augmentation of the images.
     threads, workers, prefetch
-        Number of decoder threads, of worker processes of the "cpu" loader, and of prefetched
-        batches.
+        Number of decoder threads, number of worker processes of the "cpu" loader, and number of
+        prefetched batches.
     index_folder
         Folder for the .idx file that the "window" reader writes for DALI's reader.
     cache
@@ -198,8 +198,8 @@ def build_loader(
         )
     if cache is not None and reader == "window":
         raise ValueError(
-            "data.decoded_cache_mib: does not work with data.reader=window, got a cache; use "
-            "data.reader=random or blocks, or set data.decoded_cache_mib=0"
+            "data.decoded_cache_mib: the cache does not work with data.reader=window, got both; "
+            "use data.reader=random or blocks, or set data.decoded_cache_mib=0"
         )
     sampler = make_sampler(
         reader,

@@ -128,7 +128,7 @@ def _sample_steps(batch_size: int) -> int:
 
 
 class _SampleSampler:
-    """Sampler that yields the same batches of rows endlessly.
+    """Sampler that yields the batches of a fixed list of rows again and again.
 
     The rows may contain duplicates, so the record set may have fewer images than the sample.
     """
@@ -156,8 +156,8 @@ def measure(
     """Time a decode mode; return its images/s, or 0.0 if the mode fails.
 
     ``batches`` is the generator that ``sample_batches`` returned for the mode; `measure` closes the
-    generator.  In ``ready``, which is called once between warm-up and measurement, the ranks can
-    wait for each other.  It is called even if the warm-up fails.
+    generator.  ``ready`` is called once between warm-up and measurement, even if the warm-up fails,
+    so that all ranks can start the measurement together.
     """
     with contextlib.closing(batches):
         try:
@@ -226,17 +226,14 @@ def _choose_without_gpu(
         return "cpu", "decode: cpu, because the compiled functions are not available"
     if counts.max() > MAX_FALLBACK_FRACTION * PROBE_IMAGES:
         return "cpu", (
-            f"decode: cpu, because {counts.max():.0f} of {PROBE_IMAGES} probed "
-            "images are not supported by the compiled decoder"
+            f"decode: cpu, because the compiled decoder does not support {counts.max():.0f} of "
+            f"{PROBE_IMAGES} sample images"
         )
     return "native", "decode: native, the compiled JPEG decoder on the CPU"
 
 
 def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
-    """Decode ``PROBE_IMAGES`` images with the compiled decoder; return how many it cannot decode.
-
-    DALI must decode those images instead.
-    """
+    """Return how many of PROBE_IMAGES random images the compiled decoder cannot decode."""
     reader, decoder = RecordReader(records, kernels), kernels.decoder(1)
     out = np.empty((PROBE_IMAGES, *records.image_size, 3), np.uint8)
     addresses, sizes = reader.find(sample_rows(records, PROBE_IMAGES))

@@ -76,12 +76,15 @@ class DecodedCache:
         self._valid = memory[count * size :]
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Return those of the rows whose images the cache does not hold yet, without duplicates."""
+        """Return those ``rows`` whose images are not in the cache, sorted and without duplicates.
+
+        If all images are in the cache, the result is empty.
+        """
         absent = rows[self._valid[rows] == 0]
         return np.unique(absent) if len(absent) else absent
 
     def store(self, rows: np.ndarray, images: np.ndarray) -> None:
-        """Store the decoded images of these n rows, uint8 (n, H, W, 3), and mark them as valid."""
+        """Store the decoded images of n rows, uint8 (n, H, W, 3), and set their valid bytes."""
         self.images[rows] = images
         # Set the valid bytes after the images.  x86 does not reorder stores, so every process that
         # sees a valid byte also sees the image.
@@ -98,8 +101,7 @@ class DecodedCache:
 def remove_stale_caches(records: RecordSet | None, budget_mib: int, folder: Path = FOLDER) -> int:
     """Remove this user's cache files that no process uses; return the number of bytes freed.
 
-    The cache of ``records`` is kept if it fits into ``budget_mib`` MiB, because the run will reuse
-    it.
+    A cache of ``records`` of at most ``budget_mib`` MiB is kept, because the run will reuse it.
     """
     stale = list(folder.glob(f"{PREFIX}{os.getuid()}-*"))
     if stale and records and _size(records) <= budget_mib * MIB:
@@ -107,7 +109,7 @@ def remove_stale_caches(records: RecordSet | None, budget_mib: int, folder: Path
         stale = [path for path in stale if path.name != keep]
     freed = 0
     for path in stale:
-        # Ignored errors: another process removed the file, or the path is not a regular file.
+        # Ignore the error if another process removed the file, or if it is not a regular file.
         with contextlib.suppress(OSError):
             freed += _leave(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW))
     return freed
@@ -120,11 +122,10 @@ def _size(records: RecordSet) -> int:
 
 
 def _name(records: RecordSet) -> str:
-    """Return the file name of a cache, which contains a hash of all that determines the pixels.
+    """Return the file name of a cache, which contains a hash of all that the pixels depend on.
 
-    The hash covers the .rec files, the rows, the image size, and the versions of DALI and OpenCV,
-    because another version may decode to other pixels.  The compiled decoder returns the same
-    pixels as DALI, so the hash does not cover it.
+    The hash covers the .rec files, the rows, the image size, and the versions of DALI and OpenCV.
+    The hash does not cover the compiled decoder, which returns the same pixels as DALI.
     """
     digest = hashlib.sha256(repr((_CONTENT, cv2.__version__, _dali_packages())).encode())
     for rec in records.files:

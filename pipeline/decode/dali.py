@@ -131,7 +131,7 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
 
 
 def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[str, np.ndarray]:
-    """Return the values for the external sources of ``augment`` and of mirroring, by name."""
+    """Return the values for the external sources of ``to_planes``: a dict from name to values."""
     inputs = {"mirror": params.mirror.astype(np.int32)}
     if augmentation.jpeg_quality:
         inputs["quality"] = params.quality
@@ -147,14 +147,14 @@ def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[st
 
 
 def to_planes(image: Any, augmentation: Augmentation) -> Any:
-    """Add augmentation, mirroring and normalisation of images to a DALI graph.
+    """Add augmentation, mirroring and normalisation to a DALI graph; return normalised planes.
 
-    The input is RGB pixels, uint8 (H, W, 3), and the output is planes, float32 (3, H, W).  If the
+    ``image`` stands for RGB pixels, uint8 (H, W, 3), and the planes are float32 (3, H, W).  If the
     pipeline has a GPU, all these steps run on the GPU, even if the CPU decoded the images.
     """
     if Pipeline.current().device_id is not None and image.device == "cpu":
-        # Copy to the GPU before all other steps: they may make the images float32, which has four
-        # times the bytes, and on the GPU they leave the CPU cores free for decoding.
+        # Copy uint8 images to the GPU first: after the other steps the images may be float32, which
+        # has four times the bytes, and the CPU cores stay free for decoding.
         image = image.gpu()
     image = augment(image, augmentation)
     return fn.crop_mirror_normalize(
@@ -339,8 +339,8 @@ def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
         load("libnvcuvid.so.1")
     except OSError as error:
         return (
-            "decode: no JPEG hardware, so mixed, mixed_cuda and mixed_hardware decode alike: "
-            f"libnvcuvid.so.1 cannot be loaded, got {error}; in a container set "
-            "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+            "decode: nvJPEG cannot use a hardware JPEG decoder, so the modes mixed, mixed_cuda and "
+            f"mixed_hardware decode alike: libnvcuvid.so.1 cannot be loaded, got {error}; in a "
+            "container set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
     return "decode: libnvcuvid.so.1 is loaded, so nvJPEG can use JPEG hardware if the GPU has any"

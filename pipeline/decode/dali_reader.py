@@ -84,7 +84,8 @@ class DaliReaderDecoder:
         self._augmentation, self._ctx, self._index_folder = augmentation, ctx, index_folder
         self._device_id = ctx.device_id if ctx.device_type == "gpu" else None
         (self._rec,) = reader.records.files
-        self._queues: dict[int, PipelineQueue] = {}  # of the current and the next epoch, by epoch
+        # DALI queues of the current and the next epoch, by epoch number.
+        self._queues: dict[int, PipelineQueue] = {}
         self._upright_graph: DecodeGraph | None = None
 
     def __call__(

@@ -79,7 +79,7 @@ class Decoder(Protocol):
 
 
 class NativeDecoder:
-    """Decodes with the compiled decoder, to planes on the CPU or to pixels that DALI augments."""
+    """Decodes JPEGs with the compiled decoder, to planes or to pixels that DALI augments."""
 
     def __init__(self, jpegs: JpegFallbackDecoder, groups: Groups, ctx: mx.Context):
         self.files = jpegs.reader.files
@@ -122,7 +122,8 @@ class CachedDecoder:
     cache: DecodedCache
     jpegs: JpegFallbackDecoder
     groups: Groups
-    normalizer: Normalizer | None  # None if DALI augments or normalises the pixels
+    # None if DALI augments or normalises the pixels that the cache provides.
+    normalizer: Normalizer | None
 
     def __post_init__(self) -> None:
         self.files = [*self.jpegs.reader.files, self.cache.images]
@@ -142,7 +143,7 @@ class CachedDecoder:
             yield group._replace(images=self.cache.images[group.rows])
 
     def fill(self, rows: np.ndarray) -> None:
-        """Decode those images of the rows that are missing in the cache, and store them in it."""
+        """Decode the images of ``rows`` that the cache lacks, and store them in the cache."""
         missing = self.cache.missing(rows)
         if len(missing):
             out = self.jpegs.pixels_in(self._buffers, len(missing))
@@ -283,7 +284,7 @@ def make_decoder(
 
 
 def batches_per_group(batch_size: int) -> int:
-    """Return the number of batches that together have about ``GROUP_IMAGES`` images: a group."""
+    """Return the number of batches that together have about ``GROUP_IMAGES`` images."""
     return max(1, round(GROUP_IMAGES / batch_size))
 
 

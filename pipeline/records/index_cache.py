@@ -32,10 +32,7 @@ def narrow(numbers: np.ndarray) -> np.ndarray:
 
 
 def save_columns(path: Path, *columns: np.ndarray) -> None:
-    """Write arrays of shape (N,) to one file, one after the other, unless the file exists.
-
-    The file exists if another rank has already written it.
-    """
+    """Write arrays of shape (N,) to one file, unless another rank has already written the file."""
     with _lock_folder(path.parent):
         if not path.is_file():
             with atomic_write(path) as file:
@@ -148,7 +145,7 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # released if this rank dies
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a dead rank holds no lock
             yield
         finally:
             os.close(descriptor)

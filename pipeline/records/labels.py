@@ -28,7 +28,7 @@ class HeaderRecord:
     end: int  # key after the last identity record
     image_rows: np.ndarray
     identity_rows: np.ndarray
-    extra_rows: np.ndarray  # rows whose keys are ``end`` or larger
+    extra_rows: np.ndarray  # rows of the .idx whose keys are ``end`` or larger
 
     def notices(self, keys: np.ndarray) -> list[str]:
         """Return log sentences about records that only the header record or only the .idx lists."""
@@ -146,7 +146,7 @@ def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: i
 
 
 def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
-    """Return the rows of all records but a first header record and the last identity records.
+    """Return the rows of the image records: all but a header record and the identity records.
 
     Return an empty array if no record holds an image.
     """
@@ -156,9 +156,9 @@ def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     end = int(filled[-1]) + 1
     first, stop = headers.label[end:], headers.second[end:]
     is_bare = (headers.body <= 0) & (headers.flag >= 2)
-    # Flag 2 does not prove an identity record: an image record with two labels also has flag 2.
-    # But identity records hold key ranges, and the last range includes the key of the last image,
-    # which float32 may have rounded.
+    # An image record with two labels has flag 2 too, like an identity record.  But the labels of
+    # identity records are key ranges, and the last range includes the key of the last image, which
+    # float32 may have rounded.
     are_ranges = bool(
         len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1])
     )

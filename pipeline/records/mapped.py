@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ops.guard import Guard  # imports MXNet
 
 CHECK_INTERVAL_S = 0.02
-_MAX_CALL_PIECES = 1024  # pieces per process_vm_readv call; the kernel allows IOV_MAX
-_MAX_CALL_BYTES = 1 << 30  # bytes per process_vm_readv call; the kernel allows 2 GiB
+_MAX_CALL_PIECES = 1024  # largest number of pieces per process_vm_readv call; IOV_MAX of Linux
+_MAX_CALL_BYTES = 1 << 30  # largest number of bytes per process_vm_readv call; Linux allows 2 GiB
 _guard: Guard | None = None
 
 
@@ -47,7 +47,7 @@ class _Map(mmap.mmap):
 
     path: Path
     advice: str
-    number: int | None = None  # the guard's id of the mapped file; None: not guarded
+    number: int | None = None  # id of the mapped file in the guard; None: not guarded
     earlier_faults = 0  # number of faults in this file when the guard began to watch this map
 
     def guarded_bytes(self) -> np.ndarray:
@@ -131,7 +131,7 @@ def check_file(data: np.ndarray) -> None:
 
 
 class FileWatch:
-    """Decides, without system calls, when to repeat ``check_file`` for a list of mapped arrays."""
+    """Tells, without system calls, when to repeat ``check_file`` for a list of mapped arrays."""
 
     def __init__(self, arrays: Iterable[np.ndarray]):
         self._numbers = [m.number for array in arrays if (m := _find_map(array)) is not None]
@@ -139,11 +139,11 @@ class FileWatch:
         self._checked_at_s = 0.0
 
     def is_check_due(self) -> bool:
-        """Return whether to check the files now.
+        """Return True if ``check_file`` must be called now.
 
-        A check is due after a fault, and CHECK_INTERVAL_S after the last check.  Without a guard a
-        check is always due.  The interval is needed because a file that ends inside a page causes
-        no fault on that page.
+        A check is due after a failed read of a page, and CHECK_INTERVAL_S after the last check.
+        Without a guard a check is always due.  The interval is needed because a file that ends
+        inside a page causes no failed read of that page.
         """
         if _guard is None or None in self._numbers:
             return True

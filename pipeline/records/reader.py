@@ -21,7 +21,7 @@ CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
 # Largest size of an image in an array of images, as a multiple of the mean size.  All rows of the
 # array are as long as its largest image.
 MAX_SIZE_OVER_MEAN = 16
-_MIN_MEAN_BYTES = 4096  # a smaller mean size counts as this size for MAX_SIZE_OVER_MEAN
+_MIN_MEAN_BYTES = 4096  # smallest mean size in bytes that MAX_SIZE_OVER_MEAN is applied to
 
 
 class BufferRing:
@@ -149,8 +149,8 @@ class RecordReader:
     def check(self, rows: np.ndarray) -> list[np.ndarray] | None:
         """Check the images of rows that another reader, such as DALI's, reads.
 
-        If the Exif orientation rotates or flips one of the images, return the list of ``gather``,
-        else None.  Raises the same errors as ``gather``.
+        If the Exif orientation rotates or flips one of the images, the result is the list that
+        ``gather`` would return; otherwise it is None.  Raises the same errors as ``gather``.
         """
         return self._replace_turned(rows, self.read(rows))
 
@@ -165,7 +165,7 @@ class RecordReader:
         if self.kernels.find_turned(addresses, sizes).any():
             return None
         array = buffers.take(len(rows), longest + 2)
-        if self.kernels.gather(addresses, sizes, array):  # True: some image lacks its end marker
+        if self.kernels.gather(addresses, sizes, array):  # number of images without end marker
             images = [row[:size] for row, size in zip(array, sizes.tolist(), strict=True)]
             self._check_ends(rows, images)
         return array
