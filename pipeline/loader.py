@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.decode.cache import DecodedCache
 
 LOADERS = ("dali", "cpu", "synthetic")
-SYNTHETIC_STEPS = 1000  # steps per epoch of the synthetic loader if it has no record set
+SYNTHETIC_STEPS = 1000  # number of steps per epoch of the synthetic loader without a record set
 
 
 class Batch(NamedTuple):

@@ -207,7 +207,7 @@ class RecordReader:
         self._count += count
 
     def _read(self, data: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
-        """Return a list with the JPEG bytes of rows that all lie in the file ``data``."""
+        """Return a list with the JPEG bytes of rows whose records are all in the file ``data``."""
         offsets = self.records.offsets[rows]
         headers = read_headers(data, offsets)
         start = offsets + 32 + 4 * headers.flag.astype(np.int64)
