@@ -63,7 +63,7 @@ class Unbuilt:
 
 
 def describe(value: object) -> str:
-    """Describe a value in a few words for a message; no nested value is read."""
+    """Describe a value in a few words for a message, without reading nested values."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} {value.shape}"
     if isinstance(value, bytes | bytearray):
