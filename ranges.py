@@ -128,7 +128,7 @@ class Setting:
 
 
 def setting(name: str, annotation: Any, default: Any) -> Setting:
-    """Build the `Setting` of an annotation: ``Annotated`` with a `Within`, or a plain type."""
+    """Build the `Setting` for an annotation: a plain type, or ``Annotated`` with a `Within`."""
     if get_origin(annotation) is Annotated:
         kind, *extra = get_args(annotation)
         return Setting(name, kind, next((e for e in extra if isinstance(e, Within)), None), default)

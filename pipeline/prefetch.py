@@ -10,7 +10,9 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-POLLS_PER_DRAIN = 8  # intended number of polls by the producer while a full queue is drained
+# A producer with a full queue polls for free space: about this often in the time that the consumer
+# takes to empty the queue.
+POLLS_PER_DRAIN = 8
 MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # bounds of the time between two polls by the producer
 
 

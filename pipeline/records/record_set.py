@@ -78,8 +78,9 @@ class RecordSet:
     def checksums(self) -> dict[str, int]:
         """Return checksums that identify the images, under names that begin with ``crc_``.
 
-        The checksums depend neither on the folders of the files nor on the bytes of the images,
-        because checksums of the bytes would require reading all files.
+        They cover the file number, key, offset and label of each image. They leave out the folders,
+        so that a moved set keeps its checksums, and the images, because reading all images takes
+        too long.
         """
         found = {}
         for name in ("file", "keys", "offsets", "labels"):
