@@ -281,7 +281,7 @@ def test_a_forbidden_import_is_reported_with_file_and_line():
         "from .open import x\nfrom ..decode import y\n", "pipeline/records/a.py"
     ) == [
         "pipeline/records/a.py:2 imports pipeline.decode; pipeline.records may import only: "
-        "atomic_write, encoded_images, ops"
+        "atomic_write, encoded_images, image_headers, ops"
     ]
     assert wrong_imports("from assemble.run import open_run\n", "tools/some.py") == [
         "tools/some.py:1 imports assemble; only run_train may"

@@ -193,3 +193,10 @@ def test_the_embedding_size_may_equal_the_channels_of_the_last_layer():
     embedding.backward()
     assert net(mx.nd.ones((2, 3, 112, 112))).shape == (2, 64)
     mx.nd.waitall()
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet50"])
+@pytest.mark.parametrize("size", [10**9, 8193, 0])
+def test_an_enormous_embedding_is_refused(name, size):
+    with pytest.raises(ValueError, match=rf"net\.embedding_size: must be .* 8192, got {size}; "):
+        build_net(name, embedding_size=size)

@@ -27,10 +27,12 @@ _SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 _OPTIONS = ["-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer"]
 _LEVEL = {"avx2": ["-mavx2", "-mfma", "-mbmi2"], "baseline": []}
 _LIMITS = "hard_rss_limit_mb=2048:detect_leaks=0:alloc_dealloc_mismatch=0:handle_abort=1"
+# fmt: off
 _TOKENS = (
-    *(b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xdb"),
-    *(b"\xff\xdd\x00\x04\x00\x01", b"\xff\xe1", b"\xff\xd0", b"\xff\x00", b"\xff\xff", b"Exif\0\0"),
+    b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xdb",
+    b"\xff\xdd\x00\x04\x00\x01", b"\xff\xe1", b"\xff\xd0", b"\xff\x00", b"\xff\xff", b"Exif\0\0",
 )
+# fmt: on
 
 
 def best_level() -> str:

@@ -98,7 +98,9 @@ def _change_digits(rng: random.Random, data: bytearray, tokens: Sequence[bytes])
     return data
 
 
+# fmt: off
 _CHANGES = (
-    *(_flip_bit, _flip_bit, _set_byte, _set_byte, _set_number, _set_number, _insert_token),
-    *(_insert_token, _cut, _remove, _repeat, _move, _change_digits),
+    _flip_bit, _flip_bit, _set_byte, _set_byte, _set_number, _set_number, _insert_token,
+    _insert_token, _cut, _remove, _repeat, _move, _change_digits,
 )
+# fmt: on

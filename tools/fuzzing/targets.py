@@ -129,12 +129,14 @@ class Index(_Base):
 class Bin(_Base):
     """Verification sets: read, checked, and some of their images decoded."""
 
+    # fmt: off
     tokens = (
-        *(b"(", b"]", b")", b"e", b"a", b"l", b"t", b"\x85", b"\x86", b"\x87", b"\x94", b"N"),
-        *(b"R", b"b", b"q\x00", b"q\x01", b"h\x00", b"h\x01", b"h\x02", b"h\x05", b"\x88", b"\x89"),
-        *(b"cnumpy\nndarray\n", b"cbuiltins\neval\n", b"I1\n", b"U\x02b1", b"K\x01", b"}", b"."),
-        *(b"c_codecs\nencode\n", b"cnumpy\ndtype\n", b"0", b"2", b"\x93", b"\x95" + bytes(8)),
+        b"(", b"]", b")", b"e", b"a", b"l", b"t", b"\x85", b"\x86", b"\x87", b"\x94", b"N",
+        b"R", b"b", b"q\x00", b"q\x01", b"h\x00", b"h\x01", b"h\x02", b"h\x05", b"\x88", b"\x89",
+        b"cnumpy\nndarray\n", b"cbuiltins\neval\n", b"I1\n", b"U\x02b1", b"K\x01", b"}", b".",
+        b"c_codecs\nencode\n", b"cnumpy\ndtype\n", b"0", b"2", b"\x93", b"\x95" + bytes(8),
     )
+    # fmt: on
 
     def prepare(self, folder: Path) -> None:
         from evaluation.pairs import PairsError
@@ -168,11 +170,13 @@ class Yaml(_Base):
 
     messages_state_value = False  # a message lists several problems, each in its own words
 
+    # fmt: off
     tokens = (
-        *(b"[", b"]", b"{", b"}", b": ", b"- ", b"\n", b"? ", b"&a ", b"*a ", b"<<: ", b"!!int "),
-        *(b"!!python/object:os.system ", b"1e400", b"0x", b"1:2:3", b".nan", b"'", b'"', b"|\n"),
-        *(b"# ", b"%", b"2001-99-99", b"${HOME}", b"~", b"null", b"\xff", b"\t", b"a"),
+        b"[", b"]", b"{", b"}", b": ", b"- ", b"\n", b"? ", b"&a ", b"*a ", b"<<: ", b"!!int ",
+        b"!!python/object:os.system ", b"1e400", b"0x", b"1:2:3", b".nan", b"'", b'"', b"|\n",
+        b"# ", b"%", b"2001-99-99", b"${HOME}", b"~", b"null", b"\xff", b"\t", b"a",
     )
+    # fmt: on
 
     def prepare(self, folder: Path) -> None:
         from heads import HEADS

@@ -312,9 +312,12 @@ def test_a_rec_truncated_inside_its_last_image_is_refused(make_records, samples,
 def test_the_idx_of_another_rec_is_refused(folder, make_records, scans):
     larger = make_records(PEOPLE, IMAGES, vector_labels=True)
     shutil.copy(folder / "train.idx", larger / "train.idx")
+    at = index_of(folder)[2]
+    found = int.from_bytes((larger / "train.rec").read_bytes()[at : at + 4], "little")
     assert refusal(larger, scans) == (
         f"{larger}/train.idx: no record starts at offset {index_of(folder)[2]} of train.rec, "
-        "where key 2 should be; the .idx belongs to another .rec"
+        f"where key 2 should be, got {found:#010x} in place of 0xced7230a; the .idx belongs to "
+        "another .rec"
     )
 
 
