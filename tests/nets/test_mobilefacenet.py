@@ -169,12 +169,12 @@ def test_keyword_arguments_of_builders_are_the_schema():
         (
             "mobilefacenet",
             {"embedding_size": 0},
-            "net.embedding_size: must be a whole number from 1, got 0",
+            "net.embedding_size: must be a whole number from 1 up to 8192, got 0",
         ),
         (
             "mobilefacenet",
             {"embedding_size": 1.5},
-            "net.embedding_size: must be a whole number from 1, got 1.5",
+            "net.embedding_size: must be a whole number from 1 up to 8192, got 1.5",
         ),
     ],
 )

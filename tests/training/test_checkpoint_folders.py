@@ -152,7 +152,7 @@ def test_a_special_file_is_damage(tmp_path, name):
         verify(folder)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "[1]", '"x"', "{", ""])
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "[1]", '"x"', "{", ""], ids=range(6))
 def test_a_state_that_is_no_json_object_is_damage(tmp_path, text):
     folder = write(tmp_path / "step-00000001")
     (folder / files.STATE).write_text(text)
