@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Globals that the pickle of a verification set may name, and stand-ins for calls of them.
+"""Pickles of bytes and NumPy arrays, such as those of verification sets.
 
-A global is a function or a class that a pickle names.  A stand-in computes the result that a call
-of the real function would return.  The real function never runs.
+A stand-in computes the result that a call of a global would return.  The real function never runs.
 """
 
 from __future__ import annotations
@@ -12,15 +11,10 @@ from enum import Enum
 
 import numpy as np
 
-
-class PlainPickleError(ValueError):
-    """A pickle is malformed, or holds more than plain data.
-
-    The message has the form "<what is wrong>, got <value>".
-    """
+from plain_pickle.dialect import Dialect, KnownGlobal, PlainPickleError, Unbuilt, describe
 
 
-class Global(Enum):
+class Global(KnownGlobal, Enum):
     """Known globals.
 
     A value lists the "<module> <name>" that the versions of Python and NumPy write for a global.
@@ -44,37 +38,6 @@ _GLOBALS = {name: known for known in Global for name in known.value}
 # dtypes are missing because their fields could hold objects.
 _DTYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 _MAX_AXES = 8
-
-
-class Unbuilt:
-    """An array or dtype that the REDUCE opcode has created and BUILD has not filled yet.
-
-    ``dtype`` is None for an array, because the dtype of an array comes with its state.  ``keys``
-    are the memo keys of this object.
-    """
-
-    __slots__ = ("dtype", "keys")
-
-    def __init__(self, dtype: np.dtype | None) -> None:
-        self.dtype = dtype
-        self.keys: list[int] = []
-
-
-def describe(value: object) -> str:
-    """Describe a value in a few words; the value may be long, nested or circular."""
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} {value.shape}"
-    if isinstance(value, bytes | bytearray):
-        return f"{len(value)} bytes {bytes(value[:16])!r}"
-    if isinstance(value, str):
-        return repr(value[:60])
-    if value is None or isinstance(value, bool | int | np.generic):
-        return f"{type(value).__name__} {value}"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, Global):
-        return f"the global {value}"
-    return "an unfinished array" if isinstance(value, Unbuilt) else type(value).__name__
 
 
 def _make_array(data: object, dtype: object, shape: object, order: str) -> np.ndarray:
@@ -102,26 +65,10 @@ def _make_array(data: object, dtype: object, shape: object, order: str) -> np.nd
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
-def find_global(module: object, name: object) -> Global:
-    """Look up a global by its module and name, and return it.
+class Arrays(Dialect):
+    """Contents of pickles that consist of bytes and of arrays of bools or numbers.
 
-    Raises
-    ------
-    PlainPickleError
-        If the global is not one of the known globals.
-    """
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise PlainPickleError(f"holds a global whose name is not text, got {describe(module)}")
-    if known := _GLOBALS.get(f"{module} {name}"):
-        return known
-    full = f"{module}.{name}"[:80]
-    raise PlainPickleError(f"holds more than images and booleans, got the global {full!r}")
-
-
-class StandIns:
-    """Replacements for the known functions and classes that one pickle calls.
-
-    A replacement returns None for arguments that no valid verification set would pass.
+    A stand-in returns None for arguments that no valid file would pass.
 
     Parameters
     ----------
@@ -131,28 +78,32 @@ class StandIns:
         would fill the memory.
     """
 
+    content = "images and booleans"
+
     def __init__(self, encodable_characters: int) -> None:
         self._encodable_characters = encodable_characters
 
-    def call(self, target: object, arguments: object) -> object:
-        """Return the result of ``target(*arguments)``, computed by the stand-in of ``target``.
+    def known_global(self, module_and_name: str) -> KnownGlobal | None:
+        return _GLOBALS.get(module_and_name)
 
-        Raises
-        ------
-        PlainPickleError
-            If the target is not a known function, or such arguments do not occur in verification
-            sets.
-        """
-        if not isinstance(target, Global) or not isinstance(arguments, tuple):
+    def call(self, target: object, arguments: object) -> object:
+        if not isinstance(target, KnownGlobal) or not isinstance(arguments, tuple):
             raise PlainPickleError(f"calls an object that is no function, got {describe(target)}")
-        found = _STAND_INS.get(target)
-        result = found[0](self, *arguments) if found and len(arguments) in found[1] else None
+        result = self.stand_in(target, arguments)
         if result is None:
             shown = ", ".join(describe(argument) for argument in arguments[:4])
             raise PlainPickleError(
-                f"calls {target} with arguments that no set holds, got ({shown})"
+                f"calls {target} with arguments that no valid file passes, got ({shown})"
             )
         return result
+
+    def stand_in(self, target: KnownGlobal, arguments: tuple) -> object:
+        """Return the result of a call; return None if no valid file contains such a call."""
+        found = _STAND_INS.get(target)
+        return found[0](self, *arguments) if found and len(arguments) in found[1] else None
+
+    def set_state(self, target: object, state: object) -> object:
+        return _set_state(target, state)
 
     def _encode(self, text: object, codec: object) -> bytes | None:
         if not isinstance(text, str) or not isinstance(codec, str):
@@ -189,17 +140,17 @@ class StandIns:
 
 
 # Stand-in of each global, with the numbers of arguments that the stand-in accepts.
-_STAND_INS: dict[Global, tuple[Callable[..., object], tuple[int, ...]]] = {
-    Global.ENCODE: (StandIns._encode, (2,)),
-    Global.BYTES: (StandIns._make_bytes, (0,)),
-    Global.RECONSTRUCT: (StandIns._reconstruct, (3,)),
-    Global.DTYPE: (StandIns._make_dtype, (1, 2, 3)),
-    Global.SCALAR: (StandIns._make_scalar, (2,)),
-    Global.FROMBUFFER: (StandIns._make_array, (4, 5)),
+_STAND_INS: dict[KnownGlobal, tuple[Callable[..., object], tuple[int, ...]]] = {
+    Global.ENCODE: (Arrays._encode, (2,)),
+    Global.BYTES: (Arrays._make_bytes, (0,)),
+    Global.RECONSTRUCT: (Arrays._reconstruct, (3,)),
+    Global.DTYPE: (Arrays._make_dtype, (1, 2, 3)),
+    Global.SCALAR: (Arrays._make_scalar, (2,)),
+    Global.FROMBUFFER: (Arrays._make_array, (4, 5)),
 }
 
 
-def set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
+def _set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
     """Return the array or dtype that the BUILD opcode makes from an unbuilt object and its state.
 
     Raises
