@@ -45,14 +45,15 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     verify = commands.add_parser("verify", help="score a network on verification sets")
     compare = commands.add_parser(
-        "compare", help="compare two networks, with a 95 %% interval of the difference in accuracy"
+        "compare",
+        help="compare the accuracies of two networks, with a 95 %% interval of their difference",
     )
     compare.add_argument(
         "--base",
         required=True,
         type=expand_home,
         metavar="FOLDER",
-        help="baseline: a checkpoint folder, or a run folder for its newest checkpoint",
+        help="baseline: a checkpoint folder, or a run folder (its newest checkpoint is used)",
     )
     for command in (verify, compare):
         command.add_argument("--version", action=VersionAction)
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
             required=True,
             type=expand_home,
             metavar="FOLDER",
-            help="network: a checkpoint folder, or a run folder for its newest checkpoint",
+            help="network: a checkpoint folder, or a run folder (its newest checkpoint is used)",
         )
         command.add_argument(
             "--sets",
@@ -82,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
             "--device",
             choices=("auto", "cpu", "gpu"),
             default="auto",
-            help="device of the networks; auto is the first GPU, or the CPU if there is no GPU",
+            help="device that runs the network: auto is the first GPU, or the CPU without a GPU",
         )
     return parser
 
@@ -100,8 +101,7 @@ def _check(options: argparse.Namespace) -> None:
 def run_verify(options: argparse.Namespace) -> None:
     """Score a network on verification sets; print a table, and write the JSON file if requested."""
     _check(options)
-    # Read the sets before the import of MXNet, which takes seconds: most usage errors are errors of
-    # the sets.
+    # Importing MXNet takes seconds.  Read the sets first, because most usage errors concern them.
     sets = read_sets(options.sets)
 
     from evaluation.evaluate import evaluate_sets
@@ -127,7 +127,7 @@ def run_verify(options: argparse.Namespace) -> None:
 
 
 def run_compare(options: argparse.Namespace) -> None:
-    """Score two networks on the same sets; print their difference with its 95 % interval."""
+    """Score two networks on the same sets; print the difference in accuracy with an interval."""
     _check(options)
     sets = read_sets(options.sets)
 
@@ -175,7 +175,7 @@ def run_compare(options: argparse.Namespace) -> None:
 
 
 def open_model(folder: str) -> Any:
-    """Open the checkpoint in a folder; print a line on stderr for each skipped, damaged one."""
+    """Open a folder's newest intact checkpoint; report skipped, damaged checkpoints on stderr."""
     from training.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(Path(folder))
@@ -212,7 +212,7 @@ def load_net(checkpoint: Any, ctx: Any) -> tuple[Any, tuple[int, int]]:
 
     Outputs
     -------
-    The hybridized network on `ctx`, and the (height, width) of its images in pixels.
+    The hybridized network on `ctx`, and the (height, width) in pixels of its input images.
     """
     from nets import build_net
 
@@ -240,7 +240,7 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append("  ".join(cells).rstrip())
     if any(metrics[key] is None for metrics in results.values() for key in fars):
         lines.append(
-            "-: too few pairs of different people; a set needs at least 10 / far such pairs"
+            "-: the set has too few different-person pairs; tar@far needs at least 10 / far of them"
         )
     return "\n".join(lines)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the tensors of a ``.pth`` or ``.pt`` file without PyTorch, and without executing anything.
 
-``torch.save`` has two formats.  Since version 1.6 a file is a zip archive: ``data.pkl`` is a pickle,
-and ``data/<key>`` holds the elements of a storage.  An older file is a sequence of pickles (magic
-number, version, machine, object, keys of the storages), followed by the storages.  The source is
-torch/serialization.py of PyTorch 2.13.
+``torch.save`` has two formats.  A file of PyTorch 1.6 or later is a zip archive: ``data.pkl`` is a
+pickle, and ``data/<key>`` holds the elements of a storage.  An older file is a sequence of pickles (magic
+number, version, machine, object, keys of the storages), followed by the elements of the storages.
+The source is torch/serialization.py of PyTorch 2.13.
 """
 
 from __future__ import annotations
@@ -268,17 +268,8 @@ def _find_state_dict(
     path: str, content: object, read: Callable[[Storage], np.ndarray]
 ) -> StateDict:
     """Find the dict of tensors in the content of a file; describe the rest in notices."""
-    notices = []
-    for _ in range(3):
-        if not isinstance(content, dict) or _has_tensors(content):
-            break
-        key = next((k for k in NESTED_KEYS if _has_tensors(_get(content, k), levels=2)), None)
-        if key is None:
-            break
-        others = [text(k) or str(k) for k in content if text(k) != key]
-        if others:
-            notices.append(f"{path}: only {key!r} is used, not {describe_names(others)}")
-        content = _get(content, key)
+    notices: list[str] = []
+    content = _innermost(path, content, notices)
     if not isinstance(content, dict) or not _has_tensors(content):
         found = describe(content)
         if isinstance(content, dict) and content:
@@ -301,6 +292,19 @@ def _find_state_dict(
             f"{path}: tensors beside the backbone are not used: {describe_names(others)}"
         )
     return StateDict(tensors, tuple(notices))
+
+
+def _innermost(path: str, content: object, notices: list[str]) -> object:
+    """Return the content of the nested keys of a file; add a notice for each key beside them."""
+    while isinstance(content, dict) and not _has_tensors(content):
+        key = next((k for k in NESTED_KEYS if _has_tensors(_get(content, k), levels=2)), None)
+        if key is None:
+            return content
+        others = [text(k) or str(k) for k in content if text(k) != key]
+        if others:
+            notices.append(f"{path}: only {key!r} is used, not {describe_names(others)}")
+        content = _get(content, key)
+    return content
 
 
 def _get(content: dict, key: str) -> object:

@@ -124,7 +124,11 @@ class TorchObjects(Arrays):
     def load_persistent(self, identifier: object) -> object:
         """Return the storage ("storage", type, key, device, number of elements, view or None)."""
         parts = identifier if isinstance(identifier, tuple) else ()
-        if len(parts) not in (5, 6) or text(parts[0]) != "storage" or parts[5:] not in ((), (None,)):
+        if (
+            len(parts) not in (5, 6)
+            or text(parts[0]) != "storage"
+            or parts[5:] not in ((), (None,))
+        ):
             self.refuse(f"the persistent identifier {describe(parts[0] if parts else identifier)}")
         kind, key, size = parts[1], text(parts[2]), parts[4]
         if not isinstance(kind, StorageType) or key is None or not _is_count(size):
@@ -182,9 +186,7 @@ def _make_tensor(
     elements = 1
     for side in shape:
         elements *= side
-    last = offset + sum(
-        (side - 1) * stride for side, stride in zip(shape, strides, strict=True)
-    )
+    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
     if elements and (last >= storage.size or elements > storage.size):
         raise PlainPickleError(
             f"has a tensor that is larger than its storage, got the shape {shape} with the strides "

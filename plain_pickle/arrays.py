@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pickles of bytes and NumPy arrays, such as those of verification sets.
+"""Replace the functions and classes that a pickle of bytes and NumPy arrays may call.
 
-A stand-in computes the result that a call of a global would return.  The real function never runs.
+Pickle calls such a function or class a global.  A stand-in computes the result that a call of the
+global would return.  The global never runs.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from plain_pickle.dialect import Dialect, KnownGlobal, PlainPickleError, Unbuilt
 
 
 class Global(KnownGlobal, Enum):
-    """Known globals.
+    """Functions and classes that a pickle of arrays may name.
 
-    A value lists the "<module> <name>" that the versions of Python and NumPy write for a global.
+    The value of a member lists the names, "<module> <name>", that the versions of Python and NumPy
+    write for the function or class.
     """
 
-    ENCODE = ("_codecs encode",)  # how Python 3 writes bytes at protocols 0 to 2
-    BYTES = ("builtins bytes", "__builtin__ bytes")  # protocols 0 to 2 write b"" as bytes()
+    # At protocols 0 to 2, Python 3 writes bytes as a call of _codecs.encode, and b"" as bytes().
+    ENCODE = ("_codecs encode",)
+    BYTES = ("builtins bytes", "__builtin__ bytes")
     NDARRAY = ("numpy ndarray",)
     DTYPE = ("numpy dtype",)
     RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
     SCALAR = ("numpy.core.multiarray scalar", "numpy._core.multiarray scalar")
-    # How NumPy writes arrays at protocol 5.
+    # At protocol 5, NumPy writes arrays as a call of _frombuffer.
     FROMBUFFER = ("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer")
 
     def __str__(self) -> str:
@@ -42,21 +45,24 @@ _MAX_AXES = 8
 
 def _make_array(data: object, dtype: object, shape: object, order: str) -> np.ndarray:
     if not isinstance(dtype, np.dtype):
-        raise PlainPickleError(f"an array has no dtype, got {describe(dtype)}")
+        raise PlainPickleError(f"holds an array without a dtype, got {describe(dtype)}")
     if not isinstance(data, bytes):
-        raise PlainPickleError(f"the data of an array are not bytes, got {describe(data)}")
+        raise PlainPickleError(f"holds an array whose data are not bytes, got {describe(data)}")
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise PlainPickleError(
-            f"the shape of an array is not a tuple of sizes, got {describe(shape)}"
+            f"holds an array whose shape is not a tuple of sizes, got {describe(shape)}"
         )
     if len(shape) > _MAX_AXES:
-        raise PlainPickleError(f"an array has more than {_MAX_AXES} axes, got {len(shape)}")
+        raise PlainPickleError(
+            f"holds an array with more than {_MAX_AXES} axes, got {len(shape)} axes"
+        )
     size = dtype.itemsize
     for n in shape:
         size *= n  # Python integers do not overflow, however large the shape
     if size != len(data):
         raise PlainPickleError(
-            f"an array of shape {shape} and {dtype} needs {size} bytes, got {len(data)}"
+            f"holds an array of shape {shape} and dtype {dtype}, which needs {size} bytes, got "
+            f"{len(data)} bytes"
         )
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
     if dtype == np.bool_:
@@ -117,7 +123,7 @@ class Arrays(Dialect):
         return b""
 
     def _reconstruct(self, kind: object, shape: object, code: object) -> Unbuilt | None:
-        """Return an unbuilt array; BUILD sets the shape and the dtype, so both are ignored here."""
+        """Return an array for BUILD to fill; BUILD also sets shape and dtype, so ignore both."""
         return Unbuilt(None) if kind is Global.NDARRAY else None
 
     def _make_dtype(self, code: object, align: object = 0, copy: object = 1) -> Unbuilt:
@@ -139,7 +145,7 @@ class Arrays(Dialect):
         return _make_array(data, dtype, shape, order)
 
 
-# Stand-in of each global, with the numbers of arguments that the stand-in accepts.
+# Stand-in for each function or class, and the numbers of arguments that the stand-in accepts.
 _STAND_INS: dict[KnownGlobal, tuple[Callable[..., object], tuple[int, ...]]] = {
     Global.ENCODE: (Arrays._encode, (2,)),
     Global.BYTES: (Arrays._make_bytes, (0,)),
@@ -151,12 +157,12 @@ _STAND_INS: dict[KnownGlobal, tuple[Callable[..., object], tuple[int, ...]]] = {
 
 
 def _set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
-    """Return the array or dtype that the BUILD opcode makes from an unbuilt object and its state.
+    """Fill an array or dtype with a state, as the pickle opcode BUILD does, and return the result.
 
     Raises
     ------
     PlainPickleError
-        If the object is not an `Unbuilt`, or NumPy writes no such state.
+        If ``unbuilt`` is not an `Unbuilt`, or NumPy never writes such a state.
     """
     if type(unbuilt) is not Unbuilt or not isinstance(state, tuple):
         raise PlainPickleError(
@@ -164,16 +170,16 @@ def _set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
         )
     if unbuilt.dtype is not None:
         return _set_byte_order(unbuilt.dtype, state)
-    # The state of an array is (version, shape, dtype, whether in Fortran order, data).
+    # The state of an array is (version, shape, dtype, is_fortran_order, data).
     if len(state) != 5 or type(state[3]) not in (bool, int):
         raise PlainPickleError(
-            f"holds an array whose state NumPy did not write, got {len(state)} parts"
+            f"holds an array with a state that NumPy never writes, got {len(state)} parts"
         )
     return _make_array(state[4], state[2], state[1], "F" if state[3] else "C")
 
 
 def _set_byte_order(dtype: np.dtype, state: tuple) -> np.dtype:
-    """Return a dtype with the byte order that its state holds; refuse any other state.
+    """Return `dtype` with the byte order in `state`; refuse a state that sets anything else.
 
     The state is (version, byte order, subarray, names, fields, size, alignment, flags).
     """

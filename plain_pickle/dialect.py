@@ -20,9 +20,9 @@ BASIC_OPCODES = frozenset(
 
 
 class PlainPickleError(ValueError):
-    """A pickle is malformed, or holds more than plain data.
+    """Error for a pickle that is malformed or holds more than plain data.
 
-    The message has the form "<what is wrong>, got <value>".
+    The message has the form "<what is wrong>, got <value>"; its subject is the pickle.
     """
 
 
@@ -31,10 +31,10 @@ class KnownGlobal:
 
 
 class Unbuilt:
-    """An array or dtype that the REDUCE opcode has created and BUILD has not filled yet.
+    """Array or dtype that a pickle's opcode REDUCE has created and opcode BUILD has yet to fill.
 
-    ``dtype`` is None for an array, because the dtype of an array comes with its state.  ``keys``
-    are the memo keys of this object.
+    ``dtype`` is None for an array, because BUILD sets the dtype of an array.  ``keys`` are the keys
+    of this object in the pickle's memo.
     """
 
     __slots__ = ("dtype", "keys")
@@ -45,7 +45,7 @@ class Unbuilt:
 
 
 def describe(value: object) -> str:
-    """Describe a value in a few words; the value may be long, nested or circular."""
+    """Describe a value in a few words for a message; no nested value is read."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} {value.shape}"
     if isinstance(value, bytes | bytearray):
@@ -82,9 +82,7 @@ class Dialect:
             If the global is not one of the known globals.
         """
         if not isinstance(module, str) or not isinstance(name, str):
-            raise PlainPickleError(
-                f"holds a global whose name is not text, got {describe(module)}"
-            )
+            raise PlainPickleError(f"holds a global whose name is not text, got {describe(module)}")
         if known := self.known_global(f"{module} {name}"):
             return known
         self.refuse(f"the global {f'{module}.{name}'[:80]!r}")
@@ -111,9 +109,7 @@ class Dialect:
         PlainPickleError
             If such a state does not occur in such files.
         """
-        raise PlainPickleError(
-            f"sets the state of an object that has none, got {describe(target)}"
-        )
+        raise PlainPickleError(f"sets the state of an object that has none, got {describe(target)}")
 
     def load_persistent(self, identifier: object) -> object:
         """Return the object outside the pickle that a persistent identifier stands for.

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stack machine that reads a pickle without executing anything in it.
+"""Read a pickle without executing anything in it, with a stack machine.
 
-`pickle` imports and calls the objects that a file names.  Its `find_class` hook does not stop every
-attack: the extension cache, attributes set by BUILD, a memo index that allocates gigabytes.  This
-module therefore has its own stack machine.  `pickletools` reads the arguments of the opcodes.
-`pickletools.genops` is not enough: it decodes quoted text as ASCII and cannot read the images that
-Python 2 wrote.  The machine refuses every opcode that the dialect of the file does not list.  The
-machine never calls an object that the file names: see `plain_pickle.dialect`.
+`pickle` imports and calls the objects that a file names.  Overriding `Unpickler.find_class` does
+not stop every attack: the extension cache, attributes set by the opcode BUILD, and memo keys that
+allocate gigabytes remain.  This module therefore executes the opcodes with its own stack machine,
+which refuses all opcodes that the dialect of the file does not list and never calls an object that
+the file names (see `plain_pickle.dialect`).  `pickletools` reads the arguments of the opcodes, but
+`pickletools.genops` cannot be used, because it fails on the images that Python 2 wrote.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from plain_pickle.arrays import Arrays
 from plain_pickle.dialect import Dialect, PlainPickleError, Unbuilt, describe
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
-_MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or as decimal digits
+_MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or in decimal digits
 _MAX_PROTOCOL = 5
 _MAX_INTEGER_KEY = 2**60  # of a dict
 # Prefixes of pickletools' names for arguments that are text or bytes; other arguments are numbers.
@@ -39,7 +39,7 @@ def load_plain(data: bytes) -> object:
     Raises
     ------
     PlainPickleError
-        If the pickle is truncated or malformed, or holds an object of a type not named above.
+        If the pickle is truncated or malformed, or holds an object of any other type.
     """
     return load_with(data, Arrays(encodable_characters=len(data)))[0]
 
@@ -72,7 +72,7 @@ def load_with(data: bytes | mmap.mmap, dialect: Dialect, start: int = 0) -> tupl
         # A malformed pickle causes these errors in the machine, for example by an empty stack, an
         # unknown memo key, or text that is no number.
         raise PlainPickleError(
-            f"is not a complete pickle, got {type(error).__name__} before byte "
+            f"is malformed, got {type(error).__name__} while reading the bytes before byte "
             f"{machine.stream.tell()}"
         ) from None
 
@@ -111,9 +111,7 @@ class _Stream:
             self.position = end
             return line
         if limit < self.size:
-            raise PlainPickleError(
-                f"holds too long a number, got over {_MAX_NUMBER_BYTES} digits"
-            )
+            raise PlainPickleError(f"holds too long a number, got over {_MAX_NUMBER_BYTES} digits")
         raise PlainPickleError(f"is cut off, got {self.size} bytes that end inside a line")
 
     def read_argument(self, opcode: pickletools.OpcodeInfo) -> Any:
@@ -148,20 +146,21 @@ _READERS: dict[str, Callable[[_Stream], Any]] = {
 
 
 class _Machine:
-    """Stack machine that executes the opcodes of a pickle, with stack, marks and memo.
+    """Stack machine that executes the opcodes of a pickle.
 
-    A method in `_ACTIONS` gets the argument of its opcode, or None if the opcode has no argument.
+    `_ACTIONS` names the method for each opcode.  The method gets the argument of the opcode, or
+    None if the opcode has no argument.
     """
 
     def __init__(self, data: bytes | mmap.mmap, dialect: Dialect, start: int) -> None:
         self.stream = _Stream(data, start)
         self.dialect = dialect
         self.stack: list = []
-        self.outer: list[list] = []  # stacks that MARK has set aside, the innermost last
+        self.outer: list[list] = []  # stacks that the opcode MARK has set aside, the newest last
         self.memo: dict[int, object] = {}
 
     def run(self) -> object:
-        """Execute the opcodes up to STOP; return the object on top of the stack."""
+        """Execute the opcodes up to STOP; return the object that the pickle holds."""
         while True:
             code = self.stream.read(1)
             opcode = _OPCODES.get(code)
@@ -234,10 +233,10 @@ class _Machine:
             raise PlainPickleError(f"has an unknown pickle protocol, got {protocol}")
 
     def skip(self, _: object) -> None:
-        """Ignore the opcode FRAME: its argument, the size of a frame, is not needed."""
+        """Ignore the opcode FRAME, which only tells the number of bytes up to the next FRAME."""
 
     def reduce(self, _: None) -> None:
-        """Pop a global and its arguments; push the result of the global's stand-in."""
+        """Pop a function and its arguments; push the result of the function's stand-in."""
         arguments, target = self.stack.pop(), self.stack.pop()
         self.stack.append(self.dialect.call(target, arguments))
 

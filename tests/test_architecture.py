@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("run_train", "atomic_write", "encoded_images", "normalization", "ranges")
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
+    "plain_pickle",
     "assemble",
 )
 PROGRAMS = ("benchmarks", "tools", "examples", "docker")
@@ -33,8 +34,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "normalization": (),
     "ranges": (),
     "ops": (),
+    "plain_pickle": (),
     "launch": ("atomic_write", "ranges"),
-    "evaluation": ("atomic_write", "encoded_images"),
+    "evaluation": ("atomic_write", "encoded_images", "plain_pickle"),
     "evaluation.__main__": PARTS,  # a program
     "pipeline": ("atomic_write", "encoded_images", "normalization", "ops"),
     "pipeline.records": ("atomic_write", "encoded_images", "ops"),
@@ -46,7 +48,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "nets": ("ops", "ranges"),
     "heads": ("ops", "ranges"),
     "training": ("launch.ranks", "atomic_write", "normalization"),
-    "interchange": ("nets", "training.checkpoint", "atomic_write"),
+    "interchange": ("nets", "training.checkpoint", "atomic_write", "normalization", "plain_pickle"),
     "interchange.__main__": PARTS,  # a program
     "assemble": PARTS,
     "run_train": ("assemble", "launch", "training"),
@@ -59,6 +61,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
     *("evaluation.verification", "atomic_write", "encoded_images", "normalization", "ranges"),
+    "plain_pickle",
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.

@@ -78,7 +78,7 @@ def test_verify_prints_a_table_and_writes_json(sets, checkpoint, tmp_path, capsy
     assert lines[0].split() == ["set", "pairs", "accuracy", "tar@far", "1e-3", "xnorm"]
     assert [line.split()[:2] for line in lines[1:3]] == [["one", "12"], ["two", "15"]]
     assert "±" in lines[1]
-    assert lines[3].startswith("-: too few pairs")
+    assert lines[3].startswith("-: the set has too few")
     written = json.loads(report.read_text())
     assert list(written["verification"]) == ["one", "two"]
     assert written["verification"]["one"]["tar_at_far_1e-3"] is None
@@ -131,7 +131,10 @@ def test_a_set_of_another_size_is_refused(checkpoint, tmp_path, capsys):
     write_pairs(tmp_path / "small.bin", [small] * 20, [i % 2 == 0 for i in range(10)])
     arguments = ["verify", "--checkpoint", str(checkpoint), "--sets", str(tmp_path / "small.bin")]
     assert command.main([*arguments, "--device", "cpu"]) == 2
-    assert "small.bin: image 0 of pair 0: is not 112 pixels high and" in capsys.readouterr().err
+    assert (
+        "small.bin: image 0 of pair 0: the image is not 112 pixels high and"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,8 +150,11 @@ def test_sets_are_checked_before_the_network_is_built(
     write_pairs(tmp_path / "few.bin", images[:4], [True, False])
     words = [str(checkpoint) if word == "CHECKPOINT" else word for word in command_line]
     for name, problem in [
-        ("odd", "image 1 of pair 2: is not 112 pixels high and 112 pixels wide, got 112 x 96 "),
-        ("few", "has too few pairs for the 10 folds of verification, got 2; give a set of at "),
+        (
+            "odd",
+            "image 1 of pair 2: the image is not 112 pixels high and 112 pixels wide, got 112 x ",
+        ),
+        ("few", "verification with 10 folds needs at least 10 pairs, got 2 pairs; "),
     ]:
         path = str(tmp_path / f"{name}.bin")
         assert command.main([*words, "--checkpoint", str(checkpoint), "--sets", path]) == 2
@@ -178,8 +184,8 @@ def test_a_truncated_image_is_named(checkpoint, tmp_path, capfd, make_face, verb
     assert command.main([*arguments, "--device", "cpu"]) == 2
     out, err = capfd.readouterr()
     assert err == (
-        f"error: {tmp_path}/truncated.bin: image 1 of pair 4: is cut off, got an end-of-image "
-        "marker before its last pixels; make the set again\n"
+        f"error: {tmp_path}/truncated.bin: image 1 of pair 4: the image is cut off, got an "
+        "end-of-image marker before its last pixels; make the verification set again\n"
     )
     assert out == ""
 
