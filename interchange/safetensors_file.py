@@ -21,7 +21,7 @@ DTYPES = {
 """Mapping from the name of an element type in the file to the name in NumPy."""
 
 
-def read_safetensors(
+def read_safetensors_file(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """Read the shapes of the tensors of a file, and its metadata.

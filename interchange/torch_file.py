@@ -2,9 +2,9 @@
 """Read the tensors of a ``.pth`` or ``.pt`` file without PyTorch, and without executing anything.
 
 ``torch.save`` has two formats.  A file of PyTorch 1.6 or later is a zip archive: ``data.pkl`` is a
-pickle, and ``data/<key>`` holds the elements of a storage.  An older file is a sequence of pickles (magic
-number, version, machine, object, keys of the storages), followed by the elements of the storages.
-The source is torch/serialization.py of PyTorch 2.13.
+pickle, and ``data/<key>`` holds the elements of a storage.  An older file is a sequence of pickles
+(magic number, version, machine, object, keys of the storages), followed by the elements of the
+storages.  The source is torch/serialization.py of PyTorch 2.13.
 """
 
 from __future__ import annotations
