@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from interchange.model import InterchangeError, StoredModel
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from interchange.onnx_export import Scaling
 
 FORMATS = ("symbol", "onnx", "safetensors")
@@ -50,16 +50,15 @@ def export_model(
     """
     centres = class_centres(model) if with_centres else None
     if format == "onnx":
-        files = [_export_onnx(model, out, scaling, centres)]
-    elif format == "symbol":
+        return [_export_onnx(model, out, scaling, centres)]
+    if format == "symbol":
         from interchange.write_symbol import write_symbol
 
-        files = list(write_symbol(model, out, centres=centres))
-    else:
-        from interchange.write_safetensors import write_safetensors
+        return list(write_symbol(model, out, centres=centres))
+    from interchange.write_safetensors import write_safetensors
 
-        files = [write_safetensors(model, out, centres=centres)]
-    return files
+    write_safetensors(model, out)
+    return [out]
 
 
 def class_centres(model: StoredModel) -> np.ndarray:

@@ -20,6 +20,7 @@ MODULES = (
 )
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
+    "plain_pickle",
     "assemble",
 )
 PROGRAMS = ("benchmarks", "tools", "examples", "docker")
@@ -36,8 +37,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "normalization": (),
     "ranges": (),
     "ops": (),
+    "plain_pickle": (),
     "launch": ("atomic_write", "ranges"),
-    "evaluation": ("atomic_write", "encoded_images"),
+    "evaluation": ("atomic_write", "encoded_images", "plain_pickle"),
     "evaluation.__main__": PARTS,  # a program
     "evaluation.commands": PARTS,  # its commands
     "pipeline": ("atomic_write", "encoded_images", "normalization", "ops"),
@@ -52,7 +54,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": ("launch.ranks", "atomic_write", "mxnet_arrays", "normalization"),
     "interchange": (
         *("nets", "training.checkpoint", "training.checkpoint_folders"),
-        *("atomic_write", "mxnet_arrays", "normalization"),
+        *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle"),
     ),
     "interchange.__main__": PARTS,  # a program
     "assemble": PARTS,
@@ -66,7 +68,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
     *("evaluation.verification", "atomic_write", "encoded_images", "mxnet_arrays"),
-    *("normalization", "ranges"),
+    *("normalization", "plain_pickle", "ranges"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.

@@ -17,7 +17,6 @@ from tests.runs import save_run
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "interchange.md"
 PROGRAMS = {"evaluation": evaluation.main, "interchange": interchange.main}
-BLOCK = re.compile(r"^```python\n(.*?)^```$|^    (python .+)$", re.M | re.S)
 PLACEHOLDERS = {"PATH", "FOLDER"}
 
 
@@ -41,7 +40,7 @@ def sample(tmp_path, monkeypatch, make_face) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "sample_faces").mkdir(parents=True)
     images = [make_face(person, shot) for person in range(10) for shot in range(4)]
-    order = [i + j for i in range(0, 40, 4) for j in (0, 1)] + [i for i in range(2, 22)]
+    order = [i + j for i in range(0, 40, 4) for j in (0, 1)] + list(range(2, 22))
     pairs = [images[i] for i in order]
     issame = [True] * 10 + [False] * 10
     write_pairs(tmp_path / "data" / "sample_faces" / "sample_val.bin", pairs, issame)
