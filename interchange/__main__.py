@@ -144,10 +144,10 @@ def _size(text: str) -> tuple[int, int]:
 def run_import(options: argparse.Namespace) -> None:
     """Read a model of any supported format, and write it as a checkpoint."""
     out = Path(options.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    _check_parent(out)
+    if out.exists():
         raise InterchangeError(
-            f"--out: must name a new folder or an empty one, got {out}, which exists; name another "
-            "folder"
+            f"--out: must name a new folder, got {out}, which exists; name another folder"
         )
     print(f"reading {options.path}", flush=True)
     settings = {
@@ -187,10 +187,7 @@ def _calibration_images(options: argparse.Namespace) -> np.ndarray:
 def run_export(options: argparse.Namespace) -> None:
     """Read a model of any supported format, and write it in the chosen format."""
     out = Path(options.out)
-    if not out.resolve().parent.is_dir():
-        raise InterchangeError(
-            f"--out: the folder of the file does not exist, got {out}; create the folder first"
-        )
+    _check_parent(out)
     if out.is_dir():
         raise InterchangeError(f"--out: must name a file, got the folder {out}; add a file name")
     if options.scaling and options.format != "onnx":
@@ -211,6 +208,13 @@ def run_export(options: argparse.Namespace) -> None:
     )
     print(f"{', '.join(map(str, files))}: {_describe(model)}")
     print(f"next: python -m evaluation compare-images --model {out} A.jpg B.jpg")
+
+
+def _check_parent(out: Path) -> None:
+    if not out.resolve().parent.is_dir():
+        raise InterchangeError(
+            f"--out: the folder above must exist, got {out}; create {out.parent} first"
+        )
 
 
 def _print_notices(model: StoredModel) -> None:

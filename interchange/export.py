@@ -48,46 +48,35 @@ def export_model(
     OSError
         If a file cannot be written.
     """
-    centres = class_centres(model) if with_centres else None
     if format == "onnx":
-        return [_export_onnx(model, out, scaling, centres)]
+        return _export_onnx(model, out, scaling, with_centres)
     if format == "symbol":
         from interchange.write_symbol import write_symbol
 
-        return list(write_symbol(model, out, centres=centres))
+        write_symbol(model, out, with_centres=with_centres)
+        return [Path(f"{out}-symbol.json"), Path(f"{out}-0000.params")]
+    if with_centres:
+        raise InterchangeError(
+            f"{out}: safetensors files contain the network only, got --with-centres; omit the "
+            "option, or export to onnx or symbol"
+        )
     from interchange.write_safetensors import write_safetensors
 
     write_safetensors(model, out)
     return [out]
 
 
-def class_centres(model: StoredModel) -> np.ndarray:
-    """Return the class centres (C, E) of a model's head.
-
-    Raises
-    ------
-    InterchangeError
-        If the model has no class centres.
-    """
-    weight = model.head.get("weight")
-    size = model.net["embedding_size"]
-    if weight is None or weight.ndim != 2 or weight.shape[1] != size:
-        raise InterchangeError(
-            f"{model.source}: the head must have class centres of {size} dimensions, got "
-            f"{'no head' if not model.head else ', '.join(sorted(model.head))}; omit --with-centres"
-        )
-    return weight
-
-
 def _export_onnx(
-    model: StoredModel, path: Path, scaling: Scaling, centres: np.ndarray | None
-) -> Path:
+    model: StoredModel, path: Path, scaling: Scaling, with_centres: bool
+) -> list[Path]:
     from interchange.net_graph import model_graph
     from interchange.onnx_export import OnnxSettings, write_onnx
+    from interchange.write_symbol import find_centres
 
+    centres = find_centres(model) if with_centres else None
     settings = OnnxSettings(model.image_size, scaling, metadata={}, class_centres=centres)
     write_onnx(model_graph(model), path, embed=_mxnet_embed(model), settings=settings)
-    return path
+    return [path]
 
 
 def _mxnet_embed(model: StoredModel) -> Callable[[np.ndarray], np.ndarray]:
