@@ -51,9 +51,10 @@ class Inputs:
     """Notices about the device of this rank, to be written to the log."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return sizes and checksums of the training data.
+        """Return the sizes and checksums of the training data.
 
-        Every checkpoint stores them.  A resumed run compares them with those of its own data.
+        Every checkpoint stores this dict.  A resumed run compares the stored dict with the dict of
+        its own training data.
         """
         return {
             "images": len(self.records) if self.records else 0,
@@ -121,14 +122,14 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
 
 
 def choose_context(config: Config, comm: Comm) -> tuple[mx.Context, str]:
-    """Return the device of this rank, and a notice for the log ("" if there is none)."""
+    """Choose the device of this rank; return it, and a notice for the log ("" if none)."""
     gpus = mx.context.num_gpus() if config.run.device != "cpu" else 0
     on_gpu, notice = choose_device(config.run.device, gpus, comm.local_rank, comm.local_size)
     return mx.gpu(comm.local_rank) if on_gpu else mx.cpu(), notice
 
 
 def data_summary(config: Config, inputs: Inputs, ranks: int) -> dict[str, Any]:
-    """Return facts about the training data by name, for the first lines of the log."""
+    """Describe the training data for the first lines of the log: a dict from name to value."""
     data = config.data
     return {
         "data": ", ".join(data.records) or "synthetic",

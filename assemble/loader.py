@@ -34,7 +34,7 @@ def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
     mib = config.data.decoded_cache_mib
     freed = agree(comm, lambda: remove_stale_caches(inputs.records, mib))
     freed = sum(comm.gather_json(freed))
-    if freed and comm.rank == 0:  # print, not log: the run may fail before its log exists
+    if freed and comm.rank == 0:  # not the log: the run may fail before the log exists
         print(
             f"removed {-(-freed >> 20)} MiB of decoded images that killed runs left behind",
             flush=True,
@@ -44,7 +44,9 @@ def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
 def make_loader(
     config: Config, inputs: Inputs, run: Run, comm: Comm, threads: int
 ) -> tuple[Any, str, list[str]]:
-    """Build the data loader of this rank; return it, its decoder's name and notices for the log.
+    """Build the data loader of this rank.
+
+    Return the loader, the name of its JPEG decoder, and notices for the log.
 
     Parameters
     ----------
@@ -104,22 +106,23 @@ def make_augmentation(data: DataConfig) -> Augmentation:
 def choose_decoder(
     config: Config, inputs: Inputs, comm: Comm, augmentation: Augmentation, threads: int
 ) -> tuple[str, str]:
-    """Return the JPEG decoder that ``data.decode`` names, or choose a decoder if it is "auto".
+    """Return the name of the JPEG decoder to use, and a notice for the log ("" if there is none).
 
-    The result is the name of the decoder, and a notice for the log ("" if there is none).
+    The name is the value of ``data.decode``.  For "auto" this function chooses a decoder.
     """
     data = config.data
     if data.decode != "auto":
         return data.decode, ""
     if data.loader != "dali" or inputs.records is None:
         return "cpu", ""
-    # Horovod: choose_decode_path calls a collective.  If one rank failed before that call, the
-    # other ranks would wait for ever.
+    # Horovod: choose_decode_path calls a collective.  No code above may fail on one rank only,
+    # because the other ranks would wait forever in the collective.
     return choose_decode_path(
         inputs.records,
         batch_size=data.batch_size,
         threads=threads,
-        ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,  # a cache is filled on the CPU
+        # The CPU decodes the images that are stored in the cache.
+        ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,
         augmentation=augmentation,
         gather=comm.gather,
     )

@@ -34,7 +34,7 @@ def choose_operators(config: Config, inputs: Inputs) -> str:
 
 
 def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Model, str]:
-    """Build the model of this rank with its random, pretrained or resumed weights.
+    """Build the model of this rank, with random, pretrained or resumed weights.
 
     Return the model, and a notice for the log.
     """
@@ -84,7 +84,7 @@ def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
         inputs.pretrained.load_net_parameters(model.net, inputs.ctx)
         loaded = inputs.pretrained.load_matching_parameters(model.head, inputs.ctx)
         missing = sorted({*model.head._collect_params_with_prefix()} - {*loaded})
-        new = f"; initialised randomly: {', '.join(missing)} of the head" if missing else ""
+        new = f"; initialised randomly: {', '.join(missing)} (head)" if missing else ""
         damaged = "".join(f"; skipped: {text}" for text in inputs.pretrained.damaged)
         return f"the run starts from the weights of {inputs.pretrained.folder}{new}{damaged}"
     return ""

@@ -20,7 +20,7 @@ CPU_DECODERS = ("auto", "cpu", "native")
 
 
 def read_config(argv: Sequence[str]) -> Config | str:
-    """Parse a command line; return its configuration, or the text to print, such as the help.
+    """Return the configuration that a command line describes, or the text of `--help`.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start or resume a run: its folder, start position, end and schedules.  Save its checkpoints."""
+"""Start or resume a run (folder, position, end, schedules), and save its checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> Run:
     """Start or resume the run that the configuration describes; all ranks return equal values.
 
-    Rank 0 chooses the run folder and locks the folder.  Closing ``at_end`` releases the lock.
+    Rank 0 chooses and locks the run folder.  The lock is released when ``at_end`` is closed.
     """
     notices: tuple[str, ...] = ()
 
@@ -44,8 +44,8 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     checkpoint = agree(comm, lambda: open_checkpoint(Path(found)) if found else None)
     state = checkpoint.state if checkpoint else {}
     global_batch_size = config.data.batch_size * comm.size
-    # The checkpoint stores the epoch size of the first start, because the size depends on the
-    # number of ranks, which may differ when the run resumes.
+    # A resumed run reads the epoch size from its checkpoint: the size depends on the number of
+    # ranks, and the run may resume with another number of ranks.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
     end_images = state.get("end_images") or count_run_images(
         config, epoch_images, global_batch_size
@@ -87,8 +87,8 @@ def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
 def count_run_images(config: Config, epoch_images: int, global_batch_size: int) -> int:
     """Return the number of images after which the run ends.
 
-    This is the lowest limit among train.epochs, train.max_images and train.max_steps; a limit of 0
-    does not count.
+    This is the lowest limit among train.epochs, train.max_images and train.max_steps; 0 means that
+    there is no such limit.
     """
     train = config.train
     ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]
@@ -112,10 +112,7 @@ def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> An
 
 
 def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return a function that computes which fraction of the full margin applies.
-
-    The argument of that function is the number of images used so far.
-    """
+    """Return a function from the number of images used so far to the fraction of the margin."""
     train = config.train
     return partial(
         schedule.margin_fraction,

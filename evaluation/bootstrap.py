@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paired bootstrap over people: compare two networks on one set of pairs.
+"""Compare two networks on one verification set with a paired bootstrap over people.
 
-Pairs that share a person are not independent, so the bootstrap draws people instead of pairs, with
-replacement.  A pair of two people has as weight the product of how often each was drawn.  A pair of
-one person has as weight how often this person was drawn.  Both networks use the same draws.
+Image pairs that share a person are not independent.  A resample therefore draws people, not pairs,
+with replacement.  A pair that shows one person is weighted by the number of times that this person
+was drawn.  A pair of two people is weighted by the product of both numbers.  Both networks are
+scored on the same resamples.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Difference(NamedTuple):
     """Accuracy of a network minus accuracy of the baseline, with a 95 % interval.
 
     ``low`` and ``high`` are the ends of the interval.  ``people`` is the number of people in the
-    set.  The accuracies are fractions from 0 to 1.
+    verification set.  Accuracies are fractions from 0 to 1.
     """
 
     difference: float
@@ -34,7 +35,7 @@ class Difference(NamedTuple):
 
 
 def find_people(pairs: Pairs) -> np.ndarray:
-    """Return a person number for each of the 2 P images in P pairs, (2 P,) int.
+    """Number the people in P pairs of images; return the number of each image's person, (2 P,) int.
 
     Two images are linked if they are identical or form a same-person pair.  Images that are linked,
     directly or through a chain of images, get the same number.  A person whose images are not all
@@ -64,9 +65,9 @@ def _key(image: Image) -> bytes:
 def find_correct_pairs(
     embeddings: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS
 ) -> np.ndarray:
-    """Return for each of the P pairs whether it is classified correctly, (P,) bool.
+    """Classify P pairs of embeddings (2 P, E); return True for each correct decision, (P,) bool.
 
-    Each fold of pairs uses the threshold that `fold_accuracies` selects for this fold.
+    The pairs of a fold are classified with the threshold that `fold_accuracies` selects for it.
     """
     distances = pair_distances(embeddings)
     _, thresholds = fold_accuracies(distances, issame, nfolds)
@@ -83,21 +84,24 @@ def paired_difference(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """Return the difference in accuracy of two networks on the same pairs, with its interval.
+    """Return the difference in accuracy of two networks on the same P pairs, with its interval.
 
     Parameters
     ----------
     base, other
-        Whether the baseline and the other network classify each of P pairs correctly, (P,) bool.
+        Bool arrays (P,), True for each pair that the network classifies correctly: ``base`` for the
+        baseline, ``other`` for the network compared with it.
     people
-        Person number of each image, (2 P,), see `find_people`.
+        Number of each image's person, (2 P,), see `find_people`.
     draws
         Number of bootstrap resamples.
+    seed
+        Seed of the resampling.
 
     Notes
     -----
-    The ends of the interval are percentiles of the resampled difference: Efron and Tibshirani, "An
-    Introduction to the Bootstrap", 1993, chapters 8 and 13.
+    The ends of the interval are the 2.5 % and 97.5 % percentiles of the resampled differences:
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13.
     """
     people = np.asarray(people)
     first, second = people[0::2], people[1::2]

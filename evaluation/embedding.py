@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embed images: the result for an image is its embedding plus that of its mirror image."""
+"""Embed images by the sum of two embeddings: of the image and of its mirror image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import mxnet as mx
 import numpy as np
 
-from evaluation.pairs import CutOff, Image, PairsError, decode_image, place
+from evaluation.pairs import CutOff, Image, PairsError, decode_image, name_image
 
 
 def embed(
@@ -25,18 +25,17 @@ def embed(
     strict: bool = True,
     cut_off: CutOff | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embed images and their mirror images; return the sum of both embeddings for each image.
+    """Embed each image and its mirror image; return the sum of the two embeddings.
 
     The host decodes a batch while the device computes the previous batch.
 
     Parameters
     ----------
     net
-        Network from images (B, 3, H, W) to embeddings (B, E), run in inference mode.  All batches
-        have the same shape, because the last batch is padded, so that MXNet traces a hybridized net
-        only once.
+        Network from images (B, 3, H, W) to embeddings (B, E), run in inference mode.  The last
+        batch is padded to B images, so that MXNet traces a hybridized net only once.
     images
-        Encoded images or pixels, see `evaluation.pairs.Pairs`.
+        Encoded images, or RGB pixels; for the types see `evaluation.pairs.Pairs`.
     image_size
         Required (height, width) of the images in pixels.
     mean, std
@@ -60,8 +59,9 @@ def embed(
 
     Outputs
     -------
-    Two float32 arrays for the n = ceil(len(images) / size) images of this rank: the sum of the two
-    raw embeddings of each image, (n, E), and the mean of the L2 norms of these two, (n,).
+    Two float32 arrays for the n = ceil(len(images) / size) images of this rank.  The first, (n, E),
+    is the raw embedding of each image plus that of its mirror image.  The second, (n,), is the mean
+    L2 norm of these two embeddings.
 
     Raises
     ------
@@ -76,8 +76,8 @@ def embed(
         )
     if batch_size < 1 or not 0 <= rank < size:
         raise ValueError(
-            f"embed: batch_size must be at least 1 and rank from 0 to size - 1, got {batch_size}, "
-            f"rank {rank}, size {size}; correct the call"
+            "embed: batch_size must be at least 1 and rank must be from 0 to size - 1, got "
+            f"batch_size {batch_size}, rank {rank}, size {size}; correct these arguments"
         )
     ctx = ctx or mx.current_context()
     count = -(-len(images) // size)
@@ -87,7 +87,7 @@ def embed(
 
     def collect(batch_outputs: tuple[mx.nd.NDArray, mx.nd.NDArray, np.ndarray]) -> None:
         straight, mirrored, good = batch_outputs
-        # Sync: the host waits for this batch, while the next batch is already queued on the device.
+        # Sync: the host waits for this batch; the device already has the next batch in its queue.
         one, two = straight.asnumpy()[: len(good)], mirrored.asnumpy()[: len(good)]
         total = one + two
         total[~good] = np.nan
@@ -103,14 +103,14 @@ def embed(
             for row, index in enumerate(chosen):
                 try:
                     pixels[row] = decode_image(
-                        images[index], image_size, f"{where}: {place(index)}", cut_off
+                        images[index], image_size, f"{where}: {name_image(index)}", cut_off
                     )
                 except PairsError:
                     if strict:
                         raise
                     pixels[row], good[row] = 0, False
-            # Transfer bytes and convert them to float32 on the device: the transfer is a quarter as
-            # large. mx.nd.array copies `pixels`, so the next batch may overwrite `pixels`.
+            # uint8 pixels are a quarter of the bytes of float32, so convert on the device, after
+            # the transfer.  mx.nd.array copies `pixels`, so the next batch may overwrite `pixels`.
             batch = mx.nd.array(pixels, ctx=ctx, dtype="uint8").astype("float32")  # (B, H, W, 3)
             batch = (batch.transpose((0, 3, 1, 2)) - mean) / std  # (B, 3, H, W)
             queued = net(batch), net(mx.nd.flip(batch, axis=3)), good

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation.embedding import embed
-from evaluation.pairs import CutOff, Pairs, decode_image, find_sets, place
+from evaluation.pairs import CutOff, Pairs, decode_image, find_sets, name_image
 from evaluation.verification import verify
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def evaluate_sets(
     gather: Gather | None = None,
     cut_off: CutOff | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Embed and score every set; the ranks share the images, and every rank returns all results.
+    """Embed and score verification sets; the ranks share the images and all return all results.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def evaluate_sets(
     rank, size
         Rank of this process and number of ranks; rank i % size embeds image i.
     gather
-        Function that gets one float32 array (n, columns) per rank and returns the arrays of all
-        ranks concatenated, (size * n, columns), rank 0 first.  None if there is only one rank.
+        Allgather over the ranks: a function from the float32 array (n, columns) of this rank to the
+        concatenated arrays of all ranks, (size * n, columns), rank 0 first.  None for one rank.
     cut_off
         Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
         Either all ranks pass a function, or all ranks pass None.
@@ -73,13 +73,13 @@ def evaluate_sets(
     """
     if size > 1 and gather is None:
         raise ValueError(
-            "evaluate_sets: several ranks need a function that gathers embeddings, got size "
-            f"{size} and no gather; pass gather"
+            f"evaluate_sets: {size} ranks need a function that gathers the embeddings of all "
+            "ranks, got gather=None; pass gather"
         )
     results = {}
     for name, pairs in sets.items():
-        # Horovod: with several ranks a bad image becomes a row of NaN, so that every rank calls
-        # `gather`.  A single rank raises the error immediately.
+        # Horovod: with several ranks `embed` returns a row of NaN for a bad image instead of
+        # raising an error, so that every rank calls `gather`.
         embeddings, norms = embed(
             net,
             pairs.images,
@@ -102,7 +102,7 @@ def evaluate_sets(
         for index in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
             # Decode the bad image again to raise its error.  Every rank holds all encoded images,
             # so all ranks raise the same error here.
-            where = f"{pairs.path}: {place(int(index))}"
+            where = f"{pairs.path}: {name_image(int(index))}"
             decode_image(pairs.images[index], image_size, where, cut_off)
         try:
             results[name] = verify(rows[:, :-1], pairs.issame, norms=rows[:, -1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the size of an encoded image, and detect truncation, without decoding."""
+"""Read the size of an encoded image and detect a truncated image, both without decoding."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import numpy as np
 from encoded_images import has_end, segments
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xae\x42\x60\x82"  # name and checksum of IEND, the empty last chunk
-_FRAMES = frozenset(
-    (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
-)  # markers of the frame types that libjpeg decodes
+# Name and checksum of IEND, the empty last chunk of a PNG.
+_PNG_END = b"IEND\xae\x42\x60\x82"
+# JPEG markers of the frame types that libjpeg decodes.
+_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
-# Markers of other known segments: DHT, DAC, SOS, DQT, DNL, DRI, APP0 to APP15 and COM.
+# Markers of the other known JPEG segments: DHT, DAC, SOS, DQT, DNL, DRI, APP0 to APP15 and COM.
 _OTHERS = frozenset((0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
-_ORIENTATION = (b"\x01\x12", b"\x12\x01")  # number of the EXIF orientation tag in both byte orders
+# Number of the EXIF orientation tag in both byte orders.
+_ORIENTATION = (b"\x01\x12", b"\x12\x01")
 
 
 def is_whole(image: bytes) -> bool:
-    """Return True if a JPEG or PNG has its end marker; also return True for other formats."""
+    """Return True for a JPEG or PNG with an end marker, and for every image of another format."""
     if image.startswith(_PNG):
         return image.endswith(_PNG_END) or _PNG_END in image
     return has_end(np.frombuffer(image, np.uint8))
 
 
 def read_size(image: bytes) -> tuple[int, int] | None:
-    """Read from the header of an image the (height, width) in pixels that decoding would give.
+    """Return the (height, width) of an encoded image in pixels, as read from its header.
 
-    Returns None if the image must be decoded to find its size: the format is not JPEG or PNG, the
-    header is damaged or unsupported, or the image is not square and may have an EXIF orientation
-    that swaps height and width.
+    None means that only decoding gives the size: the format is not JPEG or PNG, the header is
+    damaged or unsupported, or an EXIF orientation may swap the height and width of the image.
     """
     if image.startswith(_JPEG):
         return _size_of_jpeg(image)

@@ -14,7 +14,7 @@ import numpy as np
 
 from atomic_write import atomic_write
 from encoded_images import decode
-from evaluation.plain_pickle import PlainPickleError, describe, load_plain
+from plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
 CutOff = Callable[[bytes | np.ndarray], bool]
@@ -25,7 +25,7 @@ OpenCV decodes such a truncated image without an error.
 
 
 class PairsError(ValueError):
-    """A verification set cannot be used; the message is one sentence for the user."""
+    """Error for a verification set that cannot be used; the message tells the user what to do."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,15 @@ def write_pairs(
     path = Path(path)
     if not issame or len(images) != 2 * len(issame):
         raise PairsError(
-            f"{path}: a set has two images for every pair and at least one pair, got {len(images)} "
-            f"images and {len(issame)} pairs; pass images[2 * i] and images[2 * i + 1] for pair i"
+            f"{path}: a verification set needs at least one pair, and two images for every pair, "
+            f"got {len(images)} images and {len(issame)} pairs; pass images[2 * i] and "
+            "images[2 * i + 1] for pair i"
         )
     for index, image in enumerate(images):
         if not isinstance(image, bytes) or not image:
             raise PairsError(
-                f"{path}: {place(index)} must be encoded bytes, got {describe(image)}; encode it "
-                "as JPEG or PNG first"
+                f"{path}: {name_image(index)} must be encoded bytes, got {describe(image)}; encode "
+                "the image as JPEG or PNG first"
             )
     with atomic_write(path) as file:
         pickle.dump((list(images), [bool(same) for same in issame]), file, protocol=2)
@@ -92,7 +93,7 @@ def write_pairs(
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     """Read a verification set from a .bin file, without running any code in the file.
 
-    The file is a pickle of any protocol, written by Python 2 or 3 (see `evaluation.plain_pickle`).
+    The file is a pickle of any protocol, written by Python 2 or 3 (see `plain_pickle`).
     The images stay encoded.
 
     Parameters
@@ -103,8 +104,8 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     Raises
     ------
     PairsError
-        If the file is missing or truncated, holds more than plain data (such as a call of a
-        function), or is not a set of pairs.
+        If the file is missing or truncated, calls functions or holds other than plain data, or is
+        not a list of images with a list ``issame``.
     """
     try:
         data = Path(path).read_bytes()
@@ -117,49 +118,52 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         content = load_plain(data)
     except PlainPickleError as error:
         raise PairsError(
-            f"{path}: {error}; take the set from a source you trust, or write the file with "
-            "write_pairs"
+            f"{path}: the pickle {error}; get the verification set from a source you trust, or "
+            "write the file with write_pairs"
         ) from None
     del data
     try:
         images, issame = _check_structure(content)
     except _StructureError as error:
         raise PairsError(
-            f"{path}: {error}; a .bin file holds (images, issame) with two images per pair: write "
-            "the file with write_pairs"
+            f"{path}: {error}; a .bin file must hold the tuple (images, issame) with two images "
+            "per pair, so write the file with write_pairs"
         ) from None
     return Pairs(images, issame, path=str(path))
 
 
 class _StructureError(ValueError):
-    """A part of a set has the wrong structure.
+    """Error for a .bin file whose content is not a verification set.
 
     The message has the form "<what is wrong>, got <value>".
     """
 
 
 def _check_structure(content: object) -> tuple[list[Image], np.ndarray]:
-    """Check the structure of an unpickled set; return its 2 P images and ``issame``, (P,) bool."""
+    """Check the content of a .bin file; return its 2 P images and the array ``issame``, (P,) bool.
+
+    Raises `_StructureError` if the content is not a verification set.
+    """
     if not isinstance(content, list | tuple) or len(content) != 2:
-        raise _StructureError(f"is not a pair of lists, got {describe(content)}")
+        raise _StructureError(f"the content is not a pair of lists, got {describe(content)}")
     images, issame = content
     if not isinstance(images, list | tuple):
         raise _StructureError(f"the images are not a list, got {describe(images)}")
-    answers = _check_issame(issame)
-    if not len(answers) or len(images) != 2 * len(answers):
+    flags = _check_issame(issame)
+    if not len(flags) or len(images) != 2 * len(flags):
         raise _StructureError(
-            "a set must have at least one pair, and two images per pair, got "
-            f"{len(answers)} pairs and {len(images)} images"
+            "a verification set must have at least one pair, and two images per pair, got "
+            f"{len(flags)} pairs and {len(images)} images"
         )
-    return [_check_encoding(image, index) for index, image in enumerate(images)], answers
+    return [_check_encoding(image, index) for index, image in enumerate(images)], flags
 
 
 def _check_issame(issame: object) -> np.ndarray:
-    """Check the list ``issame``; return it as bool (P,), one value per pair (True: one person)."""
+    """Check that ``issame`` is a list of P booleans; return it as a bool array of shape (P,)."""
     if isinstance(issame, np.ndarray):
         if issame.dtype.kind not in "biu" or issame.size != max(issame.shape, default=0):
             raise _StructureError(
-                f"issame is not a row of booleans or of the numbers 0 and 1, got {describe(issame)}"
+                f"issame is not a list of booleans or of numbers 0 and 1, got {describe(issame)}"
             )
         issame = list(issame.reshape(-1))
     elif not isinstance(issame, list | tuple):
@@ -167,15 +171,16 @@ def _check_issame(issame: object) -> np.ndarray:
     for index, same in enumerate(issame):
         if not isinstance(same, bool | np.bool_ | int | np.integer) or not 0 <= same <= 1:
             raise _StructureError(
-                f"issame of pair {index} is not a boolean, 0 or 1, got {describe(same)}"
+                f"the value of issame for pair {index} is not a boolean, 0 or 1, got "
+                f"{describe(same)}"
             )
     return np.array([bool(same) for same in issame], dtype=bool)
 
 
 def _check_encoding(image: object, index: int) -> Image:
-    """Check the type of an image, and return the image.
+    """Check that an image is encoded bytes or RGB pixels, and return the image.
 
-    N encoded bytes stay ``bytes`` or become uint8 (N,).  Pixels stay uint8 (H, W, 3).
+    An array of N encoded bytes gets the shape (N,).  Pixels have the shape (H, W, 3).
     """
     if isinstance(image, bytes) and image:
         return image
@@ -185,12 +190,12 @@ def _check_encoding(image: object, index: int) -> Image:
         if image.ndim == 3 and image.shape[2] == 3:
             return image
     raise _StructureError(
-        f"{place(index)} is not encoded bytes or a uint8 array, got {describe(image)}"
+        f"{name_image(index)} is neither encoded bytes nor a uint8 array, got {describe(image)}"
     )
 
 
-def place(index: int) -> str:
-    """Return the name of an image in messages: "image 1 of pair 3" for index 7."""
+def name_image(index: int) -> str:
+    """Return the name of an image for messages: "image 1 of pair 3" for index 7."""
     return f"image {index % 2} of pair {index // 2}"
 
 
@@ -230,13 +235,14 @@ def decode_image(
         encoded = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
         if cut_off is not None and cut_off(encoded):
             raise PairsError(
-                f"{where}: is cut off, got an end-of-image marker before its last pixels; make the "
-                "set again"
+                f"{where}: the image is cut off, got an end-of-image marker before its last "
+                "pixels; make the verification set again"
             )
         decoded = decode(encoded)
         if decoded is None:
             raise PairsError(
-                f"{where}: does not decode as an image, got {describe(image)}; make the set again"
+                f"{where}: does not decode as an image, got {describe(image)}; make the "
+                "verification set again"
             )
         pixels = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     require_size((pixels.shape[0], pixels.shape[1]), image_size, where)
@@ -247,13 +253,14 @@ def require_size(found: tuple[int, int], image_size: tuple[int, int], where: str
     """Raise PairsError if ``found`` is not ``image_size``; both are (height, width) in pixels."""
     if found != tuple(image_size):
         raise PairsError(
-            f"{where}: is not {image_size[0]} pixels high and {image_size[1]} pixels wide, got "
-            f"{found[0]} x {found[1]} pixels; align the set to the network's image size"
+            f"{where}: the image is not {image_size[0]} pixels high and {image_size[1]} pixels "
+            f"wide, got {found[0]} x {found[1]} pixels; align the verification set to the "
+            "network's image size"
         )
 
 
 def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """Return the paths of the verification sets in files and folders, by the name of the set.
+    """Find the verification sets among files and folders; return their paths by set name.
 
     Parameters
     ----------
@@ -262,8 +269,8 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
 
     Outputs
     -------
-    Dict from the stem of each file, the name of the set, to its path, in the order of the entries.
-    The files of a folder are sorted by name.
+    Dict from set name to path, in the order of the entries.  The name of a set is the stem of its
+    file.  The files of a folder are sorted by name.
 
     Raises
     ------
@@ -276,8 +283,9 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
             files = sorted(file for file in entry.glob("*.bin") if file.is_file())
             if not files:
                 raise PairsError(
-                    f"{entry}: holds no .bin file, got {len(list(entry.iterdir()))} other entries; "
-                    "name a .bin file or a folder of .bin files"
+                    f"{entry}: the folder holds no .bin file, got "
+                    f"{len(list(entry.iterdir()))} other entries; name a .bin file or a folder of "
+                    ".bin files"
                 )
         elif entry.is_file():
             files = [entry]
@@ -289,18 +297,18 @@ def find_sets(entries: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
         for file in files:
             if file.stem in found:
                 raise PairsError(
-                    f"{file}: a set called {file.stem!r} is listed already, got "
+                    f"{file}: the set name {file.stem!r} is in use already, got "
                     f"{found[file.stem]}; rename one of the two files, or list the file only once"
                 )
             found[file.stem] = str(file)
     if not found:
         raise PairsError(
-            "verification sets: none found, got no entries; name a .bin file or a folder of .bin "
-            "files"
+            "verification sets: at least one file or folder is required, got none; name a .bin "
+            "file or a folder of .bin files"
         )
     return found
 
 
 def read_sets(entries: Iterable[str | os.PathLike[str]]) -> Mapping[str, Pairs]:
-    """Read the verification sets in files and folders; return the sets by name, see `find_sets`."""
+    """Read all verification sets that `find_sets` finds; return a dict from set name to set."""
     return {name: read_pairs(path) for name, path in find_sets(entries).items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check verification sets against the network and the protocol before evaluation."""
+"""Check before an evaluation that verification sets fit the network and the protocol."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from evaluation.image_header import is_whole, read_size
-from evaluation.pairs import Image, Pairs, PairsError, decode_image, place, require_size
+from evaluation.pairs import Image, Pairs, PairsError, decode_image, name_image, require_size
 from evaluation.verification import FOLDS
 
 
@@ -25,7 +25,7 @@ def check_sets(sets: Mapping[str, Pairs], image_size: tuple[int, int], nfolds: i
     image_size
         (height, width) of the network's images in pixels.
     nfolds
-        Number of folds of the verification protocol; a set needs at least so many pairs.
+        Number of folds of the verification protocol; a set needs at least one pair per fold.
 
     Raises
     ------
@@ -34,24 +34,24 @@ def check_sets(sets: Mapping[str, Pairs], image_size: tuple[int, int], nfolds: i
         or if an image is truncated, does not decode or is not of the size ``image_size``.
     """
     for pairs in sets.values():
-        _check_answers(pairs, nfolds)
+        _check_pairs(pairs, nfolds)
         for index, image in enumerate(pairs.images):
-            _check_image(image, image_size, f"{pairs.path}: {place(index)}")
-        decode_image(pairs.images[0], image_size, f"{pairs.path}: {place(0)}")
+            _check_image(image, image_size, f"{pairs.path}: {name_image(index)}")
+        decode_image(pairs.images[0], image_size, f"{pairs.path}: {name_image(0)}")
 
 
-def _check_answers(pairs: Pairs, nfolds: int) -> None:
+def _check_pairs(pairs: Pairs, nfolds: int) -> None:
     if len(pairs) < nfolds:
         raise PairsError(
-            f"{pairs.path}: has too few pairs for the {nfolds} folds of verification, got "
-            f"{len(pairs)}; give a set of at least {nfolds} pairs"
+            f"{pairs.path}: verification with {nfolds} folds needs at least {nfolds} pairs, got "
+            f"{len(pairs)} pairs; name a larger verification set"
         )
     same = int(pairs.issame.sum())
     if same in (0, len(pairs)):
-        kind = "that show one person each" if same else "that show two people each"
+        kind = "same-person" if same else "different-person"
         raise PairsError(
-            f"{pairs.path}: all pairs are of one kind, so any network would score 100 %, got "
-            f"{len(pairs)} pairs {kind}; give a set with pairs of both kinds"
+            f"{pairs.path}: a verification set needs same-person and different-person pairs, got "
+            f"only {kind} pairs ({len(pairs)}); name a set with pairs of both kinds"
         )
 
 
@@ -67,6 +67,6 @@ def _check_image(image: Image, image_size: tuple[int, int], where: str) -> None:
         require_size(size, image_size, where)
     if not is_whole(encoded):
         raise PairsError(
-            f"{where}: is cut off, got {len(encoded)} bytes without an end marker; download or "
-            "make the set again"
+            f"{where}: the image is cut off, got {len(encoded)} bytes without an end marker; "
+            "download or make the verification set again"
         )

@@ -2,8 +2,9 @@
 """Face verification: accuracy over folds, and true accept rate at a given false accept rate.
 
 The protocol is that of InsightFace's `verification.py` (the restricted setting of LFW), so that
-results compare with its published accuracies: ten folds in the order of the file, the squared
-Euclidean distance of unit vectors, and for each fold the best threshold of the nine others.
+results compare with InsightFace's published accuracies.  The pairs are split into ten folds in the
+order of the file.  The distance of a pair is the squared Euclidean distance of unit vectors.  A
+fold is scored at the threshold that is best on the nine other folds.
 
 Huang et al., "Labeled Faces in the Wild", 2007.
 """
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-# Squared distances 0, 0.01 ... 3.99.  They are bitwise equal to InsightFace's thresholds, which
-# np.linspace would not give.
+# Squared distances 0, 0.01, ..., 3.99.  np.arange gives bitwise the thresholds of InsightFace;
+# np.linspace would not.
 THRESHOLDS = np.arange(0, 4, 0.01)
 FOLDS = 10
 
@@ -28,7 +29,7 @@ def verify(
     fars: Sequence[float] = (1e-3,),
     norms: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Score P pairs of embeddings with the protocol of this module.
+    """Score P pairs of embeddings with the ten-fold protocol of InsightFace.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ def verify(
     fars
         False accept rates at which the true accept rate is computed.
     norms
-        L2 norms of the raw embeddings, for the result `xnorm`; None to leave `xnorm` None.
+        L2 norms of the raw embeddings, whose mean is the result `xnorm`; None for no `xnorm`.
 
     Inputs
     ------
@@ -63,7 +64,8 @@ def verify(
     issame = np.asarray(issame)
     if issame.ndim != 1 or issame.dtype != np.bool_:
         raise ValueError(
-            f"verify: issame must be (P,) bool, got {issame.shape} {issame.dtype}; convert issame"
+            "verify: issame must be a bool array of shape (P,), got dtype "
+            f"{issame.dtype} and shape {issame.shape}; convert issame"
         )
     distances = pair_distances(embeddings)
     if len(distances) != len(issame):
@@ -85,14 +87,14 @@ def verify(
 
 
 def pair_distances(embeddings: np.ndarray) -> np.ndarray:
-    """Normalise embeddings (2P, E) and return the squared distance within every pair, (P,)."""
+    """Normalise P pairs of embeddings, (2P, E); return the squared distance of each pair, (P,)."""
     embeddings = np.asarray(embeddings, dtype=np.float64)
     if embeddings.ndim != 2 or len(embeddings) % 2 or not embeddings.size:
         raise ValueError(
-            f"verify: embeddings must be (2P, E), two rows per pair, got {embeddings.shape}; "
-            "pass one row per image"
+            "verify: embeddings must have the shape (2P, E), two rows per pair, got shape "
+            f"{embeddings.shape}; pass one row per image"
         )
-    # Refuse NaN: comparisons with NaN are false, so that all pairs would count as different people.
+    # Refuse NaN: comparisons with NaN are false, so a pair with NaN would count as two people.
     finite = np.isfinite(embeddings).all(axis=1)
     if not finite.all():
         raise _bad_row(int(np.argmin(finite)), "is not finite", "NaN or infinity", len(embeddings))
@@ -113,7 +115,7 @@ def _bad_row(row: int, problem: str, got: str, rows: int) -> ValueError:
 def fold_accuracies(
     distances: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the accuracy of each fold and the threshold that the other folds select for it.
+    """Score each fold of P pairs at the threshold that is best on all other folds.
 
     A pair is accepted if its distance is below the threshold.  Among equally good thresholds the
     smallest is selected.  The numbers of pairs in two folds differ by at most one, and
@@ -125,14 +127,14 @@ def fold_accuracies(
 
     Outputs
     -------
-    accuracies (nfolds,), thresholds (nfolds,), both float64.
+    The accuracy of each fold and its threshold, two float64 arrays (nfolds,).
     """
     pairs = len(distances)
     if not 2 <= nfolds <= pairs:
         raise ValueError(
             "verify: the number of folds must be from 2 to the number of pairs, got "
-            f"{nfolds} folds for {pairs} pairs; use a set of at least {max(nfolds, 2)} pairs, and "
-            f"{FOLDS} folds are usual"
+            f"{nfolds} folds for {pairs} pairs; use {FOLDS} folds and a set of at least {FOLDS} "
+            "pairs"
         )
     sizes = np.full(nfolds, pairs // nfolds)
     sizes[: pairs % nfolds] += 1
@@ -140,10 +142,10 @@ def fold_accuracies(
 
     # Index of the smallest threshold that accepts each pair.
     first = np.searchsorted(THRESHOLDS, distances, side="right")
-    columns = len(THRESHOLDS) + 1  # last column: pairs that no threshold accepts
-    # Change in the number of correctly classified pairs at each threshold, (nfolds, columns).  An
-    # accepted same-person pair adds 1, an accepted different-person pair subtracts 1.
-    gains = np.zeros((nfolds, columns), dtype=np.int64)
+    # Each threshold's gain in correctly classified pairs over the next smaller threshold, per fold.
+    # A newly accepted same-person pair adds 1, a newly accepted different-person pair subtracts 1.
+    # The additional last column holds the pairs that no threshold accepts.
+    gains = np.zeros((nfolds, len(THRESHOLDS) + 1), dtype=np.int64)
     np.add.at(gains, (fold, first), np.where(issame, 1, -1))
     negatives = np.bincount(fold, weights=~issame, minlength=nfolds).astype(np.int64)
     correct = negatives[:, None] + np.cumsum(gains, axis=1)[:, :-1]

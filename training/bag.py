@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 MAX_EMPTY_BAGS = 20
 """Number of consecutive bags, each with too few triplets for one batch, that ends the run."""
-ANCHORS_PER_BLOCK = 512  # rows of the distance matrix in memory at the same time
+ANCHORS_PER_BLOCK = 512
+"""Number of rows of the distance matrix that are in memory at the same time."""
 
 
 class Bags:
@@ -79,7 +80,7 @@ class Bags:
         self._alpha, self._angular = alpha, angular
         self._start = start
         self._images: mx.nd.NDArray | None = None
-        self._template: Any = None  # batch of the loader with image and label set to None
+        self._template: Any = None  # a batch without image and label
         self._labels = np.empty(0)
         self._batches = self._endless()
 
@@ -103,8 +104,8 @@ class Bags:
         empty = 0
         while True:
             triplets, end, trouble = self._next_bag()
-            # Horovod: a rank with an error also takes part in this gather, because the other ranks
-            # wait for all ranks.  Instead of a number of batches it sends -1.
+            # Horovod: a rank with an error also calls gather, because the other ranks wait for all
+            # ranks.  That rank sends -1 instead of its number of batches.
             batches = -1 if trouble else len(triplets) * 3 // self._batch_size
             steps = int(self._comm.gather(np.array([[batches]])).min())
             if trouble:
@@ -133,10 +134,10 @@ class Bags:
             self._start = end
 
     def _next_bag(self) -> tuple[np.ndarray, Any, Exception | None]:
-        """Fill and mine the next bag; return its triplets, the position after it, and an error.
+        """Fill the next bag with images and choose triplets.
 
-        The triplets are (T, 3), rows of image numbers (anchor, positive, negative).  The error is
-        this rank's exception, or None.
+        Return T triplets, the position after the last image, and the exception of this rank or
+        None.  The triplets are (T, 3): the numbers in the bag of anchor, positive and negative.
         """
         try:
             embedding, end = self._fill()
@@ -147,9 +148,9 @@ class Bags:
             return np.empty((0, 3), np.int64), self._start, error
 
     def _fill(self) -> tuple[np.ndarray, Any]:
-        """Fill the bag with the next n images of the loader and embed them.
+        """Fill the bag with the next n images of the loader and embed these images.
 
-        Returns the embeddings, (n, E) with rows of norm 1, and the position after the last image.
+        Return embeddings (n, E) with L2 norm 1, and the position after the last image.
         """
         labels, embeddings = [], []
         for first in range(0, self._bag, self._batch_size):
@@ -158,7 +159,7 @@ class Bags:
                 shape = (self._bag, *batch.image.shape[1:])
                 self._images = mx.nd.empty(shape, ctx=batch.image.context)
             self._images[first : first + self._batch_size] = batch.image
-            # Sync: copy the output now, because the next forward pass of the net overwrites it.
+            # Sync: copy the embeddings now; the next forward pass overwrites the net's output.
             embeddings.append(self._net(batch.image).asnumpy())
             labels.append(batch.label.asnumpy())
         self._labels = np.concatenate(labels)
@@ -177,7 +178,7 @@ class Bags:
         return self._template._replace(image=image, label=label, after=after)
 
     def _repeat_images(self) -> Iterator[Any]:
-        """Yield a batch of the bag's first images endlessly, because another rank has failed.
+        """Yield a batch of the bag's first images endlessly, after another rank has failed.
 
         This generator does not communicate.  All ranks exit at the next exchange of errors in the
         training loop.
@@ -197,13 +198,13 @@ def choose_triplets(
 
     The first image of the pair is the anchor a, the second is the positive p.  The negative n is
     drawn uniformly from the images of other classes with d(a, p) < d(a, n) < d(a, p) + alpha.  A
-    pair without such images is skipped.  Returns T triplets as int64 (T, 3): rows of image numbers
-    (anchor, positive, negative).
+    pair without such images is skipped.  Return T triplets as int64 (T, 3): the rows of
+    ``embedding`` of anchor, positive and negative.
 
     Parameters
     ----------
     embedding
-        Embeddings of n images, (n, E), with rows of norm 1.
+        Embeddings of n images, (n, E), with L2 norm 1.
     label
         Class of each image, (n,).
     alpha, angular

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Save and load checkpoints; a resumed run computes bitwise the same numbers as without a stop.
+"""Save and load checkpoints; a resumed run is bitwise identical to an uninterrupted run.
 
 A checkpoint is a folder ``step-<8 digits>/``.  It holds net.params, head.params and momentum.params
 (MXNet arrays by parameter name), state.json (position, counts, net configuration) and manifest.json
@@ -72,12 +72,12 @@ class Checkpoint:
 
     @property
     def mean(self) -> float:
-        """Mean that training subtracted from pixels; normalization.MEAN if not saved."""
+        """Mean that training subtracted from pixels; normalization.MEAN if none was saved."""
         return self.meta.get("mean", normalization.MEAN)
 
     @property
     def std(self) -> float:
-        """Number by which training divided the pixels; normalization.STD if not saved."""
+        """Number by which training divided pixels; normalization.STD if none was saved."""
         return self.meta.get("std", normalization.STD)
 
     @property
@@ -91,17 +91,17 @@ class Checkpoint:
         if found != self.image_size:
             own, other = ("{}x{}".format(*size) for size in (self.image_size, found))
             raise CheckpointError(
-                f"{self.folder}: the net takes images of {own} pixels (height x width), got "
+                f"{self.folder}: the net needs images of {own} pixels (height x width), got "
                 f"records with images of {other}; align the images to {own}, or use a checkpoint "
                 f"that was trained on images of {other}"
             )
 
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Load the saved weights of ``net``; raise CheckpointError if a name or shape differs."""
+        """Load the saved weights into ``net``; CheckpointError if a name or shape differs."""
         load_parameters(self.folder / "net.params", net, ctx, "net")
 
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
-        """Load the saved weights of ``head``; raise CheckpointError if a name or shape differs."""
+        """Load the saved weights into ``head``; CheckpointError if a name or shape differs."""
         load_parameters(self.folder / "head.params", head, ctx, "head")
 
     def load_matching_parameters(
@@ -109,7 +109,7 @@ class Checkpoint:
     ) -> list[str]:
         """Load into ``head`` those saved head parameters that match in name and shape.
 
-        So training with a different loss can start from the saved class centres.
+        Training with a different loss can then start from the saved class centres.
 
         Outputs
         -------
@@ -210,8 +210,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if (folder / files.MANIFEST).is_file():  # a checkpoint folder that the user has renamed
         return Checkpoint(folder, files.verify(folder))
     raise CheckpointError(
-        f"{folder}: no checkpoint found, got no {files.MANIFEST} and no step-* folder with a "
-        f"{files.MANIFEST}; pass a run folder, or a folder checkpoints/step-* of a run"
+        f"{folder}: no checkpoint found, got a folder without {files.MANIFEST} and without "
+        f"step-*/{files.MANIFEST}; pass a run folder, or a folder checkpoints/step-* of a run"
     )
 
 
@@ -246,15 +246,18 @@ def load_parameters(path: Path, block: gluon.Block, ctx: mx.Context | None, what
     expected = _shapes(block)
     for name in sorted({*saved, *expected}):
         if name not in saved:
-            raise CheckpointError(f"{path}: does not fit this {what}, got no {name!r}; {_CURE}")
+            raise CheckpointError(
+                f"{path}: does not fit this {what}, got no parameter {name!r}; {_CURE}"
+            )
         if name not in expected:
             raise CheckpointError(
-                f"{path}: does not fit this {what}, got {name!r}, which this {what} lacks; {_CURE}"
+                f"{path}: does not fit this {what}, got the parameter {name!r}, which this {what} "
+                f"lacks; {_CURE}"
             )
         if saved[name].shape != expected[name]:
             raise CheckpointError(
-                f"{path}: does not fit this {what}, whose {name!r} has shape {expected[name]}, got "
-                f"shape {saved[name].shape}; {_CURE}"
+                f"{path}: does not fit this {what}, whose parameter {name!r} has shape "
+                f"{expected[name]}, got shape {saved[name].shape}; {_CURE}"
             )
     for name, parameter in block._collect_params_with_prefix().items():
         parameter._load_init(saved[name], ctx or mx.cpu())
@@ -279,9 +282,10 @@ def _momentum(model: Model) -> dict[str, mx.nd.NDArray]:
 
 
 def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
-    """Return the momentum of a head that updates its own class centres, by ``head.<name>``.
+    """Return the momentum of a head that updates its own class centres.
 
-    The dict is empty for a head that the trainer updates.
+    The keys of the dict are ``head.<name>``.  The dict is empty for a head that the trainer
+    updates.
     """
     return {f"head.{name}": array for name, array in getattr(head, "momentum", {}).items()}
 

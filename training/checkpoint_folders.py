@@ -35,7 +35,7 @@ class CheckpointError(ValueError):
 class DamagedCheckpoint(CheckpointError):
     """A file of a checkpoint is missing or has changed.
 
-    The message joins ``fault``, which says what is wrong, and ``cure``, which says what to do.
+    The message is ``fault`` (what is wrong) followed by ``cure`` (what to do).
     """
 
     def __init__(self, fault: str, cure: str = "use another checkpoint"):
@@ -125,7 +125,7 @@ def find_newest(parent: Path) -> NewestCheckpoint:
         try:
             return NewestCheckpoint(folder, verify(folder), tuple(damaged))
         except DamagedCheckpoint as error:
-            if folder.exists():  # False if another process has just removed the folder
+            if folder.exists():  # another process may just have removed the folder
                 damaged.append(error.fault)
     return NewestCheckpoint(None, {}, tuple(damaged))
 
@@ -158,7 +158,7 @@ def remove_unfinished(parent: Path) -> None:
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
-    """Rename the complete checkpoint ``aside`` to ``folder``; replace ``folder`` if it exists."""
+    """Rename the temporary folder ``aside`` to ``folder``; replace ``folder`` if it exists."""
     replaced = folder.with_name(f"{_REPLACED_PREFIX}{folder.name}")
     shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():  # a resumed run may save a step that was saved before
@@ -203,7 +203,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-# Checkpoint folders that this process has verified, each with the result of _identity at that time.
+# Result of _identity for each checkpoint folder, at the time when this process verified the folder.
 # Without this cache, every call of remove_old would read all files of all checkpoints.
 _verified: dict[Path, tuple[Any, ...]] = {}
 
@@ -214,11 +214,11 @@ def _is_valid(folder: Path) -> bool:
             verify(folder)
         return True
     except (CheckpointError, OSError):
-        return False  # remove_old does not count a checkpoint that fails here
+        return False
 
 
 def _identity(folder: Path) -> tuple[Any, ...]:
-    """Return name, inode, size and times of all files in a folder, to detect later changes."""
+    """Return name, inode, size and times of each file in a folder; a later change alters them."""
     with os.scandir(folder) as entries:
         states = [(entry.name, entry.stat()) for entry in entries]
     return tuple(sorted((n, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in states))

@@ -52,9 +52,9 @@ class DeviceClock:
     def _record_ends(self) -> None:
         while (marker := self._steps.get()) is not None:
             try:
-                marker.wait_to_read()  # Sync: blocks this thread, not the training thread
+                marker.wait_to_read()  # Sync: blocks only this thread
             except mx.base.MXNetError:
-                return  # the training thread also gets and raises this error
+                return  # the training thread raises this error too
             with self._lock:
                 self._finished_steps += 1
                 self._finished_at = time.perf_counter()

@@ -158,7 +158,11 @@ class Consensus:
         fits = self._comm.gather(np.array([[remaining]])).min() > max(1.0, 2 * step_seconds)
         if fits and self.saved_step != step:
             save()
+        if self.saved_step is None:
+            raise Stopped(
+                f"stopped at step {step} without a checkpoint; the same command starts at step 0"
+            )
         raise Stopped(
-            f"stopped at step {step}, saved at step {self.saved_step or 0} (0: no checkpoint); the "
-            "same command resumes from the saved step"
+            f"stopped at step {step}, saved at step {self.saved_step}; the same command resumes at "
+            f"step {self.saved_step}"
         )

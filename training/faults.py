@@ -7,9 +7,9 @@ from launch.ranks.agreement import Leaving
 
 
 class TrainingError(Leaving):
-    """Training cannot continue.
+    """Error after which training cannot continue.
 
-    The exit code is 2 if ``usage`` is True, for errors of the data or the disk, else 1.
+    The exit code is 2 if ``usage`` is True (an error of the data or the disk), else 1.
     """
 
     def __init__(self, text: str, usage: bool = False):

@@ -42,7 +42,7 @@ class RunLog:
             print(text, flush=True)
 
     def notice(self, text: str) -> None:
-        """Print one line on stdout and add it to ``notices``, which summary.json repeats."""
+        """Print a line on stdout, and append the line to the ``notices`` of summary.json."""
         self.notices.append(text)
         self.say(text)
 
@@ -86,7 +86,7 @@ class _Board:
 
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
-        # This event makes TensorBoard hide the later steps that the run logged before a kill.
+        # This event makes TensorBoard hide later steps, which the run logged before a kill.
         start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         self._writer.write_event(start)
 

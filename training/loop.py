@@ -147,7 +147,7 @@ class Loop:
         with self.consensus.listening(), closing(DeviceClock()) as clock:
             if self.progress.images < self._run.end_images:
                 self._train(clock)
-            elif self.verify is not None:  # a kill has prevented the final verification
+            elif self.verify is not None:  # the run was killed before its verification
                 self._verify(self.verify)
 
     def _train(self, clock: DeviceClock) -> None:
@@ -212,7 +212,7 @@ class Loop:
                 self._batch = next(self.loader)
             except (ValueError, OSError) as error:
                 consensus.trouble = Trouble(Kind.DATA, str(error))
-            except RuntimeError as error:  # of DALI, MXNet or CUDA, maybe on one rank only
+            except RuntimeError as error:  # an error of DALI, MXNet or CUDA
                 text = (
                     f"the loader failed, got {type(error).__name__}: {one_line(error)}; use a "
                     "smaller data.batch_size if memory is full, or data.decode=native, which "

@@ -154,9 +154,9 @@ def _data_differences(saved: Mapping[str, Any] | None, data: Mapping[str, Any] |
 
 
 def _newest_number(parent: Path, name: str) -> int:
-    """Return the highest number of the run folders of a name, or 0 if there are no run folders.
+    """Return the highest number of the folders ``<name>-<number>`` in ``parent``, or 0.
 
-    The folder ``parent`` is created if it does not exist.
+    Create ``parent`` if it does not exist.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def write_classes(folder: Path, files: Sequence[Path], origins: Any) -> None:
         The .rec files of the training data.
     origins
         Origin of each of the C classes, int64 (C, 2): index of its file in ``files``, and its label
-        in this file.  The index is -1 if the sets share their labels.
+        in this file.  The index is -1 if all files use one numbering of the classes.
     """
     record, label = origins.T.tolist()
     names = [str(file) for file in files]
@@ -237,7 +237,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     text = _read(path)
     if text is None:
         raise RunFolderError(
-            f"{path}: is missing, got checkpoints without this file; restore the file, or "
+            f"{path}: the file is missing, got a run with checkpoints; restore the file, or "
             f"{_NEW_RUN}"
         )
     try:

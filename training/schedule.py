@@ -38,7 +38,7 @@ def learning_rate(
     warmup
         Number of images of all ranks over which the rate rises linearly from 0 to ``lr``.
     milestones
-        For "step": numbers of images at which the rate is multiplied by ``decay``.
+        For "step": numbers of images of all ranks at which the rate is multiplied by ``decay``.
     power, final_lr
         For "polynomial" the rate is ``final_lr + (lr - final_lr) * (1 - progress) ** power``, where
         ``progress`` rises linearly from 0 after the warm-up to 1 at ``end``.  For "cosine" the rate

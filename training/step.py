@@ -86,7 +86,7 @@ def train_step(
     batch_size = image.shape[0]
     with autograd.record():
         embedding = net(image)  # (B, E)
-        loss, cosine = head(embedding, label, margin_fraction)  # (B,), (B,)
+        loss, cosine = head(embedding, label, margin_fraction)
     loss.backward()
     # Horovod: sum the gradients over the ranks; trainer.update divides the sums by the number of
     # images of all ranks.
@@ -118,7 +118,7 @@ def trained_gradients(trainer: gluon.Trainer) -> Sequence[mx.nd.NDArray]:
 
 def all_finite(arrays: Sequence[mx.nd.NDArray]) -> bool:
     """Return True if no array holds NaN or infinity."""
-    # Sync: the host reads one number from the device per portion of the arrays.
+    # Sync: the host reads one number per portion from the device.
     return all(
         mx.nd.multi_all_finite(*some, num_arrays=len(some)).asscalar() for some in _portions(arrays)
     )

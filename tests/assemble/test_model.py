@@ -102,7 +102,7 @@ def test_pretrained_weights_are_loaded_where_shapes_match(saved):
     model, notice = make(f"train.pretrained={folder}", "data.num_classes=11")
     assert (
         notice
-        == f"the run starts from the weights of {folder}; initialised randomly: weight of the head"
+        == f"the run starts from the weights of {folder}; initialised randomly: weight (head)"
     )
     first = next(name for name in model.parameters if name.endswith("weight"))
     stored = mx.nd.load(str(trained.folder / "net.params"))

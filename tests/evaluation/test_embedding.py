@@ -131,7 +131,7 @@ def test_a_truncated_image_is_named_by_one_rank_and_by_several():
     def cut_off(image):
         return bytes(image) == torn
 
-    words = "toy.bin: image 1 of pair 3: is cut off, got an end-of-image marker before its last"
+    words = "toy.bin: image 1 of pair 3: the image is cut off, got an end-of-image marker"
     with pytest.raises(PairsError, match=words):
         embed(net, sets.images, SIZE, where=sets.path, cut_off=cut_off)
     with pytest.raises(PairsError, match=words):
@@ -233,7 +233,7 @@ def test_several_sets_keep_their_names_and_order():
 
 
 def test_several_ranks_need_gather():
-    with pytest.raises(ValueError, match="got size 2 and no gather"):
+    with pytest.raises(ValueError, match="2 ranks need a function .*, got gather=None"):
         evaluate_sets(make_net(), {}, rank=0, size=2)
 
 

@@ -7,53 +7,14 @@ import json
 import pickle
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
-import mxnet as mx
 import numpy as np
 import pytest
 
 from evaluation import __main__ as command
 from evaluation.pairs import write_pairs
-from heads import build_head
-from nets import build_net
-from training.checkpoint import save_checkpoint
-from training.step import Model, collect_parameters
-
-
-@pytest.fixture
-def sets(tmp_path) -> Path:
-    folder = tmp_path / "sets"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name, pairs in (("one", 12), ("two", 15)):
-        pixels = rng.integers(0, 256, (2 * pairs, 112, 112, 3), dtype=np.uint8)
-        images = [cv2.imencode(".png", x)[1].tobytes() for x in pixels]
-        write_pairs(folder / f"{name}.bin", images, [i % 2 == 0 for i in range(pairs)])
-    return folder
-
-
-def save(folder, net, options, image_size, steps) -> None:
-    """Save checkpoints of a new net in a run folder."""
-    head = build_head("softmax", 2, 8)
-    for block in (net, head):
-        block.initialize()
-    parameters = collect_parameters(net, head)
-    trainer = mx.gluon.Trainer(parameters, "sgd", kvstore=None)
-    state = {"meta": {"net": options, "image_size": image_size}}
-    for step in steps:
-        model = Model(net, head, trainer, parameters)
-        save_checkpoint(folder / "checkpoints", step, model, state=state, keep=2)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """Return a run folder with a checkpoint of a tiny real net."""
-    folder = tmp_path_factory.mktemp("run")
-    options = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
-    save(folder, build_net(**options), options, [112, 112], steps=[7])
-    return folder
+from tests.runs import save_run
 
 
 @pytest.fixture
@@ -78,7 +39,7 @@ def test_verify_prints_a_table_and_writes_json(sets, checkpoint, tmp_path, capsy
     assert lines[0].split() == ["set", "pairs", "accuracy", "tar@far", "1e-3", "xnorm"]
     assert [line.split()[:2] for line in lines[1:3]] == [["one", "12"], ["two", "15"]]
     assert "±" in lines[1]
-    assert lines[3].startswith("-: too few pairs")
+    assert lines[3].startswith("-: the set has too few")
     written = json.loads(report.read_text())
     assert list(written["verification"]) == ["one", "two"]
     assert written["verification"]["one"]["tar_at_far_1e-3"] is None
@@ -131,7 +92,10 @@ def test_a_set_of_another_size_is_refused(checkpoint, tmp_path, capsys):
     write_pairs(tmp_path / "small.bin", [small] * 20, [i % 2 == 0 for i in range(10)])
     arguments = ["verify", "--checkpoint", str(checkpoint), "--sets", str(tmp_path / "small.bin")]
     assert command.main([*arguments, "--device", "cpu"]) == 2
-    assert "small.bin: image 0 of pair 0: is not 112 pixels high and" in capsys.readouterr().err
+    assert (
+        "small.bin: image 0 of pair 0: the image is not 112 pixels high and"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,15 +104,19 @@ def test_a_set_of_another_size_is_refused(checkpoint, tmp_path, capsys):
 def test_sets_are_checked_before_the_network_is_built(
     checkpoint, sets, tmp_path, capsys, monkeypatch, command_line
 ):
-    monkeypatch.setattr(command, "load_net", None)
+    monkeypatch.setattr("evaluation.commands.verify.build_net_on", None)
+    monkeypatch.setattr("evaluation.commands.compare.build_net_on", None)
     images, _ = pickle.loads((sets / "one.bin").read_bytes())
     images[5] = cv2.imencode(".png", np.zeros((112, 96, 3), np.uint8))[1].tobytes()
     write_pairs(tmp_path / "odd.bin", images, [i % 2 == 0 for i in range(12)])
     write_pairs(tmp_path / "few.bin", images[:4], [True, False])
     words = [str(checkpoint) if word == "CHECKPOINT" else word for word in command_line]
     for name, problem in [
-        ("odd", "image 1 of pair 2: is not 112 pixels high and 112 pixels wide, got 112 x 96 "),
-        ("few", "has too few pairs for the 10 folds of verification, got 2; give a set of at "),
+        (
+            "odd",
+            "image 1 of pair 2: the image is not 112 pixels high and 112 pixels wide, got 112 x ",
+        ),
+        ("few", "verification with 10 folds needs at least 10 pairs, got 2 pairs; "),
     ]:
         path = str(tmp_path / f"{name}.bin")
         assert command.main([*words, "--checkpoint", str(checkpoint), "--sets", path]) == 2
@@ -157,9 +125,7 @@ def test_sets_are_checked_before_the_network_is_built(
 
 
 def test_the_image_size_of_the_checkpoint_is_used(tmp_path, capsys):
-    options = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
-    net = build_net(image_size=(96, 64), **options)
-    save(tmp_path / "run", net, options, [96, 64], steps=[3])
+    save_run(tmp_path / "run", image_size=(96, 64))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 96, 64, 3), dtype=np.uint8)
     images = [cv2.imencode(".png", x)[1].tobytes() for x in pixels]
     write_pairs(tmp_path / "tall.bin", images, [i % 2 == 0 for i in range(10)])
@@ -178,81 +144,24 @@ def test_a_truncated_image_is_named(checkpoint, tmp_path, capfd, make_face, verb
     assert command.main([*arguments, "--device", "cpu"]) == 2
     out, err = capfd.readouterr()
     assert err == (
-        f"error: {tmp_path}/truncated.bin: image 1 of pair 4: is cut off, got an end-of-image "
-        "marker before its last pixels; make the set again\n"
+        f"error: {tmp_path}/truncated.bin: image 1 of pair 4: the image is cut off, got an "
+        "end-of-image marker before its last pixels; make the verification set again\n"
     )
     assert out == ""
 
 
 def test_face_verify_runs_the_command_verify(monkeypatch):
     calls = []
-    monkeypatch.setattr(command, "run_verify", calls.append)
+    monkeypatch.setattr("evaluation.commands.verify.run", calls.append)
     monkeypatch.setattr("sys.argv", ["face-verify", "--checkpoint", "run", "--sets", "a.bin"])
     assert command.face_verify() == 0
     (options,) = calls
     assert (options.command, options.sets) == ("verify", ["a.bin"])
 
 
-def test_comparing_a_network_with_itself_gives_no_difference(sets, checkpoint, tmp_path, capsys):
-    report = tmp_path / "report.json"
-    status = command.main(
-        ["compare", "--base", str(checkpoint), "--checkpoint", str(checkpoint)]
-        + ["--sets", str(sets), "--json", str(report), "--device", "cpu"]
-    )
-    lines = capsys.readouterr().out.splitlines()
-    assert status == 0 and len(lines) == 2
-    assert lines[0].startswith("one: accuracy ")
-    assert "difference +0.00 percentage points, 95 % interval +0.00 to +0.00 (" in lines[0]
-    found = json.loads(report.read_text())["comparison"]["two"]
-    assert found["base"] == found["accuracy"] and found["low"] == found["high"] == 0
-    arguments = ["compare", "--base", str(tmp_path), "--checkpoint", str(checkpoint)]
-    assert command.main([*arguments, "--sets", str(sets)]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-
-
 def test_a_tilde_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     words = ["compare", "--base=~/base", "--checkpoint=~/run", "--sets", "~/a.bin", "--json=~/a"]
     options = command.build_parser().parse_args(words)
-    paths = [options.base, options.checkpoint, *options.sets, options.json]
+    paths = [options.base, options.model, *options.sets, options.json]
     assert list(map(str, paths)) == [f"/home/someone/{x}" for x in ("base", "run", "a.bin", "a")]
-
-
-def test_load_net_selects_operators_by_device(checkpoint, monkeypatch):
-    current = mx.context.current_context
-
-    def stand_in():  # the second CPU plays a GPU
-        found = current()
-        return SimpleNamespace(device_type="gpu") if found == mx.cpu(1) else found
-
-    monkeypatch.setattr("mxnet.context.current_context", stand_in)
-    image = np.random.default_rng(0).normal(size=(2, 3, 112, 112))
-    found = []
-    for ctx, convolutions in ((mx.cpu(), True), (mx.cpu(1), False)):
-        net, _ = command.load_net(command.open_model(str(checkpoint)), ctx)
-        found.append(net(mx.nd.array(image, ctx=ctx)).asnumpy())
-        traced = json.loads(net._cached_graph[1].tojson())["nodes"]
-        assert ("LeakyReLU" in [node["op"] for node in traced]) != convolutions
-    np.testing.assert_allclose(*found, atol=1e-5)
-
-
-def test_a_gpu_build_without_a_gpu_is_reported(monkeypatch, capsys):
-    monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
-    monkeypatch.setattr("launch.environment.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
-    monkeypatch.setattr("launch.environment.gpu.DRIVER", "no-such-driver.so")
-    assert command.choose_device("cpu") == mx.cpu()
-    assert capsys.readouterr().err == ""
-    assert command.choose_device("auto") == mx.cpu()
-    said = capsys.readouterr().err
-    assert said.startswith("evaluation: device: this process uses the CPU, because mxnet-cu112 1.")
-
-
-def test_a_driver_too_old_for_fusion_is_reported(make_driver, monkeypatch, capsys):
-    monkeypatch.setattr(mx.context, "num_gpus", lambda: 1)
-    monkeypatch.setattr("launch.environment.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
-    monkeypatch.setattr("launch.environment.gpu.DRIVER", str(make_driver(80, version=11040)))
-    monkeypatch.setenv("MXNET_USE_FUSION", "0")
-    assert command.choose_device("gpu") == mx.gpu(0)
-    assert capsys.readouterr().err.startswith(
-        "evaluation: driver: MXNet's operator fusion requires CUDA 11.8, "
-    )

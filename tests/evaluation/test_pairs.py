@@ -201,16 +201,16 @@ def test_an_invalid_set_is_not_written(tmp_path, images, issame):
         (None, "pair of lists"),
         ((b"ab", [True]), "images are not a list"),
         (([b"a", b"b"], True), "issame is not a list"),
-        (([b"a", b"b"], [2]), "issame of pair 0"),
-        (([b"a", b"b"], [-1]), "issame of pair 0"),
-        (([b"a", b"b"], [None]), "issame of pair 0"),
-        (([b"a", b"b"], [[1]]), "issame of pair 0"),
-        (([b"a", b"b", b"c", b"d"], [1, "1"]), "issame of pair 1"),
-        (([b"a", b"b", b"c", b"d"], np.array([1, 255], np.uint8)), "issame of pair 1"),
-        (([b"a", b"b", b"c", b"d"], np.array([[0], [-1]])), "issame of pair 1"),
-        (([b"a", b"b"], np.array([1.0])), "row of booleans"),
-        (([b"a", b"b"], np.array([[True, False], [True, False]])), "row of booleans"),
-        (([b"a", b"b"], np.array([])), "row of booleans"),
+        (([b"a", b"b"], [2]), "issame for pair 0"),
+        (([b"a", b"b"], [-1]), "issame for pair 0"),
+        (([b"a", b"b"], [None]), "issame for pair 0"),
+        (([b"a", b"b"], [[1]]), "issame for pair 0"),
+        (([b"a", b"b", b"c", b"d"], [1, "1"]), "issame for pair 1"),
+        (([b"a", b"b", b"c", b"d"], np.array([1, 255], np.uint8)), "issame for pair 1"),
+        (([b"a", b"b", b"c", b"d"], np.array([[0], [-1]])), "issame for pair 1"),
+        (([b"a", b"b"], np.array([1.0])), "list of booleans"),
+        (([b"a", b"b"], np.array([[True, False], [True, False]])), "list of booleans"),
+        (([b"a", b"b"], np.array([])), "list of booleans"),
         (([b"a", b"b"], np.array([], bool)), "two images per pair"),
         (([b"a", b"b", b"c"], [True]), "two images per pair"),
         (([], []), "two images per pair"),
@@ -254,7 +254,7 @@ def test_a_wrong_answer_is_in_the_message(tmp_path):
     path = pickled(tmp_path, (IMAGES, np.array([1, 7], np.int16)))
     with pytest.raises(PairsError) as caught:
         read_pairs(path)
-    assert "issame of pair 1 is not a boolean, 0 or 1, got int16 7; " in str(caught.value)
+    assert "issame for pair 1 is not a boolean, 0 or 1, got int16 7; " in str(caught.value)
 
 
 # -- decoding
@@ -316,7 +316,9 @@ def test_a_truncated_image_is_named_without_output_of_the_decoder(capfd):
         return bytes(image) == cut
 
     for image in (cut, np.frombuffer(cut, np.uint8)):
-        with pytest.raises(PairsError, match="lfw.bin: image 1 of pair 3: is cut off, got an end-"):
+        with pytest.raises(
+            PairsError, match="lfw.bin: image 1 of pair 3: the image is cut off, got an end-"
+        ):
             decode_image(image, (40, 24), "lfw.bin: image 1 of pair 3", cut_off)
     assert "Corrupt JPEG" not in capfd.readouterr().err
     decode_image(jpeg, (40, 24), cut_off=cut_off)
@@ -353,11 +355,11 @@ def test_missing_and_duplicate_sets_are_refused(tmp_path):
     write_pairs(tmp_path / "x" / "a.bin", IMAGES, ISSAME)
     (tmp_path / "empty").mkdir()
     for entries, problem in [
-        ([], "none found"),
+        ([], "at least one file or folder"),
         ([tmp_path / "empty"], "holds no .bin"),
         ([tmp_path / "no.bin"], "must be a file or a folder, got neither"),
-        ([tmp_path, tmp_path / "x"], "'a' is listed already"),
-        ([tmp_path / "a.bin", tmp_path / "a.bin"], "'a' is listed already"),
+        ([tmp_path, tmp_path / "x"], "'a' is in use already"),
+        ([tmp_path / "a.bin", tmp_path / "a.bin"], "'a' is in use already"),
     ]:
         with pytest.raises(PairsError, match=problem):
             find_sets(entries)

@@ -66,8 +66,9 @@ def test_valid_sets_pass():
 )
 def test_an_image_of_another_size_is_refused(index, image, found):
     assert refusal(make_set(**{f"i{index}": image})) == (
-        f"sets/toy.bin: image {index % 2} of pair {index // 2}: is not 24 pixels high and 20 "
-        f"pixels wide, got {found} pixels; align the set to the network's image size"
+        f"sets/toy.bin: image {index % 2} of pair {index // 2}: the image is not 24 pixels high "
+        f"and 20 pixels wide, got {found} pixels; align the verification set to the network's "
+        "image size"
     )
 
 
@@ -76,11 +77,11 @@ def test_an_image_without_an_end_is_refused(extension):
     whole = encoded(extension=extension)
     for cut in (len(whole) - 1, len(whole) - 2, len(whole) * 3 // 4):
         assert refusal(make_set(i13=whole[:cut])) == (
-            f"sets/toy.bin: image 1 of pair 6: is cut off, got {cut} bytes without an end "
-            "marker; download or make the set again"
+            f"sets/toy.bin: image 1 of pair 6: the image is cut off, got {cut} bytes without an "
+            "end marker; download or make the verification set again"
         )
     cut_off = np.frombuffer(whole[:-2], np.uint8)
-    assert "image 1 of pair 6: is cut off, got" in refusal(make_set(i13=cut_off))
+    assert "image 1 of pair 6: the image is cut off, got" in refusal(make_set(i13=cut_off))
     check_sets({"toy": make_set(i13=whole + bytes(3))}, SIZE)
 
 
@@ -107,15 +108,15 @@ def test_one_image_of_each_set_is_decoded(monkeypatch):
 @pytest.mark.parametrize("pairs", [1, 9])
 def test_fewer_pairs_than_folds_are_refused(pairs):
     assert refusal(make_set(pairs)) == (
-        f"sets/toy.bin: has too few pairs for the 10 folds of verification, got {pairs}; give a "
-        "set of at least 10 pairs"
+        f"sets/toy.bin: verification with 10 folds needs at least 10 pairs, got {pairs} pairs; "
+        "name a larger verification set"
     )
 
 
-@pytest.mark.parametrize("same, kind", [(True, "one person"), (False, "two people")])
+@pytest.mark.parametrize("same, kind", [(True, "same-person"), (False, "different-person")])
 def test_pairs_of_one_kind_are_refused(same, kind):
     images = make_set().images
     assert refusal(Pairs(images, np.full(10, same), "sets/toy.bin")) == (
-        "sets/toy.bin: all pairs are of one kind, so any network would score 100 %, got 10 pairs "
-        f"that show {kind} each; give a set with pairs of both kinds"
+        "sets/toy.bin: a verification set needs same-person and different-person pairs, got only "
+        f"{kind} pairs (10); name a set with pairs of both kinds"
     )

@@ -200,9 +200,13 @@ def test_embeddings_of_a_diverged_network_are_refused():
         ((40,), np.ones(20, bool), "two rows per pair"),
         ((0, 8), np.ones(0, bool), "two rows per pair"),
         ((40, 8), np.ones(19, bool), "got 40 embeddings and 19 pairs"),
-        ((40, 8), np.ones(20, int), "must be .P,. bool"),
-        ((40, 8), np.ones((20, 1), bool), "must be .P,. bool"),
-        ((18, 8), np.ones(9, bool), "got 10 folds for 9 pairs; use a set of at least 10 pairs"),
+        ((40, 8), np.ones(20, int), "must be a bool array of shape .P,."),
+        ((40, 8), np.ones((20, 1), bool), "must be a bool array of shape .P,."),
+        (
+            (18, 8),
+            np.ones(9, bool),
+            "got 10 folds for 9 pairs; use 10 folds and a set of at least 10",
+        ),
     ],
 )
 def test_shapes_that_do_not_match_are_refused(shape, issame, problem):

@@ -190,7 +190,7 @@ def test_a_stopped_run_resumes(ranks, tiny_records, tmp_path):
     if ranks == 1 or (folder / "summary.json").exists():
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["status"] == "stopped" and summary["steps"] == stopped_at
-        stops = re.findall(r"stopped at step (\d+), saved at step (\d+) \(0: no", ended.stderr)
+        stops = re.findall(r"stopped at step (\d+), saved at step (\d+);", ended.stderr)
         assert len(stops) == 1 and int(stops[0][0]) == stopped_at, ended.everything
         saved = int(stops[0][1])
     ended = run(ranks, training(cfg))

@@ -103,7 +103,7 @@ def test_images_of_another_size_are_refused(tmp_path, parts):
     with pytest.raises(CheckpointError) as caught:
         checkpoint.require_image_size((96, 112))
     assert str(caught.value) == (
-        f"{checkpoint.folder}: the net takes images of 112x96 pixels (height x width), got records "
+        f"{checkpoint.folder}: the net needs images of 112x96 pixels (height x width), got records "
         "with images of 96x112; align the images to 112x96, or use a checkpoint that was trained "
         "on images of 96x112"
     )
@@ -220,8 +220,8 @@ def test_a_run_folder_opens_its_newest_checkpoint(tmp_path, parts):
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tmp_path / "other")
     assert str(caught.value) == (
-        f"{tmp_path / 'other'}: no checkpoint found, got no manifest.json and no step-* "
-        "folder with a manifest.json; pass a run folder, or a folder checkpoints/step-* of a run"
+        f"{tmp_path / 'other'}: no checkpoint found, got a folder without manifest.json and "
+        "without step-*/manifest.json; pass a run folder, or a folder checkpoints/step-* of a run"
     )
 
 
@@ -240,18 +240,19 @@ def test_another_net_is_refused_by_parameter_name(tmp_path, parts):
     wider = build(seed=2, hidden=7)
     before = bits(wider)
     assert refusal(checkpoint.load_net_parameters, wider.net) == (
-        f"{path}: does not fit this net, whose '0.bias' has shape (7,), got shape (6,); {CURE}"
+        f"{path}: does not fit this net, whose parameter '0.bias' has shape (7,), "
+        f"got shape (6,); {CURE}"
     )
     assert bits(wider) == before
     deeper = build(seed=2).net
     deeper.add(nn.Dense(4, in_units=4))
     assert refusal(checkpoint.load_net_parameters, deeper) == (
-        f"{path}: does not fit this net, got no '4.bias'; {CURE}"
+        f"{path}: does not fit this net, got no parameter '4.bias'; {CURE}"
     )
     shorter = nn.HybridSequential()
     shorter.add(*(build(seed=2).net[i] for i in range(3)))
     assert refusal(checkpoint.load_net_parameters, shorter) == (
-        f"{path}: does not fit this net, got '3.bias', which this net lacks; {CURE}"
+        f"{path}: does not fit this net, got the parameter '3.bias', which this net lacks; {CURE}"
     )
 
 
@@ -260,8 +261,8 @@ def test_a_head_with_other_classes_is_refused(tmp_path, parts):
     other = build(seed=2, people=9)
     assert checkpoint.load_matching_parameters(other.head) == []
     assert refusal(checkpoint.load_head_parameters, other.head) == (
-        f"{checkpoint.folder / 'head.params'}: does not fit this head, whose 'weight' has "
-        f"shape (9, 4), got shape (5, 4); {CURE}"
+        f"{checkpoint.folder / 'head.params'}: does not fit this head, whose parameter 'weight' "
+        f"has shape (9, 4), got shape (5, 4); {CURE}"
     )
 
 

@@ -108,10 +108,7 @@ def test_a_request_to_one_rank_stops_all_ranks():
     saved = []
     stopped = on_ranks(2, lambda comm: stop(comm, saved))
     assert all(type(error) is Stopped for error in stopped), stopped
-    sentence = (
-        "stopped at step 8, saved at step 8 (0: no checkpoint); the same command resumes from the "
-        "saved step"
-    )
+    sentence = "stopped at step 8, saved at step 8; the same command resumes at step 8"
     assert [str(error) for error in stopped] == [sentence] * 2
     assert sorted(saved) == [0, 1]
     assert on_ranks(2, lambda comm: stop(comm, saved, requested=False)) == [None, None]
@@ -121,8 +118,7 @@ def test_nothing_is_saved_if_two_steps_exceed_the_grace_period():
     saved = []
     stopped = on_ranks(2, lambda comm: stop(comm, saved, step_seconds=GRACE_S))
     assert [str(error) for error in stopped] == [
-        "stopped at step 8, saved at step 0 (0: no checkpoint); the same command resumes from the "
-        "saved step"
+        "stopped at step 8 without a checkpoint; the same command starts at step 0"
     ] * 2
     assert saved == []
 
@@ -162,8 +158,7 @@ def test_no_rank_saves_if_one_lacks_the_time(monkeypatch):
 
     stopped = on_ranks(2, work)
     assert {str(error) for error in stopped} == {
-        "stopped at step 8, saved at step 5 (0: no checkpoint); the same command resumes from the "
-        "saved step"
+        "stopped at step 8, saved at step 5; the same command resumes at step 5"
     }
     assert not saved
 

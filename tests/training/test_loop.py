@@ -327,8 +327,7 @@ def test_a_stop_request_saves_and_ends_the_run(make_loop, monkeypatch, number):
     with pytest.raises(Stopped) as caught:
         made.loop.run()
     assert str(caught.value) == (
-        "stopped at step 10, saved at step 10 (0: no checkpoint); the same command resumes from "
-        "the saved step"
+        "stopped at step 10, saved at step 10; the same command resumes at step 10"
     )
     assert made.saved == [10] and made.progress.step == 10
     assert handlers == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]

@@ -142,7 +142,7 @@ def test_a_damaged_configuration_is_refused(tmp_path, text):
 def test_a_missing_configuration_is_refused(tmp_path):
     folder = start_run(tmp_path)
     (folder / "config.yaml").unlink()
-    with pytest.raises(RunFolderError, match="is missing, got checkpoints without this file; re"):
+    with pytest.raises(RunFolderError, match="the file is missing, got a run with checkpoints; re"):
         choose(tmp_path)
 
 

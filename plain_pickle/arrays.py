@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Globals that the pickle of a verification set may name, and stand-ins for calls of them.
+"""Replace the functions and classes that a pickle of bytes and NumPy arrays may call.
 
-A global is a function or a class that a pickle names.  A stand-in computes the result that a call
-of the real function would return.  The real function never runs.
+Pickle calls such a function or class a global.  A stand-in computes the result that a call of the
+global would return.  The global never runs.
 """
 
 from __future__ import annotations
@@ -12,27 +12,24 @@ from enum import Enum
 
 import numpy as np
 
+from plain_pickle.dialect import Dialect, KnownGlobal, PlainPickleError, Unbuilt, describe
 
-class PlainPickleError(ValueError):
-    """A pickle is malformed, or holds more than plain data.
 
-    The message has the form "<what is wrong>, got <value>".
+class Global(KnownGlobal, Enum):
+    """Functions and classes that a pickle of arrays may name.
+
+    The value of a member lists the names, "<module> <name>", that the versions of Python and NumPy
+    write for the function or class.
     """
 
-
-class Global(Enum):
-    """Known globals.
-
-    A value lists the "<module> <name>" that the versions of Python and NumPy write for a global.
-    """
-
-    ENCODE = ("_codecs encode",)  # how Python 3 writes bytes at protocols 0 to 2
-    BYTES = ("builtins bytes", "__builtin__ bytes")  # protocols 0 to 2 write b"" as bytes()
+    # At protocols 0 to 2, Python 3 writes bytes as a call of _codecs.encode, and b"" as bytes().
+    ENCODE = ("_codecs encode",)
+    BYTES = ("builtins bytes", "__builtin__ bytes")
     NDARRAY = ("numpy ndarray",)
     DTYPE = ("numpy dtype",)
     RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
     SCALAR = ("numpy.core.multiarray scalar", "numpy._core.multiarray scalar")
-    # How NumPy writes arrays at protocol 5.
+    # At protocol 5, NumPy writes arrays as a call of _frombuffer.
     FROMBUFFER = ("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer")
 
     def __str__(self) -> str:
@@ -46,54 +43,26 @@ _DTYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 _MAX_AXES = 8
 
 
-class Unbuilt:
-    """An array or dtype that the REDUCE opcode has created and BUILD has not filled yet.
-
-    ``dtype`` is None for an array, because the dtype of an array comes with its state.  ``keys``
-    are the memo keys of this object.
-    """
-
-    __slots__ = ("dtype", "keys")
-
-    def __init__(self, dtype: np.dtype | None) -> None:
-        self.dtype = dtype
-        self.keys: list[int] = []
-
-
-def describe(value: object) -> str:
-    """Describe a value in a few words; the value may be long, nested or circular."""
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} {value.shape}"
-    if isinstance(value, bytes | bytearray):
-        return f"{len(value)} bytes {bytes(value[:16])!r}"
-    if isinstance(value, str):
-        return repr(value[:60])
-    if value is None or isinstance(value, bool | int | np.generic):
-        return f"{type(value).__name__} {value}"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, Global):
-        return f"the global {value}"
-    return "an unfinished array" if isinstance(value, Unbuilt) else type(value).__name__
-
-
 def _make_array(data: object, dtype: object, shape: object, order: str) -> np.ndarray:
     if not isinstance(dtype, np.dtype):
-        raise PlainPickleError(f"an array has no dtype, got {describe(dtype)}")
+        raise PlainPickleError(f"holds an array without a dtype, got {describe(dtype)}")
     if not isinstance(data, bytes):
-        raise PlainPickleError(f"the data of an array are not bytes, got {describe(data)}")
+        raise PlainPickleError(f"holds an array whose data are not bytes, got {describe(data)}")
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise PlainPickleError(
-            f"the shape of an array is not a tuple of sizes, got {describe(shape)}"
+            f"holds an array whose shape is not a tuple of sizes, got {describe(shape)}"
         )
     if len(shape) > _MAX_AXES:
-        raise PlainPickleError(f"an array has more than {_MAX_AXES} axes, got {len(shape)}")
+        raise PlainPickleError(
+            f"holds an array with more than {_MAX_AXES} axes, got {len(shape)} axes"
+        )
     size = dtype.itemsize
     for n in shape:
         size *= n  # Python integers do not overflow, however large the shape
     if size != len(data):
         raise PlainPickleError(
-            f"an array of shape {shape} and {dtype} needs {size} bytes, got {len(data)}"
+            f"holds an array of shape {shape} and dtype {dtype}, which needs {size} bytes, got "
+            f"{len(data)} bytes"
         )
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
     if dtype == np.bool_:
@@ -102,26 +71,10 @@ def _make_array(data: object, dtype: object, shape: object, order: str) -> np.nd
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
-def find_global(module: object, name: object) -> Global:
-    """Look up a global by its module and name, and return it.
+class Arrays(Dialect):
+    """Contents of pickles that consist of bytes and of arrays of bools or numbers.
 
-    Raises
-    ------
-    PlainPickleError
-        If the global is not one of the known globals.
-    """
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise PlainPickleError(f"holds a global whose name is not text, got {describe(module)}")
-    if known := _GLOBALS.get(f"{module} {name}"):
-        return known
-    full = f"{module}.{name}"[:80]
-    raise PlainPickleError(f"holds more than images and booleans, got the global {full!r}")
-
-
-class StandIns:
-    """Replacements for the known functions and classes that one pickle calls.
-
-    A replacement returns None for arguments that no valid verification set would pass.
+    A stand-in returns None for arguments that no valid file would pass.
 
     Parameters
     ----------
@@ -131,28 +84,32 @@ class StandIns:
         would fill the memory.
     """
 
+    content = "images and booleans"
+
     def __init__(self, encodable_characters: int) -> None:
         self._encodable_characters = encodable_characters
 
-    def call(self, target: object, arguments: object) -> object:
-        """Return the result of ``target(*arguments)``, computed by the stand-in of ``target``.
+    def known_global(self, module_and_name: str) -> KnownGlobal | None:
+        return _GLOBALS.get(module_and_name)
 
-        Raises
-        ------
-        PlainPickleError
-            If the target is not a known function, or such arguments do not occur in verification
-            sets.
-        """
-        if not isinstance(target, Global) or not isinstance(arguments, tuple):
+    def call(self, target: object, arguments: object) -> object:
+        if not isinstance(target, KnownGlobal) or not isinstance(arguments, tuple):
             raise PlainPickleError(f"calls an object that is no function, got {describe(target)}")
-        found = _STAND_INS.get(target)
-        result = found[0](self, *arguments) if found and len(arguments) in found[1] else None
+        result = self.stand_in(target, arguments)
         if result is None:
             shown = ", ".join(describe(argument) for argument in arguments[:4])
             raise PlainPickleError(
-                f"calls {target} with arguments that no set holds, got ({shown})"
+                f"calls {target} with arguments that no valid file passes, got ({shown})"
             )
         return result
+
+    def stand_in(self, target: KnownGlobal, arguments: tuple) -> object:
+        """Return the result of a call; return None if no valid file contains such a call."""
+        found = _STAND_INS.get(target)
+        return found[0](self, *arguments) if found and len(arguments) in found[1] else None
+
+    def set_state(self, target: object, state: object) -> object:
+        return _set_state(target, state)
 
     def _encode(self, text: object, codec: object) -> bytes | None:
         if not isinstance(text, str) or not isinstance(codec, str):
@@ -166,7 +123,7 @@ class StandIns:
         return b""
 
     def _reconstruct(self, kind: object, shape: object, code: object) -> Unbuilt | None:
-        """Return an unbuilt array; BUILD sets the shape and the dtype, so both are ignored here."""
+        """Return an array for BUILD to fill; BUILD also sets shape and dtype, so ignore both."""
         return Unbuilt(None) if kind is Global.NDARRAY else None
 
     def _make_dtype(self, code: object, align: object = 0, copy: object = 1) -> Unbuilt:
@@ -188,24 +145,24 @@ class StandIns:
         return _make_array(data, dtype, shape, order)
 
 
-# Stand-in of each global, with the numbers of arguments that the stand-in accepts.
-_STAND_INS: dict[Global, tuple[Callable[..., object], tuple[int, ...]]] = {
-    Global.ENCODE: (StandIns._encode, (2,)),
-    Global.BYTES: (StandIns._make_bytes, (0,)),
-    Global.RECONSTRUCT: (StandIns._reconstruct, (3,)),
-    Global.DTYPE: (StandIns._make_dtype, (1, 2, 3)),
-    Global.SCALAR: (StandIns._make_scalar, (2,)),
-    Global.FROMBUFFER: (StandIns._make_array, (4, 5)),
+# Stand-in for each function or class, and the numbers of arguments that the stand-in accepts.
+_STAND_INS: dict[KnownGlobal, tuple[Callable[..., object], tuple[int, ...]]] = {
+    Global.ENCODE: (Arrays._encode, (2,)),
+    Global.BYTES: (Arrays._make_bytes, (0,)),
+    Global.RECONSTRUCT: (Arrays._reconstruct, (3,)),
+    Global.DTYPE: (Arrays._make_dtype, (1, 2, 3)),
+    Global.SCALAR: (Arrays._make_scalar, (2,)),
+    Global.FROMBUFFER: (Arrays._make_array, (4, 5)),
 }
 
 
-def set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
-    """Return the array or dtype that the BUILD opcode makes from an unbuilt object and its state.
+def _set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
+    """Fill an array or dtype with a state, as the pickle opcode BUILD does, and return the result.
 
     Raises
     ------
     PlainPickleError
-        If the object is not an `Unbuilt`, or NumPy writes no such state.
+        If ``unbuilt`` is not an `Unbuilt`, or NumPy never writes such a state.
     """
     if type(unbuilt) is not Unbuilt or not isinstance(state, tuple):
         raise PlainPickleError(
@@ -213,16 +170,16 @@ def set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
         )
     if unbuilt.dtype is not None:
         return _set_byte_order(unbuilt.dtype, state)
-    # The state of an array is (version, shape, dtype, whether in Fortran order, data).
+    # The state of an array is (version, shape, dtype, is_fortran_order, data).
     if len(state) != 5 or type(state[3]) not in (bool, int):
         raise PlainPickleError(
-            f"holds an array whose state NumPy did not write, got {len(state)} parts"
+            f"holds an array with a state that NumPy never writes, got {len(state)} parts"
         )
     return _make_array(state[4], state[2], state[1], "F" if state[3] else "C")
 
 
 def _set_byte_order(dtype: np.dtype, state: tuple) -> np.dtype:
-    """Return a dtype with the byte order that its state holds; refuse any other state.
+    """Return `dtype` with the byte order in `state`; refuse a state that sets anything else.
 
     The state is (version, byte order, subarray, names, fields, size, alignment, flags).
     """

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from evaluation.pairs import PairsError, read_pairs
-from evaluation.plain_pickle import PlainPickleError, load_plain
+from plain_pickle import PlainPickleError, load_plain
 
 EXTENSION = 0x77
 
@@ -263,7 +263,7 @@ REFUSED = {
     "bad utf-8": (b"\x80\x04\x8c\x01\xff.", "UnicodeDecodeError"),
     "future protocol": (b"\x80\x63N.", "protocol, got 99"),
     "circular list": (b"]q\x00h\x00a.", "pair of lists, got a list of 1"),
-    "circular pair": (b"]q\x00(h\x00h\x00e.", "issame of pair 0 is not"),
+    "circular pair": (b"]q\x00(h\x00h\x00e.", "issame for pair 0 is not"),
     "not a pickle": (b"\xff\xd8\xff\xe0\x00\x10JFIF", "opcode"),
     "git lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "opcode"),
     "web page": (b"<!DOCTYPE html>", "opcode"),
@@ -294,7 +294,7 @@ def test_every_truncation_is_refused(tmp_path, protocol, image):
             load_plain(data[:length])
     path = tmp_path / "cut.bin"
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(PairsError, match="cut.bin: is cut off"):
+    with pytest.raises(PairsError, match="cut.bin: the pickle is cut off"):
         read_pairs(path)
     path.write_bytes(data)
     assert len(read_pairs(path)) == 1
