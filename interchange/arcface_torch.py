@@ -115,8 +115,8 @@ def find_net(
     if any(name.startswith("layers.0.layers.") for name in tensors):
         return _find_mobilefacenet(path, tensors, image_size)
     raise InterchangeError(
-        f"{path}: must have the tensors of a network of arcface_torch, such as "
-        f"'layer1.0.bn1.weight' or 'layers.0.layers.0.weight', got {describe_names([*tensors])}; {_CURE}"
+        f"{path}: must have the tensors of a network of arcface_torch, such as 'layer1.0.bn1.weight' "
+        f"or 'layers.0.layers.0.weight', got {describe_names([*tensors])}; {_CURE}"
     )
 
 
