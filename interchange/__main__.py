@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.image_files import find_images, read_images
-from interchange.export import FORMATS, export_model
+from interchange.export import FORMATS, Provenance, export_model
 from interchange.model import InterchangeError, StoredModel
 from interchange.open_model import ACCEPTED, open_model
 from launch.config.paths import expand_home
-from launch.environment.provenance import VersionAction
+from launch.environment.provenance import VersionAction, commit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +116,11 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with-centres", action="store_true", help="add the class centres of the head as fc7"
     )
+    parser.add_argument(
+        "--licence",
+        metavar="TEXT",
+        help="licence of the weights, which the file and the model card state",
+    )
 
 
 def _numbers(text: str) -> float | tuple[float, ...]:
@@ -205,6 +210,7 @@ def run_export(options: argparse.Namespace) -> None:
         format=options.format,
         scaling=options.scaling or "inside",
         with_centres=options.with_centres,
+        provenance=Provenance(options.licence, commit()),
     )
     print(f"{', '.join(map(str, files))}: {_describe(model)}")
     print(f"next: python -m evaluation compare-images --model {out} A.jpg B.jpg")

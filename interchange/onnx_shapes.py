@@ -113,7 +113,11 @@ def _slice(reader: GraphReader, node: NodeProto) -> None:
     value = reader.value(node)
     limit = np.iinfo(np.int32).max
     for number, (axis, begin, end) in enumerate(zip(axes, starts, ends, strict=True)):
-        settings: dict[str, Any] = {"axis": axis, "begin": begin, "end": None if end >= limit else end}
+        settings: dict[str, Any] = {
+            "axis": axis,
+            "begin": begin,
+            "end": None if end >= limit else end,
+        }
         if number == len(axes) - 1:
             reader.finish(node, "slice", [value], **settings)
         else:
