@@ -16,6 +16,7 @@ from interchange import __main__ as interchange
 from tests.runs import save_run
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "interchange.md"
+SIZE = (48, 48)  # of the images in pixels; the sample's 112x112 would take five times as long
 PROGRAMS = {"evaluation": evaluation.main, "interchange": interchange.main}
 PLACEHOLDERS = {"PATH", "FOLDER"}
 
@@ -39,14 +40,15 @@ def sample(tmp_path, monkeypatch, make_face) -> Path:
     """Make the folders that `make train` leaves, and make their parent the working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "sample_faces").mkdir(parents=True)
-    images = [make_face(person, shot) for person in range(10) for shot in range(4)]
+    images = [make_face(person, shot, SIZE) for person in range(10) for shot in range(4)]
     order = [i + j for i in range(0, 40, 4) for j in (0, 1)] + list(range(2, 22))
     pairs = [images[i] for i in order]
     issame = [True] * 10 + [False] * 10
     write_pairs(tmp_path / "data" / "sample_faces" / "sample_val.bin", pairs, issame)
     results = {"sample_val": {"pairs": 20, "best_threshold": 1.2}}
     net = {"name": "mobilefacenet", "embedding_size": 128}  # arcface_torch has width 1 alone
-    save_run(tmp_path / "runs" / "demo-001", net=net, verification=results)
+    run = tmp_path / "runs" / "demo-001"
+    save_run(run, net=net, image_size=SIZE, verification=results)
     return tmp_path
 
 
