@@ -180,13 +180,14 @@ def _calibration_images(options: argparse.Namespace) -> np.ndarray:
 
     paths = find_images(options.calibrate)[:MAX_CALIBRATION_IMAGES]
     size = options.image_size or (112, 112)
-    found = list(read_images(paths, size))
-    for image in found:
+    pixels = []
+    for image in read_images(paths, size):
         if image.pixels is None:
             raise InterchangeError(
                 f"{image.path}: {image.reason}; calibrate with readable images only"
             )
-    return np.stack([image.pixels for image in found])
+        pixels.append(image.pixels)
+    return np.stack(pixels)
 
 
 def run_export(options: argparse.Namespace) -> None:
