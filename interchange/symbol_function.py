@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
-import numpy as np
 from mxnet import gluon
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAP_SHAPE = (0, -1, 1, 1)
 """Shape of the reshape from (B, C) to (B, C, 1, 1)."""

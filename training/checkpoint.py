@@ -177,23 +177,10 @@ def save_checkpoint(
 def write_folder(
     folder: Path, arrays: Mapping[str, Mapping[str, mx.nd.NDArray]], state: Mapping[str, Any]
 ) -> None:
-    """Write the folder of one checkpoint; the folder appears with its name when it is complete.
+    """Write a checkpoint, which replaces ``folder`` when it is complete; on an error, remove it.
 
-    An existing folder of this name is replaced.
-
-    Parameters
-    ----------
-    folder
-        Path of the checkpoint; its parent folder must exist.
-    arrays
-        Arrays by name, for each of the file names ``NET``, ``HEAD`` and ``MOMENTUM``.
-    state
-        Content of state.json.
-
-    Raises
-    ------
-    OSError, CheckpointError, MXNetError
-        If a file cannot be written; no part of the folder remains.
+    ``arrays`` holds arrays by name for the file names ``NET``, ``HEAD`` and ``MOMENTUM``; ``state``
+    is the content of state.json.  Errors are OSError, CheckpointError or MXNetError.
     """
     aside = folder.with_name(f"{files.ASIDE_PREFIX}{folder.name}")
     try:
