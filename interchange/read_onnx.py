@@ -14,6 +14,7 @@ from interchange.net_graph import simplify
 from interchange.norm_statistics import with_statistics
 from interchange.onnx_file import input_size, load_onnx
 from interchange.onnx_graph import onnx_graph
+from interchange.onnx_metadata import stated_threshold
 from interchange.recognise import USUAL_IMAGE_SIZE
 
 INPUT_MEAN = INPUT_STD = 127.5
@@ -90,19 +91,10 @@ def read_onnx(
         kind="onnx",
         image_size=size,
         notices=notices,
-        threshold=_number(metadata.get("threshold")),
+        threshold=stated_threshold(metadata),
     )
     _check_images(calibration_images, stored, path)
     return with_statistics(stored, folded, calibration_images) if folded else stored
-
-
-def _number(text: str | None) -> float | None:
-    """Return the cosine that a text states; None if the text is missing or states none."""
-    try:
-        value = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return value if value is not None and -1 <= value <= 1 else None
 
 
 def _check_images(images: np.ndarray | None, model: StoredModel, path: str | Path) -> None:
