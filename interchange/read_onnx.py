@@ -14,7 +14,6 @@ from interchange.net_graph import simplify
 from interchange.norm_statistics import with_statistics
 from interchange.onnx_file import input_size, load_onnx
 from interchange.onnx_graph import onnx_graph
-from interchange.onnx_metadata import stated_threshold
 from interchange.recognise import USUAL_IMAGE_SIZE
 
 INPUT_MEAN = INPUT_STD = 127.5
@@ -91,10 +90,19 @@ def read_onnx(
         kind="onnx",
         image_size=size,
         notices=notices,
-        threshold=stated_threshold(metadata),
+        threshold=_stated_threshold(metadata.get("threshold", "")),
     )
     _check_images(calibration_images, stored, path)
     return with_statistics(stored, folded, calibration_images) if folded else stored
+
+
+def _stated_threshold(text: str) -> float | None:
+    """Return the cosine that a text states; None if the text states no valid one."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if -1 <= value <= 1 else None
 
 
 def _check_images(images: np.ndarray | None, model: StoredModel, path: str | Path) -> None:

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,7 +12,6 @@ from interchange.graph import Graph, Node, Output
 from interchange.model import InterchangeError
 from interchange.net_graph import model_graph
 from interchange.onnx_export import OnnxSettings, build_onnx, write_onnx
-from interchange.onnx_metadata import model_metadata
 from interchange.read_onnx import read_onnx
 from tests.interchange.onnx_models import (
     SIZE,
@@ -82,15 +78,13 @@ def test_insightface_sees_from_the_names_where_the_scaling_is(paths):
     assert names_of_scaling(paths["outside"]) == [False, False]
 
 
-def test_the_metadata_state_net_size_colours_range_commit_and_licence(model, tmp_path):
-    described = replace(model, threshold=0.25)
-    metadata = model_metadata(described, commit="abc", licence="MIT")
+def test_the_metadata_state_size_colours_range_and_what_the_caller_adds(model, tmp_path):
+    metadata = {"net": "mobilefacenet", "licence": "MIT", "threshold": "0.25"}
     write(model, tmp_path / "m.onnx", metadata=metadata)
     found = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}
-    assert found["net"] == "mobilefacenet" and found["image_size"] == "32x32"
-    assert json.loads(found["net_arguments"]) == {"embedding_size": 8, "width": 0.12}
-    assert found["colour_order"] == "RGB" and found["value_range"] == "pixels from 0 to 255"
-    assert found["commit"] == "abc" and found["license"] == "MIT"
+    assert found["net"] == "mobilefacenet" and found["licence"] == "MIT"
+    assert found["image_size"] == "32x32" and found["colour_order"] == "RGB"
+    assert found["value_range"] == "pixels from 0 to 255"
     assert read_onnx(tmp_path / "m.onnx").threshold == 0.25
 
 
