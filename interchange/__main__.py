@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.image_files import find_images, read_images
-from interchange.export import FORMATS, export_model
+from interchange.export import FORMATS, Provenance, export_model
 from interchange.model import InterchangeError, StoredModel
 from interchange.open_model import ACCEPTED, open_model
 from launch.config.paths import expand_home
-from launch.environment.provenance import VersionAction
+from launch.environment.provenance import VersionAction, commit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +116,11 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with-centres", action="store_true", help="add the class centres of the head as fc7"
     )
+    parser.add_argument(
+        "--licence",
+        metavar="TEXT",
+        help="licence of the weights, which the file and the model card state",
+    )
 
 
 def _numbers(text: str) -> float | tuple[float, ...]:
@@ -144,10 +149,10 @@ def _size(text: str) -> tuple[int, int]:
 def run_import(options: argparse.Namespace) -> None:
     """Read a model of any supported format, and write it as a checkpoint."""
     out = Path(options.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    _check_parent(out)
+    if out.exists():
         raise InterchangeError(
-            f"--out: must name a new folder or an empty one, got {out}, which exists; name another "
-            "folder"
+            f"--out: must name a new folder, got {out}, which exists; name another folder"
         )
     print(f"reading {options.path}", flush=True)
     settings = {
@@ -187,10 +192,7 @@ def _calibration_images(options: argparse.Namespace) -> np.ndarray:
 def run_export(options: argparse.Namespace) -> None:
     """Read a model of any supported format, and write it in the chosen format."""
     out = Path(options.out)
-    if not out.resolve().parent.is_dir():
-        raise InterchangeError(
-            f"--out: the folder of the file does not exist, got {out}; create the folder first"
-        )
+    _check_parent(out)
     if out.is_dir():
         raise InterchangeError(f"--out: must name a file, got the folder {out}; add a file name")
     if options.scaling and options.format != "onnx":
@@ -208,9 +210,17 @@ def run_export(options: argparse.Namespace) -> None:
         format=options.format,
         scaling=options.scaling or "inside",
         with_centres=options.with_centres,
+        provenance=Provenance(options.licence, commit()),
     )
     print(f"{', '.join(map(str, files))}: {_describe(model)}")
     print(f"next: python -m evaluation compare-images --model {out} A.jpg B.jpg")
+
+
+def _check_parent(out: Path) -> None:
+    if not out.resolve().parent.is_dir():
+        raise InterchangeError(
+            f"--out: the folder above must exist, got {out}; create {out.parent} first"
+        )
 
 
 def _print_notices(model: StoredModel) -> None:

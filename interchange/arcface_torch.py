@@ -16,7 +16,7 @@ from typing import Any
 from interchange.layer_names import BIAS, Layer, net_layers
 from interchange.model import InterchangeError
 from interchange.stored_tensor import StoredTensor, describe_names
-from nets.image_size import HALVINGS, feature_size
+from nets.image_size import HALVINGS
 from nets.iresnet import STAGE_CHANNELS, UNITS
 from nets.mobilefacenet import STEM_CHANNELS
 
@@ -116,7 +116,8 @@ def find_net(
         return _find_mobilefacenet(path, tensors, image_size)
     raise InterchangeError(
         f"{path}: must have the tensors of a network of arcface_torch, such as "
-        f"'layer1.0.bn1.weight' or 'layers.0.layers.0.weight', got {describe_names([*tensors])}; {_CURE}"
+        "'layer1.0.bn1.weight' or 'layers.0.layers.0.weight', got "
+        f"{describe_names([*tensors])}; {_CURE}"
     )
 
 
@@ -161,9 +162,7 @@ def _find_mobilefacenet(
         )
     pool = _require(path, tensors, name("embedding.pool.conv.weight"), axes=4)
     weight = _require(path, tensors, name("embedding.linear.weight"), axes=2)
-    size = (pool[2] << HALVINGS, pool[3] << HALVINGS)
-    if image_size is not None and feature_size(image_size) == pool[2:]:
-        size = image_size
+    size = image_size or (pool[2] << HALVINGS, pool[3] << HALVINGS)
     return {"name": "mobilefacenet", "embedding_size": weight[0]}, size
 
 
@@ -172,7 +171,7 @@ def _require(
 ) -> tuple[int, ...]:
     """Return the shape of a tensor; raise InterchangeError without a tensor of so many axes."""
     shape = tensors[name].shape if name in tensors else None
-    if shape is None or len(shape) != axes:
+    if shape is None or len(shape) != axes or 0 in shape:
         found = "no such tensor" if shape is None else f"the shape {shape}"
         raise InterchangeError(
             f"{path}: must have a tensor {name!r} of {axes} axes, got {found}; {_CURE}"

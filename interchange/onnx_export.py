@@ -118,7 +118,7 @@ def build_onnx(graph: Graph, settings: OnnxSettings, *, embedding_size: int) -> 
         ir_version=IR_VERSION,
         producer_name="face-training",
     )
-    helper.set_model_props(model, {**_contract(settings), **settings.metadata})
+    helper.set_model_props(model, {**onnx_contract(settings), **settings.metadata})
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -134,7 +134,7 @@ def _float32(name: str, shape: list[str | int]) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def _contract(settings: OnnxSettings) -> dict[str, str]:
+def onnx_contract(settings: OnnxSettings) -> dict[str, str]:
     """Return the metadata that describes the input and the output."""
     ranges = {
         "inside": "pixels from 0 to 255",

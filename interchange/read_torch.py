@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from interchange.arcface_torch import IGNORED, find_net, torch_names
 from interchange.layer_names import BIAS, fit_layers, fold_bias, with_own_input
 from interchange.model import StoredModel
@@ -92,9 +94,9 @@ def _fit(
     net, size = find_net(path, used, image_size)
     what = f"arcface_torch's {net['name']}"
     parameters = fit_layers(path, what, used, torch_names(path, net, size))
-    if BIAS in parameters:
+    if parameters.get(BIAS, np.zeros(1)).any():
         notices = [*notices, "the bias of the last linear layer is converted into a running mean"]
-        fold_bias(parameters)
+    fold_bias(parameters)
     return StoredModel(
         path, kind, net, size, parameters, threshold=threshold, notices=tuple(notices)
     )

@@ -162,7 +162,7 @@ class _Archive:
                 f"{path}: must be at least as large as its members together, got "
                 f"{os.path.getsize(path)} bytes for members of {total} bytes; {_CURE}"
             )
-        self.sizes = {member.filename: member.file_size for member in members}
+        self.sizes: dict[str, int] = {each.filename: each.file_size for each in members}
         """Mapping from the name of a member to its size in bytes."""
 
     def read(self, name: str) -> bytes:
@@ -247,8 +247,8 @@ def _find_storages(
 def _elements(data: bytes, storage: Storage, order: str) -> np.ndarray:
     """Return the elements of a storage as native numbers, bfloat16 as float32."""
     bits = "uint16" if storage.dtype == "bfloat16" else storage.dtype
-    dtype = np.dtype(bits).newbyteorder(order)
-    elements = np.frombuffer(data, dtype, count=storage.size).astype(dtype.newbyteorder("="))
+    dtype = np.dtype(order + np.dtype(bits).str[1:])
+    elements = np.frombuffer(data, dtype, count=storage.size).astype(np.dtype(bits))
     return widen_bfloat16(elements) if storage.dtype == "bfloat16" else elements
 
 

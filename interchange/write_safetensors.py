@@ -51,7 +51,7 @@ def write_safetensors(
     path = os.fspath(path)
     _check_net(model, path)
     tensors = _torch_tensors(model, path)
-    content = safetensors.numpy.save(tensors, {**(metadata or {}), **_contract(model)})
+    content = safetensors.numpy.save(tensors, {**(metadata or {}), **torch_contract(model)})
     try:
         with atomic_write(path) as file:
             file.write(content)
@@ -104,8 +104,8 @@ def _torch_tensors(model: StoredModel, path: str) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _contract(model: StoredModel) -> dict[str, str]:
-    """Return the metadata that describe the input and the output."""
+def torch_contract(model: StoredModel) -> dict[str, str]:
+    """Return the texts that describe the input and the output of an exported file."""
     stated = {
         "net": str(model.net["name"]),
         "image_size": "{}x{}".format(*model.image_size),

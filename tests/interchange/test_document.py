@@ -45,7 +45,8 @@ def sample(tmp_path, monkeypatch, make_face) -> Path:
     issame = [True] * 10 + [False] * 10
     write_pairs(tmp_path / "data" / "sample_faces" / "sample_val.bin", pairs, issame)
     results = {"sample_val": {"pairs": 20, "best_threshold": 1.2}}
-    save_run(tmp_path / "runs" / "demo-001", verification=results)
+    net = {"name": "mobilefacenet", "embedding_size": 128}  # arcface_torch has width 1 alone
+    save_run(tmp_path / "runs" / "demo-001", net=net, verification=results)
     return tmp_path
 
 
