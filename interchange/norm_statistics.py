@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from interchange.model import StoredModel
 
 BATCH_SIZE = 16
-NOISE_IMAGES = 16
+NOISE_IMAGES = 8
 
 
 def with_statistics(

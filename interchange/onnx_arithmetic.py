@@ -165,18 +165,29 @@ def _softmax(reader: GraphReader, node: NodeProto) -> None:
     reader.finish(node, "softmax", [reader.value(node)], axis=axis)
 
 
+def _axes(reader: GraphReader, node: NodeProto) -> tuple[tuple[int, ...], bool]:
+    """Return the axes that a reduction removes, and whether they stay with size 1."""
+    attributes, rank = attributes_of(node), reader.rank(node)
+    axes = attributes.get("axes")
+    if axes is None:
+        axes = reader.constant(node, 1, range(rank))
+    axis = tuple(sorted(int(one) % rank for one in axes))
+    return axis, bool(attributes.get("keepdims", 1))
+
+
+def _sum_of_squares(reader: GraphReader, node: NodeProto) -> None:
+    axis, keepdims = _axes(reader, node)
+    squares = reader.add(node, "square", [reader.value(node)])
+    reader.finish(node, "sum", [squares], axis=axis, keepdims=keepdims)
+
+
 def _reduce(op: str, **settings: str) -> Reading:
     def read(reader: GraphReader, node: NodeProto) -> None:
-        attributes, rank = attributes_of(node), reader.rank(node)
-        axes = attributes.get("axes")
-        if axes is None:
-            axes = reader.constant(node, 1, range(rank))
-        axis = tuple(sorted(int(one) % rank for one in axes))
-        keepdims = bool(attributes.get("keepdims", 1))
+        axis, keepdims = _axes(reader, node)
         if op.startswith("mxnet."):
             texts: dict[str, Any] = {**settings, "axis": str(axis), "keepdims": str(keepdims)}
             reader.finish(node, op, [reader.value(node)], **texts)
-        elif op == "mean" and axis == (2, 3) and rank == 4:
+        elif op == "mean" and axis == (2, 3) and reader.rank(node) == 4:
             _average(reader, node, keepdims)
         else:
             reader.finish(node, op, [reader.value(node)], axis=axis, keepdims=keepdims)
@@ -234,6 +245,7 @@ ARITHMETIC: dict[str, Reading] = {
     "Softmax": _softmax,
     "ReduceMean": _reduce("mean"),
     "ReduceSum": _reduce("sum"),
+    "ReduceSumSquare": _sum_of_squares,
     "ReduceMax": _reduce("mxnet.max"),
     "ReduceMin": _reduce("mxnet.min"),
     "ReduceL1": _reduce("mxnet.norm", ord="1"),

@@ -2,7 +2,8 @@
 """Evaluation of the ONNX nodes that compute constants and shapes.
 
 PyTorch exports `x.view(x.size(0), -1)` as nodes that read the shape of x and build the new shape.
-Shapes are arrays of Python objects, in which `onnx_reader.BATCH` stands for the number of images.
+Shapes are arrays of Python objects, in which `onnx_shape_inference.BATCH` stands for the number of
+images.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ CHECKED_BATCHES = (1, 7, 64)
 MAX_DIFFERENCE = 1e-4
 """Largest accepted difference of a component of an embedding of length 1."""
 
-Scaling = Literal["inside", "outside"]
+Scaling = Literal["inside", "outside", "plain"]
 Embed = Callable[[np.ndarray], np.ndarray]
 
 
@@ -45,6 +45,7 @@ class OnnxSettings:
     scaling
         "inside": the file takes pixels from 0 to 255 and scales them.  "outside": the file takes
         (x - 127.5) / 127.5 for pixels x from 0 to 255, as insightface and arcface_torch pass them.
+        "plain": the file takes (x - 127.5) / 128, as our networks do.
     metadata
         Texts that the file stores under these names, for example {"net": "mobilefacenet"}.
     class_centres
@@ -88,7 +89,8 @@ def write_onnx(graph: Graph, path: str | Path, *, embed: Embed, settings: OnnxSe
     expected = _unit(np.asarray(embed((pixels - MEAN) / np.float32(STD))))
     model = build_onnx(graph, settings, embedding_size=expected.shape[1])
     content = model.SerializeToString()
-    inputs = pixels if settings.scaling == "inside" else (pixels - MEAN) / np.float32(OUTSIDE_STD)
+    scales = {"inside": pixels, "outside": (pixels - MEAN) / np.float32(OUTSIDE_STD)}
+    inputs = scales.get(settings.scaling, (pixels - MEAN) / np.float32(STD))
     difference = _check(content, inputs, expected, where=str(path))
     with atomic_write(path) as file:
         file.write(content)
@@ -134,7 +136,11 @@ def _float32(name: str, shape: list[str | int]) -> ValueInfoProto:
 
 def onnx_contract(settings: OnnxSettings) -> dict[str, str]:
     """Return the metadata that describes the input and the output."""
-    ranges = {"inside": "pixels from 0 to 255", "outside": "(pixel - 127.5) / 127.5"}
+    ranges = {
+        "inside": "pixels from 0 to 255",
+        "outside": f"(pixel - {MEAN}) / {OUTSIDE_STD}",
+        "plain": f"(pixel - {MEAN}) / {STD:g}",
+    }
     height, width = settings.image_size
     return {
         "image_size": f"{height}x{width}",
@@ -147,6 +153,7 @@ def onnx_contract(settings: OnnxSettings) -> dict[str, str]:
 
 
 def _write_nodes(graph: Graph, settings: OnnxSettings) -> tuple[list[NodeProto], list[TensorProto]]:
+    factor = 1.0
     if settings.scaling == "outside":
         graph, factor = _rescaled(graph, OUTSIDE_STD / STD)
     writer = NodeWriter(graph, reserved=(INPUT, EMBEDDING, COSINES))

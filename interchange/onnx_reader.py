@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, helper, shape_inference
+from onnx import AttributeProto, ModelProto, NodeProto, helper
 
 from interchange.graph import Graph, Node, Output
 from interchange.model import InterchangeError
 from interchange.onnx_file import network_input, opset_version, tensor_array
+from interchange.onnx_shape_inference import ShapeInference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-BATCH = "N"
-"""Stands for the number of images among the sides of a shape."""
 
 
 class GraphReader:
@@ -44,7 +42,7 @@ class GraphReader:
         }
         self.uses = Counter(name for node in model.graph.node for name in node.input)
         self.uses.update(value.name for value in model.graph.output)
-        self.shapes = _infer_shapes(model, self.input, image_size)
+        self._shapes = ShapeInference(model, self.input, image_size)
         self.nodes: list[Node] = []
         self.tensors: dict[str, np.ndarray] = {}
         self._values = {self.input: Output(self.input)}
@@ -117,13 +115,17 @@ class GraphReader:
         return len(self.shape(node, index))
 
     def shape(self, node: NodeProto, index: int = 0) -> tuple[Any, ...]:
-        """Return the shape of an input; a side is a number, `BATCH`, or None if it is unknown."""
+        """Return the shape of an input as `ShapeInference.known` states it."""
         name = node.input[index]
         if name in self.constants:
             return self.constants[name].shape
-        if name not in self.shapes:
+        if name not in self._shapes.known:
             raise self.refuse(node, f"the shape of input {index} must be known", "no shape")
-        return self.shapes[name]
+        return self._shapes.known[name]
+
+    def state_shape(self, node: NodeProto, sides: Sequence[int | None]) -> None:
+        """State the sides of the output of a node after the number of images, if it is unknown."""
+        self._shapes.state(node.output[0], sides)
 
     def add(
         self,
@@ -196,29 +198,3 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
             value = value.decode(errors="replace")
         found[attribute.name] = value
     return found
-
-
-def _infer_shapes(
-    model: ModelProto, input_name: str, image_size: tuple[int, int]
-) -> dict[str, tuple[Any, ...]]:
-    """Return the shapes of all values that ONNX infers; the number of images is `BATCH`."""
-    model = ModelProto.FromString(model.SerializeToString())
-    for value in model.graph.input:
-        if value.name == input_name:
-            batch, _, *sides = value.type.tensor_type.shape.dim
-            static = batch.dim_value
-            if not static:
-                batch.dim_param = BATCH
-            for side, size in zip(sides, image_size, strict=True):
-                side.dim_value = size
-    del model.graph.value_info[:]
-    try:
-        model = shape_inference.infer_shapes(model, data_prop=True)
-    except shape_inference.InferenceError:
-        return {}
-    shapes = {}
-    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
-        if value.type.tensor_type.HasField("shape"):
-            sides = [side.dim_value or None for side in value.type.tensor_type.shape.dim]
-            shapes[value.name] = (BATCH, *sides[1:]) if sides else ()
-    return shapes

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interchange.onnx_reader import BATCH, GraphReader, attributes_of
+from interchange.onnx_reader import GraphReader, attributes_of
+from interchange.onnx_shape_inference import BATCH
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -35,12 +36,25 @@ def _reshape(reader: GraphReader, node: NodeProto) -> None:
     ]
     if sides and sides[0] == -1 and features == math.prod(sides[1:]):
         sides[0] = 0
+    if sides[:1] == [0]:
+        reader.state_shape(node, _known_sides(sides[1:], before, features))
     if len(sides) == 2 and sides[0] == 0 and sides[1] in (-1, features):
         reader.finish(node, "flatten", [reader.value(node)])
         return
     if sides.count(-1) > 1 or attributes.get("allowzero"):
         raise reader.refuse(node, "the shape must have at most one unknown side", sides)
     reader.finish(node, "reshape", [reader.value(node)], shape=tuple(sides))
+
+
+def _known_sides(
+    sides: list[int], before: tuple[Any, ...], features: int | None
+) -> list[int | None]:
+    """Return the sides of a reshaped value after the number of images; None: unknown."""
+    copied = [before[index] if side == 0 else side for index, side in enumerate(sides, 1)]
+    if copied.count(-1) != 1 or features is None or None in copied:
+        return [None if side == -1 else side for side in copied]
+    rest = math.prod(side for side in copied if side != -1)
+    return [features // max(rest, 1) if side == -1 else side for side in copied]
 
 
 def _transpose(reader: GraphReader, node: NodeProto) -> None:
@@ -158,6 +172,13 @@ def _pad(reader: GraphReader, node: NodeProto) -> None:
     )
 
 
+def _tile(reader: GraphReader, node: NodeProto) -> None:
+    repeats = tuple(int(count) for count in reader.constant(node, 1))
+    if any(count < 1 for count in repeats) or repeats[:1] != (1,):
+        raise reader.refuse(node, "the images must not be repeated", repeats)
+    reader.finish(node, "tile", [reader.value(node)], repeats=repeats)
+
+
 SHAPES: dict[str, Reading] = {
     "Flatten": _flatten,
     "Reshape": _reshape,
@@ -169,5 +190,6 @@ SHAPES: dict[str, Reading] = {
     "Slice": _slice,
     "Gather": _gather,
     "Pad": _pad,
+    "Tile": _tile,
 }
 """Mapping from an ONNX operator to the function that reads its nodes."""

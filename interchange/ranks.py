@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import ast
+from typing import Any
+
 from interchange.graph import Graph, Node, Output
 
 _IMAGE_RANK = 4
@@ -33,9 +36,15 @@ def _rank(node: Node, inputs: list[int], graph: Graph) -> int:
         return inputs[0] + 1
     if node.op == "squeeze" or (node.op == "split" and node.attributes.get("squeeze")):
         return inputs[0] - len(axes_of(node.attributes.get("axis"), inputs[0]))
-    if node.op in _REDUCTIONS and not node.attributes.get("keepdims"):
-        return inputs[0] - len(axes_of(node.attributes.get("axis"), inputs[0]))
+    if node.op in _REDUCTIONS and not _value(node, "keepdims"):
+        return inputs[0] - len(axes_of(_value(node, "axis"), inputs[0]))
     return max(inputs)
+
+
+def _value(node: Node, name: str) -> Any:
+    """Return an attribute of a node; MXNet's own operators have attributes as texts."""
+    value = node.attributes.get(name)
+    return ast.literal_eval(value) if isinstance(value, str) else value
 
 
 def axes_of(axis: int | tuple[int, ...] | None, rank: int) -> list[int]:

@@ -90,19 +90,19 @@ def read_onnx(
         kind="onnx",
         image_size=size,
         notices=notices,
-        threshold=_number(metadata.get("threshold")),
+        threshold=_stated_threshold(metadata.get("threshold", "")),
     )
     _check_images(calibration_images, stored, path)
     return with_statistics(stored, folded, calibration_images) if folded else stored
 
 
-def _number(text: str | None) -> float | None:
-    """Return the cosine that a text states; None if the text is missing or states none."""
+def _stated_threshold(text: str) -> float | None:
+    """Return the cosine that a text states; None if the text states no valid one."""
     try:
-        value = float(text) if text is not None else None
+        value = float(text)
     except ValueError:
         return None
-    return value if value is not None and -1 <= value <= 1 else None
+    return value if -1 <= value <= 1 else None
 
 
 def _check_images(images: np.ndarray | None, model: StoredModel, path: str | Path) -> None:
