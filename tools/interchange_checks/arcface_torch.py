@@ -14,16 +14,19 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
 
 import normalization
-from interchange.model import StoredModel
 from interchange.read_torch import read_safetensors, read_torch
 from interchange.stored_net import build_stored_net
 from interchange.write_safetensors import write_safetensors
 from tools.interchange_checks.result import Result
+
+if TYPE_CHECKING:
+    from interchange.model import StoredModel
 
 MAX_DIFFERENCE = 1e-4
 IMAGES = 8
