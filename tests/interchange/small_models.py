@@ -28,7 +28,7 @@ def images(size: tuple[int, int] = SIZE, count: int = 3) -> np.ndarray:
 
 
 def forward(model: StoredModel, values: np.ndarray) -> np.ndarray:
-    """Return the normalised embeddings of inputs (N, H, W, 3) that the network takes as they are."""
+    """Return the normalised embeddings of inputs (N, H, W, 3) that the network takes unchanged."""
     net = build_stored_net(model)
     found = net(mx.nd.array(values.transpose(0, 3, 1, 2).astype(np.float32))).asnumpy()
     return found / np.linalg.norm(found, axis=1, keepdims=True)

@@ -45,7 +45,9 @@ MOBILEFACENET = {
 COUNTS = {"iresnet18": 156, "mobilefacenet": 283}
 
 
-@pytest.mark.parametrize(("name", "known"), [("iresnet18", IRESNET18), ("mobilefacenet", MOBILEFACENET)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "known"), [("iresnet18", IRESNET18), ("mobilefacenet", MOBILEFACENET)]
+)
 def test_the_published_names_have_the_published_shapes(name, known):
     layers = torch_names("a.pth", {"name": name, "embedding_size": 512}, (112, 112))
     assert {each: layers[each].shape for each in known} == known
@@ -59,7 +61,9 @@ def stored(net: dict, size=(112, 112)) -> dict[str, StoredTensor]:
     }
 
 
-@pytest.mark.parametrize("name", ["iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet"]
+)
 def test_depth_embedding_size_and_image_size_come_from_the_shapes(name):
     net = {"name": name, "embedding_size": 24}
     assert find_net("a.pth", stored(net, (96, 96)), None) == (net, (96, 96))
@@ -84,7 +88,8 @@ def test_other_layouts_are_refused_by_name():
     large = tensors(**{"layers.0.layers.0.weight": (256, 3, 3, 3), name: (128, 256, 1, 1)})
     with pytest.raises(InterchangeError, match="got the layout of get_mbf_large with scale=4"):
         find_net("a.pth", large, None)
-    deep = {f"layer{i + 1}.{j}.bn1.weight": (1,) for i, n in enumerate((6, 26, 60, 6)) for j in range(n)}  # fmt: skip
+    units = [(i + 1, j) for i, count in enumerate((6, 26, 60, 6)) for j in range(count)]
+    deep = {f"layer{i}.{j}.bn1.weight": (1,) for i, j in units}
     with pytest.raises(InterchangeError, match=r"got \(6, 26, 60, 6\) units"):
         find_net("a.pth", tensors(**{"conv1.weight": (64, 3, 3, 3), **deep}), None)
     with pytest.raises(InterchangeError, match="got 'blocks.0.weight'"):
