@@ -28,8 +28,7 @@ MAX_RUN_FILE_BYTES = 2**24
 _INPUT_ROWS = ("image_size", "colour_order", "layout", "value_range", "scaling", "output")
 _RECIPE_SECTIONS = ("net", "head", "optim", "train")
 _RECIPE_OF_DATA = (
-    *("batch_size", "images_filter", "mirror", "color_jitter", "jpeg_quality", "cut_out", "shift"),
-    "grey",
+    "batch_size images_filter mirror color_jitter jpeg_quality cut_out shift grey".split()
 )
 _MEASURES = (
     ("accuracy", "accuracy"),

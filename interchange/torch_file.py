@@ -28,16 +28,28 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
 LEGACY_VERSION = 1001
 NESTED_KEYS = (
-    *("state_dict_backbone", "state_dict", "model_state_dict", "model", "backbone", "net"),
+    "state_dict_backbone",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "backbone",
+    "net",
     "network",
 )
 """Keys under which training programs store the state dict of the network."""
 PREFIXES = ("module.", "backbone.", "_orig_mod.")
 """Prefixes that wrappers of a network put before the names of its tensors."""
 _CURE = "save the weights with torch.save(model.state_dict(), PATH)"
+# Errors that zipfile raises for damaged archives, besides its own.
 _ZIP_FAULTS = (
-    *(zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error),
-    *(LookupError, OverflowError),
+    zipfile.BadZipFile,
+    struct.error,
+    ValueError,
+    EOFError,
+    LookupError,
+    OverflowError,
+    OSError,
+    RuntimeError,
 )
 
 
@@ -174,7 +186,7 @@ class _Archive:
         """Turn the errors of a damaged archive into InterchangeError."""
         try:
             yield
-        except (*_ZIP_FAULTS, OSError) as error:
+        except _ZIP_FAULTS as error:
             raise InterchangeError(
                 f"{self.path}: is a damaged zip archive, got {str(error)[:80]!r}; copy or download "
                 "the file again"

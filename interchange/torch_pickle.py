@@ -93,9 +93,9 @@ class TorchObjects(Arrays):
     """
 
     content = "tensors, numbers and text"
-    opcodes = BASIC_OPCODES | {
-        *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "FLOAT", "BINFLOAT", "BINPERSID"),
-    }
+    opcodes = BASIC_OPCODES | set(
+        "EMPTY_DICT DICT SETITEM SETITEMS FLOAT BINFLOAT BINPERSID".split()
+    )
 
     def __init__(self, encodable_characters: int) -> None:
         super().__init__(encodable_characters)

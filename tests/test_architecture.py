@@ -86,6 +86,7 @@ MAY_CHANGE_SYS_PATH = (
     "launch/ranks/companion.py",  # runs without the module `site`
     "benchmarks/gpu_operators.py",  # imports parts of ops; the package ops needs MXNet
     "benchmarks/harness/baselines.py",  # adds the folder of an unpacked baseline
+    "tools/interchange_checks/gluonfr_worker.py",  # adds the folder of an unpacked package
 )
 
 # Exceptions: rule -> prefixes of findings. A test fails for an unused exception.

@@ -5,6 +5,8 @@ Every check builds networks with the published code, gives them random weights, 
 project does, and compares embeddings.  Clone the projects outside this folder first:
 
 python tools/check_interchange.py insightface-symbols ~/insightface
+python tools/check_interchange.py arcface-torch ~/insightface --python ~/torch/bin/python
+python tools/check_interchange.py gluonfr ~/gluonfr-1.0.2
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from interchange.comparison import MAX_DIFFERENCE
-from tools.interchange_checks import insightface_symbols
+from tools.interchange_checks import arcface_torch, gluonfr, insightface_symbols
 
 if TYPE_CHECKING:
     from tools.interchange_checks.result import Result
@@ -27,8 +29,10 @@ class Check(NamedTuple):
     """One check: what it compares, and the function that yields its results."""
 
     help: str
-    run: Callable[[Path, Path, Sequence[str]], Iterator[Result]]
+    run: Callable[..., Iterator[Result]]
     """Function of a checkout of the other project, a folder for files, and the chosen names."""
+    needs_python: bool = False
+    """Whether ``run`` also takes ``python``, the interpreter of an environment with PyTorch."""
 
 
 CHECKS = {
@@ -36,6 +40,12 @@ CHECKS = {
         "networks of InsightFace's recognition/arcface_mxnet, as symbol and parameters",
         insightface_symbols.run,
     ),
+    "arcface-torch": Check(
+        "networks of InsightFace's recognition/arcface_torch, as .pth and .safetensors",
+        arcface_torch.run,
+        needs_python=True,
+    ),
+    "gluonfr": Check("MobileFaceNet of GluonFR 1.0.2 from PyPI, as .params", gluonfr.run),
 }
 
 
@@ -49,10 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument(
             "--only", nargs="+", default=[], metavar="NAME", help="networks to check, all without"
         )
+        if check.needs_python:
+            command.add_argument(
+                "--python",
+                type=Path,
+                required=True,
+                help="interpreter of an environment with torch and safetensors",
+            )
     options = parser.parse_args(arguments)
+    check = CHECKS[options.check]
+    extra = {"python": options.python} if check.needs_python else {}
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        results = CHECKS[options.check].run(options.checkout, Path(folder), options.only)
+        results = check.run(options.checkout, Path(folder), options.only, **extra)
         print(f"{'network':28} {'imported as':16} {'difference':>10}  note")
         for result in results:
             failed += not result.difference <= MAX_DIFFERENCE or not result.as_expected
