@@ -22,8 +22,8 @@ lint: setup-dev ## ruff, mypy and the words of CONTRIBUTING.md
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(RUN) .ci/words.py
 format: setup-dev ## let ruff rewrite the sources
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
-bench: setup ## time loaders, heads, steps, operators against their baselines; ARGS=--quick, TORCH_PYTHON=python
-	@$(RUN) benchmarks/loader_throughput.py $(ARGS) && $(RUN) benchmarks/feed_rate.py $(ARGS) && $(RUN) benchmarks/step_throughput.py $(ARGS) && $(RUN) benchmarks/operator_step.py $(ARGS) && $(RUN) benchmarks/head_step.py $(ARGS) && $(RUN) benchmarks/train_step.py $(ARGS)
+bench: setup ## time loaders, heads, steps, operators, embeddings against their baselines; ARGS=--quick, TORCH_PYTHON=python
+	@$(RUN) benchmarks/loader_throughput.py $(ARGS) && $(RUN) benchmarks/feed_rate.py $(ARGS) && $(RUN) benchmarks/step_throughput.py $(ARGS) && $(RUN) benchmarks/operator_step.py $(ARGS) && $(RUN) benchmarks/embedding_rate.py $(ARGS) && $(RUN) benchmarks/head_step.py $(ARGS) && $(RUN) benchmarks/train_step.py $(ARGS)
 sample: setup ## render the sample faces
 	@$(RUN) tools/make_sample_faces.py $(SAMPLE)
 gpu: ## make .venv-gpu and test it; train and test use it where there is a driver

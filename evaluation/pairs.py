@@ -14,7 +14,7 @@ import numpy as np
 
 from atomic_write import atomic_write
 from encoded_images import decode
-from evaluation.plain_pickle import PlainPickleError, describe, load_plain
+from plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
 CutOff = Callable[[bytes | np.ndarray], bool]
@@ -93,7 +93,7 @@ def write_pairs(
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     """Read a verification set from a .bin file, without running any code in the file.
 
-    The file is a pickle of any protocol, written by Python 2 or 3 (see `evaluation.plain_pickle`).
+    The file is a pickle of any protocol, written by Python 2 or 3 (see `plain_pickle`).
     The images stay encoded.
 
     Parameters

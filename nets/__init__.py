@@ -6,6 +6,7 @@ from typing import Any
 
 from mxnet import gluon
 
+from nets import graph
 from nets.image_size import check_image_size
 from nets.iresnet import UNITS, iresnet
 from nets.mobilefacenet import MobileFaceNet
@@ -30,7 +31,7 @@ def build_net(
     Parameters
     ----------
     name
-        Name of the network, a key of ``NETS``.
+        Name of the network, a key of ``NETS``, or "graph" for `nets.graph.GraphNet`.
     image_size
         (height, width) of the images in pixels; the network accepts only images of this size.
     kwargs
@@ -42,5 +43,7 @@ def build_net(
         If the name or a keyword is unknown, if a value is out of its range, or if the network does
         not support the image size.
     """
+    if name == graph.NAME:
+        return graph.GraphNet(image_size, **kwargs)
     options = checked_options("net", name, NETS, kwargs)
     return NETS[name](image_size, **options)

@@ -28,6 +28,18 @@ def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
     ValueError
         If a side is shorter than ``MIN_SIDE_PIXELS`` or if the size is not a pair of whole numbers.
     """
+    sides = image_sides(image_size)
+    if min(sides) < MIN_SIDE_PIXELS:
+        raise ValueError(
+            f"net.name: {name!r} needs images of at least {MIN_SIDE_PIXELS}x{MIN_SIDE_PIXELS} "
+            f"pixels, because the network halves the image size {HALVINGS} times, got "
+            f"{sides[0]}x{sides[1]} pixels; use a data set with larger images"
+        )
+    return sides
+
+
+def image_sides(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) as ints; raise ValueError if they are not two positive numbers."""
     sides = tuple(image_size) if isinstance(image_size, tuple | list) else ()
     if len(sides) != 2 or not all(
         isinstance(side, numbers.Integral) and not isinstance(side, bool) for side in sides
@@ -35,12 +47,6 @@ def check_image_size(name: str, image_size: tuple[int, int]) -> tuple[int, int]:
         raise ValueError(
             f"image_size: must be the height and the width in pixels, got {image_size!r}; "
             "the usual size is (112, 112)"
-        )
-    if min(sides) < MIN_SIDE_PIXELS:
-        raise ValueError(
-            f"net.name: {name!r} needs images of at least {MIN_SIDE_PIXELS}x{MIN_SIDE_PIXELS} "
-            f"pixels, because the network halves the image size {HALVINGS} times, got "
-            f"{sides[0]}x{sides[1]} pixels; use a data set with larger images"
         )
     return int(sides[0]), int(sides[1])
 

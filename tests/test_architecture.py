@@ -15,9 +15,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Modules in the root folder.
-MODULES = ("run_train", "atomic_write", "encoded_images", "normalization", "ranges")
+MODULES = (
+    *("run_train", "atomic_write", "encoded_images", "mxnet_arrays", "normalization", "ranges"),
+)
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
+    "plain_pickle",
     "assemble",
 )
 PROGRAMS = ("benchmarks", "tools", "examples", "docker")
@@ -30,12 +33,15 @@ PARTS = (*MODULES[1:], *(package for package in PACKAGES if package != "assemble
 ALLOWED: dict[str, tuple[str, ...]] = {
     "atomic_write": (),
     "encoded_images": (),
+    "mxnet_arrays": (),
     "normalization": (),
     "ranges": (),
     "ops": (),
+    "plain_pickle": (),
     "launch": ("atomic_write", "ranges"),
-    "evaluation": ("atomic_write", "encoded_images"),
+    "evaluation": ("atomic_write", "encoded_images", "plain_pickle"),
     "evaluation.__main__": PARTS,  # a program
+    "evaluation.commands": PARTS,  # its commands
     "pipeline": ("atomic_write", "encoded_images", "normalization", "ops"),
     "pipeline.records": ("atomic_write", "encoded_images", "ops"),
     "pipeline.sampling": ("pipeline.records", "ops"),
@@ -45,8 +51,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "nets": ("ops", "ranges"),
     "heads": ("ops", "ranges"),
-    "training": ("launch.ranks", "atomic_write", "normalization"),
-    "interchange": ("nets", "training.checkpoint", "atomic_write"),
+    "training": ("launch.ranks", "atomic_write", "mxnet_arrays", "normalization"),
+    "interchange": (
+        *("nets", "training.checkpoint", "training.checkpoint_folders"),
+        *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle"),
+    ),
     "interchange.__main__": PARTS,  # a program
     "assemble": PARTS,
     "run_train": ("assemble", "launch", "training"),
@@ -58,7 +67,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # Folders and modules that must import neither MXNet nor DALI.
 PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
-    *("evaluation.verification", "atomic_write", "encoded_images", "normalization", "ranges"),
+    *("evaluation.verification", "atomic_write", "encoded_images", "mxnet_arrays"),
+    *("normalization", "plain_pickle", "ranges"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.
@@ -76,6 +86,7 @@ MAY_CHANGE_SYS_PATH = (
     "launch/ranks/companion.py",  # runs without the module `site`
     "benchmarks/gpu_operators.py",  # imports parts of ops; the package ops needs MXNet
     "benchmarks/harness/baselines.py",  # adds the folder of an unpacked baseline
+    "tools/interchange_checks/gluonfr_worker.py",  # adds the folder of an unpacked package
 )
 
 # Exceptions: rule -> prefixes of findings. A test fails for an unused exception.
@@ -256,7 +267,7 @@ def test_a_forbidden_import_is_reported_with_file_and_line():
         "from launch.config.configuration import Config\n", "training/loop.py"
     ) == [
         "training/loop.py:1 imports launch; training may import only: launch.ranks, atomic_write, "
-        "normalization"
+        "mxnet_arrays, normalization"
     ]
     assert wrong_imports("from launch.ranks import comm\n", "training/loop.py") == []
     assert wrong_imports("from pipeline.loader import Loader\n", "pipeline/decode/native.py") == [

@@ -22,6 +22,7 @@ from mxnet import gluon
 
 import normalization
 from atomic_write import sync_folder
+from mxnet_arrays import ArrayFileError, find_arrays
 from training import checkpoint_folders as files
 from training.checkpoint_folders import (
     CheckpointError,
@@ -44,9 +45,12 @@ __all__ = [
     "open_checkpoint",
     "remove_unfinished",
     "save_checkpoint",
+    "write_folder",
 ]
 
 FORMAT = 1
+NET, HEAD, MOMENTUM = "net.params", "head.params", "momentum.params"
+"""Names of the files of a checkpoint that hold arrays."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,11 @@ class Checkpoint:
 
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Load the saved weights into ``net``; CheckpointError if a name or shape differs."""
-        load_parameters(self.folder / "net.params", net, ctx, "net")
+        load_parameters(self.folder / NET, net, ctx, "net")
 
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Load the saved weights into ``head``; CheckpointError if a name or shape differs."""
-        load_parameters(self.folder / "head.params", head, ctx, "head")
+        load_parameters(self.folder / HEAD, head, ctx, "head")
 
     def load_matching_parameters(
         self, head: gluon.Block, ctx: mx.Context | None = None
@@ -115,7 +119,7 @@ class Checkpoint:
         -------
         Names of the loaded parameters.
         """
-        saved = _read_arrays(self.folder / "head.params")
+        saved = _read_arrays(self.folder / HEAD)
         own = head._collect_params_with_prefix()
         names = [n for n, shape in _shapes(head).items() if n in saved and saved[n].shape == shape]
         for name in names:
@@ -124,7 +128,7 @@ class Checkpoint:
 
     def load_momentum(self, model: Model) -> None:
         """Load the saved momentum of each parameter into the trainer and the head of ``model``."""
-        saved = _read_arrays(self.folder / "momentum.params")
+        saved = _read_arrays(self.folder / MOMENTUM)
         indices = {id(p): i for i, p in enumerate(model.trainer._params)}
         updater = model.trainer._updaters[0]
         own = _momentum_of_head(model.head)
@@ -152,16 +156,36 @@ def save_checkpoint(
         checkpoints then stay unchanged.
     """
     folder = parent / f"step-{step:08d}"
-    aside = parent / f"{files.ASIDE_PREFIX}{folder.name}"
+    arrays = {
+        NET: _arrays(model.net),
+        HEAD: _arrays(model.head),
+        MOMENTUM: {**_momentum(model), **_momentum_of_head(model.head)},
+    }
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        write_folder(folder, arrays, state)
+    except (OSError, CheckpointError, mx.base.MXNetError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise CheckpointError(
+            f"{folder}: the checkpoint cannot be written, got {reason}; {_last_whole(parent)}, "
+            "free disk space and run the same command again"
+        ) from None
+    files.remove_old(parent, keep)
+    return folder
+
+
+def write_folder(
+    folder: Path, arrays: Mapping[str, Mapping[str, mx.nd.NDArray]], state: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint, which replaces ``folder`` when it is complete; on an error, remove it.
+
+    ``arrays`` holds arrays by name for the file names ``NET``, ``HEAD`` and ``MOMENTUM``; ``state``
+    is the content of state.json.  Errors are OSError, CheckpointError or MXNetError.
+    """
+    aside = folder.with_name(f"{files.ASIDE_PREFIX}{folder.name}")
+    try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        arrays = {
-            "net.params": _arrays(model.net),
-            "head.params": _arrays(model.head),
-            "momentum.params": {**_momentum(model), **_momentum_of_head(model.head)},
-        }
         fingerprints = {}
         for name, content in arrays.items():
             _write_arrays(aside / name, content)
@@ -171,15 +195,9 @@ def save_checkpoint(
         files.write_json(aside / files.MANIFEST, {"format": FORMAT, "files": fingerprints})
         sync_folder(aside)
         files.put_in_place(aside, folder)
-    except (OSError, CheckpointError, mx.base.MXNetError) as error:
+    except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise CheckpointError(
-            f"{folder}: the checkpoint cannot be written, got {reason}; {_last_whole(parent)}, "
-            "free disk space and run the same command again"
-        ) from None
-    files.remove_old(parent, keep)
-    return folder
+        raise
 
 
 def _last_whole(parent: Path) -> str:
@@ -318,7 +336,10 @@ def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
 
 def _read_arrays(path: Path) -> dict[str, mx.nd.NDArray]:
     try:
+        find_arrays(path)  # mx.nd.load may end the process on a damaged file
         loaded = mx.nd.load(str(path))
+    except (ArrayFileError, OSError) as error:
+        raise CheckpointError(str(error)) from None
     except mx.base.MXNetError as error:
         raise CheckpointError(
             f"{path}: cannot be read as MXNet arrays, got {one_line(error)}; use another checkpoint"

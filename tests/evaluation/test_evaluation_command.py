@@ -7,53 +7,14 @@ import json
 import pickle
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
-import mxnet as mx
 import numpy as np
 import pytest
 
 from evaluation import __main__ as command
 from evaluation.pairs import write_pairs
-from heads import build_head
-from nets import build_net
-from training.checkpoint import save_checkpoint
-from training.step import Model, collect_parameters
-
-
-@pytest.fixture
-def sets(tmp_path) -> Path:
-    folder = tmp_path / "sets"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name, pairs in (("one", 12), ("two", 15)):
-        pixels = rng.integers(0, 256, (2 * pairs, 112, 112, 3), dtype=np.uint8)
-        images = [cv2.imencode(".png", x)[1].tobytes() for x in pixels]
-        write_pairs(folder / f"{name}.bin", images, [i % 2 == 0 for i in range(pairs)])
-    return folder
-
-
-def save(folder, net, options, image_size, steps) -> None:
-    """Save checkpoints of a new net in a run folder."""
-    head = build_head("softmax", 2, 8)
-    for block in (net, head):
-        block.initialize()
-    parameters = collect_parameters(net, head)
-    trainer = mx.gluon.Trainer(parameters, "sgd", kvstore=None)
-    state = {"meta": {"net": options, "image_size": image_size}}
-    for step in steps:
-        model = Model(net, head, trainer, parameters)
-        save_checkpoint(folder / "checkpoints", step, model, state=state, keep=2)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """Return a run folder with a checkpoint of a tiny real net."""
-    folder = tmp_path_factory.mktemp("run")
-    options = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
-    save(folder, build_net(**options), options, [112, 112], steps=[7])
-    return folder
+from tests.runs import save_run
 
 
 @pytest.fixture
@@ -143,7 +104,8 @@ def test_a_set_of_another_size_is_refused(checkpoint, tmp_path, capsys):
 def test_sets_are_checked_before_the_network_is_built(
     checkpoint, sets, tmp_path, capsys, monkeypatch, command_line
 ):
-    monkeypatch.setattr(command, "load_net", None)
+    monkeypatch.setattr("evaluation.commands.verify.build_net_on", None)
+    monkeypatch.setattr("evaluation.commands.compare.build_net_on", None)
     images, _ = pickle.loads((sets / "one.bin").read_bytes())
     images[5] = cv2.imencode(".png", np.zeros((112, 96, 3), np.uint8))[1].tobytes()
     write_pairs(tmp_path / "odd.bin", images, [i % 2 == 0 for i in range(12)])
@@ -163,9 +125,7 @@ def test_sets_are_checked_before_the_network_is_built(
 
 
 def test_the_image_size_of_the_checkpoint_is_used(tmp_path, capsys):
-    options = {"name": "mobilefacenet", "width": 0.125, "embedding_size": 8}
-    net = build_net(image_size=(96, 64), **options)
-    save(tmp_path / "run", net, options, [96, 64], steps=[3])
+    save_run(tmp_path / "run", image_size=(96, 64))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 96, 64, 3), dtype=np.uint8)
     images = [cv2.imencode(".png", x)[1].tobytes() for x in pixels]
     write_pairs(tmp_path / "tall.bin", images, [i % 2 == 0 for i in range(10)])
@@ -192,73 +152,16 @@ def test_a_truncated_image_is_named(checkpoint, tmp_path, capfd, make_face, verb
 
 def test_face_verify_runs_the_command_verify(monkeypatch):
     calls = []
-    monkeypatch.setattr(command, "run_verify", calls.append)
+    monkeypatch.setattr("evaluation.commands.verify.run", calls.append)
     monkeypatch.setattr("sys.argv", ["face-verify", "--checkpoint", "run", "--sets", "a.bin"])
     assert command.face_verify() == 0
     (options,) = calls
     assert (options.command, options.sets) == ("verify", ["a.bin"])
 
 
-def test_comparing_a_network_with_itself_gives_no_difference(sets, checkpoint, tmp_path, capsys):
-    report = tmp_path / "report.json"
-    status = command.main(
-        ["compare", "--base", str(checkpoint), "--checkpoint", str(checkpoint)]
-        + ["--sets", str(sets), "--json", str(report), "--device", "cpu"]
-    )
-    lines = capsys.readouterr().out.splitlines()
-    assert status == 0 and len(lines) == 2
-    assert lines[0].startswith("one: accuracy ")
-    assert "difference +0.00 percentage points, 95 % interval +0.00 to +0.00 (" in lines[0]
-    found = json.loads(report.read_text())["comparison"]["two"]
-    assert found["base"] == found["accuracy"] and found["low"] == found["high"] == 0
-    arguments = ["compare", "--base", str(tmp_path), "--checkpoint", str(checkpoint)]
-    assert command.main([*arguments, "--sets", str(sets)]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-
-
 def test_a_tilde_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     words = ["compare", "--base=~/base", "--checkpoint=~/run", "--sets", "~/a.bin", "--json=~/a"]
     options = command.build_parser().parse_args(words)
-    paths = [options.base, options.checkpoint, *options.sets, options.json]
+    paths = [options.base, options.model, *options.sets, options.json]
     assert list(map(str, paths)) == [f"/home/someone/{x}" for x in ("base", "run", "a.bin", "a")]
-
-
-def test_load_net_selects_operators_by_device(checkpoint, monkeypatch):
-    current = mx.context.current_context
-
-    def stand_in():  # the second CPU plays a GPU
-        found = current()
-        return SimpleNamespace(device_type="gpu") if found == mx.cpu(1) else found
-
-    monkeypatch.setattr("mxnet.context.current_context", stand_in)
-    image = np.random.default_rng(0).normal(size=(2, 3, 112, 112))
-    found = []
-    for ctx, convolutions in ((mx.cpu(), True), (mx.cpu(1), False)):
-        net, _ = command.load_net(command.open_model(str(checkpoint)), ctx)
-        found.append(net(mx.nd.array(image, ctx=ctx)).asnumpy())
-        traced = json.loads(net._cached_graph[1].tojson())["nodes"]
-        assert ("LeakyReLU" in [node["op"] for node in traced]) != convolutions
-    np.testing.assert_allclose(*found, atol=1e-5)
-
-
-def test_a_gpu_build_without_a_gpu_is_reported(monkeypatch, capsys):
-    monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
-    monkeypatch.setattr("launch.environment.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
-    monkeypatch.setattr("launch.environment.gpu.DRIVER", "no-such-driver.so")
-    assert command.choose_device("cpu") == mx.cpu()
-    assert capsys.readouterr().err == ""
-    assert command.choose_device("auto") == mx.cpu()
-    said = capsys.readouterr().err
-    assert said.startswith("evaluation: device: this process uses the CPU, because mxnet-cu112 1.")
-
-
-def test_a_driver_too_old_for_fusion_is_reported(make_driver, monkeypatch, capsys):
-    monkeypatch.setattr(mx.context, "num_gpus", lambda: 1)
-    monkeypatch.setattr("launch.environment.gpu.version", {"mxnet-cu112": "1.9.1"}.__getitem__)
-    monkeypatch.setattr("launch.environment.gpu.DRIVER", str(make_driver(80, version=11040)))
-    monkeypatch.setenv("MXNET_USE_FUSION", "0")
-    assert command.choose_device("gpu") == mx.gpu(0)
-    assert capsys.readouterr().err.startswith(
-        "evaluation: driver: MXNet's operator fusion requires CUDA 11.8, "
-    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replace the functions and classes that the pickle of a verification set may call.
+"""Replace the functions and classes that a pickle of bytes and NumPy arrays may call.
 
 Pickle calls such a function or class a global.  A stand-in computes the result that a call of the
 global would return.  The global never runs.
@@ -12,16 +12,11 @@ from enum import Enum
 
 import numpy as np
 
-
-class PlainPickleError(ValueError):
-    """Error for a pickle that is malformed or holds more than plain data.
-
-    The message has the form "<what is wrong>, got <value>"; its subject is the pickle.
-    """
+from plain_pickle.dialect import Dialect, KnownGlobal, PlainPickleError, Unbuilt, describe
 
 
-class Global(Enum):
-    """Functions and classes that the pickle of a verification set may name.
+class Global(KnownGlobal, Enum):
+    """Functions and classes that a pickle of arrays may name.
 
     The value of a member lists the names, "<module> <name>", that the versions of Python and NumPy
     write for the function or class.
@@ -46,37 +41,6 @@ _GLOBALS = {name: known for known in Global for name in known.value}
 # dtypes are missing because their fields could hold objects.
 _DTYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 _MAX_AXES = 8
-
-
-class Unbuilt:
-    """Array or dtype that a pickle's opcode REDUCE has created and opcode BUILD has yet to fill.
-
-    ``dtype`` is None for an array, because BUILD sets the dtype of an array.  ``keys`` are the keys
-    of this object in the pickle's memo.
-    """
-
-    __slots__ = ("dtype", "keys")
-
-    def __init__(self, dtype: np.dtype | None) -> None:
-        self.dtype = dtype
-        self.keys: list[int] = []
-
-
-def describe(value: object) -> str:
-    """Describe a value in a few words for a message, without reading nested values."""
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} {value.shape}"
-    if isinstance(value, bytes | bytearray):
-        return f"{len(value)} bytes {bytes(value[:16])!r}"
-    if isinstance(value, str):
-        return repr(value[:60])
-    if value is None or isinstance(value, bool | int | np.generic):
-        return f"{type(value).__name__} {value}"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, Global):
-        return f"the global {value}"
-    return "an unfinished array" if isinstance(value, Unbuilt) else type(value).__name__
 
 
 def _make_array(data: object, dtype: object, shape: object, order: str) -> np.ndarray:
@@ -107,26 +71,10 @@ def _make_array(data: object, dtype: object, shape: object, order: str) -> np.nd
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
-def find_global(module: object, name: object) -> Global:
-    """Return the function or class with this module and name, as a member of `Global`.
+class Arrays(Dialect):
+    """Contents of pickles that consist of bytes and of arrays of bools or numbers.
 
-    Raises
-    ------
-    PlainPickleError
-        If `Global` has no such member.
-    """
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise PlainPickleError(f"holds a global whose name is not text, got {describe(module)}")
-    if known := _GLOBALS.get(f"{module} {name}"):
-        return known
-    full = f"{module}.{name}"[:80]
-    raise PlainPickleError(f"holds more than images and booleans, got the global {full!r}")
-
-
-class StandIns:
-    """Stand-ins for the functions and classes that one pickle calls.
-
-    A stand-in returns None for arguments that the pickle of a verification set never passes.
+    A stand-in returns None for arguments that no valid file would pass.
 
     Parameters
     ----------
@@ -136,28 +84,32 @@ class StandIns:
         would fill the memory.
     """
 
+    content = "images and booleans"
+
     def __init__(self, encodable_characters: int) -> None:
         self._encodable_characters = encodable_characters
 
-    def call(self, target: object, arguments: object) -> object:
-        """Return the result of ``target(*arguments)``, computed by the stand-in of ``target``.
+    def known_global(self, module_and_name: str) -> KnownGlobal | None:
+        return _GLOBALS.get(module_and_name)
 
-        Raises
-        ------
-        PlainPickleError
-            If `target` is not a member of `Global`, or the pickle of a verification set never
-            passes such arguments.
-        """
-        if not isinstance(target, Global) or not isinstance(arguments, tuple):
+    def call(self, target: object, arguments: object) -> object:
+        if not isinstance(target, KnownGlobal) or not isinstance(arguments, tuple):
             raise PlainPickleError(f"calls an object that is no function, got {describe(target)}")
-        found = _STAND_INS.get(target)
-        result = found[0](self, *arguments) if found and len(arguments) in found[1] else None
+        result = self.stand_in(target, arguments)
         if result is None:
             shown = ", ".join(describe(argument) for argument in arguments[:4])
             raise PlainPickleError(
-                f"calls {target} with arguments that no verification set passes, got ({shown})"
+                f"calls {target} with arguments that no valid file passes, got ({shown})"
             )
         return result
+
+    def stand_in(self, target: KnownGlobal, arguments: tuple) -> object:
+        """Return the result of a call; return None if no valid file contains such a call."""
+        found = _STAND_INS.get(target)
+        return found[0](self, *arguments) if found and len(arguments) in found[1] else None
+
+    def set_state(self, target: object, state: object) -> object:
+        return _set_state(target, state)
 
     def _encode(self, text: object, codec: object) -> bytes | None:
         if not isinstance(text, str) or not isinstance(codec, str):
@@ -194,17 +146,17 @@ class StandIns:
 
 
 # Stand-in for each function or class, and the numbers of arguments that the stand-in accepts.
-_STAND_INS: dict[Global, tuple[Callable[..., object], tuple[int, ...]]] = {
-    Global.ENCODE: (StandIns._encode, (2,)),
-    Global.BYTES: (StandIns._make_bytes, (0,)),
-    Global.RECONSTRUCT: (StandIns._reconstruct, (3,)),
-    Global.DTYPE: (StandIns._make_dtype, (1, 2, 3)),
-    Global.SCALAR: (StandIns._make_scalar, (2,)),
-    Global.FROMBUFFER: (StandIns._make_array, (4, 5)),
+_STAND_INS: dict[KnownGlobal, tuple[Callable[..., object], tuple[int, ...]]] = {
+    Global.ENCODE: (Arrays._encode, (2,)),
+    Global.BYTES: (Arrays._make_bytes, (0,)),
+    Global.RECONSTRUCT: (Arrays._reconstruct, (3,)),
+    Global.DTYPE: (Arrays._make_dtype, (1, 2, 3)),
+    Global.SCALAR: (Arrays._make_scalar, (2,)),
+    Global.FROMBUFFER: (Arrays._make_array, (4, 5)),
 }
 
 
-def set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
+def _set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
     """Fill an array or dtype with a state, as the pickle opcode BUILD does, and return the result.
 
     Raises

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from evaluation.pairs import PairsError, read_pairs
-from evaluation.plain_pickle import PlainPickleError, load_plain
+from plain_pickle import PlainPickleError, load_plain
 
 EXTENSION = 0x77
 

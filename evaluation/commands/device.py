@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device of the commands, and their check for truncated images."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluation.pairs import CutOff
+
+
+def choose_device(name: str) -> Any:
+    """Return the MXNet context for the device "auto", "cpu" or "gpu"."""
+    import mxnet as mx
+
+    from launch.environment import gpu
+
+    gpus = mx.context.num_gpus() if name != "cpu" else 0
+    if name == "gpu" and not gpus:
+        raise ValueError("--device: MXNet finds no usable GPU, got gpu; use --device cpu")
+    on_gpu, notice = gpu.choose_device(name, gpus, 0, 1)
+    if notice:
+        print(f"evaluation: {notice}", file=sys.stderr)
+    return mx.gpu(0) if on_gpu else mx.cpu()
+
+
+def find_cut_off_check() -> CutOff | None:
+    """Return the compiled check for truncated JPEGs, or None if ops/native is not compiled."""
+    import ops
+
+    compiled = ops.compiled()
+    return None if compiled is None else compiled.is_cut_off

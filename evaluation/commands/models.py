@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of the commands: read a model file, and build its network."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interchange.model import StoredModel
+
+
+def read_model(path: str) -> StoredModel:
+    """Read the model of a file or folder; print each of its notices on stderr."""
+    from interchange.open_model import open_model
+
+    model = open_model(path)
+    for notice in model.notices:
+        print(f"evaluation: {notice}", file=sys.stderr)
+    return model
+
+
+def build_net_on(model: StoredModel, ctx: Any) -> Any:
+    """Build the network of a model, with its weights on the device `ctx`; return it hybridized."""
+    from interchange.stored_net import build_stored_net
+
+    net = build_stored_net(model, ctx)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return net

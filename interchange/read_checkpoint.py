@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a checkpoint of a training run as a stored model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import normalization
+from interchange.model import InterchangeError, StoredModel
+from interchange.stored_threshold import find_threshold
+from mxnet_arrays import ArrayFileError, read_arrays
+from training.checkpoint import HEAD, NET, open_checkpoint
+
+
+def read_checkpoint(path: Path) -> StoredModel:
+    """Read a checkpoint folder, or the newest valid checkpoint of a run folder."""
+    checkpoint = open_checkpoint(path)
+    try:
+        net, head = (read_arrays(checkpoint.folder / name) for name in (NET, HEAD))
+    except ArrayFileError as error:
+        raise InterchangeError(str(error)) from None
+    model = StoredModel(
+        source=str(checkpoint.folder),
+        kind="checkpoint",
+        net=checkpoint.meta["net"],
+        image_size=checkpoint.image_size,
+        parameters=net,
+        head=head,
+        threshold=find_threshold(checkpoint.folder, checkpoint.state),
+        notices=tuple(f"skipped a damaged checkpoint: {text}" for text in checkpoint.damaged),
+    )
+    if (checkpoint.mean, checkpoint.std) == (normalization.MEAN, normalization.STD):
+        return model
+    return _with_own_input(model, checkpoint.mean, checkpoint.std)
+
+
+def _with_own_input(model: StoredModel, mean: float, std: float) -> StoredModel:
+    """Convert a model that takes (x - mean) / std for pixels x to the input of our networks."""
+    from interchange.graph_net import stored_model
+    from interchange.input_contract import adapt_input
+    from interchange.net_graph import model_graph
+
+    graph = adapt_input(model_graph(model), model.source, mean=mean, std=std)
+    converted, _ = stored_model(
+        graph,
+        source=model.source,
+        kind=model.kind,
+        image_size=model.image_size,
+        head=model.head,
+        threshold=model.threshold,
+        notices=model.notices,
+    )
+    return converted

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find the threshold that belongs to the weights of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def find_threshold(folder: Path, state: Mapping[str, Any]) -> float | None:
+    """Return the cosine from which two images count as one person, or None if none is stored.
+
+    An imported model states the threshold in the state of its checkpoint.  For a trained model the
+    file summary.json of the run has the verification of the final weights: the result is the mean
+    over the sets, weighted with the numbers of pairs, of each set's mean threshold over the folds.
+    The summary applies only to the checkpoint of the last step of a finished run.
+
+    Parameters
+    ----------
+    folder
+        Folder of the checkpoint, step-<8 digits> in the folder checkpoints of the run.
+    state
+        Content of the file state.json of the checkpoint.
+
+    Notes
+    -----
+    A threshold d of `evaluation.verification` is a squared distance of unit vectors; the cosine is
+    1 - d / 2.
+    """
+    stated = state.get("threshold")
+    if stated is not None:
+        return float(stated)
+    folder = folder.resolve()
+    if folder.parent.name != "checkpoints":
+        return None
+    try:
+        summary = json.loads((folder.parent.parent / "summary.json").read_text(encoding="utf-8"))
+        final = summary["status"] == "finished" and summary["steps"] == state["progress"]["step"]
+        if not final:
+            return None
+        results = summary["verification"].values()
+        pairs = sum(result["pairs"] for result in results)
+        distance = sum(result["pairs"] * result["best_threshold"] for result in results) / pairs
+        return 1 - distance / 2 if math.isfinite(distance) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError):
+        return None  # no summary, or the run has not verified: both are usual

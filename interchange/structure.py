@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Structure of a graph: which nodes change no function, and digests that compare two graphs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from interchange.graph import Graph, Node, Output
+
+TRANSPARENT = ("dropout", "identity", "flatten")
+"""Operations that change no value in inference, except for the shape of their input."""
+COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
+WEIGHTED = ("conv", "dense")
+IGNORED = ("momentum", "epsilon", "fixed_scale", "broadcast", "rate")
+"""Attributes that may differ: a conversion makes up for them, or inference does not use them."""
+
+
+class Structure(NamedTuple):
+    """Number of operations up to a value, and a digest of the operations."""
+
+    depth: int
+    digest: str
+
+
+def is_transparent(node: Node) -> bool:
+    """Return whether a comparison of structures passes over a node."""
+    # The reshapes from (B, C) to (B, C, 1, 1) and from (B, C, H, W) to (B, C * H * W).
+    shapes = ((0, -1, 1, 1), (0, -1))
+    return node.op in TRANSPARENT or (
+        node.op == "reshape" and tuple(node.attributes["shape"]) in shapes
+    )
+
+
+def see_through(nodes: Mapping[str, Node], value: Output) -> Output:
+    """Return the value that transparent nodes before ``value`` pass on."""
+    while value.node in nodes and is_transparent(nodes[value.node]):
+        value = nodes[value.node].inputs[0]
+    return value
+
+
+def compared_attributes(node: Node) -> dict[str, Any]:
+    """Return the attributes in which two equal operations must agree."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in sorted(node.attributes.items())
+        if name not in IGNORED
+    }
+
+
+def structures(graph: Graph) -> dict[Output, Structure]:
+    """Return the structure of each value of a graph.
+
+    Batch normalisations, biases and transparent nodes do not count, so a graph whose batch
+    normalisations are folded into its convolutions has the same structure as the original.
+    """
+    found = {Output(name): Structure(0, "input") for name in graph.inputs}
+    for node in graph:
+        before = [found[value] for value in node.inputs]
+        if is_transparent(node) or node.op == "batch_norm":
+            found[Output(node.name)] = before[0]
+            continue
+        parts = [node.op, repr(compared_attributes(node))]
+        if "weight" in node.tensors:
+            parts.append(repr(graph.tensors[node.tensors["weight"]].shape))
+        digests = [each.digest for each in before]
+        parts += sorted(digests) if node.op in COMMUTATIVE else digests
+        digest = hashlib.sha256("|".join(parts).encode()).hexdigest()
+        depth = 1 + max((each.depth for each in before), default=0)
+        for index in range(node.attributes.get("parts", 1)):
+            found[Output(node.name, index)] = Structure(depth, f"{digest}{index or ''}")
+    return found
+
+
+def weighted_count(graph: Graph) -> int:
+    """Return the number of convolutions and dense layers of a graph."""
+    return sum(node.op in WEIGHTED for node in graph)
