@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interchange.model import InterchangeError, StoredModel
 from interchange.stored_threshold import find_threshold
@@ -25,6 +26,14 @@ def read_checkpoint(path: Path) -> StoredModel:
         image_size=checkpoint.image_size,
         parameters=net,
         head=head,
+        classes=_classes(checkpoint.meta),
         threshold=find_threshold(checkpoint.folder, checkpoint.state),
         notices=tuple(f"skipped a damaged checkpoint: {text}" for text in checkpoint.damaged),
     )
+
+
+def _classes(meta: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record of the classes; a checkpoint of an older version states only the number."""
+    if "classes" in meta or "num_classes" not in meta:
+        return meta.get("classes")
+    return {"num_classes": meta["num_classes"], "sets": [], "runs": []}
