@@ -32,6 +32,7 @@ from contextlib import ExitStack
 from assemble.inputs import data_summary, open_inputs
 from assemble.loader import drop_stale_caches, make_loader, mine_triplets
 from assemble.model import choose_operators, make_model, make_verify
+from assemble.pretrained import open_pretrained
 from assemble.rules import read_config
 from assemble.run import Checkpointer, open_run
 from launch.environment.provenance import versions
@@ -72,7 +73,8 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         if comm.rank == 0:
             print(config, flush=True)
         return
-    inputs = agree(comm, lambda: open_inputs(config, comm))
+    config, pretrained = open_pretrained(config, comm)
+    inputs = agree(comm, lambda: open_inputs(config, comm, pretrained))
     require_equal(comm, config.to_dict(), "configuration")
     require_equal(comm, inputs.shared_facts(), "data")
     drop_stale_caches(config, inputs, comm)
@@ -86,7 +88,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         comm, lambda: make_loader(config, inputs, run, comm, THREADS)
     )
     at_end.callback(loader.close)
-    model, model_notice = make_model(config, inputs, run, comm)
+    model, model_notices = make_model(config, inputs, run, comm)
 
     log = agree(comm, lambda: RunLog(run.folder if comm.rank == 0 else None, run.progress.step))
     batches = mine_triplets(config, loader, model, run, comm, log.say)
@@ -97,7 +99,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         run,
         ranks={"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
         data=data_summary(config, inputs, comm.size),
-        notices=[*notices, operators, *loader_notices, model_notice, comm.notice(inputs.ctx)],
+        notices=[*notices, operators, *loader_notices, *model_notices, comm.notice(inputs.ctx)],
     )
     loop = Loop(
         model,

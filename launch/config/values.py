@@ -42,6 +42,8 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
         named = [f"{where}[{i}]" for i in range(len(entries))] if entries is value else [where]
         pairs = zip(entries, named, strict=True)
         return [read_value(declared.entry, entry, name, problems) for entry, name in pairs]
+    if declared.mapped and isinstance(value, dict):
+        return _read_mapping(declared.mapped, value, where, problems)
     try:
         if declared.kind is Duration:
             return Duration.parse(value)
@@ -56,6 +58,24 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
     except ValueError as error:
         problems.append(f"{where}: {error}")
         return None
+
+
+def _read_mapping(
+    declared: Setting, raw: dict[Any, Any], where: str, problems: list[str]
+) -> dict[str, Any]:
+    """Convert the values of a mapping; ``declared`` describes one value."""
+    found = {}
+    for name, value in raw.items():
+        if not isinstance(name, str):
+            problems.append(f"{where}: each name must be text, got {name!r}; write it in quotes")
+        elif value is None:  # YAML reads {head:10} as the name 'head:10' without a value
+            problems.append(
+                f"{where}: each name needs a value, got only {name!r}; write a blank after the "
+                "colon, as in {head: 10}"
+            )
+        else:
+            found[name] = read_value(declared, value, f"{where}.{name}", problems)
+    return found
 
 
 def name_hint(word: Any, known: Iterable[Any]) -> str:

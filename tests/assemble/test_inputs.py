@@ -12,7 +12,9 @@ import mxnet as mx
 import pytest
 
 from assemble.inputs import data_summary, open_inputs
+from assemble.pretrained import open_pretrained
 from launch.config.configuration import ConfigError
+from launch.ranks.agreement import Refused
 from launch.ranks.comm import Comm
 from pipeline.loader import SYNTHETIC_STEPS
 from tests.assemble.configuration import make_config, make_synthetic
@@ -136,5 +138,6 @@ def test_an_image_size_that_the_net_does_not_support_is_refused(make_records, tm
 @pytest.mark.parametrize("key", ["train.pretrained={}", "eval.sets=[{}]"])
 def test_missing_files_are_refused(key, tmp_path):
     config = make_synthetic(key.format(tmp_path / "nothing"))
-    with pytest.raises((ValueError, OSError), match="nothing"):
-        open_inputs(config, Comm())
+    with pytest.raises((ValueError, OSError, Refused), match="nothing"):
+        config, pretrained = open_pretrained(config, Comm())
+        open_inputs(config, Comm(), pretrained)
