@@ -6,6 +6,7 @@ project does, and compares embeddings.  Clone the projects outside this folder f
 
 python tools/check_interchange.py insightface-symbols ~/insightface
 python tools/check_interchange.py arcface-torch ~/insightface --python ~/torch/bin/python
+python tools/check_interchange.py onnx ~/insightface --python ~/torch/bin/python
 python tools/check_interchange.py gluonfr ~/gluonfr-1.0.2
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from interchange.comparison import MAX_DIFFERENCE
-from tools.interchange_checks import arcface_torch, gluonfr, insightface_symbols
+from tools.interchange_checks import arcface_torch, gluonfr, insightface_symbols, onnx_files
 
 if TYPE_CHECKING:
     from tools.interchange_checks.result import Result
@@ -45,6 +46,12 @@ CHECKS = {
         arcface_torch.run,
         needs_python=True,
     ),
+    "onnx": Check(
+        "networks of InsightFace's recognition/arcface_torch, as .onnx; and our .onnx files in the "
+        "package insightface",
+        onnx_files.run,
+        needs_python=True,
+    ),
     "gluonfr": Check("MobileFaceNet of GluonFR 1.0.2 from PyPI, as .params", gluonfr.run),
 }
 
@@ -64,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--python",
                 type=Path,
                 required=True,
-                help="interpreter of an environment with torch and safetensors",
+                help="interpreter of an environment with torch and safetensors; for the check onnx "
+                "also with onnx, onnxscript, insightface and opencv-python-headless",
             )
     options = parser.parse_args(arguments)
     check = CHECKS[options.check]
