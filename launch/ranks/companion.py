@@ -29,7 +29,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from launch.ranks.lifeline import OUTPUT_CLOSED, Chain, Lifeline, obeys_hangup, read_start_time
+from launch.ranks.lifeline import (
+    OUTPUT_CLOSED,
+    Chain,
+    ExitStatus,
+    Lifeline,
+    obeys_hangup,
+    read_start_time,
+)
+from launch.ranks.roll_call import (
+    ENDED,
+    claim_cause,
+    describe_end,
+    end_message,
+    find_board,
+)
 
 LOG = "train.log"
 LAUNCHER_ENCODING_VARIABLE = "RANK_LAUNCHERS_ENCODING"
@@ -44,6 +58,8 @@ FLUSH_TIMEOUT_S = 5.0
 """Seconds that a slow reader gets to read the last output of an ended rank."""
 MAX_PENDING_BYTES = 1 << 20
 """Maximum amount of output that waits for a slow reader; further output is dropped."""
+STATUSES_WITHOUT_MESSAGE = (0, *map(int, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
+"""Wait statuses of a rank that need no message: end by itself, or stop signal."""
 MAX_LINE_BYTES = 1 << 16
 READ_BYTES = 1 << 16
 
@@ -213,6 +229,8 @@ class Companion:
         self._error_reported = False
         self._partial_path = b""
         self._kill_at: float | None = None
+        self._exit_status = ExitStatus(rank)
+        self._end: int | None = 0  # wait status of the rank; None if unknown
 
     def run(self) -> None:
         """Log and forward the output until the rank has ended or has closed its pipes."""
@@ -227,6 +245,7 @@ class Companion:
                 data = os.read(descriptor, READ_BYTES)
                 if descriptor == self._control:
                     if not data:  # the rank has ended; the pipes contain its last output
+                        self._end = self._exit_status.read()
                         self._drain(open_pipes)
                         open_pipes.clear()
                     else:
@@ -241,8 +260,10 @@ class Companion:
                 self._check_launcher()
                 # The rank has ended, but children of the rank may hold the pipes open.
                 if read_start_time(self._rank) != self._started:
+                    self._end = self._exit_status.read()
                     self._drain(open_pipes)
                     open_pipes.clear()
+        self._report_end()
         until = time.monotonic() + FLUSH_TIMEOUT_S
         for forwarder in self._forwarders.values():
             forwarder.finish(until)
@@ -258,6 +279,18 @@ class Companion:
             self._error_reported = True
             text = f"run_train: {LOG} cannot be written, got {self._log.error}; free disk space\n"
             self._forwarders["stderr"].put(text.encode())
+
+    def _report_end(self) -> None:
+        """Report to the other ranks how this rank ended; print a message if it was killed."""
+        state = ENDED if self._end == 0 else describe_end(self._end)
+        rank, board = os.environ.get("HOROVOD_RANK", "0"), find_board(os.environ)
+        if board is not None:
+            board.put(f"end-{rank}", state)
+        # A rank that exited has printed the reason; a stop signal was sent on purpose.
+        if self._kill_at is not None or self._end in STATUSES_WITHOUT_MESSAGE:
+            return
+        if board is None or claim_cause(board):
+            self._handle("stderr", f"run_train: {end_message(rank, state)}\n".encode())
 
     def _drain(self, pipes: set[int]) -> None:
         for descriptor in pipes:
