@@ -152,13 +152,13 @@ class Result:
             if time.monotonic() > deadline:
                 raise WorkerError(
                     f"data.workers: no batch arrived from the worker processes for "
-                    f"{BATCH_TIMEOUT_S:g} s; check the disk of data.records, or use data.loader=dali"
+                    f"{BATCH_TIMEOUT_S:g} s; check the disk of data.records"
                 )
             self._result.wait(POLL_S)
         return self._result.get()
 
 
 _ADVICE = (
-    "enlarge it (docker run --shm-size=8g), use fewer data.workers or a smaller data.batch_size, or "
-    "use data.workers=0"
+    "enlarge it (docker run --shm-size=8g), use fewer data.workers or a smaller data.batch_size, "
+    "or use data.workers=0"
 )

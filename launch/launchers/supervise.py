@@ -78,8 +78,8 @@ class HorovodrunReader(Reader):
         r"Traceback \(most recent|RuntimeError: Horovod detected|Process name: )"
     )
 
-    # The shell of a rank prints how a killed rank ended.  Horovod's thread reports a lost connection
-    # to the missing rank, which launch/ranks/roll_call.py names.
+    # The shell of a rank prints how a killed rank ended, and Horovod's thread prints that the
+    # connection is lost.  launch/ranks/roll_call.py names the missing rank.
     _noise = re.compile(
         r"^(Terminated|Killed|Aborted|Bus error|Segmentation fault)( \(core dumped\))?$|"
         r"^\[.*Horovod background loop uncaught exception: "

@@ -34,8 +34,8 @@ def exit_together(comm: Comm, work: Callable[[], None]) -> int:
     """Call ``work``, disconnect from the other ranks and return the exit code.
 
     The exit code is 0 if ``work`` returns.  If ``work`` raises `Leaving`, rank 0 prints the message
-    of the exception, and the exit code is that of the exception.  The exit code is 1 if the connection
-    to another rank is lost; one of the remaining ranks then prints which rank is missing.
+    of the exception, and the exit code is that of the exception.  If the connection to another rank
+    is lost, one of the remaining ranks names the missing rank, and the exit code is 1.
     """
     code = 0
     try:

@@ -59,7 +59,7 @@ FLUSH_TIMEOUT_S = 5.0
 MAX_PENDING_BYTES = 1 << 20
 """Maximum amount of output that waits for a slow reader; further output is dropped."""
 STATUSES_WITHOUT_MESSAGE = (0, *map(int, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
-"""Wait statuses of a rank that need no message: end by itself, or stop signal."""
+"""Wait statuses of a rank that need no message: an exit, or the end by a stop signal."""
 MAX_LINE_BYTES = 1 << 16
 READ_BYTES = 1 << 16
 

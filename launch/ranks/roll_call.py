@@ -30,7 +30,7 @@ POLL_S = 0.05
 MAX_VALUE_BYTES = 200
 MAX_NAMED_RANKS = 4
 ENDED = "has ended before the other ranks"
-"""State of a rank that ended by itself, after it has printed its own error message."""
+"""State of a rank that has exited; such a rank prints its own error message."""
 UNKNOWN_END = "was killed or crashed"
 """State of a rank whose wait status nobody but its parent has seen."""
 ADVICE = "the same command resumes the run from its last checkpoint"
