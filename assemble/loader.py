@@ -135,9 +135,14 @@ def mine_triplets(
 
     Parameters
     ----------
-    config, loader, model, run, comm
-        Configuration of the run, data loader and model of this rank, the run with its current
-        position, and communication with the other ranks.
+    config
+        Configuration of the run.
+    loader, model
+        Data loader and model of this rank.
+    run
+        The run with its current position.
+    comm
+        Communication with the other ranks.
     say
         Function that writes a line to the log.
     """

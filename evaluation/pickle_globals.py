@@ -63,7 +63,7 @@ class Unbuilt:
 
 
 def describe(value: object) -> str:
-    """Describe a value in a few words for a message; no nested value is read."""
+    """Describe a value in a few words for a message, without reading nested values."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} {value.shape}"
     if isinstance(value, bytes | bytearray):
@@ -171,7 +171,7 @@ class StandIns:
         return b""
 
     def _reconstruct(self, kind: object, shape: object, code: object) -> Unbuilt | None:
-        """Return an array for BUILD to fill; BUILD also sets shape and dtype, so ignore both."""
+        """Return an empty array; pickle's opcode BUILD sets its shape, dtype and data later."""
         return Unbuilt(None) if kind is Global.NDARRAY else None
 
     def _make_dtype(self, code: object, align: object = 0, copy: object = 1) -> Unbuilt:

@@ -206,7 +206,7 @@ class _Machine:
             raise PlainPickleError(f"has an unknown pickle protocol, got {protocol}")
 
     def skip(self, _: object) -> None:
-        """Ignore the opcode FRAME, which only tells the number of bytes up to the next FRAME."""
+        """Ignore the opcode FRAME, which only announces the size of the next part of the pickle."""
 
     def reduce(self, _: None) -> None:
         """Pop a function and its arguments; push the result of the function's stand-in."""
@@ -214,7 +214,7 @@ class _Machine:
         self.stack.append(self.stand_ins.call(target, arguments))
 
     def build(self, _: None) -> None:
-        """Pop an `Unbuilt` and a state; push the built object, also in place of the memo's."""
+        """Pop an `Unbuilt` and a state; build the object, push it and put it into the memo."""
         state, unbuilt = self.stack.pop(), self.stack.pop()
         built = set_state(unbuilt, state)
         for key in unbuilt.keys:

@@ -35,5 +35,5 @@ def test_a_row_gives_paper_formula_and_settings():
 
 
 def test_a_document_without_a_table_is_refused():
-    with pytest.raises(ValueError, match="no table between <!-- begin: class centres --> and"):
+    with pytest.raises(ValueError, match="the lines <!-- begin: class centres --> and"):
         document("# Losses\n")
