@@ -37,13 +37,7 @@ from launch.ranks.lifeline import (
     obeys_hangup,
     read_start_time,
 )
-from launch.ranks.roll_call import (
-    ENDED,
-    claim_cause,
-    describe_end,
-    end_message,
-    find_board,
-)
+from launch.ranks.roll_call import report_end
 
 LOG = "train.log"
 LAUNCHER_ENCODING_VARIABLE = "RANK_LAUNCHERS_ENCODING"
@@ -58,8 +52,6 @@ FLUSH_TIMEOUT_S = 5.0
 """Seconds that a slow reader gets to read the last output of an ended rank."""
 MAX_PENDING_BYTES = 1 << 20
 """Maximum amount of output that waits for a slow reader; further output is dropped."""
-STATUSES_WITHOUT_MESSAGE = (0, *map(int, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
-"""Wait statuses of a rank that need no message: an exit, or the end by a stop signal."""
 MAX_LINE_BYTES = 1 << 16
 READ_BYTES = 1 << 16
 
@@ -281,16 +273,9 @@ class Companion:
             self._forwarders["stderr"].put(text.encode())
 
     def _report_end(self) -> None:
-        """Report to the other ranks how this rank ended; print a message if it was killed."""
-        state = ENDED if self._end == 0 else describe_end(self._end)
-        rank, board = os.environ.get("HOROVOD_RANK", "0"), find_board(os.environ)
-        if board is not None:
-            board.put(f"end-{rank}", state)
-        # A rank that exited has printed the reason; a stop signal was sent on purpose.
-        if self._kill_at is not None or self._end in STATUSES_WITHOUT_MESSAGE:
-            return
-        if board is None or claim_cause(board):
-            self._handle("stderr", f"run_train: {end_message(rank, state)}\n".encode())
+        # If the launcher has ended, so has its server, and the log contains the reason.
+        if self._kill_at is None and (message := report_end(self._end, os.environ)):
+            self._handle("stderr", f"run_train: {message}\n".encode())
 
     def _drain(self, pipes: set[int]) -> None:
         for descriptor in pipes:

@@ -31,6 +31,8 @@ MAX_VALUE_BYTES = 200
 MAX_NAMED_RANKS = 4
 ENDED = "has ended before the other ranks"
 """State of a rank that has exited; such a rank prints its own error message."""
+STATUSES_WITHOUT_MESSAGE = (0, *map(int, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)))
+"""Wait statuses of a rank that need no message: an exit, or the end by a stop signal."""
 UNKNOWN_END = "was killed or crashed"
 """State of a rank whose wait status nobody but its parent has seen."""
 ADVICE = "the same command resumes the run from its last checkpoint"
@@ -170,6 +172,28 @@ def make_roll_call(rank: int, size: int) -> RollCall | None:
     """Return the roll call of a rank that Horovod's rendezvous server started; else None."""
     board = find_board(os.environ)
     return RollCall(board, rank, size) if board else None
+
+
+def report_end(status: int | None, environment: Mapping[str, str]) -> str:
+    """Report the end of a rank to the other ranks; return the message to print, or "".
+
+    There is no message for a rank that exited, because it has printed its reason, and for a stop
+    signal.  There is none either if another process has already named the cause of the end.
+
+    Parameters
+    ----------
+    status
+        Wait status of the rank; None if the status is unknown.
+    environment
+        Environment variables of the rank.
+    """
+    state = ENDED if status == 0 else describe_end(status)
+    rank, board = environment.get("HOROVOD_RANK", "0"), find_board(environment)
+    if board is not None:
+        board.put(f"end-{rank}", state)
+    needs_message = status not in STATUSES_WITHOUT_MESSAGE
+    is_first = needs_message and (board is None or claim_cause(board))
+    return end_message(rank, state) if is_first else ""
 
 
 def describe_end(status: int | None) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 
@@ -20,6 +21,7 @@ from launch.ranks.roll_call import (
     describe_end,
     end_message,
     find_board,
+    report_end,
     wait_status,
 )
 
@@ -148,3 +150,20 @@ def test_only_several_ranks_of_a_launcher_have_a_board(changes, found):
 def test_the_end_of_a_process_is_described(status, text):
     assert describe_end(status) == text
     assert end_message("0", text).startswith(f"rank 0 on {socket.gethostname()} {text}; ")
+
+
+def test_the_first_killed_rank_alone_has_a_message(board):
+    def environment(rank):
+        return {
+            "HOROVOD_RANK": str(rank),
+            "HOROVOD_SIZE": "3",
+            "HOROVOD_GLOO_RENDEZVOUS_ADDR": board._address,
+            "HOROVOD_GLOO_RENDEZVOUS_PORT": str(board._port),
+        }
+
+    assert report_end(0, environment(0)) == ""  # exited
+    assert report_end(signal.SIGTERM, environment(0)) == ""
+    state = "was killed by signal 9 (SIGKILL)"
+    assert report_end(signal.SIGKILL, environment(2)) == end_message("2", state)
+    assert report_end(signal.SIGKILL, environment(1)) == ""  # a consequence
+    assert board.get("end-1") == board.get("end-2") == state
