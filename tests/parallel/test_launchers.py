@@ -110,8 +110,8 @@ def test_sigterm_stops_all_ranks_at_one_step(name, tiny_records, tmp_path):
     assert ended.stderr.count("\n") == 0
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_is_named_in_one_message(rank, tiny_records, tmp_path):
+def test_a_killed_rank_is_named_in_one_message(tiny_records, tmp_path):
+    rank = 0  # the rank that prints the messages of all ranks
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 100000, "log_every": 1})
     with launcher("local", tmp_path, cfg) as ranks:
         ranks.until(lambda: "step 2/" in ranks.output().stdout)
