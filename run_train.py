@@ -29,12 +29,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from assemble.inputs import data_summary, open_inputs
+from assemble.inputs import open_inputs
 from assemble.loader import drop_stale_caches, make_loader, mine_triplets
 from assemble.model import choose_operators, make_model, make_verify
 from assemble.pretrained import open_pretrained
 from assemble.rules import read_config
 from assemble.run import Checkpointer, open_run
+from assemble.summary import data_summary, recipe_summary
 from launch.environment.provenance import versions
 from launch.ranks.agreement import (
     agree,
@@ -98,7 +99,8 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         log,
         run,
         ranks={"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
-        data=data_summary(config, inputs, comm.size),
+        data=data_summary(config, inputs, comm.size, decode),
+        recipe=recipe_summary(config),
         notices=[*notices, operators, *loader_notices, *model_notices, comm.notice(inputs.ctx)],
     )
     loop = Loop(

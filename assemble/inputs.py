@@ -161,15 +161,3 @@ def choose_context(config: Config, comm: Comm) -> tuple[mx.Context, str]:
     gpus = mx.context.num_gpus() if config.run.device != "cpu" else 0
     on_gpu, notice = choose_device(config.run.device, gpus, comm.local_rank, comm.local_size)
     return mx.gpu(comm.local_rank) if on_gpu else mx.cpu(), notice
-
-
-def data_summary(config: Config, inputs: Inputs, ranks: int) -> dict[str, Any]:
-    """Describe the training data for the first lines of the log: a dict from name to value."""
-    data = config.data
-    return {
-        "data": ", ".join(data.records) or "synthetic",
-        "images": len(inputs.records) if inputs.records else 0,
-        "people": inputs.num_classes,
-        "loader": f"{data.loader}/{data.reader}",
-        "batch": f"{data.batch_size} x {ranks} = {data.batch_size * ranks}",
-    }

@@ -56,7 +56,9 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
     if choice.for_gpu():
         return F.LeakyReLU(x, gamma=alpha, act_type="prelu")
     linear = _scale_channels(F, x, alpha, parameter.shape[0])
-    rectified = _scale_channels(F, F.Activation(x, act_type="relu"), 1 - alpha, parameter.shape[0])
+    # Not ``1 - alpha``: MXNet's ONNX exporter folds the operator _rminus_scalar as ``alpha - 1``.
+    rest = alpha * -1.0 + 1.0
+    rectified = _scale_channels(F, F.Activation(x, act_type="relu"), rest, parameter.shape[0])
     return F.elemwise_add(linear, rectified)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from interchange.comparison import MAX_DIFFERENCE
+from launch.config.paths import home_path
 from tools.interchange_checks import arcface_torch, gluonfr, insightface_symbols, onnx_files
 
 if TYPE_CHECKING:
@@ -62,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks = parser.add_subparsers(dest="check", required=True)
     for name, check in CHECKS.items():
         command = checks.add_parser(name, help=check.help)
-        command.add_argument("checkout", type=Path, help="folder of a clone of the project")
+        command.add_argument("checkout", type=home_path, help="folder of a clone of the project")
         command.add_argument(
             "--only", nargs="+", default=[], metavar="NAME", help="networks to check, all without"
         )
         if check.needs_python:
             command.add_argument(
                 "--python",
-                type=Path,
+                type=home_path,
                 required=True,
                 help="interpreter of an environment with torch and safetensors; for the check onnx "
                 "also with onnx, onnxscript, insightface and opencv-python-headless",

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from launch.config.default_data import WAYS
 from launch.config.duration import NO_DURATION, Duration
 from ranges import Setting, Within, above, at_least, setting
 
 PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
 """Keys whose values are paths, in which a leading ``~`` means the home folder."""
+KEYS_WITHOUT_EMPTY_PATH = ("run.dir", "data.records", "eval.sets")
+"""Keys that refuse an empty path, which would mean the working folder."""
 
 Count = Annotated[int, at_least(0)]
 PositiveCount = Annotated[int, at_least(1)]
@@ -62,7 +65,8 @@ class DataConfig:
 
     records: list[str] = field(default_factory=list)
     """Record sets to train on: .rec files, or folders that contain train.rec, train.idx and
-    property. Several sets are concatenated."""
+    property. Several sets are concatenated. Default: the folder in the environment variable
+    FACES_DIR, or else ~/.mxnet/datasets/face/emore or ms1m."""
     labels: Literal["stacked", "shared"] = "stacked"
     """Meaning of the labels of several record sets. stacked: the sets contain different people, so
     the labels are renumbered. shared: a label means the same person in every set."""
@@ -132,11 +136,7 @@ class DataConfig:
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, error message) for each key that contradicts another key."""
         if not self.records and self.loader != "synthetic":
-            yield (
-                "records",
-                "required, got none; name a folder with train.rec, train.idx and property, or a "
-                ".rec file",
-            )
+            yield "records", f"required, got none; {WAYS}"
         if len(self.records) > 1 and self.num_classes:
             yield (
                 "num_classes",

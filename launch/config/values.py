@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch.config.duration import Duration
 from launch.config.paths import expand_home
-from launch.config.sections import PATH_KEYS
+from launch.config.sections import KEYS_WITHOUT_EMPTY_PATH, PATH_KEYS
 
 if TYPE_CHECKING:
     from ranges import Setting
@@ -53,8 +53,12 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
             raise ValueError(f"{problem}{_exponent_note(declared, value)}")
         if declared.kind is not str:
             return value
+        before, key = len(problems), where.partition("[")[0]
         text = _expand_variables(value, where, problems)
-        return expand_home(text) if where.partition("[")[0] in PATH_KEYS else text
+        if key in KEYS_WITHOUT_EMPTY_PATH and not text.strip() and len(problems) == before:
+            lists = "" if key == "run.dir" else f", or {key}=[] for none"
+            raise ValueError(f"must be a path, got {value!r}; write a path{lists}")
+        return expand_home(text) if key in PATH_KEYS else text
     except ValueError as error:
         problems.append(f"{where}: {error}")
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
-from assemble.inputs import data_summary, open_inputs
+from assemble.inputs import open_inputs
 from assemble.pretrained import open_pretrained
 from launch.config.configuration import ConfigError
 from launch.ranks.agreement import Refused
@@ -89,13 +89,6 @@ def test_records_and_sets_are_opened(tiny_records, tmp_path):
     }
     assert "crc_labels" in fingerprint
     assert inputs.shared_facts() == {"device": "cpu", "pairs": {"tiny": 40}, **fingerprint}
-    assert data_summary(config, inputs, 2) == {
-        "data": str(tiny_records),
-        "images": 120,
-        "people": 12,
-        "loader": "dali/random",
-        "batch": "7 x 2 = 14",
-    }
 
 
 def test_an_epoch_of_groups_contains_every_person_once(tiny_records, tmp_path):
@@ -109,7 +102,6 @@ def test_synthetic_batches_need_no_records():
     assert inputs.records is None and inputs.sets == {}
     assert inputs.epoch_images == SYNTHETIC_STEPS * 8
     assert inputs.fingerprint() == {"images": 0, "people": 10, "image_size": [112, 112]}
-    assert data_summary(make_synthetic(), inputs, 2)["data"] == "synthetic"
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,8 @@ def test_a_saved_configuration_loads_unchanged():
         (
             {"data": {"loader": "dali"}},
             "data.records: required, got none; name a folder with train.rec, train.idx and "
-            "property, or a .rec file",
+            "property (data.records=FOLDER), set FACES_DIR, or put the files into "
+            "~/.mxnet/datasets/face/emore or ms1m",
         ),
         ({"data": {"batch_size": 0}}, "data.batch_size: must be a whole number from 1, got 0"),
         (
