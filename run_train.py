@@ -85,15 +85,13 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
     # Make the loader before the model: its worker processes must fork before MXNet starts threads.
-    loader, decode, loader_notices = agree(
-        comm, lambda: make_loader(config, inputs, run, comm, THREADS)
-    )
+    loader, decode, notices = agree(comm, lambda: make_loader(config, inputs, run, comm, THREADS))
     at_end.callback(loader.close)
     model, model_notices = make_model(config, inputs, run, comm)
 
     log = agree(comm, lambda: RunLog(run.folder if comm.rank == 0 else None, run.progress.step))
     batches = mine_triplets(config, loader, model, run, comm, log.say)
-    notices = [*run.notices, *gather_notices(comm, inputs.notices)]
+    notices = [*run.notices, *gather_notices(comm, inputs.notices), *notices]
     notices += inputs.records.notices if inputs.records else ()
     announce(
         log,
@@ -101,8 +99,9 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         ranks={"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
         data=data_summary(config, inputs, comm.size, decode),
         recipe=recipe_summary(config),
-        notices=[*notices, operators, *loader_notices, *model_notices, comm.notice(inputs.ctx)],
+        notices=[*notices, operators, *model_notices, comm.notice(inputs.ctx)],
     )
+    every = config.train
     loop = Loop(
         model,
         batches,
@@ -111,9 +110,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         run,
         save=Checkpointer(config, inputs, run, model, ranks=comm.size).save,
         verify=make_verify(config, inputs, model, comm),
-        cadence=Cadence(
-            config.train.log_every, config.train.checkpoint_every, config.eval.every_steps
-        ),
+        cadence=Cadence(every.log_every, every.checkpoint_every, config.eval.every_steps),
     )
     with reporting(log, loop, comm, {**versions(), "decode": decode}):
         loop.run()

@@ -67,14 +67,7 @@ def _widths(ending: Ending) -> Iterator[dict[str, Any]]:
     exact = ending.channels / mobilefacenet.LAST_CHANNELS
     usual = (round(exact), round(exact, 1), round(8 * exact) / 8, round(16 * exact) / 16)
     tried = []
-    for width in (
-        *usual,
-        round(8 * exact) / 8,
-        round(exact, 2),
-        round(exact, 3),
-        round(exact, 4),
-        exact,
-    ):
+    for width in (*usual, round(exact, 2), round(exact, 3), round(exact, 4), exact):
         scaled = mobilefacenet.scale_channels(mobilefacenet.LAST_CHANNELS, width or exact)
         if scaled == ending.channels and 0 < width <= 8 and width not in tried:
             tried.append(width)
