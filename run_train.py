@@ -33,7 +33,7 @@ from assemble.inputs import data_summary, open_inputs
 from assemble.loader import drop_stale_caches, make_loader, mine_triplets
 from assemble.model import choose_operators, make_model, make_verify
 from assemble.rules import read_config
-from assemble.run import Checkpointer, open_run
+from assemble.run import Checkpointer, next_command, open_run
 from launch.environment.provenance import versions
 from launch.ranks.agreement import (
     agree,
@@ -111,7 +111,8 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
             config.train.log_every, config.train.checkpoint_every, config.eval.every_steps
         ),
     )
-    with reporting(log, loop, comm, {**versions(), "decode": decode}):
+    chosen = {**versions(), "decode": decode}
+    with reporting(log, loop, comm, chosen, next_command=next_command(config, run)):
         loop.run()
 
 
