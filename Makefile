@@ -4,8 +4,15 @@ PYTHON ?=
 GPUS := $(shell [ -e .venv-gpu/.stamp-horovod ] && .venv-gpu/bin/python -m launch.environment.gpu)
 VENV ?= $(if $(GPUS),.venv-gpu,.venv)
 NP ?= $(or $(if $(filter %-gpu,$(VENV)),$(filter-out 0,$(GPUS))),2)
-CFG ?= demo.yaml
 DATA ?=
+# Raw text: make must not expand a "$" in a path.  The recipe reads DATA and CFG from its environment,
+# so that quotes and spaces in them are harmless.
+override DATA := $(value DATA)
+CFG ?= $(if $(DATA),own.yaml,demo.yaml)
+export DATA CFG
+# With make -C, relative paths refer to the folder of the caller, in which the launcher then runs.
+CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(if $(PWD),$(PWD),$(CURDIR)),$(CURDIR))
+export CALLER
 TESTS ?= tests
 ARGS ?=
 JOBS ?= 2
@@ -15,15 +22,15 @@ SAMPLE := data/sample_faces
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an InsightFace folder; NP, CFG, ARGS
-	@exec $(RUN) -m launch.local -np $(NP) --cfg $(CFG) $(if $(DATA),'data.records=$(DATA)' 'eval.sets=[$(if $(wildcard $(DATA)/*.bin),$(DATA))]' 'run.name=$(notdir $(patsubst %/,%,$(DATA)))') $(ARGS)
+	@$(if $(filter-out $(CURDIR),$(CALLER)),cd "$$CALLER" && )exec $(if $(filter-out $(CURDIR),$(CALLER)),"$(abspath $(RUN))",$(RUN)) -m launch.local -np $(NP) --cfg "$$CFG" $(if $(DATA),--data "$$DATA") $(ARGS)
 test: setup-dev ## run the tests; TESTS=tests/pipeline for a part, JOBS=1 in one process
 	@$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
 lint: setup-dev ## ruff, mypy and the words of CONTRIBUTING.md
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(RUN) .ci/words.py
 format: setup-dev ## let ruff rewrite the sources
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
-bench: setup ## time loaders, heads, steps, operators against their baselines; ARGS=--quick, TORCH_PYTHON=python
-	@$(RUN) benchmarks/loader_throughput.py $(ARGS) && $(RUN) benchmarks/feed_rate.py $(ARGS) && $(RUN) benchmarks/step_throughput.py $(ARGS) && $(RUN) benchmarks/operator_step.py $(ARGS) && $(RUN) benchmarks/head_step.py $(ARGS) && $(RUN) benchmarks/train_step.py $(ARGS)
+bench: setup ## time loaders, heads, steps, operators, embeddings against their baselines; ARGS=--quick, TORCH_PYTHON=python
+	@$(RUN) benchmarks/loader_throughput.py $(ARGS) && $(RUN) benchmarks/feed_rate.py $(ARGS) && $(RUN) benchmarks/step_throughput.py $(ARGS) && $(RUN) benchmarks/operator_step.py $(ARGS) && $(RUN) benchmarks/embedding_rate.py $(ARGS) && $(RUN) benchmarks/head_step.py $(ARGS) && $(RUN) benchmarks/train_step.py $(ARGS)
 sample: setup ## render the sample faces
 	@$(RUN) tools/make_sample_faces.py $(SAMPLE)
 gpu: ## make .venv-gpu and test it; train and test use it where there is a driver

@@ -16,8 +16,9 @@ import mmap
 import os
 import struct
 from collections import Counter
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -51,15 +52,17 @@ class _Reader:
             f"{self.path}: {what}, got {found}; use an undamaged file that MXNet has saved"
         )
 
-    def take(self, count: int, what: str) -> bytes:
+    def skip(self, count: int, what: str) -> None:
         if count > self.remaining:
             raise self.fault(
                 f"is truncated: {what} needs {count:,} bytes at byte {self.position:,}",
                 f"{self.remaining:,} bytes",
             )
-        piece = self.content[self.position : self.position + count]
         self.position += count
-        return piece
+
+    def take(self, count: int, what: str) -> bytes:
+        self.skip(count, what)
+        return self.content[self.position - count : self.position]
 
     def numbers(self, kinds: str, what: str) -> tuple[int, ...]:
         kinds = f"<{kinds}"
@@ -75,6 +78,15 @@ class _Reader:
         return count
 
 
+class ArrayPlace(NamedTuple):
+    """Place of an array in a file."""
+
+    offset: int
+    """Position of the first element, in bytes from the start of the file."""
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the arrays of a file, keyed by name.
 
@@ -88,16 +100,44 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     OSError
         If the file cannot be read.
     """
-    path = os.fspath(path)
+    with _mapped(path) as content:
+        found = {}
+        for name, place in _read(_Reader(os.fspath(path), content)).items():
+            count = math.prod(place.shape)
+            found[name] = np.zeros(place.shape, place.dtype)
+            if count:
+                # A view of the file would prevent the file from being closed.
+                found[name][...] = np.frombuffer(content, place.dtype, count, place.offset).reshape(
+                    place.shape
+                )
+        return found
+
+
+def find_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayPlace]:
+    """Check a file of arrays without reading the elements; return where each array is, by name.
+
+    Raises
+    ------
+    ArrayFileError, OSError
+        As `read_arrays` does.
+    """
+    with _mapped(path) as content:
+        return _read(_Reader(os.fspath(path), content))
+
+
+@contextmanager
+def _mapped(path: str | os.PathLike[str]) -> Iterator[mmap.mmap]:
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
-            raise ArrayFileError(f"{path}: is not a file of MXNet arrays, got an empty file; use "
-                                 "an undamaged file that MXNet has saved")  # fmt: skip
+            raise ArrayFileError(
+                f"{os.fspath(path)}: is not a file of MXNet arrays, got an empty file; use an "
+                "undamaged file that MXNet has saved"
+            )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _read(_Reader(path, content))
+            yield content
 
 
-def _read(reader: _Reader) -> dict[str, np.ndarray]:
+def _read(reader: _Reader) -> dict[str, ArrayPlace]:
     header = reader.numbers("QQ", "the header")
     if header[0] != FILE_MAGIC:
         raise reader.fault(
@@ -117,7 +157,7 @@ def _read(reader: _Reader) -> dict[str, np.ndarray]:
     return dict(zip(names, arrays, strict=True))
 
 
-def _read_array(reader: _Reader, index: int) -> np.ndarray:
+def _read_array(reader: _Reader, index: int) -> ArrayPlace:
     what = f"array {index}"
     (magic,) = reader.numbers("I", what)
     if magic in (LAYOUT_2, LAYOUT_3):
@@ -126,13 +166,14 @@ def _read_array(reader: _Reader, index: int) -> np.ndarray:
             raise reader.fault(f"{what} must be dense (storage type 0)", f"storage type {storage}")
     shape = _read_shape(reader, magic, what)
     if shape is None:
-        return np.zeros(0, np.float32)
+        return ArrayPlace(0, np.dtype(np.float32), (0,))
     _device, _number, kind = reader.numbers("iii", what)
     if not 0 <= kind < len(DTYPES):
         raise reader.fault(f"{what} has an unknown element type", f"type number {kind}")
     dtype = np.dtype(DTYPES[kind])
-    piece = reader.take(math.prod(shape) * dtype.itemsize, f"{what} of shape {shape}")
-    return np.frombuffer(piece, dtype).reshape(shape)
+    place = ArrayPlace(reader.position, dtype, shape)
+    reader.skip(math.prod(shape) * dtype.itemsize, f"{what} of shape {shape}")
+    return place
 
 
 def _read_shape(reader: _Reader, magic: int, what: str) -> tuple[int, ...] | None:

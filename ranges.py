@@ -82,7 +82,8 @@ class Setting:
 
     name: str
     kind: Any
-    """Type without range: float, int, bool, str, Literal, a list of one of these, or a class."""
+    """Type without range: float, int, bool, str, Literal, a list of one of these, a dict from str
+    to one of these, or a class."""
     range: Within | None
     default: Any
 
@@ -98,12 +99,20 @@ class Setting:
         return setting(self.name, get_args(self.kind)[0], None) if listed else None
 
     @property
+    def mapped(self) -> Setting | None:
+        """Setting that describes one value if the type is a dict; None for other types."""
+        mapping = get_origin(self.kind) is dict
+        return setting(self.name, get_args(self.kind)[1], None) if mapping else None
+
+    @property
     def noun(self) -> str:
         """Type and range as words that complete the sentence "must be ..."."""
         if self.choices:
             return f"one of {', '.join(map(repr, self.choices))}"
         if self.entry:
             return f"a list, each entry {self.entry.noun}"
+        if self.mapped:
+            return f"a mapping from names, each value {self.mapped.noun}"
         nouns = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
         noun = nouns.get(self.kind) or f"a {self.kind.__name__.lower()}"
         return f"{noun} {self.range}" if self.range else noun
@@ -115,6 +124,8 @@ class Setting:
         """
         if self.entry and isinstance(value, list):
             return next(filter(None, map(self.entry.problem, value)), "")
+        if self.mapped and isinstance(value, dict):
+            return next(filter(None, map(self.mapped.problem, value.values())), "")
         if self._accepts(value):
             return ""
         text = f"must be {self.noun}, got {shown(value)}"
@@ -129,7 +140,7 @@ class Setting:
         if self.choices:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
-            return not self.entry and isinstance(value, self.kind)
+            return not (self.entry or self.mapped) and isinstance(value, self.kind)
         # Refuse a string that looks like a number. PyYAML reads 5e-4 as a string, and the error
         # message makes the user aware of this.
         number = numbers.Integral if self.kind is int else numbers.Real

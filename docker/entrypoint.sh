@@ -28,7 +28,7 @@ docker run [OPTIONS] IMAGE COMMAND
   make train                        render sample faces, train on them with two ranks, verify
   make train DATA=/data/FOLDER      train on an InsightFace folder (CPU image)
   horovodrun -np 8 python run_train.py --cfg mbf_arcface.yaml data.records=/data/FOLDER
-  python -m evaluation verify --checkpoint runs/NAME --sets /data/FILE.bin
+  python -m evaluation verify --model runs/NAME --sets /data/FILE.bin
   check [COMMAND]                   check this container for a command without starting it
   sshd [PORT]                       wait for horovodrun on another host (port 2222)
   bash                              open a shell

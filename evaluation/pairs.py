@@ -14,8 +14,8 @@ import numpy as np
 
 from atomic_write import atomic_write
 from encoded_images import decode
-from evaluation.plain_pickle import PlainPickleError, describe, load_plain
 from image_headers import has_size, stored_size
+from plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
 MAX_HEADER_BYTES = 1 << 20
@@ -96,7 +96,7 @@ def write_pairs(
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     """Read a verification set from a .bin file, without running any code in the file.
 
-    The file is a pickle of any protocol, written by Python 2 or 3 (see `evaluation.plain_pickle`).
+    The file is a pickle of any protocol, written by Python 2 or 3 (see `plain_pickle`).
     The images stay encoded.
 
     Parameters

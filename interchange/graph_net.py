@@ -57,7 +57,8 @@ def stored_model(
     except InterchangeError as error:
         size = image_size or graph.image_size or USUAL_IMAGE_SIZE
         net, parameters = graph_net(graph, source, size)
-        notice = f"the network is none of ours and is used as a graph: {error}"
+        reason = str(error).rpartition("; ")[0] or str(error)
+        notice = f"the network is none of ours and is used as a graph: {reason}"
         model = StoredModel(
             source, kind, net, size, parameters, notices=(*notices, notice), **fields
         )

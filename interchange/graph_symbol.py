@@ -38,9 +38,11 @@ def graph_symbol(
     where: str,
     *,
     suffixes: Mapping[str, str] = SUFFIXES,
-    reshape_vectors: bool = True,
 ) -> SymbolParts:
     """Convert a graph to a symbol, whose input is the variable ``data``.
+
+    A batch normalisation of a value (B, C) gets the shape (B, C, 1, 1), for the reason that
+    `interchange.symbol_function.reshape_vectors` gives.
 
     Parameters
     ----------
@@ -49,17 +51,13 @@ def graph_symbol(
     suffixes
         Mapping from the role of a tensor to the last part of its name, if it is not the role.  The
         first part is the name of the node.
-    reshape_vectors
-        Whether a batch normalisation of a value (B, C) gets the shape (B, C, 1, 1).  MXNet caches
-        the batch normalisations of oneDNN by shape, and would reuse one that it created for
-        (B, C, 1, 1): a segmentation fault.  Networks that train need True.
 
     Raises
     ------
     InterchangeError
         If MXNet lacks an operation of the graph, or refuses its attributes.
     """
-    writer = _Writer(graph, where, suffixes, reshape_vectors)
+    writer = _Writer(graph, where, suffixes)
     try:
         return SymbolParts(load_symbol(writer.text(), where), writer.parameters)
     except SymbolError as error:
@@ -69,11 +67,8 @@ def graph_symbol(
 class _Writer:
     """Writer of the nodes of a symbol's JSON."""
 
-    def __init__(
-        self, graph: Graph, where: str, suffixes: Mapping[str, str], reshape_vectors: bool
-    ) -> None:
+    def __init__(self, graph: Graph, where: str, suffixes: Mapping[str, str]) -> None:
         self.graph, self.where, self.suffixes = graph, where, suffixes
-        self.reshape_vectors = reshape_vectors
         self.content: list[dict[str, Any]] = []
         self.parameters: dict[str, np.ndarray] = {}
         self.variables: dict[str, int] = {}  # name of a tensor of the graph -> number of its node
@@ -134,7 +129,7 @@ class _Writer:
             number = self._write_affine(node, inputs[0])
         elif node.op == "constant":
             number = self._variable(node, "value")[0]
-        elif node.op == "batch_norm" and is_vector and self.reshape_vectors:
+        elif node.op == "batch_norm" and is_vector:
             wide = self._add("Reshape", f"{node.name}_wide", inputs, {"shape": (0, -1, 1, 1)})
             wide = self._write_known(node, [(wide, 0)], f"{node.name}_norm")
             number = self._add("Flatten", node.name, [(wide, 0)], {})

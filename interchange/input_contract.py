@@ -6,7 +6,7 @@ A model states its own input as scaling nodes in the graph, or its user states m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +80,23 @@ def adapt_input(
     if not own_shift.any() and (rescaled := _scale_weights(stripped, own_scale)):
         return rescaled
     return _put_in_front(stripped, own_scale, own_shift)
+
+
+def pixel_function(
+    embed: Callable[[np.ndarray], np.ndarray], *, mean: Values, std: Values, colour_order: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of RGB pixels from a function of the input that a graph needs.
+
+    Parameters are those of `adapt_input`; ``embed`` computes embeddings (B, E) from the input
+    (B, 3, H, W) of the graph.
+    """
+    means, stds = (np.asarray(each, np.float32).reshape(1, -1, 1, 1) for each in (mean, std))
+
+    def compute(pixels: np.ndarray) -> np.ndarray:
+        ordered = pixels[:, ::-1] if colour_order == "bgr" else pixels
+        return embed((ordered.astype(np.float32) - means) / stds)
+
+    return compute
 
 
 def _leading_scaling(graph: Graph) -> tuple[Graph, np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,14 @@ class StoredModel:
     """float32 weights of the network, by the names of `Block._collect_params_with_prefix`."""
     head: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Parameters of the head, for example {"weight": class centres (C, E)}; {} without a head."""
+    classes: Mapping[str, Any] | None = None
+    """Record of the classes of the training data, as a checkpoint stores it under "classes" (see
+    pipeline/records/class_record.py); None if the source states no number of classes."""
     threshold: float | None = None
     """Cosine from which two images count as the same person; None if the source states none."""
+    reference: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False)
+    """Function that computes the embeddings (B, E) of RGB pixels (B, 3, H, W) float32 with the
+    source itself; `interchange.comparison` compares the network with it.  None if no library here
+    can compute the source."""
     notices: tuple[str, ...] = ()
     """Sentences for the user, for example that the model is taken as a graph."""

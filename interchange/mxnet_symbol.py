@@ -38,6 +38,10 @@ class SymbolFiles:
     centres: np.ndarray | None
     """Class centres (C, E) float32; None if the parameter file contains none."""
     notices: tuple[str, ...]
+    symbol: mx.sym.Symbol
+    """Symbol of the embedding."""
+    arrays: Mapping[str, np.ndarray]
+    """Values of all variables of the symbol except the images, by name."""
 
 
 def find_symbol_files(prefix: str | Path) -> tuple[Path, Path]:
@@ -119,7 +123,7 @@ def read_symbol_files(prefix: str | Path) -> SymbolFiles:
         notices.append(f"tensors after the embedding are dropped: {', '.join(beyond)}")
     if centres is not None:
         centres = centres.astype(np.float32)
-    return SymbolFiles(graph, centres, tuple(notices))
+    return SymbolFiles(graph, centres, tuple(notices), embedding, arrays)
 
 
 def _embedding(symbol: mx.sym.Symbol, where: str) -> mx.sym.Symbol:

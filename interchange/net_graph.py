@@ -13,13 +13,11 @@ from mxnet import gluon
 
 from interchange.graph import Graph, Node, Output
 from interchange.mxnet_symbol import symbol_graph
+from interchange.symbol_function import MAP_SHAPE
 from nets import build_net
 
 if TYPE_CHECKING:
     from interchange.model import StoredModel
-
-UNFLATTENED = (0, -1, 1, 1)
-"""Shape of the reshape from (B, C) to (B, C, 1, 1)."""
 
 
 def net_graph(
@@ -89,7 +87,7 @@ def simplify(graph: Graph) -> Graph:
 
 
 def _unflattens(node: Node) -> bool:
-    return node.op == "reshape" and node.attributes["shape"] == UNFLATTENED
+    return node.op == "reshape" and node.attributes["shape"] == MAP_SHAPE
 
 
 def _with_layer_names(graph: Graph, prefix: str) -> Graph:

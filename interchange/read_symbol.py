@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from interchange.graph_net import stored_model
-from interchange.input_contract import Values, adapt_input, has_scaling
+from interchange.input_contract import Values, adapt_input, has_scaling, pixel_function
 from interchange.model import InterchangeError, StoredModel
 from interchange.mxnet_symbol import read_symbol_files
 from interchange.net_graph import simplify
+from interchange.symbol_function import symbol_function
 from normalization import MEAN, STD
 
 
@@ -50,13 +52,8 @@ def read_symbol(
             notices.append(
                 f"the symbol contains no scaling, so its input is taken as (x - {MEAN}) / {STD:g}"
             )
-    graph = adapt_input(
-        graph,
-        str(prefix),
-        mean=default[0] if mean is None else mean,
-        std=default[1] if std is None else std,
-        colour_order=colour_order,
-    )
+    mean, std = (default[0] if mean is None else mean), (default[1] if std is None else std)
+    graph = adapt_input(graph, str(prefix), mean=mean, std=std, colour_order=colour_order)
     model, _ = stored_model(
         graph,
         source=str(prefix),
@@ -65,10 +62,12 @@ def read_symbol(
         notices=notices,
         head={} if files.centres is None else {"weight": files.centres},
     )
+    embed = symbol_function(files.symbol, files.arrays, model.image_size)
+    reference = pixel_function(embed, mean=mean, std=std, colour_order=colour_order)
     size = model.net["embedding_size"]
     if files.centres is not None and files.centres.shape[1:] != (size,):
         raise InterchangeError(
             f"{prefix}: the class centres 'fc7_weight' must have {size} columns, one for each "
             f"dimension of the embedding, got the shape {files.centres.shape}; use undamaged files"
         )
-    return model
+    return replace(model, reference=reference)

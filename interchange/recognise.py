@@ -60,10 +60,14 @@ def _no_options(ending: Ending) -> Iterator[dict[str, Any]]:
 
 
 def _widths(ending: Ending) -> Iterator[dict[str, Any]]:
-    """Yield widths of MobileFaceNet that give the number of channels, with few decimals first."""
+    """Yield widths of MobileFaceNet that give the number of channels, usual ones first.
+
+    Widths that give the same numbers of channels are the same network.
+    """
     exact = ending.channels / mobilefacenet.LAST_CHANNELS
+    usual = (round(exact), round(exact, 1), round(8 * exact) / 8, round(16 * exact) / 16)
     tried = []
-    for width in (*(round(exact, decimals) for decimals in range(5)), exact):
+    for width in (*usual, round(exact, 2), round(exact, 3), round(exact, 4), exact):
         scaled = mobilefacenet.scale_channels(mobilefacenet.LAST_CHANNELS, width or exact)
         if scaled == ending.channels and 0 < width <= 8 and width not in tried:
             tried.append(width)

@@ -16,7 +16,7 @@ def find_threshold(folder: Path, state: Mapping[str, Any]) -> float | None:
     An imported model states the threshold in the state of its checkpoint.  For a trained model the
     file summary.json of the run has the verification of the final weights: the result is the mean
     over the sets, weighted with the numbers of pairs, of each set's mean threshold over the folds.
-    The summary applies only to a checkpoint of the last step.
+    The summary applies only to the checkpoint of the last step of a finished run.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ def find_threshold(folder: Path, state: Mapping[str, Any]) -> float | None:
         return None
     try:
         summary = json.loads((folder.parent.parent / "summary.json").read_text(encoding="utf-8"))
-        if summary["steps"] != state["progress"]["step"]:
+        final = summary["status"] == "finished" and summary["steps"] == state["progress"]["step"]
+        if not final:
             return None
         results = summary["verification"].values()
         pairs = sum(result["pairs"] for result in results)

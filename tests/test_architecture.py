@@ -21,6 +21,7 @@ MODULES = (
 )
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
+    "plain_pickle",
     "assemble",
 )
 PROGRAMS = ("benchmarks", "tools", "examples", "docker")
@@ -39,8 +40,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "plain_yaml": (),
     "ranges": (),
     "ops": (),
+    "plain_pickle": (),
     "launch": ("atomic_write", "plain_yaml", "ranges"),
-    "evaluation": ("atomic_write", "encoded_images", "image_headers"),
+    "evaluation": ("atomic_write", "encoded_images", "image_headers", "plain_pickle"),
     "evaluation.__main__": PARTS,  # a program
     "evaluation.commands": PARTS,  # its commands
     "pipeline": ("atomic_write", "encoded_images", "normalization", "ops"),
@@ -55,7 +57,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": (*("launch.ranks", "atomic_write", "mxnet_arrays", "normalization", "plain_yaml"),),
     "interchange": (
         *("nets", "training.checkpoint", "training.checkpoint_folders"),
-        *("atomic_write", "mxnet_arrays", "normalization"),
+        *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle"),
     ),
     "interchange.__main__": PARTS,  # a program
     "assemble": PARTS,
@@ -69,7 +71,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
     *("evaluation.verification", "atomic_write", "encoded_images", "image_headers"),
-    *("mxnet_arrays", "normalization", "plain_yaml", "ranges"),
+    *("mxnet_arrays", "normalization", "plain_pickle", "plain_yaml", "ranges"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.
@@ -87,6 +89,7 @@ MAY_CHANGE_SYS_PATH = (
     "launch/ranks/companion.py",  # runs without the module `site`
     "benchmarks/gpu_operators.py",  # imports parts of ops; the package ops needs MXNet
     "benchmarks/harness/baselines.py",  # adds the folder of an unpacked baseline
+    "tools/interchange_checks/gluonfr_worker.py",  # adds the folder of an unpacked package
 )
 
 # Exceptions: rule -> prefixes of findings. A test fails for an unused exception.

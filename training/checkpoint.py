@@ -46,7 +46,11 @@ __all__ = [
     "read_arrays",
     "remove_unfinished",
     "save_checkpoint",
+    "write_folder",
 ]
+
+NET, HEAD, MOMENTUM = "net.params", "head.params", "momentum.params"
+"""Names of the files of a checkpoint that hold arrays."""
 
 
 @dataclass(frozen=True)
@@ -96,45 +100,17 @@ class Checkpoint:
         height, width = self.meta["image_size"]
         return height, width
 
-    def require_image_size(self, found: tuple[int, int]) -> None:
-        """Raise CheckpointError if ``found`` (height, width) is not the image size of the net."""
-        if found != self.image_size:
-            own, other = ("{}x{}".format(*size) for size in (self.image_size, found))
-            raise CheckpointError(
-                f"{self.folder}: the net needs images of {own} pixels (height x width), got "
-                f"records with images of {other}; align the images to {own}, or use a checkpoint "
-                f"that was trained on images of {other}"
-            )
-
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Load the saved weights into ``net``; CheckpointError if a name or shape differs."""
-        load_parameters(self.folder / "net.params", net, ctx, "net")
+        load_parameters(self.folder / NET, net, ctx, "net")
 
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Load the saved weights into ``head``; CheckpointError if a name or shape differs."""
-        load_parameters(self.folder / "head.params", head, ctx, "head")
-
-    def load_matching_parameters(
-        self, head: gluon.Block, ctx: mx.Context | None = None
-    ) -> list[str]:
-        """Load into ``head`` those saved head parameters that match in name and shape.
-
-        Training with a different loss can then start from the saved class centres.
-
-        Outputs
-        -------
-        Names of the loaded parameters.
-        """
-        saved = read_arrays(self.folder / "head.params")
-        own = head._collect_params_with_prefix()
-        names = [n for n, shape in _shapes(head).items() if n in saved and saved[n].shape == shape]
-        for name in names:
-            own[name]._load_init(to_ndarray(saved[name]), ctx or mx.cpu())
-        return names
+        load_parameters(self.folder / HEAD, head, ctx, "head")
 
     def load_momentum(self, model: Model) -> None:
         """Load the saved momentum of each parameter into the trainer and the head of ``model``."""
-        path = self.folder / "momentum.params"
+        path = self.folder / MOMENTUM
         saved = read_arrays(path)
         indices = {id(p): i for i, p in enumerate(model.trainer._params)}
         updater = model.trainer._updaters[0]
@@ -172,16 +148,36 @@ def save_checkpoint(
         checkpoints then stay unchanged.
     """
     folder = parent / f"step-{step:08d}"
-    aside = parent / f"{files.ASIDE_PREFIX}{folder.name}"
+    arrays = {
+        NET: _arrays(model.net),
+        HEAD: _arrays(model.head),
+        MOMENTUM: {**_momentum(model), **_momentum_of_head(model.head)},
+    }
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        write_folder(folder, arrays, state)
+    except (OSError, CheckpointError, mx.base.MXNetError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise CheckpointError(
+            f"{folder}: the checkpoint cannot be written, got {reason}; {_last_whole(parent)}, "
+            "free disk space and run the same command again"
+        ) from None
+    files.remove_old(parent, keep)
+    return folder
+
+
+def write_folder(
+    folder: Path, arrays: Mapping[str, Mapping[str, mx.nd.NDArray]], state: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint, which replaces ``folder`` when it is complete; on an error, remove it.
+
+    ``arrays`` holds arrays by name for the file names ``NET``, ``HEAD`` and ``MOMENTUM``; ``state``
+    is the content of state.json.  Errors are OSError, CheckpointError or MXNetError.
+    """
+    aside = folder.with_name(f"{files.ASIDE_PREFIX}{folder.name}")
+    try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        arrays = {
-            "net.params": _arrays(model.net),
-            "head.params": _arrays(model.head),
-            "momentum.params": {**_momentum(model), **_momentum_of_head(model.head)},
-        }
         fingerprints = {}
         for name, content in arrays.items():
             write_arrays(aside / name, content)
@@ -191,15 +187,9 @@ def save_checkpoint(
         files.write_json(aside / files.MANIFEST, {"format": files.FORMAT, "files": fingerprints})
         sync_folder(aside)
         files.put_in_place(aside, folder)
-    except (OSError, CheckpointError, mx.base.MXNetError) as error:
+    except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise CheckpointError(
-            f"{folder}: the checkpoint cannot be written, got {reason}; {_last_whole(parent)}, "
-            "free disk space and run the same command again"
-        ) from None
-    files.remove_old(parent, keep)
-    return folder
+        raise
 
 
 def _last_whole(parent: Path) -> str:

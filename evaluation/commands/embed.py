@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from atomic_write import atomic_write
-from evaluation.commands.device import find_cut_off_check
+from evaluation.commands.device import choose_device, find_cut_off_check
 from evaluation.commands.options import add_model_options, check_batch_size, check_output_file
 from evaluation.image_files import ImageFileError, check_sizes, find_images, read_images
 from launch.config.paths import expand_home
@@ -81,9 +81,8 @@ def open_embedder(options: argparse.Namespace, flip: bool) -> Embedder:
     """Load the embedder of the option ``--model``; print each notice on stderr."""
     from interchange.embedder import load_embedder
 
-    embedder = load_embedder(
-        options.model, flip=flip, batch_size=options.batch_size, device=options.device
-    )
+    device = choose_device(options.device).device_type
+    embedder = load_embedder(options.model, flip=flip, batch_size=options.batch_size, device=device)
     for notice in embedder.notices:
         print(f"evaluation: {notice}", file=sys.stderr)
     return embedder

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 
 from launch.config.configuration import Config, ConfigError, build_config
+from launch.config.default_data import add_default_records
 from launch.config.help import help_text, listing
 from launch.config.schema import schema_text
 from launch.config.yaml_files import find_config, read_yaml
@@ -138,6 +139,7 @@ def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     # In the config.yaml of a run folder, `notes` contains versions and commit, not settings.
     raw.pop("notes", None)
     raw = apply_overrides(raw, arguments.overrides)
+    add_default_records(raw)
     run = raw.setdefault("run", {}) or {}
     if isinstance(run, dict) and not run.get("name"):
         raw["run"] = {**run, "name": path.stem}

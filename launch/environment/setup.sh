@@ -17,7 +17,7 @@ venv=${1:-.venv} python=${2:-} stage=${3:-run}
 hooks=(launch/environment/numpy_aliases.py)
 case $venv in
     *-gpu) lock=gpu hooks+=(launch/environment/cuda_libraries.py) load="MXNet, CUDA, DALI: about 3 GB" ;;
-    *) lock=cpu load="MXNet, DALI: about 600 MB" ;;
+    *) lock=cpu load="MXNet, DALI, ONNX Runtime: about 640 MB" ;;
 esac
 say() { printf 'set-up: %s\n' "$*"; }
 fail() { printf 'set-up: %s\n' "$*" >&2; exit 2; }

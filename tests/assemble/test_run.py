@@ -61,6 +61,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
     state = open_checkpoint(run.folder).state
     assert state == {
         "progress": {"step": 3, "images": 12, "epoch": 0, "consumed": 12},
+        "history": {"margin": None, "first_loss": 0.0, "last_loss": 0.0, "skipped": {}},
         "epoch_images": 4000,
         "end_images": 24,
         "ranks": 1,
@@ -69,6 +70,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
             "net": config.to_dict()["net"],
             "head": config.to_dict()["head"],
             "num_classes": 10,
+            "classes": {"num_classes": 10, "sets": [], "runs": []},
             "image_size": [112, 112],
             "mean": 127.5,
             "std": 128.0,

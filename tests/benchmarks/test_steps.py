@@ -18,7 +18,7 @@ TORCH = os.environ.get("TORCH_PYTHON", "")
 GLUONFR = (baselines.FOLDER / ".stamp").is_file()
 LONG_S = 3600  # the rounds end a script, not its time limit
 # The installation of GluonFR needs the network, so tests run its rows only if it is installed.
-AVAILABLE_ROWS = "^ours|^gluon |^limit|^torch" + ("|^gluonfr" if GLUONFR else "")
+AVAILABLE_ROWS = "^ours|^gluon |^onnxruntime|^limit|^torch" + ("|^gluonfr" if GLUONFR else "")
 
 
 def run(script: str | Path, path: Path, *words: object) -> tuple[list[dict], str]:
@@ -63,6 +63,13 @@ def test_train_step_gives_all_rows(tmp_path):
     kinds = (*kinds, "torch mobilefacenet channels_last")
     assert names(rows) == available(*(f"{kind} B=2" for kind in kinds))
     assert rows[0]["parameters"] == rows[1]["parameters"]
+
+
+def test_embedding_rate_gives_all_rows(tmp_path):
+    sizes = ["--nets", "mobilefacenet", "--batches", 2, "--width", 0.25]
+    rows, out = run("embedding_rate", tmp_path / "rows.json", *sizes, "--only", AVAILABLE_ROWS)
+    kinds = ("ours", "ours mxnet", "onnxruntime", "gluonfr")
+    assert names(rows) == available(*(f"{kind} mobilefacenet B=2" for kind in kinds)), out
 
 
 def test_the_profile_lists_operators_and_leaves_no_file():

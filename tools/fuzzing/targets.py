@@ -248,7 +248,6 @@ class Checkpoint(_Base):
         checkpoint = open_checkpoint(self.run)
         checkpoint.load_net_parameters(self.model.net)
         checkpoint.load_head_parameters(self.model.head)
-        checkpoint.load_matching_parameters(self.model.head)
         checkpoint.load_momentum(self.model)
         if rng.random() < 0.1 or name.name == "state.json":
             build_stored_net(open_model(self.run))

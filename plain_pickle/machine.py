@@ -1,31 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a pickle of plain data and NumPy arrays without executing anything in it.
+"""Read a pickle without executing anything in it, with a stack machine.
 
 `pickle` imports and calls the objects that a file names.  Overriding `Unpickler.find_class` does
 not stop every attack: the extension cache, attributes set by the opcode BUILD, and memo keys that
 allocate gigabytes remain.  This module therefore executes the opcodes with its own stack machine,
-which refuses all opcodes that verification sets do not need and never calls an object that the
-file names (see `evaluation.pickle_globals`).  `pickletools` reads the arguments of the opcodes, but
+which refuses all opcodes that the dialect of the file does not list and never calls an object that
+the file names (see `plain_pickle.dialect`).  `pickletools` reads the arguments of the opcodes, but
 `pickletools.genops` cannot be used, because it fails on the images that Python 2 wrote.
 """
 
 from __future__ import annotations
 
 import codecs
-import io
+import mmap
 import pickletools
 from collections.abc import Callable
 from typing import Any
 
-from evaluation.pickle_globals import (
-    PlainPickleError,
-    StandIns,
-    Unbuilt,
-    describe,
-    find_global,
-)
-
-__all__ = ["PlainPickleError", "describe", "load_plain"]
+from plain_pickle.arrays import Arrays
+from plain_pickle.dialect import Dialect, PlainPickleError, Unbuilt, describe
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
 _MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or in decimal digits
@@ -34,6 +27,7 @@ _MAX_PROTOCOL = 5
 # limit bounds the memory.  A verification set has about 10 opcodes for each image.
 _ALWAYS_READ_OPCODES = 1 << 20
 _MIN_OPCODE_BYTES = 16  # mean number of bytes for each further opcode
+_MAX_INTEGER_KEY = 2**60  # of a dict
 # Prefixes of pickletools' names for arguments that are text or bytes; other arguments are numbers.
 _TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")
 
@@ -51,11 +45,33 @@ def load_plain(data: bytes) -> object:
     PlainPickleError
         If the pickle is truncated or malformed, or holds an object of any other type.
     """
-    if not data:
-        raise PlainPickleError("is empty, got 0 bytes")
-    machine = _Machine(data)
+    dialect = Arrays(encodable_characters=len(data))
+    dialect.max_opcodes = _ALWAYS_READ_OPCODES + len(data) // _MIN_OPCODE_BYTES
+    return load_with(data, dialect)[0]
+
+
+def load_with(data: bytes | mmap.mmap, dialect: Dialect, start: int = 0) -> tuple[object, int]:
+    """Read one pickle; return its object and the position of the first byte behind the pickle.
+
+    Parameters
+    ----------
+    data
+        Bytes that contain the pickle; others may follow.
+    dialect
+        Globals and opcodes that the pickle may contain.
+    start
+        Position of the first byte of the pickle.
+
+    Raises
+    ------
+    PlainPickleError
+        If the pickle is truncated or malformed, or the dialect refuses a part of it.
+    """
+    if not len(data):
+        raise PlainPickleError("the file is empty, got 0 bytes")
+    machine = _Machine(data, dialect, start)
     try:
-        return machine.run()
+        return machine.run(), machine.stream.tell()
     except PlainPickleError:
         raise
     except (IndexError, KeyError, ValueError, OverflowError) as error:
@@ -67,31 +83,40 @@ def load_plain(data: bytes) -> object:
         ) from None
 
 
-class _Stream(io.BytesIO):
+class _Stream:
     """Stream of a pickle's bytes; a read beyond the end fails before it allocates memory."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+    def __init__(self, data: bytes | mmap.mmap, start: int) -> None:
+        self.data = data
         self.size = len(data)
+        self.position = start
         self.reads_number = False
         """True while the argument of the current opcode is a number."""
 
-    def read(self, count: int | None = -1) -> bytes:
-        assert count is not None
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, count: int) -> bytes:
         if self.reads_number and count > _MAX_NUMBER_BYTES:
             raise PlainPickleError(f"holds too long a number, got a number of {count} bytes")
-        if not 0 <= count <= self.size - self.tell():
+        if not 0 <= count <= self.size - self.position:
             raise PlainPickleError(
                 f"is cut off, got {self.size} bytes in total, but {count} bytes must follow byte "
-                f"{self.tell()}"
+                f"{self.position}"
             )
-        return super().read(count)
+        self.position += count
+        return self.data[self.position - count : self.position]
 
-    def readline(self, size: int | None = -1) -> bytes:
-        line = super().readline(_MAX_NUMBER_BYTES + 2 if self.reads_number else -1)
-        if line.endswith(b"\n"):
+    def readline(self) -> bytes:
+        limit = self.size
+        if self.reads_number:
+            limit = min(limit, self.position + _MAX_NUMBER_BYTES + 2)
+        end = self.data.find(b"\n", self.position, limit) + 1
+        if end:
+            line = self.data[self.position : end]
+            self.position = end
             return line
-        if len(line) > _MAX_NUMBER_BYTES and self.reads_number:
+        if limit < self.size:
             raise PlainPickleError(f"holds too long a number, got over {_MAX_NUMBER_BYTES} digits")
         raise PlainPickleError(f"is cut off, got {self.size} bytes that end inside a line")
 
@@ -100,8 +125,9 @@ class _Stream(io.BytesIO):
         if opcode.arg is None:
             return None
         self.reads_number = not opcode.arg.name.startswith(_TEXT_ARGUMENTS)
-        reader = {"STRING": _Stream.read_quoted, "GLOBAL": _Stream.read_global}.get(opcode.name)
-        argument = opcode.arg.reader(self) if reader is None else reader(self)
+        reader = _READERS.get(opcode.name)
+        source: Any = self  # pickletools asks for no more than read and readline
+        argument = opcode.arg.reader(source) if reader is None else reader(self)
         self.reads_number = False
         return argument
 
@@ -118,6 +144,13 @@ class _Stream(io.BytesIO):
         return self.readline()[:-1].decode(), self.readline()[:-1].decode()
 
 
+_READERS: dict[str, Callable[[_Stream], Any]] = {
+    "STRING": _Stream.read_quoted,
+    "GLOBAL": _Stream.read_global,
+    "INST": _Stream.read_global,
+}
+
+
 class _Machine:
     """Stack machine that executes the opcodes of a pickle.
 
@@ -125,32 +158,28 @@ class _Machine:
     None if the opcode has no argument.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self.stream = _Stream(data)
+    def __init__(self, data: bytes | mmap.mmap, dialect: Dialect, start: int) -> None:
+        self.stream = _Stream(data, start)
+        self.dialect = dialect
         self.stack: list = []
         self.outer: list[list] = []  # stacks that the opcode MARK has set aside, the newest last
         self.memo: dict[int, object] = {}
-        self.stand_ins = StandIns(pickle_bytes=len(data))
-        self.max_opcodes = _ALWAYS_READ_OPCODES + len(data) // _MIN_OPCODE_BYTES
 
     def run(self) -> object:
         """Execute the opcodes up to STOP; return the object that the pickle holds."""
-        for _ in range(self.max_opcodes):
+        limit, count = self.dialect.max_opcodes, 0
+        while True:
+            if count == limit:
+                self.dialect.refuse(f"more than {limit:,} opcodes")
+            count += 1
             code = self.stream.read(1)
             opcode = _OPCODES.get(code)
             name = repr(code) if opcode is None else opcode.name
             if name == "STOP":
                 return self.stack.pop()
-            if opcode is None or name not in _ACTIONS:
-                raise PlainPickleError(
-                    f"holds more than images and booleans, got the opcode {name} at byte "
-                    f"{self.stream.tell() - 1}"
-                )
+            if opcode is None or name not in _ACTIONS or name not in self.dialect.opcodes:
+                self.dialect.refuse(f"the opcode {name} at byte {self.stream.tell() - 1}")
             _ACTIONS[name](self, self.stream.read_argument(opcode))
-        raise PlainPickleError(
-            f"holds too many objects for its {self.stream.size} bytes, got more than "
-            f"{self.max_opcodes} opcodes"
-        )
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -203,11 +232,11 @@ class _Machine:
         self.stack.append(self.memo[key])
 
     def push_global(self, module_and_name: tuple[str, str]) -> None:
-        self.stack.append(find_global(*module_and_name))
+        self.stack.append(self.dialect.find_global(*module_and_name))
 
     def push_stack_global(self, _: None) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(find_global(module, name))
+        self.stack.append(self.dialect.find_global(module, name))
 
     def check_protocol(self, protocol: int) -> None:
         if protocol > _MAX_PROTOCOL:
@@ -219,18 +248,54 @@ class _Machine:
     def reduce(self, _: None) -> None:
         """Pop a function and its arguments; push the result of the function's stand-in."""
         arguments, target = self.stack.pop(), self.stack.pop()
-        self.stack.append(self.stand_ins.call(target, arguments))
+        self.stack.append(self.dialect.call(target, arguments))
 
     def build(self, _: None) -> None:
-        """Pop an `Unbuilt` and a state; build the object, push it and put it into the memo."""
-        state, unbuilt = self.stack.pop(), self.stack.pop()
-        built = self.stand_ins.set_state(unbuilt, state)
-        for key in unbuilt.keys:
-            if self.memo[key] is unbuilt:
+        """Pop an unbuilt object and its state; push the built object and put it into the memo."""
+        state, target = self.stack.pop(), self.stack.pop()
+        built = self.dialect.set_state(target, state)
+        for key in target.keys if type(target) is Unbuilt else ():
+            if self.memo[key] is target:
                 self.memo[key] = built
-        # A pickle may build one object many times; replace its keys only the first time.
-        unbuilt.keys.clear()
+        if type(target) is Unbuilt:
+            # A pickle may build one object many times; replace its keys only the first time.
+            target.keys.clear()
         self.stack.append(built)
+
+    def push_dict(self, _: None) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self.set_pairs(items)
+
+    def set_item(self, _: None) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_pairs([key, value])
+
+    def set_items(self, _: None) -> None:
+        self.set_pairs(self.pop_mark())
+
+    def set_pairs(self, items: list) -> None:
+        """Put keys and values, which alternate in ``items``, into the dict on top of the stack."""
+        target = self.stack[-1]
+        if type(target) is not dict or len(items) % 2:
+            raise PlainPickleError(f"sets items of no dict, got {describe(target)}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Hashing a key of nested tuples takes time without bound, and large integers with
+            # equal hashes make a dict slow.
+            if not isinstance(key, str | bytes) and not (
+                type(key) in (int, bool) and abs(key) < _MAX_INTEGER_KEY
+            ):
+                raise PlainPickleError(
+                    f"has a dict with a key that is not text or a number, got {describe(key)}"
+                )
+            target[key] = value
+
+    def refuse_instance(self, module_and_name: tuple[str, str]) -> None:
+        """Refuse INST, which names a global and calls it at once, by the name of the global."""
+        self.dialect.refuse(f"a call of {self.dialect.find_global(*module_and_name)} by INST")
+
+    def load_persistent(self, _: None) -> None:
+        self.stack.append(self.dialect.load_persistent(self.stack.pop()))
 
 
 _PUSHED_ARGUMENTS = (
@@ -259,8 +324,16 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "MEMOIZE": _Machine.memoize,
     "GLOBAL": _Machine.push_global,
     "STACK_GLOBAL": _Machine.push_stack_global,
+    "INST": _Machine.refuse_instance,
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "DICT": _Machine.push_dict,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "FLOAT": _Machine.push,
+    "BINFLOAT": _Machine.push,
+    "BINPERSID": _Machine.load_persistent,
     "PROTO": _Machine.check_protocol,
     "FRAME": _Machine.skip,
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replace the functions and classes that the pickle of a verification set may call.
+"""Replace the functions and classes that a pickle of bytes and NumPy arrays may call.
 
 Pickle calls such a function or class a global.  A stand-in computes the result that a call of the
 global would return.  The global never runs.
@@ -12,16 +12,11 @@ from enum import Enum
 
 import numpy as np
 
-
-class PlainPickleError(ValueError):
-    """Error for a pickle that is malformed or holds more than plain data.
-
-    The message has the form "<what is wrong>, got <value>"; its subject is the pickle.
-    """
+from plain_pickle.dialect import Dialect, KnownGlobal, PlainPickleError, Unbuilt, describe
 
 
-class Global(Enum):
-    """Functions and classes that the pickle of a verification set may name.
+class Global(KnownGlobal, Enum):
+    """Functions and classes that a pickle of arrays may name.
 
     The value of a member lists the names, "<module> <name>", that the versions of Python and NumPy
     write for the function or class.
@@ -49,37 +44,6 @@ _MAX_AXES = 8
 _ALWAYS_COPIED_BYTES = 1 << 20
 
 
-class Unbuilt:
-    """Array or dtype that a pickle's opcode REDUCE has created and opcode BUILD has yet to fill.
-
-    ``dtype`` is None for an array, because BUILD sets the dtype of an array.  ``keys`` are the keys
-    of this object in the pickle's memo.
-    """
-
-    __slots__ = ("dtype", "keys")
-
-    def __init__(self, dtype: np.dtype | None) -> None:
-        self.dtype = dtype
-        self.keys: list[int] = []
-
-
-def describe(value: object) -> str:
-    """Describe a value in a few words for a message, without reading nested values."""
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} {value.shape}"
-    if isinstance(value, bytes | bytearray):
-        return f"{len(value)} bytes {bytes(value[:16])!r}"
-    if isinstance(value, str):
-        return repr(value[:60])
-    if value is None or isinstance(value, bool | int | np.generic):
-        return f"{type(value).__name__} {value}"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}"
-    if isinstance(value, Global):
-        return f"the global {value}"
-    return "an unfinished array" if isinstance(value, Unbuilt) else type(value).__name__
-
-
 def _check_array(data: object, dtype: object, shape: object) -> tuple[bytes, np.dtype, tuple]:
     """Check that the parts of an array fit each other, and return them."""
     if not isinstance(dtype, np.dtype):
@@ -105,59 +69,59 @@ def _check_array(data: object, dtype: object, shape: object) -> tuple[bytes, np.
     return data, dtype, shape
 
 
-def find_global(module: object, name: object) -> Global:
-    """Return the function or class with this module and name, as a member of `Global`.
+class Arrays(Dialect):
+    """Contents of pickles that consist of bytes and of arrays of bools or numbers.
 
-    Raises
-    ------
-    PlainPickleError
-        If `Global` has no such member.
-    """
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise PlainPickleError(f"holds a global whose name is not text, got {describe(module)}")
-    if known := _GLOBALS.get(f"{module} {name}"):
-        return known
-    full = f"{module}.{name}"[:80]
-    raise PlainPickleError(f"holds more than images and booleans, got the global {full!r}")
-
-
-class StandIns:
-    """Stand-ins for the functions and classes that one pickle calls.
-
-    A stand-in returns None for arguments that the pickle of a verification set never passes.
+    A stand-in returns None for arguments that no valid file would pass.
 
     Parameters
     ----------
-    pickle_bytes
-        Size of the pickle in bytes.  All calls of ``_codecs.encode`` together may encode at most
-        this number of characters, and all arrays whose data must be converted may have about this
-        number of bytes.  Without these limits a small pickle could convert one text or one array
-        thousands of times, and the results would fill the memory.
+    encodable_characters
+        Largest number of characters that all calls of ``_codecs.encode`` together may encode.
+        All arrays whose data must be converted may have about this number of bytes.  Without these
+        limits a small pickle could convert one text or one array thousands of times, and the
+        results would fill the memory.
     """
 
-    def __init__(self, pickle_bytes: int) -> None:
-        self._encodable_characters = pickle_bytes
-        self._copied_bytes, self._max_copied_bytes = 0, pickle_bytes + _ALWAYS_COPIED_BYTES
+    content = "images and booleans"
+
+    def __init__(self, encodable_characters: int) -> None:
+        self._encodable_characters = encodable_characters
+        self._copied_bytes = 0
+        self._max_copied_bytes = encodable_characters + _ALWAYS_COPIED_BYTES
+
+    def known_global(self, module_and_name: str) -> KnownGlobal | None:
+        return _GLOBALS.get(module_and_name)
 
     def call(self, target: object, arguments: object) -> object:
-        """Return the result of ``target(*arguments)``, computed by the stand-in of ``target``.
-
-        Raises
-        ------
-        PlainPickleError
-            If `target` is not a member of `Global`, or the pickle of a verification set never
-            passes such arguments.
-        """
-        if not isinstance(target, Global) or not isinstance(arguments, tuple):
+        if not isinstance(target, KnownGlobal) or not isinstance(arguments, tuple):
             raise PlainPickleError(f"calls an object that is no function, got {describe(target)}")
-        found = _STAND_INS.get(target)
-        result = found[0](self, *arguments) if found and len(arguments) in found[1] else None
+        result = self.stand_in(target, arguments)
         if result is None:
             shown = ", ".join(describe(argument) for argument in arguments[:4])
             raise PlainPickleError(
-                f"calls {target} with arguments that no verification set passes, got ({shown})"
+                f"calls {target} with arguments that no valid file passes, got ({shown})"
             )
         return result
+
+    def stand_in(self, target: KnownGlobal, arguments: tuple) -> object:
+        """Return the result of a call; return None if no valid file contains such a call."""
+        found = _STAND_INS.get(target)
+        return found[0](self, *arguments) if found and len(arguments) in found[1] else None
+
+    def set_state(self, target: object, state: object) -> object:
+        if type(target) is not Unbuilt or not isinstance(state, tuple):
+            raise PlainPickleError(
+                f"sets the state of an object that has none, got {describe(target)}"
+            )
+        if target.dtype is not None:
+            return _set_byte_order(target.dtype, state)
+        # The state of an array is (version, shape, dtype, is_fortran_order, data).
+        if len(state) != 5 or type(state[3]) not in (bool, int):
+            raise PlainPickleError(
+                f"holds an array with a state that NumPy never writes, got {len(state)} parts"
+            )
+        return self._build_array(state[4], state[2], state[1], "F" if state[3] else "C")
 
     def _encode(self, text: object, codec: object) -> bytes | None:
         if not isinstance(text, str) or not isinstance(codec, str):
@@ -208,36 +172,15 @@ class StandIns:
             return None
         return self._build_array(data, dtype, shape, order)
 
-    def set_state(self, unbuilt: object, state: object) -> np.ndarray | np.dtype:
-        """Fill an array or dtype with a state, as the opcode BUILD does, and return the result.
-
-        Raises
-        ------
-        PlainPickleError
-            If ``unbuilt`` is not an `Unbuilt`, or NumPy never writes such a state.
-        """
-        if type(unbuilt) is not Unbuilt or not isinstance(state, tuple):
-            raise PlainPickleError(
-                f"sets the state of an object that has none, got {describe(unbuilt)}"
-            )
-        if unbuilt.dtype is not None:
-            return _set_byte_order(unbuilt.dtype, state)
-        # The state of an array is (version, shape, dtype, is_fortran_order, data).
-        if len(state) != 5 or type(state[3]) not in (bool, int):
-            raise PlainPickleError(
-                f"holds an array with a state that NumPy never writes, got {len(state)} parts"
-            )
-        return self._build_array(state[4], state[2], state[1], "F" if state[3] else "C")
-
 
 # Stand-in for each function or class, and the numbers of arguments that the stand-in accepts.
-_STAND_INS: dict[Global, tuple[Callable[..., object], tuple[int, ...]]] = {
-    Global.ENCODE: (StandIns._encode, (2,)),
-    Global.BYTES: (StandIns._make_bytes, (0,)),
-    Global.RECONSTRUCT: (StandIns._reconstruct, (3,)),
-    Global.DTYPE: (StandIns._make_dtype, (1, 2, 3)),
-    Global.SCALAR: (StandIns._make_scalar, (2,)),
-    Global.FROMBUFFER: (StandIns._make_array, (4, 5)),
+_STAND_INS: dict[KnownGlobal, tuple[Callable[..., object], tuple[int, ...]]] = {
+    Global.ENCODE: (Arrays._encode, (2,)),
+    Global.BYTES: (Arrays._make_bytes, (0,)),
+    Global.RECONSTRUCT: (Arrays._reconstruct, (3,)),
+    Global.DTYPE: (Arrays._make_dtype, (1, 2, 3)),
+    Global.SCALAR: (Arrays._make_scalar, (2,)),
+    Global.FROMBUFFER: (Arrays._make_array, (4, 5)),
 }
 
 

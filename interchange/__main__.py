@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line: import models of other projects, and export models for other programs.
+
+python -m interchange import PATH --out FOLDER
+python -m interchange export --model MODEL --format symbol|onnx|safetensors --out PATH
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluation.image_files import find_images, read_images
+from interchange.export import FORMATS, Provenance, export_model
+from interchange.model import InterchangeError, StoredModel
+from interchange.open_model import ACCEPTED, open_model
+from launch.config.paths import expand_home
+from launch.environment.provenance import VersionAction, commit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_CALIBRATION_IMAGES = 4096
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return exit code 0, or 2 after an error message on stderr."""
+    options = build_parser().parse_args(arguments)
+    try:
+        {"import": run_import, "export": run_export}[options.command](options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m interchange",
+        description="Import models of other projects; export models for other programs.",
+    )
+    parser.add_argument("--version", action=VersionAction)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_import_options(
+        commands.add_parser("import", help="convert a model to the checkpoint format")
+    )
+    _add_export_options(
+        commands.add_parser("export", help="write a model as MXNet, ONNX or safetensors files")
+    )
+    return parser
+
+
+def _add_import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action=VersionAction)
+    parser.add_argument("path", type=expand_home, metavar="PATH", help=f"model: {ACCEPTED}")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=expand_home,
+        metavar="FOLDER",
+        help="folder to create, which is then a model for --model and train.pretrained",
+    )
+    for name, meaning in (("mean", "subtracted from pixels"), ("std", "by which they are divided")):
+        parser.add_argument(
+            f"--{name}",
+            type=_numbers,
+            metavar="X[,X,X]",
+            help=f"number {meaning} before the network, or one per channel (default: what the "
+            "file states, or the values of its format)",
+        )
+    parser.add_argument(
+        "--colour-order",
+        choices=("rgb", "bgr"),
+        help="order of the channels that the network takes (default: what the file states, or rgb)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_size,
+        metavar="HEIGHTxWIDTH",
+        help="size of the images in pixels (default: what the file states)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        nargs="+",
+        type=expand_home,
+        metavar="IMAGE|FOLDER",
+        help="aligned faces for the statistics of the batch normalisations that an ONNX file has "
+        f"folded into convolutions; at most {MAX_CALIBRATION_IMAGES} are used",
+    )
+
+
+def _add_export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action=VersionAction)
+    parser.add_argument(
+        "--model", required=True, type=expand_home, metavar="MODEL", help=f"model: {ACCEPTED}"
+    )
+    parser.add_argument("--format", required=True, choices=FORMATS, help="format to write")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=expand_home,
+        metavar="PATH",
+        help="file to write; for symbol the prefix of PREFIX-symbol.json and PREFIX-0000.params",
+    )
+    parser.add_argument(
+        "--scaling",
+        choices=("inside", "outside"),
+        help="onnx only: the file takes pixels from 0 to 255 (inside, default), or "
+        "(x - 127.5) / 127.5 for pixels x (outside)",
+    )
+    parser.add_argument(
+        "--with-centres", action="store_true", help="add the class centres of the head as fc7"
+    )
+    parser.add_argument(
+        "--licence",
+        metavar="TEXT",
+        help="licence of the weights, which the file and the model card state",
+    )
+
+
+def _numbers(text: str) -> float | tuple[float, ...]:
+    """Return the number, or the three numbers, of an option."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise argparse.ArgumentTypeError(
+            f"must be one number or three numbers with commas between, got {text!r}; 127.5 is usual"
+        )
+    return values[0] if len(values) == 1 else values
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return the (height, width) of an option."""
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"must be HEIGHTxWIDTH in pixels, got {text!r}; 112x112 is usual"
+        )
+    return int(match[1]), int(match[2])
+
+
+def run_import(options: argparse.Namespace) -> None:
+    """Read a model of any supported format, and write it as a checkpoint."""
+    out = Path(options.out)
+    _check_parent(out)
+    if out.exists():
+        raise InterchangeError(
+            f"--out: must name a new folder, got {out}, which exists; name another folder"
+        )
+    print(f"reading {options.path}", flush=True)
+    settings = {
+        "mean": options.mean,
+        "std": options.std,
+        "colour_order": options.colour_order,
+        "image_size": options.image_size,
+    }
+    images = None
+    if options.calibrate:
+        images = _calibration_images(options)
+        print(f"calibrating with {len(images)} images", flush=True)
+    model = open_model(options.path, **settings, calibration_images=images)
+    _print_notices(model)
+    from interchange.write_checkpoint import write_checkpoint
+
+    write_checkpoint(model, out)
+    print(f"{out}: {_describe(model)}")
+    print(f"next: python -m evaluation verify --model {out} --sets FILE.bin")
+
+
+def _calibration_images(options: argparse.Namespace) -> np.ndarray:
+    """Return the pixels (N, height, width, 3) of the images of the option ``--calibrate``."""
+    import numpy as np
+
+    paths = find_images(options.calibrate)[:MAX_CALIBRATION_IMAGES]
+    size = options.image_size or (112, 112)
+    pixels = []
+    for image in read_images(paths, size):
+        if image.pixels is None:
+            raise InterchangeError(
+                f"{image.path}: {image.reason}; calibrate with readable images only"
+            )
+        pixels.append(image.pixels)
+    return np.stack(pixels)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Read a model of any supported format, and write it in the chosen format."""
+    out = Path(options.out)
+    _check_parent(out)
+    if out.is_dir():
+        raise InterchangeError(f"--out: must name a file, got the folder {out}; add a file name")
+    if options.scaling and options.format != "onnx":
+        raise InterchangeError(
+            f"--scaling: applies to --format onnx only, got --format {options.format}; omit "
+            "--scaling"
+        )
+    print(f"reading {options.model}", flush=True)
+    model = open_model(options.model)
+    _print_notices(model)
+    print(f"writing and checking {options.format}", flush=True)
+    files = export_model(
+        model,
+        out,
+        format=options.format,
+        scaling=options.scaling or "inside",
+        with_centres=options.with_centres,
+        provenance=Provenance(options.licence, commit()),
+    )
+    print(f"{', '.join(map(str, files))}: {_describe(model)}")
+    print(f"next: python -m evaluation compare-images --model {out} A.jpg B.jpg")
+
+
+def _check_parent(out: Path) -> None:
+    if not out.resolve().parent.is_dir():
+        raise InterchangeError(
+            f"--out: the folder above must exist, got {out}; create {out.parent} first"
+        )
+
+
+def _print_notices(model: StoredModel) -> None:
+    for notice in model.notices:
+        print(f"interchange: {notice}", file=sys.stderr)
+
+
+def _describe(model: StoredModel) -> str:
+    height, width = model.image_size
+    size = model.net["embedding_size"]
+    return (
+        f"{model.net['name']}, images of {height}x{width} pixels, embeddings of {size} dimensions"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

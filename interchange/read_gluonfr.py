@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read GluonFR's MobileFaceNet from a ``.params`` file.
+
+The source is gluonfr/model_zoo/mobile_facenet.py of GluonFR 1.0.2 (PyPI), which trains on pixels
+divided by 255: scripts/train_script.py of https://github.com/THUFutureLab/gluon-face transforms
+images with ``ToTensor`` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interchange.layer_names import BIAS, Layer, fit_layers, net_layers, with_own_input
+from interchange.model import InterchangeError, StoredModel
+from interchange.stored_tensor import StoredTensor, describe_names, read_float32
+from mxnet_arrays import ArrayFileError, read_arrays
+from nets.image_size import HALVINGS
+
+if TYPE_CHECKING:
+    from interchange.input_contract import Values
+
+GLUONFR_MEAN = 0.0
+GLUONFR_STD = 255.0
+"""GluonFR's networks take (x - GLUONFR_MEAN) / GLUONFR_STD for pixels x from 0 to 255."""
+CLASSIFIER = "output.weight"
+"""Name of the weight of the classification layer: class centres (C, E)."""
+_WHAT = "GluonFR's MobileFaceNet"
+_CURE = (
+    "use a file of get_mobile_facenet(), or save the network with export() and import the symbol"
+)
+_PARTS = ("conv", "norm", "act")
+_BOTTLENECK = ("expand", "depthwise", "project")
+_HINTS = {"conv": "conv", "norm": "batchnorm", "act": "prelu"}
+_STAGE = re.compile(r"stages\.(\d+)\.(\d+)\.(\w+)")
+# Modules outside the stages, in the order in which GluonFR creates them: (our module, its index in
+# the sequence `features`).
+_TRUNK = (("stem", 0), ("stem_depthwise", 1), ("last", 7), ("embedding.pool", 8))
+_LINEAR, _NORM = ("embedding.linear", 9), ("embedding.norm", 10)
+_OWN_PREFIX = re.compile(r"(?:arg:|aux:)?(.*?)(?=feature_|output_)")
+
+
+def read_gluonfr(
+    path: str | os.PathLike[str],
+    image_size: tuple[int, int] | None = None,
+    *,
+    mean: Values = GLUONFR_MEAN,
+    std: Values = GLUONFR_STD,
+    colour_order: str = "rgb",
+) -> StoredModel:
+    """Read GluonFR's MobileFaceNet, with or without its classification layer.
+
+    The class centres become the weight of the head.
+
+    Parameters
+    ----------
+    path
+        File that ``net.save_parameters`` or ``net.collect_params().save`` wrote.
+    image_size
+        (height, width) of the images in pixels; None for the size that the tensors state.
+    mean, std
+        The network takes (x - mean) / std for pixels x: one number, or one per channel.
+    colour_order
+        "rgb" or "bgr": order of the channels that the network takes.
+
+    Raises
+    ------
+    InterchangeError
+        If the file cannot be read, or a tensor does not fit the network.
+    """
+    path = os.fspath(path)
+    tensors = _read_tensors(path)
+    rename = _structure_name if any(n.startswith("features.") for n in tensors) else _prefix_name
+    names = {key: rename(key) for key in ("embedding.linear.weight", "embedding.pool.conv.weight")}
+    _refuse_variants(path, tensors)
+    weight, pool = (_require(path, tensors, name) for name in names.values())
+    net = {"name": "mobilefacenet", "embedding_size": weight[0]}
+    size = image_size or (pool[2] << HALVINGS, pool[3] << HALVINGS)
+    layers = {rename(each.name): each for each in net_layers(path, net, size) if each.name != BIAS}
+    classifier = tensors.pop(CLASSIFIER if rename is _structure_name else "output_weight", None)
+    parameters = fit_layers(path, _WHAT, tensors, layers, _adapts)
+    # GluonFR's last batch normalisation has scale=False: MXNet ignores its gamma.
+    parameters["embedding.norm.gamma"] = np.ones(weight[0], np.float32)
+    head, notices = _read_head(path, classifier, weight[0])
+    model = StoredModel(path, "gluonfr", net, size, parameters, head, notices=notices)
+    return with_own_input(model, mean=mean, std=std, colour_order=colour_order)
+
+
+def _read_tensors(path: str) -> dict[str, StoredTensor]:
+    """Read the arrays of a file, without the prefix of the network's name."""
+    try:
+        arrays = read_arrays(path)
+    except OSError as error:
+        raise InterchangeError(
+            f"{path}: cannot be read, got {error.strerror!r}; name a .params file"
+        ) from None
+    except ArrayFileError as error:
+        raise InterchangeError(str(error)) from None
+    if not any(name.startswith("features.") for name in arrays):
+        prefixes = {match[0] for name in arrays if (match := _OWN_PREFIX.match(name))}
+        renamed = {_without_prefix(name): name for name in arrays}
+        if len(renamed) != len(arrays):
+            raise InterchangeError(
+                f"{path}: must contain one network, got the prefixes "
+                f"{describe_names(sorted(prefixes))}; {_CURE}"
+            )
+        arrays = {name: arrays[old] for name, old in renamed.items()}
+    return {
+        name: StoredTensor(array.shape, str(array.dtype), partial(np.asarray, array))
+        for name, array in arrays.items()
+    }
+
+
+def _without_prefix(name: str) -> str:
+    match = _OWN_PREFIX.match(name)
+    return name[match.end() :] if match else name
+
+
+def _structure_name(name: str) -> str:
+    """Return the name of a parameter in files of ``save_parameters``."""
+    module, _, role = name.rpartition(".")
+    for own, index in (_LINEAR, _NORM):
+        if module == own:
+            return f"features.{index}.{role}"
+    block, _, part = module.rpartition(".")
+    if match := _STAGE.fullmatch(block):
+        sequence, unit = _place(int(match[1]), int(match[2]))
+        inner = f"out.{_BOTTLENECK.index(match[3])}.{_PARTS.index(part)}"
+        return f"features.{1 + sequence}.{unit}.{inner}.{role}"
+    return f"features.{dict(_TRUNK)[block]}.{_PARTS.index(part)}.{role}"
+
+
+def _prefix_name(name: str) -> str:
+    """Return the name of a parameter in files of ``collect_params().save``, without prefix."""
+    module, _, role = name.rpartition(".")
+    order = [own for own, _ in _TRUNK]
+    for own, hint in ((_LINEAR[0], "conv"), (_NORM[0], "batchnorm")):
+        if module == own:
+            return f"feature_{hint}{len(order)}_{role}"
+    block, _, part = module.rpartition(".")
+    if match := _STAGE.fullmatch(block):
+        sequence, unit = _place(int(match[1]), int(match[2]))
+        number = _BOTTLENECK.index(match[3])
+        return f"feature_stage{sequence}_bottleneck{unit}_{_HINTS[part]}{number}_{role}"
+    return f"feature_{_HINTS[part]}{order.index(block)}_{role}"
+
+
+def _place(stage: int, unit: int) -> tuple[int, int]:
+    """Return the number of GluonFR's sequence of bottlenecks, from 1, and the index within it.
+
+    GluonFR has the first stage in one sequence.  Each later stage has a sequence for its first
+    bottleneck, and another one for the rest.
+    """
+    if stage == 0:
+        return 1, unit
+    return (2 * stage, 0) if unit == 0 else (2 * stage + 1, unit - 1)
+
+
+def _adapts(layer: Layer, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor fits although its shape differs.
+
+    GluonFR has one slope for all channels, and a 1x1 convolution as the linear layer.
+    """
+    if layer.name.endswith(".alpha"):
+        return shape == (1,)
+    return layer.name == "embedding.linear.weight" and shape == (*layer.shape, 1, 1)
+
+
+def _refuse_variants(path: str, tensors: Mapping[str, StoredTensor]) -> None:
+    """Raise InterchangeError for GluonFR's MobileFaceNet with squeeze-and-excitation layers."""
+    layers = [n for n in tensors if re.search(r"\.out\.3\.fc\.|selayer\d+_", n)]
+    if layers:
+        raise InterchangeError(
+            f"{path}: must be {_WHAT} with use_se=False, got the squeeze-and-excitation layer "
+            f"{layers[0]!r}; save the network with export() in GluonFR and import the symbol"
+        )
+
+
+def _require(path: str, tensors: Mapping[str, StoredTensor], name: str) -> tuple[int, ...]:
+    """Return the shape of a convolution's weight; raise InterchangeError if it has none."""
+    shape = tensors[name].shape if name in tensors else None
+    if shape is None or len(shape) != 4 or 0 in shape:
+        found = f"the shape {shape}" if shape is not None else describe_names([*tensors])
+        raise InterchangeError(
+            f"{path}: must be {_WHAT} with a tensor {name!r} of 4 axes, got {found}; {_CURE}"
+        )
+    return shape
+
+
+def _read_head(
+    path: str, classifier: StoredTensor | None, embedding_size: int
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    if classifier is None:
+        return {}, ()
+    if len(classifier.shape) != 2 or classifier.shape[1] != embedding_size:
+        raise InterchangeError(
+            f"{path}: the classification layer must have the shape (classes, {embedding_size}), "
+            f"got {classifier.shape}; use an undamaged file of GluonFR"
+        )
+    centres = read_float32(path, CLASSIFIER, classifier)
+    notice = f"the weight of the classification layer gives {centres.shape[0]} class centres"
+    return {"weight": centres}, (notice,)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a network as a ``.safetensors`` file with the layer names of arcface_torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors.numpy
+
+import normalization
+from atomic_write import atomic_write
+from interchange.arcface_torch import IGNORED, torch_name, torch_names
+from interchange.layer_names import BIAS
+from interchange.model import InterchangeError, StoredModel
+from interchange.read_torch import TORCH_STD, read_safetensors
+
+FIRST_CONVOLUTION = "stem.conv.weight"
+TORCH_IMAGE_SIZE = (112, 112)
+"""(height, width) in pixels of the images for which arcface_torch builds its networks."""
+RELATIVE_TOLERANCE = 1e-6
+
+
+def write_safetensors(
+    model: StoredModel, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """Write a network so that arcface_torch's ``load_state_dict`` with strict=True accepts it.
+
+    The file is read back and compared before it appears under its name.
+
+    Parameters
+    ----------
+    model
+        Network: an iresnet, or mobilefacenet of width 1.
+    path
+        File to write; its folder must exist.
+    metadata
+        Texts to store in the file, beside network, sizes, colour order and value range.
+
+    Returns
+    -------
+    Sentences for the user.
+
+    Raises
+    ------
+    InterchangeError
+        If arcface_torch has no such network, or if the file cannot be written or does not read back
+        as the same network.
+    """
+    path = os.fspath(path)
+    _check_net(model, path)
+    tensors = _torch_tensors(model, path)
+    content = safetensors.numpy.save(tensors, {**(metadata or {}), **torch_contract(model)})
+    try:
+        with atomic_write(path) as file:
+            file.write(content)
+            file.flush()
+            _compare(model, path, read_safetensors(file.name, model.image_size))
+    except OSError as error:
+        raise InterchangeError(
+            f"{path}: cannot be written, got {error.strerror or error}; name a file in a folder "
+            "that exists, on a disk with free space"
+        ) from None
+    if model.image_size == TORCH_IMAGE_SIZE:
+        return ()
+    return (
+        "the network takes images of {}x{} pixels, but arcface_torch builds its networks for "
+        "112x112 pixels; change the size of its last layer before loading".format(
+            *model.image_size
+        ),
+    )
+
+
+def _check_net(model: StoredModel, path: str) -> None:
+    name, width = model.net["name"], model.net.get("width", 1.0)
+    if not (name.startswith("iresnet") or (name == "mobilefacenet" and width == 1)):
+        found = f"{name!r} of width {width:g}" if name == "mobilefacenet" else repr(name)
+        raise InterchangeError(
+            f"{path}: arcface_torch has the networks iresnet and mobilefacenet of width 1, got "
+            f"{found}; export the model as onnx or symbol"
+        )
+
+
+def _torch_tensors(model: StoredModel, path: str) -> dict[str, np.ndarray]:
+    name = model.net["name"]
+    sizes = {"embedding_size": 512 if name.startswith("iresnet") else 128, **model.net}
+    tensors = {}
+    for theirs, layer in torch_names(path, sizes, model.image_size).items():
+        if layer.name == BIAS:
+            continue
+        values = np.ascontiguousarray(model.parameters[layer.name], np.float32)
+        if layer.name == FIRST_CONVOLUTION:
+            # (x - 127.5) / 128 = (x - 127.5) / 127.5 * (127.5 / 128)
+            values = (values * (TORCH_STD / normalization.STD)).astype(np.float32)
+        tensors[theirs] = values
+        if layer.name.endswith("running_var"):
+            counter = theirs.removesuffix(".running_var") + IGNORED
+            tensors[counter] = np.zeros((), np.int64)
+    if name.startswith("iresnet"):  # the linear layer of arcface_torch's iresnet has a bias
+        linear = torch_name(name, "embedding.linear.weight")
+        size = tensors[linear].shape[0]
+        tensors[torch_name(name, BIAS)] = np.zeros(size, np.float32)
+    return tensors
+
+
+def torch_contract(model: StoredModel) -> dict[str, str]:
+    """Return the texts that describe the input and the output of an exported file."""
+    stated = {
+        "net": str(model.net["name"]),
+        "image_size": "{}x{}".format(*model.image_size),
+        "colour_order": "RGB",
+        "layout": "NCHW",
+        "value_range": "(pixel - 127.5) / 127.5",
+        "output": "embedding, not normalised",
+    }
+    return stated if model.threshold is None else {**stated, "threshold": repr(model.threshold)}
+
+
+def _compare(model: StoredModel, path: str, back: StoredModel) -> None:
+    """Raise InterchangeError if a parameter has changed on the way through the file."""
+    for name, values in model.parameters.items():
+        if not np.allclose(back.parameters[name], values, rtol=RELATIVE_TOLERANCE, atol=1e-30):
+            raise InterchangeError(
+                f"{path}: does not read back as the same network, got other values of {name!r}; "
+                "check the disk"
+            )

@@ -1,0 +1,129 @@
+"""Write files as torch.save does, with the standard library alone."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+KINDS = {"float32": "Float", "float64": "Double", "float16": "Half", "int64": "Long"}
+
+
+class _StorageType:
+    """Stands for a class such as torch.FloatStorage."""
+
+
+class Storage:
+    def __init__(self, elements: np.ndarray, kind: str | None = None) -> None:
+        self.elements, self.kind = elements, kind or KINDS[str(elements.dtype)]
+
+
+class Tensor:
+    """Tensor that is pickled as torch's _rebuild_tensor_v2."""
+
+    function = "_rebuild_tensor_v2"
+
+    def __init__(self, storage: Storage, offset: int, shape: tuple, strides: tuple) -> None:
+        self.arguments = (storage, offset, shape, strides, False, {})
+
+    def __reduce__(self):
+        return getattr(sys.modules["torch._utils"], self.function), self.arguments
+
+
+class Parameter(Tensor):
+    """Tensor in the wrapper torch.nn.Parameter."""
+
+    function = "_rebuild_parameter"
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.arguments = (tensor, True, {})
+
+
+class Attack:
+    """Object whose unpickling creates a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.canary)!r}, 'w').close()",)
+
+
+def tensor(values: np.ndarray, kind: str | None = None) -> Tensor:
+    """Return a contiguous tensor with a storage of its own."""
+    values = np.asarray(values)
+    strides = tuple(side // values.itemsize for side in np.ascontiguousarray(values).strides)
+    return Tensor(Storage(values.reshape(-1), kind), 0, values.shape, strides[: values.ndim])
+
+
+@contextlib.contextmanager
+def fake_torch():
+    """Provide the names that pickles of PyTorch use, as long as the block runs."""
+    modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
+    for kind in ("Float", "Double", "Half", "Long", "BFloat16"):
+        name = f"{kind}Storage"
+        setattr(modules["torch"], name, type(name, (_StorageType,), {"__module__": "torch"}))
+    for name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
+        function = types.FunctionType((lambda *_: None).__code__, {}, name)
+        function.__module__, function.__qualname__ = "torch._utils", name
+        setattr(modules["torch._utils"], name, function)
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield modules["torch"]
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+def dump(content: object) -> tuple[bytes, dict[str, Storage]]:
+    """Return the pickle of an object, and its storages by key."""
+    storages: dict[int, tuple[str, Storage]] = {}
+    file = io.BytesIO()
+    with fake_torch() as torch:
+
+        class Pickler(pickle.Pickler):
+            def persistent_id(self, obj):
+                if not isinstance(obj, Storage):
+                    return None
+                key = storages.setdefault(id(obj), (str(len(storages)), obj))[0]
+                kind = getattr(torch, f"{obj.kind}Storage")
+                return ("storage", kind, key, "cpu", len(obj.elements))
+
+        Pickler(file, protocol=2).dump(content)
+    return file.getvalue(), dict(storages.values())
+
+
+def save_zip(path: Path, content: object, *, compression: int = zipfile.ZIP_STORED) -> None:
+    data, storages = dump(content)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("model/data.pkl", data)
+        archive.writestr("model/byteorder", b"little")
+        for key, storage in storages.items():
+            archive.writestr(f"model/data/{key}", storage.elements.tobytes())
+        archive.writestr("model/version", b"3\n")
+
+
+def save_legacy(path: Path, content: object) -> None:
+    data, storages = dump(content)
+    machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
+    with path.open("wb") as file:
+        for header in (0x1950A86A20F9469CFC6C, 1001, machine):
+            pickle.dump(header, file, protocol=2)
+        file.write(data)
+        pickle.dump(sorted(storages), file, protocol=2)
+        for key in sorted(storages):
+            file.write(len(storages[key].elements).to_bytes(8, "little"))
+            file.write(storages[key].elements.tobytes())
+
+
+SAVERS = {"zip": save_zip, "legacy": save_legacy}

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Import GluonFR's MobileFaceNet, and compare with GluonFR itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from interchange.read_gluonfr import read_gluonfr
+from tools.interchange_checks.arcface_torch import IMAGES, difference
+from tools.interchange_checks.result import Result
+
+INPUTS = {"ToTensor": (0.0, 255.0), "(x - 127.5) / 127.5": (127.5, 127.5)}
+"""Mapping from a name of an input to its mean and divisor."""
+
+
+def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
+    """Yield the result of each file and input.
+
+    Parameters
+    ----------
+    checkout
+        Folder of the package's sources, which has the folder gluonfr.
+    folder
+        Folder for the files of the models.
+    only
+        Names of files without suffix; an empty sequence for all.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 112, 112, 3), dtype=np.uint8)
+    np.save(folder / "pixels.npy", pixels)
+    worker = Path(__file__).with_name("gluonfr_worker.py")
+    subprocess.run([sys.executable, "-I", worker, checkout, folder], check=True)
+    for file in sorted(folder.glob("*.params")):
+        if only and file.stem not in only:
+            continue
+        for title, (mean, std) in INPUTS.items():
+            model = read_gluonfr(file, mean=mean, std=std)
+            wanted = np.load(folder / f"{file.stem.split('-')[0]}-{mean:g}.npy")
+            error = difference(model, pixels, wanted)
+            expected = "graph" if mean == 0 else "mobilefacenet"
+            as_expected = model.net["name"] == expected and bool(model.head) == (
+                not file.stem.startswith("headless")
+            )
+            yield Result(file.stem, model.net["name"], error, as_expected, title)

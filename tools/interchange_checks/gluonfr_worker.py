@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Save GluonFR's MobileFaceNet with random weights in its formats, and its embeddings.
+
+    python -I gluonfr_worker.py CHECKOUT FOLDER
+
+`tools.interchange_checks.gluonfr` starts this program, whose folder has a module named gluonfr.
+FOLDER has pixels.npy, uint8 images (N, 112, 112, 3).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+RANGES = {
+    "gamma": (0.5, 1.5), "beta": (-0.5, 0.5), "alpha": (0.0, 0.5), "running_mean": (-0.5, 0.5),
+    "running_var": (0.5, 2.0),
+}  # fmt: skip
+"""Mapping from the end of a parameter's name to the range of its random values."""
+
+
+def draw(net: Any, seed: int) -> None:
+    """Draw weights, statistics and slopes at random."""
+    mx.random.seed(seed)
+    net.initialize(mx.init.MSRAPrelu())
+    net(mx.nd.zeros((1, 3, 112, 112)))
+    random = np.random.default_rng(seed)
+    for name, parameter in net.collect_params().items():
+        for end, (low, high) in RANGES.items():
+            if name.endswith(end):
+                parameter.set_data(mx.nd.array(random.uniform(low, high, parameter.shape)))
+
+
+def main(checkout: str, target: str) -> None:
+    """Write the files of both networks, with and without the classification layer."""
+    sys.path.insert(0, checkout)
+    models = importlib.import_module("gluonfr.model_zoo")
+    folder = Path(target)
+    pixels = np.load(folder / "pixels.npy").transpose(0, 3, 1, 2).astype(np.float32)
+    options = {"classes": 10, "weight_norm": True, "feature_norm": True}
+    nets = {
+        "classifier": models.get_model("mobilefacenet", **options),
+        "headless": models.get_model("mobilefacenet", need_cls_layer=False),
+    }
+    for seed, (name, net) in enumerate(nets.items()):
+        draw(net, seed)
+        for mean, std in ((0.0, 255.0), (127.5, 127.5)):
+            out = net(mx.nd.array((pixels - mean) / std))
+            found = (out[0] if isinstance(out, tuple | list) else out).asnumpy()
+            unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+            np.save(folder / f"{name}-{mean:g}.npy", unit)
+        net.save_parameters(str(folder / f"{name}.params"))
+        net.collect_params().save(str(folder / f"{name}-names.params"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
