@@ -3,8 +3,7 @@
 
 Every decoder of the project applies the Exif orientation exactly as ``mx.image.imdecode`` does.
 DALI's decoders, on CPUs and GPUs, ignore Exif.  If the Exif orientation of an image asks for a
-rotation or a flip, DALI gets a copy that is already rotated or flipped; it gets all other images
-unchanged.
+rotation or a flip, DALI therefore gets an upright copy of the image.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 END_OF_IMAGE = b"\xff\xd9"
-# Matches a JPEG marker and captures its code.  Excludes what also occurs inside entropy-coded data:
-# fill bytes, stuffed zeros and restart markers.
+# Matches a JPEG marker and captures the marker's code.  Fill bytes, stuffed zeros and restart
+# markers do not match, because they also occur inside entropy-coded data.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _WITHOUT_LENGTH_CODES = (0x01, 0xD8)
 _HEADER_END_CODES = (0xD8, 0xD9, 0xDA)
@@ -80,7 +79,7 @@ def may_turn(image: np.ndarray) -> bool:
         length = int.from_bytes(data[at : at + 2], "big")
         if at + max(length, 2) > len(data):
             return False
-        if length < 2:  # invalid; libjpeg skips the 2 bytes of the length and continues
+        if length < 2:  # invalid length: libjpeg skips these 2 bytes
             at += 2
         elif code == _APP1_CODE:
             return _exif_turns(data[at + 2 : at + length][len(_EXIF_PREFIX) :])
@@ -109,8 +108,8 @@ def upright(image: np.ndarray) -> np.ndarray | None:
 def _uses_exif(image: np.ndarray) -> bool:
     """Return whether OpenCV must apply an image's Exif orientation.
 
-    It must for JPEGs that do not begin with a JFIF segment.  MXNet reads the size of a JFIF image
-    from its frame header, and OpenCV then ignores Exif.
+    The result is True for JPEGs that do not begin with a JFIF segment.  For JPEGs that begin with a
+    JFIF segment, ``mx.image.imdecode`` makes OpenCV ignore Exif.
     """
     head = image[:11].tobytes()
     return head[:3] == b"\xff\xd8\xff" and not (head[3:4] == b"\xe0" and head[6:] == b"JFIF\0")

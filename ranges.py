@@ -128,7 +128,7 @@ class Setting:
 
 
 def setting(name: str, annotation: Any, default: Any) -> Setting:
-    """Build the `Setting` of an annotation: ``Annotated`` with a `Within`, or a plain type."""
+    """Build the `Setting` for an annotation: a plain type, or ``Annotated`` with a `Within`."""
     if get_origin(annotation) is Annotated:
         kind, *extra = get_args(annotation)
         return Setting(name, kind, next((e for e in extra if isinstance(e, Within)), None), default)
@@ -138,9 +138,9 @@ def setting(name: str, annotation: Any, default: Any) -> Setting:
 def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
     """Return the settings of a function or class, keyed by name: its keyword-only arguments.
 
-    If the constructor of a class passes ``**kwargs`` on, the settings of its base class follow. Of
-    the base class, only arguments with a range, of a Literal or of bool are settings. Its other
-    arguments are internal.
+    If the constructor of a class passes ``**kwargs`` on, the settings include those of the base
+    class: its keyword-only arguments that have a range, a Literal type or the type bool. All other
+    arguments of the base class are internal.
     """
     found: dict[str, Setting] = {}
     for function, inherited in _functions(builder):
@@ -176,10 +176,10 @@ def _is_public(annotation: Any) -> bool:
 def cross_problems(
     builder: Callable[..., Any], options: Mapping[str, Any]
 ) -> Iterable[tuple[str, str]]:
-    """Return pairs (key, message) for settings of a builder that exclude each other.
+    """Return pairs (setting, message) for settings of a net or head that exclude each other.
 
-    A builder may have a static method ``problems`` that yields these pairs. The method receives the
-    values of all settings, with defaults for those that ``options`` lacks.
+    The static method ``problems`` of the builder yields these pairs, if the method exists. It gets
+    the values of all settings, with defaults for those that ``options`` lacks.
     """
     find = getattr(builder, "problems", None)
     defaults = {name: each.default for name, each in settings(builder).items()}
@@ -189,7 +189,7 @@ def cross_problems(
 def checked_options(
     section: str, name: str, builders: Builders, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Check the options of a builder; return them with numbers converted to the declared type.
+    """Check the options of a net or head; return them with numbers converted to declared types.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def checked_options(
 
 
 def require_valid(section: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raise ValueError for the first option out of range, else for the first contradiction."""
+    """Raise ValueError if an option is out of its range or if two options exclude each other."""
     declared = settings(builder)
     for key, value in options.items():
         if text := declared[key].problem(value):

@@ -17,7 +17,8 @@ from launch.ranks.output import attach_companion
 from launch.ranks.threads import share_cores
 
 OUTPUT = None
-# Attach the companion before the slow imports below: the launcher may end while they run (seconds).
+# The companion process ends this process when the launcher ends.  Start the companion before the
+# imports below, which take seconds.
 if __name__ == "__main__":
     OUTPUT = attach_companion()
     kill_forks_at_exit()
@@ -48,7 +49,7 @@ from training.report import announce, reporting
 
 
 def main(argv: Sequence[str]) -> int:
-    """Return 0 (success), 1 (training failed), 2 (error in usage or data) or 143 (stopped)."""
+    """Train; return 0 (success), 1 (training failed), 2 (error in usage or data), 143 (stopped)."""
     try:
         comm = connect()
     except NoConnection as error:
@@ -67,7 +68,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     ``at_end`` collects the functions that release resources.  The caller closes it in every case.
     """
     config = agree(comm, lambda: read_config(argv))
-    if isinstance(config, str):  # the output of --help or --version
+    if isinstance(config, str):  # `config` is the output of --help or --version
         if comm.rank == 0:
             print(config, flush=True)
         return
@@ -77,7 +78,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
     drop_stale_caches(config, inputs, comm)
 
     run = open_run(config, inputs, comm, at_end)
-    if OUTPUT and run.folder.is_dir():  # only rank 0 creates it, on its host
+    if OUTPUT and run.folder.is_dir():  # other hosts may lack rank 0's folder
         OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
     # Make the loader before the model: its worker processes must fork before MXNet starts threads.

@@ -19,7 +19,7 @@ IMPERATIVE = {"Add", "Bring", "Embed", "Feed", "Need", "Seed", "Shed", "Speed", 
 
 
 def problems(message: str, changed_lines: int) -> list[str]:
-    """Return a sentence for each fault of a commit message; no sentence means no fault.
+    """Return one sentence for each fault of a commit message, or an empty list.
 
     ``changed_lines`` is the number of lines that the commit adds and removes.
     """
@@ -32,9 +32,9 @@ def problems(message: str, changed_lines: int) -> list[str]:
     if not subject:
         found.append("the subject is empty; say what the commit does")
     if len(subject) > MAX_SUBJECT:
-        found.append(f"the subject has {len(subject)} characters; shorten it to {MAX_SUBJECT}")
+        found.append(f"the subject has {len(subject)} characters; use at most {MAX_SUBJECT}")
     if subject.endswith("."):
-        found.append("the subject ends with a full stop; leave it out")
+        found.append("the subject ends with a full stop; remove the full stop")
     if subject and (
         not first[:1].isupper() or (NOT_IMPERATIVE.search(first) and first not in IMPERATIVE)
     ):
@@ -42,7 +42,7 @@ def problems(message: str, changed_lines: int) -> list[str]:
     if body and body[0].strip():
         found.append("the second line is not empty; leave one line empty below the subject")
     if changed_lines > TYPO_LINES and not any(line.strip() for line in body):
-        found.append(f"no body for {changed_lines} changed lines; add one that says why")
+        found.append(f"the commit changes {changed_lines} lines and has no body; say why")
     return found
 
 

@@ -57,20 +57,24 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def comments(source: str) -> Iterator[tuple[int, str]]:
-    """Yield a pair (first line number, text) for each block of comments on adjacent lines."""
+    """Yield a pair (first line number, text) for each comment.
+
+    Comments on adjacent lines without code are one comment.
+    """
     block: list[str] = []
     first = last = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue
         line = token.start[0]
-        if block and line != last + 1:
+        follows_code = not token.line.lstrip().startswith("#")
+        if block and (follows_code or line != last + 1):
             yield first, " ".join(block)
             block = []
         if not block:
             first = line
         block.append(token.string.lstrip("#: "))
-        last = line
+        last = -1 if follows_code else line
     if block:
         yield first, " ".join(block)
 

@@ -3,8 +3,8 @@
 
 ``python .ci/words.py [FILE ...]`` checks names, comments, messages and documents alike.  The script
 splits identifiers at underscores and capitals, and also finds a phrase that continues on the next
-line.  For each refused word it prints ``file:line: "word"; write "better"``.  If it finds one, the
-exit code is 1.
+line.  For each refused word the script prints ``file:line: "word"; write "better"``.  The exit
+code is then 1.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
 
 
 def choose_context(config: Config, comm: Comm) -> tuple[mx.Context, str]:
-    """Choose the device of this rank; return it, and a notice for the log ("" if none)."""
+    """Choose the device of this rank; return the device and a notice for the log ("" if none)."""
     gpus = mx.context.num_gpus() if config.run.device != "cpu" else 0
     on_gpu, notice = choose_device(config.run.device, gpus, comm.local_rank, comm.local_size)
     return mx.gpu(comm.local_rank) if on_gpu else mx.cpu(), notice

@@ -34,7 +34,7 @@ def drop_stale_caches(config: Config, inputs: Inputs, comm: Comm) -> None:
     mib = config.data.decoded_cache_mib
     freed = agree(comm, lambda: remove_stale_caches(inputs.records, mib))
     freed = sum(comm.gather_json(freed))
-    if freed and comm.rank == 0:  # not the log: the run may fail before the log exists
+    if freed and comm.rank == 0:  # print at once: the run may fail before its log exists
         print(
             f"removed {-(-freed >> 20)} MiB of decoded images that killed runs left behind",
             flush=True,
@@ -135,9 +135,14 @@ def mine_triplets(
 
     Parameters
     ----------
-    config, loader, model, run, comm
-        Configuration of the run, data loader and model of this rank, the run with its current
-        position, and communication with the other ranks.
+    config
+        Configuration of the run.
+    loader, model
+        Data loader and model of this rank.
+    run
+        The run with its current position.
+    comm
+        Communication with the other ranks.
     say
         Function that writes a line to the log.
     """

@@ -32,10 +32,10 @@ from pipeline.decode.dali import PATHS, release_memory
 from pipeline.records import RecordError, RecordSet, open_records
 
 GRAPH, MXNET = "benchmarks.steps.graph_steps", "benchmarks.steps.loader_steps"
-SECONDS, QUICK_SECONDS = 360.0, 40.0  # default time limits of a run; the grid may use half
+SECONDS, QUICK_SECONDS = 360.0, 40.0  # Default time limits, without and with --quick.
 BATCHES, THREADS = (128, 256, 512, 1024), (1, 2, 4, 8, 16)
-MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # shortest and longest timing of one cell of the grid
-CELL_WINDOWS = 5  # timed parts per cell; the table shows the median rate of the parts
+MIN_CELL_S, MAX_CELL_S = 0.5, 4.0  # Shortest and longest timing of one combination of settings.
+CELL_WINDOWS = 5  # Each combination is timed in 5 periods; the table shows the median rate.
 STEP_IMAGES, GLUON_STEP_IMAGES = 2048, 512
 COLUMNS = report.RATE_COLUMNS[:2]
 
@@ -70,7 +70,8 @@ def main() -> int:
         race = timing.race(candidates, seconds / 2, rounds=arguments.rounds)
     report.add_rates(race.rows, ())
     ours = [row["images_per_second"] for row in race.rows if row["name"] == rows[0]["name"]]
-    for row in race.rows:  # compare rates, because the steps of the rows have different sizes
+    # Compare rates, not times, because the number of images per step differs between the rows.
+    for row in race.rows:
         row.pop("times_ours", None)
         if ours:
             row["times_ours"] = ours[0] / row["images_per_second"]
@@ -117,7 +118,8 @@ def parse_arguments() -> argparse.Namespace:
         "--rounds",
         type=int,
         default=timing.ROUNDS,
-        help=f"largest number of rounds, in each of which every row runs once ({timing.ROUNDS})",
+        help="largest number of rounds; one round times every loader once "
+        f"(default: {timing.ROUNDS})",
     )
     return parser.parse_args()
 
@@ -131,16 +133,16 @@ def count_gpus() -> int:
 
 
 def describe_device(device_id: int | None) -> str:
-    """Return a text that names the GPU of the batches, or says that they stay in CPU memory."""
+    """Describe where the batches are stored: on which GPU, or in CPU memory."""
     if device_id is None:
         return "no GPU: batches stay in CPU memory"
     return str(Driver().gpu(device_id))
 
 
 def numbers_up_to(limit: int, numbers: Sequence[int], ends: bool) -> list[int]:
-    """Return the numbers that are at most ``limit``.
+    """Return the elements of ``numbers`` that are at most ``limit``.
 
-    If ``ends`` is true, return only the smallest and the largest of these numbers.
+    If ``ends`` is true, return only the smallest and the largest of these elements.
     """
     found = [number for number in numbers if number <= limit]
     return sorted({found[0], found[-1]}) if ends else found
@@ -153,21 +155,22 @@ def grid(
     device_id: int | None,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Measure the decode rate of each cell of the grid, one cell after the other.
+    """Measure the images/s of each combination of decode mode, thread count and batch size.
 
     Parameters
     ----------
     cells
-        A triple (decode mode, number of threads, batch size) for each cell.
+        Combinations to measure, as triples (decode mode, number of threads, batch size).
     device_id
-        GPU that receives the batches; None for CPU memory.
+        Number of the GPU that receives the batches; None for CPU memory.
     seconds
-        Time limit for all cells together.
+        Time limit in seconds for all combinations together.
 
     Returns
     -------
     tuple
-        Result rows, fastest first, and a sentence for each cell that does not work on this machine.
+        List of result rows, fastest first, and list of messages about the combinations that do not
+        work on this machine.
     """
     end = time.monotonic() + seconds
     rows: list[dict[str, Any]] = []
@@ -183,11 +186,11 @@ def grid(
             window_s = min(MAX_CELL_S, max(MIN_CELL_S, remaining_s)) / CELL_WINDOWS
             rates = [images_per_second(batches, batch, window_s) for _ in range(CELL_WINDOWS)]
             batches.close()
-            del batches  # drop the last reference, which closes the DALI pipeline
+            del batches  # The DALI pipeline closes when its last reference is dropped.
         except (RuntimeError, RecordError) as error:
             message = " ".join(str(error).split()[:30])
             left_out.append(f"{name}: {message}")
-            print(f"{number + 1:4} of {len(cells)}  {name}: not available", flush=True)
+            print(f"{number + 1:4} of {len(cells)}  {name}: decode mode not available", flush=True)
             continue
         finally:
             release_memory()
@@ -210,14 +213,15 @@ def grid(
 def group(
     records: Path, image_rec: Path, best: dict[str, Any], device_id: int | None, batch: int
 ) -> list[Candidate]:
-    """Return the candidates of the comparison: the grid's fastest cell and Gluon DataLoaders.
+    """Return `Candidate` objects for our fastest decode mode and for Gluon DataLoaders.
 
     Parameters
     ----------
     image_rec
-        Path of a .rec of the same set, in a temporary folder; its .idx lists images only.
+        Path of a .rec with the images of ``records``, in a temporary folder.  Its .idx lists only
+        image records.
     best
-        Result row of the fastest cell.
+        Result row of our fastest decode mode, as `grid` returns it.
     batch
         Images per batch of each DataLoader.
     """

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the fastest device that a loader can feed:  python benchmarks/feed_rate.py
+"""Measure the images/s of the fastest device that a loader can feed without delays.
 
-A simulated device takes a batch, sleeps for the time of its computation, and takes the next batch.
-The feed rate is the highest rate at which the device spends less than 3 % of its time waiting for
-batches; a bisection finds this rate.  The benchmark compares the feed rate with the loader's own
-rate, at which batches are taken without a pause; it measures the own rate just before and after.
-Meanwhile matrix products keep ``--load`` cores busy, as the host's part of training does.  Loaders
-without worker processes have no row: they prepare a batch only when it is requested, so they could
-feed a device only at 3 % of their own rate.
+    python benchmarks/feed_rate.py
+
+A simulated device takes a batch, sleeps for the duration of a training step, and takes the next
+batch.  A bisection finds the feed rate: the highest images/s at which the device spends less than
+3 % of its time waiting for batches.  The benchmark also measures the loader's own rate, at which
+batches are taken without a pause.  Meanwhile matrix products keep ``--load`` cores busy, as the CPU
+work of training would.  Loaders without worker processes are not measured: they prepare a batch
+only when it is requested, so a device would always wait for them.
 """
 
 from __future__ import annotations
@@ -39,19 +40,20 @@ from benchmarks.harness.process import CORES, Candidate, WorkerError
 from benchmarks.harness.timing import Result, quartiles
 from launch.config.paths import home_path
 
-GROUP_BATCHES = 16  # batches that our loaders decode as one group; own rates cover full groups
+# A measurement of the own rate takes a multiple of 16 batches, because loaders decode in groups.
+GROUP_BATCHES = 16
 PROBE_S, QUICK_PROBE_S = 1.0, 0.4
 QUICK_PRECISION_FRACTION = 0.05
-SETTLE_FRACTION = 0.25  # untimed batches before a probe / its batches; prefetch queues fill
+SETTLE_FRACTION = 0.25  # Ratio of untimed warm-up batches to timed batches.
 MIN_PROBE_BATCHES = 3
-OWN_RATE_FRACTION = 0.3  # duration of an own-rate measurement / duration of a probe
-SECONDS, QUICK_SECONDS = 560.0, 34.0  # default time limits of a run
-MIN_ROUNDS, QUICK_ROUNDS = 3, 1  # number of rounds that must fit into the time limit
-TURNS_FRACTION = 0.65  # share of the time limit for searches; processes start in the rest
-ROW_PROBES = 25  # number of probes for which each row must have time, with its start
-MAX_FEED_RATIO = 1.03  # largest credible feed rate / own rate; above it the machine's speed changed
-UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")  # no rows
-SLOW_KINDS = ("random-dali", "window", "blocks", "cache", "ffcv")  # loaders that --quick leaves out
+OWN_RATE_FRACTION = 0.3
+SECONDS, QUICK_SECONDS = 560.0, 34.0
+MIN_ROUNDS, QUICK_ROUNDS = 3, 1
+TURNS_FRACTION = 0.65  # Fraction of the time limit for measurements; the rest is for start-up.
+ROW_PROBES = 25
+MAX_FEED_RATIO = 1.03  # A higher feed rate / own rate means that the machine's speed changed.
+UNFED_KINDS = ("transforms", "synthetic", "raw", "dali", "native", "convert")
+SLOW_KINDS = ("random-dali", "window", "blocks", "cache", "ffcv")
 COLUMNS = (
     ("images/s", "images_per_second", "{:,.0f}"),
     ("quartiles", "images_per_second_spread", "{0[0]:,.0f} to {0[1]:,.0f}"),
@@ -67,12 +69,13 @@ COLUMNS = (
     ("", "note", "{}"),
 )
 LEGEND = (
-    "images/s: median feed rate. own rate: rate without pauses between batches. waiting: fraction "
-    "of the time in which the device waits for batches. cut short: number of searches that reached "
-    "the time limit. "
-    "speed-up of ours: feed rate of the first row divided by that of this row."
+    "images/s: median over the rounds of the highest rate at which a loader can feed a device. "
+    "own rate: rate of the loader without pauses between batches. waiting: fraction of its time in "
+    "which the device waits for batches. cut short: number of searches for the feed rate that "
+    "reached their time limit. speed-up of ours: images/s of the first row divided by images/s of "
+    "this row."
 )
-# Script that keeps one core busy with matrix products until the parent process ends.
+# Python program that keeps one core busy with matrix products until its parent process ends.
 BUSY_SCRIPT = """
 import os, sys
 import numpy
@@ -91,12 +94,15 @@ def main() -> int:
     )
     parser.add_argument("--batch", type=int, default=128, help="images per batch (default: 128)")
     parser.add_argument(
-        "--load", type=int, default=1, help="number of cores to keep busy meanwhile (default: 1)"
+        "--load",
+        type=int,
+        default=1,
+        help="number of CPU cores to keep busy during the measurement (default: 1)",
     )
     parser.add_argument(
         "--probe-s",
         type=float,
-        help=f"seconds per tried rate (default: {PROBE_S}, less for many rows)",
+        help=f"seconds to test one rate (default: {PROBE_S}, less if there are many rows)",
     )
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
@@ -127,14 +133,17 @@ def main() -> int:
 
 
 def group(records: Path, image_rec: Path, batch: int, quick: bool = False) -> list[Candidate]:
-    """Return the loaders as candidates, our random-access loader first; a step takes one batch.
+    """Return a `Candidate` for each loader, our random-access loader first.
+
+    A step of a candidate takes one batch.
 
     Parameters
     ----------
     records, image_rec, batch
-        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
+        Folder of the record set, path of its .rec, and batch size, as `record_set.prepared_set`
+        yields them.
     quick
-        Leave out slow loaders, and baselines whose number of workers is not that of the cores.
+        Omit slow loaders, and baselines with fewer or more workers than CPU cores.
     """
     candidates = [
         replace(candidate, settings=candidate.settings | {"batches": 1}, images=batch)
@@ -144,7 +153,7 @@ def group(records: Path, image_rec: Path, batch: int, quick: bool = False) -> li
 
     def has_row(candidate: Candidate) -> bool:
         workers = candidate.settings["workers"]
-        # More threads do not make MXNet's iterator faster: one row is enough.
+        # MXNet's iterator is measured with one thread count: more threads do not make it faster.
         all_cores_only = quick or candidate.settings["kind"] == "iterator"
         return candidate.name.startswith("ours") or (
             workers == CORES if all_cores_only else workers > 0
@@ -171,7 +180,8 @@ def busy_cores(count: int) -> Iterator[None]:
         yield
         if any(process.poll() is not None for process in running):
             raise SystemExit(
-                "feed_rate: a process that keeps a core busy has ended early; run this again"
+                "feed_rate: a background process that keeps a core busy has ended early, so the "
+                "result is useless; run the benchmark again"
             )
     finally:
         for process in running:
@@ -181,28 +191,32 @@ def busy_cores(count: int) -> Iterator[None]:
 
 @dataclass
 class FeedResult(Result):
-    """Measurements of a loader; `seconds` holds the seconds per batch at the feed rate.
+    """Measurements of how fast a loader can feed a simulated device.
+
+    The feed rate is the highest rate at which the device hardly waits for batches.  The own rate is
+    the rate at which batches are taken without a pause.  `seconds` holds the seconds per batch at
+    the feed rate, one value per round.
 
     Parameters
     ----------
     probe_s
-        Seconds of a probe; a probe lasts longer if MIN_PROBE_BATCHES batches need more time.
+        Seconds of a probe, which tests one rate.  A probe takes at least MIN_PROBE_BATCHES batches.
     precision
-        Relative precision of the batch interval at which a search may end.
+        Relative precision of the seconds per batch at which a search for the feed rate may end.
     max_turn_s
-        Seconds after which a search ends with the best batch interval found so far.
+        Time limit of a search in seconds; then the search ends with the best rate found so far.
     load
         Number of cores that are kept busy.
     own
         Seconds per batch at the own rate, one value per round.
     best
-        Probe (a trial at a fixed rate) at the feed rate, one per round.
+        Probe at the feed rate, one per round.
     cut_short
         Number of searches that ended at the time limit `max_turn_s`.
     batch_s
-        Seconds per batch in the last own-rate measurement.
+        Seconds per batch in the last measurement of the own rate.
     turn_s
-        Seconds of the last turn: one search for the feed rate.
+        Duration of the last search in seconds.
     """
 
     probe_s: float = PROBE_S
@@ -218,20 +232,20 @@ class FeedResult(Result):
 
     @property
     def needed_s(self) -> float:
-        """Return the expected seconds of the next turn, which are those of the last turn."""
+        """Return the duration of the last search in seconds, as an estimate for the next one."""
         return self.turn_s
 
     def first_turn(self) -> None:
-        """Measure the own rate and the feed rate for the first time."""
+        """Measure the loader's own rate and its feed rate for the first time."""
         self.batch_s = self._take(GROUP_BATCHES).batch_s
         self._measure()
 
     def later_turn(self) -> None:
-        """Measure the own rate and the feed rate again."""
+        """Measure the loader's own rate and its feed rate again."""
         self._measure()
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the measurements as a row of the JSON file, with a ratio to ``ours`` if given."""
+        """Return the measurements as a result row, with the time relative to ``ours`` if given."""
         batch = self.candidate.images
         own = [batch / seconds for seconds in self.own]
         ratios = [own_s / s for own_s, s in zip(self.own, self.seconds, strict=True)]
@@ -242,17 +256,20 @@ class FeedResult(Result):
         row["waiting"] = statistics.median(found.waiting_fraction for found in self.best)
         row["noise"] = row["of_own"] > MAX_FEED_RATIO
         if row["noise"]:
-            row["note"] = f"noise: the feed rate is {row['of_own'] - 1:.0%} above the own rate"
+            row["note"] = (
+                f"noise: the feed rate is {row['of_own'] - 1:.0%} above the loader's own rate"
+            )
         return row
 
     def _measure(self) -> None:
-        """Search for the feed rate, and measure the own rate before and after each probe.
+        """Search for the feed rate, and measure the loader's own rate around each tested rate.
 
-        The recorded own rate is the mean of the two around the probe that found the feed rate.
+        The recorded own rate is the mean of the measurements before and after the best probe.
         """
         start = time.monotonic()
         own, probes = [self._measure_own()], list[Probe]()
-        ratio = 1 - MAX_WAITING_FRACTION  # shortest interval that can pass / own seconds per batch
+        # The first guess assumes that batches arrive at the loader's own rate.
+        ratio = 1 - MAX_WAITING_FRACTION
         if self.best:
             pairs = zip(self.best, self.own, strict=True)
             ratio = statistics.median(best.interval / own_s for best, own_s in pairs)
@@ -271,8 +288,8 @@ class FeedResult(Result):
         if best is None:
             slowest = self.candidate.images / (MAX_INTERVAL_FACTOR * guess)
             raise WorkerError(
-                f"the device waits for batches in {MAX_WAITING_FRACTION:.0%} of the time or more, "
-                f"even at {slowest:,.1f} images/s"
+                f"the loader cannot feed a device: even at {slowest:,.1f} images/s, the device "
+                f"waits for batches for {MAX_WAITING_FRACTION:.0%} of its time or more"
             )
         place = probes.index(best)
         self.best.append(best)
@@ -282,7 +299,7 @@ class FeedResult(Result):
         self.turn_s = time.monotonic() - start
 
     def _measure_own(self) -> float:
-        """Measure the loader's own rate; return the seconds per batch without pauses in between."""
+        """Measure the seconds per batch when batches are taken without a pause."""
         groups = OWN_RATE_FRACTION * self.probe_s / (GROUP_BATCHES * self.batch_s)
         self.batch_s = self._take(GROUP_BATCHES * max(1, round(groups))).batch_s
         return self.batch_s
@@ -296,10 +313,10 @@ class FeedResult(Result):
         return self._take(batches, math.ceil(SETTLE_FRACTION * batches), interval)
 
     def _take(self, batches: int, untimed: int = 0, interval: float = 0.0) -> Probe:
-        """Take ``batches`` batches with a pause of ``interval`` seconds after each; time them.
+        """Take ``batches`` batches and time them, with ``interval`` seconds of sleep after each.
 
-        The first ``untimed`` batches are extra and not timed.  With a pause, stop as soon as the
-        device has waited too long.
+        ``untimed`` additional batches are taken first and not timed.  If the interval is not 0, the
+        measurement stops as soon as the device has waited too long.
         """
         request = {"steps": batches, "untimed": untimed, "interval": interval}
         if interval:

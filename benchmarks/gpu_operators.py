@@ -2,11 +2,11 @@
 """Check and time the GPU operators:  python benchmarks/gpu_operators.py
 
 The benchmark needs an NVIDIA GPU, CuPy and nvcc, but not MXNet.  First it compares every operator
-with its definition in NumPy, computed in float64.  Then it times forward, backward and the update
-of the class centres of a margin softmax, and for comparison a plain CuPy version, which stores the
-matrix of logits, and the matrix products alone.  It compares PReLU and batch normalisation with the
-copy of an array.  Each candidate runs once per round; the table shows the median, minimum and
-maximum over ``--repeat`` rounds.
+with its definition, computed in NumPy with float64.  Then it times a margin softmax: forward,
+backward and the update of the class centres.  The baselines are a CuPy version that stores the
+matrix of logits, and the matrix products alone.  PReLU and batch normalisation are compared with
+the copy of an array.  Each implementation runs once per round; the table shows the median, minimum
+and maximum over ``--repeat`` rounds.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Import the modules of ops/native/gpu by their folder: an environment with CuPy may lack MXNet,
-# which the package ``ops`` imports, and this project need not be installed in the environment.
+# Import the modules of ops/native/gpu from their folder, not as parts of the package ``ops``: that
+# package imports MXNet, which an environment with CuPy may lack.
 SOURCES = Path(__file__).resolve().parents[1] / "ops" / "native" / "gpu"
 sys.path[:0] = [str(SOURCES), str(SOURCES.parents[2])]
 
@@ -48,19 +48,20 @@ def main() -> int:
         "--check",
         type=_sizes,
         default=agreement.HEADS,
-        help="sizes BxExC,... (batch, embedding, classes) of the heads to compare with float64",
+        help="heads to compare with NumPy, as sizes BxExC,... (batch size, embedding size, number "
+        "of classes)",
     )
     parser.add_argument(
         "--heads",
         type=_sizes,
         default=HEADS,
-        help="sizes BxExC,... (batch, embedding, classes) of the heads to time",
+        help="heads to time, as sizes BxExC,... (batch size, embedding size, number of classes)",
     )
     parser.add_argument(
         "--layers",
         type=_sizes,
         default=LAYERS,
-        help="sizes NxCxP,... (batch, channels, pixels) of the layers to time",
+        help="layers to time, as sizes NxCxP,... (batch size, channels, pixels per channel)",
     )
     parser.add_argument(
         "--repeat", type=int, default=15, help="number of timed rounds (default: 15)"
@@ -68,7 +69,7 @@ def main() -> int:
     parser.add_argument(
         "--library",
         type=home_path,
-        help="library of compiled operators (default: compile one with nvcc)",
+        help="shared library of the operators (default: compile the operators with nvcc)",
     )
     parser.add_argument(
         "--json",
@@ -127,7 +128,7 @@ def compile_library(folder: Path) -> Path:
 
 
 def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str, Callable[[], Any]]:
-    """Return the functions to time for a margin softmax, by name of the candidate.
+    """Return implementations of a margin softmax: a dictionary from a name to a function to time.
 
     B is the batch size, E the embedding size and C the number of classes.
     """
@@ -174,7 +175,7 @@ def heads(cupy: Any, ours: harness.Harness, B: int, E: int, C: int) -> dict[str,
 def layers(
     cupy: Any, ours: harness.Harness, N: int, C: int, P: int
 ) -> dict[str, Callable[[], Any]]:
-    """Return the functions to time for PReLU and batch normalisation, by name of the candidate.
+    """Return PReLU and batch normalisation: a dictionary from a name to a function to time.
 
     N is the batch size, C the number of channels and P the number of pixels per channel.
     """
@@ -199,11 +200,12 @@ def layers(
 def measure(
     cupy: Any, named: dict[str, Callable[[], Any]], size: str, stream: Any, repeat: int
 ) -> list[dict[str, Any]]:
-    """Time each candidate once per round, for ``repeat`` rounds; print and return their rows."""
+    """Time each function once per round, for ``repeat`` rounds; print and return the results."""
     pool = cupy.get_default_memory_pool()
     times: dict[str, list[float]] = {name: [] for name in named}
     peaks = {}
-    for name, compute in named.items():  # warm up each candidate and measure its memory
+    # The first call of each function is a warm-up, which also measures the peak memory.
+    for name, compute in named.items():
         stream.synchronize()
         pool.free_all_blocks()
         before = pool.used_bytes()
@@ -232,7 +234,8 @@ def _sizes(text: str) -> list[tuple[int, ...]]:
     sizes = [tuple(int(side) for side in size.split("x")) for size in text.split(",")]
     if any(len(size) != 3 or min(size) < 1 for size in sizes):
         raise argparse.ArgumentTypeError(
-            f"a size is three numbers of 1 or more, got {text}; write for example 128x512x10572"
+            f"each size must be three whole numbers of 1 or more, got {text}; write for example "
+            "128x512x10572"
         )
     return sizes
 
@@ -247,7 +250,7 @@ def _cupy() -> Any:
             )
     except RequirementError:
         raise
-    except Exception as error:  # errors of the driver too: CuPy defines their classes
+    except Exception as error:  # CuPy raises its own classes for errors of the NVIDIA driver.
         raise RequirementError(
             f"the benchmark needs an NVIDIA GPU, its driver and CuPy, got the error: {error}; "
             "on a machine with a GPU install cupy-cuda11x, cupy-cuda12x or cupy-cuda13x"

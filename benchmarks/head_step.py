@@ -2,12 +2,11 @@
 """Time an ArcFace head alone:  python benchmarks/head_step.py [--torch PYTHON]
 
 A step is forward, backward and the update of the class centres by SGD with momentum and weight
-decay.  All candidates get the same random embeddings and centres, and their first losses must be
-equal.  Memory traffic dominates the update, which costs the same for all candidates except our
-fused update.  So the table also shows the time without the update.  The row ``gluonfr``
-runs as GluonFR's training script does, with NormDense hybridized but not ArcLoss; the row ``gluonfr
-hybridized`` hybridizes both blocks.  The row ``limit four GEMMs`` computes only the matrix
-products, with NumPy's OpenBLAS.
+decay.  All implementations get the same random embeddings and class centres, and their first losses
+must be equal.  The update costs the same in all rows except our fused update, so the table also
+shows the time without the update.  In the row ``gluonfr``, as in GluonFR's training script, the
+block NormDense is hybridized and the block ArcLoss is not; in the row ``gluonfr hybridized``, both
+blocks are.  The row ``limit four GEMMs`` computes only the matrix products, with NumPy's OpenBLAS.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def main() -> int:
         "--many-classes",
         type=int,
         default=1_000_000,
-        help="number of classes of the last row, our fused update (default: 1000000)",
+        help="number of classes of the last row, our head with fused update (default: 1000000)",
     )
     parser.add_argument(
         "--embedding-sizes",
@@ -59,12 +58,12 @@ def main() -> int:
 
 
 def group(num_classes: int, size: int, batch: int, everything: bool) -> list[Candidate]:
-    """Return the heads to compare at one embedding size, as candidates.
+    """Return the ArcFace heads to compare at one embedding size, as `Candidate` objects.
 
     Parameters
     ----------
     everything
-        Include the candidate "gluonfr hybridized".
+        Include GluonFR's head with both blocks hybridized.
     """
     settings: dict[str, Any] = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
     label = f"C={num_classes} d={size} B={batch}"
@@ -89,7 +88,7 @@ def group(num_classes: int, size: int, batch: int, everything: bool) -> list[Can
 
 
 def fused_update(num_classes: int, size: int, batch: int) -> Candidate:
-    """Return the candidate of our head that updates the class centres without stored gradients."""
+    """Return our head that updates its class centres without storing their gradients."""
     settings = {"num_classes": num_classes, "embedding_size": size, "batch": batch}
     name = f"ours fused update C={num_classes} d={size} B={batch}"
     return Candidate(

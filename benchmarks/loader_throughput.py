@@ -3,10 +3,10 @@
 
 All loaders read the same record set: ``--records``, or a synthetic set in data/loader_bench that
 the first run generates.  All loaders yield the same kind of batch: randomly mirrored, normalised
-float32 NCHW images, in an array of the loader's framework that is ready to read.  The upper bounds
-are libjpeg-turbo alone, DALI's reader and decoder alone, our decoder alone, and our conversion
-alone.  ``--cold`` times our loaders on a file that is not in the page cache: each turn drops the
-file from the cache, starts the loader and reads an epoch.
+float32 NCHW images, in an array of the loader's framework that is ready to read.  Rows that begin
+with ``limit`` are upper bounds, which run one stage of a loader alone.  ``--cold`` times our
+loaders on a file that is not in the page cache: each measurement drops the file from the page
+cache, starts the loader and reads an epoch.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MXNET, TORCH = "benchmarks.steps.loader_steps", "benchmarks.steps.torch_loader_s
 RAW, DALI, CONVERT = "limit raw-decode", "limit dali-decode", "limit convert"
 NATIVE = "limit native-decode"
 STEP_IMAGES = 512
-# Largest number of images that a loader reads per turn with --cold.  A turn reads no image twice.
-# The time of a turn includes the start of the loader, which is a smaller part of a real run.
+# With --cold, each timing of a loader reads at most this number of images, and no image twice.  The
+# time includes the start of the loader.
 MAX_COLD_IMAGES = 80_000
-COLD_SECONDS = 200.0  # default time limit with --cold, besides the time to write the record set
+COLD_SECONDS = 200.0  # Default time limit with --cold; writing the record set takes extra time.
 COLD_COLUMNS = (*report.RATE_COLUMNS, ("from disk MiB", "disk_mib", "{:,.1f}"))
 
 
@@ -68,12 +68,13 @@ def main() -> int:
 
 
 def group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
-    """Return the candidates: all loaders, ours first.
+    """Return a `Candidate` for each loader and each upper bound, our loaders first.
 
     Parameters
     ----------
     records, image_rec, batch
-        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
+        Folder of the record set, path of its .rec, and batch size, as `record_set.prepared_set`
+        yields them.
     """
     batches = max(1, round(STEP_IMAGES / batch))
     shared: dict[str, Any] = {"image_rec": str(image_rec), "batch": batch, "batches": batches}
@@ -105,14 +106,15 @@ def group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
 
 
 def cold_group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
-    """Return our loaders as candidates for --cold; a step reads an epoch of limited size.
+    """Return our loaders as `Candidate` objects that read from disk, not from the page cache.
 
-    An epoch ends after MAX_COLD_IMAGES images, if the set has more.
+    A step of a candidate reads an epoch, but at most MAX_COLD_IMAGES images.
 
     Parameters
     ----------
     records, image_rec, batch
-        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
+        Folder of the record set, path of its .rec, and batch size, as `record_set.prepared_set`
+        yields them.
     """
     with open(image_rec.with_suffix(".idx")) as lines:
         batches = min(MAX_COLD_IMAGES, sum(1 for _ in lines)) // batch
@@ -132,13 +134,13 @@ def cold_group(records: Path, image_rec: Path, batch: int) -> list[Candidate]:
 
 @dataclass
 class ColdResult(Result):
-    """Measurements of a loader that reads from disk; a turn is one timed epoch."""
+    """Measurements of a loader that reads from disk, one timed epoch after another."""
 
     disk_mib: list[float] = field(default_factory=list)
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that a later turn needs: the median of the epochs so far."""
+        """Return the expected seconds of another epoch: the median of the epochs so far."""
         return self.step_s
 
     def first_turn(self) -> None:
@@ -150,13 +152,13 @@ class ColdResult(Result):
         self.turn(1, 0)
 
     def turn(self, steps: int, untimed: int = 0) -> dict[str, Any]:
-        """Run a turn of timed epochs and record how many MiB the kernel read from disk."""
+        """Time ``steps`` epochs, and record how many MiB the kernel read from disk."""
         answer = super().turn(steps, untimed)
         self.disk_mib.append(answer["disk_mib"])
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the measurements as a row of the JSON file, with the median MiB read from disk."""
+        """Return the measurements as a result row, with the median MiB read from disk."""
         return super().row(ours) | {"cold": True, "disk_mib": statistics.median(self.disk_mib)}
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare the step time of each loss with that of ArcFace:  python benchmarks/loss_cost.py
 
-A step is forward, backward and update of a head of heads/ without a network, with its default
-settings.  All heads get the same random embeddings; a batch has four embeddings of each of its
-classes.  Each group of losses includes ArcFace, the reference of the column ``x ours``.
+A step is forward, backward and update of a head of heads/ with default settings, without a network.
+All heads get the same random embeddings; a batch has four embeddings of each of its classes.  The
+losses are timed in groups.  Each group includes ArcFace, and the column ``x ours`` shows the time
+of a loss divided by the time of ArcFace.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from benchmarks.harness import report
 from benchmarks.harness.process import Candidate
 
 MXNET = "benchmarks.steps.mxnet_steps"
-GROUP_LOSSES = 6  # losses per group besides ArcFace; all losses of a group are in memory at once
+GROUP_LOSSES = 6  # A group is small, because all its losses are in memory at once.
 
 
 def main() -> int:
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def candidate(name: str, size: dict[str, int], group: str) -> Candidate:
-    """Return the candidate of one loss; ``group`` makes the names of ArcFace's rows unique."""
+    """Return the `Candidate` for one loss; ``group`` makes the row names of ArcFace unique."""
     label = f"C={size['num_classes']} d={size['embedding_size']} B={size['batch']}"
     settings = {"what": "loss", "name": name, "options": {}, **size}
     row_name = f"ours {name}{group if name == 'arcface' else ''} {label}"

@@ -3,8 +3,8 @@
 
 A step is forward and backward of PReLU with a slope per channel, or of batch normalisation followed
 by PReLU, on a feature map of MobileFaceNet's first layers.  The candidates are our operators
-(``face_prelu``, ``face_batch_norm``), Gluon's blocks and PyTorch's modules.  All candidates
-get the same inputs, and must compute equal gradients of the slopes.
+(``face_prelu``, ``face_batch_norm``), Gluon's blocks and PyTorch's modules.  All of them get the
+same inputs and must compute equal gradients of the slopes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> int:
         nargs=4,
         default=[64, 64, 56, 56],
         metavar=("B", "C", "H", "W"),
-        help="batch, channels, height, width of the feature map (default: 64 64 56 56)",
+        help="shape of the feature map: batch, channels, height, width (default: 64 64 56 56)",
     )
     arguments = parser.parse_args()
     groups = [group(operator, arguments.shape) for operator in OPERATORS]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw rows of a measured result: ``plot_results.py FILE.json OUT.png --rows NAME [NAME ...]``.
+"""Draw a bar chart of the results that a benchmark wrote with ``--json``.
 
-The bars appear in the order of the names.  This script draws the chart of the README; see
-docs/benchmarks.md.
+    python benchmarks/plot_results.py FILE.json OUT.png --rows NAME [NAME ...]
+
+The bars have the order of the names.  This script draws the chart of the README; docs/benchmarks.md
+gives the command.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from launch.config.paths import home_path
 
 
 def main() -> int:
-    """Draw the rows that the command line names; return the exit code."""
+    """Draw a bar for each result row that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument(
         "results", type=home_path, help="JSON file that a benchmark wrote with --json"

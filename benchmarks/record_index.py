@@ -2,12 +2,13 @@
 """Measure the time and memory to open a large record set:  python benchmarks/record_index.py
 
 The benchmark writes two sets into a temporary folder (3 GB): one with the size of MS1M-ArcFace
-(5,822,653 images of 85,742 people, with header and identity records) and one with 40 million
+(5,822,653 images of 85,742 identities, with header and identity records) and one with 40 million
 images.  An image holds 16 zero bytes, to keep the .rec small.  Processes open each set as
 run_train.py does: the first process parses the index and caches it; the later processes map the
-cached index.  Each process works like a rank: it computes the sample orders of two epochs and looks
-up every image, as the loader does.  All processes must compute the same order.  A last process
-writes the window reader's index.  ``--open`` also measures an existing set.
+cached index into memory.  Each process works like a rank: it computes in which order two epochs
+read the images, and looks up every image in the index.  All processes must compute the same order.
+A last process writes the index that the window reader needs.  ``--open`` also measures an existing
+set.
 
 The stated memory is the growth of a process since its imports.  As in a run, malloc does not return
 freed memory to the system (launch/ranks/malloc.py).  "resident" is the resident memory in the
@@ -48,7 +49,7 @@ def main() -> int:
         type=int,
         nargs="+",
         default=NUM_IMAGES,
-        help="images of each synthetic set (default: 5822653 40000000)",
+        help="number of images of each synthetic set (default: 5822653 40000000)",
     )
     parser.add_argument(
         "--people",
@@ -96,12 +97,12 @@ def measure(name: str, path: Path, scratch: Path, repeat: int) -> list[dict[str,
     scratch
         Folder for the cached index.
     repeat
-        Number of openings of the cached index, for each of the orders random and blocks.
+        Number of times to open the cached index with each of the readers random and blocks.
 
     Raises
     ------
     SystemExit
-        If the processes computed different sample orders.
+        If two processes computed different orders of the images.
     """
     first = _open(path, scratch, "random")
     again = {
@@ -111,8 +112,8 @@ def measure(name: str, path: Path, scratch: Path, repeat: int) -> list[dict[str,
     for what, found in {**again, "random": [first, *again["random"]]}.items():
         if len({one["digest"] for one in found}) > 1:
             raise SystemExit(
-                f"{path}: the processes computed different sample orders ({what}); the set may "
-                "have changed, so run the benchmark again"
+                f"{path}: the processes computed different orders of the images for the reader "
+                f"{what}; the record set may have changed, so run the benchmark again"
             )
     rows = [
         _row(f"ours {name}, opening, first time", [first], "open"),
@@ -153,9 +154,8 @@ def _row(name: str, found: list[dict[str, Any]], timed: str) -> dict[str, Any]:
 def write_empty_set(folder: Path, images: int, people: int) -> None:
     """Write a record set in InsightFace's layout, with ``images`` images of ``people`` identities.
 
-    The images consist of zero bytes, and all records have the same size.
-
-    pipeline/records/writer.py describes the layout of records.
+    The images consist of zero bytes, and all records have the same size.  The docstring of
+    pipeline/records/writer.py describes the layout.
     """
     counts = np.full(people, images // people)
     counts[: images % people] += 1
@@ -169,7 +169,7 @@ def write_empty_set(folder: Path, images: int, people: int) -> None:
     table["magic"], table["length"] = MAGIC, 24 + IMAGE_BYTES
     table["label"][1 : images + 1] = np.repeat(np.arange(people), counts)
     table["ids"][:, 0] = np.arange(total)
-    # Header and identity records hold two float labels instead of an image.
+    # Header and identity records hold two float32 labels and no image.
     imageless = np.r_[0, images + 1 : total]
     table["flag"][imageless], table["length"][imageless] = 2, 24 + 8
     pairs = np.concatenate([[[images + 1, total]], np.stack([ends - counts, ends], axis=1)])
@@ -190,7 +190,7 @@ def write_empty_set(folder: Path, images: int, people: int) -> None:
 
 
 def _open(path: Path, scratch: Path, what: str) -> dict[str, Any]:
-    """Open a record set in a new process, as a training run does; return the printed figures."""
+    """Open a record set in a new process, as a training run does; return its measurements."""
     command = [sys.executable, "-m", "benchmarks.steps.record_opening"]
     command += [str(path.resolve()), str(scratch), what]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Search loaders for leaks:  python benchmarks/soak.py [--minutes 30] [--kind random ...]
+"""Check the loaders for leaks:  python benchmarks/soak.py [--minutes 30] [--kind random ...]
 
 The benchmark loads batches without a pause and samples resident memory, file descriptors and
 threads.  Then it starts loaders and stops them at random moments.  The first sixth of the time is a
-warm-up.  The exit status is 1 if memory changes by more than 2 % after the warm-up, if descriptors
-or threads grow after the warm-up, or if a stopped loader leaves descriptors, threads or caches.
+warm-up.  The exit status is 1 if, after the warm-up, resident memory changes by more than 2 % or
+the number of descriptors or threads grows, or if a stopped loader leaves descriptors, threads or
+cache files.
 Several kinds of loaders run one after the other, each in its own process and for ``--minutes``.
 """
 
@@ -30,11 +31,11 @@ from launch.config.paths import home_path
 from pipeline.decode.cache import FOLDER, PREFIX
 
 KINDS = ("random", "blocks", "window", "cache")
-MAX_CHANGE_FRACTION = 0.02  # largest change of resident memory after the warm-up
-WARM_UP_FRACTION = 1 / 6  # share of the time that is the warm-up
-SAMPLE_S = 1.0  # seconds between two samples of the resources
-FILL_S = 3.0  # seconds in which a loader fills its prefetch queue
-RELEASE_TIMEOUT_S = 2.0  # longest wait for a stopped loader's threads to disappear
+MAX_CHANGE_FRACTION = 0.02
+WARM_UP_FRACTION = 1 / 6
+SAMPLE_S = 1.0
+FILL_S = 3.0  # Every loader fills its prefetch queue within this time.
+RELEASE_TIMEOUT_S = 2.0
 MIB = 1 << 20
 
 
@@ -90,7 +91,7 @@ def main() -> int:
 def run_kinds(
     kinds: Sequence[str], arguments: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], int]:
-    """Test each kind of loader in its own process; return the rows and the highest exit status."""
+    """Test each kind of loader in its own process; return result rows and highest exit status."""
     rows, status = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         found = Path(scratch) / "rows.json"
@@ -107,7 +108,7 @@ def run_kinds(
 
 
 def run_kind(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Test one kind of loader: load for some time, then start and stop loaders; return the row."""
+    """Load batches, then start and stop loaders of one kind; return the result row."""
     warm()
     with record_set.prepared_set(arguments.records, arguments.batch) as prepared:
         records, image_rec, batch = prepared
@@ -156,9 +157,9 @@ def failures(row: dict[str, Any]) -> list[str]:
 
 
 def watch(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
-    """Take batches for ``seconds``; return the number of images and the changes of resources."""
-    # Before the first sample, hold as many batches in memory as the loop below ever does: a full
-    # prefetch queue, and two batches that the loop references while it takes the next batch.
+    """Load batches for ``seconds``; return the image count and how memory and threads changed."""
+    # Before the first sample, reach the peak memory of the loop below: a full prefetch queue, and
+    # two batches that the loop references while it takes the next batch.
     batches = list(islice(loader, 2))
     time.sleep(FILL_S)
     del batches
@@ -187,11 +188,11 @@ def watch(loader: Iterator[Any], batch: int, seconds: float) -> dict[str, Any]:
 
 
 def changes(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
-    """Return the changes of resources after the warm-up, as entries of the result row.
+    """Return how memory, descriptors and threads changed after the warm-up, for the result row.
 
     The numbers of descriptors and threads are minimums over two periods: one right after the
-    warm-up and one at the end, each as long as the warm-up.  A minimum ignores resources that come
-    and go, such as a reader that lives for an epoch, but includes leaks.
+    warm-up and one at the end, each as long as the warm-up.  A minimum includes leaks, but no
+    temporary resources, such as those of a reader that exists for one epoch.
     """
     late = [sample for sample in samples if sample.at >= WARM_UP_FRACTION * seconds] or list(
         samples
@@ -212,9 +213,9 @@ def changes(samples: Sequence[Sample], seconds: float) -> dict[str, Any]:
 
 
 def stop_loaders(start: Callable[[], Iterator[Any]], count: int) -> dict[str, Any]:
-    """Start loaders and stop them at random moments; return entries of the result row.
+    """Start loaders and stop them at random moments; return what to add to the result row.
 
-    The entries state the slowest stop and the resources that the stopped loaders left.
+    The result states the seconds of the slowest stop and what the stopped loaders failed to close.
     """
     moments, slowest = random.Random(0), 0.0
     before = None
@@ -227,9 +228,10 @@ def stop_loaders(start: Callable[[], Iterator[Any]], count: int) -> dict[str, An
         loader.close()  # type: ignore[attr-defined]
         slowest = max(slowest, time.monotonic() - begin)
         if not number:
-            before = _resource_counts()  # with the files that libraries open once and keep open
+            # Libraries open some files only once, while the first loader runs.
+            before = _resource_counts()
     assert before is not None
-    # Wait, because the system still lists a thread for a moment after its end.
+    # A thread that has ended remains in /proc for a moment.
     after, end = _resource_counts(), time.monotonic() + RELEASE_TIMEOUT_S
     while time.monotonic() < end and any(after[what] > before[what] for what in before):
         time.sleep(0.05)

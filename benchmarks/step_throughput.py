@@ -2,8 +2,8 @@
 """Measure how much a loader slows CPU training:  python benchmarks/step_throughput.py
 
 A step is forward, backward and update of a network and an ArcFace head.  The rows ``ours
-synthetic`` train on one fixed batch, which gives the upper bound of images/s; the other rows train
-on batches that a loader prepares meanwhile on the same cores.  Our default loader and
+synthetic`` train on one fixed batch, which gives an upper bound of the images/s.  The other rows
+train on batches that a loader prepares at the same time on the same cores.  Our default loader and
 ``data.loader=cpu`` (Gluon's DataLoader with our order and augmentation) yield the same images in
 the same order, so their losses must agree.  The two networks are MobileFaceNet and a very small
 variant of it, whose short steps demand more images/s of the loader.
@@ -24,12 +24,13 @@ from benchmarks.harness.timing import Result
 from launch.config.paths import home_path
 
 FED = "benchmarks.steps.fed_steps"
+# Each network is a MobileFaceNet; the value is its width factor.
 NETS = {
     "mobilefacenet-0.0625": 0.0625,
     "mobilefacenet": 1.0,
-}  # name in the rows: width of MobileFaceNet
+}
 EMBEDDING_SIZE = 128
-TURN_S = 4.0  # seconds per turn, long enough to average out a loader's bursts
+TURN_S = 4.0  # A measurement is long, because a loader delivers batches in bursts.
 COLUMNS = (
     *report.RATE_COLUMNS[:2],
     ("waiting", "waiting", "{:.1%}"),
@@ -73,12 +74,13 @@ def main() -> int:
 
 
 def group(records: Path, image_rec: Path, net: str, batch: int) -> list[Candidate]:
-    """Return the loaders that feed one network, as candidates; the fixed batch comes first.
+    """Return `Candidate` objects that train one network, on a fixed batch and with each loader.
 
     Parameters
     ----------
     records, image_rec, batch
-        Record set, its .rec and the batch size, as `record_set.prepared_set` yields them.
+        Folder of the record set, path of its .rec, and batch size, as `record_set.prepared_set`
+        yields them.
     net
         Name of the network, a key of NETS.
     """
@@ -113,18 +115,18 @@ def group(records: Path, image_rec: Path, net: str, batch: int) -> list[Candidat
 class FedResult(Result):
     """Measurements of training on a loader's batches.
 
-    `waits` holds, for each turn, the fraction of the time spent waiting for the next batch.
+    Each element of `waits` is the fraction of a measurement's time spent waiting for batches.
     """
 
     waits: list[float] = field(default_factory=list)
 
     @property
     def needed_s(self) -> float:
-        """Return the seconds that a later turn needs: TURN_S, or one step if a step is longer."""
+        """Return the seconds of the next measurement: TURN_S, or those of one step if longer."""
         return max(TURN_S, self.step_s)
 
     def first_turn(self) -> None:
-        """Run one timed step; benchmarks/steps/fed_steps.py runs the warm-up steps."""
+        """Run one timed step, after the warm-up steps of benchmarks/steps/fed_steps.py."""
         self.turn(1, 0)
 
     def later_turn(self) -> None:
@@ -132,15 +134,16 @@ class FedResult(Result):
         self.turn(min(timing.MAX_TURN_STEPS, max(1, round(TURN_S / self.step_s))), 0)
 
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
-        """Run a turn and record the fraction of its time spent waiting for batches."""
+        """Run timed steps, and record the fraction of their time spent waiting for batches."""
         answer = super().turn(steps, untimed)
         self.waits.append(answer["waited"] / answer["elapsed"])
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the measurements as a row of the JSON file.
+        """Return the measurements as a result row.
 
-        If ``ours`` trains on the fixed batch, the row includes the rate / the rate of ``ours``.
+        If ``ours`` trains on the fixed batch, the row also holds its images/s as a fraction of the
+        images/s of ``ours``.
         """
         row = super().row(ours) | {"waiting": statistics.median(self.waits)}
         if ours and ours.candidate.settings["loader"] == "synthetic":

@@ -20,8 +20,9 @@ MXNET, TORCH = "benchmarks.steps.mxnet_steps", "benchmarks.steps.torch_steps"
 EMBEDDING_SIZES = {"mobilefacenet": 128}
 DEFAULT_EMBEDDING_SIZE = 512
 PROFILED_STEPS = 3
-MIN_PROFILE_FRACTION = 0.002  # share of the time below which operators share one line
-# MXNet cannot time single operators while it executes them in bulk.
+MIN_PROFILE_FRACTION = 0.002
+
+# MXNet cannot time single operators while it executes several of them as one bulk.
 ONE_BY_ONE = {"MXNET_EXEC_BULK_EXEC_TRAIN": "0"}
 
 
@@ -49,7 +50,9 @@ def main() -> int:
         "--width", type=float, default=1.0, help="width of MobileFaceNet (default: 1.0)"
     )
     parser.add_argument(
-        "--profile", action="store_true", help="print the time of each operator in our step"
+        "--profile",
+        action="store_true",
+        help="print the time of each operator in our training step",
     )
     arguments = parser.parse_args()
     if len(arguments.nets) != len(arguments.batches):
@@ -61,7 +64,8 @@ def main() -> int:
         group(net, batch, arguments.classes, arguments.width)
         for net, batch in zip(arguments.nets, arguments.batches, strict=True)
     ]
-    if arguments.quick:  # only the first network, without the row of plain Gluon operators
+    if arguments.quick:
+        # Omit all networks but the first, and the row with Gluon's operators.
         groups = [[candidate for candidate in groups[0] if "plain" not in candidate.name]]
     if arguments.profile:
         for ours, *_ in groups:
@@ -71,7 +75,7 @@ def main() -> int:
 
 
 def group(net: str, batch: int, num_classes: int, width: float) -> list[Candidate]:
-    """Return the implementations of one network's training step to compare, as candidates."""
+    """Return `Candidate` objects that train one network: ours, and GluonFR's and PyTorch's."""
     options: dict[str, Any] = {"embedding_size": EMBEDDING_SIZES.get(net, DEFAULT_EMBEDDING_SIZE)}
     if net == "mobilefacenet":
         options["width"] = width
@@ -98,7 +102,7 @@ def group(net: str, batch: int, num_classes: int, width: float) -> list[Candidat
 
 
 def profile(candidate: Candidate) -> list[str]:
-    """Profile the training steps of one framework; return a table, each operator's ms per step."""
+    """Profile training steps; return the lines of a table with the ms per step of each operator."""
     with Process(
         Candidate(candidate.name, MXNET, candidate.settings, environment=ONE_BY_ONE)
     ) as process:

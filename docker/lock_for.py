@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the lock entries for another Python version:  lock_for.py 3.10 requirements/cpu.txt
+"""Print the entries of a lock file for another Python version, without environment markers.
 
-This script evaluates the markers for that version, because pip can resolve requirements for another
-Python version but always evaluates the markers for the Python that runs pip.
+Usage: ``lock_for.py 3.10 requirements/cpu.txt``.  pip can install packages for another Python
+version, but always evaluates markers (``; python_version < "3.11"``) for the Python that runs pip.
+This script evaluates the markers for the other version.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def entries(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def lock_for(version: str, text: str) -> str:
-    """Return the lock entries that apply to a Python version such as "3.10", without markers."""
+    """Return the entries of a lock file for a Python version such as "3.10", without markers."""
     environment = {"python_version": version, "python_full_version": f"{version}.0"}
     return "".join(
         f"{requirement}{hashes}\n"

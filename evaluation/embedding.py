@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embed images by the sum of two embeddings: of the image and of its mirror image."""
+"""Compute the embedding of an image: the sum of a network's outputs for it and its mirror image."""
 
 from __future__ import annotations
 

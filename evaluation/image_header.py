@@ -45,7 +45,7 @@ def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
     size, may_rotate = None, False
     for code, at in segments(image):
         if code in _FRAMES:
-            frame = image[at + 2 : at + 8]  # bits per sample, height, width, component count
+            frame = image[at + 2 : at + 8]  # bits per sample, height, width, components
             height, width = (int.from_bytes(frame[i : i + 2], "big") for i in (1, 3))
             known = len(frame) == 6 and frame[0] == 8 and frame[5] in (1, 3, 4)
             if size or not known or not height or not width:
@@ -54,7 +54,7 @@ def _size_of_jpeg(image: bytes) -> tuple[int, int] | None:
         elif code == _START_OF_SCAN:
             rotated = size is not None and size[0] != size[1] and may_rotate
             return None if rotated else size
-        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # a valid length is at least 2
+        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # no valid segment length
             return None
         elif code == _APP1:
             length = int.from_bytes(image[at : at + 2], "big")

@@ -104,8 +104,8 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     Raises
     ------
     PairsError
-        If the file is missing or truncated, calls functions or holds other than plain data, or is
-        not a list of images with a list ``issame``.
+        If the file is missing or truncated, holds more than plain data (such as a call of a
+        function), or does not hold a verification set.
     """
     try:
         data = Path(path).read_bytes()

@@ -87,7 +87,7 @@ def build_head(
     fused_update: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> Head:
-    """Build a head from its name; its parameters have no values until `initialize()` is called.
+    """Build the head for a loss; call `initialize()` on the head before its first use.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def build_head(
         ``momentum`` and ``weight_decay`` with which the head updates its own class centres
         (`heads.fused_centres.FusedCentres`). None: a trainer updates the class centres.
     settings
-        Keyword-only arguments of the class of the head.
+        Settings of the loss: the keyword-only arguments of the head's class.
 
     Raises
     ------

@@ -8,6 +8,8 @@ from heads.head import ClassHead
 from heads.margins import multiplied_angle
 from ranges import Within, at_least
 
+Factor = Annotated[int, Within(1, 4, "the paper uses 4; head.name=sphereface accepts fractions")]
+
 
 class ASoftmax(ClassHead):
     """Softmax on unnormalised embeddings with an annealed factor on the angle to the true class.
@@ -28,13 +30,14 @@ class ASoftmax(ClassHead):
     m1
         Factor on the angle to the true class, a whole number: larger factors give a larger margin.
     lambda_min
-        Value of lambda at the end of the annealing; 0 gives the full margin, 5 a sixth of it.
+        Value of lambda at the end of the annealing; 0 gives the full margin, 5 gives a sixth of the
+        margin.
     """
 
     def __init__(
         self,
         *sizes: int,
-        m1: Annotated[int, Within(1, 4, "the paper uses 4; for fractions, use sphereface")] = 4,
+        m1: Factor = 4,
         lambda_min: Annotated[float, at_least(0, "the usual lambda_min is 5")] = 5.0,
         **kwargs: Any,
     ) -> None:
@@ -54,8 +57,7 @@ class ASoftmax(ClassHead):
         slope = 1.0 + F.broadcast_mul(slope - 1.0, fraction)
         margin, form = (lambda score: (fixed * psi, slope)), Form(unit_rows=False)
         loss, _ = self.cross_entropy(F, embedding, weight, label, form=form, margin=margin)
-        # The true class's logit |x| psi(t) depends on |x| in two ways: through the score |x| cos t,
-        # whose gradient `slope` gives, and directly through the factor |x|, whose gradient is
-        # added.
+        # The logit |x| psi(t) of the true class depends on |x| through the score |x| cos t and
+        # through the factor |x|. `slope` covers only the score; through_psi adds the other part.
         by_length = F.BlockGrad(psi - slope * cosine)
         return through_psi(F, loss, by_length * lengths, 1.0), cosine

@@ -12,7 +12,7 @@ from heads.head import ClassHead, require
 from heads.statistics import TracedFunction, create_state
 from ranges import at_least
 
-# Cosine that removes a class from a sum of exponentials: exp(-1000) is 0 in float32.
+# Cosine given to a class that a sum of exponentials must skip: exp(-1000) is 0 in float32.
 EXCLUDED_COSINE = -1000.0
 # Bounds of the adapted scale. Without the lower bound, a few classes that all lie opposite to the
 # embedding would give a negative scale (a negative logarithm). Without the upper bound, the scale
@@ -37,7 +37,7 @@ class AdaCos(ClassHead):
     """
 
     def __init__(self, num_classes: int, embedding_size: int, **kwargs: Any) -> None:
-        advice = "adacos computes its scale from two or more other classes"
+        advice = "adacos needs at least three classes to compute its scale"
         require("num_classes", int, at_least(3, advice), num_classes)
         super().__init__(num_classes, embedding_size, **kwargs)
         self._batch_rows = TracedFunction(self._rows)
@@ -50,7 +50,7 @@ class AdaCos(ClassHead):
         scale[:] = self._reduce(rows, _adapted_scale)
 
     def _rows(self, F: Any, embedding: Any, label: Any, weight: Any, scale: Any) -> Any:
-        """Return two numbers per image of the batch, as an array of shape (batch size, 2).
+        """Return the two numbers per image from which the scale is computed, shape (batch size, 2).
 
         Column 0 is the logarithm of the sum of exp(scale * cosine) over all classes except the true
         class. Column 1 is the angle to the centre of the true class, in radians.

@@ -76,8 +76,8 @@ def _clipped_length(F: Any, embedding: Any) -> Any:
 
 
 def _mean_and_deviation(F: Any, lengths: Any, running: Any) -> Any:
-    # Subtract the running mean first: the squares of the norms are large, and their difference
-    # would lose its significant digits in float32.
+    # Subtract the running mean first: the mean square minus the squared mean of large norms would
+    # lose its significant digits in float32.
     mean = F.slice_axis(running, axis=0, begin=0, end=1)
     difference = F.broadcast_sub(lengths, mean)
     first = F.mean(difference, axis=0, keepdims=True)

@@ -14,7 +14,8 @@ Radians = Annotated[float, Within(0, math.pi, "the usual margin is 0.35 radians"
 class AngularTriplet(Triplet):
     """Triplet loss on the angles between embeddings.
 
-    triplet with d = arccos(x . y), the angle in radians between the normalised embeddings x and y
+    as triplet, with d = arccos(x . y), the angle in radians between the normalised embeddings x
+    and y
 
     Schroff et al., "FaceNet", arXiv:1503.03832, equation 3, with the angle of the triplet loss of
     Deng et al., "ArcFace", arXiv:1801.07698, equation 7.

@@ -14,7 +14,7 @@ from heads.statistics import TracedFunction, create_state
 class Center(Softmax):
     """Softmax with a pull of each embedding towards the running centre of its class.
 
-    softmax; + center_weight / 2 |x - m_y|^2
+    softmax loss + center_weight / 2 |x - m_y|^2
 
     Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition", ECCV 2016,
     equations 2 to 5.
@@ -55,9 +55,9 @@ class Center(Softmax):
         return out
 
     def _move(self, rows: mx.nd.NDArray) -> mx.nd.NDArray:
-        """Move the centre of every class in the batch towards its embeddings.
+        """Move the running centre of each class in the batch towards the embeddings of the class.
 
-        Each row is an embedding followed by its label; ``rows`` has the images of all ranks.
+        ``rows`` has one row per image of all ranks: the embedding, followed by the label.
         """
         centers = self.centers.list_data()[0]
         moved, classes = self._moved(rows, centers)

@@ -29,7 +29,7 @@ def length(F: Any, rows: Any) -> Any:
 
 
 class Form(NamedTuple):
-    """Options of a class's score, which is the inner product of an embedding and a class centre."""
+    """Options of the class scores, the inner products of embeddings and class centres."""
 
     scale: float = 1.0
     """Factor on the scores: logit = scale * score."""
@@ -45,7 +45,7 @@ class Form(NamedTuple):
     the embedding x and the centre."""
 
     def attributes(self) -> dict[str, float]:
-        """Return the attributes for the fused operator: those that differ from its defaults.
+        """Return the options that differ from the defaults of the fused operator.
 
         ``scale`` is always included.
         """
@@ -115,7 +115,7 @@ def cross_entropy(
         return _plain(F, scores, label, num_classes, form.scale, margin, columns)
     label = F.cast(label, dtype=dtype)  # float32 holds class numbers exactly up to 2**24
     if bias is not None:
-        # Add a dimension that is 1 in every embedding and the bias in every class centre.
+        # Add one dimension: 1 in each embedding, the bias of the class in each class centre.
         rows = F.concat(rows, F.ones_like(F.slice_axis(rows, axis=1, begin=0, end=1)), dim=1)
         centres = F.concat(centres, F.expand_dims(bias, axis=1), dim=1)
     fixed = F.BlockGrad(rows)
@@ -137,8 +137,8 @@ def cross_entropy(
 
 
 def _own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
-    # BlockGrad after take, not before: BlockGrad(centres) would copy the centres of all classes.
-    centre = F.BlockGrad(F.take(centres, label, mode="clip"))  # shape (B, E)
+    # Apply BlockGrad after take: BlockGrad(centres) would copy the centres of all classes.
+    centre = F.BlockGrad(F.take(centres, label, mode="clip"))
     if form.squares:
         left = left - 0.5 * centre
     return F.sum(left * (normalised(F, centre) if form.unit_columns else centre), axis=1)
@@ -157,9 +157,9 @@ def _scores(F: Any, rows: Any, centres: Any, num_classes: int, form: Form, bias:
         **biases,
     )
     if form.group > 1:
-        # argmax with pick, not max: if several centres are equally near, max gives a gradient to
-        # all of them, but the fused operator gives it to the first one only.
-        several = F.reshape(scores, shape=(0, num_classes, form.group))  # shape (B, C, K)
+        # Use argmax and pick instead of max: if several centres are equally near, max passes a
+        # gradient to each of them, but the fused operator passes it to the first one only.
+        several = F.reshape(scores, shape=(0, num_classes, form.group))
         scores = F.pick(several, F.argmax(F.BlockGrad(several), axis=2), axis=2)
     return scores
 
@@ -172,7 +172,7 @@ def _plain(
     psi, slope = margin(fixed)
     if columns is not None:
         scores = _reweighed(F, scores, *columns(psi, fixed))
-    # `target - fixed` is 0: the second term adds no value to psi, only the gradient `slope`.
+    # The value of `target - fixed` is 0: the second term gives psi a gradient and no value.
     psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
     place = F.contrib.arange_like(label).astype("int32") * num_classes
     place = place + F.clip(label, 0, num_classes - 1).astype("int32")
@@ -182,9 +182,9 @@ def _plain(
 
 
 def _reweighed(F: Any, scores: Any, threshold: Any, numbers: Any) -> Any:
-    """Change the scores (B, C) of the other classes.
+    """Return the scores (B, C), changed by the output of the ``columns`` function.
 
-    ``threshold`` and ``numbers`` are the output of the ``columns`` function of `cross_entropy`.
+    `cross_entropy` describes the two outputs of that function, ``threshold`` and ``numbers``.
     """
     square, linear, constant, slope_linear, slope_constant, rest = (
         F.reshape(F.BlockGrad(part), shape=(1, 1)) for part in F.split(numbers, 6, axis=0)
@@ -219,7 +219,7 @@ def column_numbers(F: Any, fraction: Any, value: list, slope: list, rest: float)
 
 
 def through_psi(F: Any, loss: Any, quantity: Any, scale: float) -> Any:
-    """Return the loss with an additional gradient that reaches psi by another path than the score.
+    """Add to the loss the part of the gradient of psi that does not pass through the score.
 
     The added term has the value 0 and the gradient (d loss / d psi) * (d quantity), where
     d loss / d psi = scale (p - 1) and p = exp(-loss) is the probability of the true class.

@@ -63,8 +63,10 @@ class ElasticFace(MarginSoftmax):
         margins = self._m2 + self._sigma * F.random.normal_like(cosine)
         margins = F.clip(margins, 0.0, math.pi / 2)
         if self._plus:
-            place = F.argsort(cosine, axis=0, is_ascend=False)  # image numbers, nearest first
+            # Indices of the images; the image nearest to its class centre comes first.
+            place = F.argsort(cosine, axis=0, is_ascend=False)
             if not self._by_argsort:
-                place = F.argsort(place, axis=0)  # rank of each image, nearest: 0
+                # Place of each image in the order by distance; the nearest image has place 0.
+                place = F.argsort(place, axis=0)
             margins = F.take(F.sort(F.BlockGrad(margins), axis=0), place)
         return additive_angles(F, cosine, margins)[:2]

@@ -44,7 +44,7 @@ class FusedCentres(MarginSoftmax):
         super().__init__(*sizes, **kwargs)
         self._update = dict(fused_update)
         self._velocity: mx.nd.NDArray | None = None
-        self._saved: list[mx.nd.NDArray] = []  # forward results that `update` needs
+        self._saved: list[mx.nd.NDArray] = []  # results of `forward` that `update` needs
         self.weight.grad_req = "null"
 
     def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
@@ -57,8 +57,7 @@ class FusedCentres(MarginSoftmax):
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
     ) -> tuple[Any, ...]:
         # The gradient of the centres is never computed: it would be an array as large as the
-        # centres. The term added to the loss has the value 0 and gives only the embedding its
-        # gradient.
+        # centres. The term added to the loss has the value 0 and the gradient of the embedding.
         label = F.cast(label, dtype=self._dtype)
         centre, fixed = F.take(weight, label, mode="clip"), F.BlockGrad(embedding)
         cosine = F.BlockGrad(F.sum(normalised(F, fixed) * normalised(F, centre), axis=1))
@@ -98,10 +97,10 @@ class FusedCentres(MarginSoftmax):
 
 
 def fused_class(name: str, kind: type) -> type:
-    """Derive a class from a head whose class centres the fused operator updates.
+    """Return a subclass of a head in which the fused operator updates the class centres.
 
-    The new class inherits from the head and then from `FusedCentres`, so that `FusedCentres`
-    comes before `MarginSoftmax` in the method resolution order.
+    The subclass inherits from the head and then from `FusedCentres`, so that `FusedCentres` comes
+    before `MarginSoftmax` in the method resolution order.
 
     Raises
     ------

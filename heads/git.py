@@ -13,16 +13,16 @@ GitWeight = Annotated[float, at_least(0, "git_weight 0 disables the push")]
 class Git(Center):
     """Center loss with a push of each embedding away from the running centres of other classes.
 
-    center; + git_weight / B * sum over images j of other classes of 1 / (1 + |x - m_yj|^2)
+    center loss + git_weight / B * sum over images j of other classes of 1 / (1 + |x - m_yj|^2)
 
     Calefati et al., "Git Loss for Deep Face Recognition", arXiv:1807.08512, equation 3.
 
     Symbols: x is the embedding; B is the number of images in the batch; m_yj is the running centre
     of the class of image j.
 
-    The equation of the paper sums over all images but the image itself. Here the sum also excludes
-    the other images of the true class, because the text of the paper pushes embeddings away from
-    the centres of other classes only.
+    The equation of the paper sums over all images except the image itself. Here the sum also
+    excludes the other images of the true class, because the text of the paper pushes embeddings
+    away from the centres of other classes only.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from heads.settings import TermWeight
 class Inter(ArcFace):
     """ArcFace with a push of the centre of the true class away from all other class centres.
 
-    arcface; - inter_weight / (pi (C - 1)) sum over j of the angle between centres y and j
+    arcface loss - inter_weight / (pi (C - 1)) sum over j of the angle between centres y and j
 
     Deng et al., "ArcFace", arXiv:1801.07698, equation 6 (inter-loss; the paper sets m2 = 0).
 

@@ -13,7 +13,7 @@ from heads.settings import TermWeight
 class Intra(ArcFace):
     """ArcFace with a penalty on the angle between an embedding and the centre of its class.
 
-    arcface; + intra_weight t / pi, t the angle to the centre of the true class
+    arcface loss + intra_weight t / pi, t the angle to the centre of the true class
 
     Deng et al., "ArcFace", arXiv:1801.07698, equation 5 (intra-loss; the paper sets m2 = 0).
 

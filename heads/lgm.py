@@ -13,7 +13,7 @@ from ranges import at_least
 class GaussianMixture(ClassHead):
     """Softmax of Gaussian classes, with a margin on the squared distance and a likelihood term.
 
-    logits -d_j; true class: -(1 + alpha) d_y; d_j = |x - w_j|^2 / 2; + likelihood_weight d_y
+    logits -d_j; true class: -(1 + alpha) d_y; d_j = |x - w_j|^2 / 2; loss + likelihood_weight d_y
 
     Wan et al., "Rethinking Feature Distribution for Loss Functions in Image Classification",
     arXiv:1803.02988, equations 11 to 14, with the identity for all covariances and equal priors.

@@ -17,7 +17,7 @@ class MagFace(MarginSoftmax):
     """Softmax with a margin that grows with the L2 norm of the embedding, and a term on that norm.
 
     logits s c_j; true class: s cos(t + m(a)) with the guard of arcface;
-    + length_weight (a / high^2 + 1 / a)
+    loss + length_weight (a / high^2 + 1 / a)
 
     Meng et al., "MagFace", arXiv:2103.06627, equation 3 and section 3.3.
 
@@ -26,7 +26,8 @@ class MagFace(MarginSoftmax):
 
     a is the L2 norm of the embedding, clipped to the range from ``low`` to ``high``. In this range
     the margin m(a) rises linearly from ``least`` to ``most``. Gradients flow through a in both
-    terms.
+    terms. Where t + m(a) exceeds pi, the guard of `arcface` replaces the cosine by c - m(a) sin
+    m(a).
 
     Parameters
     ----------

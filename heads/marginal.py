@@ -12,8 +12,8 @@ from ranges import Within, at_least
 class Marginal(Softmax):
     """Softmax with one threshold on the squared distances of all pairs of images in the batch.
 
-    softmax; + marginal_weight * mean over other images j of max(0, xi - (theta - d^2)) if i and j
-    show the same person, else max(0, xi + (theta - d^2))
+    softmax loss + marginal_weight * mean over other images j of max(0, xi - (theta - d^2)) if i and
+    j show the same person, else max(0, xi + (theta - d^2))
 
     Deng et al., "Marginal Loss for Deep Face Recognition", CVPRW 2017, equations 3 and 4.
 

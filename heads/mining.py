@@ -67,11 +67,10 @@ def select(F: Any, values: Any, mask: Any, otherwise: float) -> Any:
 def hardest(F: Any, distance: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
     """Return the distance of each anchor to its farthest positive and to its nearest negative.
 
-    Both outputs have the shape (B,). If an anchor has no positive, its first number is the distance
-    to an arbitrary image; if it has no negative, its second number is.
+    Both outputs have the shape (B,). The distance to a positive is undefined for an anchor without
+    positives, the distance to a negative for an anchor without negatives.
     """
-    # argmax with pick, not max: max would pass its gradient to all distances that are equally
-    # large.
+    # Use argmax and pick instead of max: max passes its gradient to all equally large distances.
     fixed = F.BlockGrad(distance)
     farthest = F.argmax(select(F, fixed, positive, -1.0), axis=1)
     nearest = F.argmin(select(F, fixed, negative, MAX_DISTANCE), axis=1)
@@ -92,11 +91,11 @@ def semi_hard(F: Any, distance: Any, positive: Any, negative: Any) -> Any:
     a comparison of all positives with all negatives needs an array of shape (B, B, B).
     """
     fixed = F.BlockGrad(distance)
-    # A negative as far from the anchor as the positive is not farther. ROUNDING puts it before the
-    # positive in the order, even if rounding errors separate the two distances.
+    # A negative at the same distance as the positive does not count as farther: ROUNDING sorts the
+    # negative before the positive, even if rounding errors separate the two distances.
     key = select(F, fixed + ROUNDING * positive, positive + negative, MAX_DISTANCE)
-    order = F.argsort(key, axis=1)  # the anchor comes last
-    # Number of negatives that come before each image in the order.
+    order = F.argsort(key, axis=1)
+    # Number of negatives that come before each image in ``order``; the anchor comes last.
     nearer = F.cumsum(_along(F, negative, order), axis=1)
     nearer = _along(F, nearer, F.argsort(order, axis=1))
     last = F.maximum(F.sum(negative, axis=1, keepdims=True) - 1.0, 0.0)

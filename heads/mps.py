@@ -36,7 +36,6 @@ class MPS(PairLoss):
         cosine, negative = batch.cosine, batch.negative
         nearest = F.argmax(select(F, F.BlockGrad(cosine), negative, -2.0), axis=1)
         hardest = F.expand_dims(F.pick(cosine, nearest, axis=1), axis=1)
-        # The most similar negative of a pair belongs to one of its two images.
         hardest = F.broadcast_maximum(hardest, F.transpose(hardest))
         loss = F.relu(F.broadcast_add(hardest - cosine, batch.margin))
         return mean_over(F, loss, batch.positive) * F.max(negative, axis=1)

@@ -7,7 +7,7 @@ from heads.metric import Batch, PairLoss
 from heads.mining import mean_over, select
 from ranges import at_least
 
-# Inner product that removes an image from a sum of exponentials: exp(-1e30) is 0.
+# Inner product given to an image that a sum of exponentials must skip: exp(-1e30) is 0.
 EXCLUDED_PRODUCT = -1e30
 LengthWeight = Annotated[float, at_least(0, "the usual weight is 0.002")]
 
@@ -15,8 +15,8 @@ LengthWeight = Annotated[float, at_least(0, "the usual weight is 0.002")]
 class NPair(PairLoss):
     """Softmax of one positive against all negatives of the batch, on inner products.
 
-    mean over positives p of log(1 + sum over negatives n of exp(x . x_n - x . x_p));
-    + length_weight |x|^2
+    mean over positives p of log(1 + sum over negatives n of exp(x . x_n - x . x_p)), plus
+    length_weight |x|^2
 
     Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NIPS 2016,
     equation 6 and section 3.2.2, with all images of the batch; the paper has one pair of each

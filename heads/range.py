@@ -8,14 +8,14 @@ from heads.mining import pairs, select, squared_distances
 from heads.softmax import Softmax
 from ranges import Within, above, at_least
 
-# Number that marks an absent distance; every squared distance is larger.
+# Placeholder for a missing squared distance; all squared distances are larger.
 NO_DISTANCE = -1.0
 
 
 class Range(Softmax):
     """Softmax with a pull within each class and a push between the two closest classes of a batch.
 
-    softmax; + intra_weight * sum over classes of the harmonic mean of the largest d^2;
+    softmax loss + intra_weight * sum over classes of the harmonic mean of the largest d^2
     + inter_weight * max(0, margin - D)
 
     Zhang et al., "Range Loss for Deep Face Recognition with Long-tail", arXiv:1611.08976, equations
@@ -60,19 +60,20 @@ class Range(Softmax):
         return F.reshape(within + between, shape=(1,))
 
     def _within(self, F: Any, embedding: Any, positive: Any, negative: Any) -> Any:
-        """Return the sum over classes of the harmonic mean of their largest squared distances.
+        """Return the sum over classes of the harmonic mean of the largest squared distances.
 
         The output has the shape (1, 1).
         """
         place = F.contrib.arange_like(embedding, axis=0)
         earlier = F.broadcast_lesser(F.expand_dims(place, axis=0), F.expand_dims(place, axis=1))
-        once = positive * earlier  # mask with each pair in one row only
+        # Mask that marks each pair of images of one class once.
+        once = positive * earlier
         # Mask of the first image of each class, shape (batch size, 1).
         first = F.sum(once, axis=1, keepdims=True) == 0
         distance = select(F, squared_distances(F, embedding), once, NO_DISTANCE)
         fill = F.slice_axis(distance, axis=1, begin=0, end=1) * 0.0 + NO_DISTANCE
         of_image = self._top(F, F.concat(distance, *[fill] * self._largest, dim=1))
-        # In each array, row i holds one of the largest distances of every image of image i's class.
+        # Row i of each array: one of the largest distances of each image in the class of image i.
         rows = [
             select(F, F.broadcast_mul(F.ones_like(positive), row), 1.0 - negative, NO_DISTANCE)
             for row in map(F.transpose, F.split(of_image, self._largest, axis=1))
@@ -95,5 +96,5 @@ class Range(Softmax):
         means = F.broadcast_div(F.dot(same, embedding), F.sum(same, axis=1, keepdims=True))
         distance = select(F, squared_distances(F, means), negative, self._margin)
         flat = F.reshape(distance, shape=(1, -1))
-        # argmin with pick, not min: min would pass its gradient to all distances that are equal.
+        # Use argmin and pick instead of min: min passes its gradient to all equal distances.
         return F.relu(self._margin - F.pick(flat, F.argmin(flat, axis=1), axis=1, keepdims=True))

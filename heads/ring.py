@@ -13,7 +13,7 @@ from ranges import above, at_least
 class Ring(Softmax):
     """Softmax with a pull of all embeddings to one L2 norm, which is learned.
 
-    softmax; + ring_weight / 2 (|x| - R)^2
+    softmax loss + ring_weight / 2 (|x| - R)^2
 
     Zheng et al., "Ring loss", arXiv:1803.00130, equation 1.
 

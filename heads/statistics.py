@@ -24,7 +24,7 @@ def alone(rows: mx.nd.NDArray, statistic: Statistic) -> mx.nd.NDArray:
 def create_state(
     head: gluon.HybridBlock, name: str, shape: tuple[int, ...], init: mx.init.Initializer
 ) -> gluon.Parameter:
-    """Create a parameter of a head that has no gradient and that checkpoints contain."""
+    """Create a parameter of a head without a gradient; checkpoints save it."""
     with head.name_scope():
         return head.params.get(name, shape=shape, init=init, grad_req="null", differentiable=False)
 

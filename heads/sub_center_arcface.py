@@ -14,7 +14,7 @@ SubCenters = Annotated[int, Within(1, 96, "the usual number of centres is 3")]
 class SubCenterArcFace(ArcFace):
     """ArcFace with several centres per class; the nearest centre gives the score of the class.
 
-    arcface with c_j = max over k of c_jk, the cosines to the K centres of class j
+    as arcface, with c_j = max over k of c_jk, the cosines to the K centres of class j
 
     Deng et al., "Sub-center ArcFace", ECCV 2020, equations 2 and 3.
 

@@ -127,6 +127,6 @@ def _fixed_scale_norm(embedding_size: int) -> nn.BatchNorm:
 
 def _normalise(F: Any, norm: nn.BatchNorm, embedding: Any) -> Any:
     """Apply a batch normalisation to embeddings of shape (B, E)."""
-    # Reshape to (B, E, 1, 1). MXNet caches the batch normalisations of oneDNN by shape, and for an
-    # input (B, E) it would reuse one that it created for (B, E, 1, 1): a segmentation fault.
+    # Reshape to (B, E, 1, 1) to avoid a segmentation fault. For an input (B, E), MXNet would reuse
+    # a cached oneDNN batch normalisation that was created for an input (B, E, 1, 1).
     return F.flatten(norm(F.reshape(embedding, shape=(0, -1, 1, 1))))

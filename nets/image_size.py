@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the image size that a network supports, and the sizes of its feature maps."""
+"""Check the image size of a network, and compute the sizes of the network's feature maps."""
 
 import numbers
 

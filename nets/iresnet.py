@@ -96,7 +96,7 @@ class IRUnit(gluon.HybridBlock):
 
 
 class IResNet(ops.TwoGraphs):
-    """IResNet: a stem at full resolution, four stages that each halve it, and an embedding layer.
+    """IResNet: a stem, four stages that each halve the resolution, and an embedding layer.
 
     Parameters
     ----------

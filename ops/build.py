@@ -57,7 +57,7 @@ OPTIONS = [
 
 
 class BuildError(RuntimeError):
-    """The operators cannot be compiled; the message gives the reason."""
+    """Error for operators that cannot be compiled; the message gives the reason."""
 
 
 def library() -> Path:
@@ -97,7 +97,7 @@ def compile_library() -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path.parent / "lock", "w") as lock:
-            # All ranks start at the same time.  One compiles, and the other ranks wait here.
+            # All ranks start at the same time.  One rank compiles, and the other ranks wait here.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.is_file():
                 return path

@@ -40,7 +40,7 @@ state = State()
 
 
 class OperatorError(ValueError):
-    """The requested operators are not available, or an argument is invalid."""
+    """Error for operators that are not available or for an invalid choice of operators."""
 
 
 def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
@@ -91,7 +91,7 @@ def use(choice: str, device: str = "cpu", device_id: int = 0) -> str:
 
 
 def _require_gpu(compiled: ctypes.CDLL, device_id: int) -> None:
-    """Raise OperatorError if the library cannot run the operators on this GPU."""
+    """Raise OperatorError if the library ``compiled`` cannot run the operators on the GPU."""
     if not hasattr(compiled, "face_ops_gpu_fault"):
         raise OperatorError(
             "run.operators: the library must contain GPU operators, got one compiled with an MXNet "
@@ -115,7 +115,7 @@ def loader_kernels() -> LoaderKernels | None:
 def compiled() -> LoaderKernels | None:
     """Return the compiled functions for data loaders, even if the operators are plain.
 
-    Compiles the library if necessary.  Returns None if it cannot be compiled.
+    Compiles the library if necessary.  Returns None if the library cannot be compiled.
     """
     try:
         return state.loader_kernels or LoaderKernels(ctypes.CDLL(str(build.compile_library())))

@@ -97,9 +97,9 @@ class LoaderKernels:
     def is_cut_off(self, image: bytes | np.ndarray) -> bool:
         """Return whether the Huffman codes of a JPEG end before its last pixels.
 
-        The function reads the codes up to an end-of-image marker and decodes no pixels.  It returns
-        False for formats that the compiled decoder does not support.  It also checks JPEGs that
-        Exif turns.
+        The function reads the codes up to an end-of-image marker and decodes no pixels.  JPEGs that
+        Exif rotates are checked too.  The result is False for formats that the compiled decoder
+        does not support.
 
         Parameters
         ----------
@@ -113,8 +113,7 @@ class LoaderKernels:
     def gather(self, addresses: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> int:
         """Copy B encoded images to the rows of an array, and append an end-of-image marker to each.
 
-        Returns the number of JPEGs that did not end with this marker before.  Zeros after the
-        marker are allowed.
+        Returns the number of JPEGs that lacked the marker.  A JPEG may have zeros after its marker.
 
         Parameters
         ----------

@@ -28,8 +28,7 @@ class Guard:
 
     def __init__(self, library: ctypes.CDLL):
         # PyDLL keeps the GIL during a call.  face_bus_faults is called for every batch and only
-        # reads a counter.  To release the GIL and take it again would cost much more time than the
-        # call.
+        # reads a counter, which takes much less time than releasing and taking the GIL.
         with_gil = ctypes.PyDLL(library._name)
         self._watch, self._faults = library.face_bus_watch, with_gil.face_bus_faults
         self._watch.restype, self._watch.argtypes = _INT, [_POINTER]
@@ -38,10 +37,10 @@ class Guard:
         self.works = bool(library.face_bus_begin())
 
     def watch(self, address: int) -> int | None:
-        """Guard every mapping of the file that is mapped at this address, and return its number.
+        """Guard every mapping of the file that is mapped at ``address``; return the file's number.
 
-        The number identifies the file in ``faults`` and is the same for all mappings of the file.
-        Returns None if the guard cannot watch the file.
+        ``faults`` expects this number, which is the same for all mappings of the file.  Returns
+        None if the guard cannot watch the file.
         """
         number = int(self._watch(address))
         return None if number < 0 else number

@@ -154,5 +154,5 @@ def _statistics(norm: nn.BatchNorm) -> dict[str, float]:
 
 
 def _values(F: Any, x: Any, parameter: gluon.Parameter) -> Any:
-    """Return the symbol or the array of a parameter, as ``hybrid_forward`` of its block gets it."""
+    """Return a parameter as an operand: a symbol while Gluon traces a block, else an array."""
     return parameter.var() if F is sym else parameter.data(x.context)

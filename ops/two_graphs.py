@@ -20,9 +20,8 @@ class TwoGraphs(gluon.HybridBlock):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._graphs: dict[
-            bool, tuple[Any, ...]
-        ] = {}  # key: True for training, False for inference
+        # Traced graph of each mode; the key is True for training and False for inference.
+        self._graphs: dict[bool, tuple[Any, ...]] = {}
         self._graphs_for_gpu: dict[bool, bool] = {}
 
     def _call_cached_op(self, *args: Any) -> Any:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make batches with a Gluon DataLoader in plain Python, as a baseline and a reference for tests.
 
-The batches are the same as those of the DALI loader.
+The batches are equal to those of the DALI loader.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAST_BATCH_TIMEOUT_S = 30.0
 
 
 class FaceDataset(gluon.data.Dataset):
-    """Dataset of the images of a record set; its index is a pair (row, augmentation parameters)."""
+    """Dataset of a record set, indexed by pairs (row of the image, augmentation parameters)."""
 
     def __init__(self, records: RecordSet):
         self._records, self._reader = records, RecordReader(records)
@@ -42,8 +42,8 @@ class FaceDataset(gluon.data.Dataset):
         try:
             return self._image(row, params)
         finally:
-            # Missing bytes of a file that became shorter read as zeros.  Report that rather than a
-            # wrong image or the error that the zeros caused.
+            # If a file became shorter, its missing bytes read as zeros.  Report the shorter file,
+            # not a wrong image or the decoding error that the zeros cause.
             self._reader.check_files()
 
     def _image(self, row: int, params: AugmentParams) -> np.ndarray:
@@ -93,13 +93,13 @@ def _shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 class GluonDecoder:
-    """Decoder of batch plans that uses a Gluon DataLoader.
+    """Decoder that reads, decodes and augments images with a Gluon DataLoader.
 
     Calling the decoder forks the worker processes.  Call it before MXNet or DALI start threads.
     """
 
     def __init__(self, records: RecordSet, workers: int, ctx: mx.Context):
-        self.files: list[np.ndarray] = []  # empty: workers check their own files
+        self.files: list[np.ndarray] = []  # no files to check: each worker checks its own
         self._records, self._workers, self._ctx = records, workers, ctx
 
     def __call__(
@@ -137,7 +137,8 @@ def let_workers_finish(loader: gluon.data.DataLoader) -> None:
         in_flight = list(pool._cache.values())
         for result in in_flight:
             result.wait(LAST_BATCH_TIMEOUT_S)
-        if all(result.ready() for result in in_flight):  # False if a worker was killed
+        # A result of a killed worker never becomes ready, and then `join` would wait forever.
+        if all(result.ready() for result in in_flight):
             pool.close()
             pool.join()
         type(pool).terminate(pool)

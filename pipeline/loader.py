@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build an iterator over the batches of one rank on the device, with ``build_loader``.
+"""Build the loader of a rank: an endless iterator over batches on the device.
 
-The loaders "dali" and "cpu" give the same images with the same augmentation in batch t of a rank,
-as normalised float32 in NCHW layout.  Every batch is a new NDArray, so an operator that still reads
-an older batch never sees it overwritten.  A thread makes the batches during the training step.
+The loaders "dali" and "cpu" make equal batches: the same images with the same augmentation, as
+normalised float32 in NCHW layout.  Every batch is a new NDArray, so an operator that still reads
+an older batch never sees it overwritten.  A thread prefetches batches during the training step.
 Decoding, copying and computing release Python's global interpreter lock.
 """
 
@@ -35,15 +35,19 @@ if TYPE_CHECKING:
     from pipeline.decode.cache import DecodedCache
 
 LOADERS = ("dali", "cpu", "synthetic")
-SYNTHETIC_STEPS = 1000  # steps per epoch of the synthetic loader if it has no record set
+SYNTHETIC_STEPS = 1000  # number of steps per epoch of the synthetic loader without a record set
 
 
 class Batch(NamedTuple):
-    """One batch of one rank."""
+    """One batch of B images of one rank.
 
-    image: mx.nd.NDArray  # (B, 3, H, W) float32 on the device
-    label: mx.nd.NDArray  # (B,) float32 with integer values, which are exact up to 2**24
-    after: Position  # position in the data after this batch, from which a run can resume
+    ``image`` is float32 (B, 3, H, W) on the device.  ``label`` is float32 (B,) with whole numbers,
+    which are exact up to 2**24.  A run can resume after this batch at the position ``after``.
+    """
+
+    image: mx.nd.NDArray
+    label: mx.nd.NDArray
+    after: Position
 
 
 class Loader:
@@ -66,7 +70,7 @@ class Loader:
             target=self._work, args=(batches,), name="loader", daemon=True
         )
         self._thread.start()
-        # Close before DALI's own exit handler runs: it aborts the process if DALI is still in use.
+        # DALI's exit handler aborts the process if DALI is still in use, so close the loader first.
         atexit.register(self.close)
 
     def __iter__(self) -> Loader:
@@ -143,7 +147,7 @@ def build_loader(
     seed
         Seed of the image order and of the augmentation.
     share
-        Number of this rank and number of ranks.
+        Rank of this process and number of ranks.
     ctx
         Device of the batches; the CPU by default.
     reader
@@ -151,16 +155,16 @@ def build_loader(
         consecutive images in random order, then a shuffle within each ``window`` images.
         "window": the order of DALI's sequential reader with a shuffle buffer of ``window`` images.
     decode
-        Decode path, a key of ``pipeline.decode.dali.PATHS``.  Default: "native" if its compiled
-        functions are available, else "cpu".  All other paths need a GPU.
+        Decode mode, a key of ``pipeline.decode.dali.PATHS``.  Default: "native" if its compiled
+        functions are available, else "cpu".  All other modes need a GPU.
     images_per_person
         For the "random" reader: a batch consists of groups of this many images of one person, and
         an epoch has one group of every person.  0: no groups.
     augmentation
-        Settings of the random changes of the images.
+        Settings of the random augmentation of the images.
     threads, workers, prefetch
-        Number of decoder threads, of worker processes of the "cpu" loader, and of prefetched
-        batches.
+        Number of decoder threads, number of worker processes of the "cpu" loader, and number of
+        prefetched batches.
     index_folder
         Folder for the .idx file that the "window" reader writes for DALI's reader.
     cache
@@ -194,8 +198,8 @@ def build_loader(
         )
     if cache is not None and reader == "window":
         raise ValueError(
-            "data.decoded_cache_mib: does not work with data.reader=window, got a cache; use "
-            "data.reader=random or blocks, or set data.decoded_cache_mib=0"
+            "data.decoded_cache_mib: the cache does not work with data.reader=window, got both; "
+            "use data.reader=random or blocks, or set data.decoded_cache_mib=0"
         )
     sampler = make_sampler(
         reader,
@@ -262,7 +266,7 @@ def _add_labels(
         check_files()
         raise
     finally:
-        images.close()  # before decoder.close: waits for threads that decoder.close ends
+        images.close()  # must be first: the generator waits for threads that decoder.close() ends
         decoder.close()
 
 

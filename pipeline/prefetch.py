@@ -10,12 +10,14 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-POLLS_PER_DRAIN = 8  # target number of the producer's polls while the consumer drains a full queue
-MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # bounds of the time between two polls of the producer
+# A producer with a full queue polls for free space: about this often in the time that the consumer
+# takes to empty the queue.
+POLLS_PER_DRAIN = 8
+MIN_POLL_S, MAX_POLL_S = 0.001, 0.01  # bounds of the time between two polls by the producer
 
 
 class PrefetchQueue(Generic[Item]):
-    """Bounded queue; if the queue is full, the producer sleeps until a quarter of the items remain.
+    """Bounded queue whose producer, once the queue is full, sleeps until a quarter of it remains.
 
     If the consumer woke the producer after every item, the producer would take Python's global
     interpreter lock and the processor just when the consumer wants to continue.  Therefore a
@@ -31,7 +33,7 @@ class PrefetchQueue(Generic[Item]):
         self._poll_s = MIN_POLL_S
 
     def put(self, item: Item) -> bool:
-        """Append an item once the queue has space for it; return False if the queue is closed."""
+        """Wait for space and append an item; return False if the queue is closed."""
         with self._changed:
             if len(self._items) == self._capacity:
                 self._sleep()
@@ -49,7 +51,7 @@ class PrefetchQueue(Generic[Item]):
         self._poll_s = min(MAX_POLL_S, max(MIN_POLL_S, drain_s / POLLS_PER_DRAIN))
 
     def take(self) -> Item:
-        """Remove and return the oldest item once there is one; raise StopIteration if closed."""
+        """Wait for an item, remove it and return it; raise StopIteration if the queue is closed."""
         with self._changed:
             if not self._items:
                 self._filling = True
@@ -62,7 +64,7 @@ class PrefetchQueue(Generic[Item]):
             return item
 
     def close(self) -> None:
-        """Drop all items; later, ``put`` returns False and ``take`` raises StopIteration."""
+        """Drop all items; from now on ``put`` returns False and ``take`` raises StopIteration."""
         with self._changed:
             self._closed = True
             self._items.clear()

@@ -22,6 +22,7 @@ def load(name: str) -> ModuleType:
 
 
 words, commit_message = load("words"), load("commit_message")
+sample_texts = load("sample_texts")
 GLOSSARY = {"zorn": "anger", "in a jiffy": "soon"}
 
 
@@ -67,7 +68,7 @@ def test_a_hit_ends_with_code_1_and_names_the_better_word(tmp_path, capsys):
         ("Fix a typo\n", 2, None),
         ("Merge branch 'x'\n", 900, None),
         ("Pass the seed\n\nReason.\n# comment of git\n", 90, None),
-        ("Fix the reader\n", 90, "no body for 90 changed lines"),
+        ("Fix the reader\n", 90, "changes 90 lines and has no body"),
         ("Fixed the reader\n\nReason.\n", 9, 'begins with "Fixed"'),
         ("Fixes the reader\n\nReason.\n", 9, 'begins with "Fixes"'),
         ("fix the reader\n\nReason.\n", 9, 'begins with "fix"'),
@@ -80,3 +81,9 @@ def test_a_hit_ends_with_code_1_and_names_the_better_word(tmp_path, capsys):
 def test_messages_of_commits(message, changed_lines, problem):
     problems = commit_message.problems(message, changed_lines)
     assert problems == [] if problem is None else any(problem in text for text in problems)
+
+
+def test_comments_after_code_are_drawn_alone_and_blocks_of_comments_together():
+    source = "a = 1  # one\nb = 2  # two\n# three\n# four\nc = 3  # five\n\n# six\n"
+    found = list(sample_texts.comments(source))
+    assert found == [(1, "one"), (2, "two"), (3, "three four"), (5, "five"), (7, "six")]

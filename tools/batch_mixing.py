@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count the different people in a batch, for each reader of the data pipeline.
+"""Count the different identities in a batch, for each reader of the data pipeline.
 
 python tools/batch_mixing.py
 
 The readers are random access, blocks and the window reader.  The tool compares their counts with
-the count that a uniform random permutation would give.  It uses the record set of ``--records``, or
-makes a small one.  The images of a person are adjacent in the small set, which is the hardest case
-for mixing.  The tool measures no time.
+the count that a uniform random permutation would give.  It reads the record set of ``--records``,
+or makes a small set in which the images of an identity are adjacent, the hardest case for mixing.
+The tool measures no time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pipeline.loader import build_loader
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.writer import write_record_set
 
-PEOPLE, IMAGES_PER_PERSON = 1000, 30  # size of the small record set that this tool makes
+PEOPLE, IMAGES_PER_PERSON = 1000, 30
 
 
 def main() -> None:
-    """Count the different people per batch for each reader, and print the counts as a table."""
+    """Count the different identities per batch for each reader, and print a table of the counts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--records", help="folder with an InsightFace record set (default: make a small set)"
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--windows", type=int, nargs="+", default=[1024, 4096, 16384])
-    parser.add_argument("--json", type=home_path, help="write machine and results to this file")
+    parser.add_argument("--json", type=home_path, help="JSON file for machine and results")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if not arguments.records:
@@ -49,7 +49,8 @@ def main() -> None:
         )
     expected = rows[0]["people_per_batch"]
     print(
-        f"{len(records)} images of {records.num_classes} people, batches of {arguments.batch_size}"
+        f"{len(records)} images of {records.num_classes} identities, {arguments.batch_size} images "
+        "per batch"
     )
     for row in rows:
         row["of_uniform"] = row["people_per_batch"] / expected
@@ -87,10 +88,11 @@ def _people_per_batch(records: RecordSet, batch_size: int, steps: int, **options
 
 
 def _expected_people(records: RecordSet, batch_size: int) -> float:
-    """Return the expected number of different people in a batch drawn without replacement.
+    """Return the expected number of different identities in a random batch.
 
-    A person with n of all N images appears in a batch of B images with the probability
-    1 - C(N - n, B) / C(N, B), where C is the binomial coefficient.
+    The batch consists of B images, drawn without replacement from all N images.  An identity with n
+    images is in the batch with the probability 1 - C(N - n, B) / C(N, B), where C is the binomial
+    coefficient.
     """
     total = len(records)
     drawn = np.arange(batch_size)

@@ -79,7 +79,7 @@ def read_mnist(folder: Path) -> Digits:
 
 
 def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Path]:
-    """Return the content of one idx file as a uint8 array, and the path of the file."""
+    """Read one idx file, plain or compressed; return a uint8 array and the path of the file."""
     packed, plain = folder / f"{name}.gz", folder / name
     path = packed if packed.is_file() else plain
     try:
@@ -88,17 +88,19 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> tuple[np.ndarray, Pat
             content = gzip.decompress(content)
     except FileNotFoundError:
         raise ValueError(
-            f"{folder}: must hold {name}.gz or {name}, got neither; name the folder with the "
-            "four files of MNIST"
+            f"{folder}: must hold {name}.gz or {name}, got neither file; name the folder "
+            "with the four files of MNIST"
         ) from None
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read, got {error}; download it again") from None
+        raise ValueError(
+            f"{path}: the file cannot be read, got {error}; download it again"
+        ) from None
     # An idx file consists of two zero bytes, the type (8 means uint8), the number of dimensions,
     # the size of each dimension as a big-endian uint32, and the values.
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes((0, 0, 8, dimensions)):
         raise ValueError(
-            f"{path}: must begin with the header of an idx file of {dimensions} dimensions, got "
+            f"{path}: must begin with the header of an idx file with {dimensions} dimensions, got "
             f"{content[:4].hex() or 'nothing'}; download it again"
         )
     shape = [int(n) for n in np.frombuffer(content, ">u4", dimensions, offset=4)]
@@ -143,7 +145,7 @@ def _draw(text: str, random: np.random.Generator) -> np.ndarray:
         (CANVAS_SIDE / 2, CANVAS_SIDE / 2), random.uniform(-20, 20), random.uniform(0.75, 1.1)
     )
     slant = random.uniform(-0.25, 0.25)
-    # The digit moves by up to 2.5 pixels of the final image.
+    # The shift is at most 2.5 pixels of the final image, which is smaller than the canvas.
     shift = random.uniform(-2.5, 2.5, 2) * CANVAS_SIDE / SIDE
     matrix = matrix + np.array([[0, slant, shift[0]], [0, 0, shift[1]]])
     warped = cv2.warpAffine(canvas, matrix, (CANVAS_SIDE, CANVAS_SIDE))

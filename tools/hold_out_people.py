@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold out some people of a record set, and make verification pairs of their images.
+"""Hold out some identities of a record set, and make verification pairs of their images.
 
 python tools/hold_out_people.py RECORDS OUT
 
-Holds out every n-th person (``--every``).  Writes a record set of the remaining people to OUT, and
-pairs of the held-out people to OUT/held_out.bin.  Tune hyperparameters on these pairs, so that the
-verification set of the final result stays unused.
+Holds out every N-th identity (``--every N``).  Writes a record set of the other identities to OUT,
+and verification pairs of the held-out identities to OUT/held_out.bin.  Tune hyperparameters on
+these pairs, and keep the final verification set for the final result.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
-    """Write a record set of the remaining people, and verification pairs of the held-out people.
+    """Split a record set by identity into training images and verification pairs; write both.
 
     Half of the pairs show the same person twice.  The pairs form ten folds for cross-validation,
     and no person is in two folds.
@@ -59,7 +59,7 @@ def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
     out
         Output folder.
     every
-        Hold out every n-th person, where n is this number.
+        N, to hold out every N-th person.
     pairs
         Number of pairs, rounded down to a multiple of ten.
 
@@ -108,8 +108,8 @@ def _pairs(records: RecordSet, people: np.ndarray, pairs: int) -> tuple[list[byt
             a, b = generator.permutation(len(members))[:2]
             is_same = i % 2 == 0
             if is_same:
-                # Adjacent images are often frames of one video. Take one image from the first
-                # third of the person's images and one from the last third.
+                # Adjacent images are often frames of one video, so a pair consists of an image
+                # from the first third of the person's images and one from the last third.
                 third = max(1, len(members[a]) // 3)
                 pair = [
                     generator.choice(members[a][:third]),

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plot the two-dimensional embeddings that each loss produces.
+"""Train with each loss on images of digits, and plot the two-dimensional embeddings.
 
 python tools/loss_gallery.py --mnist FOLDER --out FOLDER [--only LOSS ...]
 
-Trains a small net on images of digits once per loss.  Writes OUT/<loss>.png (embeddings of
-training and test images), OUT/index.html (all plots and accuracies) and OUT/sheet.jpg (the plots of
-the test images of all losses, in one image).  Without ``--mnist``, the tool draws its own digits.
-docs/gallery.md explains the settings and the plots.
+Writes OUT/<loss>.png (embeddings of training and test images), OUT/index.html (all plots and
+accuracies) and OUT/sheet.jpg (the plots of the test images of all losses, in one image).  Without
+``--mnist``, the tool draws its own digits.  docs/gallery.md explains the settings and the plots.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from launch.config.paths import home_path
 from launch.ranks.malloc import keep_memory
 from launch.ranks.threads import share_cores
 
-if __name__ == "__main__":  # thread counts and malloc must be set before mxnet is imported
+# The number of threads and the options of malloc must be set before mxnet is imported.
+if __name__ == "__main__":
     share_cores()
     keep_memory()
 
@@ -38,9 +38,10 @@ from tools.gallery.plots import SIZE, draw, sheet
 from tools.gallery.settings import LOSSES
 from tools.gallery.training import GalleryError, train
 
-DRAWN_IMAGES = (20_000, 2_000)  # number of training and test images to draw without --mnist
-# Number of training and test images, and of epochs, with --quick.
+DRAWN_IMAGES = (20_000, 2_000)
+"""Numbers of training images and of test images to draw without ``--mnist``."""
 QUICK_IMAGES, QUICK_EPOCHS = (4_000, 1_000), 12.0
+"""With ``--quick``: numbers of training images and of test images, and number of epochs."""
 TITLE = "Losses in two dimensions"
 
 
@@ -56,10 +57,10 @@ def main(argv: list[str]) -> int:
         "--epochs", type=float, help="number of epochs (default: each loss has its own number)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="try the tool with fewer images and epochs"
+        "--quick", action="store_true", help="use few images and few epochs, to try the tool"
     )
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
-    parser.add_argument("--json", type=home_path, help="write machine and results to this file")
+    parser.add_argument("--json", type=home_path, help="JSON file for machine and results")
     arguments = parser.parse_args(argv)
     try:
         names = choose(arguments.only)
@@ -83,12 +84,12 @@ def main(argv: list[str]) -> int:
 
 
 def choose(only: list[str] | None) -> list[str]:
-    """Return the names of the losses to train, in the order of ``LOSSES``.
+    """Return the names of the losses to train with, in the order of ``LOSSES``.
 
     Raises
     ------
     ValueError
-        If ``only`` has a name that no loss has.
+        If ``only`` holds an unknown name.
     """
     known = [name for name in LOSSES if name in HEADS]
     for name in only or []:
@@ -100,7 +101,7 @@ def choose(only: list[str] | None) -> list[str]:
 
 
 def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
-    """Read or draw the images of digits; return them with a sentence that describes them.
+    """Read or draw the images of digits; return them with a text that names their source.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def load(mnist: Path | None, quick: bool, seed: int) -> tuple[Digits, str]:
 
 
 def make(names: list[str], digits: Digits, about: str, arguments: argparse.Namespace) -> None:
-    """Train once with each loss, and write the plot and the updated page after each training."""
+    """Train once with each loss; after each training, write the plot and the page so far."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     operators = ops.use("auto")
     print(about)
@@ -184,7 +185,7 @@ def make(names: list[str], digits: Digits, about: str, arguments: argparse.Names
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old content or the complete new content."""
+    """Write a file atomically: readers see either the old content or the complete new content."""
     with atomic_write(path) as file:
         file.write(content)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generate the tables of docs/losses.md from the heads:  python -m tools.losses_table [--write]
 
-The command prints the document with new tables; with ``--write`` it overwrites docs/losses.md.
+The command prints the document with updated tables.  With ``--write``, it overwrites
+docs/losses.md instead.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ HEADER = "| name | paper | formula | settings: default, range |\n|---|---|---|--
 
 
 def document(text: str) -> str:
-    """Return the text of docs/losses.md with new tables, each between its two HTML comments."""
+    """Return docs/losses.md with updated tables; two HTML comments delimit each table."""
     of_classes = {name: kind for name, kind in HEADS.items() if issubclass(kind, ClassHead)}
     of_pairs = {name: kind for name, kind in HEADS.items() if name not in of_classes}
     for place, heads in (("class centres", of_classes), ("pairs", of_pairs)):
@@ -28,7 +29,7 @@ def document(text: str) -> str:
         _, ended, after = rest.partition(end)
         if not (found and ended):
             raise ValueError(
-                f"{DOCUMENT}: no table between {begin.strip()} and {end}; restore them"
+                f"{DOCUMENT}: the lines {begin.strip()} and {end} are missing; restore them"
             )
         rows = [HEADER, *(row(name, kind) for name, kind in heads.items())]
         text = before + begin + "\n".join(rows) + "\n" + end + after
@@ -36,7 +37,7 @@ def document(text: str) -> str:
 
 
 def row(name: str, kind: type[Head]) -> str:
-    """Return the table row of a head; its docstring states the paper and the formula."""
+    """Return the table row of a head: name, settings, and paper and formula of its docstring."""
     _, formula, paper = (
         " ".join(p.split()) for p in (inspect.getdoc(kind) or "").split("\n\n")[:3]
     )
@@ -59,7 +60,7 @@ def setting_text(setting: Setting) -> str:
 
 
 def main() -> None:
-    """Print docs/losses.md with new tables, or overwrite it if ``--write`` is given."""
+    """Print docs/losses.md with updated tables, or overwrite it if ``--write`` is given."""
     text = document(DOCUMENT.read_text(encoding="utf-8"))
     if sys.argv[1:] == ["--write"]:
         DOCUMENT.write_text(text, encoding="utf-8")

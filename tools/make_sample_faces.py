@@ -4,8 +4,8 @@
     python tools/make_sample_faces.py data/sample_faces
 
 Writes a record set (train.rec, train.idx, property), a verification set (sample_val.bin) and the
-arguments of this call (made_with.json).  The same arguments give the same bytes in each file.  No
-person is in both sets.
+arguments of this command (made_with.json).  The same arguments give the same bytes in each file.
+No person is in both sets.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ from tools.sample_faces.pairs import FOLDS, choose_pairs, look_number_of
 from tools.sample_faces.people import Person, draw_person
 from tools.sample_faces.renderer import render_jpeg
 
-GENERATOR_VERSION = 1  # increase this number if a change of the code changes the files
-LOOKS = 10  # number of different looks (skin, hair); many people share each look
+GENERATOR_VERSION = 1
+"""Version of this generator; increase it if a change of the code changes the files."""
+LOOKS = 10
+"""Number of combinations of skin colour, hair colour and hair style; many people share each."""
 RECORD_FILES = ("train.rec", "train.idx", "property")
 PAIRS_FILE = "sample_val.bin"
 ARGUMENTS_FILE = "made_with.json"
-Job = tuple[int, int, int, int]  # seed, person number, look number, image number
+Job = tuple[int, int, int, int]
+"""Arguments of `render_jpeg`: seed, person number, look number, image number."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -106,11 +109,11 @@ def is_made(out: Path, arguments: dict[str, int]) -> bool:
 
 
 def render_all(jobs: Iterable[Job], workers: int) -> Iterator[bytes]:
-    """Render images in parallel; yield the JPEG bytes of each, in the order of the jobs."""
+    """Render one image per job in several processes; yield the JPEG bytes in the order of jobs."""
     if workers == 1:
         yield from map(_render_job, jobs)
         return
-    # Use spawn, not fork: a forked child can inherit a lock that a thread of OpenCV holds.
+    # The processes are spawned: a forked process could inherit a lock held by a thread of OpenCV.
     with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(_render_job, jobs, chunksize=16)
 

@@ -20,12 +20,12 @@ from mxnet import gluon
 
 from nets import NETS, build_net
 
-IMAGE_SIZE = (112, 112)  # height and width in pixels
+IMAGE_SIZE = (112, 112)
 
 
 @dataclass(frozen=True)
 class Size:
-    """Number of parameters and of multiply-accumulates of one network."""
+    """Number of parameters and of multiply-accumulates (MACs) of one network."""
 
     parameters: int
     """Number of parameters, counted as in papers.
@@ -66,7 +66,9 @@ def main(argv: list[str]) -> int:
 
 
 def measure(net: gluon.HybridBlock, image_size: tuple[int, int] = IMAGE_SIZE) -> Size:
-    """Count the parameters and the MACs of a net, which need not be initialised.
+    """Count the parameters and the multiply-accumulates (MACs) of a net.
+
+    The net need not be initialised.
 
     Parameters
     ----------
@@ -91,9 +93,9 @@ def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
     needs one for each weight.  As in papers, batch normalisation, activations and sums do not
     count.
 
-    On the CPU, `nets.blocks.PReLU` consists of two depthwise convolutions.  These do not count
-    either, because PReLU is an activation.  Their weights are computed from the slopes and are not
-    parameters of the graph, so this function can distinguish them from layers.
+    On the CPU, `nets.blocks.PReLU` computes two depthwise convolutions.  They do not count, because
+    PReLU is an activation.  The weights of these two convolutions are computed from the slopes, so
+    they are no parameters of the graph; this distinguishes them from layers.
     """
     graph = net(mx.sym.var("data"))
     internals = graph.get_internals()
@@ -105,7 +107,8 @@ def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
         if node["op"] not in ("Convolution", "FullyConnected"):
             continue
         weight = nodes[node["inputs"][1][0]]
-        if weight["op"] != "null":  # a convolution with computed weights belongs to a PReLU
+        # A convolution whose weights are computed, not parameters, belongs to a PReLU.
+        if weight["op"] != "null":
             continue
         pixels = math.prod(shape_of[f"{node['name']}_output"][2:])
         total += pixels * math.prod(shape_of[weight["name"]])

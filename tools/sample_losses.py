@@ -4,9 +4,9 @@
 python tools/sample_losses.py OUT
 
 Runs run_train.py once per loss and prints the verification accuracies.  All runs have equal
-settings, except for those in SETTINGS.  The result shows whether each loss learns, but not which
-loss is best: such a comparison needs more people and longer runs.  `make sample` renders the sample
-faces.
+settings, except for those in SETTINGS.  The result shows whether training with each loss works, but
+not which loss is best: such a comparison needs more people and longer runs.  `make sample` renders
+the sample faces.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from launch.config.paths import home_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "sample_faces"
-ANGLE = {"m2": 0.2, "scale": 24.0}  # the usual margin 0.5 at scale 64 needs many more people
-PEOPLE = {"data": {"images_per_person": 4}}  # for losses that compare images of the same person
+# The usual margin, m2=0.5 with scale=64, needs many more people than the sample faces have.
+ANGLE = {"m2": 0.2, "scale": 24.0}
+PEOPLE = {"data": {"images_per_person": 4}}
 SETTINGS: dict[str, dict[str, Any]] = {
     "normface": {"head": {"scale": 24.0}},
     "sphereface": {"head": {"m1": 1.2, "scale": 24.0}},
@@ -44,8 +45,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{name: PEOPLE for name in ("range", "marginal", "contrastive", "triplet")},
     **{name: PEOPLE for name in ("angular_triplet", "n_pair", "mps")},
 }
-# All losses train on the same number of images.  With data.images_per_person=4, an epoch has only
-# four images of each person, so the losses with this setting train for more epochs.
+# The number of training images is equal for all losses.  With data.images_per_person=4, an epoch
+# has only four images of each person, so runs with this setting have more epochs.
 BASE: dict[str, dict[str, Any]] = {
     "data": {"records": str(SAMPLE), "batch_size": 64},
     "net": {"name": "mobilefacenet", "width": 0.25, "embedding_size": 128},
@@ -63,7 +64,7 @@ def main() -> int:
     parser.add_argument("out", type=home_path, help="output folder for runs and losses.json")
     parser.add_argument("--only", nargs="+", choices=HEADS, default=list(HEADS), metavar="LOSS")
     parser.add_argument(
-        "--steps", type=int, default=200, help="number of steps, each with 64 images (default: 200)"
+        "--steps", type=int, default=200, help="training steps, each with 64 images (default: 200)"
     )
     arguments = parser.parse_args()
     if not SAMPLE.is_dir():
@@ -87,7 +88,7 @@ def main() -> int:
 
 
 def train(name: str, out: Path, steps: int) -> dict[str, float]:
-    """Train with one loss in a separate process; return the accuracy and the final loss."""
+    """Train with one loss in a separate process; return verification accuracy and final loss."""
     config = {section: dict(values) for section, values in BASE.items()}
     config["train"]["max_steps"] = steps
     config["train"]["epochs"] = 1000

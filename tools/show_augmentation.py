@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw augmented images as a contact sheet, a PNG file with one image per row.
+"""Draw a PNG file that shows what each augmentation does to some images of a record set.
 
 python tools/show_augmentation.py RECORDS OUT.png
 
@@ -46,7 +46,10 @@ def main() -> int:
     parser.add_argument("out", type=home_path, help="PNG file to write")
     parser.add_argument("--images", type=int, default=8, help="number of images (default: 8)")
     parser.add_argument(
-        "--seed", type=int, default=1, help="seed of image order and augmentation (default: 1)"
+        "--seed",
+        type=int,
+        default=1,
+        help="seed of the choice of images and of the augmentations (default: 1)",
     )
     arguments = parser.parse_args()
     try:
@@ -66,7 +69,7 @@ def main() -> int:
 
 
 def contact_sheet(records: RecordSet, images: int, seed: int) -> np.ndarray:
-    """Draw the contact sheet; return its BGR pixels as a uint8 array (height, width, 3)."""
+    """Draw a row per image and a column per augmentation; return BGR uint8 (height, width, 3)."""
     columns = []
     for title, augmentation in COLUMNS.items():
         loader = build_loader("dali", records, images, seed=seed, augmentation=augmentation)

@@ -3,10 +3,11 @@
 
 python tools/shuffle_records.py RECORDS [RECORDS ...] OUT [--seed N] [--labels shared]
 
-Writes train.rec, train.idx and property to OUT, with the same JPEG bytes in random order, but no
-header and identity records.  A single set keeps its labels.  The labels of several sets are stacked
-or shared, as with data.labels; classes.json then lists the source set and label of each class.  The
-new set lets ``data.reader=window`` mix people well with sequential reads, also on slow disks.
+Writes train.rec, train.idx and property to OUT: all images with unchanged JPEG bytes in random
+order, without header and identity records.  A single set keeps its labels.  The labels of several
+sets are stacked or shared, as with the setting data.labels; classes.json then lists the source set
+and the source label of each class.  In the new set, ``data.reader=window`` gives well-mixed batches
+with sequential reads, which are fast even on slow disks.
 
 The tool itself reads and writes sequentially.  The first pass distributes the images to temporary
 bucket files in OUT; each bucket holds one part of the new order.  The second pass reads one bucket
@@ -38,8 +39,8 @@ from training.run_folder import write_classes
 
 MIB = 1 << 20
 _MEMORY_MIB = 1024
-_CHUNK_RECORDS = 1024  # number of records per read request
-_TERMINAL_PROGRESS_S, _PROGRESS_S = 0.2, 60.0  # seconds between two messages: terminal, file
+_CHUNK_RECORDS = 1024
+_TERMINAL_PROGRESS_S, _PROGRESS_S = 0.2, 60.0
 
 
 def main() -> int:
@@ -57,10 +58,11 @@ def main() -> int:
         "--memory-mib",
         type=int,
         default=_MEMORY_MIB,
-        help=f"MiB of memory for images; the index needs more memory (default: {_MEMORY_MIB})",
+        help="MiB of memory for images; the index of the records needs additional memory "
+        f"(default: {_MEMORY_MIB})",
     )
     arguments = parser.parse_args()
-    # SIGTERM raises SystemExit instead of killing Python, so that unfinished files are removed.
+    # On SIGTERM, SystemExit is raised, so that unfinished files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     progress = _Progress()
     try:
@@ -103,10 +105,10 @@ def shuffle(
     labels
         How to combine the labels of several sets, "stacked" or "shared", as ``data.labels``.
     memory_bytes
-        Memory for images, raised to four times the largest image if lower.  The new order does not
-        depend on this value.
+        Bytes of memory for images; at least four times the largest image is used.  The new order
+        does not depend on this value.
     progress
-        Callback that gets the phase, the number of finished images and the number of all images.
+        Callback, called with the phase's name, the number of finished images, and that of all.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def shuffle(
 
         def images() -> Iterator[tuple[int, bytes]]:
             yield from _shuffled(records, plan, Path(scratch), progress)
-            # classes.json changes last: if the shuffle fails, an older set in OUT stays intact.
+            # classes.json is replaced last: if the shuffle fails, an older set in OUT stays intact.
             (out / "classes.json").unlink(missing_ok=True)
             if records.origins is not None:
                 write_classes(out, records.files, records.origins)
@@ -144,7 +146,7 @@ def shuffle(
 
 
 class _Plan:
-    """Random order of the new set of N images, and the division of this order into buckets.
+    """Random order of the N images of the new set, and the division of this order into buckets.
 
     Attributes
     ----------
@@ -169,8 +171,8 @@ class _Plan:
         self.order = np.random.default_rng(seed).permutation(count)
         file_order = records.file_order()
         self.file_order = np.arange(count) if file_order is None else file_order
-        # All buckets have equally many rows: without this minimum, a single large image would
-        # reduce every bucket to one row.
+        # All buckets have equally many images.  Without the minimum of four times the largest
+        # image, a single large image could reduce every bucket to one image.
         max_bytes = max(memory_bytes, 4 * int(sizes.max()))
         self.bucket_bounds = _equal_bounds(sizes[self.order], max_bytes)
         self.load_bounds = _bounds(sizes[self.file_order], max_bytes)
@@ -184,8 +186,8 @@ class _Plan:
 def _record_bytes(records: RecordSet) -> np.ndarray:
     """Return an upper bound of the size of each record in bytes, (N,) for N records.
 
-    The bound is the distance to the next record of the index.  Where this distance is unusually
-    large, for example before the identity records, the bound comes from the record itself.
+    The bound is the distance to the next record of the index.  If this distance is unusually large,
+    as before the identity records, the bound is computed from the size of the JPEG.
     """
     found = np.empty(len(records), dtype=np.int64)
     for place, rec in enumerate(records.files):
@@ -199,7 +201,7 @@ def _record_bytes(records: RecordSet) -> np.ndarray:
 
 
 def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Split n rows into parts of r rows and at most max_bytes; return the bounds 0, r, ..., n."""
+    """Return the bounds 0, r, 2 r, ..., n of parts of r images and at most max_bytes bytes each."""
     count, largest = len(sizes), int(sizes.sum())
     rows = count
     while largest > max_bytes and rows > 1:
@@ -209,7 +211,7 @@ def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
 
 
 def _bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Split n rows into the longest parts of at most max_bytes; return the bounds 0, ..., n."""
+    """Return the bounds 0, ..., n of the longest parts of images with at most max_bytes bytes."""
     ends, bounds = np.cumsum(sizes), [0]
     while bounds[-1] < len(sizes):
         before = ends[bounds[-1] - 1] if bounds[-1] else 0
@@ -233,14 +235,14 @@ def _shuffled(
     reader = _SequentialReader(records)
     count, buckets = len(plan.order), len(plan.bucket_bounds) - 1
     buffer = np.empty(plan.buffer_bytes, dtype=np.uint8)
-    lengths = np.empty(count, dtype=np.int32)  # size of each row's JPEG in bytes
+    lengths = np.empty(count, dtype=np.int32)
     for a, b in pairwise(plan.load_bounds.tolist()):
         rows = plan.file_order[a:b]
         for done in reader.fill(buffer, lengths, rows):
             progress("read", a + done, count)
         if buckets > 1:
             _write_buckets(buffer, lengths[rows], plan.bucket[rows], scratch)
-    offsets = np.empty(count, dtype=np.int64)  # offset of each row's JPEG in its bucket
+    offsets = np.empty(count, dtype=np.int64)
     in_buckets = plan.file_order[np.argsort(plan.bucket[plan.file_order], kind="stable")]
     for bucket, (a, b) in enumerate(pairwise(plan.bucket_bounds.tolist())):
         here = in_buckets[a:b]
@@ -256,18 +258,18 @@ def _shuffled(
 
 
 class _SequentialReader:
-    """Read images in file order, and let the kernel prefetch the records in large requests.
+    """Reader of images in file order, which asks the kernel to prefetch many records at a time.
 
-    Without these requests, a read from the memory map waits for the disk every few pages.
+    Without these requests, reading the memory-mapped file would wait for the disk every few pages.
     """
 
     def __init__(self, records: RecordSet):
         self._records, self._reader = records, RecordReader(records)
 
     def fill(self, buffer: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> Iterator[int]:
-        """Copy the JPEGs of these rows to the buffer, and their sizes in bytes to lengths[row].
+        """Copy the JPEGs of these rows to the buffer, and their sizes in bytes to `lengths`.
 
-        Yields the number of finished rows after each chunk.
+        Yields the number of finished rows after each chunk of records.
         """
         end = 0
         starts = range(0, len(rows), _CHUNK_RECORDS)
@@ -283,7 +285,7 @@ class _SequentialReader:
             yield min((number + 1) * _CHUNK_RECORDS, len(rows))
 
     def _read_ahead(self, rows: np.ndarray) -> None:
-        """Ask the kernel to prefetch, in each file, the records from the first to the last row."""
+        """Ask the kernel to prefetch the part of each .rec file that holds these rows."""
         for place in np.unique(self._records.file[rows]).tolist():
             offsets = self._records.offsets[rows[self._records.file[rows] == place]]
             with open(self._records.files[place], "rb") as file:
@@ -300,7 +302,7 @@ def _write_buckets(
 ) -> None:
     """Append each JPEG of the buffer to the file of its bucket.
 
-    Only one file is open at a time, because a process may not open as many files as there can be.
+    Only one file is open at a time, because buckets can outnumber the files a process may open.
     """
     starts = np.cumsum(lengths) - lengths
     here = np.argsort(buckets, kind="stable")
@@ -312,18 +314,18 @@ def _write_buckets(
 
 
 def _read_bucket(path: Path, buffer: np.ndarray) -> None:
-    """Read a bucket file into a buffer of equal size, and delete the file to free disk space."""
+    """Read a bucket file into a buffer of the same size, and delete the file to free disk space."""
     with open(path, "rb") as file:
         if file.readinto(buffer.data) != len(buffer) or file.read(1):
             raise OSError(
-                f"{path}: must have {len(buffer)} bytes, got a different size; run the tool again "
-                "and do not change files in OUT meanwhile"
+                f"{path}: the file must have {len(buffer)} bytes, got another size; run the tool "
+                "again and do not change files in OUT while it runs"
             )
     path.unlink()
 
 
 class _Progress:
-    """Print progress to standard error: an updated line on a terminal, else one line a minute."""
+    """Print progress to stderr: an updated line on a terminal, else one line per minute."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -339,7 +341,7 @@ class _Progress:
         print(f"{what} {done:,} of {count:,} images", end=end, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Erase the progress line of a terminal."""
+        """Erase the progress line if stderr is a terminal."""
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 

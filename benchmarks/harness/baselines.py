@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Install the baselines and the plotting library:  python benchmarks/harness/baselines.py
+"""Install the packages that only the benchmarks need: GluonFR, simplejpeg and matplotlib.
 
-GluonFR, simplejpeg and matplotlib are installed into the folder .baselines, outside the training
-environment; requirements/baselines.txt locks their versions and hashes.  A benchmark that needs
-them installs them automatically.  PyTorch is too large for that folder: ``--torch`` or TORCH_PYTHON
-names the Python interpreter of an environment with PyTorch.
+    python benchmarks/harness/baselines.py
+
+The packages go into the folder .baselines, outside the training environment.
+requirements/baselines.txt locks their versions and hashes.  A benchmark installs them automatically
+if it needs them.  PyTorch is too large for that folder: the option ``--torch`` or the environment
+variable TORCH_PYTHON names the Python interpreter of an environment with PyTorch.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ FOLDER = ROOT / ".baselines"
 def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
     """Install the packages of a lock file into a folder, unless the folder holds them already.
 
-    A stamp file records the checksum of the lock and the Python version.  The packages go into a
-    temporary folder, which is renamed at the end.  So an interrupted installation leaves no partial
-    folder.
+    A file ``.stamp`` records the checksum of the lock file and the Python version.  The packages go
+    into a temporary folder, which is renamed at the end, so that an interrupted installation leaves
+    no partial folder.
 
     Returns
     -------
@@ -41,7 +43,7 @@ def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
     print(f"installing requirements/{lock.name} into {folder.name} (about 80 MB)", flush=True)
     temporary = folder.with_name(f"{folder.name}-{os.getpid()}")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    # GluonFR is a source package; the environment's setuptools builds it.
+    # GluonFR is a source distribution, which the setuptools of this environment builds.
     command += ["--no-deps", "--no-build-isolation", "--require-hashes"]
     try:
         done = subprocess.run(
@@ -51,7 +53,7 @@ def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             return f"pip could not install requirements/{lock.name}: {' '.join(lines)[:300]}"
         temporary.mkdir(exist_ok=True)
-        (temporary / ".gitignore").write_text("*\n")  # git must ignore the folder
+        (temporary / ".gitignore").write_text("*\n")
         (temporary / ".stamp").write_text(checksum)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
@@ -61,9 +63,9 @@ def install(folder: Path = FOLDER, lock: Path = LOCK) -> str:
 
 
 def use_folder(folder: Path = FOLDER) -> None:
-    """Make the installed baselines importable: append their folder to ``sys.path``.
+    """Append the folder of the installed packages to ``sys.path``.
 
-    Packages of the environment take precedence.
+    Packages of the environment take precedence, because they come earlier in ``sys.path``.
     """
     sys.path.append(str(folder))
 

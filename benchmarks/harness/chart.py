@@ -17,7 +17,7 @@ def draw(
 ) -> str:
     """Draw a chart with a panel for each group of rows and a bar for each row; save it as PNG.
 
-    A bar shows the median, and its error bar the first and third quartiles.
+    The length of a bar is the median; the error bar spans the first to the third quartile.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def draw(
 
 
 def bar_label(row: dict[str, Any], median: float, rate: bool) -> str:
-    """Return the label of a bar: the time, or the rate and its fraction of each upper bound."""
+    """Return the label of a row's bar: its time, or its images/s as a share of each upper bound."""
     if not rate:
         return f"{median:,.0f} ms" if median >= 10 else f"{median:.2f} ms"
     fractions = [
@@ -89,5 +89,5 @@ def bar_label(row: dict[str, Any], median: float, rate: bool) -> str:
 
 
 def bar_colour(name: str) -> str:
-    """Return the colour of a row's bar, which marks our code, a baseline or an upper bound."""
+    """Return the bar colour of a row: one each for our code, baselines and upper bounds."""
     return {"ours": OUR_COLOUR, "limit": LIMIT_COLOUR}.get(name.split()[0], BASELINE_COLOUR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Search for the shortest batch interval at which a device hardly waits for its loader."""
+"""Search for the shortest time per batch at which a device hardly waits for its data loader."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAX_WAITING_FRACTION = 0.03  # largest share of its time that the device may wait for batches
-PRECISION_FRACTION = 0.02  # largest relative gap between the interval found and a failed one
-MAX_INTERVAL_FACTOR = 128.0  # longest interval / first one; a loader without prefetch needs 33
-NO_PREFETCH_WAIT_FACTOR = 0.4  # wait / first interval, above which a loader has no prefetch
-MAX_PROBES = 24  # largest number of probes per search; noise can prevent convergence
-MAX_GROWTH_FACTOR = 6.0  # largest ratio of two successive intervals; the first may be too short
+MAX_WAITING_FRACTION = 0.03  # The device may wait for batches in less than 3 % of its time.
+PRECISION_FRACTION = 0.02
+MAX_INTERVAL_FACTOR = (
+    128.0  # Limit of the search; a loader without prefetching needs a factor of 33.
+)
+NO_PREFETCH_WAIT_FACTOR = 0.4
+MAX_PROBES = 24  # Without this limit, noise could make a search endless.
+MAX_GROWTH_FACTOR = 6.0
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Measurement of a simulated device that takes batches at a fixed interval.
+    """Measurement of a simulated device that computes for a fixed time on each batch.
 
     Parameters
     ----------
@@ -51,12 +53,12 @@ def search(
     precision: float = PRECISION_FRACTION,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> Probe | None:
-    """Find the shortest batch interval at which the device hardly waits for batches.
+    """Find the shortest interval between batches at which the device hardly waits for batches.
 
-    An interval passes if the device waits for less than MAX_WAITING_FRACTION of the time.  From the
-    guess, the search lengthens or shortens the interval in growing steps, until one interval has
-    passed and another one has failed.  Then it bisects between these two, with the geometric mean,
-    until their gap is small enough.
+    An interval passes if the device waits for less than MAX_WAITING_FRACTION of the time.  The
+    search starts at the interval ``guess``.  It lengthens or shortens the interval in growing steps
+    until one interval has passed and another one has failed.  Then it bisects between these two,
+    with the geometric mean, until their gap is small enough.
 
     Parameters
     ----------
@@ -65,10 +67,10 @@ def search(
     guess
         First interval, in seconds.
     precision
-        Largest relative gap allowed between the interval found and the longest one that failed.
+        Largest allowed relative gap between the interval found and the longest failed interval.
     out_of_time
-        Function that returns True when the time is up.  The search then ends with the best interval
-        found so far, or continues until an interval has passed.
+        Function that returns True when the time is up.  Then the search ends with the best interval
+        found so far.  If no interval has passed yet, the search continues until one passes.
 
     Returns
     -------
@@ -79,8 +81,8 @@ def search(
     Notes
     -----
     A longer interval never makes the wait for a batch longer.  So each probe gives a bound: the
-    interval at which the measured wait would be exactly MAX_WAITING_FRACTION of the time.  It is an
-    upper bound of the interval sought if the probe failed, and a lower bound if the probe passed.
+    interval at which the measured wait would be exactly MAX_WAITING_FRACTION of the time.  This is
+    an upper bound of the interval sought if the probe failed, a lower bound if the probe passed.
     For a loader without prefetch, the bound equals the interval sought.
 
     Noise from other processes can make a probe fail but cannot make it pass.  So the search ends
@@ -97,48 +99,49 @@ def search(
 
 
 class _Search:
-    """State of a search; `interval` is the next interval to probe, in seconds."""
+    """State of a search; `interval` holds the seconds per batch that will be tested next."""
 
     def __init__(self, guess: float, precision: float) -> None:
         self.interval, self.finished = guess, False
-        self.best: Probe | None = None  # probe of the shortest interval that passed
+        self.best: Probe | None = None  # the probe at the shortest interval that passed
         self._guess, self._precision = guess, precision
         self._longest = guess * MAX_INTERVAL_FACTOR
-        self._low, self._high = 0.0, math.inf  # lower and upper bound of the interval sought
-        self._failed = 0.0  # longest interval that failed
+        self._low, self._high = 0.0, math.inf  # bounds in seconds of the interval to find
+        self._longest_failed = 0.0
         self._step = self._first_step = 1 + 2 * precision
-        self._checks_bound = False  # whether the next probe is that of the lower bound
+        self._checks_low = False
 
     def add(self, found: Probe) -> None:
-        """Record the probe of the current interval and choose the next interval."""
+        """Record the probe at the current interval, and choose the interval to test next."""
         wait = found.waited / found.batches
         bound = wait * (1 - MAX_WAITING_FRACTION) / MAX_WAITING_FRACTION
         self._narrow(found, bound)
         if self._high <= self._low * (1 + self._precision):
-            if self._checks_bound and not _passes(found):
+            if self._checks_low and not _passes(found):
                 self.finished = True
                 return
             between = self._low / (1 + self._precision / 2)
-            self.interval = between if self._low > self._failed else self._failed
-            self._checks_bound = True
+            self.interval = between if self._low > self._longest_failed else self._longest_failed
+            self._checks_low = True
             return
-        self._checks_bound = False
+        self._checks_low = False
         self.interval = self._next_interval(wait, bound)
         self._step = min(2.0, self._step**2)
-        too_long = self._failed >= self._longest
+        too_long = self._longest_failed >= self._longest
         self.finished = too_long or self.interval < self._guess / MAX_INTERVAL_FACTOR
 
     def _narrow(self, found: Probe, bound: float) -> None:
         if not _passes(found):
-            self._failed = self.interval
-            self._low = max(self._low, self._failed)
+            self._longest_failed = self.interval
+            self._low = max(self._low, self._longest_failed)
             return
-        if self._checks_bound:  # the probe that set this bound had failed by noise: drop it
-            self._low, self._failed, self._step = 0.0, 0.0, self._first_step
+        if self._checks_low:
+            # The lower bound passes now, so noise made an earlier probe fail: drop the bound.
+            self._low, self._longest_failed, self._step = 0.0, 0.0, self._first_step
         self._high, self.best, self._low = self.interval, found, max(self._low, bound)
 
     def _next_interval(self, wait: float, bound: float) -> float:
-        if self.best and self._failed:
+        if self.best and self._longest_failed:
             return math.sqrt(self._low * self._high)
         if self.best:
             return max(math.sqrt(self._low * self._high), self.interval / self._step)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Create seeded random inputs, which are the same for every candidate and library.
+"""Create random inputs from fixed seeds, equal for every implementation and library.
 
 This module needs NumPy only.
 """
@@ -57,7 +57,7 @@ def images(batch: int, size: int) -> np.ndarray:
 
 
 def features(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random feature map and a random output gradient, both float32 of this shape."""
+    """Return a random feature map and a random output gradient, both float32 of shape `shape`."""
     random = np.random.default_rng(4)
     first, second = (random.standard_normal(shape, dtype=np.float32) for _ in range(2))
     return first, second

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start a process for a candidate, and exchange requests and answers with it.
+"""Start a process that runs one implementation to measure, and exchange messages with it.
 
 In that process, benchmarks/harness/worker.py receives the requests and sends the answers.
 """
@@ -21,38 +21,40 @@ from benchmarks.harness.baselines import ROOT
 
 ANSWER_TIMEOUT_S = 240
 CORES = len(os.sched_getaffinity(0))
-IDLE_POLL_S = 0.03  # seconds between polls; longer than a tick of /proc/PID/stat (0.01 s)
-IDLE_TIMEOUT_S = 2.0  # longest wait in seconds, because some processes never become idle
+IDLE_POLL_S = 0.03  # The poll interval must exceed a clock tick of /proc/PID/stat (0.01 s).
+IDLE_TIMEOUT_S = 2.0  # The wait needs a limit, because some processes never become idle.
 
 
 class WorkerError(RuntimeError):
-    """A candidate's process ended or did not answer; the message quotes its last stderr line."""
+    """A measured process ended or did not answer; the message quotes its last stderr line."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An implementation to measure, and the work that it does; it has one row in the table.
+    """An implementation to measure; its result is one row of the printed table.
 
     Parameters
     ----------
     name
-        Name of the row; it begins with "ours" for our code and with "limit" for an upper bound.
+        Name of the row; the name begins with "ours" for our code, "limit" for an upper bound.
     module
         Module for ``python -m``, which calls `benchmarks.harness.worker.serve`.
     settings
         Keyword arguments of the module's ``build``.
     needs
-        "gluonfr", "simplejpeg" or "torch"; the row is left out if that package is not available.
+        Required package: "gluonfr", "simplejpeg", "torch", or "" for none.  The row is left out if
+        the package is not available.
     python
-        Python interpreter that runs the module; PyTorch candidates have another one.
+        Python interpreter that runs the module; PyTorch may be in another environment than MXNet.
     images
         Number of images in a step; 0 if the candidate has no rate in images per second.
     same_value, same_size
-        Check the first step: candidates of a group with ``same_value`` must return the same value,
-        and those with ``same_size`` must have the same number of parameters.
+        Whether to check the candidate against the others of its group: after the first step, all
+        candidates with ``same_value`` must return the same value, and all candidates with
+        ``same_size`` must have the same number of parameters.
     steady
-        Record only the mean time of the steps of a turn, because prefetching makes the time of a
-        single step meaningless.
+        Record only the mean time of many steps, because prefetching makes the time of a single step
+        meaningless.
     environment
         Additional environment variables of the process.
     """
@@ -70,12 +72,12 @@ class Candidate:
 
 
 class Process:
-    """Running process of a candidate; `hello` is the first message that the process sends."""
+    """Running process of a `Candidate`; `hello` is the first message that the process sends."""
 
     def __init__(self, candidate: Candidate) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  __exit__ closes the file
         threads = {f"{library}_NUM_THREADS": str(CORES) for library in ("OMP", "OPENBLAS", "MKL")}
-        # Another Python interpreter finds this project only by its path: it is not installed there.
+        # PYTHONPATH lets a Python interpreter find this project even if it is not installed there.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [candidate.python, "-m", candidate.module, json.dumps(candidate.settings)],
@@ -97,7 +99,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Closing stdin ends the process and frees its memory for the next group.
+        # The process ends when its stdin is closed, which frees its memory for the next processes.
         try:
             self._process.stdin.close()  # type: ignore[union-attr]
             self._process.wait(timeout=10)
@@ -124,7 +126,7 @@ class Process:
     def wait_until_idle(self) -> None:
         """Wait until the process and its children have filled their prefetch queues.
 
-        A process that still prefetches would slow down the next candidate.
+        A process that still prefetches would slow down the process that is measured next.
         """
         end, before = time.monotonic() + IDLE_TIMEOUT_S, -1.0
         while time.monotonic() < end:
@@ -154,7 +156,7 @@ class Process:
 def cpu_seconds(pid: int) -> float:
     """Return the CPU seconds of a process and its descendants; 0 if the process has ended."""
     try:
-        # The line is "pid (name) state ...", and the name may contain spaces and parentheses.
+        # /proc/PID/stat reads "pid (name) state ...", and the name may hold spaces and brackets.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = [
             int(child)

@@ -22,17 +22,18 @@ DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
 SET_FOLDER = DATA_FOLDER / "loader_bench"
 REPEATED_SET_FOLDER = DATA_FOLDER / "loader_bench_repeated"
 NUM_IMAGES, IMAGES_PER_PERSON, SIDE_PIXELS, JPEG_QUALITY = 20_000, 20, 112, 95
-NUM_COPIES = 4  # number of copies of each image in the repeated set
-MEAN_JPEG_BYTES = 8_200  # mean of InsightFace's sets (112x112 faces, quality 95), measured
+NUM_COPIES = 4
+MEAN_JPEG_BYTES = 8_200  # Measured in InsightFace's training sets (112x112, JPEG quality 95).
 
 
 @contextmanager
 def prepared_set(
     given: Path | None, batch: int, repeated: bool = False
 ) -> Iterator[tuple[Path, Path, int]]:
-    """Prepare a record set; yield its folder, the path of a .rec and the batch size.
+    """Prepare a record set; yield its folder, the path of a .rec for baselines, and the batch size.
 
-    The .rec links to the records of the set, and its .idx lists images only.  It is in a temporary
+    The .rec is a symbolic link to the records of the set.  The .idx beside it lists only image
+    records, because baselines cannot read header and identity records.  Both are in a temporary
     folder, which also holds the cached index of the set.
 
     Parameters
@@ -42,9 +43,9 @@ def prepared_set(
     batch
         Requested images per batch; the yielded batch size is smaller if the set has fewer images.
     repeated
-        Replace the synthetic set by the repeated set, which is larger.
+        Use `repeated_set`, which is several times larger, instead of the synthetic set.
     """
-    # The path must be absolute: the candidates run in another working directory.
+    # The path must be absolute, because the measured processes have another working directory.
     records = given.resolve() if given else synthetic_set()
     if repeated and not given:
         records = repeated_set(records)
@@ -54,16 +55,16 @@ def prepared_set(
         write_image_index(opened, image_rec.with_suffix(".idx"))
         image_rec.symlink_to(opened.files[0].resolve())
         if batch > len(opened):
-            print(f"using batches of {len(opened)}, not {batch}: the set has no more images")
+            print(f"batches have {len(opened)} images, not {batch}: the set has no more images")
         yield records, image_rec, min(batch, len(opened))
 
 
 def synthetic_set(folder: Path = SET_FOLDER, images: int = NUM_IMAGES) -> Path:
-    """Return the folder of the synthetic set; generate the set if it is missing (about 10 s)."""
+    """Return the folder of the synthetic record set; generate a missing set in about 10 s."""
     classes = images // IMAGES_PER_PERSON
     if read_property(folder / "property")[0] != classes:
         jpegs = ((i // IMAGES_PER_PERSON, jpeg) for i, jpeg in enumerate(_cloud_jpegs(images)))
-        # Write images only: some candidates cannot read header and identity records.
+        # Write only image records: some of the compared loaders cannot read other records.
         write_record_set(folder, jpegs, classes, (SIDE_PIXELS, SIDE_PIXELS), header=False)
     return folder
 
@@ -71,9 +72,9 @@ def synthetic_set(folder: Path = SET_FOLDER, images: int = NUM_IMAGES) -> Path:
 def repeated_set(
     source: Path, folder: Path = REPEATED_SET_FOLDER, copies: int = NUM_COPIES
 ) -> Path:
-    """Return the folder of a set with several copies of each record; write a missing set.
+    """Return the folder of a record set with several copies of each record; write a missing set.
 
-    Each copy occupies its own disk space (about 650 MB in all), so each one is read from disk.
+    The copies are separate bytes on the disk (about 650 MB in all), so each copy must be read.
 
     Parameters
     ----------
@@ -93,7 +94,8 @@ def repeated_set(
             lines.writelines(f"{key}\t{offset}\n" for key, offset in shifted)
         file.flush()
         os.fsync(file.fileno())
-    shutil.copy(source / "property", folder / "property")  # last, to mark the set as complete
+    # The file "property" is written last: its presence shows that the set is complete.
+    shutil.copy(source / "property", folder / "property")
     return folder
 
 
@@ -117,11 +119,10 @@ def _cloud_jpegs(count: int) -> Iterator[bytes]:
 def _noise_layer(random: np.random.Generator, side: int) -> np.ndarray:
     """Return an image of noise, float32 of shape (2 * SIDE_PIXELS, 2 * SIDE_PIXELS, 3).
 
-    The noise is drawn on a grid of ``side`` cells per axis and then upsampled.
+    The noise is drawn on a grid of ``side`` x ``side`` cells and then upsampled.
     """
     coarse = random.standard_normal((side, side, 3)).astype(np.float32)
-    coarse = (
-        0.7 * coarse.mean(2, keepdims=True) + 0.3 * coarse
-    )  # more noise in brightness than in colour
+    # As in photographs, brightness varies more than colour.
+    coarse = 0.7 * coarse.mean(2, keepdims=True) + 0.3 * coarse
     size = (2 * SIDE_PIXELS, 2 * SIDE_PIXELS)
     return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)

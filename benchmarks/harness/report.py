@@ -24,7 +24,8 @@ from launch.config.paths import home_path
 from launch.environment.provenance import cpu_model
 
 SECONDS, QUICK_SECONDS = 390.0, 40.0
-COLUMNS = (  # triples (heading of a column, key in a row, format)
+# Each column is a triple: heading, key of the value in a result row, and format string.
+COLUMNS = (
     ("ms", "milliseconds", "{:,.1f}"),
     ("quartiles", "spread", "{0[0]:,.1f} to {0[1]:,.1f}"),
     ("ms without update", "milliseconds_without_update", "{:,.1f}"),
@@ -43,17 +44,18 @@ RATE_COLUMNS = (
     ("speed-up of ours", "times_ours", "{:.2f}"),
 )
 LEGEND = (
-    "ms: median time of a step. extra MiB: peak memory minus weights, gradients and momentum. "
-    "x ours: time of this row divided by the time of the first row of our code."
+    "ms: median milliseconds per step. extra MiB: peak memory beyond the libraries, weights, "
+    "gradients and momentum. x ours: time of this row divided by the time of the first row whose "
+    "name begins with 'ours'."
 )
 RATE_LEGEND = (
-    "images/s: median rate. speed-up of ours: rate of the first row of our code divided by the "
-    "rate of this row."
+    "images/s: median rate. speed-up of ours: rate of the first row whose name begins with 'ours', "
+    "divided by the rate of this row."
 )
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--json``."""
+    """Add the option ``--json`` to a parser."""
     parser.add_argument(
         "--json",
         type=home_path,
@@ -62,38 +64,42 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_basic_options(parser: argparse.ArgumentParser, seconds: float) -> None:
-    """Add the options of results and time: ``--json``, ``--plot``, ``--quick``, ``--seconds``.
+    """Add the options ``--json``, ``--plot``, ``--quick`` and ``--seconds`` to a parser.
 
-    ``seconds`` is the default time limit that the help text states.
+    ``seconds`` is the default time limit, which the help text of ``--seconds`` states.
     """
     add_json_option(parser)
-    parser.add_argument("--plot", type=home_path, help="PNG file to draw with a bar per result row")
+    parser.add_argument("--plot", type=home_path, help="PNG file to write with a bar chart")
     parser.add_argument(
         "--quick", action="store_true", help="measure less, to finish within a minute"
     )
     parser.add_argument(
         "--seconds",
         type=float,
-        help=f"time limit in seconds for all rows together (default: {seconds:.0f})",
+        help=f"time limit in seconds for the complete benchmark (default: {seconds:.0f})",
     )
 
 
 def add_options(parser: argparse.ArgumentParser, seconds: float = SECONDS) -> None:
-    """Add the options of `add_basic_options`, and those that select rows and rounds."""
+    """Add the options of `add_basic_options`, and ``--only``, ``--torch`` and ``--rounds``."""
     add_basic_options(parser, seconds)
     parser.add_argument(
-        "--only", default="", help="regular expression; measure only rows whose name matches"
+        "--only",
+        default="",
+        help="measure only the rows whose name this regular expression matches",
     )
     parser.add_argument(
         "--torch",
         default=os.environ.get("TORCH_PYTHON", ""),
-        help="Python interpreter with PyTorch and NumPy (default: variable TORCH_PYTHON)",
+        help="Python interpreter of an environment with PyTorch and NumPy, for the PyTorch rows "
+        "(default: the environment variable TORCH_PYTHON)",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=timing.ROUNDS,
-        help=f"largest number of rounds, in each of which every row runs once ({timing.ROUNDS})",
+        help="largest number of rounds; one round times every row once "
+        f"(default: {timing.ROUNDS})",
     )
 
 
@@ -108,14 +114,15 @@ def run(
     legend: str = "",
     result_of: Callable[..., Result] = Result,
 ) -> int:
-    """Time the groups of candidates one after the other, and print a table for each group.
+    """Time one group of implementations after another, and print a result table for each group.
 
-    On request, also write a JSON file and draw a chart.
+    With ``--json`` or ``--plot``, also write a JSON file or a chart.
 
     Parameters
     ----------
     limits
-        Names of the rows with upper bounds; each row also states its fraction of each bound.
+        Names of the rows with upper bounds.  Each other row then states its speed as a fraction of
+        each upper bound.
     rates
         Show images per second instead of milliseconds.
     columns
@@ -128,7 +135,7 @@ def run(
     Returns
     -------
     int
-        Exit status: 1 if a candidate of our code failed, or if candidates that must agree do not.
+        Exit status: 1 if our own code failed, or if results that must be equal differ; else 0.
     """
     chosen, left_out = choose(groups, arguments.only, arguments.torch)
     if any(candidate.name.startswith("ours") for group in chosen for candidate in group):
@@ -188,19 +195,19 @@ def write_json(path: Path, races: Sequence[Race], left_out: Sequence[str]) -> No
 def choose(
     groups: Sequence[Sequence[Candidate]], only: str, torch: str
 ) -> tuple[list[list[Candidate]], list[str]]:
-    """Select the candidates that are requested and whose packages are available.
+    """Select the implementations that the user requests and whose packages are available.
 
     Parameters
     ----------
     only
-        Regular expression that must match a part of a candidate's name.
+        Regular expression that must match a part of the name of an implementation.
     torch
         Python interpreter with PyTorch; empty if there is none.
 
     Returns
     -------
     tuple
-        Groups of the selected candidates, and a sentence for each missing package.
+        Groups of the selected implementations, and a message for each missing package.
     """
     chosen = [
         [candidate for candidate in group if re.search(only, candidate.name)] for group in groups
@@ -224,7 +231,7 @@ def choose(
 
 
 def compile_operators() -> None:
-    """Compile our operators before the timing starts, if they are not compiled yet.
+    """Compile the operators of ops/ before the timing starts, if they are not compiled yet.
 
     Raises
     ------
@@ -242,7 +249,7 @@ def compile_operators() -> None:
 
 
 def add_rates(rows: Sequence[dict[str, Any]], limits: Sequence[str]) -> None:
-    """Add to each row the quartiles of its rate and its fraction of each upper bound."""
+    """Add to each row the quartiles of its images/s and its speed relative to each upper bound."""
     found = {row["name"]: row["milliseconds"] for row in rows}
     for row in rows:
         if "images_per_second" in row:
@@ -273,7 +280,7 @@ def table(
 
 
 def first_turn_line(row: dict[str, Any], width: int) -> str:
-    """Return the line to print when a row has its first result: the name, and the rate or time."""
+    """Return the line to print after the first measurement of a row: name, and rate or time."""
     if "images_per_second" in row:
         return f"{row['name']:{width}}  {row['images_per_second']:10,.1f} images/s"
     return f"{row['name']:{width}}  {row['milliseconds']:10,.1f} ms"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time candidates alternately, so that changes in the machine's speed affect all of them.
+"""Time several implementations alternately, so that the machine's changing speed affects all alike.
 
-The speed of a machine changes within minutes.  So a candidate runs for about a second at a time,
-its turn.  In each round every candidate has one turn, and each round starts with another candidate.
-Only one process computes at a time; the other processes wait.
+The speed of a machine changes within minutes.  So each implementation (candidate) is timed for
+about a second at a time, which is called its turn.  In each round every candidate has one turn, and
+each round starts with another candidate.  Each candidate has a process; only one process computes
+at a time, and the other processes wait.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from benchmarks.harness.process import Candidate, Process, WorkerError
 TURN_S = 1.0
 MAX_TURN_STEPS = 50
 ROUNDS = 15
-VALUE_TOLERANCE_FRACTION = 1e-3  # largest relative difference of results of the same work
+VALUE_TOLERANCE_FRACTION = 1e-3
 
 
 @dataclass
 class Result:
-    """Measurements of a candidate over all its turns.
+    """Measurements of one implementation over all periods in which it was timed.
 
     Parameters
     ----------
     seconds
-        Seconds of each step; for a steady candidate, the mean seconds of the steps of each turn.
+        Seconds of each step.  If `Candidate.steady` is set, one mean over the steps of each turn.
     without_update
-        Seconds of each step up to the update of the weights, if the candidate marks its start.
+        Seconds of each step before the update of the weights; empty for steps without an update.
     value
-        Result of the first step.
+        Value that the first step returned, such as the loss.
     peak_mib, extra_mib
-        Peak resident memory, and its part beyond the `state_bytes` of the candidate's `Work`.
+        Peak resident memory, and the part of it that is not libraries or `Work.state_bytes`.
     progress
         Function that shows what the benchmark is doing.
     """
@@ -59,29 +60,29 @@ class Result:
 
     @property
     def untimed_steps(self) -> int:
-        """Return the number of warm-up steps per turn; long steps need none to warm caches."""
+        """Return the number of warm-up steps per turn: 1, or 0 if a step is long."""
         return 1 if self.step_s < TURN_S / 2 else 0
 
     @property
     def needed_s(self) -> float:
-        """Return the smallest number of seconds that a later turn needs."""
+        """Return the minimum seconds of a turn: those of the warm-up steps and one timed step."""
         return (1 + self.untimed_steps) * self.step_s
 
     def first_turn(self) -> None:
-        """Run a warm-up step and one timed step, which give a first result to show."""
+        """Run one warm-up step and one timed step."""
         self.turn(steps=1)
 
     def later_turn(self) -> None:
-        """Run about TURN_S seconds of timed steps, after the warm-up steps."""
+        """Run the warm-up steps, then timed steps for about TURN_S seconds."""
         self.turn(min(MAX_TURN_STEPS, max(1, round(TURN_S / self.step_s))), self.untimed_steps)
 
     def wait_until_idle(self) -> None:
-        """Wait until a steady candidate stops prefetching, which would slow down the next one."""
+        """Wait until the process stops prefetching, which would slow down the next process."""
         if self.candidate.steady:
             self.process.wait_until_idle()
 
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
-        """Run untimed and timed steps, record the times, and return the answer of the process."""
+        """Run untimed steps and timed steps, record the times, and return all measured values."""
         answer = self.process.ask(steps=steps, untimed=untimed)
         seconds = answer["seconds"]
         self.seconds += [statistics.fmean(seconds)] if self.candidate.steady else seconds
@@ -93,7 +94,7 @@ class Result:
         return answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
-        """Return the measurements as a row of the JSON file, with ratios to ``ours`` if given."""
+        """Return the measurements as a result row, with times relative to ``ours`` if given."""
         median, spread = summarise(self.seconds)
         row: dict[str, Any] = {
             "name": self.candidate.name,
@@ -118,19 +119,19 @@ class Result:
 
 @dataclass
 class Race:
-    """Results of timing a group of candidates.
+    """Results of timing a group of implementations (candidates).
 
     Parameters
     ----------
     rows
         Rows of the JSON file, one for each measured candidate.
     left_out
-        A sentence for each candidate without a row.
+        A message for each candidate without a row.
     failed
-        A sentence for each candidate of our code that failed, and for each candidate whose result
-        or size shows that it does other work.
+        A message for each candidate of our own code that failed, and for each candidate whose loss
+        or number of parameters differs from that of the first candidate.
     versions
-        Versions of the libraries, by name.
+        Versions of the libraries by library name.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -139,7 +140,7 @@ class Race:
     versions: dict[str, str] = field(default_factory=dict)
 
     def leave_out(self, candidate: Candidate, error: WorkerError) -> None:
-        """Record that a candidate has no row because its process failed."""
+        """Record that a candidate has no result row because its process failed."""
         self.left_out.append(f"{candidate.name}: {error}")
         if candidate.name.startswith("ours"):
             self.failed.append(self.left_out[-1])
@@ -154,17 +155,17 @@ def race(
     show: Callable[[dict[str, Any]], None] = lambda row: None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Race:
-    """Time a group of candidates in interleaved rounds.
+    """Time a group of implementations alternately, each for about a second at a time.
 
     Parameters
     ----------
     candidates
-        Candidates of the group; all their processes are in memory at once.  The first candidate
-        whose name begins with "ours" is the reference of the ratios.
+        Implementations to time; all their processes are in memory at once.  The first one whose
+        name begins with "ours" is the reference of the ratios.
     seconds
-        Time limit.  After the limit, no further process and no later turn starts.
+        Time limit in seconds, after which no process and no turn starts.
     rounds
-        Largest number of rounds, each with one turn of every candidate.
+        Largest number of rounds; in a round, each candidate is timed once.
     result_of
         Constructor of a `Result` from a candidate, its process and ``progress=``.
     show
@@ -208,7 +209,7 @@ def race(
 
 
 def _run_later_turn(found: Race, results: list[Result], result: Result) -> None:
-    """Run a later turn of a candidate; remove its result from the list if its process fails."""
+    """Time a candidate again; remove its result from ``results`` if its process fails."""
     try:
         result.later_turn()
         result.wait_until_idle()
@@ -218,12 +219,12 @@ def _run_later_turn(found: Race, results: list[Result], result: Result) -> None:
 
 
 def summarise(seconds: Sequence[float]) -> tuple[float, list[float]]:
-    """Convert seconds to milliseconds; return the median, and the first and third quartiles."""
+    """Return the median of the times, and a list of their quartiles 1 and 3, in milliseconds."""
     return quartiles([1000 * value for value in seconds])
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, list[float]]:
-    """Return the median of the values, and a list of the first and third quartiles."""
+    """Return the median of the values, and a list of their quartiles 1 and 3."""
     if len(values) == 1:
         return values[0], [values[0]] * 2
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -231,23 +232,24 @@ def quartiles(values: Sequence[float]) -> tuple[float, list[float]]:
 
 
 def rotated(items: Sequence[Any], number: int) -> list[Any]:
-    """Return the items rotated by ``number`` places; the round numbers let each item come first."""
+    """Return the items rotated, so that item ``number`` (modulo the number of items) is first."""
     start = number % len(items) if items else 0
     return [*items[start:], *items[:start]]
 
 
 def disagreements(results: Sequence[Result]) -> list[str]:
-    """Return a sentence for each candidate that differs from the first one with the same flag.
+    """Return a message for each implementation that does not do the same work as the first one.
 
-    Candidates with the flag `same_value` must agree in the result of the first step, and those with
-    `same_size` in the number of parameters.
+    All candidates with the flag `same_value` must return equal values from the first step.  All
+    candidates with the flag `same_size` must have equally many parameters.
     """
     sentences = []
     same = [r for r in results if r.candidate.same_value]
     for result in same[1:]:
         first = same[0]
         difference = abs(result.value - first.value)
-        if not difference <= VALUE_TOLERANCE_FRACTION * abs(first.value):  # true for NaN too
+        # This condition also holds if the difference is NaN; "difference > ..." would not.
+        if not difference <= VALUE_TOLERANCE_FRACTION * abs(first.value):
             sentences.append(
                 f"{result.candidate.name}: the first step returned {result.value:.6g}, that of "
                 f"{first.candidate.name} returned {first.value:.6g}; both values must be equal"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of one candidate when benchmarks/harness/process.py requests them.
+"""Run the steps of one implementation when benchmarks/harness/process.py requests them.
 
-Each candidate has its own process, which separates memory peaks and thread pools.  Requests come
-on stdin and answers go to stdout, as lines of JSON.  This module needs the standard library only,
-so any Python interpreter can run it.
+Each implementation has its own process, so that memory peaks and thread pools are separate.
+Requests come on stdin and answers go to stdout, as lines of JSON.  This module needs only the
+standard library, so any Python interpreter can run it.
 """
 
 from __future__ import annotations
@@ -22,34 +22,33 @@ MIB = 1024.0 * 1024.0
 
 
 class LeftOut(Exception):
-    """The candidate cannot run on this machine; the message gives the reason."""
+    """The implementation cannot run on this machine; the message gives the reason."""
 
 
 @dataclass
 class Work:
-    """Work of a candidate: the function of its step, its memory, its size and its versions.
+    """What a process does when it is timed: the function to time, and facts about it.
 
     Parameters
     ----------
     step
-        Function that runs one step and waits for its end.  Its argument is another function, which
-        the step calls between the backward pass and the update of the weights to mark the time.
-        The step returns a value, such as the loss.  Candidates that do the same work must return
-        the same value.
+        Function that runs one step and waits for its end.  The argument of ``step`` is a function,
+        to be called between the backward pass and the update of the weights; that call records the
+        time.  The step returns a value, such as the loss.
     state_bytes
-        Bytes of weights, gradients and momentum, which ``extra_mib`` does not count.
+        Bytes of weights, gradients and momentum, which ``extra_mib`` excludes.
     parameters
         Number of trained values.
     versions
-        Versions of the libraries that compute the step, by name.
+        Versions of the libraries that compute the step, by library name.
     begin
         Function to call before the steps of each request; the call is not timed.
     profile
-        Function that runs a given number of steps and returns the milliseconds of each operator
-        per step.
+        Function that runs a given number of steps and returns the milliseconds per step of each
+        operator.
     end
-        Function to call after the steps of each request; the call is not timed.  The answer
-        includes the entries of the dictionary that the function returns.
+        Function to call after the steps of each request; the call is not timed.  The entries of the
+        dictionary that ``end`` returns become part of the answer.
     """
 
     step: Callable[[Callable[[], None]], float]
@@ -62,17 +61,17 @@ class Work:
 
 
 def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
-    """Build the work, send a first answer, and serve requests until stdin is closed.
+    """Build the `Work`, then run its steps on request until stdin is closed.
 
     Parameters
     ----------
     build
-        Function that makes the work from the settings in ``sys.argv[1]``.
+        Function that returns the `Work`; its keyword arguments are the JSON in ``sys.argv[1]``.
     warm
         Function that runs a small computation before ``build``, so that the library's own code and
         threads do not count as memory of a step.
     """
-    # Libraries print to stdout: send their output to stderr and keep stdout for the answers.
+    # Libraries print to stdout.  Redirect that output to stderr, and keep stdout for the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     warm()
@@ -83,7 +82,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
         _send(answers, left_out=str(reason))
         return
     before = read_mib("VmHWM")
-    # Release the memory that `build` has freed: it must not count as memory of a step.
+    # Return freed memory to the system, so that it does not count as memory of a step.
     ctypes.CDLL(None).malloc_trim(0)
     reset_peak()
     _send(answers, parameters=work.parameters, versions=work.versions)
@@ -94,7 +93,7 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
             continue
         work.begin()
         interval = request.get("interval", 0.0)
-        # Warm the CPU caches first: other candidates have used them since the last request.
+        # The untimed steps warm the CPU caches, which other processes have used in the meantime.
         repeat(work, request.get("untimed", 0), interval)
         start = time.perf_counter()
         times = repeat(work, request["steps"], interval, request.get("most_s", math.inf))
@@ -116,14 +115,14 @@ def serve(build: Callable[..., Work], warm: Callable[[], None]) -> None:
 def repeat(
     work: Work, count: int, interval: float = 0.0, most_s: float = math.inf
 ) -> list[tuple[float, float | None, float]]:
-    """Run ``count`` steps; return the triple of `timed` for each step.
+    """Run ``count`` steps; return the results of `timed` for each step.
 
     Parameters
     ----------
     interval
         Seconds to sleep after each step, to simulate the computation of a device.
     most_s
-        Time limit of the steps in seconds, without the sleeping; later no step starts.
+        Limit of the total seconds of the steps, without the sleeps; after it no step starts.
     """
     times: list[tuple[float, float | None, float]] = []
     total_s = 0.0
@@ -148,7 +147,7 @@ def timed(work: Work) -> tuple[float, float | None, float]:
 
 
 def read_mib(key: str) -> float:
-    """Return a memory size of this process in MiB: an entry of /proc/self/status, such as VmRSS."""
+    """Return the entry ``key`` of /proc/self/status, such as VmRSS (resident memory), in MiB."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(key + ":"))
 

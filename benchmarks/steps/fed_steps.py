@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run training steps on the batches of a loader, for benchmarks/step_throughput.py.
 
-The steps work as in run_train.py and training/loop.py on one rank: the loader is built first, and
-the host runs at most two steps ahead of the device.  The waiting time is the time in which the
-device has no step left to compute.
+The steps work as in training/loop.py on one rank: the host runs at most two steps ahead of the
+device.  The waiting time is the time in which the device has nothing to compute because the next
+batch is not ready.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.steps.loaders_baselines import cv2_data_loader
 from benchmarks.steps.mxnet_steps import our_blocks, sizes
 
 SEED = 1
-WARM_UP_STEPS = 3  # number of steps until the host is two steps ahead and waits for the device
+WARM_UP_STEPS = 3  # After three steps, the host is two steps ahead and waits for the device.
 
 
 def build(
@@ -35,15 +35,21 @@ def build(
     options: dict[str, Any],
     batch: int,
 ) -> Work:
-    """Build the work of a training step that takes its batch from a loader.
+    """Return the `Work` of a training step that takes its batch from a loader.
 
     Parameters
     ----------
-    loader, workers
+    loader
         Name of the loader for `pipeline.build_loader`, or "gluon" for the Gluon DataLoader of
-        `loaders_baselines`; number of worker processes.
-    records, image_rec, scratch
-        Folder of the record set, a .rec of it whose .idx lists images only, and a temporary folder.
+        `loaders_baselines`.
+    workers
+        Number of worker processes of the loader.
+    records
+        Folder of the record set.
+    image_rec
+        Path of a .rec with the images of the set; its .idx lists only image records.
+    scratch
+        Temporary folder.
     net, options
         Name of the network in nets.NETS, and its keyword arguments.
     batch
@@ -62,7 +68,7 @@ def build(
         batches = cv2_data_loader(Path(image_rec), batch, workers)
     else:
         batches = build_loader(loader, opened, batch, seed=SEED, threads=CORES, workers=workers)
-    mx.random.seed(SEED)  # all candidates start with the same weights
+    mx.random.seed(SEED)  # The initial weights are equal with all loaders.
     network, head, trainer = our_blocks(net, options, opened.num_classes, opened.image_size)
     fraction, clock = mx.nd.ones((1,)), DeviceClock()
     weight = next(p for p in network.collect_params().values() if p.grad_req != "null")
@@ -73,27 +79,27 @@ def build(
         nonlocal waited
         asked = time.perf_counter()
         image, label = next(batches)[:2]
-        if loader == "gluon":  # copy it out of the worker's shared memory
+        if loader == "gluon":
+            # The copy moves the batch out of the shared memory of the worker process.
             image, label = image.as_in_context(mx.cpu()), label.as_in_context(mx.cpu())
         waited += clock.idle_seconds(asked, time.perf_counter())
         loss, _ = train_step(network, head, trainer, image, label, fraction)
         clock.step(weight.data())
         issued.append(loss)
-        # Sync: wait for an earlier step, so that the host runs at most two steps ahead.
+        # Sync: wait for an older step, so that the host is at most two steps ahead of the device.
         return float(issued[0].asscalar()) if len(issued) == 3 else 0.0
 
     def begin() -> None:
         nonlocal waited
-        for _ in range(
-            PREFETCHED_BATCHES
-        ):  # skip batches prefetched while other loaders were timed
+        # Skip the batches that this loader prefetched while the other loaders were timed.
+        for _ in range(PREFETCHED_BATCHES):
             next(batches)
         for _ in range(WARM_UP_STEPS):
             step(lambda: None)
         waited = 0.0
 
     def end() -> dict[str, float]:
-        mx.nd.waitall()  # Sync: nothing may compute while other loaders are timed
+        mx.nd.waitall()  # Sync: this process must be idle while other loaders are timed.
         issued.clear()
         return {"waited": waited}
 

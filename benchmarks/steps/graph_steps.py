@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run our decoders alone, for benchmarks/decode_grid.py.
-
-All calls of the benchmark into pipeline/decode are in this module.
-"""
+"""Run the decoders of pipeline/decode alone, for benchmarks/decode_grid.py."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from benchmarks.harness.worker import Work, serve
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-PREFETCHED_BATCHES = 4  # batches to skip before a turn; two were prefetched before it
+PREFETCHED_BATCHES = 4  # Untimed batches before each measurement; two of them were prefetched.
 
 
 def warm_batches(
@@ -22,7 +19,7 @@ def warm_batches(
 ) -> Generator[Any, None, None]:
     """Warm up a decoder and return an endless generator of its batches.
 
-    `build` describes the parameters.
+    The docstring of `build` describes the parameters.
 
     Raises
     ------
@@ -58,16 +55,20 @@ def build(
     batch: int,
     batches: int,
 ) -> Work:
-    """Build the work of a warm decoder, which yields mirrored, normalised float32 NCHW arrays.
+    """Return the `Work` of a decoder, which yields mirrored, normalised float32 NCHW arrays.
 
     Parameters
     ----------
-    records, scratch
-        Folder of the record set, and a temporary folder.
-    path, threads
-        Decode mode, a name in pipeline.decode.dali.PATHS, and number of decoder threads.
+    records
+        Folder of the record set.
+    scratch
+        Temporary folder.
+    path
+        Decode mode, a name in pipeline.decode.dali.PATHS.
+    threads
+        Number of decoder threads.
     device_id
-        GPU that receives the batches; None for CPU memory.
+        Number of the GPU that receives the batches; None for CPU memory.
     batch, batches
         Number of images per batch, and of batches per step.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run single stages of our loaders, which bound the images/s of the whole loader from above.
+"""Run single stages of our loaders; a complete loader cannot be faster than one of its stages.
 
-Each public function is a generator that runs one stage with internals of pipeline/ and ops/.
-benchmarks/steps/loader_steps.py counts the items that it yields and does not use their content.
+Each public function is a generator that runs one stage and yields one item per batch.
+benchmarks/steps/loader_steps.py counts the items and ignores their values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Decode on all cores with libjpeg-turbo alone, not normalised; yield a number per batch."""
+    """Decode JPEGs on all cores with libjpeg-turbo alone, without normalising the pixels."""
     baselines.use_folder()
     try:
         import simplejpeg
@@ -35,7 +35,7 @@ def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
     def decode(part: list[bytes]) -> None:
         for jpeg in part:
-            simplejpeg.decode_jpeg(jpeg)  # this call releases the GIL
+            simplejpeg.decode_jpeg(jpeg)  # The threads run in parallel: this call releases the GIL.
 
     with ThreadPoolExecutor(CORES) as pool:
         while True:
@@ -46,7 +46,7 @@ def raw_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Read and decode with DALI alone, to bytes in DALI's memory; yield a number per batch."""
+    """Read and decode JPEGs with DALI alone, without normalising or copying the pixels."""
     from benchmarks.steps.dali_decode import decode_alone
 
     batches = _group_batches(batch)
@@ -55,7 +55,7 @@ def dali_decode(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[A
 
 
 def native_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Decode JPEGs in memory to normalised planes with our decoder alone; yield batch numbers."""
+    """Decode JPEGs in memory to normalised NCHW images with our decoder alone."""
     import numpy as np
 
     images = _group_batches(batch) * batch
@@ -86,7 +86,7 @@ def native_decode(path: Path, scratch: str, batch: int, workers: int) -> Iterato
 
 
 def convert(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield batches that our kernel converts from random pixels in memory, without decoding."""
+    """Mirror and normalise random uint8 pixels to NCHW batches with our kernel, without JPEGs."""
     import mxnet as mx
     import numpy as np
 
@@ -101,7 +101,7 @@ def convert(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]
 
 
 def _kernels() -> LoaderKernels:
-    """Return the compiled functions that our loaders call; LeftOut if they are not compiled."""
+    """Return the compiled functions of our loaders; raise LeftOut if they are not compiled."""
     import ops
 
     kernels = ops.loader_kernels()
@@ -111,7 +111,7 @@ def _kernels() -> LoaderKernels:
 
 
 def _jpegs(path: Path, scratch: str, min_count: int) -> list[bytes]:
-    """Return at least ``min_count`` JPEGs of a record set; repeat those of a small set."""
+    """Return at least ``min_count`` JPEGs of a record set, with repetitions if the set is small."""
     import numpy as np
 
     from pipeline.records.reader import RecordReader
@@ -122,7 +122,7 @@ def _jpegs(path: Path, scratch: str, min_count: int) -> list[bytes]:
 
 
 def _group_batches(batch: int) -> int:
-    """Return the number of batches that our loaders decode together, for this batch size."""
+    """Return the number of batches of size ``batch`` that our loaders decode at a time."""
     from pipeline.decode.decoders import batches_per_group
 
     return batches_per_group(batch)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run our loaders and baselines that use MXNet, for benchmarks/loader_throughput.py.
+"""Run our loaders and MXNet's own loaders, for benchmarks/loader_throughput.py.
 
-Each loader yields float32 RGB images in random order, randomly mirrored and normalised as
-(x - 127.5) / 128.  A batch is an MXNet array (batch, 3, 112, 112) that is ready to read.
+Each loader yields RGB images in random order, randomly mirrored and normalised as (x - 127.5) /
+128.  A batch is a float32 MXNet array of shape (batch, 3, 112, 112) that is ready to read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.steps import loader_limits, loaders_baselines, loaders_ours, pag
 from launch.ranks.malloc import keep_memory
 from launch.ranks.threads import share_cores
 
-PREFETCHED_BATCHES = 16  # largest number of batches that loaders without workers prefetch
+PREFETCHED_BATCHES = 16  # Loaders without worker processes prefetch at most this many batches.
 
 Source = Callable[[Path, str, int, int], Iterator[Any]]
 """Function that starts a loader and returns its batches of images, which `_take` consumes.
@@ -39,7 +39,8 @@ SOURCES: dict[str, Source] = {
     "native": loader_limits.native_decode,
     "convert": loader_limits.convert,
 }
-IMAGE_REC_SOURCES: dict[str, Source] = {  # loaders of a .rec whose .idx lists images only
+# These loaders need a .rec whose .idx lists only image records.
+IMAGE_REC_SOURCES: dict[str, Source] = {
     "transforms": loaders_baselines.gluon_transforms,
     "cv2": loaders_baselines.gluon_cv2,
     "iterator": loaders_baselines.record_iterator,
@@ -59,15 +60,18 @@ def build(
     workers: int = 0,
     cold: bool = False,
 ) -> Work:
-    """Build the work of a loader.
+    """Return the `Work` that takes batches from a loader.
 
     Parameters
     ----------
     kind
         Kind of the loader, a key of SOURCES or IMAGE_REC_SOURCES.
-    records, image_rec, scratch
-        Folder of the record set; a .rec of this set whose .idx lists images only, as the
-        baselines need; a temporary folder.
+    records
+        Folder of the record set.
+    image_rec
+        Path of a .rec with the images of the set; its .idx lists only image records.
+    scratch
+        Temporary folder.
     batch, batches
         Number of images per batch, and of batches per step.
     workers
@@ -82,7 +86,7 @@ def build(
     if cold:
         return _cold(start, loaders_ours.opened(Path(records), scratch).files, batches)
     stream = start()
-    # Take the first batch now: a loader that is not installed raises LeftOut at its first batch.
+    # A loader whose package is not installed raises LeftOut here, at its first batch.
     stream = chain([next(stream)], stream)
     prefetched = {"transforms": 2 * workers, "cv2": 2 * workers, "iterators": 6 * workers}
     return Work(
@@ -96,7 +100,10 @@ def build(
 
 
 def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: int) -> Work:
-    """Return the work of a loader that drops its files from the cache and restarts per request."""
+    """Return the `Work` of a loader that reads from disk: it drops cached pages and restarts.
+
+    The file is dropped from the page cache at each request of the benchmark.
+    """
     running: list[Any] = []
     mib_before = 0.0
 
@@ -110,7 +117,8 @@ def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: 
     def end() -> dict[str, float]:
         mib = page_cache.disk_mib() - mib_before
         running.pop().close()
-        gc.collect()  # unmap the file; the kernel keeps mapped pages in the page cache
+        # Unmap the file, because the kernel keeps mapped pages in the page cache.
+        gc.collect()
         return {"disk_mib": mib}
 
     return Work(
@@ -124,7 +132,7 @@ def _cold(start: Callable[[], Iterator[Any]], files: tuple[Path, ...], batches: 
 
 
 def _take(stream: Iterator[Any], count: int) -> float:
-    """Take ``count`` batches and wait until each one is ready to read; return 0."""
+    """Take ``count`` batches, and wait until each batch is ready to read; return 0."""
     for image in islice(stream, count):
         if hasattr(image, "wait_to_read"):
             image.wait_to_read()
@@ -132,7 +140,7 @@ def _take(stream: Iterator[Any], count: int) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that a training run uses, by name."""
+    """Return the versions of the libraries of a training run, by library name."""
     from launch.environment import provenance
 
     return {k: v for k, v in provenance.versions().items() if k != "python"}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start loaders of MXNet and Gluon as baselines, for benchmarks/steps/loader_steps.py.
+"""Start the loaders of MXNet and Gluon as baselines, for benchmarks/steps/loader_steps.py.
 
-These loaders read a .rec whose .idx lists images only.
+These loaders need a .rec whose .idx lists only image records.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from benchmarks.harness.worker import LeftOut
 
 
 def gluon_transforms(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Return batches of Gluon's dataset and transforms, composed as in its tutorials."""
+    """Return batches from Gluon's record dataset and transforms, as in Gluon's tutorials."""
     from mxnet.gluon.data.vision import ImageRecordDataset, transforms
 
-    steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]  # values from 0 to 1
+    # ToTensor() scales the pixels to values from 0 to 1.
+    steps = [transforms.RandomFlipLeftRight(), transforms.ToTensor()]
     steps.append(transforms.Normalize(MEAN / 255, STD / 255))
     data = ImageRecordDataset(str(rec)).transform_first(transforms.Compose(steps))
     return (image for image, _ in _data_loader(data, batch, workers))
 
 
 def gluon_cv2(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Return batches of a Gluon DataLoader whose dataset uses OpenCV and NumPy."""
+    """Return batches from a Gluon DataLoader whose dataset uses OpenCV and NumPy."""
     return (image for image, _ in cv2_data_loader(rec, batch, workers))
 
 
 def cv2_data_loader(rec: Path, batch: int, workers: int) -> Iterator[tuple[Any, Any]]:
-    """Fork the workers of the loader of `gluon_cv2`; return endless pairs (images, labels)."""
+    """Start a Gluon DataLoader whose dataset uses OpenCV; return endless pairs (images, labels)."""
     from benchmarks.steps.record_dataset import RecordDataset
 
     return _data_loader(RecordDataset(str(rec), MEAN, STD), batch, workers)
@@ -44,7 +45,7 @@ def _data_loader(data: Any, batch: int, workers: int) -> Iterator[tuple[Any, Any
     )
 
     def epochs() -> Iterator[tuple[Any, Any]]:
-        while True:  # the workers persist over epochs
+        while True:  # Each iteration is an epoch; the worker processes persist.
             yield from loader
 
     return epochs()
@@ -56,17 +57,17 @@ def record_iterator(rec: Path, scratch: str, batch: int, workers: int) -> Iterat
 
 
 def record_iterators(rec: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield batches of several ImageRecordIters alternately; each one reads a part of the set.
+    """Yield batches from several ImageRecordIters in turn; each one reads a part of the set.
 
-    Each iterator has its own thread, so all iterators together use all cores.  A single iterator
-    cannot use all cores: MXNet 1.9.1 limits ``preprocess_threads`` to max(cores / 2 - 1, 1).
+    Each iterator has its own thread, so that together they use all cores.  A single iterator cannot
+    do that: MXNet 1.9.1 limits ``preprocess_threads`` to max(cores / 2 - 1, 1).
     """
     from benchmarks.steps.record_dataset import RecordDataset
 
     images = len(RecordDataset(str(rec), MEAN, STD))
     if images // workers < batch:
         raise LeftOut(
-            f"{images} images in {workers} parts are less than a batch of {batch} per part"
+            f"each of {workers} parts of {images} images is smaller than a batch ({batch} images)"
         )
     parts = [
         _image_record_iter(rec, batch, 1, num_parts=workers, part_index=i) for i in range(workers)

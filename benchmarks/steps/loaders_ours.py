@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start our loaders as in a training run, for benchmarks/steps/loader_steps.py."""
+"""Start the loaders of pipeline/ as in a training run, for benchmarks/steps/loader_steps.py."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from benchmarks.harness.worker import LeftOut
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
 
-# Images in the window: the default of data.window, but at most this fraction of the set, because
-# the window reader fills its window again in each epoch.
+# The window reader shuffles in a window of images, which it fills again in each epoch.  The
+# benchmark uses the default of data.window, but at most this fraction of the record set.
 WINDOW_IMAGES, MAX_WINDOW_FRACTION = 16_384, 1 / 16
-CACHE_MIB = 1 << 20  # size limit of the cache, larger than any set
+CACHE_MIB = 1 << 20  # The limit is larger than any record set.
 
 
 @cache
 def opened(path: Path, scratch: str) -> RecordSet:
-    """Open a record set, with the cached index in ``scratch`` if the parent process wrote it."""
+    """Open a record set, with its cached index in the folder ``scratch``."""
     from pipeline.records import open_records
 
     return open_records(path, scratch)
 
 
 def subset(records: RecordSet, count: int = MAX_IMAGES) -> RecordSet:
-    """Return the record set, or ``count`` evenly spaced images of it if it has more."""
+    """Return the record set, reduced to ``count`` evenly spaced images if it has more."""
     import numpy as np
 
     if len(records) <= count:
@@ -45,7 +45,7 @@ def subset(records: RecordSet, count: int = MAX_IMAGES) -> RecordSet:
 def ours(
     path: Path, scratch: str, batch: int, workers: int, *, reader: str, **options: Any
 ) -> Iterator[Any]:
-    """Yield batches of the complete record set, in the order of the reader of this name."""
+    """Yield batches of the complete record set; ``reader`` is a value of data.reader."""
     records = opened(path, scratch)
     if reader != "random":
         options["window"] = min(WINDOW_IMAGES, max(1, int(len(records) * MAX_WINDOW_FRACTION)))
@@ -53,7 +53,7 @@ def ours(
 
 
 def cached(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
-    """Yield batches from the decoded cache, which holds at most MAX_IMAGES images."""
+    """Yield batches of at most MAX_IMAGES images from the cache of decoded images."""
     from pipeline.decode.cache import CacheError, DecodedCache
 
     records = subset(opened(path, scratch))
@@ -62,9 +62,8 @@ def cached(path: Path, scratch: str, batch: int, workers: int) -> Iterator[Any]:
     except CacheError as error:
         raise LeftOut(str(error)) from None
     batches = _batches(records, scratch, batch, reader="random", cache=decoded)
-    for image in islice(
-        batches, len(records) // batch + 1
-    ):  # fill the cache before the timing starts
+    # The first epoch fills the cache, before the timing starts.
+    for image in islice(batches, len(records) // batch + 1):
         image.wait_to_read()
     yield from batches
 

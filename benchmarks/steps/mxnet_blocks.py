@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build heads, networks and single operators in MXNet, for benchmarks/steps/mxnet_steps.py."""
+"""Build the heads, networks and operators that benchmarks/steps/mxnet_steps.py times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.harness import baselines, inputs
 
 
 def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
-    """Build our ArcFace head; with ``fused``, the head itself updates the class centres."""
+    """Build our ArcFace head; if ``fused``, the backward pass also updates the class centres."""
     from heads import build_head
 
     use_operators("ours")
@@ -22,14 +22,14 @@ def our_head(num_classes: int, embedding_size: int, fused: bool) -> Any:
 
 
 def use_operators(kind: str) -> None:
-    """Select our compiled operators for the kind "ours", Gluon's operators for "ours plain"."""
+    """Select Gluon's operators for the kind "ours plain", our compiled operators for any other."""
     import ops
 
     ops.use("plain" if kind == "ours plain" else "native")
 
 
 def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
-    """Build the two blocks of a GluonFR head: the layer that computes cosines, and the loss."""
+    """Build the two blocks of GluonFR's ArcFace head: the layer that computes cosines, the loss."""
     baselines.use_folder()
     from gluonfr.loss import ArcLoss
     from gluonfr.nn.basic_blocks import NormDense
@@ -40,7 +40,7 @@ def gluonfr_head(num_classes: int, embedding_size: int) -> tuple[Any, Any]:
 
 
 def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
-    """Build a GluonFR network with cosines as outputs, and its loss, both with static memory."""
+    """Build a GluonFR network, which outputs cosines, and its loss; hybridize both statically."""
     baselines.use_folder()
     import mxnet as mx
     from gluonfr.loss import ArcLoss
@@ -55,9 +55,9 @@ def gluonfr_net(name: str, num_classes: int) -> tuple[Any, Any]:
 
 
 def operator_block(kind: str, operator: str, channels: int) -> Any:
-    """Build the Gluon block of an operator.
+    """Build the Gluon block that computes one operator.
 
-    `mxnet_steps.operator_step` describes ``kind`` and ``operator``.
+    The docstring of `mxnet_steps.operator_step` describes ``kind`` and ``operator``.
     """
     from mxnet.gluon import nn
 

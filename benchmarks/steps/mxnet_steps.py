@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of our code, of plain Gluon and of GluonFR.
+"""Run the steps of our code, of plain Gluon and of GluonFR, for several benchmarks.
 
-Our candidates are set up as in run_train.py: the same number of threads, the optimizer and the step
+Our code is set up as in run_train.py: with the same number of threads, the optimizer and the step
 of training/, and blocks hybridized with static memory.  GluonFR is set up as in its own training
 script.
 """
@@ -21,21 +21,21 @@ from launch.ranks.threads import share_cores
 
 
 def build(what: str, **settings: Any) -> Work:
-    """Build the work of the step that ``what`` names: "head", "loss", "train" or "operator"."""
+    """Return the `Work` of one kind of step: "head", "loss", "train" or "operator"."""
     steps: dict[str, Callable[..., Work]]
     steps = {"head": head_step, "loss": loss_step, "train": train_step, "operator": operator_step}
     return steps[what](**settings)
 
 
 def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -> Work:
-    """Build the work of an ArcFace head alone: forward, backward and update.
+    """Return the `Work` of an ArcFace head alone: forward, backward and update.
 
     Parameters
     ----------
     kind
-        "ours"; "ours fused update", which stores no gradient of the class centres; "gluonfr", as
-        in GluonFR's training script, with NormDense hybridized but not ArcLoss; "gluonfr
-        hybridized", with both blocks hybridized with static memory.
+        "ours": our head.  "ours fused update": our head, which stores no gradient of the class
+        centres.  "gluonfr": the blocks of GluonFR's training script, NormDense hybridized and
+        ArcLoss not.  "gluonfr hybridized": the same blocks, both hybridized with static memory.
     num_classes, embedding_size, batch
         Number of classes, embedding size and embeddings per batch.
     """
@@ -87,7 +87,8 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
         mx.nd.waitall()
         return float(loss.asnumpy().mean())
 
-    copies = 2 if fused else 3  # weights, momentum and, if not fused, gradients
+    # Arrays as large as the weights: weights, momentum and, without the fused update, gradients.
+    copies = 2 if fused else 3
     size = num_classes * embedding_size
     return Work(step, 4 * size * copies, size, _versions())
 
@@ -95,14 +96,14 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
 def loss_step(
     *, name: str, options: dict[str, Any], num_classes: int, embedding_size: int, batch: int
 ) -> Work:
-    """Build the work of one of our heads alone: forward, backward and update as in run_train.py.
+    """Return the `Work` of one of our heads alone: forward, backward, update as in run_train.py.
 
     Parameters
     ----------
     name, options
         Name of the head in heads.HEADS, and its keyword arguments.
     num_classes, embedding_size, batch
-        Number of classes, embedding size and embeddings per batch, four of each class.
+        Number of classes, embedding size, and embeddings per batch (four of each class).
     """
     import mxnet as mx
     from mxnet import autograd
@@ -138,13 +139,13 @@ def loss_step(
 def train_step(
     *, kind: str, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
 ) -> Work:
-    """Build the work of a training step of a network with an ArcFace head.
+    """Return the `Work` of a training step of a network with an ArcFace head.
 
     Parameters
     ----------
     kind
-        "ours"; "ours plain", with Gluon's operators; "gluonfr", GluonFR's own network, whose PReLU
-        has one slope per layer, hybridized with static memory.
+        "ours": our network with our compiled operators.  "ours plain": our network with Gluon's
+        operators.  "gluonfr": GluonFR's own network, whose PReLU has one slope per layer.
     net, options
         Name of the network in nets.NETS, and its keyword arguments.
     batch, num_classes, image_size
@@ -153,12 +154,12 @@ def train_step(
     import mxnet as mx
     from mxnet import autograd
 
-    mx.random.seed(0)  # "ours" and "ours plain" start with the same weights
+    mx.random.seed(0)  # The initial weights of "ours" and "ours plain" must be equal.
     image = mx.nd.array(inputs.images(batch, image_size))
     label = mx.nd.array(inputs.labels(batch, num_classes))
     if kind == "gluonfr":
         network, arc = mxnet_blocks.gluonfr_net(net, num_classes)
-        network(image)  # deferred initialisation needs a first batch
+        network(image)  # The first batch completes the deferred initialisation.
         parameters = list(network.collect_params().values())
         trainer = _trainer(network.collect_params())
 
@@ -189,7 +190,7 @@ def train_step(
 def our_blocks(
     net: str, options: dict[str, Any], num_classes: int, image_size: tuple[int, int]
 ) -> tuple[Any, Any, Any]:
-    """Build a network, an ArcFace head and their trainer; `train_step` describes the parameters."""
+    """Build a network, an ArcFace head and the trainer of both, as in a training run."""
     from mxnet import gluon
 
     from heads import build_head
@@ -215,7 +216,7 @@ def sizes(parameters: Any) -> tuple[int, int]:
 
 
 def operator_step(kind: str, operator: str, shape: list[int]) -> Work:
-    """Build the work of one operator: forward and backward.
+    """Return the `Work` of one operator: forward and backward.
 
     Parameters
     ----------
@@ -243,20 +244,19 @@ def operator_step(kind: str, operator: str, shape: list[int]) -> Work:
         mx.nd.waitall()
         return float(slope.grad().abs().sum().asscalar())
 
-    return Work(
-        step, 3 * 4 * values.size, shape[1], _versions()
-    )  # bytes of the input, the input gradient and the output gradient
+    # Three float32 arrays are in memory: the input, its gradient and the output gradient.
+    return Work(step, 3 * 4 * values.size, shape[1], _versions())
 
 
 def warm() -> None:
-    """Set the number of threads, load MXNet and the operators, and start the threads."""
+    """Load MXNet and the operators, and start their threads with a small training step."""
     share_cores()
     import mxnet as mx
 
     from heads import build_head
 
     mxnet_blocks.use_operators("ours")
-    head = build_head("arcface", 10, 16)  # too small to raise the peak memory
+    head = build_head("arcface", 10, 16)  # A head this small does not raise the peak memory.
     head.initialize()
     head.hybridize(static_alloc=True, static_shape=True)
     trainer = _trainer(head.collect_params())
@@ -288,12 +288,12 @@ def _versions() -> dict[str, str]:
 
 
 def _profile(step: Callable[[Callable[[], None]], float], steps: int) -> dict[str, float]:
-    """Run ``steps`` steps with the profiler; return the milliseconds per step of each operator."""
+    """Run steps under MXNet's profiler; return the milliseconds per step of each operator."""
     from mxnet import profiler
 
     wanted = {"profile_imperative": True, "profile_symbolic": True, "aggregate_stats": True}
-    # The profiler also writes a trace file, by default into the working directory.  Before that, it
-    # removes any file of the same name, so with os.devnull, root would remove /dev/null.
+    # The profiler also writes a trace file, by default into the working directory.  os.devnull is
+    # no safe name: the profiler first removes a file of that name, and root may remove /dev/null.
     with tempfile.TemporaryDirectory() as folder:
         profiler.set_config(**wanted, filename=os.path.join(folder, "trace.json"))
         profiler.set_state("run")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drop a file from the page cache, and measure its cached fraction and the reads from disk."""
+"""Drop a file from Linux's page cache, and measure what is cached and what is read from disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import os
 import time
 from pathlib import Path
 
-MAX_CACHED_FRACTION = 0.02  # largest fraction of a dropped file that may stay cached
+MAX_CACHED_FRACTION = 0.02  # The kernel may keep this fraction of a dropped file in memory.
 MAX_ATTEMPTS, RETRY_S = 10, 0.1
 MIB = 1 << 20
 
-_IN_CORE = bytes(page & 1 for page in range(256))  # mincore defines only the lowest bit of a byte
+# mincore() returns a byte per page, of which only the lowest bit is defined.
+_IN_CORE = bytes(page & 1 for page in range(256))
 
 
 def drop(path: Path) -> None:
@@ -30,10 +31,10 @@ def drop(path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if (fraction := cached_fraction(path)) <= MAX_CACHED_FRACTION:
             return
-        time.sleep(RETRY_S)  # the kernel cannot drop pages during I/O
+        time.sleep(RETRY_S)  # The kernel cannot drop pages while they are read or written.
     raise RuntimeError(
-        f"{path.name}: the kernel keeps the file in memory, got {fraction:.0%} of its pages; "
-        "end the processes that map the file"
+        f"{path.name}: the file must not be in the page cache, got {fraction:.0%} of its pages "
+        "there; end the processes that map the file"
     )
 
 
@@ -45,7 +46,7 @@ def cached_fraction(path: Path) -> float:
         failed = ctypes.CDLL(None, use_errno=True).mincore(
             ctypes.c_void_p(address), ctypes.c_size_t(len(data)), pages
         )
-        del start  # the mapping cannot close while an object refers to it
+        del start  # The memory map cannot be closed while an object refers to it.
         if failed:
             raise OSError(ctypes.get_errno(), "mincore")
         return bytes(pages).translate(_IN_CORE).count(1) / len(pages)

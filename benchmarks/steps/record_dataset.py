@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dataset for a DataLoader that reads a .rec with its .idx and decodes with OpenCV.
+"""Dataset for a DataLoader: reads images from a .rec with its .idx, and decodes with OpenCV.
 
-Users write such datasets themselves.  It needs only NumPy and OpenCV, so the DataLoaders of Gluon
+The dataset is what a user would write.  It needs only NumPy and OpenCV, so the DataLoaders of Gluon
 and PyTorch can use it.
 """
 
@@ -16,12 +16,12 @@ import numpy as np
 
 from atomic_write import atomic_write
 
-LENGTH_MASK = (1 << 29) - 1  # without the three highest bits, which mark records in several parts
-_FRAME = struct.Struct("<II")  # frame of a record: magic number, length
-_HEADER = struct.Struct("<IfQQ")  # header: flag, label, two ids
-_LABEL = struct.Struct(
-    "<f"
-)  # one label; flag counts the labels after the header, the first is used
+# A record is a frame (magic number, length), a header (flag, label, two ids), `flag` more labels,
+# and a JPEG.  The three highest bits of the length only mark records that consist of several parts.
+LENGTH_MASK = (1 << 29) - 1
+_FRAME = struct.Struct("<II")
+_HEADER = struct.Struct("<IfQQ")
+_LABEL = struct.Struct("<f")
 
 
 class RecordDataset:
@@ -30,13 +30,14 @@ class RecordDataset:
     Parameters
     ----------
     rec
-        Path of the .rec; the .idx beside it lists images only.
+        Path of the .rec; the .idx beside it lists only image records.
     mean, std
-        Numbers of the normalisation: a pixel x from 0 to 255 becomes (x - mean) / std.
+        Constants of the normalisation: a pixel x from 0 to 255 becomes (x - mean) / std.
     """
 
     def __init__(self, rec: str, mean: float, std: float):
-        # Not a list, because its reference counts would make worker processes copy its pages.
+        # The offsets are an array: reading a list would change its reference counts, so that each
+        # worker process would copy its memory pages.
         self._offsets = _offsets(Path(rec))
         self._data: Any = np.memmap(rec, dtype=np.uint8, mode="r")
         self._mean, self._std = np.float32(mean), np.float32(std)
@@ -72,13 +73,14 @@ def without_trailing_records(rec: Path, max_images: int) -> Path:
     """Return the path of a .rec whose last record is an image, with its .idx beside it.
 
     MXNet's ImageRecordIter reads all bytes up to the next offset in the .idx, or to the end of the
-    file, as one record.  So it fails at the identity records after the last image of InsightFace's
-    sets.  If records follow the last image, this function copies the first images to a new file.
+    file, as one record.  So it fails at the identity records that follow the last image of a .rec
+    by InsightFace.  If records follow the last image, this function copies the first images to a
+    new file.
 
     Parameters
     ----------
     rec
-        Path of the .rec; the .idx beside it lists images only.
+        Path of the .rec; the .idx beside it lists only image records.
     max_images
         Largest number of images to copy.
     """

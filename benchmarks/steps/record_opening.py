@@ -7,7 +7,7 @@ measured seconds and memory as a line of JSON.
 
 from launch.ranks.malloc import keep_memory
 
-KEEPS_MEMORY = keep_memory()  # call it before the other imports, as run_train.py does
+KEEPS_MEMORY = keep_memory()  # The call must precede the other imports, as in run_train.py.
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2  # noqa: F401  a training run imports OpenCV before it opens a set
+import cv2  # noqa: F401  A training run also imports OpenCV before it opens a record set.
 import numpy as np
 
 from pipeline.records import RecordSet, open_records
@@ -27,17 +27,18 @@ from pipeline.sampling.epoch_orders import epoch_order, rank_rows
 from pipeline.sampling.samplers import BlockSampler
 
 SEED, BLOCK_IMAGES, WINDOW_IMAGES, LOOK_UP_IMAGES = 1, 128, 16_384, 4096
-FIRST_EPOCH_IMAGES = 1 << 18  # number of images to look up in the first epoch
+FIRST_EPOCH_IMAGES = 1 << 18
 DIGEST_ROWS = 10**6
 
 
 def main(path: str, scratch: str, what: str) -> None:
-    """Open a record set, do the work ``what``, and print the seconds and the memory as JSON.
+    """Open a record set, work with its index, and print the seconds and the memory as JSON.
 
-    "random" and "blocks" compute the sample orders of two epochs, "index" writes the window index.
+    If ``what`` is "random" or "blocks", compute the order in which that reader reads the images of
+    two epochs.  If ``what`` is "index", write the index that the window reader needs.
     """
     epoch_order(100, SEED, 0)
-    Path("/proc/self/clear_refs").write_text("5")  # reset the peak memory VmHWM
+    Path("/proc/self/clear_refs").write_text("5")  # This resets the peak memory, VmHWM.
     before = memory_mib()
     before[3] = before[0]
     records, open_s = timed(lambda: open_records(path, scratch))
@@ -54,7 +55,7 @@ def main(path: str, scratch: str, what: str) -> None:
         order = order_of(0)
         answer["digest"] = digest(order)
         look_up(records, order[:FIRST_EPOCH_IMAGES])
-        del order  # a run also releases the order of an epoch before it computes the next one
+        del order  # A training run also releases the order of an epoch before the next epoch.
         order, answer["seconds"] = timed(lambda: order_of(1))
         look_up(records, order)
     answer["memory"] = (memory_mib() - before).tolist()
@@ -62,7 +63,7 @@ def main(path: str, scratch: str, what: str) -> None:
 
 
 def order_function(records: RecordSet, what: str) -> Callable[[int], np.ndarray]:
-    """Return a function that computes the sample order of an epoch, "random" or "blocks"."""
+    """Return a function from an epoch to the order of its images, for the reader ``what``."""
     if what == "blocks":
         sampler = BlockSampler(records, 1, block=BLOCK_IMAGES, window=WINDOW_IMAGES, seed=SEED)
         return sampler.order
@@ -70,12 +71,12 @@ def order_function(records: RecordSet, what: str) -> Callable[[int], np.ndarray]
 
 
 def digest(order: np.ndarray) -> str:
-    """Return a hash of a sample order, computed from at most about DIGEST_ROWS of its rows."""
+    """Return a hash of the order of images, computed from about DIGEST_ROWS of them at most."""
     return hashlib.sha256(order[:: max(1, len(order) // DIGEST_ROWS)].tobytes()).hexdigest()
 
 
 def look_up(records: RecordSet, order: np.ndarray) -> None:
-    """Look up offset, label and augmentation of every image of an order, as a loader does."""
+    """Look up offset, label and augmentation of all images in this order, as a loader does."""
     for start in range(0, len(order), LOOK_UP_IMAGES):
         rows = rank_rows(order, start, LOOK_UP_IMAGES, 0, 1)
         choose_params(Augmentation(), records.ids(rows), 1, 1, (112, 112))

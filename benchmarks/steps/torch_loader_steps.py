@@ -14,18 +14,18 @@ from typing import Any
 from benchmarks.harness.inputs import MAX_IMAGES, MEAN, STD
 from benchmarks.harness.worker import LeftOut, Work, serve
 
-JPEG_QUALITY = 95  # quality of the images in FFCV's file, as in the synthetic set
+JPEG_QUALITY = 95  # FFCV's file has the JPEG quality of the synthetic record set.
 
 
 def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) -> Work:
-    """Build the work of a PyTorch loader.
+    """Return the `Work` that takes batches from a PyTorch loader.
 
     Parameters
     ----------
     kind
         "dataloader" (PyTorch's DataLoader with OpenCV) or "ffcv".
     image_rec
-        Path of a .rec whose .idx lists images only.
+        Path of a .rec whose .idx lists only image records.
     batch, batches
         Number of images per batch, and of batches per step.
     workers
@@ -58,7 +58,7 @@ def build(*, kind: str, image_rec: str, batch: int, batches: int, workers: int) 
         return 0.0
 
     def begin() -> None:
-        read(4 * workers)  # skip batches prefetched while other loaders were timed
+        read(4 * workers)  # Skip the batches prefetched while the other loaders were timed.
 
     return Work(lambda _: read(batches), 0, 0, versions, begin=begin)
 
@@ -77,9 +77,9 @@ def _data_loader(data: Any, image_rec: Path, *, batch: int, workers: int) -> Ite
 
 
 def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[Any]:
-    """Return FFCV's loader of the same images; first write its file if the file is missing.
+    """Return FFCV's loader of a dataset; first write FFCV's file of the images if it is missing.
 
-    The file holds the images compressed again as JPEG.
+    FFCV's file holds the decoded images, compressed again as JPEG.
     """
     try:
         import numpy as np
@@ -93,10 +93,8 @@ def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[A
     beton = image_rec.with_suffix(".beton")
     if not beton.exists():
         fields = {"image": RGBImageField("jpg", jpeg_quality=JPEG_QUALITY), "label": IntField()}
-        with (
-            open(os.devnull, "w") as null,
-            contextlib.redirect_stderr(null),
-        ):  # hide the progress bar of FFCV
+        # FFCV prints a progress bar to stderr.
+        with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
             DatasetWriter(str(beton), fields, num_workers=-1).from_indexed_dataset(
                 _PixelDataset(data)
             )
@@ -123,9 +121,9 @@ def _ffcv(data: Any, image_rec: Path, *, batch: int, workers: int) -> Iterable[A
 
 
 class _PixelDataset:
-    """Dataset of the first MAX_IMAGES images, as uint8 (height, width, 3), for FFCV's writer.
+    """Dataset of at most MAX_IMAGES images, as uint8 (height, width, 3), for FFCV's writer.
 
-    The writer would need hours for a large set.
+    For all images of a large record set, FFCV's writer would need hours.
     """
 
     def __init__(self, data: Any):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rebuild the networks of nets/ and the ArcFace head in PyTorch, layer by layer, as baselines.
 
-nets/mobilefacenet.py, nets/iresnet.py and nets/embedding.py explain the layers.
+The docstrings of nets/mobilefacenet.py, nets/iresnet.py and nets/embedding.py explain the layers.
 """
 
 from __future__ import annotations
@@ -115,11 +115,11 @@ def iresnet(name: str, embedding_size: int = 512) -> nn.Module:
 
 
 class ArcFace(nn.Module):
-    """ArcFace head with the formula of InsightFace's PyTorch code; its output is the mean loss.
+    """ArcFace head with the formula of InsightFace's PyTorch code; the output is the mean loss.
 
     The head replaces the cosine of the true class by the cosine with the margin; the gradient
-    ignores this replacement.  Unlike InsightFace's code, the head computes arccos and cos only for
-    the true class, which is faster.
+    ignores this replacement.  InsightFace's code computes arccos and cos for all classes; this head
+    computes them only for the true class, which is faster.
     """
 
     def __init__(self, num_classes: int, embedding_size: int, margin: float, scale: float) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of PyTorch candidates; the interpreter of ``--torch`` runs this module."""
+"""Run the steps of PyTorch's heads, networks and operators, with the interpreter of ``--torch``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ VERSIONS = {"torch": torch.__version__}
 
 
 def build(what: str, **settings: Any) -> Work:
-    """Build the work of the step that ``what`` names: "head", "train" or "operator"."""
+    """Return the `Work` of one kind of step: "head", "train" or "operator"."""
     steps: dict[str, Callable[..., Work]]
     steps = {"head": head_step, "train": train_step, "operator": operator_step}
     return steps[what](**settings)
 
 
 def head_step(num_classes: int, embedding_size: int, batch: int) -> Work:
-    """Build the work of an ArcFace head alone: forward, backward and update."""
+    """Return the `Work` of an ArcFace head alone: forward, backward and update."""
     embedding = torch.from_numpy(inputs.embeddings(batch, embedding_size)).requires_grad_()
     label = torch.from_numpy(inputs.labels(batch, num_classes))
     head = torch_nets.ArcFace(num_classes, embedding_size, inputs.MARGIN, inputs.SCALE)
@@ -49,7 +49,7 @@ def head_step(num_classes: int, embedding_size: int, batch: int) -> Work:
 def train_step(
     *, net: str, options: dict[str, Any], batch: int, num_classes: int, image_size: int
 ) -> Work:
-    """Build the work of a training step of a network and an ArcFace head, in channels_last."""
+    """Return the `Work` of a training step of a network and an ArcFace head, in channels_last."""
     torch.manual_seed(0)
     builder = getattr(torch_nets, net, None)
     network = builder(**options) if builder else torch_nets.iresnet(net, **options)
@@ -75,7 +75,7 @@ def train_step(
 
 
 def operator_step(operator: str, shape: list[int]) -> Work:
-    """Build the work of PReLU, alone or after batch normalisation: forward and backward."""
+    """Return the `Work` of PReLU, alone or after batch normalisation: forward and backward."""
     values, gradient = (torch.from_numpy(a) for a in inputs.features(tuple(shape)))
     values.requires_grad_()
     act = nn.PReLU(shape[1])
@@ -92,7 +92,7 @@ def operator_step(operator: str, shape: list[int]) -> Work:
 
 
 def warm() -> None:
-    """Start the threads of PyTorch with a matrix product."""
+    """Start the threads of PyTorch with a small matrix product."""
     matrix = torch.from_numpy(np.ones((512, 512), np.float32))
     matrix @ matrix
 
@@ -103,7 +103,7 @@ def _optimizer(module: nn.Module) -> torch.optim.Optimizer:
         lr=inputs.LR,
         momentum=inputs.MOMENTUM,
         weight_decay=inputs.WEIGHT_DECAY,
-        fused=True,  # the fastest SGD in PyTorch: one pass over the parameters
+        fused=True,  # This is PyTorch's fastest SGD: one pass over the parameters.
     )
 
 

@@ -88,7 +88,7 @@ def requested_text(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
     argv
         Arguments without the name of the program.
     nets, heads
-        Builders of nets and heads by name.
+        Functions and classes that build nets and heads, by name.
 
     Raises
     ------

@@ -48,7 +48,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Choice:
-    """Choice of a net or a head: its name, and the keyword arguments of its builder."""
+    """Chosen net or head: its name, and the keyword arguments with which it is built."""
 
     name: str
     options: dict[str, Any]
@@ -160,7 +160,7 @@ def _section(kind: type, name: str, raw: dict[str, Any], problems: list[str]) ->
     if len(problems) > before:
         return None
     built = kind(**values)
-    check = getattr(built, "check", tuple)  # a section without rules has no method `check`
+    check = getattr(built, "check", tuple)  # some sections have no `check`
     problems += [f"{name}.{key}: {text}" for key, text in check()]
     return built
 

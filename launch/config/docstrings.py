@@ -11,7 +11,7 @@ from typing import Any
 
 
 def field_docs(section: type) -> dict[str, str]:
-    """Return the docstring below each field of a dataclass, by field name, from the source code."""
+    """Return a dict from the name of each field of a dataclass to the docstring below the field."""
     (body,) = ast.parse(inspect.getsource(section)).body
     assert isinstance(body, ast.ClassDef)
     found = {}
@@ -23,7 +23,7 @@ def field_docs(section: type) -> dict[str, str]:
 
 
 def parameter_docs(builder: Callable[..., Any]) -> dict[str, str]:
-    """Return the descriptions of the parameters of a builder and of its base classes, by name."""
+    """Return a dict from each parameter of a class or function to its description."""
     owners = reversed(inspect.getmro(builder)) if inspect.isclass(builder) else [builder]
     found = {}
     for owner in owners:
@@ -35,7 +35,7 @@ def parameter_docs(builder: Callable[..., Any]) -> dict[str, str]:
 
 
 def docstring_parts(owner: Any) -> dict[str, str]:
-    """Split a NumPy-style docstring into its sections, by heading.
+    """Split a NumPy-style docstring into a dict from section heading to text.
 
     The text before the first heading has the key "".
     """

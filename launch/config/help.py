@@ -60,7 +60,7 @@ def help_text(topic: str, nets: Builders, heads: Builders) -> str:
 
 
 def listing(what: str, nets: Builders, heads: Builders) -> str:
-    """Return the names of all nets, heads or configurations with a one-line description each.
+    """List all nets, heads or configurations: each name with a one-line description.
 
     Parameters
     ----------

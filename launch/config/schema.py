@@ -76,7 +76,7 @@ def _described(each: Setting, text: str) -> dict[str, Any]:
 def _value(each: Setting) -> dict[str, Any]:
     if each.choices:
         return {"enum": list(each.choices)}
-    if each.entry:  # a list with one entry may be written as the bare entry
+    if each.entry:  # YAML files may contain one entry in place of a list
         entry = _value(each.entry)
         return {"anyOf": [{"type": "array", "items": entry}, entry]}
     if each.kind is Duration:

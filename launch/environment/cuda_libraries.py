@@ -20,7 +20,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 DRIVER = "libcuda.so.1"
-# Pairs of a wheel's folder in site-packages/nvidia and a library in it, dependencies first.
+# Pairs (folder in site-packages/nvidia, library in this folder); dependencies come first.
 LIBRARIES = (
     ("cuda_runtime", "libcudart.so.11.0"),
     ("nvtx", "libnvToolsExt.so.1"),
@@ -78,14 +78,14 @@ def preload(site: Path, load: Callable[[str], object] = ctypes.CDLL) -> int:
         ) from None
     for path in paths:
         load(str(path))
-    # The cuDNN wheel is newer than the cuDNN that MXNet was compiled with.  Without this variable
-    # every rank prints a warning about the difference.
+    # The cuDNN wheel is newer than the cuDNN that MXNet was compiled with.  The value 0 disables
+    # MXNet's warning about the difference, which every rank would print.
     os.environ.setdefault("MXNET_CUDNN_LIB_CHECKING", "0")
     return len(paths)
 
 
 class MxnetImportHook:
-    """Import hook for ``sys.meta_path`` that finds no module, but runs `preload` before mxnet."""
+    """Import hook for ``sys.meta_path`` that calls `preload` before mxnet is imported."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:

@@ -7,7 +7,7 @@ that MXNet compiles at run time, the first training step fails with a message th
 cause.
 
 ``python -m launch.environment.gpu`` prints the number of GPUs, and fails if no driver can be
-loaded.  The Makefile uses it to choose between .venv and .venv-gpu.
+loaded.  The Makefile uses this command to choose between .venv and .venv-gpu.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FUSION_DRIVER = "520.61.05"
 FUSION_VARIABLE = "MXNET_USE_FUSION"
 
 DRIVER = "libcuda.so.1"
-_MAJOR, _MINOR = 75, 76  # values of CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and ..._MINOR
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def supports_capability(capability: tuple[int, int]) -> bool:
 def choose_device(device: str, gpus: int, local_rank: int, local_size: int) -> tuple[bool, str]:
     """Choose the device of a rank: the CPU, or the GPU whose index is ``local_rank``.
 
-    Return whether to use the GPU, and a notice for the log ("" if there is none).  Call the
-    function before MXNet traces a graph, because it may disable MXNet's operator fusion.
+    Return whether to use the GPU, and a notice for the log ("" if there is none).  Call this
+    function before MXNet traces a graph, because this function may disable operator fusion.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def require_supported_gpu(index: int) -> str:
     try:
         wheel = version(WHEEL)
     except PackageNotFoundError:
-        return ""  # another build of MXNet, such as that of NVIDIA's images
+        return ""  # MXNet was not installed from this wheel
     driver = Driver()
     gpu = driver.gpu(index)
     if not supports_capability(gpu.capability):

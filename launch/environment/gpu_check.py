@@ -42,7 +42,7 @@ def main() -> int:
             return 1
         paths = [str(STUB_FOLDER), os.environ.get("LD_LIBRARY_PATH", "")]
         environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
-        # MXNet would otherwise warn about the CUDA version of the stub driver.
+        # Disable MXNet's warning about the CUDA version of the stub driver.
         environment["MXNET_CUDA_LIB_CHECKING"] = "0"
         # The dynamic linker reads LD_LIBRARY_PATH only when a process starts.
         arguments = [sys.executable, "-m", "launch.environment.gpu_check"]
@@ -73,7 +73,7 @@ def main() -> int:
             )
             return 1
     release = nccl_release()
-    if release and not uses_stub:  # the stub driver provides no libcuda.so
+    if release and not uses_stub:  # the stub driver has no libcuda.so
         try:
             require_driver_link()
         except NoLink as error:  # a run with one rank needs no libcuda.so

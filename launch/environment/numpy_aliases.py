@@ -13,7 +13,7 @@ ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": st
 
 
 class MxnetImportHook:
-    """Import hook for ``sys.meta_path`` that finds no module, but sets the aliases before mxnet."""
+    """Import hook for ``sys.meta_path`` that sets NumPy's aliases before mxnet is imported."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the package versions, the Git commit and the processor, on which a result depends."""
+"""Find what a result depends on: package versions, Git commit and processor model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         found[package] = _version(package) or "absent"
-    if gpu_wheel := _version("mxnet-cu112"):  # MXNet's package for CUDA counts as mxnet too
+    if gpu_wheel := _version("mxnet-cu112"):  # the CUDA build of mxnet
         found["mxnet"] = found["mxnet-cu112"] = gpu_wheel
     return found
 

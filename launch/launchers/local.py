@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 def face_train() -> NoReturn:
     """Run the command ``face-train``: replace this process by ``python -m launch.local``.
 
-    The ranks recognise a launcher by that command line.
+    The ranks recognise their launcher by the command line ``python -m launch.local``.
     """
     os.execv(sys.executable, [sys.executable, "-m", "launch.local", *sys.argv[1:]])
 
@@ -51,7 +51,7 @@ def _rank_count(text: str) -> int:
 
 
 def build_command(ranks: int, arguments: Sequence[str]) -> list[str]:
-    """Return the command line that starts the ranks: run_train.py, or horovodrun if several."""
+    """Return the command line that starts the ranks: horovodrun, or run_train.py for one rank."""
     train = [*TRAIN, *arguments]
     if ranks == 1:
         return train

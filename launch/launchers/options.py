@@ -44,13 +44,13 @@ class Parser(argparse.ArgumentParser):
             prog=f"python -m {module}",
             description=description,
             epilog="All other arguments are passed to run_train.py, whose --help lists them.",
-            allow_abbrev=False,  # else argparse may take options of run_train.py as abbreviations
+            allow_abbrev=False,  # else argparse may match run_train.py's options
         )
         self.add_argument("--version", action=VersionAction)
         self._module = module
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError, whereas argparse would print the usage and exit."""
+        """Raise UsageError instead of printing the usage and exiting."""
         raise UsageError(f"{self._module}: {message}; see python -m {self._module} --help")
 
     def split(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -25,7 +25,7 @@ from launch.launchers.supervise import ROOT, Reader, supervise
 class SrunReader(Reader):
     """Output filter for srun: hides srun's own messages after a rank has failed.
 
-    The failed rank has printed the reason itself.
+    The failed rank has already printed the reason.
     """
 
     stderr = subprocess.PIPE
@@ -116,11 +116,13 @@ def build_command(
     if len({host.ranks for host in hosts}) == 1:
         command.append(f"--ntasks-per-node={hosts[0].ranks}")
     if cores := variables.get("SLURM_CPUS_PER_TASK"):
-        # Since Slurm 22.05 srun does not inherit this option from the job.
+        # Since Slurm 22.05 srun does not inherit --cpus-per-task from the job.
         command.append(f"--cpus-per-task={cores}")
+    # --distribution=block gives each node consecutive ranks.  Without --kill-on-bad-exit the other
+    # ranks would wait forever for a failed rank.
     command += [
-        "--distribution=block",  # Each node gets consecutive ranks.
-        "--kill-on-bad-exit=1",  # Otherwise the other ranks would wait for a failed rank for ever.
+        "--distribution=block",
+        "--kill-on-bad-exit=1",
         "--input=none",
         "--unbuffered",
         f"--chdir={ROOT}",

@@ -29,7 +29,7 @@ TRAIN = [sys.executable, str(ROOT / "run_train.py")]
 
 
 class Reader:
-    """Output filter for a single rank: prints every line unchanged."""
+    """Output filter for a run with one rank: prints every line unchanged."""
 
     stderr: int | None = None
     """Argument ``stderr`` of Popen; None: the ranks write to the standard error of the launcher."""
@@ -60,10 +60,10 @@ class Reader:
 class HorovodrunReader(Reader):
     """Output filter for horovodrun: prints the lines of rank 0 and all errors without prefixes."""
 
-    stderr = subprocess.STDOUT  # horovodrun's prefixes name the rank and the stream of each line.
+    stderr = subprocess.STDOUT  # horovodrun's prefixes name rank and stream
 
-    # 5 s after horovodrun receives SIGTERM, it kills its ranks.  If horovodrun hangs, the launcher
-    # kills it; each rank's companion process then stops its rank within 3.5 s.
+    # On SIGTERM horovodrun waits 5 s and kills its ranks.  If horovodrun hangs, the launcher kills
+    # horovodrun; the companion process of each rank then stops the rank within 3.5 s.
     kill_after_s = 6.5
 
     _prefix = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
@@ -71,7 +71,7 @@ class HorovodrunReader(Reader):
     _exit_message = re.compile(r"^Process \d+ exit with status code (-?\d+)")
     # ssh exits with code 255 if it loses the connection.  The rank's exit code is then unknown.
     _ssh_failure_code = 255
-    # Messages of horovodrun about a failed rank are hidden: the rank has printed the reason itself.
+    # These messages of horovodrun about a failed rank are hidden: the rank has printed the reason.
     _own_message = re.compile(
         r"^(Process \d+ exit with status code|Terminating remaining workers|"
         r"Traceback \(most recent|RuntimeError: Horovod detected|Process name: )"
@@ -100,7 +100,7 @@ class HorovodrunReader(Reader):
 
 
 class Screen:
-    """Writer to a launcher's standard output and error; survives the loss of a terminal or pipe.
+    """Writer to a launcher's standard output and error; ignores a closed terminal or pipe.
 
     Parameters
     ----------
@@ -125,7 +125,8 @@ class Screen:
             write()
         except OSError as error:
             self._failed_streams.add(stream)
-            # Python flushes the stream at exit, which would raise again: redirect it to /dev/null.
+            # Python flushes the stream at exit, and would raise again: redirect the stream to
+            # /dev/null.
             null_device = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null_device, 1 if stream == "stdout" else 2)
             os.close(null_device)
@@ -163,7 +164,7 @@ def supervise(command: Sequence[str], environment: Mapping[str, str], reader: Re
         encoding="utf-8",
         errors="replace",
         bufsize=1,
-        start_new_session=True,  # only the launcher receives Ctrl-C, and forwards it once
+        start_new_session=True,  # Ctrl-C reaches only the launcher
         preexec_fn=partial(end_with_parent, signal.SIGTERM, os.getpid()),
     )
     stop = partial(_stop, reader, process)

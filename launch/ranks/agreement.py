@@ -115,7 +115,7 @@ def require_equal(comm: Comm, value: Any, what: str) -> None:
 
 
 def gather_notices(comm: Comm, notices: Sequence[str]) -> tuple[str, ...]:
-    """Return the notices of all ranks without duplicates; those of ranks above 0 name the rank."""
+    """Return the distinct notices of all ranks; a notice of a rank above 0 names the rank."""
     found: dict[str, str] = {}
     for rank, received in enumerate(comm.gather_json(list(notices))):
         for notice in received:
@@ -124,7 +124,7 @@ def gather_notices(comm: Comm, notices: Sequence[str]) -> tuple[str, ...]:
 
 
 def _first_difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any]:
-    """Return the key at which two nested dicts first differ, and the value of each at that key."""
+    """Return the first key at which two nested dicts differ, and both values at that key."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         key = next(key for key in a if a[key] != b[key])
         return _first_difference(a[key], b[key], f"{where}.{key}")

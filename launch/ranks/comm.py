@@ -31,7 +31,7 @@ Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 
 @dataclass(frozen=True)
 class Comm:
-    """Communication of a single process: every collective returns its own input."""
+    """Communication of a run with one rank: every collective returns its input."""
 
     rank: int = 0
     size: int = 1
@@ -63,14 +63,14 @@ class Comm:
         """Replace each array by its mean over the ranks, in place."""
 
     def reduce(self, rows: mx.nd.NDArray, by: Statistic) -> mx.nd.NDArray:
-        """Return ``by`` of the concatenated rows of all ranks, rank 0 first, without blocking.
+        """Apply ``by`` to the concatenated rows of all ranks, rank 0 first, without blocking.
 
         Parameters
         ----------
         rows
-            Array of a floating-point type and of shape (n, ...), which is equal on all ranks.
+            Floating-point array of shape (n, ...).  All ranks pass arrays of equal shape.
         by
-            Function of the concatenated rows, whose shape is (n * number of ranks, ...).
+            Function of the concatenated rows, an array of shape (n * number of ranks, ...).
         """
         return by(rows)
 
@@ -111,8 +111,8 @@ class HorovodComm(Comm):
         ).asnumpy()
         if not counts.any():
             return rows
-        # Sync: allgather waits for every rank.  It cannot send an empty array, so such an array is
-        # sent as one byte.
+        # Sync: allgather waits for every rank.  allgather cannot send an empty array, so an empty
+        # array is sent as one byte.
         padded = flat if flat.size else np.zeros(1, dtype=np.uint8)
         gathered = hvd.allgather(mx.nd.array(padded, dtype="uint8"), name="gather.bytes").asnumpy()
         row_bytes = int(np.prod(rows.shape[1:], dtype=np.int64)) * rows.itemsize
@@ -202,7 +202,7 @@ def nccl_release() -> str:
     """Return the NCCL version that Horovod was built with, such as "2.21.5"; "" without NCCL."""
     import horovod.mxnet as hvd
 
-    code = int(hvd.nccl_built())  # since NCCL 2.9 this is major * 10000 + minor * 100 + patch
+    code = int(hvd.nccl_built())  # since NCCL 2.9: major * 10000 + minor * 100 + patch
     return f"{code // 10000}.{code // 100 % 100}.{code % 100}" if code else ""
 
 
@@ -252,7 +252,7 @@ class NoConnection(ValueError):
 
 
 def connect() -> Comm:
-    """Return the communication of this rank; connect to the other ranks if there are any.
+    """Connect to the other ranks, if any; return the object that communicates with them.
 
     Raises
     ------
@@ -289,7 +289,7 @@ def _load_horovod() -> Any:
 
 
 def _has_other_hosts() -> bool:
-    """Return whether ranks on other hosts must connect to this host."""
+    """Return whether ranks on other hosts connect to this host."""
     size = os.environ.get("HOROVOD_SIZE", "1")
     local_size = os.environ.get("HOROVOD_LOCAL_SIZE", size)
     # If the rendezvous server has a loopback address, all ranks run on the host of that server.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Companion process of a rank: logs its output, and stops the rank when the launcher has ended.
+"""Companion process: logs the output of a rank, and stops the rank when the launcher ends.
 
     python launch/ranks/companion.py PID STDOUT STDERR CONTROL CHAIN
 
@@ -94,7 +94,7 @@ class Log:
             while data := os.read(temporary, READ_BYTES):
                 self._append(data)
             os.close(temporary)
-            if self.error:  # keep the temporary log, the only complete copy
+            if self.error:  # only the temporary log is complete: keep it
                 return
             os.unlink(self._path)
         self._path, self._in_run_folder = path, True
@@ -114,7 +114,7 @@ class Log:
         try:
             _write_all(self._file, data)
             self.error = ""
-        except OSError as error:  # such as a full disk; a later write may succeed
+        except OSError as error:  # for example a full disk; the next write may succeed
             self.error = str(error.strerror)
 
 
@@ -239,9 +239,8 @@ class Companion:
             if time.monotonic() >= next_check:
                 next_check = time.monotonic() + POLL_S
                 self._check_launcher()
-                if (
-                    read_start_time(self._rank) != self._started
-                ):  # children of the rank may hold the pipes open
+                # The rank has ended, but children of the rank may hold the pipes open.
+                if read_start_time(self._rank) != self._started:
                     self._drain(open_pipes)
                     open_pipes.clear()
         until = time.monotonic() + FLUSH_TIMEOUT_S
@@ -299,19 +298,19 @@ def _write_all(descriptor: int, data: bytes) -> None:
     while view:
         try:
             view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # another process has made the pipe non-blocking
+        except BlockingIOError:  # another process set O_NONBLOCK
             select.select([], [descriptor], [])
 
 
 def main(argv: list[str]) -> int:
-    """Run the companion process, which writes the output of a rank and ends it with its launcher.
+    """Run the companion process on the command-line arguments PID STDOUT STDERR CONTROL CHAIN.
 
-    The first command-line argument is the rank's process id.
+    PID is the process id of the rank; the parameters of `Companion` explain the others.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # only the rank handles these signals
     if obeys_hangup():
-        # Not SIG_IGN, which obeys_hangup would take for the effect of nohup.
+        # Do not use SIG_IGN here: obeys_hangup would mistake SIG_IGN for the effect of nohup.
         signal.signal(signal.SIGHUP, lambda *_: None)
     rank, stdout, stderr, control = map(int, argv[:4])
     Companion(rank, stdout, stderr, control, Chain.parse(argv[4])).run()

@@ -23,9 +23,9 @@ class HostCopies:
     arrays
         Arrays of any shapes, all on one device.
     pinned
-        Whether to use pinned memory for arrays on a GPU, which copies at full bus bandwidth.  Use
-        pinned memory only for copies that are reused, because allocating and freeing pinned memory
-        is slow and synchronises with the GPU.
+        Whether the copies of GPU arrays are in pinned memory, which transfers at full bus
+        bandwidth.  Use pinned memory only for copies that are reused, because allocating and
+        freeing pinned memory is slow and synchronises with the GPU.
     """
 
     def __init__(self, arrays: Arrays, pinned: bool = False):
@@ -95,7 +95,7 @@ class HostTrainer(mx.gluon.Trainer):
         self._gradients: HostCopies | None = None
 
     def _allreduce_grads(self) -> None:
-        if self._gradients is None:  # gradients are never reallocated, so allocate copies once
+        if self._gradients is None:  # allocate once: MXNet keeps the gradient arrays
             trained = [p for p in self._params if p.grad_req != "null"]
             self._gradients = HostCopies([p.list_grad()[0] for p in trained], pinned=True)
         self._gradients.copy_from_device()

@@ -128,7 +128,7 @@ class Lifeline:
             except ConnectionRefusedError:
                 refused += 1
             except OSError:
-                refused = 0  # a slow or broken network: Horovod's own timeouts apply
+                refused = 0  # broken network: Horovod's timeouts apply
             time.sleep(
                 0.2 if refused else CONNECT_INTERVAL_S * max(1, ranks // MAX_CONNECTIONS_PER_S)
             )
@@ -170,7 +170,7 @@ def lacks_reader(pid: int) -> bool:
 
 
 def obeys_hangup() -> bool:
-    """Return whether a closed terminal or pipe ends this process; under nohup it does not."""
+    """Return whether a closed terminal or pipe ends this process: False under nohup."""
     return signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
 
@@ -194,7 +194,7 @@ def kill_forks_at_exit() -> None:
     """Make the kernel kill every forked child when this process ends.
 
     Otherwise, after a SIGKILL of this process, the worker processes of its loader would wait for
-    work for ever.
+    work forever.
     """
     os.register_at_fork(after_in_child=end_with_parent)
 
@@ -213,7 +213,7 @@ def _name(pid: int) -> str:
 def _stat(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat that follow the process name.
 
-    The name may contain spaces, so the text cannot be split at spaces from its start.
+    The process name may contain spaces, so the function splits the text after the name.
     """
     return _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
 

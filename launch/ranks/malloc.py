@@ -19,12 +19,12 @@ def keep_memory() -> bool:
     """Configure glibc to reuse freed memory instead of returning it to the kernel.
 
     The memory of the process then never shrinks.  All threads share one arena, because arenas of
-    threads are limited to 64 MiB.  Call the function before any thread starts.
+    threads are limited to 64 MiB.  Call this function before any thread starts.
 
     Outputs
     -------
-    True if the settings were changed.  They are not changed if the user has set environment
-    variables MALLOC_* or if the C library is not glibc.
+    True if glibc was configured.  False if the user has set an environment variable MALLOC_*, or
+    if the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):

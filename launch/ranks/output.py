@@ -20,7 +20,8 @@ from launch.ranks.companion import LAUNCHER_ENCODING_VARIABLE
 from launch.ranks.lifeline import find_chain
 
 COMPANION = Path(__file__).with_name("companion.py")
-COMPANION_TIMEOUT_S = 6.0  # seconds to wait for the companion; more than its FLUSH_TIMEOUT_S
+COMPANION_TIMEOUT_S = 6.0
+"""Seconds to wait for the end of the companion; more than FLUSH_TIMEOUT_S of the companion."""
 
 
 class Output:
@@ -63,7 +64,7 @@ def attach_companion() -> Output | None:
     """Redirect the output of this process through a companion process.
 
     Return None if the companion cannot be started.  The companion also ends this process when the
-    launcher ends.  Call the function early, before any thread starts.
+    launcher ends.  Call this function early, before any thread starts.
     """
     if sys.getfilesystemencoding() != "utf-8":
         # File names and YAML files are UTF-8, and other locales would raise UnicodeEncodeError.
@@ -72,7 +73,7 @@ def attach_companion() -> Output | None:
         environment = {**os.environ, "PYTHONUTF8": "1", **encoding}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     use_utf8()
-    chain = find_chain(os.getpid())  # as early as possible, while the launcher still exists
+    chain = find_chain(os.getpid())  # early: the launcher must still exist
     reading, writing = zip(os.pipe(), os.pipe(), os.pipe(), strict=True)
     try:
         process = subprocess.Popen(

@@ -20,6 +20,6 @@ def share_cores() -> int:
     local_size = int(os.environ.get("HOROVOD_LOCAL_SIZE", "1"))
     threads = max(1, cores // local_size)
     value = os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    # Waiting OpenMP threads would otherwise spin on cores that the loader and other ranks need.
+    # Otherwise waiting OpenMP threads would spin on cores that the loader and other ranks need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return max(1, int(value)) if value.isdecimal() else threads

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding of the JPEG bytes of records to MXNet arrays on the device."""
+"""Decode the JPEG bytes of records to MXNet arrays on the device."""

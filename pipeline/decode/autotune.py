@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from pipeline.sampling.augmentation import Augmentation
     from pipeline.sampling.samplers import Upcoming
 
-# Approximate number of images in the sample, which is decoded repeatedly to time a mode.
+# Approximate number of images that are decoded again and again to time a decode mode.
 SAMPLE_IMAGES = 512
-# Number of images that the compiled decoder tries to decode, on a machine without a GPU.
+# Number of images that the compiled decoder decodes as a trial on a machine without a GPU.
 PROBE_IMAGES = 64
-# Largest fraction of the probed images that may be unsupported if the compiled decoder is chosen.
+# The compiled decoder is chosen if it fails to decode at most this fraction of the trial images.
 MAX_FALLBACK_FRACTION = 0.5
 
 
@@ -56,7 +56,7 @@ def choose_decode_path(
     All ranks must call this function together, and all get the same result.  With GPUs the ranks
     time each mode at the same time, because they share CPU cores and the disk.  Without a GPU no
     mode is timed: the result is "native" if the compiled decoder is available and supports most of
-    the probed images, else "cpu".
+    PROBE_IMAGES random images, else "cpu".
 
     ``gather`` is a blocking allgather that concatenates the arrays of all ranks.  ``seconds`` is
     the time for which each mode is measured.  Raises ValueError if no mode works on every rank.
@@ -104,7 +104,7 @@ def sample_batches(
     ctx: mx.Context,
     augmentation: Augmentation,
 ) -> Generator[mx.nd.NDArray, None, None]:
-    """Decode one sample of the images again and again, and yield its batches endlessly.
+    """Decode the same random images again and again; yield the decoded batches endlessly.
 
     ``path`` is the name of the decode mode.  The decoder is the one that the run would use.
     """
@@ -128,7 +128,7 @@ def _sample_steps(batch_size: int) -> int:
 
 
 class _SampleSampler:
-    """Sampler that yields the same batches of rows endlessly.
+    """Sampler that yields the batches of a fixed list of rows again and again.
 
     The rows may contain duplicates, so the record set may have fewer images than the sample.
     """
@@ -155,9 +155,9 @@ def measure(
 ) -> float:
     """Time a decode mode; return its images/s, or 0.0 if the mode fails.
 
-    ``batches`` is the generator that ``sample_batches`` returned for the mode; it is closed at the
-    end.  ``ready`` is called once between warm-up and measurement, even if the warm-up fails, so
-    that ranks can wait for each other in it.
+    ``batches`` is the generator that ``sample_batches`` returned for the mode; `measure` closes the
+    generator.  ``ready`` is called once between warm-up and measurement, even if the warm-up fails,
+    so that all ranks can start the measurement together.
     """
     with contextlib.closing(batches):
         try:
@@ -171,9 +171,9 @@ def measure(
 
 
 def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
-    """Take and drop batches until the decoder's memory has its final size.
+    """Take and drop batches until the decoder has allocated all its memory.
 
-    That takes as many batches as there are in the sample and in the decoder's queue together.
+    The number of dropped batches is that of the sample plus that of the decoder's queue.
     """
     for _ in range(_sample_steps(batch_size) + IN_FLIGHT_GROUPS * batches_per_group(batch_size)):
         next(batches)
@@ -182,7 +182,7 @@ def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
 def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds: float) -> float:
     """Take batches for at least ``seconds`` seconds; return the measured images/s.
 
-    The decoder's queue is full at the start and at the end, so it does not affect the result.
+    The decoder's queue is full at the start and at the end, so its batches do not affect the rate.
     """
     images, start, elapsed = 0, time.perf_counter(), 0.0
     while elapsed < seconds:
@@ -193,7 +193,7 @@ def images_per_second(batches: Iterator[mx.nd.NDArray], batch_size: int, seconds
 
 
 def fastest_path(rates_of_ranks: np.ndarray, names: Sequence[str] = tuple(PATHS)) -> str:
-    """Return the name of the mode that is fastest on its slowest rank, because steps wait for it.
+    """Return the name of the decode mode whose slowest rank is fastest; steps wait for that rank.
 
     If several modes are equally fast, the first of them is returned.  ``rates_of_ranks`` holds
     images/s as an array (ranks, modes), with 0 where a rank cannot use a mode.  ``names`` holds the
@@ -226,17 +226,14 @@ def _choose_without_gpu(
         return "cpu", "decode: cpu, because the compiled functions are not available"
     if counts.max() > MAX_FALLBACK_FRACTION * PROBE_IMAGES:
         return "cpu", (
-            f"decode: cpu, because {counts.max():.0f} of {PROBE_IMAGES} probed "
-            "images are not supported by the compiled decoder"
+            f"decode: cpu, because the compiled decoder does not support {counts.max():.0f} of "
+            f"{PROBE_IMAGES} sample images"
         )
     return "native", "decode: native, the compiled JPEG decoder on the CPU"
 
 
 def fallback_count(records: RecordSet, kernels: LoaderKernels) -> int:
-    """Decode ``PROBE_IMAGES`` images with the compiled decoder; return how many it cannot decode.
-
-    DALI must decode those images instead.
-    """
+    """Return how many of PROBE_IMAGES random images the compiled decoder cannot decode."""
     reader, decoder = RecordReader(records, kernels), kernels.decoder(1)
     out = np.empty((PROBE_IMAGES, *records.image_size, 3), np.uint8)
     addresses, sizes = reader.find(sample_rows(records, PROBE_IMAGES))

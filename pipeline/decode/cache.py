@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cache of decoded images in shared memory, used by all ranks of a host.
 
-The cache is one file.  It holds the N images of a record set, uint8 (N, H, W, 3), and then one
-valid byte per image, which is 1 if the image is stored.  The first rank that needs an image decodes
-it.  If two ranks decode an image at the same time, they write identical bytes.  The valid byte is
-written after the image, so an image that a killed rank wrote only in part is decoded again.
+The cache is one file.  The file holds the N images of a record set, uint8 (N, H, W, 3), and then N
+valid bytes.  Valid byte i is 1 if image i is stored.  The first rank that needs an image decodes
+and stores it.  If two ranks decode an image at the same time, they write identical bytes.  The
+valid byte is written after the image, so an image that a killed rank wrote only in part is decoded
+again.
 
 The last rank to close the cache removes the file.  If all ranks were killed, the file remains.  The
-next run reuses the file if it has the same record set, and removes the file if not.
+next run reuses the file if the run has the same record set; otherwise the run removes the file.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ __all__ = ["CacheError", "DecodedCache", "remove_stale_caches"]
 FOLDER = Path(os.environ.get("FACE_CACHE_FOLDER") or "/dev/shm")
 PREFIX = "face-decoded-"
 MIB = 1 << 20
-# Part of what the cache's file name is computed from.  Change this value whenever a change of the
-# code makes the same JPEGs decode to other pixels, so that old caches are not reused.
+# Version of the decoded pixels, which the cache's file name depends on.  Change the version when
+# the code decodes the same JPEGs to other pixels, so that old caches are not reused.
 _CONTENT = "upright"
 
 
 class CacheError(ValueError):
-    """The decoded images need more memory than the budget allows, or than is free."""
+    """Error for decoded images that need more memory than is free or than the budget allows."""
 
 
 class DecodedCache:
@@ -69,18 +70,21 @@ class DecodedCache:
                 f"decoded images of {records.name}, got {error.strerror}; free memory in {folder}, "
                 "raise --shm-size of docker run, or set 0 to run without a cache"
             ) from None
-        # A finalizer, because it also runs when the process ends without close().
+        # A finalizer runs even if the process ends without a call of close().
         self._leave = weakref.finalize(self, _leave, path, file)
         self.images = memory[: count * size].reshape(count, height, width, 3)
         self._valid = memory[count * size :]
 
     def missing(self, rows: np.ndarray) -> np.ndarray:
-        """Return those of the rows whose images the cache does not hold yet, without duplicates."""
+        """Return those ``rows`` whose images are not in the cache, sorted and without duplicates.
+
+        If all images are in the cache, the result is empty.
+        """
         absent = rows[self._valid[rows] == 0]
         return np.unique(absent) if len(absent) else absent
 
     def store(self, rows: np.ndarray, images: np.ndarray) -> None:
-        """Store the decoded images of these n rows, uint8 (n, H, W, 3), and mark them as valid."""
+        """Store the decoded images of n rows, uint8 (n, H, W, 3), and set their valid bytes."""
         self.images[rows] = images
         # Set the valid bytes after the images.  x86 does not reorder stores, so every process that
         # sees a valid byte also sees the image.
@@ -97,8 +101,7 @@ class DecodedCache:
 def remove_stale_caches(records: RecordSet | None, budget_mib: int, folder: Path = FOLDER) -> int:
     """Remove this user's cache files that no process uses; return the number of bytes freed.
 
-    The cache of ``records`` is kept if it fits into ``budget_mib`` MiB, because the run will reuse
-    it.
+    A cache of ``records`` of at most ``budget_mib`` MiB is kept, because the run will reuse it.
     """
     stale = list(folder.glob(f"{PREFIX}{os.getuid()}-*"))
     if stale and records and _size(records) <= budget_mib * MIB:
@@ -106,7 +109,7 @@ def remove_stale_caches(records: RecordSet | None, budget_mib: int, folder: Path
         stale = [path for path in stale if path.name != keep]
     freed = 0
     for path in stale:
-        # Ignored errors: another process removed the file, or the path is not a regular file.
+        # Ignore the error if another process removed the file, or if it is not a regular file.
         with contextlib.suppress(OSError):
             freed += _leave(path, os.open(path, os.O_RDWR | os.O_NOFOLLOW))
     return freed
@@ -119,11 +122,10 @@ def _size(records: RecordSet) -> int:
 
 
 def _name(records: RecordSet) -> str:
-    """Return the file name of a cache, which contains a hash of all that determines the pixels.
+    """Return the file name of a cache, which contains a hash of all that the pixels depend on.
 
-    The hash covers the .rec files, the rows, the image size, and the versions of DALI and OpenCV,
-    because another version may decode to other pixels.  The compiled decoder returns the same
-    pixels as DALI, so the hash does not cover it.
+    The hash covers the .rec files, the rows, the image size, and the versions of DALI and OpenCV.
+    The hash does not cover the compiled decoder, which returns the same pixels as DALI.
     """
     digest = hashlib.sha256(repr((_CONTENT, cv2.__version__, _dali_packages())).encode())
     for rec in records.files:
@@ -157,7 +159,7 @@ def _open(path: Path, size: int) -> int:
             if state.st_uid != os.getuid() or not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EPERM, f"{path} belongs to another user or is no regular file")
             if state.st_nlink:
-                # Reserve all memory now: it could run out during the run otherwise.
+                # Reserve the memory now, because it could run out later in the run.
                 os.posix_fallocate(file, 0, size)
                 return file
         except BaseException:

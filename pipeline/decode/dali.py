@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DALI pipeline that decodes JPEG bytes, or takes pixels, and augments and normalises the images.
+"""DALI pipeline that converts fed JPEG bytes or pixels to augmented, normalised images.
 
-The caller feeds the images.  The pipeline in ``dali_reader`` reads the records itself.  Only these
-two files import nvidia.dali.  This file does not import mxnet.
+Only this module and ``dali_reader``, whose pipeline reads the records, import nvidia.dali.  This
+module does not import mxnet.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def external_input(name: str, dtype: Any, ndim: int, **options: Any) -> Any:
 
 
 def augment(image: Any, augmentation: Augmentation) -> Any:
-    """Add an augmentation, except mirroring, to a DALI graph; return the augmented images.
+    """Add all augmentation steps except mirroring to a DALI graph; return the augmented images.
 
     ``image`` stands for RGB images, uint8 (H, W, 3).  ``augment_inputs`` returns the values for the
     external sources that this function creates.  The images stay uint8 unless the augmentation
@@ -106,7 +106,7 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
         if quality > 0:
             image = fn.jpeg_compression_distortion(image, quality=quality)
     if augmentation.colors:
-        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # per channel, (1, 1, 3)
+        mean = fn.reductions.mean(image, axes=[0, 1], keep_dims=True)  # (1, 1, 3)
         image = fn.coord_transform(
             image, M=external_input("color", DALIDataType.FLOAT, 2)
         ) + fn.coord_transform(mean, M=external_input("color_mean", DALIDataType.FLOAT, 2))
@@ -131,7 +131,7 @@ def augment(image: Any, augmentation: Augmentation) -> Any:
 
 
 def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[str, np.ndarray]:
-    """Return the values for the external sources of ``augment`` and of mirroring, by name."""
+    """Return the values for the external sources of ``to_planes``: a dict from name to values."""
     inputs = {"mirror": params.mirror.astype(np.int32)}
     if augmentation.jpeg_quality:
         inputs["quality"] = params.quality
@@ -147,14 +147,14 @@ def augment_inputs(params: AugmentParams, augmentation: Augmentation) -> dict[st
 
 
 def to_planes(image: Any, augmentation: Augmentation) -> Any:
-    """Add augmentation, mirroring and normalisation of images to a DALI graph.
+    """Add augmentation, mirroring and normalisation to a DALI graph; return normalised planes.
 
-    The input is RGB pixels, uint8 (H, W, 3), and the output is planes, float32 (3, H, W).  If the
+    ``image`` stands for RGB pixels, uint8 (H, W, 3), and the planes are float32 (3, H, W).  If the
     pipeline has a GPU, all these steps run on the GPU, even if the CPU decoded the images.
     """
     if Pipeline.current().device_id is not None and image.device == "cpu":
-        # Copy to the GPU before all other steps: they may make the images float32, which has four
-        # times the bytes, and on the GPU they leave the CPU cores free for decoding.
+        # Copy uint8 images to the GPU first: after the other steps the images may be float32, which
+        # has four times the bytes, and the CPU cores stay free for decoding.
         image = image.gpu()
     image = augment(image, augmentation)
     return fn.crop_mirror_normalize(
@@ -202,7 +202,7 @@ class PipelineQueue:
         self.__dict__.pop("_pipeline", None)
 
     def feed_inputs(self, inputs: dict[str, Any]) -> None:
-        """Add a batch, given as values by name of the external source.
+        """Add a batch: a dict from the name of each external source to its values.
 
         The pipeline starts the batch as soon as fewer than ``depth`` batches are in flight.
         """
@@ -258,7 +258,7 @@ class DecodeGraph(PipelineQueue):
     device_id
         Number of the GPU that receives the images, or None for the CPU.
     augmentation
-        Augmentation for which the ``params`` of ``feed`` were drawn.
+        Augmentation settings, from which the ``params`` of ``feed`` must be drawn.
     source
         Kind of the input: "jpeg" (JPEG bytes) or "pixels".
     finish
@@ -339,8 +339,8 @@ def jpeg_hardware_notice(load: Callable[[str], object] = ctypes.CDLL) -> str:
         load("libnvcuvid.so.1")
     except OSError as error:
         return (
-            "decode: no JPEG hardware, so mixed, mixed_cuda and mixed_hardware decode alike: "
-            f"libnvcuvid.so.1 cannot be loaded, got {error}; in a container set "
-            "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+            "decode: nvJPEG cannot use a hardware JPEG decoder, so the modes mixed, mixed_cuda and "
+            f"mixed_hardware decode alike: libnvcuvid.so.1 cannot be loaded, got {error}; in a "
+            "container set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
     return "decode: libnvcuvid.so.1 is loaded, so nvJPEG can use JPEG hardware if the GPU has any"

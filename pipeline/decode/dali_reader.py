@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT_BATCHES = 2
 # The pipeline of the next epoch starts when this many images of the current epoch remain, so that
-# the shuffle window of the new pipeline is full before its first batch is needed.
+# the shuffle buffer of the new pipeline is full before its first batch is needed.
 EARLY_IMAGES = 2048
 
 
@@ -49,9 +49,8 @@ EARLY_IMAGES = 2048
 def read_pipeline(reader_options: dict[str, Any], decode: str, augmentation: Augmentation) -> Any:
     """Define the DALI pipeline that reads, decodes, augments and normalises images.
 
-    The output is planes, float32 (3, H, W).
-
-    ``reader_options`` are the arguments of ``fn.readers.mxnet``.
+    ``reader_options`` are the arguments of ``fn.readers.mxnet``.  The output is planes, float32
+    (3, H, W).
     """
     jpeg, _ = fn.readers.mxnet(**reader_options)
     return to_planes(fn.decoders.image(jpeg, **decoder_options(decode)), augmentation)
@@ -64,8 +63,8 @@ class DaliReaderDecoder:
     one split stream, and loses its position at a file that begins with an image.
 
     The sampler computes the shard, the seed and the order of DALI's reader.  ``reader`` reads the
-    same records by row, to check them and to find a damaged image.  An .idx file that lists only
-    the images is written to ``index_folder``.  ``make_decoder`` documents the other parameters.
+    same records by row, to check them and to find a damaged image.  The decoder writes an .idx that
+    lists only the images to ``index_folder``.  ``make_decoder`` documents the other parameters.
     """
 
     def __init__(
@@ -85,7 +84,8 @@ class DaliReaderDecoder:
         self._augmentation, self._ctx, self._index_folder = augmentation, ctx, index_folder
         self._device_id = ctx.device_id if ctx.device_type == "gpu" else None
         (self._rec,) = reader.records.files
-        self._queues: dict[int, PipelineQueue] = {}  # by epoch number: current and next epoch
+        # DALI queues of the current and the next epoch, by epoch number.
+        self._queues: dict[int, PipelineQueue] = {}
         self._upright_graph: DecodeGraph | None = None
 
     def __call__(
@@ -93,7 +93,7 @@ class DaliReaderDecoder:
     ) -> Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]:
         """Yield (images, plan) for each plan, as ``Decoder`` documents.
 
-        The first plan must be the first one of an epoch.
+        The first plan must be that of an epoch's first batch.
         """
         records, batch_size = self._reader.records, self._sampler.batch_size
         index = image_index(records, self._index_folder)
@@ -158,8 +158,7 @@ class DaliReaderDecoder:
             output = error
         upright = self._reader.check(plan.rows)
         if upright is not None and not isinstance(output, RuntimeError):
-            # Exif turns some images of the batch, and DALI ignores Exif.  Decode upright copies of
-            # the images instead.
+            # DALI ignores the Exif orientation, so decode upright copies of the images.
             images = self._decode_upright(plan, upright)
         else:
             in_flight = [p.rows for p in planned if p.after.epoch == plan.after.epoch]
@@ -169,7 +168,7 @@ class DaliReaderDecoder:
         return images
 
     def _decode_upright(self, plan: BatchPlan, upright: list[np.ndarray]) -> mx.nd.NDArray:
-        """Decode ``upright``, the encoded upright copies of a plan's images; return the images."""
+        """Decode encoded upright copies of a plan's images; return them as one NDArray."""
         if self._upright_graph is None:
             size, device, augmentation = len(plan.rows), self._device_id, self._augmentation
             self._upright_graph = DecodeGraph(

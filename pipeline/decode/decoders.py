@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoders, which take batch plans and yield images on the device.
+"""Decoders: objects that take batch plans and yield images on the device.
 
 ``make_decoder`` chooses the decoder of a run:
 
-``NativeDecoder``: the compiled decoder writes normalised planes, on CPUs only.
-``CachedDecoder``: pixels that were decoded before are read from the cache.
+``NativeDecoder``: the compiled decoder decodes, mirrors and normalises, on CPUs only.
+``CachedDecoder``: a cache provides decoded pixels, and a compiled kernel normalises.
 ``DaliDecoder``: DALI decodes or augments, and a compiled kernel or DALI normalises.
 ``DaliReaderDecoder`` (in ``dali_reader``): DALI reads the records, decodes, augments, normalises.
 """
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from pipeline.decode.cache import DecodedCache
     from pipeline.records import RecordSet
 
-# Approximate number of images in a group.  The batches of a group are planned together, and DALI
-# decodes them in one call.  The more images a call has, the less the call costs per image.
+# Approximate number of images in a group of batches.  DALI decodes all images of a group in one
+# call, because a call with more images costs less per image.
 GROUP_IMAGES = 512
 # Minimum number of images that the compiled decoder has in flight.
 MIN_IN_FLIGHT_IMAGES = 256
@@ -54,7 +54,7 @@ Groups = Callable[[Iterator[BatchPlan]], Iterator[BatchGroup]]
 
 
 class NoDecoder(ValueError):
-    """The requested decoder is not available on this machine."""
+    """Error for a decoder that is not available on this machine."""
 
 
 class Decoder(Protocol):
@@ -75,11 +75,11 @@ class Decoder(Protocol):
         """
 
     def close(self) -> None:
-        """Stop the decoder's threads.  Close the generator that ``__call__`` returned before."""
+        """Stop the decoder's threads.  Call it after closing the generator of ``__call__``."""
 
 
 class NativeDecoder:
-    """Decodes with the compiled decoder, to planes on the CPU or to pixels that DALI augments."""
+    """Decodes JPEGs with the compiled decoder, to planes or to pixels that DALI augments."""
 
     def __init__(self, jpegs: JpegFallbackDecoder, groups: Groups, ctx: mx.Context):
         self.files = jpegs.reader.files
@@ -117,12 +117,13 @@ class NativeDecoder:
 
 @dataclass
 class CachedDecoder:
-    """Reads pixels from a ``DecodedCache``, and adds images that are missing in the cache."""
+    """Reads pixels from a ``DecodedCache``; decodes missing images and stores them in the cache."""
 
     cache: DecodedCache
     jpegs: JpegFallbackDecoder
     groups: Groups
-    normalizer: Normalizer | None  # None if DALI augments or normalises the pixels
+    # None if DALI augments or normalises the pixels that the cache provides.
+    normalizer: Normalizer | None
 
     def __post_init__(self) -> None:
         self.files = [*self.jpegs.reader.files, self.cache.images]
@@ -142,7 +143,7 @@ class CachedDecoder:
             yield group._replace(images=self.cache.images[group.rows])
 
     def fill(self, rows: np.ndarray) -> None:
-        """Decode those images of the rows that are missing in the cache, and store them in it."""
+        """Decode the images of ``rows`` that the cache lacks, and store them in the cache."""
         missing = self.cache.missing(rows)
         if len(missing):
             out = self.jpegs.pixels_in(self._buffers, len(missing))
@@ -176,10 +177,10 @@ class JpegBytes:
 
 @dataclass
 class DaliDecoder:
-    """Decodes or augments with DALI.  The ``normalizer`` normalises, or DALI if it is None.
+    """Decodes or augments images with DALI, and normalises them with ``normalizer`` or DALI.
 
-    With a ``normalizer`` the graph's ``finish`` is "bytes".  Without a normalizer ``finish`` is
-    "float", and a group has only one batch.  The graph gets all images of a group as one batch.
+    With a ``normalizer``, ``finish`` of the graph must be "bytes".  If ``normalizer`` is None, DALI
+    normalises: ``finish`` must be "float", and each group must consist of one batch.
     """
 
     images: JpegBytes | NativeDecoder | CachedDecoder
@@ -283,7 +284,7 @@ def make_decoder(
 
 
 def batches_per_group(batch_size: int) -> int:
-    """Return the number of batches that together have about ``GROUP_IMAGES`` images: a group."""
+    """Return the number of batches that together have about ``GROUP_IMAGES`` images."""
     return max(1, round(GROUP_IMAGES / batch_size))
 
 
@@ -293,7 +294,7 @@ def _normalized(
     """Normalise the images of a group, and yield (images, plan) for each of its batches.
 
     ``address`` is the memory address of the pixels of N images, uint8 (N, H, W, 3).  ``rows`` (n,)
-    are the indices of the group's n images among them.
+    are the indices of the group's n images among these N images.
     """
     start = 0
     for plan in group.plans:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class GraphError(RecordError):
-    """A DALI pipeline failed although the CPU can decode all images that were in flight."""
+    """Error for a DALI pipeline that failed although the CPU can decode all images in flight."""
 
 
 def take_tensor(reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[np.ndarray]) -> Any:
@@ -42,7 +42,9 @@ def take_tensor(reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[
 def check_output(
     reader: RecordReader, graph: PipelineQueue, in_flight: Sequence[np.ndarray], output: Any
 ) -> Any:
-    """Return the images of a taken batch as a dense DALI tensor, or raise as ``take_tensor`` does.
+    """Return the images of a finished batch as a dense DALI tensor, or raise an error.
+
+    The errors are those of ``take_tensor``.
 
     ``output`` is what ``graph.take()`` returned, or the RuntimeError that it raised.
     """
@@ -54,7 +56,7 @@ def check_output(
             return tensor
     rows = np.concatenate(in_flight)
     found = find_faulty_image(list(reader.gather(rows)), records.image_size)
-    # Report a truncated file before a damaged image: its missing bytes read as zeros.
+    # A truncated file reads as zeros, which look like a damaged image: report the file first.
     reader.check_files()
     if found is not None:
         index, what = found
@@ -70,7 +72,7 @@ def check_output(
 def _graph_error(
     records: RecordSet, rows: np.ndarray, graph: PipelineQueue, error: RuntimeError
 ) -> str:
-    """Return the message of a ``GraphError``: where it failed, on which images, and what to do."""
+    """Return a message that names the device that failed, the images in flight and a remedy."""
     images = []
     for file in np.unique(records.file[rows]):
         keys = records.keys[rows[records.file[rows] == file]]

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class JpegFallbackDecoder:
-    """Decodes the images of rows of a record set asynchronously.
+    """Decodes images of a record set asynchronously with the compiled decoder and DALI.
 
     ``start_pixels`` and ``start_planes`` start the work and return a function.  That function waits
-    for the result and returns it.  It raises RecordError if an image cannot be decoded or has not
-    the image size of the record set.
+    for the result and returns the result.  It raises RecordError if an image cannot be decoded or
+    has not the image size of the record set.
 
     ``max_images`` is the maximum number of images per call.  ``kernels`` are the compiled
     functions; if they are None, DALI decodes all images.
@@ -47,9 +47,9 @@ class JpegFallbackDecoder:
         self._buffers = BufferRing(1)
 
     def pixels_in(self, buffers: BufferRing, count: int) -> np.ndarray:
-        """Return the next buffer of a ring as an array for the pixels of ``count`` images.
+        """Return an uninitialised array for the pixels of ``count`` images, uint8 (count, H, W, 3).
 
-        The array is uint8 (count, H, W, 3) and not initialised.
+        The array is the next buffer of the ring ``buffers``.
         """
         height, width = self._image_size
         return buffers.take(count, 3 * height * width).reshape(count, height, width, 3)
@@ -70,7 +70,7 @@ class JpegFallbackDecoder:
             remaining = self._wait(rows, decoding)
             if len(remaining):
                 out[remaining] = self._decode_with_dali(rows[remaining])
-            # A truncated file reads as zeros, and no cache may keep pixels decoded from zeros.
+            # A truncated file reads as zeros, and pixels decoded from zeros must not be cached.
             self.reader.check_files()
             return out
 
@@ -128,7 +128,7 @@ class JpegFallbackDecoder:
         assert self._kernels is not None
         pixels, size = self._decode_with_dali(rows[remaining]), self._image_size
         image_bytes = 3 * size[0] * size[1] * np.dtype(np.float32).itemsize
-        # Make one call for each run of consecutive indices, because their planes are adjacent.
+        # Make one call for each run of consecutive indices, whose planes are adjacent in memory.
         run_ends = np.flatnonzero(np.diff(remaining, append=-1) != 1) + 1
         for start, end in zip([0, *run_ends[:-1]], run_ends, strict=True):
             first = int(remaining[start])

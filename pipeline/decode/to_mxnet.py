@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of decoded images and labels to MXNet arrays.
+"""Convert decoded images and labels to MXNet arrays.
 
 Every batch gets a new NDArray, so nothing overwrites an array that an MXNet operator may still
 read.
@@ -67,15 +67,15 @@ class Normalizer:
 
     kernels: LoaderKernels
     image_size: tuple[int, int]  # (H, W) in pixels
-    ctx: mx.Context  # must be a CPU
+    ctx: mx.Context  # always a CPU
     threads: int = 1
 
     def __call__(self, pixels: int, rows: np.ndarray, mirror: np.ndarray) -> mx.nd.NDArray:
         """Return B normalised images as planes in a new NDArray, float32 (B, 3, H, W).
 
         ``pixels`` is the memory address of the pixels of N images, uint8 (N, H, W, 3).  ``rows``
-        (B,) are the indices of the wanted images among them.  ``mirror`` is bool (B,): True flips
-        the image horizontally.
+        (B,) are the indices of the wanted images among these N images.  ``mirror`` is bool (B,):
+        True flips the image horizontally.
         """
         size = self.image_size
         array, out = pooled_array(self.kernels, (len(rows), 3, *size), self.ctx)

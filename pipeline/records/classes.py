@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class numbers: join the labels of several record sets, and drop people with too few images.
+"""Number the classes: join the labels of several record sets, drop people with too few images.
 
 The array ``origins``, int64 (C, 2), has one row for each of the C classes.  A row holds the index
 of the class's set in the list of sets (SHARED if the sets share their labels), and the label of the
@@ -28,7 +28,7 @@ def make_origins(set_index: int, labels: np.ndarray) -> np.ndarray:
 def stack(
     labels: Sequence[np.ndarray], num_classes: Sequence[int]
 ) -> tuple[np.ndarray, int, np.ndarray]:
-    """Join the labels of sets that hold different people, without a common class.
+    """Join the labels of record sets that hold different people; the sets share no class.
 
     The first class of a set follows the last class of the set before it.
 
@@ -71,6 +71,6 @@ def count_present(labels: np.ndarray) -> int:
     """Return the number of different labels in an array; no label may be below 0."""
     if int(labels.max()) > _MAX_CLASSES_PER_IMAGE * len(labels):
         return len(np.unique(labels))
-    present = np.zeros(int(labels.max()) + 1, dtype=bool)  # np.bincount: 8 times the memory
+    present = np.zeros(int(labels.max()) + 1, dtype=bool)  # np.bincount needs 8 times the memory
     present[labels] = True
     return int(np.count_nonzero(present))

@@ -32,10 +32,7 @@ def narrow(numbers: np.ndarray) -> np.ndarray:
 
 
 def save_columns(path: Path, *columns: np.ndarray) -> None:
-    """Write arrays of shape (N,) to one file, one after the other, unless the file exists.
-
-    The file exists if another rank has already written it.
-    """
+    """Write arrays of shape (N,) to one file, unless another rank has already written the file."""
     with _lock_folder(path.parent):
         if not path.is_file():
             with atomic_write(path) as file:
@@ -71,9 +68,9 @@ def load_columns(path: Path, count: int) -> list[np.ndarray]:
 
 
 def release_freed_memory() -> None:
-    """Release memory that malloc has kept after it was freed to the operating system.
+    """Release to the operating system the freed memory that malloc still holds.
 
-    In a run malloc does not release it, because of the settings in launch/ranks/malloc.py.
+    The settings in launch/ranks/malloc.py keep malloc from releasing this memory automatically.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # musl has no malloc_trim
@@ -148,7 +145,7 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # released if this rank dies
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a dead rank holds no lock
             yield
         finally:
             os.close(descriptor)

@@ -22,13 +22,13 @@ _HEADER_BYTES = 32  # size of the part of a record before its vector of labels
 
 @dataclass(frozen=True)
 class HeaderRecord:
-    """Content of the header record, and the .idx rows whose keys lie in each of its key ranges."""
+    """Key ranges in the header record of a .rec, and the .idx rows whose keys lie in each range."""
 
     first_identity: int  # key of the first identity record; all images have smaller keys
     end: int  # key after the last identity record
     image_rows: np.ndarray
     identity_rows: np.ndarray
-    extra_rows: np.ndarray  # rows whose keys are ``end`` or larger
+    extra_rows: np.ndarray  # rows of the .idx whose keys are ``end`` or larger
 
     def notices(self, keys: np.ndarray) -> list[str]:
         """Return log sentences about records that only the header record or only the .idx lists."""
@@ -43,7 +43,7 @@ class HeaderRecord:
                 found.append(
                     f"{missing} of the {named} {what}s that the header lists {verb} not in the .idx"
                 )
-                break  # an .idx that ends among the images also lacks all identity records
+                break  # if images are missing, the identity records after them may be missing too
         if len(self.extra_rows):
             found.append(
                 f"the header does not list {len(self.extra_rows)} records of the .idx, from key "
@@ -65,7 +65,7 @@ def read_header_record(file: RecordFile) -> HeaderRecord | None:
         return None
     identity_rows = np.flatnonzero((keys >= first) & (keys < end))
     if (file.headers(identity_rows).body > 0).any():
-        return None  # the records in the range of identity records hold images
+        return None  # some records in the key range of identity records hold images
     image_rows = np.flatnonzero((keys > 0) & (keys < first))
     return HeaderRecord(
         int(first), int(end), image_rows, identity_rows, np.flatnonzero(keys >= end)
@@ -146,7 +146,7 @@ def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: i
 
 
 def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
-    """Return all rows except a header record at the start and identity records at the end.
+    """Return the rows of the image records: all but a header record and the identity records.
 
     Return an empty array if no record holds an image.
     """
@@ -156,9 +156,9 @@ def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     end = int(filled[-1]) + 1
     first, stop = headers.label[end:], headers.second[end:]
     is_bare = (headers.body <= 0) & (headers.flag >= 2)
-    # Flag 2 does not prove an identity record: an image record with two labels also has flag 2.
-    # But identity records hold key ranges, and the last range includes the key of the last image,
-    # which float32 may have rounded.
+    # An image record with two labels has flag 2 too, like an identity record.  But the labels of
+    # identity records are key ranges, and the last range includes the key of the last image, which
+    # float32 may have rounded.
     are_ranges = bool(
         len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1])
     )
@@ -173,8 +173,9 @@ def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
 def _check_short_records(file: RecordFile, images: np.ndarray) -> None:
     """Raise RecordError if an image record is too short to hold an image.
 
-    The length of a record is the distance to the next offset.  Only the headers of short records
-    are read.  An empty record before a gap in the .rec is not short; the reader finds it later.
+    The distance to the next offset serves as the length of a record, so that only the headers of
+    short records are read.  An empty record before a gap in the .rec is not found here; the reader
+    refuses that record later.
     """
     offsets, flag = file.offsets, int(file.headers(images[:1]).flag[0])
     order = None if (offsets[1:] > offsets[:-1]).all() else np.argsort(offsets)
@@ -198,5 +199,5 @@ def _check_bodies(rec: Path, keys: np.ndarray, headers: Headers, rows: np.ndarra
 
 
 def _are_keys(numbers: np.ndarray) -> bool:
-    """Return whether all numbers are whole, at least 0, and exact in float32."""
+    """Return True if all numbers are valid keys: whole, at least 0, and exact in float32."""
     return bool(((numbers >= 0) & (numbers <= _MAX_KEY) & (numbers == np.floor(numbers))).all())

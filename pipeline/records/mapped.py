@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ops.guard import Guard  # imports MXNet
 
 CHECK_INTERVAL_S = 0.02
-_MAX_CALL_PIECES = 1024  # pieces per process_vm_readv call; the kernel allows IOV_MAX
-_MAX_CALL_BYTES = 1 << 30  # bytes per process_vm_readv call; the kernel allows 2 GiB
+_MAX_CALL_PIECES = 1024  # largest number of pieces per process_vm_readv call; IOV_MAX of Linux
+_MAX_CALL_BYTES = 1 << 30  # largest number of bytes per process_vm_readv call; Linux allows 2 GiB
 _guard: Guard | None = None
 
 
@@ -34,9 +34,9 @@ class RecordError(ValueError):
 
 
 def guard_with(guard: Guard | None) -> None:
-    """Set the guard of all memory maps that are created or passed to ``mapped_files`` later.
+    """Set the guard of memory maps that are created or passed to ``mapped_files`` from now on.
 
-    The guard makes missing pages read as zeros.  None: later maps are not guarded.
+    A guard makes missing pages of a shortened file read as zeros.  None: do not guard these maps.
     """
     global _guard
     _guard = guard
@@ -47,7 +47,7 @@ class _Map(mmap.mmap):
 
     path: Path
     advice: str
-    number: int | None = None  # the guard's id of the mapped file; None: not guarded
+    number: int | None = None  # id of the mapped file in the guard; None: not guarded
     earlier_faults = 0  # number of faults in this file when the guard began to watch this map
 
     def guarded_bytes(self) -> np.ndarray:
@@ -108,7 +108,7 @@ def _find_map(data: np.ndarray) -> _Map | None:
 
 
 def mapped_files(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Guard the mapped files behind arrays; return the bytes of each file once, uint8 (n,)."""
+    """Guard the mapped files that arrays are views of; return each file's bytes, uint8 (n,)."""
     maps = {id(mapped): mapped for array in arrays if (mapped := _find_map(array)) is not None}
     return [mapped.guarded_bytes() for mapped in maps.values()]
 
@@ -122,8 +122,8 @@ def is_guarded(data: np.ndarray) -> bool:
 def check_file(data: np.ndarray) -> None:
     """Raise RecordError if the mapped file of an array became shorter or cannot be read.
 
-    Call this function before you use bytes of the array, or report another error about them:
-    missing pages read as zeros.  The check takes at most two system calls.
+    Missing pages read as zeros, so call this function before you use bytes of the array or report
+    an error in these bytes.  The check takes at most two system calls.
     """
     mapped = _find_map(data)
     if mapped is not None:
@@ -131,7 +131,7 @@ def check_file(data: np.ndarray) -> None:
 
 
 class FileWatch:
-    """Decides, without system calls, when to repeat ``check_file`` for a list of mapped arrays."""
+    """Tells, without system calls, when to repeat ``check_file`` for a list of mapped arrays."""
 
     def __init__(self, arrays: Iterable[np.ndarray]):
         self._numbers = [m.number for array in arrays if (m := _find_map(array)) is not None]
@@ -139,11 +139,11 @@ class FileWatch:
         self._checked_at_s = 0.0
 
     def is_check_due(self) -> bool:
-        """Return whether to check the files now.
+        """Return True if ``check_file`` must be called now.
 
-        A check is due after a fault, and CHECK_INTERVAL_S after the last check.  Without a guard a
-        check is always due.  The interval is needed because a file that ends inside a page causes
-        no fault on that page.
+        A check is due after a failed read of a page, and CHECK_INTERVAL_S after the last check.
+        Without a guard a check is always due.  The interval is needed because a file that ends
+        inside a page causes no failed read of that page.
         """
         if _guard is None or None in self._numbers:
             return True

@@ -42,12 +42,13 @@ from pipeline.records.recordio import (
     read_index,
 )
 
-MIN_CACHED_RECORDS = 200_000  # smallest set whose index is cached; loading is faster than parsing
-_CACHE_FORMAT = 3  # version of the cached index; part of the hash in its file name
+MIN_CACHED_RECORDS = 200_000  # smallest number of records for which the parsed index is cached
+_CACHE_FORMAT = 3  # format version of the cached index, on which the file name depends
 _MIN_RECORD_BYTES = 32
 _MIN_EMPTY_CLASSES = 1000  # smallest number of classes without images that the log mentions
 _MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
-_MAX_STACKED_CLASSES = 1 << 27  # limit before the filter; the origins of 2**27 classes take 2 GiB
+# Largest number of classes of several stacked sets, before data.images_filter drops classes.
+_MAX_STACKED_CLASSES = 1 << 27
 
 
 class _Index(NamedTuple):
@@ -56,8 +57,8 @@ class _Index(NamedTuple):
     keys: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
-    # "notices": sentences for the log.  "people": number of people in the header record, or 0.
-    # "present": number of people with images.
+    # Keys: "notices", sentences for the log; "people", number of people in the header record, or 0;
+    # "present", number of people with images.
     facts: dict[str, Any]
 
 
@@ -122,7 +123,7 @@ def open_records(
 
 
 def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, int]:
-    """Open one set; return the set and the number of its people that have images."""
+    """Open one record set; return the set and its number of people with images."""
     rec, idx = find_files(path)
     keys, offsets, labels, facts = _load_index(rec, idx, scan_folder)
     file = rec.with_name("property")
@@ -233,9 +234,8 @@ def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
             cached.unlink(missing_ok=True)  # the file is incomplete after a crash of the host
     index, scanned = _parse(rec, idx)
     index = index._replace(labels=narrow(index.labels))
-    if (
-        index.labels.dtype.kind == "i" and index.labels.min() >= 0
-    ):  # check_labels refuses other labels later
+    # check_labels refuses negative and fractional labels later.
+    if index.labels.dtype.kind == "i" and index.labels.min() >= 0:
         index.facts["present"] = classes.count_present(index.labels)
     if not scanned and len(index.keys) < MIN_CACHED_RECORDS:
         return index
@@ -277,7 +277,8 @@ def _parse(rec: Path, idx: Path) -> tuple[_Index, bool]:
             f"{rec}: holds no image, got {len(keys)} records without image; use another record set"
         )
     rows: np.ndarray | slice = images
-    if images[-1] - images[0] == len(images) - 1:  # no gaps: a slice gives views, not copies
+    if images[-1] - images[0] == len(images) - 1:
+        # Without gaps, index with a slice, which gives views instead of copies.
         rows = slice(int(images[0]), int(images[-1]) + 1)
     people = header.end - header.first_identity if header else 0
     facts = {"notices": notices, "people": people, "present": 0}

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from pipeline.records.record_set import RecordSet
 
 _NUMBERS = re.compile(rb"\s*,\s*".join([rb"0*([1-9][0-9]{0,9})"] * 3))
-_MAX_NUMBERS = (
-    (1 << 31) - 1,
-    65_535,
-    65_535,
-)  # of num_classes (labels are int32), height and width (a JPEG has at most 65,535 pixels per side)
+# Largest num_classes (labels are int32), height and width (limits of the JPEG format).
+_MAX_NUMBERS = ((1 << 31) - 1, 65_535, 65_535)
 _READ_BYTES = 1 << 16
 _MORE_MEASURED_IMAGES = 3
 

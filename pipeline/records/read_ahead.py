@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.records.reader import RecordReader
     from pipeline.records.record_set import RecordSet
 
-SAMPLE_RECORDS = 16  # records per call whose pages are checked with mincore
+SAMPLE_RECORDS = 16  # number of records per call whose pages mincore checks
 CALLS_AFTER_MISS = 64  # number of calls that read ahead after a call found missing pages
 # Largest assumed size of a record, as a multiple of the mean size.  The distance to the next record
 # of the set may be larger, because other records lie between the two.
@@ -27,17 +27,17 @@ class ReadAhead:
     """Loads records into memory in the background; call it with rows that are needed soon.
 
     Each call checks with mincore whether the pages of a few sample records are in memory.  After
-    CALLS_AFTER_MISS calls without a missing page, it stops asking the kernel for records until a
-    page is missing again.  The first call marks the files for random access, so the kernel reads a
-    missing page without its neighbours.  The reader's compiled functions, if available, make the
-    calls faster.
+    CALLS_AFTER_MISS calls without a missing page, ``ReadAhead`` asks the kernel for no records
+    until a page is missing again.  The first call marks the files for random access, so the kernel
+    reads a missing page without its neighbours.  The reader's compiled functions, if available,
+    make the calls faster.
     """
 
     def __init__(self, records: RecordSet, reader: RecordReader):
         self._records, self._reader = records, reader
         self._visible = [is_residency_visible(rec) for rec in records.files]
-        self._remaining_calls = 0  # number of next calls that read ahead
-        self._in_file_order: bool | None = None  # None before the first call
+        self._remaining_calls = 0  # number of further calls that read ahead
+        self._in_file_order: bool | None = None  # unknown yet
 
     def __call__(self, rows: np.ndarray) -> None:
         """Ask the kernel to load the records of ``rows`` (n,) unless they seem to be in memory."""

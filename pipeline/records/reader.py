@@ -21,7 +21,7 @@ CUT_OFF_IMAGE = "is cut off, got an end-of-image marker before its last pixels"
 # Largest size of an image in an array of images, as a multiple of the mean size.  All rows of the
 # array are as long as its largest image.
 MAX_SIZE_OVER_MEAN = 16
-_MIN_MEAN_BYTES = 4096  # lower bound of the mean size in that comparison
+_MIN_MEAN_BYTES = 4096  # smallest mean size in bytes that MAX_SIZE_OVER_MEAN is applied to
 
 
 class BufferRing:
@@ -55,8 +55,8 @@ class RecordReader:
         columns = (records.keys, records.offsets, records.labels, records.file)
         self.files = mapped.mapped_files([*self.maps, *columns])
         """Bytes of each mapped file, uint8 (n,): the .rec files and the cached index."""
-        # Total size and number of the images read so far, for the mean size.  The initial values
-        # stand for one image of the mean record size; it is too large if the set omits records.
+        # Total size and number of the images read so far.  The initial values stand for one image
+        # of the mean record size, which is too large if the set omits records of the file.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property
@@ -136,7 +136,7 @@ class RecordReader:
         ------
         RecordError
             In the cases of ``read``; also if an image is truncated, or if an upright copy is needed
-        but the image cannot be decoded.
+            but the image cannot be decoded.
         """
         array = None if buffers is None else self._gather(rows, buffers)
         if array is not None:
@@ -149,8 +149,8 @@ class RecordReader:
     def check(self, rows: np.ndarray) -> list[np.ndarray] | None:
         """Check the images of rows that another reader, such as DALI's, reads.
 
-        If the Exif orientation rotates or flips one of the images, return the list of ``gather``,
-        else None.  Raises the same errors as ``gather``.
+        If the Exif orientation rotates or flips one of the images, the result is the list that
+        ``gather`` would return; otherwise it is None.  Raises the same errors as ``gather``.
         """
         return self._replace_turned(rows, self.read(rows))
 
@@ -165,7 +165,7 @@ class RecordReader:
         if self.kernels.find_turned(addresses, sizes).any():
             return None
         array = buffers.take(len(rows), longest + 2)
-        if self.kernels.gather(addresses, sizes, array):  # True: some image lacks its end marker
+        if self.kernels.gather(addresses, sizes, array):  # number of images without end marker
             images = [row[:size] for row, size in zip(array, sizes.tolist(), strict=True)]
             self._check_ends(rows, images)
         return array
@@ -207,7 +207,7 @@ class RecordReader:
         self._count += count
 
     def _read(self, data: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
-        """Return a list with the JPEG bytes of rows that all lie in the file ``data``."""
+        """Return a list with the JPEG bytes of rows whose records are all in the file ``data``."""
         offsets = self.records.offsets[rows]
         headers = read_headers(data, offsets)
         start = offsets + 32 + 4 * headers.flag.astype(np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.records.mapped import RecordError
 
-SLICE_ROWS = 1 << 14  # rows processed at a time, to keep temporary arrays small
+SLICE_ROWS = 1 << 14  # number of rows processed at a time, to keep temporary arrays small
 _ID_KEY_BITS = 40  # the id of an image is its key + (file index << 40)
 
 
@@ -49,7 +49,7 @@ class RecordSet:
         return ", ".join(map(str, self.files))
 
     def ids(self, rows: np.ndarray) -> np.ndarray:
-        """Return a unique number for each row, int64; in a single set the number is the key."""
+        """Return a unique number for each row, int64; with one .rec the number is the key."""
         return self.keys[rows] + (self.file[rows].astype(np.int64) << _ID_KEY_BITS)
 
     def is_in_file_order(self) -> bool:
@@ -78,8 +78,9 @@ class RecordSet:
     def checksums(self) -> dict[str, int]:
         """Return checksums that identify the images, under names that begin with ``crc_``.
 
-        The checksums do not depend on the folders of the files.  They do not cover the bytes of the
-        images either, because that would require reading all files.
+        They cover the file number, key, offset and label of each image. They leave out the folders,
+        so that a moved set keeps its checksums, and the images, because reading all images takes
+        too long.
         """
         found = {}
         for name in ("file", "keys", "offsets", "labels"):

@@ -31,12 +31,13 @@ from pipeline.records.mapped import RecordError, check_file, read_piece
 MAGIC = 0xCED7230A
 LENGTH_BITS = 29
 MAX_LENGTH = (1 << LENGTH_BITS) - 1  # largest payload of a frame in bytes
-WHOLE, FIRST, MIDDLE, LAST = range(4)  # values of cflag: part of its record that a frame holds
-_HEADER_BYTES = 40  # bytes read per record: magic, length, image header (24), two float labels
-_MIN_RECORD_BYTES = 32  # smallest record: magic, length, image header (24)
+WHOLE, FIRST, MIDDLE, LAST = range(4)  # values of cflag: the part of a record in a frame
+# Bytes read per record: magic (4), length (4), image header (24), two labels (4 each).
+_HEADER_BYTES = 40
+_MIN_RECORD_BYTES = 32  # size of the smallest record: magic (4), length (4), image header (24)
 _CHUNK_RECORDS = 1 << 16  # number of headers that are read at a time
 _CHUNK_BYTES = 1 << 22  # size of the part of an .idx that is parsed at a time
-_MAX_LINE_BYTES = 1 << 10  # limit for reading one line; a valid .idx line is far shorter
+_MAX_LINE_BYTES = 1 << 10  # largest number of bytes read to find the end of a line of an .idx
 _BLANK_BYTES = 1 << 16  # size of the part of an .idx that is searched for blank lines at a time
 _LINE = re.compile(rb"[ \t]*([0-9]+)[ \t]+([0-9]+)\s*")
 _MAX_INT64 = (1 << 63) - 1
@@ -134,8 +135,8 @@ def read_index(idx: Path) -> tuple[np.ndarray, np.ndarray]:
             "copy it again"
         )
     if (keys[1:] <= keys[:-1]).any():
-        # Unsorted keys may be a sign of damage: after a line of three numbers, keys and offsets are
-        # exchanged until a line of one number.
+        # Unsorted keys may be a sign of damage, so check every line: after a line of three numbers,
+        # the parser exchanges keys and offsets.
         for start, text in _read_lines(idx):
             if text.translate(None, b"0123456789") != b"\t\n" * text.count(b"\n"):
                 _parse_lines(idx, start, text)
@@ -197,7 +198,7 @@ def _parse_fast(text: bytes) -> np.ndarray | None:
         return None
     if b"\0" in text[text.rfind(b"\n", 0, -1) + 1 :]:  # NumPy stops parsing at a zero byte
         return None
-    # NumPy clips a number that does not fit to the largest int64, so refuse all large numbers.
+    # Refuse large numbers, because NumPy replaces numbers above the largest int64 by that int64.
     # Also refuse offsets that are not multiples of 4.
     if (
         not 0 <= np.bitwise_or.reduce(table) < _LARGE_NUMBER
@@ -243,7 +244,9 @@ def check_index(file: RecordFile) -> None:
     """Raise RecordError if the .rec is truncated, or if the .idx belongs to another .rec."""
     rec, idx, data, keys, offsets = file
     last = int(np.argmax(offsets))
-    beyond = np.flatnonzero(offsets > len(data) - _MIN_RECORD_BYTES)  # offsets + 32 could overflow
+    beyond = np.flatnonzero(
+        offsets > len(data) - _MIN_RECORD_BYTES
+    )  # `offsets + 32` could overflow
     if len(beyond):
         raise RecordError(
             f"{rec}: ends before the record of key {keys[beyond[0]]} (offset "
@@ -323,7 +326,7 @@ def read_headers(data: np.ndarray, offsets: np.ndarray) -> Headers:
 
 
 def empty_record_error(rec: Path, key: int, length: int, flag: int) -> RecordError:
-    """Return the error about an image record that holds no image.
+    """Return an error which says that an image record holds no image.
 
     ``length`` is the size of the payload in bytes, and ``flag`` is the number of labels after the
     header.

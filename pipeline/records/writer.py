@@ -107,8 +107,8 @@ def frame(payload: bytes) -> Iterator[bytes]:
     """Yield the bytes of one record, split into frames and padded to a multiple of 4 bytes.
 
     To find the next record, a reader may search for the magic number at multiples of 4 bytes.
-    Therefore no frame's payload may contain the magic number at such an offset.  The payload is
-    split there, and the number is left out.
+    Therefore no frame's payload may contain the magic number at such an offset.  The function
+    splits the payload at each such magic number and leaves the number out.
     """
     if len(payload) > recordio.MAX_LENGTH:
         raise ValueError(

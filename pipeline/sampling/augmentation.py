@@ -31,9 +31,9 @@ _DOWN, _RIGHT, _GREY = range(9, 12)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Settings of the random changes of the images.
+    """Settings of the random augmentation of the images.
 
-    Each fraction of images is the probability that one image is changed.
+    A fraction of the images means the probability with which an image is changed.
     """
 
     mirror: bool = True  # whether half of the images are mirrored left to right
@@ -60,16 +60,16 @@ NO_AUGMENTATION = Augmentation(mirror=False)
 
 
 class AugmentParams(NamedTuple):
-    """Random changes of B images, or of one image if the leading axis B is missing."""
+    """Parameters of the augmentation of B images, or of one image without the leading axis B."""
 
     mirror: np.ndarray  # (B,) bool: whether to mirror the image left to right
     # (B, 3) float32: factors of brightness, contrast and saturation.  A factor of 1 changes
     # nothing, and a saturation factor of 0 makes the image grey.
     color: np.ndarray
-    quality: np.ndarray  # (B,) int32: JPEG quality of a recompression; 0: none
-    cut_out: (
-        np.ndarray
-    )  # (B, 4) int32: top, left, height, width of the square in pixels before mirroring; 0: none
+    quality: np.ndarray  # (B,) int32: JPEG quality of the recompression; 0: no recompression
+    # (B, 4) int32: top, left, height and width of the cut-out square in pixels, before mirroring.
+    # A height of 0 means no square.
+    cut_out: np.ndarray
     shift: np.ndarray  # (B, 2) int32: shift down and shift right in pixels, before mirroring
 
     def each(self) -> Iterator[AugmentParams]:
@@ -84,7 +84,7 @@ def choose_params(
     epoch: int,
     image_size: tuple[int, int],
 ) -> AugmentParams:
-    """Choose the random changes of B images in an epoch.
+    """Choose the augmentation of B images in an epoch at random.
 
     Parameters
     ----------
@@ -147,6 +147,6 @@ def color_matrices(color: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ColorJitterAug, the colour jitter does not clip values below 0 or above 255.
     """
     brightness, contrast, saturation = color.T[:, :, None, None].astype(np.float32)
-    grey = np.broadcast_to(LUMA, (3, 3))  # matrix: pixel x -> its brightness g in all channels
+    grey = np.broadcast_to(LUMA, (3, 3))  # `grey @ x` is the brightness g in all channels
     matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * grey)
     return matrix.astype(np.float32), (brightness * (1 - contrast) * grey).astype(np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch plans: the rows and the augmentation of each batch of a rank, and groups of batch plans."""
+"""Plans of batches: the rows of a batch and the augmentation of its images; groups of plans."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class BatchGroup(NamedTuple):
 
 
 def epoch_images(records: RecordSet, batch_size: int, size: int, images_per_person: int = 0) -> int:
-    """Return the number of images in an epoch of all ranks.
+    """Return the number of images that all ranks together read in an epoch.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ def grouped(
 ) -> Iterator[BatchGroup]:
     """Collect an endless sequence of plans into groups of ``group_size`` batches; yield the groups.
 
-    Before a group is yielded, ``read_ahead`` has been called for this group and for the
-    READ_AHEAD_GROUPS groups after it.  Its arguments are the rows of a group and the position after
-    the group.
+    Before a group is yielded, ``read_ahead`` has been called for this group and for the next
+    READ_AHEAD_GROUPS groups.  ``read_ahead`` gets the rows of a group and the position after the
+    group.
     """
     waiting: deque[tuple[list[BatchPlan], np.ndarray]] = deque()
     while True:

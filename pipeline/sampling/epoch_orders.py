@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orders of the images in an epoch, and positions in the data; both are equal on every rank.
+"""Compute the order of the images in an epoch, and the next position in that order.
 
 The order of an epoch is a function of (seed, epoch): one permutation of all N images.  Global batch
 t of G images is ``order[t * G : (t + 1) * G]``, and each rank reads its slice of the global batch.
@@ -63,8 +63,7 @@ def block_order(num_images: int, seed: int, epoch: int, block: int, window: int)
     """Return an epoch's order for disks with slow seeks: a permutation, int32 or int64 (N,).
 
     Blocks of ``block`` consecutive images come in random order.  Then each run of ``window`` images
-    in that sequence is shuffled.  So an image moves less than ``window`` places from its place in
-    its block.
+    in that sequence is shuffled, so that the shuffle moves an image by less than ``window`` places.
     """
     order = np.empty(num_images, dtype=_index_dtype(num_images))
     firsts, _ = shuffled_blocks(num_images, seed, epoch, block)
@@ -81,13 +80,13 @@ def block_order(num_images: int, seed: int, epoch: int, block: int, window: int)
 
 
 def people_order(counts: np.ndarray, seed: int, epoch: int, images_per_person: int) -> np.ndarray:
-    """Return an epoch's order that consists of groups of images of one person each, int64, flat.
+    """Return the order of an epoch in groups of images of one person, as a flat int64 array.
 
     Every person has one group, and the groups come in random order.  The images of a person are
     shuffled into a cycle.  In each epoch, the person's group takes the next images of the cycle.
     When a group ends exactly where the cycle ends, the images are shuffled again.  So a group
-    repeats an image only if the person has fewer images than the group needs.  The numbers of uses
-    of two images of a person differ by at most 1.
+    repeats an image only if the person has fewer images than the group needs, and no image of a
+    person is used more than once more often than another image of this person.
 
     Parameters
     ----------
@@ -95,7 +94,7 @@ def people_order(counts: np.ndarray, seed: int, epoch: int, images_per_person: i
         Number of images of each person, at least 1, shape (number of people,).  Images are numbered
         person by person.
     """
-    rounds = counts // np.gcd(counts, images_per_person)  # epochs between two shuffles, per person
+    rounds = counts // np.gcd(counts, images_per_person)  # number of epochs between two shuffles
     shuffles, within = np.divmod(epoch, rounds)
     person = np.repeat(np.arange(len(counts)), counts)
     drawn = uniform(np.arange(len(person)), seed, shuffles[person], PERSON_STREAM)
@@ -131,7 +130,7 @@ def uniform(ids: np.ndarray, seed: int, epoch: int | np.ndarray, stream: int) ->
     """Return a random number in [0, 1) for each image id, as float64 with the shape of ``ids``.
 
     The number depends only on (seed, epoch, id, stream), so all readers, numbers of ranks and
-    resumed runs compute the same.  It consists of 53 bits of a 64-bit hash (the finaliser of
+    resumed runs compute the same number.  It consists of 53 bits of a 64-bit hash (the finaliser of
     SplitMix64; Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA
     2014).  Different values of ``stream`` give one image independent numbers.  ``epoch`` may be an
     array with one epoch per id.
@@ -151,10 +150,11 @@ def _index_dtype(num_images: int) -> type[np.signedinteger[Any]]:
 
 
 def _deal(cell: np.ndarray, cells: int, order: np.ndarray) -> np.ndarray:
-    """Fill ``order`` with the stable argsort of ``cell``; return the end index of each cell.
+    """Deal the images into cells: fill ``order`` with the stable argsort of ``cell``.
 
-    The ends have shape (cells,).  The sort works in chunks, because ``np.argsort`` of the complete
-    array would need 8 bytes per image.
+    ``cell`` holds the cell number of each image.  Return the index in ``order`` at which each cell
+    ends, (cells,).  The sort works in chunks, because ``np.argsort`` of the complete array would
+    need 8 bytes per image.
     """
     chunks = [slice(begin, begin + CHUNK_IMAGES) for begin in range(0, len(cell), CHUNK_IMAGES)]
     totals = np.sum([np.bincount(cell[chunk], minlength=cells) for chunk in chunks], axis=0)

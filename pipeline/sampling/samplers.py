@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 READERS = ("random", "blocks", "window")
 READ_AHEAD_IMAGES = 1024  # smallest number of images that the window sampler reads ahead at a time
 NORMAL_RECORD_BYTES = 1 << 20
-MAX_GAP_BYTES = 1 << 26  # limit of the total size of larger records in DALI's shuffle buffer
+# Largest total size of the records above NORMAL_RECORD_BYTES in DALI's shuffle buffer.
+MAX_GAP_BYTES = 1 << 26
 
 Upcoming = Callable[[np.ndarray, Position], np.ndarray]
 """Function that returns the rows to read ahead now; its arguments are the rows (n,) of the next
@@ -29,7 +30,7 @@ batches and the position after those batches."""
 
 
 class Sampler(Protocol):
-    """Chooses the rows of one rank, batch by batch."""
+    """Interface of samplers, which choose the rows of each batch of one rank."""
 
     batch_size: int
     images_per_epoch: int
@@ -52,7 +53,10 @@ class Sampler(Protocol):
 
 
 class RandomSampler:
-    """One permutation of all images per epoch; each rank reads its slice of each global batch."""
+    """Sampler with one permutation of all images per epoch, cut into global batches.
+
+    Each rank reads its slice of each global batch.
+    """
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class RandomSampler:
         while True:
             position = self.start(position)
             if position.epoch != epoch:
-                order = None  # free the memory of this order for the next order
+                order = None  # free this order's memory before the next order is made
                 epoch = position.epoch
                 order = self.order(epoch)
             assert order is not None
@@ -93,7 +97,7 @@ class RandomSampler:
 
 
 class PersonSampler(RandomSampler):
-    """Sampler of groups of ``images_per_person`` images of one person.
+    """Sampler whose batches consist of groups of ``images_per_person`` images of one person.
 
     An epoch has one group of every person.
     """
@@ -133,7 +137,10 @@ class BlockSampler(RandomSampler):
         return _rows_at(self._file_order, places)
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that gives each block once, a window before its images are read."""
+        """Return a function that returns the rows of each block once, before they are needed.
+
+        A block is returned ``window`` images before its images can be read.
+        """
         blocks = self._blocks(start)
         first, places = next(blocks)
 
@@ -165,14 +172,15 @@ class BlockSampler(RandomSampler):
 
 
 class WindowSampler:
-    """Sampler with the order of ``fn.readers.mxnet``: one shard of the file, with a shuffle buffer.
+    """Sampler with the order of DALI's ``fn.readers.mxnet``, which shuffles a shard of one file.
 
-    ``window`` is the size of the buffer in images.  A rank reads another shard in each epoch.
+    ``window`` is the size of DALI's shuffle buffer in images.  In each epoch a rank reads a
+    different shard.
     Shard and seed depend only on the epoch, so an epoch that restarts has the same order.
     ``order_of`` is ``window_order``, either in Python or compiled (ops.feed).
 
-    The constructor refuses several files.  DALI's reader treats several files as one stream that it
-    cuts into parts, and fails if a file begins with an image.
+    The constructor refuses record sets of several files, because DALI's reader treats several files
+    as one stream and fails if a file begins with an image.
     """
 
     def __init__(
@@ -213,10 +221,10 @@ class WindowSampler:
                 yield self.rows(first + places), Position(epoch, (step + 1) * step_images)
 
     def upcoming(self, start: Position) -> Upcoming:
-        """Return a function that returns each row once, in file order, before the row is read.
+        """Return a function that returns the rows which enter the shuffle buffer next.
 
-        A call returns the rows that enter the shuffle buffer next.  It returns either no rows or at
-        least READ_AHEAD_IMAGES rows, or fewer at the end of the shard.
+        Each row is returned once, in file order.  A call returns no rows or at least
+        READ_AHEAD_IMAGES rows; only at the end of the shard it returns fewer rows.
         """
         epoch, remaining = start.epoch, self.places(start.epoch)
 
@@ -251,7 +259,10 @@ class WindowSampler:
         return (self._seed * 1_000_003 + epoch) % 2**31
 
     def places(self, epoch: int) -> range:
-        """Return the shard of an epoch, cut as by ``fn.readers.mxnet``: places in file order."""
+        """Return this rank's shard in an epoch, as ``fn.readers.mxnet`` cuts the file into shards.
+
+        The range holds the indices of the shard's records in file order.
+        """
         shard, size = self.shard(epoch), self.share.size
         return range(*(self.images_per_epoch * k // size for k in (shard, shard + 1)))
 
@@ -263,9 +274,8 @@ class WindowSampler:
         """Return whether DALI's reader would use too much memory for bytes between the records.
 
         For DALI a record ends at the next offset of its index, or at the end of the file.  If the
-        .idx or data.images_filter leaves records out, DALI reads these as a part of the record
-        before them.  DALI's reader holds a window of records in memory, because it copies them if
-        the window is large.
+        .idx or data.images_filter leaves records out, DALI reads them as a part of the record
+        before them.  DALI's reader copies records to memory if its shuffle buffer is large.
         """
         images = self.images_per_epoch
         large = [np.empty(0, np.int64)]
@@ -296,7 +306,7 @@ def make_sampler(
     order_of: Callable[[int, int, int, int], np.ndarray] = window_order,
     **options: Any,
 ) -> Sampler:
-    """Build the sampler of a reader; ``options`` are the options that all samplers share.
+    """Build the sampler for one of READERS; ``options`` are the options that all samplers share.
 
     Raises ValueError if the reader is unknown or the set has fewer images than one step.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compute the order of DALI's window reader in plain Python, for hosts without compiled functions.
+"""Compute in plain Python the order in which DALI's ``fn.readers.mxnet`` shuffles records.
 
-``LoaderKernels.window_order`` computes the same order.  The Python function takes half a second for
-a million records.
+The compiled function ``LoaderKernels.window_order`` computes the same order.  The Python function,
+for hosts without compiled functions, takes half a second for a million records.
 """
 
 from __future__ import annotations

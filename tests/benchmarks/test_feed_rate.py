@@ -83,7 +83,7 @@ def test_a_feed_rate_above_the_own_rate_is_marked_as_noise():
     result.best = [Probe(0.0098, 0.02, 1.0, 1)]
     row = result.row()
     assert row["of_own"] > MAX_FEED_RATIO and row["noise"] is True
-    assert row["note"] == "noise: the feed rate is 4% above the own rate"
+    assert row["note"] == "noise: the feed rate is 4% above the loader's own rate"
 
 
 class Device:

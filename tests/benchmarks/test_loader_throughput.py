@@ -28,14 +28,15 @@ def test_a_set_smaller_than_a_batch_reduces_the_batch_size(few_records, tmp_path
     words = ["--quick", "--records", few_records.name]
     only = "^ours random-access$|parts="
     rows, out = run("loader_throughput", tmp_path / "rows.json", *words, "--only", only)
-    assert f"batches of {FEW}, not 128" in out
+    assert f"batches have {FEW} images, not 128" in out
     assert names(rows)[0] == "ours random-access"
     assert all(row["images_per_second"] > 0 and "cold" not in row for row in rows)
     parts = f"imagerecorditer threads=1 parts={CORES}"
     assert names(rows)[1:] == ([parts] if CORES == 1 else [])
     assert (
         CORES == 1
-        or f"left out: {parts}: {FEW} images in {CORES} parts are less than a batch" in out
+        or f"left out: {parts}: each of {CORES} parts of {FEW} images is smaller than a batch"
+        in out
     )
 
 

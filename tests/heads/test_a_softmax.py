@@ -12,5 +12,5 @@ def test_value_by_hand():
 
 
 def test_a_value_out_of_range_is_refused():
-    sentence = "head.m1: must be a whole number from 1 up to 4, got 5; the paper uses 4; for "
-    assert refusal("a_softmax", m1=5) == f"{sentence}fractions, use sphereface"
+    sentence = "head.m1: must be a whole number from 1 up to 4, got 5; the paper uses 4; "
+    assert refusal("a_softmax", m1=5) == f"{sentence}head.name=sphereface accepts fractions"

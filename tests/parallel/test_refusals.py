@@ -104,7 +104,7 @@ def malicious_bin(folder: Path, records: Path, make: Callable[..., Path]) -> Fau
 
     (folder / "bad.bin").write_bytes(pickle.dumps(([Touch()], [True]), protocol=2))
     overrides = [f"eval.sets=[{folder / 'bad.bin'}]"]
-    return Fault(r"bad\.bin: .*; take the set from a source you trust", overrides=overrides)
+    return Fault(r"bad\.bin: .*; get the verification set from a source", overrides=overrides)
 
 
 def undecodable_face_in_a_bin(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:

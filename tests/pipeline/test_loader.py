@@ -411,7 +411,7 @@ def test_options_that_conflict_are_refused(faces, tmp_path):
     with pytest.raises(ValueError) as caught:
         build_loader("dali", faces, 4, reader="window", cache=cache)
     assert str(caught.value) == (
-        "data.decoded_cache_mib: does not work with data.reader=window, got a cache; use "
+        "data.decoded_cache_mib: the cache does not work with data.reader=window, got both; use "
         "data.reader=random or blocks, or set data.decoded_cache_mib=0"
     )
     cache.close()

@@ -125,7 +125,7 @@ def test_the_mnist_reader_returns_the_written_digits(tmp_path):
         ),
         (
             lambda f: (f / "train-labels-idx1-ubyte").write_bytes(b"<html>not found</html>"),
-            "must begin with the header of an idx file of 1 dimensions, got 3c68746d",
+            "must begin with the header of an idx file with 1 dimensions, got 3c68746d",
         ),
         (
             lambda f: (f / "train-labels-idx1-ubyte").write_bytes(

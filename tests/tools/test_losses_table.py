@@ -28,12 +28,12 @@ def test_a_row_gives_paper_formula_and_settings():
         "class: s cos(t + m2), with a guard: s (c - m2 sin m2) where t > pi - m2` | "
         "m2 0.5 [0, 1.5708], easy_margin false, scale 64 (0, ∞) |"
     )
-    assert r"`softmax; + center_weight / 2 \|x - m_y\|^2`" in row("center", HEADS["center"])
+    assert r"`softmax loss + center_weight / 2 \|x - m_y\|^2`" in row("center", HEADS["center"])
     assert row("adacos", HEADS["adacos"]).endswith("| none |")
     mining = settings(HEADS["triplet"])["mining"]
     assert setting_text(mining) == "mining semi_hard (or hard, blocks)"
 
 
 def test_a_document_without_a_table_is_refused():
-    with pytest.raises(ValueError, match="no table between <!-- begin: class centres --> and"):
+    with pytest.raises(ValueError, match="the lines <!-- begin: class centres --> and"):
         document("# Losses\n")

@@ -27,7 +27,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Row:
-    """Results of one loss, as the page shows them."""
+    """Results of training with one loss, as the page shows them."""
 
     name: str
     image: str
@@ -49,14 +49,14 @@ def format_settings(name: str, head: dict[str, Any]) -> str:
 
 
 def page(title: str, about: str, rows: Sequence[Row], size: tuple[int, int]) -> str:
-    """Return the HTML of the page, which refers to no files except the plots.
+    """Return the HTML of the gallery, which refers to no files except the plots.
 
     Parameters
     ----------
     title, about
         Heading of the page, and the sentence below the heading.
     rows
-        Results in the order of the page.
+        Results of the losses, in the order in which the page shows them.
     size
         Width and height of each plot in pixels.
     """

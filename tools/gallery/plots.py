@@ -9,15 +9,20 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-PANEL, TITLE, GAP = 560, 60, 12  # side of a panel, height of the title, distance of panels (pixels)
-SIZE = (2 * PANEL + GAP, TITLE + PANEL)  # (width, height) of a plot in pixels
-MAX_POINTS = 10_000  # largest number of points drawn per panel
-SUBPIXEL_BITS = 4  # fractional bits of OpenCV's circle coordinates
-INSIDE_QUANTILE = 0.999  # quantile of the points that each side of a panel must include
+PANEL, TITLE, GAP = 560, 60, 12
+"""Side of a panel, height of the title, and distance between the panels, in pixels."""
+SIZE = (2 * PANEL + GAP, TITLE + PANEL)
+"""Width and height of a plot in pixels."""
+MAX_POINTS = 10_000
+SUBPIXEL_BITS = 4
+"""Number of fractional bits in the coordinates that OpenCV gets."""
+INSIDE_QUANTILE = 0.999
+"""Fraction of the points that must be inside each of the four edges of a panel."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER, GREY = (40, 40, 40), (255, 255, 255), (205, 205, 205)
 CIRCLE_BINS = 720
-SHEET_COLUMNS, SMALL, NAME = 6, 196, 20  # columns; side of a panel, height of its name in pixels
+SHEET_COLUMNS, SMALL, NAME = 6, 196, 20
+"""Columns of the sheet; side of a small panel, and height of the name above it, in pixels."""
 SHEET_JPEG_QUALITY = 75
 
 
@@ -29,15 +34,15 @@ def draw(
     circle: bool,
     seed: int,
 ) -> bytes:
-    """Return the plot of one loss as PNG bytes.
+    """Draw the plot of one loss, and return it as the bytes of a PNG file.
 
     Parameters
     ----------
     title, subtitle
         Two lines above the panels, in ASCII.
     halves
-        A triple for the left panel and one for the right: caption, embeddings (N, 2) and labels
-        (N,) of N images.
+        The left panel and the right panel, each as a triple: caption, embeddings (N, 2) of N
+        images, and labels (N,).
     circle
         Project the points onto the unit circle and stack coinciding points outwards.
     seed
@@ -56,7 +61,7 @@ def draw(
     for place, (caption, points, labels) in enumerate(chosen):
         left = place * (PANEL + GAP)
         panel = image[TITLE:, left : left + PANEL]
-        # Both axes and both panels share one scale; y points upwards.
+        # Both panels show the same square of the plane, with y upwards.
         pixels = (points - middle) * [1, -1] / half * (PANEL / 2 - 8) + PANEL / 2
         zero = (-middle) * [1, -1] / half * (PANEL / 2 - 8) + PANEL / 2
         panel[:] = _panel(caption, pixels, labels, zero)
@@ -66,7 +71,7 @@ def draw(
 
 
 def sheet(plots: Sequence[tuple[str, bytes]]) -> bytes:
-    """Combine the right panels of many plots into one JPEG image, and return its bytes.
+    """Combine the right panels of many plots into one image, and return the bytes of a JPEG file.
 
     Parameters
     ----------
@@ -89,7 +94,7 @@ def sheet(plots: Sequence[tuple[str, bytes]]) -> bytes:
 
 
 def colours() -> list[tuple[int, int, int]]:
-    """Return ten BGR colours, one per digit; successive ones differ in hue and lightness."""
+    """Return a BGR colour for each digit; successive colours differ in hue and in lightness."""
     found = []
     for n in range(10):
         red, green, blue = colorsys.hls_to_rgb(n / 10, 0.42 if n % 2 else 0.6, 0.75)
@@ -98,9 +103,9 @@ def colours() -> list[tuple[int, int, int]]:
 
 
 def stack_on_circle(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Project points (N, 2) onto the unit circle; stack points in the same direction outwards.
+    """Move points (N, 2) to the unit circle; stack points of about the same direction outwards.
 
-    Points of one class are adjacent in a stack, so a mixture of classes shows as layers.
+    Points of one class are adjacent in a stack, so several classes are visible as layers.
     """
     angle = np.arctan2(points[:, 1], points[:, 0])
     bins = np.floor((angle / (2 * np.pi) + 0.5) * CIRCLE_BINS).astype(int) % CIRCLE_BINS
@@ -113,7 +118,7 @@ def stack_on_circle(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _window(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the centre and half the side of the visible square, which excludes a few outliers."""
+    """Return the centre and half the side of a square that holds all points but a few outliers."""
     low = np.quantile(points, 1 - INSIDE_QUANTILE, axis=0)
     high = np.quantile(points, INSIDE_QUANTILE, axis=0)
     return (low + high) / 2, float(max((high - low).max() / 2 * 1.08, 1e-6))
@@ -145,7 +150,7 @@ def _panel(caption: str, pixels: np.ndarray, labels: np.ndarray, zero: np.ndarra
 
 
 def _digit(panel: np.ndarray, text: str, middle: np.ndarray) -> None:
-    """Draw a digit with its centre at ``middle``, with an outline to be readable on any colour."""
+    """Draw a digit centred at ``middle``, with an outline that makes it readable on any colour."""
     (width, height), _ = cv2.getTextSize(text, FONT, 0.8, 2)
     place = (round(middle[0] - width / 2), round(middle[1] + height / 2))
     cv2.putText(panel, text, place, FONT, 0.8, PAPER, 6, cv2.LINE_AA)

@@ -50,7 +50,8 @@ LOSSES = {
     "sv_softmax": Setting({"t": 1.1, "m3": 0.1, "scale": 30.0}, **AROUND),
     "sub_center_arcface": Setting({"sub_centers": 2, "m2": 0.1, "scale": 30.0}),
     "curricularface": Setting({"m2": 0.1, "scale": 30.0}, **AROUND),
-    "adacos": Setting(**AROUND),  # the scale of AdaCos diverges: see docs/gallery.md
+    # The scale that AdaCos computes diverges in two dimensions, as docs/gallery.md explains.
+    "adacos": Setting(**AROUND),
     "adaface": Setting({"m": 0.1, "scale": 30.0}, **AROUND),
     "magface": Setting(
         {

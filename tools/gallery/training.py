@@ -28,22 +28,13 @@ CLASSES = 10
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 MARGIN_START_FRACTION, MARGIN_RISE_FRACTION = 0.2, 0.3
 """Fraction of a run without a margin, and fraction after it in which the margin rises."""
-CIRCLE_ORDER = (
-    1,
-    8,
-    3,
-    5,
-    0,
-    6,
-    4,
-    9,
-    7,
-    2,
-)  # digits around the circle; similar ones are neighbours
+CIRCLE_ORDER = (1, 8, 3, 5, 0, 6, 4, 9, 7, 2)
+"""Initial order of the ten class centres on the circle; neighbouring digits look similar."""
 MAX_SHIFT_PIXELS = 1
 MAX_TRAIN_EMBEDDINGS = 20_000
 EMBED_BATCH_SIZE = 500
-LOSS_READ_STEPS = 50  # steps between two reads of the losses by the host
+LOSS_READ_STEPS = 50
+"""Number of training steps after which the host reads the losses of these steps."""
 
 
 class GalleryError(RuntimeError):
@@ -163,8 +154,8 @@ def train(name: str, setting: Setting, digits: Digits, epochs: float, seed: int)
 
 
 def _check_losses(name: str, losses: list[mx.nd.NDArray], first_step: int) -> None:
-    """Read the losses of the last steps; raise GalleryError if one of them is not finite."""
-    # Sync: the host waits for all steps since the last call.
+    """Raise GalleryError if the loss of one of the last steps is not finite."""
+    # Sync: reading the losses makes the host wait for all steps since the last call.
     values = mx.nd.concat(*losses, dim=0).asnumpy()
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
@@ -239,7 +230,7 @@ def _shuffled_batches(
 def _person_batches(
     labels: np.ndarray, batch: int, end: int, random: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield batches with equally many images of each digit."""
+    """Yield batches that hold equally many images of each digit."""
     each = [
         _shuffled_batches(places, batch // CLASSES, end // CLASSES, random)
         for places in (np.flatnonzero(labels == n) for n in range(CLASSES))
@@ -253,7 +244,7 @@ def shift(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Shift each image (B, 28, 28) by up to MAX_SHIFT_PIXELS per axis; pad with black."""
     side, border = images.shape[1], MAX_SHIFT_PIXELS
     padded = np.pad(images, ((0, 0), (border, border), (border, border)))
-    # NumPy's type stubs know neither a tuple of window sides nor a tuple of axes.
+    # NumPy's type stubs reject a tuple of window sides and a tuple of axes; NumPy accepts both.
     sliding_window_view: Any = np.lib.stride_tricks.sliding_window_view
     windows = sliding_window_view(padded, (side, side), axis=(1, 2))
     down, right = random.integers(0, 2 * border + 1, (2, len(images)))

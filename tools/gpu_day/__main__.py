@@ -3,9 +3,10 @@
 
 python -m tools.gpu_day [--rehearse] [--only 3 5] [--records FOLDER] [--out FOLDER]
 
-Writes one line per step to OUT/gpu_day.jsonl and the logs to OUT/gpu_day/.  The last step prints
-the table of docs/gpu.md.  Exit codes: 0 if no step failed; 1 if a step failed; 2 if a prerequisite
-is missing; 128 + N after signal N.
+The measurements are divided into numbered steps.  The program writes one result line per step to
+OUT/gpu_day.jsonl and the logs to OUT/gpu_day/, and prints the table of docs/gpu.md at the end.
+Exit codes: 0 if no step failed; 1 if a step failed; 2 if a prerequisite is missing; 128 + N after
+signal N.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from tools.gpu_day.steps import STEPS, choose
 
 
 def main(argv: Sequence[str]) -> int:
-    """Check the prerequisites, run the steps, and return the exit code."""
+    """Check the prerequisites, run the measurements, and return the exit code."""
     options = build_parser().parse_args(argv)
     try:
         python, gpus = check(options)
     except MissingPrerequisite as error:
         print(f"gpu_day: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # Ctrl-C during the check of the prerequisites
+    except KeyboardInterrupt:  # The user pressed Ctrl-C during the check of the prerequisites.
         print("gpu_day: stopped before the first step", file=sys.stderr)
         return 128 + signal.SIGINT
     if not options.only:
@@ -66,13 +67,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--venv",
         type=home_path,
-        help="Python environment (default: .venv-gpu if it works with a GPU here, else .venv)",
+        help="Python environment to measure (default: .venv-gpu if it exists and finds a GPU, else "
+        ".venv)",
     )
     parser.add_argument(
         "--records",
         type=home_path,
         default=ROOT / "data" / "sample_faces",
-        help="folder with a record set and a verification set (default: data/sample_faces)",
+        help="folder with the record set and the verification set to use (default: "
+        "data/sample_faces)",
     )
     parser.add_argument(
         "--out",
@@ -84,7 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--image", default="faces-gpu", help="Docker image for GPUs (default: faces-gpu)"
     )
     parser.add_argument(
-        "--rehearse", action="store_true", help="rehearse on the CPU, even if there are GPUs"
+        "--rehearse",
+        action="store_true",
+        help="run only what works on the CPU, even if there are GPUs",
     )
     parser.add_argument(
         "--only",
@@ -93,10 +98,10 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         choices=[step.number for step in STEPS],
         metavar="N",
-        help="run only the steps with these numbers; append their lines to the earlier results",
+        help="run only the steps with these numbers, and append their results to the results file",
     )
     parser.add_argument(
-        "--patience", type=float, default=1.0, help="multiply all time limits by it (default: 1)"
+        "--patience", type=float, default=1.0, help="factor for all time limits (default: 1)"
     )
     return parser
 
@@ -114,7 +119,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
         gpu = ROOT / ".venv-gpu"
         if (gpu / "bin" / "python").is_file() and count_gpus(str(gpu / "bin" / "python")):
             venv = gpu
-    venv = ROOT / venv  # an absolute path in venv stays unchanged
+    venv = ROOT / venv  # This keeps an absolute path as it is.
     python = require_environment(venv)
     gpus = 0 if options.rehearse else count_gpus(python)
     require_gpu_environment(venv, gpus)
@@ -124,7 +129,7 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def rename_old_results(lines: Path) -> None:
-    """Rename the results file of an earlier day to keep it: a day may be expensive to repeat."""
+    """Rename an existing results file instead of overwriting it."""
     if lines.is_file():
         number = 1
         while (other := lines.with_name(f"{lines.stem}-{number}{lines.suffix}")).exists():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 7: train full-size nets with one rank per GPU."""
+"""Measure the training of full-size nets with one rank per GPU (step 7 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ Growth of the memory between the last two of these steps means a leak.
 """
 COMMON = ("eval.sets=[]", "train.log_every=10", "train.checkpoint_every=100000")
 USAGE_CODE = 2
-RESERVE_S = 5.0  # seconds of the step's time limit that no training run may use
+RESERVE_S = 5.0  # No training run may use the last five seconds of the time limit.
 MAX_GROWTH_MIB = 256
 """Tolerated growth of the GPU memory in MiB between the last two of MEMORY_STEPS."""
 
 
 def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
-    """Check that too many ranks are refused, then train two nets, and one net per decode mode.
+    """Check that more ranks than GPUs are refused, then time training runs with one rank per GPU.
 
-    The nets are MobileFaceNet and IResNet-50.  MobileFaceNet trains in each decode mode.
+    MobileFaceNet and IResNet-50 train with the default decode mode, then MobileFaceNet trains with
+    each decode mode.
 
     Parameters
     ----------
@@ -55,8 +56,8 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
                 sentences = sum("run.device" in line for line in ended.text.splitlines())
                 right = ended.code == USAGE_CODE and sentences == 1
                 wrong = (
-                    f"expected exit code {USAGE_CODE} and one line about run.device, got code "
-                    f"{ended.code} and the last line {last}"
+                    f"a training with too many ranks must end with exit code {USAGE_CODE} and one "
+                    f"line about run.device, got exit code {ended.code} and the last line {last}"
                 )
                 parts.require(what, right, last, wrong)
     with parts.part(f"{MBF}, {ranks} ranks"):
@@ -93,7 +94,9 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
         what = f"decode mode {mode}, {ranks} ranks"
         with parts.part(what):
             if time.monotonic() + longest > end:
-                raise Skipped("no time remains; --patience 2 doubles the time limits")
+                raise Skipped(
+                    "no time remains for this training; --patience 2 doubles the time limits"
+                )
             done = train(
                 setting,
                 f"mode-{mode}",
@@ -111,14 +114,14 @@ def measure(setting: Setting, parts: Parts, ranks: int = 0) -> None:
 
 
 def _run_refused(setting: Setting, ranks: int, variables: dict[str, str]) -> Ended:
-    """Start more ranks than there are visible GPUs, with run.device=auto; return the result."""
+    """Start a training with more ranks than visible GPUs, and return how the training ended."""
     paths = [f"data.records={setting.records}", f"run.dir={setting.scratch / f'refused-{ranks}'}"]
     command = python("-m", "launch.local", "-np", str(ranks), "--cfg", MBF, *paths, *COMMON)
     return run([*command, "train.max_steps=1"], limit_s=LIMIT_S, variables=variables)
 
 
 def _report_watch(parts: Parts, watch: GpuWatch, ranks: int) -> None:
-    """Write the parts "memory" and "contexts" from the memory and processes that were observed."""
+    """Record whether GPU memory grew, and whether each GPU had exactly one process."""
     memory, contexts = watch.memory, watch.contexts
     if not memory:
         parts.add("memory", "skipped", "nvidia-smi reported no memory during the training")
@@ -127,10 +130,10 @@ def _report_watch(parts: Parts, watch: GpuWatch, ranks: int) -> None:
         values = list(memory.values())
         growth = values[-1] - values[-2] if len(values) == len(MEMORY_STEPS) else 0
         parts.require("memory", growth <= MAX_GROWTH_MIB, by_step, f"the memory grows: {by_step}")
-    if not contexts:  # nvidia-smi shows no processes in a container, for example
+    if not contexts:  # In a container, for example, nvidia-smi shows no processes.
         parts.add("contexts", "skipped", "nvidia-smi shows no processes here")
     else:
-        # Only ranks may have a CUDA context, not their companion processes.
+        # Each rank has one CUDA context; its child processes, such as loader workers, have none.
         right = len(contexts) == ranks and set(contexts.values()) == {1}
         value = f"one process on each of {ranks} GPUs"
-        parts.require("contexts", right, value, f"wrong numbers of processes by GPU: {contexts}")
+        parts.require("contexts", right, value, f"expected {value}, got by GPU: {contexts}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run programs in a step.  The supervisor of the step ends processes that outlive a program."""
+"""Run programs with a time limit, for the measurements of `tools.gpu_day`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ended(NamedTuple):
     seconds: float
 
     def last_line(self) -> str:
-        """Return the last non-empty line of the output."""
+        """Return the last non-empty line that the program printed."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
@@ -38,7 +38,7 @@ class TooLong(RuntimeError):
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment variables of this process, without HOROVOD_*, plus `variables`."""
+    """Return this process's environment variables without HOROVOD_*, updated by `variables`."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
     return {**inherited, **variables}
 
@@ -61,7 +61,7 @@ def run(
     variables
         Additional environment variables.
     while_running
-        Callback that gets the running process, ten times a second.
+        Callback that is called with the running process, ten times a second.
 
     Raises
     ------
@@ -73,7 +73,8 @@ def run(
     words = [str(word) for word in command]
     print("$", *[f"{k}={v}" for k, v in (variables or {}).items()], *words, flush=True)
     start = time.monotonic()
-    # The output goes to a file: a process that outlives the program would keep a pipe open.
+    # The output goes to a file, not a pipe: a child process that outlives the program would keep a
+    # pipe open.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             words,
@@ -86,14 +87,14 @@ def run(
         )
         code = _wait(process, start + limit_s, while_running)
         size = os.fstat(output.fileno()).st_size
-        # pread, not seek and read: processes that still run share the file offset.
+        # os.pread() leaves the file offset unchanged, which child processes may still use.
         text = os.pread(output.fileno(), size, 0).decode(errors="replace")
     seconds = time.monotonic() - start
     print(text, f"-> code {code}, {seconds:.1f} s", sep="\n", flush=True)
     if code is None:
         raise TooLong(
-            f"{Path(words[0]).name} {' '.join(words[1:4])}: must end within {limit_s:g} s, "
-            "got a program that still ran and was killed; see its output in the log"
+            f"{Path(words[0]).name} {' '.join(words[1:4])}: the program must end within "
+            f"{limit_s:g} s, but was still running and was killed; see its output in the log"
         )
     return Ended(code if code >= 0 else 128 - code, text, seconds)
 
@@ -103,7 +104,7 @@ def _wait(
     end: float,
     while_running: Callable[[subprocess.Popen], object] | None,
 ) -> int | None:
-    """Wait for a process; return its exit code, or kill it at the time `end` and return None."""
+    """Wait for a process and return its exit code; at the time `end`, kill it and return None."""
     while True:
         try:
             return process.wait(POLL_S)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 8: run the Docker image for GPUs in containers that see all GPUs."""
+"""Check the Docker image for GPUs in containers with all GPUs (step 8 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ STEPS = 50
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Run the image's `check` command, train, and test that little shared memory is refused."""
+    """Check and train in containers, and check that too little shared memory is refused."""
     with parts.part("containers"):
         label = f"gpu-day={os.getpid()}"
-        # Containers are children of the docker daemon, so the supervisor cannot end them.  SIGTERM
-        # raises SystemExit, and the `finally` below ends them.
+        # Containers are children of the Docker daemon, so they outlive this process.  On SIGTERM,
+        # SystemExit is raised, so that the `finally` below ends the containers.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         require_image(setting.image)
         try:
@@ -45,7 +45,9 @@ def require_image(image: str) -> None:
     if run(
         ["docker", "image", "inspect", "--format", "{{.Id}}", image], limit_s=QUERY_TIMEOUT_S
     ).code:
-        raise Skipped(f"there is no image {image}; build it as docker/README.md describes")
+        raise Skipped(
+            f"there is no Docker image {image}; build the image as docker/README.md describes"
+        )
 
 
 def _measure(setting: Setting, parts: Parts, label: str) -> None:
@@ -73,7 +75,7 @@ def _measure(setting: Setting, parts: Parts, label: str) -> None:
 
 
 def start(setting: Setting, label: str, options: Sequence[str], command: Sequence[str]) -> Ended:
-    """Run a command in a container with all GPUs, with the records mounted at /data."""
+    """Run a command in a container with all GPUs and with the record set mounted at /data."""
     user = f"{os.getuid()}:{os.getgid()}"
     mounts = ["-v", f"{setting.records}:/data:ro", "-v", f"{setting.scratch / 'runs'}:/train/runs"]
     given = ["--gpus", "all", "--ulimit", "memlock=-1", "--user", user, "--label", label]
@@ -82,7 +84,7 @@ def start(setting: Setting, label: str, options: Sequence[str], command: Sequenc
 
 
 def end_containers(label: str) -> None:
-    """Kill and remove all containers with a label."""
+    """Kill and remove all containers that have this label."""
     listed = subprocess.run(
         ["docker", "ps", "-aq", "--filter", f"label={label}"],
         capture_output=True,
@@ -94,9 +96,12 @@ def end_containers(label: str) -> None:
 
 
 def _report(parts: Parts, what: str, ended: Ended, code: int, expected: str = "") -> None:
-    """Write a part, measured if the program ended with this code and printed the expected text."""
+    """Record whether a program ended with exit code `code` and printed the text `expected`."""
     sentence = next((line.strip() for line in ended.text.splitlines() if expected in line), "")
     right = ended.code == code and (not expected or bool(sentence))
     value = sentence if expected else ended.last_line()
-    wrong = f"expected exit code {code}, got {ended.code}; last line: {ended.last_line()}"
+    wrong = (
+        f"the program must end with exit code {code}, got exit code {ended.code}; "
+        f"last line: {ended.last_line()}"
+    )
     parts.require(what, right, f"code {ended.code}, {value}", wrong)

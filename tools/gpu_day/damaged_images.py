@@ -16,12 +16,12 @@ from pipeline.records.writer import write_record_set
 if TYPE_CHECKING:
     import mxnet as mx
 
-IMAGES = 16  # images in a test set; one of them is damaged
+IMAGES = 16
 DAMAGED_ROW = 5
 FLIPPED_BYTES = (1, 10, 100)
 CUT_FRACTIONS = (0.25, 0.5, 0.9)
-VISIBLE_DIFFERENCE = 8.0 / 128  # difference of normalised pixels, 8 of 255 grey levels
-SOS, DHT = b"\xff\xda", b"\xff\xc4"  # JPEG markers: start of scan, Huffman tables
+VISIBLE_DIFFERENCE = 8.0 / 128  # Normalised pixels differ by this if grey levels differ by 8.
+SOS, DHT = b"\xff\xda", b"\xff\xc4"  # JPEG markers of a scan's start and of Huffman tables.
 KINDS = tuple(
     [f"cut at {share:.0%}" for share in CUT_FRACTIONS]
     + [f"{count} bytes flipped" for count in FLIPPED_BYTES]
@@ -30,7 +30,7 @@ KINDS = tuple(
 
 
 def damage(jpeg: bytes, kind: str) -> bytes:
-    """Return a copy of a JPEG with the damage `kind`, one of KINDS, always the same bytes."""
+    """Return a copy of a JPEG with damage of the given kind, one of KINDS, without randomness."""
     data = bytearray(jpeg)
     if kind.startswith("cut"):
         share = float(kind.split()[2].rstrip("%")) / 100
@@ -40,7 +40,7 @@ def damage(jpeg: bytes, kind: str) -> bytes:
         length = int.from_bytes(jpeg[start - 2 : start], "big") - 2
         data[start : start + length] = bytes(length)
         return bytes(data)
-    start = jpeg.index(SOS) + 14  # the first byte after the header of the scan
+    start = jpeg.index(SOS) + 14  # The scan has a header of 14 bytes, including the marker.
     random = np.random.default_rng(len(jpeg))
     for position in random.integers(start, len(jpeg) - 2, int(kind.split()[0])):
         data[position] ^= 0x55
@@ -50,13 +50,13 @@ def damage(jpeg: bytes, kind: str) -> bytes:
 def load_damaged(
     jpegs: Sequence[bytes], kind: str, decode: str, ctx: mx.Context, scratch: Path
 ) -> str:
-    """Load a record set with one damaged image; return the reaction of the loader.
+    """Load a record set with one damaged image; return how the loader reacts.
 
     Outputs
     -------
-    "named" if the loader raises an error with the key of the damaged image; "refused: ..." if it
-    raises an error without the key; "silent" if it delivers visibly wrong pixels without an error;
-    "same pixels" if it delivers the right pixels.
+    "named" if the loader raises an error that contains the key of the damaged image.
+    "refused: ..." if the loader raises an error without that key.  "silent" if the loader raises no
+    error and delivers visibly wrong pixels.  "same pixels" if the loader delivers the right pixels.
     """
     sound = [(row // 2, bytes(jpegs[row % len(jpegs)])) for row in range(IMAGES)]
     broken = list(sound)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of a day one after another, and record their results.
+"""Run the measurements (steps) of `tools.gpu_day` one after another, and record their results.
 
 A failed step does not stop the next step.  The module imports only the standard library, so that
-any Python can start the day.  The environment under test runs only the steps.
+any Python can run it.  Only the steps run in the Python environment under test.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ LOGS = "gpu_day"
 
 @dataclass
 class Day:
-    """One run of the measurements, step by step.
+    """Run of all measurements, step by step.
 
     Parameters
     ----------
     python
-        Interpreter of the environment under test.
+        Python interpreter of the environment under test.
     out
         Folder of the results.
     setting
-        Setting of the steps; each step gets a new scratch folder.
+        Setting that each step receives, with a new scratch folder per step.
     patience
         Factor by which all time limits are multiplied, for slow machines.
     """
@@ -63,16 +63,17 @@ class Day:
         """Number of the signal that stopped the day, 0 if there was none."""
 
     def run(self, steps: Sequence[Step]) -> list[dict[str, Any]]:
-        """Run the steps, append their result lines to the file LINES, and return these lines.
+        """Run the steps, append a result line per step to the file LINES, and return the lines.
 
-        SIGINT, SIGTERM and SIGHUP end the current step with all its processes.  The steps after it
-        are skipped.
+        SIGINT, SIGTERM and SIGHUP end all processes of the current step, and the later steps are
+        skipped.
         """
         (self.out / LOGS).mkdir(parents=True, exist_ok=True)
         # If a supervisor is killed, its descendants become children of this process.
         supervisor.adopt_orphans()
         for number in supervisor.STOP_SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # an ignored signal stays ignored: nohup
+            # Under nohup, SIGHUP is ignored and must stay ignored.
+            if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._stop)
         lines = []
         for step in steps:
@@ -89,12 +90,12 @@ class Day:
             self._supervisor.send_signal(signal.SIGTERM)
 
     def _result(self, step: Step) -> dict[str, Any]:
-        """Run or skip a step; return its result line."""
+        """Run or skip a step; return the dictionary that becomes its line of the results file."""
         started = time.time()
         line: dict[str, Any] = {"step": step.number, "what": step.what}
         reason = step.reason_to_skip(self.setting.gpus)
         if self.stopped_by:
-            reason = f"the day was stopped by {signal.Signals(self.stopped_by).name}"
+            reason = f"{signal.Signals(self.stopped_by).name} stopped the measurements"
         if reason:
             line |= {"state": "skipped", "value": f"skipped: {reason}", "seconds": 0.0}
         else:
@@ -102,14 +103,14 @@ class Day:
             limit_s = step.time_limit(self.setting.gpus) * self.patience
             try:
                 outcome = self._run_step(step, limit_s, log, results)
-            except (OSError, ValueError) as error:  # for example a full disk
+            except (OSError, ValueError) as error:  # The disk may be full.
                 outcome = Outcome(127, fault=f"the step cannot be started, got {error}")
             line |= summarize(outcome, read_parts(results), limit_s, self.setting.gpus)
             line |= {"seconds": round(time.time() - started, 1), "log": str(log)}
         return line | {"gpus": self.setting.gpus, "time": time.strftime("%F %T%z")}
 
     def _new_file(self, step: Step, suffix: str) -> Path:
-        """Return the path for a step's log or parts; delete the file that an earlier day left."""
+        """Return the path of a step's log or results; delete an existing file of that name."""
         path = self.out / LOGS / f"{step.what.replace(' ', '-')}.{suffix}"
         path.unlink(missing_ok=True)
         return path
@@ -137,11 +138,11 @@ class Day:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches only this process, which ends the step
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the step.
             preexec_fn=partial(end_with_parent, signal.SIGTERM, os.getpid()),
         )
         self._supervisor = process
-        if self.stopped_by:  # a signal arrived before self._supervisor was set
+        if self.stopped_by:  # The signal arrived before self._supervisor was set.
             process.send_signal(signal.SIGTERM)
         answer, _ = process.communicate()
         self._supervisor = None
@@ -155,10 +156,10 @@ class Day:
 
 
 def summarize(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int) -> dict[str, Any]:
-    """Return the state, the value and the parts of a step, as items of its result line.
+    """Return what the result line of a step says: state, value, and results of the step's parts.
 
-    With GPUs, a step is measured if at least one of its parts is measured and none failed.  Without
-    a GPU, the state of the first part counts, because the first part is the main one.
+    With GPUs, the state is "measured" if at least one part was measured and no part failed.
+    Without a GPU, the state is that of the first part, which is the main one.
     """
     faults = _faults(outcome, parts, limit_s)
     by_state: dict[str, dict[str, Any]] = {"measured": {}, "failed": {}, "skipped": {}}
@@ -180,21 +181,21 @@ def summarize(outcome: Outcome, parts: Sequence[Part], limit_s: float, gpus: int
 
 
 def _faults(outcome: Outcome, parts: Sequence[Part], limit_s: float) -> list[str]:
-    """Return the faults of a step that are not in its parts, for example an exceeded time limit."""
+    """Return messages about faults of a step as a whole, for example an exceeded time limit."""
     faults = []
     if outcome.fault:
         faults.append(outcome.fault)
     elif outcome.ended_by == "limit":
-        faults.append(f"ended after its time limit of {limit_s:g} s")
+        faults.append(f"the step exceeded its time limit of {limit_s:g} s and was ended")
     elif outcome.ended_by:
-        faults.append(f"ended by {outcome.ended_by}")
+        faults.append(f"the step was ended by {outcome.ended_by}")
     elif outcome.code and not any(part.state == "failed" for part in parts):
-        faults.append(f"ended with code {outcome.code}")
+        faults.append(f"the step ended with exit code {outcome.code}")
     elif not parts:
-        faults.append("ended without a result")
+        faults.append("the step ended without a result")
     if outcome.stuck:
         numbers = ", ".join(map(str, outcome.stuck))
-        faults.append(f"processes hang in the kernel and cannot be killed: {numbers}")
+        faults.append(f"these processes hang in the kernel and cannot be killed: {numbers}")
     return faults
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode and augment images in one decode mode, and compare the pixels with another mode's."""
+"""Decode and augment images with one decode mode, and compare pixels between decode modes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_MEAN_DIFFERENCE = 2.0
 
 
 class Difference(NamedTuple):
-    """Mean and largest difference between the pixels of two batches, on the scale 0 to 255."""
+    """Mean and largest difference between the pixels of two batches, in grey levels (0 to 255)."""
 
     mean: float
     largest: float
@@ -45,7 +45,7 @@ def pixels(
     device_id: int | None,
     feed: LoaderKernels | None,
 ) -> np.ndarray:
-    """Decode, augment and normalise images as the loader does.
+    """Decode, augment and normalise a batch of images as the loader does.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def pixels(
     Raises
     ------
     RuntimeError
-        If the decode mode is not available here.
+        If the decode mode is not available on this machine.
     """
     size = image_size(jpegs[0])
     params = choose_params(augmentation, np.arange(len(jpegs)), 3, 0, size)
@@ -101,7 +101,7 @@ def native_pixels(
         decoder.close()
     if len(unsupported):
         raise RuntimeError(
-            f"the native decoder does not support {len(unsupported)} of {len(jpegs)} images"
+            f"the native decoder does not support {len(unsupported)} of the {len(jpegs)} images"
         )
     return out
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 3: compare each decode mode on the device with DALI's decoder on the CPU."""
+"""Compare each decode mode with DALI's decoder on the CPU (step 3 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from tools.gpu_day.setting import Setting
 
 IMAGES = 64
-GRID_S, GRID_LIMIT_S = 24, 55  # seconds of measurement, and time limit, of decode_grid.py
+GRID_S, GRID_LIMIT_S = 24, 55
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare the pixels of all decode modes, test the modes with damaged images, and time them."""
+    """Compare the pixels of the decode modes, decode damaged images, and time each mode."""
     _, device = setting.contexts()
     device_id = 0 if setting.gpus else None
     modes = list(PATHS) if setting.gpus else ["cpu", "native"]
@@ -55,14 +55,17 @@ def measure(setting: Setting, parts: Parts) -> None:
             "images/s",
             bool(best),
             best,
-            f"decode_grid.py ended with code {ended.code}; last line: {ended.last_line()}",
+            f"decode_grid.py ended with exit code {ended.code}; last line: {ended.last_line()}",
         )
 
 
 def compare_modes(
     parts: Parts, jpegs: list[np.ndarray], modes: list[str], device_id: int | None
 ) -> None:
-    """Write how far the pixels of each decode mode and augmentation are from DALI on the CPU."""
+    """Record how much the pixels of each decode mode differ from those of DALI on the CPU.
+
+    Each augmentation of AUGMENTATIONS is compared separately.
+    """
     reference = {
         name: pixels(jpegs, "cpu", augmentation, None, None)
         for name, augmentation in AUGMENTATIONS.items()

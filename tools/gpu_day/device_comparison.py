@@ -14,10 +14,11 @@ from tools.gpu_day.graph_operators import Case, forward
 TOLERANCE = 1e-5
 """Tolerated error of float32 operators, relative to the largest value."""
 TOLERANCES = {
-    # Ampere and newer GPUs compute these operators in TF32.  TF32 keeps 10 bits of the mantissa,
-    # so each factor has a relative rounding error of up to 2**-11.
+    # Ampere and newer GPUs compute these operators in TF32, which keeps 10 bits of the mantissa.
+    # So each factor of a product has a relative rounding error of up to 2**-11.
     **dict.fromkeys(("Convolution", "FullyConnected", "dot", "batch_dot"), 2e-3),
-    **dict.fromkeys(("BatchNorm", "L2Normalization"), 1e-4),  # the order of the sums differs
+    # Two devices add the terms of a sum in different orders.
+    **dict.fromkeys(("BatchNorm", "L2Normalization"), 1e-4),
 }
 RANDOM = ("Dropout", "_random", "_sample")
 """Prefixes of the names of operators with random outputs, which differ between devices."""
@@ -26,7 +27,8 @@ INDEX_OPERATORS = ("argsort", "argmax", "argmin")
 
 The values at these indices are compared, because the indices of equal values may be swapped.
 """
-SIGMAS = 8  # tolerated difference of statistics of random outputs, in standard errors
+SIGMAS = 8
+"""Tolerated difference between statistics of random outputs, in standard errors."""
 
 
 class Agreement(NamedTuple):
@@ -51,7 +53,7 @@ class Agreement(NamedTuple):
 
 
 def compare(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
-    """Compute an operator on two devices; compare its values and, if it has any, its gradients."""
+    """Compute an operator on two devices; compare the outputs and, if defined, the gradients."""
     if case.op.startswith(RANDOM):
         return _compare_random(case, reference, device)
     values = {f"i{index}": value for index, value in enumerate(case.inputs)}
@@ -79,9 +81,9 @@ def compare(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
 
 
 def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the largest relative difference between the two arrays of a pair.
+    """Return the largest relative difference between the two arrays of each pair.
 
-    The difference is infinite if the shapes differ or a value is not finite in only one array.
+    The difference is infinite if the shapes differ, or if NaN or infinite values differ.
     """
     worst = 0.0
     for true, found in pairs:
@@ -97,7 +99,7 @@ def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def _values_at(case: Case, indices: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the input values at the indices that an operator of INDEX_OPERATORS returned."""
+    """Return the input values at the output indices of an operator such as argsort."""
     values = case.inputs[0]
     axis = int(case.attributes.get("axis", -1))
     found = []
@@ -110,9 +112,9 @@ def _values_at(case: Case, indices: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _compare_random(case: Case, reference: mx.Context, device: mx.Context) -> Agreement:
-    """Compare shape, mean and standard deviation of the random outputs of two devices.
+    """Compare an operator with random outputs on two devices: shape, mean, standard deviation.
 
-    The unit of the error is SIGMAS standard errors, so the tolerance is 1.
+    The error is expressed in units of SIGMAS standard errors, so the tolerance is 1.
     """
     values = {f"i{index}": value for index, value in enumerate(case.inputs)}
     true, found = (forward(case.symbol(), values, ctx)[0][0] for ctx in (reference, device))

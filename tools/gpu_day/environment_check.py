@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 1: check MXNet and its CUDA libraries with a training step, also beside another cuDNN.
+"""Check MXNet and its CUDA libraries by training for one step (step 1 of `tools.gpu_day`).
 
-With .venv-gpu, the step runs ``launch.environment.gpu_check``, which loads a stub driver if the
-NVIDIA driver is missing.  With the environment for the CPU, the same training step runs on the CPU.
+In the environment .venv-gpu, the check runs ``launch.environment.gpu_check``, which loads a stub
+driver if the NVIDIA driver is missing.  In the environment for the CPU, the same net trains on the
+CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ print(f"mxnet {mx.__version__}: loss {before:.4f} before a training step, {after
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Train a small net with operator fusion on and off, and with a foreign cuDNN on the path."""
+    """Train a small net with operator fusion on and off, and with another cuDNN in LD_LIBRARY_PATH.
+
+    The other cuDNN must not be loaded.
+    """
     command, kind = check_command(setting.gpus, ROOT)
     print(f"environment: {kind}", flush=True)
     for value in ("1", "0"):
@@ -41,7 +45,7 @@ def measure(setting: Setting, parts: Parts) -> None:
     what = "a foreign cuDNN in LD_LIBRARY_PATH is not loaded"
     with parts.part(what):
         if "gpu_check" not in kind:
-            raise Skipped("this environment has no cuDNN, because there is no .venv-gpu")
+            raise Skipped("this environment has no cuDNN: it is the environment for the CPU")
         folder = compile_foreign(setting.scratch / "foreign")
         path = f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")
         ended = run(command, limit_s=LIMIT_S, variables={"LD_LIBRARY_PATH": path})
@@ -52,7 +56,7 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 
 def check_command(gpus: int, root: Path) -> tuple[list[str], str]:
-    """Return the command that runs the training step, and a description of its environment."""
+    """Return the command that trains for one step, and a text that names its environment."""
     gpu = root / ".venv-gpu"
     if gpus or sys.prefix.endswith("-gpu"):
         return [sys.executable, "-m", "launch.environment.gpu_check"], "gpu_check"
@@ -63,15 +67,15 @@ def check_command(gpus: int, root: Path) -> tuple[list[str], str]:
 
 
 def report(parts: Parts, what: str, kind: str, ended: Ended) -> None:
-    """Write a part, measured if the program of the check ended with exit code 0."""
+    """Record whether the program of the check ended with exit code 0."""
     value = f"{kind}: {ended.last_line()}"
     parts.require(what, ended.code == 0, value, f"code {ended.code}, {value}")
 
 
 def compile_foreign(folder: Path) -> Path:
-    """Compile a library that is named as one of cuDNN's and prints a message when it is loaded."""
+    """Compile a library with the name of a cuDNN library, which prints a message when loaded."""
     if not shutil.which("g++"):
-        raise Skipped("there is no g++ to compile a foreign cuDNN")
+        raise Skipped("g++ is missing, so no foreign cuDNN can be compiled for the test")
     folder.mkdir(parents=True)
     source = folder / "foreign.c"
     source.write_text(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 0: record the properties of the machine, its GPUs and their driver."""
+"""Record the properties of the machine, its GPUs and their driver (step 0 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIELDS = ("name", "driver_version", "memory.total", "ecc.mode.current", "mig.mod
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Write the properties of the GPUs and of the host as parts."""
+    """Record the properties of the GPUs, of the driver and of the host."""
     with parts.part("GPUs and driver"):
         if not setting.gpus:
             raise Skipped("no GPU")
@@ -44,12 +44,12 @@ def measure(setting: Setting, parts: Parts) -> None:
                 run(["nvidia-smi", *d], limit_s=QUERY_TIMEOUT_S).code
                 for d in (["-q"], ["topo", "-m"])
             ]
-            wrong = f"`nvidia-smi -q` and `nvidia-smi topo -m` ended with codes {codes}"
+            wrong = f"`nvidia-smi -q` and `nvidia-smi topo -m` ended with the exit codes {codes}"
             parts.require("nvidia-smi", not any(codes), "the output is in the log", wrong)
 
 
 def gpus(count: int) -> dict[str, Any]:
-    """Return names and compute capabilities of the GPUs, FIELDS, and which LIBRARIES load."""
+    """Return the properties of the GPUs and the driver, and which CUDA libraries can be loaded."""
     from launch.environment.gpu import Driver
 
     driver = Driver()
@@ -89,7 +89,7 @@ def host() -> dict[str, Any]:
 
 
 def loads(library: str) -> bool:
-    """Return whether the dynamic linker finds a shared library by its name."""
+    """Return whether a shared library can be loaded by this name."""
     try:
         ctypes.CDLL(library)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 4: compare the fused operators on the device with NumPy, CuPy and the plain operators."""
+"""Check and time the fused operators for GPUs (step 4 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 LIMIT_S = 45
 TIMED = ["--heads", "128x512x85742", "--layers", "128x64x12544", "--repeat", "7"]
-MISSING_CODE = 2  # exit code of the benchmark if CuPy or nvcc is missing
+MISSING_CODE = 2  # benchmarks/gpu_operators.py exits with this code if CuPy or nvcc is missing.
 TOLERANCE = 2e-3
 """Tolerated error relative to the largest value; fused or plain operators may use TF32."""
 CHANNELS, CLASSES, IMAGES = 32, 50, 16
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Check and time the fused operators alone, then check them in MXNet on the first two GPUs."""
+    """Run benchmarks/gpu_operators.py, then check the operators in MXNet on the first two GPUs."""
     with parts.part("operators against float64, beside CuPy"):
         table = setting.scratch / "operators.json"
         command = python("benchmarks/gpu_operators.py", *TIMED, "--json", table)
@@ -41,7 +41,7 @@ def measure(setting: Setting, parts: Parts) -> None:
             what,
             ended.code == 0,
             timed,
-            f"gpu_operators.py ended with code {ended.code}; last line: {last}",
+            f"gpu_operators.py ended with exit code {ended.code}; last line: {last}",
         )
     for index in range(2):
         what = f"fused against plain, {setting.device} {index}"
@@ -55,7 +55,9 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 
 def fused_against_plain(ctx: mx.Context) -> dict[str, float]:
-    """Return the relative difference of losses and gradients between fused and plain operators.
+    """Return how much fused and plain operators differ in the loss and in each gradient.
+
+    The differences are relative to the largest value.
 
     Raises
     ------
@@ -76,13 +78,17 @@ def fused_against_plain(ctx: mx.Context) -> dict[str, float]:
 
 
 def _step(ctx: mx.Context, choice: str) -> dict[str, np.ndarray]:
-    """Return loss and gradients of a block and a head; `choice` is "plain" or "native" (fused)."""
+    """Train a block and a head for one step with plain or native (fused) operators.
+
+    Return the loss and the gradients by name.
+    """
     ops.use(choice, ctx.device_type, ctx.device_id)
     mx.random.seed(9)
     block = ConvNormPReLU(3, CHANNELS, 3, 2, 1, prefix="block_")
     head = build_head("arcface", CLASSES, CHANNELS, m2=0.3, scale=16.0)
     for part in (block, head):
-        part.initialize(mx.init.Xavier())  # on the CPU, for equal weights on all devices
+        # The CPU draws the initial weights, so that they are equal for all devices.
+        part.initialize(mx.init.Xavier())
         part.collect_params().reset_ctx(ctx)
         part.hybridize()
     random = np.random.default_rng(6)

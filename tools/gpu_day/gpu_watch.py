@@ -15,7 +15,7 @@ QUERY_INTERVAL_S = 2.0
 
 
 class GpuWatch:
-    """Callback of `commands.run` that queries nvidia-smi while a training run is in progress.
+    """Callback for `commands.run` that queries nvidia-smi during a training run.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class GpuWatch:
 
 
 def query(option: str) -> list[list[str]]:
-    """Query nvidia-smi; return its table as rows of cells, or [] if the query fails."""
+    """Query nvidia-smi with an option; return the table as rows of cells, or [] after a failure."""
     try:
         done = subprocess.run(
             ["nvidia-smi", option, "--format=csv,noheader,nounits"],

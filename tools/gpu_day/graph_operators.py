@@ -43,12 +43,13 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """Yield all operators of nets and heads, once for equal attributes and input shapes."""
+    """Yield each operator of nets and heads once per combination of attributes and input shapes."""
     seen: set[Any] = set()
     for place, graph, values in graphs():
         nodes = json.loads(graph.tojson())["nodes"]
         kinds = place, str([(node["op"], _attributes(node)) for node in nodes])
-        if kinds in seen:  # the graph is the same for both device types
+        # A graph may be the same for the CPU and for GPUs.
+        if kinds in seen:
             continue
         seen.add(kinds)
         for case in _nodes(place, graph, values):
@@ -60,7 +61,7 @@ def cases() -> Iterator[Case]:
 
 
 def graphs() -> Iterator[tuple[str, mx.sym.Symbol, dict[str, np.ndarray]]]:
-    """Yield each net and head as (name, graph, values of all arguments and states by name)."""
+    """Yield each net and head as a triple (name, graph, values of arguments and states by name)."""
     random = np.random.default_rng(5)
     image = random.uniform(-1, 1, (IMAGES, 3, *IMAGE_SIZE)).astype(np.float32)
     count = PEOPLE * IMAGES_PER_PERSON
@@ -123,12 +124,12 @@ def _nodes(place: str, graph: mx.sym.Symbol, values: Mapping[str, np.ndarray]) -
 
 
 def _outputs(node: Mapping[str, Any]) -> int:
-    """Return the number of visible outputs of an operator."""
+    """Return the number of outputs of an operator, without hidden outputs."""
     return len(_symbol(node["op"], _attributes(node), len(node["inputs"])).list_outputs())
 
 
 def _attributes(node: Mapping[str, Any]) -> dict[str, str]:
-    # Attributes that begin with two underscores belong to Gluon, not to the operator.
+    # Gluon adds attributes that begin with two underscores, which the operator does not know.
     attributes = node.get("attrs", node.get("attr", {}))
     return {key: value for key, value in attributes.items() if not key.startswith("__")}
 
@@ -142,7 +143,7 @@ def _symbol(op: str, attributes: Mapping[str, str], inputs: int) -> mx.sym.Symbo
     heads = [[inputs, 0, 0]]
     graph = {"nodes": nodes, "arg_nodes": list(range(inputs)), "heads": heads}
     graph["attrs"] = {"mxnet_version": ["int", MXNET_VERSION]}
-    # `heads` selects only the first output; get_internals() finds all visible outputs.
+    # The entry "heads" selects only the first output; get_internals() gives all of them.
     inside = mx.sym.load_json(json.dumps(graph)).get_internals()
     names = [name for name in inside.list_outputs() if name.startswith("node")]
     return mx.sym.Group([inside[name] for name in names])
@@ -174,7 +175,7 @@ def forward(
         if name in wanted:
             array.attach_grad()
     mx.random.seed(11, ctx=ctx)
-    compute = mx.nd.CachedOp(graph)  # computes a graph as a hybridized block does
+    compute = mx.nd.CachedOp(graph)  # A hybridized block computes its graph in the same way.
     with mx.autograd.record() if wanted else mx.autograd.train_mode():
         found = compute(*arrays)
     outputs = found if isinstance(found, list) else [found]

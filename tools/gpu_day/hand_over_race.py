@@ -20,8 +20,8 @@ from pipeline.decode.to_mxnet import copy_to_ndarray
 from pipeline.sampling.augmentation import Augmentation, AugmentParams, choose_params
 from training.step import build_optimizer, collect_parameters, train_step
 
-PREFETCH_BATCHES = 2  # number of batches in flight in DALI's graph, as in the loader
-HELD_BATCHES = 3  # number of steps after which a batch is compared a second time
+PREFETCH_BATCHES = 2  # The loader also has two batches in flight in DALI's graph.
+HELD_BATCHES = 3
 PEOPLE, EMBEDDING_SIZE = 10, 16
 MIRROR = Augmentation()
 
@@ -29,9 +29,10 @@ MIRROR = Augmentation()
 def wrong_batches(
     device: mx.Context, batches: int, batch_size: int, size: int, width: float
 ) -> dict[str, int]:
-    """Train on random batches, and count the batches that differ from their source.
+    """Train on random batches, and count the batches with wrong pixels.
 
-    A batch is compared at its transfer ("wrong") and HELD_BATCHES steps later ("wrong_later").
+    The result counts all batches ("batches"), those that are wrong right after their transfer from
+    DALI ("wrong"), and those that are wrong HELD_BATCHES training steps later ("wrong_later").
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def wrong_batches(
 
 
 def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, AugmentParams]:
-    """Return random pixels, (batch_size, size, size, 3) uint8, and the mirror flags of a batch."""
+    """Return a batch of random pixels, (batch_size, size, size, 3) uint8, and its mirror flags."""
     random = np.random.default_rng(number)
     pixels = random.integers(0, 256, (batch_size, size, size, 3), np.uint8)
     ids = np.arange(batch_size, dtype=np.int64) + number * batch_size
@@ -92,7 +93,7 @@ def _batch(number: int, batch_size: int, size: int) -> tuple[np.ndarray, Augment
 
 
 def _expected(pixels: np.ndarray, params: AugmentParams) -> np.ndarray:
-    """Mirror and normalise pixels on the host, which gives the batch that DALI must deliver."""
+    """Return the batch that DALI must deliver: the pixels, mirrored and normalised with NumPy."""
     mirrored = np.where(params.mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
     planes = mirrored.transpose(0, 3, 1, 2).astype(np.float32)
     return np.ascontiguousarray((planes - np.float32(MEAN)) / np.float32(STD))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 5: compare losses on a GPU with losses on the CPU, and move a checkpoint between both."""
+"""Compare training on one GPU with training on the CPU (step 5 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LOW_LR = ("optim.lr=0.001", "optim.warmup=0", "data.batch_size=32")
 
 With the full learning rate, the amplification is a hundred times faster.
 """
-PAIRS = 60  # number of verification pairs to embed on both devices
+PAIRS = 60
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -94,7 +94,7 @@ REHEARSED = (
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare the losses of all variants, resume a run on other devices, and time one GPU."""
+    """Compare the losses of all variants, resume a run on another device, and time one GPU."""
     steps = 50 if setting.gpus else REPORTED_STEPS
     compare_losses(setting, parts, ON_GPUS if setting.gpus else REHEARSED, steps)
     last: Checkpoint | None = None
@@ -125,7 +125,7 @@ def measure(setting: Setting, parts: Parts) -> None:
 def compare_losses(
     setting: Setting, parts: Parts, variants: tuple[Variant, ...], steps: int
 ) -> None:
-    """Train each variant, and compare the losses of its first steps with those of its reference."""
+    """Train with each variant, and compare its losses with those of its reference variant."""
     losses: dict[str, dict[int, float]] = {}
     with ThreadPoolExecutor(MAX_CONCURRENT_RUNS if setting.gpus else 1) as pool:
         jobs = [
@@ -135,7 +135,7 @@ def compare_losses(
                 f"losses{number}",
                 *SMALL,
                 *variant.overrides,
-                "data.decode=cpu",  # so that all variants train on equal pixels
+                "data.decode=cpu",  # All variants must train on equal pixels.
                 f"train.max_steps={steps}",
                 *LOW_LR,
             )
@@ -155,24 +155,25 @@ def compare_losses(
                 parts.measured(what, value)
                 continue
             if variant.reference not in losses:
-                raise RuntimeError(f"the run {variant.reference!r} has no losses to compare with")
+                raise RuntimeError(f"the reference run {variant.reference!r} has no losses")
             error = relative_difference(found, losses[variant.reference], variant.steps)
             value |= {"relative difference": f"{error:.1e}"}
             wrong = (
-                f"losses differ by {error:.1e} from those of {variant.reference}, at most "
-                f"{variant.tolerance:g} is allowed"
+                f"the losses differ from those of the run {variant.reference!r} by {error:.1e}; "
+                f"at most {variant.tolerance:g} is allowed"
             )
             parts.require(what, error <= variant.tolerance, value, wrong)
 
 
 def change_devices(setting: Setting, end: int) -> tuple[Run, dict[str, str]]:
-    """Train on the device, resume on the CPU, and resume on the device again.
+    """Train on the device under test, resume on the CPU, and resume on that device again.
 
     The first two runs are killed after their first checkpoint.
 
     Outputs
     -------
-    The last run, and a dict from the number and device of each run to the steps that it trained.
+    The last run, and a dictionary from the number and device of each run to a text that states its
+    first and last training step.
 
     Raises
     ------
@@ -197,11 +198,14 @@ def change_devices(setting: Setting, end: int) -> tuple[Run, dict[str, str]]:
         start = resume_step(run.ended)
         if number and not 0 < start <= last_checkpoint:
             raise RuntimeError(
-                f"the run on {where} did not resume, got step {start}; {run.ended.last_line()}"
+                f"the run on {where} must resume at a step from 1 to {last_checkpoint}, got step "
+                f"{start}; last line: {run.ended.last_line()}"
             )
         last_checkpoint = max(_checkpoint_steps(folder), default=0)
         if not last and not last_checkpoint:
-            raise RuntimeError(f"the run on {where} wrote no checkpoint; {run.ended.last_line()}")
+            raise RuntimeError(
+                f"the run on {where} wrote no checkpoint; last line: {run.ended.last_line()}"
+            )
         reached = end if last else last_checkpoint
         segments[f"{number + 1}. {where}"] = f"from step {start} to {reached}"
     run.require_finished()
@@ -213,7 +217,7 @@ def _checkpoint_steps(folder: Path) -> list[int]:
 
 
 def _kill_after(folder: Path, step: int) -> Callable[[subprocess.Popen], None]:
-    """Return a callback that kills a run once it has written a checkpoint later than `step`."""
+    """Return a callback that kills a run when it has a checkpoint of a step after `step`."""
 
     def kill(process: subprocess.Popen) -> None:
         if max(_checkpoint_steps(folder), default=0) > step:
@@ -223,7 +227,7 @@ def _kill_after(folder: Path, step: int) -> Callable[[subprocess.Popen], None]:
 
 
 def compare_checkpoint(setting: Setting, parts: Parts, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint on both devices; require equal weights and similar embeddings."""
+    """Load a checkpoint on the CPU and on the GPU; require equal weights and similar embeddings."""
     reference, device = setting.contexts()
     nets = []
     for ctx in (reference, device):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 2: compare the parts of a training step on the device with those on the CPU."""
+"""Compare operators on a GPU with the CPU, check DALI's batches (step 2 of `tools.gpu_day`)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from tools.gpu_day.setting import Setting
 
 BATCHES = 200
-MAX_NAMED_PROBLEMS = 5  # number of problems that the message of a failed part lists
+MAX_NAMED_PROBLEMS = 5
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Compare operators, implementations of PReLU and transferred batches with their references."""
+    """Check MXNet's operators, implementations of PReLU, and the transfer of batches from DALI."""
     reference, device = setting.contexts()
     with parts.part("operators of graphs"):
         found, faults = [], []
         for case in cases():
             try:
                 found.append(compare(case, reference, device))
-            except Exception as error:  # continue with the other operators
+            # An operator that raises an error must not stop the comparison of the others.
+            except Exception as error:
                 faults.append(f"{case.op} of {case.place}: {sentence(error)}")
         _report(parts, "operators of graphs", found, faults)
     with parts.part("operators of the step"):
@@ -47,20 +48,20 @@ def measure(setting: Setting, parts: Parts) -> None:
 
 
 def _report(parts: Parts, what: str, found: list[Agreement], faults: list[str]) -> None:
-    """Print the result of each operator, and write one part that sums up all results."""
+    """Print the result of each operator, and record one result for all operators."""
     for result in found:
         right = "right" if result.holds else "WRONG"
         kind = "value and gradient" if result.gradient else "value"
         print(f"{right}  {result.op:32} {result.error:.1e}  {kind:20} {result.place}")
     wrong = [
-        f"{result.op} of {result.place} differs by {result.error:.1e} of the largest value, at "
-        f"most {result.tolerance:.0e} is allowed"
+        f"{result.op} of {result.place}: the relative difference is {result.error:.1e}; at most "
+        f"{result.tolerance:.0e} is allowed"
         for result in found
         if not result.holds
     ]
     problems = [*faults, *wrong]
     if not found:
-        raise RuntimeError(f"no operator can be compared; the first error: {problems[0]}")
+        raise RuntimeError(f"no operator could be compared; the first error was: {problems[0]}")
     worst = max(found, key=lambda result: result.error / result.tolerance)
     value = {
         "operators": len({result.op for result in found}),

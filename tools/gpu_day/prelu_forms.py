@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare results and times of three implementations of PReLU with one slope per channel.
 
-One implementation consists of two depthwise 1x1 convolutions, which oneDNN vectorises.  Another is
-MXNet's LeakyReLU.  The third is the fused operator, if the library of this operator is available.
+The implementations are two depthwise 1x1 convolutions, which oneDNN vectorises; MXNet's LeakyReLU;
+and the fused operator of this project, if its library is available.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Form = Callable[[mx.nd.NDArray, mx.nd.NDArray], mx.nd.NDArray]
 
 
 def convolutions(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
-    """Compute alpha x + (1 - alpha) relu(x), with both products as convolutions."""
+    """Compute PReLU as alpha x + (1 - alpha) relu(x), where convolutions compute both products."""
 
     def scaled(values: mx.nd.NDArray, factor: mx.nd.NDArray) -> mx.nd.NDArray:
         channels = values.shape[1]
@@ -48,7 +48,7 @@ def fused(x: mx.nd.NDArray, alpha: mx.nd.NDArray) -> mx.nd.NDArray:
 
 
 def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
-    """Return the available implementations by name, and why the fused operator is unavailable.
+    """Return the available implementations by name, and a reason if the fused one is missing.
 
     The reason is "" if the fused operator is available.
     """
@@ -63,7 +63,7 @@ def forms(ctx: mx.Context) -> tuple[dict[str, Form], str]:
 
 
 def measure_forms(ctx: mx.Context, shape: tuple[int, int, int, int]) -> dict[str, dict[str, float]]:
-    """Return the error of each implementation, and its time in ms (forward and backward pass)."""
+    """Return the error of each implementation, and its ms for a forward and a backward pass."""
     random = np.random.default_rng(2)
     x, pull = (random.normal(size=shape).astype(np.float32) for _ in range(2))
     alpha = random.uniform(0.1, 0.4, shape[1]).astype(np.float32)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the prerequisites before the first step.  This module imports only the standard library."""
+"""Check the prerequisites of the GPU measurements before the first one starts.
+
+The module imports only the standard library.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ DRIVER_TIMEOUT_S = 60
 
 
 class MissingPrerequisite(Exception):
-    """A prerequisite of the day is missing; the message is one sentence for the user."""
+    """A prerequisite of the measurements is missing; the message is one sentence for the user."""
 
 
 def require_environment(venv: Path) -> str:
-    """Check that an environment is complete; return the path of its Python interpreter.
+    """Check that a Python environment is complete; return the path of its interpreter.
 
     Raises
     ------
@@ -31,13 +34,13 @@ def require_environment(venv: Path) -> str:
     if not (venv / COMPLETE).is_file() or not python.is_file():
         target = "make gpu" if venv.name.endswith("-gpu") else "make setup"
         raise MissingPrerequisite(
-            f"the environment is missing or incomplete, got {venv}; run `{target}`"
+            f"the Python environment is missing or incomplete, got {venv}; run `{target}`"
         )
     return str(python)
 
 
 def count_gpus(python: str) -> int:
-    """Return the number of GPUs that the driver reports, 0 without a driver.
+    """Return the number of GPUs that the NVIDIA driver reports; 0 if there is no driver.
 
     Raises
     ------
@@ -45,7 +48,7 @@ def count_gpus(python: str) -> int:
         If the driver does not answer.
     """
     try:
-        # In a separate process, because a broken driver can hang or crash.
+        # A separate process asks the driver, because a broken driver can hang or crash.
         done = subprocess.run(
             [python, "-m", "launch.environment.gpu"],
             cwd=ROOT,
@@ -62,7 +65,7 @@ def count_gpus(python: str) -> int:
 
 
 def require_gpu_environment(venv: Path, gpus: int) -> None:
-    """Raise MissingPrerequisite if there are GPUs, but the environment is for the CPU only."""
+    """Raise MissingPrerequisite if there are GPUs, but the Python environment is for the CPU."""
     if gpus and not venv.name.endswith("-gpu"):
         raise MissingPrerequisite(
             f"{gpus} GPU{'s' if gpus > 1 else ''} cannot be measured with the environment for the "

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 9: write a report, which is the last table of docs/gpu.md with the measured values.
+"""Write a report of the GPU measurements: the last table of docs/gpu.md with measured values.
 
-``python -m tools.gpu_day.report OUT`` prints the report of an earlier day.  The module imports only
-the standard library.
+The report is step 9 of `tools.gpu_day`.  ``python -m tools.gpu_day.report OUT`` prints the report
+of earlier measurements.  The module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REPORT = "report.md"
 
 
 class Claim(NamedTuple):
-    """Row of the table of untested claims in docs/gpu.md, and the step that tests the claim."""
+    """Row of the last table of docs/gpu.md (what is to be tested), and the step that tests it."""
 
     what: str
     step: int
@@ -33,47 +33,59 @@ class Claim(NamedTuple):
 CLAIMS = (
     Claim("driver, CUDA libraries, MXNet and a training step on a GPU", 1),
     Claim(
-        "each MXNet operator of nets and heads, GPU against CPU: value and gradient",
+        "values and gradients of each MXNet operator of nets and heads: GPU compared with CPU",
         2,
         ("operators",),
     ),
-    Claim("PReLU on a GPU: its forms agree, and what each costs", 2, ("PReLU",)),
-    Claim("hand-over of batches from DALI to MXNet while a net trains", 2, ("hand-over",)),
+    Claim("implementations of PReLU on a GPU: equal results, and time of each", 2, ("PReLU",)),
+    Claim("transfer of batches from DALI to MXNet while a net trains", 2, ("hand-over",)),
     Claim(
-        "DALI on a GPU, each decode mode and augmentation: pixels against the CPU's", 3, ("pixels",)
+        "pixels of each decode mode and augmentation: DALI on a GPU compared with DALI on the CPU",
+        3,
+        ("pixels",),
     ),
-    Claim("damaged JPEGs on a GPU: named by key, or silent", 3, ("damaged",)),
+    Claim("damaged JPEGs on a GPU: whether the error names the image", 3, ("damaged",)),
     Claim("images/s of each decode mode", 3, ("images/s",)),
-    Claim("fused operators for GPUs (`run.operators=native`): numbers and speed", 4),
-    Claim("losses of a run on a GPU beside the CPU's; fusion and TF32 on and off", 5, ("losses",)),
+    Claim("fused operators for GPUs (`run.operators=native`): results and speed", 4),
     Claim(
-        "a checkpoint of a GPU resumed on the CPU and back",
+        "training losses on a GPU compared with the CPU, with fusion and TF32 on and off",
+        5,
+        ("losses",),
+    ),
+    Claim(
+        "a training run that starts on a GPU, resumes on the CPU, and resumes on the GPU",
         5,
         ("checkpoint", "verification", "resumed"),
     ),
     Claim(
-        "NCCL between GPUs, and through the host's memory: two ranks equal one", 6, ("equivalence",)
+        "two ranks on GPUs train the same weights as one rank, with NCCL and through host memory",
+        6,
+        ("equivalence",),
     ),
-    Claim("faults, signals and ends of ranks on GPUs", 6, ("fault", "SIGTERM", "SIGKILL", "ends")),
-    Claim("all GPUs of a host: images/s, memory, contexts, decode modes", 7),
+    Claim(
+        "two ranks on GPUs end together after a fault, a signal or the last step",
+        6,
+        ("fault", "SIGTERM", "SIGKILL", "ends"),
+    ),
+    Claim("training on all GPUs of a host: images/s, memory, CUDA contexts, decode modes", 7),
     Claim("the GPU image with `--gpus all`", 8),
 )
 
 
 def table(lines: Mapping[int, dict[str, Any]]) -> list[str]:
-    """Return the lines of the table of claims and states, in Markdown.
+    """Return the lines of a Markdown table with each claim and its state.
 
     Parameters
     ----------
     lines
-        Line of each step by its number, from ``results.read_lines``.
+        Result line of each step by step number, from ``results.read_lines``.
     """
     rows = [f"| {claim.what} | {_cell(state(claim, lines))} |" for claim in CLAIMS]
     return ["| | state |", "|---|---|", *rows]
 
 
 def state(claim: Claim, lines: Mapping[int, dict[str, Any]]) -> str:
-    """Return the state of a claim after a day: measured, untested or failed, with values."""
+    """Return the state of a claim with its measured values: measured, untested or failed."""
     line = lines.get(claim.step)
     if line is None:
         return "untested: the step did not run"
@@ -91,13 +103,14 @@ def state(claim: Claim, lines: Mapping[int, dict[str, Any]]) -> str:
     if found["measured"]:
         skipped = f"; untested: {_format(found['skipped'])}" if found["skipped"] else ""
         return f"{kind}: {_format(found['measured'])}{skipped}"
-    if line["state"] == "failed":  # the step failed before its first relevant part
+    # The step has failed before it could test this claim.
+    if line["state"] == "failed":
         return f"**failed**: {line['value']}{log}"
     return f"untested, {line['value'] if line['state'] == 'skipped' else _format(found['skipped'])}"
 
 
 def machine(lines: Mapping[int, dict[str, Any]]) -> str:
-    """Return a description of the measurement: date, GPUs, driver, CPU and commit."""
+    """Return a text that states the date of the measurements, GPUs, driver, CPU and commit."""
     facts = {**lines.get(0, {}).get("measured", {})}
     host, gpus = facts.get("host", {}), facts.get("GPUs and driver")
     date = next(iter(lines.values()), {}).get("time", "no date")[:10]
@@ -121,7 +134,7 @@ def render(lines: Mapping[int, dict[str, Any]]) -> str:
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Write the report of the day to a file in the folder of the logs."""
+    """Write the report of the measurements to a file in the folder of the logs."""
     logs = setting.scratch.parent
     lines = read_lines(logs.parent / LINES)
     report = logs / REPORT
@@ -141,14 +154,14 @@ def _cell(value: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the report of an earlier day from its results folder; return the exit code."""
+    """Print the report of earlier measurements from their results folder; return the exit code."""
     folder = Path(argv[0] if argv else "results")
     try:
         print(render(read_lines(folder / LINES)))
     except OSError as error:
         print(
-            f"report: there are no results, got {error.strerror} for {folder / LINES}; run "
-            "`make gpu-day`",
+            f"report: the results cannot be read, got {error.strerror} for {folder / LINES}; run "
+            "`make gpu-day` first",
             file=sys.stderr,
         )
         return 2

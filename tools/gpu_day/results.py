@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write and read the results of a day: one JSON object per part of a step, one line per step.
+"""Write and read the results of GPU measurements: a JSON line per step and per part of a step.
 
-A step appends each part to a file as soon as the part is measured, so that a later failure or the
-time limit loses no part.  The module imports only the standard library.
+A step appends each part to a file as soon as the part is measured, so that no part is lost if the
+step fails or exceeds its time limit later.  The module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ STATES = ("measured", "failed", "skipped")
 
 
 class Skipped(Exception):
-    """A part cannot run on this machine; the message is the reason."""
+    """A part of a measurement cannot run on this machine; the message is the reason."""
 
 
 class Part(NamedTuple):
-    """Result of one part of a step."""
+    """Result of one part of a measurement step."""
 
     what: str
     state: str
@@ -34,12 +34,12 @@ class Part(NamedTuple):
 
 
 class Parts:
-    """Write the results of the parts of a step to a file.
+    """Writer of the results of a measurement step, one line per part of the step.
 
     Parameters
     ----------
     path
-        File to which the results are appended.
+        File to which the lines are appended.
     """
 
     def __init__(self, path: Path):
@@ -47,7 +47,7 @@ class Parts:
         self.failed = False
 
     def add(self, what: str, state: str, value: Any) -> None:
-        """Append the result of one part to the file, and print the result for the log."""
+        """Append the result of one part to the file, and print the result to the log."""
         self.failed |= state == "failed"
         line = json.dumps(Part(what, state, value)._asdict())
         with self._path.open("a", encoding="utf-8") as file:
@@ -55,16 +55,19 @@ class Parts:
         print(line, flush=True)
 
     def measured(self, what: str, value: Any) -> None:
-        """Record a part of the step as measured, with its value."""
+        """Record a part of the step as measured, with the measured value."""
         self.add(what, "measured", value)
 
     def require(self, what: str, holds: bool, value: Any, wrong: str) -> None:
-        """Record a part as measured if `holds` is true, else as failed with the message `wrong`."""
+        """Record a part as measured if `holds` is true, else as failed with the text `wrong`."""
         self.add(what, "measured" if holds else "failed", value if holds else wrong)
 
     @contextlib.contextmanager
     def part(self, what: str) -> Iterator[None]:
-        """Return a context that records an exception as a failed part, or `Skipped` as skipped."""
+        """Return a context manager that records an exception in its body as a failed part.
+
+        The exception `Skipped` is recorded as a skipped part.
+        """
         try:
             yield
         except Skipped as reason:
@@ -84,7 +87,7 @@ def sentence(error: BaseException) -> str:
 
 
 def read_parts(path: Path) -> list[Part]:
-    """Return the parts that a step has written; a damaged line of the file is a failed part."""
+    """Read the results of the parts of a step; a damaged line of the file gives a failed part."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -94,7 +97,9 @@ def read_parts(path: Path) -> list[Part]:
         part = _part(line)
         if part is None:
             shown = line[:60].decode(errors="replace")
-            part = Part("results", "failed", f"line {number} is not a result, got {shown!r}")
+            part = Part(
+                "results", "failed", f"line {number} of the file is no result, got {shown!r}"
+            )
         found.append(part)
     return found
 
@@ -117,7 +122,7 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> dict[int, dict[str, Any]]:
-    """Return the newest result line of each step by step number; skip damaged lines."""
+    """Read the newest result line of each step, by step number; skip damaged lines."""
     found = {}
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run one step of a day:  python -m tools.gpu_day.run_step MODULE SETTING PARTS"""
+"""Run one step of the GPU measurements:  python -m tools.gpu_day.run_step MODULE SETTING PARTS"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.gpu_day.setting import Setting
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a step; return exit code 1 if a part of the step failed, else 0."""
+    """Run one step of the measurements; return exit code 1 if a part of it failed, else 0."""
     module, setting, path = argv
     parts = Parts(Path(path))
     with parts.part(module):

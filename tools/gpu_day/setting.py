@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Setting that a day passes to its steps: number of GPUs, record set and output folder."""
+"""Setting of a GPU measurement step: number of GPUs, record set and output folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Setting:
-    """Setting that a day passes to one of its steps.
+    """Setting of one step of the GPU measurements.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Setting:
         return "gpu" if self.gpus else "cpu"
 
     def contexts(self) -> tuple[Any, Any]:
-        """Return two MXNet contexts: the reference, and the one under test.
+        """Return two MXNet contexts: that of the reference results, and the one under test.
 
         Without a GPU, the context under test is ``mx.cpu(1)``, which is the same processor as the
         reference ``mx.cpu(0)``, but another context.
@@ -51,7 +51,7 @@ class Setting:
         return mx.cpu(0), mx.gpu(0) if self.gpus else mx.cpu(1)
 
     def to_json(self) -> str:
-        """Return the setting as JSON, for the command line of a step."""
+        """Return the setting as JSON, for the command line of a step's process."""
         return json.dumps(
             {key: str(v) if isinstance(v, Path) else v for key, v in asdict(self).items()}
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""List the steps of a day with their modules, time limits and numbers of GPUs.
+"""List the steps of the GPU measurements with their modules, time limits and numbers of GPUs.
 
 Basic steps come before steps that depend on them, cheap steps before expensive steps, and steps for
 one GPU before steps for several GPUs.  The module imports only the standard library.
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a day.
+    """One step of the GPU measurements.
 
     Parameters
     ----------
     number, name
-        Position and name of the step.
+        Number and name of the step; the steps run in the order of their numbers.
     module
         Module of this package with the function ``measure``.
     limit_s
@@ -29,7 +29,7 @@ class Step:
         Time limit in seconds without a GPU; 0 means that the step is skipped without a GPU.
     command
         Program and arguments to run instead of the module.  In an argument, {results} is replaced
-        by the path of the file for the results of the parts.
+        by the path of the file to which the program must write its results.
     """
 
     number: int
@@ -74,5 +74,5 @@ STEPS = (
 
 
 def choose(steps: Sequence[Step], numbers: Sequence[int]) -> list[Step]:
-    """Return the steps with the given numbers, or all steps if no number is given."""
+    """Return the steps with these numbers, or all steps if ``numbers`` is empty."""
     return [step for step in steps if not numbers or step.number in numbers]

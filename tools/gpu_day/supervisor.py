@@ -42,7 +42,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Outcome(NamedTuple):
-    """How a command ended."""
+    """Result of a supervised command: how the command ended."""
 
     code: int | None
     """Exit code, 128 + N after signal N; None if the supervisor ended the command."""
@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
 
 
 def supervise(command: Sequence[str], limit_s: float, log: Path) -> Outcome:
-    """Run a command until it ends, its time is over or a signal arrives; end all its processes.
+    """Run a command, and end all its processes when it ends, times out or a signal arrives.
 
     Parameters
     ----------
@@ -89,13 +89,14 @@ def supervise(command: Sequence[str], limit_s: float, log: Path) -> Outcome:
         return Outcome(127, fault=f"{command[0]} cannot be started, got {error.strerror}")
     finally:
         os.close(write)
-    # The thread starts after the fork: a fork would copy locks that the thread holds.
+    # The thread must start after the fork, because a fork would copy locks that the thread holds.
     writer = threading.Thread(target=_write, args=(read, log), daemon=True)
     writer.start()
     status, ended_by = _wait(process.pid, end)
     remaining = len(_wait_for_descendants(SETTLE_S)) if status is not None else 0
     stuck = end_all(terminate=status is None or remaining > 0)
-    process.returncode = 0 if status is None else status  # _reap has waited for the process
+    # Without a return code, Popen would wait for a process that `_reap` has already collected.
+    process.returncode = 0 if status is None else status
     writer.join(1.0)
     return Outcome(status, ended_by, remaining, tuple(stuck))
 
@@ -106,7 +107,10 @@ def _prepare_child(supervisor_pid: int) -> None:
 
 
 def _wait(pid: int, end: float) -> tuple[int | None, str]:
-    """Wait for a child until `end`; return its exit code, or None and why the wait has ended."""
+    """Wait for a child process; return a pair (exit code or None, reason why the wait ended).
+
+    The reason is "" if the child ended, "limit" at the time `end`, or the name of a signal.
+    """
     while (timeout_s := end - time.monotonic()) > 0:
         found = signal.sigtimedwait(_AWAITED_SIGNALS, timeout_s)
         if found is not None and found.si_signo != signal.SIGCHLD:
@@ -118,7 +122,7 @@ def _wait(pid: int, end: float) -> tuple[int | None, str]:
 
 
 def adopt_orphans() -> None:
-    """Make this process the new parent of each descendant whose parent ends."""
+    """Make this process the parent of each descendant that loses its own parent."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -134,7 +138,7 @@ def end_all(terminate: bool = True) -> list[int]:
         _signal(descendants(), signal.SIGTERM)
         _wait_for_descendants(TERM_TO_KILL_S)
     give_up = time.monotonic() + KILL_S
-    # SIGKILL is repeated, because a process can start another process before it is killed.
+    # SIGKILL is sent repeatedly, because a process can start another one before it is killed.
     while (pids := descendants()) and time.monotonic() < give_up:
         _signal(pids, signal.SIGKILL)
         _reap()
@@ -150,9 +154,10 @@ def descendants(ancestor: int = 0) -> list[int]:
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
-        with contextlib.suppress(OSError):  # the process has ended
-            # The program name is in brackets and may contain spaces and brackets, so the fields are
-            # read after the last bracket.
+        # The file disappears when the process ends.
+        with contextlib.suppress(OSError):
+            # The program name is in brackets and may contain spaces and brackets itself, so the
+            # fields are read after the last bracket.
             fields = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(entry))
             if fields[0] in (b"Z", b"X"):
@@ -166,7 +171,7 @@ def descendants(ancestor: int = 0) -> list[int]:
 
 
 def _wait_for_descendants(timeout_s: float) -> list[int]:
-    """Wait up to timeout_s for all descendants to end; return the ids of those that still run."""
+    """Wait up to timeout_s seconds for all descendants to end; return the ids of the others."""
     give_up = time.monotonic() + timeout_s
     while (pids := descendants()) and time.monotonic() < give_up:
         _reap()
@@ -202,7 +207,7 @@ def _write(source: int, log: Path) -> None:
     free_bytes = MAX_LOG_BYTES
     with open(source, "rb", buffering=0) as pipe, log.open("ab", buffering=0) as file:
         while data := pipe.read(1 << 16):
-            with contextlib.suppress(OSError):  # a full disk must not block the command
+            with contextlib.suppress(OSError):  # A full disk must not block the command.
                 file.write(data[:free_bytes])
             free_bytes = max(0, free_bytes - len(data))
         if not free_bytes:
@@ -210,7 +215,7 @@ def _write(source: int, log: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Supervise the command of the command line, print the Outcome as JSON, and return 0."""
+    """Supervise the command that the arguments name, print its `Outcome` as JSON, and return 0."""
     limit_s, log, *command = argv
     print(json.dumps(supervise(command, float(limit_s), Path(log))._asdict()), flush=True)
     return 0

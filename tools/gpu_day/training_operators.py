@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare operators on two devices: those that training calls outside the nets and heads."""
+"""Compare the operators that training uses outside nets and heads, on a GPU and on the CPU."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OPERATORS: dict[str, Callable[[Arrays], Arrays]] = {
 
 
 def compare_training(reference: mx.Context, device: mx.Context) -> Iterator[Agreement]:
-    """Compute each of OPERATORS on two devices; yield the difference of the results."""
+    """Compute each operator of OPERATORS on two devices; yield the difference of the results."""
     random = np.random.default_rng(4)
     values = [random.normal(size=(12, 7)).astype(np.float32) for _ in range(3)]
     for name, compute in OPERATORS.items():

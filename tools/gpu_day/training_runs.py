@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start training runs in a step, and read their results."""
+"""Start training runs for the GPU measurements, and read their results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Run:
-    """Training run that has ended, with or without an error."""
+    """Training run that has ended, normally or with an error."""
 
     ended: Ended
     folder: Path
@@ -43,10 +43,11 @@ class Run:
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def require_finished(self) -> None:
-        """Raise RuntimeError with the last line of output if the run did not finish."""
+        """Raise RuntimeError with the last line of the run's output if the run did not finish."""
         if self.ended.code or self.summary.get("status") != "finished":
             raise RuntimeError(
-                f"the run ended with code {self.ended.code}; last line: {self.ended.last_line()}"
+                f"the training run ended with exit code {self.ended.code}; last line: "
+                f"{self.ended.last_line()}"
             )
 
     def speed(self) -> dict[str, Any]:
@@ -69,14 +70,14 @@ def train(
     variables: Mapping[str, str] | None = None,
     while_running: Callable[[subprocess.Popen], object] | None = None,
 ) -> Run:
-    """Train a configuration on the records of the setting.
+    """Run a training with a configuration file on the record set of the setting.
 
     Parameters
     ----------
     name
-        Name of the run; its folder is in the scratch folder.
+        Name of the run; the run folder is in the scratch folder.
     overrides
-        Configuration overrides, ``section.key=value``.
+        Configuration overrides of the form ``section.key=value``.
     ranks
         Number of ranks; more than one rank runs under ``launch.local``.
     cfg
@@ -106,7 +107,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def resume_step(ended: Ended) -> int:
-    """Return the step at which a run resumed, from its output; 0 for a run that started new."""
+    """Return the training step at which a run resumed, from its output; 0 for a new run."""
     match = re.search(r"^resumed at step (\d+)", ended.text, re.MULTILINE)
     return int(match[1]) if match else 0
 
@@ -114,7 +115,7 @@ def resume_step(ended: Ended) -> int:
 def relative_difference(
     losses: Mapping[int, float], reference: Mapping[int, float], steps: int
 ) -> float:
-    """Return the largest relative difference between two runs' losses in their first steps.
+    """Return the largest relative difference between the losses of two runs in the first steps.
 
     Raises
     ------

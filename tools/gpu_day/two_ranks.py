@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step 6: check that two ranks train the same weights as one, and end together after a fault."""
+"""Check training on two GPUs: equal weights, common end after a fault (`tools.gpu_day` step 6)."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 MAX_CONCURRENT_RUNS = 4
 """Number of training runs at the same time; most of the time of each run is start-up."""
 LIMIT_S = 60
-STEPS, CLIP_NORM = 20, 2.0  # the norm of the gradients exceeds CLIP_NORM, so they are clipped
+STEPS, CLIP_NORM = 20, 2.0  # The gradients are clipped, because their norm exceeds CLIP_NORM.
 MAX_WEIGHT_DIFFERENCE = 1e-4
 SHORT_RUNS = 6
-IMAGES = 32  # images in the record set of `run_damaged`
+IMAGES = 32
 DAMAGED_KEY = 11
 
 
 def measure(setting: Setting, parts: Parts) -> None:
-    """Start all training runs, a few at a time, and check the weights or the end of each run."""
+    """Compare the weights of one and two ranks; check the ends of runs after faults and signals."""
     direct, through_host = ("gpu", "gpu host") if setting.gpus else ("straight", "host")
 
     def start(ranks: int, batch_size: int, transport: str, clip: float) -> Future:
@@ -60,7 +60,7 @@ def measure(setting: Setting, parts: Parts) -> None:
                 expected = one[CLIP_NORM if "clipped" in what else 0.0].result()
                 error = largest_difference(expected, job.result())
                 value = f"weights within {error:.1e}"
-                wrong = f"weights differ by {error:.1e} from those of one rank"
+                wrong = f"the weights of two ranks differ from those of one rank by {error:.1e}"
                 parts.require(what, error <= MAX_WEIGHT_DIFFERENCE, value, wrong)
         with parts.part("fault of the data"):
             _require_end(parts, "fault of the data", damaged.result(), 2, f"key {DAMAGED_KEY}")
@@ -74,21 +74,21 @@ def measure(setting: Setting, parts: Parts) -> None:
                 "ends",
                 not any(codes),
                 f"{len(codes)} of {len(codes)} with code 0",
-                f"every run must end with code 0, got codes {codes}",
+                f"every training run must end with exit code 0, got exit codes {codes}",
             )
 
 
 def train_weights(
     setting: Setting, ranks: int, batch_size: int, transport: str, clip: float
 ) -> dict[str, np.ndarray]:
-    """Train a tiny net for STEPS steps and return its weights.
+    """Train a tiny net for STEPS training steps and return its weights by name.
 
     Parameters
     ----------
     ranks, batch_size
         Number of ranks, and batch size per rank.
     transport
-        Route of the gradients between the ranks, a name that tests/parallel/equivalence.py knows.
+        Route of the gradients between the ranks, as tests/parallel/equivalence.py names it.
     clip
         Norm to which the gradients are clipped; 0 disables clipping.
 
@@ -106,8 +106,8 @@ def train_weights(
     ended = run(program if ranks == 1 else [*launcher, *program], limit_s=LIMIT_S)
     if ended.code:
         raise RuntimeError(
-            f"{ranks} ranks, {transport}: ended with code {ended.code}; last line: "
-            f"{ended.last_line()}"
+            f"the training with {ranks} ranks and transport {transport!r} ended with exit code "
+            f"{ended.code}; last line: {ended.last_line()}"
         )
     with np.load(out) as file:
         return dict(file)
@@ -124,14 +124,17 @@ def run_damaged(setting: Setting) -> Run:
     records = open_records(setting.records, setting.scratch)
     jpegs = RecordReader(records).gather(sample_rows(records, IMAGES))
     images = [(row // 2, jpeg.tobytes()) for row, jpeg in enumerate(jpegs)]
-    label, damaged_jpeg = images[DAMAGED_KEY - 1]  # keys count from 1
+    label, damaged_jpeg = images[DAMAGED_KEY - 1]  # The keys of images count from 1.
     images[DAMAGED_KEY - 1] = (label, damage(damaged_jpeg, "cut at 50%"))
     write_record_set(folder, images, IMAGES // 2)
     return _pair(setting, "damaged", f"data.records={folder}", "train.max_steps=20")
 
 
 def run_until_ended(setting: Setting, name: str, end: Callable[[subprocess.Popen], bool]) -> Run:
-    """Train on two ranks; once a step is logged, call `end` with the launcher until it succeeds."""
+    """Train on two ranks; after the first logged step, call `end` until it returns True.
+
+    The argument of `end` is the process of the launcher.
+    """
     folder, done = setting.scratch / "runs" / f"{name}-001", False
 
     def end_once(process: subprocess.Popen) -> None:
@@ -172,10 +175,11 @@ def _terminate(process: subprocess.Popen) -> bool:
 
 
 def _kill_rank_1(process: subprocess.Popen) -> bool:
-    """Kill the process of rank 1 under a launcher; return whether this process was found."""
+    """Kill rank 1 among the descendants of a launcher; return whether rank 1 was found."""
     below = set(descendants(process.pid))
     for pid in below:
-        with contextlib.suppress(OSError):  # the process has ended
+        # The files disappear when the process ends.
+        with contextlib.suppress(OSError):
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             is_rank = b"HOROVOD_RANK=1" in variables and b"python" in program[0]
@@ -186,7 +190,7 @@ def _kill_rank_1(process: subprocess.Popen) -> bool:
 
 
 def _require_end(parts: Parts, what: str, run: Run, code: int, expected: str = "") -> None:
-    """Write a part, measured if the run ended with this code and printed the expected text."""
+    """Record whether a run ended with exit code `code` and printed the text `expected`."""
     ended = run.ended
     lines = ended.text.splitlines()
     sentence = next((line for line in lines if expected and expected in line), "")

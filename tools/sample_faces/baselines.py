@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure baselines without a net on the sample faces: grey pixels, mean colour, whitened PCA.
+"""Measure how accurate verification of the sample faces is without a neural network.
 
     python -m tools.sample_faces.baselines data/sample_faces
 
-These baselines train no network.  Only if they are far less accurate does a high accuracy on the
-sample faces prove that training works.
+The baselines are grey pixels, mean colour and whitened PCA.  A trained network must be far more
+accurate than these baselines to prove that training works.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from evaluation.pairs import PairsError, read_pairs
 from launch.config.paths import home_path
 
 FOLDS = 10
-# Height and width in pixels of the images for PCA.  The first 200 components are smooth, so more
-# pixels would add nothing.
+# PCA uses images of 28x28 pixels.  The first 200 components are smooth, so more pixels would not
+# change the result.
 PCA_SIDE = 28
 DIMENSIONS = (32, 64, 100, 150, 200)
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Return the 10-fold accuracy of each baseline by name."""
+    """Return the accuracy of each baseline in 10-fold cross-validation, by name."""
     pairs = read_pairs(folder / "sample_val.bin")
     same = np.asarray(pairs.issame)
     faces = np.stack([_decode(jpeg) for jpeg in pairs.images])
@@ -69,9 +69,9 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
-    """Return the mean accuracy over ten folds, each with the best threshold of the other nine.
+    """Return the mean accuracy over ten folds, each with the best threshold of the nine others.
 
-    Folds are consecutive and of equal size.
+    The folds consist of consecutive pairs and have equal sizes.
 
     Inputs
     ------
@@ -83,7 +83,7 @@ def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
         rest = fold != test
         order = np.argsort(-similarity[rest], kind="stable")
         ranked, truth = similarity[rest][order], same[rest][order]
-        # correct[k] is the number of correct pairs if the k most similar pairs count as "same".
+        # Entry k of `correct` counts the right decisions if the k most similar pairs are "same".
         correct = np.concatenate([[0], np.cumsum(np.where(truth, 1, -1))]) + (~truth).sum()
         k = int(correct.argmax())
         threshold = ranked[k - 1] if k else np.inf
@@ -92,15 +92,15 @@ def ten_fold_accuracy(similarity: np.ndarray, same: np.ndarray) -> float:
 
 
 def read_training_images(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the N images of train.rec as (N, 112, 112, 3) uint8 RGB, and their labels as (N,)."""
+    """Read the N images of train.rec as uint8 RGB (N, 112, 112, 3), and their labels (N,)."""
     index = [line.split() for line in (folder / "train.idx").read_text().splitlines()]
     data = (folder / "train.rec").read_bytes()
     images, labels = [], []
     for _, offset in index:
         _, lrec, flag, label = struct.unpack_from("<IIIf", data, int(offset))
         start, length = int(offset) + 8, lrec & ((1 << 29) - 1)
-        # The flag 0 marks an image with a scalar label.  The labels of header and identity records
-        # are vectors.
+        # Flag 0 marks an image record, whose label is a scalar.  Header and identity records have
+        # vectors as labels.
         if flag == 0 and lrec >> 29 == 0:
             images.append(_decode(data[start + 24 : start + length]))
             labels.append(int(label))
@@ -112,7 +112,7 @@ def _decode(jpeg: bytes | np.ndarray) -> np.ndarray:
 
 
 def _grey(faces: np.ndarray, side: int) -> np.ndarray:
-    """Return N images as grey rows (N, side * side), each with mean 0 and standard deviation 1."""
+    """Convert N images to grey rows (N, side * side), each with mean 0 and standard deviation 1."""
     grey = faces.astype(np.float32).mean(-1)
     if side != grey.shape[1]:
         grey = np.stack([cv2.resize(g, (side, side), interpolation=cv2.INTER_AREA) for g in grey])
@@ -121,7 +121,7 @@ def _grey(faces: np.ndarray, side: int) -> np.ndarray:
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:
-    """Return the cosines of rows 0 and 1, of rows 2 and 3, and so on: (2P, D) in, (P,) out."""
+    """Return the cosine of rows 0 and 1, of rows 2 and 3, and so on: (2P, D) in, (P,) out."""
     rows = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
     return (rows[0::2] * rows[1::2]).sum(1)
 

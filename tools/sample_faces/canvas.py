@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw shapes on a face: bend them over a head, rotate them and project them to pixels.
+"""Draw shapes on a head: bend them over its surface, rotate them and project them to pixels.
 
 Coordinates are in face units: x points right, y points down, (0, 0) lies between eyes and nose, and
 half the height of a head is about 1.  The canvas has SUPERSAMPLE times the height and the width of
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE = 112
 SUPERSAMPLE = 2
-HEAD_DEPTH = 0.75  # depth in face units, from the outline of the head to the front of the face
+# The front of the face is this far in front of the outline of the head, in face units.
+HEAD_DEPTH = 0.75
 _SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """RGB image to draw on, and the camera that looks at the head."""
+    """RGB image to draw on, with the camera position from which the head is seen."""
 
     def __init__(self, shot: Shot) -> None:
         side = IMAGE_SIZE * SUPERSAMPLE
@@ -66,13 +67,13 @@ class Canvas:
         return turned * self.unit + self._centre
 
     def fill(self, points: ArrayLike, colour: ArrayLike, lift: float | None = 0.0) -> None:
-        """Fill a polygon with a colour; its corners are in face units."""
+        """Fill a polygon with a colour; the corners are in face units."""
         fill_pixels(self.image, self.project(points, lift), colour)
 
     def line(
         self, points: ArrayLike, colour: ArrayLike, width: float, lift: float | None = 0.0
     ) -> None:
-        """Draw an open curve; its points and its width are in face units."""
+        """Draw an open curve; the points and the width are in face units."""
         pixels = _fixed_point(self.project(points, lift))
         thickness = max(1, round(width * self.unit))
         cv2.polylines(
@@ -80,7 +81,7 @@ class Canvas:
         )
 
     def dot(self, x: float, y: float, radius: float, colour: ArrayLike) -> None:
-        """Draw a disc on the skin; its centre and its radius are in face units."""
+        """Draw a disc on the skin; the centre and the radius are in face units."""
         self.fill(ellipse(x, y, radius, radius, 10), colour)
 
     def soften(self, points: ArrayLike, colour: ArrayLike, strength: float, blur: float) -> None:
@@ -102,7 +103,7 @@ class Canvas:
 
 
 def fill_pixels(image: np.ndarray, pixels: np.ndarray, colour: ArrayLike) -> None:
-    """Fill a polygon of an image with a colour; its corners are in pixels."""
+    """Fill a polygon of an image with a colour; the corners are in pixels."""
     cv2.fillPoly(image, [_fixed_point(pixels)], rgb(colour), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
@@ -146,7 +147,7 @@ def rotate(points: ArrayLike, angle: float) -> np.ndarray:
 
 
 def mirrored(points: ArrayLike, side: int) -> np.ndarray:
-    """Mirror points of the right half of a face to the left half if `side` is -1, not if 1."""
+    """Return points of the right half of a face; if `side` is -1, mirror them to the left half."""
     return np.asarray(points) * (side, 1)
 
 

@@ -23,7 +23,7 @@ SIDES = (1, -1)
 
 
 def draw_features(canvas: Canvas, person: Person, shot: Shot) -> None:
-    """Draw all features of a face, in front of the back hair and behind the front hair."""
+    """Draw all features of a face; the hair behind the face must be drawn already."""
     t = person.traits
     skin = person.look.skin
     _draw_head(canvas, person)
@@ -63,7 +63,7 @@ def _draw_head(canvas: Canvas, person: Person) -> None:
             lobe = ellipse(x * 1.04, 0.08 + size * 1.3, t["earring"], t["earring"], 14)
             canvas.fill(lobe, person.earrings, None)
     canvas.fill(head_outline(t), skin, None)
-    for side in SIDES:  # the red of the cheeks
+    for side in SIDES:
         canvas.soften(ellipse(0.40 * side, 0.30, 0.16, 0.13), person.blush_colour, t["blush"], 0.08)
     chin = t["chin_y"] - 0.13
     canvas.soften(ellipse(0, chin, 0.16, 0.09), PALE, 0.18, 0.06)
@@ -104,7 +104,7 @@ def _draw_eye(canvas: Canvas, person: Person, shot: Shot, side: int) -> None:
                     (-width, 0)], False)  # fmt: skip
     opening = canvas.project(to_face(np.concatenate([upper, lower])))
     iris_at = mirrored(place, side) + np.array(shot.gaze) * t["iris"]
-    # The lids hide a part of the iris: draw the eyeball separately, then blend it through a mask.
+    # The lids hide a part of the iris, so the eyeball is drawn separately and blended with a mask.
     low = np.clip(opening.min(0).astype(int) - 2, 0, len(canvas.image) - 3)
     high = np.clip(opening.max(0).astype(int) + 3, 3, len(canvas.image))
     region = canvas.image[low[1] : high[1], low[0] : high[0]]

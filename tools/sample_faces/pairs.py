@@ -12,14 +12,14 @@ from tools.sample_faces.people import Person, look_distance
 
 FOLDS = 10
 LOOKS_PER_FOLD = 2
-# A pair of two people takes the second person from the people of the fold whose looks are most
-# similar to the look of the first person.  This is their number.
+# For a pair of two different people, the second person is one of the four people in the fold whose
+# looks are most similar to that of the first person.
 NEAREST_PEOPLE = 4
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, each as (person number, image number), and whether they show one person."""
+    """Two images, each given as (person number, image number); `same` if they show one person."""
 
     first: tuple[int, int]
     second: tuple[int, int]
@@ -27,14 +27,17 @@ class Pair:
 
 
 def fold_of(position: int, count: int) -> int:
-    """Return the fold of person number `position` of `count`; fold sizes differ by at most one."""
+    """Return the fold, from 0 to FOLDS - 1, of person number `position` of `count` people.
+
+    The numbers of people per fold differ by at most one.
+    """
     return position * FOLDS // count
 
 
 def look_number_of(position: int, count: int, looks: int) -> int:
-    """Return the number of the look of person number `position` in the verification set.
+    """Return the number of the look (skin, hair) of a person in the verification set.
 
-    A fold has only LOOKS_PER_FOLD looks, so different people of a fold often look alike.
+    The people of a fold share LOOKS_PER_FOLD looks, so that different people often look alike.
     """
     return (LOOKS_PER_FOLD * fold_of(position, count) + position % LOOKS_PER_FOLD) % looks
 
@@ -52,7 +55,7 @@ def choose_pairs(
     numbers
         Numbers that identify the people; at least two people.
     person_of
-        Function that returns the person with a number.
+        Function that returns the person with a given number.
     count
         Number of pairs, a multiple of 20.
     seed
@@ -84,7 +87,7 @@ def choose_pairs(
 def similar_people(
     number: int, members: list[int], person_of: Callable[[int], Person]
 ) -> list[int]:
-    """Return the NEAREST_PEOPLE members whose looks are most similar to that of person `number`."""
+    """Return the NEAREST_PEOPLE of `members` who look most similar to person `number`."""
     look = person_of(number).look
     others = [m for m in members if m != number]
     return sorted(others, key=lambda m: look_distance(look, person_of(m).look))[:NEAREST_PEOPLE]

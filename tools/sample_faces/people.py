@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw random people for the sample set: the properties that all images of one person share.
+"""Choose random people for the sample faces: the properties that all images of a person share.
 
 A person has a look (skin, hair colour, hair style) and traits.  Many people share a look, so a look
 barely identifies a person.  The traits, such as the shapes of eyes and mouth, identify a person.
@@ -35,18 +35,15 @@ EARRINGS = (
     (190, 30, 60),
     (60, 40, 140),
 )
-BROWS = (
-    None,
-    (24, 18, 18),
-    (150, 70, 30),
-    (190, 184, 176),
-)  # None means darker than the hair
+# None stands for a colour that is darker than the hair.
+BROWS = (None, (24, 18, 18), (150, 70, 30), (190, 184, 176))
 BLUSHES = ((210, 60, 70), (225, 120, 60), (150, 60, 130))
 MOUSTACHES = ("none", "none", "none", "thin", "thick", "goatee", "beard")
-GLASSES_FRACTION = 0.25  # fraction of the people who wear glasses
+GLASSES_FRACTION = 0.25
 
-# Range (low, high) of each trait.  A beta distribution with more weight at both ends than in the
-# middle makes two people differ clearly in some traits.  Lengths are in face units.
+# Each trait has a range (low, high); lengths are in face units and angles in radians.  The values
+# of a person come from a beta distribution with most weight near both ends of the range, so that
+# two people differ clearly in some traits.
 TRAITS = {
     "forehead_width": (0.58, 0.80),
     "cheek_width": (0.68, 0.88),
@@ -58,16 +55,16 @@ TRAITS = {
     "eye_y": (-0.18, -0.02),
     "eye_width": (0.12, 0.23),
     "eye_height": (0.05, 0.16),
-    "eye_slant": (-0.40, 0.40),  # angle in radians; a positive angle lifts the outer corner
+    "eye_slant": (-0.40, 0.40),  # A positive angle lifts the outer corner of the eye.
     "iris": (0.06, 0.115),
-    "lid_fold": (0.0, 1.0),  # strength of the fold above the eye
-    "eye_bag": (0.0, 1.0),  # strength of the bag under the eye
+    "lid_fold": (0.0, 1.0),
+    "eye_bag": (0.0, 1.0),
     "earring": (0.06, 0.12),
     "lash": (0.010, 0.040),
     "brow_gap": (0.13, 0.27),
     "brow_length": (0.16, 0.38),
     "brow_thickness": (0.02, 0.12),
-    "brow_slant": (-0.45, 0.45),  # angle in radians; a positive angle lifts the outer end
+    "brow_slant": (-0.45, 0.45),  # A positive angle lifts the outer end of the brow.
     "brow_arch": (-0.02, 0.11),
     "brow_inner": (0.05, 0.20),
     "nose_y": (0.18, 0.44),
@@ -80,10 +77,10 @@ TRAITS = {
     "lower_lip": (0.03, 0.14),
     "cupid": (0.0, 0.05),
     "lip_red": (0.35, 1.0),
-    "cheek_fold": (0.0, 1.0),  # strength of the folds from nose to mouth
-    "chin_cleft": (0.0, 1.0),  # strength of the line in the chin
-    "blush": (0.0, 0.8),  # strength of the red of the cheeks
-    "freckles": (-60.0, 70.0),  # number of freckles; a negative number means none
+    "cheek_fold": (0.0, 1.0),
+    "chin_cleft": (0.0, 1.0),
+    "blush": (0.0, 0.8),
+    "freckles": (-60.0, 70.0),  # A negative number means no freckles.
 }
 
 
@@ -98,7 +95,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Glasses:
-    """Frame of glasses: half width and half height of a lens, and thickness, in face units."""
+    """Frame of glasses; half width and half height of a lens, and thickness, in face units."""
 
     width: float
     height: float
@@ -109,7 +106,10 @@ class Glasses:
 
 @dataclass(frozen=True)
 class Person:
-    """One identity: a look, traits by name, and the positions of marks."""
+    """One identity: look, traits by name, colours, moles and freckles.
+
+    The arrays of moles (rows x, y, radius) and freckles (rows x, y) are in face units.
+    """
 
     look: Look
     traits: dict[str, float]
@@ -121,14 +121,14 @@ class Person:
     blush_colour: tuple[int, int, int]
     moustache: str
     glasses: Glasses | None
-    moles: np.ndarray = field(repr=False)  # M rows (x, y, radius), in face units
-    freckles: np.ndarray = field(repr=False)  # F rows (x, y), in face units
+    moles: np.ndarray = field(repr=False)
+    freckles: np.ndarray = field(repr=False)
 
 
 def draw_person(seed: int, number: int, look_number: int) -> Person:
-    """Return the random person with this number; the same arguments give the same person.
+    """Choose the properties of a random person; the same arguments give the same person.
 
-    People with the same look_number differ little in the colours of skin and hair.
+    People with the same look_number have similar colours of skin and hair.
     """
     rng = np.random.default_rng([seed, 1, number])
     traits = {
@@ -159,7 +159,7 @@ def _pick(rng: np.random.Generator, choices: tuple) -> Any:
 
 
 def draw_glasses(rng: np.random.Generator) -> Glasses:
-    """Return a random frame of glasses."""
+    """Choose a random frame of glasses."""
     return Glasses(
         width=rng.uniform(0.20, 0.27),
         height=rng.uniform(0.12, 0.21),
@@ -170,10 +170,10 @@ def draw_glasses(rng: np.random.Generator) -> Glasses:
 
 
 def _draw_look(seed: int, look_number: int, rng: np.random.Generator) -> Look:
-    """Return the look with this number, with small random variations for one person.
+    """Return the look (skin, hair) with a given number, slightly varied for one person.
 
-    The look itself comes from a separate generator, so all people with this look number share it.
-    The variations come from ``rng``.
+    The look depends only on the number, so all people with that number share it.  The random
+    generator ``rng`` of the person gives the variations.
     """
     shared = np.random.default_rng([seed, 2, look_number])
     skin = np.array(SKINS[look_number % len(SKINS)]) + shared.normal(0, 6, 3)

@@ -57,7 +57,7 @@ def render(person: Person, shot: Shot) -> np.ndarray:
 
 
 def _with_hair(look: Look, shot: Shot) -> Look:
-    """Return the look with the hair colour and hair style of the shot, if the shot has them."""
+    """Return a person's look, with other hair if this `Shot` sets a hair colour or hair style."""
     hair = look.hair if shot.hair_colour is None else np.array(shot.hair_colour)
     return Look(skin=look.skin, hair=hair, style=shot.hair_style or look.style)
 
@@ -91,7 +91,7 @@ def _draw_back_hair(canvas: Canvas, person: Person) -> None:
 def _draw_front_hair(
     canvas: Canvas, person: Person, shot: Shot, clutter: np.random.Generator
 ) -> None:
-    """Draw the hair over the forehead, or a cap instead."""
+    """Draw the hair over the forehead, or a cap if the person wears one in this image."""
     look, w = person.look, person.traits["forehead_width"] + 0.10
     fall = shot.fringe
     if shot.cap:
@@ -109,7 +109,7 @@ def _draw_front_hair(
              (w, -0.25), (w - 0.12, -0.5), (0.35, y), (dip, y - 0.12), (-0.35, y),
              (-w + 0.12, -0.5)]  # fmt: skip
     canvas.fill(smooth(front), look.hair, None)
-    for x in clutter.uniform(-w, w, 7):  # strands of hair
+    for x in clutter.uniform(-w, w, 7):
         strand = [(x * 0.5, -1.3), (x, -1.0), (x * 1.02, y - 0.08)]
         tone = mix(look.hair, (255, 240, 220), clutter.uniform(0.05, 0.2))
         canvas.line(smooth(strand, False, 2), tone, 0.02, None)
@@ -137,7 +137,7 @@ def _draw_glasses(canvas: Canvas, person: Person, shot: Shot, clutter: np.random
 
 
 def _draw_cover(canvas: Canvas, person: Person, shot: Shot, clutter: np.random.Generator) -> None:
-    """Draw the object that hides a part of the face, if the shot has such an object."""
+    """Draw the object that hides a part of the face, if there is one in this image."""
     colour = clutter.uniform(10, 245, 3)
     side = len(canvas.image)
     if shot.cover == "patch":

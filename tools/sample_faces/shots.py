@@ -12,44 +12,88 @@ from tools.sample_faces.people import HAIR_STYLES, HAIRS
 
 @dataclass(frozen=True)
 class Shot:
-    """Properties of one image that do not identify the person; comments give the units."""
+    """Properties of one image that do not identify the person.
 
-    # pose
-    yaw: float  # rotation to the side, in radians
-    pitch: float  # rotation up or down, in radians
-    roll: float  # rotation in the image plane, in radians
-    scale: float  # size of the face in pixels per face unit
-    centre: tuple[float, float]  # position (x, y) of the face in pixels
+    Parameters
+    ----------
+    yaw, pitch, roll
+        Rotation of the head to the side, up or down, and in the image plane, in radians.
+    scale
+        Size of the face in pixels per face unit.
+    centre
+        Position (x, y) of the face in pixels.
+    mirrored
+        Whether to mirror the image.
+    eye_open
+        Factor on the height of the eyes.
+    gaze
+        Shift (x, y) of the irises, in iris radii.
+    brow_raise, smile
+        Distance by which the brows and the corners of the mouth rise, in face units.
+    mouth_open
+        Height of the open mouth, in face units.
+    light_from
+        Unit vector to the light, in camera coordinates.
+    ambient
+        Fraction of the light that has no direction, 0 to 1.
+    shadow
+        Angle of the shadow's edge in radians, offset in pixels, darkness from 0 to 1.
+    gain, gamma
+        Factor on the brightness, and exponent of the brightness.
+    white
+        Factors on R, G and B (white balance).
+    glasses
+        "none", "clear" or "dark".
+    cover
+        Object in front of the face: "none", "patch", "bar", "hand", "scarf" or "mask".
+    cap
+        Whether the person wears a cap.
+    hair_style, hair_colour
+        Hair style, and hair colour as RGB; None means that of the person.
+    fringe
+        Distance by which the hairline is lowered, in face units.
+    blur, noise
+        Standard deviation of the blur in pixels, and of the noise in grey levels.
+    quality
+        JPEG quality, 0 to 100.
+    clutter
+        Random seed of background, clothes and cover.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+    scale: float
+    centre: tuple[float, float]
     mirrored: bool
-    # expression
-    eye_open: float  # factor on the height of the eyes
-    gaze: tuple[float, float]  # shift (x, y) of the irises, in iris radii
-    brow_raise: float  # distance by which the brows rise, in face units
-    mouth_open: float  # height of the open mouth, in face units
-    smile: float  # distance by which the corners of the mouth rise, in face units
-    # light
-    light_from: tuple[float, float, float]  # unit vector to the light, in camera coordinates
-    ambient: float  # fraction of the light that has no direction, 0 .. 1
-    shadow: tuple[float, float, float]  # angle in radians, offset in pixels, depth 0 .. 1
-    gain: float  # factor on the brightness
-    gamma: float  # exponent of the brightness
-    white: tuple[float, float, float]  # factors on R, G and B (white balance)
-    # cover
-    glasses: str  # one of none, clear, dark
-    cover: str  # one of none, patch, bar, hand, scarf, mask
+    eye_open: float
+    gaze: tuple[float, float]
+    brow_raise: float
+    mouth_open: float
+    smile: float
+    light_from: tuple[float, float, float]
+    ambient: float
+    shadow: tuple[float, float, float]
+    gain: float
+    gamma: float
+    white: tuple[float, float, float]
+    glasses: str
+    cover: str
     cap: bool
-    hair_style: str | None  # None means the hair style of the person
-    hair_colour: tuple[int, int, int] | None  # RGB; None means the hair colour of the person
-    fringe: float  # distance by which the hairline is lowered, in face units
-    # camera
-    blur: float  # standard deviation of the blur, in pixels
-    noise: float  # standard deviation of the noise, in grey levels
-    quality: int  # JPEG quality, 0 .. 100
-    clutter: int  # random seed of background, clothes and cover
+    hair_style: str | None
+    hair_colour: tuple[int, int, int] | None
+    fringe: float
+    blur: float
+    noise: float
+    quality: int
+    clutter: int
 
 
 def draw_shot(rng: np.random.Generator, wears_glasses: bool) -> Shot:
-    """Return the random properties of one image; a wearer of glasses mostly wears them."""
+    """Choose the random properties of one image.
+
+    If ``wears_glasses`` is true, most images of the person show glasses.
+    """
     normal, uniform, chance = rng.normal, rng.uniform, rng.random
     light = np.array([uniform(-1, 1), uniform(-1.0, 0.5), uniform(0.3, 1.0)])
     light_x, light_y, light_z = light / np.linalg.norm(light)

@@ -36,7 +36,7 @@ def test_every_loader_runs_on_a_set_of_one_batch(few_records, kind):
         settings |= {"scratch": str(image_rec.parent), "batches": 10}
         if kind == "iterators":
             with pytest.raises(
-                LeftOut, match="50 images in 2 parts are less than a batch of 50 per part"
+                LeftOut, match="each of 2 parts of 50 images is smaller than a batch"
             ):
                 build(kind=kind, workers=2, **settings)
             return

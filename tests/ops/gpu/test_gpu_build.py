@@ -129,4 +129,6 @@ def test_the_benchmark_reports_a_missing_cupy_or_gpu(tmp_path):
 
 def test_the_benchmark_refuses_invalid_sizes():
     done = benchmark("--heads", "3x8")
-    assert done.returncode == 2 and "a size is three numbers of 1 or more" in done.stderr
+    assert (
+        done.returncode == 2 and "each size must be three whole numbers of 1 or more" in done.stderr
+    )

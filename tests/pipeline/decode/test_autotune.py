@@ -91,8 +91,7 @@ def test_no_common_mode_is_refused(rates_of_ranks):
             "progressive",
             (
                 "cpu",
-                "decode: cpu, because 64 of 64 probed images are not supported by the compiled "
-                "decoder",
+                "decode: cpu, because the compiled decoder does not support 64 of 64 sample images",
             ),
         ),
     ],

@@ -39,7 +39,7 @@ def test_the_notice_says_whether_jpeg_hardware_can_be_used():
         raise OSError(f"{name}: no such file")
 
     sentence = jpeg_hardware_notice(missing)
-    assert sentence.startswith("decode: no JPEG hardware")
+    assert sentence.startswith("decode: nvJPEG cannot use a hardware JPEG decoder")
     assert "got libnvcuvid.so.1: no such file; in a container set NVIDIA_DRIVER" in sentence
     loaded: list[str] = []
     assert "so nvJPEG can use JPEG hardware" in jpeg_hardware_notice(loaded.append)

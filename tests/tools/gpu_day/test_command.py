@@ -47,7 +47,9 @@ def refusal(capsys, *arguments: object) -> str:
 
 def test_a_missing_environment_is_refused(tmp_path, capsys):
     said = refusal(capsys, "--venv", tmp_path / ".venv", "--out", tmp_path / "out")
-    assert f"the environment is missing or incomplete, got {tmp_path}/.venv; run `make " in said
+    assert (
+        f"the Python environment is missing or incomplete, got {tmp_path}/.venv; run `make " in said
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -114,7 +116,7 @@ def test_make_refuses_without_an_environment(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("gpu_day: the environment is missing or incomplete")
+    assert done.stderr.startswith("gpu_day: the Python environment is missing or incomplete")
 
 
 @pytest.mark.parametrize(
@@ -199,10 +201,10 @@ def test_the_report_lists_measured_and_failed_parts():
     }
     rows = {claim: state(claim, lines) for claim in CLAIMS}
     by_name = {claim.what.split(" ")[0]: said for claim, said in rows.items()}
-    assert by_name["each"] == "measured 2027-01-02: operators of graphs: cases 9"
-    assert by_name["PReLU"] == "measured 2027-01-02: PReLU, fused: 2.5"
-    assert by_name["hand-over"] == "**failed**: hand-over: 3 | wrong; log: out/step.log"
-    assert by_name["NCCL"] == "untested, skipped: no GPU"
+    assert by_name["values"] == "measured 2027-01-02: operators of graphs: cases 9"
+    assert by_name["implementations"] == "measured 2027-01-02: PReLU, fused: 2.5"
+    assert by_name["transfer"] == "**failed**: hand-over: 3 | wrong; log: out/step.log"
+    assert by_name["two"] == "untested, skipped: no GPU"
     assert by_name["the"] == "untested: the step did not run"
     text = render(lines)
     assert text.startswith(
@@ -231,7 +233,9 @@ def test_the_report_of_a_folder_without_results_is_refused(tmp_path):
     command = [sys.executable, "-m", "tools.gpu_day.report", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("report: there are no results, got No such file or directory")
+    assert done.stderr.startswith(
+        "report: the results cannot be read, got No such file or directory"
+    )
     append_line(tmp_path / "gpu_day.jsonl", line(8, 1))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

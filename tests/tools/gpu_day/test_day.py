@@ -71,13 +71,13 @@ def test_no_step_stops_the_next(tmp_path):
         lines = command.lines()
     assert [line["what"].split(" ", 1)[1] for line in lines] == [*names, "is done", "is no program"]
     state = {line["what"].split(" ", 1)[1]: (line["state"], line["value"]) for line in lines}
-    assert state["fails"] == ("failed", "ended with code 3")
-    assert state["hangs"] == ("failed", "ended after its time limit of 1 s")
-    assert state["prints garbage"] == ("failed", "ended without a result")
+    assert state["fails"] == ("failed", "the step ended with exit code 3")
+    assert state["hangs"] == ("failed", "the step exceeded its time limit of 1 s and was ended")
+    assert state["prints garbage"] == ("failed", "the step ended without a result")
     assert state["writes garbage"][0] == "failed"
-    assert state["writes garbage"][1].startswith("results: line 2 is not a result, got '")
-    assert state["fails late"] == ("failed", "ended with code 5")
-    assert state["crashes"] == ("failed", f"ended with code {128 + signal.SIGABRT}")
+    assert state["writes garbage"][1].startswith("results: line 2 of the file is no result, got '")
+    assert state["fails late"] == ("failed", "the step ended with exit code 5")
+    assert state["crashes"] == ("failed", f"the step ended with exit code {128 + signal.SIGABRT}")
     assert state["is done"] == ("measured", {"number": 7})
     assert state["is no program"][0] == "failed"
     assert "/no/such/program cannot be started" in state["is no program"][1]
@@ -99,11 +99,11 @@ def test_no_process_outlives_the_command(number, tmp_path):
         assert not command.alive()
         assert command.process.returncode == number
         ended, skipped, _ = command.lines()
-    assert (ended["state"], ended["value"]) == ("failed", "ended by SIGTERM")
+    assert (ended["state"], ended["value"]) == ("failed", "the step was ended by SIGTERM")
     name = signal.Signals(number).name
     assert (skipped["state"], skipped["value"]) == (
         "skipped",
-        f"skipped: the day was stopped by {name}",
+        f"skipped: {name} stopped the measurements",
     )
 
 
@@ -123,7 +123,7 @@ def test_the_next_step_runs_after_a_supervisor_is_killed(tmp_path):
         command.process.communicate(timeout=TIMEOUT_S)
         assert not command.alive()
         ended, done, _ = command.lines()
-    assert ended["value"] == "ended by the end of its supervisor (code -9)"
+    assert ended["value"] == "the step was ended by the end of its supervisor (code -9)"
     assert done["state"] == "measured"
 
 
@@ -143,16 +143,22 @@ MEASURED, FAILED, SKIPPED = (
         (Outcome(0), [SKIPPED, MEASURED], 1, "measured", {"one": 1.5}),
         (Outcome(0), [SKIPPED, MEASURED], 0, "skipped", "skipped: no GPU"),
         (Outcome(0), [MEASURED, SKIPPED], 0, "measured", {"one": 1.5}),
-        (Outcome(139), [MEASURED], 1, "failed", "ended with code 139"),
-        (Outcome(None, "limit"), [], 1, "failed", "ended after its time limit of 9 s"),
-        (Outcome(0), [], 1, "failed", "ended without a result"),
+        (Outcome(139), [MEASURED], 1, "failed", "the step ended with exit code 139"),
+        (
+            Outcome(None, "limit"),
+            [],
+            1,
+            "failed",
+            "the step exceeded its time limit of 9 s and was ended",
+        ),
+        (Outcome(0), [], 1, "failed", "the step ended without a result"),
         (
             Outcome(None, "limit", 0, (5, 6)),
             [MEASURED],
             1,
             "failed",
-            "ended after its time limit of 9 s; processes hang in the kernel and cannot be "
-            "killed: 5, 6",
+            "the step exceeded its time limit of 9 s and was ended; these processes hang in the "
+            "kernel and cannot be killed: 5, 6",
         ),
     ],
 )

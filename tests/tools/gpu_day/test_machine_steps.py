@@ -94,7 +94,7 @@ def test_the_foreign_library_reports_that_it_is_loaded(tmp_path):
 
 def test_a_program_is_killed_after_its_time_limit(tmp_path):
     with pytest.raises(
-        TooLong, match=r"^sh -c .*: must end within 0\.2 s, got a program that still"
+        TooLong, match=r"^sh -c .*: the program must end within 0\.2 s, but was still"
     ):
         run(["sh", "-c", "sleep 600 & sleep 600"], limit_s=0.2)
     assert run(["sh", "-c", "kill -9 $$"], limit_s=60).code == 137
@@ -140,7 +140,7 @@ def test_container_step_reports_each_run(program, monkeypatch, tmp_path):
 def test_container_step_is_skipped_without_docker_or_image(program, monkeypatch, tmp_path):
     program("docker", DOCKER)
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
-    with pytest.raises(Skipped, match="there is no image other; build it"):
+    with pytest.raises(Skipped, match="there is no Docker image other; build the image"):
         containers.require_image("other")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Skipped, match="docker is not installed"):

@@ -134,6 +134,6 @@ def test_the_report_names_wrong_operators(tmp_path):
     (part,) = read_parts(tmp_path / "parts")
     assert part.state == "failed"
     assert part.value.startswith(
-        "log of head center: ValueError: no; exp of head arcface differs by"
+        "log of head center: ValueError: no; exp of head arcface: the relative difference is"
     )
     assert part.value.endswith("and 3 more in the log")

@@ -58,7 +58,7 @@ def test_losses_are_compared_with_their_reference(monkeypatch, tmp_path):
     assert found["losses, gpu plain"][1]["relative difference"] == "1.0e-03"
     assert found["losses, gpu native"] == ("skipped", "run_train: run.operators: none for GPUs")
     state, why = found["losses, gpu plain, no TF32"]
-    assert state == "failed" and "differ by 5.0e-02 from those of cpu, at most 0.02" in why
+    assert state == "failed" and "from those of the run 'cpu' by 5.0e-02; at most 0.02" in why
     assert found["losses, gpu plain, no fusion"][0] == "measured"
 
 
@@ -67,7 +67,7 @@ def test_a_failed_run_is_a_failed_part(monkeypatch, tmp_path):
         one_rank, "train", lambda *_, **__: finished(tmp_path / "run", {}, 1, "out of memory")
     )
     compare_losses(Setting(1, tmp_path, tmp_path), Parts(tmp_path / "parts"), ON_GPUS[:2], STEPS)
-    wrong = "RuntimeError: the run ended with code 1; last line: out of memory"
+    wrong = "RuntimeError: the training run ended with exit code 1; last line: out of memory"
     assert set(parts_of(tmp_path).values()) == {("failed", wrong)}
 
 
@@ -93,7 +93,10 @@ def test_a_run_resumes_on_another_device(resumes, monkeypatch, tmp_path):
     monkeypatch.setattr(one_rank, "train", train)
     setting = Setting(1, tmp_path, tmp_path)
     if not resumes:
-        with pytest.raises(RuntimeError, match="the run on cpu did not resume, got step 0; new"):
+        with pytest.raises(
+            RuntimeError,
+            match="the run on cpu must resume at a step from 1 to .*, got step 0; last line: new",
+        ):
             change_devices(setting, 20)
         return
     _, segments = change_devices(setting, 20)
