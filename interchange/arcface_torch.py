@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from interchange.layer_names import BIAS, Layer, net_layers
+from interchange.layer_names import Layer, net_layers
 from interchange.model import InterchangeError
 from interchange.stored_tensor import StoredTensor, describe_names
 from nets.image_size import HALVINGS
@@ -177,6 +177,3 @@ def _require(
             f"{path}: must have a tensor {name!r} of {axes} axes, got {found}; {_CURE}"
         )
     return shape
-
-
-__all__ = ["BIAS", "IGNORED", "find_net", "torch_name", "torch_names"]

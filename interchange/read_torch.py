@@ -14,7 +14,8 @@ from interchange.arcface_torch import IGNORED, find_net, torch_names
 from interchange.layer_names import BIAS, fit_layers, fold_bias, with_own_input
 from interchange.model import StoredModel
 from interchange.safetensors_file import read_safetensors_file
-from interchange.torch_file import read_torch_file, strip_prefixes
+from interchange.state_dict import strip_prefixes
+from interchange.torch_file import read_torch_file
 
 if TYPE_CHECKING:
     from interchange.input_contract import Values

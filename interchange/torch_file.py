@@ -15,31 +15,18 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
 from interchange.model import InterchangeError
-from interchange.stored_tensor import StoredTensor, describe_names, widen_bfloat16
+from interchange.state_dict import CURE, StateDict, find_state_dict
+from interchange.stored_tensor import StoredTensor, widen_bfloat16
 from interchange.torch_pickle import ELEMENT_BYTES, Storage, TensorView, TorchObjects, text
 from plain_pickle import PlainPickleError, describe, load_with
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
 LEGACY_VERSION = 1001
-NESTED_KEYS = (
-    "state_dict_backbone",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "backbone",
-    "net",
-    "network",
-)
-"""Keys under which training programs store the state dict of the network."""
-PREFIXES = ("module.", "backbone.", "_orig_mod.")
-"""Prefixes that wrappers of a network put before the names of its tensors."""
-_CURE = "save the weights with torch.save(model.state_dict(), PATH)"
 # Errors that zipfile raises for damaged archives, besides its own.
 _ZIP_FAULTS = (
     zipfile.BadZipFile,
@@ -53,16 +40,6 @@ _ZIP_FAULTS = (
 )
 
 
-@dataclass(frozen=True)
-class StateDict:
-    """Tensors of a network, and what else the file contains."""
-
-    tensors: dict[str, StoredTensor]
-    """Tensors by name, without the prefixes of wrappers."""
-    notices: tuple[str, ...] = ()
-    """Sentences about parts of the file that are not weights of the network."""
-
-
 def read_torch_file(path: str | os.PathLike[str]) -> StateDict:
     """Read the state dict of a ``.pth`` or ``.pt`` file.
 
@@ -72,7 +49,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> StateDict:
     ----------
     path
         File that ``torch.save`` wrote: a state dict, or a dict that contains a state dict under one
-        of ``NESTED_KEYS``.
+        of `interchange.state_dict.NESTED_KEYS`.
 
     Raises
     ------
@@ -95,9 +72,9 @@ def read_torch_file(path: str | os.PathLike[str]) -> StateDict:
     else:
         raise InterchangeError(
             f"{path}: is neither of the two formats of torch.save, got a file that starts with "
-            f"{start[:8]!r}; {_CURE}"
+            f"{start[:8]!r}; {CURE}"
         )
-    return _find_state_dict(path, content, read)
+    return find_state_dict(path, content, lambda view: _stored(view, read))
 
 
 def _load(path: str, data: bytes | mmap.mmap, start: int = 0) -> tuple[object, int, TorchObjects]:
@@ -106,7 +83,7 @@ def _load(path: str, data: bytes | mmap.mmap, start: int = 0) -> tuple[object, i
     try:
         content, end = load_with(data, dialect, start)
     except PlainPickleError as error:
-        raise InterchangeError(f"{path}: {error}; {_CURE}") from None
+        raise InterchangeError(f"{path}: {error}; {CURE}") from None
     return content, end, dialect
 
 
@@ -120,18 +97,18 @@ def _open_zip(path: str) -> tuple[object, Callable[[Storage], np.ndarray]]:
     if len(pickles) != 1:
         raise InterchangeError(
             f"{path}: must contain one member data.pkl as torch.save writes it, got "
-            f"{len(pickles)}; {_CURE}"
+            f"{len(pickles)}; {CURE}"
         )
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}constants.pkl" in archive.sizes:
         raise InterchangeError(
-            f"{path}: must contain weights alone, got a TorchScript program; {_CURE}"
+            f"{path}: must contain weights alone, got a TorchScript program; {CURE}"
         )
     name = f"{folder}byteorder"
     order = archive.read(name) if name in archive.sizes else b"little"
     if order not in (b"little", b"big"):
         raise InterchangeError(
-            f"{path}: must state the byte order 'little' or 'big', got {describe(order)}; {_CURE}"
+            f"{path}: must state the byte order 'little' or 'big', got {describe(order)}; {CURE}"
         )
     content, _, dialect = _load(path, archive.read(pickles[0]))
     for storage in dialect.storages.values():
@@ -166,13 +143,13 @@ class _Archive:
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                 raise InterchangeError(
                     f"{path}: must be a zip archive without compression, got the compressed or "
-                    f"encrypted member {member.filename[:60]!r}; {_CURE}"
+                    f"encrypted member {member.filename[:60]!r}; {CURE}"
                 )
         total = sum(member.file_size for member in members)
         if total > os.path.getsize(path):
             raise InterchangeError(
                 f"{path}: must be at least as large as its members together, got "
-                f"{os.path.getsize(path)} bytes for members of {total} bytes; {_CURE}"
+                f"{os.path.getsize(path)} bytes for members of {total} bytes; {CURE}"
             )
         self.sizes: dict[str, int] = {each.filename: each.file_size for each in members}
         """Mapping from the name of a member to its size in bytes."""
@@ -207,7 +184,7 @@ def _open_legacy(path: str) -> tuple[object, Callable[[Storage], np.ndarray]]:
         if version != LEGACY_VERSION or type(machine) is not dict or type(keys) is not list:
             raise InterchangeError(
                 f"{path}: must have version {LEGACY_VERSION} of the legacy format, got "
-                f"{describe(version)}, {describe(machine)} and {describe(keys)}; {_CURE}"
+                f"{describe(version)}, {describe(machine)} and {describe(keys)}; {CURE}"
             )
         little = machine.get("little_endian", machine.get(b"little_endian", True))
         order = "<" if little else ">"
@@ -274,78 +251,3 @@ def _stored(view: TensorView, read: Callable[[Storage], np.ndarray]) -> StoredTe
         return np.lib.stride_tricks.as_strided(elements, view.shape, strides, writeable=False)
 
     return StoredTensor(view.shape, view.storage.dtype, values)
-
-
-def _find_state_dict(
-    path: str, content: object, read: Callable[[Storage], np.ndarray]
-) -> StateDict:
-    """Find the dict of tensors in the content of a file; describe the rest in notices."""
-    notices: list[str] = []
-    content = _innermost(path, content, notices)
-    if not isinstance(content, dict) or not _has_tensors(content):
-        found = describe(content)
-        if isinstance(content, dict) and content:
-            found += f" with the keys {describe_names([text(k) or str(k) for k in content])}"
-        raise InterchangeError(f"{path}: must contain a state dict, got {found}; {_CURE}")
-    tensors = {}
-    skipped = []
-    for name, value in content.items():
-        label = text(name) or str(name)
-        if isinstance(value, TensorView):
-            tensors[label] = _stored(value, read)
-        else:
-            skipped.append(label)
-    if skipped:
-        notices.append(f"{path}: entries that are no tensors are not used: "
-                       f"{describe_names(skipped)}")  # fmt: skip
-    tensors, others = strip_prefixes(tensors)
-    if others:
-        notices.append(
-            f"{path}: tensors beside the backbone are not used: {describe_names(others)}"
-        )
-    return StateDict(tensors, tuple(notices))
-
-
-def _innermost(path: str, content: object, notices: list[str]) -> object:
-    """Return the content of the nested keys of a file; add a notice for each key beside them."""
-    while isinstance(content, dict) and not _has_tensors(content):
-        key = next((k for k in NESTED_KEYS if _has_tensors(_get(content, k), levels=2)), None)
-        if key is None:
-            return content
-        others = [text(k) or str(k) for k in content if text(k) != key]
-        if others:
-            notices.append(f"{path}: only {key!r} is used, not {describe_names(others)}")
-        content = _get(content, key)
-    return content
-
-
-def _get(content: dict, key: str) -> object:
-    return content.get(key, content.get(key.encode()))
-
-
-def _has_tensors(content: object, levels: int = 1) -> bool:
-    """Return whether a dict has tensors, in itself or in a dict up to ``levels`` - 1 below it."""
-    if not isinstance(content, dict):
-        return False
-    if any(isinstance(value, TensorView) for value in content.values()):
-        return True
-    return levels > 1 and any(_has_tensors(_get(content, k), levels - 1) for k in NESTED_KEYS)
-
-
-def strip_prefixes(
-    tensors: dict[str, StoredTensor],
-) -> tuple[dict[str, StoredTensor], list[str]]:
-    """Remove the prefixes of wrappers from names.
-
-    Outputs
-    -------
-    The tensors of the network, and the names of tensors outside "backbone." if some are inside.
-    """
-    others: list[str] = []
-    for _ in PREFIXES:
-        for prefix in PREFIXES:
-            inside = [name for name in tensors if name.startswith(prefix)]
-            if inside and (len(inside) == len(tensors) or prefix == "backbone."):
-                others += [name for name in tensors if not name.startswith(prefix)]
-                tensors = {name.removeprefix(prefix): tensors[name] for name in inside}
-    return tensors, others

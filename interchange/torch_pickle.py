@@ -93,6 +93,7 @@ class TorchObjects(Arrays):
     """
 
     content = "tensors, numbers and text"
+    max_opcodes = 3_000_000  # a state dict of a thousand tensors has about 40,000
     opcodes = BASIC_OPCODES | set(
         "EMPTY_DICT DICT SETITEM SETITEMS FLOAT BINFLOAT BINPERSID".split()
     )

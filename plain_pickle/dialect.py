@@ -72,6 +72,8 @@ class Dialect:
     """What such a file holds, for messages."""
     opcodes = BASIC_OPCODES
     """Names of the opcodes that such a file may use."""
+    max_opcodes: int | None = None
+    """Largest number of opcodes of one pickle, which bounds the time; None: no limit."""
 
     def find_global(self, module: object, name: object) -> KnownGlobal:
         """Look up a global by its module and name, and return it.

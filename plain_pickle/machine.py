@@ -161,7 +161,11 @@ class _Machine:
 
     def run(self) -> object:
         """Execute the opcodes up to STOP; return the object that the pickle holds."""
+        limit, count = self.dialect.max_opcodes, 0
         while True:
+            if count == limit:
+                self.dialect.refuse(f"more than {limit:,} opcodes")
+            count += 1
             code = self.stream.read(1)
             opcode = _OPCODES.get(code)
             name = repr(code) if opcode is None else opcode.name

@@ -12,6 +12,7 @@ import pytest
 
 import normalization
 from interchange import InterchangeError, load_embedder
+from interchange.embedder import session_options
 from interchange.open_model import open_model
 from interchange.stored_net import build_stored_net
 from tests.runs import TINY, save_run
@@ -121,6 +122,15 @@ def test_mxnet_computes_if_onnxruntime_cannot(run, expected, monkeypatch):
     assert embed.runtime == "mxnet" and "layer: has no translation" in embed.notices[0]
     unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(embed(IMAGES), unit, atol=1e-5)
+
+
+def test_threads_are_bounded_and_do_not_spin_on_a_busy_host():
+    key = "session.intra_op.allow_spinning"
+    busy, idle = session_options(2, 10.0), session_options(2, 2.0)
+    assert (busy.intra_op_num_threads, idle.intra_op_num_threads) == (2, 2)
+    assert busy.get_session_config_entry(key) == "0"
+    with pytest.raises(RuntimeError):  # the default: threads spin
+        idle.get_session_config_entry(key)
 
 
 def test_a_gpu_is_used_if_mxnet_finds_one(run, monkeypatch):

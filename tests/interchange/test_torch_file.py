@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from interchange.model import InterchangeError
-from interchange.torch_file import read_torch_file, strip_prefixes
+from interchange.torch_file import read_torch_file
 from tests.interchange.torch_writing import (
     SAVERS,
     Attack,
@@ -82,11 +82,6 @@ def test_a_nested_state_dict_is_found_and_the_rest_is_named(save, key):
 def test_tensors_beside_the_backbone_are_named(save):
     state = read_torch_file(save({"backbone.a": tensor(VALUES), "head.weight": tensor(VALUES)}))
     assert [*state.tensors] == ["a"] and "'head.weight'" in state.notices[0]
-
-
-def test_a_prefix_of_some_names_only_is_kept():
-    names = {"module.a": None, "b": None}
-    assert strip_prefixes(names) == (names, [])
 
 
 def test_code_in_a_file_does_not_run_and_its_global_is_named(save, tmp_path):

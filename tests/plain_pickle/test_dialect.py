@@ -73,3 +73,12 @@ def test_values_are_described_without_their_contents():
             return "a.b"
 
     assert describe(Named()) == "the global a.b"
+
+
+def test_the_number_of_opcodes_is_limited():
+    class Short(Dialect):
+        max_opcodes = 10
+
+    assert load_with(b"N" * 9 + b".", Short())[0] is None
+    with pytest.raises(PlainPickleError, match="got more than 10 opcodes"):
+        load_with(b"N" * 10 + b".", Short())
