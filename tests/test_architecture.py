@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Modules in the root folder.
 MODULES = (
-    *("run_train", "atomic_write", "encoded_images", "mxnet_arrays", "normalization", "ranges"),
+    *("run_train", "aliases", "atomic_write", "encoded_images", "mxnet_arrays", "normalization"),
+    *("ranges", "suggestions"),
 )
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
@@ -31,14 +32,16 @@ PARTS = (*MODULES[1:], *(package for package in PACKAGES if package != "assemble
 # Modules of this repository that a folder may import, besides itself. The longest key that matches
 # a module applies.
 ALLOWED: dict[str, tuple[str, ...]] = {
+    "aliases": (),
     "atomic_write": (),
     "encoded_images": (),
     "mxnet_arrays": (),
     "normalization": (),
-    "ranges": (),
+    "ranges": ("suggestions",),
+    "suggestions": ("aliases",),
     "ops": (),
     "plain_pickle": (),
-    "launch": ("atomic_write", "ranges"),
+    "launch": ("atomic_write", "ranges", "suggestions"),
     "evaluation": ("atomic_write", "encoded_images", "plain_pickle"),
     "evaluation.__main__": PARTS,  # a program
     "evaluation.commands": PARTS,  # its commands
@@ -68,7 +71,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
     *("evaluation.verification", "atomic_write", "encoded_images", "mxnet_arrays"),
-    *("normalization", "plain_pickle", "ranges"),
+    *("normalization", "plain_pickle", "ranges", "aliases", "suggestions"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from launch.config.duration import Duration
 from launch.config.paths import expand_home
 from launch.config.sections import PATH_KEYS
+from suggestions import listed, question
 
 if TYPE_CHECKING:
     from ranges import Setting
@@ -59,10 +59,9 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
 
 
 def name_hint(word: Any, known: Iterable[Any]) -> str:
-    """Return a hint for an unknown name: the most similar known name, or else all known names."""
+    """Return a hint for an unknown name: the probable known names, or else all known names."""
     names = [str(name) for name in known]
-    near = difflib.get_close_matches(str(word), names, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+    return f"; {question(word, names) or listed(word, names)}"
 
 
 def _exponent_note(declared: Setting, value: Any) -> str:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Suggest known names for an unknown one: spelling mistakes, and names of other projects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aliases import ALIASES
+
+MAX_EDITS = 2
+MAX_SUGGESTIONS = 4
+
+
+def suggest(word: Any, known: Iterable[Any]) -> list[str]:
+    """Return the known names that an unknown word probably stands for; [] if there is none.
+
+    These rules apply in this order:
+
+    1. A known name that equals the word except for case, ``_``, ``-``, spaces and an ending "loss".
+    2. The names that `aliases.ALIASES` lists for the word.  A word that has no counterpart there
+       has no suggestion.
+    3. The known names with the fewest edits, at most ``MAX_EDITS``: one letter inserted, deleted or
+       replaced.  Short words allow fewer edits.  Numbers in a name must be equal, because iresnet34
+       is no misspelt iresnet50.
+    """
+    names, text = [str(name) for name in known], str(word)
+    spellings = [text.lower(), _plain(text), _plain(text).removesuffix("loss")]
+    for spelling in spellings:
+        if same := [name for name in names if _plain(name) == spelling]:
+            return same[:1]
+    for spelling in spellings:
+        found = [name for name in ALIASES.get(spelling, ()) if name in names]
+        if found or ALIASES.get(spelling) == ():
+            return found
+    edits = {name: _near(text.lower(), name.lower()) for name in names}
+    near = {name: count for name, count in edits.items() if count is not None}
+    return [name for name in near if near[name] == min(near.values())][:MAX_SUGGESTIONS]
+
+
+def question(word: Any, known: Iterable[Any]) -> str:
+    """Return the suggestions as a question, "did you mean 'a' or 'b'?"; "" if there is none."""
+    found = [repr(name) for name in suggest(word, known)]
+    if not found:
+        return ""
+    return f"did you mean {_or(found)}?"
+
+
+def listed(word: Any, known: Iterable[Any]) -> str:
+    """Return the suggestions as a question, if there are any, and then all known names."""
+    names = [str(name) for name in known]
+    asked = question(word, names)
+    return " ".join(filter(None, [asked, f"known: {', '.join(names) or 'none'}"]))
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in word.lower() if letter not in "_- .")
+
+
+def _digits(word: str) -> str:
+    return "".join(letter if letter.isdigit() else " " for letter in word).strip()
+
+
+def _near(word: str, name: str) -> int | None:
+    """Return the number of typing errors between two words, or None if there are too many."""
+    shorter = min(len(word), len(name))
+    if abs(len(word) - len(name)) > MAX_EDITS or _digits(word).split() != _digits(name).split():
+        return None
+    edits = count_edits(word, name)
+    if edits == 2 and shorter >= 3 and sorted(word) == sorted(name):
+        return 1  # Two swapped letters are one typing error.
+    limit = MAX_EDITS if shorter >= 5 else int(shorter >= 2)
+    return edits if edits <= limit else None
+
+
+def count_edits(one: str, two: str) -> int:
+    """Count the letters to insert, delete or replace to turn one word into the other.
+
+    Levenshtein, "Binary codes capable of correcting deletions, insertions, and reversals", 1966.
+    """
+    row = list(range(len(two) + 1))
+    for i, letter in enumerate(one, start=1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(two, start=1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != other))
+    return row[-1]
