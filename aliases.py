@@ -53,13 +53,10 @@ _NETS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-_MISSING_NETS = [
-    *"mobilenet mobilenetv1 mobilenetv2 mobilenetv3 mnas m1 m05 m025".split(),
-    *(
-        f"{name}{depth}"
-        for name in ("irse", "seresnet", "seiresnet", "resnext", "resnest", "densenet")
-        for depth in _DEPTHS
-    ),
+_MISSING_NETS = "mobilenet mobilenetv1 mobilenetv2 mobilenetv3 mnas m1 m05 m025".split() + [
+    f"{name}{depth}"
+    for name in ("irse", "seresnet", "seiresnet", "resnext", "resnest", "densenet")
+    for depth in _DEPTHS
 ]
 """Networks that this project lacks and whose names resemble those of other networks."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from suggestions import listed, question
+from suggestions import listed, question, suggest
 
 __all__ = ["Setting", "Within", "above", "at_least", "checked_options", "setting", "settings"]
 
@@ -109,7 +109,7 @@ class Setting:
             return ""
         text = f"must be {self.noun}, got {value!r}"
         if self.choices:
-            hint = question(value, self.choices)
+            hint = question(suggest(value, self.choices))
             return f"{text}; {hint}" if hint else text
         if self.kind is bool and isinstance(value, str):
             return f"{text}; write it without quotes"

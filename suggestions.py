@@ -38,23 +38,18 @@ def suggest(word: Any, known: Iterable[Any]) -> list[str]:
     return [name for name in near if near[name] == min(near.values())][:MAX_SUGGESTIONS]
 
 
-def question(word: Any, known: Iterable[Any]) -> str:
-    """Return the suggestions as a question, "did you mean 'a' or 'b'?"; "" if there is none."""
-    found = [repr(name) for name in suggest(word, known)]
-    if not found:
-        return ""
-    return f"did you mean {_or(found)}?"
+def question(names: Sequence[str]) -> str:
+    """Return the question "did you mean 'a', 'b' or 'c'?"; "" if there are no names."""
+    *others, last = [repr(name) for name in names] or [""]
+    words = f"{', '.join(others)} or {last}" if others else last
+    return f"did you mean {words}?" if last else ""
 
 
 def listed(word: Any, known: Iterable[Any]) -> str:
     """Return the suggestions as a question, if there are any, and then all known names."""
     names = [str(name) for name in known]
-    asked = question(word, names)
-    return " ".join(filter(None, [asked, f"known: {', '.join(names) or 'none'}"]))
-
-
-def _or(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    all_names = f"known: {', '.join(names) or 'none'}"
+    return " ".join(filter(None, [question(suggest(word, names)), all_names]))
 
 
 def _plain(word: str) -> str:

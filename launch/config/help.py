@@ -49,14 +49,16 @@ def help_text(topic: str, nets: Builders, heads: Builders) -> str:
         return _builder(topic, section, builders[section][key])
     known = list(kinds)
     if section in builders:
-        known = [f"{section}.{name}" for name in builders[section]]
+        known = list(builders[section])
     elif section in kinds:
         declared = section_settings(kinds[section])
         if key in declared:
             docs = field_docs(kinds[section])
             return "\n".join(_setting(f"{section}.{key}", declared[key], docs))
-        known = [f"{section}.{name}" for name in declared]
-    raise ConfigError(f"--help: no such topic, got {topic!r}{name_hint(topic, known)}")
+        known = list(declared)
+    prefix = f"{section}." if section in kinds else ""
+    hint = name_hint(key if prefix else topic, known, prefix)
+    raise ConfigError(f"--help: no such topic, got {topic!r}{hint}")
 
 
 def listing(what: str, nets: Builders, heads: Builders) -> str:

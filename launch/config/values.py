@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from launch.config.duration import Duration
 from launch.config.paths import expand_home
 from launch.config.sections import PATH_KEYS
-from suggestions import listed, question
+from suggestions import question, suggest
 
 if TYPE_CHECKING:
     from ranges import Setting
@@ -58,10 +58,16 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
         return None
 
 
-def name_hint(word: Any, known: Iterable[Any]) -> str:
-    """Return a hint for an unknown name: the probable known names, or else all known names."""
+def name_hint(word: Any, known: Iterable[Any], prefix: str = "") -> str:
+    """Return a hint for an unknown name: the probable known names, or else all known names.
+
+    ``prefix`` precedes each name in the hint.
+    """
     names = [str(name) for name in known]
-    return f"; {question(word, names) or listed(word, names)}"
+    found = suggest(word, names)
+    if found:
+        return f"; {question([prefix + name for name in found])}"
+    return f"; known: {', '.join(prefix + name for name in names) or 'none'}"
 
 
 def _exponent_note(declared: Setting, value: Any) -> str:
