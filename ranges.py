@@ -120,8 +120,8 @@ class Setting:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
             return not self.entry and isinstance(value, self.kind)
-        # Refuse a string that looks like a number. PyYAML reads 5e-4 as a string, and the error
-        # message makes the user aware of this.
+        # Refuse a string that looks like a number. launch/config/values.py converts the numbers that
+        # PyYAML reads as strings.
         number = numbers.Integral if self.kind is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
             return False

@@ -53,6 +53,8 @@ class Choice:
     name: str
     options: dict[str, Any]
     defaults: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    notice: str = field(default="", compare=False, repr=False)
+    """Line for the log about dropped keys of the YAML file; empty if no key was dropped."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Config:
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines for the log about this configuration."""
+        return tuple(filter(None, (self.net.notice, self.head.notice)))
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return the values of all sections, defaults included, as YAML and JSON types."""

@@ -16,6 +16,10 @@ from suggestions import question, suggest
 if TYPE_CHECKING:
     from ranges import Setting
 
+EXPONENT_NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+"
+"""Regular expression for a number with an exponent in YAML 1.2."""
+MAX_EXACT_WHOLE_NUMBER = 2.0**53
+"""Largest number up to which float64 represents every whole number."""
 VARIABLE = r"\$\{(\w+)\}"
 
 
@@ -45,10 +49,10 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
     try:
         if declared.kind is Duration:
             return Duration.parse(value)
-        if declared.kind is float and type(value) is int:
-            value = float(value)
+        if declared.kind in (float, int):
+            value = _read_number(declared.kind, value)
         if problem := declared.problem(value):
-            raise ValueError(f"{problem}{_exponent_note(declared, value)}")
+            raise ValueError(problem)
         if declared.kind is not str:
             return value
         text = _expand_variables(value, where, problems)
@@ -70,14 +74,20 @@ def name_hint(word: Any, known: Iterable[Any], prefix: str = "") -> str:
     return f"; known: {', '.join(prefix + name for name in names) or 'none'}"
 
 
-def _exponent_note(declared: Setting, value: Any) -> str:
-    """Return a hint if the value is a number that YAML reads as text, such as 5e-4; else ""."""
-    if declared.kind is not float or not isinstance(value, str):
-        return ""
-    try:
-        return f" (YAML needs a dot before the exponent: write {float(value):.1e})"
-    except ValueError:
-        return ""
+def _read_number(kind: type, value: Any) -> Any:
+    """Convert a YAML value to the number that YAML 1.2 reads, for a setting of type float or int.
+
+    PyYAML implements YAML 1.1, which reads a number with an exponent as text, unless the number has
+    a dot and the exponent has a sign: 1e-3, 1.5e3 and 1e6 are text.  A setting of type int accepts
+    such a number if the number is whole.  Other values are returned unchanged.
+    """
+    number = value
+    if isinstance(value, str) and re.fullmatch(EXPONENT_NUMBER, value) and len(value) <= 40:
+        number = float(value)
+    if kind is float:
+        return float(number) if type(number) is int else number
+    whole = type(number) is float and number.is_integer() and abs(number) <= MAX_EXACT_WHOLE_NUMBER
+    return int(number) if whole else value
 
 
 def _expand_variables(text: str, where: str, problems: list[str]) -> str:

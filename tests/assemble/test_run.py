@@ -63,6 +63,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
         "progress": {"step": 3, "images": 12, "epoch": 0, "consumed": 12},
         "epoch_images": 4000,
         "end_images": 24,
+        "step_images": 4,
         "ranks": 1,
         "data": {"images": 0, "people": 10, "image_size": [112, 112]},
         "meta": {
@@ -145,6 +146,21 @@ def test_the_first_limit_ends_the_run(overrides, images):
         count_run_images(make_synthetic(*overrides), epoch_images=100, global_batch_size=8)
         == images
     )
+
+
+def test_a_duration_in_steps_is_fixed_when_the_run_starts(begin):
+    """A resumed run with another batch size changes the learning rate after the same images."""
+    steps = ("train.max_steps=100", "optim.milestones=[50 steps]", "train.margin_start=1e1 steps")
+    with ExitStack() as at_end:
+        config, inputs, run = begin(*steps, at_end=at_end)
+        model, _ = make_model(config, inputs, run, Comm())
+        run.progress.step, run.progress.images = 3, 12
+        Checkpointer(config, inputs, run, model, ranks=1).save()
+    _, _, resumed = begin(*steps, "data.batch_size=8")
+    assert resumed.checkpoint is not None and resumed.global_batch_size == 8
+    for each in (run, resumed):
+        assert [each.lr(images) for images in (199, 200)] == pytest.approx([0.1, 0.01])
+        assert [each.margin(images) for images in (39, 40)] == [0, 1]
 
 
 def test_schedules_follow_the_configuration(begin):

@@ -98,7 +98,7 @@ def test_help_for_a_builder():
         ("data.raeder", "; did you mean 'data.reader'?"),
         ("qqq", "; known: run, data, net, head, optim, train, eval"),
         ("head.name=", "; known: head.bare, head.bear"),
-        ("head.baer", "; did you mean 'head.bear'?"),
+        ("head.baer", "; did you mean 'head.bare' or 'head.bear'?"),
         ("loss", "; did you mean 'head'?"),
         ("optim.learning_rate", "; did you mean 'optim.lr'?"),
     ],
