@@ -34,7 +34,7 @@ class Softmax(ClassHead):
                 self.bias = self.params.get("bias", shape=(self._num_classes,), init=init.Zero())
 
     def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
-        # Softmax has no margin. MXNet would warn about an unused input, so do not pass the fraction.
+        # Softmax has no margin, and MXNet warns about unused inputs: do not pass the fraction.
         return super(Head, self).forward(embedding, label)
 
     def hybrid_forward(

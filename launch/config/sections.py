@@ -163,7 +163,8 @@ class DataConfig:
         if quality and not (len(quality) == 2 and quality[0] <= quality[1]):
             yield (
                 "jpeg_quality",
-                f"must be [lowest, highest], both from 1 to 100, got {quality}; for example, write [2, 20]",
+                f"must be [lowest, highest], both from 1 to 100, got {quality}; for example, write "
+                "[2, 20]",
             )
         yield from self._check_people()
 

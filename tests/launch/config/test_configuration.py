@@ -187,8 +187,8 @@ def test_a_saved_configuration_loads_unchanged():
         *(
             (
                 {"data": {"jpeg_quality": value}},
-                f"data.jpeg_quality: must be [lowest, highest] within 1 to 100, got {value}; "
-                "write [2, 20]",
+                f"data.jpeg_quality: must be [lowest, highest], both from 1 to 100, got "
+                f"{value}; for example, write [2, 20]",
             )
             for value in ([20, 2], [50], [1, 2, 3])
         ),
