@@ -98,9 +98,7 @@ def count_run_images(config: Config, epoch_images: int, global_batch_size: int) 
     return min(end for end in ends if end)
 
 
-def make_learning_rate(
-    config: Config, epoch_images: int, end_images: int, step_images: int
-) -> Any:
+def make_learning_rate(config: Config, epoch_images: int, end_images: int, step_images: int) -> Any:
     """Return a function that computes the learning rate from the number of images used so far."""
     optim = config.optim
     sizes = {

@@ -117,8 +117,8 @@ def requested_text(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
 def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     """Read the YAML file of a command line, apply its overrides and build the configuration.
 
-    If an override changes the name of the net or head, the keys of the YAML file that the new net or
-    head does not have are dropped, and `Config.notices` says so.
+    If an override changes the name of the net or head, the keys of the YAML file that only the
+    replaced net or head has are dropped, and `Config.notices` says so.
 
     Parameters
     ----------

@@ -25,7 +25,9 @@ run_train.py --print-schema                               print the JSON Schema 
 run_train.py --version                                    print the version and the commit
 
 Train a face-recognition network on record files and verify it. NAME.yaml is a path or the name of a
-file in configs/. Overrides have YAML syntax: data.batch_size=64 'eval.sets=[a.bin, b.bin]'.
+file in configs/. Overrides have YAML syntax: data.batch_size=64 optim.lr=1e-3 eval.sets=FOLDER. A
+list needs quotes in a shell: 'eval.sets=[a.bin, b.bin]'. An override of net.name or head.name drops
+the keys of NAME.yaml that the new net or head does not have.
 """
 WIDTH = 100
 

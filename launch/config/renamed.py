@@ -42,9 +42,9 @@ def drop_keys_of_replaced(
         if not isinstance(found, dict):
             continue
         old, new = found.get("name"), overrides.get(section, {}).get("name")
-        if old == new or not (_is_known(old, known) and _is_known(new, known)):
+        if old == new:
             continue
-        lost = {*settings(known[old])} - {*settings(known[new])}
+        lost = _keys(old, known) - _keys(new, known) if _is_known(new, known) else set()
         dropped = [f"{key}={value}" for key, value in found.items() if key in lost]
         if dropped:
             kept[section] = {key: value for key, value in found.items() if key not in lost}
@@ -57,3 +57,7 @@ def drop_keys_of_replaced(
 
 def _is_known(name: Any, builders: Builders) -> bool:
     return isinstance(name, str) and name in builders
+
+
+def _keys(name: Any, builders: Builders) -> set[str]:
+    return {*settings(builders[name])} if _is_known(name, builders) else set()

@@ -70,8 +70,16 @@ def test_a_number_with_an_exponent_needs_no_dot(configs, tmp_path):
     assert (config.optim.lr, config.optim.weight_decay) == (0.001, 0.0005)
 
 
-NARROW = {"net": net, "narrow": lambda *, embedding_size=128: None}
-PLAIN = {"head": head, "plain": lambda num_classes, embedding_size, *, scale=64.0: None}
+def narrow(*, embedding_size: int = 128):
+    """A net without a width."""
+
+
+def plain(num_classes, embedding_size, *, scale: float = 64.0):
+    """A head without a margin."""
+
+
+NARROW = {"net": net, "narrow": narrow}
+PLAIN = {"head": head, "plain": plain}
 
 
 def test_a_name_on_the_command_line_drops_the_keys_that_it_does_not_have(configs, tmp_path):

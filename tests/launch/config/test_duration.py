@@ -32,7 +32,9 @@ def test_durations_are_parsed_and_converted_to_images(text, amount, unit, images
     assert Duration.parse(str(duration)) == duration
 
 
-@pytest.mark.parametrize("text", [5, "5", "-1 epochs", "epochs", "1e999 steps", "1e images", None, True])
+@pytest.mark.parametrize(
+    "text", [5, "5", "-1 epochs", "epochs", "1e999 steps", "1e images", None, True]
+)
 def test_other_text_is_no_duration(text):
     with pytest.raises(ValueError, match="expected a duration like"):
         Duration.parse(text)

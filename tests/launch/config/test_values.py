@@ -79,7 +79,10 @@ def test_valid_values_are_converted(annotation, value, expected):
         (
             Duration,
             5,
-            ["a.b: expected a duration like '51200000 images', '100000 steps', '2.5 epochs' or '10 %', got 5"],
+            [
+                "a.b: expected a duration like '51200000 images', '100000 steps', '2.5 epochs' or "
+                "'10 %', got 5"
+            ],
         ),
     ],
 )
