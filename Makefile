@@ -4,8 +4,15 @@ PYTHON ?=
 GPUS := $(shell [ -e .venv-gpu/.stamp-horovod ] && .venv-gpu/bin/python -m launch.environment.gpu)
 VENV ?= $(if $(GPUS),.venv-gpu,.venv)
 NP ?= $(or $(if $(filter %-gpu,$(VENV)),$(filter-out 0,$(GPUS))),2)
-CFG ?= demo.yaml
 DATA ?=
+# Raw text: make must not expand a "$" in a path.  The recipe reads DATA and CFG from its environment,
+# so that quotes and spaces in them are harmless.
+override DATA := $(value DATA)
+CFG ?= $(if $(DATA),own.yaml,demo.yaml)
+export DATA CFG
+# With make -C, relative paths refer to the folder of the caller, in which the launcher then runs.
+CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(if $(PWD),$(PWD),$(CURDIR)),$(CURDIR))
+export CALLER
 TESTS ?= tests
 ARGS ?=
 JOBS ?= 2
@@ -15,7 +22,7 @@ SAMPLE := data/sample_faces
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an InsightFace folder; NP, CFG, ARGS
-	@exec $(RUN) -m launch.local -np $(NP) --cfg $(CFG) $(if $(DATA),'data.records=$(DATA)' 'eval.sets=[$(if $(wildcard $(DATA)/*.bin),$(DATA))]' 'run.name=$(notdir $(patsubst %/,%,$(DATA)))') $(ARGS)
+	@$(if $(filter-out $(CURDIR),$(CALLER)),cd "$$CALLER" && )exec $(if $(filter-out $(CURDIR),$(CALLER)),"$(abspath $(RUN))",$(RUN)) -m launch.local -np $(NP) --cfg "$$CFG" $(if $(DATA),--data "$$DATA") $(ARGS)
 test: setup-dev ## run the tests; TESTS=tests/pipeline for a part, JOBS=1 in one process
 	@$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
 lint: setup-dev ## ruff, mypy and the words of CONTRIBUTING.md

@@ -72,7 +72,8 @@ class Setting:
 
     name: str
     kind: Any
-    """Type without range: float, int, bool, str, Literal, a list of one of these, or a class."""
+    """Type without range: float, int, bool, str, Literal, a list of one of these, a dict from str
+    to one of these, or a class."""
     range: Within | None
     default: Any
 
@@ -88,12 +89,20 @@ class Setting:
         return setting(self.name, get_args(self.kind)[0], None) if listed else None
 
     @property
+    def mapped(self) -> Setting | None:
+        """Setting that describes one value if the type is a dict; None for other types."""
+        mapping = get_origin(self.kind) is dict
+        return setting(self.name, get_args(self.kind)[1], None) if mapping else None
+
+    @property
     def noun(self) -> str:
         """Type and range as words that complete the sentence "must be ..."."""
         if self.choices:
             return f"one of {', '.join(map(repr, self.choices))}"
         if self.entry:
             return f"a list, each entry {self.entry.noun}"
+        if self.mapped:
+            return f"a mapping from names, each value {self.mapped.noun}"
         nouns = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
         noun = nouns.get(self.kind) or f"a {self.kind.__name__.lower()}"
         return f"{noun} {self.range}" if self.range else noun
@@ -105,6 +114,8 @@ class Setting:
         """
         if self.entry and isinstance(value, list):
             return next(filter(None, map(self.entry.problem, value)), "")
+        if self.mapped and isinstance(value, dict):
+            return next(filter(None, map(self.mapped.problem, value.values())), "")
         if self._accepts(value):
             return ""
         text = f"must be {self.noun}, got {value!r}"
@@ -119,8 +130,8 @@ class Setting:
         if self.choices:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
-            return not self.entry and isinstance(value, self.kind)
-        # Refuse a string that looks like a number. launch/config/values.py has already converted the
+            return not (self.entry or self.mapped) and isinstance(value, self.kind)
+        # Refuse a string that looks like a number. launch/config/values.py has converted the
         # strings that are numbers in YAML 1.2.
         number = numbers.Integral if self.kind is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):

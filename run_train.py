@@ -29,11 +29,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from assemble.inputs import data_summary, open_inputs
+from assemble.inputs import open_inputs
 from assemble.loader import drop_stale_caches, make_loader, mine_triplets
 from assemble.model import choose_operators, make_model, make_verify
+from assemble.pretrained import open_pretrained
 from assemble.rules import read_config
 from assemble.run import Checkpointer, open_run
+from assemble.summary import data_summary, recipe_summary
 from launch.environment.provenance import versions
 from launch.ranks.agreement import (
     agree,
@@ -72,7 +74,8 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         if comm.rank == 0:
             print(config, flush=True)
         return
-    inputs = agree(comm, lambda: open_inputs(config, comm))
+    config, pretrained = open_pretrained(config, comm)
+    inputs = agree(comm, lambda: open_inputs(config, comm, pretrained))
     require_equal(comm, config.to_dict(), "configuration")
     require_equal(comm, inputs.shared_facts(), "data")
     drop_stale_caches(config, inputs, comm)
@@ -82,23 +85,23 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         OUTPUT.log_to(run.folder)
     operators = agree(comm, lambda: choose_operators(config, inputs))
     # Make the loader before the model: its worker processes must fork before MXNet starts threads.
-    loader, decode, loader_notices = agree(
-        comm, lambda: make_loader(config, inputs, run, comm, THREADS)
-    )
+    loader, decode, notices = agree(comm, lambda: make_loader(config, inputs, run, comm, THREADS))
     at_end.callback(loader.close)
-    model, model_notice = make_model(config, inputs, run, comm)
+    model, model_notices = make_model(config, inputs, run, comm)
 
     log = agree(comm, lambda: RunLog(run.folder if comm.rank == 0 else None, run.progress.step))
     batches = mine_triplets(config, loader, model, run, comm, log.say)
-    notices = [*run.notices, *gather_notices(comm, inputs.notices)]
+    notices = [*run.notices, *gather_notices(comm, inputs.notices), *notices]
     notices += inputs.records.notices if inputs.records else ()
     announce(
         log,
         run,
         ranks={"ranks": comm.size, "device": inputs.ctx, "threads": THREADS},
-        data=data_summary(config, inputs, comm.size),
-        notices=[*notices, operators, *loader_notices, model_notice, comm.notice(inputs.ctx)],
+        data=data_summary(config, inputs, comm.size, decode),
+        recipe=recipe_summary(config),
+        notices=[*notices, operators, *model_notices, comm.notice(inputs.ctx)],
     )
+    every = config.train
     loop = Loop(
         model,
         batches,
@@ -107,9 +110,7 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         run,
         save=Checkpointer(config, inputs, run, model, ranks=comm.size).save,
         verify=make_verify(config, inputs, model, comm),
-        cadence=Cadence(
-            config.train.log_every, config.train.checkpoint_every, config.eval.every_steps
-        ),
+        cadence=Cadence(every.log_every, every.checkpoint_every, config.eval.every_steps),
     )
     with reporting(log, loop, comm, {**versions(), "decode": decode}):
         loop.run()

@@ -3,26 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 
 import ops
+from assemble.class_centres import find_match
 from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
 from evaluation.set_check import check_sets
+from launch.config.configuration import GRAPH_NET, ConfigError
 from launch.environment.gpu import choose_device
-from nets import check_image_size
+from nets import build_net, check_image_size
 from pipeline.loader import SYNTHETIC_STEPS
 from pipeline.records import mapped
+from pipeline.records.class_record import describe_classes
 from pipeline.records.open import RecordSet, open_records
 from pipeline.sampling.batches import epoch_images
-from training.checkpoint import Checkpoint, open_checkpoint
+from training.layer_groups import check_lr_factors
 
 if TYPE_CHECKING:
+    from assemble.pretrained import Pretrained
     from launch.config.configuration import Config
     from launch.ranks.comm import Comm
 
@@ -39,10 +43,12 @@ class Inputs:
     """Record set to train on; None for synthetic batches."""
     sets: dict[str, Pairs]
     """Verification sets by name."""
-    pretrained: Checkpoint | None
-    """Checkpoint with the initial weights; None for random weights."""
+    pretrained: Pretrained | None
+    """Model with the initial weights; None for random weights and for a resumed run."""
     num_classes: int
     """Number of classes; each class is one person."""
+    classes: dict[str, Any]
+    """Record of the classes, see pipeline/records/class_record.py."""
     image_size: tuple[int, int]
     """Height and width of the training images in pixels."""
     epoch_images: int
@@ -76,8 +82,10 @@ class Inputs:
         }
 
 
-def open_inputs(config: Config, comm: Comm) -> Inputs:
+def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None) -> Inputs:
     """Open, check and return all files and devices that the configuration names.
+
+    ``pretrained`` is the model that `assemble.pretrained.open_pretrained` has returned.
 
     Raises
     ------
@@ -102,10 +110,12 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
         )
         images = epoch_images(records, data.batch_size, comm.size, data.images_per_person)
         num_classes, image_size = records.num_classes, records.image_size
-    check_image_size(config.net.name, image_size)
-    pretrained = open_checkpoint(Path(config.train.pretrained)) if config.train.pretrained else None
-    if pretrained:
-        pretrained.require_image_size(image_size)
+    if config.net.name != GRAPH_NET:  # a graph has the image size of its model
+        check_image_size(config.net.name, image_size)
+    classes = {"num_classes": num_classes, "sets": [], "runs": []}
+    if records:
+        classes = describe_classes(records)
+    check_start(config, pretrained, image_size, classes)
     found = find_sets(config.eval.sets) if config.eval.sets else {}
     sets = {name: read_pairs(path) for name, path in found.items()}
     check_sets(sets, image_size)
@@ -115,10 +125,35 @@ def open_inputs(config: Config, comm: Comm) -> Inputs:
         sets=sets,
         pretrained=pretrained,
         num_classes=num_classes,
+        classes=classes,
         image_size=image_size,
         epoch_images=max(1, images // global_batch_size) * global_batch_size,
         notices=(notice,) if notice else (),
     )
+
+
+def check_start(
+    config: Config,
+    pretrained: Pretrained | None,
+    image_size: tuple[int, int],
+    classes: Mapping[str, Any],
+) -> None:
+    """Raise ValueError if the initial weights or the factors on the learning rate do not fit.
+
+    ``image_size`` is (height, width) in pixels; ``classes`` is the record of the classes.
+    """
+    if pretrained:
+        pretrained.require_image_size(image_size)
+        rows = pretrained.head_shapes.get("weight", [0])[0]
+        per_class = config.head.options.get("sub_centers", 1)
+        find_match(config.train.class_centres, classes, pretrained.classes, rows, per_class)
+    if not (pretrained or config.optim.lr_factors):
+        return
+    net = build_net(config.net.name, image_size, **config.net.options)  # without values
+    if pretrained:
+        pretrained.require_fit(net)
+    if problem := check_lr_factors(net._collect_params_with_prefix(), config.optim.lr_factors):
+        raise ConfigError(problem)
 
 
 def choose_context(config: Config, comm: Comm) -> tuple[mx.Context, str]:
@@ -126,15 +161,3 @@ def choose_context(config: Config, comm: Comm) -> tuple[mx.Context, str]:
     gpus = mx.context.num_gpus() if config.run.device != "cpu" else 0
     on_gpu, notice = choose_device(config.run.device, gpus, comm.local_rank, comm.local_size)
     return mx.gpu(comm.local_rank) if on_gpu else mx.cpu(), notice
-
-
-def data_summary(config: Config, inputs: Inputs, ranks: int) -> dict[str, Any]:
-    """Describe the training data for the first lines of the log: a dict from name to value."""
-    data = config.data
-    return {
-        "data": ", ".join(data.records) or "synthetic",
-        "images": len(inputs.records) if inputs.records else 0,
-        "people": inputs.num_classes,
-        "loader": f"{data.loader}/{data.reader}",
-        "batch": f"{data.batch_size} x {ranks} = {data.batch_size * ranks}",
-    }

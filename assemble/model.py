@@ -7,12 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import mxnet as mx
+
 import normalization
 import ops
+from assemble.class_centres import find_match, load_head
 from evaluation.evaluate import evaluate_sets
 from heads import build_head
+from launch.config.configuration import ConfigError
 from launch.ranks.agreement import agree
 from nets import build_net
+from nets.frozen_norm import fix_parameters, freeze_batch_norm, freeze_symbol
+from training.layer_groups import find_group, set_lr_factors
 from training.run import Run, reseed
 from training.step import Model, build_optimizer, collect_parameters
 
@@ -20,9 +26,12 @@ if TYPE_CHECKING:
     from mxnet import gluon
 
     from assemble.inputs import Inputs
+    from assemble.pretrained import Pretrained
     from launch.config.configuration import Config
     from launch.ranks.comm import Comm
     from training.checkpoint import Checkpoint
+
+PARAMETERS_PER_NORM = 4
 
 
 def choose_operators(config: Config, inputs: Inputs) -> str:
@@ -33,29 +42,32 @@ def choose_operators(config: Config, inputs: Inputs) -> str:
     return ops.use(config.run.operators, inputs.ctx.device_type, inputs.ctx.device_id)
 
 
-def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Model, str]:
+def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Model, list[str]]:
     """Build the model of this rank, with random, pretrained or resumed weights.
 
-    Return the model, and a notice for the log.
+    Return the model, and notices for the log.
     """
     reseed(config.run.seed, 0, 0)  # every rank draws the same initial weights
-    net, head = agree(comm, lambda: make_blocks(config, inputs, comm))
+    net, head, notices = agree(comm, lambda: make_blocks(config, inputs, comm))
     parameters, optim = collect_parameters(net, head), config.optim
     optimizer = build_optimizer(
         parameters, optim.name, optim.lr, optim.momentum, optim.weight_decay
     )
     model = Model(net, head, comm.trainer(parameters, optimizer), parameters)
-    notice = agree(comm, lambda: restore(model, run.checkpoint, inputs))
+    notices += agree(comm, lambda: restore(config, model, run.checkpoint, inputs, comm.rank))
     comm.broadcast(parameters)
     reseed(config.run.seed, run.progress.step, comm.rank)
-    return model, notice
+    return model, notices
 
 
 def make_blocks(
     config: Config, inputs: Inputs, comm: Comm
-) -> tuple[gluon.HybridBlock, gluon.HybridBlock]:
-    """Build net and head, initialise both on the device, and hybridize both with static memory."""
-    net = build_net(config.net.name, inputs.image_size, **config.net.options)
+) -> tuple[gluon.HybridBlock, gluon.HybridBlock, list[str]]:
+    """Build net and head, initialise both on the device, and hybridize both with static memory.
+
+    Return net, head, and notices for the log about frozen and slower layers.
+    """
+    net, notices = make_net(config, inputs.image_size)
     step = {"momentum": config.optim.momentum, "weight_decay": config.optim.weight_decay}
     head = build_head(
         config.head.name,
@@ -65,29 +77,106 @@ def make_blocks(
         fused_update=step if config.optim.fused_centres else None,
         **config.head.options,
     )
+    notices += set_factors(config, net, head)
     for block in (net, head):
         block.initialize(ctx=inputs.ctx)
         block.hybridize(static_alloc=True, static_shape=True)
-    return net, head
+    return net, head, notices
 
 
-def restore(model: Model, checkpoint: Checkpoint | None, inputs: Inputs) -> str:
+def make_net(config: Config, image_size: tuple[int, int]) -> tuple[gluon.HybridBlock, list[str]]:
+    """Build the net, without values, and freeze its BatchNorm layers as the configuration requests.
+
+    These are all layers, or those of the groups whose factor on the learning rate is 0.  Return the
+    net, and notices for the log.
+    """
+    factors, options = config.optim.lr_factors, dict(config.net.options)
+
+    def is_frozen(name: str) -> bool:
+        group = find_group(f"net.{name}", factors)
+        return config.train.freeze_batch_norm or (group is not None and factors[group] == 0)
+
+    names: list[str] = []
+    if "symbol" in options:
+        options["symbol"], names = freeze_symbol(options["symbol"], is_frozen)
+    net = build_net(config.net.name, image_size, **options)
+    parameters = net._collect_params_with_prefix()
+    fix_parameters(parameters[name] for name in names)
+    count = len(names) // PARAMETERS_PER_NORM + freeze_batch_norm(net, is_frozen)
+    return net, [f"BatchNorm frozen: {count} layers"] if count else []
+
+
+def set_factors(config: Config, net: gluon.Block, head: gluon.Block) -> list[str]:
+    """Set the factors on the learning rate; call this function before net and head get values.
+
+    Return notices for the log.
+
+    Raises
+    ------
+    ConfigError
+        If no parameter remains to be trained.
+    """
+    parameters = collect_parameters(net, head)
+    notice = set_lr_factors(parameters, config.optim.lr_factors)
+    if all(parameter.grad_req == "null" for parameter in parameters.values()):
+        raise ConfigError(
+            "optim.lr_factors: must leave a parameter to train, got factors that freeze all; "
+            "raise one of them above 0"
+        )
+    return [notice] if notice else []
+
+
+def restore(
+    config: Config, model: Model, checkpoint: Checkpoint | None, inputs: Inputs, rank: int
+) -> list[str]:
     """Load the weights of a resumed run, or else the pretrained weights, into the model.
 
-    Return a notice for the log, or "" if there is nothing to report.
+    Only rank 0 loads pretrained weights; the other ranks get them by broadcast.  Return notices for
+    the log.
+
+    Raises
+    ------
+    ValueError
+        If the run neither resumes nor has read its pretrained model.
     """
     if checkpoint:
         checkpoint.load_net_parameters(model.net, inputs.ctx)
         checkpoint.load_head_parameters(model.head, inputs.ctx)
         checkpoint.load_momentum(model)
-    elif inputs.pretrained:
-        inputs.pretrained.load_net_parameters(model.net, inputs.ctx)
-        loaded = inputs.pretrained.load_matching_parameters(model.head, inputs.ctx)
-        missing = sorted({*model.head._collect_params_with_prefix()} - {*loaded})
-        new = f"; initialised randomly: {', '.join(missing)} (head)" if missing else ""
-        damaged = "".join(f"; skipped: {text}" for text in inputs.pretrained.damaged)
-        return f"the run starts from the weights of {inputs.pretrained.folder}{new}{damaged}"
-    return ""
+        return []
+    if not config.train.pretrained:
+        return []
+    if inputs.pretrained is None:
+        raise ValueError(
+            f"run.name: the unfinished run {config.run.name!r} has ended while this process "
+            "started, got no checkpoint to resume; run the same command again"
+        )
+    return load_pretrained(config, model, inputs.pretrained, inputs) if rank == 0 else []
+
+
+def load_pretrained(
+    config: Config, model: Model, pretrained: Pretrained, inputs: Inputs
+) -> list[str]:
+    """Load the weights of a model into the net, and its class centres into the head.
+
+    Return notices for the log.  Only rank 0 calls this function.
+    """
+    stored = pretrained.take()
+    assert stored is not None, "rank 0 reads the model, and this function takes it once"
+    for name, parameter in model.net._collect_params_with_prefix().items():
+        parameter._load_init(mx.nd.array(stored.parameters[name], dtype="float32"), inputs.ctx)
+    weight, match = stored.head.get("weight"), None
+    if weight is not None:
+        match = find_match(
+            config.train.class_centres,
+            inputs.classes,
+            stored.classes,
+            len(weight),
+            config.head.options.get("sub_centers", 1),
+        )
+    text = load_head(model.head, stored.head, match, inputs.num_classes)
+    source = f"the run starts from the weights of {pretrained.source}"
+    return ["; ".join(filter(None, [source, text])), *pretrained.notices]
 
 
 def make_verify(

@@ -17,6 +17,8 @@ from nets import NETS
 
 CPU_DECODERS = ("auto", "cpu", "native")
 """Values of ``data.decode`` that need no GPU."""
+MIN_BATCH_SIZE = 2
+"""Minimum number of images per rank: every net ends with a batch normalisation of the embedding."""
 
 
 def read_config(argv: Sequence[str]) -> Config | str:
@@ -56,6 +58,12 @@ def require_none(problems: Sequence[str]) -> None:
 
 def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
     data, head, train = config.data, config.head, config.train
+    if data.batch_size < MIN_BATCH_SIZE:
+        yield (
+            f"data.batch_size: must be at least {MIN_BATCH_SIZE} per rank, got {data.batch_size}, "
+            "because the batch normalisation of an embedding has no variance over one image; use "
+            f"data.batch_size={MIN_BATCH_SIZE} or more"
+        )
     if data.decode not in CPU_DECODERS and not gpus:
         yield f"data.decode: {data.decode!r} requires a GPU, got none; use data.decode=auto"
     if config.optim.fused_centres and ranks > 1:

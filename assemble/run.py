@@ -151,6 +151,7 @@ class Checkpointer:
                 "net": plain["net"],
                 "head": plain["head"],
                 "num_classes": inputs.num_classes,
+                "classes": inputs.classes,
                 "image_size": list(inputs.image_size),
                 "mean": normalization.MEAN,
                 "std": normalization.STD,

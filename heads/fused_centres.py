@@ -69,7 +69,12 @@ class FusedCentres(MarginSoftmax):
 
     @property
     def momentum(self) -> dict[str, mx.nd.NDArray]:
-        """SGD momentum of the class centres, as a mapping from parameter name to array."""
+        """SGD momentum of the class centres, as a mapping from parameter name to array.
+
+        The mapping is empty if the factor on the learning rate of the class centres is 0.
+        """
+        if not self.weight.lr_mult:
+            return {}
         if self._velocity is None:
             centres = self.weight.list_data()[0]
             self._velocity = mx.nd.zeros(centres.shape, centres.context, dtype=centres.dtype)
@@ -92,6 +97,8 @@ class FusedCentres(MarginSoftmax):
             )
         (embedding, label, *rest), self._saved = self._saved, []
         centres, momentum = self.weight.list_data()[0], self.momentum["weight"]
+        if self.weight.lr_mult != 1.0:
+            lr = lr * self.weight.lr_mult
         arrays = embedding, centres, label, *rest, momentum, lr
         mx.nd.face_margin_softmax_update(*arrays, scale=self._form.scale, **self._update)
 

@@ -36,6 +36,9 @@ class StoredModel:
     """float32 weights of the network, by the names of `Block._collect_params_with_prefix`."""
     head: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Parameters of the head, for example {"weight": class centres (C, E)}; {} without a head."""
+    classes: Mapping[str, Any] | None = None
+    """Record of the classes of the training data, as a checkpoint stores it under "classes" (see
+    pipeline/records/class_record.py); None if the source states no number of classes."""
     threshold: float | None = None
     """Cosine from which two images count as the same person; None if the source states none."""
     reference: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False)

@@ -36,7 +36,9 @@ def _window(
             raise reader.refuse(node, "the padding must be the same on opposite sides", pads)
         widths = (0, 0, 0, 0, pads[0], pads[2], pads[1], pads[3])
         value = reader.add(
-            *(node, "mxnet.Pad", [value]),
+            node,
+            "mxnet.Pad",
+            [value],
             mode="constant",
             pad_width=str(widths),
             constant_value="0",
@@ -90,7 +92,10 @@ def _batch_norm(reader: GraphReader, node: NodeProto) -> None:
     roles = ("gamma", "beta", "running_mean", "running_var")
     tensors = {role: reader.tensor(node, index, (-1,)) for index, role in enumerate(roles, 1)}
     reader.finish(
-        *(node, "batch_norm", [reader.value(node)], tensors),
+        node,
+        "batch_norm",
+        [reader.value(node)],
+        tensors,
         epsilon=float(attributes.get("epsilon", 1e-5)),
         momentum=float(attributes.get("momentum", 0.9)),
         fixed_scale=False,
@@ -136,7 +141,9 @@ def _matmul(reader: GraphReader, node: NodeProto) -> None:
     matrix = reader.add(node, "constant", (), {"value": weight})
     units = len(reader.tensors[weight])
     reader.finish(
-        *(node, "mxnet.FullyConnected", [reader.value(node), matrix]),
+        node,
+        "mxnet.FullyConnected",
+        [reader.value(node), matrix],
         num_hidden=str(units),
         no_bias="True",
         flatten="False",
@@ -153,7 +160,7 @@ def _pool(kind: str) -> Reading:
         include = kind == "max" or bool(attributes.get("count_include_pad", 0))
         ceil = bool(attributes.get("ceil_mode", 0))
         reader.finish(
-            *(node, "pool", [value]), kind=kind, **settings, ceil_mode=ceil, include_padding=include
+            node, "pool", [value], kind=kind, **settings, ceil_mode=ceil, include_padding=include
         )
 
     return read
@@ -188,7 +195,9 @@ def _upsample(reader: GraphReader, node: NodeProto) -> None:
     if attributes.get("mode", "nearest") != "nearest" or not plain:
         raise reader.refuse(node, "the image must grow by a whole number, mode nearest", scales)
     reader.finish(
-        *(node, "mxnet.UpSampling", [reader.value(node)]),
+        node,
+        "mxnet.UpSampling",
+        [reader.value(node)],
         scale=str(int(scales[-1])),
         sample_type="nearest",
         num_args="1",

@@ -165,7 +165,9 @@ def _pad(reader: GraphReader, node: NodeProto) -> None:
         raise reader.refuse(node, "the padding must be constant, around feature maps", pads)
     widths = tuple(int(pads[axis + side]) for axis in range(4) for side in (0, 4))
     reader.finish(
-        *(node, "mxnet.Pad", [reader.value(node)]),
+        node,
+        "mxnet.Pad",
+        [reader.value(node)],
         mode="constant",
         pad_width=str(widths),
         constant_value=repr(float(np.reshape(value, -1)[0])),

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import normalization
 from interchange.model import InterchangeError, StoredModel
@@ -26,6 +28,7 @@ def read_checkpoint(path: Path) -> StoredModel:
         image_size=checkpoint.image_size,
         parameters=net,
         head=head,
+        classes=_classes(checkpoint.meta),
         threshold=find_threshold(checkpoint.folder, checkpoint.state),
         notices=tuple(f"skipped a damaged checkpoint: {text}" for text in checkpoint.damaged),
     )
@@ -50,4 +53,11 @@ def _with_own_input(model: StoredModel, mean: float, std: float) -> StoredModel:
         threshold=model.threshold,
         notices=model.notices,
     )
-    return converted
+    return replace(converted, classes=model.classes)
+
+
+def _classes(meta: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record of the classes; a checkpoint of an older version states only the number."""
+    if "classes" in meta or "num_classes" not in meta:
+        return meta.get("classes")
+    return {"num_classes": meta["num_classes"], "sets": [], "runs": []}

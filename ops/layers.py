@@ -56,7 +56,9 @@ def prelu(F: Any, x: Any, alpha: Any, *, parameter: gluon.Parameter, fused: bool
     if choice.for_gpu():
         return F.LeakyReLU(x, gamma=alpha, act_type="prelu")
     linear = _scale_channels(F, x, alpha, parameter.shape[0])
-    rectified = _scale_channels(F, F.Activation(x, act_type="relu"), 1 - alpha, parameter.shape[0])
+    # Not ``1 - alpha``: MXNet's ONNX exporter folds the operator _rminus_scalar as ``alpha - 1``.
+    rest = alpha * -1.0 + 1.0
+    rectified = _scale_channels(F, F.Activation(x, act_type="relu"), rest, parameter.shape[0])
     return F.elemwise_add(linear, rectified)
 
 
@@ -82,7 +84,7 @@ def batch_norm(
     fused
         Whether a fused operator may be used.
     """
-    if not (fused and _training()):
+    if not (fused and _training()) or _is_frozen(norm):
         return plain(F, x, *values)
     choice.refuse_add("BatchNorm", norm.gamma, norm.beta)
     return F.face_batch_norm(x, *values, prelu=False, **_statistics(norm))[0]
@@ -103,7 +105,7 @@ def conv_norm_prelu(
     fused: bool = True,
 ) -> Any:
     """Apply a convolution without bias, batch normalisation and PReLU with slopes ``act.alpha``."""
-    if not (fused and _training()):
+    if not (fused and _training()) or _is_frozen(norm):
         return act(conv_norm(F, x, conv, norm, fused=fused))
     choice.refuse_add("convolution and PReLU", conv.weight, norm.gamma, norm.beta, act.alpha)
     learned = [norm.gamma, norm.beta, norm.running_mean, norm.running_var, act.alpha]
@@ -119,6 +121,11 @@ def conv_norm_prelu(
 def _training() -> bool:
     """Return whether the current call is for training and this process uses fused operators."""
     return autograd.is_training() and choice.fused()
+
+
+def _is_frozen(norm: nn.BatchNorm) -> bool:
+    """Return whether training uses the running statistics, which the fused operators cannot."""
+    return bool(norm._kwargs["use_global_stats"])
 
 
 def _convolve(F: Any, x: Any, conv: nn.Conv2D, fused: bool) -> Any:

@@ -17,14 +17,13 @@ from mxnet import gluon
 
 from encoded_images import decode, has_end
 from normalization import MEAN, STD
+from pipeline.gluon_workers import check_shared_memory, watch_workers
 from pipeline.records.reader import RecordReader
 from pipeline.sampling.augmentation import CUT_OUT_VALUE, AugmentParams, color_matrices
 
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
     from pipeline.sampling.batches import BatchPlan
-
-LAST_BATCH_TIMEOUT_S = 30.0
 
 
 class FaceDataset(gluon.data.Dataset):
@@ -98,9 +97,11 @@ class GluonDecoder:
     Calling the decoder forks the worker processes.  Call it before MXNet or DALI start threads.
     """
 
-    def __init__(self, records: RecordSet, workers: int, ctx: mx.Context):
+    def __init__(self, records: RecordSet, workers: int, ctx: mx.Context, batch_size: int):
         self.files: list[np.ndarray] = []  # no files to check: each worker checks its own
         self._records, self._workers, self._ctx = records, workers, ctx
+        height, width = records.image_size
+        self._batch_bytes = batch_size * 3 * height * width * 4
 
     def __call__(
         self, plans: Iterator[BatchPlan]
@@ -113,34 +114,14 @@ class GluonDecoder:
                 in_flight.append(plan)
                 yield list(zip(plan.rows.tolist(), plan.params.each(), strict=True))
 
+        check_shared_memory(self._workers, self._batch_bytes)
         loader = gluon.data.DataLoader(
             FaceDataset(self._records), batch_sampler=indices(), num_workers=self._workers
         )
         if self._workers:
-            let_workers_finish(loader)
+            watch_workers(loader, self._batch_bytes)
         images, ctx = iter(loader), self._ctx
         return ((image.as_in_context(ctx), in_flight.popleft()) for image in images)
 
     def close(self) -> None:
         """Do nothing: the DataLoader ends its worker processes when it is deleted."""
-
-
-def let_workers_finish(loader: gluon.data.DataLoader) -> None:
-    """Make a Gluon DataLoader wait for its worker processes when it is deleted.
-
-    MXNet 1.9.1 kills the worker processes instead.  A worker that is killed while it sends a batch
-    never releases the lock of the result queue.  The pool then waits for that lock forever.
-    """
-    pool = loader._worker_pool
-
-    def terminate() -> None:
-        in_flight = list(pool._cache.values())
-        for result in in_flight:
-            result.wait(LAST_BATCH_TIMEOUT_S)
-        # A result of a killed worker never becomes ready, and then `join` would wait forever.
-        if all(result.ready() for result in in_flight):
-            pool.close()
-            pool.join()
-        type(pool).terminate(pool)
-
-    pool.terminate = terminate

@@ -216,7 +216,7 @@ def build_loader(
     plans = batch_plans(records, sampler.batches(start), seed=seed, augmentation=augmentation)
     decoder: Decoder
     if name == "cpu":
-        decoder = GluonDecoder(records, workers, ctx)
+        decoder = GluonDecoder(records, workers, ctx, batch_size)
     else:
         decoder = make_decoder(
             decode,

@@ -6,6 +6,7 @@ project does, and compares embeddings.  Clone the projects outside this folder f
 
 python tools/check_interchange.py insightface-symbols ~/insightface
 python tools/check_interchange.py arcface-torch ~/insightface --python ~/torch/bin/python
+python tools/check_interchange.py onnx ~/insightface --python ~/torch/bin/python
 python tools/check_interchange.py gluonfr ~/gluonfr-1.0.2
 """
 
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from interchange.comparison import MAX_DIFFERENCE
-from tools.interchange_checks import arcface_torch, gluonfr, insightface_symbols
+from launch.config.paths import home_path
+from tools.interchange_checks import arcface_torch, gluonfr, insightface_symbols, onnx_files
 
 if TYPE_CHECKING:
     from tools.interchange_checks.result import Result
@@ -45,6 +47,12 @@ CHECKS = {
         arcface_torch.run,
         needs_python=True,
     ),
+    "onnx": Check(
+        "networks of InsightFace's recognition/arcface_torch, as .onnx; and our .onnx files in the "
+        "package insightface",
+        onnx_files.run,
+        needs_python=True,
+    ),
     "gluonfr": Check("MobileFaceNet of GluonFR 1.0.2 from PyPI, as .params", gluonfr.run),
 }
 
@@ -55,16 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks = parser.add_subparsers(dest="check", required=True)
     for name, check in CHECKS.items():
         command = checks.add_parser(name, help=check.help)
-        command.add_argument("checkout", type=Path, help="folder of a clone of the project")
+        command.add_argument("checkout", type=home_path, help="folder of a clone of the project")
         command.add_argument(
             "--only", nargs="+", default=[], metavar="NAME", help="networks to check, all without"
         )
         if check.needs_python:
             command.add_argument(
                 "--python",
-                type=Path,
+                type=home_path,
                 required=True,
-                help="interpreter of an environment with torch and safetensors",
+                help="interpreter of an environment with torch and safetensors; for the check onnx "
+                "also with onnx, onnxscript, insightface and opencv-python-headless",
             )
     options = parser.parse_args(arguments)
     check = CHECKS[options.check]

@@ -90,16 +90,6 @@ class Checkpoint:
         height, width = self.meta["image_size"]
         return height, width
 
-    def require_image_size(self, found: tuple[int, int]) -> None:
-        """Raise CheckpointError if ``found`` (height, width) is not the image size of the net."""
-        if found != self.image_size:
-            own, other = ("{}x{}".format(*size) for size in (self.image_size, found))
-            raise CheckpointError(
-                f"{self.folder}: the net needs images of {own} pixels (height x width), got "
-                f"records with images of {other}; align the images to {own}, or use a checkpoint "
-                f"that was trained on images of {other}"
-            )
-
     def load_net_parameters(self, net: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Load the saved weights into ``net``; CheckpointError if a name or shape differs."""
         load_parameters(self.folder / NET, net, ctx, "net")
@@ -107,24 +97,6 @@ class Checkpoint:
     def load_head_parameters(self, head: gluon.Block, ctx: mx.Context | None = None) -> None:
         """Load the saved weights into ``head``; CheckpointError if a name or shape differs."""
         load_parameters(self.folder / HEAD, head, ctx, "head")
-
-    def load_matching_parameters(
-        self, head: gluon.Block, ctx: mx.Context | None = None
-    ) -> list[str]:
-        """Load into ``head`` those saved head parameters that match in name and shape.
-
-        Training with a different loss can then start from the saved class centres.
-
-        Outputs
-        -------
-        Names of the loaded parameters.
-        """
-        saved = _read_arrays(self.folder / HEAD)
-        own = head._collect_params_with_prefix()
-        names = [n for n, shape in _shapes(head).items() if n in saved and saved[n].shape == shape]
-        for name in names:
-            own[name]._load_init(saved[name], ctx or mx.cpu())
-        return names
 
     def load_momentum(self, model: Model) -> None:
         """Load the saved momentum of each parameter into the trainer and the head of ``model``."""

@@ -29,6 +29,9 @@ from training.step import Model, all_finite, train_step
 if TYPE_CHECKING:
     from launch.ranks.comm import Comm
 
+STATISTICS_SUFFIXES = ("running_mean", "running_var", "moving_mean", "moving_var")
+"""Name suffixes of the running statistics of BatchNorm, in our nets and in imported graphs."""
+
 Verify = Callable[[], Mapping[str, Mapping[str, Any]]]
 
 
@@ -122,7 +125,12 @@ class Loop:
         self._batch: Any = None
         self._interval = _Interval()
         self._issued = deque[mx.nd.NDArray](maxlen=3)
-        self._weight = next(p for p in model.net.collect_params().values() if p.grad_req != "null")
+        self._weight = next(
+            p
+            for block in (model.net, model.head)
+            for p in block.collect_params().values()
+            if p.grad_req != "null"
+        )
 
     @property
     def epochs(self) -> int:
@@ -288,7 +296,7 @@ class Loop:
             {
                 name: p.list_data()[0]
                 for name, p in self.model.net._collect_params_with_prefix().items()
-                if name.endswith(("running_mean", "running_var"))
+                if name.endswith(STATISTICS_SUFFIXES) and p.lr_mult  # 0: frozen
             }
         )
 

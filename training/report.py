@@ -23,14 +23,17 @@ def announce(
     *,
     ranks: Mapping[str, Any],
     data: Mapping[str, Any],
+    recipe: Sequence[str],
     notices: Sequence[str],
 ) -> None:
-    """Print the first lines of a run: folder, ranks, data, resumed position and notices.
+    """Print the first lines of a run: folder, ranks, data, recipe, resumed position and notices.
 
     Empty notices are skipped.  summary.json repeats the printed notices.
     """
     log.say(f"run {run.folder}  " + "  ".join(f"{key} {value}" for key, value in ranks.items()))
     log.say("  ".join(f"{key} {value}" for key, value in data.items()))
+    for line in recipe:
+        log.say(line)
     progress = run.progress
     if progress.step:
         log.say(

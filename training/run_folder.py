@@ -153,6 +153,31 @@ def _data_differences(saved: Mapping[str, Any] | None, data: Mapping[str, Any] |
     return [text for text in found if ":" in text] or found
 
 
+def unfinished_config(parent: Path, name: str) -> dict[str, Any] | None:
+    """Return the saved configuration of the newest run, if that run has a checkpoint to resume.
+
+    Return None if there is no such run or if the run is finished.  Nothing is locked or changed.
+
+    Raises
+    ------
+    RunFolderError
+        If a file of the run is missing, damaged or unreadable.
+    """
+    numbers = _run_numbers(name, os.listdir(parent)) if parent.is_dir() else []
+    if not numbers:
+        return None
+    newest = parent / f"{name}-{max(numbers):03d}"
+    if status(newest) == "finished" or not any((newest / "checkpoints").glob("step-*")):
+        return None
+    return _read_config(newest / "config.yaml")
+
+
+def _run_numbers(name: str, entries: Sequence[str]) -> list[int]:
+    """Return the numbers of the run folders of a name among the entries of a folder."""
+    pattern = re.compile(re.escape(name) + r"-(\d{3,})")
+    return [int(m[1]) for entry in entries if (m := pattern.fullmatch(entry))]
+
+
 def _newest_number(parent: Path, name: str) -> int:
     """Return the highest number of the folders ``<name>-<number>`` in ``parent``, or 0.
 
@@ -163,8 +188,7 @@ def _newest_number(parent: Path, name: str) -> int:
         found = os.listdir(parent)
     except OSError as error:
         raise _unwritable(parent, error) from None
-    pattern = re.compile(re.escape(name) + r"-(\d{3,})")
-    return max((int(m[1]) for entry in found if (m := pattern.fullmatch(entry))), default=0)
+    return max(_run_numbers(name, found), default=0)
 
 
 def _lock(folder: Path) -> RunLock:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 
 from launch.config.configuration import Config, ConfigError, build_config
+from launch.config.default_data import add_default_records
 from launch.config.help import help_text, listing
 from launch.config.renamed import drop_keys_of_replaced
 from launch.config.schema import schema_text
@@ -145,6 +146,7 @@ def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
         raw, apply_overrides({}, arguments.overrides), {"net": nets, "head": heads}, path.name
     )
     raw = apply_overrides(raw, arguments.overrides)
+    add_default_records(raw)
     run = raw.setdefault("run", {}) or {}
     if isinstance(run, dict) and not run.get("name"):
         raw["run"] = {**run, "name": path.stem}

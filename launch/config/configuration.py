@@ -42,17 +42,29 @@ KEYS_FREE_ON_RESUME = {
 }
 
 
+_MAX_VALUE_CHARACTERS = 200  # longer values, such as the graph of a net, are shortened in messages
+
+
+GRAPH_NET = "graph"
+"""Value of net.name for the graph of a model file; no builder has this name."""
+
+
 class ConfigError(ValueError):
     """Error for an invalid configuration; the message lists every problem."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen net or head: its name, and the keyword arguments with which it is built."""
+    """Choice of a net or a head: its name, and the keyword arguments of its builder.
+
+    The name of a net is "" if the net is that of ``train.pretrained``.
+    """
 
     name: str
     options: dict[str, Any]
     defaults: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Values that the YAML file or the command line sets, without "name"."""
     notice: str = field(default="", compare=False, repr=False)
     """Line for the log about dropped keys of the YAML file; empty if no key was dropped."""
 
@@ -109,7 +121,7 @@ def differences(
         a = {**(defaults or {}).get(section, {}), **old.get(section, {})}
         b = new.get(section, {})
         found.extend(
-            f"{section}.{key}: {a.get(key)!r} -> {b.get(key)!r}"
+            f"{section}.{key}: {_shortened(a.get(key))} -> {_shortened(b.get(key))}"
             for key in sorted({*a, *b})
             if f"{section}.{key}" not in KEYS_FREE_ON_RESUME and a.get(key) != b.get(key)
         )
@@ -146,8 +158,11 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
         value = {} if value is None else value
         if not isinstance(value, dict):
             problems.append(f"{name}: expected a section (key: value lines), got {value!r}")
+        elif kind is Choice and name == "net" and _takes_net(raw):
+            given = {key: each for key, each in value.items() if key != "name"}
+            built[name] = Choice(value.get("name") or "", {}, {}, given)
         elif kind is Choice:
-            built[name] = _choice(name, value, nets if name == "net" else heads, problems)
+            built[name] = read_choice(name, value, nets if name == "net" else heads, problems)
         else:
             built[name] = _section(kind, name, value, problems)
     if problems:
@@ -172,11 +187,42 @@ def _section(kind: type, name: str, raw: dict[str, Any], problems: list[str]) ->
     return built
 
 
-def _choice(section: str, raw: dict[str, Any], builders: Builders, problems: list[str]) -> Any:
+def _takes_net(raw: Mapping[str, Any]) -> bool:
+    """Return whether the net is that of train.pretrained: net.name is not set, or is GRAPH_NET."""
+    net, train = raw.get("net") or {}, raw.get("train") or {}
+    pretrained = isinstance(train, dict) and bool(train.get("pretrained"))
+    return pretrained and net.get("name") in (None, "", GRAPH_NET)
+
+
+def read_choice(
+    section: str, raw: Mapping[str, Any], builders: Builders, problems: list[str]
+) -> Any:
+    """Return the `Choice` that a section describes, or None if ``problems`` got a message.
+
+    Parameters
+    ----------
+    section
+        "net" or "head".
+    raw
+        Values of the section, as a YAML parser returns them.
+    builders
+        Builders by name.
+    problems
+        List of error messages, changed in place.
+    """
     raw = dict(raw)
     name = raw.pop("name", None)
     if name is None:
-        problems.append(f"{section}.name: required, but missing; known: {', '.join(builders)}")
+        hint = ", or set train.pretrained to use the net of a model" if section == "net" else ""
+        problems.append(
+            f"{section}.name: required, but missing; known: {', '.join(builders)}{hint}"
+        )
+        return None
+    if section == "net" and name == GRAPH_NET:
+        problems.append(
+            f"net.name: {GRAPH_NET!r} is the graph of a model file, got no train.pretrained; "
+            "set train.pretrained"
+        )
         return None
     if not isinstance(name, str) or name not in builders:
         problems.append(
@@ -196,13 +242,18 @@ def _choice(section: str, raw: dict[str, Any], builders: Builders, problems: lis
         problems += [
             f"{section}.{key}: {text}" for key, text in cross_problems(builders[name], options)
         ]
-    return Choice(name, options, defaults)
+    return Choice(name, options, defaults, {key: options[key] for key in raw if key in options})
 
 
 def _plain_section(section: Any) -> dict[str, Any]:
     if isinstance(section, Choice):
         return {"name": section.name, **section.options}
     return {f.name: to_plain(getattr(section, f.name)) for f in dataclasses.fields(section)}
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[:_MAX_VALUE_CHARACTERS]}..."
 
 
 def to_plain(value: Any) -> Any:

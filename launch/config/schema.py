@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, get_type_hints
 
-from launch.config.configuration import Choice, Config, to_plain
+from launch.config.configuration import GRAPH_NET, Choice, Config, to_plain
 from launch.config.docstrings import field_docs, parameter_docs, summary
 from launch.config.duration import PATTERN, Duration
 from launch.config.sections import section_settings
@@ -23,18 +24,25 @@ def schema_text(nets: Builders, heads: Builders) -> str:
     }
     for name, kind in get_type_hints(Config).items():
         if kind is Choice:
-            properties[name] = _choice(nets if name == "net" else heads)
+            properties[name] = _net(nets) if name == "net" else _choice(heads, ["name"])
         else:
             properties[name] = _section(kind)
     schema = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Configuration of run_train.py",
         "type": "object",
-        "required": ["net", "head"],
+        "required": ["head"],
+        "anyOf": [_with_key("net", "name"), _with_key("train", "pretrained")],
         "properties": properties,
         "additionalProperties": False,
     }
     return json.dumps(schema, indent=1) + "\n"
+
+
+def _with_key(section: str, key: str) -> dict[str, Any]:
+    """Return the schema of a configuration in which a section has a key with a value."""
+    named = {"required": [key], "properties": {key: {"type": "string", "pattern": "."}}}
+    return {"required": [section], "properties": {section: {"type": "object", **named}}}
 
 
 def _section(kind: type) -> dict[str, Any]:
@@ -50,7 +58,22 @@ def _section(kind: type) -> dict[str, Any]:
     }
 
 
-def _choice(builders: Builders) -> dict[str, Any]:
+def _net(nets: Builders) -> dict[str, Any]:
+    """Return the schema of the section ``net``, with the net that train.pretrained states."""
+    schema = _choice(nets)
+    keys = {"name": {}, "embedding_size": {"type": "integer"}, "symbol": {"type": "string"}}
+    then = {
+        "description": "Graph of the model file that train.pretrained names.",
+        "properties": keys,
+        "additionalProperties": False,
+    }
+    schema["properties"]["name"]["enum"].append(GRAPH_NET)
+    chosen = {"properties": {"name": {"const": GRAPH_NET}}, "required": ["name"]}
+    schema["allOf"].append({"if": chosen, "then": then})
+    return schema
+
+
+def _choice(builders: Builders, required: Sequence[str] = ()) -> dict[str, Any]:
     """Return the schema of the section ``net`` or ``head``, whose keys depend on ``name``."""
     cases = []
     for name, builder in builders.items():
@@ -61,9 +84,10 @@ def _choice(builders: Builders) -> dict[str, Any]:
             "properties": {"name": {}, **keys},
             "additionalProperties": False,
         }
-        cases.append({"if": {"properties": {"name": {"const": name}}}, "then": then})
-    names = {"enum": list(builders)}
-    return {"type": "object", "required": ["name"], "properties": {"name": names}, "allOf": cases}
+        chosen = {"properties": {"name": {"const": name}}, "required": ["name"]}
+        cases.append({"if": chosen, "then": then})
+    names = {"name": {"enum": list(builders)}}
+    return {"type": "object", "required": list(required), "properties": names, "allOf": cases}
 
 
 def _described(each: Setting, text: str) -> dict[str, Any]:
@@ -79,6 +103,8 @@ def _value(each: Setting) -> dict[str, Any]:
     if each.entry:  # YAML files may contain one entry in place of a list
         entry = _value(each.entry)
         return {"anyOf": [{"type": "array", "items": entry}, entry]}
+    if each.mapped:
+        return {"type": "object", "additionalProperties": _value(each.mapped)}
     if each.kind is Duration:
         return {"anyOf": [{"const": 0}, {"type": "string", "pattern": f"^(0|{PATTERN})$"}]}
     found: dict[str, Any] = {"type": TYPES[each.kind]}

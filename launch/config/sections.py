@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from launch.config.default_data import WAYS
 from launch.config.duration import NO_DURATION, Duration
 from ranges import Setting, Within, above, at_least, setting
 
 PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
 """Keys whose values are paths, in which a leading ``~`` means the home folder."""
+KEYS_WITHOUT_EMPTY_PATH = ("run.dir", "data.records", "eval.sets")
+"""Keys that refuse an empty path, which would mean the working folder."""
 
 Count = Annotated[int, at_least(0)]
 PositiveCount = Annotated[int, at_least(1)]
@@ -62,7 +65,8 @@ class DataConfig:
 
     records: list[str] = field(default_factory=list)
     """Record sets to train on: .rec files, or folders that contain train.rec, train.idx and
-    property. Several sets are concatenated."""
+    property. Several sets are concatenated. Default: the folder in the environment variable
+    FACES_DIR, or else ~/.mxnet/datasets/face/emore or ms1m."""
     labels: Literal["stacked", "shared"] = "stacked"
     """Meaning of the labels of several record sets. stacked: the sets contain different people, so
     the labels are renumbered. shared: a label means the same person in every set."""
@@ -132,11 +136,7 @@ class DataConfig:
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, error message) for each key that contradicts another key."""
         if not self.records and self.loader != "synthetic":
-            yield (
-                "records",
-                "required, got none; name a folder with train.rec, train.idx and property, or a "
-                ".rec file",
-            )
+            yield "records", f"required, got none; {WAYS}"
         if len(self.records) > 1 and self.num_classes:
             yield (
                 "num_classes",
@@ -242,6 +242,13 @@ class OptimConfig:
     """With optim.schedule=cosine or polynomial: learning rate at the end of the run."""
     warmup: Duration = NO_DURATION
     """Duration over which the learning rate rises linearly from 0 to lr."""
+    lr_factors: dict[str, Annotated[float, at_least(0, "0 freezes the group")]] = field(
+        default_factory=dict
+    )
+    """Factors on the learning rate by layer group, for example {stem: 0.1, stages: 0.1, head: 10}.
+    A group is head, a block of the net such as stem or embedding, or a part of a block such as
+    stages.3; the longest name that fits a parameter applies. Groups without a factor have the
+    factor 1. 0: freeze the group, including the statistics of its BatchNorm layers."""
     clip_norm: NonNegative = 0.0
     """Maximum global L2 norm of the averaged gradients. 0: no clipping."""
     fused_centres: bool = False
@@ -276,8 +283,17 @@ class TrainConfig:
     """Maximum number of optimizer steps of the run. A run that resumes with another number of ranks
     still ends after the same number of images. 0: no limit."""
     pretrained: str = ""
-    """Checkpoint folder or run folder with the initial weights. The net loads all its weights from
-    there. The head loads the weights whose name and shape match."""
+    """Model with the initial weights: a run folder, a checkpoint, or a model file of another
+    format (docs/training.md lists the formats). The net loads all its weights from there. Keys of
+    net that the configuration does not set have the values of the model."""
+    class_centres: Literal["matching", "all", "none"] = "matching"
+    """With train.pretrained: class centres that the head takes over from the model. matching: those
+    of the classes that come from the same record sets; if the model does not record its classes,
+    all, provided that the number of classes is equal. all: all, by class number. none: no class
+    centres."""
+    freeze_batch_norm: bool = False
+    """Keep the statistics, scales and offsets of all BatchNorm layers of the net at their initial
+    values. Training then normalises with the stored statistics, as verification does."""
     margin_start: Duration = NO_DURATION
     """Duration at the start of the run during which the loss has no margin."""
     margin_warmup: Duration = NO_DURATION
@@ -291,7 +307,11 @@ class TrainConfig:
     """Number of checkpoints to keep; older checkpoints are deleted."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield a pair (key, error message) if the section sets no limit that ends the run."""
+        """Yield a pair (key, error message) for each missing or contradictory key."""
+        for key, default in (("class_centres", "matching"), ("freeze_batch_norm", False)):
+            value = getattr(self, key)
+            if value != default and not self.pretrained:
+                yield key, f"requires train.pretrained, got {value!r}; name a model, or remove it"
         if not (self.epochs or self.max_images or self.max_steps):
             yield (
                 "epochs",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch.config.duration import Duration
 from launch.config.paths import expand_home
-from launch.config.sections import PATH_KEYS
+from launch.config.sections import KEYS_WITHOUT_EMPTY_PATH, PATH_KEYS
 from suggestions import question, suggest
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
         named = [f"{where}[{i}]" for i in range(len(entries))] if entries is value else [where]
         pairs = zip(entries, named, strict=True)
         return [read_value(declared.entry, entry, name, problems) for entry, name in pairs]
+    if declared.mapped and isinstance(value, dict):
+        return _read_mapping(declared.mapped, value, where, problems)
     try:
         if declared.kind is Duration:
             return Duration.parse(value)
@@ -55,11 +57,33 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
             raise ValueError(problem)
         if declared.kind is not str:
             return value
+        before, key = len(problems), where.partition("[")[0]
         text = _expand_variables(value, where, problems)
-        return expand_home(text) if where.partition("[")[0] in PATH_KEYS else text
+        if key in KEYS_WITHOUT_EMPTY_PATH and not text.strip() and len(problems) == before:
+            lists = "" if key == "run.dir" else f", or {key}=[] for none"
+            raise ValueError(f"must be a path, got {value!r}; write a path{lists}")
+        return expand_home(text) if key in PATH_KEYS else text
     except ValueError as error:
         problems.append(f"{where}: {error}")
         return None
+
+
+def _read_mapping(
+    declared: Setting, raw: dict[Any, Any], where: str, problems: list[str]
+) -> dict[str, Any]:
+    """Convert the values of a mapping; ``declared`` describes one value."""
+    found = {}
+    for name, value in raw.items():
+        if not isinstance(name, str):
+            problems.append(f"{where}: each name must be text, got {name!r}; write it in quotes")
+        elif value is None:  # YAML reads {head:10} as the name 'head:10' without a value
+            problems.append(
+                f"{where}: each name needs a value, got only {name!r}; write a blank after the "
+                "colon, as in {head: 10}"
+            )
+        else:
+            found[name] = read_value(declared, value, f"{where}.{name}", problems)
+    return found
 
 
 def name_hint(word: Any, known: Iterable[Any], prefix: str = "") -> str:

@@ -9,17 +9,32 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch.config.paths import home_path
-from launch.launchers.options import INTERFACE_HELP, Host, Parser, UsageError, format_plan
+from launch.launchers.caller_paths import resolve_arguments
+from launch.launchers.options import (
+    INTERFACE_HELP,
+    Host,
+    Parser,
+    UsageError,
+    check_configuration,
+    format_plan,
+    interface_name,
+    port_number,
+    shell_environment,
+)
 from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, supervise
 
 # Entries HOST:RANKS with a host name that Horovod accepts.  A name must not start with "-", which
 # ssh would parse as an option.
 _HOST = re.compile(r"^([A-Za-z0-9_][\w.-]*):([0-9]+)$", re.ASCII)
+
+STRICT_SSH = Path(__file__).with_name("strict_ssh")
+"""Folder with an ``ssh`` that checks host keys."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,20 +49,31 @@ def main(argv: Sequence[str]) -> int:
         type=int,
         help="total number of ranks (default: the sum of the numbers in -H)",
     )
-    parser.add_argument("--network-interface", help=INTERFACE_HELP)
+    parser.add_argument("--network-interface", type=interface_name, help=INTERFACE_HELP)
     parser.add_argument(
-        "--ssh-port", type=int, help="ssh port of all hosts (default: from the ssh configuration)"
+        "--ssh-port",
+        type=port_number,
+        help="ssh port of all hosts (default: from the ssh configuration)",
     )
     parser.add_argument(
         "--ssh-identity-file", type=home_path, help="file with the private key for ssh"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the hosts, ranks and command, then exit"
+        "--ssh-strict-host-keys",
+        action="store_true",
+        help="refuse hosts whose keys are not in known_hosts; horovodrun alone accepts any key",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the configuration, print the hosts, ranks and command, then exit",
     )
     try:
         options, arguments = parser.split(argv)
         hosts = limit_ranks(parse_hosts(options.hosts), options.ranks)
         check_folder(ROOT)
+        check_identity(options.ssh_identity_file)
+        arguments = resolve_arguments(arguments, Path.cwd(), ROOT)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -59,11 +85,16 @@ def main(argv: Sequence[str]) -> int:
         options.ssh_identity_file,
     )
     if options.dry_run:
+        if code := check_configuration(TRAIN, arguments, ROOT):
+            return code
         print(format_plan(hosts, command, ROOT))
         return 0
     # horovodrun sends this environment to every host.  The launcher does not set OMP_NUM_THREADS,
     # because each rank sets it from the cores of its own host (launch/ranks/threads.py).
-    return supervise(command, {**os.environ, "PYTHONUNBUFFERED": "1"}, HorovodrunReader())
+    environment = {**shell_environment(os.environ), "PYTHONUNBUFFERED": "1"}
+    if options.ssh_strict_host_keys:
+        environment["PATH"] = f"{STRICT_SSH}:{environment.get('PATH', os.defpath)}"
+    return supervise(command, environment, HorovodrunReader())
 
 
 def parse_hosts(text: str) -> list[Host]:
@@ -142,6 +173,15 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def check_identity(path: Path | None) -> None:
+    """Raise UsageError if the private key of ssh is given but cannot be read."""
+    if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
+        raise UsageError(
+            f"launch.hosts: --ssh-identity-file must be a readable file, got {str(path)!r}; check "
+            "the path and its permissions"
+        )
+
+
 def build_command(
     hosts: Sequence[Host],
     arguments: Sequence[str],
@@ -171,7 +211,8 @@ def build_command(
         command += ["--ssh-port", str(ssh_port)]
     if ssh_identity_file is not None:
         # horovodrun runs in the project folder, so a relative path must be resolved here.
-        command += ["--ssh-identity-file", str(ssh_identity_file.expanduser().absolute())]
+        # horovodrun inserts the path into a shell command without quotes.
+        command += ["--ssh-identity-file", shlex.quote(str(ssh_identity_file.absolute()))]
     return [*command, *TRAIN, *arguments]
 
 

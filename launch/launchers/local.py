@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from launch.launchers.options import Parser, UsageError
-from launch.launchers.supervise import TRAIN, HorovodrunReader, Reader, supervise
+from launch.launchers.caller_paths import resolve_arguments
+from launch.launchers.options import Parser, UsageError, shell_environment
+from launch.launchers.own_data import add_own_data
+from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, Reader, supervise
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,8 +27,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "-np", "--ranks", type=_rank_count, default=1, help="number of ranks (default: 1)"
     )
+    parser.add_argument(
+        "--data",
+        help="your folder with train.rec, train.idx, property and perhaps .bin verification sets; "
+        "the default of --cfg is then own.yaml",
+    )
     try:
         options, arguments = parser.split(argv)
+        if options.data is not None:
+            arguments, line = add_own_data(arguments, options.data, Path.cwd())
+            print(line, flush=True)
+        arguments = resolve_arguments(arguments, Path.cwd(), ROOT)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -64,7 +75,8 @@ def build_environment(ranks: int) -> dict[str, str]:
     """Return the environment variables of the ranks: OpenMP threads per rank, unbuffered output."""
     cores = len(os.sched_getaffinity(0))
     defaults = {"OMP_NUM_THREADS": str(max(1, cores // ranks)), "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **{k: os.environ.get(k, v) for k, v in defaults.items()}}
+    variables = shell_environment(os.environ)
+    return {**variables, **{k: variables.get(k, v) for k, v in defaults.items()}}
 
 
 if __name__ == "__main__":

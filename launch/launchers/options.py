@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -62,6 +65,59 @@ class Parser(argparse.ArgumentParser):
             If an option of the launcher is missing or has an invalid value.
         """
         return self.parse_known_args(list(argv))
+
+
+def interface_name(text: str) -> str:
+    """Check the name of a network interface; the ``type`` of an argparse argument.
+
+    Horovod inserts the name into shell commands without quotes.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.:@-]{0,31}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"must be the name of a network interface, such as eth0, got {text!r}"
+        )
+    return text
+
+
+def port_number(text: str) -> int:
+    """Check the number of a TCP port; the ``type`` of an argparse argument."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"must be a port from 1 to 65535, got {text!r}")
+    return int(text)
+
+
+def shell_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables whose names need no shell quotes.
+
+    horovodrun inserts the names into shell commands without quotes.  A name with other characters
+    than letters, digits and ``_`` could therefore run a command.
+    """
+    plain = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+    return {name: value for name, value in variables.items() if plain.fullmatch(name)}
+
+
+def check_configuration(train: Sequence[str], arguments: Sequence[str], folder: object) -> int:
+    """Check the arguments of run_train.py without a start of ranks; return its exit code.
+
+    Parameters
+    ----------
+    train
+        Command line of run_train.py without arguments.
+    arguments
+        Arguments of run_train.py.
+    folder
+        Folder in which the ranks run.
+    """
+    done = subprocess.run(
+        [*train, "--print-config", *arguments],
+        cwd=str(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        print(done.stderr, end="", file=sys.stderr)
+    return done.returncode
 
 
 def format_plan(hosts: Sequence[Host], command: Sequence[str], folder: object) -> str:

@@ -14,12 +14,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from launch.launchers.caller_paths import resolve_arguments
 from launch.launchers.network import find_own_address
-from launch.launchers.options import INTERFACE_HELP, Host, Parser, UsageError, format_plan
+from launch.launchers.options import (
+    INTERFACE_HELP,
+    Host,
+    Parser,
+    UsageError,
+    check_configuration,
+    format_plan,
+    interface_name,
+)
 from launch.launchers.rendezvous import run_rendezvous_server
 from launch.launchers.slurm_job import read_job
-from launch.launchers.supervise import ROOT, Reader, supervise
+from launch.launchers.supervise import ROOT, TRAIN, Reader, supervise
 
 
 class SrunReader(Reader):
@@ -65,14 +75,19 @@ class SrunReader(Reader):
 def main(argv: Sequence[str]) -> int:
     """Start the ranks, wait until all have ended and return the exit code of the run."""
     parser = Parser("launch.slurm", "Start ranks in the current Slurm job.")
-    parser.add_argument("--network-interface", help=INTERFACE_HELP)
+    parser.add_argument("--network-interface", type=interface_name, help=INTERFACE_HELP)
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the nodes, ranks and command, then exit"
+        "--dry-run",
+        action="store_true",
+        help="check the configuration, print the nodes, ranks and command, then exit",
     )
     try:
         options, arguments = parser.split(argv)
         hosts = read_job(os.environ)
+        arguments = resolve_arguments(arguments, Path.cwd(), ROOT)
         if options.dry_run:
+            if code := check_configuration(TRAIN, arguments, ROOT):
+                return code
             # A placeholder address: a dry run starts no server and needs no network.
             interface = options.network_interface
             command = build_command(os.environ, hosts, arguments, "ADDRESS", 0, interface)

@@ -22,6 +22,7 @@ from typing import IO
 from launch.launchers.progress import ProgressBar
 from launch.ranks.lifeline import end_with_parent, obeys_hangup
 from launch.ranks.output import use_utf8
+from launch.ranks.roll_call import UNKNOWN_END, describe_end, wait_status
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, str(ROOT / "run_train.py")]
@@ -68,7 +69,7 @@ class HorovodrunReader(Reader):
 
     _prefix = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
     _first_exit_message = re.compile(r"^Exit code: (-?\d+)")
-    _exit_message = re.compile(r"^Process \d+ exit with status code (-?\d+)")
+    _exit_message = re.compile(r"^Process (\d+) exit with status code (-?\d+)")
     # ssh exits with code 255 if it loses the connection.  The rank's exit code is then unknown.
     _ssh_failure_code = 255
     # These messages of horovodrun about a failed rank are hidden: the rank has printed the reason.
@@ -77,18 +78,31 @@ class HorovodrunReader(Reader):
         r"Traceback \(most recent|RuntimeError: Horovod detected|Process name: )"
     )
 
+    # The shell of a rank prints how a killed rank ended, and Horovod's thread prints that the
+    # connection is lost.  launch/ranks/roll_call.py names the missing rank.
+    _noise = re.compile(
+        r"^(Terminated|Killed|Aborted|Bus error|Segmentation fault)( \(core dumped\))?$|"
+        r"^\[.*Horovod background loop uncaught exception: "
+    )
+
     def __init__(self) -> None:
         super().__init__()
         self._codes: list[int] = []
+        self._held: tuple[str, str] | None = None  # rank and text of a message without a signal
 
     def read(self, line: str, stream: str) -> tuple[str, str] | None:
         if prefix := self._prefix.match(line):
             text = line[prefix.end() :]
-            # The shell of a rank prints "Terminated" when horovodrun kills the rank.
-            hidden = text == "Terminated" or (prefix[2] == "stdout" and prefix[1] != "0")
+            hidden = (prefix[2] == "stdout" and prefix[1] != "0") or self._noise.match(text)
+            if UNKNOWN_END in text and text.startswith(f"run_train: rank {prefix[1]} "):
+                self._held = prefix[1], text  # until horovodrun prints the exit code of that rank
+                return None
             return None if hidden else (text, prefix[2])
         if match := self._exit_message.match(line):
-            self._codes.append(int(match[1]))
+            self._codes.append(int(match[2]))
+            if self._held and self._held[0] == match[1]:
+                (_, text), self._held = self._held, None
+                return text.replace(UNKNOWN_END, describe_end(wait_status(int(match[2])))), "stderr"
         if match := self._first_exit_message.match(line):
             known = [code for code in self._codes if code != self._ssh_failure_code]
             code = int(match[1])

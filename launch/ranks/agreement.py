@@ -34,7 +34,8 @@ def exit_together(comm: Comm, work: Callable[[], None]) -> int:
     """Call ``work``, disconnect from the other ranks and return the exit code.
 
     The exit code is 0 if ``work`` returns.  If ``work`` raises `Leaving`, rank 0 prints the message
-    of the exception, and the exit code is that of the exception.
+    of the exception, and the exit code is that of the exception.  If the connection to another rank
+    is lost, one of the remaining ranks names the missing rank, and the exit code is 1.
     """
     code = 0
     try:
@@ -43,6 +44,12 @@ def exit_together(comm: Comm, work: Callable[[], None]) -> int:
         code = leaving.exit_code
         if comm.rank == 0:
             print_error(str(leaving))
+    except RuntimeError as error:
+        if not comm.has_lost(error):
+            raise
+        # Horovod: no collective works any more, so the ranks agree without Horovod.
+        comm.name_lost_ranks(print_error)
+        return 1
     # Horovod: the launcher kills all ranks when one exits with an error.  All ranks therefore wait
     # here until rank 0 has printed its message.
     comm.gather_json("done")
@@ -83,6 +90,8 @@ def agree(comm: Comm, work: Callable[[], T]) -> T:
     except (ValueError, OSError) as error:
         problem = str(error)
     except Exception as error:
+        if comm.has_lost(error):
+            raise
         traceback.print_exc()
         problem = f"internal error {type(error).__name__}: {error}"
     problems = comm.gather_json(problem)

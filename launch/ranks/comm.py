@@ -16,7 +16,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ import mxnet as mx
 import numpy as np
 
 from launch.ranks.host_allreduce import Arrays, HostTrainer, in_host_memory
+from launch.ranks.roll_call import make_roll_call
 
 NamedArrays = Mapping[str, mx.nd.NDArray]
 Statistic = Callable[[mx.nd.NDArray], mx.nd.NDArray]
@@ -84,6 +85,16 @@ class Comm:
     def notice(self, ctx: mx.Context) -> str:
         """Return a notice on how the ranks exchange arrays on this device, or ""."""
         return ""
+
+    def has_lost(self, error: Exception) -> bool:
+        """Return whether an exception reports a lost connection to another rank."""
+        return False
+
+    def name_lost_ranks(self, write: Callable[[str], None]) -> None:
+        """After a lost connection, pass ``write`` a message that names the missing ranks.
+
+        Only one of the remaining ranks calls ``write``; the others wait until it has returned.
+        """
 
     def close(self) -> None:
         """Disconnect from the other ranks."""
@@ -192,6 +203,23 @@ class HorovodComm(Comm):
             "NCCL; docs/gpu.md explains how to build it with NCCL"
         )
 
+    def has_lost(self, error: Exception) -> bool:
+        # MXNet passes on the text of Horovod's or Gloo's error, but not its type.
+        text = str(error).lower()
+        return isinstance(error, RuntimeError) and ("horovod" in text or "gloo" in text)
+
+    def name_lost_ranks(self, write: Callable[[str], None]) -> None:
+        roll_call = make_roll_call(self.rank, self.size)
+        if roll_call is None:
+            write("launch: the connection to another rank is lost; see the messages of that rank")
+        else:
+            states, is_speaker = roll_call.find_missing()
+            message = roll_call.error_message(states) if is_speaker else ""
+            roll_call.speak(is_speaker, lambda: write(message))
+        # MXNet would raise the same error again when the interpreter exits.
+        with suppress(mx.base.MXNetError):
+            mx.nd.waitall()
+
     def close(self) -> None:
         import horovod.mxnet as hvd
 
@@ -269,6 +297,8 @@ def connect() -> Comm:
         # loop.  On cores that also compute, the loop takes a fifth of the time of a step.
         os.environ.setdefault("HOROVOD_CYCLE_TIME", CYCLE_MS)
     hvd.init()
+    if roll_call := make_roll_call(hvd.rank(), hvd.size()):
+        roll_call.join()
     return HorovodComm(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
 
 

@@ -29,7 +29,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from launch.ranks.lifeline import OUTPUT_CLOSED, Chain, Lifeline, obeys_hangup, read_start_time
+from launch.ranks.lifeline import (
+    OUTPUT_CLOSED,
+    Chain,
+    ExitStatus,
+    Lifeline,
+    obeys_hangup,
+    read_start_time,
+)
+from launch.ranks.roll_call import report_end
 
 LOG = "train.log"
 LAUNCHER_ENCODING_VARIABLE = "RANK_LAUNCHERS_ENCODING"
@@ -213,6 +221,8 @@ class Companion:
         self._error_reported = False
         self._partial_path = b""
         self._kill_at: float | None = None
+        self._exit_status = ExitStatus(rank)
+        self._end: int | None = 0  # wait status of the rank; None if unknown
 
     def run(self) -> None:
         """Log and forward the output until the rank has ended or has closed its pipes."""
@@ -227,6 +237,7 @@ class Companion:
                 data = os.read(descriptor, READ_BYTES)
                 if descriptor == self._control:
                     if not data:  # the rank has ended; the pipes contain its last output
+                        self._end = self._exit_status.read()
                         self._drain(open_pipes)
                         open_pipes.clear()
                     else:
@@ -241,8 +252,10 @@ class Companion:
                 self._check_launcher()
                 # The rank has ended, but children of the rank may hold the pipes open.
                 if read_start_time(self._rank) != self._started:
+                    self._end = self._exit_status.read()
                     self._drain(open_pipes)
                     open_pipes.clear()
+        self._report_end()
         until = time.monotonic() + FLUSH_TIMEOUT_S
         for forwarder in self._forwarders.values():
             forwarder.finish(until)
@@ -258,6 +271,11 @@ class Companion:
             self._error_reported = True
             text = f"run_train: {LOG} cannot be written, got {self._log.error}; free disk space\n"
             self._forwarders["stderr"].put(text.encode())
+
+    def _report_end(self) -> None:
+        # If the launcher has ended, so has its server, and the log contains the reason.
+        if self._kill_at is None and (message := report_end(self._end, os.environ)):
+            self._handle("stderr", f"run_train: {message}\n".encode())
 
     def _drain(self, pipes: set[int]) -> None:
         for descriptor in pipes:

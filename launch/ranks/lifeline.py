@@ -15,11 +15,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import signal
 import socket
 import stat
+import struct
 import threading
 import time
 from collections.abc import Mapping
@@ -36,6 +38,9 @@ MAX_CONNECTIONS_PER_S = 256
 """Maximum number of connections of all ranks together to the rendezvous server per second."""
 OUTPUT_CLOSED = "the reader of the output has closed its pipe"
 _PR_SET_PDEATHSIG = 1
+_PIDFD_INFO_BYTES, _PIDFD_INFO_EXIT = 64, 1 << 3
+_PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO_BYTES << 16 | 0xFF << 8 | 11
+"""Request of ioctl on a pidfd, since Linux 6.13; with the exit status since Linux 6.15."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,48 @@ def read_start_time(pid: int) -> str:
     """Return the start time of a process in clock ticks; "" if it has ended or is a zombie."""
     fields = _stat(pid)
     return "" if not fields or fields[0] in "ZX" else fields[19]
+
+
+class ExitStatus:
+    """Reader of the wait status of a process that is not a child of this process.
+
+    Parameters
+    ----------
+    pid
+        Id of a running process.
+    """
+
+    def __init__(self, pid: int):
+        self._pid = pid
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except OSError:  # the process has ended, or the kernel has no pidfd
+            self._descriptor = -1
+
+    def read(self) -> int | None:
+        """Return the wait status, or 0 if the process still runs.
+
+        Return None if the status is unknown: the parent of the process has already read the status,
+        and the kernel is older than Linux 6.15.
+        """
+        # The kernel moves the status from /proc to the pidfd when the parent reads it: ask again.
+        for _ in range(2):
+            if (status := self._ask_pidfd()) is not None:
+                return status
+            if fields := _stat(self._pid):
+                return int(fields[-1])
+        return None
+
+    def _ask_pidfd(self) -> int | None:
+        # struct pidfd_info of linux/pidfd.h: a mask, and the exit code in the last 4 bytes
+        info = bytearray(_PIDFD_INFO_BYTES)
+        struct.pack_into("Q", info, 0, _PIDFD_INFO_EXIT)
+        try:
+            fcntl.ioctl(self._descriptor, _PIDFD_GET_INFO, info, True)
+        except (OSError, ValueError):  # ValueError: there is no descriptor
+            return None
+        (mask,), (code,) = struct.unpack_from("Q", info), struct.unpack_from("i", info, 60)
+        return int(code) if mask & _PIDFD_INFO_EXIT else None
 
 
 def lacks_reader(pid: int) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.records import classes
+from pipeline.records.class_record import fingerprint
 from pipeline.records.index_cache import load_columns, narrow, release_freed_memory, save_columns
 from pipeline.records.labels import (
     check_labels,
@@ -144,6 +145,7 @@ def _open(path: Path, scan_folder: Path, num_classes: int) -> tuple[RecordSet, i
         labels=labels,
         num_classes=num_classes,
         image_size=found.image_size or (0, 0),
+        fingerprints=(fingerprint(labels, offsets),),
         notices=tuple(notices),
     )
     if found.image_size:
@@ -191,6 +193,7 @@ def _join(sets: list[RecordSet], shared: bool) -> RecordSet:
         num_classes=num_classes,
         image_size=first.image_size,
         origins=origins,
+        fingerprints=tuple(name for records in sets for name in records.fingerprints),
         notices=tuple(notice for records in sets for notice in records.notices),
     )
 

@@ -38,6 +38,8 @@ class RecordSet:
     # the origin of one class: the index in ``files`` (-1 if the sets share their labels), and the
     # label in that file.
     origins: np.ndarray | None = None
+    # For each file: identifies its labels and images (pipeline/records/class_record.py).
+    fingerprints: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()  # sentences for the log about records that the set leaves out
 
     def __len__(self) -> int:

@@ -12,8 +12,10 @@ import pytest
 import normalization
 import ops
 from assemble import model as module
+from assemble import pretrained as module_pretrained
 from assemble.inputs import open_inputs
 from assemble.model import make_model, make_verify
+from assemble.pretrained import open_pretrained
 from evaluation.pairs import read_pairs
 from launch.ranks.agreement import Refused
 from launch.ranks.comm import Comm
@@ -22,14 +24,20 @@ from training.checkpoint import open_checkpoint, save_checkpoint
 from training.run import Progress, reseed
 from training.step import train_step
 
+META = {
+    "net": {"name": "mobilefacenet", "width": 0.125, "embedding_size": 16},
+    "image_size": [112, 112],
+    "num_classes": 10,
+}
+
 
 def new_run(step=0, checkpoint=None):
     return SimpleNamespace(progress=Progress(step=step), checkpoint=checkpoint)
 
 
 def make(*overrides, run=None, comm=Comm()):
-    config = make_synthetic(*overrides)
-    return make_model(config, open_inputs(config, comm), run or new_run(), comm)
+    config, pretrained = open_pretrained(make_synthetic(*overrides), comm)
+    return make_model(config, open_inputs(config, comm, pretrained), run or new_run(), comm)
 
 
 def weights(model):
@@ -55,7 +63,7 @@ def saved(tmp_path_factory):
     ops.use("plain")
     model, _ = make()
     train(model)
-    state = {"meta": {"net": {"name": "mobilefacenet"}, "image_size": [112, 112]}}
+    state = {"meta": META}
     folder = tmp_path_factory.mktemp("run")
     return model, save_checkpoint(folder, 1, model, state=state, keep=1)
 
@@ -63,7 +71,7 @@ def saved(tmp_path_factory):
 def test_initial_weights_depend_on_the_seed_only():
     first, notice = make()
     mx.nd.random.uniform(shape=(5,)).wait_to_read()
-    assert notice == "" and same(weights(first), weights(make(comm=Comm(1, 2, 1, 2))[0]))
+    assert notice == [] and same(weights(first), weights(make(comm=Comm(1, 2, 1, 2))[0]))
     assert not same(weights(first), weights(make("run.seed=2")[0]))
     assert {name.split(".")[0] for name in first.parameters} == {"net", "head"}
     assert first.parameters["head.weight"].shape == (10, 16)
@@ -86,37 +94,68 @@ def test_the_optimizer_follows_the_configuration():
 def test_a_checkpoint_restores_weights_and_momentum(saved):
     trained, folder = saved
     model, notice = make(run=new_run(1, open_checkpoint(folder)))
-    assert notice == "" and same(weights(model), weights(trained))
+    assert notice == [] and same(weights(model), weights(trained))
     for one in (trained, model):
         mx.random.seed(5)
         train(one)
     assert same(weights(model), weights(trained))
 
 
+ASSUMED = (
+    "(assuming that equal class numbers mean the same person, because the model does not record "
+    "its classes; train.class_centres=none takes over none)"
+)
+
+
 def test_pretrained_weights_are_loaded_where_shapes_match(saved):
     trained, folder = open_checkpoint(saved[1]), saved[1]
-    model, notice = make(f"train.pretrained={folder}")
-    assert notice == f"the run starts from the weights of {folder}"
+    start = f"the run starts from the weights of {folder}; class centres taken over: "
+    model, notices = make(f"train.pretrained={folder}")
+    assert notices == [f"{start}10 of 10 {ASSUMED}"]
     expected = mx.nd.load(str(trained.folder / "head.params"))
     assert (weights(model)["head.weight"] == expected["weight"].asnumpy()).all()
-    model, notice = make(f"train.pretrained={folder}", "data.num_classes=11")
-    assert (
-        notice
-        == f"the run starts from the weights of {folder}; initialised randomly: weight (head)"
-    )
-    first = next(name for name in model.parameters if name.endswith("weight"))
+    model, notices = make(f"train.pretrained={folder}", "data.num_classes=11")
+    assert notices == [f"{start}0 of 11 (the model does not record its classes and has 10 of them)"]
+    random = weights(make("data.num_classes=11")[0])["head.weight"]
+    assert (weights(model)["head.weight"] == random).all()
     stored = mx.nd.load(str(trained.folder / "net.params"))
-    assert (weights(model)[first] == stored[first.removeprefix("net.")].asnumpy()).all()
+    loaded = weights(model)
+    assert all((loaded[f"net.{n}"] == array.asnumpy()).all() for n, array in stored.items())
+
+
+def test_a_head_without_a_counterpart_is_drawn_at_random(saved):
+    _, notices = make(f"train.pretrained={saved[1]}", "head.name=adacos")
+    assert notices[0].endswith("; initialised randomly: scale (head)")
+    _, notices = make(f"train.pretrained={saved[1]}", "head.name=n_pair")
+    assert notices == [f"the run starts from the weights of {saved[1]}"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_rank_0_loads_the_pretrained_weights(saved, rank):
+    given = module_pretrained._facts(module_pretrained.open_model(saved[1]))
+
+    class Second(Comm):
+        """Rank ``rank`` of two; rank 1 has no facts of the model and gets those of rank 0."""
+
+        def gather_json(self, value):
+            return [given if value == {} else value, value]
+
+    model, notices = make(f"train.pretrained={saved[1]}", comm=Second(rank, 2, rank, 2))
+    first = weights(model)["net.stem.conv.weight"]
+    assert bool(notices) == (rank == 0)
+    stored = mx.nd.load(str(saved[1] / "net.params"))["stem.conv.weight"].asnumpy()
+    assert (first == stored).all() == (rank == 0)
 
 
 def test_a_damaged_newer_checkpoint_is_reported(saved, tmp_path):
     model, _ = saved
-    state = {"meta": {"net": {"name": "mobilefacenet"}, "image_size": [112, 112]}}
+    state = {"meta": META}
     for step in (1, 2):
         folder = save_checkpoint(tmp_path / "checkpoints", step, model, state=state, keep=2)
     (folder / "net.params").write_bytes(b"")
-    _, notice = make(f"train.pretrained={tmp_path}")
-    assert "step-00000001; skipped: " in notice and "step-00000002" in notice
+    _, notices = make(f"train.pretrained={tmp_path}")
+    assert notices[0].startswith(f"the run starts from the weights of {tmp_path}/checkpoints/step-")
+    assert "step-00000001" in notices[0] and "step-00000002" in notices[1]
 
 
 @pytest.mark.parametrize("overrides", [["head.name=n_pair"], []])  # the operators are plain

@@ -24,6 +24,13 @@ PROBLEMS = {
         0,
         "data.decode: 'mixed' requires a GPU, got none; use data.decode=auto",
     ),
+    "batch normalisation of one image": (
+        ["data.batch_size=1"],
+        8,
+        8,
+        "data.batch_size: must be at least 2 per rank, got 1, because the batch normalisation of "
+        "an embedding has no variance over one image; use data.batch_size=2 or more",
+    ),
     "fused centres on several ranks": (
         ["optim.fused_centres=true"],
         2,

@@ -70,6 +70,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
             "net": config.to_dict()["net"],
             "head": config.to_dict()["head"],
             "num_classes": 10,
+            "classes": {"num_classes": 10, "sets": [], "runs": []},
             "image_size": [112, 112],
             "mean": 127.5,
             "std": 128.0,

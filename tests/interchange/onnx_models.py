@@ -15,7 +15,7 @@ SIZE = (32, 32)
 
 def small_model(name="mobilefacenet", size=SIZE, seed=0, **options):
     """Return a stored model of one of our networks with random values in every parameter."""
-    options = {"width": 0.12, **options} if name == "mobilefacenet" else options
+    options = {"width": 0.125, **options} if name == "mobilefacenet" else options
     net = build_net(name, size, embedding_size=8, **options)
     generator = np.random.default_rng(seed)
 

@@ -13,7 +13,7 @@ from interchange import load_embedder
 from interchange.open_model import open_model
 from tests.runs import save_run
 
-SIZE = (48, 40)
+SIZE = (32, 16)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
 
 
@@ -45,7 +45,7 @@ def test_an_export_is_imported_with_the_same_embeddings(
     assert invoke("export", "--model", run, "--format", format, "--out", out, *words) == 0
     said = capsys.readouterr().out.splitlines()
     names = ", ".join(f"{tmp_path}/{name}" for name in files)
-    description = "mobilefacenet, images of 48x40 pixels, embeddings of 8 dimensions"
+    description = "mobilefacenet, images of 32x16 pixels, embeddings of 8 dimensions"
     assert said[-2] == f"{names}: {description}"
     assert said[-1] == f"next: python -m evaluation compare-images --model {out} A.jpg B.jpg"
     assert {path.name for path in tmp_path.iterdir()} == set(files)
@@ -86,7 +86,7 @@ def test_calibration_images_reach_the_reader(run, tmp_path, make_face, monkeypat
         return open_model(run)
 
     monkeypatch.setattr("interchange.__main__.open_model", read)
-    words = ["--calibrate", tmp_path, "--image-size", "48x40", "--mean", "1,2,3", "--std", "64"]
+    words = ["--calibrate", tmp_path, "--image-size", "32x16", "--mean", "1,2,3", "--std", "64"]
     out = tmp_path / "out"
     assert invoke("import", "a.onnx", "--out", out, *words, "--colour-order", "bgr") == 0
     assert seen.pop("calibration_images").shape == (3, *SIZE, 3)

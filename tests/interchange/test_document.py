@@ -16,7 +16,7 @@ from interchange import __main__ as interchange
 from tests.runs import save_run
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "interchange.md"
-SIZE = (48, 48)  # of the images in pixels; the sample's 112x112 would take five times as long
+SIZE = (32, 32)  # of the images in pixels; the sample's 112x112 would take ten times as long
 PROGRAMS = {"evaluation": evaluation.main, "interchange": interchange.main}
 PLACEHOLDERS = {"PATH", "FOLDER"}
 

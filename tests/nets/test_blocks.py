@@ -139,3 +139,14 @@ def test_bottleneck_adds_its_input_only_where_shapes_agree(channels, stride):
     assert y.shape == (2, channels, 6 // stride, 6 // stride)
     expected = x if (channels, stride) == (8, 1) else mx.nd.zeros_like(y)
     np.testing.assert_allclose(y.asnumpy(), expected.asnumpy(), atol=1e-6)
+
+
+def test_the_graph_of_prelu_has_no_operator_that_mxnets_onnx_exporter_folds_wrongly():
+    # MXNet 1.9.1 tells `scalar - x` from `x - scalar` by the name of the node, not by its operator.
+    block = PReLU(3)
+    block.initialize()
+    block.hybridize()
+    graph = json.loads(block(mx.sym.var("data")).tojson())
+    operators = {node["op"] for node in graph["nodes"]}
+    assert "Convolution" in operators
+    assert not [name for name in operators if name.startswith("_r") and name.endswith("_scalar")]

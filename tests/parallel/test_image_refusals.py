@@ -59,5 +59,5 @@ def test_a_checkpoint_for_another_image_size_is_refused(
     assert ended.code == 0, ended.everything
     other = tmp_path / "other" / "runs" / "tiny-001"
     ended = run(1, training(write_cfg(tmp_path, tiny_records), f"train.pretrained={other}"))
-    check_refusal(ended, r"takes images of 64x48 pixels \(height x width\), got records with ima")
+    check_refusal(ended, r"needs images of 64x48 pixels \(height x width\), got records with ima")
     assert not (tmp_path / "runs").exists()

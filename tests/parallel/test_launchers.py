@@ -6,7 +6,10 @@ fake_srun.py replaces srun; launcher, rendezvous and ranks communicate as in a r
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from tests.parallel.ranks import HERE, Ranks, RunResult, read_losses, run, train
 pytestmark = pytest.mark.parallel
 
 STEPS = 5
+TRAIN = HERE.parents[1] / "run_train.py"
 
 
 def slurm_job(folder: Path, tasks_per_node: tuple[int, ...]) -> dict[str, str]:
@@ -104,3 +108,26 @@ def test_sigterm_stops_all_ranks_at_one_step(name, tiny_records, tmp_path):
     assert ended.code == 143, ended.everything
     assert ended.stderr.startswith("run_train: stopped at step ")
     assert ended.stderr.count("\n") == 0
+
+
+def test_a_killed_rank_is_named_in_one_message(tiny_records, tmp_path):
+    rank = 0  # the rank that prints the messages of all ranks
+    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 100000, "log_every": 1})
+    with launcher("local", tmp_path, cfg) as ranks:
+        ranks.until(lambda: "step 2/" in ranks.output().stdout)
+        os.kill(pid_of_rank(ranks, rank), signal.SIGKILL)
+        ended = ranks.wait()
+    assert ended.code == 137, ended.everything
+    assert ended.stderr.startswith(
+        f"run_train: rank {rank} on {socket.gethostname()} was killed by signal 9 (SIGKILL); "
+    )
+    assert ended.stderr.count("\n") == 0, ended.everything
+
+
+def pid_of_rank(ranks: Ranks, rank: int) -> int:
+    """Return the process id of a rank that a launcher has started."""
+    for pid, environment in ranks._processes():
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if environment.get("HOROVOD_RANK") == str(rank) and str(TRAIN).encode() == words[1]:
+            return pid
+    raise AssertionError(ranks.output().everything)

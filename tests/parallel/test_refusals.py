@@ -143,7 +143,10 @@ def checkpoint_of_another_net(folder: Path, records: Path, make: Callable[..., P
     ended = run(1, training(other))
     assert ended.code == 0, ended.everything
     overrides = [f"train.pretrained={folder / 'other' / 'runs' / 'tiny-001'}"]
-    return Fault(r"does not fit this net, whose parameter '\S+' has shape", overrides=overrides)
+    sentence = (
+        r"train\.pretrained: the net of \S+ is net\.name=mobilefacenet net\.width=0\.25 net\."
+    )
+    return Fault(sentence, overrides=overrides)
 
 
 def folder_without_checkpoint(folder: Path, records: Path, make: Callable[..., Path]) -> Fault:

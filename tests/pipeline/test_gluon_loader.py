@@ -37,7 +37,7 @@ def plans_of(records, augmentation):
 
 
 def test_images_match_their_plans_and_are_on_the_device(faces):
-    decoder = GluonDecoder(faces, 0, mx.cpu(1))
+    decoder = GluonDecoder(faces, 0, mx.cpu(1), 8)
     images = decoder(plans_of(faces, NO_AUGMENTATION))
     expected = plans_of(faces, NO_AUGMENTATION)
     for (image, plan), right in islice(zip(images, expected), 3):

@@ -23,6 +23,7 @@ from tests.training.gate import OPEN, gated
 from training import consensus
 from training import loop as loop_module
 from training.faults import Stopped, TrainingError
+from training.layer_groups import set_lr_factors
 from training.log import RunLog
 from training.loop import Cadence, Loop
 from training.run import Progress, Run, reseed
@@ -70,6 +71,7 @@ def make_loop(tmp_path):
         net.add(nn.Conv2D(channels, 3, in_channels=channels), nn.GlobalAvgPool2D(), nn.Flatten())
         net.add(nn.Dense(EMBEDDING, in_units=channels))
         head = build_head("normface", PEOPLE, EMBEDDING, scale=8.0)
+        set_lr_factors(collect_parameters(net, head), options.pop("factors", {}))
         for block in (net, head):
             block.initialize(mx.init.Xavier())
             block.hybridize(static_alloc=True, static_shape=True)
@@ -90,7 +92,7 @@ def make_loop(tmp_path):
         loop = Loop(
             Model(net, head, Comm().trainer(parameters, optimizer), parameters),
             source,
-            Comm(),
+            options.pop("comm", Comm()),
             RunLog(tmp_path),
             run,
             save=save or (lambda: saved.append(progress.step)),
@@ -485,3 +487,26 @@ def test_a_loader_failure_ends_the_run_with_advice(make_loop, kind):
     )
     assert caught.value.usage
     assert made.progress.step == 5  # the next exchange
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_statistics_are_not_averaged_over_the_ranks(make_loop, frozen):
+    class Averaging(Comm):
+        """Communication that records the arrays to be averaged."""
+
+        def average(self, arrays):
+            names.update(arrays)
+
+    names = set()
+    make_loop(Source(), 2, comm=Averaging(), factors={"1": 0.0} if frozen else {}).loop.run()
+    assert names == (set() if frozen else {"1.running_mean", "1.running_var"})
+
+
+def test_the_head_can_be_trained_alone(make_loop):
+    made = make_loop(Source(), 3, factors={str(i): 0.0 for i in range(6)})
+    before = {name: p.data().asnumpy() for name, p in made.parameters.items()}
+    made.loop.run()
+    changed = {
+        name for name, p in made.parameters.items() if (p.data().asnumpy() != before[name]).any()
+    }
+    assert changed == {"head.weight"}

@@ -38,6 +38,7 @@ def first_lines(folder, capsys, progress):
         SimpleNamespace(folder="runs/demo-001", progress=progress),
         ranks={"ranks": 2, "device": "cpu(0)"},
         data={"data": "/set", "images": 120},
+        recipe=["net tiny", "optimizer sgd"],
         notices=["", "operators: native", ""],
     )
     assert log.notices == ["operators: native"]
@@ -49,13 +50,15 @@ def test_a_new_run_prints_ranks_data_and_notices(tmp_path, capsys):
     assert first_lines(tmp_path, capsys, Progress()) == [
         "run runs/demo-001  ranks 2  device cpu(0)",
         "data /set  images 120",
+        "net tiny",
+        "optimizer sgd",
         "operators: native",
     ]
 
 
 def test_a_resumed_run_prints_its_position(tmp_path, capsys):
     lines = first_lines(tmp_path, capsys, Progress(step=6, images=48, epoch=1, consumed=8))
-    assert lines[2] == "resumed at step 6, epoch 1, after 8 images of this epoch"
+    assert lines[4] == "resumed at step 6, epoch 1, after 8 images of this epoch"
 
 
 def test_the_summary_of_a_finished_run_is_complete(tmp_path):

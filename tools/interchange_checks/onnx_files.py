@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check ONNX files in both directions against PyTorch and the insightface package.
 
-    python -m tools.interchange_checks.onnx_files ~/insightface --python ~/torch/bin/python
-
-The interpreter needs torch, onnx, onnxscript, insightface and opencv-python-headless; use an
-environment of its own.
+The interpreter of the other project needs torch, onnx, onnxscript, insightface and
+opencv-python-headless; use an environment of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,13 +19,7 @@ from interchange.net_graph import model_graph
 from interchange.onnx_export import OnnxSettings, write_onnx
 from interchange.read_onnx import read_onnx
 from normalization import MEAN, STD
-from tools.interchange_checks.arcface_torch import (
-    BACKBONES,
-    IMAGES,
-    NETWORKS,
-    embeddings,
-    report,
-)
+from tools.interchange_checks.arcface_torch import BACKBONES, IMAGES, NETWORKS, difference
 from tools.interchange_checks.result import Result
 
 if TYPE_CHECKING:
@@ -62,9 +51,9 @@ def run(checkout: Path, folder: Path, only: Sequence[str], *, python: Path) -> I
         wanted = np.load(folder / "embeddings.npy")
         for title in ("folded", "plain"):
             model = read_onnx(folder / f"{title}.onnx", calibration_images=pixels)
-            difference = np.abs(embeddings(model, pixels) - wanted).max()
             as_expected = model.net["name"] == expected
-            yield Result(f"{name}, {title}", model.net["name"], float(difference), as_expected)
+            error = difference(model, pixels, wanted)
+            yield Result(f"{name}, {title}", model.net["name"], error, as_expected)
         yield from _exported(model, folder, name, wanted, base)
 
 
@@ -83,29 +72,12 @@ def _exported(
         write_onnx(model_graph(model), path, embed=embed, settings=settings)
         command = [*base, "insightface", folder, path.name]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        difference = np.abs(np.load(folder / "insightface.npy") - wanted).max()
+        error = float(np.abs(np.load(folder / "insightface.npy") - wanted).max())
         net = read_onnx(path).net
         yield Result(
             f"{name}, scaling {scaling}",
             str(net["name"]),
-            float(difference),
+            error,
             dict(net) == dict(model.net),
             note="insightface.model_zoo.get_model",
         )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("checkout", type=Path, help="clone of insightface")
-    parser.add_argument(
-        "--python", type=Path, required=True, help="interpreter with torch and insightface"
-    )
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="networks to check")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        return report(run(options.checkout, Path(folder), options.only, python=options.python))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

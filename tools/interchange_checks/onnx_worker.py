@@ -45,7 +45,9 @@ def export(folder: Path, backbones: Path, name: str) -> None:
         torch._C._jit_pass_onnx_eval_peephole = peephole
         path = folder / f"{title}.onnx"
         torch.onnx.export(
-            *(net.eval(), torch.zeros(1, 3, 112, 112), str(path)),
+            net.eval(),
+            torch.zeros(1, 3, 112, 112),
+            str(path),
             input_names=["data"],
             keep_initializers_as_inputs=False,
             opset_version=11,

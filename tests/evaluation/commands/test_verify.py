@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from evaluation import __main__ as command
 from evaluation.commands.verify import format_table
 from interchange.export import export_model
@@ -25,13 +23,10 @@ def test_the_table_has_a_line_for_each_set():
     assert lines[4].startswith("-: ")
 
 
-@pytest.mark.parametrize("format, name", [("onnx", "a.onnx"), ("symbol", "a")])
-def test_an_exported_model_has_the_results_of_the_run(
-    checkpoint, sets, tmp_path, capsys, format, name
-):
-    export_model(open_model(checkpoint), tmp_path / name, format=format)
+def test_an_exported_model_has_the_results_of_the_run(checkpoint, sets, tmp_path, capsys):
+    export_model(open_model(checkpoint), tmp_path / "a.onnx", format="onnx")
     tables = []
-    for model in (checkpoint, tmp_path / name):
+    for model in (checkpoint, tmp_path / "a.onnx"):
         arguments = ["verify", "--model", model, "--sets", sets / "one.bin", "--device", "cpu"]
         assert command.main(list(map(str, arguments))) == 0
         tables.append(capsys.readouterr().out)

@@ -136,7 +136,34 @@ def test_a_saved_configuration_loads_unchanged():
             {"net": {"name": ["a", 3]}},
             "net.name: must be one of the known names, got ['a', 3]; known: small",
         ),
-        ({"net": {"name": None}}, "net.name: required, but missing; known: small"),
+        (
+            {"net": {"name": None}},
+            "net.name: required, but missing; known: small, or set train.pretrained to use the net "
+            "of a model",
+        ),
+        (
+            {"optim": {"lr_factors": {"stem": -1}}},
+            "optim.lr_factors.stem: must be a number from 0, got -1.0; 0 freezes the group",
+        ),
+        (
+            {"optim": {"lr_factors": {"head:10": None}}},
+            "optim.lr_factors: each name needs a value, got only 'head:10'; write a blank after "
+            "the colon, as in {head: 10}",
+        ),
+        (
+            {"optim": {"lr_factors": {3: 0.1}}},
+            "optim.lr_factors: each name must be text, got 3; write it in quotes",
+        ),
+        (
+            {"optim": {"lr_factors": "stem"}},
+            "optim.lr_factors: must be a mapping from names, each value a number from 0, got "
+            "'stem'",
+        ),
+        (
+            {"train": {"freeze_batch_norm": True}},
+            "train.freeze_batch_norm: requires train.pretrained, got True; name a model, or remove "
+            "it",
+        ),
         (
             {"net": {"width": 0}},
             "net.width: must be a number above 0 up to 8, got 0.0; 1.0 is usual",
@@ -167,7 +194,8 @@ def test_a_saved_configuration_loads_unchanged():
         (
             {"data": {"loader": "dali"}},
             "data.records: required, got none; name a folder with train.rec, train.idx and "
-            "property, or a .rec file",
+            "property (data.records=FOLDER), set FACES_DIR, or put the files into "
+            "~/.mxnet/datasets/face/emore or ms1m",
         ),
         ({"data": {"batch_size": 0}}, "data.batch_size: must be a whole number from 1, got 0"),
         (
@@ -392,3 +420,29 @@ def test_a_difference_of_one_image_is_detected():
 def test_a_configuration_without_sections_is_refused():
     with pytest.raises(ConfigError, match=r"^config: expected sections \(run, data, net"):
         build_config(["data"], NETS, HEADS)
+
+
+def test_factors_are_a_mapping_of_numbers():
+    config = build(optim={"lr_factors": {"stem": 1, "stages.3": 0.5}})
+    assert config.optim.lr_factors == {"stem": 1.0, "stages.3": 0.5}
+    assert isinstance(config.optim.lr_factors["stem"], float)
+    plain = config.to_dict()
+    assert (
+        yaml.safe_load(yaml.safe_dump(plain))["optim"]["lr_factors"] == plain["optim"]["lr_factors"]
+    )
+    other = build(optim={"lr_factors": {"stem": 1}}).to_dict()
+    assert [line.split(":")[0] for line in differences(plain, other)] == ["optim.lr_factors"]
+
+
+def test_the_net_may_be_that_of_the_pretrained_model():
+    raw = {name: values for name, values in GOOD.items() if name != "net"}
+    raw["train"] = {**GOOD["train"], "pretrained": "model"}
+    for net in ({}, {"net": None}, {"net": {"name": ""}}):
+        assert build_config({**raw, **net}, NETS, HEADS).net == Choice("", {})
+    config = build_config({**raw, "net": {"width": 2}}, NETS, HEADS)
+    assert config.net.given == {"width": 2}
+
+
+def test_long_values_are_shortened_in_differences():
+    (line,) = differences({"net": {"symbol": "a" * 5000}}, {"net": {"symbol": "b" * 5000}})
+    assert len(line) < 500 and line.startswith("net.symbol: 'aaa")

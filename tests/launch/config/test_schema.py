@@ -149,3 +149,11 @@ def test_the_schema_requires_net_and_head():
         raw = {name: values for name, values in GOOD.items() if name != section}
         assert not fits(raw, json.loads(schema_text(*BUILDERS)))
         assert not fits({**raw, section: {}}, json.loads(schema_text(*BUILDERS)))
+
+
+def test_a_pretrained_model_can_replace_the_net():
+    raw = {name: values for name, values in GOOD.items() if name != "net"}
+    for pretrained, right in (("runs/a-001", True), ("", False)):
+        train = {**GOOD["train"], "pretrained": pretrained}
+        for net in ({}, {"net": {}}):
+            assert fits({**raw, "train": train, **net}, json.loads(schema_text(*BUILDERS))) == right

@@ -93,3 +93,18 @@ def test_invalid_values_are_reported_by_key(annotation, value, sentences):
 def test_a_hint_names_the_most_similar_or_all_names():
     assert name_hint("traim", ["run", "train"]) == "; did you mean 'train'?"
     assert name_hint("x", ["run", "train"]) == "; known: run, train"
+
+
+@pytest.mark.parametrize("key", ["run.dir", "data.records", "eval.sets"])
+@pytest.mark.parametrize("text", ["", "  ", "${EMPTY_FOLDER}"])
+def test_an_empty_path_is_not_the_working_folder(key, text, monkeypatch):
+    monkeypatch.setenv("EMPTY_FOLDER", "")
+    problems = []
+    annotation = str if key == "run.dir" else list[str]
+    read_value(setting("b", annotation, None), text, key, problems)
+    lists = "" if key == "run.dir" else f", or {key}=[] for none"
+    assert problems == [f"{key}: must be a path, got {text!r}; write a path{lists}"]
+
+
+def test_train_pretrained_may_be_empty():
+    assert read(str, "", "train.pretrained") == ("", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -78,7 +79,9 @@ def test_the_command_has_as_many_slots_as_ranks():
 
 def test_a_dry_run_prints_the_command_and_starts_nothing(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(hosts, "supervise", lambda *_: pytest.fail("something was started"))
+    monkeypatch.setattr(hosts, "check_configuration", lambda *_: 0)
     monkeypatch.chdir(tmp_path)  # a relative key is in the folder of the user
+    (tmp_path / "key").touch()
     argv = "-H a:8,b:8 -np 12 --network-interface eth0 --ssh-port 2222 --ssh-identity-file key"
     assert hosts.main([*argv.split(), "--dry-run", "--cfg", "x.yaml", "data.records=/a b"]) == 0
     *plan, command = capsys.readouterr().out.splitlines()
@@ -110,3 +113,55 @@ def test_usage_errors_have_one_message_and_exit_code_2(argv, capsys):
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("launch.hosts: ")
     assert shown.err.count("\n") == 1
+
+
+def test_the_path_of_the_key_is_quoted_for_the_shell_of_horovodrun(tmp_path):
+    key = tmp_path / "it's; touch x"
+    command = hosts.build_command([Host("a", 1)], [], ssh_identity_file=key)
+    quoted = command[command.index("--ssh-identity-file") + 1]
+    assert shlex.split(f"ssh -i {quoted} host") == ["ssh", "-i", str(key), "host"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("--ssh-identity-file", "/nowhere/key", "must be a readable file, got '/nowhere/key'"),
+        ("--network-interface", "eth0;id", "must be the name of a network interface, such as"),
+        ("--ssh-port", "0", "must be a port from 1 to 65535, got '0'"),
+    ],
+)
+def test_invalid_options_of_ssh_are_refused(option, value, problem, capsys):
+    assert hosts.main(["-H", "a:1", option, value, "--dry-run"]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_a_configuration_that_does_not_exist(capsys):
+    assert hosts.main(["-H", "a:1", "--dry-run", "--cfg", "nosuch.yaml"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith("run_train: --cfg: no such file, got 'nosuch.y")
+    assert shown.err.count("\n") == 1
+
+
+def test_the_paths_of_the_caller_are_absolute(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(hosts, "check_configuration", lambda *_: 0)
+    monkeypatch.chdir(tmp_path)
+    assert hosts.main(["-H", "a:1", "--dry-run", "--cfg", "x.yaml", "data.records=set"]) == 0
+    assert f"data.records={tmp_path}/set" in capsys.readouterr().out
+
+
+def test_host_keys_stay_checked_on_request(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(hosts, "supervise", lambda *arguments: given.append(arguments[1]) or 0)
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\necho "$@"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    hosts.main(["-H", "a:1"])
+    hosts.main(["-H", "a:1", "--ssh-strict-host-keys"])
+    horovod = "ssh -o PasswordAuthentication=no -o StrictHostKeyChecking=no a true"
+    words = [
+        subprocess.run(horovod, shell=True, env=each, capture_output=True, text=True).stdout.split()
+        for each in given
+    ]
+    assert words[0] == horovod.split()[1:]
+    assert words[1] == ["-o", "StrictHostKeyChecking=yes", *horovod.split()[1:]]

@@ -35,6 +35,12 @@ def environment(monkeypatch):
     return variables
 
 
+@pytest.fixture(autouse=True)
+def unchecked_configuration(monkeypatch):
+    """Skip the check of the configuration, which starts run_train.py and does not exist here."""
+    monkeypatch.setattr(slurm, "check_configuration", lambda *_: 0)
+
+
 def dry_run(capsys, *argv: str) -> tuple[list[str], list[str]]:
     assert slurm.main([*argv, "--dry-run", "--cfg", "x.yaml", "data.records=/a b"]) == 0
     *plan, command = capsys.readouterr().out.splitlines()
@@ -59,6 +65,12 @@ def test_cores_per_task_and_interface_are_passed_to_srun(environment, capsys):
     assert "--cpus-per-task=6" in command
     index = command.index("--network-interface")
     assert command[index + 1] == "eth1" and index > command.index("launch.launchers.slurm_rank")
+
+
+def test_a_dry_run_checks_the_configuration(environment, capsys, monkeypatch):
+    monkeypatch.setattr(slurm, "check_configuration", lambda train, arguments, _: len(arguments))
+    assert slurm.main(["--dry-run", "--cfg", "nosuch.yaml"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_unequal_nodes_have_no_ntasks_per_node(environment, capsys):

@@ -143,3 +143,25 @@ def test_a_signal_is_forwarded_once_and_the_output_read_to_its_end(capsys, same_
     threading.Thread(target=send_signal).start()
     assert supervise([sys.executable, "-c", program], os.environ, reader) == 143
     assert capsys.readouterr().out == "ready\nsaved\n"
+
+
+KILLED = """\
+[0]<stderr>:[12:22:01.9: E /tmp/o.cc:697] [0]: Horovod background loop uncaught exception: [] Read
+[1]<stderr>:Killed
+[1]<stderr>:run_train: rank 1 on gpu2 STATE; `dmesg` on that host says whether its memory ran out
+Process 1 exit with status code 137.
+Terminating remaining workers after failure of Process 1.
+Exit code: 137
+"""
+
+
+@pytest.mark.parametrize("state", ["was killed or crashed", "was killed by signal 9 (SIGKILL)"])
+def test_the_signal_that_killed_a_rank_is_shown_in_one_message(state, capsys):
+    reader = HorovodrunReader()
+    print_output(io.StringIO(KILLED.replace("STATE", state)), "stdout", reader, None)
+    assert reader.code == 137
+    assert capsys.readouterr() == (
+        "",
+        "run_train: rank 1 on gpu2 was killed by signal 9 (SIGKILL); `dmesg` on that host says "
+        "whether its memory ran out\n",
+    )

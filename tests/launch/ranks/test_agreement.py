@@ -181,3 +181,32 @@ def test_local_rank_0_reports_a_missing_connection(monkeypatch, capsys):
         monkeypatch.setenv("HOROVOD_LOCAL_RANK", local_rank)
         assert exit_alone(NoConnection("no name")) == 2
         assert capsys.readouterr() == ("", message) and slept == waits
+
+
+@dataclass(frozen=True)
+class LostComm(Comm):
+    """Communication of a rank whose connection to the other ranks is lost."""
+
+    def gather_json(self, value: Any) -> list[Any]:
+        raise RuntimeError("Horovod has been shut down")
+
+    def has_lost(self, error: Exception) -> bool:
+        return "Horovod" in str(error)
+
+    def name_lost_ranks(self, write: Callable[[str], None]) -> None:
+        write("rank 1 on gpu2 has not answered for 30 s")
+
+
+def test_a_lost_connection_has_one_message_and_no_traceback(capsys):
+    comm = LostComm()
+    assert exit_together(comm, lambda: agree(comm, lambda: comm.gather_json(1))) == 1
+    message = "run_train: rank 1 on gpu2 has not answered for 30 s\n"
+    assert capsys.readouterr() == ("", message)
+
+
+def test_another_error_keeps_its_traceback():
+    def work() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        exit_together(LostComm(), work)

@@ -137,3 +137,30 @@ def test_an_existing_libcuda_so_is_accepted(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
     monkeypatch.setattr(communication, "nccl_release", lambda: "2.21.5")
     HorovodComm(0, 2, 0, 2).require_link(mx.gpu(1))
+
+
+LOST = "MXNetError: Horovod has been shut down. This was caused by an exception on one of the ranks"
+GLOO = "[/tmp/third_party/gloo/gloo/transport/tcp/pair.cc:589] Read error [::1]:1: Connection reset"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (mx.base.MXNetError(LOST), True),
+        (mx.base.MXNetError(GLOO), True),
+        (mx.base.MXNetError("Shape mismatch"), False),
+        (ValueError(LOST), False),
+    ],
+)
+def test_a_lost_connection_is_told_from_other_errors(error, lost):
+    assert HorovodComm(0, 2, 0, 2).has_lost(error) is lost
+    assert Comm().has_lost(error) is False
+
+
+def test_without_a_launchers_server_the_message_names_no_rank(monkeypatch):
+    monkeypatch.delenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", raising=False)
+    heard = []
+    HorovodComm(0, 2, 0, 2).name_lost_ranks(heard.append)
+    assert heard == [
+        "launch: the connection to another rank is lost; see the messages of that rank"
+    ]

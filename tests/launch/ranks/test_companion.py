@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -128,7 +129,30 @@ def test_a_run_without_a_folder_leaves_no_file(tmp_path):
 def test_the_last_output_of_a_killed_rank_is_logged(tmp_path, started):
     text = "output.log_to(folder)\nprint('last output')\nos.kill(os.getpid(), 9)"
     started([*program(text), str(tmp_path)], stdout=subprocess.DEVNULL)
-    until(lambda: lines(tmp_path / "train.log") == ["last output"])
+    until(lambda: len(lines(tmp_path / "train.log")) == 2)
+    first, second = lines(tmp_path / "train.log")
+    assert first == "last output"
+    assert second == (
+        f"run_train: rank 0 on {socket.gethostname()} was killed by signal 9 (SIGKILL); `dmesg` on "
+        "that host says whether its memory ran out; the same command resumes the run from its last "
+        "checkpoint"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_the_user_reads_which_signal_killed_the_rank(number, tmp_path, started):
+    text = f"os.kill(os.getpid(), {int(number)})"
+    process = started([*program(text), str(tmp_path)], stderr=subprocess.PIPE)
+    shown = process.stderr.read().decode()  # until the companion has ended
+    assert process.wait() == -number
+    assert f"was killed by signal {int(number)} ({number.name}); " in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["os.kill(os.getpid(), signal.SIGTERM)", "sys.exit(3)"])
+def test_a_stopped_or_ended_rank_prints_no_further_message(text, tmp_path, started):
+    process = started([*program(text), str(tmp_path)], stderr=subprocess.PIPE)
+    assert process.stderr.read() == b""
 
 
 def test_a_traceback_is_logged(tmp_path):

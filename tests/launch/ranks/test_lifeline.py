@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from launch.ranks import lifeline
 from launch.ranks.lifeline import (
     Chain,
+    ExitStatus,
     Lifeline,
     find_chain,
     lacks_reader,
@@ -156,3 +158,14 @@ def test_the_companion_uses_the_standard_library_only():
     )
     assert done.returncode == 0, done.stderr
     assert not {"numpy", "mxnet", "psutil", "yaml"} & set(done.stdout.split())
+
+
+def test_the_status_of_a_killed_process_is_read(sleeper):
+    status = ExitStatus(sleeper.pid)
+    assert status.read() == 0
+    sleeper.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # the process stays a zombie
+    assert status.read() == signal.SIGKILL
+    sleeper.wait()
+    assert status.read() in (signal.SIGKILL, None)  # None before Linux 6.15
+    assert ExitStatus(sleeper.pid).read() is None

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start from a model: read the model, take over its net settings, check that its weights fit.
+
+Only rank 0 reads the model file and keeps the weights, until the net is built.  The other ranks get
+the names and shapes of the weights, for the checks, and later the weights by broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interchange.model import InterchangeError, StoredModel
+from interchange.open_model import open_model
+from launch.config.configuration import (
+    GRAPH_NET,
+    Choice,
+    Config,
+    ConfigError,
+    read_choice,
+)
+from launch.ranks.agreement import Refused, agree
+from nets import NETS, build_net
+from ranges import checked_options
+from training.run_folder import unfinished_config
+
+if TYPE_CHECKING:
+    from mxnet import gluon
+
+    from launch.ranks.comm import Comm
+
+TRAINING_KEYS = ("dropout",)
+"""Keys of ``net`` that do not change the weights, so a run may set other values than the model."""
+LONG_KEYS = ("symbol",)
+"""Keys of ``net`` whose values are too long for messages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """Model with the initial weights of a run: its facts on all ranks, its weights on rank 0."""
+
+    source: str
+    """Path of the file or folder that the model was read from."""
+    net: Mapping[str, Any]
+    """Name and arguments of the net."""
+    image_size: tuple[int, int]
+    """(height, width) of the images in pixels."""
+    shapes: Mapping[str, list[int]]
+    """Shapes of the weights of the net, by parameter name."""
+    head_shapes: Mapping[str, list[int]]
+    """Shapes of the parameters of the head, by name."""
+    classes: Mapping[str, Any] | None = None
+    """Record of the classes (pipeline/records/class_record.py); None if their number is unknown."""
+    notices: tuple[str, ...] = ()
+    _model: list[StoredModel] = field(default_factory=list, compare=False, repr=False)
+
+    def take(self) -> StoredModel | None:
+        """Return the model on rank 0 and release it; return None on the other ranks."""
+        return self._model.pop() if self._model else None
+
+    def require_image_size(self, found: tuple[int, int]) -> None:
+        """Raise InterchangeError if ``found`` (height, width) is not the image size of the net."""
+        if found != self.image_size:
+            own, other = ("{}x{}".format(*size) for size in (self.image_size, found))
+            raise InterchangeError(
+                f"{self.source}: the net needs images of {own} pixels (height x width), got "
+                f"records with images of {other}; align the images to {own}, or use a model "
+                f"that was trained on images of {other}"
+            )
+
+    def require_fit(self, net: gluon.Block) -> None:
+        """Raise InterchangeError for the first weight whose name or shape does not fit ``net``."""
+        own = {n: list(p.shape) for n, p in net._collect_params_with_prefix().items()}
+        for name in sorted({*own, *self.shapes}):
+            expected, found = own.get(name), self.shapes.get(name)
+            if expected != found:
+                wanted = f"must have shape {tuple(expected)}" if expected else "is no weight of it"
+                got = f"shape {tuple(found)}" if found else "no such weight"
+                raise InterchangeError(
+                    f"{self.source}: does not fit {_listing(self.net)}: {name!r} {wanted}, got "
+                    f"{got}; use the settings of net with which the model was trained"
+                )
+
+
+def open_pretrained(config: Config, comm: Comm) -> tuple[Config, Pretrained | None]:
+    """Read the model that ``train.pretrained`` names; all ranks get its facts, rank 0 its weights.
+
+    Outputs
+    -------
+    The configuration with the settings of the net that only the model states, and the model.  The
+    model is None if there is none or if an unfinished run will be resumed.  A resumed run does not
+    read the model: its own configuration and checkpoint contain everything.
+
+    Raises
+    ------
+    Refused
+        On all ranks, if the model cannot be read or contradicts the configuration.
+    """
+    if not config.train.pretrained:
+        return config, None
+    model: StoredModel | None = None
+
+    def read() -> dict[str, Any]:
+        nonlocal model
+        if comm.rank:
+            return {}
+        run = config.run
+        saved = unfinished_config(Path(run.dir), run.name) if run.resume else None
+        if saved is not None:
+            return {"saved_net": saved.get("net") or {}}
+        model = open_model(config.train.pretrained)
+        return _facts(model)
+
+    def read_or_explain() -> dict[str, Any]:
+        try:
+            return read()
+        except (ValueError, OSError) as error:
+            return {"error": str(error)}
+
+    facts = comm.gather_json(agree(comm, read_or_explain))[0]
+    if "error" in facts:
+        raise Refused(facts["error"])
+    if "saved_net" in facts:
+        return agree(comm, lambda: _restore_net(config, facts["saved_net"])), None
+    facts["image_size"] = tuple(facts["image_size"])
+    facts["notices"] = tuple(facts["notices"])
+    found = Pretrained(**facts, _model=[model] if model else [])
+    return agree(comm, lambda: take_net(config, found)), found
+
+
+def take_net(config: Config, model: Pretrained) -> Config:
+    """Return the configuration with the net of the model.
+
+    Keys of ``net`` that the user does not set have the values of the model.
+
+    Raises
+    ------
+    ConfigError
+        If a value that the user sets contradicts the model.
+    ValueError
+        If the model has a net or a setting that this version does not know.
+    """
+    net, given = config.net, config.net.given
+    try:
+        merged = _merge(model.net, given)
+    except ConfigError:
+        if net.name in ("", model.net["name"]):
+            raise
+        merged = None
+    except ValueError as error:
+        raise InterchangeError(f"{model.source}: {error}") from None
+    same_name = net.name in ("", model.net["name"])
+    stored = {"name": "", **(merged.defaults if merged else {}), **model.net}
+    wrong = {
+        key: value
+        for key, value in (merged.given if merged else given).items()
+        if key not in TRAINING_KEYS and stored.get(key) != value
+    }
+    if merged and same_name and wrong and _has_same_weights(model, merged, wrong):
+        wrong = {}
+    if wrong or not same_name:
+        got = _listing({"name": net.name, **wrong} if net.name else wrong)
+        raise ConfigError(
+            f"train.pretrained: the net of {model.source} is {_listing(stored)}, got {got}; write "
+            f"{_listing(stored)}, or remove these keys to use the net of the model"
+        )
+    assert merged is not None
+    return replace(config, net=merged)
+
+
+def _has_same_weights(model: Pretrained, net: Choice, changed: Mapping[str, Any]) -> bool:
+    """Return whether a net has the weights of the model although numbers in its settings differ.
+
+    Widths of 0.12 and 0.125, for example, can give the same numbers of channels.
+    """
+    if not all(type(value) in (int, float) for value in changed.values()):
+        return False
+    built = build_net(net.name, model.image_size, **net.options)  # without values
+    own = {name: list(p.shape) for name, p in built._collect_params_with_prefix().items()}
+    return own == dict(model.shapes)
+
+
+def _restore_net(config: Config, saved: Mapping[str, Any]) -> Config:
+    """Return the configuration with the net settings of the run that is resumed."""
+    if config.net.name not in ("", saved.get("name")):
+        return config  # the comparison of the configurations refuses the other net
+    return replace(config, net=_merge(saved, config.net.given))
+
+
+def _merge(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Choice:
+    """Return the net with the settings ``stored``, replaced by those that the user has given."""
+    name = str(stored.get("name"))
+    own = {key: value for key, value in stored.items() if key != "name"}
+    if name == GRAPH_NET:
+        return Choice(name, {**own, **given}, {}, dict(given))
+    options = checked_options("net", name, NETS, own)
+    problems: list[str] = []
+    choice = read_choice("net", {"name": name, **given}, NETS, problems)
+    if problems:
+        raise ConfigError(f"train.pretrained: the net of the model is {name!r}; {problems[0]}")
+    return Choice(
+        name, {**choice.defaults, **options, **choice.given}, choice.defaults, choice.given
+    )
+
+
+def _facts(model: StoredModel) -> dict[str, Any]:
+    """Return the values of a `Pretrained` as JSON types, without the weights."""
+    return {
+        "source": model.source,
+        "net": dict(model.net),
+        "image_size": list(model.image_size),
+        "shapes": {name: list(array.shape) for name, array in model.parameters.items()},
+        "head_shapes": {name: list(array.shape) for name, array in model.head.items()},
+        "classes": model.classes,
+        "notices": list(model.notices),
+    }
+
+
+def _listing(net: Mapping[str, Any]) -> str:
+    """Return settings of a net as text, in the form in which the command line takes them."""
+    shown = {k: v for k, v in net.items() if k not in LONG_KEYS and k not in TRAINING_KEYS}
+    return " ".join(f"net.{key}={value}" for key, value in shown.items())
