@@ -4,16 +4,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from atomic_write import atomic_write
 from evaluation.distinct import find_distinct
 from evaluation.pairs import Pairs, PairsError, name_image
 
 MAX_LINE_BYTES = 1024
+
+
+def people_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of NAME.people.txt beside the verification set NAME.bin."""
+    return Path(path).with_suffix(".people.txt")
+
+
+def write_people(path: str | os.PathLike[str], names: Iterable[object]) -> None:
+    """Write NAME.people.txt beside the verification set NAME.bin.
+
+    Parameters
+    ----------
+    path
+        File of the set, NAME.bin.
+    names
+        Name or number of the person of each image, two per pair, in the order of the pairs.
+    """
+    with atomic_write(people_path(path), "w") as file:
+        file.writelines(f"{name}\n" for name in names)
 
 
 class People(NamedTuple):
@@ -36,7 +56,7 @@ def find_people(pairs: Pairs) -> People:
     PairsError
         If the file exists and `read_people` refuses the file.
     """
-    path = Path(pairs.path).with_suffix(".people.txt")
+    path = people_path(pairs.path)
     if os.path.lexists(path):
         return People(read_people(path, pairs.issame), "people")
     return People(find_groups(pairs), "groups")

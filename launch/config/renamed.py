@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from ranges import Builders, settings
 
 
@@ -45,7 +47,7 @@ def drop_keys_of_replaced(
         if old == new:
             continue
         lost = _keys(old, known) - _keys(new, known) if _is_known(new, known) else set()
-        dropped = [f"{key}={value}" for key, value in found.items() if key in lost]
+        dropped = [f"{key}={_yaml(value)}" for key, value in found.items() if key in lost]
         if dropped:
             kept[section] = {key: value for key, value in found.items() if key not in lost}
             notices[section] = (
@@ -53,6 +55,11 @@ def drop_keys_of_replaced(
                 f"have: {', '.join(dropped)}"
             )
     return kept, notices
+
+
+def _yaml(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.strip().removesuffix("...").strip()
 
 
 def _is_known(name: Any, builders: Builders) -> bool:

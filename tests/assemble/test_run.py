@@ -12,8 +12,11 @@ import yaml
 from assemble.inputs import open_inputs
 from assemble.model import make_model
 from assemble.run import Checkpointer, count_run_images, open_run
+from heads import HEADS
+from launch.config.cli import load_config
 from launch.ranks.agreement import Refused
 from launch.ranks.comm import Comm
+from nets import NETS
 from tests.assemble.configuration import make_config, make_synthetic
 from training.checkpoint import open_checkpoint
 
@@ -146,6 +149,19 @@ def test_the_first_limit_ends_the_run(overrides, images):
     assert (
         count_run_images(make_synthetic(*overrides), epoch_images=100, global_batch_size=8)
         == images
+    )
+
+
+def test_dropped_keys_of_the_configuration_are_notices_of_the_run(tmp_path):
+    folder = tmp_path / "small.yaml"
+    config = make_synthetic(f"run.dir={tmp_path / 'runs'}")
+    folder.write_text(yaml.safe_dump(config.to_dict()))
+    config = load_config(["--cfg", str(folder), "head.name=cosface"], NETS, HEADS)
+    with ExitStack() as at_end:
+        run = open_run(config, open_inputs(config, Comm()), Comm(), at_end)
+    assert run.notices == (
+        "head: cosface replaces arcface of small.yaml; dropped the keys that cosface does not "
+        "have: easy_margin=false, m2=0.5",
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evaluation.pairs import Pairs, PairsError
-from evaluation.people import MAX_LINE_BYTES, find_groups, find_people
+from evaluation.people import MAX_LINE_BYTES, find_groups, find_people, write_people
 
 A, B, C, D, E, F = (bytes([i]) * 4 for i in range(6))
 
@@ -32,6 +32,11 @@ def test_the_people_file_beside_a_set_names_the_people(pairs, tmp_path, text):
     (tmp_path / "a.b.people.txt").write_bytes(text.encode())
     found = find_people(pairs)
     assert found.kind == "people" and found.numbers.tolist() == [0, 0, 0, 1, 0, 0]
+
+
+def test_written_people_are_read_again(pairs):
+    write_people(pairs.path, [7, 7, 7, "é", 2, 2])
+    assert find_people(pairs).numbers.tolist() == [0, 0, 0, 1, 2, 2]
 
 
 @pytest.mark.parametrize(
