@@ -21,8 +21,8 @@ def suggest(word: Any, known: Iterable[Any]) -> list[str]:
     2. The names that `aliases.ALIASES` lists for the word.  A word that has no counterpart there
        has no suggestion.
     3. The known names with the fewest edits, at most ``MAX_EDITS``: one letter inserted, deleted or
-       replaced.  Short words allow fewer edits.  Numbers in a name must be equal, because iresnet34
-       is no misspelt iresnet50.
+       replaced.  Short words allow fewer edits.  If the digits of the two names differ, one edit is
+       allowed, and none in a short word: m2 is no misspelt m3.
     """
     names, text = [str(name) for name in known], str(word)
     spellings = [text.lower(), _plain(text), _plain(text).removesuffix("loss")]
@@ -57,18 +57,20 @@ def _plain(word: str) -> str:
 
 
 def _digits(word: str) -> str:
-    return "".join(letter if letter.isdigit() else " " for letter in word).strip()
+    return "".join(letter for letter in word if letter.isdigit())
 
 
 def _near(word: str, name: str) -> int | None:
     """Return the number of typing errors between two words, or None if there are too many."""
     shorter = min(len(word), len(name))
-    if abs(len(word) - len(name)) > MAX_EDITS or _digits(word).split() != _digits(name).split():
+    if abs(len(word) - len(name)) > MAX_EDITS:
         return None
     edits = count_edits(word, name)
     if edits == 2 and shorter >= 3 and sorted(word) == sorted(name):
         return 1  # Two swapped letters are one typing error.
     limit = MAX_EDITS if shorter >= 5 else int(shorter >= 2)
+    if _digits(word) != _digits(name):
+        limit -= 1
     return edits if edits <= limit else None
 
 

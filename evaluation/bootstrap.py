@@ -8,7 +8,7 @@ scored on the same resamples.
 
 The weights of pairs of two people vary more than those of pairs of one person, which widens the
 interval.  In simulated sets (tests/evaluation/test_coverage.py) a 95 % interval contains the true
-difference in 98 % of the sets with 67 people, and in 92 % of the sets with 20 people.
+difference in 98 % of the sets with 67 people, and in 91 % of the sets with 20 people.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ def test_names_of_losses_in_other_projects_lead_to_ours(word, name):
         ),
         ("LResNet100E-IR", ["iresnet100"]),
         ("iresnet", ["iresnet18", "iresnet34", "iresnet50", "iresnet100"]),
-        ("irestnet50", ["iresnet50"]),
+        *((word, ["iresnet50"]) for word in ("irestnet50", "iresnet51", "iresnet5", "irsenet50")),
         *((word, []) for word in ("mobilenet_v1", "mobilenet", "m1", "vit_b", "ir_se_50")),
-        *((word, []) for word in ("resnext50", "iresnet101", "iresnet5", "vargfacenet")),
+        *((word, []) for word in ("resnext50", "iresnet152", "vargfacenet")),
     ],
 )
 def test_names_of_networks_in_other_projects_lead_to_ours_or_nowhere(word, names):
