@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import normalization
+from assemble.loader import permitted_bad_images
 from launch.config.configuration import Config, differences
 from launch.environment.provenance import commit, versions
 from launch.ranks.agreement import agree
 from training import schedule
 from training.checkpoint import open_checkpoint, save_checkpoint
+from training.history import History
 from training.run import Progress, Run
 from training.run_folder import RunFolder, choose_run, write_classes, write_config
 
@@ -56,6 +59,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         folder=Path(folder),
         checkpoint=checkpoint,
         progress=Progress(**state.get("progress", {})),
+        history=History(**state.get("history", {})),
         seed=config.run.seed,
         global_batch_size=global_batch_size,
         epoch_images=epoch_images,
@@ -64,6 +68,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         margin=make_margin(config, epoch_images, end_images, step_images),
         step_images=step_images,
         clip_norm=config.optim.clip_norm,
+        permitted_bad_images=permitted_bad_images(config, inputs),
         notices=notices,
     )
 
@@ -134,6 +139,13 @@ def make_margin(config: Config, epoch_images: int, end_images: int, step_images:
     )
 
 
+def next_command(config: Config, run: Run) -> str:
+    """Return the command line that scores the net of a finished run on verification sets."""
+    sets = config.eval.sets or ["NAME.bin"]
+    command = ["python", "-m", "evaluation", "verify", "--checkpoint", str(run.folder), "--sets"]
+    return shlex.join([*command, *sets])
+
+
 class Checkpointer:
     """Writer of the checkpoints of a run; only rank 0 uses this class."""
 
@@ -165,6 +177,10 @@ class Checkpointer:
             self._run.folder / "checkpoints",
             progress.step,
             self._model,
-            state={"progress": asdict(progress), **self._state},
+            state={
+                "progress": asdict(progress),
+                "history": asdict(self._run.history),
+                **self._state,
+            },
             keep=self._keep,
         )

@@ -3,10 +3,12 @@
 
 from typing import Any
 
+import mxnet as mx
 from mxnet import init
 
 from heads.cross_entropy import Form, normalised
 from heads.head import ClassHead, Head
+from heads.prediction import nearest_centre
 
 
 class Softmax(ClassHead):
@@ -36,6 +38,16 @@ class Softmax(ClassHead):
     def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
         # Softmax has no margin, and MXNet warns about unused inputs: do not pass the fraction.
         return super(Head, self).forward(embedding, label)
+
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+        rows = self._rows(embedding, normalised(mx.nd, embedding))
+        bias = self._reg_params.get("bias")
+        return nearest_centre(
+            rows,
+            self.weight.list_data()[0],
+            unit_columns=False,
+            bias=None if bias is None else bias.list_data()[0],
+        )
 
     def hybrid_forward(
         self, F: Any, embedding: Any, label: Any, weight: Any, bias: Any = None, **state: Any

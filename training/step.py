@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import mxnet as mx
@@ -60,6 +60,7 @@ def train_step(
     *,
     clip_norm: float = 0.0,
     size: int = 1,
+    observe: Callable[[mx.nd.NDArray, mx.nd.NDArray], None] | None = None,
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
     """Run forward, backward and update on one batch of this rank.
 
@@ -77,6 +78,9 @@ def train_step(
         clipping.
     size
         Number of ranks.
+    observe
+        Function that is called with the embeddings (B, E) and the labels (B,) before the update.
+        The next forward pass overwrites the embeddings.
 
     Returns
     -------
@@ -88,6 +92,8 @@ def train_step(
         embedding = net(image)  # (B, E)
         loss, cosine = head(embedding, label, margin_fraction)
     loss.backward()
+    if observe is not None:
+        observe(embedding, label)
     # Horovod: sum the gradients over the ranks; trainer.update divides the sums by the number of
     # images of all ranks.
     trainer.allreduce_grads()
@@ -97,6 +103,18 @@ def train_step(
     if getattr(head, "momentum", None):  # the head updates its own class centres
         head.update(mx.nd.array([trainer.learning_rate], ctx=image.context))
     return loss.mean(), cosine.mean()
+
+
+def measure_accuracy(
+    head: gluon.HybridBlock, embedding: mx.nd.NDArray, label: mx.nd.NDArray
+) -> mx.nd.NDArray | None:
+    """Return the fraction of the images whose predicted class is the true class, (1,).
+
+    The prediction is the class with the largest logit without margin.  None if the head has no
+    logits.  The inputs are embeddings (B, E) and labels (B,).
+    """
+    predicted = head.predict(embedding)
+    return None if predicted is None else (predicted == label).mean()
 
 
 def clip_gradients(trainer: gluon.Trainer, limit: float) -> None:

@@ -23,6 +23,9 @@ PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
 KEYS_WITHOUT_EMPTY_PATH = ("run.dir", "data.records", "eval.sets")
 """Keys that refuse an empty path, which would mean the working folder."""
 
+DALI_DECODERS = ("cpu", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman")
+"""Values of ``data.decode`` with which DALI decodes all images."""
+
 Count = Annotated[int, at_least(0)]
 PositiveCount = Annotated[int, at_least(1)]
 NonNegative = Annotated[float, at_least(0)]
@@ -132,6 +135,12 @@ class DataConfig:
     """With data.loader=cpu: number of worker processes. 0: decode in the training process."""
     prefetch: PositiveCount = 4
     """Number of batches that the loader prepares in advance."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What to do about an image that cannot be read or decoded. stop: end the run. skip: replace
+    the image by another image of its batch, and name the image in the log and in summary.json."""
+    max_bad_fraction: Fraction = 0.001
+    """With data.on_bad_image=skip: fraction of the images that may be bad. The run ends if more
+    images are bad. A fraction above 0 permits at least one bad image."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, error message) for each key that contradicts another key."""
@@ -158,6 +167,13 @@ class DataConfig:
                 "requires data.loader=dali, and data.reader=random or data.reader=blocks, got "
                 f"data.loader={self.loader} and data.reader={self.reader}; set "
                 "data.decoded_cache_mib=0, or change these two keys",
+            )
+        if self.on_bad_image == "skip" and self.reader == "window" and self.decode in DALI_DECODERS:
+            yield (
+                "on_bad_image",
+                "'skip' cannot replace images that DALI reads, got data.reader=window and "
+                f"data.decode={self.decode}; use data.reader=random or blocks, data.decode=native, "
+                "or data.on_bad_image=stop",
             )
         quality = self.jpeg_quality
         if quality and not (len(quality) == 2 and quality[0] <= quality[1]):

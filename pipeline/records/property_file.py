@@ -15,6 +15,7 @@ import numpy as np
 from encoded_images import decode, has_end
 from pipeline.records.mapped import RecordError
 from pipeline.records.reader import RecordReader
+from pipeline.records.record_set import ImageError
 from pipeline.records.recordio import quote_line
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _NUMBERS = re.compile(rb"\s*,\s*".join([rb"0*([1-9][0-9]{0,9})"] * 3))
 _MAX_NUMBERS = ((1 << 31) - 1, 65_535, 65_535)
 _READ_BYTES = 1 << 16
 _MORE_MEASURED_IMAGES = 3
+MEASURED_IMAGES = 16
 
 
 class Property(NamedTuple):
@@ -65,11 +67,22 @@ def read_property(path: Path) -> Property:
 
 
 def measure(records: RecordSet) -> tuple[int, int]:
-    """Return (height, width) in pixels of a set's first image, for sets without property file."""
-    size = _image_size(records, 0)
-    if size is None:
-        raise records.image_error(0, "cannot be decoded")
-    return size
+    """Return (height, width) in pixels of a set's first good image, for sets without property file.
+
+    Only the first MEASURED_IMAGES images are tried.  Raise RecordError if all of them are bad.
+    """
+    error: RecordError | None = None
+    for row in range(min(MEASURED_IMAGES, len(records))):
+        try:
+            size = _image_size(records, row)
+        except ImageError as damaged:
+            error = error or damaged
+            continue
+        if size is not None:
+            return size
+        error = error or records.image_error(row, "cannot be decoded")
+    assert error is not None
+    raise error
 
 
 def check_image_size(records: RecordSet, file: Path, found: Property) -> None:

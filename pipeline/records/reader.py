@@ -10,7 +10,8 @@ import numpy as np
 
 from encoded_images import has_end, may_turn, upright
 from pipeline.records import mapped, recordio
-from pipeline.records.mapped import RecordError, check_file, read_piece
+from pipeline.records.mapped import check_file, read_piece
+from pipeline.records.record_set import ImageError
 from pipeline.records.recordio import MAGIC, empty_record_error, frames, map_rec, read_headers
 
 if TYPE_CHECKING:
@@ -221,7 +222,8 @@ class RecordReader:
             self.check_files()
             rec, key = self.records.files[self.records.file[row]], int(self.records.keys[row])
             length, flag = int(headers.length[place]), int(headers.flag[place])
-            raise empty_record_error(rec, key, length, flag)
+            problem, _, cure = str(empty_record_error(rec, key, length, flag)).rpartition("; ")
+            raise ImageError(row, problem, cure)
         images = mapped.read_pieces(data, start, end)
         for i in np.flatnonzero(headers.cflag):
             payload = self._join_frames(data, int(rows[i]), int(offsets[i]))
@@ -245,11 +247,12 @@ class RecordReader:
         problem = "ends inside a" if offset + 8 > len(data) else "holds a damaged"
         raise self._record_error(row, f"{problem} record of several frames")
 
-    def _record_error(self, row: int, problem: str) -> RecordError:
+    def _record_error(self, row: int, problem: str) -> ImageError:
         self.check_files()
         records = self.records
-        return RecordError(
+        return ImageError(
+            row,
             f"{records.files[records.file[row]]}: {problem} for key {records.keys[row]}, "
-            f"got offset {records.offsets[row]}; the .rec has changed or is damaged, make or copy "
-            "it again"
+            f"got offset {records.offsets[row]}",
+            "the .rec has changed or is damaged, make or copy it again",
         )

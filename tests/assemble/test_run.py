@@ -64,6 +64,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
     state = open_checkpoint(run.folder).state
     assert state == {
         "progress": {"step": 3, "images": 12, "epoch": 0, "consumed": 12},
+        "history": {"margin": None, "first_loss": 0.0, "last_loss": 0.0, "skipped": {}},
         "epoch_images": 4000,
         "end_images": 24,
         "step_images": 4,

@@ -204,6 +204,12 @@ def test_a_saved_configuration_loads_unchanged():
             "number of classes into the property file of each set",
         ),
         (
+            {"data": {"reader": "window", "decode": "cpu", "on_bad_image": "skip"}},
+            "data.on_bad_image: 'skip' cannot replace images that DALI reads, got "
+            "data.reader=window and data.decode=cpu; use data.reader=random or blocks, "
+            "data.decode=native, or data.on_bad_image=stop",
+        ),
+        (
             {"data": {"records": ["a", "b"], "num_classes": 0, "reader": "window"}},
             "data.reader: 'window' reads one record set, got 2; merge the sets with "
             "tools/shuffle_records.py, or use data.reader=random",
