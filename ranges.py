@@ -7,13 +7,14 @@ range check, its error message, the help text and the JSON Schema are derived fr
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from suggestions import listed, question, suggest
 
 __all__ = [
     "Setting",
@@ -130,8 +131,8 @@ class Setting:
             return ""
         text = f"must be {self.noun}, got {shown(value)}"
         if self.choices:
-            near = difflib.get_close_matches(str(value), map(str, self.choices), 1)
-            return f"{text}; did you mean {near[0]!r}?" if near else text
+            hint = question(suggest(value, self.choices))
+            return f"{text}; {hint}" if hint else text
         if self.kind is bool and isinstance(value, str):
             return f"{text}; write it without quotes"
         return f"{text}; {self.range.advice}" if self.range and self.range.advice else text
@@ -141,8 +142,8 @@ class Setting:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
             return not (self.entry or self.mapped) and isinstance(value, self.kind)
-        # Refuse a string that looks like a number. PyYAML reads 5e-4 as a string, and the error
-        # message makes the user aware of this.
+        # Refuse a string that looks like a number. launch/config/values.py has converted the
+        # strings that are numbers in YAML 1.2.
         number = numbers.Integral if self.kind is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number) or not _is_finite(value):
             return False
@@ -231,16 +232,13 @@ def checked_options(
         each other.
     """
     if name not in builders:
-        near = difflib.get_close_matches(str(name), builders, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        known = ", ".join(builders)
-        raise ValueError(f"{section}.name: unknown {section} {name!r}; {hint}known: {known}")
+        hint = listed(name, builders)
+        raise ValueError(f"{section}.name: unknown {section} {name!r}; {hint}")
     declared = settings(builders[name])
     for key in options:
         if key not in declared:
-            known = ", ".join(declared)
             raise ValueError(
-                f"{section}.{key}: unknown setting of {section} {name!r}; known: {known}"
+                f"{section}.{key}: unknown setting of {section} {name!r}; {listed(key, declared)}"
             )
     require_valid(section, builders[name], options)
     numeric = {key for key in options if declared[key].kind in (int, float)}

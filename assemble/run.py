@@ -40,7 +40,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
             return []
         chosen = choose_folder(config, inputs, comm.size)
         at_end.callback(chosen.lock.release)
-        notices = chosen.notices
+        notices = (*config.notices, *chosen.notices)
         return [str(chosen.folder), str(chosen.checkpoint.folder) if chosen.checkpoint else None]
 
     folder, found = comm.gather_json(agree(comm, choose))[0]
@@ -50,6 +50,8 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     # A resumed run reads the epoch size from its checkpoint: the size depends on the number of
     # ranks, and the run may resume with another number of ranks.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
+    # The same holds for a duration in steps.
+    step_images = state.get("step_images", global_batch_size)
     end_images = state.get("end_images") or count_run_images(
         config, epoch_images, global_batch_size
     )
@@ -62,8 +64,9 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         global_batch_size=global_batch_size,
         epoch_images=epoch_images,
         end_images=end_images,
-        lr=make_learning_rate(config, epoch_images, end_images),
-        margin=make_margin(config, epoch_images, end_images),
+        lr=make_learning_rate(config, epoch_images, end_images, step_images),
+        margin=make_margin(config, epoch_images, end_images, step_images),
+        step_images=step_images,
         clip_norm=config.optim.clip_norm,
         permitted_bad_images=permitted_bad_images(config, inputs),
         notices=notices,
@@ -100,29 +103,39 @@ def count_run_images(config: Config, epoch_images: int, global_batch_size: int) 
     return min(end for end in ends if end)
 
 
-def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> Any:
+def make_learning_rate(config: Config, epoch_images: int, end_images: int, step_images: int) -> Any:
     """Return a function that computes the learning rate from the number of images used so far."""
     optim = config.optim
+    sizes = {
+        "epoch_images": epoch_images,
+        "run_images": end_images,
+        "step_images": step_images,
+    }
     return partial(
         schedule.learning_rate,
         schedule=optim.schedule,
         lr=optim.lr,
         end=end_images,
-        warmup=optim.warmup.images(epoch_images, end_images),
-        milestones=[m.images(epoch_images, end_images) for m in optim.milestones],
+        warmup=optim.warmup.images(**sizes),
+        milestones=[m.images(**sizes) for m in optim.milestones],
         decay=optim.decay,
         power=optim.power,
         final_lr=optim.final_lr,
     )
 
 
-def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
+def make_margin(config: Config, epoch_images: int, end_images: int, step_images: int) -> Any:
     """Return a function from the number of images used so far to the fraction of the margin."""
     train = config.train
+    sizes = {
+        "epoch_images": epoch_images,
+        "run_images": end_images,
+        "step_images": step_images,
+    }
     return partial(
         schedule.margin_fraction,
-        start=train.margin_start.images(epoch_images, end_images),
-        warmup=train.margin_warmup.images(epoch_images, end_images),
+        start=train.margin_start.images(**sizes),
+        warmup=train.margin_warmup.images(**sizes),
     )
 
 
@@ -143,6 +156,7 @@ class Checkpointer:
         self._state = {
             "epoch_images": run.epoch_images,
             "end_images": run.end_images,
+            "step_images": run.step_images,
             "ranks": ranks,
             "data": inputs.fingerprint(),
             "meta": {

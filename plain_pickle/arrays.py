@@ -135,7 +135,7 @@ class Arrays(Dialect):
         return b""
 
     def _reconstruct(self, kind: object, shape: object, code: object) -> Unbuilt | None:
-        """Return an empty array; pickle's opcode BUILD sets its shape, dtype and data later."""
+        """Return an array for BUILD to fill; BUILD also sets shape and dtype, so ignore both."""
         return Unbuilt(None) if kind is Global.NDARRAY else None
 
     def _make_dtype(self, code: object, align: object = 0, copy: object = 1) -> Unbuilt:

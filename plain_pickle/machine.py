@@ -243,7 +243,7 @@ class _Machine:
             raise PlainPickleError(f"has an unknown pickle protocol, got {protocol}")
 
     def skip(self, _: object) -> None:
-        """Ignore the opcode FRAME, which only announces the size of the next part of the pickle."""
+        """Ignore the opcode FRAME, which only tells the number of bytes up to the next FRAME."""
 
     def reduce(self, _: None) -> None:
         """Pop a function and its arguments; push the result of the function's stand-in."""

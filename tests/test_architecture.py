@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Modules in the root folder.
 MODULES = (
-    *("run_train", "atomic_write", "encoded_images", "image_headers", "mxnet_arrays"),
-    *("normalization", "plain_yaml", "ranges"),
+    *("run_train", "aliases", "atomic_write", "encoded_images", "image_headers", "mxnet_arrays"),
+    *("normalization", "plain_yaml", "ranges", "suggestions"),
 )
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
@@ -32,16 +32,18 @@ PARTS = (*MODULES[1:], *(package for package in PACKAGES if package != "assemble
 # Modules of this repository that a folder may import, besides itself. The longest key that matches
 # a module applies.
 ALLOWED: dict[str, tuple[str, ...]] = {
+    "aliases": (),
     "atomic_write": (),
     "encoded_images": (),
     "image_headers": ("encoded_images",),
     "mxnet_arrays": (),
     "normalization": (),
     "plain_yaml": (),
-    "ranges": (),
+    "ranges": ("suggestions",),
+    "suggestions": ("aliases",),
     "ops": (),
     "plain_pickle": (),
-    "launch": ("atomic_write", "plain_yaml", "ranges"),
+    "launch": ("atomic_write", "plain_yaml", "ranges", "suggestions"),
     "evaluation": ("atomic_write", "encoded_images", "image_headers", "plain_pickle"),
     "evaluation.__main__": PARTS,  # a program
     "evaluation.commands": PARTS,  # its commands
@@ -72,6 +74,7 @@ PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
     *("evaluation.verification", "atomic_write", "encoded_images", "image_headers"),
     *("mxnet_arrays", "normalization", "plain_pickle", "plain_yaml", "ranges"),
+    *("aliases", "suggestions"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.

@@ -53,6 +53,8 @@ class Run:
     """Function that returns the learning rate after this number of images of all ranks."""
     margin: Callable[[int], float]
     """Function that returns the fraction of the margin after this number of images of all ranks."""
+    step_images: int = 0
+    """Number of images that all ranks together processed per step when the run started."""
     clip_norm: float = 0.0
     """Upper bound of the global norm of the averaged gradients; 0 disables clipping."""
     permitted_bad_images: int | None = None

@@ -67,6 +67,8 @@ class Choice:
     defaults: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Values that the YAML file or the command line sets, without "name"."""
+    notice: str = field(default="", compare=False, repr=False)
+    """Line for the log about dropped keys of the YAML file; empty if no key was dropped."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class Config:
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines for the log about this configuration."""
+        return tuple(filter(None, (self.net.notice, self.head.notice)))
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return the values of all sections, defaults included, as YAML and JSON types."""
