@@ -144,9 +144,10 @@ class GluonDecoder:
         check_shared_memory(self._workers, self._batch_bytes)
         dataset = FaceDataset(self._records, marks_bad_images=self._bad.skips)
         loader = gluon.data.DataLoader(dataset, batch_sampler=indices(), num_workers=self._workers)
-        if self._workers:
-            watch_workers(loader, self._batch_bytes)
+        watch = watch_workers(loader, self._batch_bytes) if self._workers else None
         items, ctx = iter(loader), self._ctx
+        if watch:
+            items = watch.batches(items)
         if self._bad.skips:
             pairs = (
                 self._replace(dataset, image, flags, in_flight.popleft()) for image, flags in items
