@@ -58,8 +58,11 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], str]] = {
 class Settings(dict):
     """Dict whose items are attributes, as InsightFace's configuration needs it."""
 
-    __getattr__ = dict.__getitem__
-    __setattr__ = dict.__setitem__  # type: ignore[assignment]
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
 
 
 def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
