@@ -44,7 +44,9 @@ def run_case(target: Any, rng: random.Random) -> str:
         text = str(error)
         if len(text) > MAX_MESSAGE_CHARACTERS or "Traceback" in text:
             return f"message of more than {MAX_MESSAGE_CHARACTERS} characters: {text[:500]!r}"
-        if target.messages_state_value and not (" got" in text and ";" in text):
+        # "NAME: unknown key" and "unknown net 'NAME'" state the value without the word "got".
+        stated = (" got" in text and ";" in text) or ": unknown " in text
+        if target.messages_state_value and not stated:
             return f"message without '<what>, got <value>; <what to do>': {text[:500]!r}"
         return "refused"
     except Exception:
