@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -55,6 +56,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     end_images = state.get("end_images") or count_run_images(
         config, epoch_images, global_batch_size
     )
+    sizes = {"epoch_images": epoch_images, "run_images": end_images, "step_images": step_images}
     return Run(
         folder=Path(folder),
         checkpoint=checkpoint,
@@ -64,8 +66,8 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         global_batch_size=global_batch_size,
         epoch_images=epoch_images,
         end_images=end_images,
-        lr=make_learning_rate(config, epoch_images, end_images, step_images),
-        margin=make_margin(config, epoch_images, end_images, step_images),
+        lr=make_learning_rate(config, sizes),
+        margin=make_margin(config, sizes),
         step_images=step_images,
         clip_norm=config.optim.clip_norm,
         permitted_bad_images=permitted_bad_images(config, inputs),
@@ -103,19 +105,17 @@ def count_run_images(config: Config, epoch_images: int, global_batch_size: int) 
     return min(end for end in ends if end)
 
 
-def make_learning_rate(config: Config, epoch_images: int, end_images: int, step_images: int) -> Any:
-    """Return a function that computes the learning rate from the number of images used so far."""
+def make_learning_rate(config: Config, sizes: Mapping[str, int]) -> Any:
+    """Return a function that computes the learning rate from the number of images used so far.
+
+    ``sizes`` holds the arguments of `Duration.images`.
+    """
     optim = config.optim
-    sizes = {
-        "epoch_images": epoch_images,
-        "run_images": end_images,
-        "step_images": step_images,
-    }
     return partial(
         schedule.learning_rate,
         schedule=optim.schedule,
         lr=optim.lr,
-        end=end_images,
+        end=sizes["run_images"],
         warmup=optim.warmup.images(**sizes),
         milestones=[m.images(**sizes) for m in optim.milestones],
         decay=optim.decay,
@@ -124,14 +124,12 @@ def make_learning_rate(config: Config, epoch_images: int, end_images: int, step_
     )
 
 
-def make_margin(config: Config, epoch_images: int, end_images: int, step_images: int) -> Any:
-    """Return a function from the number of images used so far to the fraction of the margin."""
+def make_margin(config: Config, sizes: Mapping[str, int]) -> Any:
+    """Return a function from the number of images used so far to the fraction of the margin.
+
+    ``sizes`` holds the arguments of `Duration.images`.
+    """
     train = config.train
-    sizes = {
-        "epoch_images": epoch_images,
-        "run_images": end_images,
-        "step_images": step_images,
-    }
     return partial(
         schedule.margin_fraction,
         start=train.margin_start.images(**sizes),
