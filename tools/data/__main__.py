@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from launch.environment.provenance import VersionAction
 
 # Command -> module with HELP, add_options(parser) and run(options) -> exit code.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "pack": "tools.data.commands.pack",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,14 +25,18 @@ SAMPLINGS = {
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
 }
 """Chroma samplings of encoded images, and their numbers in OpenCV."""
-STORED, TURNED, RESIZED, CONVERTED = "stored", "turned", "resized", "converted"
+STORED, TURNED, CONVERTED = "stored", "turned", "converted"
+RESIZED, STRETCHED, CUT = "resized", "stretched", "cut"
 CHANGES = {
     STORED: "stored byte for byte",
     RESIZED: "resized and encoded",
+    STRETCHED: "stretched from another shape and encoded; --crop cuts such images instead",
+    CUT: "cut around the centre, resized and encoded",
     TURNED: "turned as Exif says and encoded",
     CONVERTED: "converted from another format and encoded",
 }
 """What was done to an image, and its description."""
+_MAX_STRETCH = 1.02  # largest change of the aspect ratio that counts as the same shape
 # Baseline, sequential and progressive Huffman coding, which every decoder of JPEG supports.
 _FITTING_CODES = (0xC0, 0xC1, 0xC2)
 
@@ -98,7 +102,7 @@ def _encode(
     pixels = _decode(data, warnings)
     change = TURNED if frame is not None and has_turning_exif(data) else CONVERTED
     if pixels.shape[:2] != (wanted.height, wanted.width):
-        pixels, change = _resize(pixels, wanted), RESIZED
+        pixels, change = _resize(pixels, wanted)
     options = [
         *(cv2.IMWRITE_JPEG_QUALITY, wanted.quality),
         *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[wanted.sampling]),
@@ -130,14 +134,18 @@ def _decode(data: bytes, warnings: DecoderWarnings) -> np.ndarray:
     return pixels
 
 
-def _resize(pixels: np.ndarray, wanted: ImageFormat) -> np.ndarray:
-    """Resize pixels (H, W, 3) to the size of the set."""
-    if wanted.crop:
+def _resize(pixels: np.ndarray, wanted: ImageFormat) -> tuple[np.ndarray, str]:
+    """Resize pixels (H, W, 3) to the size of the set; return them and the kind of the change."""
+    stretch = pixels.shape[0] * wanted.width / (pixels.shape[1] * wanted.height)
+    change = RESIZED
+    if max(stretch, 1 / stretch) > _MAX_STRETCH:
+        change = CUT if wanted.crop else STRETCHED
+    if change == CUT:
         pixels = _crop(pixels, wanted)
     height, width = pixels.shape[:2]
     smaller = height > wanted.height and width > wanted.width
     method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (wanted.width, wanted.height), interpolation=method)
+    return cv2.resize(pixels, (wanted.width, wanted.height), interpolation=method), change
 
 
 def _crop(pixels: np.ndarray, wanted: ImageFormat) -> np.ndarray:

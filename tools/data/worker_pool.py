@@ -12,9 +12,13 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from launch.ranks.lifeline import signal_at_parent_exit
+from launch.ranks.lifeline import end_with_parent
 
 _PIECES_PER_WORKER = 2  # number of pieces that a worker has at a time, so that it never waits
+
+
+class WorkerError(ValueError):
+    """Error for a process that ended early."""
 
 
 class WorkerPool:
@@ -69,7 +73,7 @@ class WorkerPool:
 
         Raises
         ------
-        OSError
+        WorkerError
             If a process ends early, for example because the system has too little memory.
         """
         count = len(self._connections)
@@ -100,10 +104,10 @@ class WorkerPool:
         except (EOFError, OSError):
             raise self._ended(number) from None
 
-    def _ended(self, number: int) -> OSError:
+    def _ended(self, number: int) -> WorkerError:
         process = self._processes[number % len(self._processes)]
         process.join(1)
-        return OSError(
+        return WorkerError(
             f"--processes: a worker process ended early, got exit code {process.exitcode}; free "
             "memory or lower --processes, and run the command again"
         )
@@ -116,7 +120,7 @@ def _serve(
     parent: int,
 ) -> None:
     """Answer the numbers from a connection until the other end is closed."""
-    signal_at_parent_exit(signal.SIGKILL, parent)
+    end_with_parent(signal.SIGKILL, parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process after Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other in others:
