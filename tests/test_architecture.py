@@ -21,7 +21,7 @@ MODULES = (
 )
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
-    "plain_pickle",
+    *("alignment", "plain_pickle"),
     "assemble",
 )
 PROGRAMS = ("benchmarks", "tools", "examples", "docker")
@@ -44,6 +44,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ops": (),
     "plain_pickle": (),
     "launch": ("atomic_write", "plain_yaml", "ranges", "suggestions"),
+    "alignment": ("atomic_write", "encoded_images", "image_headers", "suggestions"),
     "evaluation": ("atomic_write", "encoded_images", "image_headers", "plain_pickle"),
     "evaluation.__main__": PARTS,  # a program
     "evaluation.commands": PARTS,  # its commands
@@ -74,7 +75,7 @@ PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
     *("evaluation.verification", "atomic_write", "encoded_images", "image_headers"),
     *("mxnet_arrays", "normalization", "plain_pickle", "plain_yaml", "ranges"),
-    *("aliases", "suggestions"),
+    *("aliases", "alignment", "suggestions"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.

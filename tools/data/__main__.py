@@ -12,6 +12,10 @@ from launch.environment.provenance import VersionAction
 
 # Command -> module with HELP, add_options(parser) and run(options) -> exit code.
 COMMANDS: dict[str, str] = {
+    "align": "tools.data.commands.align",
+    "make-bin": "tools.data.commands.make_bin",
+    "show-bin": "tools.data.commands.show_bin",
+    "check-bin": "tools.data.commands.check_bin",
     "pack": "tools.data.commands.pack",
 }
 

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command ``align``: photographs to aligned faces."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.detector import DETECTORS, require_detector
+from alignment.landmark_files import Landmarks, read_landmarks
+from alignment.options import add_alignment_options, read_rules
+from evaluation.image_files import CONTACT_SHEET
+from launch.config.paths import home_path
+from tools.data.alignment_journal import FILE_NAME, AlignmentJournal
+from tools.data.alignment_report import LIST, describe, write_contact_sheet, write_list
+from tools.data.folder_alignment import WRITTEN, FolderAlignment, ImageCoding, Row
+from tools.data.image_fitting import SAMPLINGS
+from tools.data.image_size import parse_size
+from tools.data.output_folder import check_output, make_output
+from tools.data.photographs import count_other_files, find_photographs
+from tools.data.printable_text import printable
+from tools.data.progress import Progress
+
+HELP = (
+    "find the face in each photograph of a folder, and align it to the five points of InsightFace"
+)
+_MAX_PROCESSES = 256
+_JOURNAL_VERSION = 1
+_BLOCK_BYTES = 1 << 20
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "folder",
+        type=home_path,
+        metavar="FOLDER",
+        help="folder of photographs, which is searched with its subfolders",
+    )
+    parser.add_argument(
+        "out",
+        type=home_path,
+        metavar="OUT",
+        help="new or empty folder for the aligned images, which keep their relative paths; an "
+        "interrupted command continues",
+    )
+    add_alignment_options(parser)
+    parser.add_argument(
+        "--size", default="112", help="HEIGHTxWIDTH in pixels, or one side (default: 112)"
+    )
+    parser.add_argument(
+        "--quality", type=int, default=95, help="JPEG quality of aligned images (default: 95)"
+    )
+    parser.add_argument(
+        "--sampling",
+        choices=SAMPLINGS,
+        default="4:2:0",
+        help="chroma sampling of aligned images (default: 4:2:0)",
+    )
+    parser.add_argument(
+        "--processes", type=int, help="number of processes (default: one for each core)"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with code 2 if a photograph is left out"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="align all photographs, but write nothing"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return 0, or 2 if ``--strict`` is given and a photograph is left out."""
+    work, settings, processes = _read_options(options)
+    progress = Progress()
+    try:
+        if options.dry_run:
+            rows = work.run(processes, None, None, progress)
+        else:
+            rows = _align(work, settings, processes, options.out, progress)
+    finally:
+        progress.clear()
+    _print_report(rows, work, options)
+    written = sum(row["status"] in WRITTEN for row in rows)
+    if not written:
+        raise ValueError(
+            f"{printable(options.folder)}: at least one photograph must be aligned, got none of "
+            f"{len(rows)}; see the reasons above"
+        )
+    return 2 if options.strict and written < len(rows) else 0
+
+
+def _read_options(
+    options: argparse.Namespace,
+) -> tuple[FolderAlignment, dict[str, Any], int]:
+    """Check the options and find the photographs, before anything is written."""
+    rules = read_rules(options)
+    size = parse_size(options.size)
+    if not 1 <= options.quality <= 100:
+        raise ValueError(
+            f"--quality: must be in 1 .. 100, got {options.quality}; choose another number"
+        )
+    processes = _processes(options.processes)
+    paths = find_photographs(options.folder)
+    own = os.listdir(options.out) if (options.out / FILE_NAME).is_file() else ()
+    check_output(options.out, [options.folder], own=own)
+    landmarks = _read_points(options.landmarks, paths, options.folder)
+    coding = ImageCoding(size, options.quality, (options.sampling, SAMPLINGS[options.sampling]))
+    settings = {
+        "version": _JOURNAL_VERSION,
+        "folder": os.path.abspath(options.folder),
+        "points": _digest(options.landmarks) if options.landmarks else DETECTORS[0],
+        "size": list(size),
+        "quality": options.quality,
+        "sampling": options.sampling,
+        **rules._asdict(),
+    }
+    return FolderAlignment(options.folder, paths, landmarks, rules, coding), settings, processes
+
+
+def _processes(count: int | None) -> int:
+    if count is None:
+        return min(len(os.sched_getaffinity(0)), _MAX_PROCESSES)
+    if not 1 <= count <= _MAX_PROCESSES:
+        raise ValueError(
+            f"--processes: must be in 1 .. {_MAX_PROCESSES}, got {count}; one per core is usual"
+        )
+    return count
+
+
+def _read_points(file: Path | None, paths: Sequence[str], folder: Path) -> Landmarks | None:
+    if file is None:
+        require_detector()
+        return None
+    landmarks = read_landmarks(file)
+    if all(landmarks.find(path) is None for path in paths):
+        raise ValueError(
+            f"--landmarks: {printable(file)} must give points of the files in {printable(folder)}, "
+            f"got none of {len(paths)}, such as {printable(paths[0])}; correct the paths in the "
+            "file"
+        )
+    return landmarks
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _align(
+    work: FolderAlignment,
+    settings: dict[str, Any],
+    processes: int,
+    out: Path,
+    progress: Progress,
+) -> list[Row]:
+    make_output(out)
+    try:
+        journal = AlignmentJournal(out, settings)
+        try:
+            if journal.rows:
+                print(f"{printable(out)}: continued after {len(journal.rows)} photographs")
+            rows = work.run(processes, out, journal, progress)
+            write_list(out / LIST, rows)
+            if any(row["status"] in WRITTEN for row in rows):
+                write_contact_sheet(out, rows)
+            return rows
+        finally:
+            journal.close()
+    except OSError as error:
+        raise ValueError(
+            f"{printable(out)}: cannot be written, got {error.strerror or error}; repeat the "
+            "command, which continues, when the cause is removed"
+        ) from None
+
+
+def _print_report(rows: Sequence[Row], work: FolderAlignment, options: argparse.Namespace) -> None:
+    if options.dry_run:
+        print("dry run: nothing is written")
+    height, width = work.coding.image_size
+    written = sum(row["status"] in WRITTEN for row in rows)
+    print(
+        f"{printable(options.out)}: {written} of {len(rows)} photographs as images of "
+        f"{height}x{width} pixels, JPEG quality {work.coding.quality}, chroma sampling "
+        f"{work.coding.sampling[0]}"
+    )
+    for line in describe(rows):
+        print(line)
+    others = count_other_files(options.folder)
+    if others:
+        print(f"passed over: {others} files without a suffix of an image format")
+    if not options.dry_run:
+        print(f"list of all photographs: {LIST}; contact sheet: {CONTACT_SHEET}")
