@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from launch.environment.provenance import VersionAction
 
 # Command -> module with HELP, add_options(parser) and run(options) -> exit code.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "check": "tools.data.commands.check",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
