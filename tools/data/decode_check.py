@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from encoded_images import decode, has_end, may_turn
+from encoded_images import decode, has_end, may_turn, segments
 from image_headers import has_size, stored_size
 from ops.jpeg_decoder import CUT_OFF, Decoding, JpegDecoder
 from pipeline.records.mapped import check_file
@@ -39,7 +39,9 @@ GREY_LEVELS = 4
 """An image is grey if the channels of no pixel differ by more than this number of levels."""
 _SAMPLE_STEP = 8
 _WARNING = re.compile(r"[^\n]*(?:premature|corrupt|error|invalid|truncat)[^\n]*", re.IGNORECASE)
-_JPEG_START = b"\xff\xd8"
+_START_OF_SCAN = 0xDA
+# Codes of the markers DHT, EOI, SOS, DQT, DRI and COM.
+_SCAN_CODES = frozenset((0xC4, 0xD9, _START_OF_SCAN, 0xDB, 0xDD, 0xFE))
 
 
 class Decoded(NamedTuple):
@@ -203,7 +205,7 @@ class DecodeCheck:
             row, warning = int(rows[place]), _WARNING.search(text)
             if found is None or warning:
                 reason = f": {warning[0].strip()[:200]}" if warning else ""
-                kind = "cut_off" if "premature end" in reason else "damaged"
+                kind = "cut_off" if "premature end" in reason and _ends_early(image) else "damaged"
                 self._add(kind, row, f"it cannot be decoded without an error{reason}")
                 continue
             if found.shape != pixels.shape[1:]:
@@ -219,6 +221,12 @@ class DecodeCheck:
         for place in np.flatnonzero(sound & (sample <= GREY_LEVELS)).tolist():
             if _channel_range(pixels[place : place + 1])[0] <= GREY_LEVELS:
                 self._add("grey", int(rows[place]), "it has no colours")
+
+
+def _ends_early(image: np.ndarray) -> bool:
+    """Return whether only markers of scans and tables follow the start of the first scan."""
+    codes = [code for code, _ in segments(image.tobytes())]
+    return _START_OF_SCAN in codes and _SCAN_CODES.issuperset(codes[codes.index(_START_OF_SCAN) :])
 
 
 def _channel_range(pixels: np.ndarray) -> np.ndarray:
