@@ -112,7 +112,7 @@ def labels_from_scan(
     """
     headers = file.headers()
     check_magic(file, np.arange(len(file.keys)), headers)
-    rows = header.image_rows if header else _find_image_rows(file.keys, headers)
+    rows = header.image_rows if header else find_image_rows(file.keys, headers)
     _check_bodies(file.rec, file.keys[rows], headers, rows)
     return rows, headers.label[rows]
 
@@ -145,7 +145,7 @@ def check_labels(rec: Path, keys: np.ndarray, labels: np.ndarray, num_classes: i
     )
 
 
-def _find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
+def find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     """Return the rows of the image records: all but a header record and the identity records.
 
     Return an empty array if no record holds an image.

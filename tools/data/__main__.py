@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "show-bin": "tools.data.commands.show_bin",
     "check-bin": "tools.data.commands.check_bin",
     "pack": "tools.data.commands.pack",
+    "check": "tools.data.commands.check",
 }
 
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the report of a check, and the clean set: link to the .rec, index and property file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atomic_write import atomic_write
+from tools.data.findings import KINDS, MAX_LISTED_FINDINGS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tools.data.record_check import CheckedSet
+
+TEXT_NAME, JSON_NAME = "report.txt", "report.json"
+PROGRAM = "tools.data check"
+MAX_PRINTED_FINDINGS = 20
+"""Largest number of findings of one kind that are printed without a report file."""
+_SLICE_ROWS = 1 << 14
+
+
+def require_folder(out: Path) -> None:
+    """Raise ValueError unless ``out`` is missing, empty or holds the report of an earlier check."""
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir():
+        raise ValueError(f"--out: must be a folder, got the file {out}; choose another folder")
+    if any(out.iterdir()) and not _is_report(out / JSON_NAME):
+        raise ValueError(
+            f"--out: must be an empty folder or hold an earlier report, got {out} with other "
+            "files; choose another folder"
+        )
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return f'"program": "{PROGRAM}"'.encode() in file.read(200)
+    except OSError:
+        return False
+
+
+def summary_lines(checked: CheckedSet) -> list[str]:
+    """Return the facts of a check and the number of findings of each kind, as lines of text."""
+    height, width = checked.image_size
+    lines = [
+        f"{checked.rec}: {checked.images} images of {height}x{width} pixels",
+        *(f"notice: {notice}" for notice in checked.notices),
+        f"findings: {len(checked.findings)}",
+    ]
+    for kind, count in checked.findings.counts.items():
+        if count:
+            lines.append(f"  {kind:<16}{count:>9}  {KINDS[kind].meaning}")
+    return lines
+
+
+def finding_lines(checked: CheckedSet, most: int) -> Iterator[str]:
+    """Yield a line of text for each finding, at most ``most`` of each kind."""
+    shown = dict.fromkeys(KINDS, 0)
+    for kind, key, text in checked.findings.listed():
+        shown[kind] += 1
+        if shown[kind] <= most:
+            yield f"{kind}: {text}" if key is None else f"{kind}: key {key}: {text}"
+    for kind, count in checked.findings.counts.items():
+        if count > shown[kind] or shown[kind] > most:
+            yield f"{kind}: {count - min(shown[kind], most)} more"
+
+
+def to_json(checked: CheckedSet) -> dict[str, Any]:
+    """Return the report as a dictionary of plain values."""
+    return {
+        "program": PROGRAM,
+        "rec": str(checked.rec),
+        "images": checked.images,
+        "clean_images": checked.clean_images,
+        "image_size": list(checked.image_size),
+        "num_classes": checked.num_classes,
+        "notices": checked.notices,
+        "counts": checked.findings.counts,
+        "findings": [finding._asdict() for finding in checked.findings.listed()],
+    }
+
+
+def write_report(out: Path, checked: CheckedSet) -> None:
+    """Write the clean set and both reports to a folder; the JSON report is the last file.
+
+    The clean set is usable as ``data.records``: a symbolic link to the .rec, an .idx without the
+    records that are left out, and a property file if the set states its classes.  If no image
+    remains, there is no clean set.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (JSON_NAME, checked.rec.name, checked.idx.name, "property"):
+        (out / name).unlink(missing_ok=True)
+    if checked.clean_images:
+        (out / checked.rec.name).symlink_to(checked.rec.resolve())
+        if checked.num_classes:
+            with atomic_write(out / "property", "w") as file:
+                file.write("{},{},{}\n".format(checked.num_classes, *checked.image_size))
+        with atomic_write(out / checked.idx.name, "w") as file:
+            file.writelines(_index_lines(checked.keys, checked.offsets))
+    with atomic_write(out / TEXT_NAME, "w") as file:
+        lines = [*summary_lines(checked), clean_line(checked)]
+        file.writelines(f"{line}\n" for line in lines)
+        file.writelines(f"{line}\n" for line in finding_lines(checked, MAX_LISTED_FINDINGS))
+    with atomic_write(out / JSON_NAME, "w") as file:
+        json.dump(to_json(checked), file, indent=1)
+        file.write("\n")
+
+
+def clean_line(checked: CheckedSet) -> str:
+    """Return a sentence about the clean index."""
+    if not checked.clean_images:
+        return "clean index: none, because no image is without a fault"
+    return f"clean index: {checked.clean_images} of {checked.images} images"
+
+
+def _index_lines(keys: np.ndarray, offsets: np.ndarray) -> Iterator[str]:
+    for start in range(0, len(keys), _SLICE_ROWS):
+        part = slice(start, start + _SLICE_ROWS)
+        for key, offset in zip(keys[part].tolist(), offsets[part].tolist(), strict=True):
+            yield f"{key}\t{offset}\n"
