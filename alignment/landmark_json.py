@@ -80,11 +80,10 @@ def _wrong_points(path: str, value: Any) -> LayoutError:
 
 def _points(value: Any) -> np.ndarray | None:
     """Return the five points (5, 2) of a value, or None if the value is not one face."""
+    if isinstance(value, dict):  # the face of a detector, perhaps with a box and a score
+        value = next((value[key] for key in _POINTS_KEYS if key in value), value)
     if isinstance(value, dict):
-        if not all(key in value for key in _MTCNN_KEYS):
-            value = next((value[key] for key in _POINTS_KEYS if key in value), None)
-        else:
-            value = [value[key] for key in _MTCNN_KEYS]
+        value = [value[key] for key in _MTCNN_KEYS if key in value]
     if not isinstance(value, list) or len(value) not in (5, 10):
         return None
     try:

@@ -30,12 +30,8 @@ class PointsLine(NamedTuple):
 def parse_line(line: str) -> PointsLine | None:
     """Return the path and points of a line, or None if the line has none of the layouts."""
     fields = [field.strip() for field in line.split("\t")]
-    if len(fields) >= min(_LST_BOX_FIELDS) and fields[0] in ("0", "1"):
-        if len(fields) in _LST_BOX_FIELDS:
-            return PointsLine(fields[1], None)
-        if len(fields) == _LST_FIELDS:
-            values = _numbers(fields[7:])
-            return None if values is None else PointsLine(fields[1], values.reshape(2, 5).T)
+    if len(fields) > 2 and fields[0] in ("0", "1") and not _FLOAT.fullmatch(fields[1]):
+        return _parse_list_line(fields)
     if len(fields) == _RFW_FIELDS and not _FLOAT.fullmatch(fields[0]):
         values = _numbers(fields[2:])
         if values is not None:
@@ -45,6 +41,14 @@ def parse_line(line: str) -> PointsLine | None:
         return None
     values = _numbers(re.split(r"[\s,]+", match[2].strip()))
     return None if values is None else PointsLine(match[1].strip().strip('"'), values.reshape(5, 2))
+
+
+def _parse_list_line(fields: list[str]) -> PointsLine | None:
+    """Return the path and points of the fields of a line of InsightFace's .lst."""
+    if len(fields) in _LST_BOX_FIELDS:
+        return PointsLine(fields[1], None)
+    values = _numbers(fields[7:]) if len(fields) == _LST_FIELDS else None
+    return None if values is None else PointsLine(fields[1], values.reshape(2, 5).T)
 
 
 def _numbers(texts: list[str]) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from tools.sample_faces.renderer import render_jpeg
 
 SIDE = 150  # of the rendered face in pixels
 # People and shots whose faces the detector finds with a confidence of at least 0.95.
-CLEAR = ((0, 0), (0, 3), (1, 2), (2, 1), (3, 1), (3, 2), (5, 2), (5, 3))
+CLEAR = ((6, 4), (4, 4), (6, 1), (6, 5), (4, 2), (5, 0), (4, 0), (9, 0))
 
 
 @functools.cache
@@ -25,10 +25,10 @@ def render_face(person: int, shot: int) -> np.ndarray:
 
 
 def draw_photograph(
-    person: int, shot: int, size: tuple[int, int] = (300, 320), at: tuple[int, int] = (60, 80)
+    person: int, shot: int, size: tuple[int, int] = (170, 180), at: tuple[int, int] = (15, 10)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return BGR pixels (*size, 3) with a face at (x, y), and its nominal points (5, 2)."""
-    pixels = np.full((*size, 3), (40 + 20 * person, 120, 200 - 20 * person), np.uint8)
+    pixels = np.full((*size, 3), (40 + 20 * (person % 10), 120, 200 - 20 * (person % 10)), np.uint8)
     face = cv2.resize(render_face(person, shot), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     x, y = at
     pixels[y : y + SIDE, x : x + SIDE] = face
