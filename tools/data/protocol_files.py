@@ -107,18 +107,22 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def find_form(lines: Lines) -> str:
-    """Return the name of the form that the first lines have; "" for an unknown form."""
+    """Return the name of the form that the first lines have; "" for an unknown form.
+
+    The first lines may be the numbers of LFW's header, or names of columns.
+    """
     rows = [split_fields(line) for _, line in lines[:3]]
-    if len(rows) > 1 and len(rows[0]) <= 2 and are_numbers(rows[0]):
-        return "lfw"
-    row = rows[-1]
+    return next(filter(None, map(_form_of_row, rows)), "")
+
+
+def _form_of_row(row: Sequence[str]) -> str:
     if len(row) == 4 and are_numbers(row[:1]) and row[3].lower() in _ANSWERS:
         return "ytf"
     if _is_lfw(row):
         return "lfw"
     if len(row) == 3 and row[2].lower() in _ANSWERS:
         return "list"
-    if len(row) == 2 and are_numbers(row[1:]):
+    if len(row) == 2 and are_numbers(row[1:]) and not are_numbers(row[:1]):
         return "calfw"
     return ""
 

@@ -54,7 +54,7 @@ class SetImages:
         """
         if path not in self._images:
             try:
-                self._images[path] = self._fit(_read_file(path))
+                self._images[path] = self._fit(_read_file(path), path)
             except OSError as error:
                 reason = f"cannot be read, got {error.strerror}"
                 raise ValueError(f"{printable(path)}: {reason}; replace the file") from None
@@ -62,13 +62,13 @@ class SetImages:
                 raise ValueError(f"{printable(path)}: {error}; replace the file") from None
         return self._images[path]
 
-    def _fit(self, data: bytes) -> bytes:
+    def _fit(self, data: bytes, path: Path) -> bytes:
         wanted = (self._wanted.height, self._wanted.width)
         size = stored_size(data)
         if size is not None and size != wanted and not self._resize:
-            raise UnfitImageError(
-                f"is not {wanted[0]}x{wanted[1]} pixels (height x width), got {size[0]}x{size[1]}; "
-                "align the photographs first, or pass --size or --resize"
+            raise ValueError(
+                f"{printable(path)}: must have {wanted[0]}x{wanted[1]} pixels (height x width), "
+                f"got {size[0]}x{size[1]}; align the photographs first, or pass --size or --resize"
             )
         if data.startswith(_PNG) and size == wanted and is_whole(data):
             self.changes[STORED] += 1

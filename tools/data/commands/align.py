@@ -166,6 +166,7 @@ def _align(
         try:
             if journal.rows:
                 print(f"{printable(out)}: continued after {len(journal.rows)} photographs")
+                _remove_leftovers(out, work.paths)
             rows = work.run(processes, out, journal, progress)
             write_list(out / LIST, rows)
             if any(row["status"] in WRITTEN for row in rows):
@@ -178,6 +179,13 @@ def _align(
             f"{printable(out)}: cannot be written, got {error.strerror or error}; repeat the "
             "command, which continues, when the cause is removed"
         ) from None
+
+
+def _remove_leftovers(out: Path, paths: Sequence[str]) -> None:
+    """Remove the temporary files that a killed command left beside the aligned images."""
+    for folder in {out / os.path.dirname(path) for path in paths}:
+        if folder.is_dir():
+            make_output(folder)
 
 
 def _print_report(rows: Sequence[Row], work: FolderAlignment, options: argparse.Namespace) -> None:
