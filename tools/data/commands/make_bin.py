@@ -56,6 +56,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="resize images of other sizes; they must be aligned faces",
     )
     parser.add_argument(
+        "--crop",
+        action="store_true",
+        help="with --resize, cut images of another shape around their centre (default: stretch)",
+    )
+    parser.add_argument(
         "--skip-missing",
         action="store_true",
         help="leave out pairs whose image is missing (default: refuse to write the set)",
@@ -75,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     paths = _find_paths(pairs, options)
     progress = Progress()
     with DecoderWarnings() as warnings:
-        images = SetImages(ImageFormat(*size), options.resize, warnings)
+        images = SetImages(ImageFormat(*size, crop=options.crop), options.resize, warnings)
         data: list[bytes] = []
         for index, path in enumerate(paths):
             if path is not None:
@@ -181,7 +186,9 @@ def _describe(
     else:
         lines.append(f"{people_path(out).name}: {len(set(people))} people")
     unbalanced = unbalanced_folds(same)
-    if unbalanced:
+    if len(same) < FOLDS:
+        lines.append(f"warning: verification needs at least {FOLDS} pairs, got {len(same)}")
+    elif unbalanced:
         lines.append(
             f"warning: {unbalanced} of {FOLDS} consecutive folds have pairs of one kind only; the "
             "accuracy of such folds means little"

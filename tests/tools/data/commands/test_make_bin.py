@@ -104,11 +104,11 @@ def test_missing_images_are_an_error_or_left_out(images, capsys):
 
 
 def test_images_of_another_size_need_resize(images, capsys, make_face):
-    (images / "P_0" / "P_0_0001.jpg").write_bytes(make_face(0, 1, (160, 150)))
+    (images / "P_0" / "P_0_0001.jpg").write_bytes(make_face(0, 1, (160, 160)))
     assert make(images, LFW) == 2
     assert capsys.readouterr().err == (
         f"error: {images}/P_0/P_0_0001.jpg: must have 112x112 pixels (height x width), got "
-        "160x150; align the photographs first, or pass --size or --resize\n"
+        "160x160; align the photographs first, or pass --size or --resize\n"
     )
     assert make(images, LFW, "--resize") == 0
     assert "1 images resized and encoded" in capsys.readouterr().out
