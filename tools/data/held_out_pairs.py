@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from evaluation.pairs import write_pairs
 from evaluation.people import write_people
-from pipeline.records.open import RecordSet
 from pipeline.records.reader import RecordReader
 from tools.data.printable_text import printable
+
+if TYPE_CHECKING:
+    from pipeline.records.open import RecordSet
 
 FOLDS = 10
 _TRIES = 20  # number of draws for a pair that was not drawn before
@@ -50,7 +52,9 @@ def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
     is_disjoint = len(people) >= 2 * FOLDS
     parts = np.array_split(people, FOLDS) if is_disjoint else [people]
     folds = [
-        _choose([np.flatnonzero(labels == person) for person in part], count // len(parts), generator)
+        _choose(
+            [np.flatnonzero(labels == person) for person in part], count // len(parts), generator
+        )
         for part in parts
     ]
     size = min(map(len, folds))

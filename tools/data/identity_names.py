@@ -60,13 +60,13 @@ def _quote(name: str) -> bytes:
         return json.dumps(name).encode()
 
 
-def read_names(path: Path, num_classes: int) -> list[str] | None:
+def read_names(path: Path, num_classes: int | None) -> list[str] | None:
     """Read identities.json; return the name of each label, or None if the file does not exist.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or if the number of names is not ``num_classes``.
+        If the file is damaged, or if the number of names is not ``num_classes``; None: any number.
     """
     if not path.is_file():
         return None
@@ -85,7 +85,7 @@ def read_names(path: Path, num_classes: int) -> list[str] | None:
             f"{printable(path)}: must be a JSON list of names, got other data; remove the file to "
             "use the set without names"
         )
-    if len(names) != num_classes:
+    if num_classes is not None and len(names) != num_classes:
         raise ValueError(
             f"{printable(path)}: must have one name per label, {num_classes} names, got "
             f"{len(names)}; remove the file to use the set without names"

@@ -8,7 +8,7 @@ encoded once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +17,9 @@ from encoded_images import decode_upright, has_turning_exif
 from evaluation.image_files import MAX_IMAGE_PIXELS
 from evaluation.image_header import is_whole
 from image_headers import JpegFrame, jpeg_frame, stored_size
-from tools.data.decoder_warnings import DecoderWarnings
+
+if TYPE_CHECKING:
+    from tools.data.decoder_warnings import DecoderWarnings
 
 SAMPLINGS = {
     "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
@@ -77,12 +79,12 @@ def fit_image(data: bytes, wanted: ImageFormat, warnings: DecoderWarnings) -> Fi
         If the image is no image, is damaged or truncated, or has more than MAX_IMAGE_PIXELS pixels.
     """
     frame = jpeg_frame(data)
-    if frame is not None and _fits(frame, wanted) and is_whole(data):
-        # The search for the prefix of Exif data is much faster than parsing the segments.
-        if b"Exif\0\0" not in data or not has_turning_exif(data):
-            if wanted.check_pixels:
-                _decode(data, warnings)
-            return FittedImage(data, STORED)
+    # The search for the prefix of Exif data is much faster than parsing the segments.
+    turns = b"Exif\0\0" in data and has_turning_exif(data)
+    if frame is not None and not turns and _fits(frame, wanted) and is_whole(data):
+        if wanted.check_pixels:
+            _decode(data, warnings)
+        return FittedImage(data, STORED)
     return _encode(data, frame, wanted, warnings)
 
 

@@ -12,7 +12,7 @@ from tools.data.printable_text import printable
 
 # Beginnings of the names that a killed command may leave in its output folder: files of
 # atomic_write, and folders of temporary files.
-_LEFTOVER_STARTS, _PART = (".shuffle-",), ".part"
+_LEFTOVER_STARTS, _PART = (".shuffle-", ".unfinished-set"), ".part"
 
 
 def check_output(out: Path, sources: Iterable[Path], own: Sequence[str] = ()) -> None:

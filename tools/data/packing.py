@@ -14,7 +14,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,9 +22,11 @@ from evaluation.image_files import MAX_FILE_BYTES
 from pipeline.records.writer import MAX_KEYS
 from tools.data.decoder_warnings import DecoderWarnings
 from tools.data.image_fitting import FittedImage, ImageFormat, UnfitImageError, fit_image
-from tools.data.image_sources import ImageSources
 from tools.data.unfinished_records import Journal, Piece, UnfinishedRecords
 from tools.data.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from tools.data.image_sources import ImageSources
 
 TRAIN, HELD = "train", "held"
 STATE_FOLDER = ".unfinished-pack"
@@ -64,7 +66,7 @@ class PackResult(NamedTuple):
     images: dict[str, dict[int, int]]
     """Number of images of each identity, in the order of the labels, for TRAIN and HELD."""
     bytes: int
-    """Size of the .rec files in bytes."""
+    """Size of the records of TRAIN in bytes."""
     changes: Counter[str]
     """Number of images by what was done to them."""
     rejected: list[tuple[str, str]]
@@ -132,7 +134,7 @@ def _digest(sources: ImageSources, options: PackOptions) -> str:
     for path in sources.paths:
         digest.update(os.fsencode(path) + b"\0")
     for column in (sources.identities, sources.sizes, sources.mtimes_ns):
-        digest.update(np.ascontiguousarray(column, dtype="<i8"))
+        digest.update(column.astype("<i8").tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -183,7 +185,7 @@ class Packing:
         if self.is_finished or not remaining:
             return
         with WorkerPool(min(processes, len(remaining)), lambda: _make_worker(self._plan)) as pool:
-            for number, results in zip(remaining, pool.map(remaining)):
+            for number, results in zip(remaining, pool.map(remaining), strict=True):
                 self._done.append(self._write(number, results))
                 progress("packed", pieces[number][2], len(self._plan.order))
 
@@ -225,7 +227,7 @@ class Packing:
             rejected += [(paths[row], reason) for row, reason in piece.rejected]
             added = 0 if self._journal else sizes.get(piece.part, 0)
             sizes[piece.part] = added + piece.rec_bytes
-        return PackResult(dict(images), sum(sizes.values()), changes, rejected)
+        return PackResult(dict(images), sizes.get(TRAIN, 0), changes, rejected)
 
     def finish_records(self) -> None:
         """Complete the .rec and .idx files, and flush them to the disk."""

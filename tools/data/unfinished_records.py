@@ -67,7 +67,7 @@ class UnfinishedRecords:
         """Identity of each label."""
         self._ranges: list[list[int]] = []
         self._next_key = 1
-        self._files = [open(path, "ab+", buffering=0) for path in (self.rec, self.idx)]
+        self._files = [_open(path) for path in (self.rec, self.idx)]
         self._sizes = [HEADER_BYTES, len(b"0\t0\n")]
 
     @property
@@ -80,10 +80,10 @@ class UnfinishedRecords:
         sizes = [piece.rec_bytes, piece.idx_bytes]
         checksum = 0
         for file, start, end in zip(self._files, self._sizes, sizes, strict=True):
-            if end < start or os.fstat(file.fileno()).st_size < end:
+            if end < start or os.fstat(file).st_size < end:
                 return False
             for at in range(start, end, _READ_BYTES):
-                data = os.pread(file.fileno(), min(_READ_BYTES, end - at), at)
+                data = os.pread(file, min(_READ_BYTES, end - at), at)
                 checksum = _add(checksum, data)
         if checksum != piece.checksum:
             return False
@@ -94,10 +94,10 @@ class UnfinishedRecords:
         """Remove everything after the last piece, or begin the files."""
         header = [record_bytes(0, [0.0, 0.0]), b"0\t0\n"]
         for file, size, start in zip(self._files, self._sizes, header, strict=True):
-            if os.fstat(file.fileno()).st_size < size:
-                os.ftruncate(file.fileno(), 0)
-                _write(file.fileno(), start)
-            os.ftruncate(file.fileno(), size)
+            if os.fstat(file).st_size < size:
+                os.ftruncate(file, 0)
+                _write(file, start)
+            os.ftruncate(file, size)
 
     def append(
         self,
@@ -106,7 +106,8 @@ class UnfinishedRecords:
         rejected: list[tuple[int, str]],
     ) -> Piece:
         """Append images, pairs (identity, JPEG bytes); return the line of the journal."""
-        records, lines, runs = [], [], []
+        records, lines = [], []
+        runs: list[list[int]] = []
         offset, key = self._sizes[0], self._next_key
         label, previous = len(self.identities) - 1, (self.identities or [-1])[-1]
         for identity, jpeg in images:
@@ -123,11 +124,11 @@ class UnfinishedRecords:
         checksum = 0
         for file, part in zip(self._files, data, strict=True):
             checksum = _add(checksum, part)
-            _write(file.fileno(), part)
+            _write(file, part)
         rec_bytes, idx_bytes = (
             size + len(part) for size, part in zip(self._sizes, data, strict=True)
         )
-        found = [(identity, count) for identity, count in runs]
+        found = [(run[0], run[1]) for run in runs]
         piece = Piece(self.name, rec_bytes, idx_bytes, checksum, found, changes, rejected)
         self._take(piece)
         return piece
@@ -150,18 +151,19 @@ class UnfinishedRecords:
             records.append(record)
             lines.append(f"{first + person}\t{offset}\n")
             offset += len(record)
-        for file, data in zip(self._files, (b"".join(records), "".join(lines).encode())):
-            _write(file.fileno(), data)
+        tail = (b"".join(records), "".join(lines).encode())
+        for file, data in zip(self._files, tail, strict=True):
+            _write(file, data)
         header = record_bytes(0, [float(first), float(first + len(self._ranges))])
         with open(self.rec, "r+b") as start:  # O_APPEND ignores positions
             start.write(header)
         for file in self._files:
-            os.fsync(file.fileno())
+            os.fsync(file)
 
     def close(self) -> None:
         """Close the files."""
-        for file in self._files:
-            file.close()
+        while self._files:
+            os.close(self._files.pop())
 
 
 class Journal:
@@ -181,11 +183,11 @@ class Journal:
     """
 
     def __init__(self, path: Path, plan: str):
-        self._file = open(path, "ab+", buffering=0)
+        self._file = _open(path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._file.close()
+            os.close(self._file)
             raise ValueError(
                 f"{path.parent}: another process writes to this folder, got a locked journal; wait "
                 "until this process ends"
@@ -194,7 +196,7 @@ class Journal:
         if not self._lines:
             self._append({"plan": plan})
         elif self._lines[0].get("plan") != plan:
-            self._file.close()
+            os.close(self._file)
             raise ValueError(
                 f"{path.parent.parent}: holds interrupted work with other images or options, got "
                 f"{path.parent.name}; repeat the interrupted command, or remove this folder"
@@ -204,8 +206,8 @@ class Journal:
         """Return the lines of the journal; cut an incomplete last line off."""
         lines: list[dict[str, Any]] = []
         self._ends = [0]
-        self._file.seek(0)
-        for line in self._file.readlines():
+        data = b"".join(iter(lambda: os.read(self._file, _READ_BYTES), b""))
+        for line in data.splitlines(keepends=True):
             try:
                 found = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
@@ -214,7 +216,7 @@ class Journal:
                 break
             lines.append(found)
             self._ends.append(self._ends[-1] + len(line))
-        os.ftruncate(self._file.fileno(), self._ends[-1])
+        os.ftruncate(self._file, self._ends[-1])
         return lines
 
     @property
@@ -233,7 +235,7 @@ class Journal:
     def keep(self, count: int) -> None:
         """Forget all pieces but the first ``count``."""
         del self._ends[count + 2 :]
-        os.ftruncate(self._file.fileno(), self._ends[-1])
+        os.ftruncate(self._file, self._ends[-1])
 
     def add(self, piece: Piece) -> None:
         """Append a piece."""
@@ -242,16 +244,24 @@ class Journal:
     def finish(self) -> None:
         """Note that all files are complete."""
         self._append({_FINISHED: True})
-        os.fsync(self._file.fileno())
+        os.fsync(self._file)
 
     def _append(self, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
-        _write(self._file.fileno(), data)
+        _write(self._file, data)
         self._ends.append(self._ends[-1] + len(data))
 
     def close(self) -> None:
         """Close the file and release the lock."""
-        self._file.close()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _open(path: Path) -> int:
+    """Open a file for reading and appending; create it if missing."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return os.open(path, flags, 0o666)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.records import RecordError, open_records
 from pipeline.records import open as records_module
 from pipeline.records.reader import RecordReader
-from pipeline.records.writer import payload_bytes, frame, write_record_set
+from pipeline.records.writer import frame, payload_bytes, write_record_set
 
 PEOPLE, IMAGES = 4, 8
 
