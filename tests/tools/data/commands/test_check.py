@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,6 @@ from pipeline.records.open import open_records
 from pipeline.records.writer import write_record_set
 from tests.tools.data.planted_faults import SIZE, face, jpeg
 from tools.data.__main__ import main
-
-ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
@@ -101,8 +97,7 @@ def test_a_set_without_a_sound_image_gets_a_report_and_no_index(tmp_path, capsys
     assert sorted(p.name for p in out.iterdir()) == ["report.json", "report.txt"]
 
 
-def test_a_missing_set_ends_with_one_sentence(tmp_path):
-    command = [sys.executable, "-m", "tools.data", "check", str(tmp_path / "none")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and not done.stdout
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+def test_a_missing_set_ends_with_one_sentence(tmp_path, capsys):
+    assert main(["check", str(tmp_path / "none")]) == 2
+    output, error = capsys.readouterr()
+    assert not output and error.startswith("error: ") and error.count("\n") == 1
