@@ -152,7 +152,7 @@ class DataConfig:
             yield (
                 "reader",
                 f"'window' reads one record set, got {len(self.records)}; merge the sets with "
-                "tools/shuffle_records.py, or use data.reader=random",
+                "`python -m tools.data shuffle`, or use data.reader=random",
             )
         if self.reader == "window" and self.loader == "cpu":
             yield "reader", "'window' requires data.loader=dali, got cpu; use data.reader=random"

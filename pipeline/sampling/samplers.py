@@ -199,7 +199,7 @@ class WindowSampler:
         if len(records.files) > 1:
             raise ValueError(
                 f"data.reader: 'window' reads one record set, got {len(records.files)}; merge them "
-                "with tools/shuffle_records.py, or use data.reader=random"
+                "with `python -m tools.data shuffle`, or use data.reader=random"
             )
         self.batch_size, self.share = batch_size, share
         # DALI reserves memory for the complete buffer, also if the set has fewer images.

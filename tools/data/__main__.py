@@ -9,9 +9,18 @@ import sys
 from collections.abc import Sequence
 
 from launch.environment.provenance import VersionAction
+from tools.data.printable_text import printable
 
 # Command -> module with HELP, add_options(parser) and run(options) -> exit code.
 COMMANDS: dict[str, str] = {
+    "pack": "tools.data.commands.pack",
+    "unpack": "tools.data.commands.unpack",
+    "merge": "tools.data.commands.merge",
+    "split": "tools.data.commands.split",
+    "filter": "tools.data.commands.filter",
+    "subset": "tools.data.commands.subset",
+    "shuffle": "tools.data.commands.shuffle",
+    "stats": "tools.data.commands.stats",
     "check": "tools.data.commands.check",
 }
 
@@ -23,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: the command was interrupted, got Ctrl-C; repeat the command", file=sys.stderr)
+        return 130
 
 
 def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

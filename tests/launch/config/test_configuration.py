@@ -219,7 +219,7 @@ def test_a_saved_configuration_loads_unchanged():
         (
             {"data": {"records": ["a", "b"], "num_classes": 0, "reader": "window"}},
             "data.reader: 'window' reads one record set, got 2; merge the sets with "
-            "tools/shuffle_records.py, or use data.reader=random",
+            "`python -m tools.data shuffle`, or use data.reader=random",
         ),
         (
             {"data": {"color_jitter": 1.0}},
