@@ -12,6 +12,7 @@ import mxnet as mx
 import ops
 from assemble.class_centres import find_match
 from assemble.memory import memory_bytes, require_memory
+from assemble.remote_records import local_records
 from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
@@ -55,7 +56,7 @@ class Inputs:
     epoch_images: int
     """Number of images per epoch of all ranks together, a multiple of the global batch size."""
     notices: tuple[str, ...] = ()
-    """Notices about the device of this rank, to be written to the log."""
+    """Notices about the device of this rank and its copies of remote sets, for the log."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the sizes and checksums of the training data.
@@ -102,12 +103,14 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
     gpus = comm.local_size if ctx.device_type == "gpu" else 0
     require_none(check_run(config, comm.size, gpus))
     data, records = config.data, None
+    copy_notices: list[str] = []
     num_classes, image_size = data.num_classes, SYNTHETIC_IMAGE_SIZE
     global_batch_size = data.batch_size * comm.size
     images = SYNTHETIC_STEPS * global_batch_size
     if data.records:
+        paths, copy_notices = local_records(data.records, data.remote_cache, comm.local_rank)
         records = open_records(
-            data.records, config.run.dir, data.num_classes, data.labels, data.images_filter
+            paths, config.run.dir, data.num_classes, data.labels, data.images_filter
         )
         images = epoch_images(records, data.batch_size, comm.size, data.images_per_person)
         num_classes, image_size = records.num_classes, records.image_size
@@ -139,7 +142,7 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
         classes=classes,
         image_size=image_size,
         epoch_images=max(1, images // global_batch_size) * global_batch_size,
-        notices=(notice,) if notice else (),
+        notices=(*([notice] if notice else []), *copy_notices),
     )
 
 

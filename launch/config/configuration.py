@@ -35,6 +35,7 @@ KEYS_FREE_ON_RESUME = {
     "data.workers",
     "data.prefetch",
     "data.decoded_cache_mib",
+    "data.remote_cache",
     "data.batch_size",
     "train.log_every",
     "train.keep_checkpoints",

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from launch.config.paths import PATH_KEYS
+from launch.config.paths import PATH_KEYS, is_url
 
 MAX_VALUE_CHARACTERS = 10_000
 """Maximum length of a value that is parsed as YAML, whose parser needs quadratic time."""
@@ -70,4 +70,5 @@ def _resolve_value(text: str, caller: Path) -> str:
 
 def _resolve_path(path: Any, caller: Path) -> str:
     # "~" and "${NAME}" are expanded later; an empty path is refused later.
-    return path if not path or path.startswith(("~", "${")) else str(caller / path)
+    is_complete = not path or path.startswith(("~", "${")) or is_url(path)
+    return path if is_complete else str(caller / path)

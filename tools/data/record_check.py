@@ -106,7 +106,6 @@ def check_set(
         findings.add("property", None, text)
     notices = images.header.notices(file.keys) if images.header else []
     notices += _unlisted_bytes(file)
-    _check_extents(file, headers, findings)
     records = RecordSet(
         files=(file.rec,),
         file=np.zeros(len(images.rows), np.int16),
@@ -125,6 +124,7 @@ def check_set(
         findings=findings,
         progress=progress,
     )
+    _check_extents(file, headers, findings)
     dropped = {name for name, kind in KINDS.items() if kind.is_left_out} - {"index"}
     stays = ~np.isin(file.keys, findings.keys(dropped | set(leave_out)))
     return CheckedSet(
@@ -174,12 +174,14 @@ def _unlisted_bytes(file: RecordFile) -> list[str]:
 
 
 def _check_extents(file: RecordFile, headers: Headers, findings: Findings) -> None:
-    """List the records that reach into the next record or beyond the end of the .rec."""
+    """List the records that reach into the next record, unless they are listed as damaged."""
     order = np.argsort(file.offsets, kind="stable")
     starts = file.offsets[order]
     ends = starts + 8 + headers.length[order]
     limits = np.append(starts[1:], len(file.data))
-    for place in np.flatnonzero((ends > limits) & (headers.cflag[order] == WHOLE)).tolist():
+    is_new = ~np.isin(file.keys[order], findings.keys(["damaged"]))
+    is_long = (ends > limits) & (headers.cflag[order] == WHOLE)
+    for place in np.flatnonzero(is_long & is_new).tolist():
         what = "the end of the .rec"
         if place + 1 < len(order):
             what = f"the start of the record of key {file.keys[order[place + 1]]}"

@@ -264,7 +264,15 @@ class Checkpoint(_Base):
 class Models(_Base):
     """Model files of other projects, in every format that interchange reads."""
 
-    tokens = (b'"', b"{", b"[", b"]", b"}", b"null", b"(1,1)", b"-1", b"Convolution", b"\x80")
+    # fmt: off
+    tokens = (
+        b'"', b"{", b"[", b"]", b"}", b"null", b"(1,1)", b"-1", b"Convolution", b"\x80",
+        b'"F32"', b'"BF16"', b'"data_offsets":[0,4]', b'"shape":[', b"__metadata__", b"Q", b"R",
+        b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cposix\nsystem\n",
+        b"(", b")", b"t", b"}", b"e", b"u", b"q\x01", b"h\x01", b"K\x01", b".",
+        b"J\xff\xff\xff\x7f",
+    )
+    # fmt: on
 
     def prepare(self, folder: Path) -> None:
         from interchange.model import InterchangeError
@@ -279,16 +287,29 @@ class Models(_Base):
 
     def case(self, rng: random.Random) -> None:
         from interchange.open_model import open_model
+        from tools.fuzzing.model_mutation import mutate_model
 
         files = dict(rng.choice([*self.models.values()]))
         name = rng.choice([*files])
-        files[name] = mutate(rng, files[name], self.tokens)
+        files[name] = mutate_model(rng, name, files[name], self.tokens)
         place = self.folder / "changed"
         for old in place.iterdir():
             old.unlink()
         for each, content in files.items():
             (place / each).write_bytes(content)
         open_model(place / sorted(files)[0])
+
+
+def _check() -> Target:
+    from tools.fuzzing.record_targets import Check
+
+    return Check()
+
+
+def _remote() -> Target:
+    from tools.fuzzing.record_targets import Remote
+
+    return Remote()
 
 
 def _jpeg() -> Target:
@@ -299,6 +320,8 @@ def _jpeg() -> Target:
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "records": Records,
+    "check": _check,
+    "remote": _remote,
     "index": Index,
     "bin": Bin,
     "yaml": Yaml,

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Targets of the fuzzer: the check of record sets, and local copies of remote sets."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from pipeline.records.mapped import RecordError
+from pipeline.records.writer import write_record_set
+from tools.fuzzing.mutation import mutate
+from tools.fuzzing.targets import SIDE_PIXELS, make_image
+
+_SIZE = (SIDE_PIXELS, SIDE_PIXELS)
+_NAMES = ("train.rec", "train.idx", "property")
+_RECORD_TOKENS = (b"\t", b"\n", b",", b"-", b"\x0a\x23\xd7\xce", b"\xff\xd8", b"\xff\xd9", b"\r\n")
+_JSON_TOKENS = (b"{", b"[", b"]", b"}", b'"', b"null", b"-1", b"1e999", b"NaN", b",", b"true")
+
+
+class _Base:
+    refusals: tuple[type[Exception], ...] = (RecordError,)
+    has_address_limit = True
+    messages_state_value = True
+    start_bytes = 0
+
+
+def _write_seed(folder: Path, header: bool) -> dict[str, bytes]:
+    folder.mkdir()
+    samples = [(k // 3, make_image(k)) for k in range(12)]
+    write_record_set(folder, samples, 4, image_size=_SIZE, header=header)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+class Check(_Base):
+    """.rec, .idx and property: checked, and the clean index opened."""
+
+    messages_state_value = False  # an image that "cannot be decoded" has no value to state
+
+    def prepare(self, folder: Path) -> None:
+        self.folder = folder
+        self.seeds = [_write_seed(folder / f"seed-{header}", header) for header in (True, False)]
+        (folder / "set").mkdir()
+
+    def case(self, rng: random.Random) -> None:
+        from tools.data.check_report import write_report
+        from tools.data.record_check import check_set
+
+        files = dict(rng.choice(self.seeds))
+        for name in rng.choice((["train.rec"], ["train.idx"], ["property"], list(files))):
+            files[name] = mutate(rng, files[name], _RECORD_TOKENS)
+        place, out = self.folder / "set", self.folder / "out"
+        for name in _NAMES:
+            (place / name).write_bytes(files[name])
+        checked = check_set(place, threads=1, near_duplicates=rng.random() < 0.5)
+        if rng.random() < 0.1:  # writing takes longer than reading
+            write_report(out, checked)
+        if not 0 <= checked.clean_images <= checked.images:
+            raise AssertionError("the clean index has more images than the set")
+
+
+class Remote(_Base):
+    """Manifests of local copies: a damaged one must never change the copied bytes."""
+
+    def prepare(self, folder: Path) -> None:
+        self.cache, self.url = folder / "cache", f"file://{folder / 'seed'}"
+        self.files = _write_seed(folder / "seed", True)
+        self.copy = self._copy()
+        self.manifest = self.copy.with_name("manifest.json").read_bytes()
+
+    def _copy(self) -> Path:
+        from pipeline.records.remote import copy_records
+
+        return copy_records(self.url, self.cache, say=lambda text: None).rec
+
+    def case(self, rng: random.Random) -> None:
+        name = rng.choice(("manifest.json", "manifest.json", "copying.json"))
+        content = mutate(rng, self.manifest, _JSON_TOKENS)
+        self.copy.with_name("manifest.json").unlink(missing_ok=True)
+        self.copy.with_name(name).write_bytes(content)
+        place = self._copy()
+        if any(place.with_name(n).read_bytes() != self.files[n] for n in _NAMES):
+            raise AssertionError("the local copy has other bytes than the remote set")
