@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomic_write import atomic_write
 from tools.data.findings import KINDS, MAX_LISTED_FINDINGS
+from tools.data.output_folder import check_output, make_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,17 +24,23 @@ MAX_PRINTED_FINDINGS = 20
 _SLICE_ROWS = 1 << 14
 
 
-def require_folder(out: Path) -> None:
-    """Raise ValueError unless ``out`` is missing, empty or holds the report of an earlier check."""
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir():
-        raise ValueError(f"--out: must be a folder, got the file {out}; choose another folder")
-    if any(out.iterdir()) and not _is_report(out / JSON_NAME):
-        raise ValueError(
-            f"--out: must be an empty folder or hold an earlier report, got {out} with other "
-            "files; choose another folder"
-        )
+def require_folder(out: Path, checked: Path) -> None:
+    """Raise ValueError unless ``out`` is missing, empty or holds the report of an earlier check.
+
+    ``checked`` is the folder or the .rec to check, which must not contain ``out``.
+    """
+    own: list[str] = []
+    if _is_report(out / JSON_NAME):
+        own = [path.name for path in out.iterdir() if _is_own(path)]
+    check_output(out, [checked], own)
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a path has the name of a file that this module writes."""
+    names = (TEXT_NAME, JSON_NAME, "property")
+    return (
+        path.name in names or path.suffix == ".idx" or (path.suffix == ".rec" and path.is_symlink())
+    )
 
 
 def _is_report(path: Path) -> bool:
@@ -98,9 +104,10 @@ def write_report(out: Path, checked: CheckedSet) -> None:
     OSError
         If a file cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (JSON_NAME, checked.rec.name, checked.idx.name, "property"):
-        (out / name).unlink(missing_ok=True)
+    make_output(out)
+    for path in out.iterdir():
+        if _is_own(path):
+            path.unlink()
     if checked.clean_images:
         (out / checked.rec.name).symlink_to(checked.rec.resolve())
         if checked.num_classes:
