@@ -56,7 +56,7 @@ def summary_lines(checked: CheckedSet) -> list[str]:
     height, width = checked.image_size
     lines = [
         f"{checked.rec}: {checked.images} images of {height}x{width} pixels",
-        *(f"notice: {notice}" for notice in checked.notices),
+        *[f"notice: {notice}" for notice in checked.notices],
         f"findings: {len(checked.findings)}",
     ]
     for kind, count in checked.findings.counts.items():
