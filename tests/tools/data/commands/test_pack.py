@@ -313,7 +313,6 @@ def test_a_dry_run_reports_as_the_run_and_writes_nothing(photographs, tmp_path, 
 
 def test_hostile_folders_give_a_result(tmp_path, capsys):
     folder = write_people(tmp_path / "in", {" ": 1, "a\nb": 2, "名前": 1, "b": 1, "empty": 0})
-    os.fsencode(folder)
     (folder / os.fsdecode(b"\xff")).mkdir()
     (folder / os.fsdecode(b"\xff") / "0.jpg").write_bytes(face(7, 7))
     (folder / "b" / "loop").symlink_to(folder)
@@ -329,12 +328,10 @@ def test_hostile_folders_give_a_result(tmp_path, capsys):
     (folder / ".hidden").mkdir()
     assert run("pack", folder, tmp_path / "out") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "unusable: b/broken.jpg: is a link that leads to no file" in lines
+    assert "unusable: again/broken.jpg: is a link that leads to no file" in lines
     assert "passed over: 2 special files (pipes, sockets, devices)" in lines
     assert "passed over: 3 folders that another path has reached before" in lines
-    again = names(tmp_path / "out")
-    kept = "again" if "again" in again else "b"
-    assert sorted(again) == sorted([" ", "a\nb", kept, "名前", os.fsdecode(b"\xff")])
+    assert names(tmp_path / "out") == [" ", "a\nb", "again", "名前", os.fsdecode(b"\xff")]
     assert len(read_set(tmp_path / "out")) == 7
 
 
@@ -438,7 +435,8 @@ def test_an_unusable_output_folder_is_refused_unchanged(tmp_path, capsys, out):
 def test_a_set_is_read_by_mxnet_and_by_dali(photographs, tmp_path):
     run("pack", photographs, tmp_path / "out")
     program = """
-import sys, json, numpy as np, mxnet as mx
+import launch.environment.numpy_aliases
+import sys, json, mxnet as mx
 from nvidia.dali import fn, pipeline_def
 rec, idx = sys.argv[1] + "/train.rec", sys.argv[1] + "/train.idx"
 reader = mx.recordio.MXIndexedRecordIO(idx, rec, "r")
@@ -448,7 +446,7 @@ found = [mx.recordio.unpack(reader.read_idx(key)) for key in range(1, end)]
 people = [mx.recordio.unpack(reader.read_idx(key))[0].label.tolist() for key in range(end, last)]
 @pipeline_def(batch_size=1, num_threads=1, device_id=None)
 def read():
-    return fn.readers.mxnet(path=[rec], index_path=[idx])
+    return tuple(fn.readers.mxnet(path=[rec], index_path=[idx]))
 pipe = read()
 pipe.build()
 same = 0
@@ -460,7 +458,7 @@ print(json.dumps([[h.label for h, _ in found], [b.hex() for _, b in found], peop
 """
     done = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "out"],
-        capture_output=True, text=True, check=True,
+        cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     labels, images, people, same = json.loads(done.stdout.splitlines()[-1])
     expected = read_set(tmp_path / "out")
