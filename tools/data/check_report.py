@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from atomic_write import atomic_write
 from tools.data.findings import KINDS, MAX_LISTED_FINDINGS
 from tools.data.output_folder import check_output, make_output
+from tools.data.printable_text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ def summary_lines(checked: CheckedSet) -> list[str]:
     """Return the facts of a check and the number of findings of each kind, as lines of text."""
     height, width = checked.image_size
     lines = [
-        f"{checked.rec}: {checked.images} images of {height}x{width} pixels",
+        f"{printable(checked.rec)}: {checked.images} images of {height}x{width} pixels",
         *[f"notice: {notice}" for notice in checked.notices],
         f"findings: {len(checked.findings)}",
     ]
@@ -93,7 +94,7 @@ def to_json(checked: CheckedSet) -> dict[str, Any]:
 
 
 def write_report(out: Path, checked: CheckedSet) -> None:
-    """Write the clean set and both reports to a folder; the JSON report is the last file.
+    """Write both reports and the clean set to a folder; the .idx is the last file.
 
     The clean set is usable as ``data.records``: a symbolic link to the .rec, an .idx without the
     records that are left out, and a property file if the set states its classes.  If no image
@@ -108,6 +109,13 @@ def write_report(out: Path, checked: CheckedSet) -> None:
     for path in out.iterdir():
         if _is_own(path):
             path.unlink()
+    with atomic_write(out / JSON_NAME, "w") as file:
+        json.dump(to_json(checked), file, indent=1)
+        file.write("\n")
+    with atomic_write(out / TEXT_NAME, "w") as file:
+        lines = [*summary_lines(checked), clean_line(checked)]
+        file.writelines(f"{line}\n" for line in lines)
+        file.writelines(f"{line}\n" for line in finding_lines(checked, MAX_LISTED_FINDINGS))
     if checked.clean_images:
         (out / checked.rec.name).symlink_to(checked.rec.resolve())
         if checked.num_classes:
@@ -115,13 +123,6 @@ def write_report(out: Path, checked: CheckedSet) -> None:
                 file.write("{},{},{}\n".format(checked.num_classes, *checked.image_size))
         with atomic_write(out / checked.idx.name, "w") as file:
             file.writelines(_index_lines(checked.keys, checked.offsets))
-    with atomic_write(out / TEXT_NAME, "w") as file:
-        lines = [*summary_lines(checked), clean_line(checked)]
-        file.writelines(f"{line}\n" for line in lines)
-        file.writelines(f"{line}\n" for line in finding_lines(checked, MAX_LISTED_FINDINGS))
-    with atomic_write(out / JSON_NAME, "w") as file:
-        json.dump(to_json(checked), file, indent=1)
-        file.write("\n")
 
 
 def clean_line(checked: CheckedSet) -> str:

@@ -19,6 +19,7 @@ from tools.data.check_report import (
 from tools.data.decode_check import default_threads
 from tools.data.findings import OPTIONAL_KINDS
 from tools.data.near_duplicates import HASH_BITS, MAX_DISTANCE_BITS
+from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.record_check import CheckedSet, check_set
 
@@ -103,9 +104,9 @@ def _print(checked: CheckedSet, out: Path | None, is_written: bool) -> None:
     for line in summary_lines(checked):
         print(line)
     if is_written:
-        print(f"{clean_line(checked)}; {out}")
+        print(f"{clean_line(checked)}; {printable(out)}")
         return
     for line in finding_lines(checked, MAX_PRINTED_FINDINGS):
         print(line)
     if out is not None:
-        print(f"{clean_line(checked)}; dry run: {out} is not written")
+        print(f"{clean_line(checked)}; dry run: {printable(out)} is not written")
