@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch.config.paths import expand_home, is_url
 from pipeline.records.remote import copy_records
+
+HEAD_START_S = 0.5
+"""Seconds that the other ranks of a host wait before they look for the copies."""
 
 
 def local_records(
@@ -29,13 +33,17 @@ def local_records(
     RecordError
         If a set cannot be copied.
     """
+    # Horovod: the launcher shows the progress of local rank 0, so local rank 0 copies, unless it
+    # comes much later.
+    if local_rank > 0 and any(map(is_url, records)):
+        time.sleep(HEAD_START_S)
     paths: list[str] = []
     notices: list[str] = []
     for record in records:
         if not is_url(record):
             paths.append(record)
             continue
-        # Horovod: every rank calls this, and the first rank of the host copies.
+        # Horovod: every rank calls this, and the first one of the host copies.
         copy = copy_records(
             record, Path(expand_home(cache)), say=_say, announces_wait=local_rank == 0
         )

@@ -58,13 +58,11 @@ class DataConfig:
     """Record files, data loader and augmentation."""
 
     records: list[str] = field(default_factory=list)
-    """Record sets to train on: .rec files, or folders that contain train.rec, train.idx and
-    property. A URL such as s3://bucket/folder is copied to remote_cache first. Several sets are
-    concatenated. Default: the folder in the environment variable FACES_DIR, or else
-    ~/.mxnet/datasets/face/emore or ms1m."""
+    """Record sets to train on: .rec files, folders with train.rec, train.idx and property, or URLs
+    such as s3://bucket/folder, which are copied to remote_cache. Several sets are concatenated.
+    Default: the folder in the variable FACES_DIR, or else ~/.mxnet/datasets/face/emore or ms1m."""
     remote_cache: str = "~/.cache/face-training"
-    """Folder for the local copies of record sets that are given as URLs. Each host copies a set
-    once; later runs use the copy until the remote files change."""
+    """Folder for the local copies of record sets at URLs. Each host copies a set once."""
     labels: Literal["stacked", "shared"] = "stacked"
     """Meaning of the labels of several record sets. stacked: the sets contain different people, so
     the labels are renumbered. shared: a label means the same person in every set."""

@@ -17,10 +17,9 @@ from pipeline.records.mapped import RecordError
 INSTALL = "python -m pip install --require-hashes -r requirements/remote.txt"
 """Command that installs fsspec."""
 # Facts of fsspec that change if a file changes, best ones first.
-_VERSION_KEYS = (
-    *("etag", "ETag", "md5Hash", "md5", "content_md5", "checksum", "crc32c", "generation"),
-    *("version_id", "mtime", "LastModified", "last_modified", "updated", "modified", "created"),
-)
+_HASH_KEYS = ("etag", "ETag", "md5Hash", "md5", "content_md5", "checksum", "crc32c")
+_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+_VERSION_KEYS = (*_HASH_KEYS, "generation", "version_id", *_TIME_KEYS)
 _PIECE_BYTES = 1 << 20
 _MAX_SHOWN_CHARACTERS = 300
 T = TypeVar("T")

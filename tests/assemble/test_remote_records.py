@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from assemble.remote_records import local_records
+from assemble.remote_records import HEAD_START_S, local_records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +20,20 @@ def test_urls_become_paths_of_copies_and_paths_stay(tiny_records, tmp_path, caps
     assert Path(paths[1]).read_bytes() == (tiny_records / "train.rec").read_bytes()
     assert Path(paths[1]).is_relative_to(tmp_path / "cache")
     assert capsys.readouterr().out.startswith(f"copying file://{tiny_records} to {tmp_path}/cache")
+
+
+def test_other_ranks_of_a_host_wait_for_local_rank_0_and_say_nothing(
+    tiny_records, tmp_path, monkeypatch, capsys
+):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    local_records([str(tiny_records)], str(tmp_path), local_rank=1)
+    assert waits == []
+    url = f"file://{tiny_records}"
+    first = local_records([url], str(tmp_path), local_rank=0)
+    capsys.readouterr()
+    assert local_records([url], str(tmp_path), local_rank=1) == first
+    assert waits == [HEAD_START_S] and capsys.readouterr().out == ""
 
 
 def test_a_run_trains_on_a_remote_set_and_keeps_its_url(tiny_records, tmp_path):

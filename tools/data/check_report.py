@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomic_write import atomic_write
 from tools.data.findings import KINDS, MAX_LISTED_FINDINGS
+from tools.data.output_folder import check_output, make_output
+from tools.data.printable_text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,17 +25,23 @@ MAX_PRINTED_FINDINGS = 20
 _SLICE_ROWS = 1 << 14
 
 
-def require_folder(out: Path) -> None:
-    """Raise ValueError unless ``out`` is missing, empty or holds the report of an earlier check."""
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir():
-        raise ValueError(f"--out: must be a folder, got the file {out}; choose another folder")
-    if any(out.iterdir()) and not _is_report(out / JSON_NAME):
-        raise ValueError(
-            f"--out: must be an empty folder or hold an earlier report, got {out} with other "
-            "files; choose another folder"
-        )
+def require_folder(out: Path, checked: Path) -> None:
+    """Raise ValueError unless ``out`` is missing, empty or holds the report of an earlier check.
+
+    ``checked`` is the folder or the .rec to check, which must not contain ``out``.
+    """
+    own: list[str] = []
+    if _is_report(out / JSON_NAME):
+        own = [path.name for path in out.iterdir() if _is_own(path)]
+    check_output(out, [checked], own)
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a path has the name of a file that this module writes."""
+    names = (TEXT_NAME, JSON_NAME, "property")
+    return (
+        path.name in names or path.suffix == ".idx" or (path.suffix == ".rec" and path.is_symlink())
+    )
 
 
 def _is_report(path: Path) -> bool:
@@ -49,8 +56,8 @@ def summary_lines(checked: CheckedSet) -> list[str]:
     """Return the facts of a check and the number of findings of each kind, as lines of text."""
     height, width = checked.image_size
     lines = [
-        f"{checked.rec}: {checked.images} images of {height}x{width} pixels",
-        *(f"notice: {notice}" for notice in checked.notices),
+        f"{printable(checked.rec)}: {checked.images} images of {height}x{width} pixels",
+        *[f"notice: {notice}" for notice in checked.notices],
         f"findings: {len(checked.findings)}",
     ]
     for kind, count in checked.findings.counts.items():
@@ -87,7 +94,7 @@ def to_json(checked: CheckedSet) -> dict[str, Any]:
 
 
 def write_report(out: Path, checked: CheckedSet) -> None:
-    """Write the clean set and both reports to a folder; the JSON report is the last file.
+    """Write both reports and the clean set to a folder; the .idx is the last file.
 
     The clean set is usable as ``data.records``: a symbolic link to the .rec, an .idx without the
     records that are left out, and a property file if the set states its classes.  If no image
@@ -98,9 +105,17 @@ def write_report(out: Path, checked: CheckedSet) -> None:
     OSError
         If a file cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (JSON_NAME, checked.rec.name, checked.idx.name, "property"):
-        (out / name).unlink(missing_ok=True)
+    make_output(out)
+    for path in out.iterdir():
+        if _is_own(path):
+            path.unlink()
+    with atomic_write(out / JSON_NAME, "w") as file:
+        json.dump(to_json(checked), file, indent=1)
+        file.write("\n")
+    with atomic_write(out / TEXT_NAME, "w") as file:
+        lines = [*summary_lines(checked), clean_line(checked)]
+        file.writelines(f"{line}\n" for line in lines)
+        file.writelines(f"{line}\n" for line in finding_lines(checked, MAX_LISTED_FINDINGS))
     if checked.clean_images:
         (out / checked.rec.name).symlink_to(checked.rec.resolve())
         if checked.num_classes:
@@ -108,13 +123,6 @@ def write_report(out: Path, checked: CheckedSet) -> None:
                 file.write("{},{},{}\n".format(checked.num_classes, *checked.image_size))
         with atomic_write(out / checked.idx.name, "w") as file:
             file.writelines(_index_lines(checked.keys, checked.offsets))
-    with atomic_write(out / TEXT_NAME, "w") as file:
-        lines = [*summary_lines(checked), clean_line(checked)]
-        file.writelines(f"{line}\n" for line in lines)
-        file.writelines(f"{line}\n" for line in finding_lines(checked, MAX_LISTED_FINDINGS))
-    with atomic_write(out / JSON_NAME, "w") as file:
-        json.dump(to_json(checked), file, indent=1)
-        file.write("\n")
 
 
 def clean_line(checked: CheckedSet) -> str:

@@ -8,7 +8,6 @@ support or refuses are decoded by OpenCV, and a warning of libjpeg or libpng cou
 from __future__ import annotations
 
 import os
-import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from encoded_images import decode, has_end, may_turn, segments
+from encoded_images import decode, has_end, has_turning_exif, may_turn, segments
 from image_headers import has_size, stored_size
 from ops.jpeg_decoder import CUT_OFF, Decoding, JpegDecoder
 from pipeline.records.mapped import check_file
 from pipeline.records.record_set import ImageError, RecordSet
-from tools.data.captured_stderr import captured_stderr
+from tools.data.decoder_warnings import DecoderWarnings
 
 if TYPE_CHECKING:
     from ops.feed import LoaderKernels
@@ -38,7 +37,8 @@ MAX_PIXELS = 1 << 24
 GREY_LEVELS = 4
 """An image is grey if the channels of no pixel differ by more than this number of levels."""
 _SAMPLE_STEP = 8
-_WARNING = re.compile(r"[^\n]*(?:premature|corrupt|error|invalid|truncat)[^\n]*", re.IGNORECASE)
+_EXIF, _HEAD_BYTES = b"Exif\0\0", 1 << 12
+_MAX_SHOWN_CHARACTERS = 200
 _START_OF_SCAN = 0xDA
 # Codes of the markers DHT, EOI, SOS, DQT, DRI and COM.
 _SCAN_CODES = frozenset((0xC4, 0xD9, _START_OF_SCAN, 0xDB, 0xDD, 0xFE))
@@ -135,6 +135,7 @@ class DecodeCheck:
                     remaining.append(place)
             self._decode_slowly(rows, images, remaining, pixels, sound, pool)
             check_file(self.reader.maps[0])
+            self._find_turned(rows, images, sound)
             self._find_grey(rows, pixels, sound)
             lengths = [0 if image is None else len(image) for image in images]
             return Decoded(rows, sound, pixels, np.array(lengths), checksums)
@@ -193,28 +194,39 @@ class DecodeCheck:
         if not places:
             return
         encoded = [image for place in places if (image := images[place]) is not None]
-        with captured_stderr() as warnings:
+        damage = [""] * len(places)
+        with DecoderWarnings() as warnings:
             decoded = list(pool.map(decode, encoded))
-        texts = [""] * len(places)
-        if warnings.text():  # find the images that caused the warnings
-            for number, image in enumerate(encoded):
-                with captured_stderr() as warnings:
+            if warnings.read_damage():  # find the images that caused the warnings
+                for number, image in enumerate(encoded):
+                    warnings.clear()
                     decode(image)
-                texts[number] = warnings.text()
-        for place, image, found, text in zip(places, encoded, decoded, texts, strict=True):
-            row, warning = int(rows[place]), _WARNING.search(text)
-            if found is None or warning:
-                reason = f": {warning[0].strip()[:200]}" if warning else ""
-                kind = "cut_off" if "premature end" in reason and _ends_early(image) else "damaged"
-                self._add(kind, row, f"it cannot be decoded without an error{reason}")
+                    damage[number] = warnings.read_damage()
+        for place, image, found, reason in zip(places, encoded, decoded, damage, strict=True):
+            row = int(rows[place])
+            if found is None or reason:
+                kind = "cut_off" if "premature" in reason and _ends_early(image) else "damaged"
+                shown = f": {reason[:_MAX_SHOWN_CHARACTERS]}" if reason else ""
+                self._add(kind, row, f"it cannot be decoded without an error{shown}")
                 continue
             if found.shape != pixels.shape[1:]:
                 text = "it is {}x{} pixels if upright, not {}x{}"
                 self._add("wrong_size", row, text.format(*found.shape[:2], *pixels.shape[1:3]))
                 continue
             pixels[place], sound[place] = found[:, :, ::-1], True
+
+    def _find_turned(
+        self, rows: np.ndarray, images: list[np.ndarray | None], sound: np.ndarray
+    ) -> None:
+        for place in np.flatnonzero(sound).tolist():
+            image = images[place]
+            if image is None or _EXIF not in image[:_HEAD_BYTES].tobytes():
+                continue
             if may_turn(image):
-                self._add("turned", row, "its Exif orientation rotates or flips it")
+                self._add("turned", int(rows[place]), "its Exif orientation rotates or flips it")
+            elif has_turning_exif(image.tobytes()):
+                text = "its Exif orientation, which the loader ignores after a JFIF segment, asks "
+                self._add("turned", int(rows[place]), text + "for a rotation or a flip")
 
     def _find_grey(self, rows: np.ndarray, pixels: np.ndarray, sound: np.ndarray) -> None:
         sample = _channel_range(pixels[:, ::_SAMPLE_STEP, ::_SAMPLE_STEP])

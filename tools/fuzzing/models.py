@@ -15,7 +15,7 @@ from interchange.arcface_torch import torch_name
 from interchange.export import export_model
 from interchange.model import StoredModel
 from nets import build_net
-from tools.fuzzing.torch_files import SAVERS, tensor
+from tools.fuzzing.torch_files import save_legacy, save_zip, tensor
 from training.checkpoint import save_checkpoint
 from training.run_folder import write_config
 from training.step import Model, build_optimizer, collect_parameters, train_step
@@ -66,9 +66,10 @@ def save_model_seeds(folder: Path) -> None:
     safetensors.numpy.save_file(
         arrays, folder / "safetensors-net.safetensors", {"threshold": "0.3"}
     )
-    for name, save in SAVERS.items():
-        tensors = {f"module.{each}": tensor(values) for each, values in arrays.items()}
-        save(folder / f"{name}-net.pth", {"state_dict": tensors, "epoch": 3})
+    tensors = {f"module.{each}": tensor(values) for each, values in arrays.items()}
+    content = {"state_dict": tensors, "epoch": 3}
+    save_zip(folder / "zip-net.pth", content)
+    save_legacy(folder / "legacy-net.pth", content)
 
 
 def _stored_model(net: dict[str, Any]) -> StoredModel:

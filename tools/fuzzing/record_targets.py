@@ -8,20 +8,13 @@ from pathlib import Path
 
 from pipeline.records.mapped import RecordError
 from pipeline.records.writer import write_record_set
+from tools.fuzzing.base import SIDE_PIXELS, BaseTarget, make_image
 from tools.fuzzing.mutation import mutate
-from tools.fuzzing.targets import SIDE_PIXELS, make_image
 
 _SIZE = (SIDE_PIXELS, SIDE_PIXELS)
 _NAMES = ("train.rec", "train.idx", "property")
 _RECORD_TOKENS = (b"\t", b"\n", b",", b"-", b"\x0a\x23\xd7\xce", b"\xff\xd8", b"\xff\xd9", b"\r\n")
 _JSON_TOKENS = (b"{", b"[", b"]", b"}", b'"', b"null", b"-1", b"1e999", b"NaN", b",", b"true")
-
-
-class _Base:
-    refusals: tuple[type[Exception], ...] = (RecordError,)
-    has_address_limit = True
-    messages_state_value = True
-    start_bytes = 0
 
 
 def _write_seed(folder: Path, header: bool) -> dict[str, bytes]:
@@ -31,13 +24,13 @@ def _write_seed(folder: Path, header: bool) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-class Check(_Base):
+class Check(BaseTarget):
     """.rec, .idx and property: checked, and the clean index opened."""
 
     messages_state_value = False  # an image that "cannot be decoded" has no value to state
 
     def prepare(self, folder: Path) -> None:
-        self.folder = folder
+        self.refusals, self.folder = (RecordError,), folder
         self.seeds = [_write_seed(folder / f"seed-{header}", header) for header in (True, False)]
         (folder / "set").mkdir()
 
@@ -58,10 +51,11 @@ class Check(_Base):
             raise AssertionError("the clean index has more images than the set")
 
 
-class Remote(_Base):
+class Remote(BaseTarget):
     """Manifests of local copies: a damaged one must never change the copied bytes."""
 
     def prepare(self, folder: Path) -> None:
+        self.refusals = (RecordError,)
         self.cache, self.url = folder / "cache", f"file://{folder / 'seed'}"
         self.files = _write_seed(folder / "seed", True)
         self.copy = self._copy()

@@ -15,46 +15,15 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import cv2
 import numpy as np
 
+from tools.fuzzing.base import SIDE_PIXELS, BaseTarget, Target, make_image
 from tools.fuzzing.mutation import mutate
 
-SIDE_PIXELS = 24
 
-
-class Target(Protocol):
-    """Interface of a target."""
-
-    refusals: tuple[type[Exception], ...]
-    messages_state_value: bool
-    """Whether each message must have the form "<what>, got <value>; <what to do>"."""
-    has_address_limit: bool
-    """Whether the address space of the process may be limited; sanitizers reserve terabytes."""
-    start_bytes: int
-    """Resident memory of the process before the first case."""
-
-    def prepare(self, folder: Path) -> None: ...
-
-    def case(self, rng: random.Random) -> None: ...
-
-
-def make_image(number: int, suffix: str = ".jpg", side: int = SIDE_PIXELS) -> bytes:
-    """Return an encoded image of random smooth colours."""
-    pixels = np.random.default_rng(number).integers(0, 255, (6, 6, 3), np.uint8)
-    return cv2.imencode(suffix, cv2.resize(pixels, (side, side)))[1].tobytes()
-
-
-class _Base:
-    refusals: tuple[type[Exception], ...] = ()
-    has_address_limit = True
-    messages_state_value = True
-    start_bytes = 0
-
-
-class Records(_Base):
+class Records(BaseTarget):
     """.rec, .idx and property: opened, then all images are read."""
 
     messages_state_value = False  # an image that "cannot be decoded" has no value to state
@@ -101,7 +70,7 @@ class Records(_Base):
         reader.check_files()
 
 
-class Index(_Base):
+class Index(BaseTarget):
     """The cached index: a damaged one must never change what is opened."""
 
     def prepare(self, folder: Path) -> None:
@@ -126,7 +95,7 @@ class Index(_Base):
             raise AssertionError("a damaged cached index was used")
 
 
-class Bin(_Base):
+class Bin(BaseTarget):
     """Verification sets: read, checked, and some of their images decoded."""
 
     # fmt: off
@@ -165,7 +134,7 @@ class Bin(_Base):
             decode_image(image, size, str(self.path))
 
 
-class Yaml(_Base):
+class Yaml(BaseTarget):
     """Configurations, as files and as arguments of the command line."""
 
     messages_state_value = False  # a message lists several problems, each in its own words
@@ -205,7 +174,7 @@ class Yaml(_Base):
         load_config(["--cfg", str(self.path), *arguments], self.nets, self.heads)
 
 
-class Checkpoint(_Base):
+class Checkpoint(BaseTarget):
     """A run folder whose files change, mostly with hashes that fit the changed files."""
 
     tokens = (b"{", b"[", b"]", b"}", b'"', b"null", b"-1", b"1e999", b"NaN", b",", b"true")
@@ -261,7 +230,7 @@ class Checkpoint(_Base):
         path.write_text(json.dumps(manifest))
 
 
-class Models(_Base):
+class Models(BaseTarget):
     """Model files of other projects, in every format that interchange reads."""
 
     # fmt: off

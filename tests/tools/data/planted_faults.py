@@ -78,17 +78,21 @@ def _grey(number: int, data: bytes) -> bytes:
 
 
 def _turned(number: int, data: bytes) -> bytes:
-    """Return a JPEG with an Exif orientation, whose upright size is SIZE."""
-    orientation = 2 + number % 7
-    stored = SIZE if orientation < 5 else SIZE[::-1]
+    """Return a JPEG with an Exif orientation, whose upright size is SIZE.
+
+    Every third JPEG begins with a JFIF segment, after which OpenCV ignores Exif.
+    """
+    orientation, has_jfif = 2 + number % 7, number % 3 == 0
+    stored = SIZE if orientation < 5 or has_jfif else SIZE[::-1]
     plain = jpeg(face(902, number, stored))
     order = "<" if number % 2 else ">"
     content = (b"II" if number % 2 else b"MM") + struct.pack(
         order + "HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0
     )
     segment = b"Exif\0\0" + content
-    jfif = 2 + 2 + int.from_bytes(plain[4:6], "big")  # OpenCV ignores Exif after a JFIF segment
-    return b"\xff\xd8\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment + plain[jfif:]
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment
+    end = 2 + 2 + int.from_bytes(plain[4:6], "big")  # end of the JFIF segment
+    return plain[: end if has_jfif else 2] + exif + plain[end:]
 
 
 REPLACED: dict[str, Callable[[int, bytes], bytes]] = {

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command: find damaged images, wrong labels and duplicates in a record set."""
+"""Command ``check``: find damaged images, wrong labels and duplicates in a record set."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 from launch.config.paths import home_path
 from tools.data.check_report import (
@@ -20,9 +19,11 @@ from tools.data.check_report import (
 from tools.data.decode_check import default_threads
 from tools.data.findings import OPTIONAL_KINDS
 from tools.data.near_duplicates import HASH_BITS, MAX_DISTANCE_BITS
+from tools.data.printable_text import printable
+from tools.data.progress import Progress
 from tools.data.record_check import CheckedSet, check_set
 
-HELP = "Find damaged images, wrong labels, duplicates and odd index lines in a record set."
+HELP = "find damaged images, wrong labels, duplicates and odd index lines in a record set"
 _MAX_THREADS = 1024
 
 
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             "--leave-out: near_duplicate needs the option --near-duplicates, got none; add it"
         )
     if options.out is not None:
-        require_folder(options.out)
+        require_folder(options.out, options.set)
     checked = _check(options, threads)
     writes = options.out is not None and not options.dry_run
     if writes:
@@ -86,28 +87,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace, threads: int) -> CheckedSet:
-    with tqdm(unit="image", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    progress = Progress()
+    try:
         return check_set(
             options.set,
             threads=threads,
             near_duplicates=options.near_duplicates,
             leave_out=options.leave_out,
-            progress=progress,
+            progress=partial(progress, "checked"),
         )
+    finally:
+        progress.clear()
 
 
 def _print(checked: CheckedSet, out: Path | None, is_written: bool) -> None:
     for line in summary_lines(checked):
         print(line)
     if is_written:
-        print(f"{clean_line(checked)}; {out}")
+        print(f"{clean_line(checked)}; {printable(out)}")
         return
     for line in finding_lines(checked, MAX_PRINTED_FINDINGS):
         print(line)
     if out is not None:
-        print(f"{clean_line(checked)}; dry run: {out} is not written")
+        print(f"{clean_line(checked)}; dry run: {printable(out)} is not written")

@@ -69,11 +69,15 @@ def test_a_dry_run_writes_nothing(sets, tmp_path, capsys):
 
 def test_a_folder_with_other_files_is_refused_before_the_check(sets, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    for out, says in ((sets[1], "with other files"), (tmp_path / "file", "must be a folder")):
+    for out, says in (
+        (sets[1], "must not be in the source"),
+        (tmp_path / "file", "must be a folder"),
+        (sets[0], "must be an empty folder"),
+    ):
         before = listing(sets[1])
         assert main(["check", str(sets[1]), "--out", str(out)]) == 2
         error = capsys.readouterr().err
-        assert error.startswith("error: --out:") and says in error and error.count("\n") == 1
+        assert error.startswith("error: ") and says in error and error.count("\n") == 1
         assert listing(sets[1]) == before
 
 
