@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from alignment.detector import FaceDetector
 
 ALIGNED, CENTRE = "aligned", "centre"
-NO_FACE, NO_POINTS, SMALL, UNSURE, BLURRED, ODD = (
-    *("no face", "no points", "small", "unsure", "blurred", "odd points"),
-)
+NO_FACE, NO_POINTS = "no face", "no points"
+SMALL, UNSURE, BLURRED, ODD = "small", "unsure", "blurred", "odd points"
 STATUSES = {
     ALIGNED: "aligned",
     CENTRE: "without a face, so that their centre was cut out",

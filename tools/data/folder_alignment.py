@@ -122,7 +122,6 @@ class FolderAlignment:
 
     def _make_aligner(self, names: Sequence[str], out: Path | None) -> Callable[[int], Row]:
         """Return the function of a worker process that aligns a photograph by its number."""
-        cv2.setNumThreads(1)
         source = FaceDetector(DETECTOR_THREADS) if self.landmarks is None else self.landmarks
         aligner = FaceAligner(source, self.coding.image_size, self.rules)
         warnings = DecoderWarnings().__enter__()  # until the worker process ends
@@ -147,10 +146,8 @@ class FolderAlignment:
         return align
 
     def _write(self, path: Path, pixels: np.ndarray) -> None:
-        options = [
-            *(cv2.IMWRITE_JPEG_QUALITY, self.coding.quality),
-            *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, self.coding.sampling[1]),
-        ]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self.coding.quality]
+        options = [*quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, self.coding.sampling[1]]
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1]
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:

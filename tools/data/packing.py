@@ -250,9 +250,6 @@ class Packing:
 
 def _make_worker(plan: PackPlan) -> Callable[[int], Any]:
     """Return the function of a worker process that fits the images of one piece."""
-    import cv2
-
-    cv2.setNumThreads(1)
     warnings = DecoderWarnings().__enter__()  # until the worker process ends
     sources, wanted, root = plan.sources, plan.options.format, os.fspath(plan.sources.root)
 

@@ -8,9 +8,12 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
+
+import cv2
 
 from launch.ranks.lifeline import end_with_parent
 
@@ -41,16 +44,17 @@ class WorkerPool:
         parent = os.getpid()
         self._connections: list[Connection] = []
         self._processes = []
-        for _ in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(theirs, [*self._connections, ours], make_worker, parent)
-            )
-            process.daemon = True
-            process.start()
-            theirs.close()
-            self._connections.append(ours)
-            self._processes.append(process)
+        with _one_opencv_thread():
+            for _ in range(processes):
+                ours, theirs = context.Pipe()
+                process = context.Process(
+                    target=_serve, args=(theirs, [*self._connections, ours], make_worker, parent)
+                )
+                process.daemon = True
+                process.start()
+                theirs.close()
+                self._connections.append(ours)
+                self._processes.append(process)
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -111,6 +115,21 @@ class WorkerPool:
             f"--processes: a worker process ended early, got exit code {process.exitcode}; free "
             "memory or lower --processes, and run the command again"
         )
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Run OpenCV with one thread inside a ``with`` block, and in processes forked there.
+
+    A process that is forked while OpenCV has threads waits for them without end as soon as OpenCV
+    uses or changes its threads, because the threads do not exist in that process.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _serve(
