@@ -95,6 +95,8 @@ class FolderAlignment:
         waiting = [number for number, row in enumerate(rows) if row is None]
 
         def make_worker() -> Callable[[int], Row]:
+            if journal is not None:
+                journal.close()  # a worker that outlives a killed command must not keep the lock
             align = self._make_aligner(names, out)
             return lambda piece: align(waiting[piece])
 
