@@ -453,7 +453,7 @@ same = 0
 for key in range(last):
     image, label = (x.at(0) for x in pipe.run())
     if 1 <= key < end:
-        same += image.tobytes() == found[key - 1][1] and label[0] == found[key - 1][0].label
+        same += int(image.tobytes() == found[key - 1][1] and label[0] == found[key - 1][0].label)
 print(json.dumps([[h.label for h, _ in found], [b.hex() for _, b in found], people, same]))
 """
     done = subprocess.run(
