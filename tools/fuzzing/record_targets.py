@@ -30,23 +30,28 @@ class Check(BaseTarget):
     messages_state_value = False  # an image that "cannot be decoded" has no value to state
 
     def prepare(self, folder: Path) -> None:
-        self.refusals, self.folder = (RecordError,), folder
-        self.seeds = [_write_seed(folder / f"seed-{header}", header) for header in (True, False)]
-        (folder / "set").mkdir()
-
-    def case(self, rng: random.Random) -> None:
         from tools.data.check_report import write_report
         from tools.data.record_check import check_set
 
+        self.refusals, self.folder = (RecordError,), folder
+        self.seeds = [_write_seed(folder / f"seed-{header}", header) for header in (True, False)]
+        (folder / "set").mkdir()
+        for header in (True, False):  # also imports what the cases need
+            checked = check_set(folder / f"seed-{header}", threads=1, near_duplicates=True)
+            if checked.findings.counts["damaged"]:
+                raise AssertionError("a seed is damaged")
+        self.check, self.write = check_set, write_report
+
+    def case(self, rng: random.Random) -> None:
         files = dict(rng.choice(self.seeds))
         for name in rng.choice((["train.rec"], ["train.idx"], ["property"], list(files))):
             files[name] = mutate(rng, files[name], _RECORD_TOKENS)
         place, out = self.folder / "set", self.folder / "out"
         for name in _NAMES:
             (place / name).write_bytes(files[name])
-        checked = check_set(place, threads=1, near_duplicates=rng.random() < 0.5)
+        checked = self.check(place, threads=1, near_duplicates=rng.random() < 0.5)
         if rng.random() < 0.1:  # writing takes longer than reading
-            write_report(out, checked)
+            self.write(out, checked)
         if not 0 <= checked.clean_images <= checked.images:
             raise AssertionError("the clean index has more images than the set")
 

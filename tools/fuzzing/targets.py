@@ -245,6 +245,8 @@ class Models(BaseTarget):
 
     def prepare(self, folder: Path) -> None:
         from interchange.model import InterchangeError
+        from interchange.open_model import open_model
+        from tools.fuzzing.model_mutation import mutate_model
         from tools.fuzzing.models import save_model_seeds
 
         self.refusals, self.folder = (InterchangeError,), folder
@@ -253,20 +255,20 @@ class Models(BaseTarget):
         for file in sorted((folder / "seeds").iterdir()):
             self.models.setdefault(file.name.partition("-")[0], {})[file.name] = file.read_bytes()
         (folder / "changed").mkdir()
+        for files in self.models.values():  # refuses no seed; also imports what the cases need
+            open_model(folder / "seeds" / sorted(files)[0])
+        self.open_model, self.mutate = open_model, mutate_model
 
     def case(self, rng: random.Random) -> None:
-        from interchange.open_model import open_model
-        from tools.fuzzing.model_mutation import mutate_model
-
         files = dict(rng.choice([*self.models.values()]))
         name = rng.choice([*files])
-        files[name] = mutate_model(rng, name, files[name], self.tokens)
+        files[name] = self.mutate(rng, name, files[name], self.tokens)
         place = self.folder / "changed"
         for old in place.iterdir():
             old.unlink()
         for each, content in files.items():
             (place / each).write_bytes(content)
-        open_model(place / sorted(files)[0])
+        self.open_model(place / sorted(files)[0])
 
 
 def _check() -> Target:
