@@ -17,11 +17,29 @@ import cv2
 
 from launch.ranks.lifeline import end_with_parent
 
+MAX_PROCESSES = 256
 _PIECES_PER_WORKER = 2  # number of pieces that a worker has at a time, so that it never waits
 
 
 class WorkerError(ValueError):
     """Error for a process that ended early."""
+
+
+def choose_processes(count: int | None) -> int:
+    """Return the value of ``--processes``, or one process for each core if the value is None.
+
+    Raises
+    ------
+    ValueError
+        If the value is out of range.
+    """
+    if count is None:
+        return min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
+    if not 1 <= count <= MAX_PROCESSES:
+        raise ValueError(
+            f"--processes: must be in 1 .. {MAX_PROCESSES}, got {count}; one per core is usual"
+        )
+    return count
 
 
 class WorkerPool:

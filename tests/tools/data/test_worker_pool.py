@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 
 import cv2
 import numpy as np
+import pytest
 
-from tools.data.worker_pool import WorkerPool
+from tools.data.worker_pool import MAX_PROCESSES, WorkerPool, choose_processes
 
 PIXELS = np.zeros((1500, 1500, 3), np.uint8)
 
@@ -36,3 +38,11 @@ def test_workers_use_opencv_although_the_process_has_opencv_threads():
     process.kill()
     process.join()
     assert ended and process.exitcode == 0
+
+
+def test_the_number_of_processes_is_that_of_the_cores_or_in_range():
+    assert choose_processes(None) == min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
+    assert choose_processes(7) == 7
+    for count in (0, -1, MAX_PROCESSES + 1):
+        with pytest.raises(ValueError, match=f"^--processes: must be in 1 .. 256, got {count};"):
+            choose_processes(count)

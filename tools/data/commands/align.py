@@ -24,11 +24,11 @@ from tools.data.output_folder import check_output, make_output
 from tools.data.photographs import count_other_files, find_photographs
 from tools.data.printable_text import printable
 from tools.data.progress import Progress
+from tools.data.worker_pool import choose_processes
 
 HELP = (
     "find the face in each photograph of a folder, and align it to the five points of InsightFace"
 )
-_MAX_PROCESSES = 256
 _JOURNAL_VERSION = 1
 _BLOCK_BYTES = 1 << 20
 
@@ -103,7 +103,7 @@ def _read_options(
         raise ValueError(
             f"--quality: must be in 1 .. 100, got {options.quality}; choose another number"
         )
-    processes = _processes(options.processes)
+    processes = choose_processes(options.processes)
     paths = find_photographs(options.folder)
     own = os.listdir(options.out) if (options.out / FILE_NAME).is_file() else ()
     check_output(options.out, [options.folder], own=own)
@@ -119,16 +119,6 @@ def _read_options(
         **rules._asdict(),
     }
     return FolderAlignment(options.folder, paths, landmarks, rules, coding), settings, processes
-
-
-def _processes(count: int | None) -> int:
-    if count is None:
-        return min(len(os.sched_getaffinity(0)), _MAX_PROCESSES)
-    if not 1 <= count <= _MAX_PROCESSES:
-        raise ValueError(
-            f"--processes: must be in 1 .. {_MAX_PROCESSES}, got {count}; one per core is usual"
-        )
-    return count
 
 
 def _read_points(file: Path | None, paths: Sequence[str], folder: Path) -> Landmarks | None:

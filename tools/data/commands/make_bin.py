@@ -79,14 +79,16 @@ def run(options: argparse.Namespace) -> int:
     _check_stale_people(options.out, people)
     paths = _find_paths(pairs, options)
     progress = Progress()
-    with DecoderWarnings() as warnings:
-        images = SetImages(ImageFormat(*size, crop=options.crop), options.resize, warnings)
-        data: list[bytes] = []
-        for index, path in enumerate(paths):
-            if path is not None:
-                data.append(images.read(path))
-            progress("read", index + 1, len(paths))
-    progress.clear()
+    try:
+        with DecoderWarnings() as warnings:
+            images = SetImages(ImageFormat(*size, crop=options.crop), options.resize, warnings)
+            data: list[bytes] = []
+            for index, path in enumerate(paths):
+                if path is not None:
+                    data.append(images.read(path))
+                progress("read", index + 1, len(paths))
+    finally:
+        progress.clear()
     kept = [index for index in range(len(pairs)) if paths[2 * index] is not None]
     same = [pairs[index].same for index in kept]
     names = (
@@ -169,6 +171,8 @@ def _write(
             write_people(out, [" ".join(name.split()) or "?" for name in people])
         write_pairs(out, images, same)
     except OSError as error:
+        if people is not None:
+            people_path(out).unlink(missing_ok=True)
         raise ValueError(
             f"{printable(out)}: cannot be written, got {error.strerror or error}; free space, or "
             "choose another folder"

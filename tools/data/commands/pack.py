@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,16 @@ from launch.config.paths import home_path
 from tools.data import set_publishing
 from tools.data.image_fitting import CHANGES, SAMPLINGS, STORED, ImageFormat
 from tools.data.image_lists import read_list
+from tools.data.image_size import parse_size
 from tools.data.image_sources import ImageSources, find_in_folder
 from tools.data.output_folder import check_output, make_output
 from tools.data.packing import STATE_FOLDER, TRAIN, Packing, PackOptions, PackPlan, make_plan
 from tools.data.printable_text import printable
 from tools.data.progress import Progress
+from tools.data.worker_pool import choose_processes
 
 HELP = "pack a folder with one folder of images per identity, or a list of images, as record set"
 _SHOWN_FILES = 10
-_MAX_SIDE = 4096
-_MAX_PROCESSES = 256
-_SIZE = re.compile(r"([0-9]{1,5})(?:x([0-9]{1,5}))?")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; return 0, or 2 if ``--strict`` is given and a file is unusable."""
     chosen = read_options(options)
-    processes = _processes(options.processes)
+    processes = choose_processes(options.processes)
     check_output(options.out, [options.source], own=_own_files(options.out))
     sources = _find_sources(options.source, options.root)
     plan = make_plan(sources, chosen)
@@ -106,14 +103,7 @@ def read_options(options: argparse.Namespace) -> PackOptions:
     ValueError
         If a value is out of range.
     """
-    found = _SIZE.fullmatch(options.size)
-    height = int(found[1]) if found else 0
-    width = int(found[2] or found[1]) if found else 0
-    if not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
-        raise ValueError(
-            f"--size: must be a side or HEIGHTxWIDTH of at most {_MAX_SIDE} pixels, got "
-            f"{options.size!r}; 112 is usual"
-        )
+    height, width = parse_size(options.size)
     for name, value, least, most in (
         ("--quality", options.quality, 1, 100),
         ("--val-people", options.val_people, 0, 1 << 24),
@@ -127,16 +117,6 @@ def read_options(options: argparse.Namespace) -> PackOptions:
         height, width, options.quality, options.sampling, options.crop, options.check_pixels
     )
     return PackOptions(image_format, options.val_people, options.val_pairs)
-
-
-def _processes(count: int | None) -> int:
-    if count is None:
-        return min(len(os.sched_getaffinity(0)), _MAX_PROCESSES)
-    if not 1 <= count <= _MAX_PROCESSES:
-        raise ValueError(
-            f"--processes: must be in 1 .. {_MAX_PROCESSES}, got {count}; one per core is usual"
-        )
-    return count
 
 
 def _own_files(out: Path) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import pytest
 from evaluation.pairs import decode_image, read_pairs
 from evaluation.people import find_people
 from tools.data import __main__ as data
+from tools.data.commands import make_bin
 
 
 @pytest.fixture
@@ -159,3 +160,14 @@ def test_wrong_outputs_are_refused(images, out, problem, capsys):
     assert data.main(list(map(str, words))) == 2
     assert problem in capsys.readouterr().err
     assert (images.parent / "old.bin").read_text() == "old"
+
+
+def test_a_set_that_cannot_be_written_leaves_no_file(images, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(make_bin, "write_pairs", fail)
+    assert make(images, LFW) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {images.parent}/set.bin: cannot be written, got No space left")
+    assert {path.name for path in images.parent.iterdir()} == {"faces", "pairs.txt"}
