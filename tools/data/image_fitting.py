@@ -105,10 +105,8 @@ def _encode(
     change = TURNED if frame is not None and has_turning_exif(data) else CONVERTED
     if pixels.shape[:2] != (wanted.height, wanted.width):
         pixels, change = _resize(pixels, wanted)
-    options = [
-        *(cv2.IMWRITE_JPEG_QUALITY, wanted.quality),
-        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[wanted.sampling]),
-    ]
+    options = [cv2.IMWRITE_JPEG_QUALITY, wanted.quality]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[wanted.sampling]]
     done, jpeg = cv2.imencode(".jpg", pixels, options)
     if not done:
         raise UnfitImageError("cannot be encoded as JPEG, got an error of OpenCV")

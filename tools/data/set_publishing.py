@@ -23,8 +23,13 @@ REPORT = "pack.json"
 HELD_OUT = "held_out.bin"
 MIN_PAIRS = 10
 FILES = (
-    *("train.rec", "train.idx", identity_names.FILE_NAME),
-    *(HELD_OUT, "held_out.people.txt", REPORT, "property"),
+    "train.rec",
+    "train.idx",
+    identity_names.FILE_NAME,
+    HELD_OUT,
+    "held_out.people.txt",
+    REPORT,
+    "property",
 )
 """Files of a set in the order of their renaming; a folder with the last one, ``property``, holds a
 complete set."""

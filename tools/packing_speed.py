@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the speed of packing images with that of copying them:  python benchmarks/packing.py
+"""Compare the speed of packing images with that of copying them:  python tools/packing_speed.py
 
 The benchmark writes 50,000 JPEGs of 112x112 pixels in folders of 100 images, and reads all files
 once, so that they are in memory.  Each round runs, in turn, ``python -m tools.data pack``,
