@@ -30,7 +30,6 @@ from tests.tools.data.sets import (
     write_people,
 )
 from tools.data import packing, unfinished_records
-from tools.data.commands import pack
 from tools.data.packing import STATE_FOLDER, Packing
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -474,7 +473,3 @@ def test_pack_unpack_pack_gives_the_same_bytes(photographs, tmp_path):
     assert run("unpack", tmp_path / "a", tmp_path / "b") == 0
     assert run("pack", tmp_path / "b", tmp_path / "c") == 0
     assert set_bytes(tmp_path / "a") == set_bytes(tmp_path / "c")
-
-
-def test_the_chosen_processes_are_one_for_each_core():
-    assert pack._processes(None) == min(256, len(os.sched_getaffinity(0)))
