@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomic_write import atomic_write
 from tools.data.findings import KINDS, MAX_LISTED_FINDINGS
+from tools.data.identity_names import FILE_NAME
 from tools.data.output_folder import check_output, make_output
 from tools.data.printable_text import printable
 
@@ -38,7 +40,7 @@ def require_folder(out: Path, checked: Path) -> None:
 
 def _is_own(path: Path) -> bool:
     """Return whether a path has the name of a file that this module writes."""
-    names = (TEXT_NAME, JSON_NAME, "property")
+    names = (TEXT_NAME, JSON_NAME, "property", FILE_NAME)
     return (
         path.name in names or path.suffix == ".idx" or (path.suffix == ".rec" and path.is_symlink())
     )
@@ -97,8 +99,8 @@ def write_report(out: Path, checked: CheckedSet) -> None:
     """Write both reports and the clean set to a folder; the .idx is the last file.
 
     The clean set is usable as ``data.records``: a symbolic link to the .rec, an .idx without the
-    records that are left out, and a property file if the set states its classes.  If no image
-    remains, there is no clean set.
+    records that are left out, a property file if the set states its classes, and the names of the
+    identities if the set has names.  If no image remains, there is no clean set.
 
     Raises
     ------
@@ -121,6 +123,10 @@ def write_report(out: Path, checked: CheckedSet) -> None:
         if checked.num_classes:
             with atomic_write(out / "property", "w") as file:
                 file.write("{},{},{}\n".format(checked.num_classes, *checked.image_size))
+        names = checked.rec.with_name(FILE_NAME)
+        if names.is_file():
+            with names.open("rb") as source, atomic_write(out / FILE_NAME) as file:
+                shutil.copyfileobj(source, file)
         with atomic_write(out / checked.idx.name, "w") as file:
             file.writelines(_index_lines(checked.keys, checked.offsets))
 

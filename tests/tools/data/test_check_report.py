@@ -53,7 +53,9 @@ def test_each_kind_prints_a_bounded_number_of_lines(checked):
 def test_the_files_of_a_report_are_replaced_and_no_others(checked, tmp_path):
     out = tmp_path / "out"
     require_folder(out, tmp_path / "set")
+    (tmp_path / "set" / "identities.json").write_text('["Ada", "Bo"]')
     write_report(out, checked)
+    assert (out / "identities.json").read_text() == '["Ada", "Bo"]'
     assert (out / "a.idx").read_text() == "0\t0\n1\t8\n2\t16\n"
     assert (out / "property").read_text() == "2,48,40\n"
     assert json.loads((out / "report.json").read_text())["counts"]["grey"] == 4
