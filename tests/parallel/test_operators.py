@@ -14,6 +14,7 @@ from tests.parallel.ranks import (
     read_losses,
     resumed_at,
     run,
+    run_several,
     training,
     write_cfg,
 )
@@ -32,9 +33,9 @@ def compiled():
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_native_and_plain_operators_give_the_same_first_loss(ranks, tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 2}, data={"batch_size": 8})
-    losses = {}
-    for choice in ("plain", "native"):
-        ended = run(ranks, training(cfg, f"run.operators={choice}", f"run.name={choice}"))
+    losses, choices = {}, ("plain", "native")
+    commands = [training(cfg, f"run.operators={x}", f"run.name={x}")[1:] for x in choices]
+    for choice, ended in zip(choices, run_several(ranks, tmp_path, commands), strict=True):
         assert ended.code == 0, ended.everything
         assert ("operators native" in ended.stdout) == (choice == "native"), ended.everything
         losses[choice] = read_losses(tmp_path / "runs" / f"{choice}-001")

@@ -28,6 +28,7 @@ from tests.parallel.ranks import (
     read_losses,
     resumed_at,
     run,
+    run_several,
     training,
     write_cfg,
 )
@@ -238,16 +239,44 @@ def check_refusal(ended: RunResult, sentence: str, code: int = 2) -> None:
     assert errors[0].text.startswith("run_train: "), ended.everything
 
 
+@pytest.fixture(scope="module")
+def refused(tiny_records, make_records, tmp_path_factory):
+    """Return the results and the folders of the runs with FAULTS and ON_TWO, by ranks and maker."""
+    found = {}
+    for ranks, makers in ((1, FAULTS), (2, ON_TWO)):
+        folders = [tmp_path_factory.mktemp(maker.__name__) for maker in makers]
+        faults = [
+            maker(folder, tiny_records, make_records)
+            for maker, folder in zip(makers, folders, strict=True)
+        ]
+        commands = [
+            training(
+                write_cfg(folder, fault.records or tiny_records, **fault.sections), *fault.overrides
+            )[1:]
+            for fault, folder in zip(faults, folders, strict=True)
+        ]
+        results = run_several(ranks, tmp_path_factory.mktemp("several"), commands)
+        for maker, *rest in zip(makers, faults, results, folders, strict=True):
+            found[ranks, maker] = rest
+    return found
+
+
 @pytest.mark.parametrize(
     "ranks, maker",
     [*((1, maker) for maker in FAULTS), *((2, maker) for maker in ON_TWO)],
     ids=lambda value: value if isinstance(value, int) else value.__name__,
 )
-def test_a_fault_is_refused_with_one_message(ranks, maker, tiny_records, make_records, tmp_path):
-    fault = maker(tmp_path, tiny_records, make_records)
-    cfg = write_cfg(tmp_path, fault.records or tiny_records, **fault.sections)
-    check_refusal(run(ranks, training(cfg, *fault.overrides)), fault.sentence)
-    assert not (tmp_path / "executed").exists()
+def test_a_fault_is_refused_with_one_message(ranks, maker, refused):
+    fault, ended, folder = refused[ranks, maker]
+    check_refusal(ended, fault.sentence)
+    assert not (folder / "executed").exists()
+
+
+def test_a_refusal_on_two_ranks_is_the_exit_code_of_the_launcher(tiny_records, tmp_path):
+    fault = misspelt_key(tmp_path, tiny_records, write_cfg)
+    ended = run(2, training(write_cfg(tmp_path, tiny_records), *fault.overrides))
+    assert ended.has_launcher
+    check_refusal(ended, fault.sentence)
 
 
 def test_data_missing_on_one_rank_are_refused(tiny_records, tmp_path):
