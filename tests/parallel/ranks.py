@@ -238,16 +238,23 @@ def run(
         return ranks.wait(timeout_s)
 
 
+SEVERAL = (HERE / "several.py",)
+
+
 def run_several(
-    size: int, folder: Path, argument_lists: Sequence[Sequence[str | Path]], **options: Any
+    size: int,
+    folder: Path,
+    argument_lists: Sequence[Sequence[str | Path]],
+    program: Sequence[str | Path] = SEVERAL,
 ) -> list[RunResult]:
     """Train once with each of the argument lists of run_train.py, all in the same ranks.
 
-    The ranks must return the same exit code.  ``folder`` receives the file of the arguments.
+    The ranks must return the same exit code.  ``folder`` receives the file of the arguments, which
+    is the last argument of ``program``.
     """
     file = folder / "several.json"
     file.write_text(json.dumps([[*map(str, arguments)] for arguments in argument_lists]))
-    ended = run(size, [HERE / "several.py", file], **options)
+    ended = run(size, [*program, file])
     assert ended.code == 0, ended.everything
     parts: list[list[Line]] = [[] for _ in argument_lists]
     position: dict[tuple[int | None, str], int] = {}
