@@ -86,6 +86,7 @@ def measure(source: Path, folder: Path, rounds: int, processes: int) -> dict[str
             store(out)
             _flush(folder)
             times[name].append(time.monotonic() - start)
+            print(f"{name}: {times[name][-1]:.2f} s", file=sys.stderr, flush=True)
             shutil.rmtree(out)
     return times
 
