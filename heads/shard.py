@@ -1,8 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Range of class centres that one rank holds when a head is distributed over the ranks."""
+"""Range of class centres that one rank holds when a head is distributed over the ranks.
+
+A distributed head has an attribute ``shard``; other heads have none, or None.  Checkpoints save and
+load such a head through three contracts:
+
+- The parameters in ``PER_CLASS_PARAMETERS`` hold the rows of the classes of ``shard`` only, with
+  the same number of adjacent rows for each class.  A parameter of a rank without classes may have
+  further rows, which are neither saved nor loaded.  All other parameters are equal on all ranks.
+- The momentum of these parameters is in ``head.momentum``, a mapping from parameter name to array,
+  or in the trainer ``Model.shard_trainer``.
+- ``head.sampler_state()`` returns the state of the generator that samples classes, as a dict that
+  JSON can represent, and ``head.load_sampler_state(state)`` restores it.  The state is equal on all
+  ranks: it contains the seed and the number of draws, for example, but not the rank.  A run can
+  therefore resume on another number of ranks.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+PER_CLASS_PARAMETERS = ("weight", "bias")
+"""Names of the parameters of a distributed head of which a rank holds its own classes only."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,16 @@ NO_DECAY_SUFFIXES = ("bias", "beta", "gamma", "alpha", "radius")
 
 @dataclass(frozen=True)
 class Model:
-    """Net, head, and the trainer of their parameters."""
+    """Net, head, and the trainers of their parameters."""
 
     net: gluon.HybridBlock
     head: gluon.HybridBlock
     trainer: gluon.Trainer
     parameters: Mapping[str, gluon.Parameter]
     """All parameters of net and head by name, as `collect_parameters` returns them."""
+    shard_trainer: gluon.Trainer | None = None
+    """Trainer of the class centres of a distributed head; None if ``trainer`` trains all, or if the
+    head updates its own class centres."""
 
 
 def collect_parameters(net: gluon.Block, head: gluon.Block) -> dict[str, gluon.Parameter]:
