@@ -19,6 +19,7 @@ from launch.ranks.agreement import agree
 from nets import build_net
 from nets.frozen_norm import fix_parameters, freeze_batch_norm, freeze_symbol
 from training.layer_groups import find_group, set_lr_factors
+from training.model_arrays import distributed_names
 from training.run import Run, reseed
 from training.step import Model, build_optimizer, collect_parameters
 
@@ -54,8 +55,10 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
         parameters, optim.name, optim.lr, optim.momentum, optim.weight_decay
     )
     model = Model(net, head, comm.trainer(parameters, optimizer), parameters)
-    notices += agree(comm, lambda: restore(config, model, run.checkpoint, inputs, comm.rank))
-    comm.broadcast(parameters)
+    notices += agree(comm, lambda: restore(config, model, run.checkpoint, inputs, comm))
+    # Horovod: every rank has other rows of a distributed parameter.
+    rows = {f"head.{name}" for name in distributed_names(head)}
+    comm.broadcast({name: p for name, p in parameters.items() if name not in rows})
     reseed(config.run.seed, run.progress.step, comm.rank)
     return model, notices
 
@@ -127,7 +130,7 @@ def set_factors(config: Config, net: gluon.Block, head: gluon.Block) -> list[str
 
 
 def restore(
-    config: Config, model: Model, checkpoint: Checkpoint | None, inputs: Inputs, rank: int
+    config: Config, model: Model, checkpoint: Checkpoint | None, inputs: Inputs, comm: Comm
 ) -> list[str]:
     """Load the weights of a resumed run, or else the pretrained weights, into the model.
 
@@ -138,8 +141,13 @@ def restore(
     ------
     ValueError
         If the run neither resumes nor has read its pretrained model.
+    CheckpointError
+        If the weights of the checkpoint do not fit, or if a shard is missing or damaged.
     """
     if checkpoint:
+        if checkpoint.shards:
+            # Horovod: the ranks share the work of reading the contents of all shards.
+            checkpoint.shards.verify(comm.rank, comm.size)
         checkpoint.load_net_parameters(model.net, inputs.ctx)
         checkpoint.load_head_parameters(model.head, inputs.ctx)
         checkpoint.load_momentum(model)
@@ -151,7 +159,7 @@ def restore(
             f"run.name: the unfinished run {config.run.name!r} has ended while this process "
             "started, got no checkpoint to resume; run the same command again"
         )
-    return load_pretrained(config, model, inputs.pretrained, inputs) if rank == 0 else []
+    return load_pretrained(config, model, inputs.pretrained, inputs) if comm.rank == 0 else []
 
 
 def load_pretrained(

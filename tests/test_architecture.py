@@ -51,7 +51,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "nets": ("ops", "ranges"),
     "heads": ("ops", "ranges"),
-    "training": ("launch.ranks", "atomic_write", "mxnet_arrays", "normalization"),
+    "training": ("launch.ranks", "heads.shard", "atomic_write", "mxnet_arrays", "normalization"),
+    "training.__main__": PARTS,  # a program
     "interchange": (
         *("nets", "training.checkpoint", "training.checkpoint_folders"),
         *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle"),
@@ -266,8 +267,8 @@ def test_a_forbidden_import_is_reported_with_file_and_line():
     assert wrong_imports(
         "from launch.config.configuration import Config\n", "training/loop.py"
     ) == [
-        "training/loop.py:1 imports launch; training may import only: launch.ranks, atomic_write, "
-        "mxnet_arrays, normalization"
+        "training/loop.py:1 imports launch; training may import only: launch.ranks, heads.shard, "
+        "atomic_write, mxnet_arrays, normalization"
     ]
     assert wrong_imports("from launch.ranks import comm\n", "training/loop.py") == []
     assert wrong_imports("from pipeline.loader import Loader\n", "pipeline/decode/native.py") == [

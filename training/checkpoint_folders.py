@@ -9,42 +9,43 @@ a checkpoint folder cannot be read, the run ends, because the checkpoint may be 
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atomic_write import sync_folder
+from training.checkpoint_files import (
+    ABSENT,
+    CheckpointError,
+    DamagedCheckpoint,
+    UnreadableCheckpoint,
+    fingerprint,
+    flush,
+    read_bytes,
+    unreadable,
+    write_json,
+)
+from training.shard_set import MANIFEST_KEY, open_shards
 
+__all__ = [
+    "CheckpointError",
+    "DamagedCheckpoint",
+    "UnreadableCheckpoint",
+    "fingerprint",
+    "flush",
+    "write_json",
+]
+
+FORMAT = 1
 ASIDE_PREFIX = ".aside-"
 _REPLACED_PREFIX = f"{ASIDE_PREFIX}old-"
 MANIFEST = "manifest.json"
 STATE = "state.json"
-_ABSENT = (errno.ENOENT, errno.ENOTDIR)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be written, read, or loaded into the net or the head."""
-
-
-class DamagedCheckpoint(CheckpointError):
-    """A file of a checkpoint is missing or has changed.
-
-    The message is ``fault`` (what is wrong) followed by ``cure`` (what to do).
-    """
-
-    def __init__(self, fault: str, cure: str = "use another checkpoint"):
-        super().__init__(f"{fault}; {cure}")
-        self.fault = fault
-
-
-class UnreadableCheckpoint(CheckpointError):
-    """Reading a checkpoint failed; the checkpoint may be valid."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def step_folders(parent: Path) -> list[Path]:
     try:
         names = os.listdir(parent)
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno in ABSENT:
             return []
-        raise _unreadable(parent, error) from None
+        raise unreadable(parent, error) from None
     found = [name for name in names if re.fullmatch(r"step-\d{8,}", name)]
     return [parent / name for name in sorted(found, key=lambda name: (len(name), name))]
 
@@ -83,15 +84,20 @@ def step_folders(parent: Path) -> list[Path]:
 def verify(folder: Path) -> dict[str, Any]:
     """Verify a checkpoint folder against its manifest; return the content of state.json.
 
+    The shards of the class centres are compared with the manifest in all but their contents, which
+    may be too large for one process; `training.shard_set.ShardSet.verify` reads the contents.
+
     Raises
     ------
     DamagedCheckpoint
         If a file of the checkpoint is missing, or has changed since the checkpoint was saved.
+    ShardError
+        If a shard of the class centres is missing, damaged, or belongs to another checkpoint.
     UnreadableCheckpoint
         If reading a file fails.
     """
     try:
-        manifest = json.loads(_read(folder / MANIFEST))
+        manifest = json.loads(read_bytes(folder / MANIFEST))
         files = dict(manifest["files"])
         if STATE not in files:
             raise KeyError(STATE)
@@ -107,7 +113,9 @@ def verify(folder: Path) -> dict[str, Any]:
                 f"{folder / name}: has changed since it was saved, got a size or SHA-256 that "
                 f"differs from {MANIFEST}"
             )
-    state: dict[str, Any] = json.loads(_read(folder / STATE))
+    if manifest.get(MANIFEST_KEY):
+        open_shards(folder, manifest[MANIFEST_KEY])
+    state: dict[str, Any] = json.loads(read_bytes(folder / STATE))
     _verified[folder] = _identity(folder)
     return state
 
@@ -157,6 +165,28 @@ def remove_unfinished(parent: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def aside_folder(folder: Path) -> Path:
+    """Return the temporary folder in which the checkpoint ``folder`` is written."""
+    return folder.with_name(f"{ASIDE_PREFIX}{folder.name}")
+
+
+def write_manifest(
+    folder: Path, fingerprints: Mapping[str, Any], shards: Mapping[str, Any] | None
+) -> None:
+    """Write manifest.json, the last file of a checkpoint, and flush the folder to the disk.
+
+    Parameters
+    ----------
+    fingerprints
+        Result of `fingerprint` for each file except the shards.
+    shards
+        Section about the shards (`training.shard_set.manifest_section`), or None.
+    """
+    section = {MANIFEST_KEY: dict(shards)} if shards else {}
+    write_json(folder / MANIFEST, {"format": FORMAT, "files": dict(fingerprints), **section})
+    sync_folder(folder)
+
+
 def put_in_place(aside: Path, folder: Path) -> None:
     """Rename the temporary folder ``aside`` to ``folder``; replace ``folder`` if it exists."""
     replaced = folder.with_name(f"{_REPLACED_PREFIX}{folder.name}")
@@ -168,39 +198,6 @@ def put_in_place(aside: Path, folder: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
     # The folder needs no verification: save_checkpoint has flushed and hashed all of its files.
     _verified[folder] = _identity(folder)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file and flush it to disk."""
-    path.write_text(json.dumps(value, indent=1) + "\n")
-    flush(path)
-
-
-def flush(path: Path) -> None:
-    """Flush a file to disk with fsync."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Return the manifest entry of a file: its size in bytes and its SHA-256.
-
-    Raises
-    ------
-    DamagedCheckpoint
-        If the file is missing.
-    UnreadableCheckpoint
-        If reading the file fails.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError as error:
-        raise _fault(path, error) from None
-    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 # Result of _identity for each checkpoint folder, at the time when this process verified the folder.
@@ -222,23 +219,3 @@ def _identity(folder: Path) -> tuple[Any, ...]:
     with os.scandir(folder) as entries:
         states = [(entry.name, entry.stat()) for entry in entries]
     return tuple(sorted((n, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in states))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _fault(path, error) from None
-
-
-def _fault(path: Path, error: OSError) -> CheckpointError:
-    if error.errno in _ABSENT:
-        return DamagedCheckpoint(f"{path}: is missing, got {error.strerror}")
-    return _unreadable(path, error)
-
-
-def _unreadable(path: Path, error: OSError) -> UnreadableCheckpoint:
-    return UnreadableCheckpoint(
-        f"{path}: cannot be read, got {error.strerror} (errno {error.errno}); nothing was changed, "
-        "run the same command again when the file is readable"
-    )

@@ -23,6 +23,7 @@ from training.clock import DeviceClock
 from training.consensus import Consensus, Kind, Trouble
 from training.faults import TrainingError, one_line
 from training.log import RunLog, progress_line, verification_line
+from training.model_arrays import shard_of
 from training.run import Run, reseed
 from training.step import Model, all_finite, train_step
 
@@ -96,7 +97,7 @@ class Loop:
         Constants and progress of the run; the loop updates ``run.progress`` in place.
     save
         Function that writes a checkpoint and raises ValueError on failure.  Only rank 0 calls the
-        function.
+        function; with a distributed head, all ranks call it together.
     verify
         Function that scores the net and returns ``{name of the set: result}``.  All ranks call the
         function.  None if there are no verification sets.
@@ -306,7 +307,11 @@ class Loop:
         if not all_finite(arrays):
             text = f"the weights after step {step} are not finite, got NaN or infinity"
             trouble = Trouble(Kind.NOT_FINITE, text, step)
-        elif self.comm.rank == 0:
+        all_write = shard_of(self.model.head) is not None
+        if all_write:
+            # Horovod: no rank may wait in `save` for a rank that has left because of its weights.
+            self.consensus.settle(trouble)
+        if trouble is None and (all_write or self.comm.rank == 0):
             try:
                 self.save()
             except ValueError as error:

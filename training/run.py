@@ -51,6 +51,8 @@ class Run:
     """Function that returns the fraction of the margin after this number of images of all ranks."""
     clip_norm: float = 0.0
     """Upper bound of the global norm of the averaged gradients; 0 disables clipping."""
+    id: str = ""
+    """Identifier of the run, which its checkpoints state; a resumed run keeps its identifier."""
     notices: tuple[str, ...] = ()
     """Lines to print at the start of the run; empty on ranks other than 0."""
 

@@ -57,7 +57,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
         config, inputs, run = begin(at_end=at_end)
         model, _ = make_model(config, inputs, run, Comm())
         run.progress.step, run.progress.images, run.progress.consumed = 3, 12, 12
-        Checkpointer(config, inputs, run, model, ranks=1).save()
+        Checkpointer(config, inputs, run, model, comm=Comm()).save()
     state = open_checkpoint(run.folder).state
     assert state == {
         "progress": {"step": 3, "images": 12, "epoch": 0, "consumed": 12},
@@ -87,7 +87,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
 def test_older_checkpoints_are_deleted(begin):
     config, inputs, run = begin("train.keep_checkpoints=2")
     model, _ = make_model(config, inputs, run, Comm())
-    checkpointer = Checkpointer(config, inputs, run, model, ranks=1)
+    checkpointer = Checkpointer(config, inputs, run, model, comm=Comm())
     for step in (1, 2, 3):
         run.progress.step = step
         checkpointer.save()
@@ -116,7 +116,7 @@ def test_changed_settings_are_refused_on_resume(begin):
         config, inputs, run = begin(at_end=at_end)
         model, _ = make_model(config, inputs, run, Comm())
         run.progress.step = 1
-        Checkpointer(config, inputs, run, model, ranks=1).save()
+        Checkpointer(config, inputs, run, model, comm=Comm()).save()
     with pytest.raises(Refused, match=r"optim\.lr: 0\.1 -> 0\.2"):
         begin("optim.lr=0.2")
 
