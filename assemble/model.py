@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ import ops
 from assemble.class_centres import find_match, load_head
 from evaluation.evaluate import evaluate_sets
 from heads import build_head
+from heads.shard_centres import Step
+from heads.sharded import Sharding
 from launch.config.configuration import ConfigError
 from launch.ranks.agreement import agree
 from nets import build_net
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
 
 PARAMETERS_PER_NORM = 4
+"""Number of parameters of a BatchNorm layer."""
+Parameters = Mapping[str, mx.gluon.Parameter]
+"""Parameters by name, as `training.step.collect_parameters` returns them."""
 
 
 def choose_operators(config: Config, inputs: Inputs) -> str:
@@ -50,17 +55,38 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
     """
     reseed(config.run.seed, 0, 0)  # every rank draws the same initial weights
     net, head, notices = agree(comm, lambda: make_blocks(config, inputs, comm))
-    parameters, optim = collect_parameters(net, head), config.optim
-    optimizer = build_optimizer(
-        parameters, optim.name, optim.lr, optim.momentum, optim.weight_decay
-    )
-    model = Model(net, head, comm.trainer(parameters, optimizer), parameters)
+    parameters = collect_parameters(net, head)
+    shared, of_shard = split_parameters(parameters, head)
+    trainer = comm.trainer(shared, make_optimizer(config, shared))
+    model = Model(net, head, trainer, parameters, make_shard_trainer(config, of_shard))
     notices += agree(comm, lambda: restore(config, model, run.checkpoint, inputs, comm))
-    # Horovod: every rank has other rows of a distributed parameter.
-    rows = {f"head.{name}" for name in distributed_names(head)}
-    comm.broadcast({name: p for name, p in parameters.items() if name not in rows})
+    comm.broadcast(shared)
     reseed(config.run.seed, run.progress.step, comm.rank)
     return model, notices
+
+
+def split_parameters(
+    parameters: Parameters, head: gluon.Block
+) -> tuple[dict[str, gluon.Parameter], dict[str, gluon.Parameter]]:
+    """Return the parameters that are equal on all ranks, and those of the classes of this rank."""
+    of_shard = {f"head.{name}": parameters[f"head.{name}"] for name in distributed_names(head)}
+    return {name: p for name, p in parameters.items() if name not in of_shard}, of_shard
+
+
+def make_optimizer(config: Config, parameters: Parameters) -> mx.optimizer.Optimizer:
+    """Create the optimizer that the configuration describes."""
+    optim = config.optim
+    return build_optimizer(parameters, optim.name, optim.lr, optim.momentum, optim.weight_decay)
+
+
+def make_shard_trainer(config: Config, parameters: Parameters) -> mx.gluon.Trainer | None:
+    """Return the trainer of the class centres of this rank; None if it would have none to train.
+
+    The trainer exchanges nothing with the other ranks.
+    """
+    if all(parameter.grad_req == "null" for parameter in parameters.values()):
+        return None
+    return mx.gluon.Trainer(parameters, make_optimizer(config, parameters), kvstore=None)
 
 
 def make_blocks(
@@ -78,6 +104,7 @@ def make_blocks(
         config.net.options["embedding_size"],
         comm.reduce,
         fused_update=step if config.optim.fused_centres else None,
+        sharding=Sharding(comm, config.run.seed, Step(**step)),
         **config.head.options,
     )
     notices += set_factors(config, net, head)

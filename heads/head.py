@@ -1,15 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base classes of all heads: `Head`, and `ClassHead` for losses with class centres."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd, gluon, init
+from mxnet import autograd, gluon
 
 from heads.cross_entropy import Form, cross_entropy
+from heads.normal_rows import NormalRows
+from heads.shard import Shard
 from heads.statistics import Reduce, alone
-from ranges import Setting, Within, at_least, require_valid, settings
+from ranges import Setting, Within, at_least, refusal, require_valid, settings
+
+NOT_SHARDED = dict.fromkeys(
+    ("sharded", "sample_rate"),
+    "this loss needs the centres of all classes on every rank; "
+    "use a margin softmax such as head.name=arcface",
+) | {
+    "interclass_filter": "this loss has no cosines to all class centres with one scale; "
+    "use a margin softmax such as head.name=arcface"
+}
+"""Settings of sharded heads, each with the reason why another head refuses them."""
 
 
 class Head(gluon.HybridBlock):
@@ -56,9 +69,15 @@ class Head(gluon.HybridBlock):
         If a setting or a size is out of range or of the wrong type.
     """
 
+    refused_settings: Mapping[str, str] = NOT_SHARDED
+    """Settings of other heads that this head refuses, with the reason and what to do instead."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "Head":
         # Check the settings before any constructor runs, so that each class is checked against its
         # own ranges, not against those of its base classes.
+        for key in kwargs:
+            if key in cls.refused_settings:
+                raise ValueError(f"head.{key}: {refusal(cls, cls.__name__, key, kwargs[key])}")
         declared = settings(cls)
         require_valid("head", cls, {key: kwargs[key] for key in kwargs if key in declared})
         return super().__new__(cls)
@@ -94,12 +113,20 @@ class ClassHead(Head):
     sub_centers
         Number of centres K of each class. ``weight`` has the shape (C K, E), with the centres of a
         class in adjacent rows.
+    shard
+        Classes whose centres this rank holds; None: all classes.
     """
 
-    initializer: mx.init.Initializer = init.Normal(0.01)
+    initializer: mx.init.Initializer = NormalRows(0.01)
 
     def __init__(
-        self, num_classes: int, embedding_size: int, *, sub_centers: int = 1, **kwargs: Any
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        sub_centers: int = 1,
+        shard: Shard | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         require(
@@ -109,9 +136,14 @@ class ClassHead(Head):
             "embedding_size", int, at_least(1, "use the embedding size of the net"), embedding_size
         )
         self._num_classes, self._dtype = num_classes, "float32"
-        shape = (num_classes * sub_centers, embedding_size)
+        # MXNet has no parameter without rows: a rank without classes has the rows of one class.
+        classes = max(1, shard.num_rows) if shard else num_classes
+        shape = (classes * sub_centers, embedding_size)
+        initializer = self.initializer
+        if shard and isinstance(initializer, NormalRows):
+            initializer = initializer.part(shard.start * sub_centers, num_classes * sub_centers)
         with self.name_scope():
-            self.weight = self.params.get("weight", shape=shape, init=self.initializer)
+            self.weight = self.params.get("weight", shape=shape, init=initializer)
 
     def cast(self, dtype: Any) -> None:
         super().cast(dtype)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
@@ -189,7 +190,7 @@ class Loop:
     def _step(self, clock: DeviceClock) -> None:
         """Issue one step on the current batch; wait until at most two steps are in flight."""
         run, progress, batch, model = self._run, self.progress, self._batch, self.model
-        model.trainer.set_learning_rate(run.lr(progress.images))
+        model.set_learning_rate(run.lr(progress.images))
         margin = mx.nd.array([run.margin(progress.images)], ctx=self._weight.list_ctx()[0])
         loss, cosine = train_step(
             model.net,
@@ -200,6 +201,8 @@ class Loop:
             margin,
             clip_norm=run.clip_norm,
             size=self.comm.size,
+            shard_trainer=model.shard_trainer,
+            sum_over_ranks=partial(self.comm.sum_rows, key="clip"),
         )
         clock.step(self._weight.list_data()[0])
         self._interval.losses.append(loss)
