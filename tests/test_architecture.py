@@ -54,7 +54,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": ("launch.ranks", "heads.shard", "atomic_write", "mxnet_arrays", "normalization"),
     "training.__main__": PARTS,  # a program
     "interchange": (
-        *("nets", "training.checkpoint", "training.checkpoint_folders"),
+        *("nets", "training.checkpoint", "training.checkpoint_folders", "training.reshard"),
+        "training.stored_rows",
         *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle"),
     ),
     "interchange.__main__": PARTS,  # a program

@@ -87,6 +87,29 @@ def reshard(source: Checkpoint, out: Path, size: int) -> int:
     return num_classes
 
 
+def write_single_shard(
+    folder: Path, rows: Mapping[str, StoredRows], *, run: str, step: int, num_classes: int
+) -> dict[str, Any]:
+    """Write the arrays of all classes as one shard; return the section of the manifest about it.
+
+    Parameters
+    ----------
+    folder
+        Temporary folder of the new checkpoint.
+    rows
+        Arrays by the names of the parameters of the head.
+
+    Raises
+    ------
+    OSError, CheckpointError
+        If the shard cannot be written, or if rows cannot be read.
+    """
+    (shard,) = all_shards(num_classes, 1)
+    arrays = {f"{PREFIX}{name}": _rows_of(array, shard) for name, array in rows.items()}
+    entry = write_shard(folder, ShardHeader.of(shard, run, step), arrays)
+    return manifest_section(run, step, num_classes, [entry])
+
+
 def class_rows(source: Checkpoint) -> dict[str, StoredRows]:
     """Return the arrays of a checkpoint with rows for each class, by their names in shards.
 

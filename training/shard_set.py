@@ -49,7 +49,10 @@ class ShardSet:
     sampler: Any
 
     def parameters(self) -> dict[str, StoredRows]:
-        """Return the parameters of the head in the shards, by their names in the head."""
+        """Return the parameters of the head in the shards, by their names in the head.
+
+        Call ``verify`` before you read them.
+        """
         return {
             name.removeprefix(PREFIX): rows
             for name, rows in self.arrays.items()

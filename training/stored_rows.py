@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,17 @@ class StoredRows:
     parts
         Path of each file, and the place of the part in the file.  All parts have the same type and
         the same shape except for the number of rows.
+    check
+        Function that is called once, before the first rows are read, and raises an exception if the
+        files are damaged; None without a check.
     """
 
-    def __init__(self, parts: Sequence[tuple[Path, ArrayPlace]]):
-        self._parts = parts
+    def __init__(
+        self,
+        parts: Sequence[tuple[Path, ArrayPlace]],
+        check: Callable[[], None] | None = None,
+    ):
+        self._parts, self._check = parts, check
         self._ends = np.cumsum([place.shape[0] for _, place in parts])
         self.dtype: np.dtype = parts[0][1].dtype
         self.shape: tuple[int, ...] = (int(self._ends[-1]), *parts[0][1].shape[1:])
@@ -53,6 +60,10 @@ class StoredRows:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def checked_by(self, check: Callable[[], None]) -> StoredRows:
+        """Return the same array with a check before the first rows are read."""
+        return StoredRows(self._parts, check)
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Yield the rows ``start`` to ``stop`` in blocks of at most BLOCK_BYTES.
@@ -71,6 +82,9 @@ class StoredRows:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return the rows ``start`` to ``stop``; raise CheckpointError as ``blocks`` does."""
+        check, self._check = self._check, None
+        if check:
+            check()
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         first = 0
         for (path, place), end in zip(self._parts, self._ends.tolist(), strict=True):
