@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import mxnet as mx
@@ -10,9 +11,12 @@ import pytest
 
 from assemble import head_memory
 from assemble.head_memory import check_head_memory
+from heads import HEADS
+from launch.config.cli import load_config
 from launch.config.configuration import ConfigError
 from launch.ranks.agreement import Refused
 from launch.ranks.comm import Comm
+from nets import NETS
 from tests.assemble.configuration import make_synthetic
 
 SHARDED = ("head.sharded=true", "net.embedding_size=128")
@@ -99,3 +103,12 @@ def test_the_refusal_comes_before_the_head_is_built(memory, monkeypatch):
     inputs = SimpleNamespace(num_classes=10**8, ctx=mx.cpu())
     with pytest.raises(Refused, match="head: the centres of 100,000,000 classes need"):
         model.make_model(make_synthetic(*SHARDED), inputs, None, Comm())
+
+
+def test_the_line_in_the_documentation_is_that_of_the_configuration(memory):
+    memory(30.12 * 1024)
+    root = Path(__file__).resolve().parents[2]
+    config = load_config(["--cfg", str(root / "configs" / "r50_arcface_1m.yaml")], NETS, HEADS)
+    inputs = SimpleNamespace(num_classes=10**6, ctx=mx.gpu(0))
+    line = check_head_memory(config, inputs, Comm(0, 8, 0, 8))
+    assert f"\n    {line}\n" in (root / "docs" / "large_sets.md").read_text()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mxnet as mx
 import pytest
 from mxnet import autograd
@@ -12,6 +14,8 @@ from heads.head_memory import HeadMemory, head_memory
 from heads.shard_centres import Step
 from heads.sharded import Sharding
 from launch.ranks.comm import Comm
+
+SAMPLED = {"sample_rate": 0.1}
 
 
 @pytest.mark.parametrize("sub_centers", [1, 3])
@@ -64,3 +68,17 @@ def test_the_parts_depend_on_the_update(options, parts):
 
 def test_the_rank_with_the_most_classes_counts():
     assert head_memory(10, 1, 4).centres == 3 * 4 and head_memory(2, 1, 4).centres == 4
+
+
+def test_the_table_in_the_documentation_is_computed_by_this_function():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "large_sets.md").read_text()
+    table = text.split("| identities | ranks |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 12
+    for line in table:
+        classes, ranks, *shown = (cell.strip() for cell in line.strip("|").split("|"))
+        sizes = [
+            head_memory(int(classes.replace(",", "")), 512, int(ranks), **options)
+            for options in ({}, {"fused": True}, SAMPLED, {"fused": True, **SAMPLED})
+        ]
+        expected = [sizes[0].centres, *(size.total for size in sizes)]
+        assert shown == [f"{size / (1 << 30):.2f}" for size in expected]
