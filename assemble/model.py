@@ -204,7 +204,10 @@ def load_pretrained(
     assert stored is not None, "rank 0 reads the model, and this function takes it once"
     for name, parameter in model.net._collect_params_with_prefix().items():
         parameter._load_init(mx.nd.array(stored.parameters[name], dtype="float32"), inputs.ctx)
-    weight, match = stored.head.get("weight"), None
+    # A rule requires train.class_centres=none for a sharded head.
+    left_out = PER_CLASS_PARAMETERS if is_sharded(model.head) else ()
+    of_head = {name: array for name, array in stored.head.items() if name not in left_out}
+    weight, match = of_head.get("weight"), None
     if weight is not None:
         match = find_match(
             config.train.class_centres,
@@ -213,7 +216,7 @@ def load_pretrained(
             len(weight),
             config.head.options.get("sub_centers", 1),
         )
-    text = load_head(model.head, stored.head, match, inputs.num_classes)
+    text = load_head(model.head, of_head, match, inputs.num_classes)
     source = f"the run starts from the weights of {pretrained.source}"
     return ["; ".join(filter(None, [source, text])), *pretrained.notices]
 

@@ -41,8 +41,7 @@ class MarginSoftmax(ShardedClasses):
     interclass_filter
         Cosine above which another class counts as the same person under a wrong label: its logit
         becomes 0 and has no gradient, so that wrong labels do not push images of one person apart.
-        0: no filter. An and others, "Killing Two Birds with One Stone: Efficient and Robust
-        Training of Face Recognition CNNs by Partial FC", arXiv:2203.15565, section 3.3.
+        0: no filter. InsightFace's arcface_torch calls this ``interclass_filtering_threshold``.
     momentum
         Weight of the newest batch in a running statistic:
         new = (1 - momentum) * old + momentum * batch.

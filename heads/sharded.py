@@ -184,7 +184,6 @@ class ShardedClasses(ClassHead):
         labels = comm.gather_rows(label.astype("int32"), "head.labels") - shard.start
         local, centres = self._classes(labels, rows.dtype, training)
         all_rows = comm.gather_rows(rows, "head.embeddings")  # (G, E)
-        empty = not shard.num_rows
         here = local >= 0
         score, row = target_scores(all_rows, centres, local, form)
         centre = normalised(mx.nd, mx.nd.take(centres, row, mode="clip"))
@@ -198,9 +197,9 @@ class ShardedClasses(ClassHead):
         psi, slope = self._all_margins(full, fraction, all_rows, own, state)
         changed = self.columns and self.columns(mx.nd, fraction, psi, full, **state)
         targets = Targets(local, row, score, psi, slope, changed)
-        scores: Any = (
-            NoScores(all_rows) if empty else shard_scores(all_rows, centres, targets, form)
-        )
+        scores: Any = NoScores(all_rows)
+        if shard.num_rows:
+            scores = shard_scores(all_rows, centres, targets, form)
         maximum, total, target, cosine = self._merge(scores, psi * here * form.scale, cosine)
         loss = (maximum - target) + mx.nd.log(total)
         pull = comm.sum_rows(scores.finish(maximum, total), "head.gradients")
@@ -217,16 +216,28 @@ class ShardedClasses(ClassHead):
         shard, weight = self.shard, self.weight.list_data()[0]
         assert shard is not None and self._centres is not None
         if self._sampler is None or not training or not shard.num_rows:
+            centres = self._centres.use(None) if training else weight
+            # The fused operator refuses the label -2 of a class that no shard has.
+            known = (labels >= -shard.start) * (labels < shard.num_classes - shard.start)
             inside = (labels >= 0) * (labels < shard.num_rows)
-            local = mx.nd.where(inside, labels, -mx.nd.ones_like(labels))
-            return local.astype(dtype), self._centres.use(None)
+            local = mx.nd.where(inside, labels, known - 2)
+            return local.astype(dtype), centres
         # Sync: the host waits for the labels of all ranks, but for no computation of the device.
         numbers = labels.asnumpy()
+        self._require_labels(numbers + shard.start)
         sample = self._sampler.draw(numbers)
         place = np.searchsorted(sample, numbers)
         found = sample[np.minimum(place, len(sample) - 1)] == numbers
         local = mx.nd.array(np.where(found, place, -1), ctx=weight.context, dtype=dtype)
         return local, self._centres.use(sample)
+
+    def _require_labels(self, labels: np.ndarray) -> None:
+        bad = np.flatnonzero((labels < 0) | (labels >= self._num_classes))
+        if len(bad):
+            raise ValueError(
+                f"head: the label of image {bad[0]} of all ranks must be one of "
+                f"{self._num_classes} classes, got {labels[bad[0]]}; use 0 to C - 1"
+            )
 
     @property
     def needs_all_scores(self) -> bool:

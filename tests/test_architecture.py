@@ -50,7 +50,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("atomic_write", "encoded_images", "normalization", "ops"),
     ),
     "nets": ("ops", "ranges"),
-    "heads": ("ops", "ranges"),
+    "heads": ("launch.ranks", "ops", "ranges"),  # sharded heads exchange embeddings
     "training": ("launch.ranks", "heads.shard", "atomic_write", "mxnet_arrays", "normalization"),
     "training.__main__": PARTS,  # a program
     "interchange": (
