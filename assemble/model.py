@@ -205,7 +205,7 @@ def load_pretrained(
     for name, parameter in model.net._collect_params_with_prefix().items():
         parameter._load_init(mx.nd.array(stored.parameters[name], dtype="float32"), inputs.ctx)
     # A rule requires train.class_centres=none for a sharded head.
-    left_out = PER_CLASS_PARAMETERS if is_sharded(model.head) else ()
+    left_out = distributed_names(model.head)
     of_head = {name: array for name, array in stored.head.items() if name not in left_out}
     weight, match = of_head.get("weight"), None
     if weight is not None:
