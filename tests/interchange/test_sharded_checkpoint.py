@@ -9,6 +9,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from assemble.class_centres import find_match, load_head
 from heads import build_head
 from interchange.read_checkpoint import read_checkpoint
 from interchange.write_checkpoint import write_checkpoint
@@ -85,3 +86,13 @@ def test_a_damaged_shard_leaves_no_written_checkpoint(folder, tmp_path):
     with pytest.raises(CheckpointError, match="fc7-00000-of-00003.params: the shard is damaged"):
         write_checkpoint(read_checkpoint(folder), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == [folder.name]
+
+
+def test_pretrained_class_centres_are_taken_from_the_shards(folder):
+    model = read_checkpoint(folder)
+    match = find_match("all", {"num_classes": 7, "sets": []}, model.classes, 7, 1)
+    head = build_head("cosface", 7, EMBEDDING_SIZE)
+    head.initialize()
+    text = load_head(head, model.head, match, 7)
+    assert text == "class centres taken over: 7 of 7 (train.class_centres=all)"
+    assert np.array_equal(head.weight.data().asnumpy(), class_values(7))
