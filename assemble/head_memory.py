@@ -51,23 +51,27 @@ def check_head_memory(config: Config, inputs: Inputs, comm: Comm) -> str:
     if available is not None and need.total * sharing > available:
         raise ConfigError(
             f"head: the centres of {inputs.num_classes:,} classes need {_amount(need, sharing)}, "
-            f"got {_gib(available)} available on this {'GPU' if on_gpu else 'host'}; "
+            f"got {_size(available)} available on this {'GPU' if on_gpu else 'host'}; "
             f"{_advice(config, comm.size)}"
         )
     if not is_sharded:
         return ""
-    known = f", of {_gib(available)} available" if available is not None else ""
+    known = f", of {_size(available)} available" if available is not None else ""
     return f"class centres of {inputs.num_classes:,} classes: {_amount(need, sharing)}{known}"
 
 
 def _amount(need: HeadMemory, sharing: int) -> str:
-    parts = ", ".join(f"{name} {_gib(size)}" for name, size in need.parts().items())
-    shared = f", {_gib(need.total * sharing)} for the {sharing} ranks of this host"
-    return f"{_gib(need.total)} per rank ({parts}){shared if sharing > 1 else ''}"
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in need.parts().items())
+    shared = f", {_size(need.total * sharing)} for the {sharing} ranks of this host"
+    return f"{_size(need.total)} per rank ({parts}){shared if sharing > 1 else ''}"
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB / 100 else f"{size / (1 << 20):.2f} MiB"
+def _size(size: int) -> str:
+    """Return a number of bytes as text, in the largest unit of which there is a hundredth."""
+    for unit, name in ((GIB, "GiB"), (1 << 20, "MiB")):
+        if size >= unit / 100:
+            return f"{size / unit:.2f} {name}"
+    return f"{size / 1024:.2f} KiB"
 
 
 def _advice(config: Config, ranks: int) -> str:
