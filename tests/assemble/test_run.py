@@ -64,6 +64,7 @@ def test_a_saved_run_resumes_at_its_position(begin):
         "epoch_images": 4000,
         "end_images": 24,
         "ranks": 1,
+        "run": run.id,
         "data": {"images": 0, "people": 10, "image_size": [112, 112]},
         "meta": {
             "net": config.to_dict()["net"],
@@ -79,6 +80,8 @@ def test_a_saved_run_resumes_at_its_position(begin):
     # Another batch size changes neither the epoch nor the end.
     _, _, resumed = begin("data.batch_size=8")
     assert resumed.folder == run.folder and resumed.progress == run.progress
+    assert resumed.id == run.id and len(run.id) == 32
+    assert begin("run.resume=false")[2].id != run.id
     assert resumed.checkpoint.folder.name == "step-00000003"
     assert (resumed.epoch_images, resumed.end_images) == (4000, 24)
     assert resumed.global_batch_size == 8
@@ -98,10 +101,13 @@ def test_older_checkpoints_are_deleted(begin):
 def test_only_rank_0_writes_to_the_disk(begin, tmp_path):
     class Second(Comm):
         def gather_json(self, value):
-            return [None, value] if value is None else [[str(tmp_path / "runs/small-004"), None]]
+            return (
+                [None, value] if value is None else [[str(tmp_path / "runs/small-004"), None, "id"]]
+            )
 
     _, _, run = begin(comm=Second(1, 2, 1, 2))
     assert run.folder == tmp_path / "runs/small-004" and run.checkpoint is None
+    assert run.id == "id"
     assert not (tmp_path / "runs").exists()
 
 
