@@ -6,7 +6,7 @@ from typing import Any
 import mxnet as mx
 from mxnet import autograd
 
-from heads.head import NOT_SHARDED
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.settings import CenterRate, CenterWeight
 from heads.softmax import Softmax
 from heads.statistics import TracedFunction, create_state
@@ -35,7 +35,7 @@ class Center(Softmax):
         unchanged.
     """
 
-    refused_settings = NOT_SHARDED
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,

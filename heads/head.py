@@ -18,11 +18,13 @@ NOT_SHARDED = dict.fromkeys(
     ("sharded", "sample_rate"),
     "this loss needs the centres of all classes on every rank; "
     "use a margin softmax such as head.name=arcface",
-) | {
-    "interclass_filter": "this loss has no cosines to all class centres with one scale; "
+)
+"""Settings of sharded heads, with the reason why another head refuses them."""
+NOT_FILTERED = {
+    "interclass_filter": "this loss has no scaled cosines to all class centres; "
     "use a margin softmax such as head.name=arcface"
 }
-"""Settings of sharded heads, each with the reason why another head refuses them."""
+"""Filter of similar classes, with the reason why another head refuses the filter."""
 
 
 class Head(gluon.HybridBlock):
@@ -69,7 +71,7 @@ class Head(gluon.HybridBlock):
         If a setting or a size is out of range or of the wrong type.
     """
 
-    refused_settings: Mapping[str, str] = NOT_SHARDED
+    refused_settings: Mapping[str, str] = NOT_SHARDED | NOT_FILTERED
     """Settings of other heads that this head refuses, with the reason and what to do instead."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Head":

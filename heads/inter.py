@@ -6,6 +6,7 @@ from typing import Any
 
 from heads.arcface import ArcFace
 from heads.cross_entropy import normalised
+from heads.head import NOT_SHARDED
 from heads.margins import clipped_angle
 from heads.settings import TermWeight
 
@@ -27,6 +28,8 @@ class Inter(ArcFace):
     inter_weight
         Factor on the mean angle between the centre of the true class and the other class centres.
     """
+
+    refused_settings = NOT_SHARDED
 
     def __init__(self, *sizes: int, inter_weight: TermWeight = 1.0, **kwargs: Any) -> None:
         super().__init__(*sizes, **kwargs)

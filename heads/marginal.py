@@ -4,7 +4,7 @@
 from typing import Annotated, Any
 
 from heads.cross_entropy import normalised
-from heads.head import NOT_SHARDED
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.mining import mean_over, pairs, squared_distances
 from heads.softmax import Softmax
 from ranges import Within, at_least
@@ -33,7 +33,7 @@ class Marginal(Softmax):
         Margin that squared distances must keep from theta, on either side.
     """
 
-    refused_settings = NOT_SHARDED
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,

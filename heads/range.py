@@ -4,7 +4,7 @@
 from typing import Annotated, Any
 
 from heads.cross_entropy import LENGTH_EPSILON
-from heads.head import NOT_SHARDED
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.mining import pairs, select, squared_distances
 from heads.softmax import Softmax
 from ranges import Within, above, at_least
@@ -41,7 +41,7 @@ class Range(Softmax):
         apart.
     """
 
-    refused_settings = NOT_SHARDED
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from mxnet import init
 
 from heads.cross_entropy import length
-from heads.head import NOT_SHARDED
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.softmax import Softmax
 from ranges import above, at_least
 
@@ -29,7 +29,7 @@ class Ring(Softmax):
         the untrained network.
     """
 
-    refused_settings = NOT_SHARDED
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,

@@ -180,7 +180,10 @@ class PlainShardScores:
         self, rows: mx.nd.NDArray, centres: mx.nd.NDArray, targets: Targets, form: Form
     ) -> None:
         F = mx.nd
+        # `autograd.grad` clears the graph nodes of its inputs, also in other recorded graphs: record
+        # only arrays that no other graph uses.
         left, right = rows.detach(), centres.detach()
+        psi, slope = targets.psi.detach(), targets.slope.detach()
         left.attach_grad()
         right.attach_grad()
         self._leaves = [left, right]
@@ -190,9 +193,9 @@ class PlainShardScores:
             scores = scores_of(F, left, right, count, form, None)
             true_score = F.sum(scores * self._true, axis=1)
             if targets.columns is not None:
-                scores = reweighed(F, scores, *targets.columns)
+                scores = reweighed(F, scores, *(array.detach() for array in targets.columns))
             # The value is psi and the slope of psi: true_score - F.BlockGrad(true_score) is 0.
-            psi = targets.psi + targets.slope * (true_score - F.BlockGrad(true_score))
+            psi = psi + slope * (true_score - F.BlockGrad(true_score))
             psi = F.broadcast_mul(F.expand_dims(psi, axis=1), self._true)
             self._logits = (scores * (1.0 - self._true) + psi) * form.scale
         self.maximum = F.max(self._logits.detach(), axis=1)

@@ -107,7 +107,7 @@ class ShardedClasses(ClassHead):
     def problems(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, sentence) if classes are sampled but not sharded."""
         rate = options.get("sample_rate", 1.0)
-        if rate != 1 and not options["sharded"]:
+        if rate != 1 and not options.get("sharded"):
             yield "sample_rate", f"requires head.sharded=true, got {rate}; set head.sharded=true"
 
     # ---- What a subclass defines
@@ -168,8 +168,12 @@ class ShardedClasses(ClassHead):
         with autograd.pause(train_mode=autograd.is_training()):
             values = self._exchange(rows.detach(), embedding, label, margin_fraction)
         own_loss, cosine, pull = values
-        # The added term has the value 0 and the gradient ``pull``.
+        # The first added term has the value 0 and the gradient ``pull``. The second one lets a
+        # backward pass start from the loss also if the net is frozen.
+        anchor = F.zeros((1,), ctx=rows.context, dtype=rows.dtype)
+        anchor.attach_grad()
         loss = own_loss + F.sum((rows - F.BlockGrad(rows)) * pull, axis=1)
+        loss = F.broadcast_add(loss, anchor)
         return self.finish_loss(F, embedding, loss, cosine, margin_fraction), cosine
 
     def _exchange(

@@ -7,7 +7,7 @@ from typing import Any
 from mxnet import init
 
 from heads.cross_entropy import Form, normalised
-from heads.head import NOT_SHARDED, Head
+from heads.head import NOT_FILTERED, Head
 from heads.sharded import ShardedClasses
 
 
@@ -29,7 +29,7 @@ class Softmax(ShardedClasses):
         Whether each class has a learned bias. A bias favours frequent classes.
     """
 
-    refused_settings = {"interclass_filter": NOT_SHARDED["interclass_filter"]}
+    refused_settings = NOT_FILTERED
     form = Form(unit_rows=False, unit_columns=False)
 
     def __init__(self, *sizes: int, use_bias: bool = False, **kwargs: Any) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -51,7 +53,7 @@ def complete(rows, centres, form, changed):
 def in_shards(rows, centres, form, changed, bounds):
     """Return the same, computed shard by shard; ``bounds`` are their first classes and the end."""
     shards, found = [], []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         inside = (start <= LABELS) & (stop > LABELS)
         label = mx.nd.array(np.where(inside, LABELS - start, -1))
         own = centres[start * form.group : stop * form.group]

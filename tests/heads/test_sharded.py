@@ -62,9 +62,7 @@ def test_a_sharded_head_on_one_rank_equals_the_head(name, operators):
 
 
 @pytest.mark.parametrize("name", sorted(set(HEADS) - SHARDABLE))
-@pytest.mark.parametrize(
-    "setting", [{"sharded": True}, {"sample_rate": 0.5}, {"interclass_filter": 0.4}]
-)
+@pytest.mark.parametrize("setting", [{"sharded": True}, {"sample_rate": 0.5}])
 def test_other_heads_refuse_by_name(name, setting):
     (key, value), *_ = setting.items()
     with pytest.raises(ValueError, match=f"head.{key}: not available for '{name}', got {value}; "):
@@ -77,7 +75,7 @@ def test_a_class_refuses_without_the_configuration():
 
 
 @pytest.mark.parametrize(
-    "name", ["softmax", "l2_softmax", "sv_softmax", "curricularface", "circle"]
+    "name", ["softmax", "l2_softmax", "sv_softmax", "curricularface", "circle", "center", "lgm"]
 )
 def test_heads_without_plain_cosines_refuse_the_filter(name):
     with pytest.raises(ValueError, match=f"head.interclass_filter: not available for '{name}'"):

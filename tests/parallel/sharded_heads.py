@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train heads with and without distributed class centres on real ranks, and save the results.
 
-sharded_heads.py OUT OPERATORS
+sharded_heads.py OUT OPERATORS STEPS
 
 Every rank trains each head of ``CASES`` twice from equal class centres: with all centres on every
 rank, and with the centres distributed over the ranks. A linear layer stands for the net. Rank 0
@@ -10,6 +10,7 @@ writes losses and class centres of both to OUT (.npz), under ``<case>.<part>.<co
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from heads.sharded import Sharding
 from launch.ranks.comm import Comm, connect
 from training.step import build_optimizer, train_step
 
-STEPS, INPUT_SIZE, EMBEDDING_SIZE, LR = 20, 6, 8, 0.05
+INPUT_SIZE, EMBEDDING_SIZE, LR = 6, 8, 0.05
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-3
 
 
@@ -77,12 +78,12 @@ FUSED_CASES = {
 }
 
 
-def batches(case: Case, comm: Comm) -> Iterator[tuple[mx.nd.NDArray, mx.nd.NDArray]]:
+def batches(case: Case, comm: Comm, steps: int) -> Iterator[tuple[mx.nd.NDArray, mx.nd.NDArray]]:
     """Yield inputs and labels of this rank for each step."""
     random = np.random.default_rng(7)
     own = slice(comm.rank * case.batch_size, (comm.rank + 1) * case.batch_size)
     count = comm.size * case.batch_size
-    for _ in range(STEPS):
+    for _ in range(steps):
         inputs = random.normal(size=(count, INPUT_SIZE))
         labels = random.choice(case.classes or case.num_classes, size=count)
         yield mx.nd.array(inputs[own]), mx.nd.array(labels[own])
@@ -93,18 +94,16 @@ def initial_centres(case: Case, rows: int) -> np.ndarray:
     return np.random.default_rng(3).normal(size=(rows, EMBEDDING_SIZE)).astype(np.float32)
 
 
-def train(case: Case, comm: Comm, sharded: bool) -> dict[str, np.ndarray]:
+def train(case: Case, comm: Comm, steps: int, sharded: bool) -> dict[str, np.ndarray]:
     """Train a head and a linear layer; return mean losses, weights and all class centres."""
-    update = (
-        {"momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY} if case.fused and sharded else None
-    )
+    sgd = Step(MOMENTUM, WEIGHT_DECAY)
     head = build_head(
         case.head,
         case.num_classes,
         EMBEDDING_SIZE,
         comm.reduce,
-        fused_update=update,
-        sharding=Sharding(comm, 1, Step(MOMENTUM, WEIGHT_DECAY)),
+        fused_update=sgd._asdict() if case.fused and sharded else None,
+        sharding=Sharding(comm, 1, sgd),
         **case.settings,
         **({"sharded": True} if sharded else {}),
     )
@@ -132,7 +131,7 @@ def train(case: Case, comm: Comm, sharded: bool) -> dict[str, np.ndarray]:
         shard_trainer = mx.gluon.Trainer(weight, optimizer(weight), kvstore=None)
     mx.random.seed(11 + comm.rank)
     margin, losses = mx.nd.array([0.8]), []
-    for inputs, label in batches(case, comm):
+    for inputs, label in batches(case, comm, steps):
         loss, cosine = train_step(
             net,
             head,
@@ -156,13 +155,14 @@ def train(case: Case, comm: Comm, sharded: bool) -> dict[str, np.ndarray]:
     }
 
 
-def main(out: Path, operators: str) -> None:
+def main(out: Path, operators: str, steps: int) -> None:
+    os.environ["HOROVOD_CYCLE_TIME"] = "1"  # ms; a step has up to six exchanges in sequence
     comm = connect()
     ops.use(operators)
     results: dict[str, np.ndarray] = {}
     for name, case in (CASES | (FUSED_CASES if operators == "native" else {})).items():
         for kind in ("complete", "shards"):
-            found = train(case, comm, kind == "shards")
+            found = train(case, comm, steps, kind == "shards")
             results |= {f"{name}.{part}.{kind}": array for part, array in found.items()}
     if comm.rank == 0:
         np.savez(out, **results)
@@ -170,4 +170,4 @@ def main(out: Path, operators: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

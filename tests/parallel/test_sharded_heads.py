@@ -13,12 +13,13 @@ from tests.parallel.sharded_heads import CASES, FUSED_CASES
 
 pytestmark = pytest.mark.parallel
 
+STEPS = 8
 Results = dict[str, np.ndarray]
 
 
 def trained(folder: Path, ranks: int, operators: str) -> Results:
     """Train all cases on ``ranks`` ranks in one start; return the arrays by name."""
-    ended = run(ranks, [HERE / "sharded_heads.py", folder / "found.npz", operators])
+    ended = run(ranks, [HERE / "sharded_heads.py", folder / "found.npz", operators, str(STEPS)])
     assert ended.code == 0, ended.everything
     with np.load(folder / "found.npz") as file:
         return dict(file)
