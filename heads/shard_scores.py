@@ -180,8 +180,8 @@ class PlainShardScores:
         self, rows: mx.nd.NDArray, centres: mx.nd.NDArray, targets: Targets, form: Form
     ) -> None:
         F = mx.nd
-        # `autograd.grad` clears the graph nodes of its inputs, also in other recorded graphs: record
-        # only arrays that no other graph uses.
+        # `autograd.grad` clears the graph nodes of its inputs, also those in other recorded graphs.
+        # Record only arrays that no other graph uses.
         left, right = rows.detach(), centres.detach()
         psi, slope = targets.psi.detach(), targets.slope.detach()
         left.attach_grad()
