@@ -12,7 +12,6 @@ import mxnet as mx
 import normalization
 import ops
 from assemble.class_centres import find_match, load_head
-from assemble.head_memory import check_head_memory
 from evaluation.evaluate import evaluate_sets
 from heads import build_head
 from heads.shard_centres import Step
@@ -54,9 +53,8 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
 
     Return the model, and notices for the log.
     """
-    memory = agree(comm, lambda: check_head_memory(config, inputs, comm))
-    if memory and comm.rank == 0:  # before the log opens, because the allocation may fail
-        print(memory, flush=True)
+    if inputs.memory and comm.rank == 0:  # before the log opens, because the allocation may fail
+        print(inputs.memory, flush=True)
     reseed(config.run.seed, 0, 0)  # every rank draws the same initial weights
     net, head, notices = agree(comm, lambda: make_blocks(config, inputs, comm))
     parameters = collect_parameters(net, head)

@@ -161,7 +161,7 @@ class ClassHead(Head):
         super().cast(dtype)
         self._dtype = np.dtype(dtype).name
 
-    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
         """Return the class of the nearest centre by cosine for each embedding; see `Head.predict`.
 
         A class with another logit than the cosine overrides this method.

@@ -145,12 +145,15 @@ def train(case: Case, comm: Comm, steps: int, sharded: bool) -> dict[str, np.nda
             sum_over_ranks=lambda array: comm.sum_rows(array, "clip"),
         )
         losses.append([loss.asscalar(), cosine.asscalar()])
+    inputs, _ = next(batches(case, comm, 1))
+    predicted = comm.gather(head.predict(net(inputs)).asnumpy())
     found = head.weight.data().asnumpy()
     if shard:
         found = comm.gather(found[: shard.num_rows * each])
     mean = comm.sum(np.array(losses)) / comm.size
     return {"losses": mean[:, 0], "cosines": mean[:, 1], "centres": found} | {
         "net": net.weight.data().asnumpy(),
+        "predicted": predicted,
         "moved": np.abs(found - centres).max(),
     }
 
