@@ -183,7 +183,7 @@ class ShardedClasses(ClassHead):
         if not shard.num_rows:
             score = mx.nd.full(score.shape, NO_LOGIT, ctx=score.context, dtype=score.dtype)
         # Exact in float32, unlike floor(row / sub_centers).
-        number = (row - row % self._sub_centers) / self._sub_centers + shard.start
+        number = (row - row % self.sub_centers) / self.sub_centers + shard.start
         every = comm.gather_rows(mx.nd.stack(score, number, axis=0).expand_dims(0), "head.nearest")
         _, number = first_largest(every[:, 0].T, every[:, 1].T)  # every: (R, 2, G)
         return number[comm.rank * len(embedding) : (comm.rank + 1) * len(embedding)]
@@ -265,11 +265,11 @@ class ShardedClasses(ClassHead):
         return local, self._centres.use(sample)
 
     def _require_labels(self, labels: np.ndarray) -> None:
-        bad = np.flatnonzero((labels < 0) | (labels >= self._num_classes))
+        bad = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
         if len(bad):
             raise ValueError(
                 f"head: the label of image {bad[0]} of all ranks must be one of "
-                f"{self._num_classes} classes, got {labels[bad[0]]}; use 0 to C - 1"
+                f"{self.num_classes} classes, got {labels[bad[0]]}; use 0 to C - 1"
             )
 
     @property

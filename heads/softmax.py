@@ -38,7 +38,7 @@ class Softmax(ShardedClasses):
         super().__init__(*sizes, **kwargs)
         if use_bias:
             with self.name_scope():
-                self.bias = self.params.get("bias", shape=(self._num_classes,), init=init.Zero())
+                self.bias = self.params.get("bias", shape=(self.num_classes,), init=init.Zero())
 
     @staticmethod
     def problems(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
