@@ -16,9 +16,9 @@ import mmap
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -78,6 +78,13 @@ class _Reader:
         return count
 
 
+class SupportsWrite(Protocol):
+    """Object with the method ``write`` of a binary file."""
+
+    def write(self, content: Any, /) -> object:
+        """Write bytes."""
+
+
 class ArrayPlace(NamedTuple):
     """Place of an array in a file."""
 
@@ -85,6 +92,18 @@ class ArrayPlace(NamedTuple):
     """Position of the first element, in bytes from the start of the file."""
     dtype: np.dtype
     shape: tuple[int, ...]
+
+
+class RowBlocks(NamedTuple):
+    """Array that `write_arrays` gets in blocks of rows, so that it never is in memory as a whole.
+
+    The blocks are arrays of type ``dtype`` and shape (rows, *shape[1:]); together they have
+    ``shape[0]`` rows.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    blocks: Iterable[np.ndarray]
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -201,23 +220,32 @@ def _read_name(reader: _Reader) -> str:
         raise reader.fault("a name must be text in UTF-8", repr(name[:40])) from None
 
 
-def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(file: SupportsWrite, arrays: Mapping[str, np.ndarray | RowBlocks]) -> None:
     """Write arrays in MXNet's format; ``mx.nd.load`` of MXNet 1.x reads the file.
 
     Raises
     ------
     TypeError
         If MXNet has no number for the element type of an array.
+    ValueError
+        If the blocks of an array have more or fewer rows than its shape states.
     """
     file.write(struct.pack("<QQQ", FILE_MAGIC, 0, len(arrays)))
     numbers = {np.dtype(name): number for number, name in enumerate(DTYPES)}
     for name, array in arrays.items():
-        if array.dtype not in numbers or not array.ndim:
-            raise TypeError(f"{name}: MXNet stores no array of {array.ndim} dimensions and type "
-                            f"{array.dtype}")  # fmt: skip
-        header = struct.pack(f"<Iii{array.ndim}q", LAYOUT_2, 0, array.ndim, *array.shape)
-        file.write(header + struct.pack("<iii", CPU, 0, numbers[array.dtype]))
-        file.write(np.ascontiguousarray(array).data)
+        shape, dtype = array.shape, array.dtype
+        if dtype not in numbers or not shape:
+            raise TypeError(
+                f"{name}: MXNet stores no array of {len(shape)} dimensions and type {dtype}"
+            )
+        header = struct.pack(f"<Iii{len(shape)}q", LAYOUT_2, 0, len(shape), *shape)
+        file.write(header + struct.pack("<iii", CPU, 0, numbers[dtype]))
+        rows = 0
+        for block in array.blocks if isinstance(array, RowBlocks) else (array,):
+            file.write(np.ascontiguousarray(block, dtype).data)
+            rows += len(block)
+        if rows != shape[0]:
+            raise ValueError(f"{name}: must get {shape[0]} rows, got {rows}; pass all rows")
     file.write(struct.pack("<Q", len(arrays)))
     for name in arrays:
         encoded = name.encode()

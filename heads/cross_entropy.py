@@ -111,7 +111,7 @@ def cross_entropy(
     margin = margin or (lambda score: (score, F.ones_like(score)))
     simple = form._replace(scale=1.0) == Form() and columns is None
     if not (ops.fused() if simple else ops.fused_scores()):
-        scores = _scores(F, rows, centres, num_classes, form, bias)
+        scores = scores_of(F, rows, centres, num_classes, form, bias)
         return _plain(F, scores, label, num_classes, form.scale, margin, columns)
     label = F.cast(label, dtype=dtype)  # float32 holds class numbers exactly up to 2**24
     if bias is not None:
@@ -121,7 +121,7 @@ def cross_entropy(
     fixed = F.BlockGrad(rows)
     left = normalised(F, fixed) if form.unit_rows else fixed
     scores = [
-        _own_scores(F, left, centres, label * form.group + place, form)
+        own_scores(F, left, centres, label * form.group + place, form)
         for place in range(form.group)
     ]
     if form.group == 1:
@@ -136,7 +136,12 @@ def cross_entropy(
     return F.face_margin_softmax(*inputs, **attributes)[0], F.BlockGrad(score)
 
 
-def _own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
+def own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
+    """Return the score of each image for the class centre in the row ``label``, (B,).
+
+    ``left`` holds the embeddings (B, E), normalised if the form says so. No gradient flows through
+    the centre.
+    """
     # Apply BlockGrad after take: BlockGrad(centres) would copy the centres of all classes.
     centre = F.BlockGrad(F.take(centres, label, mode="clip"))
     if form.squares:
@@ -144,7 +149,7 @@ def _own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
     return F.sum(left * (normalised(F, centre) if form.unit_columns else centre), axis=1)
 
 
-def _scores(F: Any, rows: Any, centres: Any, num_classes: int, form: Form, bias: Any) -> Any:
+def scores_of(F: Any, rows: Any, centres: Any, num_classes: int, form: Form, bias: Any) -> Any:
     """Return the scores of all classes, shape (B, C)."""
     if form.squares:
         bias = -0.5 * F.sum(F.square(centres), axis=1)
@@ -171,7 +176,7 @@ def _plain(
     fixed = F.BlockGrad(target)
     psi, slope = margin(fixed)
     if columns is not None:
-        scores = _reweighed(F, scores, *columns(psi, fixed))
+        scores = reweighed(F, scores, *columns(psi, fixed))
     # The value of `target - fixed` is 0: the second term gives psi a gradient and no value.
     psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
     place = F.contrib.arange_like(label).astype("int32") * num_classes
@@ -181,7 +186,7 @@ def _plain(
     return -F.pick(F.log_softmax(logits, axis=1), label, axis=1), fixed
 
 
-def _reweighed(F: Any, scores: Any, threshold: Any, numbers: Any) -> Any:
+def reweighed(F: Any, scores: Any, threshold: Any, numbers: Any) -> Any:
     """Return the scores (B, C), changed by the output of the ``columns`` function.
 
     `cross_entropy` describes the two outputs of that function, ``threshold`` and ``numbers``.

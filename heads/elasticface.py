@@ -41,6 +41,8 @@ class ElasticFace(MarginSoftmax):
         If false, the rank of the image by its cosine selects the margin. Requires plus=true.
     """
 
+    random_margin = True
+
     def __init__(
         self,
         *sizes: int,
@@ -56,6 +58,7 @@ class ElasticFace(MarginSoftmax):
     @staticmethod
     def problems(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, sentence) for each setting that contradicts another setting."""
+        yield from MarginSoftmax.problems(options)
         if options["by_argsort"] and not options["plus"]:
             yield "by_argsort", "needs head.plus=true, got head.plus=false; set head.plus=true"
 

@@ -1,16 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base classes of all heads: `Head`, and `ClassHead` for losses with class centres."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd, gluon, init
+from mxnet import autograd, gluon
 
 from heads.cross_entropy import Form, cross_entropy
+from heads.normal_rows import NormalRows
 from heads.prediction import nearest_centre
+from heads.shard import Shard
 from heads.statistics import Reduce, alone
-from ranges import Setting, Within, at_least, require_valid, settings
+from ranges import Setting, Within, at_least, refusal, require_valid, settings
+
+NOT_SHARDED = dict.fromkeys(
+    ("sharded", "sample_rate"),
+    "this loss needs the centres of all classes on every rank; "
+    "use a margin softmax such as head.name=arcface",
+)
+"""Settings of sharded heads, with the reason why another head refuses them."""
+NOT_FILTERED = {
+    "interclass_filter": "this loss has no scaled cosines to all class centres; "
+    "use a margin softmax such as head.name=arcface"
+}
+"""Filter of similar classes, with the reason why another head refuses the filter."""
 
 
 class Head(gluon.HybridBlock):
@@ -57,9 +72,15 @@ class Head(gluon.HybridBlock):
         If a setting or a size is out of range or of the wrong type.
     """
 
+    refused_settings: Mapping[str, str] = NOT_SHARDED | NOT_FILTERED
+    """Settings of other heads that this head refuses, with the reason and what to do instead."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "Head":
         # Check the settings before any constructor runs, so that each class is checked against its
         # own ranges, not against those of its base classes.
+        for key in kwargs:
+            if key in cls.refused_settings:
+                raise ValueError(f"head.{key}: {refusal(cls, cls.__name__, key, kwargs[key])}")
         declared = settings(cls)
         require_valid("head", cls, {key: kwargs[key] for key in kwargs if key in declared})
         return super().__new__(cls)
@@ -103,12 +124,20 @@ class ClassHead(Head):
     sub_centers
         Number of centres K of each class. ``weight`` has the shape (C K, E), with the centres of a
         class in adjacent rows.
+    shard
+        Classes whose centres this rank holds; None: all classes.
     """
 
-    initializer: mx.init.Initializer = init.Normal(0.01)
+    initializer: mx.init.Initializer = NormalRows(0.01)
 
     def __init__(
-        self, num_classes: int, embedding_size: int, *, sub_centers: int = 1, **kwargs: Any
+        self,
+        num_classes: int,
+        embedding_size: int,
+        *,
+        sub_centers: int = 1,
+        shard: Shard | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         require(
@@ -117,28 +146,33 @@ class ClassHead(Head):
         require(
             "embedding_size", int, at_least(1, "use the embedding size of the net"), embedding_size
         )
-        self._num_classes, self._dtype = num_classes, "float32"
-        self._sub_centers = sub_centers
-        shape = (num_classes * sub_centers, embedding_size)
+        self.num_classes, self._dtype = num_classes, "float32"
+        self.sub_centers = sub_centers
+        # MXNet has no parameter without rows: a rank without classes has the rows of one class.
+        classes = max(1, shard.num_rows) if shard else num_classes
+        shape = (classes * sub_centers, embedding_size)
+        initializer = self.initializer
+        if shard and isinstance(initializer, NormalRows):
+            initializer = initializer.part(shard.start * sub_centers, num_classes * sub_centers)
         with self.name_scope():
-            self.weight = self.params.get("weight", shape=shape, init=self.initializer)
+            self.weight = self.params.get("weight", shape=shape, init=initializer)
 
     def cast(self, dtype: Any) -> None:
         super().cast(dtype)
         self._dtype = np.dtype(dtype).name
 
-    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
         """Return the class of the nearest centre by cosine for each embedding; see `Head.predict`.
 
         A class with another logit than the cosine overrides this method.
         """
         centre = nearest_centre(embedding, self.weight.list_data()[0])
         # Exact in float32, unlike floor(centre / sub_centers).
-        return (centre - centre % self._sub_centers) / self._sub_centers
+        return (centre - centre % self.sub_centers) / self.sub_centers
 
     def cross_entropy(self, F: Any, *arrays: Any, form: Form, **options: Any) -> tuple[Any, Any]:
         """Call `heads.cross_entropy.cross_entropy` with the head's number of classes and dtype."""
-        options |= {"num_classes": self._num_classes, "dtype": self._dtype}
+        options |= {"num_classes": self.num_classes, "dtype": self._dtype}
         return cross_entropy(F, *arrays, form=form, **options)
 
 

@@ -4,6 +4,7 @@
 import math
 from typing import Annotated, Any
 
+from heads.cross_entropy import normalised
 from heads.head import require
 from heads.softmax import Softmax
 from ranges import at_least
@@ -40,5 +41,5 @@ class L2Softmax(Softmax):
             require("head.scale", float, at_least(round(least, 3), advice), scale)
         self._scale = scale or least
 
-    def _rows(self, embedding: Any, unit: Any) -> Any:
-        return unit * self._scale
+    def score_rows(self, F: Any, embedding: Any) -> Any:
+        return normalised(F, embedding) * self._scale

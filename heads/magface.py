@@ -65,22 +65,19 @@ class MagFace(MarginSoftmax):
 
         ``high`` must be above ``low``, and ``most`` must be at least ``least``.
         """
+        yield from MarginSoftmax.problems(options)
         high = above(options["low"], "the usual norm is 110")
         most = Within(options["least"], RIGHT_ANGLE_RADIANS, "the usual margin is 0.8")
         for key, bound in (("high", high), ("most", most)):
             if problem := Setting(key, float, bound, None).problem(options[key]):
                 yield key, problem
 
-    def hybrid_forward(
-        self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
-    ) -> tuple[Any, ...]:
-        loss, cosine, *rest = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
+    def finish_loss(self, F: Any, embedding: Any, loss: Any, cosine: Any, fraction: Any) -> Any:
         a, margin = self._length_and_margin(F, embedding)
         by_margin = additive_angles(F, cosine, F.BlockGrad(margin), self._easy_margin)[2]
-        slope = F.BlockGrad(F.broadcast_mul(by_margin, margin_fraction))
-        loss = through_psi(F, loss, slope * margin, self._form.scale)
-        loss = loss + self._length_weight * (a / self._high**2 + 1.0 / a)
-        return loss, cosine, *rest
+        slope = F.BlockGrad(F.broadcast_mul(by_margin, fraction))
+        loss = through_psi(F, loss, slope * margin, self.form.scale)
+        return loss + self._length_weight * (a / self._high**2 + 1.0 / a)
 
     def margin(self, F: Any, cosine: Any, embedding: Any) -> tuple[Any, Any]:
         _, margin = self._length_and_margin(F, embedding)

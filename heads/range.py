@@ -4,6 +4,7 @@
 from typing import Annotated, Any
 
 from heads.cross_entropy import LENGTH_EPSILON
+from heads.head import NOT_FILTERED, NOT_SHARDED
 from heads.mining import pairs, select, squared_distances
 from heads.softmax import Softmax
 from ranges import Within, above, at_least
@@ -39,6 +40,8 @@ class Range(Softmax):
         Squared distance between the mean embeddings of two classes below which they are pushed
         apart.
     """
+
+    refused_settings = NOT_SHARDED | NOT_FILTERED
 
     def __init__(
         self,

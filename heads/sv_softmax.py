@@ -4,7 +4,7 @@
 from typing import Annotated, Any
 
 from heads.cross_entropy import column_numbers
-from heads.margin_softmax import MarginSoftmax
+from heads.margin_softmax import FILTERED_ELSEWHERE, MarginSoftmax
 from heads.margins import ROUNDING, combined_margin, multiplied_angle, unguarded_angle
 from heads.settings import Angle, Cosine, Factor
 from ranges import Within
@@ -30,6 +30,8 @@ class SVSoftmax(MarginSoftmax):
     t
         Factor that raises the logits of the hard classes, called stress; 1 leaves them unchanged.
     """
+
+    refused_settings = FILTERED_ELSEWHERE
 
     def __init__(
         self,

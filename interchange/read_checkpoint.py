@@ -14,9 +14,17 @@ from training.checkpoint import HEAD, NET, open_checkpoint, read_arrays
 
 
 def read_checkpoint(path: Path) -> StoredModel:
-    """Read a checkpoint folder, or the newest valid checkpoint of a run folder."""
+    """Read a checkpoint folder, or the newest valid checkpoint of a run folder.
+
+    The class centres of a distributed head stay on the disk: `StoredModel.head` then has
+    `training.stored_rows.StoredRows`, whose shards are verified before their first rows are read.
+    """
     checkpoint = open_checkpoint(path)
-    net, head = (read_arrays(checkpoint.folder / name) for name in (NET, HEAD))
+    net: dict[str, Any] = read_arrays(checkpoint.folder / NET)
+    head: dict[str, Any] = read_arrays(checkpoint.folder / HEAD)
+    shards = checkpoint.shards
+    if shards:
+        head |= {name: r.checked_by(shards.verify) for name, r in shards.parameters().items()}
     model = StoredModel(
         source=str(checkpoint.folder),
         kind="checkpoint",

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
@@ -25,6 +26,7 @@ from training.faults import TrainingError, one_line
 from training.history import exchange_skipped
 from training.interval import Interval, Totals
 from training.log import RunLog, progress_line, verification_line
+from training.model_arrays import shard_of
 from training.run import Run, reseed
 from training.step import Model, all_finite, measure_accuracy, train_step
 
@@ -62,7 +64,7 @@ class Loop:
         Constants and progress of the run; the loop updates ``run.progress`` in place.
     save
         Function that writes a checkpoint and raises ValueError on failure.  Only rank 0 calls the
-        function.
+        function; with a distributed head, all ranks call it together.
     verify
         Function that scores the net and returns ``{name of the set: result}``.  All ranks call the
         function.  None if there are no verification sets.
@@ -168,7 +170,7 @@ class Loop:
         interval, fraction = self._interval, run.margin(progress.images)
         last = progress.images + run.global_batch_size >= run.end_images
         logs = self._due(progress.step + 1, last)[2]
-        model.trainer.set_learning_rate(run.lr(progress.images))
+        model.set_learning_rate(run.lr(progress.images))
         margin = mx.nd.array([fraction], ctx=self._weight.list_ctx()[0])
 
         def observe(embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
@@ -183,6 +185,8 @@ class Loop:
             margin,
             clip_norm=run.clip_norm,
             size=self.comm.size,
+            shard_trainer=model.shard_trainer,
+            sum_over_ranks=partial(self.comm.sum_rows, key="clip"),
             observe=observe if logs else None,
         )
         clock.step(self._weight.list_data()[0])
@@ -307,7 +311,11 @@ class Loop:
         if not all_finite(arrays):
             text = f"the weights after step {step} are not finite, got NaN or infinity"
             trouble = Trouble(Kind.NOT_FINITE, text, step)
-        elif self.comm.rank == 0:
+        all_write = shard_of(self.model.head) is not None
+        if all_write:
+            # Horovod: no rank may wait in `save` for a rank that has left because of its weights.
+            self.consensus.settle(trouble)
+        if trouble is None and (all_write or self.comm.rank == 0):
             try:
                 self.save()
             except ValueError as error:

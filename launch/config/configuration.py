@@ -24,7 +24,7 @@ from launch.config.sections import (
     section_settings,
 )
 from launch.config.values import name_hint, read_value
-from ranges import Builders, cross_problems, settings, shown
+from ranges import Builders, cross_problems, refusal, settings, shown
 
 # Keys whose values may change when a run resumes, because the saved weights stay valid.
 KEYS_FREE_ON_RESUME = {
@@ -240,6 +240,9 @@ def read_choice(
     defaults = {key: each.default for key, each in declared.items()}
     options, before = dict(defaults), len(problems)
     for key, value in raw.items():
+        if text := refusal(builders[name], name, key, value):
+            problems.append(f"{section}.{key}: {text}")
+            continue
         if key not in declared:
             problems.append(f"{section}.{key}: unknown key for {name!r}{name_hint(key, declared)}")
             continue

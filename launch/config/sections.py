@@ -262,7 +262,7 @@ class OptimConfig:
     """Maximum global L2 norm of the averaged gradients. 0: no clipping."""
     fused_centres: bool = False
     """Update the class centres inside the loss operator, which saves the memory of their gradient.
-    Requires a run with one rank."""
+    Requires a run with one rank, or head.sharded=true."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, error message) for each key that contradicts another key."""
