@@ -13,7 +13,7 @@ RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         ca-certificates g++ make python3 python3-venv
 WORKDIR /train
-COPY Makefile ranges.py ./
+COPY Makefile ranges.py suggestions.py aliases.py ./
 COPY requirements requirements
 COPY launch launch
 RUN PIP_NO_CACHE_DIR=1 make gpu

@@ -7,7 +7,6 @@ range check, its error message, the help text and the JSON Schema are derived fr
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import numbers
@@ -15,7 +14,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["Setting", "Within", "above", "at_least", "checked_options", "setting", "settings"]
+from suggestions import listed, question, suggest
+
+__all__ = [
+    "Setting",
+    "Within",
+    "above",
+    "at_least",
+    "checked_options",
+    "setting",
+    "settings",
+    "shown",
+]
+
+_SHOWN_CHARACTERS = 200
 
 Builders = Mapping[str, Callable[..., Any]]
 
@@ -43,7 +55,7 @@ class Within:
     def __contains__(self, value: float) -> bool:
         above = value > self.low or (value == self.low and not self.open_low)
         below = value < self.high or (value == self.high and not self.open_high)
-        return above and below and math.isfinite(value)
+        return above and below and _is_finite(value)
 
     def __str__(self) -> str:
         parts = []
@@ -117,10 +129,10 @@ class Setting:
             return next(filter(None, map(self.mapped.problem, value.values())), "")
         if self._accepts(value):
             return ""
-        text = f"must be {self.noun}, got {value!r}"
+        text = f"must be {self.noun}, got {shown(value)}"
         if self.choices:
-            near = difflib.get_close_matches(str(value), map(str, self.choices), 1)
-            return f"{text}; did you mean {near[0]!r}?" if near else text
+            hint = question(suggest(value, self.choices))
+            return f"{text}; {hint}" if hint else text
         if self.kind is bool and isinstance(value, str):
             return f"{text}; write it without quotes"
         return f"{text}; {self.range.advice}" if self.range and self.range.advice else text
@@ -130,10 +142,10 @@ class Setting:
             return value in self.choices and not isinstance(value, bool)
         if self.kind not in (int, float):
             return not (self.entry or self.mapped) and isinstance(value, self.kind)
-        # Refuse a string that looks like a number. PyYAML reads 5e-4 as a string, and the error
-        # message makes the user aware of this.
+        # Refuse a string that looks like a number. launch/config/values.py has converted the
+        # strings that are numbers in YAML 1.2.
         number = numbers.Integral if self.kind is int else numbers.Real
-        if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, number) or not _is_finite(value):
             return False
         return self.range is None or value in self.range
 
@@ -232,18 +244,15 @@ def checked_options(
         each other.
     """
     if name not in builders:
-        near = difflib.get_close_matches(str(name), builders, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        known = ", ".join(builders)
-        raise ValueError(f"{section}.name: unknown {section} {name!r}; {hint}known: {known}")
+        hint = listed(name, builders)
+        raise ValueError(f"{section}.name: unknown {section} {name!r}; {hint}")
     declared = settings(builders[name])
     for key in options:
         if text := refusal(builders[name], name, key, options[key]):
             raise ValueError(f"{section}.{key}: {text}")
         if key not in declared:
-            known = ", ".join(declared)
             raise ValueError(
-                f"{section}.{key}: unknown setting of {section} {name!r}; known: {known}"
+                f"{section}.{key}: unknown setting of {section} {name!r}; {listed(key, declared)}"
             )
     require_valid(section, builders[name], options)
     numeric = {key for key in options if declared[key].kind in (int, float)}
@@ -258,6 +267,20 @@ def require_valid(section: str, builder: Callable[..., Any], options: Mapping[st
             raise ValueError(f"{section}.{key}: {text}")
     for key, text in cross_problems(builder, options):
         raise ValueError(f"{section}.{key}: {text}")
+
+
+def shown(value: object) -> str:
+    """Return the ``repr`` of a value for a message, shortened to about 200 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print an int of more than 4300 digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _is_finite(value: Any) -> bool:
+    # math.isfinite fails for whole numbers above the largest float.
+    return isinstance(value, numbers.Integral) or math.isfinite(value)
 
 
 def _digits(bound: float) -> str:

@@ -4,9 +4,8 @@
 One rank:       python run_train.py --cfg demo.yaml
 Several ranks:  horovodrun -np 8 python run_train.py --cfg mbf_arcface.yaml data.records=FOLDER
 
-This program builds the parts of a run in this order: configuration, inputs, run folder, loader,
-model, training loop.  The functions that build them are in assemble/.  Only these functions and
-this file receive the complete configuration.
+Functions in assemble/ build the parts of a run in this order: configuration, inputs, run folder,
+loader, model, loop.  Only these functions and this file receive the complete configuration.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from assemble.loader import drop_stale_caches, make_loader, mine_triplets
 from assemble.model import choose_operators, make_model, make_verify
 from assemble.pretrained import open_pretrained
 from assemble.rules import read_config
-from assemble.run import Checkpointer, open_run
+from assemble.run import Checkpointer, next_command, open_run
 from assemble.summary import data_summary, recipe_summary
 from launch.environment.provenance import versions
 from launch.ranks.agreement import (
@@ -112,7 +111,8 @@ def train(argv: Sequence[str], comm: Comm, at_end: ExitStack) -> None:
         verify=make_verify(config, inputs, model, comm),
         cadence=Cadence(every.log_every, every.checkpoint_every, config.eval.every_steps),
     )
-    with reporting(log, loop, comm, {**versions(), "decode": decode}):
+    facts, command = {**versions(), "decode": decode}, next_command(config, run)
+    with reporting(log, loop, comm, facts, next_command=command):
         loop.run()
 
 

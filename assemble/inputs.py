@@ -11,6 +11,7 @@ import mxnet as mx
 
 import ops
 from assemble.class_centres import find_match
+from assemble.memory import memory_bytes, require_memory
 from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
@@ -112,6 +113,16 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
         num_classes, image_size = records.num_classes, records.image_size
     if config.net.name != GRAPH_NET:  # a graph has the image size of its model
         check_image_size(config.net.name, image_size)
+    require_memory(
+        where=records.name if records else "data.num_classes",
+        memory=memory_bytes(ctx),
+        ranks=1 if gpus else comm.local_size,
+        num_classes=num_classes,
+        embedding_size=config.net.options.get("embedding_size", 1),
+        copies=1 if config.optim.fused_centres else 2,
+        batch_size=data.batch_size,
+        image_size=image_size,
+    )
     classes = {"num_classes": num_classes, "sets": [], "runs": []}
     if records:
         classes = describe_classes(records)

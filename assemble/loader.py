@@ -14,6 +14,7 @@ from pipeline.decode.cache import DecodedCache, remove_stale_caches
 from pipeline.decode.dali import jpeg_hardware_notice
 from pipeline.loader import Share, build_loader
 from pipeline.sampling.augmentation import Augmentation
+from pipeline.sampling.bad_images import permitted_images
 from pipeline.sampling.epoch_orders import Position
 from training.bag import Bags
 
@@ -83,6 +84,7 @@ def make_loader(
         cache=cache,
         num_classes=inputs.num_classes,
         image_size=inputs.image_size,
+        permitted_bad_images=permitted_bad_images(config, inputs),
     )
     mixed = inputs.ctx.device_type == "gpu" and data.decode not in ("cpu", "native")
     hardware = jpeg_hardware_notice() if mixed else ""
@@ -125,7 +127,16 @@ def choose_decoder(
         ctx=mx.cpu() if data.decoded_cache_mib else inputs.ctx,
         augmentation=augmentation,
         gather=comm.gather,
+        permitted_bad_images=permitted_bad_images(config, inputs),
     )
+
+
+def permitted_bad_images(config: Config, inputs: Inputs) -> int | None:
+    """Return how many images may be bad; None if the first bad image ends the run."""
+    data = config.data
+    if data.on_bad_image == "stop" or inputs.records is None:
+        return None
+    return permitted_images(data.max_bad_fraction, len(inputs.records))
 
 
 def mine_triplets(

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import shlex
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -11,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import normalization
+from assemble.loader import permitted_bad_images
 from launch.config.configuration import Config, differences
 from launch.environment.provenance import commit, versions
 from launch.ranks.agreement import agree
 from training import schedule
 from training.checkpoint import open_checkpoint, save_checkpoint
+from training.history import History
 from training.run import Progress, Run
 from training.run_folder import RunFolder, choose_run, write_classes, write_config
 
@@ -38,7 +42,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
             return []
         chosen = choose_folder(config, inputs, comm.size)
         at_end.callback(chosen.lock.release)
-        notices = chosen.notices
+        notices = (*config.notices, *chosen.notices)
         found = chosen.checkpoint
         # A run id is random, so that shards of two runs in folders of one name are told apart.
         run_id = (found.run_id if found else None) or uuid.uuid4().hex
@@ -51,20 +55,26 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     # A resumed run reads the epoch size from its checkpoint: the size depends on the number of
     # ranks, and the run may resume with another number of ranks.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
+    # The same holds for a duration in steps.
+    step_images = state.get("step_images", global_batch_size)
     end_images = state.get("end_images") or count_run_images(
         config, epoch_images, global_batch_size
     )
+    sizes = {"epoch_images": epoch_images, "run_images": end_images, "step_images": step_images}
     return Run(
         folder=Path(folder),
         checkpoint=checkpoint,
         progress=Progress(**state.get("progress", {})),
+        history=History(**state.get("history", {})),
         seed=config.run.seed,
         global_batch_size=global_batch_size,
         epoch_images=epoch_images,
         end_images=end_images,
-        lr=make_learning_rate(config, epoch_images, end_images),
-        margin=make_margin(config, epoch_images, end_images),
+        lr=make_learning_rate(config, sizes),
+        margin=make_margin(config, sizes),
+        step_images=step_images,
         clip_norm=config.optim.clip_norm,
+        permitted_bad_images=permitted_bad_images(config, inputs),
         id=run_id,
         notices=notices,
     )
@@ -100,30 +110,43 @@ def count_run_images(config: Config, epoch_images: int, global_batch_size: int) 
     return min(end for end in ends if end)
 
 
-def make_learning_rate(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return a function that computes the learning rate from the number of images used so far."""
+def make_learning_rate(config: Config, sizes: Mapping[str, int]) -> Any:
+    """Return a function that computes the learning rate from the number of images used so far.
+
+    ``sizes`` holds the arguments of `Duration.images`.
+    """
     optim = config.optim
     return partial(
         schedule.learning_rate,
         schedule=optim.schedule,
         lr=optim.lr,
-        end=end_images,
-        warmup=optim.warmup.images(epoch_images, end_images),
-        milestones=[m.images(epoch_images, end_images) for m in optim.milestones],
+        end=sizes["run_images"],
+        warmup=optim.warmup.images(**sizes),
+        milestones=[m.images(**sizes) for m in optim.milestones],
         decay=optim.decay,
         power=optim.power,
         final_lr=optim.final_lr,
     )
 
 
-def make_margin(config: Config, epoch_images: int, end_images: int) -> Any:
-    """Return a function from the number of images used so far to the fraction of the margin."""
+def make_margin(config: Config, sizes: Mapping[str, int]) -> Any:
+    """Return a function from the number of images used so far to the fraction of the margin.
+
+    ``sizes`` holds the arguments of `Duration.images`.
+    """
     train = config.train
     return partial(
         schedule.margin_fraction,
-        start=train.margin_start.images(epoch_images, end_images),
-        warmup=train.margin_warmup.images(epoch_images, end_images),
+        start=train.margin_start.images(**sizes),
+        warmup=train.margin_warmup.images(**sizes),
     )
+
+
+def next_command(config: Config, run: Run) -> str:
+    """Return the command line that scores the net of a finished run on verification sets."""
+    sets = config.eval.sets or ["NAME.bin"]
+    command = ["python", "-m", "evaluation", "verify", "--checkpoint", str(run.folder), "--sets"]
+    return shlex.join([*command, *sets])
 
 
 class Checkpointer:
@@ -136,6 +159,7 @@ class Checkpointer:
         self._state = {
             "epoch_images": run.epoch_images,
             "end_images": run.end_images,
+            "step_images": run.step_images,
             "ranks": comm.size,
             "run": run.id,
             "data": inputs.fingerprint(),
@@ -160,7 +184,11 @@ class Checkpointer:
             self._run.folder / "checkpoints",
             progress.step,
             self._model,
-            state={"progress": asdict(progress), **self._state},
+            state={
+                "progress": asdict(progress),
+                "history": asdict(self._run.history),
+                **self._state,
+            },
             keep=self._keep,
             comm=self._comm,
         )

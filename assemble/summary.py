@@ -51,9 +51,9 @@ def recipe_summary(config: Config) -> list[str]:
     """Describe net, head, optimizer and schedule of a run: two lines for the log."""
     optim = config.optim
     optimizer = f"{optim.name} lr {optim.lr:g} momentum {optim.momentum:g}"
-    schedule = {
-        "step": f"step {', '.join(map(str, optim.milestones)) or 'without milestones'}",
-    }.get(optim.schedule, optim.schedule)
+    schedule: str = optim.schedule
+    if schedule == "step":
+        schedule += f" {', '.join(map(str, optim.milestones)) or 'without milestones'}"
     warmup = f" warmup {optim.warmup}" if optim.warmup.amount else ""
     return [
         f"net {_describe(config.net)}  head {_describe(config.head)}",

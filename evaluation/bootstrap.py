@@ -5,61 +5,33 @@ Image pairs that share a person are not independent.  A resample therefore draws
 with replacement.  A pair that shows one person is weighted by the number of times that this person
 was drawn.  A pair of two people is weighted by the product of both numbers.  Both networks are
 scored on the same resamples.
+
+The weights of pairs of two people vary more than those of pairs of one person, which widens the
+interval.  In simulated sets (tests/evaluation/test_coverage.py) a 95 % interval contains the true
+difference in 98 % of the sets with 67 people, and in 91 % of the sets with 20 people.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from evaluation.verification import FOLDS, fold_accuracies, pair_distances
 
-if TYPE_CHECKING:
-    from evaluation.pairs import Image, Pairs
-
 
 class Difference(NamedTuple):
     """Accuracy of a network minus accuracy of the baseline, with a 95 % interval.
 
-    ``low`` and ``high`` are the ends of the interval.  ``people`` is the number of people in the
-    verification set.  Accuracies are fractions from 0 to 1.
+    ``low`` and ``high`` are the ends of the interval.  ``people`` is the number of people that the
+    bootstrap draws from.  Accuracies are fractions from 0 to 1.
     """
 
     difference: float
     low: float
     high: float
     people: int
-
-
-def find_people(pairs: Pairs) -> np.ndarray:
-    """Number the people in P pairs of images; return the number of each image's person, (2 P,) int.
-
-    Two images are linked if they are identical or form a same-person pair.  Images that are linked,
-    directly or through a chain of images, get the same number.  A person whose images are not all
-    linked counts as several people.
-    """
-    keys = [_key(image) for image in pairs.images]
-    parent: dict[bytes, bytes] = {key: key for key in keys}
-
-    def root(key: bytes) -> bytes:
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    for pair in np.flatnonzero(pairs.issame):
-        parent[root(keys[2 * pair])] = root(keys[2 * pair + 1])
-    found: dict[bytes, int] = {}
-    return np.array([found.setdefault(root(key), len(found)) for key in keys])
-
-
-def _key(image: Image) -> bytes:
-    return hashlib.sha256(
-        np.ascontiguousarray(image).tobytes() if isinstance(image, np.ndarray) else image
-    ).digest()
 
 
 def find_correct_pairs(
@@ -92,7 +64,7 @@ def paired_difference(
         Bool arrays (P,), True for each pair that the network classifies correctly: ``base`` for the
         baseline, ``other`` for the network compared with it.
     people
-        Number of each image's person, (2 P,), see `find_people`.
+        Number of each image's person, (2 P,), see `evaluation.people.find_people`.
     draws
         Number of bootstrap resamples.
     seed

@@ -20,10 +20,12 @@ def embed(
     std: float,
     batch_size: int = 64,
     ctx: mx.Context | None = None,
+    chosen: Sequence[int] | None = None,
     part: tuple[int, int] = (0, 1),
     where: str = "images",
     strict: bool = True,
     cut_off: CutOff | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embed each image and its mirror image; return the sum of the two embeddings.
 
@@ -44,10 +46,13 @@ def embed(
         Images per forward pass.
     ctx
         Device of the net; None for MXNet's current context.
+    chosen
+        Indices of the images to embed; None for all images.  Error messages name an image by its
+        index in ``images``.
     part
         Rank of this process and number of ranks, as a pair (rank, size).  The process embeds the
-        images with the indices rank, rank + size, rank + 2 * size and so on.  Every rank embeds the
-        same number of images: a rank with one image fewer embeds the last image of the set again.
+        chosen images number rank, rank + size, rank + 2 * size and so on.  Every rank embeds the
+        same number of images: a rank with one image fewer embeds the last chosen image again.
     where
         Prefix of error messages, for example the file of the set.
     strict
@@ -56,10 +61,14 @@ def embed(
         collective operation.
     cut_off
         Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
+    progress
+        Function that `embed` calls after each batch with two numbers: the images of this rank that
+        are embedded, and all n images of this rank.  None for no calls.
 
     Outputs
     -------
-    Two float32 arrays for the n = ceil(len(images) / size) images of this rank.  The first, (n, E),
+    Two float32 arrays for the n images of this rank, the number of chosen images divided by
+    ``size``, rounded up.  The first, (n, E),
     is the raw embedding of each image plus that of its mirror image.  The second, (n,), is the mean
     L2 norm of these two embeddings.
 
@@ -80,8 +89,9 @@ def embed(
             f"batch_size {batch_size}, rank {rank}, size {size}; correct these arguments"
         )
     ctx = ctx or mx.current_context()
-    count = -(-len(images) // size)
-    indices = [min(rank + size * i, len(images) - 1) for i in range(count)]
+    chosen = range(len(images)) if chosen is None else chosen
+    count = -(-len(chosen) // size)
+    indices = [chosen[min(rank + size * i, len(chosen) - 1)] for i in range(count)]
     sums: list[np.ndarray] = []
     norms: list[np.ndarray] = []
 
@@ -93,22 +103,17 @@ def embed(
         total[~good] = np.nan
         sums.append(total)
         norms.append((np.linalg.norm(one, axis=1) + np.linalg.norm(two, axis=1)) / 2)
+        if progress is not None:
+            progress(min(batch_size * len(norms), count), count)
 
     waiting = None
     pixels = np.zeros((batch_size, *image_size, 3), dtype=np.uint8)
     with mx.autograd.pause(train_mode=False):
         for start in range(0, count, batch_size):
-            chosen = indices[start : start + batch_size]
-            good = np.ones(len(chosen), dtype=bool)
-            for row, index in enumerate(chosen):
-                try:
-                    pixels[row] = decode_image(
-                        images[index], image_size, f"{where}: {name_image(index)}", cut_off
-                    )
-                except PairsError:
-                    if strict:
-                        raise
-                    pixels[row], good[row] = 0, False
+            batch_indices = indices[start : start + batch_size]
+            good = _decode_batch(
+                images, batch_indices, pixels, where=where, strict=strict, cut_off=cut_off
+            )
             # uint8 pixels are a quarter of the bytes of float32, so convert on the device, after
             # the transfer.  mx.nd.array copies `pixels`, so the next batch may overwrite `pixels`.
             batch = mx.nd.array(pixels, ctx=ctx, dtype="uint8").astype("float32")  # (B, H, W, 3)
@@ -120,3 +125,31 @@ def embed(
         if waiting is not None:
             collect(waiting)
     return np.concatenate(sums), np.concatenate(norms)
+
+
+def _decode_batch(
+    images: Sequence[Image],
+    indices: Sequence[int],
+    pixels: np.ndarray,
+    *,
+    where: str,
+    strict: bool,
+    cut_off: CutOff | None,
+) -> np.ndarray:
+    """Decode the images with these indices into the first rows of ``pixels``, (B, H, W, 3) uint8.
+
+    Return a bool array (len(indices),) that is False for each image that cannot be decoded.  The
+    pixels of such an image are 0.  The other parameters are those of `embed`.
+    """
+    good = np.ones(len(indices), dtype=bool)
+    image_size = (pixels.shape[1], pixels.shape[2])
+    for row, index in enumerate(indices):
+        try:
+            pixels[row] = decode_image(
+                images[index], image_size, f"{where}: {name_image(index)}", cut_off
+            )
+        except PairsError:
+            if strict:
+                raise
+            pixels[row], good[row] = 0, False
+    return good

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluation.distinct import find_distinct
 from evaluation.embedding import embed
 from evaluation.pairs import CutOff, Pairs, decode_image, find_sets, name_image
 from evaluation.verification import verify
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_sets", "find_sets"]
 
 Gather = Callable[[np.ndarray], np.ndarray]
+Progress = Callable[[str, int, int], None]
+"""Function that receives the name of a set, the number of embedded images and that of all images.
+
+Both numbers count the distinct images of the set that this process embeds.
+"""
 
 
 def evaluate_sets(
@@ -33,8 +40,11 @@ def evaluate_sets(
     size: int = 1,
     gather: Gather | None = None,
     cut_off: CutOff | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Embed and score verification sets; the ranks share the images and all return all results.
+
+    An image that is in several pairs of a set is embedded once.
 
     Parameters
     ----------
@@ -51,13 +61,15 @@ def evaluate_sets(
     image_size
         Required (height, width) of the images in pixels.
     rank, size
-        Rank of this process and number of ranks; rank i % size embeds image i.
+        Rank of this process and number of ranks; rank i % size embeds distinct image i.
     gather
         Allgather over the ranks: a function from the float32 array (n, columns) of this rank to the
         concatenated arrays of all ranks, (size * n, columns), rank 0 first.  None for one rank.
     cut_off
         Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
         Either all ranks pass a function, or all ranks pass None.
+    progress
+        Function that is called after each batch, see `Progress`; None for no calls.
 
     Outputs
     -------
@@ -78,6 +90,7 @@ def evaluate_sets(
         )
     results = {}
     for name, pairs in sets.items():
+        first, numbers = find_distinct(pairs.images)
         # Horovod: with several ranks `embed` returns a row of NaN for a bad image instead of
         # raising an error, so that every rank calls `gather`.
         embeddings, norms = embed(
@@ -88,22 +101,25 @@ def evaluate_sets(
             std=std,
             batch_size=batch_size,
             ctx=ctx,
+            chosen=first,
             part=(rank, size),
             where=pairs.path,
             strict=gather is None,
             cut_off=cut_off,
+            progress=partial(progress, name) if progress else None,
         )
         rows = np.concatenate([embeddings, norms[:, None]], axis=1)  # (n, E + 1)
         if gather is not None:
             n, columns = rows.shape
             rows = np.asarray(gather(rows)).reshape(size, n, columns)
             rows = rows.transpose(1, 0, 2).reshape(size * n, columns)
-        rows = rows[: len(pairs.images)]
-        for index in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
+        rows = rows[: len(first)]
+        for number in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
             # Decode the bad image again to raise its error.  Every rank holds all encoded images,
             # so all ranks raise the same error here.
-            where = f"{pairs.path}: {name_image(int(index))}"
-            decode_image(pairs.images[index], image_size, where, cut_off)
+            where = f"{pairs.path}: {name_image(first[number])}"
+            decode_image(pairs.images[first[number]], image_size, where, cut_off)
+        rows = rows[numbers]  # (2 P, E + 1)
         try:
             results[name] = verify(rows[:, :-1], pairs.issame, norms=rows[:, -1])
         except ValueError as error:

@@ -16,6 +16,7 @@ import numpy as np
 
 from encoded_images import decode
 from evaluation.image_header import is_whole, read_size
+from image_headers import stored_size
 
 if TYPE_CHECKING:
     from evaluation.pairs import CutOff
@@ -221,7 +222,10 @@ def _read_bytes(path: Path) -> bytes:
 
 def _decode(encoded: bytes, cut_off: CutOff | None) -> np.ndarray:
     """Decode an image to RGB pixels, uint8 (height, width, 3)."""
-    height, width = read_size(encoded) or (0, 0)
+    size = stored_size(encoded)
+    if size is None:
+        raise _UnreadableError(f"does not decode as an image, got {len(encoded)} bytes")
+    height, width = size
     if height * width > MAX_IMAGE_PIXELS:
         raise _UnreadableError(
             f"has more than {MAX_IMAGE_PIXELS} pixels, got {height}x{width} pixels"

@@ -14,9 +14,12 @@ import numpy as np
 
 from atomic_write import atomic_write
 from encoded_images import decode
+from image_headers import has_size, stored_size
 from plain_pickle import PlainPickleError, describe, load_plain
 
 Image = bytes | np.ndarray
+MAX_HEADER_BYTES = 1 << 20
+"""Number of bytes at the start of an encoded image in which its size must stand."""
 CutOff = Callable[[bytes | np.ndarray], bool]
 """Function that returns True if the data of an encoded image end before its last pixels.
 
@@ -165,16 +168,23 @@ def _check_issame(issame: object) -> np.ndarray:
             raise _StructureError(
                 f"issame is not a list of booleans or of numbers 0 and 1, got {describe(issame)}"
             )
-        issame = list(issame.reshape(-1))
-    elif not isinstance(issame, list | tuple):
+        values = issame.reshape(-1)
+        wrong = np.flatnonzero((values < 0) | (values > 1))
+        if len(wrong):
+            raise _wrong_answer(int(wrong[0]), values[wrong[0]])
+        return values.astype(bool)
+    if not isinstance(issame, list | tuple):
         raise _StructureError(f"issame is not a list, got {describe(issame)}")
     for index, same in enumerate(issame):
         if not isinstance(same, bool | np.bool_ | int | np.integer) or not 0 <= same <= 1:
-            raise _StructureError(
-                f"the value of issame for pair {index} is not a boolean, 0 or 1, got "
-                f"{describe(same)}"
-            )
+            raise _wrong_answer(index, same)
     return np.array([bool(same) for same in issame], dtype=bool)
+
+
+def _wrong_answer(index: int, same: object) -> _StructureError:
+    return _StructureError(
+        f"the value of issame for pair {index} is not a boolean, 0 or 1, got {describe(same)}"
+    )
 
 
 def _check_encoding(image: object, index: int) -> Image:
@@ -233,12 +243,17 @@ def decode_image(
         pixels = image
     else:
         encoded = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
+        # Read the size first: an image of another size could need gigabytes to decode.
+        header = encoded[:MAX_HEADER_BYTES].tobytes()
+        size = stored_size(header)
+        if size is not None and not has_size(header, image_size):
+            require_size(size, image_size, where)
         if cut_off is not None and cut_off(encoded):
             raise PairsError(
                 f"{where}: the image is cut off, got an end-of-image marker before its last "
                 "pixels; make the verification set again"
             )
-        decoded = decode(encoded)
+        decoded = None if size is None else decode(encoded)
         if decoded is None:
             raise PairsError(
                 f"{where}: does not decode as an image, got {describe(image)}; make the "

@@ -35,8 +35,11 @@ def check_sets(sets: Mapping[str, Pairs], image_size: tuple[int, int], nfolds: i
     """
     for pairs in sets.values():
         _check_pairs(pairs, nfolds)
+        checked: set[int] = set()
         for index, image in enumerate(pairs.images):
-            _check_image(image, image_size, f"{pairs.path}: {name_image(index)}")
+            if id(image) not in checked:  # one object may be the image of many pairs
+                _check_image(image, image_size, f"{pairs.path}: {name_image(index)}")
+                checked.add(id(image))
         decode_image(pairs.images[0], image_size, f"{pairs.path}: {name_image(0)}")
 
 

@@ -155,6 +155,11 @@ def fold_accuracies(
     return correct[np.arange(nfolds), chosen] / sizes, THRESHOLDS[chosen]
 
 
+def cosine_threshold(distance: float) -> float:
+    """Return the cosine of two unit vectors with this squared Euclidean distance."""
+    return 1 - distance / 2
+
+
 def tar_at_far(distances: np.ndarray, issame: np.ndarray, far: float) -> float | None:
     """Return the true accept rate at a false accept rate of at most `far`, or None.
 

@@ -10,6 +10,7 @@ from mxnet import autograd, gluon
 
 from heads.cross_entropy import Form, cross_entropy
 from heads.normal_rows import NormalRows
+from heads.prediction import nearest_centre
 from heads.shard import Shard
 from heads.statistics import Reduce, alone
 from ranges import Setting, Within, at_least, refusal, require_valid, settings
@@ -96,6 +97,14 @@ class Head(gluon.HybridBlock):
             margin_fraction = mx.nd.ones((1,), ctx=embedding.context, dtype=embedding.dtype)
         return super().forward(embedding, label, margin_fraction)
 
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
+        """Return the class with the largest logit without margin for each embedding.
+
+        The input has the shape (B, E), the output (B,) float32. None if the loss has no logits,
+        which the base class assumes.
+        """
+        return None
+
     def update_statistics(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
         """Update the running statistics of the head with one batch; the base class has none.
 
@@ -138,6 +147,7 @@ class ClassHead(Head):
             "embedding_size", int, at_least(1, "use the embedding size of the net"), embedding_size
         )
         self._num_classes, self._dtype = num_classes, "float32"
+        self._sub_centers = sub_centers
         # MXNet has no parameter without rows: a rank without classes has the rows of one class.
         classes = max(1, shard.num_rows) if shard else num_classes
         shape = (classes * sub_centers, embedding_size)
@@ -150,6 +160,15 @@ class ClassHead(Head):
     def cast(self, dtype: Any) -> None:
         super().cast(dtype)
         self._dtype = np.dtype(dtype).name
+
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+        """Return the class of the nearest centre by cosine for each embedding; see `Head.predict`.
+
+        A class with another logit than the cosine overrides this method.
+        """
+        centre = nearest_centre(embedding, self.weight.list_data()[0])
+        # Exact in float32, unlike floor(centre / sub_centers).
+        return (centre - centre % self._sub_centers) / self._sub_centers
 
     def cross_entropy(self, F: Any, *arrays: Any, form: Form, **options: Any) -> tuple[Any, Any]:
         """Call `heads.cross_entropy.cross_entropy` with the head's number of classes and dtype."""

@@ -3,10 +3,12 @@
 
 from typing import Annotated, Any
 
+import mxnet as mx
 from mxnet import init
 
 from heads.cross_entropy import Form, normalised, through_psi
 from heads.head import ClassHead
+from heads.prediction import nearest_centre
 from ranges import at_least
 
 
@@ -41,6 +43,10 @@ class GaussianMixture(ClassHead):
     ) -> None:
         super().__init__(*sizes, **kwargs)
         self._alpha, self._likelihood_weight = alpha, likelihood_weight
+
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+        centres = self.weight.list_data()[0]
+        return nearest_centre(embedding, centres, unit_columns=False, squares=True)
 
     def hybrid_forward(
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any

@@ -4,10 +4,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+import mxnet as mx
 from mxnet import init
 
 from heads.cross_entropy import Form, normalised
 from heads.head import NOT_FILTERED, Head
+from heads.prediction import nearest_centre
 from heads.sharded import ShardedClasses
 
 
@@ -50,6 +52,16 @@ class Softmax(ShardedClasses):
             return super().forward(embedding, label, margin_fraction)
         # Softmax has no margin, and MXNet warns about unused inputs: do not pass the fraction.
         return super(Head, self).forward(embedding, label)
+
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+        rows = self.score_rows(mx.nd, embedding)
+        bias = self._reg_params.get("bias")
+        return nearest_centre(
+            rows,
+            self.weight.list_data()[0],
+            unit_columns=False,
+            bias=None if bias is None else bias.list_data()[0],
+        )
 
     def hybrid_forward(
         self, F: Any, embedding: Any, label: Any, weight: Any, bias: Any = None, **state: Any

@@ -19,9 +19,15 @@ Values = float | Sequence[float]
 
 
 def has_scaling(graph: Graph) -> bool:
-    """Return whether the graph begins with scaling nodes, so that its input is pixels."""
-    _, scale, _shift = _leading_scaling(graph)
-    return bool(np.any(scale != 1) or np.any(_shift != 0))
+    """Return whether the input of a graph is pixels.
+
+    Such a graph begins with scaling nodes, or with a batch normalisation of the pixels, as
+    InsightFace's input option 2 does.
+    """
+    stripped, scale, shift = _leading_scaling(graph)
+    first = stripped.consumers().get(Output(stripped.inputs[0]), [])
+    normalised = bool(first) and all(node.op == "batch_norm" for node in first)
+    return normalised or bool(np.any(scale != 1) or np.any(shift != 0))
 
 
 def adapt_input(

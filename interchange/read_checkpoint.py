@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import normalization
-from interchange.model import InterchangeError, StoredModel
+from interchange.model import StoredModel
 from interchange.stored_threshold import find_threshold
-from mxnet_arrays import ArrayFileError, read_arrays
-from training.checkpoint import HEAD, NET, open_checkpoint
+from training.checkpoint import HEAD, NET, open_checkpoint, read_arrays
 
 
 def read_checkpoint(path: Path) -> StoredModel:
@@ -21,11 +20,8 @@ def read_checkpoint(path: Path) -> StoredModel:
     `training.stored_rows.StoredRows`, whose shards are verified before their first rows are read.
     """
     checkpoint = open_checkpoint(path)
-    try:
-        net: dict[str, Any] = read_arrays(checkpoint.folder / NET)
-        head: dict[str, Any] = read_arrays(checkpoint.folder / HEAD)
-    except ArrayFileError as error:
-        raise InterchangeError(str(error)) from None
+    net: dict[str, Any] = read_arrays(checkpoint.folder / NET)
+    head: dict[str, Any] = read_arrays(checkpoint.folder / HEAD)
     shards = checkpoint.shards
     if shards:
         head |= {name: r.checked_by(shards.verify) for name, r in shards.parameters().items()}

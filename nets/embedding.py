@@ -13,6 +13,9 @@ from mxnet.gluon import nn
 
 from nets.blocks import BN_EPSILON, BN_MOMENTUM, BatchNorm, ConvNorm
 
+MAX_EMBEDDING_SIZE = 8192
+"""Largest number of dimensions of an embedding; a typing error must not fill the memory."""
+
 
 class GlobalDepthwiseEmbedding(gluon.HybridBlock):
     """Last layers: global depthwise convolution (GDC), linear layer, batch normalisation.

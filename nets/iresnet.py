@@ -14,9 +14,9 @@ from mxnet.gluon import nn
 
 import ops
 from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU
-from nets.embedding import DenseEmbedding
+from nets.embedding import MAX_EMBEDDING_SIZE, DenseEmbedding
 from nets.image_size import check_features, check_image_size, feature_size
-from ranges import Within, at_least
+from ranges import Within
 
 STEM_CHANNELS = 64
 STAGE_CHANNELS = (64, 128, 256, 512)
@@ -32,7 +32,9 @@ FUSED = False
 
 IResNet has no depthwise convolutions, and oneDNN computes the dense ones; `ops.layers` gives the
 reason."""
-EmbeddingSize = Annotated[int, at_least(1, "the embedding size in the paper is 512")]
+EmbeddingSize = Annotated[
+    int, Within(1, MAX_EMBEDDING_SIZE, "the embedding size in the paper is 512")
+]
 Dropout = Annotated[
     float,
     Within(0, 1, "dropout 0 disables dropout; the paper uses 0.4", open_high=True),

@@ -7,14 +7,16 @@ from mxnet.gluon import nn
 
 import ops
 from nets.blocks import ConvNormPReLU, LinearBottleneck
-from nets.embedding import GlobalDepthwiseEmbedding
+from nets.embedding import MAX_EMBEDDING_SIZE, GlobalDepthwiseEmbedding
 from nets.image_size import check_image_size, feature_size
-from ranges import Within, at_least
+from ranges import Within
 
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
 Width = Annotated[float, Within(0, 8, "the width in the paper is 1.0", open_low=True)]
-EmbeddingSize = Annotated[int, at_least(1, "the embedding size in the paper is 128")]
+EmbeddingSize = Annotated[
+    int, Within(1, MAX_EMBEDDING_SIZE, "the embedding size in the paper is 128")
+]
 # One tuple per stage: number of output channels, number of expanded channels of the first block
 # (which has stride 2), number of expanded channels of each later block, number of later blocks.
 # The usual variant has 4, 6 and 2 later blocks.

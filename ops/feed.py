@@ -20,6 +20,7 @@ _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
     "face_find_images": (None, [_POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]),
     "face_find_turned": (None, [_POINTER, _POINTER, _INT, _POINTER]),
+    "face_find_other_sizes": (None, [_POINTER, _POINTER, _INT, _INT, _INT, _POINTER]),
     "face_jpeg_cut_off": (_INT, [_POINTER, _INT]),
     "face_gather": (_INT, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
     "face_window_order": (None, [_INT, _INT, _INT, _INT, _POINTER]),
@@ -93,6 +94,24 @@ class LoaderKernels:
             addresses.ctypes.data, sizes.ctypes.data, len(sizes), turned.ctypes.data
         )
         return turned
+
+    def find_other_sizes(
+        self, addresses: np.ndarray, sizes: np.ndarray, image_size: tuple[int, int]
+    ) -> np.ndarray:
+        """Return which of B images are not JPEGs whose header states a size, as bool (B,).
+
+        Parameters
+        ----------
+        addresses, sizes
+            Results of ``find_images``, int64 (B,) and contiguous; no size may be negative.
+        image_size
+            (height, width) in pixels.
+        """
+        others = np.empty(len(sizes), dtype=np.bool_)
+        self._library.face_find_other_sizes(
+            addresses.ctypes.data, sizes.ctypes.data, len(sizes), *image_size, others.ctypes.data
+        )
+        return others
 
     def is_cut_off(self, image: bytes | np.ndarray) -> bool:
         """Return whether the Huffman codes of a JPEG end before its last pixels.

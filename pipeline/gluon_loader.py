@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import mxnet as mx
@@ -19,7 +19,9 @@ from encoded_images import decode, has_end
 from normalization import MEAN, STD
 from pipeline.gluon_workers import check_shared_memory, watch_workers
 from pipeline.records.reader import RecordReader
+from pipeline.records.record_set import ImageError
 from pipeline.sampling.augmentation import CUT_OUT_VALUE, AugmentParams, color_matrices
+from pipeline.sampling.bad_images import BadImages
 
 if TYPE_CHECKING:
     from pipeline.records import RecordSet
@@ -27,17 +29,33 @@ if TYPE_CHECKING:
 
 
 class FaceDataset(gluon.data.Dataset):
-    """Dataset of a record set, indexed by pairs (row of the image, augmentation parameters)."""
+    """Dataset of a record set, indexed by pairs (row of the image, augmentation parameters).
 
-    def __init__(self, records: RecordSet):
+    With ``marks_bad_images`` an item is a pair (image, flag): the flag is 1 and the image is zero
+    if the image is bad, that is, cannot be read or decoded.
+    """
+
+    def __init__(self, records: RecordSet, marks_bad_images: bool = False):
         self._records, self._reader = records, RecordReader(records)
+        self._marks_bad_images = marks_bad_images
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, item: tuple[int, AugmentParams]) -> np.ndarray:
-        """Return the augmented and normalised image, (3, H, W) float32."""
-        row, params = item
+    def __getitem__(self, item: tuple[int, AugmentParams]) -> Any:
+        """Return the augmented and normalised image, (3, H, W) float32.
+
+        With ``marks_bad_images`` return the pair (image, flag).
+        """
+        if not self._marks_bad_images:
+            return self.image(*item)
+        try:
+            return self.image(*item), 0.0
+        except ImageError:
+            return np.zeros((3, *self._records.image_size), np.float32), 1.0
+
+    def image(self, row: int, params: AugmentParams) -> np.ndarray:
+        """Return the augmented and normalised image of a row, (3, H, W) float32."""
         try:
             return self._image(row, params)
         finally:
@@ -46,6 +64,7 @@ class FaceDataset(gluon.data.Dataset):
             self._reader.check_files()
 
     def _image(self, row: int, params: AugmentParams) -> np.ndarray:
+        self._reader.check_sizes(np.array([row]))
         jpeg = self._reader.read(np.array([row]))[0]
         # Check first whether the JPEG is complete: OpenCV decodes a truncated one without an error.
         image = decode(jpeg) if has_end(jpeg) else None
@@ -97,11 +116,19 @@ class GluonDecoder:
     Calling the decoder forks the worker processes.  Call it before MXNet or DALI start threads.
     """
 
-    def __init__(self, records: RecordSet, workers: int, ctx: mx.Context, batch_size: int):
+    def __init__(
+        self,
+        records: RecordSet,
+        workers: int,
+        ctx: mx.Context,
+        batch_size: int,
+        bad_images: BadImages | None = None,
+    ):
         self.files: list[np.ndarray] = []  # no files to check: each worker checks its own
         self._records, self._workers, self._ctx = records, workers, ctx
         height, width = records.image_size
         self._batch_bytes = batch_size * 3 * height * width * 4
+        self._bad = bad_images or BadImages(records)
 
     def __call__(
         self, plans: Iterator[BatchPlan]
@@ -115,13 +142,37 @@ class GluonDecoder:
                 yield list(zip(plan.rows.tolist(), plan.params.each(), strict=True))
 
         check_shared_memory(self._workers, self._batch_bytes)
-        loader = gluon.data.DataLoader(
-            FaceDataset(self._records), batch_sampler=indices(), num_workers=self._workers
-        )
-        if self._workers:
-            watch_workers(loader, self._batch_bytes)
-        images, ctx = iter(loader), self._ctx
-        return ((image.as_in_context(ctx), in_flight.popleft()) for image in images)
+        dataset = FaceDataset(self._records, marks_bad_images=self._bad.skips)
+        loader = gluon.data.DataLoader(dataset, batch_sampler=indices(), num_workers=self._workers)
+        watch = watch_workers(loader, self._batch_bytes) if self._workers else None
+        items, ctx = iter(loader), self._ctx
+        if watch:
+            items = watch.batches(items)
+        if self._bad.skips:
+            pairs = (
+                self._replace(dataset, image, flags, in_flight.popleft()) for image, flags in items
+            )
+            return ((image.as_in_context(ctx), plan) for image, plan in pairs)
+        return ((image.as_in_context(ctx), in_flight.popleft()) for image in items)
+
+    def _replace(
+        self, dataset: FaceDataset, image: mx.nd.NDArray, flags: mx.nd.NDArray, plan: BatchPlan
+    ) -> tuple[mx.nd.NDArray, BatchPlan]:
+        """Replace the flagged images of a batch; return the images and the changed plan."""
+        params = list(plan.params.each())
+        places = np.flatnonzero(flags.asnumpy())
+        for place in places:
+            try:  # read the image again in this process for its error
+                dataset.image(int(plan.rows[place]), params[place])
+            except ImageError as error:
+                self._bad.add(error)
+        if not len(places):
+            return image, plan
+        replaced, values = self._bad.replace(plan), image.asnumpy()
+        params = list(replaced.params.each())
+        for place in np.union1d(places, np.flatnonzero(replaced.rows != plan.rows)):
+            values[place] = dataset.image(int(replaced.rows[place]), params[place])
+        return mx.nd.array(values), replaced
 
     def close(self) -> None:
         """Do nothing: the DataLoader ends its worker processes when it is deleted."""

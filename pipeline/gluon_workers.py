@@ -11,6 +11,8 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ BATCH_TIMEOUT_S = 120.0
 """Maximum time to wait for one batch."""
 LAST_BATCH_TIMEOUT_S = 30.0
 """Maximum time to wait for all workers at the end."""
+EXIT_TIMEOUT_S = 1.0
+"""Maximum time to wait for the exit status of a worker that no longer answers."""
 POLL_S = 0.1
 MIB = 2**20
 
@@ -51,7 +55,7 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
         )
 
 
-def watch_workers(loader: gluon.data.DataLoader, batch_bytes: int) -> None:
+def watch_workers(loader: gluon.data.DataLoader, batch_bytes: int) -> Watch:
     """Make a Gluon DataLoader raise WorkerError if a worker process ends or delivers no batch.
 
     The DataLoader then also waits at its end for workers that are sending a batch.  MXNet kills
@@ -65,7 +69,13 @@ def watch_workers(loader: gluon.data.DataLoader, batch_bytes: int) -> None:
     batch_bytes
         Size of a batch in shared memory.
     """
-    Watch(loader._worker_pool, batch_bytes)
+    return Watch(loader._worker_pool, batch_bytes)
+
+
+class _Placeholder:
+    """Stand-in for a worker that a pool must not restart."""
+
+    exitcode = None
 
 
 class Watch:
@@ -73,16 +83,38 @@ class Watch:
 
     def __init__(self, pool: Any, batch_bytes: int):
         self._pool, self._batch_bytes = pool, batch_bytes
-        # The pool restarts missing workers of this list.  A restart would fork this process while
-        # threads hold locks of MXNet, and the new worker would wait for these locks forever.
+        # The pool restarts the workers of this list that have ended.  A restart would fork this
+        # process while threads hold locks of MXNet, and the new worker would wait for these locks
+        # forever.  A thread of the pool reads the list at any time, so its length must not change.
         self._workers: list[BaseProcess] = pool._pool[:]
-        pool._pool.clear()
+        pool._pool[:] = [_Placeholder()] * len(self._workers)
         self._submit = pool.apply_async
         pool.apply_async, pool.terminate = self.apply_async, self.terminate
 
     def apply_async(self, *arguments: Any) -> Result:
         """Submit a task and return its result, as Pool.apply_async does."""
         return Result(self._submit(*arguments), self)
+
+    def batches(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """Yield the batches of the DataLoader's iterator.
+
+        Raises
+        ------
+        WorkerError
+            If a worker has ended.
+        """
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except (OSError, EOFError):
+                # This process asks the worker for the shared memory of its batch.  A worker that
+                # was killed after it sent the batch does not answer.
+                wait([worker.sentinel for worker in self._workers], EXIT_TIMEOUT_S)
+                self.check()
+                raise
+            yield batch
 
     def check(self) -> None:
         """Raise WorkerError if a worker process has ended."""
@@ -98,7 +130,7 @@ class Watch:
             while not result.ready() and self._are_alive() and time.monotonic() < deadline:
                 result.wait(POLL_S)
         if self._are_alive() and all(result.ready() for result in list(pool._cache.values())):
-            pool._pool.extend(self._workers)
+            pool._pool[:] = self._workers
             self._workers = []
             pool.close()
             pool.join()

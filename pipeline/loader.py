@@ -25,7 +25,8 @@ from pipeline.prefetch import PrefetchQueue
 from pipeline.records import RecordSet, mapped
 from pipeline.sampling import epoch_orders
 from pipeline.sampling.augmentation import Augmentation
-from pipeline.sampling.batches import BatchPlan, Share, batch_plans
+from pipeline.sampling.bad_images import BadImages
+from pipeline.sampling.batches import BatchPlan, Share, SkippedImage, batch_plans
 from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import make_sampler
 from pipeline.sampling.window_order import window_order
@@ -43,11 +44,13 @@ class Batch(NamedTuple):
 
     ``image`` is float32 (B, 3, H, W) on the device.  ``label`` is float32 (B,) with whole numbers,
     which are exact up to 2**24.  A run can resume after this batch at the position ``after``.
+    ``skipped`` are the bad images that other images of the batch replace.
     """
 
     image: mx.nd.NDArray
     label: mx.nd.NDArray
     after: Position
+    skipped: tuple[SkippedImage, ...] = ()
 
 
 class Loader:
@@ -130,6 +133,7 @@ def build_loader(
     cache: DecodedCache | None = None,
     num_classes: int = 0,
     image_size: tuple[int, int] = (112, 112),
+    permitted_bad_images: int | None = None,
 ) -> Loader:
     """Build a loader that yields the batches of one rank, starting at a position in the data.
 
@@ -172,6 +176,10 @@ def build_loader(
         loader closes the cache.
     num_classes, image_size
         Number of classes and (height, width) in pixels of the synthetic batch without records.
+    permitted_bad_images
+        Number of images of this rank that may be bad, that is, cannot be read or decoded.  Another
+        image of the batch replaces a bad image, and the field ``skipped`` of the batch names it.
+        None: the loader raises RecordError for the first bad image.
 
     Raises
     ------
@@ -214,9 +222,12 @@ def build_loader(
     )
     start = sampler.start(position)
     plans = batch_plans(records, sampler.batches(start), seed=seed, augmentation=augmentation)
+    bad_images = BadImages(records, permitted_bad_images)
+    if bad_images.skips:
+        plans = map(bad_images.replace, plans)
     decoder: Decoder
     if name == "cpu":
-        decoder = GluonDecoder(records, workers, ctx, batch_size)
+        decoder = GluonDecoder(records, workers, ctx, batch_size, bad_images)
     else:
         decoder = make_decoder(
             decode,
@@ -228,6 +239,7 @@ def build_loader(
             ctx=ctx,
             cache=cache,
             index_folder=Path(index_folder),
+            bad_images=bad_images,
         )
     batches = _add_labels(decoder, decoder(plans), records, ctx)
     notice = ""
@@ -258,7 +270,8 @@ def _add_labels(
     watch = mapped.FileWatch(decoder.files)
     try:
         for image, plan in images:
-            batch = Batch(image, labels_to_ndarray(records.labels[plan.rows], ctx), plan.after)
+            label = labels_to_ndarray(records.labels[plan.rows], ctx)
+            batch = Batch(image, label, plan.after, plan.skipped)
             if watch.is_check_due():
                 check_files()
             yield batch

@@ -41,9 +41,11 @@ _GLOBALS = {name: known for known in Global for name in known.value}
 # dtypes are missing because their fields could hold objects.
 _DTYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 _MAX_AXES = 8
+_ALWAYS_COPIED_BYTES = 1 << 20
 
 
-def _make_array(data: object, dtype: object, shape: object, order: str) -> np.ndarray:
+def _check_array(data: object, dtype: object, shape: object) -> tuple[bytes, np.dtype, tuple]:
+    """Check that the parts of an array fit each other, and return them."""
     if not isinstance(dtype, np.dtype):
         raise PlainPickleError(f"holds an array without a dtype, got {describe(dtype)}")
     if not isinstance(data, bytes):
@@ -64,11 +66,7 @@ def _make_array(data: object, dtype: object, shape: object, order: str) -> np.nd
             f"holds an array of shape {shape} and dtype {dtype}, which needs {size} bytes, got "
             f"{len(data)} bytes"
         )
-    array = np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
-    if dtype == np.bool_:
-        # NumPy does not check that each byte of a boolean array is 0 or 1.
-        array = array.view(np.uint8) != 0
-    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+    return data, dtype, shape
 
 
 class Arrays(Dialect):
@@ -80,14 +78,17 @@ class Arrays(Dialect):
     ----------
     encodable_characters
         Largest number of characters that all calls of ``_codecs.encode`` together may encode.
-        Without this limit a small pickle could encode one text thousands of times, and the results
-        would fill the memory.
+        All arrays whose data must be converted may have about this number of bytes.  Without these
+        limits a small pickle could convert one text or one array thousands of times, and the
+        results would fill the memory.
     """
 
     content = "images and booleans"
 
     def __init__(self, encodable_characters: int) -> None:
         self._encodable_characters = encodable_characters
+        self._copied_bytes = 0
+        self._max_copied_bytes = encodable_characters + _ALWAYS_COPIED_BYTES
 
     def known_global(self, module_and_name: str) -> KnownGlobal | None:
         return _GLOBALS.get(module_and_name)
@@ -109,7 +110,18 @@ class Arrays(Dialect):
         return found[0](self, *arguments) if found and len(arguments) in found[1] else None
 
     def set_state(self, target: object, state: object) -> object:
-        return _set_state(target, state)
+        if type(target) is not Unbuilt or not isinstance(state, tuple):
+            raise PlainPickleError(
+                f"sets the state of an object that has none, got {describe(target)}"
+            )
+        if target.dtype is not None:
+            return _set_byte_order(target.dtype, state)
+        # The state of an array is (version, shape, dtype, is_fortran_order, data).
+        if len(state) != 5 or type(state[3]) not in (bool, int):
+            raise PlainPickleError(
+                f"holds an array with a state that NumPy never writes, got {len(state)} parts"
+            )
+        return self._build_array(state[4], state[2], state[1], "F" if state[3] else "C")
 
     def _encode(self, text: object, codec: object) -> bytes | None:
         if not isinstance(text, str) or not isinstance(codec, str):
@@ -123,7 +135,7 @@ class Arrays(Dialect):
         return b""
 
     def _reconstruct(self, kind: object, shape: object, code: object) -> Unbuilt | None:
-        """Return an empty array; pickle's opcode BUILD sets its shape, dtype and data later."""
+        """Return an array for BUILD to fill; BUILD also sets shape and dtype, so ignore both."""
         return Unbuilt(None) if kind is Global.NDARRAY else None
 
     def _make_dtype(self, code: object, align: object = 0, copy: object = 1) -> Unbuilt:
@@ -135,14 +147,30 @@ class Arrays(Dialect):
         )
 
     def _make_scalar(self, dtype: object, data: object) -> object:
-        return _make_array(data, dtype, (), "C")[()]
+        return self._build_array(data, dtype, (), "C")[()]
+
+    def _build_array(self, data: object, dtype: object, shape: object, order: str) -> np.ndarray:
+        content, kind, sides = _check_array(data, dtype, shape)
+        array = np.frombuffer(content, kind).reshape(sides, order="F" if order == "F" else "C")
+        if kind != np.bool_ and kind.isnative:
+            return array  # shares the memory of the pickle's bytes
+        self._copied_bytes += len(content)
+        if self._copied_bytes > self._max_copied_bytes:
+            raise PlainPickleError(
+                "uses the data of its arrays repeatedly, got arrays of more than "
+                f"{self._max_copied_bytes} bytes, the size of the pickle"
+            )
+        if kind == np.bool_:
+            # NumPy does not check that each byte of a boolean array is 0 or 1.
+            return array.view(np.uint8) != 0
+        return array.astype(kind.newbyteorder("="))
 
     def _make_array(
         self, data: object, dtype: object, shape: object, order: object, axes: object = None
     ) -> np.ndarray | None:
         if not isinstance(order, str) or order not in ("C", "F") or axes is not None:
             return None
-        return _make_array(data, dtype, shape, order)
+        return self._build_array(data, dtype, shape, order)
 
 
 # Stand-in for each function or class, and the numbers of arguments that the stand-in accepts.
@@ -154,28 +182,6 @@ _STAND_INS: dict[KnownGlobal, tuple[Callable[..., object], tuple[int, ...]]] = {
     Global.SCALAR: (Arrays._make_scalar, (2,)),
     Global.FROMBUFFER: (Arrays._make_array, (4, 5)),
 }
-
-
-def _set_state(unbuilt: object, state: object) -> np.ndarray | np.dtype:
-    """Fill an array or dtype with a state, as the pickle opcode BUILD does, and return the result.
-
-    Raises
-    ------
-    PlainPickleError
-        If ``unbuilt`` is not an `Unbuilt`, or NumPy never writes such a state.
-    """
-    if type(unbuilt) is not Unbuilt or not isinstance(state, tuple):
-        raise PlainPickleError(
-            f"sets the state of an object that has none, got {describe(unbuilt)}"
-        )
-    if unbuilt.dtype is not None:
-        return _set_byte_order(unbuilt.dtype, state)
-    # The state of an array is (version, shape, dtype, is_fortran_order, data).
-    if len(state) != 5 or type(state[3]) not in (bool, int):
-        raise PlainPickleError(
-            f"holds an array with a state that NumPy never writes, got {len(state)} parts"
-        )
-    return _make_array(state[4], state[2], state[1], "F" if state[3] else "C")
 
 
 def _set_byte_order(dtype: np.dtype, state: tuple) -> np.dtype:

@@ -23,6 +23,10 @@ from plain_pickle.dialect import Dialect, PlainPickleError, Unbuilt, describe
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
 _MAX_NUMBER_BYTES = 40  # largest size of a number, in binary or in decimal digits
 _MAX_PROTOCOL = 5
+# Limit of the number of opcodes.  An opcode of one byte can create an object of 100 bytes, so this
+# limit bounds the memory.  A verification set has about 10 opcodes for each image.
+_ALWAYS_READ_OPCODES = 1 << 20
+_MIN_OPCODE_BYTES = 16  # mean number of bytes for each further opcode
 _MAX_INTEGER_KEY = 2**60  # of a dict
 # Prefixes of pickletools' names for arguments that are text or bytes; other arguments are numbers.
 _TEXT_ARGUMENTS = ("string", "unicodestring", "bytes", "bytearray")
@@ -41,7 +45,9 @@ def load_plain(data: bytes) -> object:
     PlainPickleError
         If the pickle is truncated or malformed, or holds an object of any other type.
     """
-    return load_with(data, Arrays(encodable_characters=len(data)))[0]
+    dialect = Arrays(encodable_characters=len(data))
+    dialect.max_opcodes = _ALWAYS_READ_OPCODES + len(data) // _MIN_OPCODE_BYTES
+    return load_with(data, dialect)[0]
 
 
 def load_with(data: bytes | mmap.mmap, dialect: Dialect, start: int = 0) -> tuple[object, int]:
@@ -237,7 +243,7 @@ class _Machine:
             raise PlainPickleError(f"has an unknown pickle protocol, got {protocol}")
 
     def skip(self, _: object) -> None:
-        """Ignore the opcode FRAME, which only announces the size of the next part of the pickle."""
+        """Ignore the opcode FRAME, which only tells the number of bytes up to the next FRAME."""
 
     def reduce(self, _: None) -> None:
         """Pop a function and its arguments; push the result of the function's stand-in."""
@@ -251,6 +257,9 @@ class _Machine:
         for key in target.keys if type(target) is Unbuilt else ():
             if self.memo[key] is target:
                 self.memo[key] = built
+        if type(target) is Unbuilt:
+            # A pickle may build one object many times; replace its keys only the first time.
+            target.keys.clear()
         self.stack.append(built)
 
     def push_dict(self, _: None) -> None:

@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Modules in the root folder.
 MODULES = (
-    *("run_train", "atomic_write", "encoded_images", "mxnet_arrays", "normalization", "ranges"),
+    *("run_train", "aliases", "atomic_write", "encoded_images", "image_headers", "mxnet_arrays"),
+    *("normalization", "plain_yaml", "ranges", "suggestions"),
 )
 PACKAGES = (
     *("launch", "ops", "pipeline", "nets", "heads", "training", "evaluation", "interchange"),
@@ -31,19 +32,23 @@ PARTS = (*MODULES[1:], *(package for package in PACKAGES if package != "assemble
 # Modules of this repository that a folder may import, besides itself. The longest key that matches
 # a module applies.
 ALLOWED: dict[str, tuple[str, ...]] = {
+    "aliases": (),
     "atomic_write": (),
     "encoded_images": (),
+    "image_headers": ("encoded_images",),
     "mxnet_arrays": (),
     "normalization": (),
-    "ranges": (),
+    "plain_yaml": (),
+    "ranges": ("suggestions",),
+    "suggestions": ("aliases",),
     "ops": (),
     "plain_pickle": (),
-    "launch": ("atomic_write", "ranges"),
-    "evaluation": ("atomic_write", "encoded_images", "plain_pickle"),
+    "launch": ("atomic_write", "plain_yaml", "ranges", "suggestions"),
+    "evaluation": ("atomic_write", "encoded_images", "image_headers", "plain_pickle"),
     "evaluation.__main__": PARTS,  # a program
     "evaluation.commands": PARTS,  # its commands
     "pipeline": ("atomic_write", "encoded_images", "normalization", "ops"),
-    "pipeline.records": ("atomic_write", "encoded_images", "ops"),
+    "pipeline.records": ("atomic_write", "encoded_images", "image_headers", "ops"),
     "pipeline.sampling": ("pipeline.records", "ops"),
     "pipeline.decode": (
         *("pipeline.records", "pipeline.sampling"),
@@ -51,7 +56,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "nets": ("ops", "ranges"),
     "heads": ("launch.ranks", "ops", "ranges"),  # sharded heads exchange embeddings
-    "training": ("launch.ranks", "heads.shard", "atomic_write", "mxnet_arrays", "normalization"),
+    "training": (
+        *("launch.ranks", "heads.shard"),
+        *("atomic_write", "mxnet_arrays", "normalization", "plain_yaml"),
+    ),
     "training.__main__": PARTS,  # a program
     "interchange": (
         *("nets", "training.checkpoint", "training.checkpoint_folders", "training.reshard"),
@@ -69,8 +77,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # Folders and modules that must import neither MXNet nor DALI.
 PURE = (
     *("pipeline.records", "pipeline.sampling", "launch.config", "training.schedule"),
-    *("evaluation.verification", "atomic_write", "encoded_images", "mxnet_arrays"),
-    *("normalization", "plain_pickle", "ranges"),
+    *("evaluation.verification", "atomic_write", "encoded_images", "image_headers"),
+    *("mxnet_arrays", "normalization", "plain_pickle", "plain_yaml", "ranges"),
+    *("aliases", "suggestions"),
 )
 # The longest key that matches applies. Only the launcher's process may import horovod.runner; that
 # process must use neither mxnet nor a collective.
@@ -269,7 +278,7 @@ def test_a_forbidden_import_is_reported_with_file_and_line():
         "from launch.config.configuration import Config\n", "training/loop.py"
     ) == [
         "training/loop.py:1 imports launch; training may import only: launch.ranks, heads.shard, "
-        "atomic_write, mxnet_arrays, normalization"
+        "atomic_write, mxnet_arrays, normalization, plain_yaml"
     ]
     assert wrong_imports("from launch.ranks import comm\n", "training/loop.py") == []
     assert wrong_imports("from pipeline.loader import Loader\n", "pipeline/decode/native.py") == [
@@ -283,7 +292,7 @@ def test_a_forbidden_import_is_reported_with_file_and_line():
         "from .open import x\nfrom ..decode import y\n", "pipeline/records/a.py"
     ) == [
         "pipeline/records/a.py:2 imports pipeline.decode; pipeline.records may import only: "
-        "atomic_write, encoded_images, ops"
+        "atomic_write, encoded_images, image_headers, ops"
     ]
     assert wrong_imports("from assemble.run import open_run\n", "tools/some.py") == [
         "tools/some.py:1 imports assemble; only run_train may"

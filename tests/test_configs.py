@@ -41,6 +41,21 @@ def over_ranks(rows, statistic):
     return statistic(rows)
 
 
+def test_examples_need_no_quotes_in_zsh_or_have_them():
+    """zsh refuses a command with an unquoted [ ] that matches no file."""
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "docker" / "README.md"]
+    texts += [ROOT / "Makefile", ROOT / "launch" / "config" / "help.py", *FILES]
+    examples = [
+        (path.name, example)
+        for path in texts
+        if path.name != "CHANGELOG.md"
+        for example in re.findall(r"(?:[\s`]|^)('?[a-z]+\.[a-z_]+=[^`\n]*)", path.read_text(), re.M)
+    ]
+    assert len(examples) > 20
+    assert [each for each in examples if re.search(r"(?<!')\b[a-z]+\.[a-z_]+=\[", each[1])] == []
+    assert not [each for each in examples if re.search(r"eval\.sets=\[\S*\]", each[1])]
+
+
 def test_demo_yaml_exists():
     assert "demo.yaml" in {path.name for path in FILES}
 

@@ -4,8 +4,9 @@
 python tools/hold_out_people.py RECORDS OUT
 
 Holds out every N-th identity (``--every N``).  Writes a record set of the other identities to OUT,
-and verification pairs of the held-out identities to OUT/held_out.bin.  Tune hyperparameters on
-these pairs, and keep the final verification set for the final result.
+verification pairs of the held-out identities to OUT/held_out.bin, and the label of each image of
+these pairs to OUT/held_out.people.txt.  Tune hyperparameters on these pairs, and keep the final
+verification set for the final result.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.pairs import write_pairs
+from evaluation.people import write_people
 from launch.config.paths import home_path
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.reader import RecordReader
@@ -85,7 +87,9 @@ def hold_out(source: Path, out: Path, every: int, pairs: int) -> None:
         )
     kept = np.setdiff1d(people, held)
     write_record_set(out, _images_of(records, kept), len(kept), records.image_size)
-    images, same = _pairs(records, held, pairs)
+    rows, same = _pairs(records, held, pairs)
+    images = [jpeg.tobytes() for jpeg in RecordReader(records).read(np.array(rows))]
+    write_people(out / "held_out.bin", records.labels[rows])
     write_pairs(out / "held_out.bin", images, same)
     print(f"{out}: {len(kept)} people for training, {len(held)} other people in {len(same)} pairs")
 
@@ -97,9 +101,9 @@ def _images_of(records: RecordSet, people: np.ndarray) -> Iterator[tuple[int, by
             yield label, jpeg.tobytes()
 
 
-def _pairs(records: RecordSet, people: np.ndarray, pairs: int) -> tuple[list[bytes], list[bool]]:
+def _pairs(records: RecordSet, people: np.ndarray, pairs: int) -> tuple[list[int], list[bool]]:
+    """Choose pairs; return the rows of their images, and whether each pair shows one person."""
     generator = np.random.default_rng(1)
-    reader = RecordReader(records)
     rows: list[int] = []
     same: list[bool] = []
     for fold in np.array_split(generator.permutation(people), FOLDS):
@@ -119,7 +123,7 @@ def _pairs(records: RecordSet, people: np.ndarray, pairs: int) -> tuple[list[byt
                 pair = [generator.choice(members[a]), generator.choice(members[b])]
             rows += [int(row) for row in pair]
             same.append(is_same)
-    return [jpeg.tobytes() for jpeg in reader.read(np.array(rows))], same
+    return rows, same
 
 
 if __name__ == "__main__":

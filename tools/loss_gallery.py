@@ -11,7 +11,6 @@ accuracies) and OUT/sheet.jpg (the plots of the test images of all losses, in on
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import platform
@@ -32,6 +31,7 @@ if __name__ == "__main__":
 
 import ops
 from heads import HEADS
+from suggestions import listed
 from tools.digits import Digits, draw_digits, read_mnist
 from tools.gallery.page import Row, format_settings, page
 from tools.gallery.plots import SIZE, draw, sheet
@@ -94,9 +94,7 @@ def choose(only: list[str] | None) -> list[str]:
     known = [name for name in LOSSES if name in HEADS]
     for name in only or []:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"--only: unknown loss {name!r}; {hint}known: {', '.join(known)}")
+            raise ValueError(f"--only: unknown loss {name!r}; {listed(name, known)}")
     return [name for name in known if not only or name in only]
 
 

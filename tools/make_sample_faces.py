@@ -3,8 +3,9 @@
 
     python tools/make_sample_faces.py data/sample_faces
 
-Writes a record set (train.rec, train.idx, property), a verification set (sample_val.bin) and the
-arguments of this command (made_with.json).  The same arguments give the same bytes in each file.
+Writes a record set (train.rec, train.idx, property), a verification set (sample_val.bin), the
+person of each of its images (sample_val.people.txt) and the arguments of this command
+(made_with.json).  The same arguments give the same bytes in each file.
 No person is in both sets.
 """
 
@@ -23,6 +24,7 @@ import cv2
 
 from atomic_write import atomic_write
 from evaluation.pairs import write_pairs
+from evaluation.people import people_path, write_people
 from launch.config.paths import home_path
 from pipeline.records.writer import write_record_set
 from tools.sample_faces.pairs import FOLDS, choose_pairs, look_number_of
@@ -85,6 +87,7 @@ def make(out: Path, arguments: dict[str, int], workers: int) -> None:
     shown = [image for pair in pairs for image in (pair.first, pair.second)]
     faces = render_all([(seed, n, look_of[n], image) for n, image in shown], workers)
     write_pairs(out / PAIRS_FILE, list(faces), [pair.same for pair in pairs])
+    write_people(out / PAIRS_FILE, (person for person, _ in shown))
 
     jobs = [
         (seed, n, n % LOOKS, image)
@@ -104,7 +107,7 @@ def is_made(out: Path, arguments: dict[str, int]) -> bool:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
     return recorded == arguments and all(
-        (out / name).is_file() for name in (*RECORD_FILES, PAIRS_FILE)
+        (out / name).is_file() for name in (*RECORD_FILES, PAIRS_FILE, people_path(PAIRS_FILE).name)
     )
 
 

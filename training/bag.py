@@ -152,7 +152,7 @@ class Bags:
 
         Return embeddings (n, E) with L2 norm 1, and the position after the last image.
         """
-        labels, embeddings = [], []
+        labels, embeddings, skipped = [], [], ()
         for first in range(0, self._bag, self._batch_size):
             batch = next(self._loader)
             if self._images is None:
@@ -162,11 +162,14 @@ class Bags:
             # Sync: copy the embeddings now; the next forward pass overwrites the net's output.
             embeddings.append(self._net(batch.image).asnumpy())
             labels.append(batch.label.asnumpy())
+            skipped += getattr(batch, "skipped", ())
         self._labels = np.concatenate(labels)
         embedding = np.concatenate(embeddings)
         if not np.isfinite(embedding).all():
             raise FloatingPointError("the embeddings of a bag are not finite, got NaN or infinity")
         self._template = batch._replace(image=None, label=None)
+        if skipped:  # each batch of triplets names the bad images of the whole bag
+            self._template = self._template._replace(skipped=skipped)
         lengths = np.sqrt((embedding**2).sum(axis=1, keepdims=True) + 1e-10)
         return embedding / lengths, batch.after
 

@@ -21,19 +21,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mxnet as mx
-import numpy as np
-from mxnet import gluon
-
 import normalization
 from mxnet_arrays import ArrayFileError, find_arrays
 from training import checkpoint_folders as files
+from training.checkpoint_arrays import read_arrays, write_arrays
 from training.checkpoint_folders import (
     CheckpointError,
     DamagedCheckpoint,
     UnreadableCheckpoint,
     remove_unfinished,
 )
+from training.checkpoint_state import find_fault
 from training.faults import one_line
 from training.model_arrays import (
     block_arrays,
@@ -47,6 +45,9 @@ from training.shard_set import find_shards
 from training.stored_rows import StoredRows
 
 if TYPE_CHECKING:
+    import mxnet as mx
+    from mxnet import gluon
+
     from launch.ranks.comm import Comm
     from training.shard_set import ShardSet
     from training.step import Model
@@ -58,6 +59,7 @@ __all__ = [
     "UnreadableCheckpoint",
     "latest_checkpoint",
     "open_checkpoint",
+    "read_arrays",
     "remove_unfinished",
     "save_checkpoint",
     "write_folder",
@@ -79,6 +81,11 @@ class Checkpoint:
     state: dict[str, Any]
     damaged: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raise CheckpointError if a value of the state has a wrong type or is out of range."""
+        if fault := find_fault(self.state):
+            raise CheckpointError(f"{self.folder / files.STATE}: {fault}; use another checkpoint")
+
     @property
     def meta(self) -> dict[str, Any]:
         """Configuration of the net and its images.
@@ -86,6 +93,11 @@ class Checkpoint:
         A dict with the keys "net" (arguments of ``build_net``), "image_size" ([height, width] in
         pixels), "mean" and "std".
         """
+        if "meta" not in self.state:
+            raise CheckpointError(
+                f"{self.folder / files.STATE}: must describe the network under 'meta', got only "
+                f"{str(list(self.state))[:80]}; use another checkpoint"
+            )
         return self.state["meta"]
 
     @property
@@ -130,8 +142,10 @@ class Checkpoint:
         path = self.folder / name
         try:
             return {key: StoredRows([(path, place)]) for key, place in find_arrays(path).items()}
-        except (ArrayFileError, OSError) as error:
-            raise CheckpointError(str(error)) from None
+        except OSError as error:
+            raise files.file_error(path, error) from None
+        except ArrayFileError as error:
+            raise CheckpointError(f"{error}, or use another checkpoint") from None
 
     def stored_head(self) -> dict[str, StoredRows]:
         """Return the parameters of the head by name, with the rows of all shards; none is read."""
@@ -153,10 +167,16 @@ class Checkpoint:
             head.load_sampler_state(sampler)
 
     def load_momentum(self, model: Model) -> None:
-        """Load the saved momentum of each parameter into the trainers and the head of ``model``."""
+        """Load the saved momentum of each parameter into the trainers and the head of ``model``.
+
+        Raises
+        ------
+        CheckpointError
+            If a name or shape differs.
+        """
         momentum = self.shards.momentum() if self.shards else {}
-        for name, rows in {**self.stored(MOMENTUM), **momentum}.items():
-            load_momentum(model, name, rows)
+        saved = {**self.stored(MOMENTUM), **momentum}
+        load_momentum(model, saved, self.folder / MOMENTUM)
 
 
 def save_checkpoint(
@@ -242,7 +262,7 @@ def write_folder(
             aside.mkdir()
         fingerprints = {}
         for name, content in arrays.items():
-            _write_arrays(aside / name, content)
+            write_arrays(aside / name, content)
             fingerprints[name] = files.fingerprint(aside / name)
         files.write_json(aside / files.STATE, dict(state))
         fingerprints[files.STATE] = files.fingerprint(aside / files.STATE)
@@ -306,29 +326,3 @@ def latest_checkpoint(parent: Path) -> Checkpoint | None:
             cure="restore a checkpoint from a backup",
         )
     return None
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-    # Copy to the CPU first: MXNet stores the device of each array in the file, and would load an
-    # array from a GPU onto the GPU again, even in a run on the CPU.
-    arrays = {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}
-    try:
-        mx.nd.save(str(path), arrays)
-    except mx.base.MXNetError as error:
-        if "Write incomplete" in str(error):
-            raise OSError(
-                28, "No space left on device (or the limit on file sizes is reached)"
-            ) from None
-        raise
-    files.flush(path)
-    # Read the file back and compare: MXNet reports no error if the last part of a file does not fit
-    # on the disk.
-    try:
-        back = mx.nd.load(str(path)) if arrays else {}
-    except mx.base.MXNetError:
-        back = None
-    if back is None or any(
-        not np.array_equal(back[name].asnumpy(), array.asnumpy(), equal_nan=True)
-        for name, array in arrays.items()
-    ):
-        raise OSError(28, "No space left on device (the file is incomplete)")

@@ -7,11 +7,14 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 """Error numbers of a file that does not exist."""
+MAX_JSON_BYTES = 1 << 26
+"""Largest size of a JSON file of a checkpoint."""
 
 
 class CheckpointError(ValueError):
@@ -80,7 +83,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
     """
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             while piece := file.read(1 << 20):
                 digest.update(piece)
@@ -89,9 +92,37 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file; raise CheckpointError if the file cannot be read."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of at most MAX_JSON_BYTES.
+
+    Raises
+    ------
+    DamagedCheckpoint
+        If the file is missing or holds anything else.
+    UnreadableCheckpoint
+        If reading the file fails.
+    """
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise file_error(path, error) from None
+    if len(content) > MAX_JSON_BYTES:
+        raise DamagedCheckpoint(f"{path}: is damaged, got more than {MAX_JSON_BYTES} bytes")
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(
+            f"{path}: is damaged, got {type(error).__name__} {str(error)[:120]}"
+        ) from None
+    if not isinstance(value, dict):
+        raise DamagedCheckpoint(f"{path}: is damaged, got a JSON {type(value).__name__}")
+    return value
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file; opening a named pipe would wait for a writer."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DamagedCheckpoint(f"{path}: is damaged, got a special file")
+    return path.open("rb")

@@ -9,7 +9,6 @@ a checkpoint folder cannot be read, the run ends, because the checkpoint may be 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -24,9 +23,10 @@ from training.checkpoint_files import (
     CheckpointError,
     DamagedCheckpoint,
     UnreadableCheckpoint,
+    file_error,
     fingerprint,
     flush,
-    read_bytes,
+    read_json,
     unreadable,
     write_json,
 )
@@ -36,16 +36,18 @@ __all__ = [
     "CheckpointError",
     "DamagedCheckpoint",
     "UnreadableCheckpoint",
+    "file_error",
     "fingerprint",
     "flush",
     "write_json",
 ]
 
-FORMAT = 1
 ASIDE_PREFIX = ".aside-"
 _REPLACED_PREFIX = f"{ASIDE_PREFIX}old-"
 MANIFEST = "manifest.json"
 STATE = "state.json"
+FORMAT = 1
+"""Version of the layout of a checkpoint folder; manifest.json states it under ``format``."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +98,8 @@ def verify(folder: Path) -> dict[str, Any]:
     UnreadableCheckpoint
         If reading a file fails.
     """
-    try:
-        manifest = json.loads(read_bytes(folder / MANIFEST))
-        files = dict(manifest["files"])
-        if STATE not in files:
-            raise KeyError(STATE)
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise DamagedCheckpoint(
-            f"{folder / MANIFEST}: is damaged, got {type(error).__name__} {error}"
-        ) from None
-    for name, expected in files.items():
+    manifest = _read_manifest(folder / MANIFEST)
+    for name, expected in manifest["files"].items():
         if fingerprint(folder / name) != expected:
             raise DamagedCheckpoint(
                 f"{folder / name}: has changed since it was saved, got a size or SHA-256 that "
@@ -115,9 +107,34 @@ def verify(folder: Path) -> dict[str, Any]:
             )
     if manifest.get(MANIFEST_KEY):
         open_shards(folder, manifest[MANIFEST_KEY])
-    state: dict[str, Any] = json.loads(read_bytes(folder / STATE))
+    state = read_json(folder / STATE)
     _verified[folder] = _identity(folder)
     return state
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return a manifest, whose ``files`` map plain file names to their entries."""
+    manifest = read_json(path)
+    if "format" not in manifest or "files" not in manifest:
+        raise DamagedCheckpoint(
+            f"{path}: is damaged, got no 'format' or no 'files' among the keys "
+            f"{str(list(manifest))[:80]}"
+        )
+    found = manifest["format"]
+    if found != FORMAT or isinstance(found, bool):
+        raise UnreadableCheckpoint(
+            f"{path}: has another format than this version reads ({FORMAT}), got "
+            f"{str(found)[:40]!r}; nothing was changed, use the version that saved the checkpoint"
+        )
+    files = manifest["files"]
+    if not isinstance(files, dict) or STATE not in files:
+        raise DamagedCheckpoint(f"{path}: is damaged, got no list of files with {STATE}")
+    for name in files:
+        if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
+            raise DamagedCheckpoint(
+                f"{path}: is damaged, got {name[:80]!r}, which is no plain file name"
+            )
+    return manifest
 
 
 def find_newest(parent: Path) -> NewestCheckpoint:

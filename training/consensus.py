@@ -139,7 +139,8 @@ class Consensus:
         raise TrainingError(
             f"{where}{first.text}; the last good checkpoint ({saved}) is kept, start again "
             "(run.resume=false) with a lower optim.lr, a longer optim.warmup or "
-            "train.margin_warmup, or with optim.clip_norm"
+            "train.margin_warmup, with optim.clip_norm, or from trained weights with "
+            "train.pretrained"
         )
 
     def stop(self, step: int, step_seconds: float, save: Callable[[], None]) -> NoReturn:

@@ -26,7 +26,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path | None, step: int = 0):
-        self._folder = folder
+        self.folder = self._folder = folder
         self.notices: list[str] = []
         """Lines that were passed to ``notice``."""
         if folder is None:
@@ -109,9 +109,11 @@ def progress_line(values: Mapping[str, Any], end_steps: int) -> str:
     """Return the line that reports one log interval on stdout."""
     seconds = values["eta_s"]
     eta = f"{seconds // 3600:d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    accuracy = values.get("training_accuracy")
+    accuracy_text = "" if accuracy is None else f"training accuracy {accuracy:.3f}  "
     return (
         f"step {values['step']}/{end_steps}  epoch {values['epoch']}  loss {values['loss']:.4f}  "
-        f"cosine {values['cosine']:.3f}  lr {values['lr']:.5g}  "
+        f"cosine {values['cosine']:.3f}  {accuracy_text}lr {values['lr']:.5g}  "
         f"{values['images_per_second']:.1f} images/s  "
         f"data wait {100 * values['data_wait_fraction']:.1f} %  ETA {eta}"
     )
@@ -125,6 +127,37 @@ def verification_line(name: str, result: Mapping[str, Any]) -> str:
         f"TAR@FAR=1e-3 {'too few pairs' if tar is None else f'{tar:.4f}'}  "
         f"xnorm {result['xnorm']:.2f}  pairs {result['pairs']}"
     )
+
+
+def closing_line(
+    folder: Path | None, steps: int, values: Mapping[str, Any], next_command: str = ""
+) -> str:
+    """Return the last line of a finished run on stdout.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    steps
+        Number of steps of the run.
+    values
+        ``final_loss``, ``verification`` and ``warning`` of the run.
+    next_command
+        Command line that the user can run next; "" for none.
+    """
+    parts = [f"finished: step {steps}"]
+    if values["final_loss"] is not None:
+        parts.append(f"loss {values['final_loss']:.4f}")
+    for name, result in values["verification"].items():
+        threshold = result.get("best_threshold")
+        at = "" if threshold is None else f" at squared distance {threshold:.2f}"
+        parts.append(f"{name} accuracy {result['accuracy']:.4f}{at}")
+    parts.append(f"folder {folder}")
+    if values["warning"]:
+        parts.append(values["warning"].partition(";")[0])  # the log has the whole warning
+    if next_command:
+        parts.append(f"next: {next_command}")
+    return "  ".join(parts)
 
 
 def _remove_lines_after(path: Path, step: int) -> None:

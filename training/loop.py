@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,12 @@ import numpy as np
 from training.clock import DeviceClock
 from training.consensus import Consensus, Kind, Trouble
 from training.faults import TrainingError, one_line
+from training.history import exchange_skipped
+from training.interval import Interval, Totals
 from training.log import RunLog, progress_line, verification_line
 from training.model_arrays import shard_of
 from training.run import Run, reseed
-from training.step import Model, all_finite, train_step
+from training.step import Model, all_finite, measure_accuracy, train_step
 
 if TYPE_CHECKING:
     from launch.ranks.comm import Comm
@@ -47,42 +49,6 @@ class Cadence:
     log_every: int = 20
     checkpoint_every: int = 1000
     verify_every: int = 0
-
-
-@dataclass
-class Totals:
-    """Totals of this process since the run started or resumed.
-
-    ``images`` counts the images of all ranks, ``seconds`` the training time, and ``idle_seconds``
-    the time in which the device waited for data.  ``final_loss`` is the mean loss in the last log
-    line, None before the first log line.
-    """
-
-    images: int = 0
-    seconds: float = 0.0
-    idle_seconds: float = 0.0
-    final_loss: float | None = None
-
-    @property
-    def images_per_second(self) -> float:
-        """Images of all ranks per second, without the time of verification and checkpoints."""
-        return self.images / self.seconds if self.seconds else 0.0
-
-    @property
-    def data_wait_fraction(self) -> float:
-        """Fraction of the training time in which the device waited for data."""
-        return self.idle_seconds / self.seconds if self.seconds else 0.0
-
-
-@dataclass
-class _Interval:
-    """Losses and cosines of the steps since the last log line, and times in seconds."""
-
-    start_time: float = field(default_factory=lambda: time.perf_counter())
-    losses: list[mx.nd.NDArray] = field(default_factory=list)
-    cosines: list[mx.nd.NDArray] = field(default_factory=list)
-    idle_seconds: float = 0.0
-    pause_seconds: float = 0.0
 
 
 class Loop:
@@ -118,14 +84,15 @@ class Loop:
     ):
         self.model, self.loader, self.comm, self.log = model, loader, comm, log
         self.save, self.verify, self.cadence = save, verify, cadence
-        self.progress, self._run = run.progress, run
+        self.progress, self.history, self._run = run.progress, run.history, run
         remaining_steps = -(-(run.end_images - run.progress.images) // run.global_batch_size)
         self.end_steps = run.progress.step + remaining_steps
+        self.skips_bad_images = run.permitted_bad_images is not None
         self.consensus = Consensus(comm, run.progress.step or None)
         self.totals = Totals()
         self.verification: Mapping[str, Mapping[str, Any]] = {}
         self._batch: Any = None
-        self._interval = _Interval()
+        self._interval = Interval(time.perf_counter())
         self._issued = deque[mx.nd.NDArray](maxlen=3)
         self._weight = next(
             p
@@ -161,20 +128,19 @@ class Loop:
                 self._verify(self.verify)
 
     def _train(self, clock: DeviceClock) -> None:
-        progress, cadence = self.progress, self.cadence
+        progress = self.progress
         self._fetch(clock)
         self.consensus.exchange()  # raises TrainingError if a rank has no first batch
         self._stop_if_agreed()
-        self._interval = _Interval()
+        self._interval = Interval(time.perf_counter(), skipped=self._interval.skipped)
         last = False
         while not last:
             self._step(clock)
             last = progress.images >= self._run.end_images
             if not last:
                 self._fetch(clock)
-            save = last or progress.step % cadence.checkpoint_every == 0
-            verify = self.verify if last or _is_due(progress.step, cadence.verify_every) else None
-            if save or verify or progress.step % cadence.log_every == 0:
+            save, verify, logs = self._due(progress.step, last)
+            if logs:
                 self._log()
                 self._stop_if_agreed()
             pause_start = time.perf_counter()
@@ -187,11 +153,29 @@ class Loop:
             self._interval.pause_seconds += time.perf_counter() - pause_start
         self.consensus.exchange()  # raises TrainingError for errors since the last log line
 
+    def _due(self, step: int, last: bool) -> tuple[bool, Verify | None, bool]:
+        """Return what follows a step: (save, verify, log).
+
+        The three values are whether to save a checkpoint, the function that verifies the net or
+        None, and whether to write a log line.
+        """
+        cadence = self.cadence
+        save = last or _is_due(step, cadence.checkpoint_every)
+        verify = self.verify if last or _is_due(step, cadence.verify_every) else None
+        return save, verify, save or verify is not None or _is_due(step, cadence.log_every)
+
     def _step(self, clock: DeviceClock) -> None:
         """Issue one step on the current batch; wait until at most two steps are in flight."""
         run, progress, batch, model = self._run, self.progress, self._batch, self.model
+        interval, fraction = self._interval, run.margin(progress.images)
+        last = progress.images + run.global_batch_size >= run.end_images
+        logs = self._due(progress.step + 1, last)[2]
         model.set_learning_rate(run.lr(progress.images))
-        margin = mx.nd.array([run.margin(progress.images)], ctx=self._weight.list_ctx()[0])
+        margin = mx.nd.array([fraction], ctx=self._weight.list_ctx()[0])
+
+        def observe(embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
+            interval.accuracy = measure_accuracy(model.head, embedding, label)
+
         loss, cosine = train_step(
             model.net,
             model.head,
@@ -203,10 +187,12 @@ class Loop:
             size=self.comm.size,
             shard_trainer=model.shard_trainer,
             sum_over_ranks=partial(self.comm.sum_rows, key="clip"),
+            observe=observe if logs else None,
         )
         clock.step(self._weight.list_data()[0])
-        self._interval.losses.append(loss)
-        self._interval.cosines.append(cosine)
+        interval.losses.append(loss)
+        interval.cosines.append(cosine)
+        interval.margins.append(fraction)
         progress.step += 1
         progress.images += run.global_batch_size
         progress.epoch, progress.consumed = batch.after
@@ -222,6 +208,7 @@ class Loop:
         if consensus.trouble is None or consensus.trouble.kind is Kind.DISK:
             try:
                 self._batch = next(self.loader)
+                self._interval.skipped |= dict(getattr(self._batch, "skipped", ()))
             except (ValueError, OSError) as error:
                 consensus.trouble = Trouble(Kind.DATA, str(error))
             except RuntimeError as error:  # an error of DALI, MXNet or CUDA
@@ -241,6 +228,7 @@ class Loop:
         # Sync: the host copies all losses since the last log line at once.
         losses = mx.nd.concat(*interval.losses, dim=0).asnumpy()
         cosine = float(mx.nd.concat(*interval.cosines, dim=0).mean().asscalar())
+        accuracy = interval.accuracy
         seconds = time.perf_counter() - interval.start_time - interval.pause_seconds
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
@@ -249,7 +237,10 @@ class Loop:
             self.consensus.report(Trouble(Kind.NOT_FINITE, text, step))
         rank_values = self.consensus.exchange(
             loss=float(losses.mean()) if not len(bad) else float("nan"),
+            first_loss=float(losses[0]),
             cosine=cosine,
+            accuracy=float("nan") if accuracy is None else float(accuracy.asscalar()),
+            skipped=len(interval.skipped),
             data_wait_fraction=interval.idle_seconds / max(seconds, 1e-9),
         )
         images = len(losses) * run.global_batch_size
@@ -259,6 +250,8 @@ class Loop:
         totals.seconds += seconds
         totals.idle_seconds += data_wait_fraction * seconds
         totals.final_loss = float(rank_values["loss"].mean())
+        first_loss, margins = float(rank_values["first_loss"].mean()), interval.margins
+        self.history.add_losses(first_loss, totals.final_loss, (margins[0], margins[-1]))
         values = {
             "step": progress.step,
             "epoch": progress.epoch,
@@ -267,13 +260,21 @@ class Loop:
             "images_per_second": images / seconds,
             "data_wait_fraction": data_wait_fraction,
             "cosine": float(rank_values["cosine"].mean()),
-            "margin_fraction": run.margin(progress.images - run.global_batch_size),
+            "margin_fraction": margins[-1],
             "images": progress.images,
             "eta_s": int((run.end_images - progress.images) / images * seconds),
         }
+        if accuracy is not None:
+            values["training_accuracy"] = float(rank_values["accuracy"].mean())
+        if rank_values["skipped"].any():
+            permitted, say = run.permitted_bad_images, self.log.say
+            found = interval.skipped.items()
+            exchange_skipped(self.comm, self.history, found, permitted=permitted, say=say)
+        if self.history.skipped:
+            values["skipped_images"] = len(self.history.skipped)
         self.log.say(progress_line(values, self.end_steps))
         self._write_metrics(values)
-        self._interval = _Interval()
+        self._interval = Interval(time.perf_counter())
 
     def _write_metrics(self, values: Mapping[str, Any]) -> None:
         try:
@@ -326,6 +327,7 @@ class Loop:
         reseed(self._run.seed, step, self.comm.rank)
 
     def _verify(self, verify: Verify) -> None:
+        self.log.say(f"verifying the net of step {self.progress.step}")
         try:
             self.verification = verify()
         except ValueError as error:  # all ranks raise an identical error

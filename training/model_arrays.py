@@ -15,6 +15,7 @@ import numpy as np
 
 from heads.shard import PER_CLASS_PARAMETERS, Shard
 from mxnet_arrays import RowBlocks
+from training.checkpoint_arrays import to_ndarray
 from training.checkpoint_files import CheckpointError
 from training.shard_files import MOMENTUM_SUFFIX, PREFIX
 from training.stored_rows import StoredRows, block_ranges
@@ -60,12 +61,10 @@ def momentum_arrays(model: Model, *, distributed: bool = False) -> dict[str, mx.
     """
     found: dict[str, mx.nd.NDArray] = {}
     for trainer in _trainers(model):
-        indices = {id(p): i for i, p in enumerate(trainer._params)}
         states = trainer._updaters[0].states
-        for name, parameter in model.parameters.items():
-            state = states.get(indices.get(id(parameter)))
-            if state is not None:
-                found[name] = state
+        for name, index in _indices(model, trainer).items():
+            if states.get(index) is not None:
+                found[name] = states[index]
     found |= _momentum_of_head(model.head)
     rows = {f"head.{name}" for name in distributed_names(model.head)}
     return {name: array for name, array in found.items() if (name in rows) == distributed}
@@ -117,7 +116,8 @@ def load_parameters(
                 f"lacks; {CURE}"
             )
         if name in distributed:
-            _require_rows(path, name, own[name], saved[name].shape, shard_of(block))
+            shape = tuple(own[name].shape)
+            _require_rows(path, name, shape, saved[name].shape, shard_of(block))
         elif saved[name].shape != tuple(own[name].shape):
             raise CheckpointError(
                 f"{path}: does not fit this {what}, whose parameter {name!r} has shape "
@@ -127,31 +127,56 @@ def load_parameters(
         if name in distributed:
             _copy_rows(parameter.list_data()[0], saved[name], shard_of(block))
         else:
-            values = np.asarray(saved[name])
-            parameter._load_init(mx.nd.array(values, dtype=values.dtype), ctx or mx.cpu())
+            parameter._load_init(to_ndarray(np.asarray(saved[name])), ctx or mx.cpu())
 
 
-def load_momentum(model: Model, name: str, rows: StoredRows) -> None:
-    """Load the momentum of a parameter, given by its name in ``Model.parameters``.
+def load_momentum(model: Model, saved: Mapping[str, StoredRows], path: Path) -> None:
+    """Load stored momentum into a model; raise CheckpointError if a name or shape differs.
 
-    For a parameter of which each rank has other rows, ``rows`` are those of all classes.
+    Parameters
+    ----------
+    saved
+        Momentum by the names of ``Model.parameters``.  The momentum of a parameter of which each
+        rank has other rows has the rows of all classes.
+    path
+        Path of the file of the momentum, for messages.
     """
-    part, _, own_name = name.partition(".")
-    is_distributed = part == "head" and own_name in distributed_names(model.head)
-    shard = shard_of(model.head) if is_distributed else None
     own = _momentum_of_head(model.head)
-    if name in own:
-        _copy_rows(own[name], rows, shard)
-        return
-    parameter = model.parameters[name]
-    for trainer in _trainers(model):
-        index = next((i for i, p in enumerate(trainer._params) if p is parameter), None)
-        if index is not None:
-            array = mx.nd.zeros(parameter.shape, parameter.list_ctx()[0], dtype=rows.dtype)
-            _copy_rows(array, rows, shard)
-            updater = trainer._updaters[0]
-            updater.states[index] = array
-            updater.states_synced[index] = True
+    places = {
+        name: (trainer, index)
+        for trainer in _trainers(model)
+        for name, index in _indices(model, trainer).items()
+    }
+    distributed = {f"head.{name}" for name in distributed_names(model.head)}
+    for name, rows in saved.items():
+        shape = own[name].shape if name in own else None
+        shape = tuple(model.parameters[name].shape) if name in places else shape
+        if shape is not None and name in distributed:
+            _require_rows(path, name, shape, rows.shape, shard_of(model.head))
+        elif rows.shape != shape:
+            found = "no parameter" if shape is None else f"shape {shape}"
+            raise CheckpointError(
+                f"{path}: does not fit this model, which has {found} for the momentum {name!r}, "
+                f"got shape {rows.shape}; {CURE}"
+            )
+    for name, rows in saved.items():
+        shard = shard_of(model.head) if name in distributed else None
+        if name in own:
+            _copy_rows(own[name], rows, shard)
+            continue
+        trainer, index = places[name]
+        parameter = model.parameters[name]
+        array = mx.nd.zeros(parameter.shape, parameter.list_ctx()[0])
+        _copy_rows(array, rows, shard)
+        updater = trainer._updaters[0]
+        updater.states[index] = array
+        updater.states_synced[index] = True
+
+
+def _indices(model: Model, trainer: gluon.Trainer) -> dict[str, int]:
+    """Return the position in a trainer of each parameter that it updates, by name."""
+    indices = {id(p): i for i, p in enumerate(trainer._params)}
+    return {n: indices[id(p)] for n, p in model.parameters.items() if id(p) in indices}
 
 
 def _trainers(model: Model) -> Iterator[gluon.Trainer]:
@@ -188,7 +213,11 @@ def _copy_rows(target: mx.nd.NDArray, rows: StoredRows, shard: Shard | None) -> 
 
 
 def _require_rows(
-    where: Path, name: str, parameter: gluon.Parameter, shape: tuple[int, ...], shard: Shard | None
+    where: Path,
+    name: str,
+    expected: tuple[int, ...],
+    shape: tuple[int, ...],
+    shard: Shard | None,
 ) -> None:
     """Raise CheckpointError unless an array with the rows of all classes fits a parameter.
 
@@ -196,10 +225,11 @@ def _require_rows(
     ----------
     where
         Path for the message.
+    expected
+        Shape of the parameter of this rank.
     shape
         Shape of the array.
     """
-    expected = tuple(parameter.shape)
     if shard is not None:
         per_class = (
             expected[0] // shard.num_rows

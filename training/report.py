@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from training.faults import Stopped, TrainingError
+from training.log import closing_line
 
 if TYPE_CHECKING:
     from launch.ranks.comm import Comm
@@ -45,7 +46,9 @@ def announce(
 
 
 @contextmanager
-def reporting(log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str]) -> Iterator[None]:
+def reporting(
+    log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str], *, next_command: str = ""
+) -> Iterator[None]:
     """Write summary.json after the with block, with status "finished", "stopped" or "failed".
 
     All ranks enter the with block.  If it raises an exception that is neither TrainingError nor
@@ -55,6 +58,8 @@ def reporting(log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str]) 
     ----------
     versions
         Versions of the libraries, and choices of the run such as the decoder, for summary.json.
+    next_command
+        Command line for the user, which the last line of a finished run contains.
     """
     try:
         yield
@@ -62,12 +67,31 @@ def reporting(log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str]) 
         status = "stopped" if isinstance(error, Stopped) else "failed"
         _finish(log, loop, comm, versions, status=status, reason=str(error))
         raise
-    _finish(log, loop, comm, versions, status="finished")
+    warning = loop.history.warning
+    if warning:
+        log.notice(warning)
+    if not _finish(log, loop, comm, versions, status="finished"):
+        return
+    values: dict[str, Any] = {
+        "final_loss": loop.totals.final_loss,
+        "verification": loop.verification,
+    }
+    values["warning"] = warning
+    log.say(closing_line(log.folder, loop.progress.step, values, next_command))
+
+
+def _skipped_images(loop: Loop) -> dict[str, Any]:
+    """Return the entry of summary.json about bad images; empty if the run does not skip images."""
+    if not loop.skips_bad_images:
+        return {}
+    problems = list(loop.history.skipped.values())
+    return {"skipped_images": {"count": len(problems), "images": problems}}
 
 
 def _finish(
     log: RunLog, loop: Loop, comm: Comm, versions: Mapping[str, str], **outcome: str
-) -> None:
+) -> bool:
+    """Write summary.json and close the log; return False and say so if the disk is full."""
     peak_rss_mib = max(comm.gather_json(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
     totals = loop.totals
     try:
@@ -81,6 +105,7 @@ def _finish(
                 "data_wait_fraction": totals.data_wait_fraction,
                 "final_loss": totals.final_loss,
                 "verification": loop.verification,
+                **_skipped_images(loop),
                 "peak_rss_mib": peak_rss_mib,
                 "notices": log.notices,
                 "versions": versions,
@@ -89,3 +114,5 @@ def _finish(
         log.close()
     except OSError as error:
         log.say(f"summary.json cannot be written, got {error.strerror}; free disk space")
+        return False
+    return True

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mxnet as mx
 import numpy as np
+
+from training.history import History
 
 if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
@@ -38,6 +40,8 @@ class Run:
     checkpoint: Checkpoint | None = None
     """Checkpoint that the run resumes from; None for a new run."""
     progress: Progress
+    history: History = field(default_factory=History)
+    """Facts about the run since its first step; the loop updates them."""
     seed: int
     global_batch_size: int
     """Number of images that all ranks together process per step."""
@@ -49,10 +53,14 @@ class Run:
     """Function that returns the learning rate after this number of images of all ranks."""
     margin: Callable[[int], float]
     """Function that returns the fraction of the margin after this number of images of all ranks."""
+    step_images: int = 0
+    """Number of images that all ranks together processed per step when the run started."""
     clip_norm: float = 0.0
     """Upper bound of the global norm of the averaged gradients; 0 disables clipping."""
     id: str = ""
     """Identifier of the run, which its checkpoints state; a resumed run keeps its identifier."""
+    permitted_bad_images: int | None = None
+    """Number of images that may be bad; None: the first bad image ends the run."""
     notices: tuple[str, ...] = ()
     """Lines to print at the start of the run; empty on ranks other than 0."""
 

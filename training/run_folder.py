@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from atomic_write import atomic_write
+from plain_yaml import PlainYamlError, parse_yaml
 from training.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -27,6 +28,7 @@ from training.checkpoint import (
 )
 from training.run_lock import RunLock
 
+_MAX_TEXT_BYTES = 1 << 24
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _NEW_RUN = "start a new run with run.resume=false"
 
@@ -252,7 +254,7 @@ def status(folder: Path) -> str:
         return "unfinished"
     try:
         return str(json.loads(text)["status"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(path, "remove the file to resume the run") from None
 
 
@@ -265,11 +267,11 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{_NEW_RUN}"
         )
     try:
-        saved = yaml.safe_load(text)
-    except yaml.YAMLError:
+        saved = parse_yaml(text)
+    except PlainYamlError:
         saved = None
     if not isinstance(saved, dict) or not all(
-        isinstance(section, dict) for section in saved.values()
+        isinstance(name, str) and isinstance(section, dict) for name, section in saved.items()
     ):
         raise _damaged(path, "restore the file")
     saved.pop("notes", None)
@@ -279,7 +281,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> str | None:
     """Return the text of a file in a run folder, None if the file is missing."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        with path.open("rb") as file:
+            return file.read(_MAX_TEXT_BYTES).decode("utf-8", errors="replace")
     except OSError as error:
         if error.errno in _ABSENT:
             return None

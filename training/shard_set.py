@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heads.shard import all_shards
-from training.checkpoint_files import DamagedCheckpoint, ShardError, fingerprint, read_bytes
+from training.checkpoint_files import DamagedCheckpoint, ShardError, fingerprint, read_json
 from training.shard_files import (
     CURE,
     MOMENTUM_SUFFIX,
@@ -111,13 +110,7 @@ def find_shards(folder: Path) -> ShardSet | None:
     CheckpointError
         As `open_shards` does, or if manifest.json cannot be read.
     """
-    path = folder / "manifest.json"
-    try:
-        section = dict(json.loads(read_bytes(path))).get(MANIFEST_KEY)
-    except (ValueError, TypeError) as error:
-        if isinstance(error, DamagedCheckpoint):
-            raise
-        raise DamagedCheckpoint(f"{path}: is damaged, got {type(error).__name__}") from None
+    section = read_json(folder / "manifest.json").get(MANIFEST_KEY)
     return open_shards(folder, section) if section else None
 
 

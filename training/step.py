@@ -73,6 +73,7 @@ def train_step(
     size: int = 1,
     shard_trainer: gluon.Trainer | None = None,
     sum_over_ranks: SumOverRanks = lambda array: array,
+    observe: Callable[[mx.nd.NDArray, mx.nd.NDArray], None] | None = None,
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
     """Run forward, backward and update on one batch of this rank.
 
@@ -94,6 +95,9 @@ def train_step(
         Trainer of the class centres of a distributed head, see `Model`.
     sum_over_ranks
         Function that sums an array over the ranks.  Clipping needs it with ``shard_trainer``.
+    observe
+        Function that is called with the embeddings (B, E) and the labels (B,) before the update.
+        The next forward pass overwrites the embeddings.
 
     Returns
     -------
@@ -105,6 +109,8 @@ def train_step(
         embedding = net(image)  # (B, E)
         loss, cosine = head(embedding, label, margin_fraction)
     loss.backward()
+    if observe is not None:
+        observe(embedding, label)
     # Horovod: sum the gradients over the ranks; trainer.update divides the sums by the number of
     # images of all ranks.
     trainer.allreduce_grads()
@@ -116,6 +122,18 @@ def train_step(
     if getattr(head, "momentum", None):  # the head updates its own class centres
         head.update(mx.nd.array([trainer.learning_rate], ctx=image.context))
     return loss.mean(), cosine.mean()
+
+
+def measure_accuracy(
+    head: gluon.HybridBlock, embedding: mx.nd.NDArray, label: mx.nd.NDArray
+) -> mx.nd.NDArray | None:
+    """Return the fraction of the images whose predicted class is the true class, (1,).
+
+    The prediction is the class with the largest logit without margin.  None if the head has no
+    logits.  The inputs are embeddings (B, E) and labels (B,).
+    """
+    predicted = head.predict(embedding)
+    return None if predicted is None else (predicted == label).mean()
 
 
 def clip_gradients(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from atomic_write import atomic_write
 from evaluation.commands.device import choose_device, find_cut_off_check
 from evaluation.commands.options import add_model_options, check_batch_size, check_output_file
+from evaluation.commands.progress import Progress
 from evaluation.image_files import ImageFileError, check_sizes, find_images, read_images
 from launch.config.paths import expand_home
 
@@ -95,11 +95,11 @@ def _embed_files(
     names: list[str] = []
     raw: list[np.ndarray] = []
     unreadable: list[str] = []
-    with tqdm(total=len(paths), unit="image", dynamic_ncols=True, disable=None) as bar:
+    with Progress() as progress:
         for batch_names, pixels in _batches(embedder, paths, options, unreadable):
             names += batch_names
             raw.append(embedder.raw_embeddings(pixels))
-            bar.update(len(names) + len(unreadable) - bar.n)
+            progress("images", len(names) + len(unreadable), len(paths))
     _report(unreadable, len(paths), options.strict)
     sums = np.concatenate(raw)
     norms = np.linalg.norm(sums, axis=1, keepdims=True)

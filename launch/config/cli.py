@@ -7,6 +7,7 @@ The command line is ``--cfg NAME.yaml [section.key=value ...]``, or an option su
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,9 +16,12 @@ import yaml
 from launch.config.configuration import Config, ConfigError, build_config
 from launch.config.default_data import add_default_records
 from launch.config.help import help_text, listing
+from launch.config.renamed import drop_keys_of_replaced
 from launch.config.schema import schema_text
 from launch.config.yaml_files import find_config, read_yaml
 from launch.environment.provenance import version_line
+from plain_yaml import PlainYamlError, parse_yaml
+from ranges import shown
 
 if TYPE_CHECKING:
     from ranges import Builders
@@ -66,16 +70,16 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         path, equals, text = override.partition("=")
         section, dot, key = path.partition(".")
         if not (equals and dot and section and key):
-            raise ConfigError(f"command line: expected section.key=value, got {override!r}")
+            raise ConfigError(f"command line: expected section.key=value, got {shown(override)}")
         try:
-            value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
+            value = parse_yaml(text) if text else ""
+        except PlainYamlError:
             value = text
         if merged.get(section) is None:
             merged[section] = {}
         if not isinstance(merged[section], dict):
             raise ConfigError(
-                f"{section}: expected a section (key: value lines), got {merged[section]!r}"
+                f"{section}: expected a section (key: value lines), got {shown(merged[section])}"
             )
         merged[section][key] = value
     return merged
@@ -107,13 +111,17 @@ def requested_text(argv: Sequence[str], nets: Builders, heads: Builders) -> str:
     if arguments.print_schema:
         return schema_text(nets, heads).rstrip()
     if arguments.print_config:
-        config = load_config(argv, nets, heads).to_dict()
-        return str(yaml.safe_dump(config, sort_keys=False)).rstrip()
+        config = load_config(argv, nets, heads)
+        notices = [f"# {notice}\n" for notice in config.notices]
+        return "".join(notices) + yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip()
     return ""
 
 
 def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     """Read the YAML file of a command line, apply its overrides and build the configuration.
+
+    If an override changes the name of the net or head, the keys of the YAML file that only the
+    replaced net or head has are dropped, and `Config.notices` says so.
 
     Parameters
     ----------
@@ -133,12 +141,19 @@ def load_config(argv: Sequence[str], nets: Builders, heads: Builders) -> Config:
     path = find_config(arguments.cfg)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path.name}: expected sections with key: value lines, got {raw!r}")
+        raise ConfigError(f"{path.name}: expected sections with key: value lines, got {shown(raw)}")
     # In the config.yaml of a run folder, `notes` contains versions and commit, not settings.
     raw.pop("notes", None)
+    raw, notices = drop_keys_of_replaced(
+        raw, apply_overrides({}, arguments.overrides), {"net": nets, "head": heads}, path.name
+    )
     raw = apply_overrides(raw, arguments.overrides)
     add_default_records(raw)
     run = raw.setdefault("run", {}) or {}
     if isinstance(run, dict) and not run.get("name"):
         raw["run"] = {**run, "name": path.stem}
-    return build_config(raw, nets, heads, where=path.name)
+    config = build_config(raw, nets, heads, where=path.name)
+    for section, notice in notices.items():
+        choice = dataclasses.replace(getattr(config, section), notice=notice)
+        config = dataclasses.replace(config, **{section: choice})
+    return config

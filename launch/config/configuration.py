@@ -24,7 +24,7 @@ from launch.config.sections import (
     section_settings,
 )
 from launch.config.values import name_hint, read_value
-from ranges import Builders, cross_problems, refusal, settings
+from ranges import Builders, cross_problems, refusal, settings, shown
 
 # Keys whose values may change when a run resumes, because the saved weights stay valid.
 KEYS_FREE_ON_RESUME = {
@@ -40,6 +40,8 @@ KEYS_FREE_ON_RESUME = {
     "train.keep_checkpoints",
     "eval.batch_size",
 }
+
+_MAX_PROBLEMS, _MAX_PROBLEM_CHARACTERS = 30, 1200  # limits of one message
 
 
 _MAX_VALUE_CHARACTERS = 200  # longer values, such as the graph of a net, are shortened in messages
@@ -65,6 +67,8 @@ class Choice:
     defaults: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Values that the YAML file or the command line sets, without "name"."""
+    notice: str = field(default="", compare=False, repr=False)
+    """Line for the log about dropped keys of the YAML file; empty if no key was dropped."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Config:
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines for the log about this configuration."""
+        return tuple(filter(None, (self.net.notice, self.head.notice)))
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return the values of all sections, defaults included, as YAML and JSON types."""
@@ -110,12 +119,12 @@ def differences(
         `Config.defaults`.
     """
     found: list[str] = []
-    for section in sorted({*old, *new}):
+    for section in sorted({*old, *new}, key=str):  # a damaged file may have keys of any type
         a = {**(defaults or {}).get(section, {}), **old.get(section, {})}
         b = new.get(section, {})
         found.extend(
             f"{section}.{key}: {_shortened(a.get(key))} -> {_shortened(b.get(key))}"
-            for key in sorted({*a, *b})
+            for key in sorted({*a, *b}, key=str)
             if f"{section}.{key}" not in KEYS_FREE_ON_RESUME and a.get(key) != b.get(key)
         )
     return found
@@ -141,7 +150,7 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
     """
     kinds = get_type_hints(Config)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: expected sections ({', '.join(kinds)}), got {raw!r}")
+        raise ConfigError(f"{where}: expected sections ({', '.join(kinds)}), got {shown(raw)}")
     problems: list[str] = [
         f"{name}: unknown section{name_hint(name, kinds)}" for name in raw if name not in kinds
     ]
@@ -150,7 +159,7 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
         value = raw.get(name)
         value = {} if value is None else value
         if not isinstance(value, dict):
-            problems.append(f"{name}: expected a section (key: value lines), got {value!r}")
+            problems.append(f"{name}: expected a section (key: value lines), got {shown(value)}")
         elif kind is Choice and name == "net" and _takes_net(raw):
             given = {key: each for key, each in value.items() if key != "name"}
             built[name] = Choice(value.get("name") or "", {}, {}, given)
@@ -160,7 +169,10 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
             built[name] = _section(kind, name, value, problems)
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ConfigError(f"{where}: {count}\n" + "\n".join(f"  {p}" for p in problems))
+        lines = [f"  {problem[:_MAX_PROBLEM_CHARACTERS]}" for problem in problems[:_MAX_PROBLEMS]]
+        if len(problems) > _MAX_PROBLEMS:
+            lines.append(f"  and {len(problems) - _MAX_PROBLEMS} more")
+        raise ConfigError("\n".join([f"{where}: {count}", *lines]))
     return Config(**built)
 
 
@@ -219,7 +231,7 @@ def read_choice(
         return None
     if not isinstance(name, str) or name not in builders:
         problems.append(
-            f"{section}.name: must be one of the known names, got {name!r}"
+            f"{section}.name: must be one of the known names, got {shown(name)}"
             + name_hint(name, builders)
         )
         return None

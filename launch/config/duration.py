@@ -1,45 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durations of training, given in images, epochs or percent of the run."""
+"""Durations of training, given in images, steps, epochs or percent of the run."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PATTERN = r"\s*([0-9]*\.?[0-9]+)\s*(images?|epochs?|%)\s*"
+from ranges import shown
+
+PATTERN = r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(images?|steps?|epochs?|%)\s*"
 """Regular expression for a duration other than 0; its groups are the amount and the unit."""
+
+MAX_CHARACTERS = 60
+"""Maximum length of a duration; a longer number could be infinite."""
 
 
 @dataclass(frozen=True)
 class Duration:
-    """A duration of training, independent of the batch size.
+    """A duration of training.
 
-    YAML files write a duration as ``51200000 images``, ``2.5 epochs``, ``10 %`` (of the complete
-    run) or ``0``.
+    YAML files write a duration as ``51200000 images``, ``100000 steps``, ``2.5 epochs``, ``10 %``
+    (of the complete run) or ``0``.  Only the number of images of a duration in steps depends on the
+    batch size and the number of ranks.
     """
 
     amount: float = 0.0
-    unit: Literal["images", "epochs", "%"] = "images"
+    unit: Literal["images", "steps", "epochs", "%"] = "images"
 
     @classmethod
     def parse(cls, text: Any) -> Duration:
         """Parse a duration as YAML files write it; raise ValueError if the text is no duration."""
         if text in (0, "0"):
             return cls()
-        match = re.fullmatch(PATTERN, str(text))
-        if not match:
+        match = re.fullmatch(PATTERN, str(text)) if len(str(text)) <= MAX_CHARACTERS else None
+        if not match or not math.isfinite(float(match[1])):
             raise ValueError(
-                "expected a duration like '51200000 images', '2.5 epochs' or '10 %', "
-                f"got {text!r}"
+                "expected a duration like '51200000 images', '100000 steps', '2.5 epochs' or "
+                f"'10 %', got {shown(text)}"
             )
         unit = match[2] if match[2] == "%" else match[2].rstrip("s") + "s"
         return cls(float(match[1]), unit)  # type: ignore[arg-type]
 
-    def images(self, epoch_images: int, run_images: int) -> int:
-        """Convert the duration to a number of images, given the images per epoch and per run."""
-        scale = {"images": 1.0, "epochs": epoch_images, "%": run_images / 100}[self.unit]
-        return round(self.amount * scale)
+    def images(self, epoch_images: int, run_images: int, step_images: int) -> int:
+        """Convert the duration to a number of images, given the images per epoch, run and step."""
+        if self.unit == "%":
+            return round(self.amount * run_images / 100)
+        return round(
+            self.amount * {"images": 1, "steps": step_images, "epochs": epoch_images}[self.unit]
+        )
 
     def __str__(self) -> str:
         # Format without an exponent: config.yaml stores this text, and `parse` must accept it.

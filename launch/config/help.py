@@ -25,7 +25,9 @@ run_train.py --print-schema                               print the JSON Schema 
 run_train.py --version                                    print the version and the commit
 
 Train a face-recognition network on record files and verify it. NAME.yaml is a path or the name of a
-file in configs/. Overrides have YAML syntax: data.batch_size=64 'eval.sets=[a.bin, b.bin]'.
+file in configs/. Overrides have YAML syntax: data.batch_size=64 optim.lr=1e-3 eval.sets=FOLDER. A
+list needs quotes in a shell: 'eval.sets=[a.bin, b.bin]'. An override of net.name or head.name drops
+the keys of NAME.yaml that the new net or head does not have.
 """
 WIDTH = 100
 
@@ -49,14 +51,16 @@ def help_text(topic: str, nets: Builders, heads: Builders) -> str:
         return _builder(topic, section, builders[section][key])
     known = list(kinds)
     if section in builders:
-        known = [f"{section}.{name}" for name in builders[section]]
+        known = list(builders[section])
     elif section in kinds:
         declared = section_settings(kinds[section])
         if key in declared:
             docs = field_docs(kinds[section])
             return "\n".join(_setting(f"{section}.{key}", declared[key], docs))
-        known = [f"{section}.{name}" for name in declared]
-    raise ConfigError(f"--help: no such topic, got {topic!r}{name_hint(topic, known)}")
+        known = list(declared)
+    prefix = f"{section}." if section in kinds else ""
+    hint = name_hint(key if prefix else topic, known, prefix)
+    raise ConfigError(f"--help: no such topic, got {topic!r}{hint}")
 
 
 def listing(what: str, nets: Builders, heads: Builders) -> str:

@@ -7,6 +7,11 @@ import argparse
 import os
 from pathlib import Path
 
+PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
+"""Keys whose values are paths, in which a leading ``~`` means the home folder."""
+KEYS_WITHOUT_EMPTY_PATH = ("run.dir", "data.records", "eval.sets")
+"""Keys that refuse an empty path, which would mean the working folder."""
+
 
 class NoHome(argparse.ArgumentTypeError, ValueError):
     """Error for a path that names an unknown home folder; argparse prints its message."""

@@ -14,19 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from launch.config import bounds
 from launch.config.default_data import WAYS
 from launch.config.duration import NO_DURATION, Duration
 from ranges import Setting, Within, above, at_least, setting
 
-PATH_KEYS = ("run.dir", "data.records", "train.pretrained", "eval.sets")
-"""Keys whose values are paths, in which a leading ``~`` means the home folder."""
-KEYS_WITHOUT_EMPTY_PATH = ("run.dir", "data.records", "eval.sets")
-"""Keys that refuse an empty path, which would mean the working folder."""
-
-Count = Annotated[int, at_least(0)]
-PositiveCount = Annotated[int, at_least(1)]
-NonNegative = Annotated[float, at_least(0)]
-Fraction = Annotated[float, Within(0, 1)]
+DALI_DECODERS = ("cpu", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman")
+"""Values of ``data.decode`` with which DALI decodes all images."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class DataConfig:
     labels: Literal["stacked", "shared"] = "stacked"
     """Meaning of the labels of several record sets. stacked: the sets contain different people, so
     the labels are renumbered. shared: a label means the same person in every set."""
-    images_filter: Count = 0
+    images_filter: Annotated[int, Within(0, bounds.MAX_WINDOW)] = 0
     """Minimum number of images per person. People with fewer images are removed, and the remaining
     labels are renumbered from 0. 0: keep all people."""
     loader: Literal["dali", "cpu", "synthetic"] = "dali"
@@ -87,20 +81,20 @@ class DataConfig:
     pixels as cpu. mixed, mixed_cuda, mixed_hardware, mixed_gpu_huffman: DALI on the GPU. auto on a
     GPU: the decoder that is fastest in a measurement of a few seconds at the start of the run. auto
     on a CPU: native if it is compiled and supports most images, otherwise cpu."""
-    batch_size: PositiveCount = 128
+    batch_size: bounds.BatchSize = 128
     """Number of images per rank and step."""
-    num_classes: Count = 0
+    num_classes: Annotated[int, Within(0, bounds.MAX_CLASSES)] = 0
     """Number of people (classes). 0: read it from the property file or from the labels."""
-    window: PositiveCount = 16384
+    window: bounds.Window = 16384
     """With data.reader=blocks: number of images per window. Blocks are put in random order, then
     the images of each window are shuffled. With data.reader=window: size of the shuffle buffer in
     images."""
-    block: PositiveCount = 128
+    block: bounds.Window = 128
     """With data.reader=blocks: number of consecutive images per block."""
-    images_per_person: Annotated[int, at_least(0, "4 is usual")] = 0
+    images_per_person: Annotated[int, Within(0, bounds.MAX_BATCH, "4 is usual")] = 0
     """Number of images per person in a batch, for losses on pairs and triplets. An epoch then
     contains every person once. 0: off, images are in random order."""
-    bag: Annotated[int, at_least(0, "7200 is usual")] = 0
+    bag: Annotated[int, Within(0, bounds.MAX_BATCH, "7200 is usual")] = 0
     """Number of images per rank in a bag. The net embeds all images of a bag before triplets are
     mined among these images. InsightFace uses 7200. Requires images_per_person. 0: off, triplets
     are mined within each batch."""
@@ -112,26 +106,32 @@ class DataConfig:
     jpeg_quality: list[Annotated[int, Within(1, 100)]] = field(default_factory=list)
     """[lowest, highest] quality of a second JPEG compression, as an augmentation; InsightFace uses
     [2, 20]. []: off."""
-    jpeg_probability: Fraction = 0.5
+    jpeg_probability: bounds.Fraction = 0.5
     """Fraction of the images that jpeg_quality applies to."""
-    cut_out: Count = 0
+    cut_out: bounds.Pixels = 0
     """Side in pixels of a grey square at a random place in the image (cutout). 0: off."""
-    cut_out_probability: Fraction = 0.5
+    cut_out_probability: bounds.Fraction = 0.5
     """Fraction of the images that cut_out applies to."""
-    shift: Count = 0
+    shift: bounds.Pixels = 0
     """Maximum random shift of an image in pixels, vertically and horizontally. 0: off."""
-    grey: Fraction = 0.0
+    grey: bounds.Fraction = 0.0
     """Fraction of the images that are converted to grey."""
-    decoded_cache_mib: Count = 0
+    decoded_cache_mib: bounds.Count = 0
     """Memory limit in MiB of the cache of decoded images that the ranks of a host share. The run
     ends with an error if the decoded images need more memory. 0: no cache."""
-    threads: Count = 0
+    threads: bounds.Threads = 0
     """Number of decoder threads per rank. 0: the number of cores of the host divided by its number
     of ranks."""
-    workers: Count = 1
+    workers: bounds.Threads = 1
     """With data.loader=cpu: number of worker processes. 0: decode in the training process."""
-    prefetch: PositiveCount = 4
+    prefetch: Annotated[int, Within(1, 1024)] = 4
     """Number of batches that the loader prepares in advance."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What to do about an image that cannot be read or decoded. stop: end the run. skip: replace
+    the image by another image of its batch, and name the image in the log and in summary.json."""
+    max_bad_fraction: bounds.Fraction = 0.001
+    """With data.on_bad_image=skip: fraction of the images that may be bad. The run ends if more
+    images are bad. A fraction above 0 permits at least one bad image."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield a pair (key, error message) for each key that contradicts another key."""
@@ -158,6 +158,13 @@ class DataConfig:
                 "requires data.loader=dali, and data.reader=random or data.reader=blocks, got "
                 f"data.loader={self.loader} and data.reader={self.reader}; set "
                 "data.decoded_cache_mib=0, or change these two keys",
+            )
+        if self.on_bad_image == "skip" and self.reader == "window" and self.decode in DALI_DECODERS:
+            yield (
+                "on_bad_image",
+                "'skip' cannot replace images that DALI reads, got data.reader=window and "
+                f"data.decode={self.decode}; use data.reader=random or blocks, data.decode=native, "
+                "or data.on_bad_image=stop",
             )
         quality = self.jpeg_quality
         if quality and not (len(quality) == 2 and quality[0] <= quality[1]):
@@ -223,7 +230,7 @@ class OptimConfig:
     """Learning rate after the warm-up."""
     momentum: Annotated[float, Within(0, 1, open_high=True)] = 0.9
     """Momentum factor of SGD."""
-    weight_decay: NonNegative = 5.0e-4
+    weight_decay: bounds.NonNegative = 5.0e-4
     """Weight decay (L2 penalty) of all parameters except biases and those of BatchNorm and
     PReLU."""
     schedule: Literal["step", "cosine", "polynomial"] = "step"
@@ -235,10 +242,10 @@ class OptimConfig:
     decay: Annotated[float, Within(0, 1, open_low=True)] = 0.1
     """With optim.schedule=step: factor by which the learning rate is multiplied at each
     milestone."""
-    power: NonNegative = 2.0
+    power: bounds.NonNegative = 2.0
     """With optim.schedule=polynomial: exponent in final_lr + (lr - final_lr) * (1 - progress) **
     power, where progress rises from 0 after the warm-up to 1 at the end of the run."""
-    final_lr: NonNegative = 0.0
+    final_lr: bounds.NonNegative = 0.0
     """With optim.schedule=cosine or polynomial: learning rate at the end of the run."""
     warmup: Duration = NO_DURATION
     """Duration over which the learning rate rises linearly from 0 to lr."""
@@ -249,7 +256,7 @@ class OptimConfig:
     A group is head, a block of the net such as stem or embedding, or a part of a block such as
     stages.3; the longest name that fits a parameter applies. Groups without a factor have the
     factor 1. 0: freeze the group, including the statistics of its BatchNorm layers."""
-    clip_norm: NonNegative = 0.0
+    clip_norm: bounds.NonNegative = 0.0
     """Maximum global L2 norm of the averaged gradients. 0: no clipping."""
     fused_centres: bool = False
     """Update the class centres inside the loss operator, which saves the memory of their gradient.
@@ -274,12 +281,12 @@ class OptimConfig:
 class TrainConfig:
     """Duration of the run, initial weights, margin warm-up, logging and checkpoints."""
 
-    epochs: Count = 0
+    epochs: bounds.Count = 0
     """Maximum number of epochs. 0: no limit. The run ends at the first limit that it reaches:
     epochs, max_images or max_steps."""
-    max_images: Count = 0
+    max_images: bounds.Count = 0
     """Maximum number of images of the run, all ranks together. 0: no limit."""
-    max_steps: Count = 0
+    max_steps: bounds.Count = 0
     """Maximum number of optimizer steps of the run. A run that resumes with another number of ranks
     still ends after the same number of images. 0: no limit."""
     pretrained: str = ""
@@ -298,12 +305,12 @@ class TrainConfig:
     """Duration at the start of the run during which the loss has no margin."""
     margin_warmup: Duration = NO_DURATION
     """Duration after margin_start over which the margin grows linearly from 0 to its full value."""
-    log_every: PositiveCount = 20
+    log_every: bounds.PositiveCount = 20
     """Number of steps between two lines of the log. At the same interval the losses are read and
     the ranks exchange their state."""
-    checkpoint_every: PositiveCount = 1000
+    checkpoint_every: bounds.PositiveCount = 1000
     """Number of steps between two checkpoints."""
-    keep_checkpoints: PositiveCount = 3
+    keep_checkpoints: bounds.PositiveCount = 3
     """Number of checkpoints to keep; older checkpoints are deleted."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -325,9 +332,9 @@ class EvalConfig:
 
     sets: list[str] = field(default_factory=list)
     """Verification sets: .bin files, or folders that contain .bin files."""
-    every_steps: Count = 2000
+    every_steps: bounds.Count = 2000
     """Number of steps between two verifications. 0: verify at the end only."""
-    batch_size: PositiveCount = 64
+    batch_size: bounds.BatchSize = 64
     """Number of images per forward pass of the verification."""
 
 

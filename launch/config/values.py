@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from launch.config.duration import Duration
-from launch.config.paths import expand_home
-from launch.config.sections import KEYS_WITHOUT_EMPTY_PATH, PATH_KEYS
+from launch.config.paths import KEYS_WITHOUT_EMPTY_PATH, PATH_KEYS, expand_home
+from suggestions import question, suggest
 
 if TYPE_CHECKING:
     from ranges import Setting
 
+EXPONENT_NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+"
+"""Regular expression for a number with an exponent in YAML 1.2."""
+MAX_EXACT_WHOLE_NUMBER = 2.0**53
+"""Largest number up to which float64 represents every whole number."""
 VARIABLE = r"\$\{(\w+)\}"
 
 
@@ -47,10 +50,10 @@ def read_value(declared: Setting, value: Any, where: str, problems: list[str]) -
     try:
         if declared.kind is Duration:
             return Duration.parse(value)
-        if declared.kind is float and type(value) is int:
-            value = float(value)
+        if declared.kind in (float, int):
+            value = _read_number(declared.kind, value)
         if problem := declared.problem(value):
-            raise ValueError(f"{problem}{_exponent_note(declared, value)}")
+            raise ValueError(problem)
         if declared.kind is not str:
             return value
         before, key = len(problems), where.partition("[")[0]
@@ -82,21 +85,32 @@ def _read_mapping(
     return found
 
 
-def name_hint(word: Any, known: Iterable[Any]) -> str:
-    """Return a hint for an unknown name: the most similar known name, or else all known names."""
+def name_hint(word: Any, known: Iterable[Any], prefix: str = "") -> str:
+    """Return a hint for an unknown name: the probable known names, or else all known names.
+
+    ``prefix`` precedes each name in the hint.
+    """
     names = [str(name) for name in known]
-    near = difflib.get_close_matches(str(word), names, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+    found = suggest(word, names)
+    if found:
+        return f"; {question([prefix + name for name in found])}"
+    return f"; known: {', '.join(prefix + name for name in names) or 'none'}"
 
 
-def _exponent_note(declared: Setting, value: Any) -> str:
-    """Return a hint if the value is a number that YAML reads as text, such as 5e-4; else ""."""
-    if declared.kind is not float or not isinstance(value, str):
-        return ""
-    try:
-        return f" (YAML needs a dot before the exponent: write {float(value):.1e})"
-    except ValueError:
-        return ""
+def _read_number(kind: type, value: Any) -> Any:
+    """Convert a YAML value to the number that YAML 1.2 reads, for a setting of type float or int.
+
+    PyYAML implements YAML 1.1, which reads a number with an exponent as text, unless the number has
+    a dot and the exponent has a sign: 1e-3, 1.5e3 and 1e6 are text.  A setting of type int accepts
+    such a number if the number is whole.  Other values are returned unchanged.
+    """
+    number = value
+    if isinstance(value, str) and re.fullmatch(EXPONENT_NUMBER, value) and len(value) <= 40:
+        number = float(value)
+    if kind is float:
+        return float(number) if type(number) is int else number
+    whole = type(number) is float and number.is_integer() and abs(number) <= MAX_EXACT_WHOLE_NUMBER
+    return int(number) if whole else value
 
 
 def _expand_variables(text: str, where: str, problems: list[str]) -> str:

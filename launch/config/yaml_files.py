@@ -6,10 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from launch.config.configuration import ConfigError
 from launch.config.paths import NoHome, home_path
+from plain_yaml import PlainYamlError, read_yaml_file
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -37,11 +36,10 @@ def find_config(name: str) -> Path:
 def read_yaml(path: Path) -> Any:
     """Parse a YAML file; raise ConfigError if it cannot be read or contains a syntax error."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return read_yaml_file(path) or {}
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read, got {error.strerror}; check the path and its permissions"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{path}: invalid YAML, got: {text}; fix that line") from None
+    except PlainYamlError as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from launch.config.sections import PATH_KEYS
+from launch.config.paths import PATH_KEYS
 
 MAX_VALUE_CHARACTERS = 10_000
 """Maximum length of a value that is parsed as YAML, whose parser needs quadratic time."""

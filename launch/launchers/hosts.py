@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.config.paths import home_path
+from launch.environment.open_files import OpenFilesError, require_open_files
 from launch.launchers.caller_paths import resolve_arguments
+from launch.launchers.horovod_cache import cache_options
 from launch.launchers.options import (
     INTERFACE_HELP,
     Host,
@@ -74,7 +76,8 @@ def main(argv: Sequence[str]) -> int:
         check_folder(ROOT)
         check_identity(options.ssh_identity_file)
         arguments = resolve_arguments(arguments, Path.cwd(), ROOT)
-    except UsageError as error:
+        require_open_files(sum(host.ranks for host in hosts))
+    except (UsageError, OpenFilesError) as error:
         print(error, file=sys.stderr)
         return 2
     command = build_command(
@@ -202,7 +205,7 @@ def build_command(
     ssh_port, ssh_identity_file
         Options of ssh; None uses the ssh configuration.
     """
-    command = [str(Path(sys.executable).with_name("horovodrun")), "--gloo"]
+    command = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", *cache_options()]
     command += ["-np", str(sum(host.ranks for host in hosts))]
     command += ["-H", ",".join(f"{host.name}:{host.ranks}" for host in hosts)]
     if interface:

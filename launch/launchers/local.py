@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from launch.environment.open_files import OpenFilesError, require_open_files
 from launch.launchers.caller_paths import resolve_arguments
+from launch.launchers.horovod_cache import cache_options
 from launch.launchers.options import Parser, UsageError, shell_environment
 from launch.launchers.own_data import add_own_data
 from launch.launchers.supervise import ROOT, TRAIN, HorovodrunReader, Reader, supervise
@@ -38,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
             arguments, line = add_own_data(arguments, options.data, Path.cwd())
             print(line, flush=True)
         arguments = resolve_arguments(arguments, Path.cwd(), ROOT)
-    except UsageError as error:
+        require_open_files(options.ranks if options.ranks > 1 else 0)
+    except (UsageError, OpenFilesError) as error:
         print(error, file=sys.stderr)
         return 2
     reader = HorovodrunReader() if options.ranks > 1 else Reader()
@@ -68,7 +71,7 @@ def build_command(ranks: int, arguments: Sequence[str]) -> list[str]:
         return train
     # Without --gloo horovodrun imports MXNet to check for MPI.
     horovodrun = [str(Path(sys.executable).with_name("horovodrun")), "--gloo"]
-    return [*horovodrun, "-np", str(ranks), *train]
+    return [*horovodrun, *cache_options(), "-np", str(ranks), *train]
 
 
 def build_environment(ranks: int) -> dict[str, str]:

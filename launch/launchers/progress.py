@@ -3,71 +3,80 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
-from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
+REFRESH_INTERVAL_S = 0.5
+_STATE_FORMAT = "{desc}, {elapsed}"  # until the number of steps is known
+_FULL_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n}/{total} steps, {elapsed}{postfix}"
+_STEP = re.compile(
+    r"step (\d+)/(\d+)  .*?loss (\S+)  .*?(\S+) images/s  data wait (\S+) %  ETA (\S+)"
+)
+# States of the run by the lines that begin them.  The first pattern that matches a line applies.
+_STATES = {
+    r"step \d+/\d+  ": "training",
+    r"verifying ": "verifying",
+    r"run .+?  ranks ": "starting",
+    r"finished: ": "finished",
+}
+
 
 class ProgressBar:
-    """Progress bar on a terminal, updated from the file metrics.jsonl of the run.
+    """Progress bar on a terminal, updated from the lines that the ranks print.
+
+    The bar shows the state of the run: "opening" until the ranks have opened the data, then
+    "starting" until the first log line, "training", "verifying" and "finished".  The elapsed time
+    advances in every state.  The rate and the remaining time are those of the last log line, so
+    steps before a resume do not count.  The lines themselves appear above the bar.
 
     Parameters
     ----------
     stream
         The terminal.
-    root
-        Project folder.  The ranks print the path of their run folder relative to this folder.
     """
 
-    def __init__(self, stream: TextIO, root: Path):
-        self._bar: tqdm | None = None
+    def __init__(self, stream: TextIO):
         self._stream = stream
-        self._root = root
+        self._bar = tqdm(
+            file=stream,
+            desc="opening",
+            dynamic_ncols=True,
+            bar_format=_STATE_FORMAT,
+        )
+        self._steps_known = False
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
+        self._thread.start()
 
     def write_line(self, text: str) -> None:
-        """Print an output line of the ranks above the bar.
-
-        Once the bar exists, a line such as ``step 20/1000`` is not printed, but sets the total
-        number of steps of the bar.
-        """
-        step = re.match(r"step (\d+)/(\d+)", text)
-        if step and self._bar is not None:
-            self._bar.total = int(step[2])
-            return
+        """Print an output line of the ranks above the bar, and update the bar."""
         tqdm.write(text, file=self._stream)
-        run = re.match(r"run (.+?)  ranks", text)
-        if run:
-            self._bar = tqdm(file=self._stream, unit="step", dynamic_ncols=True)
-            self._thread = threading.Thread(
-                target=self._follow, args=(self._root / run[1] / "metrics.jsonl",), daemon=True
-            )
-            self._thread.start()
+        with self._bar.get_lock():
+            for pattern, state in _STATES.items():
+                if re.match(pattern, text):
+                    self._bar.set_description_str(state, refresh=False)
+                    self._bar.set_postfix_str("", refresh=False)
+                    break
+            if step := _STEP.match(text):
+                done, total, loss, rate, wait, remaining = step.groups()
+                self._bar.bar_format = _FULL_FORMAT
+                self._bar.n, self._bar.total = int(done), int(total)
+                self._bar.set_postfix_str(
+                    f"loss {loss}, {rate} images/s, data wait {wait} %, ETA {remaining}",
+                    refresh=False,
+                )
+        self._bar.refresh()
 
     def close(self) -> None:
         """Stop updating the bar and close the bar."""
         self._stop.set()
-        if self._thread:
-            self._thread.join()
-        if self._bar is not None:
-            self._bar.close()
+        self._thread.join()
+        self._bar.close()
 
-    def _follow(self, path: Path) -> None:
-        assert self._bar is not None
-        while not self._stop.wait(0.5):
-            try:
-                last = json.loads(path.read_text().splitlines()[-1])
-            except (OSError, ValueError, IndexError):
-                continue  # the file does not exist yet, or its last line is incomplete
-            if "loss" not in last:
-                continue
-            self._bar.n = last["step"]
-            self._bar.set_postfix_str(
-                f"loss {last['loss']:.3f}, {last['images_per_second']:.0f} images/s, "
-                f"data wait {100 * last['data_wait_fraction']:.0f} %"
-            )
+    def _refresh(self) -> None:
+        """Redraw the bar regularly, so that the elapsed time shows that the run is alive."""
+        while not self._stop.wait(REFRESH_INTERVAL_S):
+            self._bar.refresh()

@@ -186,7 +186,7 @@ def supervise(command: Sequence[str], environment: Mapping[str, str], reader: Re
     for number in stop_signals:
         signal.signal(number, lambda *_: stop())
     screen = Screen(stop)
-    bar = ProgressBar(sys.stderr, ROOT) if sys.stderr.isatty() else None
+    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
     errors = None
     if process.stderr is not None:
         errors = threading.Thread(

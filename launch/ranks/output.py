@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from launch.environment.open_files import OpenFilesError, require_open_files
 from launch.ranks.companion import LAUNCHER_ENCODING_VARIABLE
 from launch.ranks.lifeline import find_chain
 
@@ -64,7 +65,8 @@ def attach_companion() -> Output | None:
     """Redirect the output of this process through a companion process.
 
     Return None if the companion cannot be started.  The companion also ends this process when the
-    launcher ends.  Call this function early, before any thread starts.
+    launcher ends.  Call this function early, before any thread starts.  The process exits with
+    code 2 if its limit on open files is too low.
     """
     if sys.getfilesystemencoding() != "utf-8":
         # File names and YAML files are UTF-8, and other locales would raise UnicodeEncodeError.
@@ -73,6 +75,11 @@ def attach_companion() -> Output | None:
         environment = {**os.environ, "PYTHONUTF8": "1", **encoding}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     use_utf8()
+    try:
+        require_open_files()
+    except OpenFilesError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     chain = find_chain(os.getpid())  # early: the launcher must still exist
     reading, writing = zip(os.pipe(), os.pipe(), os.pipe(), strict=True)
     try:

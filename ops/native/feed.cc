@@ -153,6 +153,16 @@ extern "C" void face_find_turned(const uint8_t* const* images, const int64_t* by
   for (int64_t i = 0; i < count; ++i) turned[i] = may_turn(images[i], bytes[i]);
 }
 
+// Writes 1 to others (count,) for each image that is not a JPEG whose header states H x W pixels,
+// else 0.
+extern "C" void face_find_other_sizes(const uint8_t* const* images, const int64_t* bytes,
+                                      int64_t count, int64_t H, int64_t W, uint8_t* others) {
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t height = 0, width = 0;
+    others[i] = !jpeg_size(images[i], bytes[i], height, width) || height != H || width != W;
+  }
+}
+
 // Computes the order in which a DALI reader with random_shuffle returns the `count` records of a
 // shard (DALI 1.34, dali/operators/reader/loader/loader.h).  `window` is its initial_fill.  DALI
 // draws each record from the first `window` remaining ones; the same random generator gives the

@@ -19,9 +19,11 @@ import numpy as np
 
 from ops import loader_kernels
 from pipeline.decode.dali import PATHS, release_memory
-from pipeline.decode.decoders import IN_FLIGHT_GROUPS, NoDecoder, batches_per_group, make_decoder
+from pipeline.decode.dali_decoder import IN_FLIGHT_GROUPS
+from pipeline.decode.decoders import NoDecoder, batches_per_group, make_decoder
 from pipeline.decode.faults import GraphError
 from pipeline.records.reader import RecordReader
+from pipeline.sampling.bad_images import BadImages
 from pipeline.sampling.batches import batch_plans
 from pipeline.sampling.epoch_orders import Position
 
@@ -50,6 +52,7 @@ def choose_decode_path(
     augmentation: Augmentation,
     gather: Callable[[np.ndarray], np.ndarray],
     seconds: float = 1.0,
+    permitted_bad_images: int | None = None,
 ) -> tuple[str, str]:
     """Choose the decode mode for the run; return its name and a line for the log.
 
@@ -59,13 +62,16 @@ def choose_decode_path(
     PROBE_IMAGES random images, else "cpu".
 
     ``gather`` is a blocking allgather that concatenates the arrays of all ranks.  ``seconds`` is
-    the time for which each mode is measured.  Raises ValueError if no mode works on every rank.
+    the time for which each mode is measured.  ``permitted_bad_images`` is that of ``build_loader``.
+    Raises ValueError if no mode works on every rank.
     """
     if ctx.device_type != "gpu":
         return _choose_without_gpu(records, gather)
     first_error: Exception | None = None
     columns = []
     sample = partial(sample_batches, records, batch_size=batch_size, threads=threads, ctx=ctx)
+    if permitted_bad_images is not None:
+        sample = partial(sample, permitted_bad_images=permitted_bad_images)
     for path in PATHS:
         batches, rate = sample(path, augmentation=augmentation), 0.0
         try:
@@ -103,6 +109,7 @@ def sample_batches(
     threads: int,
     ctx: mx.Context,
     augmentation: Augmentation,
+    permitted_bad_images: int | None = None,
 ) -> Generator[mx.nd.NDArray, None, None]:
     """Decode the same random images again and again; yield the decoded batches endlessly.
 
@@ -113,8 +120,9 @@ def sample_batches(
     batches = islice(sampler.batches(Position()), steps)
     plans = list(batch_plans(records, batches, seed=0, augmentation=augmentation))
     options: dict[str, Any] = {"threads": threads, "augmentation": augmentation, "ctx": ctx}
-    decoder = make_decoder(path, records, sampler, **options)
-    images = decoder(cycle(plans))
+    bad_images = BadImages(records, permitted_bad_images)
+    decoder = make_decoder(path, records, sampler, bad_images=bad_images, **options)
+    images = decoder(map(bad_images.replace, cycle(plans)))
     try:
         for image, _ in images:
             yield image

@@ -104,6 +104,7 @@ class DaliReaderDecoder:
             epoch = plan.after.epoch
             if epoch not in self._queues:
                 self._queues[epoch] = self._start(epoch, index, min(IN_FLIGHT_BATCHES, steps))
+            self._reader.check_sizes(plan.rows)  # DALI may decode the batch from now on
             self._queues[epoch].feed_inputs(augment_inputs(plan.params, self._augmentation))
             planned.append(plan)
             if len(planned) > early:

@@ -5,36 +5,46 @@
 
 ``NativeDecoder``: the compiled decoder decodes, mirrors and normalises, on CPUs only.
 ``CachedDecoder``: a cache provides decoded pixels, and a compiled kernel normalises.
-``DaliDecoder``: DALI decodes or augments, and a compiled kernel or DALI normalises.
+``DaliDecoder`` (in ``dali_decoder``): DALI decodes or augments, and a compiled kernel or DALI
+normalises.
 ``DaliReaderDecoder`` (in ``dali_reader``): DALI reads the records, decodes, augments, normalises.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import mxnet as mx
-import numpy as np
 
 from ops import loader_kernels
 from pipeline.decode.dali import DecodeGraph
+from pipeline.decode.dali_decoder import (
+    IN_FLIGHT_GROUPS,
+    DaliDecoder,
+    Groups,
+    Images,
+    JpegBytes,
+    normalized_batches,
+)
 from pipeline.decode.dali_reader import DaliReaderDecoder
-from pipeline.decode.faults import take_tensor
 from pipeline.decode.native import JpegFallbackDecoder
-from pipeline.decode.to_mxnet import Normalizer, copy_to_ndarray
+from pipeline.decode.to_mxnet import Normalizer
 from pipeline.records.read_ahead import ReadAhead
 from pipeline.records.reader import BufferRing, RecordReader
 from pipeline.sampling.augmentation import Augmentation
+from pipeline.sampling.bad_images import BadImages
 from pipeline.sampling.batches import BatchGroup, BatchPlan, grouped
 from pipeline.sampling.epoch_orders import Position
 from pipeline.sampling.samplers import Sampler, WindowSampler
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipeline.decode.cache import DecodedCache
     from pipeline.records import RecordSet
 
@@ -46,11 +56,12 @@ MIN_IN_FLIGHT_IMAGES = 256
 # Maximum number of batches that the compiled decoder has in flight, because each batch takes at
 # least two huge pages.  This limit has priority over MIN_IN_FLIGHT_IMAGES.
 MAX_IN_FLIGHT_BATCHES = 16
-# Number of groups in DALI's queue.
-IN_FLIGHT_GROUPS = 2
 
-Images = Generator[tuple[mx.nd.NDArray, BatchPlan], None, None]
-Groups = Callable[[Iterator[BatchPlan]], Iterator[BatchGroup]]
+WINDOW_CANNOT_SKIP = (
+    "data.on_bad_image: 'skip' cannot replace images that DALI reads (data.reader=window), got "
+    "data.decode={decode}; use data.reader=random or blocks, data.decode=native, or "
+    "data.on_bad_image=stop"
+)
 
 
 class NoDecoder(ValueError):
@@ -81,20 +92,21 @@ class Decoder(Protocol):
 class NativeDecoder:
     """Decodes JPEGs with the compiled decoder, to planes or to pixels that DALI augments."""
 
-    def __init__(self, jpegs: JpegFallbackDecoder, groups: Groups, ctx: mx.Context):
-        self.files = jpegs.reader.files
-        self._jpegs, self._groups, self._ctx = jpegs, groups, ctx
+    def __init__(
+        self, jpegs: JpegFallbackDecoder, groups: Groups, bad_images: BadImages, ctx: mx.Context
+    ):
+        self.files, self._check_files = jpegs.reader.files, jpegs.reader.check_files
+        self._jpegs, self._groups, self._bad, self._ctx = jpegs, groups, bad_images, ctx
 
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
         in_flight: deque[tuple[BatchPlan, Callable[[], mx.nd.NDArray]]] = deque()
         for group in self._groups(plans):
             for plan in group.plans:
-                mirror = plan.params.mirror
-                in_flight.append((plan, self._jpegs.start_planes(plan.rows, mirror, self._ctx)))
+                in_flight.append((plan, self._start(plan)))
                 depth = max(2, -(-MIN_IN_FLIGHT_IMAGES // len(plan.rows)))
                 if len(in_flight) > min(MAX_IN_FLIGHT_BATCHES, depth):
                     plan, finish = in_flight.popleft()
-                    yield finish(), plan
+                    yield self._bad.retried(plan, finish, self._start, self._check_files)
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
         """Decode the images of each group, and yield the group with their pixels.
@@ -103,13 +115,21 @@ class NativeDecoder:
         """
         # DALI reads IN_FLIGHT_GROUPS buffers while the compiled decoder writes another buffer.
         buffers = BufferRing(IN_FLIGHT_GROUPS + 1)
-        in_flight: deque[tuple[BatchGroup, Callable[[], np.ndarray]]] = deque()
+        in_flight: deque[tuple[BatchGroup, Any, Callable[[], np.ndarray]]] = deque()
         for group in groups:
             out = self._jpegs.pixels_in(buffers, len(group.rows))
-            in_flight.append((group, self._jpegs.start_pixels(group.rows, out)))
+            start = partial(self._start_pixels, out=out)
+            in_flight.append((group, start, start(group)))
             if len(in_flight) > 1:
-                group, finish = in_flight.popleft()
-                yield group._replace(images=finish())
+                group, start, finish = in_flight.popleft()
+                pixels, group = self._bad.retried(group, finish, start, self._check_files)
+                yield group._replace(images=pixels)
+
+    def _start(self, plan: BatchPlan) -> Callable[[], mx.nd.NDArray]:
+        return self._jpegs.start_planes(plan.rows, plan.params.mirror, self._ctx)
+
+    def _start_pixels(self, group: BatchGroup, out: np.ndarray) -> Callable[[], np.ndarray]:
+        return self._jpegs.start_pixels(group.rows, out)
 
     def close(self) -> None:
         self._jpegs.close()
@@ -122,6 +142,7 @@ class CachedDecoder:
     cache: DecodedCache
     jpegs: JpegFallbackDecoder
     groups: Groups
+    bad_images: BadImages
     # None if DALI augments or normalises the pixels that the cache provides.
     normalizer: Normalizer | None
 
@@ -131,16 +152,23 @@ class CachedDecoder:
 
     def __call__(self, plans: Iterator[BatchPlan]) -> Images:
         assert self.normalizer is not None
-        for group in self.groups(plans):
-            self.fill(group.rows)
+        for group in map(self._filled, self.groups(plans)):
             address = self.cache.images.ctypes.data
-            yield from _normalized(group, address, group.rows, self.normalizer)
+            yield from normalized_batches(group, address, group.rows, self.normalizer)
 
     def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
         """Yield each group with the pixels of its images, read from the cache."""
-        for group in groups:
-            self.fill(group.rows)
+        for group in map(self._filled, groups):
             yield group._replace(images=self.cache.images[group.rows])
+
+    def _filled(self, group: BatchGroup) -> BatchGroup:
+        """Store all images of a group in the cache; return the group with bad images replaced."""
+
+        def start(group: BatchGroup) -> Callable[[], None]:
+            return partial(self.fill, group.rows)
+
+        check_files = self.jpegs.reader.check_files
+        return self.bad_images.retried(group, start(group), start, check_files)[1]
 
     def fill(self, rows: np.ndarray) -> None:
         """Decode the images of ``rows`` that the cache lacks, and store them in the cache."""
@@ -154,65 +182,6 @@ class CachedDecoder:
         self.cache.close()
 
 
-class JpegBytes:
-    """Reads JPEG bytes from the mapped files for DALI's decoders.
-
-    ``decode`` is the name of the decode mode in PATHS.
-    """
-
-    def __init__(self, reader: RecordReader, decode: str):
-        self.files, self._reader = reader.files, reader
-        # DALI's CPU decoder gets one array with the JPEGs of all images.  DALI's GPU decoders get a
-        # list of arrays, because they were never tested with a single array.
-        self._buffers = BufferRing(IN_FLIGHT_GROUPS) if decode == "cpu" else None
-
-    def with_images(self, groups: Iterator[BatchGroup]) -> Iterator[BatchGroup]:
-        """Yield each group with the JPEG bytes of its images."""
-        for group in groups:
-            yield group._replace(images=self._reader.gather(group.rows, self._buffers))
-
-    def close(self) -> None:
-        """Do nothing, because ``JpegBytes`` has no threads to stop."""
-
-
-@dataclass
-class DaliDecoder:
-    """Decodes or augments images with DALI, and normalises them with ``normalizer`` or DALI.
-
-    With a ``normalizer``, ``finish`` of the graph must be "bytes".  If ``normalizer`` is None, DALI
-    normalises: ``finish`` must be "float", and each group must consist of one batch.
-    """
-
-    images: JpegBytes | NativeDecoder | CachedDecoder
-    graph: DecodeGraph
-    groups: Groups
-    reader: RecordReader
-    normalizer: Normalizer | None
-    ctx: mx.Context
-
-    def __post_init__(self) -> None:
-        self.files = self.images.files
-
-    def __call__(self, plans: Iterator[BatchPlan]) -> Images:
-        graph, in_flight = self.graph, deque[BatchGroup]()
-        for group in self.images.with_images(self.groups(plans)):
-            graph.feed(group.images, group.params)
-            in_flight.append(group._replace(images=None))
-            if len(in_flight) < IN_FLIGHT_GROUPS:
-                continue
-            tensor = take_tensor(self.reader, graph, [one.rows for one in in_flight])
-            oldest = in_flight.popleft()
-            if self.normalizer is None:
-                yield copy_to_ndarray(tensor, self.ctx), oldest.plans[0]
-            else:
-                indices = np.arange(len(oldest.rows))
-                yield from _normalized(oldest, tensor.data_ptr(), indices, self.normalizer)
-            graph.release()
-
-    def close(self) -> None:
-        self.images.close()
-
-
 def make_decoder(
     decode: str | None,
     records: RecordSet,
@@ -224,14 +193,17 @@ def make_decoder(
     ctx: mx.Context | None = None,
     cache: DecodedCache | None = None,
     index_folder: Path = Path("."),
+    bad_images: BadImages | None = None,
 ) -> Decoder:
     """Return the decoder for the batches that a sampler yields from the position ``start`` on.
 
     If ``decode`` is None, the mode is "native" if the operators are compiled, else "cpu".
-    ``build_loader`` documents the remaining parameters.  Raises NoDecoder if ``decode`` is "native"
-    and the operators are not compiled.
+    ``bad_images`` replaces bad images; None: a bad image is an error.  ``build_loader`` documents
+    the remaining parameters.  Raises NoDecoder if ``decode`` is "native" and the operators are not
+    compiled, or if bad images must be replaced and DALI reads the records.
     """
     ctx, compiled = ctx or mx.cpu(), loader_kernels()
+    bad_images = bad_images or BadImages(records)
     decode = decode or ("native" if compiled else "cpu")
     if decode == "native" and not compiled:
         raise NoDecoder(
@@ -243,6 +215,8 @@ def make_decoder(
 
     # First decision: which component provides the JPEG bytes or the pixels?
     if isinstance(sampler, WindowSampler) and decode != "native" and not sampler.has_gaps():
+        if bad_images.skips:
+            raise NoDecoder(WINDOW_CANNOT_SKIP.format(decode=decode))
         return DaliReaderDecoder(sampler, reader, ctx=ctx, index_folder=index_folder, **options)
     upcoming, fetch = sampler.upcoming(start), ReadAhead(records, reader)
 
@@ -254,14 +228,14 @@ def make_decoder(
     groups = partial(grouped, group_size=group_size, read_ahead=read_ahead)
     # The compiled kernels write to host memory, which is of use only if the device is a CPU.
     kernels = compiled if ctx.device_type == "cpu" else None
-    images: JpegBytes | NativeDecoder | CachedDecoder = JpegBytes(reader, decode)
+    images: JpegBytes | NativeDecoder | CachedDecoder = JpegBytes(reader, decode, bad_images)
     if decode == "native" or cache is not None:
         own, max_images = compiled if decode == "native" else None, group_size * sampler.batch_size
         jpegs = JpegFallbackDecoder(reader, max_images=max_images, threads=threads, kernels=own)
-        images = NativeDecoder(jpegs, groups, ctx)
+        images = NativeDecoder(jpegs, groups, bad_images, ctx)
     if cache is not None:
         normalizer = Normalizer(kernels, records.image_size, ctx, threads) if kernels else None
-        images = CachedDecoder(cache, jpegs, groups, normalizer)
+        images = CachedDecoder(cache, jpegs, groups, bad_images, normalizer)
 
     # Second decision: which component augments and normalises the images?
     if kernels and not isinstance(images, JpegBytes) and not augmentation.changes_pixels:
@@ -272,7 +246,8 @@ def make_decoder(
         normalizer = Normalizer(kernels, records.image_size, ctx, threads=1)
     else:
         group_size, groups = 1, partial(grouped, group_size=1, read_ahead=read_ahead)
-    graph = DecodeGraph(
+    make_graph = partial(
+        DecodeGraph,
         batch_size=group_size * sampler.batch_size,
         depth=IN_FLIGHT_GROUPS,
         device_id=ctx.device_id if ctx.device_type == "gpu" else None,
@@ -280,24 +255,9 @@ def make_decoder(
         finish="bytes" if normalizer else "float",
         **options,
     )
-    return DaliDecoder(images, graph, groups, reader, normalizer, ctx)
+    return DaliDecoder(images, make_graph, groups, reader, bad_images, normalizer, ctx)
 
 
 def batches_per_group(batch_size: int) -> int:
     """Return the number of batches that together have about ``GROUP_IMAGES`` images."""
     return max(1, round(GROUP_IMAGES / batch_size))
-
-
-def _normalized(
-    group: BatchGroup, address: int, rows: np.ndarray, normalizer: Normalizer
-) -> Images:
-    """Normalise the images of a group, and yield (images, plan) for each of its batches.
-
-    ``address`` is the memory address of the pixels of N images, uint8 (N, H, W, 3).  ``rows`` (n,)
-    are the indices of the group's n images among these N images.
-    """
-    start = 0
-    for plan in group.plans:
-        end = start + len(plan.rows)
-        yield normalizer(address, rows[start:end], plan.params.mirror), plan
-        start = end

@@ -149,7 +149,11 @@ class JpegFallbackDecoder:
             options: dict[str, Any] = {"augmentation": NO_AUGMENTATION, "finish": "bytes"}
             size, threads = self._max_images, self._threads
             self._graph = DecodeGraph(size, "cpu", threads, 1, device_id=None, **options)
-        self._graph.feed(self.reader.gather(rows, self._buffers), None)
-        pixels = np.array(take_tensor(self.reader, self._graph, [rows]))
-        self._graph.release()
+        images = self.reader.gather(rows, self._buffers)
+        # After an error DALI cannot use the graph any more: the next call makes another one.
+        graph, self._graph = self._graph, None
+        graph.feed(images, None)
+        pixels = np.array(take_tensor(self.reader, graph, [rows]))
+        graph.release()
+        self._graph = graph
         return pixels

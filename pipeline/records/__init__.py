@@ -4,7 +4,14 @@
 from pipeline.records.mapped import RecordError
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
-from pipeline.records.record_set import RecordSet
+from pipeline.records.record_set import ImageError, RecordSet
 from pipeline.records.writer import write_record_set
 
-__all__ = ["RecordError", "RecordReader", "RecordSet", "open_records", "write_record_set"]
+__all__ = [
+    "ImageError",
+    "RecordError",
+    "RecordReader",
+    "RecordSet",
+    "open_records",
+    "write_record_set",
+]

@@ -12,9 +12,11 @@ import fcntl
 import hashlib
 import math
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from atomic_write import atomic_write
 from pipeline.records import mapped
 from pipeline.records.mapped import RecordError
 from pipeline.records.record_set import RecordSet, row_slices
+
+_CRC_BYTES, _CRC_SUFFIX = 4, ".crc"
+_PIECE_BYTES = 1 << 20
 
 
 def narrow(numbers: np.ndarray) -> np.ndarray:
@@ -31,13 +36,33 @@ def narrow(numbers: np.ndarray) -> np.ndarray:
     return small if (small == numbers).all() else numbers
 
 
+class DamagedIndex(ValueError):
+    """Error for a cached index whose bytes are not those that were written."""
+
+
+class _Checksummed:
+    """File that is written, with the CRC-32 of the bytes written so far."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self.crc = file, 0
+
+    def write(self, data: bytes) -> int:
+        self.crc = zlib.crc32(data, self.crc)
+        return self._file.write(data)
+
+
 def save_columns(path: Path, *columns: np.ndarray) -> None:
-    """Write arrays of shape (N,) to one file, unless another rank has already written the file."""
+    """Write arrays of shape (N,) to one file, unless another rank has already written the file.
+
+    The last four bytes of the file are the CRC-32 of the bytes before them.
+    """
     with _lock_folder(path.parent):
         if not path.is_file():
             with atomic_write(path) as file:
+                checked = _Checksummed(file)
                 for column in columns:
-                    np.save(file, column, allow_pickle=False)
+                    np.save(checked, column, allow_pickle=False)
+                file.write(checked.crc.to_bytes(_CRC_BYTES, "little"))
 
 
 def load_columns(path: Path, count: int) -> list[np.ndarray]:
@@ -47,21 +72,20 @@ def load_columns(path: Path, count: int) -> list[np.ndarray]:
 
     Raises
     ------
-    ValueError, OSError, EOFError
-        If the file is incomplete.
+    DamagedIndex, OSError
+        If the file is incomplete, or if its bytes do not match its checksum.
     """
     columns = []
     data = mapped.map_file(path, "rerun the command, which writes the file again")
+    stored = int.from_bytes(data[-_CRC_BYTES:].tobytes(), "little")
+    if zlib.crc32(data[:-_CRC_BYTES].data) != stored:
+        raise DamagedIndex(f"{path}: has changed, got another checksum; remove the file")
     with path.open("rb") as file:
         for _ in range(count):
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             start = file.tell()
             size = math.prod(shape) * dtype.itemsize
-            if start + size > len(data):
-                raise ValueError(
-                    f"{path}: ends inside a column, got {len(data)} bytes; remove the file"
-                )
             columns.append(data[start : start + size].view(dtype).reshape(shape))
             file.seek(size, os.SEEK_CUR)
     return columns
@@ -80,7 +104,9 @@ def release_freed_memory() -> None:
 def image_index(records: RecordSet, folder: Path) -> Path:
     """Return the path of an .idx in ``folder`` that lists only images; write the file if missing.
 
-    The file name contains a hash of the content, so all ranks and resumed runs share one file.
+    The file name contains a hash of the content, so all ranks and resumed runs share one file.  A
+    second file, with the suffix ``.crc``, holds the CRC-32 of the first.  If they do not match, the
+    function writes both again.
     """
     digest = hashlib.sha256()
     for part in row_slices(len(records)):
@@ -88,9 +114,28 @@ def image_index(records: RecordSet, folder: Path) -> Path:
         digest.update(records.offsets[part].tobytes())
     path = folder / f"images-{digest.hexdigest()[:16]}.idx"
     with _lock_folder(folder):
-        if not path.is_file():
+        if not _has_checksum(path):
             write_image_index(records, path)
+            with atomic_write(path.with_suffix(_CRC_SUFFIX)) as file:
+                file.write(b"%08x" % _checksum(path))
     return path
+
+
+def _has_checksum(path: Path) -> bool:
+    """Return whether a file exists and has the CRC-32 that the file beside it states."""
+    try:
+        return path.with_suffix(_CRC_SUFFIX).read_bytes() == b"%08x" % _checksum(path)
+    except OSError:
+        return False
+
+
+def _checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def write_image_index(records: RecordSet, path: Path) -> None:

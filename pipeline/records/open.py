@@ -23,7 +23,13 @@ import numpy as np
 
 from pipeline.records import classes
 from pipeline.records.class_record import fingerprint
-from pipeline.records.index_cache import load_columns, narrow, release_freed_memory, save_columns
+from pipeline.records.index_cache import (
+    DamagedIndex,
+    load_columns,
+    narrow,
+    release_freed_memory,
+    save_columns,
+)
 from pipeline.records.labels import (
     check_labels,
     count_classes,
@@ -44,7 +50,7 @@ from pipeline.records.recordio import (
 )
 
 MIN_CACHED_RECORDS = 200_000  # smallest number of records for which the parsed index is cached
-_CACHE_FORMAT = 3  # format version of the cached index, on which the file name depends
+_CACHE_FORMAT = 4  # format version of the cached index, on which the file name depends
 _MIN_RECORD_BYTES = 32
 _MIN_EMPTY_CLASSES = 1000  # smallest number of classes without images that the log mentions
 _MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
@@ -233,8 +239,8 @@ def _load_index(rec: Path, idx: Path, scan_folder: Path) -> _Index:
     if cached.is_file():
         try:
             return _load_cached(cached)
-        except (ValueError, OSError, EOFError):
-            cached.unlink(missing_ok=True)  # the file is incomplete after a crash of the host
+        except (DamagedIndex, OSError, ValueError):  # ValueError: the file is empty
+            cached.unlink(missing_ok=True)  # damaged, for example by a crash of the host
     index, scanned = _parse(rec, idx)
     index = index._replace(labels=narrow(index.labels))
     # check_labels refuses negative and fractional labels later.

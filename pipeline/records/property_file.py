@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from encoded_images import decode, has_end
+from image_headers import stored_size
 from pipeline.records.mapped import RecordError
 from pipeline.records.reader import RecordReader
+from pipeline.records.record_set import ImageError
 from pipeline.records.recordio import quote_line
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ _NUMBERS = re.compile(rb"\s*,\s*".join([rb"0*([1-9][0-9]{0,9})"] * 3))
 _MAX_NUMBERS = ((1 << 31) - 1, 65_535, 65_535)
 _READ_BYTES = 1 << 16
 _MORE_MEASURED_IMAGES = 3
+_MAX_DECODED_PIXELS = 1 << 24  # the size of a larger image is read from its header alone
+MEASURED_IMAGES = 16
 
 
 class Property(NamedTuple):
@@ -65,11 +69,22 @@ def read_property(path: Path) -> Property:
 
 
 def measure(records: RecordSet) -> tuple[int, int]:
-    """Return (height, width) in pixels of a set's first image, for sets without property file."""
-    size = _image_size(records, 0)
-    if size is None:
-        raise records.image_error(0, "cannot be decoded")
-    return size
+    """Return (height, width) in pixels of a set's first good image, for sets without property file.
+
+    Only the first MEASURED_IMAGES images are tried.  Raise RecordError if all of them are bad.
+    """
+    error: RecordError | None = None
+    for row in range(min(MEASURED_IMAGES, len(records))):
+        try:
+            size = _image_size(records, row)
+        except ImageError as damaged:
+            error = error or damaged
+            continue
+        if size is not None:
+            return size
+        error = error or records.image_error(row, "cannot be decoded")
+    assert error is not None
+    raise error
 
 
 def check_image_size(records: RecordSet, file: Path, found: Property) -> None:
@@ -101,6 +116,10 @@ def _image_size(records: RecordSet, row: int) -> tuple[int, int] | None:
     reader = RecordReader(records)
     jpeg = reader.read(np.array([row]))[0]
     # Decode only complete images: OpenCV decodes a truncated one too, with a warning on stderr.
-    image = decode(jpeg) if has_end(jpeg) else None
+    size = stored_size(jpeg.tobytes()) if has_end(jpeg) else None
+    if size is not None and size[0] * size[1] > _MAX_DECODED_PIXELS:
+        reader.check_files()
+        return size
+    image = None if size is None else decode(jpeg)
     reader.check_files()
     return None if image is None else (image.shape[0], image.shape[1])

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoded_images import has_end, may_turn, upright
+from image_headers import has_size, stored_size
 from pipeline.records import mapped, recordio
-from pipeline.records.mapped import RecordError, check_file, read_piece
+from pipeline.records.mapped import check_file, read_piece
+from pipeline.records.record_set import ImageError
 from pipeline.records.recordio import MAGIC, empty_record_error, frames, map_rec, read_headers
 
 if TYPE_CHECKING:
@@ -107,6 +109,11 @@ class RecordReader:
         The size is 0 if the record is damaged or consists of several frames.  ``read``
         distinguishes these two cases.
         """
+        addresses, sizes = self._find(rows)
+        self._update_mean(int(sizes.sum()), int(np.count_nonzero(sizes)))
+        return addresses, sizes
+
+    def _find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self.kernels is not None
         offsets = self.records.offsets[rows]
         addresses, sizes = np.empty((2, len(rows)), dtype=np.int64)
@@ -115,7 +122,6 @@ class RecordReader:
                 self.maps[file], offsets[places]
             )
         np.maximum(sizes, 0, out=sizes)
-        self._update_mean(int(sizes.sum()), int(np.count_nonzero(sizes)))
         return addresses, sizes
 
     def gather(
@@ -135,13 +141,17 @@ class RecordReader:
         Raises
         ------
         RecordError
-            In the cases of ``read``; also if an image is truncated, or if an upright copy is needed
-            but the image cannot be decoded.
+            In the cases of ``read`` and ``check_sizes``; also if an image is truncated, or if an
+            upright copy is needed but the image cannot be decoded.
         """
+        if self.kernels is not None:
+            self.check_sizes(rows)
         array = None if buffers is None else self._gather(rows, buffers)
         if array is not None:
             return array
         images = self.read(rows)
+        if self.kernels is None:
+            self._check_sizes(rows, images)
         copies = self._replace_turned(rows, images)
         self._update_mean(sum(map(len, images)), len(rows))
         return copies or images
@@ -153,6 +163,35 @@ class RecordReader:
         ``gather`` would return; otherwise it is None.  Raises the same errors as ``gather``.
         """
         return self._replace_turned(rows, self.read(rows))
+
+    def check_sizes(self, rows: np.ndarray) -> None:
+        """Check the sizes that the headers of the images state, before anything decodes them.
+
+        A decoder allocates memory for the stated size, which may be gigabytes for a small image.
+
+        Raises
+        ------
+        RecordError
+            If an image has not the image size of the record set, also if rotated by 90 degrees, or
+            if its header states no size.
+        """
+        if self.kernels is not None:
+            addresses, sizes = self._find(rows)
+            rows = rows[self.kernels.find_other_sizes(addresses, sizes, self.records.image_size)]
+        if len(rows):
+            self._check_sizes(rows, self.read(rows))
+
+    def _check_sizes(self, rows: np.ndarray, images: list[np.ndarray]) -> None:
+        expected = self.records.image_size
+        for row, jpeg in zip(rows.tolist(), images, strict=True):
+            image = jpeg.tobytes()
+            if has_size(image, expected):
+                continue
+            self.check_files()
+            size, problem = stored_size(image), "cannot be decoded"
+            if size is not None:
+                problem = "is {}x{} pixels, not {}x{}".format(*size, *expected)
+            raise self.records.image_error(row, problem)
 
     def _gather(self, rows: np.ndarray, buffers: BufferRing) -> np.ndarray | None:
         """Return the array of ``gather``; None if ``gather`` must return a list instead."""
@@ -221,7 +260,8 @@ class RecordReader:
             self.check_files()
             rec, key = self.records.files[self.records.file[row]], int(self.records.keys[row])
             length, flag = int(headers.length[place]), int(headers.flag[place])
-            raise empty_record_error(rec, key, length, flag)
+            problem, _, cure = str(empty_record_error(rec, key, length, flag)).rpartition("; ")
+            raise ImageError(row, problem, cure)
         images = mapped.read_pieces(data, start, end)
         for i in np.flatnonzero(headers.cflag):
             payload = self._join_frames(data, int(rows[i]), int(offsets[i]))
@@ -245,11 +285,12 @@ class RecordReader:
         problem = "ends inside a" if offset + 8 > len(data) else "holds a damaged"
         raise self._record_error(row, f"{problem} record of several frames")
 
-    def _record_error(self, row: int, problem: str) -> RecordError:
+    def _record_error(self, row: int, problem: str) -> ImageError:
         self.check_files()
         records = self.records
-        return RecordError(
+        return ImageError(
+            row,
             f"{records.files[records.file[row]]}: {problem} for key {records.keys[row]}, "
-            f"got offset {records.offsets[row]}; the .rec has changed or is damaged, make or copy "
-            "it again"
+            f"got offset {records.offsets[row]}",
+            "the .rec has changed or is damaged, make or copy it again",
         )

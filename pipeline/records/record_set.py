@@ -15,6 +15,29 @@ SLICE_ROWS = 1 << 14  # number of rows processed at a time, to keep temporary ar
 _ID_KEY_BITS = 40  # the id of an image is its key + (file index << 40)
 
 
+class ImageError(RecordError):
+    """Error about one image that cannot be read or decoded; the other images may be good.
+
+    Parameters
+    ----------
+    row
+        Row of the image in its record set.
+    problem
+        Main clause of the message, which names the file, the key and the fault.
+    cure
+        What the user can do.
+    """
+
+    def __init__(self, row: int, problem: str, cure: str):
+        super().__init__(f"{problem}; {cure}")
+        self.row, self.problem, self._cure = row, problem, cure
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[int, str, str]]:
+        # Worker processes send errors as pickles.  By default pickle would call the constructor
+        # with the message only.
+        return type(self), (self.row, self.problem, self._cure)
+
+
 def row_slices(count: int) -> list[slice]:
     """Split ``count`` rows into slices of at most SLICE_ROWS rows."""
     return [slice(start, start + SLICE_ROWS) for start in range(0, count, SLICE_ROWS)]
@@ -96,11 +119,10 @@ class RecordSet:
         """Return the name of an image for messages: its file and its key."""
         return f"{self.files[self.file[row]]}: the image of key {self.keys[row]}"
 
-    def image_error(self, row: int, problem: str) -> RecordError:
+    def image_error(self, row: int, problem: str) -> ImageError:
         """Return an error about one image.
 
         ``problem`` is the predicate of the message, for example "cannot be decoded".
         """
-        return RecordError(
-            f"{self.image_name(row)} {problem}; fix the record or leave its key out of the .idx"
-        )
+        cure = "fix the record or leave its key out of the .idx"
+        return ImageError(row, f"{self.image_name(row)} {problem}", cure)

@@ -271,9 +271,11 @@ def check_magic(file: RecordFile, rows: np.ndarray, headers: Headers) -> None:
     """
     wrong = rows[headers.magic != MAGIC]
     if len(wrong):
+        found = int(headers.magic[headers.magic != MAGIC][0])
         raise RecordError(
             f"{file.idx}: no record starts at offset {file.offsets[wrong[0]]} of {file.rec.name}, "
-            f"where key {file.keys[wrong[0]]} should be; the .idx belongs to another .rec"
+            f"where key {file.keys[wrong[0]]} should be, got {found:#010x} in place of "
+            f"{MAGIC:#010x}; the .idx belongs to another .rec"
         )
 
 

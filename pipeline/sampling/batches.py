@@ -32,12 +32,21 @@ class Share:
         return batch_size * self.size
 
 
+class SkippedImage(NamedTuple):
+    """Bad image that another image of its batch replaces."""
+
+    id: int  # unique number of the image (``RecordSet.ids``)
+    problem: str  # sentence that names the file, the key and the fault
+
+
 class BatchPlan(NamedTuple):
     """Plan of one batch of one rank: which images it holds, and how each image is augmented."""
 
     rows: np.ndarray  # int64 (B,): rows of the batch's images in the record set
     params: AugmentParams
     after: Position  # position in the data after this batch, from which a run can resume
+    skipped: tuple[SkippedImage, ...] = ()  # bad images of the sampler's batch, which are replaced
+    original: BatchPlan | None = None  # plan before bad images were replaced; None: unchanged
 
 
 class BatchGroup(NamedTuple):
@@ -108,6 +117,12 @@ def grouped(
             rows = np.concatenate([plan.rows for plan in group])
             read_ahead(rows, group[-1].after)
             waiting.append((group, rows))
-        group, rows = waiting.popleft()
-        params = AugmentParams(*map(np.concatenate, zip(*(p.params for p in group), strict=True)))
-        yield BatchGroup(group, rows, params)
+        group, _ = waiting.popleft()
+        yield join_plans(group)
+
+
+def join_plans(plans: Sequence[BatchPlan]) -> BatchGroup:
+    """Return the group of some plans, one plan after the other."""
+    params = zip(*(plan.params for plan in plans), strict=True)
+    rows = np.concatenate([plan.rows for plan in plans])
+    return BatchGroup(plans, rows, AugmentParams(*map(np.concatenate, params)))

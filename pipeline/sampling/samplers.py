@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 READERS = ("random", "blocks", "window")
 READ_AHEAD_IMAGES = 1024  # smallest number of images that the window sampler reads ahead at a time
+_SMALL_WINDOW_IMAGES = 16_384
 NORMAL_RECORD_BYTES = 1 << 20
 # Largest total size of the records above NORMAL_RECORD_BYTES in DALI's shuffle buffer.
 MAX_GAP_BYTES = 1 << 26
@@ -128,7 +129,8 @@ class BlockSampler(RandomSampler):
         self, records: RecordSet, batch_size: int, *, block: int, window: int, **options: Any
     ):
         super().__init__(records, batch_size, **options)
-        self._block, self._window = block, window
+        # Larger values mean the same order, and would reserve memory in proportion.
+        self._block, self._window = (min(n, self.images_per_epoch) for n in (block, window))
         self._file_order = records.file_order()
 
     def order(self, epoch: int) -> np.ndarray:
@@ -199,7 +201,9 @@ class WindowSampler:
                 f"data.reader: 'window' reads one record set, got {len(records.files)}; merge them "
                 "with tools/shuffle_records.py, or use data.reader=random"
             )
-        self.batch_size, self.share, self.window = batch_size, share, window
+        self.batch_size, self.share = batch_size, share
+        # DALI reserves memory for the complete buffer, also if the set has fewer images.
+        self.window = min(window, max(self.images_per_epoch, _SMALL_WINDOW_IMAGES))
         self._records, self._seed, self._order_of = records, seed, order_of
         self._file_order = records.file_order()
 

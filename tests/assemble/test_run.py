@@ -12,8 +12,11 @@ import yaml
 from assemble.inputs import open_inputs
 from assemble.model import make_model
 from assemble.run import Checkpointer, count_run_images, open_run
+from heads import HEADS
+from launch.config.cli import load_config
 from launch.ranks.agreement import Refused
 from launch.ranks.comm import Comm
+from nets import NETS
 from tests.assemble.configuration import make_config, make_synthetic
 from training.checkpoint import open_checkpoint
 
@@ -61,8 +64,10 @@ def test_a_saved_run_resumes_at_its_position(begin):
     state = open_checkpoint(run.folder).state
     assert state == {
         "progress": {"step": 3, "images": 12, "epoch": 0, "consumed": 12},
+        "history": {"margin": None, "first_loss": 0.0, "last_loss": 0.0, "skipped": {}},
         "epoch_images": 4000,
         "end_images": 24,
+        "step_images": 4,
         "ranks": 1,
         "run": run.id,
         "data": {"images": 0, "people": 10, "image_size": [112, 112]},
@@ -152,6 +157,34 @@ def test_the_first_limit_ends_the_run(overrides, images):
         count_run_images(make_synthetic(*overrides), epoch_images=100, global_batch_size=8)
         == images
     )
+
+
+def test_dropped_keys_of_the_configuration_are_notices_of_the_run(tmp_path):
+    folder = tmp_path / "small.yaml"
+    config = make_synthetic(f"run.dir={tmp_path / 'runs'}")
+    folder.write_text(yaml.safe_dump(config.to_dict()))
+    config = load_config(["--cfg", str(folder), "head.name=cosface"], NETS, HEADS)
+    with ExitStack() as at_end:
+        run = open_run(config, open_inputs(config, Comm()), Comm(), at_end)
+    assert run.notices == (
+        "head: cosface replaces arcface of small.yaml; dropped the keys that cosface does not "
+        "have: easy_margin=false, m2=0.5",
+    )
+
+
+def test_a_duration_in_steps_is_fixed_when_the_run_starts(begin):
+    """A resumed run with another batch size changes the learning rate after the same images."""
+    steps = ("train.max_steps=100", "optim.milestones=[50 steps]", "train.margin_start=1e1 steps")
+    with ExitStack() as at_end:
+        config, inputs, run = begin(*steps, at_end=at_end)
+        model, _ = make_model(config, inputs, run, Comm())
+        run.progress.step, run.progress.images = 3, 12
+        Checkpointer(config, inputs, run, model, ranks=1).save()
+    _, _, resumed = begin(*steps, "data.batch_size=8")
+    assert resumed.checkpoint is not None and resumed.global_batch_size == 8
+    for each in (run, resumed):
+        assert [each.lr(images) for images in (199, 200)] == pytest.approx([0.1, 0.01])
+        assert [each.margin(images) for images in (39, 40)] == [0, 1]
 
 
 def test_schedules_follow_the_configuration(begin):

@@ -6,18 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import find_correct_pairs, find_people, paired_difference
-from evaluation.pairs import Pairs
+from evaluation.bootstrap import find_correct_pairs, paired_difference
 from evaluation.verification import verify
-
-
-def test_people_are_linked_by_images_and_pairs_of_one_person():
-    a, b, c, d, e, f = (bytes([i]) * 4 for i in range(6))
-    pairs = Pairs([a, b, b, c, a, d, e, f, d, e], np.array([True, True, False, True, False]))
-    people = find_people(pairs)
-    assert people.tolist() == [0, 0, 0, 0, 0, 1, 2, 2, 1, 2]
-    pixels = [np.full((2, 2, 3), i, np.uint8) for i in (1, 2, 1, 3)]
-    assert find_people(Pairs(pixels, np.array([False, False]))).tolist() == [0, 1, 0, 2]
 
 
 def test_correct_pairs_give_the_accuracy_of_verify():

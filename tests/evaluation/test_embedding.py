@@ -115,6 +115,21 @@ def test_ranks_embed_equal_interleaved_parts(count, size):
         np.testing.assert_allclose(parts[i % size][i // size], whole[i], rtol=1e-5, atol=1e-6)
 
 
+def test_chosen_images_are_embedded_and_named_by_their_index():
+    net, (images, _) = make_net(), make_images(9)
+    every, norms = embed(net, images, SIZE, batch_size=2)
+    calls = []
+    found = embed(
+        net, images, SIZE, batch_size=2, chosen=[1, 4, 8], progress=lambda *call: calls.append(call)
+    )
+    np.testing.assert_array_equal(found[0], every[[1, 4, 8]])
+    np.testing.assert_array_equal(found[1], norms[[1, 4, 8]])
+    assert calls == [(2, 3), (3, 3)]
+    images[8] = b"broken"
+    with pytest.raises(PairsError, match="lfw.bin: image 0 of pair 4: does not decode"):
+        embed(net, images, SIZE, where="lfw.bin", chosen=[1, 4, 8])
+
+
 def test_a_bad_image_is_named():
     net, (images, _) = make_net(), make_images(6)
     images[3] = b"broken"
@@ -198,6 +213,45 @@ def test_several_ranks_give_the_results_of_one(pairs, size):
         assert result["toy"]["best_threshold"] == alone["toy"]["best_threshold"]
         assert result["toy"]["xnorm"] == pytest.approx(alone["toy"]["xnorm"], rel=1e-6)
         assert result["toy"]["pairs"] == pairs
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_each_distinct_image_is_embedded_once_with_the_same_results(size, monkeypatch):
+    """The results are those of the protocol without `find_distinct`, to the last bit."""
+    net, pairs = Watched(make_net()), make_sets(10)
+    images = [pairs.images[min(i, 3 + i % 5)] for i in range(20)]  # 8 distinct images
+    sets = {"toy": Pairs(images, pairs.issame, path="toy.bin")}
+
+    def run():
+        net.shapes.clear()
+        if size == 1:
+            return [evaluate_sets(net, sets, batch_size=1)], len(net.shapes)
+        return evaluate_on_ranks(net, sets, size, batch_size=1), len(net.shapes)
+
+    found, calls = run()
+    assert calls == 2 * 8 if size == 1 else calls >= 2 * 8
+    every = list(range(20)), np.arange(20)
+    monkeypatch.setattr(evaluate, "find_distinct", lambda images: every)
+    expected_results, all_calls = run()
+    assert found == expected_results and calls < all_calls
+
+
+def test_a_bad_image_is_named_at_its_first_occurrence():
+    pairs = make_sets(10)
+    images = [*pairs.images[:6], pairs.images[0], b"broken", pairs.images[0], b"broken"]
+    sets = {"toy": Pairs([*images, *images], pairs.issame, path="toy.bin")}
+    results = evaluate_on_ranks(make_net(), sets, 2)
+    assert set(results) == {results[0]}
+    assert results[0][1].startswith("toy.bin: image 1 of pair 3: does not decode")
+
+
+def test_progress_names_the_set_and_counts_distinct_images():
+    pairs, calls = make_sets(10), []
+    images = [pairs.images[i % 6] for i in range(20)]
+    sets = {"toy": Pairs(images, pairs.issame), "other": pairs}
+    evaluate_sets(make_net(), sets, batch_size=4, progress=lambda *call: calls.append(call))
+    assert calls[:2] == [("toy", 4, 6), ("toy", 6, 6)]
+    assert calls[2:] == [("other", done, 20) for done in (4, 8, 12, 16, 20)]
 
 
 def test_xnorm_is_the_mean_norm_of_images_and_mirror_images():

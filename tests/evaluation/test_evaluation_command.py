@@ -36,11 +36,14 @@ def test_verify_prints_a_table_and_writes_json(sets, checkpoint, tmp_path, capsy
     )
     assert status == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["set", "pairs", "accuracy", "tar@far", "1e-3", "xnorm"]
+    assert lines[0].split() == "set pairs accuracy threshold tar@far 1e-3 xnorm".split()
     assert [line.split()[:2] for line in lines[1:3]] == [["one", "12"], ["two", "15"]]
     assert "±" in lines[1]
-    assert lines[3].startswith("-: the set has too few")
+    assert lines[3].startswith("threshold: cosine above which")
+    assert lines[4].startswith("-: the set has too few")
     written = json.loads(report.read_text())
+    distance = written["verification"]["one"]["best_threshold"]
+    assert lines[1].split()[5] == f"{1 - distance / 2:.4f}"
     assert list(written["verification"]) == ["one", "two"]
     assert written["verification"]["one"]["tar_at_far_1e-3"] is None
     assert written["checkpoint"] == str(checkpoint / "checkpoints" / "step-00000007")

@@ -120,3 +120,27 @@ def test_pairs_of_one_kind_are_refused(same, kind):
         "sets/toy.bin: a verification set needs same-person and different-person pairs, got only "
         f"{kind} pairs (10); name a set with pairs of both kinds"
     )
+
+
+def test_an_enormous_image_is_refused_before_anything_decodes_it(monkeypatch):
+    image = bytearray(encoded(extension=".png"))
+    image[16:24] = (30_000).to_bytes(4, "big") * 2
+    rotated_size = bytearray(rotated(encoded(SIZE[::-1])))
+    frame = rotated_size.index(b"\xff\xc0")
+    rotated_size[frame + 5 : frame + 9] = (30_000).to_bytes(2, "big") + (20_000).to_bytes(2, "big")
+    monkeypatch.setattr("evaluation.pairs.decode", lambda image: pytest.fail("decoded"))
+    for huge, found in ((bytes(image), "30000 x 30000"), (bytes(rotated_size), "30000 x 20000")):
+        for call in (
+            lambda huge=huge: check_sets({"set": Pairs([huge] * 40, np.arange(20) % 2 == 0)}, SIZE),
+            lambda huge=huge: decode_image(huge, SIZE),
+        ):
+            with pytest.raises(PairsError, match=f"the image is not .*, got {found} pixels"):
+                call()
+
+
+def test_an_image_of_many_pairs_is_checked_once(monkeypatch):
+    checked = []
+    monkeypatch.setattr(set_check, "_check_image", lambda *arguments: checked.append(arguments))
+    image = encoded()
+    check_sets({"set": Pairs([image] * 40, np.arange(20) % 2 == 0)}, SIZE)
+    assert len(checked) == 1

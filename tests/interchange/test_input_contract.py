@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,13 @@ def test_the_scaling_of_our_networks_is_removed():
     adapted = adapt_input(graph, "file")
     assert [node.op for node in adapted] == ["conv"] and weights(adapted) == [1, 2, 3]
     assert has_scaling(graph) and not has_scaling(adapted)
+
+
+def test_a_graph_that_begins_with_a_batch_normalisation_takes_pixels():
+    graph = make_graph()
+    norm = Node("norm", "batch_norm", (Output("data"),), {}, {"epsilon": 1e-5})
+    conv = replace(graph.nodes[0], inputs=(Output("norm"),))
+    assert has_scaling(replace(graph, nodes=(norm, conv)))
 
 
 def test_another_divisor_is_multiplied_into_the_first_weights():

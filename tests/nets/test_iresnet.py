@@ -185,7 +185,7 @@ def test_parameter_names_are_structural_and_stable():
     [
         (
             {"embedding_size": 0},
-            "net.embedding_size: must be a whole number from 1, got 0; the embedding size",
+            "net.embedding_size: must be a whole number from 1 up to 8192, got 0; the",
         ),
         ({"dropout": 1.0}, "net.dropout: must be a number from 0 to below 1, got 1.0; dropout 0"),
         ({"dropout": -0.1}, "net.dropout: must be a number from 0 to below 1, got -0.1; "),

@@ -169,12 +169,12 @@ def test_keyword_arguments_of_builders_are_the_schema():
         (
             "mobilefacenet",
             {"embedding_size": 0},
-            "net.embedding_size: must be a whole number from 1, got 0",
+            "net.embedding_size: must be a whole number from 1 up to 8192, got 0",
         ),
         (
             "mobilefacenet",
             {"embedding_size": 1.5},
-            "net.embedding_size: must be a whole number from 1, got 1.5",
+            "net.embedding_size: must be a whole number from 1 up to 8192, got 1.5",
         ),
     ],
 )
@@ -193,3 +193,10 @@ def test_the_embedding_size_may_equal_the_channels_of_the_last_layer():
     embedding.backward()
     assert net(mx.nd.ones((2, 3, 112, 112))).shape == (2, 64)
     mx.nd.waitall()
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet50"])
+@pytest.mark.parametrize("size", [10**9, 8193, 0])
+def test_an_enormous_embedding_is_refused(name, size):
+    with pytest.raises(ValueError, match=rf"net\.embedding_size: must be .* 8192, got {size}; "):
+        build_net(name, embedding_size=size)

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from evaluation.pairs import PairsError, read_pairs
-from plain_pickle import PlainPickleError, load_plain
+from plain_pickle import Arrays, PlainPickleError, load_plain
+from plain_pickle import machine as pickle_machine
 
 EXTENSION = 0x77
 
@@ -346,3 +347,62 @@ def test_a_small_file_needs_little_memory(tmp_path, data):
     finally:
         tracemalloc.stop()
     assert peak < 32 * 2**20
+
+
+# -- cost
+
+
+def memoised_arrays(kind: bytes, builds: int) -> bytes:
+    """Return a pickle that builds many arrays from one text of 100,000 bytes."""
+    size = 100_000
+    text = b"B" + size.to_bytes(4, "little") + bytes(size) + b"q\x00"
+    number = size // int(kind[1:2])
+    dtype = b"cnumpy\ndtype\n(U\x02" + kind + b"K\x00K\x01tR"
+    minus = b"J\xff\xff\xff\xff"
+    dtype += b"(K\x03U\x01>NNN" + 2 * minus + b"K\x00tbq\x01"
+    head = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    state = b"(K\x01(J" + number.to_bytes(4, "little") + b"th\x01\x89h\x00tq\x02"
+    return b"\x80\x02" + text + dtype + b"](" + (head + state + b"b") + b"".join(
+        head + b"h\x02b" for _ in range(builds)
+    ) + b"e."  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [b"b1", b"i4", b"f8"])
+def test_arrays_that_share_their_data_have_a_budget(kind):
+    assert len(memoised_arrays(kind, 3)) < 110_000
+    load_plain(memoised_arrays(kind, 3))
+    with pytest.raises(PlainPickleError, match="uses the data of its arrays repeatedly, got"):
+        load_plain(memoised_arrays(kind, 5000))
+
+
+def test_an_object_that_is_built_often_costs_no_quadratic_time():
+    """The first BUILD replaces the object under all its memo keys, later ones replace nothing."""
+    puts, builds = 2000, 1000
+    unbuilt = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR"
+    keys = b"".join(b"r" + key.to_bytes(4, "little") for key in range(puts))
+    again = b"h\x00" * builds
+    machine = pickle_machine._Machine(b"\x80\x02" + unbuilt + keys + again + b"N.", Arrays(9999), 0)
+    machine.run()
+    reads = 0
+
+    class Memo(dict):
+        def __getitem__(self, key):
+            nonlocal reads
+            reads += 1
+            return super().__getitem__(key)
+
+    machine.memo = Memo(machine.memo)
+    for _ in range(builds):
+        machine.stack.append((3, "|", None, None, None, -1, -1, 0))
+        machine.build(None)
+        machine.stack.pop()
+    assert reads <= puts
+    assert {type(value) for value in machine.memo.values()} == {np.dtypes.UInt8DType}
+
+
+@pytest.mark.parametrize("opcode", [b"(", b"]", b"N", b"\x88", b"]\x94"])
+def test_the_number_of_opcodes_has_a_limit(monkeypatch, opcode):
+    monkeypatch.setattr(pickle_machine, "_ALWAYS_READ_OPCODES", 10_000)
+    load_plain(b"\x80\x02" + opcode * 5_000 + b"N.")
+    with pytest.raises(PlainPickleError, match=r"got more than [\d,]+ opcodes"):
+        load_plain(b"\x80\x02" + opcode * 20_000 + b"N.")

@@ -13,6 +13,7 @@ import pytest
 from mxnet import recordio
 
 from evaluation.pairs import read_pairs
+from evaluation.people import find_people
 from tools import make_sample_faces
 from tools.sample_faces import baselines
 from tools.sample_faces.pairs import FOLDS, choose_pairs, look_number_of
@@ -20,7 +21,8 @@ from tools.sample_faces.people import Person, draw_person, look_distance
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--people", "3", "--images-per-person", "2", "--pairs-people", "20", "--pairs", "20"]
-FILES = ["made_with.json", "property", "sample_val.bin", "train.idx", "train.rec"]
+FILES = ["made_with.json", "property", "sample_val.bin", "sample_val.people.txt"]
+FILES += ["train.idx", "train.rec"]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,8 @@ def test_the_verification_set_is_balanced(small):
     pairs = read_pairs(small / "sample_val.bin")
     assert np.asarray(pairs.issame).reshape(FOLDS, -1).mean(1).tolist() == [0.5] * FOLDS
     assert len(set(pairs.images)) == len(pairs.images) == 40
+    people = find_people(pairs)
+    assert people.kind == "people" and len(set(people.numbers)) == 20
 
 
 def test_no_person_is_in_training_set_and_pairs(tmp_path, monkeypatch):

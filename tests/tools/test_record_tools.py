@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from evaluation.pairs import read_pairs
+from evaluation.people import find_people
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
 from pipeline.records.writer import MAGIC, write_record_set
@@ -246,6 +247,11 @@ def test_held_out_people_are_not_in_the_training_set(make_records, tmp_path):
     assert kept | set(shown) <= set(range(60)) and not kept & set(shown)
     same = [a == b for a, b in zip(shown[::2], shown[1::2], strict=True)]
     assert same == list(pairs.issame) and sum(same) == 30
+    people = find_people(pairs)
+    assert people.kind == "people"
+    assert (
+        len({*zip(people.numbers, shown, strict=True)}) == len({*shown}) == len({*people.numbers})
+    )
     folds = [set(shown[i : i + 12]) for i in range(0, 120, 12)]
     assert sum(len(fold) for fold in folds) == len(set().union(*folds))
 

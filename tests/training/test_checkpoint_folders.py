@@ -7,6 +7,7 @@ The folders hold small text files; test_checkpoint.py has real checkpoints.
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -30,7 +31,9 @@ def write(folder, text="weights"):
     (folder / "net.params").write_text(text)
     (folder / files.STATE).write_text(json.dumps({"text": text}))
     fingerprints = {name: fingerprint(folder / name) for name in ("net.params", files.STATE)}
-    (folder / files.MANIFEST).write_text(json.dumps({"files": fingerprints}))
+    (folder / files.MANIFEST).write_text(
+        json.dumps({"format": files.FORMAT, "files": fingerprints})
+    )
     return folder
 
 
@@ -119,3 +122,42 @@ def test_folders_of_a_killed_run_are_removed_or_restored(tmp_path):
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
     assert verify(tmp_path / "step-00000001") == {"text": "restored"}
     assert verify(tmp_path / "step-00000002") == {"text": "new"}
+
+
+@pytest.mark.parametrize("found", [0, 2, "1", None, [1], True])
+def test_a_checkpoint_of_another_format_is_refused_and_kept(tmp_path, found):
+    folder = write(tmp_path / "step-00000001")
+    manifest = json.loads((folder / files.MANIFEST).read_text())
+    (folder / files.MANIFEST).write_text(json.dumps({**manifest, "format": found}))
+    with pytest.raises(UnreadableCheckpoint, match=r"another format .* \(1\), got .*; nothing was"):
+        find_newest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", ".", "", "a\0b"])
+def test_a_manifest_names_only_files_of_its_folder(tmp_path, name):
+    folder = write(tmp_path / "step-00000001")
+    manifest = json.loads((folder / files.MANIFEST).read_text())
+    manifest["files"][name] = {}
+    (folder / files.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DamagedCheckpoint, match="is no plain file name; use another checkpoint"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("name", ["net.params", files.STATE, files.MANIFEST])
+def test_a_special_file_is_damage(tmp_path, name):
+    folder = write(tmp_path / "step-00000001")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)  # opening it for reading would wait for a writer
+    with pytest.raises(DamagedCheckpoint, match="got a special file"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "[1]", '"x"', "{", ""], ids=range(6))
+def test_a_state_that_is_no_json_object_is_damage(tmp_path, text):
+    folder = write(tmp_path / "step-00000001")
+    (folder / files.STATE).write_text(text)
+    manifest = json.loads((folder / files.MANIFEST).read_text())
+    manifest["files"][files.STATE] = fingerprint(folder / files.STATE)
+    (folder / files.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DamagedCheckpoint, match=r"state\.json: is damaged, got "):
+        verify(folder)

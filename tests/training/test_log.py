@@ -32,6 +32,11 @@ def test_the_progress_line_has_all_values():
     )
 
 
+def test_the_progress_line_has_the_training_accuracy_of_heads_with_logits():
+    line = progress_line({**VALUES, "training_accuracy": 0.8125}, 1000)
+    assert "cosine 0.250  training accuracy 0.812  lr 0.0125" in line
+
+
 @pytest.mark.parametrize(("tar", "shown"), [(0.5, "0.5000"), (None, "too few pairs")])
 def test_the_verification_line_has_all_values(tar, shown):
     result = {

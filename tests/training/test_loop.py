@@ -195,7 +195,7 @@ def test_a_non_finite_loss_is_refused_by_step(make_loop):
     assert str(caught.value) == (
         "the loss of step 8 is not finite, got nan; the last good checkpoint (step 5) is kept, "
         "start again (run.resume=false) with a lower optim.lr, a longer optim.warmup or "
-        "train.margin_warmup, or with optim.clip_norm"
+        "train.margin_warmup, with optim.clip_norm, or from trained weights with train.pretrained"
     )
     assert not caught.value.usage
     assert made.progress.step == 10 and made.saved == [5]
@@ -214,7 +214,8 @@ def test_non_finite_weights_are_not_saved(make_loop):
     assert str(caught.value) == (
         "the weights after step 4 are not finite, got NaN or infinity; the last good checkpoint "
         "(none yet) is kept, start again (run.resume=false) with a lower optim.lr, a longer "
-        "optim.warmup or train.margin_warmup, or with optim.clip_norm"
+        "optim.warmup or train.margin_warmup, with optim.clip_norm, or from trained weights with "
+        "train.pretrained"
     )
     assert made.saved == []
 

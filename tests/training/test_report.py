@@ -10,6 +10,7 @@ import pytest
 
 from launch.ranks.comm import Comm
 from training.faults import Stopped, TrainingError
+from training.history import History
 from training.log import RunLog
 from training.loop import Totals
 from training.report import announce, reporting
@@ -18,12 +19,14 @@ from training.run import Progress
 VERSIONS = {"mxnet": "1.9.1", "decode": "native"}
 
 
-def loop():
+def loop(history=None):
     return SimpleNamespace(
         totals=Totals(images=800, seconds=4.0, idle_seconds=1.0, final_loss=2.5),
         progress=Progress(step=10),
         epochs=2,
-        verification={"tiny": {"accuracy": 0.75}},
+        verification={"tiny": {"accuracy": 0.75, "best_threshold": 1.234}},
+        history=history or History(),
+        skips_bad_images=history is not None,
     )
 
 
@@ -76,9 +79,41 @@ def test_the_summary_of_a_finished_run_is_complete(tmp_path):
         "images_per_second": 200.0,
         "data_wait_fraction": 0.25,
         "final_loss": 2.5,
-        "verification": {"tiny": {"accuracy": 0.75}},
+        "verification": {"tiny": {"accuracy": 0.75, "best_threshold": 1.234}},
         "notices": ["decoder: native"],
         "versions": VERSIONS,
+    }
+
+
+def test_the_last_line_has_accuracy_threshold_folder_and_next_command(tmp_path, capsys):
+    with reporting(RunLog(tmp_path), loop(), Comm(), VERSIONS, next_command="python -m x"):
+        pass
+    assert capsys.readouterr().out == (
+        "finished: step 10  loss 2.5000  tiny accuracy 0.7500 at squared distance 1.23  "
+        f"folder {tmp_path}  next: python -m x\n"
+    )
+
+
+def test_a_risen_loss_is_in_the_log_the_summary_and_the_last_line(tmp_path, capsys):
+    history = History(margin=1.0, first_loss=14.0, last_loss=29.0)
+    with reporting(RunLog(tmp_path), loop(history), Comm(), VERSIONS):
+        pass
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("warning: the loss rose from 14 to 29")
+    assert last.startswith("finished: step 10")
+    assert "  warning: the loss rose from 14 to 29, so the net has not learned" in last
+    found = summary(tmp_path)
+    assert (found["status"], found["notices"]) == ("finished", [first])
+
+
+def test_the_summary_names_the_skipped_images(tmp_path):
+    history = History(skipped={"6": "train.rec: the image of key 6 cannot be decoded"})
+    with reporting(RunLog(tmp_path), loop(history), Comm(), VERSIONS):
+        pass
+    found = summary(tmp_path)["skipped_images"]
+    assert found == {
+        "count": 1,
+        "images": ["train.rec: the image of key 6 cannot be decoded"],
     }
 
 

@@ -304,3 +304,46 @@ def test_a_damaged_summary_is_refused(tmp_path, text):
         "the run, or "
         "start a new run with run.resume=false"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "? [a, b]\n: 1\n",  # an unhashable key
+        "1: {a: 1}\n",
+        "optim: [1]\n",
+        "[" * 20_000,
+        "run: {seed: " + "9" * 5000 + "}\n",
+        "a: &a [x]\nb: &b [" + "*a, " * 9000 + "]\nc: [*b, *b, *b]\n",
+        "optim: !!python/object:os.system {}\n",
+        "\0",
+    ],
+    ids=range(8),
+)
+def test_a_damaged_configuration_of_any_kind_is_one_sentence(tmp_path, text):
+    folder = start_run(tmp_path)
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(RunFolderError, match=r"config\.yaml: is damaged, got .*; restore the file"):
+        choose(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "section", ["{1: 2, a: 3}", "{lr: [1, {b: 2}]}", "{null: 1}", "{lr: .nan}"]
+)
+def test_values_of_other_types_are_reported_as_changes(tmp_path, section):
+    from launch.config.configuration import differences as real_differences
+
+    folder = start_run(tmp_path)
+    (folder / "config.yaml").write_text(f"optim: {section}\nrun: {{seed: 1}}\n")
+    with pytest.raises(RunFolderError, match=r"got the changes \(optim\.") as caught:
+        choose_run(tmp_path, "demo", resume=True, config=CONFIG, differences=real_differences)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_configuration_begins_no_new_folder(tmp_path, monkeypatch):
+    folder = start_run(tmp_path)
+    (folder / "config.yaml").unlink()
+    (folder / "config.yaml").mkdir()  # reading fails, also for root
+    with pytest.raises(RunFolderError, match=r"config\.yaml: cannot be read, got Is a directory"):
+        choose(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]

@@ -58,8 +58,11 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], str]] = {
 class Settings(dict):
     """Dict whose items are attributes, as InsightFace's configuration needs it."""
 
-    __getattr__ = dict.__getitem__
-    __setattr__ = dict.__setitem__  # type: ignore[assignment]
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
 
 
 def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
@@ -183,8 +186,12 @@ for node in content["nodes"]:
 training = mx.sym.load_json(json.dumps(content))
 values = {name: arguments[name] for name in symbol.list_arguments() if name != "data"}
 values["data"] = mx.nd.array(np.load(pixels))
-executor = training.bind(mx.cpu(), values, aux_states=states, grad_req="null")
-executor.forward(is_train=True)[0].wait_to_read()
+gradients = {name: mx.nd.zeros(value.shape) for name, value in values.items()}
+executor = training.bind(mx.cpu(), values, args_grad=gradients, aux_states=states)
+output = executor.forward(is_train=True)[0]
+executor.backward(mx.nd.zeros(output.shape))  # MXNet updates the statistics in the backward pass
+mx.nd.waitall()
+states = executor.aux_dict
 random = np.random.default_rng(int(seed))
 for name, state in states.items():
     if name.endswith("var"):

@@ -60,6 +60,63 @@ def test_overrides_are_parsed_as_yaml(configs):
     assert load_config(["--cfg", "one.yaml", "run.name=x"], NETS, HEADS).run.name == "x"
 
 
+def test_a_number_with_an_exponent_needs_no_dot(configs, tmp_path):
+    overrides = ["optim.lr=1e-3", "train.max_images=5e6", "run.name=1e3", "optim.warmup=1e2 steps"]
+    config = load_config(["--cfg", "one.yaml", *overrides], NETS, HEADS)
+    assert config.optim.lr == 0.001 and config.train.max_images == 5_000_000
+    assert config.run.name == "1e3" and str(config.optim.warmup) == "100 steps"
+    (tmp_path / "mine.yaml").write_text(TEXT + "optim: {lr: 1e-3, weight_decay: 5E-4}\n")
+    config = load_config(["--cfg", str(tmp_path / "mine.yaml")], NETS, HEADS)
+    assert (config.optim.lr, config.optim.weight_decay) == (0.001, 0.0005)
+
+
+def narrow(*, embedding_size: int = 128):
+    """A net without a width."""
+
+
+def plain(num_classes, embedding_size, *, scale: float = 64.0):
+    """A head without a margin."""
+
+
+NARROW = {"net": net, "narrow": narrow}
+PLAIN = {"head": head, "plain": plain}
+
+
+def test_a_name_on_the_command_line_drops_the_keys_that_it_does_not_have(configs, tmp_path):
+    text = TEXT.replace("{name: net}", "{name: net, width: 0.5, embedding_size: 64}")
+    (configs / "one.yaml").write_text(text.replace("{name: head}", "{name: head, m2: 0.2}"))
+    argv = ["--cfg", "one.yaml", "net.name=narrow", "head.name=plain", "head.scale=3.0"]
+    config = load_config(argv, NARROW, PLAIN)
+    assert (config.net.name, config.net.options) == ("narrow", {"embedding_size": 64})
+    assert (config.head.name, config.head.options) == ("plain", {"scale": 3.0})
+    assert config.notices == (
+        "net: narrow replaces net of one.yaml; dropped the keys that narrow does not have: "
+        "width=0.5",
+        "head: plain replaces head of one.yaml; dropped the keys that plain does not have: m2=0.2",
+    )
+    printed = requested_text([*argv, "--print-config"], NARROW, PLAIN)
+    assert printed.startswith(f"# {config.notices[0]}\n# {config.notices[1]}\nrun:\n")
+    assert yaml.safe_load(printed) == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["net.name=narrow", "net.width=0.5"], "net.width: unknown key for 'narrow'"),
+        (["net.name=narrow"], "net.widht: unknown key for 'narrow'"),
+        (["net.name=net"], "net.widht: unknown key for 'net'; did you mean 'width'?"),
+        (["net.name=norrow"], "net.name: must be one of the known names, got 'norrow'; did you me"),
+        (["net.name=[1]"], "net.name: must be one of the known names, got [1]"),
+    ],
+)
+def test_other_unknown_keys_are_still_refused(configs, overrides, problem):
+    text = TEXT.replace("{name: net}", "{name: net, width: 0.5, widht: 0.5}")
+    (configs / "one.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(["--cfg", "one.yaml", *overrides], NARROW, HEADS)
+    assert f"  {problem}" in str(caught.value)
+
+
 def test_paths_in_the_home_folder_are_expanded(configs, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "work"))
     (tmp_path / "work" / "mine.yaml").write_text(TEXT)
@@ -85,12 +142,11 @@ def test_a_malformed_override_is_refused(text):
 
 def test_misspelt_keys_and_numbers_are_refused(configs):
     with pytest.raises(ConfigError) as caught:
-        load_config(["--cfg", "one.yaml", "optim.lrr=1.0", "optim.lr=5e-4"], NETS, HEADS)
+        load_config(["--cfg", "one.yaml", "optim.lrr=1.0", "optim.lr=-5e-4"], NETS, HEADS)
     assert str(caught.value).splitlines() == [
         "one.yaml: 2 problems",
         "  optim.lrr: unknown key; did you mean 'lr'?",
-        "  optim.lr: must be a number above 0, got '5e-4' (YAML needs a dot before the exponent: "
-        "write 5.0e-04)",
+        "  optim.lr: must be a number above 0, got -0.0005",
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from launch.config.configuration import Choice, ConfigError, build_config, differences
-from launch.config.sections import PATH_KEYS
+from launch.config.paths import PATH_KEYS
 from ranges import Within, above
 
 Width = Annotated[float, Within(0, 8, "1.0 is usual", open_low=True)]
@@ -99,20 +99,22 @@ def test_a_saved_configuration_loads_unchanged():
         ({"optim": 3}, "optim: expected a section (key: value lines), got 3"),
         (
             {"data": {"batch_size": "many"}},
-            "data.batch_size: must be a whole number from 1, got 'many'",
+            "data.batch_size: must be a whole number from 1 up to 1048576, got 'many'",
         ),
-        ({"data": {"batch_size": 1.5}}, "data.batch_size: must be a whole number from 1, got 1.5"),
+        (
+            {"data": {"batch_size": 1.5}},
+            "data.batch_size: must be a whole number from 1 up to 1048576, got 1.5",
+        ),
         (
             {"data": {"batch_size": True}},
-            "data.batch_size: must be a whole number from 1, got True",
+            "data.batch_size: must be a whole number from 1 up to 1048576, got True",
         ),
         ({"data": {"mirror": 1}}, "data.mirror: must be true or false, got 1"),
         ({"optim": {"lr": True}}, "optim.lr: must be a number above 0, got True"),
         ({"optim": {"lr": None}}, "optim.lr: must be a number above 0, got None"),
         (
-            {"optim": {"weight_decay": "5e-4"}},
-            "optim.weight_decay: must be a number from 0, got '5e-4' (YAML needs a dot before the "
-            "exponent: write 5.0e-04)",
+            {"optim": {"weight_decay": "-5e-4"}},
+            "optim.weight_decay: must be a number from 0, got -0.0005",
         ),
         (
             {"data": {"loader": "dalli"}},
@@ -120,14 +122,14 @@ def test_a_saved_configuration_loads_unchanged():
             "'dali'?",
         ),
         (
-            {"optim": {"warmup": "5 steps"}},
-            "optim.warmup: expected a duration like '51200000 images', '2.5 epochs' or '10 %', "
-            "got '5 steps'",
+            {"optim": {"warmup": "5 batches"}},
+            "optim.warmup: expected a duration like '51200000 images', '100000 steps', "
+            "'2.5 epochs' or '10 %', got '5 batches'",
         ),
         (
             {"optim": {"milestones": ["2 epochs", 7]}},
-            "optim.milestones[1]: expected a duration like '51200000 images', '2.5 epochs' or "
-            "'10 %', got 7",
+            "optim.milestones[1]: expected a duration like '51200000 images', '100000 steps', "
+            "'2.5 epochs' or '10 %', got 7",
         ),
         (
             {"net": {"name": "smal"}},
@@ -179,7 +181,8 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"data": {"images_per_person": -1}},
-            "data.images_per_person: must be a whole number from " "0, got -1; 4 is usual",
+            "data.images_per_person: must be a whole number from 0 up to 1048576, got -1; 4 is "
+            "usual",
         ),
         ({"head": {"scal": 1.0}}, "head.scal: unknown key for 'arc'; did you mean 'scale'?"),
         (
@@ -198,11 +201,20 @@ def test_a_saved_configuration_loads_unchanged():
             "property (data.records=FOLDER), set FACES_DIR, or put the files into "
             "~/.mxnet/datasets/face/emore or ms1m",
         ),
-        ({"data": {"batch_size": 0}}, "data.batch_size: must be a whole number from 1, got 0"),
+        (
+            {"data": {"batch_size": 0}},
+            "data.batch_size: must be a whole number from 1 up to 1048576, got 0",
+        ),
         (
             {"data": {"records": ["a", "b"], "num_classes": 5}},
             "data.num_classes: must be 0 for several record sets, got 5 for 2 sets; write the "
             "number of classes into the property file of each set",
+        ),
+        (
+            {"data": {"reader": "window", "decode": "cpu", "on_bad_image": "skip"}},
+            "data.on_bad_image: 'skip' cannot replace images that DALI reads, got "
+            "data.reader=window and data.decode=cpu; use data.reader=random or blocks, "
+            "data.decode=native, or data.on_bad_image=stop",
         ),
         (
             {"data": {"records": ["a", "b"], "num_classes": 0, "reader": "window"}},
@@ -277,7 +289,7 @@ def test_a_saved_configuration_loads_unchanged():
         ),
         (
             {"data": {"images_filter": -1}},
-            "data.images_filter: must be a whole number from 0, got -1",
+            "data.images_filter: must be a whole number from 0 up to 2147483647, got -1",
         ),
         ({"optim": {"lr": 0}}, "optim.lr: must be a number above 0, got 0.0"),
         (
@@ -317,7 +329,7 @@ def test_all_problems_are_reported_together():
         data={"batchsize": 8, "window": 2.5},
         trian={},
         head={"m9": 0.1},
-        optim={"lr": "1e-1"},
+        optim={"lr": "1-1"},
         train={"max_steps": 0},
     )
     assert [text.split(":")[0] for text in found] == [
@@ -421,6 +433,35 @@ def test_a_difference_of_one_image_is_detected():
 def test_a_configuration_without_sections_is_refused():
     with pytest.raises(ConfigError, match=r"^config: expected sections \(run, data, net"):
         build_config(["data"], NETS, HEADS)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("data.block", "data.window", "data.num_classes", "data.batch_size", "data.prefetch"),
+        *("data.threads", "data.workers", "data.cut_out", "data.shift", "data.bag"),
+        *("data.images_per_person", "data.images_filter", "eval.batch_size"),
+        *("train.max_images", "train.log_every", "train.checkpoint_every"),
+    ],
+)
+def test_a_number_that_would_fill_the_memory_is_refused(override):
+    section, key = override.split(".")
+    raw = {"net": {"name": "small"}, "head": {"name": "arc"}, "train": {"epochs": 1}}
+    raw["data"] = {"loader": "synthetic", "num_classes": 10}
+    for value in (10**16, 10**40):
+        changed = {**raw, section: {**raw.get(section, {}), key: value}}
+        with pytest.raises(
+            ConfigError, match=f"{override}: must be a whole number .*, got {value}"
+        ):
+            build_config(changed, NETS, HEADS)
+
+
+def test_one_message_is_bounded():
+    raw = {"net": {"name": "small"}, "head": {"name": "arc"}, "train": {"epochs": 1}}
+    raw["data"] = {f"k{i}" + "x" * 5000: 1 for i in range(100)}
+    with pytest.raises(ConfigError) as caught:
+        build_config(raw, NETS, HEADS)
+    assert len(str(caught.value)) < 40_000 and str(caught.value).endswith(" more")
 
 
 def test_factors_are_a_mapping_of_numbers():

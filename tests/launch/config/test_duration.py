@@ -13,6 +13,10 @@ from launch.config.duration import Duration
     [
         ("51200000 images", 51200000, "images", 51200000),
         ("1 image", 1, "images", 1),
+        ("5.12e7 images", 51200000, "images", 51200000),
+        ("1E3 images", 1000, "images", 1000),
+        ("100000 steps", 100000, "steps", 3200000),
+        ("1 step", 1, "steps", 32),
         ("2.5 epochs", 2.5, "epochs", 2500),
         (" 1 epoch ", 1, "epochs", 1000),
         ("10 %", 10, "%", 800),
@@ -24,11 +28,13 @@ from launch.config.duration import Duration
 def test_durations_are_parsed_and_converted_to_images(text, amount, unit, images):
     duration = Duration.parse(text)
     assert (duration.amount, duration.unit) == (amount, unit)
-    assert duration.images(epoch_images=1000, run_images=8000) == images
+    assert duration.images(epoch_images=1000, run_images=8000, step_images=32) == images
     assert Duration.parse(str(duration)) == duration
 
 
-@pytest.mark.parametrize("text", [5, "5", "-1 epochs", "epochs", "1e3 images", None, True])
+@pytest.mark.parametrize(
+    "text", [5, "5", "-1 epochs", "epochs", "1e999 steps", "1e images", None, True]
+)
 def test_other_text_is_no_duration(text):
     with pytest.raises(ValueError, match="expected a duration like"):
         Duration.parse(text)

@@ -97,7 +97,10 @@ def test_help_for_a_builder():
         ("net.xyz", "; known: net.small"),
         ("data.raeder", "; did you mean 'data.reader'?"),
         ("qqq", "; known: run, data, net, head, optim, train, eval"),
-        ("head.name=", "; did you mean 'head.bare'?"),
+        ("head.name=", "; known: head.bare, head.bear"),
+        ("head.baer", "; did you mean 'head.bare' or 'head.bear'?"),
+        ("loss", "; did you mean 'head'?"),
+        ("optim.learning_rate", "; did you mean 'optim.lr'?"),
     ],
 )
 def test_an_unknown_topic_is_refused_with_a_hint(topic, end):

@@ -22,6 +22,14 @@ def read(annotation, value, where="a.b"):
     [
         (float, 2, 2.0),
         (int, 2, 2),
+        (float, "1e-3", 0.001),
+        (float, "-1.5E3", -1500.0),
+        (float, ".5e+1", 5.0),
+        (float, "2.e1", 20.0),
+        (int, "1e6", 1_000_000),
+        (int, 64.0, 64),
+        (list[float], ["1e-3", 2], [0.001, 2.0]),
+        (str, "1e-3", "1e-3"),
         (bool, False, False),
         (Literal["a", "b"], "b", "b"),
         (list[int], [1, 2], [1, 2]),
@@ -48,17 +56,15 @@ def test_valid_values_are_converted(annotation, value, expected):
         (list[int], "x", ["a.b: must be a whole number, got 'x'"]),
         (
             Annotated[int, at_least(1, "4 is usual")],
-            "1e3",
-            ["a.b: must be a whole number from 1, got '1e3'; 4 is usual"],
+            "1e-3",
+            ["a.b: must be a whole number from 1, got '1e-3'; 4 is usual"],
         ),
-        (
-            float,
-            "1e3",
-            [
-                "a.b: must be a number, got '1e3' (YAML needs a dot before the exponent: "
-                "write 1.0e+03)"
-            ],
-        ),
+        (float, "1e999", ["a.b: must be a number, got inf"]),
+        (int, "1e300", ["a.b: must be a whole number, got '1e300'"]),
+        (int, 1.5, ["a.b: must be a whole number, got 1.5"]),
+        (float, "3", ["a.b: must be a number, got '3'"]),
+        (float, "1e3" + "0" * 40, ["a.b: must be a number, got '1e3" + "0" * 40 + "'"]),
+        (bool, "1e3", ["a.b: must be true or false, got '1e3'; write it without quotes"]),
         (float, "x", ["a.b: must be a number, got 'x'"]),
         (str, 3, ["a.b: must be text, got 3"]),
         (
@@ -73,7 +79,10 @@ def test_valid_values_are_converted(annotation, value, expected):
         (
             Duration,
             5,
-            ["a.b: expected a duration like '51200000 images', '2.5 epochs' or '10 %', got 5"],
+            [
+                "a.b: expected a duration like '51200000 images', '100000 steps', '2.5 epochs' or "
+                "'10 %', got 5"
+            ],
         ),
     ],
 )

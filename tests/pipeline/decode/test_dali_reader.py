@@ -284,7 +284,26 @@ def test_an_image_of_another_size_is_named_by_its_key(make_records, make_face, t
         decoded(records, tmp_path, sampler, ALL, 6)
 
 
-def test_an_error_of_the_reader_is_one_sentence(damaged, tmp_path):
+def test_a_missing_record_is_named_by_its_key(damaged, tmp_path):
+    sampler = windows(records := damaged(22, b"none"), Share(), 10)
+    with pytest.raises(RecordError, match="holds no complete record for key 22, got offset"):
+        decoded(records, tmp_path, sampler, Augmentation(), 6)
+
+
+def test_an_enormous_image_is_refused_before_dali_decodes_it(make_records, make_face, tmp_path):
+    huge = bytearray(make_face(0, 0))
+    frame = huge.index(b"\xff\xc0")
+    huge[frame + 5 : frame + 9] = (13_000).to_bytes(2, "big") * 2
+    jpegs = [make_face(n, 0) for n in range(30)]
+    jpegs[11] = bytes(huge)
+    records = open_records(make_records(30, 1, samples=list(enumerate(jpegs))), tmp_path)
+    fault = rf"key {records.keys[11]} is 13000x13000 pixels, not 112x112"
+    with pytest.raises(RecordError, match=fault):
+        decoded(records, tmp_path, windows(records, Share(), 1), Augmentation(), 6)
+
+
+def test_an_error_of_the_reader_is_one_sentence(damaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(RecordReader, "check_sizes", lambda self, rows: None)
     records = damaged(22, b"none")
     sampler = windows(records, Share(), 10)
     said = (

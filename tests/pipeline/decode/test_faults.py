@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.decode.dali import DecodeGraph
 from pipeline.decode.faults import GraphError, dali_message, take_tensor
-from pipeline.records import RecordError, RecordReader, open_records
+from pipeline.records import ImageError, RecordError, RecordReader, open_records
 from pipeline.sampling.augmentation import NO_AUGMENTATION
 
 NVJPEG = """Critical error in pipeline:
@@ -92,7 +92,7 @@ def test_a_damaged_image_is_named_by_its_key(make_records, make_face, tmp_path):
     images = [(i // 2, make_face(i // 2, i)) for i in range(6)]
     images[3] = (1, images[3][1].replace(b"\xff\xdb", b"\xff\xfe"))
     broken = open_records(make_records(3, 2, samples=images), tmp_path)
-    said = refused(broken, np.arange(6), device_id=3, decodes_on_gpu=True, error=RecordError)
+    said = refused(broken, np.arange(6), device_id=3, decodes_on_gpu=True, error=ImageError)
     assert said.startswith(
         f"{broken.files[0]}: the image of key {broken.keys[3]} cannot be decoded; "
     )

@@ -81,6 +81,20 @@ def test_a_full_disk_leaves_the_old_image_index(tmp_path, monkeypatch):
     assert (tmp_path / "images.idx").read_text() == "before"
 
 
+def test_a_damaged_image_index_is_written_again(tmp_path):
+    records = table_of(np.arange(1, 101), np.arange(100) * 100)
+    path = image_index(records, tmp_path)
+    whole, checksum = path.read_bytes(), path.with_suffix(".crc").read_bytes()
+    for damaged in (path, path.with_suffix(".crc")):
+        content = bytearray(damaged.read_bytes())
+        content[5] ^= 1
+        for harm in (bytes(content), bytes(content[:5]), b"", None):
+            damaged.unlink() if harm is None else damaged.write_bytes(harm)
+            assert image_index(records, tmp_path) == path
+            assert path.read_bytes() == whole
+            assert path.with_suffix(".crc").read_bytes() == checksum
+
+
 def test_ranks_share_an_image_index(tmp_path, monkeypatch):
     written, found = [], []
 

@@ -335,3 +335,40 @@ def test_too_many_classes_for_float32_are_refused(make_face, tmp_path):
     with pytest.raises(RecordError, match="the sets have more than 134217728 classes together"):
         write_labels(tmp_path / "b", make_face, [0], 1)
         open_records([folder, tmp_path / "b"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        (float("inf"), "label inf in the record of key 2 is out of range"),
+        (float("nan"), "label nan in the record of key 2 is out of range"),
+        (-1.0, "label -1 in the record of key 2 is out of range"),
+        (0.5, "the label in the record of key 2 is not a whole number, got 0.5"),
+    ],
+)
+@pytest.mark.parametrize("header", [True, False])
+def test_labels_that_are_no_class_are_refused(
+    make_records, make_face, tmp_path, label, fault, header
+):
+    folder = make_records(2, 2, header=False)
+    content = bytearray((folder / "train.rec").read_bytes())
+    offsets = [int(line.split("\t")[1]) for line in (folder / "train.idx").open()]
+    keys = [int(line.split("\t")[0]) for line in (folder / "train.idx").open()]
+    at = offsets[keys.index(2)] + 12
+    content[at : at + 4] = np.array(label, "<f4").tobytes()
+    (folder / "train.rec").write_bytes(content)
+    if not header:
+        (folder / "property").unlink()
+    with pytest.raises(RecordError) as caught:
+        open_records(folder, tmp_path)
+    assert fault in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_a_label_of_a_billion_without_property_is_refused(make_records, tmp_path):
+    folder = make_records(2, 2, header=False)
+    (folder / "property").unlink()
+    content = bytearray((folder / "train.rec").read_bytes())
+    content[12:16] = np.array(1e9, "<f4").tobytes()
+    (folder / "train.rec").write_bytes(content)
+    with pytest.raises(RecordError, match=r"train\.rec: has too many classes .*, got 1000000001"):
+        open_records(folder, tmp_path)

@@ -25,6 +25,7 @@ from pipeline.records.mapped import RecordError, check_file
 from pipeline.records.open import open_records
 from pipeline.records.reader import RecordReader
 from pipeline.records.recordio import map_rec, read_headers
+from pipeline.sampling.bad_images import BadImages
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -302,7 +303,9 @@ def test_the_decoded_cache_stores_no_zeros(make_records, tmp_path, guard):
     reader = RecordReader(records, feed)
     cache = DecodedCache(records, 100, tmp_path)
     jpegs = JpegFallbackDecoder(reader, max_images=20, threads=1, kernels=feed)
-    decoder = CachedDecoder(cache, jpegs, groups=iter, normalizer=None)
+    decoder = CachedDecoder(
+        cache, jpegs, groups=iter, bad_images=BadImages(records), normalizer=None
+    )
     os.truncate(folder / "train.rec", 8 * PAGE)
     with pytest.raises(RecordError, match=r"became shorter"):
         decoder.fill(np.arange(20))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.records import RecordError, open_records
+from pipeline.records.index_cache import save_columns
 from pipeline.records.reader import RecordReader
 
 PEOPLE, IMAGES = 4, 3
@@ -140,9 +141,8 @@ def test_scanned_labels_are_cached_by_size_and_time(make_records, samples, scans
     offsets, keys, labels, facts = columns_of(kept)
     assert (offsets.dtype, keys.dtype, labels.dtype) == (np.int64, np.int32, np.int32)
     labels[0] = 3
-    with kept.open("wb") as file:
-        for column in (offsets, keys, labels, facts):
-            np.save(file, column)
+    kept.unlink()
+    save_columns(kept, offsets, keys, labels, facts)
     assert open_records(folder, scans).labels.tolist() == [3, *true[1:]]  # not scanned again
 
     stat = rec.stat()
@@ -165,6 +165,23 @@ def test_an_incomplete_cached_index_is_replaced(make_records, samples, scans):
     kept.write_bytes(whole[: len(whole) // 2])
     same_set(open_records(folder, scans), samples, first_key=0)
     assert kept.read_bytes() == whole
+
+
+def test_every_changed_bit_of_the_cached_index_is_noticed(make_records, samples, scans):
+    folder = make_records(PEOPLE, IMAGES, samples=samples, header=False)
+    open_records(folder, scans)
+    (kept,) = scans.iterdir()
+    whole = kept.read_bytes()
+    for place in np.random.default_rng(0).integers(0, 8 * len(whole), 60).tolist():
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        kept.write_bytes(damaged)
+        same_set(open_records(folder, scans), samples, first_key=0)
+        assert kept.read_bytes() == whole
+    for size in (0, 1, 3, 4, 100):
+        kept.write_bytes(whole[:size])
+        same_set(open_records(folder, scans), samples, first_key=0)
+        assert kept.read_bytes() == whole
 
 
 def test_a_scan_folder_that_cannot_be_written_is_named(make_records, samples, tmp_path):
@@ -295,9 +312,12 @@ def test_a_rec_truncated_inside_its_last_image_is_refused(make_records, samples,
 def test_the_idx_of_another_rec_is_refused(folder, make_records, scans):
     larger = make_records(PEOPLE, IMAGES, vector_labels=True)
     shutil.copy(folder / "train.idx", larger / "train.idx")
+    at = index_of(folder)[2]
+    found = int.from_bytes((larger / "train.rec").read_bytes()[at : at + 4], "little")
     assert refusal(larger, scans) == (
         f"{larger}/train.idx: no record starts at offset {index_of(folder)[2]} of train.rec, "
-        "where key 2 should be; the .idx belongs to another .rec"
+        f"where key 2 should be, got {found:#010x} in place of 0xced7230a; the .idx belongs to "
+        "another .rec"
     )
 
 

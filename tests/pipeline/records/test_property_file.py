@@ -150,3 +150,34 @@ def test_a_damaged_first_image_does_not_prevent_opening(make_records, tmp_path):
         file.seek(offset + 32)
         file.write(struct.pack("<I", 0))
     assert len(open_records(folder, tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "99999999999,112,112",
+        "800,100000,100000",
+        "-5,112,112",
+        "800,-112,112",
+        "1e3,112,112",
+        "0,1,1",
+    ],
+)
+def test_numbers_out_of_range_are_refused(tmp_path, line):
+    (tmp_path / "property").write_text(f"{line}\n")
+    with pytest.raises(RecordError) as caught:
+        read_property(tmp_path / "property")
+    assert str(caught.value).startswith(f"{tmp_path / 'property'}: the first line must be")
+    assert f"got '{line}'" in str(caught.value)
+
+
+def test_an_enormous_first_image_is_measured_without_decoding(
+    make_records, make_face, tmp_path, monkeypatch
+):
+    huge = bytearray(make_face(0, 0))
+    frame = huge.index(b"\xff\xc0")
+    huge[frame + 5 : frame + 9] = (13_000).to_bytes(2, "big") * 2
+    folder = make_records(1, 2, samples=[(0, bytes(huge)), (0, make_face(0, 1))])
+    (folder / "property").unlink()
+    monkeypatch.setattr("pipeline.records.property_file.decode", lambda x: pytest.fail("decoded"))
+    assert open_records(folder, tmp_path).image_size == (13_000, 13_000)

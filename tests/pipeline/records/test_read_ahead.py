@@ -150,7 +150,7 @@ def test_records_outside_the_set_are_not_read_ahead(system, make_records, tmp_pa
     records = open_records(folder, tmp_path)
     reader = RecordReader(records, system)
     read_ahead = ReadAhead(records, reader)
-    reader.gather(np.arange(40))  # updates the mean size
+    reader._update_mean(40 * 9_000, 40)
     read_ahead(np.array([19]))
     assert all(covered(records, np.array([19]), system.asked))
     assert sum(size for _, size in system.asked) <= MAX_GAP_OVER_MEAN * 2 * 9_000  # of 3 million

@@ -21,6 +21,10 @@ def feed():
     return found
 
 
+# Start of a JPEG whose header states 112x112 pixels, 21 bytes.
+START = b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x70\x00\x70\x03" + bytes(9)
+
+
 def patch(path, offset: int, content: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
@@ -65,8 +69,8 @@ def test_gathered_images_equal_those_of_read(make_records, tmp_path, feed, compi
 
 
 def test_an_oversized_image_gives_a_list(make_records, tmp_path, feed):
-    large = b"\xff\xd8" + bytes(2_000_000) + b"\xff\xd9"
-    images = [(0, b"\xff\xd8" + bytes(100) + b"\xff\xd9")] * 30
+    large = START + bytes(2_000_000) + b"\xff\xd9"
+    images = [(0, START + bytes(100) + b"\xff\xd9")] * 30
     records = open_records(make_records(1, 31, samples=[*images, (0, large)]), tmp_path)
     reader = RecordReader(records, feed)
     assert isinstance(reader.gather(np.arange(31), BufferRing(0)), list)
@@ -75,7 +79,7 @@ def test_an_oversized_image_gives_a_list(make_records, tmp_path, feed):
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_the_mean_size_is_that_of_the_images_read(make_records, tmp_path, feed, compiled):
-    images = [(0, b"\xff\xd8" + bytes(996) + b"\xff\xd9")] * 300
+    images = [(0, START + bytes(977) + b"\xff\xd9")] * 300
     records = open_records(make_records(1, 300, samples=images), tmp_path)
     reader = RecordReader(records, feed if compiled else None)
     assert reader.mean_bytes == records.files[0].stat().st_size // 300
@@ -159,3 +163,32 @@ def test_a_truncated_record_of_several_frames_is_refused(make_records, tmp_path)
     rec.write_bytes(rec.read_bytes()[: 8 + 24 + 100])
     with pytest.raises(RecordError, match="ends inside a record of several frames for key"):
         RecordReader(records).read(np.array([0]))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("stated", [(13_000, 13_000), (112, 113), (0, 112)])
+def test_another_stated_size_is_refused_before_decoding(
+    make_records, make_face, tmp_path, feed, monkeypatch, compiled, stated
+):
+    monkeypatch.setattr("pipeline.records.reader.upright", lambda image: pytest.fail("decoded"))
+    huge = bytearray(make_face(0, 2))
+    frame = huge.index(b"\xff\xc0")
+    huge[frame + 5 : frame + 9] = stated[0].to_bytes(2, "big") + stated[1].to_bytes(2, "big")
+    images = [(0, make_face(0, 0)), (0, make_face(0, 1)), (0, bytes(huge))]
+    folder = make_records(1, 3, samples=images)
+    reader = RecordReader(open_records(folder, tmp_path), feed if compiled else None)
+    fault = (
+        f"is {stated[0]}x{stated[1]} pixels, not 112x112" if all(stated) else "cannot be decoded"
+    )
+    for call in (
+        reader.check_sizes,
+        reader.gather,
+        lambda rows: reader.gather(rows, BufferRing(0)),
+    ):
+        call(np.array([0, 1]))
+        with pytest.raises(RecordError) as caught:
+            call(np.arange(3))
+        assert str(caught.value) == (
+            f"{folder}/train.rec: the image of key 3 {fault}; fix the record or leave its key out "
+            "of the .idx"
+        )

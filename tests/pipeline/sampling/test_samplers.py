@@ -280,3 +280,17 @@ def test_every_reader_has_its_sampler():
         "data.reader: 'window' reads one record set, got 2; merge them with "
         "tools/shuffle_records.py, or use data.reader=random"
     )
+
+
+@pytest.mark.parametrize("reader", ["blocks", "window"])
+def test_a_block_or_window_beyond_the_set_costs_no_memory(make_records, tmp_path, reader):
+    records = open_records(make_records(2, 6), tmp_path)
+    options = {"images_per_person": 0, "seed": 1}
+    orders = []
+    for size in (2**31 - 1, 16_384, 12):
+        sampler = make_sampler(reader, records, 4, block=size, window=size, **options)
+        upcoming, batches = sampler.upcoming(Position(0, 0)), sampler.batches(Position(0, 0))
+        rows, after = next(batches)
+        orders.append(rows.tolist())
+        assert len(upcoming(rows, after)) <= 3 * 12
+    assert orders[0] == orders[1] == orders[2]

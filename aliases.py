@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of losses, networks and settings in papers and other projects, and their names here."""
+
+from __future__ import annotations
+
+_DEPTHS = (18, 34, 50, 100)
+
+_LOSSES: dict[str, tuple[str, ...]] = {
+    # CosFace and its other names: Wang et al., "Additive Margin Softmax", and LMCL.
+    **dict.fromkeys(("am", "amsoftmax", "additivemarginsoftmax", "lmcl", "cos"), ("cosface",)),
+    **dict.fromkeys(("largemargincosine", "cosinemargin", "cosmargin"), ("cosface",)),
+    **dict.fromkeys(("aam", "aamsoftmax", "additiveangularmargin", "arc"), ("arcface",)),
+    **dict.fromkeys(("arcmargin", "arcmarginproduct", "arcsoftmax"), ("arcface",)),
+    "angularsoftmax": ("a_softmax",),
+    **dict.fromkeys(("sphere", "sphereproduct"), ("sphereface",)),
+    **dict.fromkeys(("nsoftmax", "normsoftmax", "normalizedsoftmax"), ("normface",)),
+    **dict.fromkeys(("marginsoftmax", "combinedmargin", "cmsoftmax"), ("combined",)),
+    **dict.fromkeys(("svx", "svxsoftmax", "mvsoftmax", "mvamsoftmax"), ("sv_softmax",)),
+    **dict.fromkeys(("subcenter", "subcentre", "subcentrearcface"), ("sub_center_arcface",)),
+    "curricular": ("curricularface",),
+    **dict.fromkeys(("elastic", "elasticarc", "elasticarcface"), ("elasticface",)),
+    **dict.fromkeys(("mag", "maglinear"), ("magface",)),
+    "ada": ("adaface",),
+    **dict.fromkeys(("fixedadacos", "dynamicadacos"), ("adacos",)),
+    **dict.fromkeys(("ce", "crossentropy", "softmaxcrossentropy"), ("softmax",)),
+    **dict.fromkeys(("l2constrained", "l2constrainedsoftmax"), ("l2_softmax",)),
+    **dict.fromkeys(("lgaussianmixture", "gaussianmixture"), ("lgm",)),
+    "centre": ("center",),
+    **dict.fromkeys(("atriplet", "arctriplet"), ("angular_triplet",)),
+    **dict.fromkeys(("facenet", "tripletsemihard"), ("triplet",)),
+    **dict.fromkeys(("npairs", "npairmc"), ("n_pair",)),
+    "docface": ("mps",),
+}
+
+_MISSING_LOSSES = """
+airface dsoftmax elasticcos elasticcosface gsoftmax hsoftmax largemarginsoftmax liarcface lsoftmax
+npcface qmagface sphereface2 spherefacer uniface vsoftmax
+""".split()
+"""Losses that this project lacks and whose names resemble those of other losses."""
+
+_NETS: dict[str, tuple[str, ...]] = {
+    # y1 is the name in InsightFace, mbf that in arcface_torch.
+    **dict.fromkeys(("y1", "mbf", "mfn", "fmobilefacenet", "mobileface"), ("mobilefacenet",)),
+    **{
+        f"{name}{depth}": (f"iresnet{depth}",)
+        for name in ("r", "ir", "resnet", "fresnet")
+        for depth in _DEPTHS
+    },
+    **{f"lresnet{depth}eir": (f"iresnet{depth}",) for depth in _DEPTHS},
+    **dict.fromkeys(("r101", "ir101"), ("iresnet100",)),  # CVLface and AdaFace count one layer more
+    **dict.fromkeys(
+        ("iresnet", "resnet", "ir", "fresnet"), tuple(f"iresnet{depth}" for depth in _DEPTHS)
+    ),
+}
+
+_MISSING_NETS = "mobilenet mobilenetv1 mobilenetv2 mobilenetv3 mnas m1 m05 m025".split() + [
+    f"{name}{depth}"
+    for name in ("irse", "seresnet", "seiresnet", "resnext", "resnest", "densenet")
+    for depth in _DEPTHS
+]
+"""Networks that this project lacks and whose names resemble those of other networks."""
+
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    # Sections.
+    **dict.fromkeys(("loss", "criterion", "classifier"), ("head",)),
+    **dict.fromkeys(("network", "backbone", "model", "arch"), ("net",)),
+    **dict.fromkeys(("dataset", "datasets", "input"), ("data",)),
+    **dict.fromkeys(("optimizer", "optimiser", "solver"), ("optim",)),
+    **dict.fromkeys(("training", "trainer"), ("train",)),
+    **dict.fromkeys(("evaluation", "val", "validation", "test", "verification"), ("eval",)),
+    # Heads and nets.  InsightFace: loss_m1, margin_a.  GluonFR: margin_m, margin_s.
+    "margin": ("m2", "m3", "m1", "m"),
+    **dict.fromkeys(("m", "margin_m"), ("m2", "m3", "m")),
+    **dict.fromkeys(("lossm1", "margin_a"), ("m1",)),
+    "lossm2": ("m2",),
+    **dict.fromkeys(("lossm3", "margin_b"), ("m3",)),
+    **dict.fromkeys(("s", "losss", "margin_s"), ("scale",)),
+    **dict.fromkeys(("k", "subcenter"), ("sub_centers",)),
+    **dict.fromkeys(("emb", "embsize", "embdim", "embeddingdim"), ("embedding_size",)),
+    **dict.fromkeys(("featuredim", "featdim", "numfeatures"), ("embedding_size",)),
+    **dict.fromkeys(("multiplier", "widthmultiplier"), ("width",)),
+    # Data.
+    **dict.fromkeys(("rec", "path", "root", "recfile", "pathimgrec", "folder"), ("records",)),
+    **dict.fromkeys(("batch", "bs", "perbatchsize", "batchsizeperrank"), ("batch_size",)),
+    **dict.fromkeys(("classes", "numclass", "numids", "numidentities"), ("num_classes",)),
+    **dict.fromkeys(("randmirror", "flip", "hflip", "horizontalflip"), ("mirror",)),
+    **dict.fromkeys(("cutoff", "erasing"), ("cut_out",)),
+    **dict.fromkeys(("color", "jitter", "colour", "colourjitter"), ("color_jitter",)),
+    **dict.fromkeys(("bagsize", "tripletbagsize"), ("bag",)),
+    **dict.fromkeys(("imagesperidentity", "imagesperid"), ("images_per_person",)),
+    **dict.fromkeys(("numworkers", "nworkers"), ("workers",)),
+    **dict.fromkeys(("numthreads", "nthreads"), ("threads",)),
+    "gray": ("grey",),
+    # Optimizer and schedule.
+    **dict.fromkeys(("learningrate", "baselr", "initiallr"), ("lr",)),
+    "wd": ("weight_decay",),
+    "mom": ("momentum",),
+    **dict.fromkeys(("lrsteps", "lrdecayepoch", "decayepoch", "lrepochs"), ("milestones",)),
+    **dict.fromkeys(("gamma", "lrdecay", "factor"), ("decay",)),
+    **dict.fromkeys(("scheduler", "lrschedule", "lrscheduler", "lrmode"), ("schedule",)),
+    **dict.fromkeys(("warmupepochs", "warmupepoch", "warmupsteps"), ("warmup",)),
+    **dict.fromkeys(("gradclip", "clip", "clipgradient", "maxnorm"), ("clip_norm",)),
+    **dict.fromkeys(("endlr", "minlr", "etamin"), ("final_lr",)),
+    # Values of optim.name and optim.schedule.
+    "nesterov": ("nag",),
+    **dict.fromkeys(("cosineannealing", "cosinelr"), ("cosine",)),
+    **dict.fromkeys(("poly", "polylr"), ("polynomial",)),
+    **dict.fromkeys(("multistep", "multisteplr", "steplr"), ("step",)),
+    # Run, training and evaluation.
+    **dict.fromkeys(("numepochs", "numepoch", "endepoch", "maxepochs"), ("epochs",)),
+    **dict.fromkeys(("steps", "maxiter", "maxiters", "numsteps", "iterations"), ("max_steps",)),
+    **dict.fromkeys(("ckpt", "weights", "checkpoint", "initweights"), ("pretrained",)),
+    **dict.fromkeys(("frequent", "loginterval", "printfreq", "logfreq"), ("log_every",)),
+    **dict.fromkeys(("saveevery", "saveinterval", "checkpointinterval"), ("checkpoint_every",)),
+    **dict.fromkeys(("valtargets", "target", "targets", "valsets", "bins"), ("sets",)),
+    **dict.fromkeys(("verbose", "evalevery", "evalinterval", "every"), ("every_steps",)),
+    **dict.fromkeys(("output", "out", "outdir", "modelsdir", "prefix"), ("dir",)),
+    **dict.fromkeys(("ctx", "gpus", "cuda"), ("device",)),
+    **dict.fromkeys(("manualseed", "randomseed"), ("seed",)),
+}
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*_MISSING_LOSSES, *_MISSING_NETS), ()),
+    **_NETS,
+    **_SETTINGS,
+}
+"""Names here for a name of other projects.
+
+A key is in lower case.  A key without ``_`` applies to all spellings with ``_``, ``-``, spaces and
+dots.  An empty tuple marks a name that has no counterpart here."""
+for _name, _found in _LOSSES.items():
+    ALIASES[_name] = (*_found, *ALIASES.get(_name, ()))

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drop the keys of a YAML file that the net or head named on the command line does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ranges import Builders, settings
+
+
+def drop_keys_of_replaced(
+    raw: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    builders: Mapping[str, Builders],
+    where: str,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Drop keys from the sections whose ``name`` the command line changes.
+
+    The keys of the replaced net or head that the new one does not have are dropped.  Other keys
+    stay.  A misspelt key therefore stays too, and is reported later.
+
+    Parameters
+    ----------
+    raw
+        ``{section: {key: value}}`` from the YAML file.
+    overrides
+        ``{section: {key: value}}`` from the command line.
+    builders
+        Builders by name, by section: ``net`` and ``head``.
+    where
+        Name of the YAML file.
+
+    Outputs
+    -------
+    A copy of ``raw`` without the dropped keys; and a notice for each section with dropped keys, by
+    section.
+    """
+    kept, notices = dict(raw), {}
+    for section, known in builders.items():
+        found = raw.get(section)
+        if not isinstance(found, dict):
+            continue
+        old, new = found.get("name"), overrides.get(section, {}).get("name")
+        if old == new:
+            continue
+        lost = _keys(old, known) - _keys(new, known) if _is_known(new, known) else set()
+        dropped = [f"{key}={_yaml(value)}" for key, value in found.items() if key in lost]
+        if dropped:
+            kept[section] = {key: value for key, value in found.items() if key not in lost}
+            notices[section] = (
+                f"{section}: {new} replaces {old} of {where}; dropped the keys that {new} does not "
+                f"have: {', '.join(dropped)}"
+            )
+    return kept, notices
+
+
+def _yaml(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.strip().removesuffix("...").strip()
+
+
+def _is_known(name: Any, builders: Builders) -> bool:
+    return isinstance(name, str) and name in builders
+
+
+def _keys(name: Any, builders: Builders) -> set[str]:
+    return {*settings(builders[name])} if _is_known(name, builders) else set()

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run cases of one target in this process: python -m tools.fuzzing.worker TARGET SEED FIRST ...
+
+The process ends at the first finding.  ``tools.fuzz`` starts it and reads its report.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import mmap
+import os
+import random
+import resource
+import struct
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tools.fuzzing.targets import TARGETS
+
+CASE_LIMIT_S = 20
+MEMORY_LIMIT_BYTES = 2 << 30
+MAX_MESSAGE_CHARACTERS = 6000
+NUMBER_FILE, REPORT_FILE = "case", "report.json"
+
+
+def case_random(seed: int, target: str, number: int) -> random.Random:
+    """Return the random generator of one case."""
+    return random.Random(f"{seed}/{target}/{number}")
+
+
+def run_case(target: Any, rng: random.Random) -> str:
+    """Run one case; return "accepted", "refused" or a description of a finding.
+
+    A refusal is an error of one of the target's types, with a message of the project's form.
+    """
+    try:
+        target.case(rng)
+    except target.refusals as error:
+        text = str(error)
+        if len(text) > MAX_MESSAGE_CHARACTERS or "Traceback" in text:
+            return f"message of more than {MAX_MESSAGE_CHARACTERS} characters: {text[:500]!r}"
+        # "NAME: unknown key" and "unknown net 'NAME'" state the value without the word "got".
+        stated = (" got" in text and ";" in text) or ": unknown " in text
+        if target.messages_state_value and not stated:
+            return f"message without '<what>, got <value>; <what to do>': {text[:500]!r}"
+        return "refused"
+    except Exception:
+        return traceback.format_exc()
+    return "accepted"
+
+
+def run(target: Any, name: str, seed: int, numbers: range, seconds: float, folder: Path) -> None:
+    """Run cases until the time is over or a finding; write the report to ``folder``."""
+    with (folder / NUMBER_FILE).open("w+b") as file:
+        file.write(bytes(8))
+        file.flush()
+        current = mmap.mmap(file.fileno(), 8)
+    end, counts = time.monotonic() + seconds, Counter[str]()
+    finding = ""
+    for number in numbers:
+        if time.monotonic() > end:
+            break
+        current[:] = struct.pack("<q", number)
+        faulthandler.dump_traceback_later(CASE_LIMIT_S, exit=True)
+        result = run_case(target, case_random(seed, name, number))
+        faulthandler.cancel_dump_traceback_later()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if result in ("accepted", "refused") and peak > target.start_bytes + MEMORY_LIMIT_BYTES:
+            result = f"needs {peak >> 20} MiB of memory"
+        if result not in ("accepted", "refused"):
+            finding = result
+            break
+        counts[result] += 1
+    report = {"counts": counts, "next": number if finding else numbers.start, "finding": finding}
+    report["next"] = numbers.start + sum(counts.values())
+    (folder / REPORT_FILE).write_text(json.dumps(report))
+
+
+def _limit_memory(target: Any) -> None:
+    """Let allocations of more than the limit fail, in addition to the memory in use now."""
+    target.start_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if target.has_address_limit:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * mmap.PAGESIZE + MEMORY_LIMIT_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def main(arguments: list[str]) -> None:
+    """Run the cases that the arguments name: TARGET SEED FIRST COUNT SECONDS FOLDER."""
+    name, seed, first, count, seconds, folder = arguments
+    faulthandler.enable()
+    os.chdir(folder)
+    target = TARGETS[name]()
+    target.prepare(Path(folder))
+    _limit_memory(target)
+    numbers = range(int(first), int(first) + int(count))
+    run(target, name, int(seed), numbers, float(seconds), Path(folder))
+    sys.stdout.flush()
+    os._exit(0)  # libraries may end a process slowly or noisily
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
