@@ -16,6 +16,7 @@ our head passes to Horovod.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ FEW_CLASSES, FEW_STEPS = 1_000, 4
 SECONDS = 420.0
 COLUMNS = (
     *report.COLUMNS[:3],
+    ("CPU ms", "cpu_milliseconds", "{:,.1f}"),
     ("MiB above C=1000", "mib_above_few", "{:,.0f}"),
     ("largest rank", "rank_mib_above_few", "{:,.0f}"),
     ("KiB sent", "sent_kib", "{:,.1f}"),
@@ -40,13 +42,15 @@ COLUMNS = (
     ("with C=1000", "few_passed_kib", "{:,.1f}"),
     ("steps", "steps", "{}"),
     ("x ours", "times_ours", "{:.2f}"),
+    ("x ours, CPU", "times_ours_cpu", "{:.2f}"),
 )
 LEGEND = (
-    "ms: median milliseconds per step. MiB above C=1000: peak memory of all ranks minus that with "
+    "ms: median milliseconds per step. CPU ms: processor time of all threads of the busiest rank, "
+    "per step. MiB above C=1000: peak memory of all ranks minus that with "
     "1,000 classes; largest rank: the same of one rank. KiB sent: over TCP, per step and rank. KiB "
     "passed: arrays passed to Horovod, per step and rank; with C=1000: the same with 1,000 "
     "classes. x ours: time of this row divided by the time of the first row whose name begins with "
-    "'ours'."
+    "'ours'; x ours, CPU: likewise."
 )
 
 
@@ -175,10 +179,13 @@ class ShardedResult(Result):
         Answer of the same candidate with FEW_CLASSES classes.
     answer
         Last answer of the candidate.
+    cpu_milliseconds
+        CPU time per step of the rank with the most, for each turn.
     """
 
     few: dict[str, Any] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
+    cpu_milliseconds: list[float] = field(default_factory=list)
 
     def first_turn(self) -> None:
         """Measure the candidate with few classes, then run a warm-up step and a timed step."""
@@ -190,6 +197,7 @@ class ShardedResult(Result):
 
     def turn(self, steps: int, untimed: int = 1) -> dict[str, Any]:
         self.answer = super().turn(steps, untimed)
+        self.cpu_milliseconds.append(self.answer["cpu_milliseconds"])
         return self.answer
 
     def row(self, ours: Result | None = None) -> dict[str, Any]:
@@ -199,6 +207,10 @@ class ShardedResult(Result):
             for peak, small in zip(found["rank_peak_mib"], few["rank_peak_mib"], strict=True)
         ]
         row = super().row(ours) | {"mib_above_few": sum(each), "rank_mib_above_few": max(each)}
+        row["cpu_milliseconds"] = statistics.median(self.cpu_milliseconds)
+        if isinstance(ours, ShardedResult):
+            cpu = statistics.median(ours.cpu_milliseconds)
+            row["times_ours_cpu"] = row["cpu_milliseconds"] / cpu
         for key in ("sent_kib", "passed_kib"):
             if key in found:
                 row |= {key: found[key], f"few_{key}": few[key]}

@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 
 from benchmarks.harness import inputs
-from benchmarks.harness.tcp_bytes import sent_bytes
+from benchmarks.harness.step_costs import StepCosts
 from benchmarks.harness.worker import SOCKET_VARIABLE, Work, own_rank, serve
 from benchmarks.steps import torch_steps
 
@@ -74,7 +74,7 @@ def build(
         weight_decay=inputs.WEIGHT_DECAY,
         **options,
     )
-    count, sent = [0], [0]
+    costs = StepCosts()
 
     def step(mark: Callable[[], None]) -> float:
         loss = head(embedding, label.clone())  # PartialFC_V2 changes the shape of its labels
@@ -83,17 +83,13 @@ def build(
         optimizer.step()
         optimizer.zero_grad()
         embedding.grad = None
-        count[0] += 1
+        costs.steps += 1
         return loss.item()
 
-    def begin() -> None:
-        count[0], sent[0] = 0, sent_bytes()
-
-    def end() -> dict[str, float]:
-        return {"sent_kib": (sent_bytes() - sent[0]) / 1024 / max(1, count[0])}
-
     size = head.weight.numel()
-    return Work(step, 3 * 4 * size, size, torch_steps.VERSIONS, begin=begin, end=end)
+    return Work(
+        step, 3 * 4 * size, size, torch_steps.VERSIONS, begin=costs.start, end=costs.per_step
+    )
 
 
 def connect(ranks: int) -> None:

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness import inputs
-from benchmarks.harness.tcp_bytes import sent_bytes
+from benchmarks.harness.step_costs import StepCosts
 from benchmarks.harness.worker import Work, serve
 from benchmarks.steps import mxnet_steps
 from launch.ranks.malloc import keep_memory
@@ -16,29 +15,6 @@ from launch.ranks.malloc import keep_memory
 # As in run_train.py; it must run before any thread starts.
 if __name__ == "__main__":
     keep_memory()
-
-
-@dataclass
-class Traffic:
-    """Bytes that this rank passes to Horovod and sends, per step."""
-
-    steps: int = 0
-    passed_bytes: int = 0
-    """Sum of the sizes of the arrays that the head passes to Horovod."""
-    before_bytes: int = 0
-    """Value of `sent_bytes` before the first step."""
-
-    def start(self) -> None:
-        """Start counting."""
-        self.steps, self.passed_bytes, self.before_bytes = 0, 0, sent_bytes()
-
-    def per_step(self) -> dict[str, float]:
-        """Return the counts per step in KiB."""
-        steps = 1024 * max(1, self.steps)
-        return {
-            "passed_kib": self.passed_bytes / steps,
-            "sent_kib": (sent_bytes() - self.before_bytes) / steps,
-        }
 
 
 def build(
@@ -76,8 +52,8 @@ def build(
     from heads.sharded import Sharding
     from launch.ranks.comm import connect
 
-    traffic, sgd = Traffic(), Step(inputs.MOMENTUM, inputs.WEIGHT_DECAY)
-    comm = counted(connect(), traffic)
+    costs, sgd = StepCosts(), Step(inputs.MOMENTUM, inputs.WEIGHT_DECAY)
+    comm = counted(connect(), costs)
     own = slice(comm.rank * batch, (comm.rank + 1) * batch)
     embedding = mx.nd.array(inputs.embeddings(ranks * batch, embedding_size)[own])
     embedding.attach_grad()
@@ -111,7 +87,7 @@ def build(
         else:
             head.update(rate)
         mx.nd.waitall()
-        traffic.steps += 1
+        costs.steps += 1
         return float(loss.asnumpy().mean())
 
     size = head.weight.data().size
@@ -120,12 +96,12 @@ def build(
         4 * size * (2 if own_update else 3),
         size,
         mxnet_steps.versions(),
-        begin=traffic.start,
-        end=traffic.per_step,
+        begin=costs.start,
+        end=costs.per_step,
     )
 
 
-def counted(comm: Any, traffic: Traffic) -> Any:
+def counted(comm: Any, costs: StepCosts) -> Any:
     """Return a copy of ``comm`` that counts the bytes of the arrays that it sums over the ranks."""
     if comm.size == 1:
         return comm
@@ -135,7 +111,7 @@ def counted(comm: Any, traffic: Traffic) -> Any:
         """Communication that counts; a gather of rows is a sum over the ranks, too."""
 
         def sum_rows(self, rows: mx.nd.NDArray, key: str) -> mx.nd.NDArray:
-            traffic.passed_bytes += rows.size * rows.dtype().itemsize
+            costs.passed_bytes += rows.size * rows.dtype().itemsize
             return super().sum_rows(rows, key)
 
     return CountedComm(comm.rank, comm.size, comm.local_rank, comm.local_size)

@@ -1,14 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count the bytes that this process has sent over its TCP connections (Linux)."""
+"""Count what the steps of one rank cost: bytes sent over TCP connections, and CPU time (Linux)."""
 
 from __future__ import annotations
 
 import os
 import socket
 import struct
+import time
+from dataclasses import dataclass
 
 # Position of tcpi_bytes_sent in struct tcp_info of linux/tcp.h, since Linux 4.19.
 _SENT_OFFSET, _INFO_BYTES = 200, 208
+
+
+@dataclass
+class StepCosts:
+    """Bytes and CPU time of the steps of this rank."""
+
+    steps: int = 0
+    """Number of steps since `start`; the benchmark counts them."""
+    passed_bytes: int = 0
+    """Sum of the sizes of the arrays passed to Horovod; 0 if the benchmark does not count them."""
+    before_bytes: int = 0
+    before_cpu_s: float = 0.0
+
+    def start(self) -> None:
+        """Start counting."""
+        self.steps, self.passed_bytes = 0, 0
+        self.before_bytes, self.before_cpu_s = sent_bytes(), time.process_time()
+
+    def per_step(self) -> dict[str, float]:
+        """Return sent and passed KiB and CPU milliseconds of all threads, per step."""
+        steps = max(1, self.steps)
+        cpu_s = time.process_time() - self.before_cpu_s
+        found = {
+            "sent_kib": (sent_bytes() - self.before_bytes) / 1024 / steps,
+            "cpu_milliseconds": 1000 * cpu_s / steps,
+        }
+        if self.passed_bytes:
+            found["passed_kib"] = self.passed_bytes / 1024 / steps
+        return found
 
 
 def sent_bytes() -> int:
