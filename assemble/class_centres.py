@@ -7,7 +7,7 @@ An imported model has no such record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,11 @@ def find_match(
 
 
 def load_head(
-    head: gluon.Block, stored: Mapping[str, np.ndarray], match: ClassMatch | None, classes: int
+    head: gluon.Block,
+    stored: Mapping[str, np.ndarray],
+    match: ClassMatch | None,
+    classes: int,
+    left_out: Collection[str] = (),
 ) -> str:
     """Load the parameters of a head that fit, class by class; return a text for the log.
 
@@ -104,10 +108,14 @@ def load_head(
         Classes in common; None if head or model have no class centres.
     classes
         Number of classes C of the run.
+    left_out
+        Names of the parameters to leave as they are.
     """
     own = head._collect_params_with_prefix()
     texts, missing = [], []
     for name, parameter in sorted(own.items()):
+        if name in left_out:
+            continue
         if name in PER_CLASS and name in stored and match:
             text = _load_rows(parameter, stored[name], match, classes)
             if name == "weight":
@@ -133,12 +141,12 @@ def _load_rows(
             f"{match.source_count} classes, this head of shape {tuple(parameter.shape)})"
         )
     values = parameter.data().asnumpy()
-    values[_rows(match.own, per_class)] = stored[_rows(match.source, per_class)]
+    values[rows_of(match.own, per_class)] = stored[rows_of(match.source, per_class)]
     parameter.set_data(mx.nd.array(values, dtype="float32"))
     return f"{len(match.own)} of {classes} ({match.reason})"
 
 
-def _rows(classes: np.ndarray, per_class: int) -> np.ndarray:
+def rows_of(classes: np.ndarray, per_class: int) -> np.ndarray:
     """Return the rows of classes in an array with ``per_class`` adjacent rows for each class."""
     rows: np.ndarray = (classes[:, None] * per_class + np.arange(per_class)).reshape(-1)
     return rows

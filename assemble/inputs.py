@@ -11,7 +11,7 @@ import mxnet as mx
 
 import ops
 from assemble.class_centres import find_match
-from assemble.memory import memory_bytes, require_memory
+from assemble.memory import check_memory
 from assemble.rules import check_run, require_none
 from evaluation.evaluate import find_sets
 from evaluation.pairs import Pairs, read_pairs
@@ -54,6 +54,8 @@ class Inputs:
     """Height and width of the training images in pixels."""
     epoch_images: int
     """Number of images per epoch of all ranks together, a multiple of the global batch size."""
+    memory: str = ""
+    """Line for the log about the memory of the class centres; empty if they are not sharded."""
     notices: tuple[str, ...] = ()
     """Notices about the device of this rank, to be written to the log."""
 
@@ -113,14 +115,12 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
         num_classes, image_size = records.num_classes, records.image_size
     if config.net.name != GRAPH_NET:  # a graph has the image size of its model
         check_image_size(config.net.name, image_size)
-    require_memory(
+    memory = check_memory(
+        config,
+        comm,
+        ctx,
         where=records.name if records else "data.num_classes",
-        memory=memory_bytes(ctx),
-        ranks=1 if gpus else comm.local_size,
         num_classes=num_classes,
-        embedding_size=config.net.options.get("embedding_size", 1),
-        copies=1 if config.optim.fused_centres else 2,
-        batch_size=data.batch_size,
         image_size=image_size,
     )
     classes = {"num_classes": num_classes, "sets": [], "runs": []}
@@ -139,6 +139,7 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
         classes=classes,
         image_size=image_size,
         epoch_images=max(1, images // global_batch_size) * global_batch_size,
+        memory=memory,
         notices=(notice,) if notice else (),
     )
 

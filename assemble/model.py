@@ -11,8 +11,8 @@ import mxnet as mx
 
 import normalization
 import ops
-from assemble.class_centres import find_match, load_head
-from assemble.head_memory import check_head_memory
+from assemble.centre_shards import load_shards
+from assemble.class_centres import ClassMatch, find_match, load_head
 from evaluation.evaluate import evaluate_sets
 from heads import build_head
 from heads.shard_centres import Step
@@ -54,16 +54,16 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
 
     Return the model, and notices for the log.
     """
-    memory = agree(comm, lambda: check_head_memory(config, inputs, comm))
-    if memory and comm.rank == 0:  # before the log opens, because the allocation may fail
-        print(memory, flush=True)
+    if inputs.memory and comm.rank == 0:  # before the log opens, because the allocation may fail
+        print(inputs.memory, flush=True)
     reseed(config.run.seed, 0, 0)  # every rank draws the same initial weights
     net, head, notices = agree(comm, lambda: make_blocks(config, inputs, comm))
     parameters = collect_parameters(net, head)
     shared, of_shard = split_parameters(parameters, head)
     trainer = comm.trainer(shared, make_optimizer(config, shared))
     model = Model(net, head, trainer, parameters, make_shard_trainer(config, of_shard))
-    notices += agree(comm, lambda: restore(config, model, run.checkpoint, inputs, comm))
+    centres = "" if run.checkpoint else spread_centres(config, head, inputs, comm)
+    notices += agree(comm, lambda: restore(config, model, run.checkpoint, inputs, comm, centres))
     comm.broadcast(shared)
     reseed(config.run.seed, run.progress.step, comm.rank)
     return model, notices
@@ -160,13 +160,39 @@ def set_factors(config: Config, net: gluon.Block, head: gluon.Block) -> list[str
     return [notice] if notice else []
 
 
+def spread_centres(config: Config, head: gluon.Block, inputs: Inputs, comm: Comm) -> str:
+    """Load the class centres of the pretrained model into a sharded head, on all ranks together.
+
+    Return a text for the log; it is empty for other heads, and for models without class centres.
+    """
+    pretrained = inputs.pretrained
+    if pretrained is None or not distributed_names(head) or "weight" not in pretrained.head_shapes:
+        return ""
+    shape = pretrained.head_shapes["weight"]
+    match = match_classes(config, inputs, pretrained.classes, shape[0])
+    return load_shards(head, pretrained.head_array("weight"), shape, match, comm)
+
+
+def match_classes(
+    config: Config, inputs: Inputs, source: Mapping[str, Any] | None, rows: int
+) -> ClassMatch:
+    """Find the classes that the run has in common with a model; see `find_match`."""
+    per_class = config.head.options.get("sub_centers", 1)
+    return find_match(config.train.class_centres, inputs.classes, source, rows, per_class)
+
+
 def restore(
-    config: Config, model: Model, checkpoint: Checkpoint | None, inputs: Inputs, comm: Comm
+    config: Config,
+    model: Model,
+    checkpoint: Checkpoint | None,
+    inputs: Inputs,
+    comm: Comm,
+    centres: str,
 ) -> list[str]:
     """Load the weights of a resumed run, or else the pretrained weights, into the model.
 
-    Only rank 0 loads pretrained weights; the other ranks get them by broadcast.  Return notices for
-    the log.
+    Only rank 0 loads pretrained weights; the other ranks get them by broadcast.  ``centres`` is the
+    result of `spread_centres`.  Return notices for the log.
 
     Raises
     ------
@@ -190,35 +216,30 @@ def restore(
             f"run.name: the unfinished run {config.run.name!r} has ended while this process "
             "started, got no checkpoint to resume; run the same command again"
         )
-    return load_pretrained(config, model, inputs.pretrained, inputs) if comm.rank == 0 else []
+    if comm.rank:
+        return []
+    return load_pretrained(config, model, inputs.pretrained, inputs, centres)
 
 
 def load_pretrained(
-    config: Config, model: Model, pretrained: Pretrained, inputs: Inputs
+    config: Config, model: Model, pretrained: Pretrained, inputs: Inputs, centres: str
 ) -> list[str]:
     """Load the weights of a model into the net, and its class centres into the head.
 
+    ``centres`` is the result of `spread_centres`, which has loaded the centres of a sharded head.
     Return notices for the log.  Only rank 0 calls this function.
     """
     stored = pretrained.take()
     assert stored is not None, "rank 0 reads the model, and this function takes it once"
     for name, parameter in model.net._collect_params_with_prefix().items():
         parameter._load_init(mx.nd.array(stored.parameters[name], dtype="float32"), inputs.ctx)
-    # A rule requires train.class_centres=none for a sharded head.
-    left_out = distributed_names(model.head)
-    of_head = {name: array for name, array in stored.head.items() if name not in left_out}
-    weight, match = of_head.get("weight"), None
+    weight, match = stored.head.get("weight"), None
     if weight is not None:
-        match = find_match(
-            config.train.class_centres,
-            inputs.classes,
-            stored.classes,
-            len(weight),
-            config.head.options.get("sub_centers", 1),
-        )
-    text = load_head(model.head, of_head, match, inputs.num_classes)
+        match = match_classes(config, inputs, stored.classes, len(weight))
+    left_out = distributed_names(model.head) if centres else ()
+    text = load_head(model.head, stored.head, match, inputs.num_classes, left_out)
     source = f"the run starts from the weights of {pretrained.source}"
-    return ["; ".join(filter(None, [source, text])), *pretrained.notices]
+    return ["; ".join(filter(None, [source, centres, text])), *pretrained.notices]
 
 
 def make_verify(

@@ -60,6 +60,10 @@ class Pretrained:
         """Return the model on rank 0 and release it; return None on the other ranks."""
         return self._model.pop() if self._model else None
 
+    def head_array(self, name: str) -> Any:
+        """Return a parameter of the head on rank 0, before `take`; None on the other ranks."""
+        return self._model[0].head[name] if self._model else None
+
     def require_image_size(self, found: tuple[int, int]) -> None:
         """Raise InterchangeError if ``found`` (height, width) is not the image size of the net."""
         if found != self.image_size:

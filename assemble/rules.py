@@ -72,11 +72,6 @@ def _problems(config: Config, ranks: int, gpus: int) -> Iterator[str]:
             f"optim.fused_centres: requires one rank or head.sharded=true, got {ranks} ranks; set "
             "optim.fused_centres=false"
         )
-    if train.pretrained and head.options.get("sharded") and train.class_centres != "none":
-        yield (
-            "train.class_centres: head.sharded=true takes over no class centres, got "
-            f"{train.class_centres!r}; set train.class_centres=none"
-        )
     optim = config.optim
     if head.options.get("sample_rate", 1.0) < 1 and (optim.name != "sgd" or optim.clip_norm):
         yield (

@@ -66,7 +66,7 @@ class AdaCos(ClassHead):
                 rows, weight, label, excluded, excluded, scale=1.0, unit_rows=0, pulls=0
             )
             return F.stack(F.log(total) + top, angle, axis=1)
-        classes = self._num_classes
+        classes = self.num_classes
         logits = F.FullyConnected(rows, normalised(F, weight), num_hidden=classes, no_bias=True)
         excluded = F.ones_like(logits) * EXCLUDED_COSINE
         logits = F.where(F.one_hot(label, classes), excluded, logits)

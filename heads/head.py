@@ -146,8 +146,8 @@ class ClassHead(Head):
         require(
             "embedding_size", int, at_least(1, "use the embedding size of the net"), embedding_size
         )
-        self._num_classes, self._dtype = num_classes, "float32"
-        self._sub_centers = sub_centers
+        self.num_classes, self._dtype = num_classes, "float32"
+        self.sub_centers = sub_centers
         # MXNet has no parameter without rows: a rank without classes has the rows of one class.
         classes = max(1, shard.num_rows) if shard else num_classes
         shape = (classes * sub_centers, embedding_size)
@@ -161,18 +161,18 @@ class ClassHead(Head):
         super().cast(dtype)
         self._dtype = np.dtype(dtype).name
 
-    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
         """Return the class of the nearest centre by cosine for each embedding; see `Head.predict`.
 
         A class with another logit than the cosine overrides this method.
         """
         centre = nearest_centre(embedding, self.weight.list_data()[0])
         # Exact in float32, unlike floor(centre / sub_centers).
-        return (centre - centre % self._sub_centers) / self._sub_centers
+        return (centre - centre % self.sub_centers) / self.sub_centers
 
     def cross_entropy(self, F: Any, *arrays: Any, form: Form, **options: Any) -> tuple[Any, Any]:
         """Call `heads.cross_entropy.cross_entropy` with the head's number of classes and dtype."""
-        options |= {"num_classes": self._num_classes, "dtype": self._dtype}
+        options |= {"num_classes": self.num_classes, "dtype": self._dtype}
         return cross_entropy(F, *arrays, form=form, **options)
 
 

@@ -39,7 +39,7 @@ class Inter(ArcFace):
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
     ) -> tuple[Any, Any]:
         loss, target = super().hybrid_forward(F, embedding, label, margin_fraction, weight)
-        unit, classes = normalised(F, weight), self._num_classes
+        unit, classes = normalised(F, weight), self.num_classes
         own = F.take(unit, label, mode="clip")
         cosine = F.FullyConnected(own, unit, num_hidden=classes, no_bias=True)
         angle = clipped_angle(F, cosine)

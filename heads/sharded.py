@@ -11,9 +11,17 @@ from mxnet import autograd
 from heads.class_sampler import ClassSampler
 from heads.cross_entropy import Form, normalised
 from heads.head import ClassHead
+from heads.prediction import first_largest, largest_score
 from heads.shard import Shard
 from heads.shard_centres import ShardCentres, Step
-from heads.shard_scores import NoScores, ShardScores, Targets, shard_scores, target_scores
+from heads.shard_scores import (
+    NO_LOGIT,
+    NoScores,
+    ShardScores,
+    Targets,
+    shard_scores,
+    target_scores,
+)
 from launch.ranks.comm import Comm
 from ranges import Within
 
@@ -157,7 +165,28 @@ class ShardedClasses(ClassHead):
         if self._sampler and state:
             self._sampler.load_state(state)
 
-    # ---- Forward pass of a sharded head
+    # ---- Prediction and forward pass of a sharded head
+
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
+        """Return the class with the largest logit of all shards; see `Head.predict`.
+
+        All ranks call this method together. None for a head that samples classes: a prediction
+        would read the centres that the samples leave alone.
+        """
+        if self.shard is None:
+            return super().predict(embedding)
+        if self._sampler is not None:
+            return None
+        comm, shard = self._comm, self.shard
+        rows, weight = comm.gather_rows(embedding, "head.predict"), self.weight.list_data()[0]
+        score, row = largest_score(rows, weight, unit_columns=self.form.unit_columns)
+        if not shard.num_rows:
+            score = mx.nd.full(score.shape, NO_LOGIT, ctx=score.context, dtype=score.dtype)
+        # Exact in float32, unlike floor(row / sub_centers).
+        number = (row - row % self.sub_centers) / self.sub_centers + shard.start
+        every = comm.gather_rows(mx.nd.stack(score, number, axis=0).expand_dims(0), "head.nearest")
+        _, number = first_largest(every[:, 0].T, every[:, 1].T)  # every: (R, 2, G)
+        return number[comm.rank * len(embedding) : (comm.rank + 1) * len(embedding)]
 
     def forward(self, embedding: Any, label: Any, margin_fraction: Any = None) -> Any:
         if self.shard is None:
@@ -236,11 +265,11 @@ class ShardedClasses(ClassHead):
         return local, self._centres.use(sample)
 
     def _require_labels(self, labels: np.ndarray) -> None:
-        bad = np.flatnonzero((labels < 0) | (labels >= self._num_classes))
+        bad = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
         if len(bad):
             raise ValueError(
                 f"head: the label of image {bad[0]} of all ranks must be one of "
-                f"{self._num_classes} classes, got {labels[bad[0]]}; use 0 to C - 1"
+                f"{self.num_classes} classes, got {labels[bad[0]]}; use 0 to C - 1"
             )
 
     @property

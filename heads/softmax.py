@@ -38,7 +38,7 @@ class Softmax(ShardedClasses):
         super().__init__(*sizes, **kwargs)
         if use_bias:
             with self.name_scope():
-                self.bias = self.params.get("bias", shape=(self._num_classes,), init=init.Zero())
+                self.bias = self.params.get("bias", shape=(self.num_classes,), init=init.Zero())
 
     @staticmethod
     def problems(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -53,7 +53,9 @@ class Softmax(ShardedClasses):
         # Softmax has no margin, and MXNet warns about unused inputs: do not pass the fraction.
         return super(Head, self).forward(embedding, label)
 
-    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray:
+    def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
+        if self.shard is not None:
+            return super().predict(embedding)
         rows = self.score_rows(mx.nd, embedding)
         bias = self._reg_params.get("bias")
         return nearest_centre(

@@ -104,11 +104,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         with open_regular(path) as file:
-            content = file.read(MAX_JSON_BYTES + 1)
+            # `read` allocates as many bytes as it is asked for.
+            size = min(os.fstat(file.fileno()).st_size, MAX_JSON_BYTES)
+            content = file.read(size + 1)
     except OSError as error:
         raise file_error(path, error) from None
-    if len(content) > MAX_JSON_BYTES:
-        raise DamagedCheckpoint(f"{path}: is damaged, got more than {MAX_JSON_BYTES} bytes")
+    if len(content) > size:
+        raise DamagedCheckpoint(f"{path}: is damaged, got more than {size} bytes")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -51,13 +51,6 @@ PROBLEMS = {
         0,
         "head.sample_rate: requires optim.name=sgd and optim.clip_norm=0, got 'sgd' and 5.0; ",
     ),
-    "class centres of a model for a sharded head": (
-        ["head.sharded=true", "train.pretrained=model.params"],
-        2,
-        0,
-        "train.class_centres: head.sharded=true takes over no class centres, got 'matching'; set "
-        "train.class_centres=none",
-    ),
     "pairs without groups": (
         ["head.name=triplet"],
         1,

@@ -179,7 +179,7 @@ def test_a_duration_in_steps_is_fixed_when_the_run_starts(begin):
         config, inputs, run = begin(*steps, at_end=at_end)
         model, _ = make_model(config, inputs, run, Comm())
         run.progress.step, run.progress.images = 3, 12
-        Checkpointer(config, inputs, run, model, ranks=1).save()
+        Checkpointer(config, inputs, run, model, comm=Comm()).save()
     _, _, resumed = begin(*steps, "data.batch_size=8")
     assert resumed.checkpoint is not None and resumed.global_batch_size == 8
     for each in (run, resumed):

@@ -234,6 +234,21 @@ def test_a_label_beyond_the_classes_is_refused(label):
         ops.use("plain")
 
 
+@pytest.mark.parametrize("name", sorted(SHARDABLE))
+def test_a_sharded_head_predicts_like_the_head(name):
+    embedding = mx.nd.random.normal(shape=(30, EMBEDDING_SIZE))
+    heads = [built(name, sharded=sharded) for sharded in (False, True)]
+    centres = np.random.default_rng(0).normal(size=heads[0].weight.shape)
+    for head in heads:
+        head.weight.set_data(mx.nd.array(centres))
+    one, other = (head.predict(embedding).asnumpy() for head in heads)
+    assert np.array_equal(one, other) and len({*one}) > 5
+
+
+def test_a_head_that_samples_classes_predicts_nothing():
+    assert built(sharded=True, sample_rate=0.25).predict(mx.nd.ones((1, EMBEDDING_SIZE))) is None
+
+
 def test_every_head_that_can_be_sharded_says_so():
     found = {n for n, kind in HEADS.items() if "sharded" not in kind.refused_settings}
     assert found == SHARDABLE

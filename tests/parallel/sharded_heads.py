@@ -45,6 +45,8 @@ class Case:
     fused: bool = False
     clip_norm: float = 0.0
     optimizer: str = "sgd"
+    sample_rate: float = 1.0
+    """Rate of the shards. A rate below 1 that samples all classes must equal complete centres."""
 
 
 SMALL = {"scale": 8.0}
@@ -70,11 +72,13 @@ CASES = {
     "a rank without classes": Case("arcface", SMALL, num_classes=2),
     "clipped": Case("arcface", SMALL, clip_norm=0.5),
     "nag": Case("arcface", SMALL, optimizer="nag"),
+    "samples of all classes": Case("arcface", SMALL, sample_rate=0.99),
 }
 FUSED_CASES = {
     "fused": Case("arcface", SMALL, fused=True),
     "fused without positives": Case("arcface", SMALL, classes=(0, 1, 2), fused=True),
     "fused, a rank without classes": Case("arcface", SMALL, num_classes=2, fused=True),
+    "fused samples of all classes": Case("arcface", SMALL, fused=True, sample_rate=0.99),
 }
 
 
@@ -105,7 +109,7 @@ def train(case: Case, comm: Comm, steps: int, sharded: bool) -> dict[str, np.nda
         fused_update=sgd._asdict() if case.fused and sharded else None,
         sharding=Sharding(comm, 1, sgd),
         **case.settings,
-        **({"sharded": True} if sharded else {}),
+        **({"sharded": True, "sample_rate": case.sample_rate} if sharded else {}),
     )
     net = nn.Dense(EMBEDDING_SIZE, in_units=INPUT_SIZE)
     head.initialize()
@@ -126,7 +130,7 @@ def train(case: Case, comm: Comm, steps: int, sharded: bool) -> dict[str, np.nda
         return build_optimizer(of, case.optimizer, LR, MOMENTUM, WEIGHT_DECAY)
 
     trainer, shard_trainer = comm.trainer(shared, optimizer(shared)), None
-    if sharded and not case.fused:
+    if sharded and head.weight.grad_req != "null":
         weight = {"head.weight": head.weight}
         shard_trainer = mx.gluon.Trainer(weight, optimizer(weight), kvstore=None)
     mx.random.seed(11 + comm.rank)
@@ -145,12 +149,17 @@ def train(case: Case, comm: Comm, steps: int, sharded: bool) -> dict[str, np.nda
             sum_over_ranks=lambda array: comm.sum_rows(array, "clip"),
         )
         losses.append([loss.asscalar(), cosine.asscalar()])
+    inputs, _ = next(batches(case, comm, 1))
+    predicted = head.predict(net(inputs))
+    if predicted is None:  # a head with samples
+        predicted = mx.nd.full(case.batch_size, -1)
     found = head.weight.data().asnumpy()
     if shard:
         found = comm.gather(found[: shard.num_rows * each])
     mean = comm.sum(np.array(losses)) / comm.size
     return {"losses": mean[:, 0], "cosines": mean[:, 1], "centres": found} | {
         "net": net.weight.data().asnumpy(),
+        "predicted": comm.gather(predicted.asnumpy()),
         "moved": np.abs(found - centres).max(),
     }
 

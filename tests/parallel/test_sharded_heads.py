@@ -47,6 +47,8 @@ def require_equal(results: Results, case: str) -> None:
         complete, shards = both(part)
         assert complete.shape == shards.shape
         assert abs(complete - shards).max() <= 1e-4, part
+    if "samples" not in case:
+        assert np.array_equal(*both("predicted"))
     assert min(both("moved")) > 0.02
 
 

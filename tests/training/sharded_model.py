@@ -128,6 +128,9 @@ class ThreadComm(Comm):
         self.barrier.wait(60)
         return found
 
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        return np.concatenate(self.gather_json(rows))
+
 
 def on_ranks(size: int, work: Callable[[Comm], Any]) -> list[Any]:
     """Call ``work`` on several ranks at once; return the results or exceptions in rank order."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_fingerprint_is_size_and_sha256(tmp_path):
     assert files.fingerprint(tmp_path / "a") == {"bytes": len(content), "sha256": digest}
 
 
-@pytest.mark.parametrize("read", [files.fingerprint, files.read_bytes])
+@pytest.mark.parametrize("read", [files.fingerprint, files.read_json])
 def test_a_missing_file_is_damage_and_an_unreadable_one_is_not(tmp_path, read):
     with pytest.raises(files.DamagedCheckpoint, match="a: is missing, got No such file") as error:
         read(tmp_path / "a")
@@ -29,7 +29,28 @@ def test_a_missing_file_is_damage_and_an_unreadable_one_is_not(tmp_path, read):
 
 def test_json_is_on_the_disk(tmp_path):
     files.write_json(tmp_path / "a.json", {"step": 3})
-    assert json.loads(files.read_bytes(tmp_path / "a.json")) == {"step": 3}
+    assert files.read_json(tmp_path / "a.json") == {"step": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        ("[1]", "a JSON list"),
+        ("{", "JSONDecodeError Expecting property name"),
+        ("[" * 100_000, "RecursionError maximum recursion depth"),
+    ],
+)
+def test_other_content_than_a_json_object_is_damage(tmp_path, content, got):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(files.DamagedCheckpoint, match=f"a.json: is damaged, got {got}"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_named_pipe_is_damage_and_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    for read in (files.fingerprint, files.read_json):
+        with pytest.raises(files.DamagedCheckpoint, match="a: is damaged, got a special file"):
+            read(tmp_path / "a")
 
 
 def test_a_bad_shard_is_no_damage_that_an_older_checkpoint_replaces():

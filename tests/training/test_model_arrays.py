@@ -23,7 +23,8 @@ from training.checkpoint import CheckpointError, open_checkpoint, save_checkpoin
 def save_undistributed(parent, num_classes, **options):
     model = make_model(num_classes, distributed=False, **options)
     fill(model, num_classes)
-    state = {"progress": {"step": 3}, "meta": {"num_classes": num_classes}}
+    meta = {"net": {"name": "dense"}, "image_size": [8, 8], "num_classes": num_classes}
+    state = {"progress": {"step": 3}, "meta": meta}
     return save_checkpoint(parent, 3, model, state=state, keep=1)
 
 

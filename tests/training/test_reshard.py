@@ -118,7 +118,7 @@ def test_a_head_without_class_centres_is_refused(tmp_path):
     head = build_head("triplet", 5, 3)
     head.initialize()
     model = Model(model.net, head, model.trainer, collect_parameters(model.net, head))
-    state = {"progress": {"step": 1}, "meta": {}}
+    state = {"progress": {"step": 1}}
     folder = save_checkpoint(tmp_path, 1, model, state=state, keep=1)
     with pytest.raises(CheckpointError, match="must contain class centres, got a head with the"):
         reshard(open_checkpoint(folder), tmp_path / "out", 2)
