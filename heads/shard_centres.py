@@ -131,8 +131,13 @@ class ShardCentres:
             scores.update(part, lr, momentum, weight_decay)
         else:
             assert self._gradient is not None
+            decay = mx.nd.full((1,), weight_decay, lr.context)
             mx.nd.preloaded_multi_sgd_mom_update(
-                *(used, self._gradient, part, lr, mx.nd.full((1,), weight_decay, lr.context)),
+                used,
+                self._gradient,
+                part,
+                lr,
+                decay,
                 momentum=momentum,
                 rescale_grad=1.0 / len(scores.maximum),
                 num_weights=1,

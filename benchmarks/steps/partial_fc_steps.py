@@ -57,7 +57,7 @@ def build(
     def keep(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return tensor
 
-    torch.Tensor.cuda = keep  # type: ignore[assignment,method-assign]
+    torch.Tensor.cuda = keep
     own = slice(own_rank() * batch, (own_rank() + 1) * batch)
     embedding = torch.from_numpy(inputs.embeddings(ranks * batch, embedding_size)[own].copy())
     embedding.requires_grad_()
