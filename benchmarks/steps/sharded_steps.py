@@ -126,7 +126,7 @@ def set_centres(head: Any, num_classes: int, embedding_size: int) -> None:
         if low < high:
             part = values[low - rows.start : high - rows.start]
             head.weight.data()[low - start : high - start] = mx.nd.array(part)
-    mx.nd.waitall()
+            mx.nd.waitall()  # otherwise MXNet's queue would hold many chunks in memory
 
 
 if __name__ == "__main__":
