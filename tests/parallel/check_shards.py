@@ -278,7 +278,8 @@ def check_refusal(folder: Path, _: list[int]) -> Iterator[Result]:
             ended = run(ranks, training(configurations["own"], f"data.batch_size={12 // ranks}"))
             lines = [line for line in ended.stderr.splitlines() if str(shard) in line]
             untrained = "step " not in ended.stdout and read_metrics(own.parents[1]) == before
-            good = ended.code == 2 and len(lines) == 1 and untrained
+            refused = "Exit code: 2" in ended.launcher_output  # horovodrun itself ends with 1
+            good = refused and len(lines) == 1 and untrained
             text = lines[0].replace(str(shard), shard.name) if lines else ended.everything
             yield Result(f"{name}, {ranks} ranks", f"code {ended.code}: {text[:300]}", good)
     shard.write_bytes(content)

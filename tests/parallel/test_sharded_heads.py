@@ -13,7 +13,7 @@ from tests.parallel.sharded_heads import CASES, FUSED_CASES
 
 pytestmark = pytest.mark.parallel
 
-STEPS = 8
+STEPS = 5
 Results = dict[str, np.ndarray]
 
 
