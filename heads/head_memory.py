@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from heads.shard import Shard
 
 FLOAT_BYTES = 4
-SAMPLE_ARRAYS, FUSED_SAMPLE_ARRAYS = 4, 2
+SAMPLE_ARRAYS, FUSED_SAMPLE_ARRAYS = 3, 2
 """Arrays of the size of a sample: its centres and their momentum, and without the fused operator
-also their gradient and its mean over the images."""
+also their gradient."""
 
 
 @dataclass(frozen=True)

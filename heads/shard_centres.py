@@ -7,6 +7,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
+from heads.centre_rows import take_rows, write_rows
 from heads.shard_scores import ShardScores
 
 
@@ -53,7 +54,7 @@ class ShardCentres:
         self._parameter, self._step, self._group = parameter, step, centres_per_class
         self._own_update, self._fused = own_update, fused
         self._velocity: mx.nd.NDArray | None = None
-        self._rows: mx.nd.NDArray | None = None  # rows of the sample, (1, m) int32
+        self._rows: mx.nd.NDArray | None = None  # rows of the sample, (m,) int32
         self._used: mx.nd.NDArray | None = None  # centres that take part, (m, E)
         self._scores: Any = None  # scores of the last forward pass
         self._gradient: mx.nd.NDArray | None = None
@@ -70,8 +71,8 @@ class ShardCentres:
             self._rows, self._used = None, weight
             return weight
         rows = (sample[:, None] * self._group + np.arange(self._group, dtype=np.int32)).ravel()
-        self._rows = mx.nd.array(rows[None], ctx=weight.context, dtype="int32")
-        self._used = mx.nd.take(weight, self._rows[0], mode="clip")
+        self._rows = mx.nd.array(rows, ctx=weight.context, dtype="int32")
+        self._used = take_rows(weight, self._rows)
         return self._used
 
     def keep(self, scores: ShardScores) -> None:
@@ -123,25 +124,27 @@ class ShardCentres:
             )
         scores, self._scores = self._scores, None
         lr, velocity, used = lr * self._parameter.lr_mult, self.momentum["weight"], self._used
-        part = velocity if self._rows is None else mx.nd.take(velocity, self._rows[0], mode="clip")
+        part = velocity if self._rows is None else take_rows(velocity, self._rows)
         momentum, weight_decay = self._step
         assert used is not None and part is not None
         if self._fused:
             scores.update(part, lr, momentum, weight_decay)
         else:
             assert self._gradient is not None
-            mean = self._gradient / len(scores.maximum) + weight_decay * used
-            part[:] = momentum * part - mx.nd.broadcast_mul(mean, lr.reshape((1, 1)))
-            used += part
+            decay = mx.nd.full((1,), weight_decay, lr.context)
+            mx.nd.preloaded_multi_sgd_mom_update(
+                used,
+                self._gradient,
+                part,
+                lr,
+                decay,
+                momentum=momentum,
+                rescale_grad=1.0 / len(scores.maximum),
+                num_weights=1,
+                out=used,
+            )
             self._gradient = None
         if self._rows is not None:
-            _write_rows(self._parameter.list_data()[0], self._rows, used)
-            _write_rows(velocity, self._rows, part)
+            write_rows(self._parameter.list_data()[0], self._rows, used)
+            write_rows(velocity, self._rows, part)
         self._used = None
-
-
-def _write_rows(array: mx.nd.NDArray, rows: mx.nd.NDArray, values: mx.nd.NDArray) -> None:
-    """Write the values (m, E) to the given rows (1, m) of an array in place."""
-    mx.nd._internal._scatter_set_nd(
-        lhs=array, rhs=values, indices=rows, shape=array.shape, out=array
-    )

@@ -215,8 +215,8 @@ class ShardedClasses(ClassHead):
         training = autograd.is_training()
         # Horovod: exact for any class number, in contrast to float32.
         labels = comm.gather_rows(label.astype("int32"), "head.labels") - shard.start
-        local, centres = self._classes(labels, rows.dtype, training)
         all_rows = comm.gather_rows(rows, "head.embeddings")  # (G, E)
+        local, centres = self._classes(labels, rows.dtype, training)
         here = local >= 0
         score, row = target_scores(all_rows, centres, local, form)
         centre = normalised(mx.nd, mx.nd.take(centres, row, mode="clip"))

@@ -98,6 +98,7 @@ MAY_CHANGE_SYS_PATH = (
     "launch/ranks/companion.py",  # runs without the module `site`
     "benchmarks/gpu_operators.py",  # imports parts of ops; the package ops needs MXNet
     "benchmarks/harness/baselines.py",  # adds the folder of an unpacked baseline
+    "benchmarks/steps/partial_fc_steps.py",  # adds the folder of a baseline that the user names
     "tools/interchange_checks/gluonfr_worker.py",  # adds the folder of an unpacked package
 )
 
