@@ -94,10 +94,9 @@ def _check_identities(
     for row in np.flatnonzero(~covered & (people >= 0)).tolist():
         findings.add("label", int(keys[row]), "no identity record contains its key")
     found, rows = people.copy(), np.flatnonzero(covered)
-    starts = np.flatnonzero(np.diff(place[rows], prepend=-1))
+    changes = np.flatnonzero(np.diff(place[rows])) + 1
     seen: dict[int, int] = {}
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
-        members = rows[start:end]
+    for members in np.split(rows, changes) if len(rows) else ():
         number = int(numbers[place[members[0]]])
         label = _usual_label(people[members], number)
         if label < 0:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,24 @@ from tools.data.label_check import check_labels, find_images
 JPEG = b"\xff\xd8\xff\xd9"
 
 
-def check(folder: Path, labels: dict[int, float], num_classes: int = 3) -> list[tuple[str, int]]:
-    """Change the labels of some keys in a set of 3 people with 4 images; return the findings."""
+def check(
+    folder: Path,
+    labels: dict[int, float],
+    num_classes: int = 3,
+    listed: Container[int] = range(17),
+) -> list[tuple[str, int]]:
+    """Change the labels of some keys in a set of 3 people with 4 images; return the findings.
+
+    The .idx lists only the keys in ``listed``.
+    """
     write_record_set(folder, [(p, JPEG) for p in range(3) for _ in range(4)], 3)
     rec, idx = find_files(folder)
+    lines = idx.read_text().splitlines(keepends=True)
+    idx.write_text("".join(line for line in lines if int(line.split()[0]) in listed))
     keys, offsets = read_index(idx)
     with rec.open("r+b") as out:
         for key, label in labels.items():
-            out.seek(int(offsets[key]) + 12)
+            out.seek(int(offsets[keys == key][0]) + 12)
             out.write(struct.pack("<f", label))
     file = RecordFile(rec, idx, map_rec(rec), keys, offsets)
     headers, findings = read_headers(file.data, offsets), Findings()
@@ -51,3 +62,10 @@ def test_labels_that_differ_from_most_images_of_the_identity_are_found(tmp_path,
 
 def test_without_a_number_of_classes_any_whole_number_is_in_range(tmp_path):
     assert check(tmp_path, {5: 900.0, 6: 900.0, 7: 900.0, 8: 900.0}, num_classes=0) == []
+
+
+def test_identity_records_that_contain_no_listed_image_are_checked(tmp_path):
+    found = check(tmp_path, {}, listed=(0, 9, 10, 11, 12, 13))  # record 13 lists the keys 1 to 4
+    assert [(kind, key) for kind, key in found if kind == "label"] == [
+        ("label", key) for key in range(9, 13)
+    ]
