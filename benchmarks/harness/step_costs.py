@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import struct
 import time
 from dataclasses import dataclass
@@ -52,8 +53,10 @@ def sent_bytes() -> int:
 
 def _sent_by(descriptor: str) -> int:
     try:
+        if not stat.S_ISSOCK(os.fstat(int(descriptor)).st_mode):
+            return 0
         connection = socket.socket(fileno=os.dup(int(descriptor)))
-    except OSError:  # not a socket, or already closed
+    except OSError:  # already closed
         return 0
     with connection:
         if connection.family not in (socket.AF_INET, socket.AF_INET6):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
@@ -48,3 +49,10 @@ def test_files_and_other_sockets_do_not_count(tmp_path):
         file.write("x" * 100)
         one.sendall(b"x" * 100)
         assert sent_bytes() == before
+
+
+def test_counting_leaves_no_descriptor_open(connection, tmp_path):
+    with (tmp_path / "file").open("w"):
+        before = os.listdir("/proc/self/fd")
+        sent_bytes()
+        assert os.listdir("/proc/self/fd") == before
