@@ -162,14 +162,14 @@ def refusal(builder: Callable[..., Any], name: str, key: str, value: Any) -> str
     """Return the text of the error message for a setting that a net or head refuses.
 
     The attribute ``refused_settings`` of a builder maps each such setting to a reason. The text is
-    empty if the builder does not name the setting there.
+    empty if the attribute does not contain the setting.
     """
     reason = getattr(builder, "refused_settings", {}).get(key)
     return f"not available for {name!r}, got {value!r}; {reason}" if reason else ""
 
 
 def settings(builder: Callable[..., Any]) -> dict[str, Setting]:
-    """Return the settings of a function or class, keyed by name: its keyword-only arguments.
+    """Return the keyword-only arguments of a function or class as settings, keyed by name.
 
     If the constructor of a class passes ``**kwargs`` on, the settings include those of the base
     class: its keyword-only arguments that have a range, a Literal type or the type bool. All other

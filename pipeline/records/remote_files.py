@@ -16,7 +16,7 @@ from pipeline.records.mapped import RecordError
 
 INSTALL = "python -m pip install --require-hashes -r requirements/remote.txt"
 """Command that installs fsspec."""
-# Facts of fsspec that change if a file changes, best ones first.
+# Keys of fsspec's file information whose values change when the file changes, best first.
 _HASH_KEYS = ("etag", "ETag", "md5Hash", "md5", "content_md5", "checksum", "crc32c")
 _TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 _VERSION_KEYS = (*_HASH_KEYS, "generation", "version_id", *_TIME_KEYS)
@@ -92,7 +92,7 @@ class RemoteSet:
             ) from None
 
     def find(self) -> dict[str, RemoteFile]:
-        """Return the .idx, the property file if it exists, and the .rec, by name.
+        """Return the .idx, the .rec and, if it exists, the property file, keyed by file name.
 
         Raises
         ------

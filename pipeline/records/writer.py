@@ -38,7 +38,7 @@ def write_record_set(
     header: bool = True,
     vector_labels: bool = False,
 ) -> int:
-    """Write one complete record set; after an error, leave none of its files.
+    """Write one complete record set; if an error occurs, remove all files of the set.
 
     The function streams the images: only one image is in memory at a time.  It renames ``property``
     last, so a folder that contains ``property`` holds a complete set.

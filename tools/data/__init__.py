@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photographs to record sets and verification sets."""
+"""Commands that turn photographs into record sets and verification sets, and check them."""

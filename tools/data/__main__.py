@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
-    Imports only the module of the command that ``arguments`` name, because some commands need
-    packages that others do not.
+    The function imports only the module of the command that ``arguments`` name, because some
+    commands need packages that others do not.
     """
     parser = argparse.ArgumentParser(
         prog="python -m tools.data",

@@ -38,7 +38,7 @@ def write_list(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_contact_sheet(out: Path, rows: Sequence[Row]) -> None:
-    """Write an image of at most 144 of the aligned images, at equal distances in the order."""
+    """Write one image that shows at most 144 aligned images, evenly spaced in their order."""
     images = [row["image"] for row in rows if row["status"] in WRITTEN]
     tiles = choose_tiles(len(images))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the report of a check, and the clean set: link to the .rec, index and property file."""
+"""Write the report of a check, and the clean set: an index, a property file, a link to the .rec."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def to_json(checked: CheckedSet) -> dict[str, Any]:
 
 
 def write_report(out: Path, checked: CheckedSet) -> None:
-    """Write both reports and the clean set to a folder; the .idx is the last file.
+    """Write report.txt, report.json and the clean set to a folder; write the .idx last.
 
     The clean set is usable as ``data.records``: a symbolic link to the .rec, an .idx without the
     records that are left out, a property file if the set states its classes, and the names of the
@@ -134,7 +134,7 @@ def write_report(out: Path, checked: CheckedSet) -> None:
 def clean_line(checked: CheckedSet) -> str:
     """Return a sentence about the clean index."""
     if not checked.clean_images:
-        return "clean index: none, because no image is without a fault"
+        return "clean index: none, because every image has a fault"
     return f"clean index: {checked.clean_images} of {checked.images} images"
 
 

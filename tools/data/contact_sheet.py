@@ -13,7 +13,7 @@ _TITLE_HEIGHT_PX, _BACKGROUND, _INK = 24, 255, (0, 0, 0)
 
 
 def choose_tiles(count: int) -> list[int]:
-    """Return the numbers of at most MAX_TILES of ``count`` images, at equal distances."""
+    """Choose at most MAX_TILES of ``count`` images, evenly spaced; return their numbers."""
     if count <= MAX_TILES:
         return list(range(count))
     return np.linspace(0, count - 1, MAX_TILES).round().astype(int).tolist()

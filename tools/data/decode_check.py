@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decode the images of a record set, and list those that are damaged or unusual.
 
-The compiled decoder of the project decodes the images.  Images that the compiled decoder does not
-support or refuses are decoded by OpenCV, and a warning of libjpeg or libpng counts as damage.
+The compiled decoder of the project decodes the images.  OpenCV decodes the images that the compiled
+decoder refuses or does not support.  A warning of libjpeg or libpng counts as damage.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SCAN_CODES = frozenset((0xC4, 0xD9, _START_OF_SCAN, 0xDB, 0xDD, 0xFE))
 
 
 class Decoded(NamedTuple):
-    """Images of one batch."""
+    """Decoded images of one batch."""
 
     rows: np.ndarray
     """Rows of the images in the record set, int64 (B,)."""
@@ -61,7 +61,7 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class DecodeCheck:
-    """Decodes all images of a record set with one file.
+    """Decoder of all images of a record set that consists of one .rec.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ class DecodeCheck:
                 self._add(kind, row, f"it cannot be decoded without an error{shown}")
                 continue
             if found.shape != pixels.shape[1:]:
-                text = "it is {}x{} pixels if upright, not {}x{}"
+                text = "it is {}x{} pixels when upright, not {}x{}"
                 self._add("wrong_size", row, text.format(*found.shape[:2], *pixels.shape[1:3]))
                 continue
             pixels[place], sound[place] = found[:, :, ::-1], True
@@ -242,7 +242,7 @@ def _ends_early(image: np.ndarray) -> bool:
 
 
 def _channel_range(pixels: np.ndarray) -> np.ndarray:
-    """Return the largest difference between the channels of a pixel of each image, uint8 (B,)."""
+    """Return for each image the largest difference of two channels of one pixel, uint8 (B,)."""
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     largest = np.maximum(np.maximum(red, green), blue)
     smallest = np.minimum(np.minimum(red, green), blue)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 
 _MAX_BYTES = 1 << 12
-# Beginnings of libjpeg's warnings about data that are lost.  Further bytes before a marker, which
-# libjpeg also reports, change no pixel.
+# Beginnings of libjpeg's warnings about data that are lost.  The warning about extraneous bytes
+# before a marker is left out, because they change no pixel.
 _DAMAGE = ("premature end", "bad huffman code", "found marker", "invalid progressive parameters")
 _PREFIXES = ("corrupt jpeg data: ", "libpng error: ", "libpng warning: ")
 _ERRORS = ("libpng error: ",)

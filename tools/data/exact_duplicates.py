@@ -27,8 +27,8 @@ def find_exact_duplicates(
 
     Outputs
     -------
-    Rows of the duplicates, int64 (M,), sorted; row of the first image with the same bytes for each
-    of them, int64 (M,).
+    Two int64 arrays (M,): the rows of the duplicates, sorted; and for each duplicate, the row of
+    the first image with the same bytes.
     """
     order = np.lexsort((checksums, sizes))
     same = (np.diff(checksums[order]) == 0) & (np.diff(sizes[order]) == 0) & (sizes[order[1:]] > 0)

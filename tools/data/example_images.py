@@ -26,7 +26,7 @@ def write_images(folder: Path, people: int, images: int, other_every: int = 0) -
     images
         Number of images of each identity.
     other_every
-        Every N-th image is a larger PNG instead; 0: no image.
+        One in this number of images is a larger PNG; 0: every image is a JPEG.
     """
     generator = np.random.default_rng(1)
     bases = [_draw(generator, _SIZE, ".jpg") for _ in range(_BASES)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 UNREADABLE = "unreadable"
 WRITTEN = (ALIGNED, CENTRE)
 """Values of ``status`` of photographs whose aligned image is written."""
-DETECTOR_THREADS = 1  # in each process; there is a process for each core
+DETECTOR_THREADS = 1  # per process, because every core has a process
 Row = dict[str, Any]
 """Result of one photograph: path, size and mtime_ns of its file, status, and the values of
 `alignment.aligner.Alignment` except the pixels; "image" is the path of the aligned image."""
@@ -126,7 +126,7 @@ class FolderAlignment:
         """Return the function of a worker process that aligns a photograph by its number."""
         source = FaceDetector(DETECTOR_THREADS) if self.landmarks is None else self.landmarks
         aligner = FaceAligner(source, self.coding.image_size, self.rules)
-        warnings = DecoderWarnings().__enter__()  # until the worker process ends
+        warnings = DecoderWarnings().__enter__()  # active until the process ends
 
         def align(number: int) -> Row:
             path = self.folder / self.paths[number]
@@ -169,7 +169,7 @@ def _describe(found: Alignment) -> Row:
 
 
 def _state(path: Path) -> list[int]:
-    """Return the size and the modification time in nanoseconds of a file, by which it is known."""
+    """Return the size of a file and its modification time in ns, which identify its content."""
     try:
         state = os.stat(path)
     except OSError:

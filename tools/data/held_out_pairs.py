@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.records.open import RecordSet
 
 FOLDS = 10
-_TRIES = 20  # number of draws for a pair that was not drawn before
+_TRIES = 20  # largest number of draws to find a pair that is new
 _MAX_NAME_LETTERS = 200
 _SEED = 1
 
@@ -37,8 +37,8 @@ class ChosenPairs(NamedTuple):
 def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
     """Choose different pairs of images, half of which show the same person.
 
-    Equal labels give equal pairs.  With at least two people for each of the ten folds, no person is
-    in two folds.
+    The same labels always give the same pairs.  With at least two people for each of the ten folds,
+    no person is in two folds.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
 def _choose(
     members: Sequence[np.ndarray], count: int, generator: np.random.Generator
 ) -> list[tuple[int, int, bool]]:
-    """Choose pairs of the images of some people: (row, row, whether one person is on both)."""
+    """Choose pairs of the images of some people: (row, row, whether both show one person)."""
     several = [rows for rows in members if len(rows) > 1]
     chosen: dict[tuple[int, int], tuple[int, int, bool]] = {}
     for number in range(count):
@@ -123,7 +123,7 @@ def write_held_out(
     records
         Record set of the images.
     names
-        Name of each label; None: the labels alone.
+        Name of each label; None: the label itself serves as name.
     """
     images = [
         jpeg.tobytes()

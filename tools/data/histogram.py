@@ -43,7 +43,7 @@ def draw_histogram(counts: np.ndarray, title: str) -> bytes:
     step = -(-len(starts) // 10)
     for place, (start, count) in enumerate(zip(starts.tolist(), heights.tolist(), strict=True)):
         left = LEFT + place * BAR
-        # An identity is visible in a bin also if another bin has thousands.
+        # A bin with one identity stays visible, even if another bin has thousands of identities.
         top = base - (max(1, round(HEIGHT * count / heights.max())) if count else 0)
         cv2.rectangle(image, (left + 2, top), (left + BAR - 2, base), BAR_COLOUR, -1)
         if place % step == 0:

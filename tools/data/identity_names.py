@@ -32,9 +32,9 @@ def sort_names(names: Iterable[str]) -> list[str]:
 
 
 def are_folder_names(names: Sequence[str]) -> bool:
-    """Return whether folders may have these names, and whether ``pack`` then finds all of them.
+    """Return whether folders may have these names, and ``pack`` then gives them the same labels.
 
-    The order of the names must be that of ``sort_names``.
+    For equal labels, the names must have the order of ``sort_names``.
     """
     for name in names:
         if not name or name.startswith(".") or "/" in name or "\0" in name:
@@ -66,7 +66,8 @@ def read_names(path: Path, num_classes: int | None) -> list[str] | None:
     Raises
     ------
     ValueError
-        If the file is damaged, or if the number of names is not ``num_classes``; None: any number.
+        If the file is damaged, or if the number of names is not ``num_classes``.  With a
+        ``num_classes`` of None, any number of names is valid.
     """
     if not path.is_file():
         return None

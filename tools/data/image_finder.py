@@ -14,9 +14,9 @@ Key = tuple[str, ...]
 class ImageFinder:
     """Image files of a folder, found by the names of a protocol.
 
-    A name may have more leading components than the folder has, and another suffix or none:
-    ``../Data/Images/001/frontal/01.jpg`` finds ``001/frontal/01.png``.  The name of a folder of
-    frames, such as a video of YouTube Faces, finds the middle frame.
+    A name may begin with folders that the folder lacks, and may have another suffix or none:
+    ``../Data/Images/001/frontal/01.jpg`` finds ``001/frontal/01.png``.  For the name of a folder of
+    frames, such as a video of YouTube Faces, the middle frame is found.
 
     Parameters
     ----------
@@ -43,10 +43,10 @@ class ImageFinder:
             self._frames.setdefault(key[:-1], []).append(path)
             known = self._names.setdefault(stem[-1], path)
             if known != path:
-                self._names[stem[-1]] = None  # several files have this name
+                self._names[stem[-1]] = None  # ambiguous, because several files have this name
 
     def find(self, name: str) -> Path | None:
-        """Return the image file of a name of a protocol; None if there is none."""
+        """Return the image file that a name in a protocol means; None if no file fits."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
         key = tuple(part for part in parts if part not in ("/", "//", ".", ".."))
         for start in range(len(key)):

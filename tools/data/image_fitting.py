@@ -149,7 +149,7 @@ def _resize(pixels: np.ndarray, wanted: ImageFormat) -> tuple[np.ndarray, str]:
 
 
 def _crop(pixels: np.ndarray, wanted: ImageFormat) -> np.ndarray:
-    """Return the largest part in the middle of an image that has the shape of the set."""
+    """Return the largest central part of an image that has the aspect ratio of the set."""
     height, width = pixels.shape[:2]
     part_width = max(1, min(width, round(height * wanted.width / wanted.height)))
     part_height = max(1, min(height, round(width * wanted.height / wanted.width)))

@@ -52,9 +52,9 @@ class ListFormat(NamedTuple):
 def read_list(path: Path, root: Path | None = None) -> ImageSources:
     """Read a list of images; check that each file exists, and sort the images by identity.
 
-    Labels that are all whole numbers are identities in the order of these numbers; other labels are
-    names.  The images of an identity keep the order of the list.  A byte order mark, blank lines
-    and Windows line ends are ignored.
+    If all labels are whole numbers, the identities have the order of these numbers.  If not, the
+    labels are names.  The images of an identity keep the order of the list.  A byte order mark,
+    blank lines and Windows line ends are ignored.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def _csv_fields(line: str) -> list[str]:
 
 
 def _normalise(labels: list[str]) -> list[str]:
-    """Return labels such as ``7.000000``, if all are whole numbers, as ``7``."""
+    """If all labels are whole numbers, write them without decimals: ``7.000000`` becomes ``7``."""
     numbers = [_WHOLE.fullmatch(label) for label in labels]
     if all(numbers):
         return [str(int(number[1])) for number in numbers if number]

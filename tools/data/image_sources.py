@@ -25,7 +25,7 @@ REACHED = "folders that another path has reached before"
 
 @dataclass
 class ImageSources:
-    """Images to pack, sorted by identity, and what was passed over.
+    """Images to pack, sorted by identity, and the files and folders that were passed over.
 
     Entry i of ``paths``, ``identities``, ``sizes`` and ``mtimes_ns`` describes image i of N.
     """
@@ -58,7 +58,7 @@ def find_in_folder(folder: Path) -> ImageSources:
     """Find the images in the folders of identities.
 
     Each folder in ``folder`` is an identity.  Its images may lie in subfolders.  Symbolic links are
-    followed, but every folder is searched once, so that loops of links end.
+    followed, but every folder is searched only once, so that loops of links end.
 
     Raises
     ------
@@ -101,8 +101,8 @@ class _Search:
         self.rejected: list[tuple[str, str]] = []
         self.identities: list[str] = []
         # A link inside the folder of one identity may lead to the folder of another identity, or
-        # out to the root.  These folders count as reached from the start, so that the result does
-        # not depend on the order of the search.
+        # out to the root.  So the root and the folders of all identities count as reached from the
+        # start.  The result then does not depend on the order of the search.
         self._reached = {_inode(os.stat(folder))}
         for entry in _list(str(folder)):
             state = _state(entry)

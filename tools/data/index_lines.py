@@ -89,7 +89,7 @@ def find_records(
 ) -> np.ndarray:
     """Return the rows of an index at whose offsets records start, int64 (m,).
 
-    Lines that name no record, and lines that name the record of a line before them, become
+    Lines that name no record, and lines that name the same record as an earlier line, become
     findings.
 
     Parameters

@@ -44,8 +44,8 @@ def chroma_sampling(image: bytes) -> str:
 def estimate_quality(image: bytes) -> int | None:
     """Return the quality, 1 to 100, with which libjpeg would use the tables of a JPEG.
 
-    Encoders with other tables give a quality of about the same file size.  The result is None if
-    the image is no JPEG or has no complete table.
+    For the tables of other encoders, the result is the quality at which libjpeg would write a file
+    of about the same size.  The result is None if the image is no JPEG or has no complete table.
     """
     if not image.startswith(b"\xff\xd8\xff"):
         return None

@@ -28,9 +28,9 @@ class Images:
 
 
 def find_images(file: RecordFile, headers: Headers) -> Images:
-    """Return the image records of a set, also those that hold no image.
+    """Return the image records of a set, including those whose image is missing.
 
-    ``headers`` are those of all records of ``file``.
+    ``headers`` are the headers of all records of ``file``.
     """
     header = read_header_record(file)
     if header is not None:
@@ -107,7 +107,8 @@ def _check_identities(
             findings.add(
                 "identity_record",
                 record_key,
-                f"its images have the label {label}, as those of the identity record {seen[label]}",
+                f"its images have the label {label}, and so have the images of the identity record "
+                f"of key {seen[label]}",
             )
         seen.setdefault(label, record_key)
         wrong = members[(people[members] != label) & (people[members] >= 0)]
@@ -158,8 +159,8 @@ def _sound_ranges(
 def _usual_label(labels: np.ndarray, number: int) -> int:
     """Return the label of most images of an identity; -1 if none has a label in range.
 
-    If several labels are equally frequent, the number of the identity record wins, else the
-    smallest of these labels.
+    If several labels are equally frequent, the result is the number of the identity record if that
+    number is one of these labels, and the smallest of these labels if not.
     """
     if (labels == labels[0]).all():
         return int(labels[0])
@@ -171,7 +172,7 @@ def _usual_label(labels: np.ndarray, number: int) -> int:
 
 
 def _check_single(keys: np.ndarray, people: np.ndarray, findings: Findings) -> None:
-    """List the identities that have one image; ``people`` below 0 do not count."""
+    """List the identities that have one image; entries of ``people`` below 0 do not count."""
     _, first, counts = np.unique(people, return_index=True, return_counts=True)
     for row in first[counts == 1].tolist():
         if people[row] >= 0:

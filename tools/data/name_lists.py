@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _MAX_FILE_BYTES = 1 << 28
-_MAX_SUGGESTED = 2000  # number of names in which a similar one is searched
+_MAX_SUGGESTED = 2000  # number of names that are searched for a similar one
 
 
 def read_entries(text: str, option: str) -> list[str]:

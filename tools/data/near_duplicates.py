@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find images that look the same, by a perceptual hash of 255 bits.
 
-The hash of an image tells which of the lowest 16x16 coefficients of a discrete cosine transform of
-its grey levels are positive, without the mean (C. Zauner, Implementation and Benchmarking of
-Perceptual Image Hash Functions, 2010, section 3.2, with more coefficients).  Two images look the
-same if at most MAX_DISTANCE_BITS of their bits differ.
+The hash has one bit for each of the lowest 16x16 coefficients of the discrete cosine transform of
+an image's grey levels, except the mean.  The bit tells whether the coefficient is positive.
+C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2,
+describes this hash with fewer coefficients.  Two images are declared to look the same if at most
+MAX_DISTANCE_BITS bits of their hashes differ.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ _SIDE, _COEFFICIENTS = 32, 16
 # Coefficients up to this value count as 0, because JPEG changes them at random.
 _NOISE = 30.0
 # Two images are compared if they agree in all bits of one of these random subsets.  A pair with 27
-# different bits, as 95 % of the copies scaled by 2 % have, is missed with a probability of 1 %.
+# different bits is missed with a probability of 1 %.  95 % of the copies that were scaled by 2 %
+# differ from their original in at most 27 bits.
 _SUBSETS, _SUBSET_BITS = 40, 20
-# Largest number of images with the same subset of bits that are compared with each other.
+# An image is compared with at most this number of later images that share a subset of bits.
 _MAX_LAG = 2000
 _CHUNK_PAIRS = 1 << 18
 _BIT_COUNTS = np.array([bin(n).count("1") for n in range(1 << 16)], np.uint8)
@@ -46,19 +48,19 @@ def hash_images(pixels: np.ndarray) -> np.ndarray:
     ).astype(np.float32)
     coefficients = transform @ small @ transform.T
     bits = (coefficients > _NOISE).reshape(len(pixels), -1)
-    bits[:, 0] = False  # the mean of the grey levels
+    bits[:, 0] = False  # the coefficient of the mean
     return np.packbits(bits, axis=1)
 
 
 def find_near_duplicates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the images that look the same as an image before them.
 
-    ``hashes`` are those of N images, uint8 (N, 32).
+    ``hashes`` are the hashes of N images, uint8 (N, 32).
 
     Outputs
     -------
-    Rows of these images, int64 (M,), sorted; row of the most similar image before each of them,
-    int64 (M,); number of different bits of both hashes, int64 (M,).
+    Three int64 arrays (M,): the rows of these images, sorted; for each of them, the row of the most
+    similar image before it; and the number of bits in which the two hashes differ.
     """
     generator = np.random.default_rng(0)
     best = np.full(len(hashes), MAX_DISTANCE_BITS + 1, np.int64)
@@ -68,7 +70,8 @@ def find_near_duplicates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
         for first, second in _candidates(_subset_keys(hashes, subset)):
             before, after = np.minimum(first, second), np.maximum(first, second)
             distance = _distances(hashes, before, after)
-            # Assign the pairs in descending order of distance, so that the smallest one remains.
+            # Assign the pairs in descending order of distance: the last one, with the smallest
+            # distance, stays.
             order = np.lexsort((-before, -distance))
             order = order[distance[order] < best[after[order]]]
             best[after[order]], earlier[after[order]] = distance[order], before[order]
@@ -100,6 +103,6 @@ def _candidates(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _distances(hashes: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the number of different bits of pairs of hashes, int64 (n,)."""
+    """Return the number of bits in which the two hashes of each pair differ, int64 (n,)."""
     different = (hashes[first] ^ hashes[second]).view(np.uint16)
     return _BIT_COUNTS[different].sum(axis=1, dtype=np.int64)

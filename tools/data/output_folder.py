@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the output folder of a command before the command works."""
+"""Check the output folder of a command before the command starts its work."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def check_output(out: Path, sources: Iterable[Path], own: Sequence[str] = ()) ->
     out
         Folder that does not exist, is empty, or holds only what a killed command left.
     sources
-        Files and folders that the command reads; none may be ``out``, and no folder of them may
-        contain ``out``.
+        Files and folders that the command reads; none of them may be or contain ``out``.
     own
         Names of files in ``out`` with which the command continues.
 

@@ -46,7 +46,7 @@ class PackOptions(NamedTuple):
 
 
 class PackPlan(NamedTuple):
-    """Pieces of the work."""
+    """Images of a pack, and the pieces into which the work is divided."""
 
     sources: ImageSources
     options: PackOptions
@@ -61,7 +61,7 @@ class PackPlan(NamedTuple):
 
 
 class PackResult(NamedTuple):
-    """Images of the parts, and what was done to the images."""
+    """Result of a pack: the images of each part, and what was done to the images."""
 
     images: dict[str, dict[int, int]]
     """Number of images of each identity, in the order of the labels, for TRAIN and HELD."""
@@ -105,9 +105,9 @@ def choose_held(identities: np.ndarray, count: int) -> np.ndarray:
     several = people[images > 1]
     if count and (count < 2 or count > len(several) or count >= len(people)):
         raise ValueError(
-            f"--val-people: must be at least 2, and at most the number of identities with two "
-            f"images, of which one must remain for training, got {count} of {len(several)} such "
-            f"identities ({len(people)} in all); choose another number"
+            f"--val-people: must be at least 2, at most the number of identities with several "
+            f"images ({len(several)}) and less than the number of all identities ({len(people)}), "
+            f"got {count}; choose another number"
         )
     return np.sort(np.random.default_rng(_SEED).permutation(several)[:count])
 
@@ -214,7 +214,7 @@ class Packing:
         return self._plan.pieces[self._resumed - 1][2] if self._resumed else 0
 
     def result(self) -> PackResult:
-        """Sum up all pieces."""
+        """Add up the results of all pieces."""
         paths = self._plan.sources.paths
         images: dict[str, Counter[int]] = {TRAIN: Counter(), HELD: Counter()}
         changes: Counter[str] = Counter()
@@ -250,7 +250,7 @@ class Packing:
 
 def _make_worker(plan: PackPlan) -> Callable[[int], Any]:
     """Return the function of a worker process that fits the images of one piece."""
-    warnings = DecoderWarnings().__enter__()  # until the worker process ends
+    warnings = DecoderWarnings().__enter__()  # active until the process ends
     sources, wanted, root = plan.sources, plan.options.format, os.fspath(plan.sources.root)
 
     def fit_piece(number: int) -> list[FittedImage | str]:

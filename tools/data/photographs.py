@@ -31,15 +31,15 @@ def find_photographs(folder: Path) -> list[str]:
 
 
 def count_other_files(folder: Path) -> int:
-    """Count the files of a folder and its subfolders that are no images by their names."""
+    """Count the files of a folder and its subfolders without a suffix of an image format."""
     return sum(not is_image_name(name) for _, _, files in os.walk(folder) for name in files)
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
     """Return the path of the aligned image of each photograph, relative to the output folder.
 
-    The suffix becomes ``.jpg``.  A photograph whose name is taken then, such as ``a.png`` beside
-    ``a.jpg``, keeps its suffix and gets ``.jpg`` after it.
+    The suffix becomes ``.jpg``.  If two photographs would get the same name, such as ``a.png`` and
+    ``a.jpg``, one of them keeps its suffix in front of ``.jpg``: ``a.png.jpg``.
     """
     kept = {path for path in paths if path.endswith(SUFFIX)}
     folders = {str(parent) for path in paths for parent in Path(path).parents}

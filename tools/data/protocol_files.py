@@ -2,9 +2,9 @@
 """Read the pairs of verification protocols from their files.
 
 lfw    pairs.txt of LFW: "name n1 n2" and "name1 n1 name2 n2" after a line with the numbers of
-       folds and pairs; RFW's _pairs.txt and AgeDB's pairs have the same lines without this line
+       folds and pairs; RFW's _pairs.txt and AgeDB's pairs, which lack the line with the numbers
 list   "a b 0" or "a b 1", with blanks, tabs or commas, as AgeDB-30 is often distributed
-calfw  two lines per pair, "image fold", fold 0 for different people; CALFW, CPLFW
+calfw  pairs of CALFW and CPLFW: two lines "image fold" per pair; fold 0 means different people
 ytf    splits.txt of YouTube Faces: "split, video 1, video 2, same"
 cfp    folder with Pair_list_F.txt, Pair_list_P.txt and Split/FP/01/same.txt, diff.txt
 """
@@ -201,7 +201,7 @@ def _read_cfp(folder: Path, kind: str) -> list[ProtocolPair]:
     if root is None or splits is None or not splits.is_dir():
         raise ValueError(
             f"{printable(folder)}: must be the folder Protocol of CFP with {_LISTS[0]} and "
-            f"Split/{kind}, got a folder without them; name a file of pairs or this folder"
+            f"Split/{kind}, got a folder without them; name that folder or a file of pairs"
         )
     first = _read_cfp_images(root / _LISTS[0])
     second = first if kind == "FF" else _read_cfp_images(root / _LISTS[1])

@@ -69,7 +69,7 @@ def _unnumbered_name(path: str) -> str | None:
 def interleave_folds(
     same: Sequence[ProtocolPair], different: Sequence[ProtocolPair]
 ) -> list[ProtocolPair]:
-    """Return the pairs in an order whose ten consecutive folds have equal parts of both kinds."""
+    """Join two lists of pairs so that each of ten consecutive folds has a tenth of either list."""
     ordered: list[ProtocolPair] = []
     for fold in range(FOLDS):
         for pairs in (same, different):
@@ -79,7 +79,7 @@ def interleave_folds(
 
 
 def unbalanced_folds(same: Sequence[bool]) -> int:
-    """Return how many of ten consecutive folds have no pair of one of the two kinds."""
+    """Divide pairs into ten consecutive folds; count the folds with pairs of only one kind."""
     edges = [len(same) * fold // FOLDS for fold in range(FOLDS + 1)]
     folds = [same[first:last] for first, last in pairwise(edges)]
     return sum(len(set(fold)) == 1 for fold in folds)

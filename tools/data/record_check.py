@@ -79,7 +79,7 @@ def check_set(
     near_duplicates
         Whether to look for images that look the same.
     leave_out
-        Kinds of findings that the clean index leaves out, in addition to those that KINDS states.
+        Kinds of findings whose records the clean index leaves out, besides those that KINDS states.
     progress
         Function that is called with the numbers of decoded images and of all images.
 
@@ -207,8 +207,8 @@ def _image_size(records: RecordSet, stated: Property, findings: Findings) -> tup
             sizes[size] += 1
     if not sizes:
         raise RecordError(
-            f"{records.name}: no image has a header that states its size, got {len(rows)} images "
-            "without; the set is damaged, make or copy it again"
+            f"{records.name}: an image must have a header that states its size, got {len(rows)} "
+            "images without such a header; the set is damaged, make or copy it again"
         )
     (found, count), wanted = sizes.most_common(1)[0], stated.image_size
     if wanted and (found in (wanted, wanted[::-1]) or 2 * count <= sizes.total()):

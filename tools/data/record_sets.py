@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open record sets with the names of their identities, and write some of their images as new set.
+"""Open record sets with the names of their identities; write selected images as a new set.
 
-The new set has the images of the old ones byte for byte, header and identity records, and
-identities.json, which names the identities that were renumbered.
+The new set has unchanged images, a header record, identity records and identities.json.  Its
+identities are renumbered, and identities.json has their names.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def opened(sources: Sequence[Path], labels: str = "stacked") -> Iterator[NamedSe
     sources
         Folders with train.rec, or .rec files.
     labels
-        How to combine the labels of several sets: "stacked" or "shared" as ``data.labels``, or
-        "names": identities with equal names are the same person.
+        How to combine the labels of several sets: "stacked" or "shared" as in ``data.labels``, or
+        "names", where identities with equal names are the same person.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _names(records: RecordSet, labels: str) -> tuple[list[str], bool]:
 
 
 def _shared_names(records: RecordSet, paths: Sequence[Path]) -> tuple[list[str], bool]:
-    """Return the names of labels that several sets share, if all files agree."""
+    """Return the names of labels that several sets share; if the files disagree, the labels."""
     found = [names for path in paths if (names := read_names(path, None)) is not None]
     longest = max(found, key=len, default=[])
     if len(longest) == records.num_classes and all(n == longest[: len(n)] for n in found):
@@ -104,7 +104,7 @@ def _shared_names(records: RecordSet, paths: Sequence[Path]) -> tuple[list[str],
 
 
 def _join_names(records: RecordSet, names: list[str]) -> tuple[RecordSet, list[str]]:
-    """Give all identities with one name the same label."""
+    """Give identities with equal names the same label."""
     joined = sort_names(set(names))
     numbers = {name: number for number, name in enumerate(joined)}
     new = np.array([numbers[name] for name in names], dtype=np.int32)
@@ -213,7 +213,7 @@ def explained_writing(out: Path) -> Iterator[None]:
 
 
 def estimate_bytes(records: RecordSet, rows: np.ndarray) -> int:
-    """Return an upper bound of the size in bytes of the records of some rows.
+    """Return an upper bound on the total size in bytes of the records of some rows.
 
     The bound assumes that a record ends where the next record of its file begins.
     """

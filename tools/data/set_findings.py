@@ -50,7 +50,7 @@ def check_images(
 
 
 def _check_image(image: Image, warnings: DecoderWarnings) -> tuple[tuple[int, int] | None, str]:
-    """Return the size of an image and ""; or None and what is wrong."""
+    """Return the size of an image, or None, and what is wrong with the image, or ""."""
     if isinstance(image, np.ndarray) and image.ndim == 3:
         return (image.shape[0], image.shape[1]), ""
     data = image if isinstance(image, bytes) else image.tobytes()
@@ -88,7 +88,8 @@ def _image_findings(images: CheckedImages) -> Iterator[str]:
             yield f"{where} {problem}"
         elif size != usual and usual is not None and size is not None:
             yield (
-                f"{where} is {size[0]}x{size[1]} pixels, got {usual[0]}x{usual[1]} in most images"
+                f"{where} is {size[0]}x{size[1]} pixels, but most images are "
+                f"{usual[0]}x{usual[1]} pixels"
             )
 
 

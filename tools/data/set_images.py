@@ -78,7 +78,7 @@ class SetImages:
         return fitted.jpeg
 
     def describe(self) -> list[str]:
-        """Return a line for each thing that was done to image files."""
+        """Return one line for each kind of change that was made to images."""
         return [
             f"{self.changes[c]} images {text}" for c, text in CHANGES.items() if self.changes[c]
         ]

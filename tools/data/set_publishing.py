@@ -38,7 +38,7 @@ complete set."""
 def publish(out: Path, plan: PackPlan, packing: Packing) -> dict[str, Any]:
     """Write the remaining files of a pack, and rename all files to their places.
 
-    A killed process can call the function again.
+    If the process is killed, a later process can call the function again.
 
     Outputs
     -------
@@ -81,7 +81,7 @@ def _existing(path: Path, other: Path) -> Path:
 
 
 def _write_files(state: Path, plan: PackPlan, result: PackResult) -> None:
-    """Write all files beside the .rec and the .idx to the state folder."""
+    """Write all files except the .rec and the .idx to the state folder."""
     sources, wanted = plan.sources, plan.options.format
     files = {"train.rec", "train.idx", identity_names.FILE_NAME, REPORT, "property"}
     kept = [sources.names[identity] for identity in result.images[TRAIN]]

@@ -26,7 +26,7 @@ _PROGRESSIVE = 0xC2
 
 
 def count_images(records: RecordSet) -> np.ndarray:
-    """Return the number of images of each identity that has images, int64 (K,), by label."""
+    """Return the number of images of each identity that has any, in label order, int64 (K,)."""
     return np.unique(records.labels, return_counts=True)[1]
 
 

@@ -59,12 +59,13 @@ def shuffle(
     seed
         Random seed of the new order.
     labels
-        How to combine the labels of several sets, "stacked" or "shared", as ``data.labels``.
+        How to combine the labels of several sets, "stacked" or "shared", as in ``data.labels``.
     memory_bytes
         Bytes of memory for images; at least four times the largest image is used.  The new order
         does not depend on this value.
     progress
-        Callback, called with the phase's name, the number of finished images, and that of all.
+        Function that is called with the name of the phase and the numbers of finished and of all
+        images.
 
     Raises
     ------
@@ -79,8 +80,9 @@ def shuffle(
         plan = _Plan(records, seed, memory_bytes)
         _check_space(out, plan)
         make_output(out)
-        # The bucket files are on the disk of the new set.  Each file is removed once it is read, so
-        # the bucket files and the new set together are never much larger than the new set.
+        # The bucket files are on the disk of the new set.  Each file is removed as soon as its
+        # images are in memory, so the bucket files and the new set together are never much larger
+        # than the new set.
         scratch = Path(
             at_end.enter_context(tempfile.TemporaryDirectory(prefix=".shuffle-", dir=out))
         )
@@ -146,7 +148,8 @@ def _record_bytes(records: RecordSet) -> np.ndarray:
     """Return an upper bound of the size of each record in bytes, (N,) for N records.
 
     The bound is the distance to the next record of the index.  If this distance is unusually large,
-    as before the identity records, the bound is computed from the size of the JPEG.
+    as for the last image before the identity records, the bound is computed from the size of the
+    JPEG.
     """
     found = np.empty(len(records), dtype=np.int64)
     for place, rec in enumerate(records.files):
@@ -160,7 +163,10 @@ def _record_bytes(records: RecordSet) -> np.ndarray:
 
 
 def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Return the bounds 0, r, 2 r, ..., n of parts of r images and at most max_bytes bytes each."""
+    """Divide n images into parts of r images; return the bounds 0, r, 2 r, ..., n.
+
+    The function chooses r so that no part has more than ``max_bytes`` bytes.
+    """
     count, largest = len(sizes), int(sizes.sum())
     rows = count
     while largest > max_bytes and rows > 1:
@@ -170,7 +176,7 @@ def _equal_bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
 
 
 def _bounds(sizes: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Return the bounds 0, ..., n of the longest parts of images with at most max_bytes bytes."""
+    """Divide n images into parts of at most ``max_bytes`` bytes; return the bounds 0, ..., n."""
     ends, bounds = np.cumsum(sizes), [0]
     while bounds[-1] < len(sizes):
         before = ends[bounds[-1] - 1] if bounds[-1] else 0
@@ -262,7 +268,8 @@ def _write_buckets(
 ) -> None:
     """Append each JPEG of the buffer to the file of its bucket.
 
-    Only one file is open at a time, because buckets can outnumber the files a process may open.
+    Only one file is open at a time, because there may be more buckets than files that a process may
+    open.
     """
     starts = np.cumsum(lengths) - lengths
     here = np.argsort(buckets, kind="stable")

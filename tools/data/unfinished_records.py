@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a record set piece by piece, so that a killed process can resume after the last piece.
+"""Write a record set piece by piece, so that interrupted work resumes after its last piece.
 
 A journal has one line per piece.  The line states the sizes of the files after the piece and a
 checksum of the bytes of the piece.  The next process cuts everything off that the journal does not
@@ -50,7 +50,7 @@ HEADER_BYTES = len(record_bytes(0, [0.0, 0.0]))
 
 
 class UnfinishedRecords:
-    """Record set NAME.rec and NAME.idx with header and identity records that is still written.
+    """Record set in progress: NAME.rec and NAME.idx, with header record and identity records.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class UnfinishedRecords:
         return True
 
     def cut(self) -> None:
-        """Remove everything after the last piece, or begin the files."""
+        """Cut the files off after the last piece; without a piece, write the start of the files."""
         header = [record_bytes(0, [0.0, 0.0]), b"0\t0\n"]
         for file, size, start in zip(self._files, self._sizes, header, strict=True):
             if os.fstat(file).st_size < size:
@@ -167,7 +167,7 @@ class UnfinishedRecords:
 
 
 class Journal:
-    """Append-only file of the pieces of one work; one process at a time may hold the journal.
+    """Append-only file that lists the finished pieces of one task; one process may hold the file.
 
     Parameters
     ----------
@@ -199,7 +199,8 @@ class Journal:
             os.close(self._file)
             raise ValueError(
                 f"{path.parent.parent}: holds interrupted work with other images or options, got "
-                f"{path.parent.name}; repeat the interrupted command, or remove this folder"
+                f"{path.parent.name}; repeat the interrupted command, or remove "
+                f"the folder {path.parent.name}"
             )
 
     def _read(self) -> list[dict[str, Any]]:
@@ -221,7 +222,7 @@ class Journal:
 
     @property
     def is_finished(self) -> bool:
-        """Return whether all files were complete and flushed when a process ended."""
+        """Return whether an earlier process has completed and flushed all files."""
         return _FINISHED in self._lines[-1] if self._lines else False
 
     def pieces(self) -> list[Piece]:

@@ -104,7 +104,7 @@ def _write_images(records: RecordSet, rows: np.ndarray, folder: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Flush the file system of a folder, which takes less time than to flush every file."""
+    """Flush the file system that holds a folder; to flush every file would take more time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         ctypes.CDLL(None).syncfs(descriptor)

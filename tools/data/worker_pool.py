@@ -139,8 +139,8 @@ class WorkerPool:
 def _one_opencv_thread() -> Iterator[None]:
     """Run OpenCV with one thread inside a ``with`` block, and in processes forked there.
 
-    A process that is forked while OpenCV has threads waits for them without end as soon as OpenCV
-    uses or changes its threads, because the threads do not exist in that process.
+    The threads of OpenCV do not exist in a forked process.  If OpenCV had threads before the fork,
+    the forked process would wait forever as soon as OpenCV uses them or changes their number.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -156,7 +156,7 @@ def _serve(
     make_worker: Callable[[], Callable[[int], Any]],
     parent: int,
 ) -> None:
-    """Answer the numbers from a connection until the other end is closed."""
+    """Receive piece numbers from a connection and send the results, until it closes."""
     end_with_parent(signal.SIGKILL, parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process after Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

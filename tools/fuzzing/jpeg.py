@@ -60,7 +60,7 @@ def build(folder: Path, level: str) -> Path:
 
 
 def sanitizer_environment(library: Path) -> dict[str, str]:
-    """Return the variables with which a process can load the library."""
+    """Return the environment variables with which a process can load the library."""
     compiler = os.environ.get("CXX", "g++")
     paths = [
         subprocess.run(
@@ -84,7 +84,7 @@ class Jpeg:
     start_bytes = 0
 
     def prepare(self, folder: Path) -> None:
-        # Without the package `ops`, which imports MXNet.
+        # Load the module by its path, because importing the package `ops` would import MXNet.
         spec = importlib.util.spec_from_file_location("jpeg", ROOT / "ops" / "jpeg_decoder.py")
         assert spec and spec.loader
         module: Any = importlib.util.module_from_spec(spec)
@@ -134,4 +134,6 @@ class Jpeg:
         if found is None or not np.array_equal(found[:, :, ::-1], out[0]):
             raise AssertionError("an accepted image has other pixels than libjpeg-turbo gives")
         if flag[0] or cut_off:
-            raise AssertionError("an accepted image counts as one of another size, or as cut off")
+            raise AssertionError(
+                "the decoder reports an accepted image as cut off or as one of another size"
+            )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``align``: photographs to aligned faces."""
+"""Command ``align``: make aligned faces from photographs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=home_path,
         metavar="OUT",
         help="new or empty folder for the aligned images, which keep their relative paths; an "
-        "interrupted command continues",
+        "interrupted command continues if it is repeated",
     )
     add_alignment_options(parser)
     parser.add_argument(
@@ -129,8 +129,8 @@ def _read_points(file: Path | None, paths: Sequence[str], folder: Path) -> Landm
     if all(landmarks.find(path) is None for path in paths):
         raise ValueError(
             f"--landmarks: {printable(file)} must give points of the files in {printable(folder)}, "
-            f"got none of {len(paths)}, such as {printable(paths[0])}; correct the paths in the "
-            "file"
+            f"got points of none of the {len(paths)} files, such as {printable(paths[0])}; correct "
+            f"the paths in {printable(file)}"
         )
     return landmarks
 
@@ -166,8 +166,8 @@ def _align(
             journal.close()
     except OSError as error:
         raise ValueError(
-            f"{printable(out)}: cannot be written, got {error.strerror or error}; repeat the "
-            "command, which continues, when the cause is removed"
+            f"{printable(out)}: cannot be written, got {error.strerror or error}; remove the "
+            "cause and repeat the command, which then continues"
         ) from None
 
 

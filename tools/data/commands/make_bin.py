@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``make-bin``: the pairs of a protocol and a folder of aligned faces to NAME.bin."""
+"""Command ``make-bin``: make NAME.bin from the pairs of a protocol and aligned faces."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-missing",
         action="store_true",
-        help="leave out pairs whose image is missing (default: refuse to write the set)",
+        help="leave out pairs with a missing image (default: refuse to write the set)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="read all pairs and images, but write nothing"
@@ -134,8 +134,8 @@ def _check_stale_people(out: Path, people: Sequence[str] | None) -> None:
     file = people_path(out)
     if people is None and os.path.lexists(file):
         raise ValueError(
-            f"{printable(file)}: must not exist, got an older file, and the protocol names no "
-            "people; remove the file"
+            f"{printable(file)}: must not exist, got an older file, which would not fit the "
+            "new set; remove the file"
         )
 
 
@@ -167,7 +167,7 @@ def _write(
     out: Path, images: Sequence[bytes], same: Sequence[bool], people: Sequence[str] | None
 ) -> None:
     try:
-        if people is not None:  # first, because a complete set has its people
+        if people is not None:  # first, so that no set lacks its people
             write_people(out, [" ".join(name.split()) or "?" for name in people])
         write_pairs(out, images, same)
     except OSError as error:
@@ -184,7 +184,7 @@ def _describe(
 ) -> list[str]:
     lines = []
     if len(same) < count:
-        lines.append(f"{count - len(same)} of {count} pairs left out, whose images are missing")
+        lines.append(f"{count - len(same)} of {count} pairs left out, because an image is missing")
     if people is None:
         lines.append("no file of people: neither the pairs nor the paths name them")
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``merge``: several record sets to one set, sorted by identity."""
+"""Command ``merge``: merge several record sets into one set, sorted by identity."""
 
 from __future__ import annotations
 

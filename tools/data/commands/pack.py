@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``pack``: a folder or a list of images to a record set."""
+"""Command ``pack``: pack a folder or a list of images into a record set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.worker_pool import choose_processes
 
-HELP = "pack a folder with one folder of images per identity, or a list of images, as record set"
+HELP = "pack a list of images, or a folder with one subfolder per identity, into a record set"
 _SHOWN_FILES = 10
 
 
@@ -34,7 +34,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", type=home_path, metavar="OUT", help="new or empty folder")
     parser.add_argument(
-        "--root", type=home_path, help="folder of the paths in a list (default: that of the list)"
+        "--root",
+        type=home_path,
+        help="folder to which the paths in a list are relative (default: the folder of the list)",
     )
     parser.add_argument(
         "--size", default="112", help="HEIGHTxWIDTH in pixels, or one side (default: 112)"
@@ -56,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-pixels",
         action="store_true",
-        help="decode also the JPEGs that fit, to find damaged ones",
+        help="also decode the JPEGs that are stored unchanged, to find damaged ones",
     )
     parser.add_argument(
         "--val-people",
@@ -193,7 +195,7 @@ def _run_dry(plan: PackPlan, processes: int, options: argparse.Namespace) -> int
 
 
 def print_report(report: dict[str, Any], out: Path) -> None:
-    """Print what a pack wrote, what was done to the images, and which files are unusable."""
+    """Print what the command wrote, what was done to the images, and which files are unusable."""
     print(
         f"{printable(out)}: {report['images']} images of {report['identities']} identities, "
         f"{report['height']}x{report['width']} pixels, {report['bytes'] / 1e6:.1f} MB"
@@ -227,7 +229,7 @@ def _print_held_out(report: dict[str, Any]) -> None:
     if not held["pairs"]:
         print(f"{text}; too few for {set_publishing.MIN_PAIRS} pairs, so no held_out.bin")
         return
-    folds = "no person in two of the ten folds"
+    folds = "no person is in two of the ten folds"
     if not held["people_in_one_fold"]:
-        folds = "people in several folds, because ten folds need 20 people"
+        folds = "some people are in several folds, because ten folds need 20 people"
     print(f"{text}, {held['pairs']} pairs in {set_publishing.HELD_OUT}; {folds}")

@@ -42,7 +42,7 @@ def write_or_describe(
     selection: Selection,
     write_more: Callable[[Path], Sequence[str]] = lambda folder: (),
 ) -> None:
-    """Write a selection to OUT, or print what would be written; print the result in one line.
+    """Write a selection to OUT unless ``--dry-run`` is given; print one line about the new set.
 
     ``write_more`` writes further files to a folder, and returns their names.
     """
@@ -63,7 +63,7 @@ def write_or_describe(
 
 
 def require_number(name: str, value: float | None, least: float, most: float) -> None:
-    """Raise ValueError if an option is given and not in a range."""
+    """Raise ValueError if an option is given but its value is not from ``least`` to ``most``."""
     if value is not None and not least <= value <= most:
         raise ValueError(
             f"{name}: must be in {least:g} .. {most:g}, got {value:g}; choose another number"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``shuffle``: record sets to one set in random order."""
+"""Command ``shuffle``: merge record sets into one set in random order."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command: write the other identities and the pairs of the held-out ones."""
+    """Run the command: write a set of the remaining identities, and pairs of the held-out ones."""
     if options.every is not None and options.val_people is not None:
         raise ValueError(
             f"--every: excludes --val-people, got {options.every} and {options.val_people}; give "
@@ -69,9 +69,9 @@ def run(options: argparse.Namespace) -> int:
             return [HELD_OUT, people_path(HELD_OUT).name]
 
         write_or_describe(options, found, selection, write_pairs)
-        folds = "no person in two of the ten folds"
+        folds = "no person is in two of the ten folds"
         if not chosen.is_disjoint:
-            folds = f"people in several folds, because ten folds need {2 * FOLDS} people"
+            folds = f"some people are in several folds, because ten folds need {2 * FOLDS} people"
         print(
             f"{printable(options.out / HELD_OUT)}: {len(chosen.same)} pairs of {len(held)} "
             f"identities that are not in the set; {folds}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``stats``: numbers of images and identities of a record set, and its JPEGs."""
+"""Command ``stats``: count images and identities of a record set, and describe its JPEGs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_file(name: str, path: Path | None) -> None:
-    """Raise ValueError if a file cannot be written at a path, or if another kind of file exists."""
+    """Raise ValueError for a wrong suffix, a missing folder, or a path that leads to no file."""
     if path is None:
         return
     if path.suffix.lower() != f".{name[2:]}":

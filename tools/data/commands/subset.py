@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``subset``: a random part of a record set."""
+"""Command ``subset``: draw a random part of a record set."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command ``unpack``: a record set to one folder of images per identity."""
+"""Command ``unpack``: write a record set to one folder of images per identity."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_every_planted_fault_is_found_and_nothing_else(tmp_path, content, make_f
     starts = [
         "image 0 of pair 0 is truncated, got ",
         "image 1 of pair 1 is no image, got 8 bytes",
-        "image 0 of pair 2 is 100x100 pixels, got 112x112 in most images",
+        "image 0 of pair 2 is 100x100 pixels, but most images are 112x112 pixels",
         "image 1 of pair 3 is damaged, got ",
         "image 1 of pair 14 has more than 67108864 pixels, got 65536x65536 pixels",
         "pair 4 of one person has the same image twice",
