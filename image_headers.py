@@ -47,9 +47,9 @@ def stored_size(image: bytes) -> tuple[int, int] | None:
 
 
 def has_size(image: bytes, image_size: tuple[int, int]) -> bool:
-    """Return whether the header of an image states a size, also if rotated by 90 degrees.
+    """Return whether the header of an image states ``image_size``, (height, width) in pixels.
 
-    ``image_size`` is (height, width) in pixels.
+    The result is also True if the header states height and width in exchanged order.
     """
     size = stored_size(image)
     return size is not None and (size == tuple(image_size) or size == tuple(image_size)[::-1])
@@ -108,7 +108,7 @@ def _png(image: bytes) -> tuple[int, int] | None:
 
 
 def _bmp(image: bytes) -> tuple[int, int]:
-    if _number(image, 14, 4, "little") == 12:  # the header of OS/2
+    if _number(image, 14, 4, "little") == 12:  # the BMP header of OS/2
         return _number(image, 20, 2, "little"), _number(image, 18, 2, "little")
     width, height = (
         int.from_bytes(image[at : at + 4], "little", signed=True) for at in (18, 22)
@@ -148,13 +148,13 @@ def _pnm(image: bytes) -> tuple[int, int] | None:
 
 def _jpeg_2000(image: bytes) -> tuple[int, int] | None:
     at = image.find(_J2K_SIZE)
-    if at < 0 or image.find(_J2K_SIZE, at + 1) >= 0:  # two sizes: unknown which one is decoded
+    if at < 0 or image.find(_J2K_SIZE, at + 1) >= 0:  # two sizes: a decoder may use either
         return None
     return _number(image, at + 12, 4), _number(image, at + 8, 4)
 
 
 def _number(image: bytes, at: int, size: int, order: str = "big") -> int:
-    """Return an unsigned number of ``size`` bytes; 0 if the image ends before it does."""
+    """Return an unsigned number of ``size`` bytes; 0 if the image ends within the number."""
     piece = image[at : at + size]
     if len(piece) < size:
         return 0

@@ -61,7 +61,7 @@ def find_images(entries: Iterable[str | os.PathLike[str]]) -> list[Path]:
     The files of a folder and of its subfolders are sorted by path.  A file in a folder counts as an
     image if its suffix is one of SUFFIXES, its name does not begin with a dot, and its name is not
     CONTACT_SHEET.  Symbolic links are followed, but each folder is searched only once, so loops of
-    links end.  A file that several entries reach by one path is listed once.
+    links end.  If several entries lead to the same path, this path is listed only once.
 
     Parameters
     ----------
@@ -130,7 +130,8 @@ def check_sizes(paths: Sequence[Path], image_size: tuple[int, int]) -> None:
     Raises
     ------
     ImageFileError
-        If an image has another size; the message names the first such image and their number.
+        If an image has another size; the message names the first such image and states the number
+        of such images.
     """
     wrong = [
         (path, size) for path in paths if (size := _header_size(path)) not in (None, image_size)
@@ -147,7 +148,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
         with path.open("rb") as file:
             return read_size(file.read(HEADER_BYTES))
     except OSError:
-        return None  # read_images reports the file
+        return None  # read_images reports this error later
 
 
 def _wrong_size(
@@ -180,8 +181,8 @@ def read_images(
     cut_off
         Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
     fit
-        Function that makes the image from a photograph, see `FitImage`; threads call the function
-        at the same time.  None: the files have the images of the model.
+        Function that makes the image for the model from a photograph, see `FitImage`; several
+        threads call the function at the same time.  None: the files contain aligned faces.
 
     Raises
     ------

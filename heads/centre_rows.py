@@ -47,5 +47,5 @@ def write_rows(array: mx.nd.NDArray, rows: mx.nd.NDArray, values: mx.nd.NDArray)
 
 
 def _fused_for(array: mx.nd.NDArray) -> bool:
-    # These operators have no GPU version: MXNet's operators are fast on a GPU.
+    # The fused operators have no GPU version, because MXNet's own operators are fast on a GPU.
     return ops.fused() and array.context.device_type == "cpu"

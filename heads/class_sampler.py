@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random samples of the classes of a shard that contain all classes of the current batch."""
+"""Random samples of a shard's classes; each sample contains the classes of the current batch."""
 
 import math
 from collections.abc import Mapping
@@ -52,14 +52,15 @@ class ClassSampler:
         Parameters
         ----------
         labels
-            Classes of the images of all ranks, counted from the first class of the shard, integers
-            of any shape. Classes outside the range 0 to C - 1 are those of other shards.
+            Class number of each image of all ranks, counted from the first class of the shard; an
+            integer array of any shape. A number outside the range 0 to C - 1 belongs to another
+            shard.
 
         Returns
         -------
         Sampled classes in ascending order, int32 (n,).
         """
-        # A generator for each draw makes the state two numbers, equal on all ranks.
+        # Each draw makes its own generator: the state is then only two numbers, equal on all ranks.
         generator = np.random.Generator(np.random.PCG64([self._seed, self._draws, self._rank]))
         self._draws += 1
         positives = np.unique(labels[(labels >= 0) & (labels < self._num_classes)])
@@ -69,8 +70,10 @@ class ClassSampler:
             return positives.astype(np.int32)
         bounds = np.arange(count + 1) * others // count
         place = bounds[:-1] + (generator.random(count) * np.diff(bounds)).astype(np.int64)
-        # The rotation makes all classes equally probable: the strata differ in size by up to one.
+        # The strata differ in size by up to one; the rotation still makes all classes equally
+        # probable.
         place = np.sort((place + generator.integers(others)) % others)
-        # The negative number i is the class i plus the number of positives up to that class.
+        # ``place`` counts only the classes without an image. The class number of a negative is its
+        # place plus the number of positives with smaller class numbers.
         skipped = np.searchsorted(positives - np.arange(len(positives)), place, side="right")
         return np.sort(np.concatenate([positives, place + skipped])).astype(np.int32)

@@ -29,7 +29,7 @@ def length(F: Any, rows: Any) -> Any:
 
 
 class Form(NamedTuple):
-    """Options of the class scores, the inner products of embeddings and class centres."""
+    """Options of the class scores, which are inner products of embeddings and class centres."""
 
     scale: float = 1.0
     """Factor on the scores: logit = scale * score."""
@@ -105,8 +105,8 @@ def cross_entropy(
     Notes
     -----
     With the plain operators, oneDNN computes log_softmax in float32 with an error of about 4e-6:
-    the loss 0.035680 becomes 0.035683. The error is about 3e-7 without oneDNN and with the native
-    operators. The error does not affect training.
+    the loss 0.035680 becomes 0.035683. Without oneDNN, or with the native operators, the error is
+    about 3e-7. The error does not affect training.
     """
     margin = margin or (lambda score: (score, F.ones_like(score)))
     simple = form._replace(scale=1.0) == Form() and columns is None
@@ -137,7 +137,7 @@ def cross_entropy(
 
 
 def own_scores(F: Any, left: Any, centres: Any, label: Any, form: Form) -> Any:
-    """Return the score of each image for the class centre in the row ``label``, (B,).
+    """Return the score of each image with the centre in row ``label`` of ``centres``, (B,).
 
     ``left`` holds the embeddings (B, E), normalised if the form says so. No gradient flows through
     the centre.
@@ -177,7 +177,8 @@ def _plain(
     psi, slope = margin(fixed)
     if columns is not None:
         scores = reweighed(F, scores, *columns(psi, fixed))
-    # The value of `target - fixed` is 0: the second term gives psi a gradient and no value.
+    # The value of `target - fixed` is 0: the second term adds a gradient to psi and leaves the
+    # value of psi unchanged.
     psi = F.BlockGrad(psi) + F.BlockGrad(slope) * (target - fixed)
     place = F.contrib.arange_like(label).astype("int32") * num_classes
     place = place + F.clip(label, 0, num_classes - 1).astype("int32")
@@ -224,7 +225,7 @@ def column_numbers(F: Any, fraction: Any, value: list, slope: list, rest: float)
 
 
 def through_psi(F: Any, loss: Any, quantity: Any, scale: float) -> Any:
-    """Add to the loss the part of the gradient of psi that does not pass through the score.
+    """Return the loss plus a term for the part of psi's gradient that bypasses the score.
 
     The added term has the value 0 and the gradient (d loss / d psi) * (d quantity), where
     d loss / d psi = scale (p - 1) and p = exp(-loss) is the probability of the true class.
@@ -239,7 +240,7 @@ def through_psi(F: Any, loss: Any, quantity: Any, scale: float) -> Any:
     loss : (B,)
         Softmax cross-entropy of each image.
     quantity : (B,)
-        Array whose gradient is the part of psi's gradient that does not pass through the score.
+        Array whose gradient is the part of psi's gradient that bypasses the score.
     """
     pull = F.BlockGrad((F.exp(-loss) - 1.0) * scale)
     return loss + pull * (quantity - F.BlockGrad(quantity))

@@ -67,5 +67,6 @@ class CurricularFace(MarginSoftmax):
         if not self._guarded_threshold:
             unguarded = unguarded_angle(F, cosine, self._m2)
             psi = cosine + F.broadcast_mul(unguarded - cosine, fraction)
-        # Raise the threshold by the rounding error: a class whose cosine equals psi is not hard.
+        # Raise the threshold by the rounding error, so that a class whose cosine equals psi is not
+        # hard.
         return psi + ROUNDING, column_numbers(F, fraction, value, slope, 1.0)

@@ -56,7 +56,7 @@ class FusedCentres(MarginSoftmax):
         self, F: Any, embedding: Any, label: Any, margin_fraction: Any, weight: Any, **state: Any
     ) -> tuple[Any, ...]:
         # The gradient of the centres is never computed: it would be an array as large as the
-        # centres. The term added to the loss has the value 0 and the gradient of the embedding.
+        # centres. The term added to the loss has the value 0 and gives the embedding its gradient.
         label = F.cast(label, dtype=self._dtype)
         centre, fixed = F.take(weight, label, mode="clip"), F.BlockGrad(embedding)
         cosine = F.BlockGrad(F.sum(normalised(F, fixed) * normalised(F, centre), axis=1))
@@ -122,7 +122,7 @@ def fused_class(name: str, kind: type) -> type:
 def require_fused(name: str, options: Mapping[str, Any]) -> None:
     """Raise OperatorError unless a sharded head supports a fused update with its settings.
 
-    ``options`` holds the settings of the head that differ from their defaults, at least.
+    ``options`` holds at least the settings of the head that differ from their defaults.
     """
     if name not in PERMITTED or options.get("sub_centers", _DEFAULT_CENTRES.get(name, 1)) > 1:
         raise refusal(name)
@@ -141,10 +141,10 @@ def require_operators() -> None:
 
 
 def filter_refusal() -> ops.OperatorError:
-    """Return the error for a head with a filter of classes, which the fused update lacks."""
+    """Return the error for the setting ``interclass_filter``, which no fused update supports."""
     return ops.OperatorError(
-        "optim.fused_centres: supports no head.interclass_filter, got both; set one of them to "
-        "false or 0"
+        "optim.fused_centres: supports no head.interclass_filter, got both; "
+        "set optim.fused_centres=false or head.interclass_filter=0"
     )
 
 

@@ -55,8 +55,8 @@ class Head(gluon.HybridBlock):
         Class of each image, from 0 to C - 1 for C classes.
     margin_fraction : (1,) float32, optional
         Fraction w of the margin, from 0 (no margin) to 1 (the full margin, the default), for a
-        warm-up. The fraction is an input of the graph, so that a new value does not trace the graph
-        again. Inside another hybridized block this input is required.
+        warm-up. The fraction is an input of the graph, so that MXNet does not trace the graph again
+        for a new value. Inside another hybridized block this input is required.
 
     Outputs
     -------
@@ -100,15 +100,16 @@ class Head(gluon.HybridBlock):
     def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
         """Return the class with the largest logit without margin for each embedding.
 
-        The input has the shape (B, E), the output (B,) float32. None if the loss has no logits,
-        which the base class assumes.
+        The input has the shape (B, E), the output (B,) float32. The result is None if the loss has
+        no logits; the base class returns None.
         """
         return None
 
     def update_statistics(self, embedding: mx.nd.NDArray, label: mx.nd.NDArray) -> None:
-        """Update the running statistics of the head with one batch; the base class has none.
+        """Update the running statistics of the head with one batch.
 
-        `forward` calls this method in training, before it computes the loss.
+        `forward` calls this method in training, before it computes the loss. The base class has no
+        running statistics.
         """
 
 
@@ -148,7 +149,8 @@ class ClassHead(Head):
         )
         self.num_classes, self._dtype = num_classes, "float32"
         self.sub_centers = sub_centers
-        # MXNet has no parameter without rows: a rank without classes has the rows of one class.
+        # MXNet refuses a parameter without rows, so a rank without classes has the rows of one
+        # class.
         classes = max(1, shard.num_rows) if shard else num_classes
         shape = (classes * sub_centers, embedding_size)
         initializer = self.initializer
@@ -164,10 +166,10 @@ class ClassHead(Head):
     def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
         """Return the class of the nearest centre by cosine for each embedding; see `Head.predict`.
 
-        A class with another logit than the cosine overrides this method.
+        A subclass overrides this method if its logits are not proportional to the cosines.
         """
         centre = nearest_centre(embedding, self.weight.list_data()[0])
-        # Exact in float32, unlike floor(centre / sub_centers).
+        # This formula is exact in float32; floor(centre / sub_centers) is not.
         return (centre - centre % self.sub_centers) / self.sub_centers
 
     def cross_entropy(self, F: Any, *arrays: Any, form: Form, **options: Any) -> tuple[Any, Any]:

@@ -16,9 +16,9 @@ also their gradient."""
 class HeadMemory:
     """Bytes that the class centres of one rank need.
 
-    ``centres`` and ``momentum`` persist.  ``gradient`` is the gradient of all centres of the rank,
-    0 if only a sample or the fused operator updates them.  ``sample`` holds the centres of a sample
-    of classes and the arrays of their update.
+    ``centres`` and ``momentum`` persist.  ``gradient`` holds the gradient of all centres of the
+    rank.  It is 0 with a sample of classes or with the fused operator.  ``sample`` holds the
+    centres of a sample of classes and the arrays of their update.
     """
 
     centres: int
@@ -58,8 +58,8 @@ def head_memory(
     ranks
         Number of ranks over which the classes are distributed; 1 if every rank holds all classes.
     sample_rate
-        Fraction of the classes of a rank that take part in a step.  A sample with more classes of
-        the batch than that needs more memory.
+        Fraction of the classes of a rank that take part in a step.  If the batch contains more
+        classes than that, the sample needs more memory than computed here.
     sub_centers
         Number of centres per class.
     has_momentum

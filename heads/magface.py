@@ -24,10 +24,10 @@ class MagFace(MarginSoftmax):
     Symbols: c_j is the cosine of an embedding to the centre of class j; c and t are its cosine and
     angle to the centre of the true class; s is ``scale``.
 
-    a is the L2 norm of the embedding, clipped to the range from ``low`` to ``high``. In this range
-    the margin m(a) rises linearly from ``least`` to ``most``. Gradients flow through a in both
-    terms. Where t + m(a) exceeds pi, the guard of `arcface` replaces the cosine by c - m(a) sin
-    m(a).
+    The number a is the L2 norm of the embedding, clipped to the range from ``low`` to ``high``. In
+    this range the margin m(a) rises linearly from ``least`` to ``most``. Gradients flow through
+    this norm in the softmax loss and in the added term. Where t + m(a) exceeds pi, the guard of
+    `arcface` replaces the cosine by c - m(a) sin m(a).
 
     Parameters
     ----------

@@ -11,9 +11,9 @@ BLOCK_ROWS = 65536
 class NormalRows(mx.init.Initializer):
     """Normal initial values of all rows of an array, or of a part of the rows.
 
-    The rows are drawn in blocks of BLOCK_ROWS rows from MXNet's generator. If all ranks seed the
-    generator alike, a part of the rows gets the values that it has in the complete array, in the
-    memory of the part and of one block. Every rank draws all rows.
+    The rows are drawn in blocks of BLOCK_ROWS rows from MXNet's generator. If all ranks use the
+    same seed, a part of the rows gets the same values as in the complete array. Every rank draws
+    all rows, but keeps only its part and one block in memory.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class NormalRows(mx.init.Initializer):
     def _init_weight(self, name: str, arr: mx.nd.NDArray) -> None:
         count = len(arr) if self._count is None else self._count
         stop = self._start + len(arr)
-        arr[:] = 0.0  # for a part without rows, which has one row (heads/head.py)
+        arr[:] = 0.0  # needed for a shard without classes: its array still has rows (heads/head.py)
         for first in range(0, count, BLOCK_ROWS):
             rows = min(BLOCK_ROWS, count - first)
             block = mx.nd.random.normal(

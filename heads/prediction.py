@@ -27,10 +27,11 @@ def largest_score(
     squares: bool = False,
     bias: mx.nd.NDArray | None = None,
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-    """Return the largest score of each row, and the number of its centre; the host does not wait.
+    """Return the largest score of each row and the number of its centre, as device arrays.
 
     The score is the inner product of a row and a centre. `heads.cross_entropy.Form` describes
-    ``unit_columns`` and ``squares``. Of several equal scores the first one is the largest.
+    ``unit_columns`` and ``squares``. Of several equal scores the first one counts as the largest.
+    The host does not wait for the device.
 
     Inputs
     ------
@@ -71,6 +72,9 @@ def largest_score(
 def first_largest(
     scores: mx.nd.NDArray, numbers: mx.nd.NDArray
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-    """Return the first largest score of each row (B, n), and its element of ``numbers`` (B, n)."""
+    """Return the first largest score of each row, and the number at the same position, (B,) each.
+
+    ``scores`` and ``numbers`` have the shape (B, n).
+    """
     place = scores.argmax(axis=1)
     return mx.nd.pick(scores, place, axis=1), mx.nd.pick(numbers, place, axis=1)

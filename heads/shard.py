@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Range of class centres that one rank holds when a head is distributed over the ranks.
 
-A distributed head has an attribute ``shard``; other heads have none, or None.  Checkpoints save and
-load such a head through three contracts:
+A distributed head has an attribute ``shard``; in other heads this attribute is missing or None.
+Checkpoints save and load such a head through three contracts:
 
 - The parameters in ``PER_CLASS_PARAMETERS`` hold the rows of the classes of ``shard`` only, with
   the same number of adjacent rows for each class.  A parameter of a rank without classes may have
@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PER_CLASS_PARAMETERS = ("weight", "bias")
-"""Names of the parameters of a distributed head of which a rank holds its own classes only."""
+"""Names of the parameters of a distributed head of which a rank holds only the rows of its
+classes."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class ShardCentres:
         return self._used
 
     def keep(self, scores: ShardScores) -> None:
-        """Compute the gradients of the centres that take part, or keep what their update needs.
+        """Compute the gradients of the centres that take part, or keep the data for their update.
 
         The gradients are those of the sum of the losses of all ranks.
         """

@@ -22,7 +22,7 @@ NO_LOGIT = -1e30
 
 
 class Targets(NamedTuple):
-    """What a shard knows about the true class of each image, and the changes to all scores."""
+    """True class of each image as seen by one shard, and the changes to the scores."""
 
     label: mx.nd.NDArray
     """Class of each image, counted from the first class of the shard; -1 for a class of another
@@ -49,7 +49,9 @@ class ShardScores(Protocol):
     """Sum of exp(logit - maximum) over the classes of this shard, shape (G,)."""
 
     def finish(self, maximum: mx.nd.NDArray, total: mx.nd.NDArray) -> mx.nd.NDArray:
-        """Return the part of this shard in the gradient of each loss for its embedding, (G, E).
+        """Return this shard's part of the gradient of each loss, (G, E).
+
+        The gradient is taken with respect to the embedding of the image.
 
         Parameters
         ----------
@@ -58,9 +60,9 @@ class ShardScores(Protocol):
         """
 
     def centre_gradient(self, out: mx.nd.NDArray) -> None:
-        """Write the gradient of the sum of all losses for the class centres to ``out``, (n K, E).
+        """Write the gradient of the sum of all losses to ``out``, (n K, E).
 
-        Call `finish` first.
+        The gradient is taken with respect to the class centres. Call `finish` first.
         """
 
 
@@ -89,7 +91,7 @@ def shard_scores(
 def target_scores(
     rows: mx.nd.NDArray, centres: mx.nd.NDArray, label: mx.nd.NDArray, form: Form
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-    """Return the score of the true class of each image, and the row of its nearest centre.
+    """Return the score of each image's true class, and the row of that class's nearest centre.
 
     Shapes are (G,). Where the label is -1, the score is 0 and the row is -1.
     """
@@ -131,7 +133,10 @@ class FusedShardScores:
         return mx.nd.expand_dims(factor, axis=1) * self._pull - attraction
 
     def _attraction(self) -> mx.nd.NDArray:
-        """Return scale * slope * (gradient of the true score for the embedding), (G, E)."""
+        """Return scale * slope * g, (G, E).
+
+        The rows of g are the gradients of the true scores with respect to the embeddings.
+        """
         F, form = mx.nd, self._form
         rows, centres, row = self._inputs[:3]
         centre = F.take(centres, row, mode="clip")
@@ -188,13 +193,15 @@ class PlainShardScores:
         right.attach_grad()
         self._leaves = [left, right]
         count = centres.shape[0] // form.group
-        self._true = F.one_hot(targets.label, depth=count, dtype=rows.dtype)  # (G, n); zeros for -1
+        # (G, n); the row of an image with label -1 is 0.
+        self._true = F.one_hot(targets.label, depth=count, dtype=rows.dtype)
         with autograd.record():
             scores = scores_of(F, left, right, count, form, None)
             true_score = F.sum(scores * self._true, axis=1)
             if targets.columns is not None:
                 scores = reweighed(F, scores, *(array.detach() for array in targets.columns))
-            # The value is psi and the slope of psi: true_score - F.BlockGrad(true_score) is 0.
+            # true_score - F.BlockGrad(true_score) is 0: the second term adds a gradient to psi and
+            # leaves the value of psi unchanged.
             psi = psi + slope * (true_score - F.BlockGrad(true_score))
             psi = F.broadcast_mul(F.expand_dims(psi, axis=1), self._true)
             self._logits = (scores * (1.0 - self._true) + psi) * form.scale

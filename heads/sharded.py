@@ -29,7 +29,7 @@ Rate = Annotated[float, Within(0, 1, "the usual rate is 0.1 to 0.3", open_low=Tr
 
 
 class Sharding(NamedTuple):
-    """How the parts of a run that concern all ranks reach a sharded head."""
+    """Parts of a run that a sharded head needs."""
 
     comm: Comm = Comm()
     """Communication of this rank with the other ranks."""
@@ -153,7 +153,7 @@ class ShardedClasses(ClassHead):
         RuntimeError
             If no recorded forward pass has run since the last update.
         """
-        assert self._centres is not None, "only a sharded head has `momentum`, and is updated"
+        assert self._centres is not None, "only a sharded head updates its own class centres"
         self._centres.update(lr)
 
     def sampler_state(self) -> dict[str, Any]:
@@ -170,8 +170,8 @@ class ShardedClasses(ClassHead):
     def predict(self, embedding: mx.nd.NDArray) -> mx.nd.NDArray | None:
         """Return the class with the largest logit of all shards; see `Head.predict`.
 
-        All ranks call this method together. None for a head that samples classes: a prediction
-        would read the centres that the samples leave alone.
+        All ranks call this method together. The result is None for a head that samples classes,
+        because a prediction would have to read all class centres.
         """
         if self.shard is None:
             return super().predict(embedding)
@@ -182,7 +182,7 @@ class ShardedClasses(ClassHead):
         score, row = largest_score(rows, weight, unit_columns=self.form.unit_columns)
         if not shard.num_rows:
             score = mx.nd.full(score.shape, NO_LOGIT, ctx=score.context, dtype=score.dtype)
-        # Exact in float32, unlike floor(row / sub_centers).
+        # This formula is exact in float32; floor(row / sub_centers) is not.
         number = (row - row % self.sub_centers) / self.sub_centers + shard.start
         every = comm.gather_rows(mx.nd.stack(score, number, axis=0).expand_dims(0), "head.nearest")
         _, number = first_largest(every[:, 0].T, every[:, 1].T)  # every: (R, 2, G)
@@ -208,12 +208,15 @@ class ShardedClasses(ClassHead):
     def _exchange(
         self, rows: Any, embedding: Any, label: Any, fraction: Any
     ) -> tuple[Any, Any, Any]:
-        """Return loss (B,), target cosine (B,) and gradient of each loss for its row (B, E)."""
+        """Return loss (B,), target cosine (B,) and gradient (B, E) for the images of this rank.
+
+        Each gradient is that of an image's loss with respect to the image's row in ``rows``.
+        """
         shard, comm, form = self.shard, self._comm, self.form
         assert shard is not None and self._centres is not None
         own = slice(comm.rank * len(rows), (comm.rank + 1) * len(rows))
         training = autograd.is_training()
-        # Horovod: exact for any class number, in contrast to float32.
+        # Horovod: gather int32 labels, because float32 is not exact for large class numbers.
         labels = comm.gather_rows(label.astype("int32"), "head.labels") - shard.start
         all_rows = comm.gather_rows(rows, "head.embeddings")  # (G, E)
         local, centres = self._classes(labels, rows.dtype, training)
@@ -241,16 +244,17 @@ class ShardedClasses(ClassHead):
         return loss[own], cosine[own], pull[own]
 
     def _classes(self, labels: Any, dtype: Any, training: bool) -> tuple[Any, Any]:
-        """Return the labels among the classes that take part (-1: none of them), and the centres.
+        """Return the position of each label among the classes in use, and the centres in use.
 
-        The classes that take part are those of a new sample in training with a sampler, otherwise
-        all classes of the shard.
+        A position is -1 if the class of the label is not in use. In training with a sampler, the
+        classes of a new sample are in use. Without a sampler or outside training, all classes of
+        the shard are in use.
         """
         shard, weight = self.shard, self.weight.list_data()[0]
         assert shard is not None and self._centres is not None
         if self._sampler is None or not training or not shard.num_rows:
             centres = self._centres.use(None) if training else weight
-            # The fused operator refuses the label -2 of a class that no shard has.
+            # A class number that no shard has becomes -2, which the fused operator refuses.
             known = (labels >= -shard.start) * (labels < shard.num_classes - shard.start)
             inside = (labels >= 0) * (labels < shard.num_rows)
             local = mx.nd.where(inside, labels, known - 2)
@@ -268,19 +272,20 @@ class ShardedClasses(ClassHead):
         bad = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
         if len(bad):
             raise ValueError(
-                f"head: the label of image {bad[0]} of all ranks must be one of "
+                f"head: the label of image {bad[0]} in the batch of all ranks must be one of "
                 f"{self.num_classes} classes, got {labels[bad[0]]}; use 0 to C - 1"
             )
 
     @property
     def needs_all_scores(self) -> bool:
-        """Whether every rank needs the scores of the true classes of all images before its sums."""
+        """Whether a rank needs the true-class scores of all images before it sums exponentials."""
         return self.columns is not None or self.random_margin
 
     def update_sharded_statistics(self, embedding: Any, label: Any, score: Any) -> None:
-        """Update the running statistics with the images of this rank and their true scores.
+        """Update the running statistics with the images of this rank.
 
-        The scores are complete only if `needs_all_scores` is true.
+        ``score`` holds the scores of the true classes of these images. The scores are complete
+        only if `needs_all_scores` is true.
         """
         self.update_statistics(embedding, label)
 

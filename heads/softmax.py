@@ -78,7 +78,7 @@ class Softmax(ShardedClasses):
         return loss, F.BlockGrad(F.sum(unit * normalised(F, centre), axis=1))
 
     def added_term(self, F: Any, *arrays: Any, **state: Any) -> Any:
-        """Return the term that a loss adds to the cross-entropy, or None without such a term.
+        """Return the term that a loss adds to the cross-entropy, or None if the loss adds no term.
 
         The term has one value per image or a single value, shape (1,). ``arrays`` are the embedding
         and the label. ``state`` holds the parameters of the head except weight and bias.

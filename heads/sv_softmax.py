@@ -56,7 +56,8 @@ class SVSoftmax(MarginSoftmax):
         if self._easy_margin:
             everywhere = self._psi_at_every_angle(F, cosine)
             psi = cosine + F.broadcast_mul(everywhere - cosine, fraction)
-        # Raise the threshold by the rounding error: a class whose cosine equals psi is not hard.
+        # Raise the threshold by the rounding error, so that a class whose cosine equals psi is not
+        # hard.
         return psi + ROUNDING, numbers
 
     def _psi_at_every_angle(self, F: Any, cosine: Any) -> Any:
