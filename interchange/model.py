@@ -19,8 +19,8 @@ class InterchangeError(ValueError):
 class StoredModel:
     """A network with its weights.
 
-    The network takes (x - normalization.MEAN) / normalization.STD for RGB pixels x from 0 to 255;
-    readers convert the weights of models that expect other values.
+    The network takes (x - normalization.MEAN) / normalization.STD for RGB pixels x from 0 to 255.
+    If a model file expects other values, its reader converts the weights.
     """
 
     source: str

@@ -28,8 +28,8 @@ def write_checkpoint(model: StoredModel, folder: str | Path) -> float | None:
 
     Returns
     -------
-    The largest absolute difference of normalised embeddings from the source on 64 random images;
-    None if the model has no `StoredModel.reference`.
+    The largest absolute difference between the normalised embeddings of the network and of the
+    source on 64 random images; None if the model has no `StoredModel.reference`.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def write_checkpoint(model: StoredModel, folder: str | Path) -> float | None:
 def _write_shard(
     model: StoredModel, folder: Path, rows: Mapping[str, StoredRows]
 ) -> dict[str, Any]:
-    """Write class centres that are on the disk as one shard, without reading them as a whole."""
+    """Write class centres as one shard; read them from the disk in parts."""
     aside = aside_folder(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()

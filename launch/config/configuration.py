@@ -42,7 +42,7 @@ KEYS_FREE_ON_RESUME = {
     "eval.batch_size",
 }
 
-_MAX_PROBLEMS, _MAX_PROBLEM_CHARACTERS = 30, 1200  # limits of one message
+_MAX_PROBLEMS, _MAX_PROBLEM_CHARACTERS = 30, 1200  # limits of one ConfigError's message
 
 
 _MAX_VALUE_CHARACTERS = 200  # longer values, such as the graph of a net, are shortened in messages

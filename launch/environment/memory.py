@@ -19,8 +19,9 @@ CGROUP_FILES = (
 def available_memory(root: Path = Path("/")) -> int | None:
     """Return the bytes that processes of this control group can still allocate without swapping.
 
-    The result is the smallest of the memory that Linux estimates as available and the remainders of
-    the limits of all control groups that contain this process.  It is None if Linux states none.
+    Each control group that contains this process may have a limit, of which a part remains.  The
+    result is the smallest of these remainders and of the memory that Linux estimates as available.
+    The result is None if Linux states none of these values.
 
     Parameters
     ----------

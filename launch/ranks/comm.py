@@ -56,7 +56,7 @@ class Comm:
         return rows
 
     def gather_json(self, value: Any) -> list[Any]:
-        """Return the values of all ranks in rank order; each must be serializable as JSON."""
+        """Return the values of all ranks in rank order; all values must be serializable as JSON."""
         return [value]
 
     def broadcast(self, parameters: Mapping[str, Any]) -> None:
@@ -85,12 +85,12 @@ class Comm:
         rows
             Array of shape (n, ...).  All ranks pass arrays of equal shape.
         key
-            Name of the exchange, equal on all ranks.  A step uses a name once.
+            Name of the exchange, equal on all ranks.  Two exchanges of a step need different names.
         """
         return rows
 
     def sum_rows(self, rows: mx.nd.NDArray, key: str) -> mx.nd.NDArray:
-        """Return the sum of the arrays of all ranks without blocking; it may replace ``rows``.
+        """Return the sum of the arrays of all ranks without blocking; ``rows`` may be overwritten.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class Comm:
         """Raise NoLink if this device is a GPU whose NVIDIA driver Horovod cannot load."""
 
     def notice(self, ctx: mx.Context) -> str:
-        """Return a notice on how the ranks exchange arrays on this device, or ""."""
+        """Return a notice if ranks exchange arrays on this device through host memory, or ""."""
         return ""
 
     def has_lost(self, error: Exception) -> bool:
@@ -218,9 +218,9 @@ class HorovodComm(Comm):
             return HostTrainer(parameters, optimizer, self.size, sum_in_place)
         trainer = hvd.DistributedTrainer(parameters, optimizer)
         if not trainer._average_in_framework:
-            # Horovod: with NCCL 2.10 and newer, the reduction would compute averages.  Gradient
-            # clipping (training/step.py) requires sums, which ``update`` divides by the number of
-            # ranks.
+            # Horovod: with NCCL 2.10 and newer, DistributedTrainer would let NCCL average the
+            # gradients.  Gradient clipping (training/step.py) requires sums, which ``update``
+            # divides by the number of ranks.
             trainer._average_in_framework, trainer._postscale_factor = True, 1.0
             trainer._scale /= self.size
         return trainer
