@@ -31,7 +31,8 @@ from tests.tools.data.sets import (
 )
 from tools.data import packing, unfinished_records
 from tools.data.commands import pack
-from tools.data.packing import STATE_FOLDER, Packing
+from tools.data.image_fitting import ImageFormat
+from tools.data.packing import STATE_FOLDER, Packing, PackOptions
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -478,3 +479,20 @@ def test_pack_unpack_pack_gives_the_same_bytes(photographs, tmp_path):
 
 def test_the_chosen_processes_are_one_for_each_core():
     assert pack._processes(None) == min(256, len(os.sched_getaffinity(0)))
+
+
+def test_workers_do_not_hold_the_journal(photographs, tmp_path, monkeypatch):
+    def report_files(_):
+        def work(number):
+            names = [f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd")]
+            raise ValueError(" ".join(os.readlink(n) for n in names if os.path.exists(n)))
+
+        return work
+
+    monkeypatch.setattr(packing, "_make_worker", report_files)
+    plan = packing.make_plan(pack.find_in_folder(photographs), PackOptions(ImageFormat(112, 112)))
+    work = Packing(plan, tmp_path / "state")
+    with pytest.raises(ValueError) as error:
+        work.run(2, lambda *_: None)
+    work.close()
+    assert "socket" in str(error.value) and "state" not in str(error.value)
