@@ -41,6 +41,9 @@ CHANGES = {
 _MAX_STRETCH = 1.02  # largest change of the aspect ratio that counts as the same shape
 # Baseline, sequential and progressive Huffman coding, which every decoder of JPEG supports.
 _FITTING_CODES = (0xC0, 0xC1, 0xC2)
+_START_OF_SCAN = 0xDA
+# Markers DHT, DQT, DRI, APP0, APP2 to APP15 and COM; APP1 holds Exif data.
+_SIMPLE_SEGMENTS = frozenset((0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE))
 
 
 class UnfitImageError(ValueError):
@@ -78,6 +81,8 @@ def fit_image(data: bytes, wanted: ImageFormat, warnings: DecoderWarnings) -> Fi
     UnfitImageError
         If the image is no image, is damaged or truncated, or has more than MAX_IMAGE_PIXELS pixels.
     """
+    if not wanted.check_pixels and fits_plainly(data, wanted):
+        return FittedImage(data, STORED)
     frame = jpeg_frame(data)
     # The search for the prefix of Exif data is much faster than parsing the segments.
     turns = b"Exif\0\0" in data and has_turning_exif(data)
@@ -95,6 +100,32 @@ def _fits(frame: JpegFrame, wanted: ImageFormat) -> bool:
         and frame.bits == 8
         and len(frame.sampling) in (1, 3)
     )
+
+
+def fits_plainly(data: bytes, wanted: ImageFormat) -> bool:
+    """Return True for a JPEG with a simple header that fits; False leaves the question open.
+
+    In a simple header, every segment begins where the previous one ends, and no segment can contain
+    Exif data.  Such a header needs no search through the bytes, which takes most of the time of the
+    full check.
+    """
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        return False
+    frame = b"\x08" + wanted.height.to_bytes(2, "big") + wanted.width.to_bytes(2, "big")
+    at, last, fits = 2, len(data) - 11, False
+    while at < last and data[at] == 0xFF:
+        code, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
+        if code == _START_OF_SCAN:
+            return fits
+        if code in _FITTING_CODES:
+            components = data[at + 9]
+            if fits or data[at + 4 : at + 9] != frame or components not in (1, 3):
+                return False
+            fits = length == 8 + 3 * components
+        elif code not in _SIMPLE_SEGMENTS or length < 2:
+            return False
+        at += 2 + length
+    return False
 
 
 def _encode(

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pack images into a record set: several processes fit the images, and one process writes them.
 
+The worker processes also frame the records.  Keys and labels depend on the unusable files of all
+earlier pieces, so the writing process fills them in.
+
 The pieces of the work, and with them the bytes of the set, depend on the images and the options
 alone, not on the number of processes.
 """
@@ -14,15 +17,16 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from evaluation.image_files import MAX_FILE_BYTES
 from pipeline.records.writer import MAX_KEYS
 from tools.data.decoder_warnings import DecoderWarnings
-from tools.data.image_fitting import FittedImage, ImageFormat, UnfitImageError, fit_image
-from tools.data.unfinished_records import Journal, Piece, UnfinishedRecords
+from tools.data.image_fitting import ImageFormat, UnfitImageError, fit_image
+from tools.data.record_blocks import RecordBlock, frame_images
+from tools.data.unfinished_records import Journal, Piece, UnfinishedRecords, find_runs
 from tools.data.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -58,6 +62,17 @@ class PackPlan(NamedTuple):
     """Held-out identities, ascending."""
     digest: str
     """Text that identifies the images and the options."""
+
+
+class FittedPiece(NamedTuple):
+    """Images of a piece, as a worker process returns them."""
+
+    block: RecordBlock
+    """Records of the usable images, without keys and labels."""
+    changes: dict[str, int]
+    """Number of images by what was done to them."""
+    rejected: list[tuple[int, str]]
+    """Pairs (place in the piece, reason) of the unusable files."""
 
 
 class PackResult(NamedTuple):
@@ -184,27 +199,25 @@ class Packing:
         remaining = range(len(self._done), len(pieces))
         if self.is_finished or not remaining:
             return
-        with WorkerPool(min(processes, len(remaining)), lambda: _make_worker(self._plan)) as pool:
-            for number, results in zip(remaining, pool.map(remaining), strict=True):
-                self._done.append(self._write(number, results))
+        with WorkerPool(min(processes, len(remaining)), self._make_worker) as pool:
+            for number, fitted in zip(remaining, pool.map(remaining), strict=True):
+                self._done.append(self._write(number, fitted))
                 progress("packed", pieces[number][2], len(self._plan.order))
 
-    def _write(self, number: int, results: list[FittedImage | str]) -> Piece:
+    def _make_worker(self) -> Callable[[int], FittedPiece]:
+        self.close()  # a worker that outlives this process must not hold the lock of the journal
+        return _make_worker(self._plan)
+
+    def _write(self, number: int, fitted: FittedPiece) -> Piece:
         name, start, stop = self._plan.pieces[number]
         rows = self._plan.order[start:stop]
-        identities = self._plan.sources.identities[rows].tolist()
-        images, rejected = [], []
-        for row, identity, result in zip(rows.tolist(), identities, results, strict=True):
-            if isinstance(result, str):
-                rejected.append((row, result))
-            else:
-                images.append((identity, result.jpeg))
-        changes = dict(Counter(r.change for r in results if not isinstance(r, str)))
+        places = [place for place, _ in fitted.rejected]
+        identities = np.delete(self._plan.sources.identities[rows], places)
+        rejected = [(int(rows[place]), reason) for place, reason in fitted.rejected]
         if self._journal is None:
-            runs = list(Counter(identity for identity, _ in images).items())
-            size = sum(len(jpeg) for _, jpeg in images)
-            return Piece(name, size, 0, 0, runs, changes, rejected)
-        piece = self._parts[name].append(images, changes, rejected)
+            runs, size = find_runs(identities), fitted.block.data.nbytes
+            return Piece(name, size, 0, 0, runs, fitted.changes, rejected)
+        piece = self._parts[name].append(identities, fitted.block, fitted.changes, rejected)
         self._journal.add(piece)
         return piece
 
@@ -248,23 +261,27 @@ class Packing:
             self._journal.close()
 
 
-def _make_worker(plan: PackPlan) -> Callable[[int], Any]:
-    """Return the function of a worker process that fits the images of one piece."""
+def _make_worker(plan: PackPlan) -> Callable[[int], FittedPiece]:
+    """Return the function of a worker process that fits and frames the images of one piece."""
     warnings = DecoderWarnings().__enter__()  # active until the process ends
     sources, wanted, root = plan.sources, plan.options.format, os.fspath(plan.sources.root)
 
-    def fit_piece(number: int) -> list[FittedImage | str]:
+    def fit_piece(number: int) -> FittedPiece:
         _, start, stop = plan.pieces[number]
-        results: list[FittedImage | str] = []
-        for row in plan.order[start:stop].tolist():
+        jpegs: list[bytes] = []
+        changes: list[str] = []
+        rejected: list[tuple[int, str]] = []
+        for place, row in enumerate(plan.order[start:stop].tolist()):
             try:
                 data = read_file(os.path.join(root, sources.paths[row]))
-                results.append(fit_image(data, wanted, warnings))
+                jpeg, change = fit_image(data, wanted, warnings)
+                jpegs.append(jpeg)
+                changes.append(change)
             except OSError as error:
-                results.append(f"cannot be read, got {error.strerror}")
+                rejected.append((place, f"cannot be read, got {error.strerror}"))
             except UnfitImageError as error:
-                results.append(str(error))
-        return results
+                rejected.append((place, str(error)))
+        return FittedPiece(frame_images(jpegs), dict(Counter(changes)), rejected)
 
     return fit_piece
 

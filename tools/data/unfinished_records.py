@@ -11,13 +11,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.records.writer import frame, payload_bytes
+from tools.data.record_blocks import RecordBlock, number_records, record_bytes
 
 _FINISHED = "finished"
 _READ_BYTES = 1 << 22
@@ -39,11 +38,6 @@ class Piece(NamedTuple):
     """Number of images by what was done to them."""
     rejected: list[tuple[int, str]]
     """Pairs (index of the image, reason) of the images that are no images."""
-
-
-def record_bytes(key: int, label: float | list[float], jpeg: bytes = b"") -> bytes:
-    """Return the bytes of one record."""
-    return b"".join(frame(payload_bytes(key, label, jpeg)))
 
 
 HEADER_BYTES = len(record_bytes(0, [0.0, 0.0]))
@@ -101,26 +95,28 @@ class UnfinishedRecords:
 
     def append(
         self,
-        images: Sequence[tuple[int, bytes]],
+        identities: np.ndarray,
+        block: RecordBlock,
         changes: dict[str, int],
         rejected: list[tuple[int, str]],
     ) -> Piece:
-        """Append images, pairs (identity, JPEG bytes); return the line of the journal."""
-        records, lines = [], []
-        runs: list[list[int]] = []
-        offset, key = self._sizes[0], self._next_key
-        label, previous = len(self.identities) - 1, (self.identities or [-1])[-1]
-        for identity, jpeg in images:
-            if identity != previous:
-                label, previous = label + 1, identity
-            if not runs or runs[-1][0] != identity:
-                runs.append([identity, 0])
-            runs[-1][1] += 1
-            record = record_bytes(key, label, jpeg)
-            records.append(record)
-            lines.append(f"{key}\t{offset}\n")
-            offset, key = offset + len(record), key + 1
-        data = [b"".join(records), "".join(lines).encode()]
+        """Append images; return the line of the journal.
+
+        Parameters
+        ----------
+        identities
+            Identity of each image, int64 (n,), at least 0.
+        block
+            Records of the images.  The method fills in their keys and labels.
+        changes, rejected
+            Entries of the line.
+        """
+        previous = self.identities[-1] if self.identities else -1
+        is_first = np.diff(identities, prepend=previous) != 0
+        number_records(block, self._next_key, len(self.identities) - 1 + np.cumsum(is_first))
+        offsets = (self._sizes[0] + block.starts()).tolist()
+        lines = [f"{key}\t{at}\n" for key, at in enumerate(offsets, self._next_key)]
+        data = [block.data.data, memoryview("".join(lines).encode())]
         checksum = 0
         for file, part in zip(self._files, data, strict=True):
             checksum = _add(checksum, part)
@@ -128,8 +124,8 @@ class UnfinishedRecords:
         rec_bytes, idx_bytes = (
             size + len(part) for size, part in zip(self._sizes, data, strict=True)
         )
-        found = [(run[0], run[1]) for run in runs]
-        piece = Piece(self.name, rec_bytes, idx_bytes, checksum, found, changes, rejected)
+        runs = find_runs(identities)
+        piece = Piece(self.name, rec_bytes, idx_bytes, checksum, runs, changes, rejected)
         self._take(piece)
         return piece
 
@@ -265,13 +261,20 @@ def _open(path: Path) -> int:
     return os.open(path, flags, 0o666)
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def find_runs(identities: np.ndarray) -> list[tuple[int, int]]:
+    """Return pairs (identity, number of images) of neighbours with the same identity."""
+    firsts = np.flatnonzero(np.diff(identities, prepend=-1))
+    counts = np.diff(firsts, append=len(identities))
+    return list(zip(identities[firsts].tolist(), counts.tolist(), strict=True))
+
+
+def _write(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
-def _add(checksum: int, data: bytes) -> int:
+def _add(checksum: int, data: bytes | memoryview) -> int:
     """Add the 32-bit words of bytes to a checksum of 64 bits.
 
     The sum finds lost pages, and takes a tenth of the time of a CRC.

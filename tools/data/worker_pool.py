@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import cv2
+import numpy as np
 
 from launch.ranks.lifeline import end_with_parent
 
@@ -122,7 +124,7 @@ class WorkerPool:
 
     def _receive(self, number: int) -> Any:
         try:
-            return self._connections[number % len(self._connections)].recv()
+            return receive_result(self._connections[number % len(self._connections)])
         except (EOFError, OSError):
             raise self._ended(number) from None
 
@@ -173,6 +175,37 @@ def _serve(
         except Exception as error:
             result = error
         try:
-            connection.send(result)
+            send_result(connection, result)
         except BrokenPipeError:
             return
+
+
+def send_result(connection: Connection, result: Any) -> None:
+    """Send an object; the elements of NumPy arrays are not copied into the pickle."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    connection.send((data, [view.nbytes for view in views]))
+    for view in views:
+        while view:
+            view = view[os.write(connection.fileno(), view) :]
+
+
+def receive_result(connection: Connection) -> Any:
+    """Receive an object that ``send_result`` sends.
+
+    Raises
+    ------
+    EOFError
+        If the other end is closed.
+    """
+    data, sizes = connection.recv()
+    arrays = [np.empty(size, np.uint8) for size in sizes]
+    for array in arrays:
+        view = array.data
+        while view:
+            count = os.readv(connection.fileno(), [view])
+            if not count:
+                raise EOFError
+            view = view[count:]
+    return pickle.loads(data, buffers=arrays)

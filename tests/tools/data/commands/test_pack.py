@@ -30,7 +30,9 @@ from tests.tools.data.sets import (
     write_people,
 )
 from tools.data import packing, unfinished_records
-from tools.data.packing import STATE_FOLDER, Packing
+from tools.data.commands import pack
+from tools.data.image_fitting import ImageFormat
+from tools.data.packing import STATE_FOLDER, Packing, PackOptions
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -473,3 +475,20 @@ def test_pack_unpack_pack_gives_the_same_bytes(photographs, tmp_path):
     assert run("unpack", tmp_path / "a", tmp_path / "b") == 0
     assert run("pack", tmp_path / "b", tmp_path / "c") == 0
     assert set_bytes(tmp_path / "a") == set_bytes(tmp_path / "c")
+
+
+def test_workers_do_not_hold_the_journal(photographs, tmp_path, monkeypatch):
+    def report_files(_):
+        def work(number):
+            names = [f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd")]
+            raise ValueError(" ".join(os.readlink(n) for n in names if os.path.exists(n)))
+
+        return work
+
+    monkeypatch.setattr(packing, "_make_worker", report_files)
+    plan = packing.make_plan(pack.find_in_folder(photographs), PackOptions(ImageFormat(112, 112)))
+    work = Packing(plan, tmp_path / "state")
+    with pytest.raises(ValueError) as error:
+        work.run(2, lambda *_: None)
+    work.close()
+    assert "socket" in str(error.value) and "state" not in str(error.value)
