@@ -30,7 +30,7 @@ class StepCosts:
         self.before_bytes, self.before_cpu_s = sent_bytes(), time.process_time()
 
     def per_step(self) -> dict[str, float]:
-        """Return sent and passed KiB and CPU milliseconds of all threads, per step."""
+        """Return per step the KiB sent, the KiB passed to Horovod, and the CPU milliseconds."""
         steps = max(1, self.steps)
         cpu_s = time.process_time() - self.before_cpu_s
         found = {
@@ -53,7 +53,7 @@ def sent_bytes() -> int:
 def _sent_by(descriptor: str) -> int:
     try:
         connection = socket.socket(fileno=os.dup(int(descriptor)))
-    except OSError:  # not a socket, or already closed
+    except OSError:  # The descriptor is not a socket, or is already closed.
         return 0
     with connection:
         if connection.family not in (socket.AF_INET, socket.AF_INET6):
