@@ -69,10 +69,10 @@ def atomic_write_together(
 def rename_together(
     temporaries: Sequence[str | os.PathLike[str]], targets: Sequence[str | os.PathLike[str]]
 ) -> None:
-    """Rename finished files, which are on the disk already, to the files of one set, in order.
+    """Rename complete temporary files, already flushed to the disk, to ``targets``, in order.
 
-    An older file with the name of the last target is removed first.  A temporary file that does not
-    exist was renamed by an earlier, interrupted call.
+    An older file with the name of the last target is removed first.  If a temporary file does not
+    exist, an earlier, interrupted call has renamed it.
 
     Raises
     ------

@@ -74,7 +74,7 @@ def has_turning_exif(data: bytes) -> bool:
     """Return whether the Exif data of a JPEG ask for a rotation or a flip.
 
     In contrast to ``may_turn``, the result may also be True for a JPEG that begins with a JFIF
-    segment.  Programs that prepare images of cameras follow Exif in both cases.
+    segment.  Programs that prepare camera images apply Exif even after a JFIF segment.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def decode(image: np.ndarray) -> np.ndarray | None:
 def decode_upright(image: np.ndarray) -> np.ndarray | None:
     """Decode an image to BGR pixels, uint8 (H, W, 3), and always follow its Exif orientation.
 
-    In contrast to ``decode``, the orientation also counts in a JPEG that begins with a JFIF segment
-    and in other formats.  Return None if decoding fails.
+    In contrast to ``decode``, the orientation is also applied to a JPEG that begins with a JFIF
+    segment, and to images of other formats.  Return None if decoding fails.
     """
     try:
         return cv2.imdecode(image, cv2.IMREAD_COLOR)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photographs to aligned faces: landmarks from a file or a detector, similarity, warp."""
+"""Align photographs of faces: find five points, fit a similarity to them, warp the image."""

@@ -22,15 +22,15 @@ NO_FACE, NO_POINTS = "no face", "no points"
 SMALL, UNSURE, BLURRED, ODD = "small", "unsure", "blurred", "odd points"
 STATUSES = {
     ALIGNED: "aligned",
-    CENTRE: "without a face, so that their centre was cut out",
+    CENTRE: "cut out around their centre, because no face fits the rules",
     NO_FACE: "without a face",
     NO_POINTS: "without points in the file of landmarks",
     SMALL: "with a face below --min-face",
     UNSURE: "with a face below --min-score",
     BLURRED: "with a face below --min-sharpness",
-    ODD: "with points that do not look like a face",
+    ODD: "with points that do not have the shape of a face",
 }
-"""What became of a photograph, and its description."""
+"""Description of each result of aligning a photograph."""
 MAX_RESIDUAL = 0.42
 """Largest mean distance of aligned points from the template, in parts of its eye distance."""
 CENTRE_PART = 0.875
@@ -51,7 +51,7 @@ class FaceRules(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """What became of one photograph."""
+    """Result of aligning one photograph."""
 
     status: str
     """Key of STATUSES."""
@@ -73,11 +73,11 @@ class FaceAligner:
     Parameters
     ----------
     source
-        Where the points come from: a detector, or points from a file.
+        Source of the points: a detector, or the points of a file.
     image_size
         (height, width) of the aligned images in pixels.
     rules
-        Which faces are rejected.
+        Rules that say which faces are rejected.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class FaceAligner:
         Parameters
         ----------
         path
-            Path of the photograph, by which points from a file are found.
+            Path of the photograph.  If the points come from a file, the path selects them.
         pixels
             Upright RGB pixels, uint8 (H, W, 3).
         """
@@ -140,16 +140,17 @@ class FaceAligner:
 
 
 def residual_of(matrix: np.ndarray, points: np.ndarray, targets: np.ndarray) -> float:
-    """Return the mean distance of mapped points from their targets, in parts of the eye distance.
+    """Return the mean distance of mapped points from their targets, divided by the eye distance.
 
-    A frontal face has about 0.1, a profile up to 0.38.  Points in another order have 0.44 and more.
+    The result is about 0.1 for a frontal face, at most 0.38 for a profile, and at least 0.44 for
+    points in a wrong order.
     """
     distances = np.linalg.norm(map_points(matrix, points) - targets, axis=1)
     return float(distances.mean()) / eye_distance(targets)
 
 
 def measure_sharpness(pixels: np.ndarray) -> float:
-    """Return the variance of the Laplacian of an image in grey, uint8 (H, W, 3).
+    """Convert an image, uint8 (H, W, 3), to grey; return the variance of its Laplacian.
 
     Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a comparative study", 2000.
     """

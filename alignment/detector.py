@@ -3,7 +3,7 @@
 
 Zhang et al., "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks",
 2016.  The package contains the weights as ONNX files and runs them with ONNX Runtime, so that
-detection needs neither a network nor PyTorch or TensorFlow.
+detection needs no Internet connection, no PyTorch and no TensorFlow.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FaceDetector:
     Parameters
     ----------
     threads
-        Threads of each network; 0 for one per core.
+        Number of threads that each network uses; 0 means one thread per core.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class FaceDetector:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             seen = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         seen = cv2.cvtColor(seen, cv2.COLOR_RGB2BGR)
-        # Pixel centres, not corners, have the coordinates 0, 1 and so on.
+        # The centres of the pixels, not their corners, have the coordinates 0, 1 and so on.
         factor = np.array([width / seen.shape[1], height / seen.shape[0]])
         faces = []
         for box, points in self._detect(seen):
@@ -74,11 +74,11 @@ class FaceDetector:
         return faces
 
     def _detect(self, pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the box with score (5,) and the points (10,), x before y, of each face."""
+        """Yield two arrays for each face: box and score (5,), then five x and five y (10,)."""
         try:
             boxes, points = self._network.detect(pixels, min_face_size=SMALLEST_FACE_PX)
         except (ValueError, cv2.error):
-            # The package has no other sign for an image in which its first network finds nothing.
+            # The package raises these errors if its first network finds nothing in the image.
             return
         yield from zip(np.asarray(boxes, float), np.asarray(points, float), strict=True)
 
@@ -96,9 +96,9 @@ def require_detector() -> None:
 
 @contextmanager
 def _limited_threads(threads: int) -> Iterator[None]:
-    """Let ONNX Runtime open sessions with ``threads`` threads inside a ``with`` block.
+    """Inside a ``with`` block, let ONNX Runtime open sessions with ``threads`` threads.
 
-    The package offers no option for the number of threads.
+    The package mtcnn-runtime offers no option for the number of threads.
     """
     import onnxruntime
 

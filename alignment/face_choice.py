@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faces of a photograph, and the choice of the one that is aligned."""
+"""Describe the faces of a photograph, and choose the face to align."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def face_of_points(points: np.ndarray) -> Face:
 
 
 def choose_face(faces: Sequence[Face], image_size: tuple[int, int]) -> Face:
-    """Return the main face: the largest area minus twice the squared distance from the centre.
+    """Return the main face of a photograph.
+
+    The main face has the largest value of its area minus twice the squared distance of its centre
+    from the centre of the photograph.
 
     InsightFace chooses the face of a verification image by the same rule.
 

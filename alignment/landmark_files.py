@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Five points per face from a file, found by the path of an image."""
+"""Read the five points of faces from a file, and find them by the path of an image."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Key = tuple[str, ...]
 class Landmarks:
     """Points of the faces of image files.
 
-    A path of the file and the path of an image belong together if one ends with the other, in whole
-    components: ``test/data/Asian/m.1/m.1_0001.jpg`` gives the points of
-    ``/faces/Asian/m.1/m.1_0001.jpg``.  If the path of the file is the longer one, the two must
-    agree in the last two components.
+    The file lists points by path.  A listed path matches the path of an image if the path of the
+    image ends with all components of the listed path.  If there is no such listed path, the
+    only listed path with the same last two components matches: ``test/data/Asian/m.1/m.1_0001.jpg``
+    gives the points of ``/faces/Asian/m.1/m.1_0001.jpg``.
 
     Parameters
     ----------
     path
-        File that the points come from, for messages.
+        Path of the file with the points, for error messages.
     """
 
     def __init__(self, path: str):
@@ -47,7 +47,7 @@ class Landmarks:
         return len(self._rows)
 
     def add(self, path: str, points: np.ndarray | None) -> None:
-        """Add the points (5, 2) of a face of the image ``path``; None for an image without."""
+        """Add the points (5, 2) of a face in the image ``path``; None if the image has no face."""
         key = _key(path)
         if key not in self._rows:
             self._rows[key] = []
@@ -58,7 +58,7 @@ class Landmarks:
             self._points.append(points.astype(np.float32))
 
     def find(self, path: str | os.PathLike[str]) -> list[np.ndarray] | None:
-        """Return the points of the faces of an image, each (5, 2); None if no path fits."""
+        """Return the points (5, 2) of each face of an image; None if no listed path matches."""
         key = _key(os.fspath(path))
         for start in range(len(key)):
             if key[start:] in self._rows:
@@ -84,7 +84,8 @@ def read_landmarks(path: str | os.PathLike[str]) -> Landmarks:
     Raises
     ------
     ValueError
-        If the file cannot be read, has another layout, or gives points that are no finite numbers.
+        If the file cannot be read, has none of these layouts, or has a coordinate that is not
+        finite.
     """
     landmarks = Landmarks(str(path))
     faces = _json_faces(path) if _is_json(path) else _line_faces(path)
@@ -148,8 +149,8 @@ def _line_faces(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, np.nda
             skipped += 1
         else:
             raise ValueError(
-                f"{path}: line {number}: must be a path and ten numbers, a line of InsightFace's "
-                f".lst or of RFW's _lmk.txt, got {line[:80]!r}; correct the file"
+                f"{path}: line {number}: must be a path and ten numbers, or a line of "
+                f"InsightFace's .lst or of RFW's _lmk.txt, got {line[:80]!r}; correct the file"
             )
 
 

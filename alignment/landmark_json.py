@@ -4,7 +4,7 @@
 A document is an object {path: face or list of faces}, or a list of objects that each have a path
 ("path", "file", "image", "name") and points ("points", "landmarks", "landmark", "keypoints",
 "kps").  A face is a list of ten numbers x1, y1 to x5, y5, a list of five pairs, or an object with
-the names of MTCNN ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right").
+the keys of MTCNN ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MTCNN_KEYS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
 class LayoutError(ValueError):
-    """Error for a document of another layout; the message is "<where> must ..., got <value>"."""
+    """Error for an unknown layout of a document; the message is "<where> must ..., got <value>"."""
 
 
 def faces_of_document(document: Any) -> Iterator[tuple[str, np.ndarray]]:
@@ -29,7 +29,7 @@ def faces_of_document(document: Any) -> Iterator[tuple[str, np.ndarray]]:
     Raises
     ------
     LayoutError
-        If the document has another layout.
+        If the layout of the document is unknown.
     """
     if isinstance(document, dict):
         for path, value in document.items():
@@ -63,7 +63,8 @@ def _faces(path: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
         return
     if not isinstance(value, list):
         raise _wrong_points(path, value)
-    for face in value:  # several faces; an empty list is an image without a face
+    # The list holds one entry per face; an empty list means an image without a face.
+    for face in value:
         if isinstance(face, dict):
             face = next((face[key] for key in _POINTS_KEYS if key in face), face)
         points = _points(face)
@@ -80,7 +81,8 @@ def _wrong_points(path: str, value: Any) -> LayoutError:
 
 def _points(value: Any) -> np.ndarray | None:
     """Return the five points (5, 2) of a value, or None if the value is not one face."""
-    if isinstance(value, dict):  # the face of a detector, perhaps with a box and a score
+    # A detector writes a face as an object, which may also hold a box and a score.
+    if isinstance(value, dict):
         value = next((value[key] for key in _POINTS_KEYS if key in value), value)
     if isinstance(value, dict):
         value = [value[key] for key in _MTCNN_KEYS if key in value]

@@ -44,7 +44,7 @@ def parse_line(line: str) -> PointsLine | None:
 
 
 def _parse_list_line(fields: list[str]) -> PointsLine | None:
-    """Return the path and points of the fields of a line of InsightFace's .lst."""
+    """Return the path and points of a line of InsightFace's .lst, which is split into fields."""
     if len(fields) in _LST_BOX_FIELDS:
         return PointsLine(fields[1], None)
     values = _numbers(fields[7:]) if len(fields) == _LST_FIELDS else None

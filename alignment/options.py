@@ -36,27 +36,28 @@ def add_alignment_options(parser: argparse.ArgumentParser) -> None:
         "--detector",
         metavar="NAME",
         help=f"detector that finds the points: {', '.join(DETECTORS)} (default: mtcnn); it needs "
-        "the package of requirements/align.txt and no network",
+        "the package of requirements/align.txt and no Internet connection",
     )
     parser.add_argument(
         "--min-face",
         type=float,
         metavar="PIXELS",
-        help="smallest side of the part of a photograph that becomes the aligned image (default: "
-        f"{DEFAULTS.min_face_px:g})",
+        help="smallest allowed side, in pixels, of the part of a photograph that is warped to the "
+        f"aligned image (default: {DEFAULTS.min_face_px:g})",
     )
     parser.add_argument(
         "--min-score",
         type=float,
         metavar="CONFIDENCE",
-        help=f"smallest confidence of the detector, 0 to 1 (default: {DEFAULTS.min_score:g})",
+        help="smallest allowed confidence of the detector, from 0 to 1 (default: "
+        f"{DEFAULTS.min_score:g})",
     )
     parser.add_argument(
         "--min-sharpness",
         type=float,
         metavar="VARIANCE",
-        help="smallest variance of the Laplacian of an aligned image; blurred faces of 112 pixels "
-        "have less than about 20 (default: 0, no face is too blurred)",
+        help="smallest allowed variance of the Laplacian of an aligned image; in images of 112 "
+        "pixels, blurred faces have less than about 20 (default: 0, no face is too blurred)",
     )
     parser.add_argument(
         "--centre",
@@ -72,7 +73,7 @@ def _path(text: str) -> Path:
 
 
 def refuse_options_without(switch: str, options: argparse.Namespace) -> None:
-    """Raise ValueError if an option of `add_alignment_options` is given without a switch."""
+    """Raise ValueError if an option of `add_alignment_options` is given without ``switch``."""
     for name, option in _NAMES.items():
         value = getattr(options, name)
         if value is not None:
@@ -82,7 +83,7 @@ def refuse_options_without(switch: str, options: argparse.Namespace) -> None:
 
 
 def read_rules(options: argparse.Namespace) -> FaceRules:
-    """Check the options; return the rules that they state."""
+    """Check the options; return the rules that the options state."""
     _check_range("--min-face", options.min_face, math.inf)
     _check_range("--min-score", options.min_score, 1.0)
     _check_range("--min-sharpness", options.min_sharpness, math.inf)

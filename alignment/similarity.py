@@ -8,7 +8,7 @@ import numpy as np
 
 
 def fit_similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the similarity transform with the least squared distance of points to their targets.
+    """Return the similarity that maps points to their targets with the least squared error.
 
     A similarity rotates, scales and shifts, and never mirrors.  With points p and targets q as
     complex numbers with mean 0, the rotation and scale are sum(conj(p) q) / sum(|p|^2).  The result
@@ -70,7 +70,7 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, image_size: tuple[int, int]) ->
 
     Outputs
     -------
-    uint8 (height, width, 3); black where the image does not reach.
+    uint8 (height, width, 3); pixels from outside the source image are black.
     """
     height, width = image_size
     return cv2.warpAffine(

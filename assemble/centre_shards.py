@@ -42,7 +42,7 @@ def load_shards(
     shape
         Shape of ``stored``, equal on all ranks.
     match
-        Classes in common, equal on all ranks.
+        Classes that run and model have in common, equal on all ranks.
 
     Returns
     -------
@@ -60,7 +60,8 @@ def load_shards(
     if remainder or per_class != head.sub_centers or tuple(shape[1:]) != own_shape[1:]:
         return (
             f"class centres taken over: 0 of {classes} (the model has an array of shape "
-            f"{tuple(shape)} for {match.source_count} classes, this head of shape {own_shape})"
+            f"{tuple(shape)} for {match.source_count} classes, this head has one of shape "
+            f"{own_shape})"
         )
     order = np.argsort(match.source, kind="stable")
     own, source = match.own[order], match.source[order]
@@ -71,7 +72,7 @@ def load_shards(
         part = slice(start, start + block)
         values = np.zeros((0, own_shape[1]), np.float32)
         if comm.rank == 0:
-            # Horovod: after an error rank 0 sends zeros, because the other ranks wait for a block.
+            # Horovod: rank 0 sends zeros after an error, because the other ranks wait for a block.
             values = np.zeros((len(own[part]) * per_class, own_shape[1]), np.float32)
             try:
                 if failure is None:

@@ -116,7 +116,8 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
         )
         images = epoch_images(records, data.batch_size, comm.size, data.images_per_person)
         num_classes, image_size = records.num_classes, records.image_size
-    if config.net.name != GRAPH_NET:  # a graph has the image size of its model
+    # For a graph, check_start checks the image size.
+    if config.net.name != GRAPH_NET:
         check_image_size(config.net.name, image_size)
     memory = check_memory(
         config,
@@ -153,7 +154,7 @@ def check_start(
     image_size: tuple[int, int],
     classes: Mapping[str, Any],
 ) -> None:
-    """Raise ValueError if the initial weights or the factors on the learning rate do not fit.
+    """Raise ValueError if the initial weights or learning rate factors do not fit net and data.
 
     ``image_size`` is (height, width) in pixels; ``classes`` is the record of the classes.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State the memory of class centres before it is allocated; refuse what cannot fit the device."""
+"""Compute the memory of class centres before allocation; refuse a run that exceeds the device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_memory(
     num_classes: int,
     image_size: tuple[int, int],
 ) -> str:
-    """Compare the memory of class centres and batches with that of the device.
+    """Compare the memory that class centres and batches need with the memory of the device.
 
     The ranks of a host share its memory if they train on the CPU.  Call this function on all ranks
     before one of them allocates the head.
@@ -82,13 +82,13 @@ def check_memory(
 
 
 def class_centre_memory(config: Config, num_classes: int, ranks: int) -> HeadMemory:
-    """Return the memory of the class centres of one rank; all parts are 0 for other heads."""
+    """Return the memory of the class centres of one rank; 0 for a head without class centres."""
     if not issubclass(HEADS[config.head.name], ClassHead):
         return HeadMemory(0, 0)
     options = config.head.options
     need = head_memory(
         num_classes,
-        config.net.options.get("embedding_size", 1),  # unknown for the graph of a model
+        config.net.options.get("embedding_size", 1),  # A graph may lack this option.
         ranks if options.get("sharded") else 1,
         sample_rate=options.get("sample_rate", 1.0),
         sub_centers=options.get("sub_centers", 1),
@@ -106,7 +106,7 @@ def _amount(need: HeadMemory, sharing: int) -> str:
 
 
 def _size(size: int) -> str:
-    """Return a number of bytes as text, in the largest unit of which there is a hundredth."""
+    """Return a number of bytes as text, in the largest unit that gives at least 0.01."""
     for unit, name in ((GIB, "GiB"), (1 << 20, "MiB")):
         if size >= unit / 100:
             return f"{size / unit:.2f} {name}"
@@ -114,7 +114,7 @@ def _size(size: int) -> str:
 
 
 def _advice(config: Config, ranks: int) -> str:
-    """Return what the user can change, the setting with the largest effect first."""
+    """Return advice on what to change; the setting with the largest effect comes first."""
     options, advice = config.head.options, []
     if "sharded" in options and not options["sharded"]:
         advice.append("set head.sharded=true" + ("" if ranks > 1 else " and use several ranks"))
@@ -125,7 +125,7 @@ def _advice(config: Config, ranks: int) -> str:
 
 
 def _free_gpu_memory(ctx: mx.Context) -> int | None:
-    """Return the free memory of a GPU in bytes, None for a GPU that does not state it."""
+    """Return the free memory of a GPU in bytes; None if the GPU does not report its memory."""
     try:
         return int(mx.context.gpu_memory_info(ctx.device_id)[0])
     except mx.base.MXNetError:

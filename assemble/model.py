@@ -54,9 +54,10 @@ def make_model(config: Config, inputs: Inputs, run: Run, comm: Comm) -> tuple[Mo
 
     Return the model, and notices for the log.
     """
-    if inputs.memory and comm.rank == 0:  # before the log opens, because the allocation may fail
+    # Print now, although the log is not open yet, because the allocation may fail.
+    if inputs.memory and comm.rank == 0:
         print(inputs.memory, flush=True)
-    reseed(config.run.seed, 0, 0)  # every rank draws the same initial weights
+    reseed(config.run.seed, 0, 0)  # Every rank draws the same initial weights.
     net, head, notices = agree(comm, lambda: make_blocks(config, inputs, comm))
     parameters = collect_parameters(net, head)
     shared, of_shard = split_parameters(parameters, head)
@@ -84,7 +85,7 @@ def make_optimizer(config: Config, parameters: Parameters) -> mx.optimizer.Optim
 
 
 def make_shard_trainer(config: Config, parameters: Parameters) -> mx.gluon.Trainer | None:
-    """Return the trainer of the class centres of this rank; None if it would have none to train.
+    """Return the trainer of the class centres of this rank; None if all class centres are frozen.
 
     The trainer exchanges nothing with the other ranks.
     """
@@ -119,10 +120,10 @@ def make_blocks(
 
 
 def make_net(config: Config, image_size: tuple[int, int]) -> tuple[gluon.HybridBlock, list[str]]:
-    """Build the net, without values, and freeze its BatchNorm layers as the configuration requests.
+    """Build the net, not initialised, and freeze BatchNorm layers as the configuration requests.
 
-    These are all layers, or those of the groups whose factor on the learning rate is 0.  Return the
-    net, and notices for the log.
+    The frozen layers are all BatchNorm layers, or those in groups of layers whose factor on the
+    learning rate is 0.  Return the net, and notices for the log.
     """
     factors, options = config.optim.lr_factors, dict(config.net.options)
 
@@ -141,7 +142,7 @@ def make_net(config: Config, image_size: tuple[int, int]) -> tuple[gluon.HybridB
 
 
 def set_factors(config: Config, net: gluon.Block, head: gluon.Block) -> list[str]:
-    """Set the factors on the learning rate; call this function before net and head get values.
+    """Set the factors on the learning rate; call this function before net and head are initialised.
 
     Return notices for the log.
 
@@ -154,8 +155,8 @@ def set_factors(config: Config, net: gluon.Block, head: gluon.Block) -> list[str
     notice = set_lr_factors(parameters, config.optim.lr_factors)
     if all(parameter.grad_req == "null" for parameter in parameters.values()):
         raise ConfigError(
-            "optim.lr_factors: must leave a parameter to train, got factors that freeze all; "
-            "raise one of them above 0"
+            "optim.lr_factors: must leave a parameter to train, got factors that freeze all "
+            "parameters; raise one of the factors above 0"
         )
     return [notice] if notice else []
 
@@ -230,7 +231,7 @@ def load_pretrained(
     Return notices for the log.  Only rank 0 calls this function.
     """
     stored = pretrained.take()
-    assert stored is not None, "rank 0 reads the model, and this function takes it once"
+    assert stored is not None, "only rank 0 has the model, and only until the first take()"
     for name, parameter in model.net._collect_params_with_prefix().items():
         parameter._load_init(mx.nd.array(stored.parameters[name], dtype="float32"), inputs.ctx)
     weight, match = stored.head.get("weight"), None

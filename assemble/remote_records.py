@@ -33,8 +33,8 @@ def local_records(
     RecordError
         If a set cannot be copied.
     """
-    # Horovod: the launcher shows the progress of local rank 0, so local rank 0 copies, unless it
-    # comes much later.
+    # Horovod: the first rank to call copy_records copies.  Local rank 0 gets a head start, because
+    # the launcher shows the progress of local rank 0.
     if local_rank > 0 and any(map(is_url, records)):
         time.sleep(HEAD_START_S)
     paths: list[str] = []
@@ -43,7 +43,7 @@ def local_records(
         if not is_url(record):
             paths.append(record)
             continue
-        # Horovod: every rank calls this, and the first one of the host copies.
+        # Horovod: every rank calls this function; on each host, the first caller copies.
         copy = copy_records(
             record, Path(expand_home(cache)), say=_say, announces_wait=local_rank == 0
         )

@@ -44,7 +44,8 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
         at_end.callback(chosen.lock.release)
         notices = (*config.notices, *chosen.notices)
         found = chosen.checkpoint
-        # A run id is random, so that shards of two runs in folders of one name are told apart.
+        # The run id is random: it distinguishes shards of different runs even if the run folders
+        # have the same name.
         run_id = (found.run_id if found else None) or uuid.uuid4().hex
         return [str(chosen.folder), str(found.folder) if found else None, run_id]
 
@@ -55,7 +56,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
     # A resumed run reads the epoch size from its checkpoint: the size depends on the number of
     # ranks, and the run may resume with another number of ranks.
     epoch_images = state.get("epoch_images", inputs.epoch_images)
-    # The same holds for a duration in steps.
+    # For the same reason, the checkpoint also states the number of images per step.
     step_images = state.get("step_images", global_batch_size)
     end_images = state.get("end_images") or count_run_images(
         config, epoch_images, global_batch_size
@@ -102,8 +103,8 @@ def choose_folder(config: Config, inputs: Inputs, ranks: int) -> RunFolder:
 def count_run_images(config: Config, epoch_images: int, global_batch_size: int) -> int:
     """Return the number of images after which the run ends.
 
-    This is the lowest limit among train.epochs, train.max_images and train.max_steps; 0 means that
-    there is no such limit.
+    This number is the lowest of the limits train.epochs, train.max_images and train.max_steps; 0
+    means that none of these limits is set.
     """
     train = config.train
     ends = [train.epochs * epoch_images, train.max_images, train.max_steps * global_batch_size]
@@ -177,7 +178,7 @@ class Checkpointer:
     def save(self) -> None:
         """Write a checkpoint at the current position; raise CheckpointError if writing fails.
 
-        Only rank 0 calls this method; with a distributed head, all ranks call it together.
+        With a distributed head, all ranks call this method together; with other heads, only rank 0.
         """
         progress = self._run.progress
         save_checkpoint(

@@ -46,8 +46,8 @@ COLUMNS = (
 )
 LEGEND = (
     "ms: median milliseconds per step. CPU ms: processor time of all threads of the busiest rank, "
-    "per step. MiB above C=1000: peak memory of all ranks minus that with "
-    "1,000 classes; largest rank: the same of one rank. KiB sent: over TCP, per step and rank. KiB "
+    "per step. MiB above C=1000: peak memory of all ranks minus that with 1,000 classes; largest "
+    "rank: the same for the rank with the most memory. KiB sent: over TCP, per step and rank. KiB "
     "passed: arrays passed to Horovod, per step and rank; with C=1000: the same with 1,000 "
     "classes. x ours: time of this row divided by the time of the first row whose name begins with "
     "'ours'; x ours, CPU: likewise."
@@ -108,7 +108,7 @@ def main() -> int:
 
 
 def find_problem(arguments: argparse.Namespace) -> str:
-    """Return a sentence about the first option that cannot be used; empty if all can."""
+    """Return a sentence about the first option with an invalid value; empty if there is none."""
     for option in ("classes", "embedding_size", "batch"):
         value = getattr(arguments, option)
         if value < 1:
@@ -180,7 +180,7 @@ class ShardedResult(Result):
     answer
         Last answer of the candidate.
     cpu_milliseconds
-        CPU time per step of the rank with the most, for each turn.
+        CPU milliseconds per step of the busiest rank, one value per turn.
     """
 
     few: dict[str, Any] = field(default_factory=dict)

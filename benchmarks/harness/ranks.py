@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the ranks of one implementation, and pass requests and answers between them and stdio.
 
-benchmarks/harness/process.py starts this module like the process of an implementation on one rank:
-requests come on stdin and answers go to stdout, as lines of JSON.  Each rank runs
+benchmarks/harness/process.py starts this module and the process of a single rank alike: in both
+cases requests come on stdin and answers go to stdout, as lines of JSON.  Each rank runs
 `benchmarks.harness.worker.serve` and is connected to this process by a Unix socket.  An answer
 combines the answers of all ranks.  This module needs only the standard library, so any Python
 interpreter can run it.
@@ -34,7 +34,7 @@ END_TIMEOUT_S = 8.0
 
 
 class RankError(RuntimeError):
-    """A rank ended before its answer."""
+    """Error for a rank that ended before it answered."""
 
 
 @dataclass
@@ -105,13 +105,13 @@ def start(settings: dict[str, Any], path: str) -> list[subprocess.Popen[bytes]]:
 
 
 def end(started: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait for the processes, which end when their connections are closed; stop late ones."""
+    """Wait for the end of processes whose connections are closed; stop processes that are late."""
     deadline = time.monotonic() + END_TIMEOUT_S
     for process in started:
         try:
             process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)  # horovodrun then ends its ranks
+            process.send_signal(signal.SIGTERM)  # After this signal, horovodrun ends its ranks.
             process.wait()
 
 
@@ -134,7 +134,7 @@ def accept(
         connection, _ = server.accept()
         link = Link(connection.makefile("w"), connection.makefile("r"))
         found[receive(link)["rank"]] = link
-        connection.close()  # the two files keep the connection open
+        connection.close()  # The two files of the link keep the connection open.
     return [found[rank] for rank in range(ranks)]
 
 
@@ -142,7 +142,7 @@ def receive(link: Link) -> dict[str, Any]:
     """Return the next answer of a rank; raise RankError if the rank has ended."""
     line = link.answers.readline()
     if not line:
-        raise RankError("a rank ended before its answer; see its messages above")
+        raise RankError("a rank ended before it answered; see its messages above")
     return json.loads(line)
 
 
@@ -159,7 +159,7 @@ def combine(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     A step takes as long as on the slowest rank.  ``value`` is the mean over the ranks.  Memory in
     ``peak_mib`` and ``extra_mib`` is that of all ranks together, and ``rank_peak_mib`` lists the
-    peak of each rank.  Other numbers are those of the rank with the largest number.
+    peak of each rank.  Every other number is the largest among the ranks.
     """
     keys = answers[0].keys()
     combined: dict[str, Any] = {key: max(answer[key] for answer in answers) for key in keys}

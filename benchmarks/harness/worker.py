@@ -28,19 +28,19 @@ for the number of the rank."""
 
 
 class LeftOut(Exception):
-    """The implementation cannot run on this machine; the message gives the reason."""
+    """Error for an implementation that cannot run on this machine; the message says why."""
 
 
 @dataclass
 class Work:
-    """What a process does when it is timed: the function to time, and facts about it.
+    """Work of a process that is timed: the function to time, and facts about that function.
 
     Parameters
     ----------
     step
-        Function that runs one step and waits for its end.  The argument of ``step`` is a function,
-        to be called between the backward pass and the update of the weights; that call records the
-        time.  The step returns a value, such as the loss.
+        Function that runs one step, waits for its end, and returns a value, such as the loss.  The
+        argument of ``step`` is a function that records the time.  ``step`` must call that function
+        between the backward pass and the update of the weights.
     state_bytes
         Bytes of weights, gradients and momentum, which ``extra_mib`` excludes.
     parameters
@@ -129,7 +129,7 @@ def repeat(
     interval
         Seconds to sleep after each step, to simulate the computation of a device.
     most_s
-        Limit of the total seconds of the steps, without the sleeps; after it no step starts.
+        Total seconds of the steps, without the sleeps, after which no further step starts.
     """
     times: list[tuple[float, float | None, float]] = []
     total_s = 0.0

@@ -87,7 +87,7 @@ def head_step(*, kind: str, num_classes: int, embedding_size: int, batch: int) -
         mx.nd.waitall()
         return float(loss.asnumpy().mean())
 
-    # Arrays as large as the weights: weights, momentum and, without the fused update, gradients.
+    # Weights, momentum and, without the fused update, gradients are arrays of equal size.
     copies = 2 if fused else 3
     size = num_classes * embedding_size
     return Work(step, 4 * size * copies, size, versions())

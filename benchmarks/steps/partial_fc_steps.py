@@ -77,7 +77,8 @@ def build(
     costs = StepCosts()
 
     def step(mark: Callable[[], None]) -> float:
-        loss = head(embedding, label.clone())  # PartialFC_V2 changes the shape of its labels
+        # Pass a copy, because PartialFC_V2 changes the shape of the labels in place.
+        loss = head(embedding, label.clone())
         loss.backward()
         mark()
         optimizer.step()

@@ -12,7 +12,7 @@ from benchmarks.harness.worker import Work, serve
 from benchmarks.steps import mxnet_steps
 from launch.ranks.malloc import keep_memory
 
-# As in run_train.py; it must run before any thread starts.
+# As in run_train.py, this call must come before any thread starts.
 if __name__ == "__main__":
     keep_memory()
 
@@ -107,7 +107,7 @@ def counted(comm: Any, costs: StepCosts) -> Any:
         return comm
 
     class CountedComm(type(comm)):  # type: ignore[misc]
-        """Communication that counts; a gather of rows is a sum over the ranks, too."""
+        """Communication that counts bytes; a gather of rows also calls `sum_rows`."""
 
         def sum_rows(self, rows: Any, key: str) -> Any:
             costs.passed_bytes += rows.size * rows.dtype().itemsize
@@ -126,7 +126,8 @@ def set_centres(head: Any, num_classes: int, embedding_size: int) -> None:
         if low < high:
             part = values[low - rows.start : high - rows.start]
             head.weight.data()[low - start : high - start] = mx.nd.array(part)
-            mx.nd.waitall()  # otherwise MXNet's queue would hold many chunks in memory
+            # Sync: without this wait, MXNet's queue would hold many chunks in memory.
+            mx.nd.waitall()
 
 
 if __name__ == "__main__":

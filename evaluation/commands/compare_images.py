@@ -33,8 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         metavar="COSINE",
-        help="cosine from which two images count as one person (default: the threshold that is "
-        "stored with the model)",
+        help="smallest cosine at which two images count as one person (default: the threshold that "
+        "is stored with the model)",
     )
     add_image_options(parser)
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
         if Path(entry).is_dir():
             raise ImageFileError(f"{entry}: must be an image file, got a folder; name one file")
         find_images([entry])
-    # Verification has measured the stored threshold on images together with their mirror images.
+    # flip=True: the stored threshold holds for embeddings of an image plus its mirror image.
     points = open_points(options)
     embedder = open_embedder(options, flip=True)
     fit = make_fit(points, options, embedder.image_size)

@@ -65,7 +65,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="resize images of other sizes to that of the model; they must be aligned faces",
+        help="resize images of aligned faces to the image size of the model",
     )
     add_align_options(parser)
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
     """Embed image files, and write their embeddings."""
     check_batch_size(options.batch_size)
     check_output_file("--out", options.out)
-    # Importing MXNet takes seconds.  Find the files first.
+    # Find the files before MXNet is imported, which takes seconds.
     paths = find_images(options.images)
     points = open_points(options)
     embedder = open_embedder(options, flip=options.flip)
@@ -129,7 +129,7 @@ def _batches(
     fit: FitImage | None,
     unreadable: list[str],
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield names and pixels of full batches and of the last one; collect unreadable files."""
+    """Yield names and pixels of batches; add unreadable files to ``unreadable``."""
     names: list[str] = []
     pixels: list[np.ndarray] = []
     images = read_images(

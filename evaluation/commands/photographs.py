@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Option ``--align``: align photographs to the images that a model takes."""
+"""Option ``--align``: align the faces of photographs to the image size of a model."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def add_align_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--align",
         action="store_true",
-        help="the images are photographs: find the face of each one and align it to the model, as "
-        "python -m tools.data align does with the same options",
+        help="the images are photographs: find the face of each one and align it to the image size "
+        "of the model, as python -m tools.data align does with the same options",
     )
     add_alignment_options(parser)
 
 
 def open_points(options: argparse.Namespace) -> PointSource | None:
-    """Check the options; open the detector or the file of landmarks, or return None.
+    """Check the options; open the detector or the file of landmarks; None without ``--align``.
 
     Raises
     ------
     ValueError
-        If an option is wrong, or given without ``--align``, or if a package is missing.
+        If an option is invalid or requires ``--align``, or if a package is missing.
     """
     if not options.align:
         refuse_options_without("--align", options)
@@ -59,9 +59,9 @@ def open_points(options: argparse.Namespace) -> PointSource | None:
 def make_fit(
     source: PointSource | None, options: argparse.Namespace, image_size: tuple[int, int]
 ) -> FitImage | None:
-    """Return the function that aligns a photograph to (height, width) pixels; None without points.
+    """Return a function that aligns photographs to (height, width) pixels; None without a source.
 
-    The function returns the reason instead of pixels for a photograph that is rejected.
+    If a photograph is rejected, the returned function returns the reason instead of pixels.
     """
     if source is None:
         return None

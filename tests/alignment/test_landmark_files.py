@@ -70,7 +70,7 @@ def test_json_is_recognised_by_its_first_character(tmp_path):
     [
         ("", ": must give five points of at least one image, got none"),
         ("one\ntwo\n", ": must give five points of at least one image, got none"),
-        ("one\ntwo\nthree\n", ": line 3: must be a path and ten numbers, a line of InsightFace's"),
+        ("one\ntwo\nthree\n", ": line 3: must be a path and ten numbers, or a line of"),
         (f"a.jpg {NUMBERS}\nb.jpg 1 2\n", ": line 2: must be a path and ten numbers"),
         ("a.jpg 1e9" + " 1" * 9, ": line 1: the points must be numbers of at most 1000000 pixels"),
         ("a.jpg 1e999" + " 1" * 9, ": line 1: the points must be numbers"),

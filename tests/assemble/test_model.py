@@ -103,7 +103,7 @@ def test_a_checkpoint_restores_weights_and_momentum(saved):
 
 ASSUMED = (
     "(assuming that equal class numbers mean the same person, because the model does not record "
-    "its classes; train.class_centres=none takes over none)"
+    "its classes; train.class_centres=none takes over no centres)"
 )
 
 

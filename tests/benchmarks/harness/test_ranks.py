@@ -29,7 +29,7 @@ def test_the_answers_of_real_ranks_are_combined():
 
 def test_a_rank_that_dies_ends_the_others():
     with Process(echo_on_ranks(2, dies="the reason")) as process:
-        with pytest.raises(WorkerError, match="a rank ended before its answer|the reason"):
+        with pytest.raises(WorkerError, match="a rank ended before it answered|the reason"):
             process.ask(steps=1)
         assert process._process.returncode == 1
 

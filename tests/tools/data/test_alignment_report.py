@@ -15,7 +15,7 @@ UNREADABLE = {"path": "c.jpg", "status": "unreadable", "reason": "is empty, got 
 
 def test_each_kind_of_result_has_a_line_and_rejected_files_are_named():
     assert list(describe([ALIGNED, NONE, UNREADABLE, {**NONE, "status": "centre"}])) == [
-        "1 photographs without a face, so that their centre was cut out",
+        "1 photographs cut out around their centre, because no face fits the rules",
         "1 photographs without a face",
         "1 unreadable files",
         "1 photographs with several faces, of which the largest near the centre counts",
