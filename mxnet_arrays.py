@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 FILE_MAGIC = 0x112
-# Magic numbers of an array.  A layout older than LAYOUT_1 has the number of dimensions instead.
+# Magic numbers at the start of an array.  A layout older than LAYOUT_1 has no magic number and
+# starts with the number of dimensions.
 LAYOUT_1, LAYOUT_2, LAYOUT_3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 DTYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?")
 """NumPy names of the element types, in the order of MXNet's type numbers."""
@@ -34,7 +35,7 @@ MAX_ARRAYS = 100_000
 
 
 class ArrayFileError(ValueError):
-    """A file is not a valid file of MXNet arrays."""
+    """Error for a file that is not a valid file of MXNet arrays."""
 
 
 class _Reader:
@@ -95,7 +96,7 @@ class ArrayPlace(NamedTuple):
 
 
 class RowBlocks(NamedTuple):
-    """Array that `write_arrays` gets in blocks of rows, so that it never is in memory as a whole.
+    """Array that `write_arrays` gets in blocks of rows, so that memory never holds all rows.
 
     The blocks are arrays of type ``dtype`` and shape (rows, *shape[1:]); together they have
     ``shape[0]`` rows.
@@ -109,8 +110,9 @@ class RowBlocks(NamedTuple):
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the arrays of a file, keyed by name.
 
-    Arrays without names, as ``mx.nd.save`` writes a list, get the names "0", "1" and so on.  The
-    memory that the function uses is at most the size of the file, plus a constant.
+    In a file that ``mx.nd.save`` wrote from a list, the arrays have no names; the result names them
+    "0", "1" and so on.  The memory that the function uses is at most the size of the file, plus a
+    constant.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def find_arrays(path: str | os.PathLike[str]) -> dict[str, ArrayPlace]:
-    """Check a file of arrays without reading the elements; return where each array is, by name.
+    """Check a file of arrays without reading the elements; return each array's place by name.
 
     Raises
     ------
@@ -160,7 +162,7 @@ def _read(reader: _Reader) -> dict[str, ArrayPlace]:
     header = reader.numbers("QQ", "the header")
     if header[0] != FILE_MAGIC:
         raise reader.fault(
-            f"is not a file of MXNet arrays, which begins with {FILE_MAGIC:#x}", f"{header[0]:#x}"
+            f"does not begin with {FILE_MAGIC:#x} like a file of MXNet arrays", f"{header[0]:#x}"
         )
     arrays = [_read_array(reader, i) for i in range(reader.count(4, "arrays"))]
     names = [_read_name(reader) for _ in range(reader.count(8, "names"))]
@@ -245,7 +247,7 @@ def write_arrays(file: SupportsWrite, arrays: Mapping[str, np.ndarray | RowBlock
             file.write(np.ascontiguousarray(block, dtype).data)
             rows += len(block)
         if rows != shape[0]:
-            raise ValueError(f"{name}: must get {shape[0]} rows, got {rows}; pass all rows")
+            raise ValueError(f"{name}: must have {shape[0]} rows, got {rows}; pass all rows")
     file.write(struct.pack("<Q", len(arrays)))
     for name in arrays:
         encoded = name.encode()

@@ -118,7 +118,7 @@ class DaliDecoder:
         self._in_flight.append(group._replace(images=None))
 
     def _take(self) -> Any:
-        """Wait for the oldest group; return its images, and replace bad images of all groups."""
+        """Return the images of the oldest group; replace bad images of all groups in flight."""
         while True:
             assert self._graph is not None
             try:

@@ -108,7 +108,7 @@ def labels_from_scan(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read all record headers; return the rows of the images and the labels of these images.
 
-    Raises RecordError if an image record holds no image, or if no record starts at an offset.
+    Raises RecordError if an image record holds no image, or no record starts at an .idx offset.
     """
     headers = file.headers()
     check_magic(file, np.arange(len(file.keys)), headers)
@@ -157,8 +157,8 @@ def find_image_rows(keys: np.ndarray, headers: Headers) -> np.ndarray:
     first, stop = headers.label[end:], headers.second[end:]
     is_bare = (headers.body <= 0) & (headers.flag >= 2)
     # An image record with two labels has flag 2 too, like an identity record.  But the labels of
-    # identity records are key ranges, and the last range includes the key of the last image, which
-    # float32 may have rounded.
+    # identity records are key ranges, and the ranges reach at least to the key of the last image.
+    # That key is compared as float32, because identity records store keys as float32.
     are_ranges = bool(
         len(first) and (first <= stop).all() and stop.max() >= np.float32(keys[end - 1])
     )

@@ -3,7 +3,8 @@
 
 The folder holds the files of the set and ``manifest.json``, which is written last.  The manifest
 has the size, SHA-256 and remote version of each file.  A copy that was interrupted resumes at the
-byte where it ended.  All ranks of a host call the function; the first one copies, the others wait.
+byte where it ended.  All ranks of a host call `copy_records`; the first rank copies, and the
+other ranks wait.
 """
 
 from __future__ import annotations
@@ -158,9 +159,9 @@ class _Copy:
             json.dump({"format": _FORMAT, "url": self._shown, **content}, file, indent=1)
 
     def _damaged(self, manifest: dict[str, Any]) -> list[str]:
-        """Return the names of the local files that are not those of the manifest.
+        """Return the names of the local files that are missing or differ from the manifest.
 
-        A file is read and hashed only if its modification time is not that in the manifest.
+        A file is read and hashed only if the manifest states another modification time.
         """
         damaged, is_touched = [], False
         for name, stored in manifest["files"].items():
@@ -176,7 +177,7 @@ class _Copy:
         return damaged
 
     def _prepare(self, versions: dict[str, dict[str, Any]]) -> None:
-        """Remove what does not belong to the remote files of these versions."""
+        """Remove the manifest; also remove all files unless a copy of these versions can resume."""
         (self._folder / MANIFEST).unlink(missing_ok=True)
         progress = self._read(PROGRESS)
         if progress is not None and progress["files"] == versions:
@@ -190,7 +191,8 @@ class _Copy:
     def _copy_all(self, remote: RemoteSet, files: dict[str, RemoteFile]) -> dict[str, str]:
         """Copy all files to temporary files; return their SHA-256."""
         copied = {}
-        for name in files:  # renamed by a process that was killed before it wrote the manifest
+        for name in files:
+            # A process that was killed before it wrote the manifest may have renamed the file.
             if (self._folder / name).is_file():
                 os.replace(self._folder / name, self._part(name))
             part = self._part(name)
@@ -233,8 +235,8 @@ class _Copy:
             size = path.stat().st_size
             path.unlink()
             raise RecordError(
-                f"{self._shown}: the copy of {file.name} is damaged, got {size} bytes with another "
-                f"size or MD5 than the remote {file.size} bytes; rerun the command"
+                f"{self._shown}: the copy of {file.name} is damaged (wrong size or MD5), got "
+                f"{size} of {file.size} bytes; rerun the command"
             )
         return digest.hexdigest()
 
