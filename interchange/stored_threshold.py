@@ -9,6 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_UNUSABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(ZeroDivisionError, RecursionError),
+)
+"""Exceptions for a summary that is missing, damaged or without a verification."""
+
 
 def find_threshold(folder: Path, state: Mapping[str, Any]) -> float | None:
     """Return the cosine from which two images count as one person, or None if none is stored.
@@ -45,5 +51,5 @@ def find_threshold(folder: Path, state: Mapping[str, Any]) -> float | None:
         pairs = sum(result["pairs"] for result in results)
         distance = sum(result["pairs"] * result["best_threshold"] for result in results) / pairs
         return 1 - distance / 2 if math.isfinite(distance) else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError):
+    except _UNUSABLE:
         return None  # usual: there is no summary, or the run had no verification

@@ -173,7 +173,7 @@ def _remove_lines_after(path: Path, step: int) -> None:
     for number, line in enumerate(lines, 1):
         try:
             keep = json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             keep = number < len(lines)
         if keep:
             kept.append(line.decode("utf-8", errors="replace") + "\n")

@@ -115,7 +115,7 @@ def read_shard(path: Path) -> tuple[ShardHeader, dict[str, ArrayPlace]]:
     except ArrayFileError as error:
         what = str(error).removeprefix(f"{path}: ").rpartition("; ")[0]
         raise ShardError(f"{path}: the shard is damaged: it {what}; {CURE}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ShardError(
             f"{path}: the shard is damaged, got no valid array {ABOUT!r}; {CURE}"
         ) from None

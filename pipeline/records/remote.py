@@ -150,7 +150,7 @@ class _Copy:
         """Read a JSON file of the folder; None if it is missing or damaged."""
         try:
             found = json.loads((self._folder / name).read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
         return found if _is_record(found, with_hashes=name == MANIFEST) else None
 

@@ -70,7 +70,7 @@ class AlignmentJournal:
         for line in path.read_bytes().splitlines(keepends=True):
             try:
                 value = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
             if not isinstance(value, dict) or (found and "path" not in value):
                 break

@@ -147,6 +147,6 @@ def read_report(out: Path) -> dict[str, Any] | None:
         return None
     try:
         report = json.loads((out / REPORT).read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return report if isinstance(report, dict) else None

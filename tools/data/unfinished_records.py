@@ -207,7 +207,7 @@ class Journal:
         for line in data.splitlines(keepends=True):
             try:
                 found = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 found = None
             if not isinstance(found, dict):
                 break

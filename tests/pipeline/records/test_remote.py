@@ -295,7 +295,8 @@ def test_a_url_without_a_record_set_is_refused(copy, url, says):
 
 def test_a_damaged_manifest_counts_as_no_copy(copy):
     rec = copy().rec
-    for text in ("", "{", "[]", '{"format": 1, "files": {"train.rec": 3}, "copied": "x"}'):
+    nested = "[" * 100_000
+    for text in ("", "{", "[]", nested, '{"format": 1, "files": {"train.rec": 3}, "copied": "x"}'):
         rec.with_name("manifest.json").write_text(text)
         assert copy().rec == rec and Counting.read_bytes > 0
 
