@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def measure(source: Path, folder: Path, rounds: int, processes: int) -> dict[str, list[float]]:
-    """Return the seconds of each round, for each way to store the images."""
+    """Return the seconds of each round, by name of the command that stores the images."""
     pack = [sys.executable, "-m", "tools.data", "pack", str(source)]
     root = Path(__file__).resolve().parents[1]
 
@@ -96,7 +96,7 @@ def _run(command: list[str]) -> None:
 
 
 def _copy_tree(source: Path, out: Path) -> None:
-    """Copy a folder in a process of its own, as the other candidates run in one."""
+    """Copy a folder in a separate process, because the other candidates are processes too."""
     _run([sys.executable, "-c", f"import shutil; shutil.copytree({str(source)!r}, {str(out)!r})"])
 
 

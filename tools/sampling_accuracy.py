@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the accuracy of sampled and complete class centres.
+"""Compare the accuracy of training with sampled class centres and with all class centres.
 
 python tools/sampling_accuracy.py demo.yaml --rate 0.5 --out FOLDER
 FACES_DIR=FACES python tools/sampling_accuracy.py faces.yaml --rate 0.3 --out FOLDER
 
-Trains a configuration with ``head.sharded=true``, once with ``head.sample_rate=1`` and once with
-the given rate for each seed, and prints the verification accuracies and their means.  Runs of the
-same seed differ in the rate only.  The exit status is 1 if the means differ by more than the
-tolerance.  The same command continues after an interruption: finished runs in FOLDER are not
-repeated, and an unfinished run resumes.
+For each seed, trains a configuration with ``head.sharded=true`` twice: with ``head.sample_rate=1``
+and with the given rate.  Runs of the same seed differ in the rate only.  Prints the verification
+accuracies and their means.  The exit status is 1 if the mean accuracy at the given rate is lower
+than the mean accuracy at the rate 1 by more than the tolerance.  After an interruption, the same
+command continues: finished runs in FOLDER are not repeated, and an unfinished run resumes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> int:
         "--tolerance",
         type=float,
         default=0.015,
-        help="largest permitted difference of the mean accuracies (default: 0.015)",
+        help="largest permitted decrease of the mean accuracy (default: 0.015)",
     )
     parser.add_argument("--out", type=home_path, required=True, help="folder for the runs")
     parser.add_argument("--json", type=home_path, help="JSON file for the accuracies")
@@ -96,7 +96,7 @@ def train(arguments: argparse.Namespace, rate: float, seed: int) -> float:
 
 
 def finished(out: Path, name: str) -> float | None:
-    """Return the accuracy of a finished run; None if there is none."""
+    """Return the accuracy of a finished run; None if no run is finished."""
     for path in sorted(out.glob(f"{name}-*/summary.json")):
         summary = json.loads(path.read_text())
         if summary["status"] == "finished" and summary.get("verification"):

@@ -148,7 +148,7 @@ class Checkpoint:
             raise CheckpointError(f"{error}, or use another checkpoint") from None
 
     def stored_head(self) -> dict[str, StoredRows]:
-        """Return the parameters of the head by name, with the rows of all shards; none is read."""
+        """Return the head's parameters by name, with the rows of all shards; no row is read yet."""
         shards = self.shards.parameters() if self.shards else {}
         return {**self.stored(HEAD), **shards}
 
@@ -190,7 +190,7 @@ def save_checkpoint(
 ) -> Path:
     """Write the checkpoint ``parent/step-<8 digits>``; keep only the newest ``keep`` checkpoints.
 
-    Only rank 0 calls this function; with a distributed head, all ranks call it together.
+    If the head is distributed, all ranks call this function together; else only rank 0 calls it.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def write_folder(
     *,
     shards: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint, which replaces ``folder`` when it is complete; on an error, remove it.
+    """Write a new checkpoint, then replace ``folder`` by it; an error removes the new checkpoint.
 
     Parameters
     ----------

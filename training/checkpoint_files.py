@@ -104,7 +104,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         with open_regular(path) as file:
-            # `read` allocates as many bytes as it is asked for.
+            # `read` allocates all bytes that it is asked for, so ask for no more than the file has.
             size = min(os.fstat(file.fileno()).st_size, MAX_JSON_BYTES)
             content = file.read(size + 1)
     except OSError as error:

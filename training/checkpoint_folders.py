@@ -86,8 +86,8 @@ def step_folders(parent: Path) -> list[Path]:
 def verify(folder: Path) -> dict[str, Any]:
     """Verify a checkpoint folder against its manifest; return the content of state.json.
 
-    The shards of the class centres are compared with the manifest in all but their contents, which
-    may be too large for one process; `training.shard_set.ShardSet.verify` reads the contents.
+    The shards of the class centres are verified except for their contents, which may be too large
+    for one process.  `training.shard_set.ShardSet.verify` verifies the contents.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     files = manifest["files"]
     if not isinstance(files, dict) or STATE not in files:
-        raise DamagedCheckpoint(f"{path}: is damaged, got no list of files with {STATE}")
+        raise DamagedCheckpoint(f"{path}: is damaged, got no list of files that contains {STATE}")
     for name in files:
         if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
             raise DamagedCheckpoint(
@@ -208,7 +208,7 @@ def put_in_place(aside: Path, folder: Path) -> None:
     """Rename the temporary folder ``aside`` to ``folder``; replace ``folder`` if it exists."""
     replaced = folder.with_name(f"{_REPLACED_PREFIX}{folder.name}")
     shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():  # a resumed run may save a step that was saved before
+    if folder.exists():  # a resumed run may save a step for the second time
         os.rename(folder, replaced)
     os.rename(aside, folder)
     sync_folder(folder.parent)
@@ -232,7 +232,7 @@ def _is_valid(folder: Path) -> bool:
 
 
 def _identity(folder: Path) -> tuple[Any, ...]:
-    """Return name, inode, size and times of each file in a folder; a later change alters them."""
+    """Return name, inode, size and times of each file in a folder, to detect changed files."""
     with os.scandir(folder) as entries:
         states = [(entry.name, entry.stat()) for entry in entries]
     return tuple(sorted((n, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for n, s in states))

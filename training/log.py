@@ -86,7 +86,7 @@ class _Board:
 
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
-        # This event makes TensorBoard hide later steps, which the run logged before a kill.
+        # This event makes TensorBoard hide the later steps that a killed process of the run logged.
         start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         self._writer.write_event(start)
 

@@ -63,8 +63,8 @@ class Loop:
     run
         Constants and progress of the run; the loop updates ``run.progress`` in place.
     save
-        Function that writes a checkpoint and raises ValueError on failure.  Only rank 0 calls the
-        function; with a distributed head, all ranks call it together.
+        Function that writes a checkpoint and raises ValueError on failure.  If the head
+        is distributed, all ranks call the function together; else only rank 0 calls it.
     verify
         Function that scores the net and returns ``{name of the set: result}``.  All ranks call the
         function.  None if there are no verification sets.
@@ -124,7 +124,7 @@ class Loop:
         with self.consensus.listening(), closing(DeviceClock()) as clock:
             if self.progress.images < self._run.end_images:
                 self._train(clock)
-            elif self.verify is not None:  # the run was killed before its verification
+            elif self.verify is not None:  # a kill prevented the last verification
                 self._verify(self.verify)
 
     def _train(self, clock: DeviceClock) -> None:
@@ -154,10 +154,10 @@ class Loop:
         self.consensus.exchange()  # raises TrainingError for errors since the last log line
 
     def _due(self, step: int, last: bool) -> tuple[bool, Verify | None, bool]:
-        """Return what follows a step: (save, verify, log).
+        """Return the actions after a step: (save, verify, log).
 
-        The three values are whether to save a checkpoint, the function that verifies the net or
-        None, and whether to write a log line.
+        ``save`` and ``log`` state whether to save a checkpoint and to write a log line.  ``verify``
+        is the function that verifies the net, or None.
         """
         cadence = self.cadence
         save = last or _is_due(step, cadence.checkpoint_every)
@@ -313,7 +313,7 @@ class Loop:
             trouble = Trouble(Kind.NOT_FINITE, text, step)
         all_write = shard_of(self.model.head) is not None
         if all_write:
-            # Horovod: no rank may wait in `save` for a rank that has left because of its weights.
+            # Horovod: no rank may wait in `save` for a rank that ends because of NaN or infinity.
             self.consensus.settle(trouble)
         if trouble is None and (all_write or self.comm.rank == 0):
             try:
@@ -330,7 +330,7 @@ class Loop:
         self.log.say(f"verifying the net of step {self.progress.step}")
         try:
             self.verification = verify()
-        except ValueError as error:  # all ranks raise an identical error
+        except ValueError as error:  # every rank gets the same error
             raise TrainingError(f"verification: {error}", usage=True) from None
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
         for name, result in self.verification.items():

@@ -29,19 +29,19 @@ CURE = "use the configuration with which the checkpoint was trained"
 
 
 def shard_of(head: gluon.Block) -> Shard | None:
-    """Return the shard of a distributed head, None for a head that every rank has completely."""
+    """Return the shard of a distributed head; None for a head that is complete on every rank."""
     shard: Shard | None = getattr(head, "shard", None)
     return shard
 
 
 def per_class_names(head: gluon.Block) -> list[str]:
-    """Return the names of the parameters of a head that have rows for each class."""
+    """Return the names of the head's parameters that have rows for each class."""
     own = head._collect_params_with_prefix()
     return [name for name in PER_CLASS_PARAMETERS if name in own]
 
 
 def distributed_names(head: gluon.Block) -> list[str]:
-    """Return the names of the parameters of which each rank has other rows; [] if none."""
+    """Return the names (possibly none) of the parameters whose rows are divided among the ranks."""
     return per_class_names(head) if shard_of(head) else []
 
 
@@ -57,7 +57,7 @@ def momentum_arrays(model: Model, *, distributed: bool = False) -> dict[str, mx.
     Parameters
     ----------
     distributed
-        True for the parameters of which each rank has other rows, False for all others.
+        True for the parameters whose rows are divided among the ranks, False for all others.
     """
     found: dict[str, mx.nd.NDArray] = {}
     for trainer in _trainers(model):
@@ -136,8 +136,8 @@ def load_momentum(model: Model, saved: Mapping[str, StoredRows], path: Path) -> 
     Parameters
     ----------
     saved
-        Momentum by the names of ``Model.parameters``.  The momentum of a parameter of which each
-        rank has other rows has the rows of all classes.
+        Momentum by the names of ``Model.parameters``.  For a parameter whose rows are
+        divided among the ranks, the momentum has the rows of all classes.
     path
         Path of the file of the momentum, for messages.
     """
@@ -194,7 +194,7 @@ def _momentum_of_head(head: gluon.Block) -> dict[str, mx.nd.NDArray]:
 
 
 def _rows_of_shard(array: mx.nd.NDArray, shard: Shard) -> RowBlocks:
-    """Return the rows of the classes of a shard, without the further rows of an empty shard."""
+    """Return the rows of the classes of a shard; no rows if the shard has no classes."""
     count = array.shape[0] if shard.num_rows else 0
     shape, dtype = (count, *array.shape[1:]), np.dtype(array.dtype)
     row_bytes = array.size // array.shape[0] * dtype.itemsize
@@ -203,7 +203,7 @@ def _rows_of_shard(array: mx.nd.NDArray, shard: Shard) -> RowBlocks:
 
 
 def _copy_rows(target: mx.nd.NDArray, rows: StoredRows, shard: Shard | None) -> None:
-    """Copy stored rows into an array, in blocks: all rows, or those of the classes of a shard."""
+    """Copy stored rows into an array in blocks: those of ``shard``, or all rows without a shard."""
     start, stop = 0, len(rows)
     if shard is not None:
         per_class = len(rows) // max(1, shard.num_classes)

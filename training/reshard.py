@@ -34,7 +34,7 @@ def reshard(source: Checkpoint, out: Path, size: int) -> int:
     source
         Checkpoint with any number of shards, or with the class centres in head.params.
     out
-        Folder of the new checkpoint, which must not exist; it appears when it is complete.
+        Folder of the new checkpoint.  It must not exist, and appears when the copy is complete.
     size
         Number of shards, 1 to MAX_SHARDS.
 
@@ -111,7 +111,7 @@ def write_single_shard(
 
 
 def class_rows(source: Checkpoint) -> dict[str, StoredRows]:
-    """Return the arrays of a checkpoint with rows for each class, by their names in shards.
+    """Return a checkpoint's arrays that have rows for each class, by their names in shards.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def class_rows(source: Checkpoint) -> dict[str, StoredRows]:
 
 
 def _count_classes(source: Checkpoint, rows: Mapping[str, StoredRows]) -> int:
-    """Return the number of classes; raise CheckpointError if the rows do not fit it."""
+    """Return the number of classes; raise CheckpointError if an array does not fit this number."""
     if source.shards:
         return source.shards.num_classes
     centres = rows[f"{PREFIX}{PER_CLASS_PARAMETERS[0]}"]

@@ -2,8 +2,8 @@
 """Save the shards of a distributed head: every rank writes its own shard, and all ranks agree.
 
 The shards are written into the temporary folder of the new checkpoint.  Only after all ranks have
-succeeded, rank 0 writes the other files and the manifest, and renames the folder.  A rank that is
-killed before leaves a temporary folder, which the next start removes.
+succeeded, rank 0 writes the other files and the manifest, and renames the folder.  If a rank is
+killed before the rename, the temporary folder remains until the next start of the run.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _complete(arrays: dict[str, RowBlocks], names: list[str]) -> dict[str, RowBl
 
 
 def _require_visible(path: Path, rank: int, size: int) -> None:
-    """Raise CheckpointError unless the shard that another rank has written is a file of rank 0."""
+    """Raise CheckpointError unless rank 0 finds the complete shard that a rank has written."""
     found = path.stat().st_size if path.is_file() else None
     if found != size:
         got = "no such file" if found is None else f"{found:,} bytes"

@@ -48,9 +48,9 @@ class ShardSet:
     sampler: Any
 
     def parameters(self) -> dict[str, StoredRows]:
-        """Return the parameters of the head in the shards, by their names in the head.
+        """Return the head's parameters that the shards hold, by their names in the head.
 
-        Call ``verify`` before you read them.
+        Call ``verify`` before you read the parameters.
         """
         return {
             name.removeprefix(PREFIX): rows
@@ -69,7 +69,7 @@ class ShardSet:
     def verify(self, part: int = 0, parts: int = 1) -> None:
         """Compare the contents of the files ``part``, ``part + parts``, ... with the manifest.
 
-        With ``parts`` ranks, each of which passes its number as ``part``, all files are read once.
+        If each of ``parts`` ranks passes its own rank as ``part``, each file is read by one rank.
 
         Raises
         ------

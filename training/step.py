@@ -87,8 +87,8 @@ def train_step(
     margin_fraction
         Fraction of the margin in use, from 0 to 1, as an array (1,).
     clip_norm
-        Upper bound of the global norm of the gradients of the mean loss over all ranks; 0 disables
-        clipping.
+        Upper bound of the global L2 norm of the gradients; 0 disables clipping.  The gradients are
+        those of the mean loss of all ranks.
     size
         Number of ranks.
     shard_trainer
@@ -117,7 +117,7 @@ def train_step(
     if clip_norm:
         clip_gradients(trainer, clip_norm * batch_size * size, shard_trainer, sum_over_ranks)
     trainer.update(batch_size)
-    if shard_trainer:  # its gradients are the sums over the images of all ranks
+    if shard_trainer:  # the shard's gradients are sums over the images of all ranks
         shard_trainer.update(batch_size * size)
     if getattr(head, "momentum", None):  # the head updates its own class centres
         head.update(mx.nd.array([trainer.learning_rate], ctx=image.context))
@@ -129,8 +129,8 @@ def measure_accuracy(
 ) -> mx.nd.NDArray | None:
     """Return the fraction of the images whose predicted class is the true class, (1,).
 
-    The prediction is the class with the largest logit without margin.  None if the head has no
-    logits.  The inputs are embeddings (B, E) and labels (B,).
+    The prediction is the class with the largest logit without margin.  The result is None if
+    the head has no logits.  The inputs are embeddings (B, E) and labels (B,).
     """
     predicted = head.predict(embedding)
     return None if predicted is None else (predicted == label).mean()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays on disk of which only the requested rows are read."""
+"""Arrays on disk: a caller requests rows, and only these rows are read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def block_ranges(start: int, stop: int, row_bytes: int) -> Iterator[tuple[int, i
 
 
 class StoredRows:
-    """Array whose rows are in one file or, one part after the other, in several files.
+    """Array whose rows are in one file, or in consecutive parts in several files.
 
     The object has the attributes ``shape``, ``dtype`` and ``ndim`` of a NumPy array.
     ``numpy.asarray`` reads the array as a whole.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interface of the targets of the fuzzer, and the images of their seeds."""
+"""Interface of the fuzzer's targets, and images for their seed files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDE_PIXELS = 24
 
 
 class Target(Protocol):
-    """Interface of a target."""
+    """Interface of a fuzzing target, which passes changed files to one reader."""
 
     refusals: tuple[type[Exception], ...]
     messages_state_value: bool
@@ -36,7 +36,7 @@ def make_image(number: int, suffix: str = ".jpg", side: int = SIDE_PIXELS) -> by
 
 
 class BaseTarget:
-    """Usual properties of a target."""
+    """Default properties of a fuzzing target."""
 
     refusals: tuple[type[Exception], ...] = ()
     has_address_limit = True

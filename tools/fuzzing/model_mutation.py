@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random changes of model files that keep the container readable, and changes of raw bytes."""
+"""Randomly change model files: inside the container, which stays readable, or in the raw bytes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def mutate_model(rng: random.Random, name: str, data: bytes, tokens: Sequence[by
 
 
 def _change_member(rng: random.Random, data: bytes, tokens: Sequence[bytes]) -> bytes:
-    """Change one member of a zip file, mostly the pickle."""
+    """Change one member of a zip file, in most cases the pickle."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = next(name for name in members if name.endswith("data.pkl"))
@@ -64,7 +64,7 @@ def _change_member(rng: random.Random, data: bytes, tokens: Sequence[bytes]) -> 
 
 
 def _change_header(rng: random.Random, data: bytes, tokens: Sequence[bytes]) -> bytes:
-    """Change the JSON header of a .safetensors file, and state its new length."""
+    """Change the JSON header of a .safetensors file, and adapt the stated length of the header."""
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = mutate(rng, data[_LENGTH_BYTES:end], tokens)
     return len(header).to_bytes(_LENGTH_BYTES, "little") + header + data[end:]

@@ -51,7 +51,7 @@ def save_checkpoint_seed(run: Path) -> tuple[Model, dict[str, Any]]:
 def save_model_seeds(folder: Path) -> None:
     """Save a network in each format: MXNet symbol, ONNX, .safetensors, and .pth in two formats.
 
-    The files of one model begin with the same word, up to the first hyphen.
+    The names of the files of one model are equal up to the first hyphen.
     """
     folder.mkdir()
     net = _initialised(build_net(**NET))

@@ -25,9 +25,9 @@ def _write_seed(folder: Path, header: bool) -> dict[str, bytes]:
 
 
 class Check(BaseTarget):
-    """.rec, .idx and property: checked, and the clean index opened."""
+    """Record sets (.rec, .idx and property): check the set, and count its clean images."""
 
-    messages_state_value = False  # an image that "cannot be decoded" has no value to state
+    messages_state_value = False  # the message "cannot be decoded" has no value to state
 
     def prepare(self, folder: Path) -> None:
         from tools.data.check_report import write_report
@@ -36,7 +36,7 @@ class Check(BaseTarget):
         self.refusals, self.folder = (RecordError,), folder
         self.seeds = [_write_seed(folder / f"seed-{header}", header) for header in (True, False)]
         (folder / "set").mkdir()
-        for header in (True, False):  # also imports what the cases need
+        for header in (True, False):  # the check also imports the modules that the cases need
             checked = check_set(folder / f"seed-{header}", threads=1, near_duplicates=True)
             if checked.findings.counts["damaged"]:
                 raise AssertionError("a seed is damaged")
@@ -50,14 +50,14 @@ class Check(BaseTarget):
         for name in _NAMES:
             (place / name).write_bytes(files[name])
         checked = self.check(place, threads=1, near_duplicates=rng.random() < 0.5)
-        if rng.random() < 0.1:  # writing takes longer than reading
+        if rng.random() < 0.1:  # seldom, because writing takes longer than reading
             self.write(out, checked)
         if not 0 <= checked.clean_images <= checked.images:
             raise AssertionError("the clean index has more images than the set")
 
 
 class Remote(BaseTarget):
-    """Manifests of local copies: a damaged one must never change the copied bytes."""
+    """Manifests of local copies: a damaged manifest must never change the copied bytes."""
 
     def prepare(self, folder: Path) -> None:
         self.refusals = (RecordError,)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers that the cases attack: each target makes its own small seeds and reads changed copies.
+"""Fuzzing targets: each target makes small seed files and reads changed copies of these files.
 
 A target has ``refusals``, the errors with which its reader may refuse a file, and two methods.
 ``prepare`` writes seeds to a folder, and ``case`` reads one changed file.  Imports are inside the
-classes, because a target must not load the libraries of another one.
+classes, because a target must not load the libraries of another target.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tools.fuzzing.mutation import mutate
 
 
 class Records(BaseTarget):
-    """.rec, .idx and property: opened, then all images are read."""
+    """Record sets (.rec, .idx and property): open the set, then read all images."""
 
-    messages_state_value = False  # an image that "cannot be decoded" has no value to state
+    messages_state_value = False  # the message "cannot be decoded" has no value to state
 
     def prepare(self, folder: Path) -> None:
         from ops import guard, loader_kernels, use
@@ -71,7 +71,7 @@ class Records(BaseTarget):
 
 
 class Index(BaseTarget):
-    """The cached index: a damaged one must never change what is opened."""
+    """Cached index of a record set: a damaged cache must never change which records are opened."""
 
     def prepare(self, folder: Path) -> None:
         from pipeline.records.open import open_records
@@ -96,7 +96,7 @@ class Index(BaseTarget):
 
 
 class Bin(BaseTarget):
-    """Verification sets: read, checked, and some of their images decoded."""
+    """Verification sets: read and check the set, then decode some of its images."""
 
     # fmt: off
     tokens = (
@@ -175,7 +175,7 @@ class Yaml(BaseTarget):
 
 
 class Checkpoint(BaseTarget):
-    """A run folder whose files change, mostly with hashes that fit the changed files."""
+    """Run folders with one changed file; in most cases the manifest states the file's new hash."""
 
     tokens = (b"{", b"[", b"]", b"}", b'"', b"null", b"-1", b"1e999", b"NaN", b",", b"true")
 
@@ -255,7 +255,8 @@ class Models(BaseTarget):
         for file in sorted((folder / "seeds").iterdir()):
             self.models.setdefault(file.name.partition("-")[0], {})[file.name] = file.read_bytes()
         (folder / "changed").mkdir()
-        for files in self.models.values():  # refuses no seed; also imports what the cases need
+        # No seed may be refused.  The calls also import the modules that the cases need.
+        for files in self.models.values():
             open_model(folder / "seeds" / sorted(files)[0])
         self.open_model, self.mutate = open_model, mutate_model
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write files as torch.save does, with the standard library alone."""
+"""Write files in the formats of torch.save, without PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {"float32": "Float", "float64": "Double", "float16": "Half", "int64": "L
 
 
 class _StorageType:
-    """Base of classes that have the names of torch.FloatStorage and similar ones."""
+    """Base of the classes that replace torch.FloatStorage and PyTorch's other storage classes."""
 
 
 class Storage:
@@ -33,7 +33,7 @@ class Storage:
 
 
 class Tensor:
-    """Tensor that is pickled as torch's _rebuild_tensor_v2.
+    """Tensor that is pickled as a call of torch._utils._rebuild_tensor_v2.
 
     ``offset`` and ``strides`` count elements of the storage.
     """
@@ -48,7 +48,7 @@ class Tensor:
 
 
 class Parameter(Tensor):
-    """Tensor in the wrapper torch.nn.Parameter."""
+    """Tensor that is pickled as a torch.nn.Parameter."""
 
     function = "_rebuild_parameter"
 
@@ -65,7 +65,7 @@ def tensor(values: np.ndarray, kind: str | None = None) -> Tensor:
 
 @contextlib.contextmanager
 def fake_torch() -> Iterator[types.ModuleType]:
-    """Provide the names that pickles of PyTorch use, as long as the block runs."""
+    """Provide the modules and names that PyTorch's pickles use, during a with block."""
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
     for kind in ("Float", "Double", "Half", "Long", "BFloat16"):
         name = f"{kind}Storage"
