@@ -156,7 +156,7 @@ def write_pool(attributes: Attributes) -> dict[str, Any]:
 
 
 def read_global_pool(attributes: Attributes) -> dict[str, Any]:
-    """Convert the attributes of Pooling over the feature map."""
+    """Convert the attributes of a Pooling layer that pools over the whole feature map."""
     kinds = {"max": "max", "avg": "average", "sum": "sum"}
     require(attributes.get("pool_type", "max") in kinds, "pool_type")
     return {"kind": kinds[attributes.get("pool_type", "max")]}

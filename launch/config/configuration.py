@@ -160,7 +160,8 @@ def build_config(raw: Any, nets: Builders, heads: Builders, where: str = "config
         value = raw.get(name)
         value = {} if value is None else value
         if not isinstance(value, dict):
-            problems.append(f"{name}: expected a section (key: value lines), got {shown(value)}")
+            wanted = "expected a section with lines of the form `key: value`"
+            problems.append(f"{name}: {wanted}, got {shown(value)}")
         elif kind is Choice and name == "net" and _takes_net(raw):
             given = {key: each for key, each in value.items() if key != "name"}
             built[name] = Choice(value.get("name") or "", {}, {}, given)

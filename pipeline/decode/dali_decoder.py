@@ -118,7 +118,7 @@ class DaliDecoder:
         self._in_flight.append(group._replace(images=None))
 
     def _take(self) -> Any:
-        """Return the images of the oldest group; replace bad images of all groups in flight."""
+        """Replace the bad images of all groups in flight, and return the images of the oldest."""
         while True:
             assert self._graph is not None
             try:

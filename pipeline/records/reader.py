@@ -58,7 +58,8 @@ class RecordReader:
         self.files = mapped.mapped_files([*self.maps, *columns])
         """Bytes of each mapped file, uint8 (n,): the .rec files and the cached index."""
         # Total size and number of the images read so far.  The initial values stand for one image
-        # of the mean record size, which is too large if the set omits records of the file.
+        # of the size of the files divided by the number of records in the set.  This estimate is
+        # too large if the set omits records of the files.
         self._bytes, self._count = sum(data.size for data in self.maps) // len(records), 1
 
     @property

@@ -23,7 +23,7 @@ class Progress:
         self._last_s = time.monotonic()
         self._what = ""
         self._bar: Any = None
-        tqdm.monitor_interval = 0  # without a monitor thread, the command may still fork
+        tqdm.monitor_interval = 0  # no monitor thread, so that the command can fork later
 
     def __call__(self, what: str, done: int, count: int) -> None:
         """Show that ``done`` of ``count`` images are finished in the phase ``what``."""
