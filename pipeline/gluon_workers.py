@@ -118,9 +118,11 @@ class Watch:
 
     def check(self) -> None:
         """Raise WorkerError if a worker process has ended."""
-        for worker in self._workers:
-            if worker.exitcode is not None:
-                raise WorkerError(self._describe(worker.exitcode))
+        codes = [worker.exitcode for worker in self._workers if worker.exitcode is not None]
+        if codes:
+            # SIGKILL may follow the death of another worker, whose signal says more.
+            codes.sort(key=lambda code: code == -signal.SIGKILL)
+            raise WorkerError(self._describe(codes[0]))
 
     def terminate(self) -> None:
         """End the worker processes; wait for those that are sending a batch."""

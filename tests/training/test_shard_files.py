@@ -49,7 +49,7 @@ def test_a_single_shard_is_fc7_params():
 
 def test_an_error_leaves_no_file(tmp_path):
     few = RowBlocks((3, 3), ROWS.dtype, [ROWS])
-    with pytest.raises(ValueError, match="must get 3 rows, got 2"):
+    with pytest.raises(ValueError, match="must have 3 rows, got 2"):
         write_shard(tmp_path, HEADER, {"fc7_weight": few})
     assert list(tmp_path.iterdir()) == []
 
