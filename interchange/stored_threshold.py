@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 _UNUSABLE = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError),
-    *(ZeroDivisionError, RecursionError),
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ZeroDivisionError,
+    RecursionError,
 )
 """Exceptions for a summary that is missing, damaged or without a verification."""
 
