@@ -169,7 +169,7 @@ class _Copy:
             if not path.is_file() or path.stat().st_size != stored["size"]:
                 damaged.append(name)
             elif path.stat().st_mtime_ns != stored["mtime_ns"]:
-                if _hash_file(path).hexdigest() != stored["sha256"]:
+                if hash_file(path).hexdigest() != stored["sha256"]:
                     damaged.append(name)
                 stored["mtime_ns"], is_touched = path.stat().st_mtime_ns, True
         if is_touched and not damaged:
@@ -218,7 +218,7 @@ class _Copy:
     def _copy_file(self, remote: RemoteSet, file: RemoteFile) -> str:
         """Append the missing bytes of one file to its temporary file; return its SHA-256."""
         path = self._part(file.name)
-        digest = _hash_file(path) if path.is_file() else hashlib.sha256()
+        digest = hash_file(path) if path.is_file() else hashlib.sha256()
         start = path.stat().st_size if path.is_file() else 0
         last_line_s = time.monotonic()
         with path.open("ab") as out:
@@ -300,7 +300,7 @@ def _pieces(remote: RemoteSet, file: RemoteFile, start: int) -> Iterator[bytes]:
             )
 
 
-def _hash_file(path: Path) -> Any:
+def hash_file(path: Path) -> Any:
     """Return the SHA-256 object of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -34,6 +34,13 @@ class ChosenPairs(NamedTuple):
     """Whether no person is in two of the ten folds of cross-validation."""
 
 
+def describe_folds(is_disjoint: bool) -> str:
+    """Return the words for `ChosenPairs.is_disjoint`."""
+    if is_disjoint:
+        return "no person is in two of the ten folds"
+    return f"some people are in several folds, because ten folds need {2 * FOLDS} people"
+
+
 def choose_pairs(labels: np.ndarray, count: int) -> ChosenPairs:
     """Choose different pairs of images, half of which show the same person.
 

@@ -77,8 +77,8 @@ def run(target: Any, name: str, seed: int, numbers: range, seconds: float, folde
             finding = result
             break
         counts[result] += 1
-    report = {"counts": counts, "next": number if finding else numbers.start, "finding": finding}
-    report["next"] = numbers.start + sum(counts.values())
+    done = sum(counts.values())
+    report = {"counts": counts, "next": numbers.start + done, "finding": finding}
     (folder / REPORT_FILE).write_text(json.dumps(report))
 
 

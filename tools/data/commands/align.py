@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,11 @@ from alignment.landmark_files import Landmarks, read_landmarks
 from alignment.options import add_alignment_options, read_rules
 from evaluation.image_files import CONTACT_SHEET
 from launch.config.paths import home_path
+from pipeline.records.remote import hash_file
 from tools.data.alignment_journal import FILE_NAME, AlignmentJournal
 from tools.data.alignment_report import LIST, describe, write_contact_sheet, write_list
+from tools.data.commands.image_options import add_coding, add_processes, add_size, check_quality
+from tools.data.commands.set_options import DRY_RUN_TEXT
 from tools.data.folder_alignment import WRITTEN, FolderAlignment, ImageCoding, Row
 from tools.data.image_fitting import SAMPLINGS
 from tools.data.image_size import parse_size
@@ -30,7 +32,6 @@ HELP = (
     "find the face in each photograph of a folder, and align it to the five points of InsightFace"
 )
 _JOURNAL_VERSION = 1
-_BLOCK_BYTES = 1 << 20
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,21 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "interrupted command continues if it is repeated",
     )
     add_alignment_options(parser)
-    parser.add_argument(
-        "--size", default="112", help="HEIGHTxWIDTH in pixels, or one side (default: 112)"
-    )
-    parser.add_argument(
-        "--quality", type=int, default=95, help="JPEG quality of aligned images (default: 95)"
-    )
-    parser.add_argument(
-        "--sampling",
-        choices=SAMPLINGS,
-        default="4:2:0",
-        help="chroma sampling of aligned images (default: 4:2:0)",
-    )
-    parser.add_argument(
-        "--processes", type=int, help="number of processes (default: one for each core)"
-    )
+    add_size(parser)
+    add_coding(parser, "aligned images")
+    add_processes(parser)
     parser.add_argument(
         "--strict", action="store_true", help="exit with code 2 if a photograph is left out"
     )
@@ -99,10 +88,7 @@ def _read_options(
     """Check the options and find the photographs, before anything is written."""
     rules = read_rules(options)
     size = parse_size(options.size)
-    if not 1 <= options.quality <= 100:
-        raise ValueError(
-            f"--quality: must be in 1 .. 100, got {options.quality}; choose another number"
-        )
+    check_quality(options)
     processes = choose_processes(options.processes)
     paths = find_photographs(options.folder)
     own = os.listdir(options.out) if (options.out / FILE_NAME).is_file() else ()
@@ -112,7 +98,7 @@ def _read_options(
     settings = {
         "version": _JOURNAL_VERSION,
         "folder": os.path.abspath(options.folder),
-        "points": _digest(options.landmarks) if options.landmarks else DETECTORS[0],
+        "points": (hash_file(options.landmarks).hexdigest() if options.landmarks else DETECTORS[0]),
         "size": list(size),
         "quality": options.quality,
         "sampling": options.sampling,
@@ -133,14 +119,6 @@ def _read_points(file: Path | None, paths: Sequence[str], folder: Path) -> Landm
             f"the paths in {printable(file)}"
         )
     return landmarks
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _align(
@@ -180,7 +158,7 @@ def _remove_leftovers(out: Path, paths: Sequence[str]) -> None:
 
 def _print_report(rows: Sequence[Row], work: FolderAlignment, options: argparse.Namespace) -> None:
     if options.dry_run:
-        print("dry run: nothing is written")
+        print(DRY_RUN_TEXT)
     height, width = work.coding.image_size
     written = sum(row["status"] in WRITTEN for row in rows)
     print(

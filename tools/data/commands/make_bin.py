@@ -11,6 +11,8 @@ from pathlib import Path
 from evaluation.pairs import write_pairs
 from evaluation.people import people_path, write_people
 from launch.config.paths import home_path
+from tools.data.commands.image_options import add_size
+from tools.data.commands.set_options import DRY_RUN_TEXT
 from tools.data.decoder_warnings import DecoderWarnings
 from tools.data.image_finder import ImageFinder
 from tools.data.image_fitting import ImageFormat
@@ -47,9 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=CFP_KINDS[0],
         help="pairs of CFP: frontal with profile (FP, the default), or frontal with frontal (FF)",
     )
-    parser.add_argument(
-        "--size", default="112", help="HEIGHTxWIDTH in pixels, or one side (default: 112)"
-    )
+    add_size(parser)
     parser.add_argument(
         "--resize",
         action="store_true",
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         else [name for index in kept for name in people[2 * index : 2 * index + 2]]
     )
     if options.dry_run:
-        print("dry run: nothing is written")
+        print(DRY_RUN_TEXT)
     else:
         _write(options.out, data, same, names)
     size_mb = sum(map(len, {id(image): image for image in data}.values())) / 1e6

@@ -7,8 +7,12 @@ import argparse
 
 import numpy as np
 
-from launch.config.paths import home_path
-from tools.data.commands.set_options import add_output, check_set_output, write_or_describe
+from tools.data.commands.set_options import (
+    add_output,
+    add_sets,
+    check_set_output,
+    write_or_describe,
+)
 from tools.data.record_sets import opened, select
 
 HELP = "merge record sets into one set, sorted by identity"
@@ -16,13 +20,7 @@ HELP = "merge record sets into one set, sorted by identity"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument(
-        "sets",
-        type=home_path,
-        nargs="+",
-        metavar="SET",
-        help="folders with train.rec, or .rec files",
-    )
+    add_sets(parser)
     add_output(parser)
     parser.add_argument(
         "--labels",

@@ -9,7 +9,10 @@ from typing import Any
 
 from launch.config.paths import home_path
 from tools.data import set_publishing
-from tools.data.image_fitting import CHANGES, SAMPLINGS, STORED, ImageFormat
+from tools.data.commands.image_options import add_coding, add_processes, add_size, check_quality
+from tools.data.commands.set_options import DRY_RUN_TEXT, require_number
+from tools.data.held_out_pairs import describe_folds
+from tools.data.image_fitting import CHANGES, STORED, ImageFormat
 from tools.data.image_lists import read_list
 from tools.data.image_size import parse_size
 from tools.data.image_sources import ImageSources, find_in_folder
@@ -38,23 +41,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=home_path,
         help="folder to which the paths in a list are relative (default: the folder of the list)",
     )
-    parser.add_argument(
-        "--size", default="112", help="HEIGHTxWIDTH in pixels, or one side (default: 112)"
-    )
+    add_size(parser)
     parser.add_argument(
         "--crop",
         action="store_true",
         help="cut images of another shape around their centre (default: stretch them)",
     )
-    parser.add_argument(
-        "--quality", type=int, default=95, help="JPEG quality of encoded images (default: 95)"
-    )
-    parser.add_argument(
-        "--sampling",
-        choices=SAMPLINGS,
-        default="4:2:0",
-        help="chroma sampling of encoded images (default: 4:2:0)",
-    )
+    add_coding(parser, "encoded images")
     parser.add_argument(
         "--check-pixels",
         action="store_true",
@@ -70,9 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val-pairs", type=int, default=1000, help="number of these pairs (default: 1000)"
     )
-    parser.add_argument(
-        "--processes", type=int, help="number of processes (default: one for each core)"
-    )
+    add_processes(parser)
     parser.add_argument(
         "--strict", action="store_true", help="exit with code 2 if a file is no usable image"
     )
@@ -106,15 +97,9 @@ def read_options(options: argparse.Namespace) -> PackOptions:
         If a value is out of range.
     """
     height, width = parse_size(options.size)
-    for name, value, least, most in (
-        ("--quality", options.quality, 1, 100),
-        ("--val-people", options.val_people, 0, 1 << 24),
-        ("--val-pairs", options.val_pairs, set_publishing.MIN_PAIRS, 1 << 20),
-    ):
-        if not least <= value <= most:
-            raise ValueError(
-                f"{name}: must be in {least} .. {most}, got {value}; choose another number"
-            )
+    check_quality(options)
+    require_number("--val-people", options.val_people, 0, 1 << 24)
+    require_number("--val-pairs", options.val_pairs, set_publishing.MIN_PAIRS, 1 << 20)
     image_format = ImageFormat(
         height, width, options.quality, options.sampling, options.crop, options.check_pixels
     )
@@ -189,7 +174,7 @@ def _run_dry(plan: PackPlan, processes: int, options: argparse.Namespace) -> int
     result = packing.result()
     if not result.images[TRAIN]:
         raise set_publishing.no_image_error(plan, result)
-    print("dry run: nothing is written")
+    print(DRY_RUN_TEXT)
     print_report(set_publishing.describe(plan, result), options.out)
     return 2 if options.strict and result.rejected else 0
 
@@ -229,7 +214,5 @@ def _print_held_out(report: dict[str, Any]) -> None:
     if not held["pairs"]:
         print(f"{text}; too few for {set_publishing.MIN_PAIRS} pairs, so no held_out.bin")
         return
-    folds = "no person is in two of the ten folds"
-    if not held["people_in_one_fold"]:
-        folds = "some people are in several folds, because ten folds need 20 people"
+    folds = describe_folds(held["people_in_one_fold"])
     print(f"{text}, {held['pairs']} pairs in {set_publishing.HELD_OUT}; {folds}")

@@ -23,6 +23,27 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """Add the argument SET, one or more record sets to read."""
+    parser.add_argument(
+        "sets",
+        type=home_path,
+        nargs="+",
+        metavar="SET",
+        help="folders with train.rec, or .rec files",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the argument --seed; `check_seed` checks its value."""
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
+
+
+def check_seed(options: argparse.Namespace) -> None:
+    """Raise ValueError if --seed is out of range."""
+    require_number("--seed", options.seed, 0, 1 << 62)
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add the arguments OUT and --dry-run."""
     parser.add_argument("out", type=home_path, metavar="OUT", help="new or empty folder")
@@ -62,9 +83,9 @@ def write_or_describe(
     )
 
 
-def require_number(name: str, value: float | None, least: float, most: float) -> None:
+def require_number(name: str, value: int | None, least: int, most: int) -> None:
     """Raise ValueError if an option is given but its value is not from ``least`` to ``most``."""
     if value is not None and not least <= value <= most:
         raise ValueError(
-            f"{name}: must be in {least:g} .. {most:g}, got {value:g}; choose another number"
+            f"{name}: must be in {least} .. {most}, got {value}; choose another number"
         )

@@ -9,12 +9,13 @@ import sys
 
 import numpy as np
 
-from launch.config.paths import home_path
 from tools.data.commands.set_options import (
     DRY_RUN_TEXT,
     add_output,
+    add_seed,
+    add_sets,
+    check_seed,
     check_set_output,
-    require_number,
 )
 from tools.data.printable_text import printable
 from tools.data.progress import Progress
@@ -26,15 +27,9 @@ HELP = "merge record sets into one set in random order, without header, for data
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument(
-        "sets",
-        type=home_path,
-        nargs="+",
-        metavar="SET",
-        help="folders with train.rec, or .rec files",
-    )
+    add_sets(parser)
     add_output(parser)
-    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
+    add_seed(parser)
     parser.add_argument(
         "--labels", choices=("stacked", "shared"), default="stacked", help="see data.labels"
     )
@@ -49,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    require_number("--seed", options.seed, 0, 1 << 62)
+    check_seed(options)
     check_set_output(options.out, options.sets)
     if options.dry_run:
         with opened(options.sets, options.labels) as found:

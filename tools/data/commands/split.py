@@ -16,7 +16,7 @@ from tools.data.commands.set_options import (
     require_number,
     write_or_describe,
 )
-from tools.data.held_out_pairs import FOLDS, choose_pairs, write_held_out
+from tools.data.held_out_pairs import choose_pairs, describe_folds, write_held_out
 from tools.data.packing import choose_held
 from tools.data.printable_text import printable
 from tools.data.record_sets import opened, select
@@ -69,12 +69,9 @@ def run(options: argparse.Namespace) -> int:
             return [HELD_OUT, people_path(HELD_OUT).name]
 
         write_or_describe(options, found, selection, write_pairs)
-        folds = "no person is in two of the ten folds"
-        if not chosen.is_disjoint:
-            folds = f"some people are in several folds, because ten folds need {2 * FOLDS} people"
         print(
             f"{printable(options.out / HELD_OUT)}: {len(chosen.same)} pairs of {len(held)} "
-            f"identities that are not in the set; {folds}"
+            f"identities that are not in the set; {describe_folds(chosen.is_disjoint)}"
         )
     return 0
 

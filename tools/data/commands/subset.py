@@ -9,7 +9,9 @@ import numpy as np
 
 from tools.data.commands.set_options import (
     add_output,
+    add_seed,
     add_set,
+    check_seed,
     check_set_output,
     require_number,
     write_or_describe,
@@ -27,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images-per-person", type=int, metavar="N", help="draw at most N images of each identity"
     )
-    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
+    add_seed(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         )
     require_number("--people", options.people, 1, 1 << 31)
     require_number("--images-per-person", options.images_per_person, 1, 1 << 31)
-    require_number("--seed", options.seed, 0, 1 << 62)
+    check_seed(options)
     check_set_output(options.out, [options.set])
     with opened([options.set]) as found:
         labels = found.records.labels
