@@ -115,8 +115,9 @@ class StoredRows:
                 raise IndexError(f"rows: a slice must have the step 1, got {step}")
             return self.read(start, max(start, stop))
         rows = np.asarray(rows, np.int64)
-        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"rows: must be from 0 to {len(self) - 1}, got {rows.max()}")
+        wrong = rows[(rows < 0) | (rows >= len(self))]
+        if wrong.size:
+            raise IndexError(f"rows: must be from 0 to {len(self) - 1}, got {wrong[0]}")
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]

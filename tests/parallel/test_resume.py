@@ -171,12 +171,12 @@ def test_a_run_killed_in_its_last_verification_verifies_when_resumed(tiny_record
 
 
 def test_a_stopped_run_resumes(tiny_records, tmp_path):
-    ranks = 2  # tests/parallel/test_ends.py stops a single rank
+    # tests/parallel/test_ends.py stops a single rank.
     cfg = write_cfg(
         tmp_path, tiny_records, train={"max_steps": 12, "checkpoint_every": 5}, run={"seed": 3}
     )
     folder = tmp_path / "runs" / "tiny-001"
-    with Ranks(ranks, pausable(cfg), pause_at(7)) as started:
+    with Ranks(2, pausable(cfg), pause_at(7)) as started:
         started.until(lambda: max(read_losses(folder), default=0) >= 7)
         started.terminate()
         ended = started.wait()
@@ -192,7 +192,7 @@ def test_a_stopped_run_resumes(tiny_records, tmp_path):
         stops = re.findall(r"stopped at step (\d+), saved at step (\d+);", ended.stderr)
         assert len(stops) == 1 and int(stops[0][0]) == stopped_at, ended.everything
         saved = int(stops[0][1])
-    ended = run(ranks, training(cfg))
+    ended = run(2, training(cfg))
     assert ended.code == 0, ended.everything
     assert resumed_at(ended) == saved
     assert sorted(read_losses(folder)) == list(range(1, 13))

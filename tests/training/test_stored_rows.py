@@ -49,7 +49,7 @@ def test_slices_and_row_numbers_read_the_rows(rows, monkeypatch):
     for numbers in ([11, 0, 4, 4, 9], [], [5]):
         assert np.array_equal(rows[np.array(numbers, int)], VALUES[np.array(numbers, int)])
     for numbers in ([12], [-1]):
-        with pytest.raises(IndexError, match="must be from 0 to 11"):
+        with pytest.raises(IndexError, match=f"must be from 0 to 11, got {numbers[0]}"):
             rows[np.array(numbers)]
     with pytest.raises(IndexError, match="must have the step 1, got 2"):
         rows[::2]
