@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from evaluation.commands import compare, compare_images, embed, verify
+from launch.config.command_errors import run_command
 from launch.environment.provenance import VersionAction
 
 COMMANDS = {
@@ -27,12 +28,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
-    try:
-        COMMANDS[options.command].run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: COMMANDS[options.command].run(options))
 
 
 def face_verify() -> int:

@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 
 from encoded_images import decode, decode_upright
-from evaluation.image_header import is_whole, read_size
-from image_headers import stored_size
+from image_headers import decoded_size, is_whole, stored_size
 
 if TYPE_CHECKING:
     from evaluation.pairs import CutOff
@@ -146,7 +145,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
         if not stat.S_ISREG(path.stat().st_mode):
             return None
         with path.open("rb") as file:
-            return read_size(file.read(HEADER_BYTES))
+            return decoded_size(file.read(HEADER_BYTES))
     except OSError:
         return None  # read_images reports this error later
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomic_write import atomic_write
+from launch.config.printable_text import printable
 from tools.data.findings import KINDS, MAX_LISTED_FINDINGS
 from tools.data.identity_names import FILE_NAME
 from tools.data.output_folder import check_output, make_output
-from tools.data.printable_text import printable
 
 if TYPE_CHECKING:
     import numpy as np

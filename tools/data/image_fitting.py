@@ -15,8 +15,7 @@ import numpy as np
 
 from encoded_images import decode_upright, has_turning_exif
 from evaluation.image_files import MAX_IMAGE_PIXELS
-from evaluation.image_header import is_whole
-from image_headers import JpegFrame, jpeg_frame, stored_size
+from image_headers import JpegFrame, is_whole, jpeg_frame, stored_size
 
 if TYPE_CHECKING:
     from tools.data.decoder_warnings import DecoderWarnings

@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from launch.config.printable_text import printable
 from tools.data.identity_names import sort_names
 from tools.data.image_sources import ImageSources
-from tools.data.printable_text import printable
 
 _MAX_LINE_BYTES = 1 << 16
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")

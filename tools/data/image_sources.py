@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.image_files import SUFFIXES
+from launch.config.printable_text import printable
 from tools.data.identity_names import sort_names
-from tools.data.printable_text import printable
 
 HIDDEN = "hidden files and folders"
 OTHER_FILES = "files without a suffix of an image format"

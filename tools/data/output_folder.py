@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tools.data.printable_text import printable
+from launch.config.printable_text import printable
 
 # Beginnings of the names that a killed command may leave in its output folder: files of
 # atomic_write, and folders of temporary files.

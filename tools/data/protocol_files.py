@@ -15,7 +15,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.data.printable_text import printable
+from launch.config.printable_text import printable
 from tools.data.protocol_pairs import (
     PairLineError,
     Parser,

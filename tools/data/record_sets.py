@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from atomic_write import rename_together
+from launch.config.printable_text import printable
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.reader import RecordReader
 from pipeline.records.writer import MAX_KEYS, write_record_set
 from tools.data import identity_names
 from tools.data.identity_names import read_names, sort_names, write_names
-from tools.data.printable_text import printable
 
 STAGING_FOLDER = ".unfinished-set"
 _CHUNK_RECORDS = 1024

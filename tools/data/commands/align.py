@@ -14,6 +14,7 @@ from alignment.landmark_files import Landmarks, read_landmarks
 from alignment.options import add_alignment_options, read_rules
 from evaluation.image_files import CONTACT_SHEET
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from pipeline.records.remote import hash_file
 from tools.data.alignment_journal import FILE_NAME, AlignmentJournal
 from tools.data.alignment_report import LIST, describe, write_contact_sheet, write_list
@@ -24,7 +25,6 @@ from tools.data.image_fitting import SAMPLINGS
 from tools.data.image_size import parse_size
 from tools.data.output_folder import check_output, make_output
 from tools.data.photographs import count_other_files, find_photographs
-from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.worker_pool import choose_processes
 

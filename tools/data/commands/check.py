@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data.check_report import (
     MAX_PRINTED_FINDINGS,
     clean_line,
@@ -19,7 +20,6 @@ from tools.data.check_report import (
 from tools.data.decode_check import default_threads
 from tools.data.findings import OPTIONAL_KINDS
 from tools.data.near_duplicates import HASH_BITS, MAX_DISTANCE_BITS
-from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.record_check import CheckedSet, check_set
 

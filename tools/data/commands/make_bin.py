@@ -11,13 +11,13 @@ from pathlib import Path
 from evaluation.pairs import write_pairs
 from evaluation.people import people_path, write_people
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data.commands.image_options import add_size
 from tools.data.commands.set_options import DRY_RUN_TEXT
 from tools.data.decoder_warnings import DecoderWarnings
 from tools.data.image_finder import ImageFinder
 from tools.data.image_fitting import ImageFormat
 from tools.data.image_size import parse_size
-from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.protocol_files import CFP_KINDS, FORMS, read_protocol
 from tools.data.protocol_pairs import FOLDS, ProtocolPair, name_people, unbalanced_folds

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data import set_publishing
 from tools.data.commands.image_options import add_coding, add_processes, add_size, check_quality
 from tools.data.commands.set_options import DRY_RUN_TEXT, require_number
@@ -18,7 +19,6 @@ from tools.data.image_size import parse_size
 from tools.data.image_sources import ImageSources, find_in_folder
 from tools.data.output_folder import check_output, make_output
 from tools.data.packing import STATE_FOLDER, TRAIN, Packing, PackOptions, PackPlan, make_plan
-from tools.data.printable_text import printable
 from tools.data.progress import Progress
 from tools.data.worker_pool import choose_processes
 

@@ -17,8 +17,8 @@ from evaluation.pairs import Image, Pairs, read_pairs
 from evaluation.people import People, find_people
 from image_headers import stored_size
 from launch.config.paths import home_path
+from launch.config.printable_text import printable
 from tools.data.contact_sheet import choose_tiles, draw_contact_sheet
-from tools.data.printable_text import printable
 from tools.data.protocol_pairs import FOLDS, unbalanced_folds
 from tools.data.set_findings import decode_tile
 
