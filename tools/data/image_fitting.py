@@ -28,6 +28,7 @@ SAMPLINGS = {
 """Chroma samplings of encoded images, and their numbers in OpenCV."""
 STORED, TURNED, CONVERTED = "stored", "turned", "converted"
 RESIZED, STRETCHED, CUT = "resized", "stretched", "cut"
+ALIGNED, CENTRED = "aligned", "centred"
 CHANGES = {
     STORED: "stored byte for byte",
     RESIZED: "resized and encoded",
@@ -35,6 +36,8 @@ CHANGES = {
     CUT: "cut around the centre, resized and encoded",
     TURNED: "turned as Exif says and encoded",
     CONVERTED: "converted from another format and encoded",
+    ALIGNED: "aligned by five points of a face and encoded",
+    CENTRED: "cut out around their centre, because no face fits the rules, and encoded",
 }
 """What was done to an image, and its description."""
 _MAX_STRETCH = 1.02  # largest change of the aspect ratio that counts as the same shape
@@ -87,7 +90,7 @@ def fit_image(data: bytes, wanted: ImageFormat, warnings: DecoderWarnings) -> Fi
     turns = b"Exif\0\0" in data and has_turning_exif(data)
     if frame is not None and not turns and _fits(frame, wanted) and is_whole(data):
         if wanted.check_pixels:
-            _decode(data, warnings)
+            decode_image(data, warnings)
         return FittedImage(data, STORED)
     return _encode(data, frame, wanted, warnings)
 
@@ -131,20 +134,31 @@ def _encode(
     data: bytes, frame: JpegFrame | None, wanted: ImageFormat, warnings: DecoderWarnings
 ) -> FittedImage:
     """Decode an image, turn it upright, resize it and encode it."""
-    pixels = _decode(data, warnings)
+    pixels = decode_image(data, warnings)
     change = TURNED if frame is not None and has_turning_exif(data) else CONVERTED
     if pixels.shape[:2] != (wanted.height, wanted.width):
         pixels, change = _resize(pixels, wanted)
-    options = [cv2.IMWRITE_JPEG_QUALITY, wanted.quality]
-    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[wanted.sampling]]
+    return FittedImage(encode_jpeg(pixels, wanted.quality, wanted.sampling), change)
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int, sampling: str) -> bytes:
+    """Encode BGR pixels, uint8 (H, W, 3), as JPEG; ``sampling`` is a key of SAMPLINGS."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[sampling]]
     done, jpeg = cv2.imencode(".jpg", pixels, options)
     if not done:
         raise UnfitImageError("cannot be encoded as JPEG, got an error of OpenCV")
-    return FittedImage(jpeg.tobytes(), change)
+    return jpeg.tobytes()
 
 
-def _decode(data: bytes, warnings: DecoderWarnings) -> np.ndarray:
-    """Decode an image to upright BGR pixels, uint8 (H, W, 3)."""
+def decode_image(data: bytes, warnings: DecoderWarnings) -> np.ndarray:
+    """Decode an image to upright BGR pixels, uint8 (H, W, 3).
+
+    Raises
+    ------
+    UnfitImageError
+        If the image is no image, is damaged or truncated, or has more than MAX_IMAGE_PIXELS pixels.
+    """
     size = stored_size(data)
     if size is None:
         raise UnfitImageError(f"is no image, got {len(data)} bytes of another format")

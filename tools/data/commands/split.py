@@ -18,7 +18,7 @@ from tools.data.commands.set_options import (
     write_or_describe,
 )
 from tools.data.held_out_pairs import choose_pairs, describe_folds, write_held_out
-from tools.data.packing import choose_held
+from tools.data.pack_plan import choose_held
 from tools.data.record_sets import opened, select
 from tools.data.set_publishing import HELD_OUT, MIN_PAIRS
 
