@@ -27,6 +27,10 @@ _DECODABLE_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
 # Markers of the other known JPEG segments: DHT, DAC, SOS, DQT, DNL, DRI, APP0 to APP15 and COM.
 _OTHERS = frozenset((0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
+_END_OF_IMAGE = 0xD9
+# libjpeg searches the list of all earlier APP1 segments for each further one, and processes all
+# pixels of a progressive image for each scan.  So a small file could take hours.
+_MAX_SEGMENTS = {_APP1: 1024, _START_OF_SCAN: 100}
 # Number of the Exif orientation tag in both byte orders.
 _ORIENTATION = (b"\x01\x12", b"\x12\x01")
 _MAX_TIFF_ENTRIES = 4096
@@ -42,8 +46,9 @@ def stored_size(image: bytes) -> tuple[int, int] | None:
     """Return the (height, width) in pixels that the header of an encoded image states.
 
     An Exif orientation, which may exchange height and width, is not applied.  The formats are JPEG,
-    PNG, BMP, WebP, TIFF, PNM and JPEG 2000.  None: the image has another format, or its header
-    states no size.
+    PNG, BMP, WebP, TIFF, PNM and JPEG 2000.  None: the image has another format, its header states
+    no size, or it is a JPEG of more than 1024 APP1 segments or 100 scans, which could take hours to
+    decode.
 
     Parameters
     ----------
@@ -157,7 +162,23 @@ def _frame_size(image: bytes, at: int) -> tuple[int, int]:
     return _number(image, at + 3, 2), _number(image, at + 5, 2)
 
 
+def _has_too_many_segments(image: bytes) -> bool:
+    if all(image.count(bytes((0xFF, code))) <= most for code, most in _MAX_SEGMENTS.items()):
+        return False  # nearly every image; the bytes also occur inside segments and after the end
+    counts = dict.fromkeys(_MAX_SEGMENTS, 0)
+    for code, _ in segments(image):
+        if code == _END_OF_IMAGE:
+            return False
+        if code in counts:
+            counts[code] += 1
+            if counts[code] > _MAX_SEGMENTS[code]:
+                return True
+    return False
+
+
 def _jpeg(image: bytes) -> tuple[int, int] | None:
+    if _has_too_many_segments(image):
+        return None
     frames = (at for code, at in _header_segments(image) if code in _FRAMES)
     at = next(frames, None)
     return None if at is None else _frame_size(image, at)

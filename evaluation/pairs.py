@@ -16,6 +16,7 @@ from atomic_write import atomic_write
 from encoded_images import decode
 from image_headers import has_size, stored_size
 from plain_pickle import PlainPickleError, describe, load_plain
+from regular_file import open_regular
 
 Image = bytes | np.ndarray
 MAX_HEADER_BYTES = 1 << 20
@@ -111,7 +112,8 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         function), or does not hold a verification set.
     """
     try:
-        data = Path(path).read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise PairsError(

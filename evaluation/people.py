@@ -13,6 +13,7 @@ import numpy as np
 from atomic_write import atomic_write
 from evaluation.distinct import find_distinct
 from evaluation.pairs import Pairs, PairsError, name_image
+from regular_file import open_regular
 
 MAX_LINE_BYTES = 1024
 
@@ -106,7 +107,7 @@ def _read_lines(path: Path, count: int) -> Sequence[str]:
     """Read a text file of ``count`` lines; return the lines without surrounding white space."""
     limit = MAX_LINE_BYTES * count
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(limit + 1)
         text = data.decode("utf-8-sig")
     except OSError as error:

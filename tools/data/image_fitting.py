@@ -40,6 +40,7 @@ CHANGES = {
     CENTRED: "cut out around their centre, because no face fits the rules, and encoded",
 }
 """What was done to an image, and its description."""
+_MAX_SIMPLE_BYTES = 1 << 20
 _MAX_STRETCH = 1.02  # largest change of the aspect ratio that counts as the same shape
 # Baseline, sequential and progressive Huffman coding, which every decoder of JPEG supports.
 _FITTING_CODES = (0xC0, 0xC1, 0xC2)
@@ -88,7 +89,8 @@ def fit_image(data: bytes, wanted: ImageFormat, warnings: DecoderWarnings) -> Fi
     frame = jpeg_frame(data)
     # The search for the prefix of Exif data is much faster than parsing the segments.
     turns = b"Exif\0\0" in data and has_turning_exif(data)
-    if frame is not None and not turns and _fits(frame, wanted) and is_whole(data):
+    fits = frame is not None and not turns and _fits(frame, wanted)
+    if fits and stored_size(data) is not None and is_whole(data):
         if wanted.check_pixels:
             decode_image(data, warnings)
         return FittedImage(data, STORED)
@@ -111,7 +113,7 @@ def fits_plainly(data: bytes, wanted: ImageFormat) -> bool:
     Exif data.  Such a header needs no search through the bytes, which takes most of the time of the
     full check.
     """
-    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9" or len(data) > _MAX_SIMPLE_BYTES:
         return False
     frame = b"\x08" + wanted.height.to_bytes(2, "big") + wanted.width.to_bytes(2, "big")
     at, last, fits = 2, len(data) - 11, False

@@ -20,8 +20,10 @@ import numpy as np
 
 from atomic_write import rename_together
 from launch.config.printable_text import printable
+from pipeline.records.mapped import RecordError
 from pipeline.records.open import RecordSet, open_records
 from pipeline.records.reader import RecordReader
+from pipeline.records.recordio import find_files
 from pipeline.records.writer import MAX_KEYS, write_record_set
 from tools.data import identity_names
 from tools.data.identity_names import read_names, sort_names, write_names
@@ -41,6 +43,39 @@ class NamedSet(NamedTuple):
     """Whether one of the sets has names."""
 
 
+def check_sources(sources: Sequence[Path]) -> None:
+    """Check that each source is a record set, and that no set is named twice.
+
+    Raises
+    ------
+    ValueError
+        If a source is neither a .rec file nor a folder with one.
+    """
+    known: dict[Path, Path] = {}
+    for source in sources:
+        if not source.is_dir() and not source.is_file():
+            what = "a special file" if source.exists() else "no such file or folder"
+            raise ValueError(
+                f"SET: {printable(source)} must be a folder with train.rec, or a .rec file, got "
+                f"{what}; correct the path"
+            )
+        if source.is_dir() and not any(source.glob("*.rec")):
+            raise ValueError(
+                f"SET: {printable(source)} must be a folder with train.rec, or a .rec file, got a "
+                "folder without a .rec file; make a set with python -m tools.data pack"
+            )
+        try:
+            rec = find_files(source)[0].resolve()
+        except RecordError as error:
+            raise ValueError(str(error).replace("data.records", "SET")) from None
+        if rec in known:
+            raise ValueError(
+                f"SET: each set must be named once, got {printable(known[rec])} and "
+                f"{printable(source)}; omit one of them"
+            )
+        known[rec] = source
+
+
 @contextmanager
 def opened(sources: Sequence[Path], labels: str = "stacked") -> Iterator[NamedSet]:
     """Open one or more record sets as one; print notices about them to stderr.
@@ -58,6 +93,7 @@ def opened(sources: Sequence[Path], labels: str = "stacked") -> Iterator[NamedSe
     RecordError, ValueError
         If a set or its identities.json cannot be used.
     """
+    check_sources(sources)
     with tempfile.TemporaryDirectory() as scan:
         mode = "stacked" if labels == "names" else labels
         records = open_records([Path(source) for source in sources], scan, labels=mode)

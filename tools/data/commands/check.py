@@ -22,6 +22,7 @@ from tools.data.findings import OPTIONAL_KINDS
 from tools.data.near_duplicates import HASH_BITS, MAX_DISTANCE_BITS
 from tools.data.progress import Progress
 from tools.data.record_check import CheckedSet, check_set
+from tools.data.record_sets import check_sources
 
 HELP = "find damaged images, wrong labels, duplicates and odd index lines in a record set"
 _MAX_THREADS = 1024
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(
             "--leave-out: near_duplicate needs the option --near-duplicates, got none; add it"
         )
+    check_sources([options.set])
     if options.out is not None:
         require_folder(options.out, options.set)
     checked = _check(options, threads)

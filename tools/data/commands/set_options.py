@@ -11,7 +11,13 @@ from launch.config.paths import home_path
 from launch.config.printable_text import printable
 from tools.data.output_folder import check_output, make_output
 from tools.data.progress import Progress
-from tools.data.record_sets import NamedSet, Selection, estimate_bytes, write_selection
+from tools.data.record_sets import (
+    NamedSet,
+    Selection,
+    check_sources,
+    estimate_bytes,
+    write_selection,
+)
 
 LABELS = {
     "stacked": "the sets hold different people",
@@ -69,6 +75,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def check_set_output(out: Path, sources: Sequence[Path]) -> None:
     """Check OUT; OUT must not be the folder of a source set."""
+    check_sources(sources)
     check_output(out, [source if source.is_dir() else source.parent for source in sources])
 
 
