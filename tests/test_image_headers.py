@@ -47,6 +47,24 @@ def test_other_bytes_have_no_size(image):
     assert stored_size(image) is None and not has_size(image, (45, 67))
 
 
+@pytest.mark.parametrize("segment", [b"\xff\xe1\0\2", b"\xff\xda\0\2"])
+def test_a_jpeg_with_segments_that_take_hours_to_decode_states_no_size(segment):
+    image = encoded(".jpg")
+    scan = image.index(b"\xff\xda")
+    most = 1024 if segment[1] == 0xE1 else 99
+    for at in (2, scan, len(image) - 2):
+        if segment[1] == 0xE1 or at > scan:
+            assert stored_size(image[:at] + most * segment + image[at:]) == (45, 67)
+            assert stored_size(image[:at] + (most + 1) * segment + image[at:]) is None
+
+
+def test_markers_after_the_end_and_inside_segments_do_not_count():
+    image = encoded(".jpg")
+    assert stored_size(image + b"\xff\xe1\0\2\xff\xda" * 5000) == (45, 67)
+    comment = b"\xff\xfe\x9c\x42" + b"\xff\xe1\xff\xda" * 10_000
+    assert stored_size(image[:2] + comment + image[2:]) == (45, 67)
+
+
 def test_an_enormous_size_is_read_as_stated():
     image = bytearray(encoded(".png"))
     image[16:24] = (30_000).to_bytes(4, "big") * 2

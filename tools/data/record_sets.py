@@ -27,6 +27,7 @@ from pipeline.records.recordio import find_files
 from pipeline.records.writer import MAX_KEYS, write_record_set
 from tools.data import identity_names
 from tools.data.identity_names import read_names, sort_names, write_names
+from tools.data.output_folder import explained_writing
 
 STAGING_FOLDER = ".unfinished-set"
 _CHUNK_RECORDS = 1024
@@ -234,18 +235,6 @@ def read_images(
         reader.check_files()
         yield from zip(labels[part].tolist(), jpegs, strict=True)
         progress("written", min(part.stop, len(rows)), len(rows))
-
-
-@contextmanager
-def explained_writing(out: Path) -> Iterator[None]:
-    """Turn an OSError into a sentence about the output folder."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"{printable(out)}: cannot be written, got {error.strerror or error}; remove the cause "
-            "and repeat the command"
-        ) from None
 
 
 def estimate_bytes(records: RecordSet, rows: np.ndarray) -> int:

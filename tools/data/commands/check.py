@@ -20,6 +20,7 @@ from tools.data.check_report import (
 from tools.data.decode_check import default_threads
 from tools.data.findings import OPTIONAL_KINDS
 from tools.data.near_duplicates import HASH_BITS, MAX_DISTANCE_BITS
+from tools.data.output_folder import explained_writing
 from tools.data.progress import Progress
 from tools.data.record_check import CheckedSet, check_set
 from tools.data.record_sets import check_sources
@@ -83,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
     checked = _check(options, threads)
     writes = options.out is not None and not options.dry_run
     if writes:
-        write_report(options.out, checked)
+        with explained_writing(options.out):
+            write_report(options.out, checked)
     _print(checked, options.out, writes)
     return 2 if options.strict and len(checked.findings) else 0
 

@@ -17,8 +17,9 @@ from tools.data.commands.set_options import (
     check_seed,
     check_set_output,
 )
+from tools.data.output_folder import explained_writing
 from tools.data.progress import Progress
-from tools.data.record_sets import estimate_bytes, explained_writing, opened
+from tools.data.record_sets import estimate_bytes, opened
 from tools.data.shuffling import MEMORY_MIB, MIB, shuffle
 
 HELP = "merge record sets into one set in random order, without header, for data.reader=window"
