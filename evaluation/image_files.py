@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from image_headers import stored_size
 if TYPE_CHECKING:
     from evaluation.pairs import CutOff
 
+Source = TypeVar("Source")
 SUFFIXES = tuple(".jpg .jpeg .jpe .jp2 .png .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 """Suffixes, in lower case, of the files in a folder that count as images."""
 HEADER_BYTES = 1 << 18
@@ -169,12 +170,25 @@ def read_images(
     ImageFileError
         If an image has another size and `resize` is False.
     """
+    yield from map_in_threads(lambda path: read_image(path, image_size, resize, cut_off), paths)
+
+
+def map_in_threads(
+    read: Callable[[Source], ReadImage], sources: Sequence[Source]
+) -> Iterator[ReadImage]:
+    """Yield the images that a function reads, in order; threads read PREFETCHED_IMAGES in advance.
+
+    Parameters
+    ----------
+    read
+        Function from an element of `sources` to an image.
+    """
     threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[ReadImage]] = deque()
         try:
-            for path in paths:
-                waiting.append(pool.submit(read_image, path, image_size, resize, cut_off))
+            for source in sources:
+                waiting.append(pool.submit(read, source))
                 if len(waiting) >= PREFETCHED_IMAGES:
                     yield waiting.popleft().result()
             while waiting:
@@ -188,13 +202,10 @@ def read_image(
     path: Path, image_size: tuple[int, int], resize: bool = False, cut_off: CutOff | None = None
 ) -> ReadImage:
     """Read one image file; `read_images` explains the parameters and the error."""
-    try:
-        encoded = _read_bytes(path)
-        pixels = _decode(encoded, cut_off)
-    except OSError as error:
-        return ReadImage(path, None, f"cannot be read, got {error.strerror}")
-    except _UnreadableError as error:
-        return ReadImage(path, None, str(error))
+    image = read_pixels(path, cut_off)
+    if image.pixels is None:
+        return image
+    pixels = image.pixels
     size = (pixels.shape[0], pixels.shape[1])
     if size != tuple(image_size):
         if not resize:
@@ -203,6 +214,16 @@ def read_image(
         method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
         pixels = cv2.resize(pixels, (image_size[1], image_size[0]), interpolation=method)
     return ReadImage(path, pixels, "")
+
+
+def read_pixels(path: Path, cut_off: CutOff | None = None) -> ReadImage:
+    """Read one image file in its own size; `read_images` explains `cut_off`."""
+    try:
+        return ReadImage(path, _decode(_read_bytes(path), cut_off), "")
+    except OSError as error:
+        return ReadImage(path, None, f"cannot be read, got {error.strerror}")
+    except _UnreadableError as error:
+        return ReadImage(path, None, str(error))
 
 
 class _UnreadableError(ValueError):
