@@ -16,7 +16,9 @@ from typing import IO, Any
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | os.PathLike[str], mode: str = "wb", sync: bool = True
+) -> Iterator[IO[Any]]:
     """Open a temporary file for writing; rename it to ``path`` if the block ends without an error.
 
     Parameters
@@ -25,19 +27,22 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         Path of the final file; its folder must exist.
     mode
         "wb" for bytes, or "w" for text in UTF-8.
+    sync
+        Wait until the file is on the disk.  Without the wait, a crash of the machine may leave an
+        empty file; a command that writes thousands of small files omits the wait.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    with atomic_write_together([path], mode) as (file,):
+    with atomic_write_together([path], mode, sync) as (file,):
         yield file
 
 
 @contextmanager
 def atomic_write_together(
-    paths: Sequence[str | os.PathLike[str]], mode: str = "wb"
+    paths: Sequence[str | os.PathLike[str]], mode: str = "wb", sync: bool = True
 ) -> Iterator[list[IO[Any]]]:
     """Open several files of one folder as ``atomic_write`` does; rename them in the given order.
 
@@ -58,12 +63,14 @@ def atomic_write_together(
             yield files
             for file in files:
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
         if len(targets) > 1:
             targets[-1].unlink(missing_ok=True)
         for temporary, path in zip(temporaries, targets, strict=True):
             os.replace(temporary, path)
-        sync_folder(targets[0].parent)
+        if sync:
+            sync_folder(targets[0].parent)
     finally:
         for temporary in temporaries:
             with suppress(OSError):

@@ -58,17 +58,23 @@ def read_feature(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def write_feature(path: str | os.PathLike[str], feature: np.ndarray) -> None:
-    """Write one feature (E,) to a file as MegaFace's programs expect it."""
-    _write(path, feature, len(feature), 1)
+    """Write one feature (E,) to a file as MegaFace's programs expect it.
+
+    The function does not wait for the disk: a folder has up to a million such files, and a file
+    that a crash of the machine has emptied is refused by `read_feature`.
+    """
+    _write(path, feature, len(feature), 1, sync=False)
 
 
 def write_features(path: str | os.PathLike[str], features: np.ndarray) -> None:
     """Write N features (N, E) to one file."""
-    _write(path, features, *features.shape)
+    _write(path, features, *features.shape, sync=True)
 
 
-def _write(path: str | os.PathLike[str], values: np.ndarray, rows: int, columns: int) -> None:
-    with atomic_write(path) as file:
+def _write(
+    path: str | os.PathLike[str], values: np.ndarray, rows: int, columns: int, *, sync: bool
+) -> None:
+    with atomic_write(path, sync=sync) as file:
         file.write(HEADER.pack(rows, columns, 4 * columns, CV_32F))
         file.write(np.ascontiguousarray(values, "<f4").data)
 
