@@ -62,8 +62,7 @@ def format_markdown(table: Table) -> str:
 
 def format_latex(table: Table) -> str:
     """Return a table as LaTeX environment; the document needs ``\\usepackage{booktabs}``."""
-    lines = [" & ".join(cell.translate(LATEX_ESCAPES) for cell in row) for row in table.rows]
-    heading = " & ".join(cell.translate(LATEX_ESCAPES) for cell in table.columns)
+    lines = [_latex_line(row) for row in table.rows]
     return "\n".join(
         [
             r"\begin{table}",
@@ -71,14 +70,18 @@ def format_latex(table: Table) -> str:
             rf"\caption{{{table.title.translate(LATEX_ESCAPES)}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
             r"\toprule",
-            rf"{heading} \\",
+            _latex_line(table.columns),
             r"\midrule",
-            *(rf"{line} \\" for line in lines),
+            *lines,
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
         ]
     )
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join(cell.translate(LATEX_ESCAPES) for cell in cells) + r" \\"
 
 
 def _escape_markdown(cell: str) -> str:
