@@ -65,16 +65,36 @@ def atomic_write_together(
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-        if len(targets) > 1:
-            targets[-1].unlink(missing_ok=True)
-        for temporary, path in zip(temporaries, targets, strict=True):
-            os.replace(temporary, path)
-        if sync:
-            sync_folder(targets[0].parent)
+        rename_together(temporaries, targets, sync)
     finally:
         for temporary in temporaries:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def rename_together(
+    temporaries: Sequence[str | os.PathLike[str]],
+    targets: Sequence[str | os.PathLike[str]],
+    sync: bool = True,
+) -> None:
+    """Rename complete temporary files, already flushed to the disk, to ``targets``, in order.
+
+    An older file with the name of the last target is removed first.  If a temporary file does not
+    exist, an earlier, interrupted call has renamed it.  ``sync`` waits until the renames are on the
+    disk.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither the temporary file nor its target exists.
+    """
+    if len(targets) > 1 and os.path.lexists(temporaries[-1]):
+        Path(targets[-1]).unlink(missing_ok=True)
+    for temporary, target in zip(temporaries, targets, strict=True):
+        if os.path.lexists(temporary) or not os.path.lexists(target):
+            os.replace(temporary, target)
+    if sync:
+        sync_folder(Path(targets[0]).parent)
 
 
 def sync_folder(folder: Path) -> None:

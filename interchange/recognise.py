@@ -60,9 +60,9 @@ def _no_options(ending: Ending) -> Iterator[dict[str, Any]]:
 
 
 def _widths(ending: Ending) -> Iterator[dict[str, Any]]:
-    """Yield widths of MobileFaceNet that give the number of channels, usual ones first.
+    """Yield widths of MobileFaceNet that give ``ending.channels`` channels, usual widths first.
 
-    Widths that give the same numbers of channels are the same network.
+    Two widths with the same numbers of channels in all layers give the same network.
     """
     exact = ending.channels / mobilefacenet.LAST_CHANNELS
     usual = (round(exact), round(exact, 1), round(8 * exact) / 8, round(16 * exact) / 16)
@@ -87,7 +87,7 @@ CANDIDATES = (
 
 
 def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = None) -> Recognised:
-    """Find the network and the arguments with which our network computes the same as a graph.
+    """Find which of our networks, with which arguments, computes the same function as a graph.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
     where
         Path of the file of the graph, for error messages.
     image_size
-        (height, width) of the images in pixels; None for the size that the graph states or, if the
-        graph states none, the multiple of 16 pixels that belongs to its last feature map.
+        (height, width) of the images in pixels; None for the size that the graph states.  If the
+        graph states none, the size is 16 times that of the last feature map.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
     if ending is None:
         raise InterchangeError(
             f"{where}: is none of our networks, got a graph that does not end with a dense layer; "
-            "use the weights of the same network"
+            "use the weights of one of our networks"
         )
     size = image_size or graph.image_size or _image_size(ending)
     output = structures(graph)[_output(graph)]
@@ -128,7 +128,7 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
 def _unrecognised(
     graph: Graph, where: str, ending: Ending, size: tuple[int, int]
 ) -> InterchangeError:
-    """Return an error that names the first difference from the network with as many layers."""
+    """Return an error with the first difference from our network of the same layer count."""
     count = weighted_count(graph)
     for nearest in CANDIDATES:
         if nearest.layers == count:
@@ -145,7 +145,7 @@ def _unrecognised(
         match_graphs(_candidate_graph(nearest.name, tuple(sorted(net.items())), size), graph, where)
     except InterchangeError as error:
         return InterchangeError(f"{error} (compared with our {nearest.name})")
-    raise AssertionError(f"{where}: a graph with another digest matches {net}")
+    raise AssertionError(f"{where}: the graph matches {net}, but the digests differ")
 
 
 @lru_cache(maxsize=16)

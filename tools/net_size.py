@@ -93,9 +93,9 @@ def count_macs(net: gluon.HybridBlock, image_size: tuple[int, int]) -> int:
     needs one for each weight.  As in papers, batch normalisation, activations and sums do not
     count.
 
-    On the CPU, `nets.blocks.PReLU` computes two depthwise convolutions.  They do not count, because
-    PReLU is an activation.  The weights of these two convolutions are computed from the slopes, so
-    they are no parameters of the graph; this distinguishes them from layers.
+    On the CPU, `nets.blocks.PReLU` computes two depthwise convolutions, which do not count, because
+    PReLU is an activation.  Their weights are computed from the slopes of the PReLU.  So a
+    convolution counts only if its weight is a parameter of the graph.
     """
     graph = net(mx.sym.var("data"))
     internals = graph.get_internals()

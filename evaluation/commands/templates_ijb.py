@@ -27,7 +27,7 @@ from evaluation.commands.reports import (
 from evaluation.embedding_files import Embeddings, find_rows, read_embeddings
 from evaluation.face_crops import crop_face
 from evaluation.identification import FPIRS, RANKS
-from evaluation.image_files import ImageFileError, ReadImage, read_pixels
+from evaluation.image_files import ImageFileError, ReadImage, read_photograph
 from evaluation.protocols.ijb import (
     IjbLists,
     Variant,
@@ -182,7 +182,7 @@ def _embed_faces(
     cut_off = find_cut_off_check()
 
     def read(index: int) -> ReadImage:
-        image = read_pixels(folder / faces.names[index], cut_off)
+        image = read_photograph(folder / faces.names[index], cut_off)
         if image.pixels is None:
             return image
         pixels = crop_face(image.pixels, faces.landmarks[index], embedder.image_size)

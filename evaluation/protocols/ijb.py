@@ -30,7 +30,7 @@ from evaluation.score_statistics import HighestScores
 from evaluation.templates import (
     check_unit_norms,
     find_templates,
-    media_weights,
+    group_images,
     pool_templates,
     score_pairs,
 )
@@ -144,12 +144,12 @@ def evaluate_variant(
     each gallery and for "mean" the result of `evaluation.identification.summarize_ranking`.
     """
     faces = lists.faces
-    weights = media_weights(
-        faces.templates, faces.media, faces.scores if variant.detector_score else None
-    )
+    groups = group_images(faces.templates, faces.media)
+    weights = faces.scores if variant.detector_score else None
     if variant.unit_length:
-        weights *= check_unit_norms(embeddings, "faces")
-    numbers, templates = pool_templates(embeddings, faces.templates, weights)
+        norms = check_unit_norms(embeddings, "faces")
+        weights = norms if weights is None else norms * weights
+    numbers, templates = groups.numbers, pool_templates(embeddings, groups, weights)
     result: dict[str, Any] = {}
     if lists.pairs is not None:
         result["verification"] = _verify(numbers, templates, lists.pairs, fars)

@@ -6,12 +6,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import evaluation.templates
 from evaluation.row_sources import RowError
 from evaluation.templates import (
     TemplateError,
     check_unit_norms,
     find_templates,
-    media_weights,
+    group_images,
     pool_templates,
     score_pairs,
 )
@@ -19,7 +20,9 @@ from tests.evaluation.slow_oracles import template
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_a_template_is_the_sum_of_the_means_of_its_media(ordered):
+@pytest.mark.parametrize("block", [512, 7])
+def test_a_template_is_the_sum_of_the_means_of_its_media(ordered, block, monkeypatch):
+    monkeypatch.setattr(evaluation.templates, "BLOCK_TEMPLATES", block)
     rng = np.random.default_rng(0)
     embeddings = rng.standard_normal((400, 16)).astype(np.float32)
     templates = rng.integers(3, 60, 400) * 10
@@ -28,16 +31,23 @@ def test_a_template_is_the_sum_of_the_means_of_its_media(ordered):
     if ordered:
         order = np.argsort(templates, kind="stable")
         embeddings, templates, media = embeddings[order], templates[order], media[order]
-    numbers, found = pool_templates(embeddings, templates, media_weights(templates, media, weights))
+    groups = group_images(templates, media)
+    found = pool_templates(embeddings, groups, weights)
+    numbers = groups.numbers
     assert numbers.tolist() == sorted(set(templates.tolist())) and found.dtype == np.float32
     for number, row in zip(numbers, found, strict=True):
         expected = template(embeddings, templates, media, number, weights)
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_weights_without_scores_share_one_vote_among_the_images_of_a_medium():
-    found = media_weights(np.array([1, 1, 1, 2]), np.array([7, 7, 8, 7]))
-    assert found.tolist() == [0.5, 0.5, 1, 1]
+@pytest.mark.parametrize("factor", [1, 1 << 57])
+def test_the_images_of_a_medium_share_one_vote_in_each_template(factor):
+    """Numbers of up to 18 digits: their products exceed 64 bits."""
+    templates, media = factor * np.array([[2, -1, 2, 2, 3], [7, 7, 8, 7, -3]])
+    found = group_images(templates, media)
+    assert (found.numbers // factor).tolist() == [-1, 2, 3]
+    assert found.order.tolist() == [1, 0, 3, 2, 4] and found.starts.tolist() == [0, 1, 4, 5]
+    assert found.shares.tolist() == [1, 0.5, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize("value, length", [(0, "0.0"), (np.nan, "nan"), (np.inf, "inf")])
@@ -45,7 +55,7 @@ def test_a_template_without_direction_is_named(value, length):
     embeddings = np.ones((6, 4), np.float32)
     embeddings[4:] = value
     with pytest.raises(TemplateError) as error:
-        pool_templates(embeddings, np.array([1, 1, 2, 2, 9, 9]), np.ones(6, np.float32))
+        pool_templates(embeddings, group_images(np.array([1, 1, 2, 2, 9, 9]), np.arange(6)))
     assert str(error.value) == (
         f"template 9: the sum of the embeddings has no direction, got length {length}; compute the "
         "embeddings again"

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Save GluonFR's MobileFaceNet with random weights in its formats, and its embeddings.
+"""Save GluonFR's MobileFaceNet with random weights in two formats, and save its embeddings.
 
     python -I gluonfr_worker.py CHECKOUT FOLDER
 
-`tools.interchange_checks.gluonfr` starts this program, whose folder has a module named gluonfr.
+`tools.interchange_checks.gluonfr` starts this program.  With -I, Python does not import
+the file gluonfr.py beside this program in place of GluonFR's package.
+
 FOLDER has pixels.npy, uint8 images (N, 112, 112, 3).
 """
 
