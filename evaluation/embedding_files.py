@@ -116,9 +116,15 @@ def _read_npz(path: str) -> Embeddings:
     mirrored = None
     if not ours and "embs_f" in members and members["embs_f"].shape[0]:
         mirrored = _rows(members["embs_f"], labels)
+    if norms is not None and norms.ndim != 1:
+        raise _error(path, f"norms must have the shape ({len(rows)},)", str(norms.shape))
     for name, array in (("names", labels), ("norms", norms), ("embs_f", mirrored)):
         if array is not None and len(array) != len(rows):
             raise _error(path, f"{name} must have {len(rows)} entries", str(len(array)))
+    if mirrored is not None and mirrored.dimensions != rows.dimensions:
+        raise _error(
+            path, f"embs_f must have {rows.dimensions} values per row", str(mirrored.dimensions)
+        )
     return Embeddings(path, rows, labels, norms, mirrored)
 
 

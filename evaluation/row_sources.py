@@ -229,6 +229,27 @@ def read_all_unit_rows(source: RowSource, block_rows: int = 16384) -> np.ndarray
     return found
 
 
+def read_all_finite_rows(source: RowSource, block_rows: int = 16384) -> np.ndarray:
+    """Read all rows without scaling them; return float32 (N, E).
+
+    Raises
+    ------
+    RowError
+        If a row has a value that is not finite.
+    """
+    found = np.empty((len(source), source.dimensions), np.float32)
+    for start in range(0, len(source), block_rows):
+        rows = source.read(start, min(start + block_rows, len(source)))
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise RowError(
+                f"{source.name(start + int(bad[0]))}: all values must be finite, got NaN or "
+                "infinity; compute the embedding again"
+            )
+        found[start : start + len(rows)] = rows
+    return found
+
+
 def check_dimensions(*sources: RowSource) -> None:
     """Raise RowError if the rows of the sources have different numbers of values."""
     for source in sources:

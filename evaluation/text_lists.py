@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,8 +35,12 @@ def bad_line(path: str | os.PathLike[str], number: int, problem: str, hint: str)
     return ListError(f"{os.fspath(path)}: line {number}: {problem}; {hint}")
 
 
-def check_file(path: str | os.PathLike[str]) -> None:
-    """Raise ListError unless the path is a regular file of at most MAX_FILE_BYTES bytes."""
+def check_file(path: str | os.PathLike[str], max_bytes: int = 0) -> None:
+    """Raise ListError unless the path is a regular file of at most `max_bytes` bytes.
+
+    The limit is MAX_FILE_BYTES if `max_bytes` is 0.
+    """
+    limit = max_bytes or MAX_FILE_BYTES
     try:
         state = os.stat(path)
     except OSError as error:
@@ -45,10 +50,10 @@ def check_file(path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(state.st_mode):
         kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a special file"
         raise ListError(f"{os.fspath(path)}: must be a file, got {kind}; name a file")
-    if state.st_size > MAX_FILE_BYTES:
+    if state.st_size > limit:
         raise ListError(
-            f"{os.fspath(path)}: must have at most {MAX_FILE_BYTES} bytes, got {state.st_size}; "
-            "split the list"
+            f"{os.fspath(path)}: must have at most {limit} bytes, got {state.st_size}; split the "
+            "list"
         )
 
 
@@ -124,13 +129,12 @@ def read_integers(path: str | os.PathLike[str], columns: Sequence[str]) -> np.nd
         found = None
     if found is not None and found.shape[1] == len(columns):
         return found
-    # Read the file again line by line, which is slow but finds the line.
+    # Read the file again line by line: this is slow, but finds the malformed line, and supports a
+    # byte order mark.
+    values = array("q")
     for number, line in read_lines(path):
-        parse_integers(path, number, line.split(), columns)
-    raise ListError(
-        f"{os.fspath(path)}: must have {len(columns)} integers per line ({' '.join(columns)}), got "
-        "other text; make the file again"
-    )
+        values.extend(parse_integers(path, number, line.split(), columns))
+    return np.frombuffer(values, np.int64).reshape(-1, len(columns)).copy()
 
 
 def parse_integers(

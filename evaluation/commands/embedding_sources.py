@@ -41,8 +41,16 @@ def open_model(options: argparse.Namespace) -> Embedder:
     return open_embedder(options, flip=not options.no_flip)
 
 
-def check_source(options: argparse.Namespace, embeddings: str | None) -> None:
-    """Raise ValueError unless either a model or a file of embeddings is given."""
+def check_source(
+    options: argparse.Namespace, embeddings: str | None, *, flips_apart: bool = False
+) -> None:
+    """Raise ValueError unless either a model or a file of embeddings is given.
+
+    Parameters
+    ----------
+    flips_apart
+        Whether the file may have the embeddings of the mirror images apart.
+    """
     check_batch_size(options.batch_size)
     if (options.model is None) == (embeddings is None):
         got = "neither" if embeddings is None else "both"
@@ -50,6 +58,23 @@ def check_source(options: argparse.Namespace, embeddings: str | None) -> None:
             f"--embeddings: either --embeddings or --model must be given, got {got}; give one of "
             "them"
         )
+    refuse_without_model(options, ("no_flip",) * (not flips_apart))
+
+
+def refuse_without_model(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raise ValueError if an option that needs a model is given without ``--model``.
+
+    Parameters
+    ----------
+    names
+        Names of such options besides ``resize`` and ``images``.
+    """
+    for name in ("resize", "images", *names):
+        if options.model is None and getattr(options, name, None):
+            raise ValueError(
+                f"--{name.replace('_', '-')}: is for images, which need a model, got no --model; "
+                "omit the option, or give --model MODEL"
+            )
 
 
 def listed_rows(

@@ -16,6 +16,7 @@ from evaluation.commands.embedding_sources import (
     embed_listed,
     listed_rows,
     open_model,
+    refuse_without_model,
 )
 from evaluation.commands.options import check_batch_size
 from evaluation.commands.reports import (
@@ -166,11 +167,17 @@ def choose_sizes(sizes: Sequence[int] | None, count: int) -> list[int]:
 
 
 def _check_features(options: argparse.Namespace) -> None:
+    refuse_without_model(options, ("no_flip",))
     folders = [p for p in (options.probes, options.distractors) if not is_embedding_file(p)]
     if options.model is None and folders and not options.suffix:
         raise ValueError(
             f"--suffix: the end of the names of the feature files in {folders[0]} must be given, "
             "got none; give --suffix _NAME.bin, or --model for a folder of images"
+        )
+    if options.model is None and not folders and options.suffix:
+        raise ValueError(
+            f"--suffix: is for folders of features, got {options.suffix!r} and files of embeddings "
+            "only; omit it"
         )
     if options.model is not None and len(folders) < 2:
         raise ValueError(

@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
 
-from evaluation.commands.embedding_sources import add_source_options, open_model, rows_of_entry
+from evaluation.commands.embedding_sources import (
+    add_source_options,
+    open_model,
+    refuse_without_model,
+    rows_of_entry,
+)
 from evaluation.commands.options import check_batch_size
 from evaluation.commands.reports import (
     add_report_options,
@@ -79,6 +85,12 @@ def run(options: argparse.Namespace) -> None:
     if options.model is not None and not folders:
         raise ValueError(
             "--model: is needed for folders of images only, got files of embeddings only; omit it"
+        )
+    refuse_without_model(options, ("no_flip",))
+    if os.path.realpath(options.probes) == os.path.realpath(options.gallery):
+        raise ValueError(
+            f"--gallery: must differ from --probes, got {options.gallery} twice; every probe would "
+            "find its own image"
         )
     embedder = open_model(options) if options.model is not None else None
     rows: dict[str, RowSource] = {}

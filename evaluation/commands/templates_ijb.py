@@ -37,7 +37,7 @@ from evaluation.protocols.ijb import (
 )
 from evaluation.protocols.ijb_lists import Faces, find_meta, read_faces
 from evaluation.roc import FARS
-from evaluation.row_sources import RowSource, select_rows
+from evaluation.row_sources import read_all_finite_rows, select_rows
 from launch.config.paths import expand_home
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Compute the rates of IJB-B or IJB-C; print tables, and write the requested files."""
-    check_source(options, options.embeddings)
+    check_source(options, options.embeddings, flips_apart=True)
     check_report_options(options)
     rates = {
         "fars": parse_rates("--fars", options.fars),
@@ -127,6 +127,11 @@ def choose_flips(options: argparse.Namespace, known: bool) -> list[bool | None]:
         Whether the embeddings of the mirror images are known apart.
     """
     if not known:
+        if options.no_flip:
+            raise ValueError(
+                f"--no-flip: the embeddings of the mirror images must be known apart, got only "
+                f"their sums or none in {options.embeddings}; omit --no-flip"
+            )
         return [None]
     if options.no_flip:
         return [False]
@@ -158,15 +163,12 @@ def _read_faces(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the embeddings of the faces and, if the file has them, of their mirror images."""
     rows = find_rows(found, faces.names, meta)
-    plain = _read_all(found.rows, rows)
+    plain = read_all_finite_rows(select_rows(found.rows, rows))
     if found.norms is not None:
         plain *= found.norms[rows].astype(np.float32)[:, None]
-    return plain, None if found.mirrored is None else _read_all(found.mirrored, rows)
-
-
-def _read_all(source: RowSource, rows: np.ndarray) -> np.ndarray:
-    selected = select_rows(source, rows)
-    return np.array(selected.read(0, len(selected)), np.float32)
+    if found.mirrored is None:
+        return plain, None
+    return plain, read_all_finite_rows(select_rows(found.mirrored, rows))
 
 
 def _embed_faces(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.identification import FPIRS, RANKS, Ranking, rank_probes, summarize_ranking
+from evaluation.identification import FPIRS, RANKS, rank_probes, summarize_ranking
 from evaluation.protocols.ijb_lists import (
     SUBSETS,
     Faces,
@@ -141,7 +141,8 @@ def evaluate_variant(
     -------
     ``verification``, if there are pairs: ``genuine_pairs``, ``impostor_pairs`` and ``roc``, a list
     of the fields of `evaluation.roc.RocPoint`.  ``identification``, if there are galleries: for
-    each gallery and for "mean" the result of `evaluation.identification.summarize_ranking`.
+    each gallery, for their "mean" and for all galleries as one, such as "G1+G2", the result of
+    `evaluation.identification.summarize_ranking`.  InsightFace reports ranks in the joined gallery.
     """
     faces = lists.faces
     groups = group_images(faces.templates, faces.media)
@@ -184,14 +185,21 @@ def _identify(
     assert lists.probes is not None
     probe_templates, probe_people = lists.probes
     probes = templates[find_templates(numbers, probe_templates, "probes")]
-    results: dict[str, Any] = {}
-    for name, (gallery_templates, gallery_people) in lists.galleries.items():
+
+    def identify(gallery_templates: np.ndarray, gallery_people: np.ndarray) -> dict[str, Any]:
         gallery = templates[find_templates(numbers, gallery_templates, "gallery")]
-        ranking: Ranking = rank_probes(probes, probe_people, gallery, gallery_people)
-        results[name] = summarize_ranking(ranking, ranks, fpirs)
+        ranking = rank_probes(probes, probe_people, gallery, gallery_people)
+        return summarize_ranking(ranking, ranks, fpirs)
+
+    results = {name: identify(*listed) for name, listed in lists.galleries.items()}
     rates = [key for key in next(iter(results.values())) if key.startswith(("rank_", "tpir_"))]
     found = {key: [result[key] for result in results.values()] for key in rates}
-    results["mean"] = {
+    mean = {
         key: None if None in values else float(np.mean(values)) for key, values in found.items()
     }
-    return results
+    listed = list(lists.galleries.values())
+    joined = identify(
+        np.concatenate([templates for templates, _ in listed]),
+        np.concatenate([people for _, people in listed]),
+    )
+    return {**results, "mean": mean, "+".join(lists.galleries): joined}

@@ -75,7 +75,13 @@ def clean_probes(
             )
         noise = generator.uniform(-NOISE_AMPLITUDE, NOISE_AMPLITUDE, features.shape[1])
         feature = clean.sum(axis=0) + noise
-        features[index] = feature / np.linalg.norm(feature)
+        length = np.linalg.norm(feature)
+        if not length > 0:
+            raise MegaFaceError(
+                f"{names[index]}: the other features of the person must have a direction, got "
+                f"length {length}; use --noise-rule remove"
+            )
+        features[index] = feature / length
     return list(names), features
 
 
@@ -129,6 +135,11 @@ def evaluate_megaface(
         )
     check_dimensions(ArrayRows(features, "probes"), distractors)
     largest = max(sizes.values())
+    if not largest:
+        raise MegaFaceError(
+            "distractors: at least one must remain, got a noise list that names all of them; "
+            "correct the noise list"
+        )
     probes = sum(map(len, groups))
     impostors = probes * largest
     tail = HighestScores(_tail_count(fars, impostors))

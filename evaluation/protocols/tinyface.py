@@ -20,6 +20,8 @@ from evaluation.text_lists import ListError, check_file
 
 PROBE, GALLERY, DISTRACTOR = "Probe", "Gallery_Match", "Gallery_Distractor"
 RANKS = (1, 5, 10, 20)
+MAX_FILE_BYTES = 1 << 22
+"""Largest size of a MATLAB file: 4 MiB.  Its variables may be compressed, up to a thousandfold."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,22 @@ def read_tinyface(folder: str | os.PathLike[str]) -> TinyFaceLists:
     Raises
     ------
     ListError
-        If a list cannot be read or there are no distractors.
+        If a list cannot be read, a probe's person is not in the gallery, or there are no
+        distractors.
     """
     root = Path(folder)
     gallery, gallery_people = read_people(
         root / "gallery_match_img_ID_pairs.mat", "gallery_set", "gallery_ids"
     )
-    probes, probe_people = read_people(root / "probe_img_ID_pairs.mat", "probe_set", "probe_ids")
+    path = root / "probe_img_ID_pairs.mat"
+    probes, probe_people = read_people(path, "probe_set", "probe_ids")
+    absent = np.flatnonzero(~np.isin(probe_people, gallery_people))
+    if len(absent):
+        raise ListError(
+            f"{path}: each probe's person must be in the gallery, got person "
+            f"{probe_people[absent[0]]} of {probes[absent[0]]!r} ({len(absent)} of {len(probes)} "
+            "probes); unpack TinyFace again"
+        )
     try:
         names = sorted(entry.name for entry in os.scandir(root / DISTRACTOR) if entry.is_file())
     except OSError as error:
@@ -92,7 +103,7 @@ def read_people(path: Path, names_key: str, people_key: str) -> tuple[list[str],
     """
     from scipy.io import loadmat
 
-    check_file(path)
+    check_file(path, MAX_FILE_BYTES)
     try:
         content = loadmat(path, variable_names=[names_key, people_key])
     # scipy raises many kinds of errors for damaged files.

@@ -12,6 +12,7 @@ Deng et al., "Lightweight Face Recognition Challenge", ICCV Workshops 2019.
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -35,9 +36,8 @@ def read_entries(path: str | os.PathLike[str]) -> list[str]:
     """
     found: dict[str, int] = {}
     for number, line in read_lines(path):
-        entry = line.split()[0].rstrip("/")
-        parts = entry.split("/")
-        if not all(parts) or ".." in parts:
+        entry = _normalise(line.split()[0])
+        if not entry:
             raise bad_line(
                 path,
                 number,
@@ -53,6 +53,12 @@ def read_entries(path: str | os.PathLike[str]) -> list[str]:
             )
         found[entry] = number
     return list(found)
+
+
+def _normalise(path: str) -> str:
+    """Return a relative path without "./" before it and "/" after it; "" for any other path."""
+    parts = path.removeprefix("./").rstrip("/").split("/")
+    return "/".join(parts) if all(parts) and {".", ".."}.isdisjoint(parts) else ""
 
 
 def is_image(entry: str) -> bool:
@@ -102,7 +108,7 @@ def read_labelled_pairs(
         If the file cannot be read, a line is malformed, or all labels are the same.
     """
     positions: Mapping[str, int] = {entry: index for index, entry in enumerate(entries)}
-    rows: list[tuple[int, int, int]] = []
+    values = array("q")
     for number, line in read_lines(path):
         words = line.split()
         if len(words) != 3 or words[2] not in ("0", "1"):
@@ -113,15 +119,15 @@ def read_labelled_pairs(
                 "correct the line",
             )
         for word in words[:2]:
-            if word not in positions:
+            if _normalise(word) not in positions:
                 raise bad_line(
                     path,
                     number,
                     f"must name entries of the list, got {word[:80]!r}",
                     "correct the line",
                 )
-        rows.append((positions[words[0]], positions[words[1]], int(words[2])))
-    table = np.array(rows, np.int64)
+        values.extend([*(positions[_normalise(word)] for word in words[:2]), int(words[2])])
+    table = np.frombuffer(values, np.int64).reshape(-1, 3)
     same = table[:, 2] == 1
     if same.all() or not same.any():
         raise ListError(

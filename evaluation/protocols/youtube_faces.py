@@ -11,17 +11,50 @@ Similarity", CVPR 2011.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evaluation.roc import HIGH_FARS, roc_points
-from evaluation.text_lists import ListError, bad_line, parse_integer, read_lines
+from evaluation.text_lists import ListError, bad_line, read_lines
 from evaluation.verification import cosine_threshold, fold_accuracies
 
-SPLIT_COLUMN, FIRST_COLUMN, SECOND_COLUMN = 0, 2, 3
-MIN_COLUMNS = 5
+SPLIT_FORM = "split, [pair,] person/number, person/number, 0 or 1"
+_ANSWERS = {"0": False, "1": True}
+
+
+class VideoPair(NamedTuple):
+    """Pair of one line of ``splits.txt``."""
+
+    fold: int
+    first: str
+    """Name person/number of the first video."""
+    second: str
+    same: bool
+
+
+def parse_split(fields: Sequence[str]) -> VideoPair | None:
+    """Return the pair of a line of ``splits.txt``, or None if the line has another form.
+
+    Parameters
+    ----------
+    fields
+        Stripped fields of the line: number of the fold, number of the pair (some copies of the list
+        omit it), first video, second video, and 0 or 1 for "same person" in the last field.  Some
+        copies have more fields before the last one.
+    """
+    if len(fields) < 4 or fields[-1] not in _ANSWERS:
+        return None
+    fold, (first, second) = fields[0], fields[1:3] if len(fields) == 4 else fields[2:4]
+    if not (fold.isascii() and fold.isdecimal() and len(fold) <= 9):
+        return None
+    for name in (first, second):
+        parts = name.split("/")
+        if len(parts) != 2 or not all(parts) or not {".", ".."}.isdisjoint(parts):
+            return None
+    return VideoPair(int(fold), first, second, _ANSWERS[fields[-1]])
 
 
 @dataclass(frozen=True)
@@ -48,11 +81,9 @@ class VideoPairs:
 
 
 def read_splits(path: str | os.PathLike[str]) -> VideoPairs:
-    """Read ``splits.txt`` or ``splits_corrected.txt``.
+    """Read ``splits.txt`` or ``splits_corrected.txt``, whose lines `parse_split` explains.
 
-    The first line has headings.  The other lines have fields separated by commas: number of the
-    fold, number of the pair, first video, second video, and 0 or 1 for "same person" in the last
-    field.
+    The first line may have headings.
 
     Raises
     ------
@@ -61,37 +92,16 @@ def read_splits(path: str | os.PathLike[str]) -> VideoPairs:
         pairs.
     """
     videos: dict[str, int] = {}
-    rows: list[tuple[int, int, int, int]] = []
+    rows: list[tuple[int, int, int, bool]] = []
     for count, (number, line) in enumerate(read_lines(path)):
-        if not count:
-            continue
-        fields = [field.strip() for field in line.rstrip(",").split(",")]
-        if len(fields) < MIN_COLUMNS:
+        pair = parse_split([field.strip() for field in line.rstrip(", ").split(",")])
+        if pair is not None:
+            one, two = (videos.setdefault(v, len(videos)) for v in (pair.first, pair.second))
+            rows.append((pair.fold, one, two, pair.same))
+        elif count:
             raise bad_line(
-                path,
-                number,
-                f"must have at least {MIN_COLUMNS} fields separated by commas, got {len(fields)}",
-                "correct the line",
+                path, number, f'must be "{SPLIT_FORM}", got {line[:80]!r}', "correct the line"
             )
-        fold = parse_integer(path, number, fields[SPLIT_COLUMN], "the split")
-        if fields[-1] not in ("0", "1"):
-            raise bad_line(
-                path,
-                number,
-                f"the last field must be 0 or 1, got {fields[-1][:40]!r}",
-                "correct the line",
-            )
-        pair = []
-        for name in (fields[FIRST_COLUMN], fields[SECOND_COLUMN]):
-            if name.count("/") != 1 or name.startswith((".", "/")) or name.endswith(("/", "..")):
-                raise bad_line(
-                    path,
-                    number,
-                    f"a video must be named person/number, got {name[:60]!r}",
-                    "correct the line",
-                )
-            pair.append(videos.setdefault(name, len(videos)))
-        rows.append((fold, pair[0], pair[1], int(fields[-1])))
     if not rows:
         raise ListError(f"{os.fspath(path)}: must list pairs of videos, got none; fill the list")
     table = np.array(sorted(rows, key=lambda row: row[0]), np.int64)

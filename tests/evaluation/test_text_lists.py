@@ -60,6 +60,13 @@ def test_integers_are_read_as_a_table(tmp_path):
     assert found.dtype == np.int64 and found.tolist() == [[1, 2, 0], [3, 4, 1], [-5, 6, 1]]
 
 
+def test_integers_after_a_byte_order_mark_are_read_line_by_line(tmp_path):
+    path = tmp_path / "pairs.txt"
+    path.write_bytes("\ufeff1 2\r\n3 4\r\n".encode())
+    found = read_integers(path, ("a", "b"))
+    assert found.dtype == np.int64 and found.tolist() == [[1, 2], [3, 4]]
+
+
 @pytest.mark.parametrize(
     "line, problem",
     [

@@ -197,6 +197,10 @@ def test_a_malformed_line_is_named_with_file_and_number(tmp_path, capsys, name, 
             ["--suffix", SUFFIX, "--sizes", 121],
             "--sizes: each number must be from 1 to the 120 ",
         ),
+        (
+            ["--suffix", SUFFIX, "--resize"],
+            "--resize: is for images, which need a model, got no --",
+        ),
         (["--suffix", SUFFIX, "--fars", 0], "--fars: each rate must be above 0 and below 1, got 0"),
         (["--suffix", SUFFIX, "--ranks", 0], "--ranks: each rank must be from 1 to 1000, got 0"),
         (["--suffix", SUFFIX, "--write-features", "x"], "--write-features: needs --model and --su"),
@@ -213,12 +217,48 @@ def test_usage_errors_are_one_sentence(tmp_path, capsys, monkeypatch, words, pro
     assert error.count("\n") == 1 and not (tmp_path / "a").exists()
 
 
-def test_a_feature_of_another_model_is_refused_by_file(tmp_path, capsys):
+@pytest.mark.parametrize(
+    "content, problem",
+    [
+        (struct.pack("<4i5f", 5, 1, 4, 5, *range(5)), "must have 8 values as "),
+        (
+            struct.pack("<4i7f", 8, 1, 4, 5, *range(7)),
+            "must have 48 bytes for 8 x 1 values, got 44",
+        ),
+        (
+            struct.pack(">4i8f", 8, 1, 4, 5, *range(8)),
+            "the type must be 5 (32-bit floats), got 8388",
+        ),
+        (
+            struct.pack("<4i8f", 8, 1, 4, 5, *[np.nan] * 8),
+            "all values must be finite, got NaN, inf",
+        ),
+        (
+            struct.pack("<4i8f", 8, 1, 4, 5, *[0] * 8),
+            "the embedding has no direction, got length 0",
+        ),
+        (
+            struct.pack("<4i", 1 << 30, 1 << 30, 1 << 2, 5),
+            "a row must have 4294967296 bytes, got 4",
+        ),
+        (b"", "must have a header of 16 bytes, got 0 bytes"),
+    ],
+)
+def test_a_wrong_feature_is_refused_by_file(tmp_path, capsys, content, problem):
     names = write_megaface(tmp_path)
     path = tmp_path / "megaface" / f"{names['distractors'][50]}{SUFFIX}"
-    write_feature(path, np.ones(5))
+    path.write_bytes(content)
     assert megaface(tmp_path, "--suffix", SUFFIX) == 2
-    assert capsys.readouterr().err.startswith(f"error: {path}: must have 8 values as ")
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: {problem}") and error.count("\n") == 1
+
+
+def test_a_noise_list_that_leaves_no_distractor_is_refused(tmp_path, capsys):
+    names = write_megaface(tmp_path)
+    (tmp_path / "megaface_noises.txt").write_text("\n".join(names["distractors"]))
+    assert megaface(tmp_path, "--suffix", SUFFIX, *noise_options(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: distractors: at least one must remain, got a noise list")
 
 
 def test_tinyface_rates_are_those_of_a_sorted_list(tmp_path):
@@ -275,6 +315,8 @@ def test_damaged_lists_of_tinyface_are_refused(tmp_path, capsys):
         (dict(probe_set=names, probe_ids=np.ones((3, 1))), "probe_set and probe_ids must have the"),
         (dict(probe_set=names, probe_ids=np.full((7, 1), 0.5)), "probe_ids must hold integers fro"),
         (dict(probe_set=names, probe_ids=np.full((7, 1), np.nan)), "probe_ids must hold integers"),
+        (dict(probe_set=names, probe_ids=np.full((7, 1), 77)), "each probe's person must be in th"),
+        (bytes(5 << 20), "must have at most 4194304 bytes, got 5242880"),
         (dict(probe_set=names * 0, probe_ids=np.ones((7, 1))), "probe_set must hold file names"),
     ]
     for content, problem in cases:
@@ -312,6 +354,8 @@ def test_people_are_identified_by_the_folders_of_their_images(tmp_path, capsys):
     assert "must have one name for each of the 44 embeddings of" in capsys.readouterr().err
     assert run("people", "--gallery", tmp_path / "d.npy", words[1]) == 2
     assert "the person of each embedding must be known" in capsys.readouterr().err
+    assert run("people", "--gallery", tmp_path / "probes.npz", words[1]) == 2
+    assert "--gallery: must differ from --probes, got " in capsys.readouterr().err
     assert run("people", "--gallery", tmp_path, words[1]) == 2
     assert "--model must be given for a folder of images" in capsys.readouterr().err
 
