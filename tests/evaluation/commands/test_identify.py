@@ -243,6 +243,7 @@ def test_usage_errors_are_one_sentence(tmp_path, capsys, monkeypatch, words, pro
         ),
         (b"", "must have a header of 16 bytes, got 0 bytes"),
     ],
+    ids=["size", "cut", "big-endian", "nan", "zero", "huge", "empty"],
 )
 def test_a_wrong_feature_is_refused_by_file(tmp_path, capsys, content, problem):
     names = write_megaface(tmp_path)
