@@ -292,11 +292,19 @@ def test_folds_of_youtube_faces_may_stand_in_any_order(tmp_path):
 @pytest.mark.parametrize(
     "old, new, problem",
     [
-        ("1, 1, Person_", "1, 1, 1, Person_", 'line 2: must be "split, [pair,] person/number, person/'),
+        (
+            "1, 1, Person_",
+            "1, 1, 1, Person_",
+            'line 2: must be "split, [pair,] person/number, person/',
+        ),
         ("1, 1, ", "x, 1, ", 'line 2: must be "split, [pair,] person/number, person/number, 0 or '),
         (", 1\n", ", 3\n", 'line 2: must be "split, [pair,] person/number, person/number, 0 or 1'),
         ("1, 1, Person_", "1, 1, a/Person_", 'line 2: must be "split, [pair,] person/number, pe'),
-        ("1, 1, Person_", "1, 1, ../1, Person_", 'line 2: must be "split, [pair,] person/number, person/'),
+        (
+            "1, 1, Person_",
+            "1, 1, ../1, Person_",
+            'line 2: must be "split, [pair,] person/number, person/',
+        ),
         (
             "10, 1, ",
             "9, 1, ",
