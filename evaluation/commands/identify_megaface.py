@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,12 @@ def run(options: argparse.Namespace) -> None:
         "probes": sum(name.split("/")[-1] in probe_noises for name in probe_names),
         "distractors": len(names) - int(remaining[-1]),
     }
+    for path, kind in (
+        (options.probe_noises, "probes"),
+        (options.distractor_noises, "distractors"),
+    ):
+        if path and not results["noise"][kind]:
+            print(f"evaluation: {path}: names none of the {kind}", file=sys.stderr)
     write_report(options, {"protocol": "megaface", **results}, _tables(results, ranks))
 
 

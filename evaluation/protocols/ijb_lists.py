@@ -27,6 +27,8 @@ SUBSETS = {"ijbb": ("IJBB", ("S1", "S2")), "ijbc": ("IJBC", ("G1", "G2"))}
 LANDMARKS = 5
 MAX_COORDINATE_PIXELS = 1e5
 """Largest distance of a landmark from the corner of its image."""
+MAX_SCORE = 1e4
+"""Largest score of a face detector."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,12 @@ def read_faces(meta: Path, subset: str) -> Faces:
 
 
 def _check_face(path: Path, number: int, values: np.ndarray) -> None:
-    if not 0 < values[-1] <= MAX_COORDINATE_PIXELS:
+    if not 0 <= values[-1] <= MAX_SCORE:
         raise bad_line(
-            path, number, f"the score must be above 0, got {values[-1]:g}", "detect the face again"
+            path,
+            number,
+            f"the score must be from 0 to {MAX_SCORE:g}, got {values[-1]:g}",
+            "detect the face again",
         )
     if np.abs(values[:-1]).max() > MAX_COORDINATE_PIXELS:
         raise bad_line(
@@ -186,8 +191,8 @@ def read_template_pairs(meta: Path, subset: str) -> TemplatePairs:
 def read_subjects(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the templates of a gallery or of the probes from a .csv file of the 1:N protocol.
 
-    The file has a line of headings, and one line per image that begins with the numbers of its
-    template and of its subject.
+    The file has one line per image that begins with the numbers of its template and of its subject.
+    The first line may have headings.
 
     Outputs
     -------
@@ -200,9 +205,9 @@ def read_subjects(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     subjects: dict[int, int] = {}
     for count, (number, line) in enumerate(read_lines(path)):
-        if not count:
-            continue
         words = [word.strip() for word in line.split(",")]
+        if not count and not words[0].isdecimal():
+            continue
         if len(words) < 2:
             raise bad_line(
                 path,

@@ -254,6 +254,14 @@ def test_a_wrong_feature_is_refused_by_file(tmp_path, capsys, content, problem):
     assert error.startswith(f"error: {path}: {problem}") and error.count("\n") == 1
 
 
+def test_a_noise_list_of_other_images_is_noticed(tmp_path, capsys):
+    write_megaface(tmp_path)
+    (tmp_path / "facescrub_noises.txt").write_text("Person_7_1.png\n")
+    assert megaface(tmp_path, "--suffix", SUFFIX, *noise_options(tmp_path)) == 0
+    notice = f"evaluation: {tmp_path}/facescrub_noises.txt: names none of the probes\n"
+    assert capsys.readouterr().err == notice
+
+
 def test_a_noise_list_that_leaves_no_distractor_is_refused(tmp_path, capsys):
     names = write_megaface(tmp_path)
     (tmp_path / "megaface_noises.txt").write_text("\n".join(names["distractors"]))

@@ -157,7 +157,7 @@ CASES = [
     ("face_tid_mid.txt", "2.jpg 1 ", "../2.jpg 1 ", "line 2: must begin with a file name, got '."),
     ("name_5pts_score.txt", "2.jpg ", "2.jpg nan ", "line 2: must have 12 values (name, 5 times x"),
     ("name_5pts_score.txt", "\n2.jpg", "\n9.jpg", "line 2: must name the face of the same line in"),
-    ("name_5pts_score.txt", " 0.", " -0.", "line 1: the score must be above 0, got -0."),
+    ("name_5pts_score.txt", " 0.", " -0.", "line 1: the score must be from 0 to 10000, got -0."),
     ("name_5pts_score.txt", "1.jpg ", "1.jpg 1e9 x", "line 1: must have 12 values"),
     ("template_pair_label.txt", " 0\n", " 2\n", "the label must be 0 or 1, got 2"),
     (
