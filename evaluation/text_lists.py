@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import warnings
@@ -174,7 +175,7 @@ def parse_number(path: str | os.PathLike[str], number: int, word: str, column: s
         value = float(word)
     except ValueError:
         value = float("nan")
-    if not np.isfinite(value):
+    if not math.isfinite(value):
         raise bad_line(
             path, number, f"{column} must be a finite number, got {word[:40]!r}", "correct the line"
         )
