@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,6 +197,13 @@ def _check_features(options: argparse.Namespace) -> None:
     if options.model is None or not options.suffix:
         raise ValueError(
             "--write-features: needs --model and --suffix, got only one or none of them; give both"
+        )
+    folder = Path(options.write_features)
+    parent = folder if folder.exists() else folder.absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"--write-features: must be a folder with write access or a new folder in one, got "
+            f"{folder}; create the folder"
         )
     if "/" in options.suffix:
         raise ValueError(

@@ -20,6 +20,8 @@ PROBE_PARTS = 2
 """Number of parts of a probe's path: person/image."""
 DISTRACTOR_PARTS = 3
 """Number of parts of a distractor's path: folder/folder/image."""
+MAX_JSON_BYTES = 1 << 28
+"""Largest size of a JSON list; a list of a million paths has 40 MB."""
 
 
 def read_image_list(path: str | os.PathLike[str], parts: int) -> list[str]:
@@ -64,7 +66,7 @@ def _is_json(path: str | os.PathLike[str]) -> bool:
 
 def _read_json(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """Yield a pair (number of the entry, from 1, path) for each path in a JSON list."""
-    check_file(path)
+    check_file(path, MAX_JSON_BYTES)
     try:
         content: Any = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
