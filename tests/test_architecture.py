@@ -47,6 +47,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "launch": ("atomic_write", "plain_yaml", "ranges", "suggestions"),
     "alignment": ("atomic_write", "encoded_images", "image_headers", "suggestions"),
     "evaluation": (
+        *("alignment.similarity", "alignment.template"),
         *("atomic_write", "encoded_images", "image_headers", "plain_pickle", "regular_file"),
     ),
     "evaluation.__main__": PARTS,  # a program
