@@ -8,12 +8,10 @@ import pytest
 
 from ops.build import BuildError, compile_library
 from tests.parallel.ranks import (
-    Ranks,
-    pausable,
-    pause_at,
+    CRASH_AFTER,
+    CRASHED,
     read_losses,
     resumed_at,
-    run,
     run_several,
     training,
     write_cfg,
@@ -44,11 +42,12 @@ def test_native_and_plain_operators_give_the_same_first_loss(ranks, tiny_records
     assert losses["native"][1] == pytest.approx(losses["plain"][1], rel=1e-5)
 
 
+TRAINER = ("run.name=trainer", "optim.fused_centres=false", "train.max_steps=3")
 BLOCKS_WITH_CACHE = {"reader": "blocks", "block": 8, "window": 30, "decoded_cache_mib": 5}
 
 
 @pytest.mark.parametrize(("ranks", "fused_centres"), [(2, False), (1, True)])
-def test_a_killed_run_resumes_to_exactly_the_same_losses(
+def test_a_crashed_run_resumes_to_exactly_the_same_losses(
     ranks, fused_centres, tiny_records, tmp_path
 ):
     cfg = write_cfg(
@@ -59,16 +58,17 @@ def test_a_killed_run_resumes_to_exactly_the_same_losses(
         optim={"lr": 0.02, "fused_centres": fused_centres},
         train={"max_steps": 12, "checkpoint_every": 3},
     )
-    trainer = ("run.name=trainer", "optim.fused_centres=false", "train.max_steps=3")
-    commands = [("run.name=whole",), *([trainer] if fused_centres else [])]
-    for ended in run_several(ranks, tmp_path, [training(cfg, *c)[1:] for c in commands]):
-        assert ended.code == 0, ended.everything
-    folder = tmp_path / "runs" / "part-001"
-    with Ranks(ranks, pausable(cfg, "run.name=part"), pause_at(5)) as started:
-        started.until(lambda: max(read_losses(folder), default=0) >= 5)
-        started.kill_all()
-    ended = run(ranks, training(cfg, "run.name=part"))
-    assert ended.code == 0, ended.everything
+    part = training(cfg, "run.name=part")[1:]
+    commands = [
+        training(cfg, "run.name=whole")[1:],
+        [f"{CRASH_AFTER}5", *part],
+        part,
+        *([training(cfg, *TRAINER)[1:]] if fused_centres else []),
+    ]
+    results = run_several(ranks, tmp_path, commands)
+    codes = [ended.code for ended in results]
+    assert codes == [0, CRASHED, *[0] * (len(codes) - 2)], [x.everything for x in results]
+    folder, ended = tmp_path / "runs" / "part-001", results[2]
     assert resumed_at(ended) == 3, ended.everything
     assert read_losses(folder) == read_losses(tmp_path / "runs" / "whole-001")
     if fused_centres:
