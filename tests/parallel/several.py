@@ -5,8 +5,9 @@ FILE holds a JSON list of the argument lists of run_train.py.  Each rank prints 
 output streams before every training and ``END`` with the exit code after it.  A training after
 another one has other random names of its blocks, but the same weights and losses.
 
-The argument ``--crash-after=N`` ends a training after N steps with exit code ``CRASHED`` and without
-a checkpoint.  A later training can resume that run.  tests/parallel/kills.py kills the ranks.
+The argument ``--crash-after=N`` ends a training after N steps with exit code ``CRASHED``, without a
+checkpoint of step N.  A later training can resume that run.  tests/parallel/kills.py kills the
+ranks.
 """
 
 from __future__ import annotations
