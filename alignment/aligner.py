@@ -24,7 +24,7 @@ STATUSES = {
     ALIGNED: "aligned",
     CENTRE: "cut out around their centre, because no face fits the rules",
     NO_FACE: "without a face",
-    NO_POINTS: "without points in the file of landmarks or in the list",
+    NO_POINTS: "without points in the file of landmarks",
     SMALL: "with a face below --min-face",
     UNSURE: "with a face below --min-score",
     BLURRED: "with a face below --min-sharpness",

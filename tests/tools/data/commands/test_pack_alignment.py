@@ -111,8 +111,7 @@ def test_rejected_photographs_are_listed_or_give_their_centre(folder, points, tm
     assert found["rejected"] == [
         [
             "a/new.jpg",
-            "cannot be aligned, got a photograph without points in the file of landmarks or in the "
-            "list",
+            "cannot be aligned, got a photograph without points in the file of landmarks",
         ],
         ["a/text.jpg", "is no image, got 8 bytes of another format"],
     ]
