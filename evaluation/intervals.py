@@ -82,4 +82,6 @@ def wilson_interval(rate: float, count: float) -> tuple[float, float]:
     centre = (rate + square / (2 * count)) / (1 + square / count)
     half = NORMAL_QUANTILE / (1 + square / count)
     half *= np.sqrt(rate * (1 - rate) / count + square / (4 * count**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # Rounding must not keep the interval from containing the rates 0 and 1.
+    low = 0.0 if rate == 0 else max(0.0, float(centre - half))
+    return low, 1.0 if rate == 1 else min(1.0, float(centre + half))
