@@ -338,6 +338,12 @@ class EvalConfig:
     """Number of steps between two verifications. 0: verify at the end only."""
     batch_size: bounds.BatchSize = 64
     """Number of images per forward pass of the verification."""
+    best: str = ""
+    """Metric of which the folder best keeps the best checkpoint: SET/METRIC, or METRIC for the mean
+    over all sets.  METRIC is accuracy, auc, eer or tar_at_far_1e-3.  Empty: no best checkpoint."""
+    patience: bounds.Count = 0
+    """Number of verifications without a better value of eval.best after which the run ends.  0: the
+    run never ends early."""
 
 
 def section_settings(section: type) -> dict[str, Setting]:

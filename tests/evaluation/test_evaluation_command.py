@@ -50,7 +50,7 @@ def test_verify_prints_tables_and_writes_files(sets, checkpoint, tmp_path, capsy
     assert written["checkpoint"] == str(checkpoint / "checkpoints" / "step-00000007")
     assert list(written["verification"]) == ["one", "two"]
     one, two = written["verification"].values()
-    assert lines[2].split()[9] == f"{100 * one['no_flip']['accuracy']:.2f}"
+    assert lines[2].split()[8] == f"{100 * one['no_flip']['accuracy']:.2f}"
     assert f" {1 - one['best_threshold'] / 2:.4f} " in lines[2]
     assert one["roc"][0]["tar"] is None and one["roc"][0]["negatives"] == 6
     assert two["at_thresholds_of"]["set"] == "two"
@@ -154,7 +154,7 @@ def test_the_image_size_of_the_checkpoint_is_used(tmp_path, capsys):
 
 
 def test_groups_are_reported_and_people_in_two_groups_are_named(sets, checkpoint, capsys):
-    people = [f"p{i // 2}" if i % 4 < 2 else f"p{i}" for i in range(24)]
+    people = [f"p{i // 2}" if i % 4 < 2 else f"q{i}" for i in range(24)]
     write_people(sets / "one.bin", people)
     write_groups(sets / "one.bin", ["Asian" if i < 13 else "Indian" for i in range(24)])
     arguments = ["--checkpoint", str(checkpoint), "--sets", str(sets / "one.bin")]
