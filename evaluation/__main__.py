@@ -5,6 +5,8 @@ python -m evaluation verify --model MODEL --sets A.bin [B.bin | FOLDER ...]
 python -m evaluation compare --base MODEL --model MODEL --sets A.bin [B.bin | FOLDER ...]
 python -m evaluation embed --model MODEL IMAGE|FOLDER ... --out EMBEDDINGS.npz
 python -m evaluation compare-images --model MODEL A.jpg B.jpg
+python -m evaluation plot roc|det|histogram SCORES.npz ... --out FILE.png
+python -m evaluation plot runs RUN ... --keys KEY ... --out FILE.svg
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from evaluation.commands import compare, compare_images, embed, verify
+from evaluation.commands import compare, compare_images, embed, plot, verify
 from launch.environment.provenance import VersionAction
 
 COMMANDS = {
@@ -21,6 +23,7 @@ COMMANDS = {
     "compare": compare,
     "embed": embed,
     "compare-images": compare_images,
+    "plot": plot,
 }
 
 
@@ -28,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
     try:
-        COMMANDS[options.command].run(options)
+        # Only `verify` returns an exit code: it runs on several ranks too.
+        return COMMANDS[options.command].run(options) or 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def face_verify() -> int:
