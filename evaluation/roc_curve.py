@@ -85,15 +85,18 @@ def area_under_curve(curve: RocCurve) -> float:
 
 
 def equal_error_rate(curve: RocCurve) -> float:
-    """Return the equal error rate: (FAR + FRR) / 2 at the threshold with the smallest difference.
+    """Return the equal error rate of FVC2000: (FAR + FRR) / 2 where FAR and FRR cross.
 
-    FRR is the false reject rate 1 - TAR.  If two thresholds have the same difference, the lower
-    threshold is used.
+    FRR is the false reject rate 1 - TAR.  If no threshold has equal rates, the two neighbouring
+    thresholds count between which the rates cross; the one with the smaller sum is used, or the
+    lower threshold if both sums are equal.
 
     Maio et al., "FVC2000: Fingerprint verification competition", IEEE TPAMI 24(3), 2002.
     """
     frr = 1 - curve.tar
-    # The tolerance makes equal differences equal despite rounding.
-    differences = np.abs(curve.far - frr)
-    index = int(np.flatnonzero(differences <= differences.min() + 1e-12)[-1])
-    return float((curve.far[index] + frr[index]) / 2)
+    # Thresholds descend, so FAR rises.  The tolerance makes equal rates equal despite rounding.
+    above = int(np.flatnonzero(curve.far <= frr + 1e-12)[-1])
+    if abs(curve.far[above] - frr[above]) <= 1e-12:
+        return float(curve.far[above])
+    sums = (curve.far + frr)[above : above + 2]
+    return float(sums[1] if sums[1] <= sums[0] + 1e-12 else sums[0]) / 2

@@ -234,6 +234,6 @@ def _write(
 ) -> None:
     report = {"checkpoint": source, "verification": reports}
     write_report(options, report, make_tables(reports))
-    print("\n".join(notes(reports)))
+    print("\n".join(["", *notes(reports)]))
     if options.scores:
         write_scores(options.scores, scores)

@@ -45,14 +45,21 @@ def test_the_area_is_the_fraction_of_correctly_ordered_scores(pairs, seed, decim
 
 
 @pytest.mark.parametrize("pairs, seed, decimals", CASES)
-def test_the_equal_error_rate_is_at_the_smallest_difference(pairs, seed, decimals):
+def test_the_equal_error_rate_is_that_of_fvc2000(pairs, seed, decimals):
     scores, issame = make_scores(pairs, seed, decimals)
-    points = [(abs(far - (1 - tar)), threshold, far, tar)
-              for threshold, far, tar in oracle(scores, issame)]  # fmt: skip
-    smallest = min(point[0] for point in points)
-    lowest = min((p for p in points if p[0] <= smallest + 1e-9), key=lambda point: point[1])
+    points = oracle(scores, issame)[::-1]  # ascending thresholds
+    sums = [far + 1 - tar for _, far, tar in points]
+    crossing = next(i for i, (_, far, tar) in enumerate(points) if far <= 1 - tar + 1e-9)
+    equal = abs(points[crossing][1] - (1 - points[crossing][2])) < 1e-9
+    expected = (sums[crossing] if equal else min(sums[crossing - 1 : crossing + 1])) / 2
     found = equal_error_rate(compute_roc_curve(scores, issame))
-    assert found == pytest.approx((lowest[2] + 1 - lowest[3]) / 2, abs=1e-12)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_lower_threshold_is_used_if_both_sums_of_rates_are_equal():
+    # The rates cross between the thresholds 3 (FAR 0, FRR 1/2) and 2 (FAR 1/2, FRR 0).
+    curve = compute_roc_curve(np.array([3.0, 2, 2, 1]), np.array([True, True, False, False]))
+    assert equal_error_rate(curve) == 0.25
 
 
 def test_degenerate_scores_have_the_rates_of_a_coin_or_of_perfection():
