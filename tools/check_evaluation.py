@@ -98,7 +98,7 @@ def _compare_intervals(case: dict[str, Any], oracle: dict[str, Any]) -> Iterator
     for key, chosen in (("fnmr", issame), ("fmr", ~issame)):
         errors = (scores[chosen] > case["threshold"]) != issame[chosen]
         name, rate, count = f"cimat interval of {key.upper()}", errors.mean(), errors.sum()
-        found = rate_interval(errors, people[chosen])
+        found = rate_interval(errors, people[chosen], corrected=False)
         assert found is not None
         variance = dyadic_variance(errors - rate, people[chosen]) if 0 < rate < 1 else 0.0
         if 0 < rate < 1 and variance < rate * (1 - rate) / len(errors):
