@@ -13,6 +13,7 @@ import mxnet as mx
 import pytest
 import yaml
 
+from evaluation import __main__ as evaluation
 from evaluation.pairs import write_pairs
 from tests.conftest import face
 from tests.parallel.ranks import HERE, ROOT, read_metrics, run, run_several, training, write_cfg
@@ -149,12 +150,31 @@ def test_heads_with_statistics_train_and_save_them(tiny_records, tmp_path):
         training(write_cfg(tmp_path / name, tiny_records, head={"name": name}, train=train))[1:]
         for name in names
     ]
-    for name, ended in zip(names, run_several(2, tmp_path, commands), strict=True):
-        assert ended.code == 0, ended.everything
-        folder = tmp_path / name / "runs" / "tiny-001"
+    folders = [tmp_path / name / "runs" / "tiny-001" for name in names]
+    # The same ranks verify the first net, then refuse a set.
+    verify = ["verify", "--model", folders[0], "--device", "cpu", "--sets", tiny_records]
+    two = tmp_path / "two.json"
+    refused = [*verify, "--threshold-from", "nothing"]
+    ended = run_several(2, tmp_path, [*commands, [*verify, "--json", two], refused])
+    for name, folder, of_training in zip(names, folders, ended[:5], strict=True):
+        assert of_training.code == 0, of_training.everything
         check_summary(folder, status="finished", steps=3, ranks=2)
         kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
         assert len(kept) > 1, name  # weights and statistics
+    check_verification_on_ranks(*ended[5:], two, [*verify, "--json", tmp_path / "one.json"])
+
+
+def check_verification_on_ranks(verified, refused, two, command):
+    """Two ranks print one table with the results of one process; a usage error is printed once."""
+    assert verified.code == 0, verified.everything
+    assert verified.stdout.splitlines().count("Verification") == 1
+    assert refused.code == 2 and refused.stderr.count("error: --threshold-from: must be") == 1
+    assert evaluation.main([*map(str, command)]) == 0
+    one = json.loads(command[-1].read_text())["verification"]
+    for name, found in json.loads(two.read_text())["verification"].items():
+        for kind in (lambda result: result, lambda result: result["no_flip"]):
+            assert kind(found)["accuracy"] == kind(one[name])["accuracy"]
+            assert kind(found)["xnorm"] == pytest.approx(kind(one[name])["xnorm"], rel=1e-4)
 
 
 def test_one_rank_needs_no_launcher_and_a_finished_run_stays_unchanged(tiny_records, tmp_path):
