@@ -44,6 +44,20 @@ def test_the_columns_are_those_of_the_two_embeddings_alone():
     assert report["people"] == 40
 
 
+def test_the_flip_column_of_a_set_ignores_the_sets_before_it():
+    """GluonFR's scripts/test_script.py never resets the metric of its flip column.
+
+    The published figure of a set is therefore that of the pairs of all sets so far.
+    """
+    (one, issame, people), other = make_set(), make_set(pairs=240)
+    other = FlippedEmbeddings(-other[0].plain[::-1], other[0].mirrored), other[1]
+    leaking = verify(np.concatenate([one.sums, other[0].sums]), np.concatenate([issame, other[1]]))
+    alone = verify(other[0].sums, other[1])
+    second = People(people.numbers[:480], "people")
+    report_set(one, issame, people)
+    assert report_set(*other, second)["accuracy"] == alone["accuracy"] != leaking["accuracy"]
+
+
 def test_the_report_is_json_and_its_intervals_contain_the_rates():
     report = report_set(*make_set())
     assert json.loads(json.dumps(report)) == report

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,9 +37,11 @@ def main(settings: Path) -> None:
     restore_old_scipy(given["packages"])
     place = "recognition/arcface_mxnet/common/verification.py"
     verification = load(Path(given["insightface"]) / place)
+    # With the fused operators of oneDNN, Module fails in MXNet 1.9.1 for graphs such as
+    # MobileFaceNet ("We can't generate TBlob for MKLDNN data").
+    os.environ["MXNET_SUBGRAPH_BACKEND"] = "NONE"
     symbol, arguments, states = mx.model.load_checkpoint(given["prefix"], 0)
-    # MXNet 1.9.1 cannot copy outputs in oneDNN's layout; the factor makes the layout plain.
-    model = mx.mod.Module(1.0 * symbol, context=mx.cpu(), label_names=None)
+    model = mx.mod.Module(symbol, context=mx.cpu(), label_names=None)
     shape = (given["batch_size"], 3, *given["image_size"])
     model.bind(data_shapes=[("data", shape)], for_training=False)
     model.set_params(arguments, states)
