@@ -71,7 +71,7 @@ def score_embeddings(
     of the accuracy; and ``roc``, one dict for each rate of ``fars``: the fields of
     `evaluation.roc.RocPoint`, with a cosine as threshold, and ``tar_interval`` and ``negatives``.
     """
-    result = verify(embeddings, issame, fars=(), norms=norms)
+    result = verify(embeddings, issame, fars=fars, norms=norms)
     distances = pair_distances(embeddings)
     sides = people.numbers.reshape(-1, 2)
     interval = rate_interval(classify_pairs(distances, issame), sides)

@@ -31,14 +31,12 @@ def fix_thresholds(
     `evaluation.set_report.find_roc_points`.
     """
     points = reversed(find_roc_points(distances, issame, sorted(fars)))
-    return [
-        FixedThreshold("best accuracy", best_threshold(distances, issame)),
-        *(
-            FixedThreshold(f"FAR {format_far(point.far)}", -point.threshold)
-            for point in points
-            if point.threshold is not None
-        ),
+    by_far = [
+        FixedThreshold(f"FAR {format_far(point.far)}", -point.threshold)
+        for point in points
+        if point.threshold is not None
     ]
+    return [FixedThreshold("best accuracy", best_threshold(distances, issame)), *by_far]
 
 
 def errors_at(

@@ -54,13 +54,17 @@ def _accuracy_table(reports: Reports) -> Table:
         people = f"{report['people']}" if "people" in report else f"({report['groups']} groups)"
         rows.append(
             [
-                *(name, str(report["pairs"]), people, format_rate(report["accuracy"])),
+                name,
+                str(report["pairs"]),
+                people,
+                format_rate(report["accuracy"]),
                 format_rate(report["accuracy_std"]),
                 format_interval(report["accuracy_interval"]),
                 format_rate(plain["accuracy"]),
                 format_interval(plain["accuracy_interval"]),
                 f"{cosine_threshold(report['best_threshold']):.4f}",
-                *(format_rate(report["eer"]), format_rate(report["auc"])),
+                format_rate(report["eer"]),
+                format_rate(report["auc"]),
                 f"{report['xnorm']:.2f}",
             ]
         )

@@ -8,16 +8,15 @@ docstrings of the fields.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Literal
 
 from launch.config import bounds
 from launch.config.default_data import WAYS
 from launch.config.duration import NO_DURATION, Duration
-from ranges import Setting, Within, above, at_least, setting
+from ranges import Within, above, at_least
 
 DALI_DECODERS = ("cpu", "mixed", "mixed_cuda", "mixed_hardware", "mixed_gpu_huffman")
 """Values of ``data.decode`` with which DALI decodes all images."""
@@ -344,13 +343,3 @@ class EvalConfig:
     patience: bounds.Count = 0
     """Number of verifications without a better value of eval.best after which the run ends.  0: the
     run never ends early."""
-
-
-def section_settings(section: type) -> dict[str, Setting]:
-    """Return the settings (type, range, default) that a section declares, by key."""
-    hints = get_type_hints(section, include_extras=True)
-    defaults: Any = section()
-    return {
-        f.name: setting(f.name, hints[f.name], getattr(defaults, f.name))
-        for f in dataclasses.fields(section)
-    }

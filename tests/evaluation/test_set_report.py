@@ -69,6 +69,8 @@ def test_the_report_is_json_and_its_intervals_contain_the_rates():
     assert [far for far, point in points.items() if point["tar"] is not None] == [1e-1]
     low, high = points[1e-1]["tar_interval"]
     assert low < points[1e-1]["tar"] < high and points[1e-1]["false_accepts"] == 20
+    assert report["tar_at_far_1e-1"] == points[1e-1]["tar"]
+    assert report["tar_at_far_1e-3"] is report["no_flip"]["tar_at_far_1e-3"] is None
 
 
 def test_the_roc_points_are_those_of_tar_at_far():
