@@ -27,14 +27,14 @@ SUMMARY = {
 }
 VERIFICATION = {
     *("accuracy", "accuracy_std", "tar_at_far_1e-3", "xnorm", "pairs"),
-    "best_threshold",
+    *("best_threshold", "eer", "auc"),
 }
 LINE = {"step", "epoch", "loss", "lr", "images_per_second", "data_wait_fraction"}
 
 
 def check_summary(folder: Path, **expected: object) -> dict:
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == SUMMARY
+    assert set(summary) - {"best"} == SUMMARY
     assert {key: summary[key] for key in expected} == expected
     assert summary["images_per_second"] > 0
     assert 0 <= summary["data_wait_fraction"] <= 1
@@ -49,17 +49,40 @@ def check_checkpoints(folder: Path, *steps: int) -> None:
         assert (folder / "checkpoints" / name / "manifest.json").is_file()
 
 
-def test_two_ranks_train_verify_and_write_all_files(tiny_records, tmp_path):
-    cfg = write_cfg(
-        tmp_path,
-        tiny_records,
-        train={"max_steps": 10, "checkpoint_every": 3, "keep_checkpoints": 2, "log_every": 2},
-        eval={"sets": [str(tiny_records)], "every_steps": 6},
-    )
-    ended = run(2, training(cfg))
+HEADS_WITH_STATISTICS = ("adaface", "curricularface", "adacos", "center", "git")
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tiny_records, tmp_path_factory):
+    """Return the folder and the results of runs on two ranks; "verified" is a long run."""
+    folder = tmp_path_factory.mktemp("two-ranks")
+    commands = {
+        "verified": write_cfg(
+            folder / "verified",
+            tiny_records,
+            train={"max_steps": 10, "checkpoint_every": 3, "keep_checkpoints": 2, "log_every": 2},
+            eval={"sets": [str(tiny_records)], "every_steps": 6, "best": "tiny/auc"},
+        )
+    }
+    short = {"max_steps": 3, "checkpoint_every": 3}
+    for name in HEADS_WITH_STATISTICS:
+        commands[name] = write_cfg(folder / name, tiny_records, head={"name": name}, train=short)
+    run = folder / "verified" / "runs" / "tiny-001"
+    verify = ["verify", "--model", run, "--device", "cpu", "--sets", tiny_records]
+    verifications = {
+        "verify": [*verify, "--json", folder / "two.json"],
+        "refused": [*verify, "--threshold-from", "nothing"],
+    }
+    lists = [*(training(cfg)[1:] for cfg in commands.values()), *verifications.values()]
+    results = run_several(2, folder, lists)
+    return folder, dict(zip((*commands, *verifications), results, strict=True))
+
+
+def test_two_ranks_train_verify_and_write_all_files(on_two_ranks):
+    ended = on_two_ranks[1]["verified"]
     assert ended.code == 0, ended.everything
     assert ended.stderr == ""
-    folder = tmp_path / "runs" / "tiny-001"
+    folder = on_two_ranks[0] / "verified" / "runs" / "tiny-001"
 
     summary = check_summary(folder, status="finished", steps=10, epochs=0, ranks=2)
     assert set(summary["verification"]) == {"tiny"}
@@ -87,31 +110,47 @@ def test_two_ranks_train_verify_and_write_all_files(tiny_records, tmp_path):
     assert len(re.findall(r"^verify tiny: accuracy", ended.stdout, re.MULTILINE)) == 2
 
 
-def test_images_missing_from_the_idx_give_a_notice(make_records, tmp_path):
-    records = make_records(8, 4)
-    lines = (records / "train.idx").read_text().splitlines(keepends=True)
-    (records / "train.idx").write_text("".join(lines[:20]))
-    ended = run(1, training(write_cfg(tmp_path, records, train={"max_steps": 2})))
-    assert ended.code == 0, ended.everything
-    notice = f"{records}/train.idx: 13 of the 32 images that the header lists are not in the .idx"
-    assert notice in ended.stdout.splitlines()
-    assert notice in check_summary(tmp_path / "runs" / "tiny-001", steps=2)["notices"]
+@pytest.fixture(scope="module")
+def on_one_rank(tiny_records, make_records, tmp_path_factory):
+    """Return the folder and the results of runs on one rank.
 
-
-def test_images_of_another_size_train_and_verify(make_records, tmp_path):
+    "short index": 13 images of the set are not in its .idx.  "size": images of another size.
+    "first", "second": two runs of one configuration; the second starts from the first's weights.
+    """
+    folder = tmp_path_factory.mktemp("one-rank")
+    short = make_records(8, 4)
+    lines = (short / "train.idx").read_text().splitlines(keepends=True)
+    (short / "train.idx").write_text("".join(lines[:20]))
     size = (65, 49)  # neither square nor even
     records = make_records(6, 4, image_size=size)
     images = [face(pair % 6, 100 + pair, size) for pair in range(20)]
     write_pairs(records / "pairs.bin", images, [pair % 2 == 0 for pair in range(10)])
-    cfg = write_cfg(
-        tmp_path,
-        records,
-        train={"max_steps": 3, "checkpoint_every": 3},
-        eval={"sets": [str(records)]},
-    )
-    ended = run(1, training(cfg))
-    assert ended.code == 0 and ended.stderr == "", ended.everything
-    folder = tmp_path / "runs" / "tiny-001"
+    steps = {"train": {"max_steps": 3, "checkpoint_every": 3}}
+    again = write_cfg(folder / "again", tiny_records, train={"max_steps": 4, "checkpoint_every": 2})
+    commands = {
+        "short index": training(write_cfg(folder / "short", short, train={"max_steps": 2})),
+        "size": training(
+            write_cfg(folder / "size", records, eval={"sets": [str(records)]}, **steps)
+        ),
+        "first": training(again),
+        "second": training(again, f"train.pretrained={folder / 'again' / 'runs' / 'tiny-001'}"),
+    }
+    results = run_several(1, folder, [command[1:] for command in commands.values()])
+    for ended in results:
+        assert ended.code == 0 and ended.stderr == "", ended.everything
+    return folder, dict(zip(commands, results, strict=True)), records
+
+
+def test_images_missing_from_the_idx_give_a_notice(on_one_rank):
+    folder, results, _ = on_one_rank
+    pattern = r".*/train\.idx: 13 of the 32 images that the header lists are not in the \.idx"
+    (notice,) = (x for x in results["short index"].stdout.splitlines() if re.fullmatch(pattern, x))
+    assert notice in check_summary(folder / "short" / "runs" / "tiny-001", steps=2)["notices"]
+
+
+def test_images_of_another_size_train_and_verify(on_one_rank, tmp_path):
+    folder, _, records = on_one_rank
+    folder = folder / "size" / "runs" / "tiny-001"
     summary = check_summary(folder, status="finished", steps=3)
     # The command reads the size from the checkpoint and gives the same results.
     command = ["-m", "evaluation", "verify", "--checkpoint", str(folder)]
@@ -143,56 +182,49 @@ def test_three_ranks_train_past_an_epoch_end(make_records, tmp_path):
     check_checkpoints(folder, 10)
 
 
-def test_heads_with_statistics_train_and_save_them(tiny_records, tmp_path):
-    names = ["adaface", "curricularface", "adacos", "center", "git"]
-    train = {"max_steps": 3, "checkpoint_every": 3}
-    commands = [
-        training(write_cfg(tmp_path / name, tiny_records, head={"name": name}, train=train))[1:]
-        for name in names
-    ]
-    folders = [tmp_path / name / "runs" / "tiny-001" for name in names]
-    # The same ranks verify the first net, then refuse a set.
-    verify = ["verify", "--model", folders[0], "--device", "cpu", "--sets", tiny_records]
-    two = tmp_path / "two.json"
-    refused = [*verify, "--threshold-from", "nothing"]
-    ended = run_several(2, tmp_path, [*commands, [*verify, "--json", two], refused])
-    for name, folder, of_training in zip(names, folders, ended[:5], strict=True):
-        assert of_training.code == 0, of_training.everything
-        check_summary(folder, status="finished", steps=3, ranks=2)
-        kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
-        assert len(kept) > 1, name  # weights and statistics
-    check_verification_on_ranks(*ended[5:], two, [*verify, "--json", tmp_path / "one.json"])
+def test_verify_on_two_ranks_has_the_results_of_one_process(on_two_ranks, tiny_records, tmp_path):
+    folder, results = on_two_ranks
+    assert results["verify"].code == 0, results["verify"].everything
+    assert results["verify"].stdout.splitlines().count("Verification") == 1
+    assert results["refused"].code == 2
+    assert results["refused"].stderr.count("error: --threshold-from: must be") == 1
+    run, report = folder / "verified" / "runs" / "tiny-001", tmp_path / "one.json"
+    words = ["verify", "--model", run, "--device", "cpu", "--sets", tiny_records, "--json", report]
+    assert evaluation.main([*map(str, words)]) == 0
+    one, two = (json.loads(path.read_text()) for path in (report, folder / "two.json"))
+    for found, alone in zip(two["verification"].values(), one["verification"].values()):
+        for a, b in ((found, alone), (found["no_flip"], alone["no_flip"])):
+            assert a["accuracy"] == b["accuracy"] and a["xnorm"] == pytest.approx(b["xnorm"])
 
 
-def check_verification_on_ranks(verified, refused, two, command):
-    """Two ranks print one table with the results of one process; a usage error is printed once."""
-    assert verified.code == 0, verified.everything
-    assert verified.stdout.splitlines().count("Verification") == 1
-    assert refused.code == 2 and refused.stderr.count("error: --threshold-from: must be") == 1
-    assert evaluation.main([*map(str, command)]) == 0
-    one = json.loads(command[-1].read_text())["verification"]
-    for name, found in json.loads(two.read_text())["verification"].items():
-        for kind in (lambda result: result, lambda result: result["no_flip"]):
-            assert kind(found)["accuracy"] == kind(one[name])["accuracy"]
-            assert kind(found)["xnorm"] == pytest.approx(kind(one[name])["xnorm"], rel=1e-4)
+def test_two_ranks_keep_the_best_checkpoint(on_two_ranks):
+    folder = on_two_ranks[0] / "verified" / "runs" / "tiny-001"
+    best = json.loads((folder / "summary.json").read_text())["best"]
+    assert best["metric"] == "tiny/auc" and best["step"] in (6, 10)
+    assert [str(path) for path in (folder / "best").iterdir()] == [best["checkpoint"]]
 
 
-def test_one_rank_needs_no_launcher_and_a_finished_run_stays_unchanged(tiny_records, tmp_path):
-    cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 4, "checkpoint_every": 2})
-    first, second = (tmp_path / "runs" / f"tiny-{n:03d}" for n in (1, 2))
-    ended = run(1, training(cfg))
+@pytest.mark.parametrize("name", HEADS_WITH_STATISTICS)
+def test_a_head_with_statistics_trains_and_saves_them(name, on_two_ranks):
+    ended = on_two_ranks[1][name]
     assert ended.code == 0, ended.everything
-    assert ended.stderr == ""
+    folder = on_two_ranks[0] / name / "runs" / "tiny-001"
+    check_summary(folder, status="finished", steps=3, ranks=2)
+    kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
+    assert len(kept) > 1  # weights and statistics
+
+
+def test_the_same_command_creates_a_new_run_after_a_finished_one(on_one_rank):
+    folder, results, _ = on_one_rank
+    first, second = (folder / "again" / "runs" / f"tiny-{n:03d}" for n in (1, 2))
     check_summary(first, status="finished", steps=4, ranks=1)
     check_checkpoints(first, 2, 4)
-    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
-
-    # The same command creates a new run; here it starts from the weights of the first.
-    ended = run(1, training(cfg, f"train.pretrained={first}"))
-    assert ended.code == 0, ended.everything
     check_summary(second, status="finished", steps=4, ranks=1)
-    assert "starts from the weights of" in ended.stdout and "step-00000004" in ended.stdout
-    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    assert "starts from the weights of" in results["second"].stdout
+    assert "step-00000004" in results["second"].stdout
+    # The second run started after the last change of the first.
+    last = max(path.stat().st_mtime_ns for path in first.rglob("*"))
+    assert last <= min(path.stat().st_mtime_ns for path in second.glob("config.yaml"))
     # The same images in the same order, but other weights, so other losses from the first step on.
     losses = [[line["loss"] for line in read_metrics(folder)] for folder in (first, second)]
     assert losses[0][0] != losses[1][0]
