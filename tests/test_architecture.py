@@ -103,6 +103,8 @@ MAY_CHANGE_SYS_PATH = (
     "benchmarks/gpu_operators.py",  # imports parts of ops; the package ops needs MXNet
     "benchmarks/harness/baselines.py",  # adds the folder of an unpacked baseline
     "benchmarks/steps/partial_fc_steps.py",  # adds the folder of a baseline that the user names
+    "tools/evaluation_checks/gluonfr_verification_worker.py",  # adds the folder of a baseline
+    "tools/evaluation_checks/old_scipy.py",  # adds a folder that the user names
     "tools/interchange_checks/gluonfr_worker.py",  # adds the folder of an unpacked package
 )
 
