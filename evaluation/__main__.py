@@ -43,8 +43,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
-    # Only `verify` returns an exit code: it runs on several ranks too.
-    return run_command(lambda: COMMANDS[options.command].run(options) or 0)
+    return run_command(lambda: COMMANDS[options.command].run(options))
 
 
 def face_verify() -> int:
