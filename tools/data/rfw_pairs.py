@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.data.printable_text import printable
+from launch.config.printable_text import printable
 from tools.data.protocol_files import read_protocol
 from tools.data.protocol_pairs import FOLDS, ProtocolPair
 
