@@ -115,8 +115,8 @@ def decode(image: np.ndarray) -> np.ndarray | None:
 def decode_upright(image: np.ndarray) -> np.ndarray | None:
     """Decode an image to BGR pixels, uint8 (H, W, 3), and always follow its Exif orientation.
 
-    In contrast to ``decode``, the orientation is also applied to a JPEG that begins with a JFIF
-    segment, and to PNG, TIFF and WebP.  Return None if decoding fails.
+    Unlike ``decode``, this function also follows the orientation of PNG, TIFF and WebP, and of a
+    JPEG that begins with a JFIF segment.  Return None if decoding fails.
     """
     is_webp = image[:4].tobytes() == b"RIFF"  # OpenCV 4.11 ignores Exif data in WebP
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if is_webp else 0)
@@ -141,7 +141,7 @@ def _webp_orientation(data: bytes) -> int:
 
 
 def _turn(pixels: np.ndarray | None, orientation: int) -> np.ndarray | None:
-    """Turn pixels (H, W, 3) upright that are stored with an Exif orientation of 1 to 8."""
+    """Make pixels (H, W, 3) upright; ``orientation`` is their Exif orientation, 1 to 8."""
     if pixels is None or orientation == 1:
         return pixels
     if orientation >= 5:
@@ -167,7 +167,7 @@ def _uses_exif(image: np.ndarray) -> bool:
 
 
 def _exif_turns(data: bytes) -> bool:
-    """Return whether the Exif orientation in ``data`` is 2 to 8, which rotates or flips the image.
+    """Return whether the Exif orientation in ``data`` rotates or flips the image (2 to 8).
 
     ``data`` has the same meaning as in ``_exif_orientation``.
     """
@@ -175,11 +175,11 @@ def _exif_turns(data: bytes) -> bool:
 
 
 def _exif_orientation(data: bytes) -> int:
-    """Return the number that Exif data state as orientation; 1 if they state none.
+    """Return the orientation number in Exif data; 1 if the data contain none.
 
-    ``data`` is the Exif content from its byte order mark ("II" or "MM") on.  Only the first
-    directory is searched.  Like OpenCV, this function ignores the data type of the orientation
-    entry.
+    ``data`` starts at the byte order mark ("II" or "MM") of the Exif content.  Only the first image
+    file directory (IFD0) is searched.  Like OpenCV, this function ignores the data type of the
+    orientation entry.
     """
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 

@@ -2,7 +2,7 @@
 """Read the size of an encoded image and detect a truncated image, both without decoding.
 
 A decoder allocates memory for the size that the header states.  A small file can state an enormous
-size, so every reader of images compares the stated size with the expected size first.
+size, so every reader of images checks the stated size before it decodes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _START_OF_SCAN, _APP1 = 0xDA, 0xE1
 # Markers of the other known JPEG segments: DHT, DAC, SOS, DQT, DNL, DRI, APP0 to APP15 and COM.
 _OTHERS = frozenset((0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
 _END_OF_IMAGE = 0xD9
-# libjpeg searches the list of all earlier APP1 segments for each further one, and processes all
-# pixels of a progressive image for each scan.  So a small file could take hours.
+# For each APP1 segment, libjpeg searches the list of all earlier ones.  For each scan of a
+# progressive image, libjpeg processes all pixels.  So a small file could take hours.
 _MAX_SEGMENTS = {_APP1: 1024, _START_OF_SCAN: 100}
 # Number of the Exif orientation tag in both byte orders.
 _ORIENTATION = (b"\x01\x12", b"\x12\x01")
@@ -45,10 +45,10 @@ _J2K_SIZE = b"\xff\x4f\xff\x51"  # start of a JPEG 2000 codestream and of its se
 def stored_size(image: bytes) -> tuple[int, int] | None:
     """Return the (height, width) in pixels that the header of an encoded image states.
 
-    An Exif orientation, which may exchange height and width, is not applied.  The formats are JPEG,
-    PNG, BMP, WebP, TIFF, PNM and JPEG 2000.  None: the image has another format, its header states
-    no size, or it is a JPEG of more than 1024 APP1 segments or 100 scans, which could take hours to
-    decode.
+    An Exif orientation, which may exchange height and width, is not applied.  The supported formats
+    are JPEG, PNG, BMP, WebP, TIFF, PNM and JPEG 2000.  Return None for another format, for a header
+    that states no size, and for a JPEG that could take hours to decode because it has more than
+    1024 APP1 segments or more than 100 scans.
 
     Parameters
     ----------
@@ -108,9 +108,9 @@ def jpeg_frame(image: bytes) -> JpegFrame | None:
 
 
 def decoded_size(image: bytes) -> tuple[int, int] | None:
-    """Return the (height, width) in pixels that a decoder gives an image, as read from its header.
+    """Read from the header the (height, width) in pixels that the decoded image will have.
 
-    None means that only decoding gives the size: the format is not JPEG or PNG, the header is
+    Return None if only decoding can tell the size: the format is not JPEG or PNG, the header is
     damaged or unsupported, or an Exif orientation may exchange height and width.
     """
     if image.startswith(_JPEG):
@@ -130,7 +130,7 @@ def _decoded_jpeg_size(image: bytes) -> tuple[int, int] | None:
             frame = jpeg_frame(image)
             if frame is None or not _is_usual(frame):
                 return None
-        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # no valid segment length
+        elif code not in _OTHERS or image[at : at + 2] < b"\0\2":  # a length below 2
             return None
         elif code == _APP1:
             content = image[at + 2 : at + _number(image, at, 2)]
@@ -150,7 +150,7 @@ def is_whole(image: bytes) -> bool:
 
 
 def _header_segments(image: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the segments of a JPEG up to its first scan, as `encoded_images.segments` does."""
+    """Yield what `encoded_images.segments` yields for a JPEG, up to the first start of scan."""
     for code, at in segments(image):
         yield code, at
         if code == _START_OF_SCAN:
@@ -158,13 +158,13 @@ def _header_segments(image: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _frame_size(image: bytes, at: int) -> tuple[int, int]:
-    """Return the (height, width) of the frame header of a JPEG whose segment begins at ``at``."""
+    """Return the (height, width) in a JPEG's frame header; ``at`` is where its segment begins."""
     return _number(image, at + 3, 2), _number(image, at + 5, 2)
 
 
 def _has_too_many_segments(image: bytes) -> bool:
     if all(image.count(bytes((0xFF, code))) <= most for code, most in _MAX_SEGMENTS.items()):
-        return False  # nearly every image; the bytes also occur inside segments and after the end
+        return False  # nearly every image; count() may count other bytes too, but misses no marker
     counts = dict.fromkeys(_MAX_SEGMENTS, 0)
     for code, _ in segments(image):
         if code == _END_OF_IMAGE:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open regular files only: a pipe would wait for a writer, and a device may never end."""
+"""Open only regular files: opening a pipe can wait forever, and reading a device may never end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading; return at once for every kind of file.
+    """Open a regular file for reading; refuse every other kind of file without waiting.
 
     Raises
     ------
     OSError
-        If the file cannot be opened, or is a folder, pipe, socket or device.  ``strerror`` says
-        which.
+        If the file cannot be opened, or is a folder, pipe, socket or device.  ``strerror`` states
+        the reason.
     """
     path = Path(path)
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

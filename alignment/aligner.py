@@ -73,8 +73,8 @@ class FaceAligner:
     Parameters
     ----------
     source
-        Source of the points: a detector, or the points of a file.  None: every photograph comes
-        with its points.
+        Source of the points: a detector, or the points of a file.  None: the caller gives `align`
+        the points of every photograph.
     image_size
         (height, width) of the aligned images in pixels.
     rules
@@ -103,7 +103,7 @@ class FaceAligner:
         Parameters
         ----------
         path
-            Path of the photograph.  If the points come from a file, the path selects them.
+            Path of the photograph.  A file of points is searched for this path.
         pixels
             Upright RGB pixels, uint8 (H, W, 3).
         points

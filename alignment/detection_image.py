@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shrink a photograph for a face detector, and map the coordinates of the detector back."""
+"""Shrink a photograph for a face detector; map the detector's points back to the photograph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DetectionImage(NamedTuple):
     """Pixels of the photograph per pixel of this image, horizontally and vertically, (2,)."""
 
     def to_photograph(self, points: np.ndarray) -> np.ndarray:
-        """Map points (P, 2) as (x, y) from this image to the photograph.
+        """Map P points (x, y), float (P, 2), from this image to the photograph.
 
         The centres of the pixels, not their corners, have the coordinates 0, 1 and so on.
         """
@@ -29,7 +29,10 @@ class DetectionImage(NamedTuple):
 
 
 def make_detection_image(pixels: np.ndarray) -> DetectionImage:
-    """Return the image that a detector sees for a photograph, RGB pixels, uint8 (H, W, 3)."""
+    """Return the image that a detector sees instead of a photograph.
+
+    ``pixels`` are the RGB pixels of the photograph, uint8 (H, W, 3).
+    """
     height, width = pixels.shape[:2]
     scale = min(1.0, MAX_DETECTION_SIDE / max(height, width))
     seen = pixels

@@ -48,8 +48,8 @@ def open_detector(choice: DetectorChoice, threads: int = 0) -> FaceDetector:
     Parameters
     ----------
     threads
-        Number of threads that MTCNN uses; 0 means one thread per core.  YuNet uses the threads of
-        OpenCV.
+        Number of threads that MTCNN uses; 0 means one thread per core.  YuNet ignores this number
+        and uses as many threads as ``cv2.setNumThreads`` allows.
 
     Raises
     ------

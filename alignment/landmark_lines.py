@@ -49,12 +49,12 @@ def parse_list_fields(fields: list[str]) -> PointsLine | None:
     Parameters
     ----------
     fields
-        Parts of the line between its tabs, without blanks at their ends.
+        Fields of the line, split at tabs and stripped of blanks.
 
     Outputs
     -------
-    None if the line does not have three, seven or seventeen fields, or if its points are no
-    numbers.
+    Path and points of a line with 17 fields; only the path of a line with 3 or 7 fields.  None: the
+    line has another number of fields, or a coordinate is not a number.
     """
     if len(fields) in _LST_BOX_FIELDS:
         return PointsLine(fields[1], None)

@@ -64,7 +64,7 @@ class MtcnnDetector:
         return faces
 
     def _detect(self, pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield two arrays for each face: box and score (5,), then five x and five y (10,)."""
+        """Yield for each face (left, top, right, bottom, score) and (x1, ..., x5, y1, ..., y5)."""
         try:
             boxes, points = self._network.detect(pixels, min_face_size=SMALLEST_FACE_PX)
         except (ValueError, cv2.error):

@@ -37,7 +37,7 @@ def add_alignment_options(parser: argparse.ArgumentParser) -> None:
         "--detector",
         metavar="NAME",
         help=f"detector that finds the points: {', '.join(DETECTORS)} (default: {MTCNN}); {MTCNN} "
-        f"needs the package of requirements/align.txt, {YUNET} needs --detector-weights, and "
+        f"needs the package in requirements/align.txt, {YUNET} needs --detector-weights, and "
         "neither needs an Internet connection",
     )
     parser.add_argument(
@@ -45,7 +45,7 @@ def add_alignment_options(parser: argparse.ArgumentParser) -> None:
         type=_path,
         metavar="FILE",
         help=f"weights for --detector {YUNET}: face_detection_yunet_2023mar.onnx of OpenCV's model "
-        "zoo, or yunet_n_320_320.onnx of the authors",
+        "zoo, or yunet_n_320_320.onnx of YuNet's authors",
     )
     parser.add_argument(
         "--min-face",

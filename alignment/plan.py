@@ -22,10 +22,12 @@ class AlignmentPlan(NamedTuple):
     rules: FaceRules = FaceRules()
 
     def open_aligner(self, image_size: tuple[int, int], threads: int = 0) -> FaceAligner:
-        """Return an aligner for images of (height, width) pixels.
+        """Return an aligner that makes images of one size.
 
         Parameters
         ----------
+        image_size
+            (height, width) of the aligned images in pixels.
         threads
             Number of threads of the detector, see `alignment.detector.open_detector`.
         """

@@ -87,15 +87,16 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, image_size: tuple[int, int]) ->
 def _cut_region(
     pixels: np.ndarray, matrix: np.ndarray, image_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the part of an image that a warp shows; return the part and its similarity.
+    """Cut out the part of an image that a warp shows.
 
-    A part that is longer than MAX_WARP_SIDE is also shrunk.
+    A part with a side above MAX_WARP_SIDE is also shrunk.  Return the part, and the similarity from
+    the part to the result of the warp.
     """
     height, width = image_size
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=float)
     shown = map_points(cv2.invertAffineTransform(matrix), corners)
     size = np.array(pixels.shape[1::-1])
-    # At least one pixel remains; the warp does not show this pixel if it lies outside.
+    # The part has at least one pixel, even if the warp shows only places outside the image.
     start = np.clip(np.floor(shown.min(axis=0)) - _MARGIN_PX, 0, size - 1).astype(int)
     stop = np.clip(np.ceil(shown.max(axis=0)) + _MARGIN_PX, start + 1, size).astype(int)
     part = pixels[start[1] : stop[1], start[0] : stop[0]]
@@ -104,6 +105,6 @@ def _cut_region(
     factor = (stop - start) / target
     if scale < 1:
         part = cv2.resize(part, target.tolist(), interpolation=cv2.INTER_AREA)
-    # A pixel x of the part is the pixel (x + 0.5) factor - 0.5 + start of the image.
+    # Coordinate x in the part is coordinate (x + 0.5) * factor - 0.5 + start in the image.
     shift = matrix[:, :2] @ (start + 0.5 * factor - 0.5) + matrix[:, 2]
     return part, np.column_stack([matrix[:, :2] * factor, shift])

@@ -2,7 +2,7 @@
 """Detect faces and their five points with YuNet, from a file of weights that the user names.
 
 Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023.  OpenCV runs the network, so that
-detection needs no further package.  No package with the weights fits: the file is
+detection needs no further package.  No suitable package contains the weights, so the user downloads
 ``face_detection_yunet_*.onnx`` of OpenCV's model zoo, or ``yunet_n_320_320.onnx`` of the authors.
 """
 
@@ -22,7 +22,7 @@ from alignment.face_choice import Face
 
 MAX_WEIGHTS_BYTES = 1 << 26
 _MIN_SCORE, _MAX_OVERLAP, _MAX_CANDIDATES = 0.5, 0.3, 5000
-# With a side below 64 pixels, OpenCV 4.11 sometimes returns memory that no layer has written.
+# For images with a side below 64 pixels, OpenCV 4.11 sometimes returns uninitialised memory.
 _LEAST_SIDE = 64
 _COLUMNS = 15  # left, top, width and height of the box, five points as (x, y), and the score
 
@@ -47,7 +47,8 @@ class YunetDetector:
 
     def __init__(self, weights: Path):
         _check_file(weights)
-        self._lock = threading.Lock()  # the network keeps the size of the image between two calls
+        # Setting the image size and detecting are two calls; no other thread may call in between.
+        self._lock = threading.Lock()
         size = (_LEAST_SIDE, _LEAST_SIDE)
         with _silent_opencv():
             try:
@@ -75,7 +76,7 @@ class YunetDetector:
         return faces
 
     def _detect(self, pixels: np.ndarray) -> np.ndarray:
-        """Return a row of _COLUMNS numbers for each face in BGR pixels, float64 (F, _COLUMNS)."""
+        """Detect the F faces in an image of BGR pixels; return float64 (F, _COLUMNS)."""
         below, right = (max(0, _LEAST_SIDE - side) for side in pixels.shape[:2])
         if below or right:
             pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_CONSTANT)

@@ -56,13 +56,13 @@ class ReadImage(NamedTuple):
 
 
 def find_images(entries: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Find the image files in files and folders.
+    """Return the given image files, and the image files in the given folders.
 
     The files of a folder and of its subfolders are sorted by path.  A file in a folder counts as an
     image if its suffix is one of SUFFIXES, its name does not begin with a dot, and its name is not
     CONTACT_SHEET.  Subfolders whose name begins with a dot are passed over.  Symbolic links are
-    followed, but each folder is searched only once, so loops of links end.  If several entries lead
-    to the same path, this path is listed only once.
+    followed, but each folder is searched only once, so the search ends even if links form a loop.
+    A path that several entries lead to is listed only once.
 
     Parameters
     ----------

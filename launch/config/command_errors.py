@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a command of a program, and report its errors on one line with an exit code."""
+"""Run a command of a program; report an error by a message on one line and an exit code."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def run_command(command: Callable[[], int | None]) -> int:
 
     Outputs
     -------
-    The exit code of the command, INPUT_ERROR, INTERRUPTED after Ctrl-C, or OUTPUT_CLOSED if the
-    program that reads the output has ended.
+    The exit code of the command; INPUT_ERROR after an error of the input or if memory runs out;
+    INTERRUPTED after Ctrl-C; OUTPUT_CLOSED if the program that reads the output has ended.
     """
     try:
         code = command() or 0
@@ -41,8 +41,8 @@ def run_command(command: Callable[[], int | None]) -> int:
         return INPUT_ERROR
     except MemoryError:
         print(
-            "error: the memory is exhausted, got no more from the system; end other programs, or "
-            "choose smaller inputs",
+            "error: the command needs more memory, got none from the system; end other programs, "
+            "or choose smaller inputs",
             file=sys.stderr,
         )
         return INPUT_ERROR
@@ -52,7 +52,7 @@ def run_command(command: Callable[[], int | None]) -> int:
 
 
 def describe_error(error: ValueError | OSError) -> str:
-    """Return the message of an error; an error of the system becomes a sentence about its file."""
+    """Return the message of an error; for an error of the operating system, name the file."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     if error.filename is None:

@@ -152,8 +152,8 @@ class RemoteSet:
     def stream(self, file: RemoteFile, start: int, piece_bytes: int) -> Iterator[bytes]:
         """Yield the bytes of a file from ``start`` on, for a server that sends whole files only.
 
-        The pieces have at most ``piece_bytes`` bytes.  The bytes before ``start`` are also
-        transferred.
+        A piece has at most ``piece_bytes`` bytes.  The server also transfers the bytes before
+        ``start``, which are not yielded.
 
         Raises
         ------

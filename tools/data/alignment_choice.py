@@ -26,17 +26,19 @@ def read_alignment(
     options
         Options of the command.
     paths
-        Photographs without given points, relative to ``folder``; without any, no detector and no
-        file is opened.
+        Paths, relative to ``folder``, of the photographs whose points are unknown.  If there are
+        none, neither the detector nor the file of points is opened.
 
     Outputs
     -------
-    The plan, and a dictionary of JSON values.  Equal dictionaries mean equal aligned images.
+    The plan, and a dictionary of JSON values.  If two dictionaries are equal, the plans align a
+    photograph to the same image.
 
     Raises
     ------
     ValueError
-        If an option is invalid, the detector is missing, or the file has no point of any path.
+        If an option is invalid, if the detector is missing, or if the file of points names none of
+        the photographs.
     """
     rules = read_rules(options)
     settings = rules._asdict()
@@ -59,7 +61,7 @@ def _read_points(file: Path, paths: Sequence[str], folder: Path) -> Landmarks:
     if all(landmarks.find(path) is None for path in paths):
         raise ValueError(
             f"--landmarks: {printable(file)} must give points of the files in {printable(folder)}, "
-            f"got points of none of the {len(paths)} files, such as {printable(paths[0])}; correct "
-            f"the paths in {printable(file)}"
+            f"got no points for any of the {len(paths)} files, such as {printable(paths[0])}; "
+            f"correct the paths in {printable(file)}"
         )
     return landmarks

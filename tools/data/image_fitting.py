@@ -82,7 +82,8 @@ def fit_image(data: bytes, wanted: ImageFormat, warnings: DecoderWarnings) -> Fi
     Raises
     ------
     UnfitImageError
-        If the image is no image, is damaged or truncated, or has more than MAX_IMAGE_PIXELS pixels.
+        If the data are no image, are damaged or truncated, or state more than MAX_IMAGE_PIXELS
+        pixels.
     """
     if not wanted.check_pixels and fits_plainly(data, wanted):
         return FittedImage(data, STORED)
@@ -159,7 +160,8 @@ def decode_image(data: bytes, warnings: DecoderWarnings) -> np.ndarray:
     Raises
     ------
     UnfitImageError
-        If the image is no image, is damaged or truncated, or has more than MAX_IMAGE_PIXELS pixels.
+        If the data are no image, are damaged or truncated, or state more than MAX_IMAGE_PIXELS
+        pixels.
     """
     size = stored_size(data)
     if size is None:

@@ -58,11 +58,12 @@ class ListFormat(NamedTuple):
 def read_list(path: Path, root: Path | None = None, *, align: bool = False) -> ImageSources:
     """Read a list of images; check that each file exists, and sort the images by identity.
 
-    An image with points that InsightFace's .lst marks as not aligned must be aligned.
+    If InsightFace's .lst marks an image as not aligned and gives its points, the image will be
+    aligned even without ``align``.
 
-    If all labels are whole numbers, the identities have the order of these numbers.  If not, the
-    labels are names.  The images of an identity keep the order of the list.  A byte order mark,
-    blank lines and Windows line ends are ignored.
+    If all labels are whole numbers, the identities are sorted by number.  If not, the labels are
+    names.  The images of an identity keep the order of the list.  A byte order mark, blank lines
+    and Windows line ends are ignored.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def read_list(path: Path, root: Path | None = None, *, align: bool = False) -> I
     root
         Folder to which relative paths refer; None: the folder of the list.
     align
-        All images must be aligned, except those that InsightFace's .lst marks as aligned.
+        Whether all images will be aligned, except those that InsightFace's .lst marks as aligned.
 
     Raises
     ------

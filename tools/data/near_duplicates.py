@@ -64,7 +64,7 @@ def find_near_duplicates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     """
     earlier = _first_rows(hashes)
     best = np.zeros(len(hashes), np.int64)
-    # Only the first image of each hash is compared, so that thousands of equal images cost no more.
+    # Only the first image of each hash is compared: a thousand equal images cost as much as one.
     unique = np.flatnonzero(earlier == np.arange(len(hashes)))
     best[unique], nearest = _find_nearest(hashes[unique])
     earlier[unique] = unique[nearest]
@@ -73,9 +73,9 @@ def find_near_duplicates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _first_rows(hashes: np.ndarray) -> np.ndarray:
-    """Return for each row the first row with the same hash, int64 (N,)."""
+    """Return for each row the index of the first row with the same hash, int64 (N,)."""
     words = np.ascontiguousarray(hashes).view(np.uint64)
-    order = np.lexsort(words.T)  # stable, so that the first row of a hash comes first
+    order = np.lexsort(words.T)  # stable: equal hashes keep the order of their rows
     is_new = np.ones(len(order), bool)
     is_new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
     first = np.empty(len(order), np.int64)
@@ -84,12 +84,15 @@ def _first_rows(hashes: np.ndarray) -> np.ndarray:
 
 
 def _find_nearest(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the most similar row before each row of different hashes, uint8 (N, 32).
+    """Find for each row the most similar earlier row.
+
+    ``hashes`` are N hashes, uint8 (N, 32), of which no two are equal.
 
     Outputs
     -------
-    Two int64 arrays (N,): the number of different bits, at most MAX_DISTANCE_BITS + 1, and the row
-    before; 0 if no row before is similar.
+    Two int64 arrays (N,): the number of bits in which a row and its most similar earlier row
+    differ, and the index of that earlier row.  For a row without a similar earlier row, the number
+    is MAX_DISTANCE_BITS + 1 and the index is 0.
     """
     generator = np.random.default_rng(0)
     best = np.full(len(hashes), MAX_DISTANCE_BITS + 1, np.int64)

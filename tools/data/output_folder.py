@@ -71,7 +71,7 @@ def make_output(out: Path) -> None:
 
 @contextmanager
 def explained_writing(out: Path) -> Iterator[None]:
-    """Inside a ``with`` block, turn an OSError into a sentence about the output ``out``."""
+    """Turn an OSError that a ``with`` block raises into a ValueError that names ``out``."""
     try:
         yield
     except OSError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plan a pack: choose the held-out identities, and divide the images into pieces.
+"""Plan how images are packed: choose the held-out identities, and divide the images into pieces.
 
 The pieces, and with them the bytes of the set, depend on the images and the options alone.
 """
@@ -37,11 +37,11 @@ class PackOptions(NamedTuple):
 
 
 class PackAlignment(NamedTuple):
-    """Alignment of the images that must be aligned."""
+    """Plan of the alignment, and the settings that identify this plan."""
 
     plan: AlignmentPlan
     settings: dict[str, Any]
-    """JSON values; equal values mean equal aligned images."""
+    """JSON values; plans with equal values align a photograph to the same image."""
 
 
 NO_ALIGNMENT = PackAlignment(AlignmentPlan(), {})
@@ -75,7 +75,7 @@ def make_plan(
     """
     if len(sources) + len(sources.names) >= MAX_KEYS:
         raise ValueError(
-            f"{sources.root}: a record set holds at most {MAX_KEYS} images and identities, got "
+            f"{sources.root}: images and identities must together be fewer than {MAX_KEYS}, got "
             f"{len(sources)} images of {len(sources.names)} identities; pack several sets and list "
             "them in data.records"
         )
@@ -93,7 +93,7 @@ def make_plan(
 
 
 def choose_held(identities: np.ndarray, count: int) -> np.ndarray:
-    """Choose ``count`` identities with at least two images at random; return them, ascending."""
+    """Choose at random ``count`` identities with at least two images; return them, ascending."""
     people, images = np.unique(identities, return_counts=True)
     several = people[images > 1]
     if count and (count < 2 or count > len(several) or count >= len(people)):
@@ -106,8 +106,10 @@ def choose_held(identities: np.ndarray, count: int) -> np.ndarray:
 
 
 def divide(sizes: np.ndarray, first: int) -> list[tuple[int, int]]:
-    """Divide images into pieces of limited number and size; return the bounds of their rows.
+    """Divide images into pieces; return the rows of each piece as (start, stop).
 
+    A piece has at most _PIECE_IMAGES images.  The files of a piece of several images have at most
+    _PIECE_BYTES bytes together.
     ``sizes`` are the sizes of the files in bytes, int64 (n,), and ``first`` is the row of the first
     file.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pack images into a record set: several processes fit the images, and one process writes them.
 
-The worker processes also frame the records.  Keys and labels depend on the unusable files of all
-earlier pieces, so the writing process fills them in.
+The worker processes also frame the records, without keys and labels.  Keys and labels depend on the
+number of unusable files in all earlier pieces, so the writing process adds the keys and labels.
 """
 
 from __future__ import annotations

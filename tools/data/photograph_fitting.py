@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class PhotographFitter:
-    """Makes the JPEGs of photographs.
+    """Makes the JPEGs that a set stores for photographs.
 
     Parameters
     ----------
     aligner
-        Aligner to the image size of the set.
+        Aligner that makes images of the size of the set.
     wanted
         Format of the images of the set.
     warnings
@@ -49,7 +49,7 @@ class PhotographFitter:
         Parameters
         ----------
         path
-            Path of the photograph, by which a file of landmarks gives its points.
+            Path of the photograph.  A file of points is searched for this path.
         points
             Five points of the face, float (5, 2); None: the aligner finds the points.
 

@@ -50,7 +50,7 @@ def check_sources(sources: Sequence[Path]) -> None:
     Raises
     ------
     ValueError
-        If a source is neither a .rec file nor a folder with one.
+        If a source is neither a .rec file nor a folder with one, or if a set is named twice.
     """
     known: dict[Path, Path] = {}
     for source in sources:

@@ -40,8 +40,8 @@ def test_the_exit_code_of_the_command_is_returned(capsys):
         (
             MemoryError(),
             2,
-            "error: the memory is exhausted, got no more from the system; end other programs, or "
-            "choose smaller inputs",
+            "error: the command needs more memory, got none from the system; end other programs, "
+            "or choose smaller inputs",
         ),
         (
             KeyboardInterrupt(),

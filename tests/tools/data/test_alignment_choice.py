@@ -44,5 +44,5 @@ def test_no_source_is_opened_if_all_points_are_given():
 
 def test_a_file_with_points_of_other_images_is_refused(tmp_path):
     (tmp_path / "points.txt").write_text(f"b.jpg {POINTS}\n")
-    with pytest.raises(ValueError, match=r"--landmarks: .* got points of none of the 1 files"):
+    with pytest.raises(ValueError, match=r"--landmarks: .* got no points for any of the 1 files"):
         read("--landmarks", tmp_path / "points.txt")

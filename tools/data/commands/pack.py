@@ -78,9 +78,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--align",
         action="store_true",
-        help="the images are photographs: align the face of each one before the photograph is "
-        "encoded, as the command align does; images that InsightFace's .lst marks as aligned are "
-        "kept",
+        help="the images are photographs: align the face in each photograph, as the command align "
+        "does, and store the aligned image; images that InsightFace's .lst marks as aligned are "
+        "not aligned again",
     )
     add_alignment_options(parser)
     add_processes(parser)
@@ -162,7 +162,7 @@ def _find_sources(source: Path, root: Path | None, align: bool) -> ImageSources:
 
 
 def _read_alignment(options: argparse.Namespace, sources: ImageSources) -> PackAlignment:
-    """Read how photographs are aligned; a list with points needs neither detector nor file."""
+    """Read how photographs are aligned; if the list gives all points, open no detector or file."""
     if sources.unaligned is None:
         return NO_ALIGNMENT
     return PackAlignment(*read_alignment(options, sources.without_points(), sources.root))

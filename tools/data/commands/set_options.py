@@ -21,8 +21,8 @@ from tools.data.record_sets import (
 
 LABELS = {
     "stacked": "the sets hold different people",
-    "shared": "a label is the same person in all sets",
-    "names": "a name in identities.json is the same person in all sets",
+    "shared": "equal labels are the same person in all sets",
+    "names": "equal names in identities.json are the same person in all sets",
 }
 """Values of ``--labels``, and their meanings."""
 DRY_RUN_TEXT = "dry run: nothing is written"
@@ -38,8 +38,8 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 def add_merge(parser: argparse.ArgumentParser, labels: Sequence[str]) -> None:
     """Add the arguments of a command that merges record sets.
 
-    The arguments are SET, one or more record sets to read, OUT, --dry-run, and --labels, whose
-    choices ``labels`` are keys of LABELS.
+    The arguments are SET (one or more record sets to read), OUT, --dry-run and --labels.
+    ``labels`` are the choices of --labels, keys of LABELS; the first choice is the default.
     """
     parser.add_argument(
         "sets",
