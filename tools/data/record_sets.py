@@ -182,7 +182,7 @@ def select(opened_set: NamedSet, rows: np.ndarray) -> Selection:
     present, new = np.unique(labels[order], return_inverse=True)
     if len(rows) + len(present) >= MAX_KEYS:
         raise ValueError(
-            f"{printable(records.name)}: a set with identity records holds at most {MAX_KEYS} "
+            f"{printable(records.name)}: a set with identity records holds fewer than {MAX_KEYS} "
             f"images and identities, got {len(rows)} images of {len(present)} identities; use "
             "shuffle, which writes no identity records"
         )
