@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return exit code 0, or 2 after an error message on stderr."""
     options = build_parser().parse_args(arguments)
     try:
-        # Only `verify` returns an exit code: it runs on several ranks too.
+        # Only `verify`, which can run on several ranks, returns an exit code; the others return
+        # None.
         return COMMANDS[options.command].run(options) or 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
