@@ -152,7 +152,7 @@ def open_inputs(config: Config, comm: Comm, pretrained: Pretrained | None = None
 
 
 def check_best(config: Config, sets: Mapping[str, Pairs]) -> None:
-    """Raise ValueError if the verification of these sets cannot have the metric ``eval.best``."""
+    """Raise ValueError if the metric ``eval.best`` cannot be computed for these sets."""
     if not config.eval.best:
         return
     metric = parse_best_metric(config.eval.best, list(sets))

@@ -98,7 +98,7 @@ def open_run(config: Config, inputs: Inputs, comm: Comm, at_end: ExitStack) -> R
 
 
 def is_unverified(step: int, every: int, verified_step: int) -> bool:
-    """Return whether the verification that is due at a step > 0 has not been recorded."""
+    """Return whether a verification is due at a step > 0 and has not been recorded."""
     return step > verified_step and every > 0 and step % every == 0
 
 
@@ -172,7 +172,7 @@ def next_command(config: Config, run: Run) -> str:
 
 
 def make_cadence(config: Config) -> Cadence:
-    """Return the numbers of steps between log lines, checkpoints and verifications."""
+    """Return the intervals, in steps, of log lines, of checkpoints and of verifications."""
     train = config.train
     return Cadence(train.log_every, train.checkpoint_every, config.eval.every_steps)
 
@@ -180,7 +180,7 @@ def make_cadence(config: Config) -> Cadence:
 def make_best(
     config: Config, inputs: Inputs, run: Run, save: Callable[[], Any]
 ) -> BestCheckpoint | None:
-    """Return the rule that keeps the best checkpoint; None without ``eval.best``."""
+    """Return the rule that keeps the best checkpoint; None if ``eval.best`` is empty."""
     if not config.eval.best:
         return None
     metric = parse_best_metric(config.eval.best, list(inputs.sets))
@@ -224,7 +224,7 @@ class Checkpointer:
             best_checkpoint.keep_only(best, self._run.history.best_step)
 
     def save_best(self) -> None:
-        """Write the best checkpoint as `save` does; the next call of `save` removes older ones."""
+        """Write a best checkpoint as `save` does; the next `save` removes earlier best ones."""
         self._save(self._run.folder / best_checkpoint.FOLDER, sys.maxsize)
 
     def _save(self, folder: Path, keep: int) -> None:

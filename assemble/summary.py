@@ -69,7 +69,7 @@ def recipe_summary(config: Config, sets: Mapping[str, Pairs]) -> list[str]:
 
 
 def describe_verification(config: Config, sets: Mapping[str, Pairs]) -> str:
-    """Return the line of the log about the sets and the schedule of the verification."""
+    """Return the log line about the verification sets and the schedule of verifications."""
     if not sets:
         return "verification none (eval.sets is empty)"
     evaluation = config.eval

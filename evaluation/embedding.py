@@ -114,8 +114,8 @@ def embed_flipped(
         Indices of the images to embed; None for all images.  Error messages name an image by its
         index in ``images``.
     part
-        Rank of this process and number of ranks, as a pair (rank, size).  The process embeds the
-        chosen images number rank, rank + size, rank + 2 * size and so on.  Every rank embeds the
+        Rank of this process and number of ranks, as a pair (rank, size).  The process embeds every
+        ``size``-th chosen image, beginning with the one at index ``rank``.  Every rank embeds the
         same number of images: a rank with one image fewer embeds the last chosen image again.
     where
         Prefix of error messages, for example the file of the set.
@@ -126,8 +126,8 @@ def embed_flipped(
     cut_off
         Function that detects truncated images, see `evaluation.pairs.CutOff`; None skips the check.
     progress
-        Function that is called after each batch with two numbers: the images of this rank that
-        are embedded, and all n images of this rank.  None for no calls.
+        Function that is called after each batch with two arguments: how many images this
+        rank has embedded so far, and the number n of all images of this rank.  None for no calls.
 
     Outputs
     -------

@@ -48,8 +48,8 @@ def evaluate_sets(
 
     Outputs
     -------
-    Dict from the name of each set to the result of `evaluation.verification.verify` for the sums of
-    the embeddings of images and mirror images.  All ranks return the results of all sets.
+    Dict from the name of each set to the result of `evaluation.verification.verify` for
+    `FlippedEmbeddings.sums`.  All ranks return the results of all sets.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def embed_sets(
 
     Outputs
     -------
-    The name of each set of P pairs, and the embeddings of its images, (2 P, E) each.
+    For each set of P pairs: the name of the set, and the embeddings (2 P, E) of its images.
 
     Raises
     ------

@@ -74,8 +74,8 @@ def find_groups_of(pairs: Pairs) -> Groups | None:
     Raises
     ------
     PairsError
-        If the file cannot be read, has another number of lines or an empty line, or names fewer
-        than two or more than MAX_GROUPS groups.
+        If the file cannot be read, does not have one line per image, or has an empty line, or if
+        the number of groups is not from 2 to MAX_GROUPS.
     """
     path = groups_path(pairs.path)
     if not os.path.lexists(path):
@@ -111,7 +111,10 @@ def _mixed(people: Sequence[str], labels: Sequence[str]) -> Sequence[tuple[str, 
 
 
 def _mixed_pairs(pairs: Pairs, labels: Sequence[str]) -> Sequence[tuple[str, Sequence[str]]]:
-    """Return the same-person pairs whose images are in two groups; the images name the person."""
+    """Return the person and both groups of each same-person pair whose images differ in group.
+
+    The person's name is unknown; the name of the first image of the pair identifies the person.
+    """
     return [
         (f"the person of {name_image(2 * pair)}", sorted(labels[2 * pair : 2 * pair + 2]))
         for pair in map(int, np.flatnonzero(pairs.issame))
@@ -136,7 +139,8 @@ def group_errors(
     distances, issame
         Distance of each pair, and whether the pair shows one person, (P,) each.
     people
-        Number of the person or group of linked images of each image of each pair, (P, 2) int.
+        For each image of each pair, the number of its person or of its group of linked images,
+        (P, 2) int.
 
     Outputs
     -------
@@ -161,22 +165,23 @@ def cross_group_rates(
 ) -> dict[str, Any]:
     """Return the false match rate of each pair of groups at a common threshold.
 
-    If the people are known, all pairs of distinct images of two people count.  Otherwise the
-    different-person pairs of the set count.
+    If the people are known, the rate is over all pairs of distinct images that show
+    different people.  Otherwise the rate is over the different-person pairs of the set.
 
     Parameters
     ----------
     threshold
         Squared distance; a pair is accepted if its distance is smaller.
     distances
-        Distances of the P pairs, (P,).
+        Squared distances of the P pairs, (P,).
     embeddings
         Raw embeddings of the 2 P images, (2 P, E).
 
     Outputs
     -------
     ``groups``, the names of the G groups; ``pairs`` and ``false_matches``, counts as G lists of G
-    numbers; ``fmr``, their quotient, None without pairs; ``of``, "all images" or "the set's pairs".
+    numbers; ``fmr``, ``false_matches`` divided by ``pairs``, or None for 0 pairs; ``of``, the pairs
+    that the rate is over: "all images" or "the set's pairs".
     """
     count = len(groups.names)
     if groups.people is None:
@@ -206,14 +211,14 @@ def cross_group_rates(
 
 
 def _both_orders(counts: np.ndarray) -> np.ndarray:
-    """Add the counts of (group 1, group 2) to those of (group 2, group 1), if the groups differ."""
+    """Add up the counts of both orders of two groups; keep the counts within one group."""
     return counts + counts.T - np.diag(np.diag(counts))
 
 
 def count_matches(
     units: np.ndarray, groups: np.ndarray, people: np.ndarray, threshold: float, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count the pairs of images of two people, and those that are accepted, by pair of groups.
+    """Count the pairs of images of two people, and the accepted ones, for each pair of groups.
 
     Parameters
     ----------
@@ -228,17 +233,17 @@ def count_matches(
 
     Outputs
     -------
-    Two int64 arrays (G, G), symmetric: numbers of pairs and of accepted pairs.
+    Two symmetric int64 arrays (G, G): the numbers of pairs, and the numbers of accepted pairs.
     """
     member = np.eye(count, dtype=np.float32)[groups]  # (n, G)
     totals, matches = np.zeros((2, count, count), np.int64)
     for rows in _blocks(len(units)):
         differ = (people[rows, None] != people).astype(np.float32)
         accepted = (2 - 2 * (units[rows] @ units.T) < threshold) * differ
-        # Rows first: a sum over the images of one row is exact in float32.
+        # Only the sums over the images of one row are in float32: these sums are exact.
         totals += member[rows].T.astype(np.int64) @ (differ @ member).astype(np.int64)
         matches += member[rows].T.astype(np.int64) @ (accepted @ member).astype(np.int64)
-    # Both orders of a pair were counted: a diagonal cell has each of its pairs twice.
+    # Both orders of each pair were counted, so a diagonal cell counts each of its pairs twice.
     halved = np.where(np.eye(count, dtype=bool), 2, 1)
     return totals // halved, matches // halved
 

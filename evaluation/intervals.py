@@ -42,17 +42,18 @@ def rate_interval(
     outcomes
         Outcome of each pair, such as "is classified correctly", (N,) bool.
     people
-        Number of the person, or of the group of linked images, of each image of each pair, (N, 2)
-        int.
+        For each image of each pair, the number of its person or of its group of linked images,
+        (N, 2) int.
     corrected
-        Correct the interval for the number of people, see the notes.
+        Whether to correct the interval for the number of people, see the notes.
 
     Notes
     -----
-    The variance is never less than that of independent pairs.  Deviations from the mean of the same
-    pairs are too small by a fraction s of the variance: s is the sum over all people of the squared
-    fraction of pairs that show the person.  The correction divides the variance by 1 - s, and uses
-    the quantile of Student's distribution for the number of people minus 1.
+    The variance is never less than that of independent pairs.  The deviations are from the mean of
+    the same pairs, so the variance is too small by a fraction s.  To find s, square the fraction of
+    pairs that show a person, and add up the squares over all people.  The correction divides the
+    variance by 1 - s, and uses the quantile of Student's distribution with as many degrees of
+    freedom as people minus 1.
     """
     outcomes = np.asarray(outcomes, np.float64)
     count = len(outcomes)
@@ -71,7 +72,7 @@ def rate_interval(
 
 
 def _shares(people: np.ndarray) -> tuple[float, int]:
-    """Return the sum of the squared fractions of pairs that show a person, and the people."""
+    """Return the sum over people of (fraction of pairs with the person)^2, and how many people."""
     first, second = np.asarray(people).T
     counts = np.bincount(np.concatenate([first, second[first != second]]))
     return float(np.sum((counts / len(first)) ** 2)), int(np.count_nonzero(counts))
@@ -93,7 +94,7 @@ def student_quantile(degrees: int) -> float:
 
 
 def dyadic_variance(deviations: np.ndarray, people: np.ndarray) -> float:
-    """Return the variance of the mean of N deviations, where pairs that share a person depend.
+    """Return the variance of the mean of N deviations; pairs that share a person are dependent.
 
     Inputs
     ------
@@ -119,6 +120,6 @@ def wilson_interval(
     centre = (rate + square / (2 * count)) / (1 + square / count)
     half = quantile / (1 + square / count)
     half *= np.sqrt(rate * (1 - rate) / count + square / (4 * count**2))
-    # Rounding must not keep the interval from containing the rates 0 and 1.
+    # Rounding could exclude a rate of 0 or 1 from its own interval: set that end to the rate.
     low = 0.0 if rate == 0 else max(0.0, float(centre - half))
     return low, 1.0 if rate == 1 else min(1.0, float(centre + half))

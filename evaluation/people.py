@@ -103,12 +103,12 @@ def read_names(path: Path, count: int, what: str) -> Sequence[str]:
     Parameters
     ----------
     what
-        Noun for that which the lines name, such as "person".
+        Noun for what a line names, such as "person".
 
     Raises
     ------
     PairsError
-        If the file cannot be read, has another number of lines, or a line is empty.
+        If the file cannot be read, does not have ``count`` lines, or has an empty line.
     """
     names = _read_lines(path, count)
     for index, name in enumerate(names):

@@ -34,7 +34,7 @@ class PlotError(ValueError):
 
 
 def check_plot_file(path: str) -> None:
-    """Raise PlotError unless the name of a file ends in .png or .svg and matplotlib is there."""
+    """Raise PlotError unless a file name ends in .png or .svg and matplotlib is installed."""
     if Path(path).suffix.lower() not in FORMATS:
         raise PlotError(f"--out: must end in {' or '.join(FORMATS)}, got {path}; correct the name")
     if importlib.util.find_spec("matplotlib") is None:
@@ -46,14 +46,14 @@ def check_plot_file(path: str) -> None:
 
 
 def draw_roc(scores: Mapping[str, Scores], path: str) -> None:
-    """Draw the TAR over the FAR of sets, with a logarithmic axis of the FAR."""
+    """Plot the TAR of sets against the FAR, with a logarithmic axis of the FAR."""
 
     def draw(axes: Axes) -> None:
         lowest = 1.0
         for name, curve in _curves(scores):
             lowest = min(lowest, float(curve.far[curve.far > 0].min()))
-            # The first points have the FAR 0, which a logarithmic axis lacks: they are drawn at the
-            # left end of the axis.
+            # The first points have the FAR 0, which a logarithmic axis cannot show: LOWEST_FAR
+            # stands for 0.
             axes.plot(
                 np.maximum(curve.far, LOWEST_FAR), curve.tar, label=name, drawstyle="steps-post"
             )
@@ -64,7 +64,7 @@ def draw_roc(scores: Mapping[str, Scores], path: str) -> None:
 
 
 def draw_det(scores: Mapping[str, Scores], path: str) -> None:
-    """Draw the FRR over the FAR of sets on the scales of the standard normal distribution.
+    """Plot the FRR of sets against the FAR, both on the scale of standard normal quantiles.
 
     Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
@@ -85,7 +85,7 @@ def draw_det(scores: Mapping[str, Scores], path: str) -> None:
 
 
 def draw_histogram(scores: Mapping[str, Scores], path: str) -> None:
-    """Draw the distributions of the cosines of same-person and different-person pairs."""
+    """Draw the distributions of the cosines of same-person and of different-person pairs."""
 
     def draw(*panels: Axes) -> None:
         for axes, (name, (cosines, issame)) in zip(panels, scores.items(), strict=True):
@@ -103,7 +103,7 @@ def draw_runs(panels: Mapping[str, Curves], x_label: str, path: str) -> None:
     Parameters
     ----------
     panels
-        For each key, the curves of the runs by the name of the run.
+        For each key, a dict from the name of a run to the curve of the run.
     """
 
     def draw(*axes: Axes) -> None:
@@ -124,7 +124,7 @@ def _save(draw: Callable[..., None], path: str, panels: int = 1) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    # A fixed salt and no date: equal diagrams are equal files.
+    # With a fixed salt and without a date, equal diagrams give equal files.
     with matplotlib.rc_context({"svg.hashsalt": "evaluation", "svg.fonttype": "none"}):
         figure: Figure = Figure(figsize=(6.4, 4.2 * panels), layout="constrained")
         all_axes = figure.subplots(panels, squeeze=False)[:, 0]

@@ -32,7 +32,7 @@ class RocCurve:
 
 
 def compute_roc_curve(scores: np.ndarray, issame: np.ndarray) -> RocCurve:
-    """Return the ROC curve of P scores, in which a higher score means more alike.
+    """Return the ROC curve of P scores; a higher score means that the images are more similar.
 
     Inputs
     ------
@@ -41,7 +41,7 @@ def compute_roc_curve(scores: np.ndarray, issame: np.ndarray) -> RocCurve:
     Raises
     ------
     ValueError
-        If a score is NaN or infinite, or if all pairs are of one kind.
+        If a score is NaN or infinite, or if same-person or different-person pairs are missing.
     """
     scores = np.asarray(scores, np.float64)
     issame = np.asarray(issame, bool)
@@ -60,12 +60,13 @@ def compute_roc_curve(scores: np.ndarray, issame: np.ndarray) -> RocCurve:
     same = int(issame.sum())
     if same in (0, len(issame)):
         raise ValueError(
-            "ROC curve: pairs of one person and of two people are necessary, got "
-            f"{same} same-person pairs among {len(issame)}; add pairs of the other kind"
+            "ROC curve: same-person and different-person pairs are necessary, got "
+            f"{same} same-person pairs among {len(issame)}; add pairs of the missing kind"
         )
     order = np.argsort(-scores, kind="stable")
     ordered, accepted = scores[order], np.cumsum(issame[order])
-    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each distinct score
+    # Position of the last pair with each distinct score.
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
     true = accepted[last]
     return RocCurve(
         np.concatenate([[np.inf], ordered[last]]),
@@ -87,8 +88,8 @@ def area_under_curve(curve: RocCurve) -> float:
 def equal_error_rate(curve: RocCurve) -> float:
     """Return the equal error rate of FVC2000: (FAR + FRR) / 2 where FAR and FRR cross.
 
-    FRR is the false reject rate 1 - TAR.  If no threshold has equal rates, the two neighbouring
-    thresholds count between which the rates cross; the one with the smaller sum is used, or the
+    FRR is the false reject rate 1 - TAR.  If no threshold has FAR = FRR, the rates cross
+    between two neighbouring thresholds.  The threshold with the smaller FAR + FRR is used, or the
     lower threshold if both sums are equal.
 
     Maio et al., "FVC2000: Fingerprint verification competition", IEEE TPAMI 24(3), 2002.

@@ -60,13 +60,13 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 def find_curve(
     lines: Sequence[dict[str, Any]], x: str, key: str
 ) -> tuple[list[float], list[float]]:
-    """Return x and y of the lines that have both keys as numbers."""
+    """Return the values of ``x`` and of ``key`` of the lines in which both are numbers."""
     points = [(line[x], line[key]) for line in lines if _is_number(line, x, key)]
     return [point[0] for point in points], [point[1] for point in points]
 
 
 def number_keys(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the keys that some line has with a number, sorted."""
+    """Return, sorted, the keys whose value is a number in at least one line."""
     return sorted({key for line in lines for key in line if _is_number(line, key)})
 
 

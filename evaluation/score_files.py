@@ -52,7 +52,7 @@ def read_scores(path: str | os.PathLike[str]) -> dict[str, Scores]:
     Raises
     ------
     ScoresError
-        If the file cannot be read, is no file of scores, or a score is not finite.
+        If the file cannot be read, is not a file of scores, or has a score that is not finite.
     """
     cure = "name a file that `python -m evaluation verify --scores` has written"
     try:
@@ -96,7 +96,7 @@ def _check(path: str | os.PathLike[str], name: str, found: Mapping[str, np.ndarr
         )
     if issame.all() or not issame.any():
         raise ScoresError(
-            f"{path}: the set {name!r} must have pairs of one person and of two people, got pairs "
-            "of one kind; name another file"
+            f"{path}: the set {name!r} must have same-person and different-person pairs, got "
+            "pairs of one kind; name another file"
         )
     return Scores(cosines.astype(np.float64), issame)

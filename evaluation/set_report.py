@@ -36,7 +36,7 @@ def report_set(
     issame
         True for each pair that shows one person, (P,) bool.
     people
-        People or groups of linked images, which the intervals are computed over.
+        People, or groups of linked images; pairs that share one are dependent in the intervals.
     fars
         False accept rates at which the true accept rate is computed.
 

@@ -49,13 +49,14 @@ def errors_at(
     threshold
         Squared distance; a pair is accepted if its distance is smaller.
     people
-        Number of the person or group of each image of each pair, (P, 2) int.
+        For each image of each pair, the number of its person or of its group of linked images,
+        (P, 2) int.
 
     Outputs
     -------
     ``threshold`` as a cosine; ``accuracy``, ``fmr`` (fraction of the different-person pairs that
-    are accepted) and ``fnmr`` (fraction of the same-person pairs that are rejected), each as a dict
-    of `RateInterval`, or None if no pair counts.
+    are accepted) and ``fnmr`` (fraction of the same-person pairs that are rejected).  Each rate is
+    a dict with the fields of `RateInterval`, or None if there are no pairs to compute it from.
     """
     accepted = distances < threshold
     rates = {

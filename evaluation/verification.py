@@ -59,8 +59,9 @@ def verify(
     A dict: `accuracy` and `accuracy_std`, mean and standard deviation over the folds;
     `best_threshold`, the mean of the folds' thresholds, a squared distance from 0 to 4;
     `tar_at_far_<far>` for each rate in `fars`, the true accept rate that `tar_at_far` returns, or
-    None; `eer` and `auc`, the equal error rate and the area under the ROC curve, or None if all
-    pairs are of one kind; `xnorm`, the mean of `norms` or None; `pairs`, the number of pairs.
+    None; `eer` and `auc`, the equal error rate and the area under the ROC curve, or None if
+    same-person or different-person pairs are missing; `xnorm`, the mean of `norms` or None;
+    `pairs`, the number of pairs.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def fold_accuracies(
 
 
 def classify_pairs(distances: np.ndarray, issame: np.ndarray, nfolds: int = FOLDS) -> np.ndarray:
-    """Classify P pairs with the thresholds of `fold_accuracies`; return True where correct, (P,).
+    """Classify P pairs with the thresholds of `fold_accuracies`; return which are correct, (P,).
 
     Inputs
     ------
@@ -181,7 +182,7 @@ def classify_pairs(distances: np.ndarray, issame: np.ndarray, nfolds: int = FOLD
 
 
 def best_threshold(distances: np.ndarray, issame: np.ndarray) -> float:
-    """Return the smallest of THRESHOLDS that classifies most of P pairs correctly."""
+    """Return the smallest of those THRESHOLDS that reach the highest accuracy on P pairs."""
     first = np.searchsorted(THRESHOLDS, distances, side="right")
     gains = np.bincount(first, np.where(issame, 1, -1), len(THRESHOLDS) + 1)[:-1]
     return float(THRESHOLDS[np.argmax(np.cumsum(gains))])

@@ -102,9 +102,9 @@ def _compare_intervals(case: dict[str, Any], oracle: dict[str, Any]) -> Iterator
         assert found is not None
         variance = dyadic_variance(errors - rate, people[chosen]) if 0 < rate < 1 else 0.0
         if 0 < rate < 1 and variance < rate * (1 - rate) / len(errors):
-            yield name, None, "ours uses at least the variance of independent pairs"
+            yield name, None, "our interval uses at least the variance of independent pairs"
         elif count in (1, len(errors) - 1):
-            yield name, None, "cimat replaces one end of the interval if there is one error"
+            yield name, None, "cimat replaces an end of the interval at 1 error or 1 correct pair"
         else:
             ends = np.array([found.low, found.high])
             yield name, float(np.abs(ends - oracle[f"{key}_interval"]).max()), ""

@@ -8,10 +8,10 @@ The code of both projects runs unmodified, beside ours, on the same symbol with 
 processes that alternate.  A time includes reading, decoding, embedding and scoring, and excludes
 imports and the first forward pass.  --packages is a folder with scikit-learn and SciPy.
 
-InsightFace has one figure for each set, with mirror images; it must equal our column `flip`.
-GluonFR's figure without mirror images must equal our column `no flip`.  Its figure with mirror
-images joins both embeddings instead of adding them, and its script never resets the metric: the
-published figure of a set mixes in all sets before it.
+InsightFace has one accuracy for each set, with mirror images, which must equal our column `flip`.
+GluonFR's accuracy without mirror images must equal our column `no flip`.  GluonFR's accuracy with
+mirror images is only printed: GluonFR concatenates both embeddings instead of adding them, and its
+script never resets this metric, so the figure of a set also counts the pairs of all earlier sets.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Results = Mapping[str, list[list[dict[str, Any]]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare; return 0, or 1 if an accuracy differs or ours is less than MIN_SPEEDUP as fast."""
+    """Compare; return 0, or 1 if an accuracy differs or a speedup is below MIN_SPEEDUP."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name in ("model", "insightface", "gluonfr", "packages"):
         parser.add_argument(f"--{name}", required=True, type=expand_home)
@@ -63,9 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_settings(options: argparse.Namespace, folder: Path) -> Path:
-    """Export the model as a symbol, write the sets as GluonFR reads them, and the settings.
+    """Export the model as a symbol, copy the sets for GluonFR, and write the settings.
 
-    GluonFR reads only pickles of Python 2: there an encoded image is a string.
+    GluonFR reads only pickles of Python 2, in which an encoded image is a string.
     """
     model = open_model(options.model)
     export_model(model, folder / "model", format="symbol")
@@ -113,7 +113,7 @@ def print_results(names: Sequence[str], found: Results) -> int:
                   f"difference {difference:.1e}")  # fmt: skip
         published, alone = gluonfr["flip as published"], gluonfr["flip after a reset"]
         print(f"{name}: gluonfr with mirror images: {published:.6f} as published, {alone:.6f} if "
-              "its metric is reset before the set")  # fmt: skip
+              "the metric is reset before the set")  # fmt: skip
     median = {worker: statistics.median(times) for worker, times in seconds.items()}
     for worker, times in seconds.items():
         ratio = median[worker] / median["ours"]

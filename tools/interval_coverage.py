@@ -4,10 +4,10 @@
 python tools/interval_coverage.py --simulations 2000
 
 Each simulation draws people, pairs and scores.  Every person has an effect on the scores of all of
-the person's pairs; the option --effects states which fraction of the variance of a score these
-effects have.  Half of the pairs show one person.  The true accuracy is that of a fixed threshold;
-with --folds, the thresholds are those that ten folds select, and the true accuracy is the mean over
-all simulations.
+the person's pairs; the option --effects states the fraction of a score's variance that these
+effects cause.  Half of the pairs show one person.  Without --folds, a fixed threshold classifies
+the pairs, and the true accuracy is known.  With --folds, ten folds select the thresholds, and the
+mean accuracy of all simulations stands for the true accuracy.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ RANGE = (0.92, 0.975)
 def simulate(
     generator: np.random.Generator, people: int, pairs: int, accuracy: float, effect: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw the distances (P,) of P pairs, ``issame`` (P,) and the people of each pair (P, 2).
+    """Draw P pairs: their distances (P,), ``issame`` (P,) and their people (P, 2).
 
-    A pair is correct at the distance 2 with the probability `accuracy`.
+    The threshold 2 classifies a pair correctly with the probability `accuracy`.
     """
     effects = generator.normal(0, 1, people)
     issame = np.arange(pairs) % 2 == 0
@@ -39,7 +39,7 @@ def simulate(
     two = np.where(issame, one, (one + generator.integers(1, people, pairs)) % people)
     of_people = np.where(issame, effects[one], (effects[one] + effects[two]) / np.sqrt(2))
     noise = np.sqrt(effect) * of_people + np.sqrt(1 - effect) * generator.normal(0, 1, pairs)
-    margin = NormalDist().inv_cdf(accuracy) - noise  # above 0: the pair is correct
+    margin = NormalDist().inv_cdf(accuracy) - noise  # above 0: classified correctly
     distances = 2 + 0.3 * np.where(issame, -margin, margin)
     return np.clip(distances, 0, 3.999), issame, np.stack([one, two], axis=1)
 
@@ -47,7 +47,7 @@ def simulate(
 def find_interval(
     distances: np.ndarray, issame: np.ndarray, people: np.ndarray, folds: bool
 ) -> RateInterval:
-    """Return the accuracy of P pairs, with its interval."""
+    """Return the accuracy of P pairs, with its 95 % interval."""
     correct = classify_pairs(distances, issame) if folds else (distances < 2) == issame
     found = rate_interval(correct, people)
     assert found is not None
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 outside += sum(not RANGE[0] <= fraction <= RANGE[1] for fraction in found)
                 cells = "  ".join(f"{100 * fraction:8.2f}" for fraction in found)
                 print(f"{people:6}  {pairs:5}  {accuracy:8g}  {cells}", flush=True)
-    print(f"{outside} outside {100 * RANGE[0]:g} to {100 * RANGE[1]:g} %")
+    print(f"{outside} values are outside {100 * RANGE[0]:g} to {100 * RANGE[1]:g} %")
     return 1 if outside else 0
 
 

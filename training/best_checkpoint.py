@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep the checkpoint of the best verification, and end a run that no longer improves.
 
-The folder ``best`` of a run holds checkpoints ``step-<8 digits>``.  A better checkpoint is written
-completely before the previous one may be removed.  The previous one stays until the next periodic
-checkpoint records the better one: a run that resumes from an older periodic checkpoint still finds
-the best checkpoint that this older checkpoint records.
+The folder ``best`` of a run holds checkpoints ``step-<8 digits>``.  The previous best
+checkpoint is removed only after a periodic checkpoint has recorded the better one.  A run that
+resumes from an older periodic checkpoint therefore still finds the best checkpoint that this
+periodic checkpoint records.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class BestCheckpoint:
         )
 
     def report(self, folder: Path) -> dict[str, Any]:
-        """Return the entry of summary.json; {} before the first verification."""
+        """Return the entry ``best`` of summary.json; {} before the first verification."""
         history = self.history
         if history.best_value is None:
             return {}
@@ -99,7 +99,7 @@ class BestCheckpoint:
 
 
 def keep_only(folder: Path, step: int) -> None:
-    """Remove all checkpoints in ``folder`` except that of a step; keep all if it does not exist."""
+    """Keep only the checkpoint of ``step`` in ``folder``; without this checkpoint, keep all."""
     kept = folder / f"step-{step:08d}"
     if kept.is_dir():
         for found in files.step_folders(folder):

@@ -32,7 +32,7 @@ class BestMetric(NamedTuple):
         return sum(float(verification[name][self.metric]) for name in self.sets) / len(self.sets)
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Return whether a value is better than another one; None stands for no value."""
+        """Return whether ``value`` is better than ``than``; every value is better than None."""
         return than is None or DIRECTIONS[self.metric] * (value - than) > 0
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cadence:
-    """Numbers of steps between log lines, checkpoints and verifications.
+    """Intervals, in steps, of log lines, of checkpoints and of verifications.
 
-    With ``verify_every=0`` the run verifies only at its end.
+    With ``verify_every=0`` the net is verified only at the end of the run.
     """
 
     log_every: int = 20

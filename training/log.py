@@ -164,7 +164,7 @@ def closing_line(
 
 
 def _remove_lines_after(path: Path, step: int, verifies_first: bool) -> None:
-    """Remove the lines of metrics.jsonl after ``step``: a resumed run logs those steps again.
+    """Remove the metrics.jsonl lines of steps after ``step``: a resumed run logs these steps again.
 
     ``verifies_first`` states whether the run also logs the verification of ``step`` again.
 

@@ -115,13 +115,13 @@ class Loop:
         """
         with self.consensus.listening(), closing(DeviceClock()) as clock:
             if self.verify is not None and (self._run.verifies_first or self.is_over):
-                self._verify(self.verify)  # a kill may have prevented this verification
+                self._verify(self.verify)  # a killed run may lack this verification
             if not self.is_over:
                 self._train(clock)
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has no further step: all images are used, or the best rule ends it."""
+        """Whether no step remains: all images are used, or the rule ``best`` ends the run early."""
         return self.progress.images >= self._run.end_images or self.stops_early
 
     @property
@@ -160,7 +160,7 @@ class Loop:
         self.consensus.exchange()  # raises TrainingError for errors since the last log line
 
     def _due(self, step: int, last: bool) -> tuple[bool, Verify | None, bool]:
-        """Return whether to save a checkpoint, the function that verifies, whether to log."""
+        """Return whether to save, the function that verifies now or None, and whether to log."""
         save = self.cadence.saves(step, last)
         verify = self.verify if self.cadence.verifies(step, last) else None
         return save, verify, save or verify is not None or is_due(step, self.cadence.log_every)

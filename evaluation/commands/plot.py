@@ -23,15 +23,15 @@ from launch.config.paths import expand_home
 HELP = "draw ROC, DET, histograms of scores, or curves of runs"
 DIAGRAMS = {"roc": draw_roc, "det": draw_det, "histogram": draw_histogram}
 TEXTS = {
-    "roc": "draw the true accept rate over the false accept rate",
-    "det": "draw the false reject rate over the false accept rate, on normal scales",
-    "histogram": "draw the cosines of same-person and different-person pairs",
+    "roc": "plot the true accept rate against the false accept rate",
+    "det": "plot the false reject rate against the false accept rate, on normal deviate scales",
+    "histogram": "draw histograms of the cosines of same-person and of different-person pairs",
 }
 MAX_CURVES = 40
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add a subcommand with its options for each diagram."""
+    """Add one subcommand for each kind of diagram."""
     diagrams = parser.add_subparsers(dest="diagram", required=True)
     for name, text in TEXTS.items():
         diagram = diagrams.add_parser(name, help=text, description=text)
@@ -78,15 +78,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def find_scores(paths: Sequence[str], chosen: Sequence[str] | None) -> dict[str, Scores]:
-    """Read the scores of files; return them by the name of their curve.
+    """Read files of scores; return the scores of each curve by the name of the curve.
 
     With several files, the name of a curve is "FILE SET" with the stem of the file.
 
     Raises
     ------
     ValueError
-        If a file cannot be used, a chosen set is in no file, two curves have one name, or there are
-        more than MAX_CURVES curves.
+        If a file cannot be used, a chosen set is in no file, two curves have the same name, or
+        there are more than MAX_CURVES curves.
     """
     found: dict[str, Scores] = {}
     names: list[str] = []
@@ -98,7 +98,8 @@ def find_scores(paths: Sequence[str], chosen: Sequence[str] | None) -> dict[str,
             curve = name if len(paths) == 1 else f"{Path(path).stem} {name}"
             if curve in found:
                 raise PlotError(
-                    f"{path}: two curves must not have one name, got {curve!r} twice; rename a file"
+                    f"{path}: two curves must not have the same name, got {curve!r} twice; rename "
+                    "a file"
                 )
             found[curve] = scores
     for name in chosen or ():
@@ -133,7 +134,8 @@ def _draw_runs(options: argparse.Namespace) -> None:
         if not panels[key]:
             keys = sorted({key for lines in histories.values() for key in number_keys(lines)})
             raise PlotError(
-                f"--keys: must name numbers of metrics.jsonl, got {key!r}, which no line has "
-                f"beside {options.x!r}; use some of {', '.join(keys[:MAX_SHOWN_KEYS]) or 'none'}"
+                f"--keys: must name keys of numbers in metrics.jsonl, got {key!r}, which no line "
+                f"has together with {options.x!r}; use some of "
+                f"{', '.join(keys[:MAX_SHOWN_KEYS]) or 'none'}"
             )
     draw_runs(panels, options.x, options.out)

@@ -45,16 +45,16 @@ class Ranks:
 
 
 def run_on_ranks(work: Callable[[Ranks], None]) -> int:
-    """Call ``work`` with the ranks of this process; return the exit code.
+    """Call ``work`` with the ranks that a launcher has started; return the exit code.
 
-    Without a launcher, an exception of ``work`` passes through.
+    Without a launcher, ``work`` runs on one rank, and its exceptions are not caught.
     """
     if int(os.environ.get("HOROVOD_SIZE", "1")) == 1:
         work(Ranks())
         return 0
     from launch.ranks.threads import share_cores
 
-    share_cores()  # sets OMP_NUM_THREADS, which MXNet reads when the next line imports it
+    share_cores()  # sets OMP_NUM_THREADS, which MXNet reads when the next line imports MXNet
     from launch.ranks.agreement import exit_alone, exit_together
     from launch.ranks.comm import NoConnection, connect
 

@@ -15,7 +15,7 @@ VARIANTS = (("flip", lambda report: report), ("no flip", lambda report: report["
 
 
 def make_tables(reports: Reports) -> list[Table]:
-    """Return the tables for the reports of `evaluation.set_report.report_set`, by set."""
+    """Return the tables; ``reports`` has the result of `set_report.report_set` for each set."""
     return [
         _accuracy_table(reports),
         _tar_table(reports),

@@ -63,12 +63,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=list(FARS),
         metavar="RATE",
-        help="false accept rates for the true accept rate (default: 1e-6 to 1e-1)",
+        help="false accept rates at which to compute the true accept rate (default: 1e-6 to 1e-1)",
     )
     parser.add_argument(
         "--threshold-from",
         metavar="SET",
-        help="name of one of the sets: also print the errors of the other sets at its thresholds",
+        help="also print the errors of the other sets at the thresholds of this set",
     )
     parser.add_argument(
         "--scores",

@@ -37,8 +37,8 @@ def exit_together(
 
     The exit code is 0 if ``work`` returns.  If ``work`` raises `Leaving`, rank 0 prints the message
     of the exception, and the exit code is that of the exception.  If the connection to another rank
-    is lost, one of the remaining ranks names the missing rank, and the exit code is 1.  ``report``
-    prints an error message; None: `print_error`.
+    is lost, one of the remaining ranks prints which rank is missing, and the exit code is 1.
+    ``report`` prints error messages; None stands for `print_error`.
     """
     report = report or print_error
     code = 0
@@ -64,7 +64,7 @@ def exit_together(
 def exit_alone(error: NoConnection, report: Callable[[str], None] | None = None) -> int:
     """Print why this rank cannot connect to the other ranks; return the exit code.
 
-    ``report`` prints an error message; None: `print_error`.
+    ``report`` prints the error message; None stands for `print_error`.
     """
     # Horovod: the launcher kills all ranks when one exits with an error, so the other ranks wait
     # until local rank 0 has printed.  Local rank 0 prints on every host, because the error may

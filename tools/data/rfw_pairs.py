@@ -18,7 +18,7 @@ SUFFIX = "_pairs.txt"
 
 
 def find_pair_files(folder: Path) -> dict[str, Path]:
-    """Return the file of pairs of each group of RFW in a folder; {} for any other folder."""
+    """Return the pairs file of each group in a folder of RFW; {} for any other folder."""
     if not folder.is_dir():
         return {}
     files = {entry.name: entry / f"{entry.name}{SUFFIX}" for entry in sorted(folder.iterdir())}
@@ -26,7 +26,7 @@ def find_pair_files(folder: Path) -> dict[str, Path]:
 
 
 def read_rfw(folder: Path) -> list[ProtocolPair]:
-    """Read the pairs of all groups; fold i of the result has fold i of every group.
+    """Read the pairs of all groups; fold i of the result contains fold i of every group.
 
     The path of an image begins with the name of its group.
 
@@ -55,5 +55,5 @@ def read_rfw(folder: Path) -> list[ProtocolPair]:
 
 
 def name_groups(pairs: Sequence[ProtocolPair]) -> list[str]:
-    """Return the group of each image of the pairs of `read_rfw`, two per pair."""
+    """Return two names for each pair of `read_rfw`: the groups of the two images."""
     return [path.partition("/")[0] for pair in pairs for path in (pair.one, pair.two)]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify a symbol with GluonFR:  python gluonfr_verification_worker.py SETTINGS.json
 
-GluonFR's data set and metric run unmodified, in the order of its script scripts/test_script.py: two
-metrics, of which the script resets the first one before each set and the second one, for images and
-mirror images, never.  See `tools.compare_verification` for the settings and the output.
+GluonFR's data set and metric run unmodified, in the order of GluonFR's scripts/test_script.py.
+The script has two metrics.  It resets the metric without mirror images before each set, and never
+resets the metric with mirror images.  See `tools.compare_verification` for the settings and
+the output.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def unit(embedding: nd.NDArray) -> nd.NDArray:
 
 
 def update(net: Any, batch: Any, plain: Any, flipped: Any) -> None:
-    """Add the pairs of a batch to both metrics, as scripts/test_script.py does."""
+    """Add the pairs of a batch to both metrics, as GluonFR's scripts/test_script.py does."""
     sides = [[net(view) for view in side] for side in batch[0]]
     plain.update(batch[1], *(unit(one) for one, _ in sides))
     flipped.update(batch[1], *(unit(nd.concatenate(views, 1)) for views in sides))
@@ -51,7 +52,7 @@ def main(settings: Path) -> None:
     net = gluon.SymbolBlock.imports(*files, ctx=mx.cpu())
     net.hybridize()
     net(mx.nd.zeros((given["batch_size"], 3, *given["image_size"]))).wait_to_read()
-    # The published thresholds are distances; ours are squared distances.
+    # GluonFR compares distances with thresholds; our thresholds are squared distances.
     thresholds = np.sqrt(np.arange(0, 4, 0.01))
     plain, flipped = (FaceVerification(thresholds=thresholds) for _ in range(2))
     for path in given["gluonfr_sets"]:
@@ -63,7 +64,8 @@ def main(settings: Path) -> None:
             update(net, batch, plain, flipped)
         found = [float(metric.get()[2]) for metric in (plain, flipped)]
         seconds = time.perf_counter() - start
-        count = len(source)  # the flip metric as it would be if the script reset it
+        # Compute the metric with mirror images as if the script had reset it before this set.
+        count = len(source)
         alone._dists, alone._issame = flipped._dists[-count:], flipped._issame[-count:]
         result = {"no flip": found[0], "flip as published": found[1], "seconds": seconds}
         result["flip after a reset"] = float(alone.get()[2])

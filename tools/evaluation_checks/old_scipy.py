@@ -14,8 +14,8 @@ import numpy as np
 def restore_old_scipy(packages: str) -> None:
     """Add a folder with scikit-learn and SciPy to sys.path, and adapt SciPy.
 
-    ``scipy.misc`` is imported, but not used, and no longer exists.  ``interp1d`` refuses repeated x
-    in new releases; both projects pass repeated false accept rates.
+    New releases have no ``scipy.misc``; InsightFace imports the module without using it.  In
+    new releases, ``interp1d`` refuses repeated x; both projects pass repeated false accept rates.
     """
     sys.path.append(packages)
     import scipy

@@ -23,7 +23,7 @@ THRESHOLDS = np.arange(0, 4, 0.01)
 
 
 def fold_accuracies(distances: np.ndarray, issame: np.ndarray) -> list[float]:
-    """Score ten folds of scikit-learn's KFold at the threshold that is best on the other folds."""
+    """Score each of ten folds of KFold at the threshold that is best on the other nine folds."""
     found = []
     for train, test in KFold(n_splits=10, shuffle=False).split(distances):
         rates = [np.mean((distances[train] < t) == issame[train]) for t in THRESHOLDS]
@@ -39,7 +39,7 @@ def intervals(
     nested: dict[int, dict[int, list[float]]] = {int(p): {} for p in np.unique(people)}
     for score, (one, two) in zip(scores.tolist(), people.tolist(), strict=False):
         nested[one].setdefault(two, []).append(score)
-        if one != two:  # cimat's dict has both orders of two people
+        if one != two:  # cimat expects both orders of two people
             nested[two].setdefault(one, []).append(score)
     estimator = UncertaintyEstimator(nested)
     estimator.compute_binerror_metrics(threshold)
