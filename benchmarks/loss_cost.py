@@ -53,7 +53,10 @@ def main() -> int:
 
 
 def candidate(name: str, size: dict[str, int], group: str) -> Candidate:
-    """Return the `Candidate` for one loss; ``group`` makes the row names of ArcFace unique."""
+    """Return the `Candidate` for one loss.
+
+    Every group has a row for ArcFace, so the name of that row contains ``group``.
+    """
     label = f"C={size['num_classes']} d={size['embedding_size']} B={size['batch']}"
     settings = {"what": "loss", "name": name, "options": {}, **size}
     row_name = f"ours {name}{group if name == 'arcface' else ''} {label}"

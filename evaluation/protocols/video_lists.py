@@ -56,7 +56,7 @@ def read_entries(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _normalise(path: str) -> str:
-    """Return a relative path without "./" before it and "/" after it; "" for any other path."""
+    """Strip "./" and a final "/" from a relative path; return "" if the path is not relative."""
     parts = path.removeprefix("./").rstrip("/").split("/")
     return "/".join(parts) if all(parts) and {".", ".."}.isdisjoint(parts) else ""
 

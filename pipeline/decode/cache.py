@@ -86,8 +86,8 @@ class DecodedCache:
     def store(self, rows: np.ndarray, images: np.ndarray) -> None:
         """Store the decoded images of n rows, uint8 (n, H, W, 3), and set their valid bytes."""
         self.images[rows] = images
-        # Set the valid bytes after the images.  x86 does not reorder stores, so every process that
-        # sees a valid byte also sees the image.
+        # Write the images first, and only then set their valid bytes.  x86 does not reorder stores,
+        # so every process that sees a valid byte also sees the image.
         self._valid[rows] = 1
 
     def close(self) -> None:

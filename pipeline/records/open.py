@@ -52,7 +52,8 @@ from pipeline.records.recordio import (
 MIN_CACHED_RECORDS = 200_000  # smallest number of records for which the parsed index is cached
 _CACHE_FORMAT = 4  # format version of the cached index, on which the file name depends
 _MIN_RECORD_BYTES = 32
-_MIN_EMPTY_CLASSES = 1000  # smallest number of classes without images that the log mentions
+# The log mentions classes without images only if there are at least this many.
+_MIN_EMPTY_CLASSES = 1000
 _MAX_CLASSES = 1 << 24  # labels in batches are float32, which is exact up to this number
 # Largest number of classes of several stacked sets, before data.images_filter drops classes.
 _MAX_STACKED_CLASSES = 1 << 27

@@ -64,7 +64,8 @@ def main(settings: Path) -> None:
             update(net, batch, plain, flipped)
         found = [float(metric.get()[2]) for metric in (plain, flipped)]
         seconds = time.perf_counter() - start
-        # Compute the metric with mirror images as if the script had reset it before this set.
+        # The script does not reset the metric of the mirror images between sets.  Compute the value
+        # after a reset, which includes the pairs of this set only.
         count = len(source)
         alone._dists, alone._issame = flipped._dists[-count:], flipped._issame[-count:]
         result = {"no flip": found[0], "flip as published": found[1], "seconds": seconds}

@@ -75,7 +75,7 @@ def report(parts: Parts, what: str, kind: str, ended: Ended) -> None:
 def compile_foreign(folder: Path) -> Path:
     """Compile a library that has the name of a cuDNN library and prints a message when loaded."""
     if not shutil.which("g++"):
-        raise Skipped("g++ is missing, so no foreign cuDNN can be compiled for the test")
+        raise Skipped("g++ is missing, so the test cannot compile its stand-in for a cuDNN library")
     folder.mkdir(parents=True)
     source = folder / "foreign.c"
     source.write_text(
