@@ -181,8 +181,8 @@ def measure(
 def warm_up(batches: Iterator[mx.nd.NDArray], batch_size: int) -> None:
     """Take and drop batches until the decoder has allocated all its memory.
 
-    The function drops as many batches as one timing measurement takes, plus as many as the decoder's
-    queue holds.
+    The function drops as many batches as one timing takes, plus as many as the decoder's queue
+    holds.
     """
     for _ in range(_sample_steps(batch_size) + IN_FLIGHT_GROUPS * batches_per_group(batch_size)):
         next(batches)
