@@ -218,3 +218,57 @@ class LinearBottleneck(gluon.HybridBlock):
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         y = self.project(self.depthwise(self.expand(x)))
         return F.elemwise_add(x, y) if self._residual else y
+
+
+class ReLU(gluon.HybridBlock):
+    """Rectifier max(x, 0), with the constructor of `PReLU`."""
+
+    def __init__(self, channels: int, fused: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.Activation(x, act_type="relu")
+
+
+class SqueezeExcitation(gluon.HybridBlock):
+    """Scaling of each channel by a factor that is computed from the means of all channels.
+
+    Layers of the factor: global average pooling, 1x1 convolution, PReLU, 1x1 convolution, sigmoid.
+
+    Parameters
+    ----------
+    channels
+        Number of channels C.
+    ratio
+        Quotient of C and the number of channels between the two convolutions.
+
+    Inputs
+    ------
+    x : (B, C, H, W) float32
+
+    Outputs
+    -------
+    (B, C, H, W) float32
+
+    Notes
+    -----
+    Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507, section 3, with PReLU instead of
+    ReLU as in InsightFace and GluonFR.
+    """
+
+    def __init__(self, channels: int, ratio: int = 16, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        hidden = max(1, channels // ratio)
+        with self.name_scope():
+            self.squeeze = self._convolution(channels, hidden)
+            self.act = PReLU(hidden, fused=False)
+            self.excite = self._convolution(hidden, channels)
+
+    @staticmethod
+    def _convolution(in_channels: int, channels: int) -> nn.Conv2D:
+        weights = init.Normal(math.sqrt(2.0 / in_channels))
+        return nn.Conv2D(channels, 1, in_channels=in_channels, weight_initializer=weights)
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        mean = F.Pooling(x, global_pool=True, kernel=(1, 1), pool_type="avg")
+        return F.broadcast_mul(x, F.sigmoid(self.excite(self.act(self.squeeze(mean)))))

@@ -14,7 +14,8 @@ from mxnet.gluon import nn
 
 import ops
 from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU
-from nets.embedding import MAX_EMBEDDING_SIZE, DenseEmbedding
+from nets.embedding import MAX_EMBEDDING_SIZE
+from nets.embedding_layers import DenseEmbedding
 from nets.image_size import check_features, check_image_size, feature_size
 from ranges import Within
 
@@ -129,7 +130,7 @@ class IResNet(ops.TwoGraphs):
     LResNet-E-IR of Deng et al., "ArcFace", arXiv:1801.07698, network settings of version 1. "L"
     stands for a first convolution of 3x3 with stride 1 and without pooling, so that images of
     112x112 pixels give feature maps of 7x7. "E" stands for the last layers
-    (`nets.embedding.DenseEmbedding`). Residual learning comes from He et al., arXiv:1512.03385, the
+    (`nets.embedding_layers.DenseEmbedding`). Residual learning comes from He et al., arXiv:1512.03385, the
     initial variance of the convolutions from He et al., arXiv:1502.01852. `initialize()` allocates
     all parameters immediately, because no shape depends on the first batch.
     """
@@ -181,8 +182,8 @@ def iresnet(depth: int) -> Callable[..., IResNet]:
         dropout: Dropout = 0.0,
     ) -> IResNet:
         size = check_image_size(name, image_size)
-        features = STAGE_CHANNELS[-1] * math.prod(feature_size(size, len(STAGE_CHANNELS)))
-        check_features(name, size, features, embedding_size)
+        remaining = feature_size(size, len(STAGE_CHANNELS))
+        check_features(name, remaining, STAGE_CHANNELS[-1] * math.prod(remaining), embedding_size)
         return IResNet(UNITS[depth], embedding_size, dropout=dropout, image_size=size)
 
     build.__name__ = build.__qualname__ = name

@@ -7,7 +7,8 @@ from mxnet.gluon import nn
 
 import ops
 from nets.blocks import ConvNormPReLU, LinearBottleneck
-from nets.embedding import MAX_EMBEDDING_SIZE, GlobalDepthwiseEmbedding
+from nets.embedding import MAX_EMBEDDING_SIZE
+from nets.embedding_layers import GlobalDepthwiseEmbedding
 from nets.image_size import check_image_size, feature_size
 from ranges import Within
 

@@ -15,7 +15,7 @@ from mxnet.gluon import nn
 import ops
 from heads import build_head
 from nets.blocks import ConvNormPReLU, LinearBottleneck
-from nets.embedding import GlobalDepthwiseEmbedding
+from nets.embedding_layers import GlobalDepthwiseEmbedding
 from tests.heads.test_fused_centres import steps_of_head
 
 STEPS = 50
