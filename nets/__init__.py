@@ -7,9 +7,14 @@ from typing import Any
 from mxnet import gluon
 
 from nets import graph
+from nets.dpn import SETTINGS, dpn
+from nets.efficientnet import efficientnet_b0
+from nets.ghostnet import ghostnet
 from nets.image_size import check_image_size
+from nets.inception_resnet import inception_resnet_v2
 from nets.iresnet import UNITS, iresnet
 from nets.mobilefacenet import MobileFaceNet
+from nets.mobilenet_v3 import mobilenet_v3
 from ranges import checked_options
 
 __all__ = ["NETS", "build_net", "check_image_size"]
@@ -17,6 +22,11 @@ __all__ = ["NETS", "build_net", "check_image_size"]
 NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "mobilefacenet": MobileFaceNet,
     **{f"iresnet{depth}": iresnet(depth) for depth in UNITS},
+    **{f"dpn{depth}": dpn(depth) for depth in SETTINGS},
+    "inception_resnet_v2": inception_resnet_v2,
+    "ghostnet": ghostnet,
+    "mobilenet_v3": mobilenet_v3,
+    "efficientnet_b0": efficientnet_b0,
 }
 """Mapping from the name of a network to the class or function that builds it.
 
