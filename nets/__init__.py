@@ -15,6 +15,8 @@ from nets.inception_resnet import inception_resnet_v2
 from nets.iresnet import UNITS, iresnet
 from nets.mobilefacenet import MobileFaceNet
 from nets.mobilenet_v3 import mobilenet_v3
+from nets.vision_transformer import SETTINGS as TRANSFORMERS
+from nets.vision_transformer import vision_transformer
 from ranges import checked_options
 
 __all__ = ["NETS", "build_net", "check_image_size"]
@@ -27,6 +29,7 @@ NETS: dict[str, Callable[..., gluon.HybridBlock]] = {
     "ghostnet": ghostnet,
     "mobilenet_v3": mobilenet_v3,
     "efficientnet_b0": efficientnet_b0,
+    **{name: vision_transformer(name) for name in TRANSFORMERS},
 }
 """Mapping from the name of a network to the class or function that builds it.
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dual path networks: units that add to some channels and append others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """EfficientNet: inverted bottlenecks with squeeze-and-excitation and swish."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from nets.embedding import Dropout, EmbeddingSize, Output, output_problems

@@ -7,12 +7,14 @@ This module imports gluoncv2, so only the builder of GhostNet imports this modul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gluoncv2.models.ghostnet import GhostConvBlock, GhostNet
-from mxnet.gluon import nn
 
 from nets.ghostnet import KERNELS, SQUEEZE
+
+if TYPE_CHECKING:
+    from mxnet.gluon import nn
 
 
 class GhostModule(GhostConvBlock):

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """GhostNet: bottlenecks in which cheap depthwise convolutions compute half of the channels."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from nets.embedding import Dropout, EmbeddingSize, Output, output_problems

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inception-ResNet-v2: residual units with parallel convolutions of several sizes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from nets.embedding import Dropout, EmbeddingSize, Output, output_problems

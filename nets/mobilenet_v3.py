@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """MobileNetV3: bottlenecks with squeeze-and-excitation and h-swish, from an architecture search."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from nets.embedding import Dropout, EmbeddingSize, Output, output_problems
