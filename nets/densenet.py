@@ -27,6 +27,13 @@ MIN_SIDE_PIXELS = 15
 """Minimum height and width of an image, which leave one pixel after four halvings."""
 
 
+CHANNEL_STEP = 16
+"""All numbers of channels are multiples of this number.
+
+oneDNN stores channels in blocks of 16.  In training MXNet 1.9.1 cannot split a concatenation within
+such a block: "could not construct a sub-memory"."""
+
+
 class Layers(NamedTuple):
     """Numbers that define a DenseNet."""
 
@@ -191,8 +198,9 @@ class DenseNet(ops.TwoGraphs):
             for index, count in enumerate(layers.blocks):
                 stage = nn.HybridSequential()
                 if index:
-                    stage.add(Transition(before, before // 2))
-                    before, height, width = before // 2, height // 2, width // 2
+                    after = before // 2 // CHANNEL_STEP * CHANNEL_STEP
+                    stage.add(Transition(before, after))
+                    before, height, width = after, height // 2, width // 2
                 _add_dense_layers(stage, before, count, layers.growth, layer_dropout)
                 before += count * layers.growth
                 self.stages.add(stage)
@@ -216,8 +224,10 @@ def _add_dense_layers(
 
 
 def scaled_layers(layers: Layers, width: float) -> Layers:
-    """Multiply the channels of the stem and the growth rate by ``width``, to even numbers."""
-    stem, growth = (max(2, 2 * int(count * width / 2 + 0.5)) for count in layers[:2])
+    """Multiply the channels of the stem and the growth by ``width``, to multiples of 16."""
+    stem, growth = (
+        max(1, int(count * width / CHANNEL_STEP + 0.5)) * CHANNEL_STEP for count in layers[:2]
+    )
     return Layers(stem, growth, layers.blocks)
 
 
@@ -249,7 +259,8 @@ def densenet(depth: int) -> Callable[..., gluon.HybridBlock]:
         name,
         f"DenseNet of {depth} layers with a stem of stride 1, as InsightFace's fdensenet.",
         parameters={
-            "width": "Factor on the channels of the stem and on the growth rate.",
+            "width": "Factor on the channels of the stem and on the growth rate; the results are "
+            "rounded to\n        multiples of 16.",
             "layer_dropout": "Fraction of the values of each dense layer that training sets to 0.",
         },
         notes='Huang et al., "Densely Connected Convolutional Networks", arXiv:1608.06993.',
