@@ -11,7 +11,7 @@ from typing import Any
 from mxnet import gluon, init
 from mxnet.gluon import nn
 
-from nets.blocks import BN_EPSILON, BN_MOMENTUM, BatchNorm, ConvNorm, ConvNormPReLU, PReLU
+from nets.blocks import BatchNorm, ConvNorm, ConvNormPReLU, PReLU, fixed_norm
 
 NORM_EPSILON = 1e-10
 """Number added to the squared norm of a pixel, so that the norm of a pixel of zeros has a finite
@@ -62,7 +62,7 @@ class GlobalDepthwiseEmbedding(gluon.HybridBlock):
         with self.name_scope():
             self.pool = ConvNorm(in_channels, channels, feature_size, groups=channels)
             self.linear = _linear(channels, embedding_size)
-            self.norm = _fixed_scale_norm(embedding_size)
+            self.norm = fixed_norm(embedding_size)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         return _normalise(F, self.norm, self.linear(self.pool(x)))
@@ -119,7 +119,7 @@ class DenseEmbedding(gluon.HybridBlock):
             self.feature_norm = BatchNorm(in_channels) if feature_norm else None
             self.dropout = nn.Dropout(dropout)
             self.linear = _linear(features, embedding_size, use_bias=not norm)
-            self.norm = _fixed_scale_norm(embedding_size) if norm else None
+            self.norm = fixed_norm(embedding_size) if norm else None
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         if self.feature_norm is not None:
@@ -171,7 +171,7 @@ class PooledEmbedding(gluon.HybridBlock):
             self.feature_norm = BatchNorm(in_channels, fused=False)
             self.act = activation(in_channels)
             self.linear = _linear(in_channels, embedding_size)
-            self.norm = _fixed_scale_norm(embedding_size)
+            self.norm = fixed_norm(embedding_size)
             # An operator for (B, E, 1, 1): the fused PReLU needs four axes.
             self.last_act = PReLU(embedding_size, fused=False) if last_activation else None
 
@@ -219,12 +219,12 @@ class WeightedPoolEmbedding(gluon.HybridBlock):
                 if channels > in_channels
                 else None
             )
-            self.feature_norm = _fixed_scale_norm(channels)
+            self.feature_norm = fixed_norm(channels)
             self.pool_norm = self.linear = None
             if embedding_size < channels:
-                self.pool_norm = _fixed_scale_norm(channels)
+                self.pool_norm = fixed_norm(channels)
                 self.linear = _linear(channels, embedding_size)
-            self.norm = _fixed_scale_norm(embedding_size)
+            self.norm = fixed_norm(embedding_size)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = self.feature_norm(x if self.expand is None else self.expand(x))
@@ -285,15 +285,6 @@ def _linear(features: int, embedding_size: int, use_bias: bool = False) -> nn.De
         use_bias=use_bias,  # useless if batch normalisation follows, which has a bias
         weight_initializer=init.Normal(math.sqrt(1.0 / features)),
     )
-
-
-def _fixed_scale_norm(channels: int) -> nn.BatchNorm:
-    """Create a batch normalisation with a fixed scale (gamma) of 1."""
-    norm = nn.BatchNorm(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, in_channels=channels)
-    # A frozen gamma of 1 computes the same function as BatchNorm(scale=False), whose gradient of
-    # beta is reported to be wrong on some GPUs.
-    norm.gamma.grad_req = "null"
-    return norm
 
 
 def _normalise(F: Any, norm: nn.BatchNorm, embedding: Any) -> Any:
