@@ -21,8 +21,7 @@ from interchange.write_checkpoint import write_checkpoint
 from nets import NETS, build_net
 from nets.layer_table import RUNNING, measure
 from ranges import settings
-from tools.net_checks.published import PUBLISHED, Published
-from tools.net_checks.stock_trunks import STOCK_NAMES, stock_trunk
+from tools.net_checks.published import PUBLISHED
 
 MAX_COUNT_DIFFERENCE = 0.01
 MAX_STEP_DIFFERENCE = 1e-2
@@ -34,8 +33,6 @@ SMALL_DEPTH = 2
 LEARNING_IMAGES, IDENTITIES, LEARNING_STEPS = 8, 4, 60
 LEARNING_RATE = 2e-3
 MAX_LAST_LOSS = 0.1
-STOCK_IMAGE_SIZE = (224, 224)
-"""Image size at which a trunk with stride 2 computes what ours computes at 112x112 pixels."""
 
 
 class CheckError(ValueError):
@@ -52,36 +49,32 @@ def check_counts(name: str, folder: Path) -> str:
     """Compare the numbers of parameters and multiply-accumulates with the published ones."""
     published, net = PUBLISHED[name], build_net(name)
     size = measure(net)
-    macs = size.macs
     if published.classifier:
-        parameters = count_learned(net.trunk, own_slopes=False) + published.classifier
-        expected_macs = None
-        if name in STOCK_NAMES and name != "inception_resnet_v2":
-            expected_macs = measure(stock_trunk(name), STOCK_IMAGE_SIZE).macs
-            macs = measure(net.trunk).macs
+        parameters = count_learned(net.trunk) + published.classifier
+        macs = measure(net.trunk).macs
     else:
-        parameters = count_learned(net, own_slopes="per layer" in published.difference)
-        expected_macs = published.macs
+        parameters = count_learned(net, shared_slopes="per layer" in published.difference)
+        macs = size.macs
     differences = [parameters / published.parameters - 1]
-    if expected_macs is not None:
-        differences.append(macs / expected_macs - 1)
+    if published.macs is not None:
+        differences.append(macs / published.macs - 1)
     worst = max(map(abs, differences))
     require(worst <= MAX_COUNT_DIFFERENCE, f"counts differ by {worst:.2%} from {published.source}")
-    compared = f"{worst:.2%}" if expected_macs is not None else f"{worst:.2%} (parameters)"
+    compared = f"{worst:.2%}" if published.macs is not None else f"{worst:.2%} (parameters)"
     return f"{size.parameters / 1e6:.3f} M, {size.macs / 1e9:.3f} G, {compared}"
 
 
-def count_learned(net: gluon.Block, own_slopes: bool) -> int:
+def count_learned(net: gluon.Block, shared_slopes: bool = False) -> int:
     """Return the number of learned parameters.
 
-    If ``own_slopes`` is True, the slopes of a PReLU count as one parameter, as in a reference that
-    has one slope for all channels of a layer.
+    If ``shared_slopes`` is True, the slopes of a PReLU count as one parameter, as in a reference
+    with one slope per layer.
     """
     total = 0
     for name, parameter in net._collect_params_with_prefix().items():
         if name.endswith(RUNNING):
             continue
-        total += 1 if own_slopes and name.endswith("alpha") else math.prod(parameter.shape)
+        total += 1 if shared_slopes and name.endswith("alpha") else math.prod(parameter.shape)
     return total
 
 
@@ -233,12 +226,6 @@ def smallest_side(name: str, sides: tuple[int, ...], options: Mapping[str, Any])
 def normalised(embeddings: np.ndarray) -> np.ndarray:
     """Return embeddings (B, E) with L2 norm 1."""
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-
-
-def describe(published: Published) -> str:
-    """Return the published counts as text."""
-    macs = f", {published.macs / 1e9:.3f} G" if published.macs else ""
-    return f"{published.parameters / 1e6:.3f} M{macs}"
 
 
 CHECKS: dict[str, Callable[[str, Path], str]] = {

@@ -30,8 +30,8 @@ class Published:
     parameters: int
     """Number of parameters in the source."""
     macs: int | None = None
-    """Number of multiply-accumulates for one image; None if another image size makes it
-    incomparable."""
+    """Number of multiply-accumulates for one image; for a trunk without the last layers, for an
+    image of 224x224 pixels; None if the source has another image size."""
     classifier: int = 0
     """Number of parameters of the classifier in ``parameters``; 0 if the count has none and the
     network is compared with its embedding layers."""
@@ -129,23 +129,23 @@ PUBLISHED: dict[str, Published] = {
     "seresnet101": _gluonfr(_SE, 48_312_381, 7_708_811_264),
     "attention56": _gluonfr(_ATTENTION, 30_803_649, 6_212_034_560),
     "attention92": _gluonfr(_ATTENTION, 51_459_265, 10_474_987_520),
-    "dpn68": _trunk(_DPN, 12_611_602, 833_000, None),
+    "dpn68": _trunk(_DPN, 12_611_602, 833_000, 2_325_331_456),
     "dpn92": _trunk(_DPN, 37_800_000, 2_689_000, None, source="the paper, table 1"),
-    "dpn107": _trunk(_DPN, 86_917_800, 2_689_000, None),
-    "dpn131": _trunk(_DPN, 79_254_504, 2_689_000, None),
+    "dpn107": _trunk(_DPN, 86_917_800, 2_689_000, 18_296_076_288),
+    "dpn131": _trunk(_DPN, 79_254_504, 2_689_000, 16_010_960_896),
     "inception_resnet_v2": _trunk(
         "Szegedy et al., Inception-v4, arXiv:1602.07261", 55_843_464, 1_537_000, None
     ),
     "ghostnet": _trunk(
-        "Han et al., GhostNet, arXiv:1911.11907", 5_180_840, 2_512_360, None,
+        "Han et al., GhostNet, arXiv:1911.11907", 5_180_840, 2_512_360, 138_252_080,
         accuracy="GhostFaceNetV1-1.3, wider and with PReLU: LFW 99.73, CFP-FP 96.83, AgeDB-30 "
         "98.00 (MS1MV3, HamadYA/GhostFaceNets)",
     ),
     "mobilenet_v3": _trunk(
-        "Howard et al., MobileNetV3, arXiv:1905.02244", 5_481_752, 2_509_800, None
+        "Howard et al., MobileNetV3, arXiv:1905.02244", 5_481_752, 2_509_800, 214_080_960
     ),
     "efficientnet_b0": _trunk(
-        "Tan and Le, EfficientNet, arXiv:1905.11946", 5_288_548, 1_281_000, None
+        "Tan and Le, EfficientNet, arXiv:1905.11946", 5_288_548, 1_281_000, 384_534_752
     ),
     "vit_t": Published(
         _VIT, ARCFACE_TORCH, 19_137_792, 1_504_882_688,
