@@ -72,7 +72,7 @@ class Candidate(NamedTuple):
 
     def options(self, clues: Clues) -> Iterator[dict[str, Any]]:
         """Yield the possible keyword arguments without the output, likely ones first."""
-        se = {"se": clues.squeezes > 0} if self.has_se else {}
+        se = {"se": True} if self.has_se and clues.squeezes else {}
         for width in _widths(clues.stem / self.stem, clues.peak / self.peak):
             yield {**({} if width == self.default_width else {"width": width}), **se}
 
