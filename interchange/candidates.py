@@ -71,10 +71,11 @@ class Candidate(NamedTuple):
         return self.name.partition("attention")[0] != ""
 
     def options(self, clues: Clues) -> Iterator[dict[str, Any]]:
-        """Yield the possible keyword arguments without the output, likely ones first."""
+        """Yield the name and the possible arguments without the output, likely ones first."""
         se = {"se": True} if self.has_se and clues.squeezes else {}
         for width in _widths(clues.stem / self.stem, clues.peak / self.peak):
-            yield {**({} if width == self.default_width else {"width": width}), **se}
+            stated = {} if width == self.default_width else {"width": width}
+            yield {"name": self.name, **stated, **se}
 
 
 def find_clues(graph: Graph, ending: Ending) -> Clues:

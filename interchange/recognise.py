@@ -92,13 +92,8 @@ def recognise(graph: Graph, where: str, image_size: tuple[int, int] | None = Non
 def _candidates(graph: Graph, ending: Ending) -> Iterator[dict[str, Any]]:
     """Yield arguments of `nets.build_net` without the embedding size."""
     clues = find_clues(graph, ending)
-    nets: list[Iterator[dict[str, Any]]] = [iresnet_options(clues)]
-    nets += (
-        ({"name": each.name, **options} for options in each.options(clues))
-        for each in CANDIDATES
-        if each.fits(clues)
-    )
-    for net in itertools.chain(*nets):
+    fitting = (each.options(clues) for each in CANDIDATES if each.fits(clues))
+    for net in itertools.chain(iresnet_options(clues), *fitting):
         default = settings(NETS[net["name"]])["output"].default
         for output in ending.outputs:
             yield net if output == default else {**net, "output": output}

@@ -71,10 +71,13 @@ def test_a_training_step_gives_equal_results_hybridized_and_fused(name):
     y, gradients = train_step(plain, x)
     assert y.shape == (4, 16) and np.isfinite(y).all()
     ops.use("native")
-    y_fused, fused = train_step(hybrid, x)
+    try:
+        y_fused, fused = train_step(hybrid, x)
+    finally:
+        ops.use("plain")
     np.testing.assert_allclose(y_fused, y, rtol=1e-3, atol=1e-3)
     for key, gradient in gradients.items():
-        limit = 5e-3 * abs(gradient).max() + 1e-5
+        limit = 5e-3 * abs(gradient).max() + 1e-4
         np.testing.assert_allclose(fused[key], gradient, atol=limit, err_msg=key)
     frozen = set(learned(plain)) - set(gradients)
     fixed = ("embedding.norm.gamma", "input_norm.gamma", "input_norm.beta")
