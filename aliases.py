@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-_DEPTHS = (18, 34, 50, 100)
+_DEPTHS = (18, 34, 50, 100, 152, 200)
 
 _LOSSES: dict[str, tuple[str, ...]] = {
     # CosFace and its other names: Wang et al., "Additive Margin Softmax", and LMCL.
@@ -39,11 +39,15 @@ npcface qmagface sphereface2 spherefacer uniface vsoftmax
 """Losses that this project lacks and whose names resemble those of other losses."""
 
 _NETS: dict[str, tuple[str, ...]] = {
-    # y1 is the name in InsightFace, mbf that in arcface_torch.
-    **dict.fromkeys(("y1", "mbf", "mfn", "fmobilefacenet", "mobileface"), ("mobilefacenet",)),
+    # y1 and y2 are names in InsightFace's MXNet code, mbf is one in arcface_torch.
+    **dict.fromkeys(("mfn", "fmobilefacenet", "mobileface"), ("mobilefacenet",)),
+    "y": ("mobilefacenet", "mobilefacenet_y2"),
+    **dict.fromkeys(("getmbf", "mbfscale2"), ("mbf",)),
+    **dict.fromkeys(("getmbflarge", "mbflarge", "mbfl"), ("mbf_large",)),
+    **dict.fromkeys(("getmobilefacenet", "semobilefacenet"), ("gluonfr_mobilefacenet",)),
     **{
         f"{name}{depth}": (f"iresnet{depth}",)
-        for name in ("r", "ir", "resnet", "fresnet")
+        for name in ("ir", "resnet", "fresnet")
         for depth in _DEPTHS
     },
     **{f"lresnet{depth}eir": (f"iresnet{depth}",) for depth in _DEPTHS},
@@ -51,12 +55,40 @@ _NETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("iresnet", "resnet", "ir", "fresnet"), tuple(f"iresnet{depth}" for depth in _DEPTHS)
     ),
+    # The networks with squeeze-and-excitation of InsightFace are iresnets with se.
+    **{
+        f"{name}{depth}": (f"iresnet{depth}",)
+        for name in ("irse", "seiresnet", "iresnetse")
+        for depth in _DEPTHS
+    },
+    **dict.fromkeys(("mobilenet", "mobilenetv1", "fmobilenet"), ("mobilenet_v1",)),
+    **dict.fromkeys(("fmnasnet", "mnasneta1", "mnasnetb1"), ("mnasnet",)),
+    **dict.fromkeys(
+        ("densenet", "fdensenet"), tuple(f"densenet{depth}" for depth in (121, 161, 169, 201))
+    ),
+    **{f"d{depth}": (f"densenet{depth}",) for depth in (121, 161)},
+    **dict.fromkeys(("varg", "vargnet"), ("vargfacenet",)),
+    **dict.fromkeys(("seresnet", "senet"), ("seresnet18", "seresnet50", "seresnet101")),
+    **{
+        f"{name}{depth}{version}": (f"seresnet{depth}",)
+        for name in ("lseresnet", "seresnet")
+        for depth in (18, 50, 101)
+        for version in ("v2", "")
+        if (name, version) != ("seresnet", "")
+    },
+    **dict.fromkeys(
+        ("attention", "attentionnet", "attentionfacenet", "residualattention"),
+        ("attention56", "attention92"),
+    ),
+    **{
+        f"{name}{depth}": (f"attention{depth}",)
+        for name in ("attentionfacenet", "attentionnet")
+        for depth in (56, 92)
+    },
 }
 
-_MISSING_NETS = "mobilenet mobilenetv1 mobilenetv2 mobilenetv3 mnas m1 m05 m025".split() + [
-    f"{name}{depth}"
-    for name in ("irse", "seresnet", "seiresnet", "resnext", "resnest", "densenet")
-    for depth in _DEPTHS
+_MISSING_NETS = "mobilenetv2 mobilenetv3 m2 m025 x1 n1 r2060 vargnetv2".split() + [
+    f"{name}{depth}" for name in ("resnext", "resnest") for depth in _DEPTHS
 ]
 """Networks that this project lacks and whose names resemble those of other networks."""
 
@@ -78,7 +110,12 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("k", "subcenter"), ("sub_centers",)),
     **dict.fromkeys(("emb", "embsize", "embdim", "embeddingdim"), ("embedding_size",)),
     **dict.fromkeys(("featuredim", "featdim", "numfeatures"), ("embedding_size",)),
-    **dict.fromkeys(("multiplier", "widthmultiplier"), ("width",)),
+    **dict.fromkeys(("multiplier", "widthmultiplier", "netmultiplier"), ("width",)),
+    **dict.fromkeys(("netse", "usese", "versionse", "squeezeexcitation"), ("se",)),
+    **dict.fromkeys(("netunit", "versionunit", "residualunit"), ("unit",)),
+    **dict.fromkeys(("netblocks", "layers"), ("blocks", "units")),
+    **dict.fromkeys(("netoutput", "versionoutput", "fctype"), ("output",)),
+    "densenetdropout": ("layer_dropout",),
     # Data.
     **dict.fromkeys(("rec", "path", "root", "recfile", "pathimgrec", "folder"), ("records",)),
     **dict.fromkeys(("batch", "bs", "perbatchsize", "batchsizeperrank"), ("batch_size",)),

@@ -31,6 +31,25 @@ EmbeddingSize = Annotated[
 ]
 
 
+class MaskLevel(gluon.HybridBlock):
+    """Residual units of one level of a `Mask`: before, around and after the inner levels.
+
+    Parameters
+    ----------
+    channels
+        Number of channels C.
+    skip
+        Whether the level has a unit around the inner levels.
+    """
+
+    def __init__(self, channels: int, *, skip: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.down = _unit(channels, channels)
+            self.skip = _unit(channels, channels) if skip else None
+            self.up = _unit(channels, channels)
+
+
 class Mask(gluon.HybridBlock):
     """Hourglass of residual units that computes a factor from 0 to 1 for each value.
 
@@ -65,28 +84,25 @@ class Mask(gluon.HybridBlock):
         super().__init__(**kwargs)
         self._sizes = [feature_size(size, level) for level in range(levels)]
         with self.name_scope():
-            self.down, self.skip, self.up = (nn.HybridSequential() for _ in range(3))
+            self.levels = nn.HybridSequential()
             for level in range(levels):
-                self.down.add(_unit(channels, channels))
-                if level < levels - 1:
-                    self.skip.add(_unit(channels, channels))
-                self.up.add(_unit(channels, channels))
+                self.levels.add(MaskLevel(channels, skip=level < levels - 1))
             self.norm = BatchNorm(channels, FUSED)
             self.first = ConvNorm(channels, channels, fused=FUSED)
             self.last = convolution(channels, channels)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         skipped = []
-        for level, unit in enumerate(self.down):
+        for level in self.levels:
             x = F.Pooling(x, kernel=(3, 3), stride=(2, 2), pad=(1, 1), pool_type="max")
-            x = unit(x)
-            if level < len(self.skip):
-                skipped.append(self.skip[level](x))
-        for level in reversed(range(len(self.up))):
-            if level < len(skipped):
-                x = F.elemwise_add(x, skipped[level])
-            height, width = self._sizes[level]
-            x = F.contrib.BilinearResize2D(self.up[level](x), height=height, width=width)
+            x = level.down(x)
+            skipped.append(None if level.skip is None else level.skip(x))
+        for number in reversed(range(len(self.levels))):
+            if skipped[number] is not None:
+                x = F.elemwise_add(x, skipped[number])
+            height, width = self._sizes[number]
+            x = self.levels[number].up(x)
+            x = F.contrib.BilinearResize2D(x, height=height, width=width)
         x = self.first(F.Activation(self.norm(x), act_type="relu"))
         return F.sigmoid(self.last(F.Activation(x, act_type="relu")))
 

@@ -74,8 +74,9 @@ class PreActivationUnit(gluon.HybridBlock):
             self.second = ConvNorm(hidden, hidden, 3, stride, 1, fused=FUSED)
             self.second_act = activation(hidden, FUSED)
             self.last = convolution(hidden, channels)
-            self.se = SqueezeExcitation(channels) if se else None
+            # GluonFR creates the blocks in this order, and so do its files.
             self.shortcut = convolution(in_channels, channels, stride=stride) if project else None
+            self.se = SqueezeExcitation(channels) if se else None
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         activated = self.act(self.norm(x))

@@ -59,7 +59,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": (*("launch.ranks", "atomic_write", "mxnet_arrays", "normalization", "plain_yaml"),),
     "interchange": (
         *("nets", "training.checkpoint", "training.checkpoint_folders"),
-        *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle"),
+        *("atomic_write", "mxnet_arrays", "normalization", "plain_pickle", "ranges"),
     ),
     "interchange.__main__": PARTS,  # a program
     "assemble": PARTS,
