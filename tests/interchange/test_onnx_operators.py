@@ -95,6 +95,7 @@ CASES = {
     "global sum pool": lambda: S.Pooling(
         features(), kernel=(1, 1), global_pool=True, pool_type="sum"
     ),
+    "adaptive average pool": lambda: S.contrib.AdaptiveAvgPooling2D(features(), output_size=1),
     "add": lambda: features() + S.tanh(features()),
     "add of three": lambda: S.add_n(features(), S.tanh(features()), S.sigmoid(features())),
     "broadcast mul": lambda: S.broadcast_mul(
