@@ -55,6 +55,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("atomic_write", "encoded_images", "normalization", "ops"),
     ),
     "nets": ("ops", "ranges"),
+    "nets.__main__": PARTS,  # a program
     "heads": ("ops", "ranges"),
     "training": (*("launch.ranks", "atomic_write", "mxnet_arrays", "normalization", "plain_yaml"),),
     "interchange": (

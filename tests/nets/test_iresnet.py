@@ -9,7 +9,7 @@ from nets import build_net
 from nets.blocks import BN_EPSILON
 from nets.iresnet import IResNet, IRUnit
 from tests.nets.steps import images, learned, train_step
-from tools.net_size import measure
+from nets.layer_table import measure
 
 SIZE = (32, 32)
 SMALL = {

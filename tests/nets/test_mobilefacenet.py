@@ -11,7 +11,7 @@ from nets import NETS, build_net
 from nets.mobilefacenet import scale_channels
 from ranges import settings
 from tests.nets.steps import images, learned, train_step
-from tools.net_size import measure
+from nets.layer_table import measure
 
 SMALL = {"width": 0.125, "embedding_size": 16}
 
