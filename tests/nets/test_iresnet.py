@@ -8,8 +8,8 @@ import pytest
 from nets import build_net
 from nets.blocks import BN_EPSILON
 from nets.iresnet import IResNet, IRUnit
-from tests.nets.steps import images, learned, train_step
 from nets.layer_table import measure
+from tests.nets.steps import images, learned, train_step
 
 SIZE = (32, 32)
 SMALL = {

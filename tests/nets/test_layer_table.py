@@ -37,7 +37,10 @@ def test_the_command_prints_layers_and_sums(capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["mobilefacenets"], "error: net.name: must be one of the known names, got 'mobilefacenets"),
+        (
+            ["mobilefacenets"],
+            "error: net.name: must be one of the known names, got 'mo",
+        ),
         (["dpn68", "width=2"], "error: net.width: unknown key for 'dpn68'; known: embedding_size"),
         (["ghostnet", "width=a"], "error: net.width: must be a number above 0 up to 4, got 'a'"),
         (["ghostnet", "--image-size", "9"], "error: --image-size: must be HEIGHTxWIDTH"),

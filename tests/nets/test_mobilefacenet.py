@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from nets import NETS, build_net
+from nets.layer_table import measure
 from nets.mobilefacenet import scale_channels
 from ranges import settings
 from tests.nets.steps import images, learned, train_step
-from nets.layer_table import measure
 
 SMALL = {"width": 0.125, "embedding_size": 16}
 
