@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Save GluonFR's MobileFaceNet with random weights in its formats, and its embeddings.
+"""Save GluonFR's networks with random weights in its formats, and their embeddings.
 
     python -I gluonfr_worker.py CHECKOUT FOLDER
 
@@ -37,7 +37,7 @@ def draw(net: Any, seed: int) -> None:
 
 
 def main(checkout: str, target: str) -> None:
-    """Write the files of both networks, with and without the classification layer."""
+    """Write the files of all networks, the first one with the classification layer."""
     sys.path.insert(0, checkout)
     models = importlib.import_module("gluonfr.model_zoo")
     folder = Path(target)
@@ -46,6 +46,9 @@ def main(checkout: str, target: str) -> None:
     nets = {
         "classifier": models.get_model("mobilefacenet", **options),
         "headless": models.get_model("mobilefacenet", need_cls_layer=False),
+        "se": models.get_model("mobilefacenet", need_cls_layer=False, use_se=True),
+        "seresnet18": models.get_model("l_se_resnet18v2", need_cls_layer=False),
+        "attention56": models.get_model("attentionfacenet56", need_cls_layer=False),
     }
     for seed, (name, net) in enumerate(nets.items()):
         draw(net, seed)
