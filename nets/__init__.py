@@ -30,28 +30,35 @@ from ranges import checked_options
 
 __all__ = ["ALIASES", "NETS", "build_net", "check_image_size"]
 
-_ARCFACE_TORCH = "Variant of InsightFace's arcface_torch."
 _OWN_NAMES: dict[str, Callable[..., gluon.HybridBlock]] = {
     "mobilefacenet": mobilefacenet(
-        "mobilefacenet", source="InsightFace's MXNet code calls the network y1."
+        "mobilefacenet",
+        text="MobileFaceNet: bottlenecks, and a global depthwise convolution before the embedding.",
     ),
     "mobilefacenet_y2": mobilefacenet(
         "mobilefacenet_y2",
         blocks=(2, 8, 16, 4),
         embedding_size=256,
-        source="Variant of InsightFace's MXNet code, which calls the network y2.",
+        text="MobileFaceNet with twice as many blocks, y2 of InsightFace's MXNet code.",
     ),
-    "mbf": mobilefacenet("mbf", scale=2, embedding_size=512, source=_ARCFACE_TORCH),
+    "mbf": mobilefacenet(
+        "mbf",
+        scale=2,
+        embedding_size=512,
+        text="MobileFaceNet with bottlenecks of twice the output channels, mbf of arcface_torch.",
+    ),
     "mbf_large": mobilefacenet(
         "mbf_large",
         blocks=(2, 8, 12, 4),
         scale=4,
         stem_expansion=128,
         embedding_size=512,
-        source=_ARCFACE_TORCH,
+        text="MobileFaceNet with more blocks of four times the output channels, of arcface_torch.",
     ),
     "gluonfr_mobilefacenet": mobilefacenet(
-        "gluonfr_mobilefacenet", se=True, source="Variant of GluonFR with use_se=True."
+        "gluonfr_mobilefacenet",
+        se=True,
+        text="MobileFaceNet with squeeze-and-excitation, as GluonFR's with use_se=True.",
     ),
     **{f"iresnet{depth}": iresnet(depth) for depth in UNITS},
     "mobilenet_v1": mobilenet_v1("mobilenet_v1", 1.0),

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from nets.embedding import output_problems
+from nets.embedding import DROPOUT_OUTPUTS, OUTPUTS, output_problems
 
 Problems = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 
@@ -12,9 +12,10 @@ _PARAMETERS = {
     "image_size": "(height, width) of the images in pixels.",
     "width": "Factor on the number of channels of every layer; the embedding size stays the same.",
     "embedding_size": "Number of dimensions of the embedding.",
-    "output": "Last layers, a key of `nets.embedding.OUTPUTS`.",
+    "output": "Last layers.\n        "
+    + "\n        ".join(f"{output}: {layers}." for output, layers in OUTPUTS.items()),
     "dropout": "Fraction of the values before the last linear layer that training sets to 0, for\n"
-    "        the outputs of `nets.embedding.DROPOUT_OUTPUTS`.",
+    f"        the outputs {', '.join(DROPOUT_OUTPUTS)}.",
 }
 
 

@@ -143,7 +143,7 @@ def mobilefacenet(
     se: bool = False,
     stem_expansion: int = STEM_CHANNELS,
     embedding_size: int = 128,
-    source: str,
+    text: str,
 ) -> Callable[..., gluon.HybridBlock]:
     """Return a function that builds a variant of MobileFaceNet.
 
@@ -155,8 +155,8 @@ def mobilefacenet(
         Defaults of the settings, see `MobileFaceNet`.
     stem_expansion
         Number of expanded channels of the bottlenecks of the stem.
-    source
-        Source of the variant.
+    text
+        Description of the variant.
     """
     default_blocks, default_scale, default_se = list(blocks), scale, se
     default_size = embedding_size
@@ -188,13 +188,13 @@ def mobilefacenet(
     describe_builder(
         build,
         name,
-        "MobileFaceNet: bottlenecks between a strided stem and a global depthwise convolution.",
+        text,
         parameters={
             "blocks": "Four numbers: blocks of the stem, and blocks of each stage after its first.",
             "scale": "Factor on the number of channels of the outputs of the blocks alone.",
             "se": "Whether squeeze-and-excitation ends each bottleneck.",
         },
-        notes=f'Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1. {source}',
+        notes='Chen et al., "MobileFaceNets", arXiv:1804.07573, table 1.',
         problems=[length_problems("blocks", 4, "one for the stem and one for each stage")],
     )
     return build

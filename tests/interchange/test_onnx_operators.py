@@ -131,6 +131,7 @@ CASES = {
     "matmul": lambda: S.linalg.gemm2(tokens(), tokens(), transpose_a=True, alpha=0.5),
     "LayerNorm": lambda: S.LayerNorm(tokens(), eps=1e-6),
     "UpSampling": lambda: S.UpSampling(features(), scale=2, sample_type="nearest"),
+    "BilinearResize2D": lambda: S.contrib.BilinearResize2D(features(), height=13, width=6),
     "Pad": lambda: S.Pad(features(), mode="constant", pad_width=(0, 0, 0, 0, 1, 0, 2, 1)),
     "Dropout, identity": lambda: S.Dropout(S.identity(features())),
 }

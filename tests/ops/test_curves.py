@@ -14,7 +14,8 @@ from mxnet.gluon import nn
 
 import ops
 from heads import build_head
-from nets.blocks import ConvNormPReLU, LinearBottleneck
+from nets.blocks import ConvNormPReLU
+from nets.bottleneck import LinearBottleneck
 from nets.embedding_layers import GlobalDepthwiseEmbedding
 from tests.heads.test_fused_centres import steps_of_head
 
