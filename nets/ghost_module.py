@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from gluoncv2.models.ghostnet import GhostConvBlock, GhostNet
 
-from nets.ghostnet import KERNELS, SQUEEZE
-
 if TYPE_CHECKING:
     from mxnet.gluon import nn
 
@@ -60,6 +58,8 @@ def build_trunk(
     *,
     channels: Sequence[Sequence[int]],
     expanded: Sequence[Sequence[int]],
+    kernels: Sequence[Sequence[int]],
+    squeeze: Sequence[Sequence[int]],
     stem: int,
     last: int,
 ) -> nn.HybridSequential:
@@ -71,6 +71,10 @@ def build_trunk(
         (height, width) of the images in pixels.
     channels, expanded
         Even numbers of output channels and of expanded channels of each unit of each stage.
+    kernels
+        Size of the depthwise kernel of each unit of each stage, 3 or 5.
+    squeeze
+        1 for each unit of each stage with squeeze-and-excitation, otherwise 0.
     stem, last
         Numbers of output channels of the first and of the last convolution.
     """
@@ -81,10 +85,10 @@ def build_trunk(
         init_block_channels=stem,
         final_block_channels=last,
         classifier_mid_channels=1,  # the classifier is not used
-        kernels3=[[int(kernel == 3) for kernel in stage] for stage in KERNELS],
+        kernels3=[[int(kernel == 3) for kernel in stage] for stage in kernels],
         # gluoncv2 multiplies and rounds up; half a channel less keeps rounding errors harmless.
         exp_factors=[[(count - 0.5) / next(inputs) for count in stage] for stage in expanded],
-        use_se=SQUEEZE,
+        use_se=squeeze,
         first_stride=False,
     ).features
     size = image_size

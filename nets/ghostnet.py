@@ -63,6 +63,8 @@ def ghostnet(
             size,
             channels=scale_stages(CHANNELS, width, DIVISOR),
             expanded=scale_stages(EXPANDED, width, DIVISOR),
+            kernels=KERNELS,
+            squeeze=SQUEEZE,
             stem=scale_channels(STEM_CHANNELS, width, DIVISOR),
             last=scale_channels(LAST_CHANNELS, width, DIVISOR),
         )

@@ -14,7 +14,11 @@ MAX_MXNET_ELEMENTS = 2**31
 
 
 def check_image_size(
-    name: str, image_size: tuple[int, int], min_side: int = MIN_SIDE_PIXELS
+    name: str,
+    image_size: tuple[int, int],
+    min_side: int = MIN_SIDE_PIXELS,
+    *,
+    reason: str = f"the network halves the image size {HALVINGS} times",
 ) -> tuple[int, int]:
     """Check that a network supports an image size, and return (height, width) as ints.
 
@@ -26,6 +30,8 @@ def check_image_size(
         (height, width) of the images in pixels.
     min_side
         Minimum height and width of the images in pixels.
+    reason
+        Reason for the minimum, for the error message.
 
     Raises
     ------
@@ -36,7 +42,7 @@ def check_image_size(
     if min(sides) < min_side:
         raise ValueError(
             f"net.name: {name!r} needs images of at least {min_side}x{min_side} "
-            f"pixels, because the network halves the image size {HALVINGS} times, got "
+            f"pixels, because {reason}, got "
             f"{sides[0]}x{sides[1]} pixels; use a data set with larger images"
         )
     return sides

@@ -44,7 +44,12 @@ def inception_resnet_v2(
     Szegedy et al., "Inception-v4, Inception-ResNet", arXiv:1602.07261, figures 3 and 15 to 19. The
     trunk comes from gluoncv2. An image of 112x112 pixels gives feature maps of 5x5 pixels.
     """
-    size = check_image_size("inception_resnet_v2", image_size, MIN_SIDE_PIXELS)
+    size = check_image_size(
+        "inception_resnet_v2",
+        image_size,
+        MIN_SIDE_PIXELS,
+        reason="its convolutions have no padding",
+    )
 
     def make_trunk() -> Any:
         from gluoncv2.models.inceptionresnetv2 import InceptionResNetV2

@@ -203,7 +203,9 @@ def vision_transformer(name: str) -> Callable[..., VisionTransformer]:
         mask_ratio: MaskRatio = 0.1,
     ) -> VisionTransformer:
         return VisionTransformer(
-            check_image_size(name, image_size, PATCH_PIXELS),
+            check_image_size(
+                name, image_size, PATCH_PIXELS, reason=f"a patch has {PATCH_PIXELS} pixels a side"
+            ),
             name=name,
             settings=sizes._replace(depth=depth),
             embedding_size=embedding_size,
