@@ -18,10 +18,7 @@ from nets import ALIASES, NETS
 
 MODULE = "benchmarks.steps.net_steps"
 WITHOUT_ONEDNN = {"MXNET_MKLDNN_ENABLED": "0"}
-STOCK_NETS = (
-    *("dpn68", "dpn107", "dpn131"),
-    *("inception_resnet_v2", "ghostnet", "mobilenet_v3", "efficientnet_b0"),
-)
+STOCK_NETS = "dpn68 dpn107 dpn131 inception_resnet_v2 ghostnet mobilenet_v3 efficientnet_b0".split()
 """Networks whose trunk gluoncv2 builds under a name."""
 BATCH_IMAGES = 16
 SECONDS = 900.0
