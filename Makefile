@@ -24,7 +24,7 @@ help: ## list the targets
 train: setup $(if $(DATA),,sample) ## train and verify; DATA=FOLDER: on an InsightFace folder; NP, CFG, ARGS
 	@$(if $(filter-out $(CURDIR),$(CALLER)),cd "$$CALLER" && )exec $(if $(filter-out $(CURDIR),$(CALLER)),"$(abspath $(RUN))",$(RUN)) -m launch.local -np $(NP) --cfg "$$CFG" $(if $(DATA),--data "$$DATA") $(ARGS)
 test: setup-dev ## run the tests; TESTS=tests/pipeline for a part, JOBS=1 in one process
-	@$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
+	@$(RUN) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 lint: setup-dev ## ruff, mypy and the words of CONTRIBUTING.md
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(RUN) .ci/words.py
 format: setup-dev ## let ruff rewrite the sources

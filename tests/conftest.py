@@ -31,6 +31,11 @@ from pipeline.records.writer import write_record_set
 TINY_PEOPLE, TINY_IMAGES, TINY_PAIRS = 12, 10, 40
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that start ranks first; the short tests then keep both processes busy."""
+    items.sort(key=lambda item: "tests/parallel/" not in item.nodeid)
+
+
 def pytest_unconfigure() -> None:
     """Remove the cache folder of this process."""
     shutil.rmtree(os.environ["FACE_CACHE_FOLDER"], ignore_errors=True)

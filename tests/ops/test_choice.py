@@ -98,7 +98,7 @@ def results(tmp_path, choice, **environment):
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "4",
+            "OMP_NUM_THREADS": "2",
             "OMP_WAIT_POLICY": "passive",
             **environment,
         },

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a tiny net without BatchNorm and save its weights.
 
-equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT [MODE]
+equivalence.py RECORDS BATCH_SIZE STEPS CLIP_NORM OUT MODE [CLIP_NORM OUT MODE ...]
 
-MODE selects how the ranks average gradients:
+Each CLIP_NORM, OUT and MODE are one training.  MODE selects how the ranks average gradients:
 
 - "straight": directly by Horovod.
 - "host": through host memory; cpu(1) stands for a GPU.
@@ -16,10 +16,13 @@ MODE selects how the ranks average gradients:
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import mxnet as mx
 import numpy as np
+import pytest
 from mxnet import gluon
 from mxnet.gluon import nn
 
@@ -28,7 +31,7 @@ import pipeline.decode.dali  # noqa: F401  before Horovod is loaded
 from heads import build_head
 from launch.ranks import comm as communication
 from launch.ranks import host_allreduce
-from launch.ranks.comm import connect
+from launch.ranks.comm import Comm, connect
 from nets.blocks import PReLU
 from pipeline import build_loader
 from pipeline.loader import Share
@@ -58,30 +61,42 @@ def build_tiny_net() -> gluon.HybridBlock:
     return net
 
 
-def set_mode(mode: str, local_rank: int) -> mx.Context:
-    """Set how the ranks average gradients; return the device of the net."""
-    if mode == "gpu host":
-        communication.through_host = lambda ctx: ctx.device_type == "gpu"
-    if mode in ("gpu", "gpu host"):
-        return mx.gpu(local_rank)
-    if mode == "host":
-        communication.through_host = lambda ctx: ctx == mx.cpu(1)
-        host_allreduce.is_gpu = communication.through_host  # Horovod also accepts pinned memory
-        return mx.cpu(1)
-    if mode == "averaged":
-        import horovod.mxnet as hvd
+@contextmanager
+def mode_set(mode: str, local_rank: int) -> Iterator[mx.Context]:
+    """Set how the ranks average gradients within the with block; yield the device of the net."""
+    with pytest.MonkeyPatch.context() as patch:
+        ops.use("native" if mode in HEAD_OF else "plain")
+        if mode == "gpu host":
+            patch.setattr(communication, "through_host", lambda ctx: ctx.device_type == "gpu")
+        if mode == "host":
+            patch.setattr(communication, "through_host", lambda ctx: ctx == mx.cpu(1))
+            # Horovod also accepts pinned memory.
+            patch.setattr(host_allreduce, "is_gpu", communication.through_host)
+        if mode == "averaged":
+            import horovod.mxnet as hvd
 
-        hvd.nccl_built = lambda: 22105
-    if mode in HEAD_OF:
-        ops.use("native")
-    return mx.cpu()
+            patch.setattr(hvd, "nccl_built", lambda: 22105)
+        yield mx.gpu(local_rank) if mode.startswith("gpu") else mx.cpu(int(mode == "host"))
 
 
-def main(
-    records: Path, batch_size: int, steps: int, clip_norm: float, out: Path, mode: str = "straight"
-) -> None:
+def main(records: Path, batch_size: int, steps: int, trainings: Sequence[str]) -> None:
     comm = connect()
-    ctx = set_mode(mode, comm.local_rank)
+    for clip_norm, out, mode in zip(*[iter(trainings)] * 3, strict=True):
+        with mode_set(mode, comm.local_rank) as ctx:
+            train(comm, ctx, records, batch_size, steps, float(clip_norm), Path(out), mode)
+    comm.close()
+
+
+def train(
+    comm: Comm,
+    ctx: mx.Context,
+    records: Path,
+    batch_size: int,
+    steps: int,
+    clip_norm: float,
+    out: Path,
+    mode: str,
+) -> None:
     record_set = open_records(records, out.parent)
     share = Share(comm.rank, comm.size)
     loader = build_loader("dali", record_set, batch_size, share=share)
@@ -115,9 +130,8 @@ def main(
         np.savez(out, **after)
         print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, moved {moved:.4f}")
     comm.gather_json("done")
-    comm.close()
 
 
 if __name__ == "__main__":
-    records, batch_size, steps, clip_norm, out, *mode = sys.argv[1:]
-    main(Path(records), int(batch_size), int(steps), float(clip_norm), Path(out), *mode)
+    records, batch_size, steps, *trainings = sys.argv[1:]
+    main(Path(records), int(batch_size), int(steps), trainings)

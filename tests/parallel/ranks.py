@@ -27,6 +27,9 @@ QUICK_HOROVODRUN = (sys.executable, str(HERE / "horovodrun"), "--gloo")
 TIMEOUT_S = 400.0
 """Maximum duration of a program.  A start takes some seconds on an idle machine."""
 
+START, END = "several: start", "several: end"
+"""Lines of several.py around the output of one training."""
+
 _PREFIX = re.compile(r"^\[(\d+)\]<(stdout|stderr)>:?")
 _MARK = "TEST_RANKS_MARK"  # variable in the environment of every process of one ``Ranks``
 
@@ -233,6 +236,39 @@ def run(
     """Run a program on ``size`` ranks and return its result."""
     with Ranks(size, program, **options) as ranks:
         return ranks.wait(timeout_s)
+
+
+SEVERAL = (HERE / "several.py",)
+
+
+def run_several(
+    size: int,
+    folder: Path,
+    argument_lists: Sequence[Sequence[str | Path]],
+    program: Sequence[str | Path] = SEVERAL,
+) -> list[RunResult]:
+    """Train once with each of the argument lists of run_train.py, all in the same ranks.
+
+    The ranks must return the same exit code.  ``folder`` receives the file of the arguments, which
+    is the last argument of ``program``.
+    """
+    file = folder / "several.json"
+    file.write_text(json.dumps([[*map(str, arguments)] for arguments in argument_lists]))
+    ended = run(size, [*program, file])
+    assert ended.code == 0, ended.everything
+    parts: list[list[Line]] = [[] for _ in argument_lists]
+    position: dict[tuple[int | None, str], int] = {}
+    codes: list[set[int]] = [set() for _ in argument_lists]
+    for line in ended.lines:
+        source = (line.rank, line.stream)
+        if line.text == START:
+            position[source] = position.get(source, -1) + 1
+        elif line.text.startswith(END):
+            codes[position[source]].add(int(line.text.removeprefix(END)))
+        elif line.rank is not None:
+            parts[position[source]].append(line)
+    assert all(len(found) == 1 for found in codes), ended.everything
+    return [RunResult(found.pop(), part) for found, part in zip(codes, parts, strict=True)]
 
 
 def training(cfg: Path, *overrides: str) -> list[str | Path]:

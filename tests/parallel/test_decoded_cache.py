@@ -94,8 +94,8 @@ def test_two_ranks_share_one_cache_and_remove_it(tiny_records, undisturbed, tmp_
 
 @pytest.mark.parametrize(
     ("victims", "mib"),
-    [("one", 5), ("all", 5), ("all", 0)],
-    ids=["one, then with a cache", "all, then with a cache", "all, then without"],
+    [("one", 5), ("all", 0)],
+    ids=["one, then with a cache", "all, then without"],
 )
 def test_the_next_run_reuses_or_removes_the_cache_of_a_killed_run(
     victims, mib, tiny_records, undisturbed, own_folder, tmp_path

@@ -7,36 +7,40 @@ import json
 
 import pytest
 
-from tests.parallel.ranks import HERE, run, write_cfg
+from tests.parallel.ranks import HERE, run, run_several, write_cfg
 from tests.parallel.test_refusals import check_refusal
 
 pytestmark = pytest.mark.parallel
 
 
-@pytest.mark.parametrize("device", ["auto", "gpu"])
-def test_a_gpu_that_the_wheel_does_not_support_is_refused(
-    device, tiny_records, make_driver, tmp_path
-):
+def refused(folder, cfg, driver, gpus, devices):
+    """Start two ranks with fake GPUs once for each of ``devices``; return the results."""
+    commands = [["--cfg", cfg, f"run.device={device}"] for device in devices]
+    program = [HERE / "fake_gpus.py", driver, gpus, "--several"]
+    return run_several(2, folder, commands, program)
+
+
+def test_a_gpu_that_the_wheel_does_not_support_is_refused(tiny_records, make_driver, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records)
     # Only the GPU of the second rank is too new.
-    program = [HERE / "fake_gpus.py", make_driver(86, 90), 2, "--cfg", cfg, f"run.device={device}"]
-    sentence = r"rank 1: run\.device: mxnet-cu112 1\.9\.1 supports .* got Fake GPU 1 with compute "
-    check_refusal(run(2, program), sentence + r"capability 9\.0 as GPU 1; use NVIDIA's NGC")
+    sentence = (
+        r"rank 1: run\.device: mxnet-cu112 1\.9\.1 supports .* got Fake GPU 1 with compute "
+        r"capability 9\.0 as GPU 1; use NVIDIA's NGC"
+    )
+    for ended in refused(tmp_path, cfg, make_driver(86, 90), 2, ["auto", "gpu"]):
+        check_refusal(ended, sentence)
     assert not (tmp_path / "runs").exists()
 
 
 def test_fewer_gpus_than_ranks_are_refused(tiny_records, make_driver, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records)
-    program = [HERE / "fake_gpus.py", make_driver(86), 1, "--cfg", cfg]
-    refused = run(2, [*program, "run.device=gpu"])
+    gpu, auto = refused(tmp_path, cfg, make_driver(86), 1, ["gpu", "auto"])
     check_refusal(
-        refused,
-        r"run\.device: 'gpu' requires a GPU for each of the 2 ranks on this host, got 1; use",
+        gpu, r"run\.device: 'gpu' requires a GPU for each of the 2 ranks on this host, got 1; use"
     )
     # "auto" must not fall back to the CPU, which would be far too slow.
-    refused = run(2, [*program, "run.device=auto"])
     check_refusal(
-        refused, r"got 2 ranks and 1 GPU on this host; start at most 1 of the ranks \(-np 1\)"
+        auto, r"got 2 ranks and 1 GPU on this host; start at most 1 of the ranks \(-np 1\)"
     )
     assert not (tmp_path / "runs").exists()
 

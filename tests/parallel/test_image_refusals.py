@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import face
-from tests.parallel.ranks import run, training, write_cfg
+from tests.parallel.ranks import run, run_several, training, write_cfg
 from tests.parallel.test_refusals import check_refusal
 
 pytestmark = pytest.mark.parallel
@@ -26,38 +26,47 @@ def cut_off_image(images: list[bytes], issame: list[bool]) -> Content:
     return [*images[:40], images[40][: len(images[40]) // 2], *images[41:]], issame
 
 
-@pytest.mark.parametrize(
-    "ranks, change, sentence",
-    [
-        (2, change_size, "image 1 of pair 39: the image is not 112 pixels high and 112 pixels "),
-        (1, cut_off_image, r"image 0 of pair 20: the image is cut off, got \d+ bytes"),
-    ],
-)
-def test_a_verification_set_with_an_unusable_image_is_refused(
-    ranks, change, sentence, tiny_records, tmp_path
-):
-    good = tiny_records / "tiny.bin"
-    content = pickle.loads(good.read_bytes())
-    (tmp_path / "bad.bin").write_bytes(pickle.dumps(change(*content), protocol=2))
-    cfg = write_cfg(tmp_path, tiny_records, eval={"sets": [str(good), str(tmp_path / "bad.bin")]})
-    check_refusal(run(ranks, training(cfg)), rf"bad\.bin: {sentence}")
+def bad_set(folder: Path, records: Path, change: Callable[..., Content]) -> Path:
+    """Return a configuration whose second verification set has an unusable image."""
+    good, bad = records / "tiny.bin", folder / "bad.bin"
+    bad.write_bytes(pickle.dumps(change(*pickle.loads(good.read_bytes())), protocol=2))
+    return write_cfg(folder, records, eval={"sets": [str(good), str(bad)]})
+
+
+def test_two_ranks_refuse_a_verification_image_of_another_size(tiny_records, tmp_path):
+    ended = run(2, training(bad_set(tmp_path, tiny_records, change_size)))
+    check_refusal(
+        ended, r"bad\.bin: image 1 of pair 39: the image is not 112 pixels high and 112 pixels "
+    )
     assert not (tmp_path / "runs").exists()
 
 
-def test_images_too_small_for_the_net_are_refused(make_records, tmp_path):
-    ended = run(1, training(write_cfg(tmp_path, make_records(4, 4, image_size=(8, 8)))))
-    sentence = r"net\.name: 'mobilefacenet' needs images of at least 9x9 pixels, .*, got 8x8 "
-    check_refusal(ended, sentence)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_checkpoint_for_another_image_size_is_refused(
+def test_unusable_images_are_refused_before_a_run_folder_exists(
     tiny_records: Path, make_records: Callable[..., Path], tmp_path: Path
 ):
-    small = make_records(4, 4, image_size=(64, 48))
-    ended = run(1, training(write_cfg(tmp_path / "other", small, train={"max_steps": 1})))
-    assert ended.code == 0, ended.everything
-    other = tmp_path / "other" / "runs" / "tiny-001"
-    ended = run(1, training(write_cfg(tmp_path, tiny_records), f"train.pretrained={other}"))
-    check_refusal(ended, r"needs images of 64x48 pixels \(height x width\), got records with ima")
-    assert not (tmp_path / "runs").exists()
+    cases = {
+        "cut off": r"bad\.bin: image 0 of pair 20: the image is cut off, got \d+ bytes",
+        "too small": r"net\.name: 'mobilefacenet' needs images of at least 9x9 pixels, .*, got 8x8",
+        "checkpoint of another size": (
+            r"needs images of 64x48 pixels \(height x width\), got records with ima"
+        ),
+    }
+    folders = {name: tmp_path / name.replace(" ", "-") for name in cases}
+    for folder in folders.values():
+        folder.mkdir()
+    rectangular = make_records(4, 4, image_size=(64, 48))
+    other = write_cfg(tmp_path / "other", rectangular, train={"max_steps": 1})
+    commands = [
+        training(other),
+        training(bad_set(folders["cut off"], tiny_records, cut_off_image)),
+        training(write_cfg(folders["too small"], make_records(4, 4, image_size=(8, 8)))),
+        training(
+            write_cfg(folders["checkpoint of another size"], tiny_records),
+            f"train.pretrained={tmp_path / 'other' / 'runs' / 'tiny-001'}",
+        ),
+    ]
+    first, *refused = run_several(1, tmp_path, [command[1:] for command in commands])
+    assert first.code == 0, first.everything
+    for (name, sentence), ended in zip(cases.items(), refused, strict=True):
+        check_refusal(ended, sentence)
+        assert not (folders[name] / "runs").exists()

@@ -14,6 +14,7 @@ from tests.parallel.ranks import (
     read_losses,
     resumed_at,
     run,
+    run_several,
     training,
     write_cfg,
 )
@@ -32,9 +33,9 @@ def compiled():
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_native_and_plain_operators_give_the_same_first_loss(ranks, tiny_records, tmp_path):
     cfg = write_cfg(tmp_path, tiny_records, train={"max_steps": 2}, data={"batch_size": 8})
-    losses = {}
-    for choice in ("plain", "native"):
-        ended = run(ranks, training(cfg, f"run.operators={choice}", f"run.name={choice}"))
+    losses, choices = {}, ("plain", "native")
+    commands = [training(cfg, f"run.operators={x}", f"run.name={x}")[1:] for x in choices]
+    for choice, ended in zip(choices, run_several(ranks, tmp_path, commands), strict=True):
         assert ended.code == 0, ended.everything
         assert ("operators native" in ended.stdout) == (choice == "native"), ended.everything
         losses[choice] = read_losses(tmp_path / "runs" / f"{choice}-001")
@@ -58,8 +59,10 @@ def test_a_killed_run_resumes_to_exactly_the_same_losses(
         optim={"lr": 0.02, "fused_centres": fused_centres},
         train={"max_steps": 30, "checkpoint_every": 3},
     )
-    undisturbed = run(ranks, training(cfg, "run.name=whole"))
-    assert undisturbed.code == 0, undisturbed.everything
+    trainer = ("run.name=trainer", "optim.fused_centres=false", "train.max_steps=3")
+    commands = [("run.name=whole",), *([trainer] if fused_centres else [])]
+    for ended in run_several(ranks, tmp_path, [training(cfg, *c)[1:] for c in commands]):
+        assert ended.code == 0, ended.everything
     folder = tmp_path / "runs" / "part-001"
     with Ranks(ranks, pausable(cfg, "run.name=part"), pause_at(5)) as started:
         started.until(lambda: max(read_losses(folder), default=0) >= 5)
@@ -72,10 +75,6 @@ def test_a_killed_run_resumes_to_exactly_the_same_losses(
         saved = mx.nd.load(str(folder / "checkpoints" / "step-00000030" / "momentum.params"))
         assert float(saved["head.weight"].abs().max().asscalar()) > 0
         # The momentum has the same names and shapes as a trainer's.
-        other = run(
-            1, training(cfg, "run.name=trainer", "optim.fused_centres=false", "train.max_steps=3")
-        )
-        assert other.code == 0, other.everything
         theirs = mx.nd.load(
             str(tmp_path / "runs/trainer-001/checkpoints/step-00000003/momentum.params")
         )

@@ -28,6 +28,7 @@ from tests.parallel.ranks import (
     read_losses,
     resumed_at,
     run,
+    run_several,
     training,
     write_cfg,
 )
@@ -238,16 +239,44 @@ def check_refusal(ended: RunResult, sentence: str, code: int = 2) -> None:
     assert errors[0].text.startswith("run_train: "), ended.everything
 
 
+@pytest.fixture(scope="module")
+def refused(tiny_records, make_records, tmp_path_factory):
+    """Return the results and the folders of the runs with FAULTS and ON_TWO, by ranks and maker."""
+    found = {}
+    for ranks, makers in ((1, FAULTS), (2, ON_TWO)):
+        folders = [tmp_path_factory.mktemp(maker.__name__) for maker in makers]
+        faults = [
+            maker(folder, tiny_records, make_records)
+            for maker, folder in zip(makers, folders, strict=True)
+        ]
+        commands = [
+            training(
+                write_cfg(folder, fault.records or tiny_records, **fault.sections), *fault.overrides
+            )[1:]
+            for fault, folder in zip(faults, folders, strict=True)
+        ]
+        results = run_several(ranks, tmp_path_factory.mktemp("several"), commands)
+        for maker, *rest in zip(makers, faults, results, folders, strict=True):
+            found[ranks, maker] = rest
+    return found
+
+
 @pytest.mark.parametrize(
     "ranks, maker",
     [*((1, maker) for maker in FAULTS), *((2, maker) for maker in ON_TWO)],
     ids=lambda value: value if isinstance(value, int) else value.__name__,
 )
-def test_a_fault_is_refused_with_one_message(ranks, maker, tiny_records, make_records, tmp_path):
-    fault = maker(tmp_path, tiny_records, make_records)
-    cfg = write_cfg(tmp_path, fault.records or tiny_records, **fault.sections)
-    check_refusal(run(ranks, training(cfg, *fault.overrides)), fault.sentence)
-    assert not (tmp_path / "executed").exists()
+def test_a_fault_is_refused_with_one_message(ranks, maker, refused):
+    fault, ended, folder = refused[ranks, maker]
+    check_refusal(ended, fault.sentence)
+    assert not (folder / "executed").exists()
+
+
+def test_a_refusal_on_two_ranks_is_the_exit_code_of_the_launcher(tiny_records, tmp_path):
+    fault = misspelt_key(tmp_path, tiny_records, write_cfg)
+    ended = run(2, training(write_cfg(tmp_path, tiny_records), *fault.overrides))
+    assert ended.has_launcher
+    check_refusal(ended, fault.sentence)
 
 
 def test_data_missing_on_one_rank_are_refused(tiny_records, tmp_path):
@@ -282,23 +311,22 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(
         optim={"lr": 1e20, "warmup": "8 images"},
         train={"max_steps": 30, "checkpoint_every": 1, "log_every": 3},
     )
-    ended = run(ranks, training(cfg))
+    ended, again = run_several(ranks, tmp_path, [training(cfg)[1:]] * 2)
     sentence = r"the loss of step (\d+) is not finite, got nan; the last good checkpoint"
     check_refusal(ended, sentence, code=1)
-    assert not ended.has_launcher or re.search(r"rank \d: the loss", ended.rank_output)
+    assert ranks == 1 or re.search(r"rank \d: the loss", ended.rank_output)
     folder = tmp_path / "runs" / "tiny-001"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "failed" and "is not finite" in summary["reason"]
     bad = int(re.search(sentence, ended.rank_output)[1])
     # The previous checkpoint is valid: the same command resumes from it and fails again.
     assert f"checkpoint (step {bad - 1}) is kept" in ended.rank_output
-    again = run(ranks, training(cfg))
     assert resumed_at(again) == bad - 1
     check_refusal(again, sentence, code=1)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_file_size_limit_leaves_the_last_checkpoint_valid(ranks, tiny_records, tmp_path):
+def test_a_file_size_limit_leaves_the_last_checkpoint_valid(tiny_records, tmp_path):
+    ranks = 2
     cfg = write_cfg(
         tmp_path,
         tiny_records,

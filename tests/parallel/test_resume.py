@@ -40,10 +40,9 @@ def two_sets(make_records, make_face):
     "ranks, moments, seed, augmented",
     [
         (1, ("all, saving",), 1, False),
-        (2, ("one", "all, saving"), 2, False),
-        (2, ("all",), 3, True),
+        (2, ("one", "all, saving"), 3, True),
     ],
-    ids=["one rank", "two ranks", "two ranks, two sets, augmented"],
+    ids=["one rank", "two ranks, two sets, augmented"],
 )
 def test_a_killed_run_resumes_with_the_losses_of_an_undisturbed_run(
     ranks, moments, seed, augmented, tiny_records, two_sets, tmp_path
@@ -174,7 +173,7 @@ def test_a_run_killed_in_its_last_verification_verifies_when_resumed(tiny_record
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_stopped_run_resumes(ranks, tiny_records, tmp_path):
     cfg = write_cfg(
-        tmp_path, tiny_records, train={"max_steps": 40, "checkpoint_every": 5}, run={"seed": 3}
+        tmp_path, tiny_records, train={"max_steps": 12, "checkpoint_every": 5}, run={"seed": 3}
     )
     folder = tmp_path / "runs" / "tiny-001"
     with Ranks(ranks, pausable(cfg), pause_at(7)) as started:
@@ -196,7 +195,7 @@ def test_a_stopped_run_resumes(ranks, tiny_records, tmp_path):
     ended = run(ranks, training(cfg))
     assert ended.code == 0, ended.everything
     assert resumed_at(ended) == saved
-    assert sorted(read_losses(folder)) == list(range(1, 41))
+    assert sorted(read_losses(folder)) == list(range(1, 13))
     assert not has_partial_checkpoint(folder)
     assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
 

@@ -15,7 +15,7 @@ import yaml
 
 from evaluation.pairs import write_pairs
 from tests.conftest import face
-from tests.parallel.ranks import HERE, ROOT, read_metrics, run, training, write_cfg
+from tests.parallel.ranks import HERE, ROOT, read_metrics, run, run_several, training, write_cfg
 
 pytestmark = pytest.mark.parallel
 
@@ -142,17 +142,19 @@ def test_three_ranks_train_past_an_epoch_end(make_records, tmp_path):
     check_checkpoints(folder, 10)
 
 
-@pytest.mark.parametrize("name", ["adaface", "curricularface", "adacos", "center", "git"])
-def test_a_head_with_statistics_trains_and_saves_them(tiny_records, tmp_path, name):
-    cfg = write_cfg(
-        tmp_path, tiny_records, head={"name": name}, train={"max_steps": 3, "checkpoint_every": 3}
-    )
-    ended = run(2, training(cfg))
-    assert ended.code == 0, ended.everything
-    folder = tmp_path / "runs" / "tiny-001"
-    check_summary(folder, status="finished", steps=3, ranks=2)
-    kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
-    assert len(kept) > 1  # weights and statistics
+def test_heads_with_statistics_train_and_save_them(tiny_records, tmp_path):
+    names = ["adaface", "curricularface", "adacos", "center", "git"]
+    train = {"max_steps": 3, "checkpoint_every": 3}
+    commands = [
+        training(write_cfg(tmp_path / name, tiny_records, head={"name": name}, train=train))[1:]
+        for name in names
+    ]
+    for name, ended in zip(names, run_several(2, tmp_path, commands), strict=True):
+        assert ended.code == 0, ended.everything
+        folder = tmp_path / name / "runs" / "tiny-001"
+        check_summary(folder, status="finished", steps=3, ranks=2)
+        kept = mx.nd.load(str(folder / "checkpoints" / "step-00000003" / "head.params"))
+        assert len(kept) > 1, name  # weights and statistics
 
 
 def test_one_rank_needs_no_launcher_and_a_finished_run_stays_unchanged(tiny_records, tmp_path):
