@@ -176,8 +176,9 @@ def _find_mobilefacenet(
     pool = _require(path, tensors, name("embedding.pool.conv.weight"), axes=4)
     weight = _require(path, tensors, name("embedding.linear.weight"), axes=2)
     size = image_size or (pool[2] << HALVINGS, pool[3] << HALVINGS)
-    net = {"name": found[0] if scale == 1 else found[-1], "embedding_size": weight[0]}
-    usual = settings(NETS[net["name"]])["scale"].default
+    own = found[0] if scale == 1 else found[-1]
+    net = {"name": own, "embedding_size": weight[0]}
+    usual = settings(NETS[own])["scale"].default
     return {**net, **({} if scale == usual else {"scale": scale})}, size
 
 

@@ -108,7 +108,9 @@ def _widths(*ratios: float) -> Iterator[float]:
         lambda ratio: round(ratio, 1),
         lambda ratio: round(8 * ratio) / 8,
         lambda ratio: round(16 * ratio) / 16,
-        *((lambda digits: lambda ratio: round(ratio, digits))(digits) for digits in (2, 3, 4)),
+        lambda ratio: round(ratio, 2),
+        lambda ratio: round(ratio, 3),
+        lambda ratio: round(ratio, 4),
         lambda ratio: ratio,
     ]
     found = (change(ratio) for change in rounded for ratio in ratios)
@@ -187,7 +189,12 @@ def _vargfacenet() -> Candidate:
     layers = 1 + 6 + 8 * len(VARGFACENET_UNITS) + 4 * plain + 3
     stem = VARGFACENET_CHANNELS[0]
     return Candidate(
-        *("vargfacenet", layers, (0, plain + 1), stem, VARGFACENET_PEAK, 1.25),
+        "vargfacenet",
+        layers,
+        (0, plain + 1),
+        stem,
+        VARGFACENET_PEAK,
+        default_width=1.25,
         has_se=True,
     )
 

@@ -39,7 +39,7 @@ def find_ending(graph: Graph) -> Ending | None:
         return None
     if last.op == "global_pool":
         layer = _next_weighted(graph, steps)
-        return Ending(("GNAP",), layer and _count(graph, layer), 0, 0)
+        return Ending(("GNAP",), None if layer is None else _count(graph, layer), 0, 0)
     if last.op != "dense":
         return Ending(("Z",), None, 0, 0)
     size, features = graph.tensors[last.tensors["weight"]].shape

@@ -220,10 +220,9 @@ class WeightedPoolEmbedding(gluon.HybridBlock):
                 else None
             )
             self.feature_norm = fixed_norm(channels)
-            self.pool_norm = self.linear = None
-            if embedding_size < channels:
-                self.pool_norm = fixed_norm(channels)
-                self.linear = _linear(channels, embedding_size)
+            fewer = embedding_size < channels
+            self.pool_norm = fixed_norm(channels) if fewer else None
+            self.linear = _linear(channels, embedding_size) if fewer else None
             self.norm = fixed_norm(embedding_size)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
@@ -234,7 +233,7 @@ class WeightedPoolEmbedding(gluon.HybridBlock):
         mean = F.mean(norms, axis=(1, 2, 3), keepdims=True)
         x = F.broadcast_mul(x, F.broadcast_div(mean, norms))
         x = F.Pooling(x, global_pool=True, kernel=(1, 1), pool_type="avg")
-        if self.linear is not None:
+        if self.pool_norm is not None and self.linear is not None:
             x = self.linear(self.pool_norm(x))
         return _normalise(F, self.norm, x)
 

@@ -109,7 +109,10 @@ class MnasNet(ops.TwoGraphs):
                     expanded = each.expansion * before
                     stage.add(
                         LinearBottleneck(
-                            *(before, channels, expanded, stride),
+                            before,
+                            channels,
+                            expanded,
+                            stride,
                             kernel=kernel,
                             residual=index > 0,
                         )

@@ -19,10 +19,12 @@ from nets.width import Width
 from ranges import Within
 
 STEM_CHANNELS = 32
-LAYERS = (
-    *((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2)),
-    *((16, 1),) * 5,
-    *((32, 2), (32, 1)),
+LAYERS = tuple(
+    zip(
+        (2, 4, 4, 8, 8, 16, 16, 16, 16, 16, 16, 32, 32),
+        (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1),
+        strict=True,
+    )
 )
 """One pair per depthwise separable convolution: output channels as a multiple of the channels of
 the stem, and stride."""

@@ -142,17 +142,18 @@ class VarGUnit(gluon.HybridBlock):
             self.first = GroupSeparable(
                 in_channels, channels, stride, factor=factor, activated=branches == 1
             )
-            self.branch = self.branch_act = None
-            if branches == 2:
-                self.branch = GroupSeparable(in_channels, channels, stride, factor=factor)
-                self.branch_act = PReLU(channels)
+            two = branches == 2
+            self.branch = (
+                GroupSeparable(in_channels, channels, stride, factor=factor) if two else None
+            )
+            self.branch_act = PReLU(channels) if two else None
             self.second = GroupSeparable(channels, channels, factor=factor)
             self.se = SqueezeExcitation(channels, SE_RATIO) if se else None
             self.act = PReLU(channels)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         y = self.first(x)
-        if self.branch is not None:
+        if self.branch is not None and self.branch_act is not None:
             y = self.branch_act(F.elemwise_add(y, self.branch(x)))
         y = self.second(y)
         if self.se is not None:

@@ -44,7 +44,7 @@ def run(checkout: Path, folder: Path, only: Sequence[str]) -> Iterator[Result]:
     # MXNet ends a process with two networks whose batch normalisations have equal shapes.
     for name in NETWORKS:
         if not only or any(each.split("-")[0] == name for each in only):
-            command = [sys.executable, "-I", worker, checkout, folder, name]
+            command = [sys.executable, "-I", str(worker), str(checkout), str(folder), name]
             subprocess.run(command, check=True)
     for file in sorted(folder.glob("*.params")):
         if only and file.stem not in only:
