@@ -57,9 +57,8 @@ def test_an_odd_number_of_channels_never_arises_in_ghostnet():
 
 
 def test_channels_are_rounded_as_in_mobilenet_v2():
-    assert [scale_channels(c, w) for c, w in ((16, 1.0), (24, 0.35), (32, 0.01), (100, 0.5))] == [
-        *(16, 16, 8, 48),
-    ]
+    products = ((16, 1.0), (24, 0.35), (32, 0.01), (100, 0.5), (11, 1.0))
+    assert [scale_channels(*each) for each in products] == [16, 8, 8, 48, 16]
 
 
 @pytest.mark.parametrize(
