@@ -142,4 +142,4 @@ def test_other_residual_units_are_recorded_in_the_structure():
     assert "stages.0.0.act.alpha" in names and "stages.0.0.norm.gamma" not in names
     assert names["stages.0.0.se.squeeze.weight"].shape == (1, 8, 1, 1)
     assert names["stages.1.0.first.conv.weight"].shape == (8, 8, 3, 3)
-    assert net.stages[0][0].first.conv._kwargs["stride"] == (2, 2)
+    assert net.stages[0][0].second.conv._kwargs["stride"] == (2, 2)
