@@ -111,13 +111,13 @@ class BasicUnit(gluon.HybridBlock):
     """Residual unit with two 3x3 convolutions and PReLU after the sum.
 
     The order is: 3x3 convolution, batch normalisation, PReLU, 3x3 convolution, batch normalisation,
-    addition of the shortcut, PReLU. Parameters, inputs and outputs are those of `IRUnit`, but the
-    first convolution has the stride.
+    addition of the shortcut, PReLU. Parameters, inputs and outputs are those of `IRUnit`.
 
     Notes
     -----
     He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385, figure 5, with
-    PReLU instead of ReLU. InsightFace's MXNet code calls the unit "unit 1".
+    PReLU instead of ReLU. InsightFace's MXNet code calls the unit "unit 1", and has the stride in
+    the second convolution for networks whose stem has the stride 1.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class BasicUnit(gluon.HybridBlock):
     ) -> None:
         super().__init__(**kwargs)
         with self.name_scope():
-            self.first = ConvNormPReLU(in_channels, channels, 3, stride, 1, fused=FUSED)
-            self.second = ConvNorm(channels, channels, 3, 1, 1, fused=FUSED)
+            self.first = ConvNormPReLU(in_channels, channels, 3, 1, 1, fused=FUSED)
+            self.second = ConvNorm(channels, channels, 3, stride, 1, fused=FUSED)
             self.se = SqueezeExcitation(channels) if se else None
             self.shortcut = (
                 ConvNorm(in_channels, channels, 1, stride, fused=FUSED) if project else None

@@ -95,7 +95,7 @@ class SEResNet(ops.TwoGraphs):
             self.stages = nn.HybridSequential()
             for index, (repeats, after) in enumerate(zip(units, channels, strict=True)):
                 stage = nn.HybridSequential()
-                stride, project = 1 if index == 0 else 2, after != before
+                stride, project = 1 if index == 0 else 2, index > 0 or after != before
                 stage.add(PreActivationUnit(before, after, stride, project=project, se=True))
                 for _ in range(repeats - 1):
                     stage.add(PreActivationUnit(after, after, se=True))
