@@ -119,8 +119,9 @@ def test_a_contradiction_is_refused_with_the_values_to_write(begin, tmp_path, so
 
 def test_a_list_to_write_is_quoted_for_the_shell(begin):
     sentence = refusal(begin, net={"blocks": [1, 1, 1, 1], "se": True})
-    assert "write net.name=mobilefacenet 'net.blocks=[1,4,6,2]' net.width=0.125 net.se=false" in (
-        sentence
+    assert (
+        "write net.name=mobilefacenet net.width=0.125 net.embedding_size=16 "
+        "'net.blocks=[1,4,6,2]' net.se=false, or remove" in sentence
     )
 
 
