@@ -246,13 +246,13 @@ def iresnet(depth: int) -> Callable[..., IResNet]:
     def build(
         image_size: tuple[int, int] = (112, 112),
         *,
-        units: Units = default_units,
         width: Width = 1.0,
-        unit: UnitKind = 3,
-        se: bool = False,
         embedding_size: EmbeddingSize = 512,
         output: Output = "E",
         dropout: Dropout = 0.0,
+        units: Units = default_units,
+        unit: UnitKind = 3,
+        se: bool = False,
     ) -> IResNet:
         return IResNet(
             units,

@@ -164,13 +164,13 @@ def mobilefacenet(
     def build(
         image_size: tuple[int, int] = (112, 112),
         *,
-        blocks: Blocks = default_blocks,
         width: Width = 1.0,
-        scale: Scale = default_scale,
-        se: bool = default_se,
         embedding_size: EmbeddingSize = default_size,
         output: Output = "GDC",
         dropout: Dropout = 0.0,
+        blocks: Blocks = default_blocks,
+        scale: Scale = default_scale,
+        se: bool = default_se,
     ) -> MobileFaceNet:
         return MobileFaceNet(
             image_size,

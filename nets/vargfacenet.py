@@ -243,10 +243,10 @@ def vargfacenet() -> Callable[..., gluon.HybridBlock]:
         image_size: tuple[int, int] = (112, 112),
         *,
         width: Width = 1.25,
-        se: bool = False,
         embedding_size: EmbeddingSize = 512,
         output: Output = "J",
         dropout: Dropout = 0.0,
+        se: bool = False,
     ) -> VarGFaceNet:
         return VarGFaceNet(
             image_size,

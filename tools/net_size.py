@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nets import NETS, build_net
+from nets import ALIASES, NETS, build_net
 from nets.layer_table import measure
 
 
@@ -22,16 +22,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "nets", nargs="*", metavar="NET", help=f"one of {', '.join(NETS)} (default: all nets)"
     )
-    names = parser.parse_args(argv).nets or list(NETS)
+    names = parser.parse_args(argv).nets or [name for name in NETS if name not in ALIASES]
     try:
         sizes = {name: measure(build_net(name)) for name in names}
     except ValueError as error:
         print(f"net_size: {error}", file=sys.stderr)
         return 2
-    print(f"{'net':22}{'parameters':>14}{'MACs':>14}{'float32':>12}")
+    print(f"{'net':24}{'parameters':>14}{'MACs':>14}{'float32':>12}")
     for name, size in sizes.items():
         print(
-            f"{name:22}{size.parameters / 1e6:12.3f} M{size.macs / 1e9:12.3f} G"
+            f"{name:24}{size.parameters / 1e6:12.3f} M{size.macs / 1e9:12.3f} G"
             f"{size.mebibytes:8.1f} MiB"
         )
     return 0

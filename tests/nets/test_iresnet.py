@@ -192,7 +192,7 @@ def test_parameter_names_are_structural_and_stable():
         ({"dropout": True}, "net.dropout: must be a number from 0 to below 1, got True; "),
         ({"dropout": float("nan")}, "net.dropout: must be a number from 0 to below 1, got nan; "),
         ({"dropout": "0.4"}, "net.dropout: must be a number from 0 to below 1, got '0.4'; "),
-        ({"depth": 5}, "net.depth: unknown setting of net 'iresnet50'; known: units"),
+        ({"depth": 5}, "net.depth: unknown setting of net 'iresnet50'; known: width"),
     ],
 )
 def test_invalid_settings_are_refused(settings, sentence):
